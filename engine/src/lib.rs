@@ -1,0 +1,7 @@
+//! The thing measured: a serving engine whose core is a pure state machine.
+
+pub mod config;
+pub mod shape;
+
+pub use config::{Config, KNOBS, Knob, KnobError};
+pub use shape::Shape;

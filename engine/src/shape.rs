@@ -1,0 +1,58 @@
+//! What one iteration asks of the hardware, as integers.
+//!
+//! Integers, so that equal work costs equal time to the bit however the totals were reached: step by step, many
+//! steps at once, or with sequences in another order.
+
+/// Totals over the chunks of one iteration. A *decode* is a chunk of one token that extends a sequence whose prompt
+/// is computed; every other chunk is a *prefill* (a prompt, a part of one, or a recomputation).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Sequences with a prefill chunk.
+    pub prefill_seqs: u32,
+    /// New tokens in prefill chunks.
+    pub prefill_tokens: u32,
+    /// Tokens of context that prefill chunks read, their own included: Σ (history + n).
+    pub prefill_context: u64,
+    /// Query-key pairs of prefill attention: Σ n·history + n(n+1)/2.
+    pub prefill_pairs: u64,
+    /// Sequences that decode one token each.
+    pub decode_seqs: u32,
+    /// Tokens of context that decodes read, the new token included: Σ length.
+    pub decode_context: u64,
+    /// The longest context among the decodes.
+    pub decode_longest: u32,
+    /// Sequences whose last position goes through the vocabulary head.
+    pub sampled: u32,
+    /// Tokens whose keys and values are copied inside the pool before the pass (copy-on-write, regrown reservations).
+    pub copied_tokens: u64,
+}
+
+impl Shape {
+    /// Adds a chunk of `n` tokens after `history` computed ones; `decode` as defined above.
+    pub fn add(&mut self, history: u32, n: u32, decode: bool, samples: bool) {
+        let (h, n64) = (u64::from(history), u64::from(n));
+        if decode {
+            self.decode_seqs += 1;
+            self.decode_context += h + 1;
+            self.decode_longest = self.decode_longest.max(history + 1);
+        } else {
+            self.prefill_seqs += 1;
+            self.prefill_tokens += n;
+            self.prefill_context += h + n64;
+            self.prefill_pairs += n64 * h + n64 * (n64 + 1) / 2;
+        }
+        self.sampled += u32::from(samples);
+    }
+
+    /// Tokens that go through the dense layers.
+    #[must_use]
+    pub fn tokens(&self) -> u32 {
+        self.prefill_tokens + self.decode_seqs
+    }
+
+    /// The same decodes one token later.
+    pub fn next_decode(&mut self) {
+        self.decode_context += u64::from(self.decode_seqs);
+        self.decode_longest += 1;
+    }
+}

@@ -1,0 +1,91 @@
+//! A workload as every other part sees it: who asks for how much, when, and which prompts share a beginning.
+//!
+//! A trace is immutable once read or generated. Replaying it at another rate is the load generator's business.
+
+use std::time::Duration;
+
+/// Requests in order of arrival; closed-loop turns come after the turn they wait for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Trace {
+    /// What a report calls it: a preset's name or a file's stem.
+    pub name: String,
+    /// Open-loop requests are sorted by arrival; a closed-loop turn comes after its predecessor.
+    pub requests: Vec<TraceRequest>,
+    /// Identities of blocks of tokens for all requests, each request owning a [`BlockSpan`] of it.
+    pub block_ids: Vec<u64>,
+    /// Tokens per entry of `block_ids`; 0 when the trace knows nothing about shared prefixes.
+    pub block_tokens: u32,
+    /// At most so many sessions open at once, when the source is closed-loop and says so.
+    pub max_concurrent_sessions: Option<u32>,
+    /// Names of request classes (tenants, request types); `TraceRequest::class` indexes it. Never empty.
+    pub classes: Vec<String>,
+    /// Where it came from: file and format, or preset, seed and the sources of its figures.
+    pub provenance: Vec<String>,
+}
+
+/// One request of a [`Trace`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceRequest {
+    /// When it is sent.
+    pub arrival: Arrival,
+    /// Prompt length, tokens.
+    pub input: u32,
+    /// Tokens generated before it ends, including the first.
+    pub output: u32,
+    /// Its entries in `Trace::block_ids`: block `i` identifies tokens `[i*block_tokens, (i+1)*block_tokens)` of
+    /// prompt and output together (everything before included, as a chained hash does). They cover the prompt,
+    /// the last one perhaps partially, and may run on into the output where a later turn is known to reuse it.
+    pub blocks: BlockSpan,
+    /// Index into `Trace::classes`.
+    pub class: u16,
+    /// Session it belongs to, if any.
+    pub session: Option<u32>,
+}
+
+/// When a request is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// Open loop: so long after the trace's origin, whatever the server does.
+    At(Duration),
+    /// Closed loop: `think` after the response to request `previous` (an index into `Trace::requests`) has ended.
+    After {
+        /// Index of the turn it waits for; always smaller than its own.
+        previous: u32,
+        /// The user's (or tool's) pause.
+        think: Duration,
+    },
+}
+
+/// A range of `Trace::block_ids`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BlockSpan {
+    /// First entry.
+    pub start: u32,
+    /// Number of entries.
+    pub len: u32,
+}
+
+impl Trace {
+    /// The block identities of `request`, empty when unknown.
+    #[must_use]
+    pub fn blocks_of(&self, request: &TraceRequest) -> &[u64] {
+        let start = request.blocks.start as usize;
+        &self.block_ids[start..start + request.blocks.len as usize]
+    }
+
+    /// From the origin to the last open-loop arrival.
+    #[must_use]
+    pub fn span(&self) -> Duration {
+        let at = |r: &TraceRequest| match r.arrival {
+            Arrival::At(t) => t,
+            Arrival::After { .. } => Duration::ZERO,
+        };
+        self.requests.iter().map(at).max().unwrap_or_default()
+    }
+
+    /// Longest input + output, tokens.
+    #[must_use]
+    pub fn longest(&self) -> u32 {
+        self.requests.iter().map(|r| r.input.saturating_add(r.output)).max().unwrap_or(0)
+    }
+}
