@@ -1,1 +1,3 @@
-//! tuner
+//! Decides what to measure next: the search space, capacity under an SLO, the search, and what it found.
+
+pub mod observation;
