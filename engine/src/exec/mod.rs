@@ -1,0 +1,3 @@
+//! Who runs a plan.
+
+pub mod cost;
