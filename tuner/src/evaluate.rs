@@ -1,0 +1,104 @@
+//! The one question the search asks: what happens when this configuration is offered this much of the trace this
+//! fast? Everything above it (capacity, search, why) is the same for a simulator, an analytic model in a test, a
+//! study store that remembers, and one day a real server.
+
+use crate::observation::Observation;
+use engine::Config;
+use serde::{Deserialize, Serialize};
+
+/// One run to make.
+#[derive(Debug, Clone, Copy)]
+pub struct Trial<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// What is pretended about the hardware ([`Relax::Nothing`] but for attributions).
+    pub relax: Relax,
+    /// Only the first so many requests of the trace are offered, 1..=`Evaluate::requests()`.
+    pub head: usize,
+    /// Arrival times are divided by it: 2 = twice the trace's own rate. Think times are not scaled.
+    pub scale: f64,
+    /// The run may end as soon as it is certain that the SLO is missed; its observation then covers what ran, and
+    /// must still fail the SLO.
+    pub may_stop: bool,
+}
+
+/// A hypothetical: one resource of the device doubled, to see whether it was what limited a configuration.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Relax {
+    /// The device as it is.
+    #[default]
+    Nothing,
+    /// Twice the KV slots per worker, all else equal.
+    KvMemory,
+    /// Twice the arithmetic throughput.
+    Compute,
+    /// Twice the memory bandwidth.
+    Bandwidth,
+    /// Communication between GPUs (all-reduce, pipeline, KV transfer) in half the time.
+    Interconnect,
+    /// Fixed and per-sequence host overhead in half the time.
+    Host,
+}
+
+impl Relax {
+    /// Its name in stores and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::KvMemory => "kv-memory",
+            Self::Compute => "compute",
+            Self::Bandwidth => "bandwidth",
+            Self::Interconnect => "interconnect",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// Why a configuration cannot run at all: a line that says by how much and what to change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refused {
+    /// The line.
+    pub reason: String,
+}
+
+/// Runs one configuration at one rate. The same trial must give the same observation, whoever asks and when.
+pub trait Evaluate: Sync {
+    /// Runs `trial`.
+    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused>;
+
+    /// Requests in the whole trace.
+    fn requests(&self) -> usize;
+
+    /// Requests (or session starts) per second of the first `head` requests at scale 1; at scale s it is s times as
+    /// much. Positive and finite.
+    fn natural_rate(&self, head: usize) -> f64;
+
+    /// Mean output tokens per request (or per session) of the whole trace.
+    fn output_tokens_per_request(&self) -> f64;
+
+    /// A rate (requests/s, whole deployment) that `config` certainly cannot exceed, or why it cannot run; cheap.
+    fn ceiling(&self, config: &Config) -> Result<f64, Refused>;
+}
+
+impl<E: Evaluate + ?Sized> Evaluate for &E {
+    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
+        (**self).run(trial)
+    }
+    fn requests(&self) -> usize {
+        (**self).requests()
+    }
+    fn natural_rate(&self, head: usize) -> f64 {
+        (**self).natural_rate(head)
+    }
+    fn output_tokens_per_request(&self) -> f64 {
+        (**self).output_tokens_per_request()
+    }
+    fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
+        (**self).ceiling(config)
+    }
+}
