@@ -1,0 +1,432 @@
+//! Which configurations are worth trying: the knobs that are searched, their values, and the ones the user fixed.
+//!
+//! Two levels keep the space rich and small. The *grid* is a cartesian product over the knobs that shape the curve
+//! (policy, seats, token budget, prefix cache, KV format, layout over GPUs); the search covers it and exhaustive
+//! search can list it. The *polish* knobs (block size, queue order, …) move the answer by little and are tried one
+//! at a time around the winner. Combinations that mean the same thing are one configuration ([`canonical`]), and
+//! those that cannot work are refused here with their reason counted, before anything is simulated.
+
+use engine::config::{AllocatorKind, Policy, Reserve, SchedulerKind};
+use engine::{Config, KNOBS, Knob, KnobError};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The search space as asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Space {
+    base: Config,
+    pins: Vec<(String, String)>,
+    values: BTreeMap<&'static str, Vec<String>>,
+    /// Most GPUs a configuration may take.
+    pub gpus: u32,
+}
+
+/// What enumeration yields.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Enumerated {
+    /// Every configuration once, in an order that depends on the space alone.
+    pub configs: Vec<Config>,
+    /// Reasons for refusal and how many combinations each cost.
+    pub refused: Vec<(String, usize)>,
+}
+
+/// What decides the default values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scope {
+    /// Most GPUs a configuration may take.
+    pub gpus: u32,
+    /// Whether fewer GPUs than that may win (tokens per GPU, cost) or not (requests/s).
+    pub fewer_gpus: bool,
+    /// Whether prompts of the trace share beginnings that it identifies.
+    pub shared_prefixes: bool,
+    /// Whether the user accepts KV formats that cost accuracy.
+    pub allow_lossy_kv: bool,
+}
+
+/// The knobs of the grid besides the layout, in the order they vary (the last fastest).
+const GRID: &[&str] = &["policy", "kv-dtype", "prefix-cache", "max-batch-tokens", "max-seqs"];
+
+/// The knobs tried one at a time around a winner, with their values.
+const POLISH: &[(&str, &[&str])] = &[
+    ("kv-fraction", &["0.85", "0.95"]),
+    ("block-size", &["8", "32", "64"]),
+    ("long-prefill-threshold", &["512", "1024", "2048"]),
+    ("prompt-kv", &["chunk"]),
+    ("queue", &["shortest-prefill"]),
+    ("watermark", &["0.01", "0.05"]),
+    ("victim", &["least-computed"]),
+    ("mix", &["on"]),
+];
+
+impl Space {
+    /// The default space for `scope`, nothing pinned.
+    #[must_use]
+    pub fn new(scope: Scope) -> Self {
+        // Several GPUs multiply the grid by their layouts: coarser steps keep it at some hundreds.
+        let step = if scope.gpus == 1 { 1 } else { 2 };
+        let powers = |from: u32, to: u32| {
+            (from..=to).step_by(step).map(|p| (1_u32 << p).to_string()).collect::<Vec<_>>()
+        };
+        let words = |w: &[&str]| w.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        let policies = Policy::NAMES.iter().filter(|p| scope.gpus > 1 || **p != "disagg");
+        let mut values = BTreeMap::from([
+            ("policy", policies.map(|p| (*p).to_owned()).collect()),
+            ("max-seqs", if step == 1 { powers(3, 10) } else { powers(4, 10) }),
+            ("max-batch-tokens", if step == 1 { powers(8, 14) } else { powers(9, 13) }),
+        ]);
+        if scope.shared_prefixes {
+            values.insert("prefix-cache", words(&["on", "off"]));
+        }
+        if scope.allow_lossy_kv {
+            values.insert("kv-dtype", words(&["bf16", "fp8"]));
+        }
+        if scope.fewer_gpus {
+            values.insert("replicas", words(&["1"]));
+        }
+        Self { base: Config::default(), pins: Vec::new(), values, gpus: scope.gpus }
+    }
+
+    /// Fixes a knob. Pinning `policy` fixes scheduler, allocator and (unless searched or pinned too) prefix cache.
+    pub fn pin(&mut self, knob: &str, value: &str) -> Result<(), KnobError> {
+        self.base.set(knob, value)?;
+        self.pins.retain(|(k, _)| k != knob);
+        self.pins.push((knob.to_owned(), value.to_owned()));
+        Ok(())
+    }
+
+    /// Searches a knob over exactly these values.
+    pub fn search(&mut self, knob: &str, values: &[&str]) -> Result<(), KnobError> {
+        let known = Knob::named(knob).ok_or_else(|| KnobError::Unknown { name: knob.to_owned() })?;
+        values.iter().try_for_each(|v| self.base.clone().set(knob, v))?;
+        self.values.insert(known.name, values.iter().map(|v| (*v).to_owned()).collect());
+        Ok(())
+    }
+
+    /// Whether the user fixed `knob`.
+    #[must_use]
+    pub fn pinned(&self, knob: &str) -> bool {
+        self.pins.iter().any(|(k, _)| k == knob)
+    }
+
+    /// `knob = value, value, …` for each searched knob, then the pins: how a result describes its space.
+    #[must_use]
+    pub fn describe(&self) -> Vec<String> {
+        let searched = self.values.iter().filter(|(k, _)| !self.pinned(k));
+        searched
+            .map(|(k, v)| format!("{k} in {}", v.join(", ")))
+            .chain(self.pins.iter().map(|(k, v)| format!("{k} = {v} (pinned)")))
+            .collect()
+    }
+
+    /// The grid: every feasible configuration once.
+    #[must_use]
+    pub fn enumerate(&self) -> Enumerated {
+        let mut configs = vec![self.base.clone()];
+        for name in GRID {
+            configs = self.vary(configs, name);
+            if *name == "policy" {
+                configs = configs.iter().flat_map(|c| self.layouts(c)).collect();
+            }
+        }
+        // Knobs searched by request only, after the grid's own.
+        for name in self.values.keys().filter(|k| !GRID.contains(k) && !LAYOUT.contains(k)) {
+            configs = self.vary(configs, name);
+        }
+        let mut seen = BTreeSet::new();
+        let mut refused: BTreeMap<String, usize> = BTreeMap::new();
+        configs.retain_mut(|c| {
+            *c = canonical(c);
+            if !seen.insert(key(c)) {
+                return false;
+            }
+            let reason = refuse(c, self.gpus);
+            let keep = reason.is_none();
+            reason.into_iter().for_each(|r| *refused.entry(r).or_default() += 1);
+            keep
+        });
+        Enumerated { configs, refused: refused.into_iter().collect() }
+    }
+
+    /// Feasible configurations that differ from `config` in one knob: the next lower and higher grid value (any other
+    /// one for a choice), and the polish values. With the knob's name, in the order of [`KNOBS`].
+    #[must_use]
+    pub fn neighbours(&self, config: &Config) -> Vec<(&'static str, Config)> {
+        let mut seen = BTreeSet::from([key(config)]);
+        let mut found = Vec::new();
+        for knob in KNOBS.iter().filter(|k| !self.fixed(k.name)) {
+            for value in self.nearby(config, knob) {
+                let mut c = config.clone();
+                let set = c.set(knob.name, &value);
+                if knob.name == "policy" {
+                    self.repin(&mut c);
+                }
+                let c = canonical(&c);
+                if set.is_ok() && refuse(&c, self.gpus).is_none() && seen.insert(key(&c)) {
+                    found.push((knob.name, c));
+                }
+            }
+        }
+        found
+    }
+
+    /// A pinned knob is fixed, and a pinned policy fixes its parts.
+    fn fixed(&self, knob: &str) -> bool {
+        self.pinned(knob) || (self.pinned("policy") && ["scheduler", "allocator"].contains(&knob))
+    }
+
+    /// Values of `knob` next to the one `config` has.
+    fn nearby(&self, config: &Config, knob: &Knob) -> Vec<String> {
+        let current = config.value(knob);
+        let polish = POLISH.iter().find(|(name, _)| *name == knob.name);
+        let own = || polish.map(|(_, v)| v.iter().map(|s| (*s).to_owned()).collect());
+        let Some(values) = self.values.get(knob.name).cloned().or_else(own) else {
+            return Vec::new();
+        };
+        match (values.iter().position(|v| *v == current), knob.domain) {
+            (Some(i), engine::config::Domain::Count { .. }) => {
+                let around = [i.checked_sub(1), Some(i + 1)];
+                around.into_iter().flatten().filter_map(|i| values.get(i).cloned()).collect()
+            }
+            _ => values.into_iter().filter(|v| *v != current).collect(),
+        }
+    }
+
+    /// `configs` times the values of `knob`, unless it is fixed or not searched.
+    fn vary(&self, configs: Vec<Config>, knob: &str) -> Vec<Config> {
+        let Some(values) = self.values.get(knob).filter(|_| !self.fixed(knob)) else {
+            return configs;
+        };
+        let with = |c: &Config, v: &String| {
+            let mut c = c.clone();
+            // Values were checked when they entered the space.
+            c.set(knob, v).ok()?;
+            if knob == "policy" {
+                self.repin(&mut c);
+            }
+            Some(c)
+        };
+        configs.iter().flat_map(|c| values.iter().filter_map(|v| with(c, v))).collect()
+    }
+
+    /// A policy sets several knobs; those the user fixed keep their values.
+    fn repin(&self, config: &mut Config) {
+        for (knob, value) in self.pins.iter().filter(|(k, _)| k != "policy") {
+            // Checked when pinned.
+            let _ = config.set(knob, value);
+        }
+    }
+
+    /// `config` spread over the GPUs in every sensible way: TP and PP in powers of two, as many replicas as fit (and
+    /// one, where fewer GPUs may win), prefill : decode splits from 1:3 to 3:1.
+    fn layouts(&self, config: &Config) -> Vec<Config> {
+        let powers = || (0..).map(|p| 1_u32 << p).take_while(|n| *n <= self.gpus);
+        let degree = |knob: &'static str, own: u32| -> Vec<u32> {
+            let listed = self.values.get(knob).map(|v| v.iter().flat_map(|s| s.parse()).collect());
+            if self.pinned(knob) { vec![own] } else { listed.unwrap_or_else(|| powers().collect()) }
+        };
+        let mut found = Vec::new();
+        for tp in degree("tp", config.tp) {
+            for pp in degree("pp", config.pp) {
+                let c = Config { tp, pp, ..config.clone() };
+                found.extend(self.splits(&c).into_iter().flat_map(|c| self.copies(c)));
+            }
+        }
+        found
+    }
+
+    /// Prefill : decode splits of a disaggregated replica.
+    fn splits(&self, config: &Config) -> Vec<Config> {
+        if config.scheduler != SchedulerKind::Disagg {
+            return vec![config.clone()];
+        }
+        let workers = self.gpus / (config.tp * config.pp);
+        let total = if workers >= 4 { vec![2, workers] } else { vec![workers.max(2)] };
+        let mut splits = BTreeSet::new();
+        for n in total {
+            let quarter = |q: u32| (n * q / 4).clamp(1, n - 1);
+            splits.extend([1, 2, 3].map(|q| (quarter(q), n - quarter(q))));
+        }
+        let pinned = |knob, own, value| if self.pinned(knob) { own } else { value };
+        let with = |(p, d)| Config {
+            prefill_workers: pinned("prefill-workers", config.prefill_workers, p),
+            decode_workers: pinned("decode-workers", config.decode_workers, d),
+            ..config.clone()
+        };
+        splits.into_iter().map(with).collect()
+    }
+
+    /// As many replicas as the GPUs allow, and the numbers asked for.
+    fn copies(&self, config: Config) -> Vec<Config> {
+        if self.pinned("replicas") {
+            return vec![config];
+        }
+        let most = (self.gpus / (config.tp * config.pp * config.workers())).max(1);
+        let listed = self.values.get("replicas").into_iter().flatten();
+        let counts: BTreeSet<u32> =
+            listed.flat_map(|s| s.parse()).filter(|n| *n <= most).chain([most]).collect();
+        counts.into_iter().map(|replicas| Config { replicas, ..config.clone() }).collect()
+    }
+}
+
+/// Knobs that spread a configuration over GPUs.
+const LAYOUT: &[&str] = &["tp", "pp", "replicas", "prefill-workers", "decode-workers"];
+
+/// The same configuration with every knob that does nothing in it at its default, so that equal ones are equal.
+#[must_use]
+pub fn canonical(config: &Config) -> Config {
+    let d = Config::default();
+    let mut c = config.clone();
+    match c.allocator {
+        AllocatorKind::Contiguous => {
+            (c.prefix_cache, c.block_size, c.prompt_kv) = (false, d.block_size, d.prompt_kv);
+            if matches!(c.reserve, Reserve::Max | Reserve::Oracle) {
+                c.victim = d.victim; // what never grows is never preempted
+            }
+        }
+        AllocatorKind::Paged => c.reserve = d.reserve,
+    }
+    if c.scheduler != SchedulerKind::Static {
+        (c.padding, c.max_wait) = (d.padding, d.max_wait);
+    }
+    if c.scheduler != SchedulerKind::Continuous {
+        c.mix = d.mix;
+    }
+    if c.scheduler != SchedulerKind::Chunked || c.long_prefill_threshold >= c.max_batch_tokens {
+        c.long_prefill_threshold = d.long_prefill_threshold;
+    }
+    if c.scheduler != SchedulerKind::Chunked {
+        c.prompt_kv = d.prompt_kv; // unchunked, the first chunk is the whole prompt
+    }
+    if c.scheduler != SchedulerKind::Disagg {
+        (c.prefill_workers, c.decode_workers) = (d.prefill_workers, d.decode_workers);
+    }
+    if c.replicas == 1 {
+        c.router = d.router;
+    }
+    c
+}
+
+/// What identifies a configuration for ever: its knobs that differ from their defaults, as they would be typed.
+#[must_use]
+pub fn key(config: &Config) -> String {
+    let d = Config::default();
+    let differ = |k: &&Knob| k.name != "policy" && config.value(k) != d.value(k);
+    let parts = KNOBS.iter().filter(differ).map(|k| format!("{}={}", k.name, config.value(k)));
+    parts.collect::<Vec<_>>().join(" ")
+}
+
+/// What a person calls it: its policy and the knobs that matter most.
+#[must_use]
+pub fn label(config: &Config) -> String {
+    let always = ["max-seqs", "max-batch-tokens"];
+    let (d, mut preset) = (Config::default(), Config::default());
+    preset.set_policy(config.policy());
+    let mut text = config.policy().to_string();
+    for knob in KNOBS.iter().filter(|k| k.name != "policy") {
+        let value = config.value(knob);
+        let parts = ["scheduler", "allocator", "reserve", "prefix-cache"];
+        let usual = if parts.contains(&knob.name) { preset.value(knob) } else { d.value(knob) };
+        if always.contains(&knob.name) || value != usual {
+            text.push_str(&format!(" {} {value}", knob.name));
+        }
+    }
+    text
+}
+
+/// Why a configuration is not worth running whatever the model and device, if so.
+#[must_use]
+pub fn refuse(config: &Config, gpus: u32) -> Option<String> {
+    if config.gpus() > gpus {
+        return Some(format!("takes more than the {gpus} GPU(s) allowed"));
+    }
+    if config.max_batch_tokens < config.max_seqs {
+        let reason = "max-batch-tokens below max-seqs: not every running sequence could decode";
+        return Some(reason.to_owned());
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn scope(gpus: u32) -> Scope {
+        Scope { gpus, fewer_gpus: false, shared_prefixes: true, allow_lossy_kv: false }
+    }
+
+    #[test]
+    fn the_default_space_is_a_few_hundred_distinct_configurations() {
+        let space = Space::new(scope(1));
+        let found = space.enumerate();
+        // 56 pairs of budget and seats less 3 with budget < seats, times static, continuous and two paged policies
+        // with and without prefix cache.
+        assert_eq!(found.configs.len(), 53 * 6);
+        assert_eq!(found.refused.iter().map(|r| r.1).sum::<usize>(), 3 * 6);
+        let keys: BTreeSet<_> = found.configs.iter().map(key).collect();
+        assert_eq!(keys.len(), found.configs.len());
+        assert_eq!(found, space.enumerate());
+        let eight = Space::new(scope(8)).enumerate();
+        assert!((300..2500).contains(&eight.configs.len()), "{}", eight.configs.len());
+        assert!(eight.configs.iter().all(|c| c.gpus() <= 8));
+        assert!(eight.configs.iter().any(|c| c.scheduler == SchedulerKind::Disagg && c.tp == 2));
+    }
+
+    #[test]
+    fn a_pin_fixes_its_knob_even_against_the_policy() {
+        let mut space = Space::new(scope(1));
+        space.pin("prefix-cache", "off").unwrap();
+        space.pin("max-seqs", "48").unwrap();
+        let found = space.enumerate().configs;
+        assert!(found.iter().all(|c| !c.prefix_cache && c.max_seqs == 48));
+        assert_eq!(found.len(), 4 * 7);
+        assert!(space.neighbours(&found[0]).iter().all(|(_, c)| c.max_seqs == 48));
+        space.pin("policy", "chunked").unwrap();
+        let found = space.enumerate().configs;
+        assert!(found.iter().all(|c| c.policy() == Policy::Chunked && c.max_seqs == 48));
+        assert!(space.pin("max-seqs", "0").is_err());
+    }
+
+    #[test]
+    fn neighbours_differ_in_one_knob() {
+        let space = Space::new(scope(1));
+        let c = Config::default();
+        let near = space.neighbours(&c);
+        let of = |name: &str| near.iter().filter(|(k, _)| *k == name).count();
+        assert_eq!((of("max-seqs"), of("max-batch-tokens"), of("policy")), (2, 2, 3));
+        assert_eq!((of("block-size"), of("kv-fraction"), of("mix"), of("prefix-cache")), (3, 2, 0, 1));
+        assert!(near.iter().all(|(_, n)| key(n) != key(&c)));
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_form_is_stable_and_keys_tell_configurations_apart(
+            a in arbitrary(), b in arbitrary()
+        ) {
+            let (a, b) = (canonical(&a), canonical(&b));
+            prop_assert_eq!(canonical(&a), a.clone());
+            prop_assert_eq!(key(&a) == key(&b), a == b);
+        }
+    }
+
+    fn arbitrary() -> impl Strategy<Value = Config> {
+        let typed = |k: &'static Knob| -> BoxedStrategy<(&'static str, String)> {
+            let values: Vec<String> = match k.domain {
+                engine::config::Domain::Choice(names) => {
+                    names.iter().map(|s| (*s).to_owned()).collect()
+                }
+                engine::config::Domain::Count { min, .. } => {
+                    vec![min.to_string(), (min + 3).to_string()]
+                }
+                engine::config::Domain::Fraction { min, .. } => vec![min.to_string(), "0.31".into()],
+                engine::config::Domain::Switch => vec!["on".into(), "off".into()],
+                engine::config::Domain::Time => vec!["0s".into(), "50ms".into()],
+            };
+            proptest::sample::select(values).prop_map(move |v| (k.name, v)).boxed()
+        };
+        KNOBS.iter().map(typed).collect::<Vec<_>>().prop_map(|typed| {
+            let mut c = Config::default();
+            typed.iter().for_each(|(k, v)| c.set(k, v).unwrap());
+            c
+        })
+    }
+}
