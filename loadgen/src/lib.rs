@@ -1,1 +1,14 @@
-//! loadgen
+//! The one who measures: replays a trace, records what became of every request, and judges it.
+//!
+//! Nothing here knows a serving engine. A driver, in virtual or in real time, asks [`Replay`] what is due, tells
+//! [`Recorder`] what it saw, and gets [`Record`]s; [`Summary`] and [`Sustain`] say whether latency targets
+//! ([`Slo`]) held and whether the load could have gone on for ever. Times are `Duration` since the run's origin.
+
+mod histogram;
+mod record;
+mod recorder;
+mod time;
+
+pub use histogram::Histogram;
+pub use record::{Outcome, Record};
+pub use recorder::{Recorder, Recording};

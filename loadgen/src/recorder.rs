@@ -1,0 +1,241 @@
+//! Turns what a driver saw into [`Record`]s and histograms of gaps between tokens.
+//!
+//! A simulator emits tens of millions of tokens per second, so a stretch of identical decode iterations is one
+//! call: gaps inside it are the same for all its requests and enter the histogram by count, and each request costs
+//! a few machine instructions per stretch, not per token. The result equals token-by-token recording to the bit.
+
+use crate::histogram::Histogram;
+use crate::record::{Outcome, Record};
+use crate::time::nanos;
+use std::time::Duration;
+
+/// Marks a request without a token yet, and the "gap" before a first token.
+const NONE: u64 = u64::MAX;
+
+/// Collects one run. Requests and classes are indices into the trace's; an index beyond the sizes given to
+/// [`Recorder::new`] panics.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    live: Vec<Live>,
+    records: Vec<Record>,
+    itl: Vec<Histogram>,
+    emitting: Vec<Emitting>,
+}
+
+/// What every stretch touches, apart from the rest so that a batch of it stays in the first-level cache.
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    last_ns: u64,
+    max_itl_ns: u64,
+    output: u32,
+    class: u16,
+    arrived: bool,
+}
+
+/// Requests of one class in the stretch being recorded.
+#[derive(Debug, Clone, Copy, Default)]
+struct Emitting {
+    /// All of them.
+    all: u64,
+    /// Those whose previous token came when the stretch began.
+    in_step: u64,
+}
+
+/// A finished run: what was measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recording {
+    /// Requests that arrived, by index. Those never finished are [`Outcome::Unfinished`].
+    pub records: Vec<Record>,
+    /// Gaps between tokens, by class.
+    pub itl: Vec<Histogram>,
+}
+
+impl Recording {
+    /// Gaps between tokens of all classes together.
+    #[must_use]
+    pub fn itl_of_all(&self) -> Histogram {
+        let mut classes = self.itl.iter();
+        let mut all = classes.next().cloned().unwrap_or_default();
+        classes.for_each(|class| all.merge(class));
+        all
+    }
+}
+
+impl Recorder {
+    /// For a trace of so many requests and classes.
+    #[must_use]
+    pub fn new(requests: usize, classes: usize) -> Self {
+        let live = Live { last_ns: NONE, max_itl_ns: 0, output: 0, class: 0, arrived: false };
+        let record = Record {
+            scheduled: Duration::ZERO,
+            admitted: None,
+            first_token: None,
+            last_token: None,
+            max_itl_ns: 0,
+            request: 0,
+            input: 0,
+            output: 0,
+            cached: 0,
+            preemptions: 0,
+            class: 0,
+            outcome: Outcome::Unfinished,
+        };
+        Self {
+            live: vec![live; requests],
+            records: vec![record; requests],
+            itl: vec![Histogram::new(); classes.max(1)],
+            emitting: vec![Emitting::default(); classes.max(1)],
+        }
+    }
+
+    /// `request` was due at `at`, whenever it was really sent.
+    pub fn arrive(&mut self, request: u32, class: u16, input: u32, at: Duration) {
+        assert!(usize::from(class) < self.itl.len(), "class {class} of request {request}");
+        let live = &mut self.live[request as usize];
+        (live.class, live.arrived) = (class, true);
+        let record = &mut self.records[request as usize];
+        (record.request, record.class, record.input, record.scheduled) =
+            (request, class, input, at);
+    }
+
+    /// `request` joined a running batch with so many prompt tokens found in the prefix cache. Only the first
+    /// admission counts; coming back after a preemption is not a second one.
+    pub fn admit(&mut self, request: u32, at: Duration, cached: u32) {
+        let record = &mut self.records[request as usize];
+        if record.admitted.is_none() {
+            (record.admitted, record.cached) = (Some(at), cached);
+        }
+    }
+
+    /// Each of `requests` produced one token at every instant of `ends` (ascending); the first of these iterations
+    /// began at `start`. A request is listed once. A gap lasts from a request's previous token, whenever that was;
+    /// before a first token there is none.
+    pub fn emit(&mut self, requests: &[u32], start: Duration, ends: &[Duration]) {
+        let Some((&first, rest)) = ends.split_first() else { return };
+        let first_ns = nanos(first);
+        let lead = first_ns.saturating_sub(nanos(start));
+        let (mut last_ns, mut longest) = (first_ns, 0);
+        for &end in rest {
+            let end = nanos(end);
+            debug_assert!(end >= last_ns, "ends must ascend");
+            longest = longest.max(end - last_ns);
+            last_ns = end;
+        }
+        self.join(requests, first, lead, longest, last_ns, ends.len() as u32);
+        self.count(first_ns, lead, rest);
+    }
+
+    /// The part of [`Recorder::emit`] that visits each request. Neighbours with the same class and the same
+    /// first gap, that is nearly all of them, are counted in a register.
+    fn join(
+        &mut self,
+        requests: &[u32],
+        first: Duration,
+        lead: u64,
+        longest: u64,
+        last_ns: u64,
+        tokens: u32,
+    ) {
+        let first_ns = nanos(first);
+        let (mut class, mut gap, mut run) = (0u16, NONE, 0u64);
+        for &request in requests {
+            let live = &mut self.live[request as usize];
+            let own = if live.last_ns == NONE {
+                self.records[request as usize].first_token = Some(first);
+                live.max_itl_ns = longest;
+                NONE
+            } else {
+                debug_assert!(
+                    first_ns >= live.last_ns,
+                    "request {request}: a token before the last"
+                );
+                let own = first_ns.saturating_sub(live.last_ns);
+                live.max_itl_ns = live.max_itl_ns.max(longest).max(own);
+                own
+            };
+            live.last_ns = last_ns;
+            live.output += tokens;
+            if (live.class, own) == (class, gap) {
+                run += 1;
+            } else {
+                let next = live.class;
+                self.settle(class, gap, lead, run);
+                (class, gap, run) = (next, own, 1);
+            }
+        }
+        self.settle(class, gap, lead, run);
+    }
+
+    /// Counts `run` requests of `class` that share the gap before the stretch's first token.
+    #[inline]
+    fn settle(&mut self, class: u16, gap: u64, lead: u64, run: u64) {
+        if run == 0 {
+            return;
+        }
+        let emitting = &mut self.emitting[usize::from(class)];
+        emitting.all += run;
+        if gap == lead {
+            emitting.in_step += run;
+        } else if gap != NONE {
+            self.itl[usize::from(class)].record_nanos(gap, run);
+        }
+    }
+
+    /// The part of [`Recorder::emit`] that visits each instant.
+    fn count(&mut self, first_ns: u64, lead: u64, rest: &[Duration]) {
+        for (emitting, itl) in self.emitting.iter_mut().zip(&mut self.itl) {
+            let Emitting { all, in_step } = std::mem::take(emitting);
+            if in_step > 0 {
+                itl.record_nanos(lead, in_step);
+            }
+            if all > 0 {
+                let mut before = first_ns;
+                for &end in rest {
+                    let end = nanos(end);
+                    itl.record_nanos(end.saturating_sub(before), all);
+                    before = end;
+                }
+            }
+        }
+    }
+
+    /// `request` gave way to another.
+    pub fn preempt(&mut self, request: u32) {
+        let record = &mut self.records[request as usize];
+        record.preemptions = record.preemptions.saturating_add(1);
+    }
+
+    /// `request` ended. Its last token, if it had any, is what E2E counts to; a completed request without a token
+    /// (output 0) ends at its prompt, `at`.
+    pub fn finish(&mut self, request: u32, at: Duration, outcome: Outcome) {
+        let record = &mut self.records[request as usize];
+        record.outcome = outcome;
+        if outcome == Outcome::Completed && record.first_token.is_none() {
+            (record.first_token, record.last_token) = (Some(at), Some(at));
+        }
+    }
+
+    /// Requests that arrived and have not finished, in order: what a run cut short leaves behind.
+    pub fn unfinished(&self) -> impl Iterator<Item = u32> + '_ {
+        let open = |r: &Record| r.outcome == Outcome::Unfinished;
+        (0u32..)
+            .zip(self.live.iter().zip(&self.records))
+            .filter(move |(_, (live, record))| live.arrived && open(record))
+            .map(|(request, _)| request)
+    }
+
+    /// Ends the run.
+    #[must_use]
+    pub fn into_recording(self) -> Recording {
+        let mut records = self.records;
+        for (record, live) in records.iter_mut().zip(&self.live) {
+            if live.last_ns != NONE {
+                record.last_token = Some(Duration::from_nanos(live.last_ns));
+            }
+            (record.output, record.max_itl_ns) = (live.output, live.max_itl_ns);
+        }
+        let mut live = self.live.iter();
+        records.retain(|_| live.next().is_some_and(|live| live.arrived));
+        Recording { records, itl: self.itl }
+    }
+}
