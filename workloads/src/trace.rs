@@ -88,4 +88,34 @@ impl Trace {
     pub fn longest(&self) -> u32 {
         self.requests.iter().map(|r| r.input.saturating_add(r.output)).max().unwrap_or(0)
     }
+
+    /// Requests per second over the span, counting sessions' first turns only where later turns wait for them
+    /// (then it is session starts per second). 0 without a span.
+    #[must_use]
+    pub fn offered_rate(&self) -> f64 {
+        let span = self.span().as_secs_f64();
+        let open = self.requests.iter().filter(|r| matches!(r.arrival, Arrival::At(_))).count();
+        if span > 0.0 { open.saturating_sub(1) as f64 / span } else { 0.0 }
+    }
+
+    /// The first `n` requests, all that they refer to included: predecessors always come earlier.
+    #[must_use]
+    pub fn head(&self, n: usize) -> Self {
+        let requests = self.requests[..n.min(self.requests.len())].to_vec();
+        let end = |r: &TraceRequest| r.blocks.start as usize + r.blocks.len as usize;
+        let blocks = requests.iter().map(end).max().unwrap_or(0);
+        let mut provenance = self.provenance.clone();
+        if requests.len() < self.requests.len() {
+            provenance.push(format!("the first {n} of {} requests", self.requests.len()));
+        }
+        Self {
+            name: self.name.clone(),
+            requests,
+            block_ids: self.block_ids[..blocks].to_vec(),
+            block_tokens: self.block_tokens,
+            max_concurrent_sessions: self.max_concurrent_sessions,
+            classes: self.classes.clone(),
+            provenance,
+        }
+    }
 }

@@ -1,0 +1,68 @@
+//! What can be wrong with a trace or a workload description, said so that the reader knows what to change.
+
+use std::path::PathBuf;
+
+/// Everything this crate refuses.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TraceError {
+    /// The file or directory could not be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// As given.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// One line of a file is wrong.
+    #[error("{file}:{line}: {problem}")]
+    Line {
+        /// Name of the file.
+        file: String,
+        /// Counted from 1, after decompression.
+        line: u64,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A file is wrong as a whole, or needs something said before it can be read.
+    #[error("{file}: {problem}")]
+    File {
+        /// Name of the file.
+        file: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// The format asked for cannot say what this trace says.
+    #[error("cannot write this trace as {format}: {problem}")]
+    Inexpressible {
+        /// The format asked for.
+        format: &'static str,
+        /// What is lost and what to use instead.
+        problem: String,
+    },
+    /// Writing failed.
+    #[error("cannot write the trace: {0}")]
+    Write(#[from] std::io::Error),
+    /// A workload description is wrong.
+    #[error("workload {name}: {problem}")]
+    Spec {
+        /// Name of the preset or file.
+        name: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+}
+
+impl TraceError {
+    pub(crate) fn file(file: &str, problem: impl Into<String>) -> Self {
+        Self::File { file: file.to_owned(), problem: problem.into() }
+    }
+
+    pub(crate) fn line(file: &str, line: u64, problem: impl Into<String>) -> Self {
+        Self::Line { file: file.to_owned(), line, problem: problem.into() }
+    }
+
+    pub(crate) fn spec(name: &str, problem: impl Into<String>) -> Self {
+        Self::Spec { name: name.to_owned(), problem: problem.into() }
+    }
+}

@@ -1,0 +1,233 @@
+//! Rows as a reader finds them, and the trace they become: sorted, counted from the first arrival, with a word on
+//! everything that was done to them.
+
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution as _, Exp1};
+
+use super::{Format, ReadOptions};
+use crate::{Arrival, BlockSpan, Trace, TraceError, TraceRequest};
+
+/// When a row says it is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sent {
+    /// Nanoseconds on the file's clock.
+    At(i64),
+    /// Nanoseconds after row `previous` has been answered.
+    After { previous: usize, think: i64 },
+    /// The file has no times.
+    Unknown,
+}
+
+/// Block identities of a trace under construction. A request whose blocks continue the ones stored last only adds
+/// what is new: the turns of a session share one run.
+#[derive(Debug, Default)]
+pub(crate) struct BlockPool {
+    ids: Vec<u64>,
+    last: BlockSpan,
+}
+
+impl BlockPool {
+    /// Stores `ids` and says where.
+    pub(crate) fn push(&mut self, ids: &[u64]) -> Result<BlockSpan, String> {
+        let start = self.last.start as usize;
+        let kept = &self.ids[start..];
+        let (start, new) = match ids.strip_prefix(kept) {
+            Some(new) if !kept.is_empty() => (start, new),
+            _ if kept.starts_with(ids) => (start, &[][..]),
+            _ => (self.ids.len(), ids),
+        };
+        self.ids.extend_from_slice(new);
+        if u32::try_from(self.ids.len()).is_err() {
+            return Err("more than 4 billion block identities; cut the trace into parts".to_owned());
+        }
+        self.last = BlockSpan { start: start as u32, len: (self.ids.len() - start) as u32 };
+        Ok(BlockSpan { start: start as u32, len: ids.len() as u32 })
+    }
+
+    /// All identities, to be owned by the trace.
+    pub(crate) fn into_ids(self) -> Vec<u64> {
+        self.ids
+    }
+}
+
+/// A trace under construction.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    file: String,
+    format: Format,
+    sent: Vec<Sent>,
+    requests: Vec<TraceRequest>,
+    pub pool: BlockPool,
+    pub block_tokens: u32,
+    pub classes: Vec<String>,
+    /// Sessions seen so far.
+    pub sessions: u32,
+    /// Requests left out because they failed.
+    pub failed: u64,
+    /// What else was done to the rows.
+    pub notes: Vec<String>,
+}
+
+impl Rows {
+    pub(crate) fn new(file: &str, format: Format) -> Self {
+        Self {
+            file: file.to_owned(),
+            format,
+            sent: Vec::new(),
+            requests: Vec::new(),
+            pool: BlockPool::default(),
+            block_tokens: 0,
+            classes: Vec::new(),
+            sessions: 0,
+            failed: 0,
+            notes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.sent.len()
+    }
+
+    pub(crate) fn push(
+        &mut self,
+        sent: Sent,
+        input: u32,
+        output: u32,
+        class: u16,
+        session: Option<u32>,
+        blocks: BlockSpan,
+    ) {
+        self.sent.push(sent);
+        let arrival = Arrival::At(Duration::ZERO);
+        self.requests.push(TraceRequest { arrival, input, output, blocks, class, session });
+    }
+
+    /// The trace: open-loop rows by time, each closed-loop row after the row it waits for.
+    pub(crate) fn into_trace(mut self, options: &ReadOptions) -> Result<Trace, TraceError> {
+        if self.requests.is_empty() {
+            let problem = match self.failed {
+                0 => "a header but no requests".to_owned(),
+                n => format!("all {n} requests failed (no output); keep them with --keep-failed"),
+            };
+            return Err(TraceError::file(&self.file, problem));
+        }
+        if u32::try_from(self.requests.len()).is_err() {
+            return Err(TraceError::file(
+                &self.file,
+                "more than 4 billion requests; cut it into parts",
+            ));
+        }
+        if let Some(rate) =
+            options.rate.filter(|_| self.sent.iter().any(|s| matches!(s, Sent::Unknown)))
+        {
+            self.spread(rate, options.seed)?;
+        }
+        let keys = self.keys();
+        let origin = keys.iter().copied().min().unwrap_or(0);
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        if !keys.is_sorted() {
+            order.sort_by_key(|&row| keys[row]);
+            self.notes.push("rows were not in order of arrival and have been sorted".to_owned());
+        }
+        let mut place = vec![0_u32; order.len()];
+        for (new, &old) in (0..).zip(&order) {
+            place[old] = new;
+        }
+        let arrival = |row: usize| match self.sent[row] {
+            Sent::After { previous, think } => {
+                Arrival::After { previous: place[previous], think: nanos(think) }
+            }
+            Sent::At(_) | Sent::Unknown => Arrival::At(nanos(keys[row] - origin)),
+        };
+        let requests = order
+            .iter()
+            .map(|&row| TraceRequest { arrival: arrival(row), ..self.requests[row] })
+            .collect();
+        Ok(Trace {
+            name: stem(&self.file),
+            requests,
+            provenance: self.provenance(),
+            block_ids: self.pool.into_ids(),
+            block_tokens: self.block_tokens,
+            max_concurrent_sessions: None,
+            classes: if self.classes.is_empty() {
+                vec!["default".to_owned()]
+            } else {
+                self.classes
+            },
+        })
+    }
+
+    /// Poisson arrivals for rows without time.
+    fn spread(&mut self, rate: f64, seed: u64) -> Result<(), TraceError> {
+        if !(rate.is_finite() && rate > 0.0) {
+            return Err(TraceError::file(
+                &self.file,
+                format!("--rate {rate} must be a positive number per second"),
+            ));
+        }
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut at = 0.0;
+        for sent in &mut self.sent {
+            if matches!(sent, Sent::Unknown) {
+                *sent = Sent::At((at * 1e9) as i64);
+                let gap: f64 = Exp1.sample(&mut random);
+                at += gap / rate;
+            }
+        }
+        if at > 1e9 {
+            return Err(TraceError::file(
+                &self.file,
+                format!("at --rate {rate} it lasts over 30 years; raise it"),
+            ));
+        }
+        self.notes.push(format!(
+            "no arrival times in the file: Poisson arrivals at {rate}/s, seed {seed}"
+        ));
+        Ok(())
+    }
+
+    /// What rows are sorted by: their time, or that of the first of the chain they wait for.
+    fn keys(&self) -> Vec<i64> {
+        let mut keys = Vec::with_capacity(self.sent.len());
+        for sent in &self.sent {
+            keys.push(match *sent {
+                Sent::At(t) => t,
+                Sent::After { previous, .. } => keys[previous],
+                Sent::Unknown => 0,
+            });
+        }
+        keys
+    }
+
+    fn provenance(&self) -> Vec<String> {
+        let base = std::path::Path::new(&self.file)
+            .file_name()
+            .map_or(self.file.as_str().into(), |n| n.to_string_lossy());
+        let mut lines = vec![format!("{base}, read as {}", self.format.name())];
+        if self.failed > 0 {
+            lines.push(format!("{} failed requests (no output) left out", self.failed));
+        }
+        lines.extend(self.notes.iter().cloned());
+        lines
+    }
+}
+
+fn nanos(n: i64) -> Duration {
+    Duration::from_nanos(n.max(0) as u64)
+}
+
+/// What a trace read from `file` is called: the file's name up to the endings that formats have.
+pub(crate) fn stem(file: &str) -> String {
+    let base = std::path::Path::new(file)
+        .file_name()
+        .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let mut name = base.as_str();
+    for ending in [".gz", ".csv", ".tsv", ".jsonl", ".json", ".ndjson"] {
+        name = name.strip_suffix(ending).unwrap_or(name);
+    }
+    if name.is_empty() { "trace".to_owned() } else { name.to_owned() }
+}
