@@ -1,14 +1,22 @@
 //! The one who measures: replays a trace, records what became of every request, and judges it.
 //!
-//! Nothing here knows a serving engine. A driver, in virtual or in real time, asks [`Replay`] what is due, tells
-//! [`Recorder`] what it saw, and gets [`Record`]s; [`Summary`] and [`Sustain`] say whether latency targets
-//! ([`Slo`]) held and whether the load could have gone on for ever. Times are `Duration` since the run's origin.
+//! Nothing here knows a serving engine. A driver, in virtual or in real time, asks a source of load what is due,
+//! tells [`Recorder`] what it saw, and gets [`Record`]s; [`Summary`] says whether latency targets ([`Slo`]) held.
+//! Times are `Duration` since the run's origin.
 
+mod error;
 mod histogram;
+mod latency;
 mod record;
 mod recorder;
+mod slo;
+mod summary;
 mod time;
 
+pub use error::Error;
 pub use histogram::Histogram;
+pub use latency::{Latency, Stats};
 pub use record::{Outcome, Record};
 pub use recorder::{Recorder, Recording};
+pub use slo::{BoundSlo, Metric, Percentile, Slo, Statistic, Target};
+pub use summary::{Attained, Judged, Offered, Summary, Verdict};

@@ -1,0 +1,95 @@
+//! What can be wrong with targets and options, and what to do about it.
+
+use std::time::Duration;
+
+/// Every error of this crate: one line that says what to change.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// Not of the form `METRIC[:pNN][@CLASS]=DURATION`.
+    #[error(
+        "target {0:?} is not METRIC[:pNN][@CLASS]=DURATION, for example ttft=200ms or tpot:p90@chat=40ms"
+    )]
+    Grammar(String),
+    /// An unknown metric.
+    #[error(
+        "unknown metric {metric:?} in target {target:?}; valid metrics are ttft, tpot, itl, e2e"
+    )]
+    Metric {
+        /// As typed.
+        metric: String,
+        /// As typed.
+        target: String,
+    },
+    /// A number without a unit.
+    #[error(
+        "{text:?} has no unit in target {target:?}; write {suggestion} or another of ns, us, ms, s, min, h"
+    )]
+    Unit {
+        /// The duration as typed.
+        text: String,
+        /// As typed.
+        target: String,
+        /// The target with milliseconds.
+        suggestion: String,
+    },
+    /// A duration that is not one.
+    #[error(
+        "{text:?} is not a duration in target {target:?}; write a number and one of ns, us, ms, s, min, h, such as 200ms"
+    )]
+    Duration {
+        /// As typed.
+        text: String,
+        /// As typed.
+        target: String,
+    },
+    /// Zero or less.
+    #[error("target {0:?} can never be met: a latency limit must be above zero")]
+    NotPositive(String),
+    /// A percentile outside the grammar.
+    #[error("{text:?} is not a percentile in target {target:?}; write p50 to p99.9, or mean")]
+    Percentile {
+        /// As typed.
+        text: String,
+        /// As typed.
+        target: String,
+    },
+    /// Two limits for the same statistic of the same metric and class.
+    #[error("{0} has two targets, {1:?} and {2:?}; keep one")]
+    Duplicate(String, Duration, Duration),
+    /// A class the trace does not have.
+    #[error("unknown class {class:?} in target {target}; the workload's classes are {known}")]
+    Class {
+        /// As typed.
+        class: String,
+        /// The target.
+        target: String,
+        /// Names of the trace's classes.
+        known: String,
+    },
+    /// An attainment that is not a share.
+    #[error("{0:?} is not an attainment; write a percentage above 0% and up to 100%, such as 99%")]
+    Attainment(String),
+    /// An attainment with nothing to attain.
+    #[error("an attainment of {0} needs at least one target, such as ttft=200ms")]
+    NothingToAttain(String),
+    /// A mean makes no sense request by request.
+    #[error(
+        "target {0} is about a mean, which no single request can meet; leave out :mean when giving an attainment"
+    )]
+    MeanUnderAttainment(String),
+    /// A rate that cannot be replayed.
+    #[error(
+        "a rate scale of {0} cannot be replayed; it must be above zero (infinity offers everything at once)"
+    )]
+    RateScale(f64),
+    /// A closed-loop turn that waits for itself or for a later one.
+    #[error(
+        "request {request} of the trace waits for request {previous}; a turn can only wait for an earlier one"
+    )]
+    Order {
+        /// The turn.
+        request: u32,
+        /// What it waits for.
+        previous: u32,
+    },
+}

@@ -1,0 +1,410 @@
+//! Latency targets: what a user types, and what it means for one request.
+//!
+//! `METRIC[:pNN|:mean][@CLASS]=DURATION`, by default p99: `ttft=200ms`, `tpot:p90@chat=40ms`. With an attainment
+//! (`99%`) the percentiles no longer matter: that share of all requests must meet every target at once.
+//!
+//! One request meets the targets (goodput, attainment) when it completed and each of its latencies is within its
+//! limit, ITL meaning its *longest* gap. Of several targets on one metric and class, the one with the highest
+//! statistic is its limit: `ttft:p50=100ms ttft=1s` asks half of the requests, not each, to be below 100 ms.
+
+use crate::error::Error;
+use crate::record::Record;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A latency of a request, as [`Record`] defines it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// Time to first token.
+    Ttft,
+    /// Time per output token after the first.
+    Tpot,
+    /// Inter-token latency: each gap.
+    Itl,
+    /// From arrival to the last token.
+    E2e,
+}
+
+impl Metric {
+    /// All of them, in the order of reports.
+    pub const ALL: [Self; 4] = [Self::Ttft, Self::Tpot, Self::Itl, Self::E2e];
+
+    /// The word of the grammar.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ttft => "ttft",
+            Self::Tpot => "tpot",
+            Self::Itl => "itl",
+            Self::E2e => "e2e",
+        }
+    }
+
+    /// The latency of one request; of ITL, the longest gap.
+    #[must_use]
+    pub fn of(self, record: &Record) -> Option<Duration> {
+        match self {
+            Self::Ttft => record.ttft(),
+            Self::Tpot => record.tpot(),
+            Self::Itl => record.max_itl(),
+            Self::E2e => record.e2e(),
+        }
+    }
+}
+
+/// A share of requests in thousandths of a percent, so that ranks are exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Percentile(u32);
+
+impl Percentile {
+    /// Of 100 %.
+    const WHOLE: u32 = 100_000;
+    /// The default of the grammar.
+    pub const P99: Self = Self(99_000);
+
+    /// `thousandths` of a percent; none unless above 0 and at most 100 %.
+    #[must_use]
+    pub const fn new(thousandths: u32) -> Option<Self> {
+        if thousandths >= 1 && thousandths <= Self::WHOLE { Some(Self(thousandths)) } else { None }
+    }
+
+    /// Nearest rank: the smallest 1-based rank that covers this share of `count` values; 0 of none.
+    #[must_use]
+    pub fn rank(self, count: u64) -> u64 {
+        (u128::from(count) * u128::from(self.0)).div_ceil(u128::from(Self::WHOLE)) as u64
+    }
+
+    /// In (0, 1].
+    #[must_use]
+    pub fn fraction(self) -> f64 {
+        f64::from(self.0) / f64::from(Self::WHOLE)
+    }
+
+    /// Reads a plain decimal number of percent with up to three decimals.
+    fn parse(text: &str) -> Option<Self> {
+        let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |s: &str| (1..=3).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || !digits(decimals) {
+            return None;
+        }
+        let thousandths = format!("{decimals:0<3}").parse::<u32>().ok()?;
+        Self::new(whole.parse::<u32>().ok()? * 1_000 + thousandths)
+    }
+}
+
+impl fmt::Display for Percentile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", f64::from(self.0) / 1_000.0)
+    }
+}
+
+/// What of a metric's distribution is limited. Ordered by how far into the tail it looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Statistic {
+    /// The arithmetic mean.
+    Mean,
+    /// Nearest-rank percentile.
+    Percentile(Percentile),
+}
+
+impl fmt::Display for Statistic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mean => f.write_str("mean"),
+            Self::Percentile(p) => write!(f, "p{p}"),
+        }
+    }
+}
+
+/// One target: a limit on a statistic of a metric, over all requests or one class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Target {
+    /// Which latency.
+    pub metric: Metric,
+    /// Which statistic of it.
+    pub statistic: Statistic,
+    /// Of which class of requests; all when none.
+    pub class: Option<String>,
+    /// Must not be exceeded.
+    pub limit: Duration,
+}
+
+impl FromStr for Target {
+    type Err = Error;
+
+    fn from_str(target: &str) -> Result<Self, Error> {
+        let grammar = || Error::Grammar(target.to_owned());
+        // A class may be called anything without an equals sign; a duration has none.
+        let (subject, limit) = target.rsplit_once('=').ok_or_else(grammar)?;
+        let (subject, class) = match subject.split_once('@') {
+            Some((_, "")) => return Err(grammar()),
+            Some((subject, class)) => (subject, Some(class.to_owned())),
+            None => (subject, None),
+        };
+        let (metric, statistic) = match subject.split_once(':') {
+            Some((metric, statistic)) => (metric, parse_statistic(statistic, target)?),
+            None => (subject, Statistic::Percentile(Percentile::P99)),
+        };
+        let metric = Metric::ALL.into_iter().find(|m| m.name() == metric).ok_or_else(|| {
+            Error::Metric { metric: metric.to_owned(), target: target.to_owned() }
+        })?;
+        Ok(Self { metric, statistic, class, limit: parse_limit(limit, target)? })
+    }
+}
+
+fn parse_statistic(text: &str, target: &str) -> Result<Statistic, Error> {
+    let allowed = Percentile(50_000)..=Percentile(99_900);
+    match text.strip_prefix('p').and_then(Percentile::parse) {
+        Some(p) if allowed.contains(&p) => Ok(Statistic::Percentile(p)),
+        _ if text == "mean" => Ok(Statistic::Mean),
+        _ => Err(Error::Percentile { text: text.to_owned(), target: target.to_owned() }),
+    }
+}
+
+fn parse_limit(text: &str, target: &str) -> Result<Duration, Error> {
+    let bad = || Error::Duration { text: text.to_owned(), target: target.to_owned() };
+    let (sign, unsigned) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
+    let split = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
+    let (number, unit) = unsigned.split_at(split);
+    let value: f64 = number.parse().map_err(|_| bad())?;
+    if !sign.is_empty() || value == 0.0 {
+        return Err(Error::NotPositive(target.to_owned()));
+    }
+    let unit_ns = match unit {
+        "ns" => 1.0,
+        "us" | "µs" | "μs" => 1e3,
+        "ms" => 1e6,
+        "s" => 1e9,
+        "min" | "m" => 60e9,
+        "h" => 3_600e9,
+        "" => {
+            let (text, suggestion) = (text.to_owned(), format!("{target}ms"));
+            return Err(Error::Unit { text, target: target.to_owned(), suggestion });
+        }
+        _ => return Err(bad()),
+    };
+    match (value * unit_ns).round() {
+        // Nothing serves a request for 292 years, and u64 nanoseconds must hold it.
+        ns if ns > i64::MAX as f64 => Err(bad()),
+        ns if ns < 1.0 => Err(Error::NotPositive(target.to_owned())),
+        ns => Ok(Duration::from_nanos(ns as u64)),
+    }
+}
+
+impl Target {
+    /// `METRIC:STATISTIC[@CLASS]`, the target without its limit.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        let class = self.class.as_ref().map_or(String::new(), |class| format!("@{class}"));
+        format!("{}:{}{class}", self.metric.name(), self.statistic)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ns = self.limit.as_nanos();
+        let (unit_ns, unit) = match ns {
+            _ if ns.is_multiple_of(1_000_000_000) => (1_000_000_000, "s"),
+            _ if ns.is_multiple_of(1_000_000) => (1_000_000, "ms"),
+            _ if ns.is_multiple_of(1_000) => (1_000, "us"),
+            _ => (1, "ns"),
+        };
+        write!(f, "{}={}{unit}", self.subject(), ns / unit_ns)
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> Self {
+        target.to_string()
+    }
+}
+
+/// A service-level objective: all targets at once. Without targets every completed request is a good one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Typed", into = "Typed")]
+pub struct Slo {
+    targets: Vec<Target>,
+    attainment: Option<Percentile>,
+}
+
+/// The stored form, as typed.
+#[derive(Serialize, Deserialize)]
+struct Typed {
+    targets: Vec<Target>,
+    attainment: Option<String>,
+}
+
+impl Slo {
+    /// From targets as typed, and an attainment such as `99%` or `0.99`.
+    ///
+    /// # Errors
+    /// Whatever does not parse, two limits for the same thing, an attainment without targets or of a mean.
+    pub fn parse<S: AsRef<str>>(targets: &[S], attainment: Option<&str>) -> Result<Self, Error> {
+        let targets = targets.iter().map(|t| t.as_ref().parse()).collect::<Result<_, _>>()?;
+        Self::new(targets, attainment.map(parse_attainment).transpose()?)
+    }
+
+    /// From targets, and the share of requests that must meet all of them where percentiles shall not decide.
+    ///
+    /// # Errors
+    /// Two limits for the same thing, an attainment without targets or of a mean.
+    pub fn new(targets: Vec<Target>, attainment: Option<Percentile>) -> Result<Self, Error> {
+        for (i, target) in targets.iter().enumerate() {
+            let same = |other: &&Target| {
+                (other.metric, &other.class) == (target.metric, &target.class)
+                    && (attainment.is_some() || other.statistic == target.statistic)
+            };
+            if let Some(other) = targets[..i].iter().find(same) {
+                return Err(Error::Duplicate(target.subject(), other.limit, target.limit));
+            }
+            if attainment.is_some() && target.statistic == Statistic::Mean {
+                return Err(Error::MeanUnderAttainment(target.to_string()));
+            }
+        }
+        match attainment {
+            Some(share) if targets.is_empty() => Err(Error::NothingToAttain(format!("{share}%"))),
+            _ => Ok(Self { targets, attainment }),
+        }
+    }
+
+    /// The targets, as typed.
+    #[must_use]
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// The share of requests that must meet every target, where given.
+    #[must_use]
+    pub fn attainment(&self) -> Option<Percentile> {
+        self.attainment
+    }
+
+    /// Whether something limits `metric`. A limit on TTFT alone rewards prefill-first policies and deserves a warning.
+    #[must_use]
+    pub fn limits(&self, metric: Metric) -> bool {
+        self.targets.iter().any(|t| t.metric == metric)
+    }
+
+    /// Resolves class names against a trace's.
+    ///
+    /// # Errors
+    /// A class the trace does not have.
+    pub fn bind(&self, classes: &[String]) -> Result<BoundSlo, Error> {
+        let mut limits = Vec::with_capacity(self.targets.len());
+        for target in &self.targets {
+            let class = target.class.as_ref().map(|class| index_of(class, classes, target));
+            let class = class.transpose()?;
+            let outranked = self.targets.iter().any(|other| {
+                (other.metric, &other.class) == (target.metric, &target.class)
+                    && other.statistic > target.statistic
+            });
+            let (metric, limit) = (target.metric, target.limit);
+            limits.push(Limit { metric, class, limit, per_request: !outranked });
+        }
+        Ok(BoundSlo { slo: self.clone(), limits })
+    }
+}
+
+fn index_of(class: &str, classes: &[String], target: &Target) -> Result<u16, Error> {
+    let index = classes.iter().position(|known| known == class).and_then(|i| u16::try_from(i).ok());
+    index.ok_or_else(|| Error::Class {
+        class: class.to_owned(),
+        target: target.to_string(),
+        known: classes.join(", "),
+    })
+}
+
+fn parse_attainment(text: &str) -> Result<Percentile, Error> {
+    let bad = || Error::Attainment(text.to_owned());
+    match text.strip_suffix('%') {
+        Some(percent) => Percentile::parse(percent).ok_or_else(bad),
+        None => {
+            // 0.99 can only be a share; 99 could be a slip for either, so it is refused.
+            let share: f64 = text.parse().map_err(|_| bad())?;
+            let thousandths = (share * f64::from(Percentile::WHOLE)).round();
+            if share > 1.0 {
+                Err(bad())
+            } else {
+                Percentile::new(thousandths as u32).ok_or_else(bad)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Slo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let targets: Vec<_> = self.targets.iter().map(ToString::to_string).collect();
+        write!(f, "{}", targets.join(" "))?;
+        self.attainment.map_or(Ok(()), |share| write!(f, " attainment={share}%"))
+    }
+}
+
+impl TryFrom<Typed> for Slo {
+    type Error = Error;
+
+    fn try_from(typed: Typed) -> Result<Self, Error> {
+        let attainment = typed.attainment.as_deref().map(parse_attainment).transpose()?;
+        Self::new(typed.targets, attainment)
+    }
+}
+
+impl From<Slo> for Typed {
+    fn from(slo: Slo) -> Self {
+        let attainment = slo.attainment.map(|share| format!("{share}%"));
+        Self { targets: slo.targets, attainment }
+    }
+}
+
+/// An [`Slo`] whose classes are known to exist, ready to judge requests of one trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundSlo {
+    slo: Slo,
+    limits: Vec<Limit>,
+}
+
+/// One target, resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) metric: Metric,
+    /// Index into the trace's classes.
+    pub(crate) class: Option<u16>,
+    pub(crate) limit: Duration,
+    /// Whether single requests are held to it.
+    per_request: bool,
+}
+
+impl BoundSlo {
+    /// What was typed.
+    #[must_use]
+    pub fn slo(&self) -> &Slo {
+        &self.slo
+    }
+
+    /// Targets in the order typed, with their resolved classes.
+    pub(crate) fn resolved(&self) -> impl Iterator<Item = (&Target, &Limit)> {
+        self.slo.targets.iter().zip(&self.limits)
+    }
+
+    /// Whether a request met every target that concerns it: completed, and every latency it has (ITL: its longest
+    /// gap) within its limit. A rejected, failed or unfinished request never does.
+    #[must_use]
+    pub fn meets(&self, record: &Record) -> bool {
+        let within = |l: &Limit| {
+            let concerns = l.per_request && l.class.is_none_or(|class| class == record.class);
+            !concerns || l.metric.of(record).is_none_or(|value| value <= l.limit)
+        };
+        record.completed() && self.limits.iter().all(within)
+    }
+}
