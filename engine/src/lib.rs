@@ -1,11 +1,35 @@
 //! The thing measured: a serving engine whose core is a pure state machine.
+//!
+//! Requests and time go in; plans, tokens and events come out. Nothing below owns a clock, a thread, a socket or a
+//! source of random numbers, so the same scheduler and allocator code runs in virtual time and live: what was searched
+//! is what gets served. The two leaves that differ are who answers [`exec::Executor`] and who owns the clock.
 
 pub mod config;
+pub mod deployment;
+pub mod engine;
+pub mod event;
 pub mod exec;
+pub mod fleet;
+pub mod kv;
 pub mod memory;
 pub mod model;
+pub mod plan;
 pub mod profile;
+pub mod request;
+pub mod router;
+pub mod sched;
+pub mod sequence;
 pub mod shape;
+pub mod state;
+pub mod waiting;
+pub mod wiring;
 
 pub use config::{Config, KNOBS, Knob, KnobError};
+pub use deployment::{DeployError, Deployment};
+pub use engine::Engine;
+pub use event::{Event, Iteration};
+pub use fleet::{Fleet, Next};
+pub use model::ModelShape;
+pub use profile::DeviceProfile;
+pub use request::{BlockIds, Content, Request, RequestId};
 pub use shape::Shape;

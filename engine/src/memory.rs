@@ -1,1 +1,362 @@
 //! How many tokens of KV fit beside the weights, and where every other byte of device memory goes.
+//!
+//! The account is vLLM's: of the share of memory the engine may use, what is left after weights, the peak of a pass
+//! over the largest batch, and the runtime. Checked against the pools that vLLM 0.15.1 logged on H100 (see tests).
+
+use crate::config::Config;
+use crate::model::ModelShape;
+use crate::profile::DeviceProfile;
+
+/// Bytes per logit that the sampler holds at its peak: float32 logits, probabilities, and a sorted copy with indices.
+const SAMPLER_BYTES: u64 = 16;
+
+/// Where the memory of one GPU goes, bytes; of the pipeline stage with the fewest slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Memory of the device.
+    pub device: u64,
+    /// What the engine may use of it: `kv_fraction`.
+    pub limit: u64,
+    /// Weights of one rank.
+    pub weights: u64,
+    /// Peak of activations over `max_batch_tokens` tokens.
+    pub activations: u64,
+    /// Peak of the sampler over `max_seqs` sequences.
+    pub sampler: u64,
+    /// Buffers of collective operations.
+    pub communication: u64,
+    /// CUDA modules, small buffers.
+    pub runtime: u64,
+    /// Left for keys and values.
+    pub kv: u64,
+    /// Keys and values of one token on this rank.
+    pub bytes_per_token: u64,
+    /// Tokens whose keys and values fit, on every stage.
+    pub slots: u64,
+    /// The stage that decides, from 0.
+    pub stage: u32,
+}
+
+/// Why a model cannot be laid out on a device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryError {
+    /// Attention heads cannot be spread evenly.
+    #[error("{model} has {heads} attention heads and {kv_heads} KV heads, which --tp {tp} does not divide{}", hint(.suggestion))]
+    Heads {
+        /// The model.
+        model: String,
+        /// Its query heads.
+        heads: u32,
+        /// Its KV heads.
+        kv_heads: u32,
+        /// Ranks asked for.
+        tp: u32,
+        /// A number that would do.
+        suggestion: Option<u32>,
+    },
+    /// More stages than layers.
+    #[error("{model} has {layers} layers, too few for --pp {pp}")]
+    Stages {
+        /// The model.
+        model: String,
+        /// Its layers.
+        layers: u32,
+        /// Stages asked for.
+        pp: u32,
+    },
+    /// The weights alone are too large.
+    #[error(
+        "{model} needs {} GB of weights; {gpus} x {device} gives {} GB at kv-fraction {fraction}: {} GB short{}",
+        gb(*weights), gb(*limit), gb(weights - limit), hint(.suggestion)
+    )]
+    Weights {
+        /// The model.
+        model: String,
+        /// The device.
+        device: String,
+        /// GPUs of a worker.
+        gpus: u32,
+        /// Weights over all of them, bytes.
+        weights: u64,
+        /// What the engine may use on all of them, bytes.
+        limit: u64,
+        /// The fraction asked for.
+        fraction: String,
+        /// A number of ranks that would do.
+        suggestion: Option<u32>,
+    },
+    /// The weights fit, but nothing is left for keys and values.
+    #[error(
+        "{model} on {device} leaves no room for KV: weights {} GB and working memory {} GB a GPU against {} GB at \
+         kv-fraction {fraction}; lower --max-batch-tokens or --max-seqs{}",
+        gb(*weights), gb(*working), gb(*limit), or_hint(.suggestion)
+    )]
+    NoRoom {
+        /// The model.
+        model: String,
+        /// The device.
+        device: String,
+        /// Weights of the fullest GPU, bytes.
+        weights: u64,
+        /// Activations, sampler, communication and runtime on it, bytes.
+        working: u64,
+        /// What the engine may use on it, bytes.
+        limit: u64,
+        /// The fraction asked for.
+        fraction: String,
+        /// A number of ranks that would do.
+        suggestion: Option<u32>,
+    },
+}
+
+fn gb(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / 1e9)
+}
+
+fn hint(tp: &Option<u32>) -> String {
+    tp.map_or_else(String::new, |tp| format!("; try --tp {tp}"))
+}
+
+fn or_hint(tp: &Option<u32>) -> String {
+    tp.map_or_else(String::new, |tp| format!(", or try --tp {tp}"))
+}
+
+/// KV slots of one worker (`tp` ranks x `pp` stages): tokens whose keys and values fit on every GPU of it.
+pub fn kv_slots(
+    model: &ModelShape,
+    device: &DeviceProfile,
+    config: &Config,
+) -> Result<MemoryPlan, MemoryError> {
+    let (tp, pp) = (config.tp.max(1), config.pp.max(1));
+    if !divides(model, tp) {
+        return Err(MemoryError::Heads {
+            model: model.name.clone(),
+            heads: model.heads,
+            kv_heads: model.kv_heads,
+            tp,
+            suggestion: (tp + 1..=model.heads).find(|&ranks| divides(model, ranks)),
+        });
+    }
+    if pp > model.layers {
+        return Err(MemoryError::Stages { model: model.name.clone(), layers: model.layers, pp });
+    }
+    let stages: Vec<MemoryPlan> =
+        (0..pp).map(|stage| plan(model, device, config, tp, stage)).collect();
+    let tightest = stages.iter().min_by_key(|stage| stage.slots).copied();
+    match tightest {
+        Some(plan) if plan.slots > 0 => Ok(plan),
+        _ => Err(shortage(model, device, config, &stages)),
+    }
+}
+
+/// Whether `tp` ranks can share the heads: query heads evenly, KV heads evenly or each copied equally often.
+fn divides(model: &ModelShape, tp: u32) -> bool {
+    let kv = model.kv_heads;
+    model.heads.is_multiple_of(tp) && (kv.is_multiple_of(tp) || tp.is_multiple_of(kv))
+}
+
+fn plan(
+    model: &ModelShape,
+    device: &DeviceProfile,
+    config: &Config,
+    tp: u32,
+    stage: u32,
+) -> MemoryPlan {
+    let pp = config.pp.max(1);
+    let limit = (device.memory_bytes as f64 * config.kv_fraction) as u64;
+    let weights = model.rank_weight_bytes(tp, pp, stage);
+    // Live at once in a feed-forward layer: the residual stream, its normalised copy, the layer's input and output,
+    // and the products before and after the activation.
+    let widths = 4 * u64::from(model.hidden) + 3 * u64::from(model.ffn.div_ceil(tp));
+    let activations = u64::from(config.max_batch_tokens) * widths * u64::from(model.dtype_bytes);
+    let last = stage + 1 == pp;
+    let sampler =
+        if last { u64::from(config.max_seqs) * u64::from(model.vocab) * SAMPLER_BYTES } else { 0 };
+    let ranks = tp.saturating_mul(pp).min(device.gpus_per_node);
+    let communication = if ranks > 1 { device.all_reduce_law(ranks).buffer_bytes } else { 0 };
+    let runtime = device.runtime_bytes;
+    let taken = weights + activations + sampler + communication + runtime;
+    let kv = limit.saturating_sub(taken);
+    let layers = u64::from(model.stage_layers(pp, stage));
+    let bytes_per_token = layers * model.layer_kv_bytes(config.kv_dtype, tp);
+    let slots = kv / bytes_per_token.max(1);
+    MemoryPlan {
+        device: device.memory_bytes,
+        limit,
+        weights,
+        activations,
+        sampler,
+        communication,
+        runtime,
+        kv,
+        bytes_per_token,
+        slots,
+        stage,
+    }
+}
+
+/// The error that says what is missing, and the fewest ranks that would do.
+fn shortage(
+    model: &ModelShape,
+    device: &DeviceProfile,
+    config: &Config,
+    stages: &[MemoryPlan],
+) -> MemoryError {
+    let (tp, pp) = (config.tp.max(1), config.pp.max(1));
+    let fits = |tp: u32| {
+        divides(model, tp) && (0..pp).all(|stage| plan(model, device, config, tp, stage).slots > 0)
+    };
+    let suggestion = (tp + 1..=device.gpus_per_node).find(|&ranks| fits(ranks));
+    let (name, fraction) = (model.name.clone(), config.kv_fraction.to_string());
+    let gpus = tp.saturating_mul(pp);
+    let limit = stages.iter().map(|stage| stage.limit).sum::<u64>() * u64::from(tp);
+    let weights = model.weight_bytes();
+    if weights >= limit {
+        let device = device.name.clone();
+        return MemoryError::Weights {
+            model: name,
+            device,
+            gpus,
+            weights,
+            limit,
+            fraction,
+            suggestion,
+        };
+    }
+    let fullest = stages.iter().max_by_key(|s| s.weights + s.activations + s.sampler);
+    let (weights, working, limit) = fullest.map_or((0, 0, 0), |s| {
+        (s.weights, s.activations + s.sampler + s.communication + s.runtime, s.limit)
+    });
+    MemoryError::NoRoom {
+        model: name,
+        device: device.name.clone(),
+        weights,
+        working,
+        limit,
+        fraction,
+        suggestion,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::KvDtype;
+
+    fn slots(model: &ModelShape, device: &str, config: &Config) -> Result<MemoryPlan, String> {
+        let device = DeviceProfile::load(device).unwrap();
+        kv_slots(model, &device, config).map_err(|e| e.to_string())
+    }
+
+    fn llama_8b() -> ModelShape {
+        ModelShape::load("llama-3.1-8b").unwrap()
+    }
+
+    /// Llama-2 and Code Llama shapes that real pools are known for.
+    fn llama(hidden: u32, layers: u32, heads: u32, kv_heads: u32, ffn: u32) -> ModelShape {
+        let vocab = 32_000;
+        ModelShape {
+            name: "llama".into(),
+            hidden,
+            layers,
+            heads,
+            kv_heads,
+            ffn,
+            vocab,
+            ..llama_8b()
+        }
+    }
+
+    #[test]
+    fn pools_are_those_that_vllm_logged() {
+        // gpu_kv_blocks of vLLM 0.15.1 on H100 SXM, blocks of 16, 128 sequences, 2,048 tokens (blis-training-h100).
+        let cases = [
+            ("Llama-2-7b tp 1", llama(4096, 32, 32, 32, 11_008), 1, 7_462),
+            ("CodeLlama-34b tp 2", llama(8192, 48, 64, 8, 22_016), 2, 26_602),
+            ("Llama-2-70b tp 4", llama(8192, 80, 64, 8, 28_672), 4, 31_356),
+        ];
+        for (name, model, tp, blocks) in cases {
+            let config = Config { tp, max_seqs: 128, ..Config::default() };
+            let plan = slots(&model, "h100", &config).unwrap();
+            let error = plan.slots as f64 / 16.0 / f64::from(blocks) - 1.0;
+            assert!(
+                error.abs() < 0.01,
+                "{name}: {} blocks against {blocks}: {error:+.3}",
+                plan.slots / 16
+            );
+        }
+    }
+
+    #[test]
+    fn a_small_device_holds_about_what_it_really_does() {
+        // vLLM 0.19 on an RTX 4090: 2,588 blocks of 16 with 256 sequences; CUDA graphs count against it there.
+        let h100 = DeviceProfile::load("h100").unwrap();
+        let device = DeviceProfile { memory_bytes: 25_250_627_584, ..h100 };
+        let plan = kv_slots(&llama_8b(), &device, &Config::default()).unwrap();
+        let error = plan.slots as f64 / 41_408.0 - 1.0;
+        assert!((0.0..0.08).contains(&error), "{error:+.3}");
+    }
+
+    #[test]
+    fn every_byte_is_accounted_for() {
+        for (tp, pp) in [(1, 1), (2, 1), (2, 2), (1, 3), (8, 2)] {
+            let plan = slots(&llama_8b(), "h200", &Config { tp, pp, ..Config::default() }).unwrap();
+            let sum = plan.weights
+                + plan.activations
+                + plan.sampler
+                + plan.communication
+                + plan.runtime
+                + plan.kv;
+            assert_eq!(sum, plan.limit);
+            assert_eq!(plan.slots, plan.kv / plan.bytes_per_token);
+        }
+        let plan = slots(&llama_8b(), "h100", &Config::default()).unwrap();
+        assert!((440_000..470_000).contains(&plan.slots), "{}", plan.slots);
+    }
+
+    #[test]
+    fn fp8_holds_twice_the_tokens_and_a_larger_budget_fewer() {
+        let of = |change: &dyn Fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            slots(&llama_8b(), "h100", &config).unwrap().slots
+        };
+        let base = of(&|_| ());
+        let fp8 = of(&|c| c.kv_dtype = KvDtype::Fp8);
+        assert!((2 * base..=2 * base + 1).contains(&fp8));
+        assert!(of(&|c| c.max_batch_tokens = 16_384) < base);
+        assert!(of(&|c| c.max_seqs = 1024) < base);
+        assert!(of(&|c| c.tp = 2) > 2 * base, "weights are shared out as well");
+        assert!(of(&|c| c.pp = 2) > 2 * base);
+    }
+
+    #[test]
+    fn what_does_not_fit_says_by_how_much_and_what_would() {
+        let model = ModelShape::load("llama-3.1-70b").unwrap();
+        let say = |tp, pp, fraction, tokens| {
+            let config = Config {
+                tp,
+                pp,
+                kv_fraction: fraction,
+                max_batch_tokens: tokens,
+                ..Config::default()
+            };
+            slots(&model, "h100", &config).unwrap_err()
+        };
+        assert_eq!(
+            say(1, 1, 0.9, 2048),
+            "llama-3.1-70b needs 141.1 GB of weights; 1 x h100-sxm gives 76.4 GB at kv-fraction 0.9: 64.7 GB short; \
+             try --tp 2"
+        );
+        assert_eq!(
+            say(2, 1, 0.85, 2048),
+            "llama-3.1-70b on h100-sxm leaves no room for KV: weights 70.6 GB and working memory 1.3 GB a GPU against \
+             72.2 GB at kv-fraction 0.85; lower --max-batch-tokens or --max-seqs, or try --tp 4"
+        );
+        assert_eq!(
+            say(3, 1, 0.9, 2048),
+            "llama-3.1-70b has 64 attention heads and 8 KV heads, which --tp 3 does not divide; try --tp 4"
+        );
+        assert_eq!(say(1, 81, 0.9, 2048), "llama-3.1-70b has 80 layers, too few for --pp 81");
+    }
+}

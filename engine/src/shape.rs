@@ -44,6 +44,22 @@ impl Shape {
         self.sampled += u32::from(samples);
     }
 
+    /// The same batch with `seats` rows, each as long as the longest: what a padded static batch computes. `to` is the
+    /// context of a decoding row, or the new tokens of a prefilling one.
+    #[must_use]
+    pub fn padded(mut self, seats: u32, to: u32) -> Self {
+        let (rows, n) = (u64::from(seats), u64::from(to));
+        if self.decode_seqs > 0 {
+            (self.decode_seqs, self.decode_context, self.decode_longest) = (seats, rows * n, to);
+        } else {
+            (self.prefill_seqs, self.prefill_tokens) = (seats, seats * to);
+            self.prefill_context = self.prefill_context.max(rows * n);
+            self.prefill_pairs = self.prefill_pairs.max(rows * n * (n + 1) / 2);
+        }
+        self.sampled = seats;
+        self
+    }
+
     /// Tokens that go through the dense layers.
     #[must_use]
     pub fn tokens(&self) -> u32 {

@@ -1,3 +1,88 @@
-//! Who runs a plan.
+//! Who runs a plan: the one seam between deciding and doing.
+//!
+//! Two calls, not one, because a worker may have several plans in flight: pipeline stages, host scheduling overlapped
+//! with the device. A predicting executor knows when it will be done; a real one is asked to wait.
 
 pub mod cost;
+mod hash;
+mod sim;
+
+use std::time::Duration;
+
+pub use hash::HashExecutor;
+pub use sim::SimExecutor;
+
+use crate::kv::KvCopy;
+use crate::plan::{Plan, WorkerId};
+use crate::request::Token;
+use crate::sequence::SeqId;
+use crate::shape::Shape;
+use crate::state::State;
+
+/// A plan with what it refers to.
+pub struct Batch<'a> {
+    /// Whose plan it is.
+    pub worker: WorkerId,
+    /// The chunks.
+    pub plan: &'a Plan,
+    /// Their sequences and tables.
+    pub state: &'a State,
+    /// The work, padding included.
+    pub shape: Shape,
+    /// Keys and values to copy first.
+    pub copies: &'a [KvCopy],
+}
+
+/// KV on its way from one worker to another. Both tables exist; of the receiver's, the leading tokens it found in its
+/// own prefix cache stay as they are.
+pub struct Transfer<'a> {
+    /// The sequence and its tables.
+    pub state: &'a State,
+    /// Whose KV.
+    pub seq: SeqId,
+    /// Sender.
+    pub from: WorkerId,
+    /// Receiver.
+    pub to: WorkerId,
+    /// Tokens to move: the last ones of those computed.
+    pub tokens: u32,
+}
+
+/// How far an executor may repeat a batch before it has to hand over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Horizon {
+    /// Most repetitions.
+    pub steps: u32,
+    /// No step begins at or after this.
+    pub until: Duration,
+}
+
+/// A batch under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    /// When the worker can take another batch.
+    pub next: Duration,
+    /// When the batch is done, where that is known; a real executor says now and lets `complete` wait.
+    pub done: Duration,
+}
+
+/// What an executor made of a batch.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// When each step ended.
+    pub ends: Vec<Duration>,
+    /// Sampled tokens in the order of chunks, when they are real.
+    pub tokens: Vec<Token>,
+}
+
+/// Runs iterations of one worker.
+pub trait Executor: Send {
+    /// Starts `batch` at `now`.
+    fn submit(&mut self, batch: &Batch<'_>, now: Duration, horizon: Horizon) -> Ticket;
+
+    /// Ends the batch submitted first, into `outcome` (handed over empty).
+    fn complete(&mut self, outcome: &mut Outcome);
+
+    /// Starts to receive KV from another worker; returns when it will have arrived.
+    fn transfer(&mut self, transfer: &Transfer<'_>, now: Duration) -> Duration;
+}

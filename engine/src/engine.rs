@@ -1,0 +1,339 @@
+//! Plan, submit, complete, commit: the loop that ties a scheduler, KV memory and executors together.
+//!
+//! The engine is told the time and never asks for it. Whoever owns the clock calls [`Engine::start`] to let idle workers
+//! begin, learns from [`Engine::next_event`] when something will happen, and calls [`Engine::step`] when it has: a virtual
+//! clock jumps there, a live one waits.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::event::Iteration;
+use crate::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
+use crate::kv::waste::Ledger;
+use crate::plan::{Chunk, Plan, WorkerId};
+use crate::request::Request;
+use crate::sched::Scheduler;
+use crate::sequence::{SeqId, Sequence};
+use crate::shape::Shape;
+use crate::state::{Refusal, Rejected, State};
+
+/// One worker's executor and what it is doing.
+struct Lane {
+    executor: Box<dyn Executor>,
+    flights: VecDeque<Flight>,
+    /// When another plan may be submitted.
+    free: Duration,
+    /// When an idle worker wants to look again.
+    wake: Option<Duration>,
+    /// KV on its way here, in order of arrival.
+    transfers: VecDeque<Duration>,
+    /// Whether something changed since this worker last had nothing to do.
+    stale: bool,
+    ledger: Ledger,
+}
+
+/// A plan under way.
+struct Flight {
+    plan: Plan,
+    ticket: Ticket,
+    start: Duration,
+    shape: Shape,
+    recomputed: u32,
+}
+
+/// What workers have done, all together.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Totals {
+    /// Iterations.
+    pub iterations: u64,
+    /// Tokens through the model, padding and recomputation included.
+    pub executed: u64,
+    /// Tokens computed to fill a static batch.
+    pub padded: u64,
+    /// Tokens computed before, then lost to a preemption.
+    pub recomputed: u64,
+    /// Sequence-nanoseconds: sequences in a plan times its length.
+    pub batch: u128,
+    /// Worker-nanoseconds in iterations.
+    pub busy: u128,
+    /// Worker-nanoseconds in iterations that filled the token budget.
+    pub full: u128,
+    /// Worker-nanoseconds in which the head of the queue was refused for want of a seat.
+    pub refused_seats: u128,
+    /// Worker-nanoseconds in which it was refused for want of KV memory.
+    pub refused_kv: u128,
+}
+
+/// One serving engine: a queue, workers, a policy.
+pub struct Engine {
+    /// Who waits and runs.
+    pub state: State,
+    scheduler: Box<dyn Scheduler>,
+    lanes: Vec<Lane>,
+    /// Plans in flight per worker.
+    depth: usize,
+    totals: Totals,
+    iteration: Iteration,
+    outcome: Outcome,
+    spare: Vec<Plan>,
+    /// Repeat plans where nothing but lengths would change.
+    stretches: bool,
+}
+
+impl Engine {
+    /// An idle engine; `executors` are one per worker of `state`.
+    #[must_use]
+    pub fn new(
+        state: State,
+        scheduler: Box<dyn Scheduler>,
+        executors: Vec<Box<dyn Executor>>,
+    ) -> Self {
+        let lane = |executor| Lane {
+            executor,
+            flights: VecDeque::new(),
+            free: Duration::ZERO,
+            wake: None,
+            transfers: VecDeque::new(),
+            stale: true,
+            ledger: Ledger::default(),
+        };
+        Self {
+            depth: state.config.pp as usize,
+            lanes: executors.into_iter().map(lane).collect(),
+            state,
+            scheduler,
+            totals: Totals::default(),
+            iteration: Iteration::default(),
+            outcome: Outcome::default(),
+            spare: Vec::new(),
+            stretches: true,
+        }
+    }
+
+    /// Makes every iteration a step of its own; results are the same, only slower.
+    pub fn disable_stretches(&mut self) {
+        self.stretches = false;
+    }
+
+    /// Takes a request in.
+    ///
+    /// # Errors
+    /// When it could never run here.
+    pub fn submit(&mut self, request: Request) -> Result<(), Rejected> {
+        self.state.enqueue(request)?;
+        self.changed();
+        Ok(())
+    }
+
+    fn changed(&mut self) {
+        for lane in &mut self.lanes {
+            lane.stale = true;
+        }
+    }
+
+    /// Lets every worker that can begin an iteration at `now`; none is repeated beyond `until` or another worker's
+    /// next event.
+    pub fn start(&mut self, now: Duration, until: Duration) {
+        for worker in 0..self.lanes.len() {
+            while self.can_start(worker, now) {
+                let others = (0..self.lanes.len()).filter(|&w| w != worker);
+                let until =
+                    others.filter_map(|w| self.lane_event(w)).min().unwrap_or(until).min(until);
+                self.start_one(worker, now, until);
+            }
+        }
+    }
+
+    /// Whether [`Engine::start`] has anything to look at.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.lanes.iter().any(|l| l.stale)
+    }
+
+    fn can_start(&mut self, worker: WorkerId, now: Duration) -> bool {
+        let lane = &self.lanes[worker];
+        lane.stale && lane.flights.len() < self.depth && lane.free <= now
+    }
+
+    fn start_one(&mut self, worker: WorkerId, now: Duration, until: Duration) {
+        self.account(worker, now);
+        self.state.workers[worker].refusal = Refusal::None;
+        let mut plan = self.spare.pop().unwrap_or_default();
+        plan.clear();
+        self.scheduler.plan(&mut self.state, worker, now, &mut plan);
+        self.start_transfers(worker, &plan, now);
+        let lane = &mut self.lanes[worker];
+        lane.wake = plan.wake;
+        if plan.is_idle() {
+            lane.stale = plan.preempted;
+            self.spare.push(plan);
+            return;
+        }
+        let (mut shape, recomputed) = self.measure(&plan);
+        let copies = self.state.workers[worker].kv.copies();
+        shape.copied_tokens = copies.iter().map(|c| u64::from(c.len)).sum();
+        let steps = if self.stretches { self.state.repeats(&plan, worker) } else { 1 };
+        let batch = Batch { worker, plan: &plan, state: &self.state, shape, copies: &copies };
+        let lane = &mut self.lanes[worker];
+        let ticket = lane.executor.submit(&batch, now, Horizon { steps, until });
+        lane.free = ticket.next;
+        lane.flights.push_back(Flight { plan, ticket, start: now, shape, recomputed });
+    }
+
+    fn start_transfers(&mut self, worker: WorkerId, plan: &Plan, now: Duration) {
+        for &seq in &plan.pulls {
+            let from = self.state.seq(seq).worker as usize;
+            let tokens = self.state.moving_tokens(worker, seq);
+            let transfer = Transfer { state: &self.state, seq, from, to: worker, tokens };
+            let lane = &mut self.lanes[worker];
+            let at = lane.executor.transfer(&transfer, now);
+            lane.transfers.push_back(at);
+        }
+    }
+
+    /// The work of `plan`, and how much of it was done before.
+    fn measure(&self, plan: &Plan) -> (Shape, u32) {
+        let (mut shape, mut recomputed) = (Shape::default(), 0);
+        for &Chunk { seq, n } in &plan.chunks {
+            let seq: &Sequence = self.state.seq(seq);
+            let samples = seq.computed + n == seq.len;
+            shape.add(seq.computed, n, seq.decodes(), samples);
+            recomputed += seq.reached.min(seq.computed + n).saturating_sub(seq.computed);
+            if samples && seq.forks() {
+                shape.sampled += u32::from(seq.width) - 1;
+            }
+        }
+        if plan.padded_to > 0 {
+            shape = shape.padded(plan.seats, plan.padded_to);
+        }
+        (shape, recomputed)
+    }
+
+    /// When something happens next on `worker`.
+    fn lane_event(&self, worker: WorkerId) -> Option<Duration> {
+        let lane = &self.lanes[worker];
+        let done = lane.flights.front().map(|f| f.ticket.done);
+        let room = !lane.flights.is_empty() && lane.flights.len() < self.depth && lane.stale;
+        let events = [done, lane.transfers.front().copied(), lane.wake, room.then_some(lane.free)];
+        events.into_iter().flatten().min()
+    }
+
+    /// When something happens next, if anything is under way.
+    #[must_use]
+    pub fn next_event(&self) -> Option<Duration> {
+        (0..self.lanes.len()).filter_map(|w| self.lane_event(w)).min()
+    }
+
+    /// Lets happen what is due at `now`: at most one iteration is committed, and whose.
+    pub fn step(&mut self, now: Duration) -> Option<WorkerId> {
+        for worker in 0..self.lanes.len() {
+            if self.lanes[worker].wake.is_some_and(|at| at <= now) {
+                self.lanes[worker].wake = None;
+                self.lanes[worker].stale = true;
+            }
+            while self.lanes[worker].transfers.front().is_some_and(|&at| at <= now) {
+                self.lanes[worker].transfers.pop_front();
+                (0..self.lanes.len()).for_each(|w| self.account(w, now));
+                self.state.arrive(worker);
+                self.changed();
+            }
+        }
+        let due = |l: &Lane| l.flights.front().is_some_and(|f| f.ticket.done <= now);
+        let worker = self.lanes.iter().position(due)?;
+        self.finish(worker);
+        Some(worker)
+    }
+
+    /// The iteration committed last.
+    #[must_use]
+    pub fn last_iteration(&self) -> &Iteration {
+        &self.iteration
+    }
+
+    /// Commits the oldest plan of `worker`.
+    fn finish(&mut self, worker: WorkerId) {
+        let Some(flight) = self.lanes[worker].flights.pop_front() else { return };
+        self.outcome.ends.clear();
+        self.outcome.tokens.clear();
+        self.lanes[worker].executor.complete(&mut self.outcome);
+        let ends = &self.outcome.ends;
+        let (steps, end) = (ends.len() as u32, ends[ends.len() - 1]);
+        self.iteration.clear();
+        self.iteration.worker = worker;
+        self.iteration.start = flight.start;
+        self.iteration.shape = flight.shape;
+        self.iteration.ends.extend_from_slice(ends);
+        if steps == 1 {
+            self.account(worker, end);
+        }
+        let before = self.state.holding(worker);
+        let counts = self.counts(worker);
+        self.state.commit(worker, &flight.plan, steps, &self.outcome.tokens, &mut self.iteration);
+        if steps > 1 {
+            let decoding = flight.plan.chunks.len() as u64;
+            let lane = &mut self.lanes[worker];
+            let growth = self.state.growth();
+            lane.ledger.stretch(&self.outcome.ends, before, decoding, growth, counts.0, counts.1);
+        }
+        if self.state.is_prefill_worker(worker) {
+            self.state.hand_over(worker, &flight.plan);
+        }
+        self.state.drain_events(&mut self.iteration.events);
+        self.total(worker, &flight, steps, end);
+        self.spare.push(flight.plan);
+        self.changed();
+    }
+
+    fn total(&mut self, worker: WorkerId, flight: &Flight, steps: u32, end: Duration) {
+        let (t, length, steps) =
+            (&mut self.totals, (end - flight.start).as_nanos(), u64::from(steps));
+        let executed = u64::from(flight.shape.tokens());
+        t.iterations += steps;
+        t.executed += executed * steps;
+        t.padded += executed.saturating_sub(u64::from(flight.plan.tokens)) * steps;
+        t.recomputed += u64::from(flight.recomputed);
+        t.batch += length * flight.plan.chunks.len() as u128;
+        t.busy += length;
+        if flight.shape.tokens() >= self.state.config.max_batch_tokens {
+            t.full += length;
+        }
+        match self.state.workers[worker].refusal {
+            Refusal::None => {}
+            Refusal::Seats => t.refused_seats += length,
+            Refusal::Kv => t.refused_kv += length,
+        }
+    }
+
+    fn counts(&self, worker: WorkerId) -> (u32, u32) {
+        (self.state.workers[worker].running.len() as u32, self.state.waiting.len() as u32)
+    }
+
+    /// Brings `worker`'s ledger up to `now`: what it holds has not changed since it was last brought up.
+    fn account(&mut self, worker: WorkerId, now: Duration) {
+        let (running, waiting) = self.counts(worker);
+        let holding = self.state.holding(worker);
+        self.lanes[worker].ledger.advance(now, holding, running, waiting);
+    }
+
+    /// What has been done so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Each worker's ledger.
+    pub fn ledgers(&self) -> impl Iterator<Item = &Ledger> {
+        self.lanes.iter().map(|l| &l.ledger)
+    }
+
+    /// Workers.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Iterations in flight name these sequences; for tests.
+    pub fn in_flight(&self) -> impl Iterator<Item = SeqId> + '_ {
+        self.lanes.iter().flat_map(|l| &l.flights).flat_map(|f| &f.plan.chunks).map(|c| c.seq)
+    }
+}

@@ -1,0 +1,63 @@
+//! What the engine tells the outside: everything a client, a recorder or a report may want to know.
+
+use std::time::Duration;
+
+use crate::plan::WorkerId;
+use crate::request::{RequestId, Token};
+use crate::shape::Shape;
+
+/// Something that happened to a request at the end of an iteration (or when it was submitted).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// It left the queue for the first time, with so many prompt tokens found in the prefix cache.
+    Admitted {
+        /// Which.
+        request: RequestId,
+        /// Prompt tokens found computed.
+        hit: u32,
+        /// When the iteration that admitted it began.
+        at: Duration,
+    },
+    /// It gave way and will be computed again.
+    Preempted {
+        /// Which.
+        request: RequestId,
+    },
+    /// Its last token was generated.
+    Finished {
+        /// Which.
+        request: RequestId,
+    },
+}
+
+/// A committed iteration, or a stretch of identical ones: everybody decoded one token per step.
+#[derive(Debug, Clone, Default)]
+pub struct Iteration {
+    /// Who ran it.
+    pub worker: WorkerId,
+    /// When it began.
+    pub start: Duration,
+    /// When each step ended; one entry unless it is a stretch.
+    pub ends: Vec<Duration>,
+    /// Requests whose first branch got a token at every one of `ends`.
+    pub emitted: Vec<RequestId>,
+    /// Sampled tokens, when they are real: one per entry of `emitted`.
+    pub tokens: Vec<Token>,
+    /// Tokens that other branches of requests got.
+    pub branch_tokens: u32,
+    /// What else happened, in order, at the last of `ends`.
+    pub events: Vec<Event>,
+    /// The work of the first step.
+    pub shape: Shape,
+}
+
+impl Iteration {
+    /// Empties it for use again.
+    pub fn clear(&mut self) {
+        self.ends.clear();
+        self.emitted.clear();
+        self.tokens.clear();
+        self.events.clear();
+        self.branch_tokens = 0;
+    }
+}

@@ -1,0 +1,81 @@
+//! The simulated executor: answers with the time the cost model predicts, in virtual time.
+//!
+//! Pipeline stages are lanes in a row: a plan enters a stage when it has left the one before and the plan ahead of it
+//! has left this one. Bubbles follow from that; nobody computes them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cost::CostModel;
+use super::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
+
+/// One worker of a simulated device.
+#[derive(Debug)]
+pub struct SimExecutor {
+    cost: Arc<CostModel>,
+    /// When each pipeline stage is free.
+    stages: Vec<Duration>,
+    /// When the link that brings KV here is free.
+    link: Duration,
+    flights: VecDeque<Outcome>,
+    spare: Vec<Outcome>,
+}
+
+impl SimExecutor {
+    /// A worker of `pp` stages, each iteration costing what `cost` says.
+    #[must_use]
+    pub fn new(cost: Arc<CostModel>, pp: u32) -> Self {
+        Self {
+            cost,
+            stages: vec![Duration::ZERO; pp as usize],
+            link: Duration::ZERO,
+            flights: VecDeque::new(),
+            spare: Vec::new(),
+        }
+    }
+}
+
+impl Executor for SimExecutor {
+    fn submit(&mut self, batch: &Batch<'_>, now: Duration, horizon: Horizon) -> Ticket {
+        let mut outcome = self.spare.pop().unwrap_or_default();
+        outcome.ends.clear();
+        let mut shape = batch.shape;
+        if let [stage] = &mut self.stages[..] {
+            let mut at = now;
+            loop {
+                at += Duration::from_nanos(self.cost.stage_ns(&shape));
+                outcome.ends.push(at);
+                if outcome.ends.len() as u32 == horizon.steps || at >= horizon.until {
+                    break;
+                }
+                shape.copied_tokens = 0;
+                shape.next_decode();
+            }
+            *stage = at;
+        } else {
+            let length = Duration::from_nanos(self.cost.stage_ns(&shape));
+            let hop = Duration::from_nanos(self.cost.handoff_ns(shape.tokens()));
+            let mut at = now;
+            for (i, stage) in self.stages.iter_mut().enumerate() {
+                at = if i == 0 { at } else { at + hop }.max(*stage) + length;
+                *stage = at;
+            }
+            outcome.ends.push(at);
+        }
+        let done = outcome.ends[outcome.ends.len() - 1];
+        self.flights.push_back(outcome);
+        Ticket { next: self.stages[0], done }
+    }
+
+    fn complete(&mut self, outcome: &mut Outcome) {
+        let ready = self.flights.pop_front().expect("a batch was submitted");
+        self.spare.push(std::mem::replace(outcome, ready));
+    }
+
+    fn transfer(&mut self, transfer: &Transfer<'_>, now: Duration) -> Duration {
+        let length = Duration::from_nanos(self.cost.kv_transfer_ns(transfer.tokens));
+        self.link = self.link.max(now) + length;
+        self.link
+    }
+}

@@ -1,0 +1,107 @@
+//! Replicas behind a router, in virtual time: the next thing that happens anywhere happens next.
+//!
+//! Whoever offers the load says when its next request is due; everything before that instant is played out, iteration
+//! by iteration. Only predicted time passes. With as few replicas as one deployment has, looking at each for the
+//! earliest event is cheaper than a heap.
+
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::event::Iteration;
+use crate::request::Request;
+use crate::router::Router;
+use crate::state::Rejected;
+
+/// What [`Fleet::advance`] stopped at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The request announced is due: submit it.
+    Arrival,
+    /// This replica committed an iteration.
+    Iteration(usize),
+    /// Nothing is under way, and no request was announced.
+    Idle,
+}
+
+/// Replicas of one engine.
+pub struct Fleet {
+    replicas: Vec<Engine>,
+    router: Router,
+    /// Whether what one replica ends may cause a request at another (closed-loop load).
+    coupled: bool,
+    now: Duration,
+}
+
+impl Fleet {
+    /// These replicas; `coupled` when requests wait for responses.
+    #[must_use]
+    pub fn new(replicas: Vec<Engine>, router: Router, coupled: bool) -> Self {
+        Self { replicas, router, coupled, now: Duration::ZERO }
+    }
+
+    /// Virtual time.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// Takes a request in at `at`, no earlier than now.
+    ///
+    /// # Errors
+    /// When it could never run.
+    pub fn submit(&mut self, request: Request, at: Duration) -> Result<(), Rejected> {
+        self.now = self.now.max(at);
+        let to = match self.replicas.len() {
+            1 => 0,
+            _ => self.router.pick(&request, &self.replicas),
+        };
+        self.replicas[to].submit(request)
+    }
+
+    /// Plays on until the next request is due at `arrival`, or an iteration ends before that.
+    pub fn advance(&mut self, arrival: Option<Duration>) -> Next {
+        loop {
+            self.start(arrival.unwrap_or(Duration::MAX));
+            let next = (0..self.replicas.len())
+                .filter_map(|i| self.replicas[i].next_event().map(|at| (at, i)))
+                .min();
+            match (next, arrival) {
+                (None, None) => return Next::Idle,
+                (None, Some(_)) => return Next::Arrival,
+                (Some((at, _)), Some(arrival)) if arrival <= at => return Next::Arrival,
+                (Some((at, i)), _) => {
+                    self.now = at;
+                    if self.replicas[i].step(at).is_some() {
+                        return Next::Iteration(i);
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, until: Duration) {
+        for i in 0..self.replicas.len() {
+            if self.replicas[i].is_stale() {
+                let mut until = until;
+                if self.coupled {
+                    let others = self.replicas.iter().enumerate().filter(|&(j, _)| j != i);
+                    let next = others.filter_map(|(_, e)| e.next_event()).min();
+                    until = next.map_or(until, |t| t.min(until));
+                }
+                self.replicas[i].start(self.now, until);
+            }
+        }
+    }
+
+    /// The iteration that replica `i` committed last.
+    #[must_use]
+    pub fn iteration(&self, i: usize) -> &Iteration {
+        self.replicas[i].last_iteration()
+    }
+
+    /// The replicas.
+    #[must_use]
+    pub fn replicas(&self) -> &[Engine] {
+        &self.replicas
+    }
+}

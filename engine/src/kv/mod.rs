@@ -1,0 +1,137 @@
+//! Who holds which slots of the KV cache.
+//!
+//! A slot holds one token's keys and values. An allocator turns "this sequence needs room for so many tokens" into
+//! slots, or says that it is full; it never decides who gives way. Nothing here is called per token: a sequence
+//! remembers how many slots it holds and asks only for more.
+
+mod buddy;
+mod contiguous;
+mod paged;
+mod pool;
+pub mod waste;
+
+pub use contiguous::Contiguous;
+pub use paged::Paged;
+
+use crate::sequence::{SeqId, Sequence};
+
+/// There is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+/// Room taken for a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Tokens found computed already.
+    pub hit: u32,
+    /// Slots held, those of the hit included.
+    pub slots: u32,
+}
+
+/// Keys and values to copy inside the pool before the next pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvCopy {
+    /// First slot read.
+    pub from: u32,
+    /// First slot written.
+    pub to: u32,
+    /// Slots, consecutive on both sides.
+    pub len: u32,
+}
+
+/// Where a sequence's tokens are.
+#[derive(Debug, Clone, Copy)]
+pub enum Table<'a> {
+    /// Consecutive slots from here.
+    Extent(u32),
+    /// Block `i` holds tokens `[i*size, (i+1)*size)`.
+    Blocks(&'a [u32], u32),
+}
+
+impl Table<'_> {
+    /// The slot of token `position`.
+    #[must_use]
+    pub fn slot(&self, position: u32) -> u32 {
+        match *self {
+            Table::Extent(start) => start + position,
+            Table::Blocks(blocks, size) => {
+                blocks[(position / size) as usize] * size + position % size
+            }
+        }
+    }
+}
+
+/// What an allocator has given out, in slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// All slots.
+    pub capacity: u32,
+    /// Out of reach for anyone else (extents or blocks).
+    pub taken: u32,
+    /// Of `taken`, what sequences asked for; the rest is rounding.
+    pub requested: u32,
+    /// Tokens counted by more than one table, beyond the first.
+    pub shared: u32,
+    /// Free, but holding a prefix that may be hit.
+    pub cached: u32,
+}
+
+/// How far running sequences can grow without asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headroom {
+    /// Tokens per block; 0 when sequences cannot grow block by block.
+    pub block: u32,
+    /// Blocks to be had.
+    pub blocks: u32,
+}
+
+/// A policy for KV memory.
+pub trait KvAllocator: Send {
+    /// All slots.
+    fn capacity(&self) -> u32;
+
+    /// Whether an empty pool could hold `seq` up to its end.
+    fn fits(&self, seq: &Sequence) -> bool;
+
+    /// Takes room for what is cached of `seq` and `first` tokens more (no more than it has), leaving `spare` slots
+    /// free. Nothing changes when it is full.
+    fn open(&mut self, id: SeqId, seq: &Sequence, first: u32, spare: u32) -> Result<Opened, Full>;
+
+    /// Makes room for the first `len` tokens, writable from `seq.computed` on; returns the slots now held.
+    fn grow(&mut self, id: SeqId, seq: &Sequence, len: u32) -> Result<u32, Full>;
+
+    /// Gives `child` the computed tokens of `parent`, shared where the layout allows.
+    fn fork(
+        &mut self,
+        parent: SeqId,
+        child: SeqId,
+        seq: &Sequence,
+        spare: u32,
+    ) -> Result<u32, Full>;
+
+    /// The first `seq.computed` tokens are written; before it was the first `before`.
+    fn commit(&mut self, id: SeqId, seq: &Sequence, before: u32);
+
+    /// Gives everything back. `again`: the same sequence will be computed once more (it was preempted).
+    fn close(&mut self, id: SeqId, seq: &Sequence, again: bool);
+
+    /// Where `id`'s tokens are.
+    fn table(&self, id: SeqId) -> Table<'_>;
+
+    /// Copies to make before the next pass; they are handed over once.
+    fn copies(&mut self) -> Vec<KvCopy>;
+
+    /// What is given out.
+    fn usage(&self) -> Usage;
+
+    /// How far everybody can grow.
+    fn headroom(&self) -> Headroom;
+
+    /// Tokens of `seq` that are cached now.
+    fn lookup(&self, _seq: &Sequence) -> u32 {
+        0
+    }
+
+    /// Panics unless every slot is accounted for once; for tests.
+    fn check(&self);
+}

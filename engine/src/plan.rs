@@ -1,0 +1,66 @@
+//! One iteration's decision: which sequences, and how many tokens of each.
+
+use std::time::Duration;
+
+use crate::sequence::SeqId;
+
+/// Index of a worker: one running list, one KV pool, one executor.
+pub type WorkerId = usize;
+
+/// Tokens of one sequence in one plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// Whose.
+    pub seq: SeqId,
+    /// How many.
+    pub n: u32,
+}
+
+/// What a worker does next.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// At most one chunk per sequence.
+    pub chunks: Vec<Chunk>,
+    /// Tokens in `chunks`.
+    pub tokens: u32,
+    /// Sequences whose KV starts to move to this worker.
+    pub pulls: Vec<SeqId>,
+    /// Whether somebody was preempted to make it.
+    pub preempted: bool,
+    /// Nothing to do now, but look again then though nothing arrives.
+    pub wake: Option<Duration>,
+    /// Every seat is computed up to this many tokens of context (static batches with padding); 0 = no padding.
+    pub padded_to: u32,
+    /// Seats of a padded batch, those of ended members included.
+    pub seats: u32,
+}
+
+impl Plan {
+    /// Empties it for use again.
+    pub fn clear(&mut self) {
+        let (mut chunks, mut pulls) =
+            (std::mem::take(&mut self.chunks), std::mem::take(&mut self.pulls));
+        chunks.clear();
+        pulls.clear();
+        *self = Self { chunks, pulls, ..Self::default() };
+    }
+
+    /// Gives `seq` `n` tokens of this iteration.
+    pub fn take(&mut self, seq: SeqId, n: u32) {
+        self.tokens += n;
+        self.chunks.push(Chunk { seq, n });
+    }
+
+    /// Takes back what `seq` was given, if anything.
+    pub fn drop_seq(&mut self, seq: SeqId) {
+        if let Some(at) = self.chunks.iter().position(|c| c.seq == seq) {
+            self.tokens -= self.chunks.remove(at).n;
+        }
+    }
+
+    /// Whether there is nothing to execute.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.chunks.is_empty()
+    }
+}

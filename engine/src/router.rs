@@ -1,0 +1,64 @@
+//! Which replica a request goes to.
+
+use crate::config::RouterKind;
+use crate::engine::Engine;
+use crate::request::{Content, Request, mix};
+
+/// Tokens of a prompt that decide its replica under [`RouterKind::PrefixAffine`].
+const PREFIX_TOKENS: u32 = 256;
+
+/// Load beyond which a replica is passed over although it knows the prefix: this much above the lightest, in tokens
+/// to compute, and twice as much in proportion.
+const OVERLOAD_TOKENS: u64 = 16_384;
+
+/// Spreads requests over replicas.
+#[derive(Debug)]
+pub struct Router {
+    kind: RouterKind,
+    next: usize,
+}
+
+impl Router {
+    /// A router of this kind.
+    #[must_use]
+    pub fn new(kind: RouterKind) -> Self {
+        Self { kind, next: 0 }
+    }
+
+    /// The replica for `request`.
+    pub fn pick(&mut self, request: &Request, replicas: &[Engine]) -> usize {
+        let load = |i: usize| replicas[i].state.load();
+        let lightest = || (0..replicas.len()).min_by_key(|&i| load(i)).unwrap_or(0);
+        match self.kind {
+            RouterKind::RoundRobin => {
+                self.next = (self.next + 1) % replicas.len();
+                self.next
+            }
+            RouterKind::LeastLoaded => lightest(),
+            RouterKind::PrefixAffine => {
+                let Some(key) = prefix_key(&request.content) else { return lightest() };
+                let home = (key % replicas.len() as u64) as usize;
+                let least = lightest();
+                let overloaded = load(home) > 2 * load(least) + OVERLOAD_TOKENS;
+                if overloaded { least } else { home }
+            }
+        }
+    }
+}
+
+/// What the beginning of a prompt is, if anybody else could have the same.
+fn prefix_key(content: &Content) -> Option<u64> {
+    match content {
+        Content::Private => None,
+        Content::Blocks(ids) => {
+            let blocks = (PREFIX_TOKENS.div_ceil(ids.block_tokens)).min(ids.len) as usize;
+            let at = ids.start as usize;
+            let key = |k, &id: &u64| mix(k, id);
+            (blocks > 0).then(|| ids.table[at..at + blocks].iter().fold(0, key))
+        }
+        Content::Tokens(tokens) => {
+            let head = &tokens[..tokens.len().min(PREFIX_TOKENS as usize)];
+            Some(head.iter().fold(0, |k, &t| mix(k, u64::from(t))))
+        }
+    }
+}

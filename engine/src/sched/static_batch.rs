@@ -1,0 +1,72 @@
+//! Static batching (FasterTransformer): a batch is formed when nothing runs, its prompts are computed in passes
+//! within the token budget, then all decode in step until the last member ends. Members that end early keep their
+//! seats and their KV; with padding they are even computed. The baseline the other policies are measured against.
+
+use std::time::Duration;
+
+use super::Scheduler;
+use crate::plan::{Plan, WorkerId};
+use crate::sequence::Place;
+use crate::state::State;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct StaticBatch {
+    /// When the queue was first seen waiting, by worker.
+    since: Vec<Option<Duration>>,
+}
+
+impl StaticBatch {
+    /// Whether to go on waiting for a fuller batch, and until when.
+    fn waits(&mut self, state: &State, worker: WorkerId, now: Duration) -> Option<Duration> {
+        self.since.resize(state.workers.len(), None);
+        let full = state.waiting.len() >= state.config.max_seqs as usize;
+        if state.waiting.is_empty() || full || state.config.max_wait.is_zero() {
+            self.since[worker] = None;
+            return None;
+        }
+        let until = *self.since[worker].get_or_insert(now) + state.config.max_wait;
+        if until > now {
+            return Some(until);
+        }
+        self.since[worker] = None;
+        None
+    }
+}
+
+impl Scheduler for StaticBatch {
+    fn plan(&mut self, state: &mut State, worker: WorkerId, now: Duration, plan: &mut Plan) {
+        let budget = state.config.max_batch_tokens;
+        if state.workers[worker].running.is_empty() {
+            plan.wake = self.waits(state, worker, now);
+            if plan.wake.is_some() {
+                return;
+            }
+            while state.admit(worker, plan, 0, now).is_some() {}
+        }
+        state.extend(worker, plan, budget, true, |s| if s.decodes() { 0 } else { s.todo() });
+        let prefills = !plan.is_idle();
+        if !prefills {
+            state.extend(worker, plan, u32::MAX, true, |s| s.todo());
+        }
+        if state.config.padding && !plan.is_idle() {
+            pad(state, worker, plan, prefills);
+        }
+    }
+}
+
+/// Every seat costs as much as the longest: prompts of one pass each other's length, decodes the batch's longest
+/// prompt plus the steps made (rows are padded on the left), for ended members too.
+fn pad(state: &State, worker: WorkerId, plan: &mut Plan, prefills: bool) {
+    if prefills {
+        plan.seats = plan.chunks.len() as u32;
+        plan.padded_to = plan.chunks.iter().map(|c| c.n).max().unwrap_or(0);
+    } else {
+        let running = &state.workers[worker].running;
+        let members = || running.iter().map(|&id| state.seq(id));
+        let in_batch = |place| matches!(place, Place::Running | Place::Ended);
+        plan.seats = members().filter(|s| in_batch(s.place)).count() as u32;
+        let prompt = members().map(|s| s.prompt).max().unwrap_or(0);
+        plan.padded_to = prompt + members().map(|s| s.output()).max().unwrap_or(0);
+    }
+}

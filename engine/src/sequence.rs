@@ -1,0 +1,133 @@
+//! One branch of a request: tokens, and how many of them have been computed.
+//!
+//! There is no prefill phase and no decode phase. `todo` tokens are not computed yet: one when decoding, more when
+//! prefilling or recomputing. Everything a policy may ask about a sequence is here.
+
+use crate::request::{BlockKey, Content, RequestId, Token, mix};
+
+/// Index of a sequence in the state; reused after it ends.
+pub type SeqId = u32;
+
+/// Where a sequence is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the queue.
+    Waiting,
+    /// In a worker's running list.
+    Running,
+    /// Prefilled, its KV still on a prefill worker, until a decode worker pulls it.
+    Bridge,
+    /// Its KV is on the way to a decode worker.
+    Moving,
+    /// Ended, but still in its seat (static batches).
+    Ended,
+}
+
+/// A sequence in the engine.
+#[derive(Debug, Clone)]
+pub struct Sequence {
+    /// Tokens so far, prompt and generated.
+    pub len: u32,
+    /// Of these, tokens whose keys and values are in the cache.
+    pub computed: u32,
+    /// Tokens of it in a plan that has been submitted and not committed; 0 = free to be planned.
+    pub in_flight: u32,
+    /// Length at which it ends: known in simulation, otherwise the most it may reach.
+    pub end: u32,
+    /// Slots its table holds: it may be computed up to here without asking the allocator.
+    pub slots: u32,
+    /// Prompt length.
+    pub prompt: u32,
+    /// The most it ever had computed: what is computed again below this is recomputation.
+    pub reached: u32,
+    /// Where it is.
+    pub place: Place,
+    /// Whether `end` is when it does end, not only when it must.
+    pub fated: bool,
+    /// Which of its request's branches it is.
+    pub branch: u16,
+    /// Branches its request asks for.
+    pub width: u16,
+    /// Whether its request's other branches exist.
+    pub forked: bool,
+    /// Worker whose KV it holds.
+    pub worker: u32,
+    /// The request it answers.
+    pub request: RequestId,
+    /// Its request's group when it has several branches.
+    pub group: u32,
+    /// Higher goes first, where anyone looks.
+    pub priority: i32,
+    /// Order of arrival; kept through preemption, so that first come stays first.
+    pub ticket: u64,
+    /// What its prompt is.
+    pub content: Content,
+    /// Tokens whose identity the content knows (0 when private).
+    pub covered: u32,
+    /// All tokens, when live; empty when simulated.
+    pub tokens: Vec<Token>,
+}
+
+/// `Sequence::group` of a request with one branch.
+pub const ALONE: u32 = u32::MAX;
+
+impl Sequence {
+    /// Tokens not computed yet and not in flight.
+    #[must_use]
+    pub fn todo(&self) -> u32 {
+        self.len - self.computed - self.in_flight
+    }
+
+    /// Whether its next token extends a computed prompt by one.
+    #[must_use]
+    pub fn decodes(&self) -> bool {
+        self.len - self.computed == 1 && self.computed >= self.prompt
+    }
+
+    /// Whether it may be put into a plan now.
+    #[must_use]
+    pub fn free(&self) -> bool {
+        self.in_flight == 0 && self.place == Place::Running
+    }
+
+    /// Whether its request's other branches start when its prompt is computed.
+    #[must_use]
+    pub fn forks(&self) -> bool {
+        self.width > 1 && !self.forked
+    }
+
+    /// Tokens generated.
+    #[must_use]
+    pub fn output(&self) -> u32 {
+        self.len - self.prompt
+    }
+
+    /// Whether block `index` of `size` tokens may be met by another sequence (its key is not this one's alone).
+    #[must_use]
+    pub fn is_shared_block(&self, index: u32, size: u32) -> bool {
+        match self.content {
+            Content::Private => false,
+            Content::Blocks(_) => (index + 1) * size <= self.covered,
+            Content::Tokens(_) => true,
+        }
+    }
+
+    /// The key of its block `index` of `size` tokens after a block with key `parent`.
+    #[must_use]
+    pub fn block_key(&self, parent: BlockKey, index: u32, size: u32) -> BlockKey {
+        match &self.content {
+            Content::Blocks(ids) if (index + 1) * size <= self.covered => {
+                ids.key(parent, index, size)
+            }
+            Content::Tokens(_) => {
+                let at = (index * size) as usize;
+                let tokens = &self.tokens[at..at + size as usize];
+                tokens.iter().fold(parent, |key, &t| mix(key, u64::from(t)))
+            }
+            _ => {
+                let own = u64::from(self.request) << 32 | u64::from(self.branch) << 20;
+                mix(own ^ 0x5eed, u64::from(index))
+            }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The one place that names concrete schedulers, allocators and executors.
+
+use std::sync::Arc;
+
+use crate::config::{AllocatorKind, Config, SchedulerKind};
+use crate::deployment::Deployment;
+use crate::engine::Engine;
+use crate::exec::{Executor, SimExecutor};
+use crate::fleet::Fleet;
+use crate::kv::{Contiguous, KvAllocator, Paged};
+use crate::router::Router;
+use crate::sched::{Chunked, Continuous, Disagg, Scheduler, StaticBatch};
+use crate::state::State;
+
+/// The scheduler `config` names.
+#[must_use]
+pub fn scheduler(config: &Config) -> Box<dyn Scheduler> {
+    match config.scheduler {
+        SchedulerKind::Static => Box::new(StaticBatch::default()),
+        SchedulerKind::Continuous => Box::new(Continuous),
+        SchedulerKind::Chunked => Box::new(Chunked),
+        SchedulerKind::Disagg => Box::new(Disagg),
+    }
+}
+
+/// The allocator `config` names, over `slots` slots. `config.max_model_len` must be resolved.
+#[must_use]
+pub fn allocator(config: &Config, slots: u32) -> Box<dyn KvAllocator> {
+    match config.allocator {
+        AllocatorKind::Contiguous => {
+            Box::new(Contiguous::new(slots, config.reserve, config.max_model_len))
+        }
+        AllocatorKind::Paged => Box::new(Paged::new(slots, config.block_size, config.prefix_cache)),
+    }
+}
+
+/// An engine of `config` over these executors, one per worker, each with `slots` of KV.
+#[must_use]
+pub fn engine(config: &Config, slots: u32, executors: Vec<Box<dyn Executor>>) -> Engine {
+    let pools = executors.iter().map(|_| allocator(config, slots)).collect();
+    Engine::new(State::new(config.clone(), pools), scheduler(config), executors)
+}
+
+/// All replicas of a deployment, simulated. `coupled` when requests wait for responses (closed-loop load).
+#[must_use]
+pub fn simulated(deployment: &Deployment, coupled: bool) -> Fleet {
+    let config = &deployment.config;
+    let executor = || -> Box<dyn Executor> {
+        Box::new(SimExecutor::new(Arc::clone(&deployment.cost), config.pp))
+    };
+    let replica = |_| {
+        let executors = (0..config.workers()).map(|_| executor()).collect();
+        engine(config, deployment.kv_slots, executors)
+    };
+    let replicas = (0..config.replicas).map(replica).collect();
+    Fleet::new(replicas, Router::new(config.router), coupled)
+}
