@@ -349,9 +349,9 @@ mod tests {
              try --tp 2"
         );
         assert_eq!(
-            say(2, 1, 0.85, 2048),
+            say(2, 1, 0.84, 2048),
             "llama-3.1-70b on h100-sxm leaves no room for KV: weights 70.6 GB and working memory 1.3 GB a GPU against \
-             72.2 GB at kv-fraction 0.85; lower --max-batch-tokens or --max-seqs, or try --tp 4"
+             71.4 GB at kv-fraction 0.84; lower --max-batch-tokens or --max-seqs, or try --tp 4"
         );
         assert_eq!(
             say(3, 1, 0.9, 2048),
