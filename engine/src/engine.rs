@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::event::Iteration;
+use crate::event::{Event, Iteration};
 use crate::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
 use crate::kv::waste::Ledger;
 use crate::plan::{Chunk, Plan, WorkerId};
@@ -52,6 +52,8 @@ pub struct Totals {
     pub padded: u64,
     /// Tokens computed before, then lost to a preemption.
     pub recomputed: u64,
+    /// Times a request gave way.
+    pub preemptions: u64,
     /// Sequence-nanoseconds: sequences in a plan times its length.
     pub batch: u128,
     /// Worker-nanoseconds in iterations.
@@ -288,6 +290,8 @@ impl Engine {
         let (t, length, steps) =
             (&mut self.totals, (end - flight.start).as_nanos(), u64::from(steps));
         let executed = u64::from(flight.shape.tokens());
+        let preempted = |e: &&Event| matches!(e, Event::Preempted { .. });
+        t.preemptions += self.iteration.events.iter().filter(preempted).count() as u64;
         t.iterations += steps;
         t.executed += executed * steps;
         t.padded += executed.saturating_sub(u64::from(flight.plan.tokens)) * steps;
@@ -313,6 +317,11 @@ impl Engine {
         let (running, waiting) = self.counts(worker);
         let holding = self.state.holding(worker);
         self.lanes[worker].ledger.advance(now, holding, running, waiting);
+    }
+
+    /// Brings every ledger up to `now`, at which nothing is in flight.
+    pub fn settle(&mut self, now: Duration) {
+        (0..self.lanes.len()).for_each(|w| self.account(w, now));
     }
 
     /// What has been done so far.

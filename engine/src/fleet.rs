@@ -93,6 +93,13 @@ impl Fleet {
         }
     }
 
+    /// Brings every ledger up to now.
+    pub fn settle(&mut self) {
+        for replica in &mut self.replicas {
+            replica.settle(self.now);
+        }
+    }
+
     /// The iteration that replica `i` committed last.
     #[must_use]
     pub fn iteration(&self, i: usize) -> &Iteration {
