@@ -1,6 +1,6 @@
 //! The one who measures: replays a trace, records what became of every request, and judges it.
 //!
-//! Nothing here knows a serving engine. A driver, in virtual or in real time, asks a source of load what is due,
+//! Nothing here knows a serving engine. A driver, in virtual or in real time, asks [`Replay`] what is due,
 //! tells [`Recorder`] what it saw, and gets [`Record`]s; [`Summary`] says whether latency targets ([`Slo`]) held.
 //! Times are `Duration` since the run's origin.
 
@@ -9,6 +9,7 @@ mod histogram;
 mod latency;
 mod record;
 mod recorder;
+mod replay;
 mod slo;
 mod summary;
 mod time;
@@ -18,5 +19,6 @@ pub use histogram::Histogram;
 pub use latency::{Latency, Stats};
 pub use record::{Outcome, Record};
 pub use recorder::{Recorder, Recording};
+pub use replay::{Due, Replay, ReplayOptions};
 pub use slo::{BoundSlo, Metric, Percentile, Slo, Statistic, Target};
 pub use summary::{Attained, Judged, Offered, Summary, Verdict};
