@@ -95,7 +95,8 @@ impl Space {
 
     /// Searches a knob over exactly these values.
     pub fn search(&mut self, knob: &str, values: &[&str]) -> Result<(), KnobError> {
-        let known = Knob::named(knob).ok_or_else(|| KnobError::Unknown { name: knob.to_owned() })?;
+        let known =
+            Knob::named(knob).ok_or_else(|| KnobError::Unknown { name: knob.to_owned() })?;
         values.iter().try_for_each(|v| self.base.clone().set(knob, v))?;
         self.values.insert(known.name, values.iter().map(|v| (*v).to_owned()).collect());
         Ok(())
@@ -393,7 +394,10 @@ mod tests {
         let near = space.neighbours(&c);
         let of = |name: &str| near.iter().filter(|(k, _)| *k == name).count();
         assert_eq!((of("max-seqs"), of("max-batch-tokens"), of("policy")), (2, 2, 3));
-        assert_eq!((of("block-size"), of("kv-fraction"), of("mix"), of("prefix-cache")), (3, 2, 0, 1));
+        assert_eq!(
+            (of("block-size"), of("kv-fraction"), of("mix"), of("prefix-cache")),
+            (3, 2, 0, 1)
+        );
         assert!(near.iter().all(|(_, n)| key(n) != key(&c)));
     }
 
@@ -417,7 +421,9 @@ mod tests {
                 engine::config::Domain::Count { min, .. } => {
                     vec![min.to_string(), (min + 3).to_string()]
                 }
-                engine::config::Domain::Fraction { min, .. } => vec![min.to_string(), "0.31".into()],
+                engine::config::Domain::Fraction { min, .. } => {
+                    vec![min.to_string(), "0.31".into()]
+                }
                 engine::config::Domain::Switch => vec!["on".into(), "off".into()],
                 engine::config::Domain::Time => vec!["0s".into(), "50ms".into()],
             };

@@ -1,0 +1,357 @@
+//! The knee of one configuration: the highest rate up to which every rate that was tried holds the SLO.
+//!
+//! Rates are tried on one geometric grid shared by every configuration, head and device: rate = step^k requests/s. So
+//! two configurations are always compared at the very same rates (and, the trace being only time-scaled, the very
+//! same requests), a result does not depend on where its search began, and equal is equal. Latency percentiles are
+//! not monotone in the rate; when a lower rate that was tried fails, capacity is below it, and [`Effort::confirm`]
+//! tries some lower rates on purpose.
+
+use crate::evaluate::{Evaluate, Refused, Relax, Trial};
+use crate::observation::Observation;
+use crate::verdict;
+use engine::Config;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Ratio of neighbouring rates of the grid: the relative tolerance of every capacity.
+pub const STEP: f64 = 1.01;
+
+/// The rate of a place on the grid, requests/s.
+#[must_use]
+pub fn rate_at(k: i32) -> f64 {
+    STEP.powi(k)
+}
+
+/// The highest place on the grid whose rate is at most `rate`, which is positive.
+#[must_use]
+pub fn place_of(rate: f64) -> i32 {
+    let k = (rate.ln() / STEP.ln()).floor() as i32;
+    // The logarithm may be off by one in its last digit.
+    if rate_at(k + 1) <= rate { k + 1 } else { k - i32::from(rate_at(k) > rate) }
+}
+
+/// Lowest rate tried: one request in a thousand seconds. There requests meet only if the trace sends them at once.
+pub const FLOOR: i32 = -694;
+
+/// One rate that was tried.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// Its place on the grid.
+    pub k: i32,
+    /// Requests offered.
+    pub head: usize,
+    /// What was seen.
+    pub observation: Observation,
+}
+
+impl Probe {
+    /// Requests/s offered.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        rate_at(self.k)
+    }
+
+    /// Whether the SLO held and the load could have gone on.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        verdict::holds(&self.observation)
+    }
+}
+
+/// Why a question about a configuration has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// It cannot run.
+    Refused(Refused),
+    /// The search was told to end.
+    Cancelled,
+}
+
+/// How hard to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effort {
+    /// Grid steps between the bounds at which bisection ends; 1 = the grid itself.
+    pub resolution: i32,
+    /// First stride away from the starting rate, in grid steps; it doubles. About 10 where a neighbour's capacity is
+    /// known, 70 (a factor of two) where nothing is.
+    pub stride: i32,
+    /// Places below the capacity found that must pass too, in grid steps.
+    pub confirm: &'static [i32],
+}
+
+impl Effort {
+    /// Nothing is known: wide strides.
+    pub const COLD: Self = Self { resolution: 1, stride: 64, confirm: &[] };
+    /// A good guess is known.
+    pub const WARM: Self = Self { resolution: 1, stride: 8, confirm: &[] };
+    /// For results that are shown: lower rates are tried as well, 5, 15 and 40 % below.
+    pub const FINAL: Self = Self { resolution: 1, stride: 4, confirm: &[5, 16, 51] };
+}
+
+/// Where the SLO stops holding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Knee {
+    /// It holds at `lo`; it fails at `hi`, the lowest known failure (`None`: beyond the configuration's ceiling).
+    Between {
+        /// Highest passing place with no failure below.
+        lo: i32,
+        /// Lowest failing place.
+        hi: Option<i32>,
+    },
+    /// It fails even at the lowest rate tried.
+    Nowhere,
+}
+
+/// Everything tried on one configuration at one head of the trace.
+pub struct Prober<'a> {
+    evaluate: &'a dyn Evaluate,
+    config: &'a Config,
+    relax: Relax,
+    head: usize,
+    cancel: &'a AtomicBool,
+    probes: BTreeMap<i32, Probe>,
+    ceiling: i32,
+}
+
+impl<'a> Prober<'a> {
+    /// Nothing tried yet. The configuration's ceiling is taken from `evaluate` unless something is relaxed.
+    pub fn new(
+        evaluate: &'a dyn Evaluate,
+        config: &'a Config,
+        relax: Relax,
+        head: usize,
+        cancel: &'a AtomicBool,
+    ) -> Result<Self, Stop> {
+        let bound = evaluate.ceiling(config).map_err(Stop::Refused)?;
+        let bound = if relax == Relax::Nothing { bound } else { f64::INFINITY };
+        // A simulator needs no rate beyond everything arriving at once.
+        let ceiling = if bound.is_finite() { place_of(bound) + 1 } else { place_of(1e9) };
+        let ceiling = ceiling.max(FLOOR);
+        Ok(Self { evaluate, config, relax, head, cancel, probes: BTreeMap::new(), ceiling })
+    }
+
+    /// Goes on from what was tried at this head before.
+    #[must_use]
+    pub fn knowing<'p>(mut self, probes: impl IntoIterator<Item = &'p Probe>) -> Self {
+        let same = probes.into_iter().filter(|p| p.head == self.head);
+        self.probes.extend(same.map(|p| (p.k, p.clone())));
+        self
+    }
+
+    /// Whether the SLO holds at `k`.
+    pub fn passes(&mut self, k: i32) -> Result<bool, Stop> {
+        if let Some(known) = self.probes.get(&k) {
+            return Ok(known.passes());
+        }
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(Stop::Cancelled);
+        }
+        let scale = rate_at(k) / self.evaluate.natural_rate(self.head);
+        let (config, relax, head) = (self.config, self.relax, self.head);
+        let trial = Trial { config, relax, head, scale, may_stop: true };
+        let observation = self.evaluate.run(&trial).map_err(Stop::Refused)?;
+        let probe = self.probes.entry(k).or_insert(Probe { k, head, observation });
+        Ok(probe.passes())
+    }
+
+    /// Finds the knee, beginning at `start`.
+    pub fn knee(&mut self, start: i32, effort: Effort) -> Result<Knee, Stop> {
+        let start = start.clamp(FLOOR, self.ceiling);
+        let mut lo = if self.passes(start)? {
+            self.climb(start, effort.stride)?;
+            start
+        } else {
+            match self.descend(start, effort.stride)? {
+                Some(k) => k,
+                None => return Ok(Knee::Nowhere),
+            }
+        };
+        loop {
+            lo = self.bisect(lo, effort.resolution)?;
+            let broken = effort
+                .confirm
+                .iter()
+                .map(|d| lo - d)
+                .filter(|k| *k > FLOOR)
+                .try_fold(None, |lowest, k| {
+                    self.passes(k).map(|ok| if ok { lowest } else { Some(k) })
+                })?;
+            match broken {
+                None => return Ok(Knee::Between { lo, hi: self.lowest_failure() }),
+                Some(k) => match self.descend(k, effort.stride)? {
+                    Some(k) => lo = k,
+                    None => return Ok(Knee::Nowhere),
+                },
+            }
+        }
+    }
+
+    /// Up from a passing place until one fails or the ceiling passes.
+    fn climb(&mut self, from: i32, stride: i32) -> Result<(), Stop> {
+        let (mut at, mut stride) = (from, stride);
+        while at < self.ceiling && self.lowest_failure().is_none() {
+            at = (at + stride).min(self.ceiling);
+            stride *= 2;
+            self.passes(at)?;
+        }
+        Ok(())
+    }
+
+    /// Down from a failing place to one that passes; none if even the floor fails.
+    fn descend(&mut self, from: i32, stride: i32) -> Result<Option<i32>, Stop> {
+        let (mut at, mut stride) = (from, stride);
+        while at > FLOOR {
+            // Far below a failure, ask first whether an empty machine can do it at all.
+            if from - at >= 2 * 64 && !self.passes(FLOOR)? {
+                return Ok(None);
+            }
+            at = (at - stride).max(FLOOR);
+            stride *= 2;
+            if self.passes(at)? {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Narrows the gap between the highest good place and the lowest failure; returns the former.
+    fn bisect(&mut self, from: i32, resolution: i32) -> Result<i32, Stop> {
+        loop {
+            let lo = self.highest_good().unwrap_or(from);
+            match self.lowest_failure() {
+                Some(hi) if hi - lo > resolution => self.passes(lo + (hi - lo) / 2)?,
+                _ => return Ok(lo),
+            };
+        }
+    }
+
+    /// The lowest place known to fail.
+    #[must_use]
+    pub fn lowest_failure(&self) -> Option<i32> {
+        self.probes.values().find(|p| !p.passes()).map(|p| p.k)
+    }
+
+    /// The highest place known to pass with no known failure below it.
+    #[must_use]
+    pub fn highest_good(&self) -> Option<i32> {
+        self.probes.values().take_while(|p| p.passes()).last().map(|p| p.k)
+    }
+
+    /// Highest place worth trying.
+    #[must_use]
+    pub fn ceiling(&self) -> i32 {
+        self.ceiling
+    }
+
+    /// Everything tried, by rate.
+    #[must_use]
+    pub fn into_probes(self) -> Vec<Probe> {
+        self.probes.into_values().collect()
+    }
+
+    /// Requests simulated so far.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.probes.values().map(|p| p.observation.summary.requests).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+    use proptest::prelude::*;
+
+    static GO_ON: AtomicBool = AtomicBool::new(false);
+
+    fn prober<'a>(fake: &'a Fake, config: &'a Config) -> Prober<'a> {
+        Prober::new(fake, config, Relax::Nothing, fake.requests, &GO_ON).unwrap()
+    }
+
+    #[test]
+    fn places_and_rates_are_inverse() {
+        for k in FLOOR..2000 {
+            assert_eq!(place_of(rate_at(k)), k);
+            assert_eq!(place_of(rate_at(k) * 1.005), k);
+        }
+        assert!((0.99e-3..1.01e-3).contains(&rate_at(FLOOR)));
+    }
+
+    /// The oracle: every place of the grid, from the floor up.
+    fn scan(fake: &Fake, config: &Config) -> Option<i32> {
+        let mut all = prober(fake, config);
+        let top = all.ceiling();
+        (FLOOR..=top).take_while(|k| all.passes(*k).unwrap()).last()
+    }
+
+    fn config(policy: &str, seqs: u32, budget: u32) -> Config {
+        let mut c = Config { max_seqs: seqs, max_batch_tokens: budget, ..Config::default() };
+        c.set("policy", policy).unwrap();
+        space::canonical(&c)
+    }
+    use crate::space;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_monotone_knee_is_found_exactly_from_anywhere(
+            start in -800..1200_i32, seqs in 3..11_u32, budget in 8..15_u32,
+            policy in proptest::sample::select(vec!["static", "continuous", "paged", "chunked"]),
+            stride in 1..100_i32,
+        ) {
+            let fake = Fake::new(&["ttft=200ms", "tpot=40ms"]);
+            let config = config(policy, 1 << seqs, 1 << budget);
+            let mut prober = prober(&fake, &config);
+            let knee = prober.knee(start, Effort { stride, ..Effort::FINAL }).unwrap();
+            match scan(&fake, &config) {
+                None => prop_assert_eq!(knee, Knee::Nowhere),
+                Some(k) => {
+                    let Knee::Between { lo, hi } = knee else { panic!("{knee:?}") };
+                    prop_assert_eq!(lo, k);
+                    prop_assert!(hi == Some(k + 1) || k == prober.ceiling());
+                }
+            }
+            prop_assert!(prober.into_probes().len() < 40);
+        }
+
+        #[test]
+        fn every_rate_tried_below_a_capacity_passed(start in 0..500_i32, seed in 0..50_u64) {
+            let fake = Fake { jitter: 0.2, seed, ..Fake::new(&["ttft=200ms", "tpot=30ms"]) };
+            let config = config("chunked", 256, 512);
+            let mut prober = prober(&fake, &config);
+            let knee = prober.knee(start, Effort::FINAL).unwrap();
+            let probes = prober.into_probes();
+            let Knee::Between { lo, hi } = knee else { panic!("{knee:?}") };
+            prop_assert!(probes.iter().filter(|p| p.k <= lo).all(Probe::passes));
+            prop_assert_eq!(probes.iter().find(|p| !p.passes()).map(|p| p.k), hi);
+            prop_assert!(hi.is_none_or(|hi| hi == lo + 1));
+            for below in Effort::FINAL.confirm {
+                prop_assert!(probes.iter().any(|p| p.k == lo - below));
+            }
+        }
+    }
+
+    #[test]
+    fn a_target_no_machine_meets_is_known_after_a_few_runs() {
+        let fake = Fake::new(&["ttft=1ms"]);
+        let config = config("chunked", 256, 2048);
+        let mut prober = prober(&fake, &config);
+        assert_eq!(prober.knee(300, Effort::COLD).unwrap(), Knee::Nowhere);
+        let probes = prober.into_probes();
+        assert_eq!(probes[0].k, FLOOR);
+        assert!(probes.len() <= 4, "{}", probes.len());
+    }
+
+    #[test]
+    fn what_cannot_run_and_what_is_cancelled_stop() {
+        let fake = Fake::new(&["ttft=1s"]);
+        let tiny = Config { kv_fraction: 0.1, ..Config::default() };
+        let stop = Prober::new(&fake, &tiny, Relax::Nothing, 100, &GO_ON).err();
+        let reason = "weights need 20 % of memory".to_owned();
+        assert_eq!(stop, Some(Stop::Refused(Refused { reason })));
+        let (cancel, config) = (AtomicBool::new(true), Config::default());
+        let mut prober = Prober::new(&fake, &config, Relax::Nothing, 100, &cancel).unwrap();
+        assert_eq!(prober.knee(0, Effort::COLD), Err(Stop::Cancelled));
+    }
+}

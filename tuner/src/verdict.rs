@@ -1,0 +1,40 @@
+//! Whether a run counts as holding its targets, and by how much: the only place where the search asks.
+
+use crate::observation::Observation;
+use loadgen::Judged;
+
+/// The SLO held and the load could have gone on for ever. Latency alone would let any finite trace pass a throughput
+/// target: it always drains.
+#[must_use]
+pub fn holds(observation: &Observation) -> bool {
+    observation.summary.verdict.met && observation.sustain.sustainable
+}
+
+/// Measured over limit of the target that is closest to breaking or furthest beyond: at most 1 where all hold,
+/// infinite where requests were lost. 0 without targets.
+#[must_use]
+pub fn worst(observation: &Observation) -> f64 {
+    let verdict = &observation.summary.verdict;
+    if let Some(attained) = &verdict.attainment {
+        let allowed = (1.0 - attained.required).max(1e-9);
+        return (1.0 - attained.share) / allowed;
+    }
+    verdict.targets.iter().map(used).fold(0.0, f64::max)
+}
+
+/// The target that [`worst`] speaks of; none without targets.
+#[must_use]
+pub fn tightest(observation: &Observation) -> Option<&Judged> {
+    let targets = &observation.summary.verdict.targets;
+    targets.iter().max_by(|a, b| used(a).total_cmp(&used(b)))
+}
+
+/// Measured over limit of one target.
+#[must_use]
+pub fn used(target: &Judged) -> f64 {
+    match target.margin {
+        Some(margin) => 1.0 - margin,
+        None if target.met => 0.0,
+        None => f64::INFINITY,
+    }
+}
