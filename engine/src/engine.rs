@@ -139,8 +139,9 @@ impl Engine {
         for worker in 0..self.lanes.len() {
             while self.can_start(worker, now) {
                 let others = (0..self.lanes.len()).filter(|&w| w != worker);
-                let until =
-                    others.filter_map(|w| self.lane_event(w)).min().unwrap_or(until).min(until);
+                // Who is about to begin ends nobody knows when.
+                let event = |w| if self.can_start(w, now) { Some(now) } else { self.lane_event(w) };
+                let until = others.filter_map(event).min().unwrap_or(until).min(until);
                 self.start_one(worker, now, until);
             }
         }
@@ -148,11 +149,11 @@ impl Engine {
 
     /// Whether [`Engine::start`] has anything to look at.
     #[must_use]
-    pub fn is_stale(&self) -> bool {
-        self.lanes.iter().any(|l| l.stale)
+    pub fn is_ready(&self, now: Duration) -> bool {
+        (0..self.lanes.len()).any(|w| self.can_start(w, now))
     }
 
-    fn can_start(&mut self, worker: WorkerId, now: Duration) -> bool {
+    fn can_start(&self, worker: WorkerId, now: Duration) -> bool {
         let lane = &self.lanes[worker];
         lane.stale && lane.flights.len() < self.depth && lane.free <= now
     }
@@ -235,7 +236,9 @@ impl Engine {
             }
             while self.lanes[worker].transfers.front().is_some_and(|&at| at <= now) {
                 self.lanes[worker].transfers.pop_front();
-                (0..self.lanes.len()).for_each(|w| self.account(w, now));
+                // Only these two change; others may be in the middle of a stretch.
+                let from = self.state.incoming_from(worker);
+                [Some(worker), from].into_iter().flatten().for_each(|w| self.account(w, now));
                 self.state.arrive(worker);
                 self.changed();
             }
@@ -322,6 +325,17 @@ impl Engine {
     /// Brings every ledger up to `now`, at which nothing is in flight.
     pub fn settle(&mut self, now: Duration) {
         (0..self.lanes.len()).for_each(|w| self.account(w, now));
+    }
+
+    /// Tokens still to compute or generate at `now`, over everybody: what routers compare. The steps of a stretch
+    /// count when they end, not when all of it does.
+    #[must_use]
+    pub fn load(&self, now: Duration) -> u64 {
+        let done = |lane: &Lane| {
+            let decoding = lane.flights.front().map_or(0, |f| f.plan.chunks.len());
+            u64::from(lane.executor.steps_before(now)) * decoding as u64
+        };
+        self.state.load() - self.lanes.iter().map(done).sum::<u64>()
     }
 
     /// What has been done so far.

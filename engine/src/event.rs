@@ -30,6 +30,17 @@ pub enum Event {
     },
 }
 
+/// A token of a branch other than a request's first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BranchToken {
+    /// Whose.
+    pub request: RequestId,
+    /// Which of its branches, from 1.
+    pub branch: u16,
+    /// The token.
+    pub token: Token,
+}
+
 /// A committed iteration, or a stretch of identical ones: everybody decoded one token per step.
 #[derive(Debug, Clone, Default)]
 pub struct Iteration {
@@ -45,6 +56,8 @@ pub struct Iteration {
     pub tokens: Vec<Token>,
     /// Tokens that other branches of requests got.
     pub branch_tokens: u32,
+    /// These, when they are real.
+    pub branches: Vec<BranchToken>,
     /// What else happened, in order, at the last of `ends`.
     pub events: Vec<Event>,
     /// The work of the first step.
@@ -57,6 +70,7 @@ impl Iteration {
         self.ends.clear();
         self.emitted.clear();
         self.tokens.clear();
+        self.branches.clear();
         self.events.clear();
         self.branch_tokens = 0;
     }

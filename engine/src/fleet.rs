@@ -53,7 +53,7 @@ impl Fleet {
         self.now = self.now.max(at);
         let to = match self.replicas.len() {
             1 => 0,
-            _ => self.router.pick(&request, &self.replicas),
+            _ => self.router.pick(&request, &self.replicas, self.now),
         };
         self.replicas[to].submit(request)
     }
@@ -81,11 +81,15 @@ impl Fleet {
 
     fn start(&mut self, until: Duration) {
         for i in 0..self.replicas.len() {
-            if self.replicas[i].is_stale() {
+            if self.replicas[i].is_ready(self.now) {
                 let mut until = until;
                 if self.coupled {
                     let others = self.replicas.iter().enumerate().filter(|&(j, _)| j != i);
-                    let next = others.filter_map(|(_, e)| e.next_event()).min();
+                    // Who is about to begin ends nobody knows when.
+                    let event = |e: &Engine| {
+                        if e.is_ready(self.now) { Some(self.now) } else { e.next_event() }
+                    };
+                    let next = others.filter_map(|(_, e)| event(e)).min();
                     until = next.map_or(until, |t| t.min(until));
                 }
                 self.replicas[i].start(self.now, until);

@@ -1,5 +1,7 @@
 //! Which replica a request goes to.
 
+use std::time::Duration;
+
 use crate::config::RouterKind;
 use crate::engine::Engine;
 use crate::request::{Content, Request, mix};
@@ -25,9 +27,9 @@ impl Router {
         Self { kind, next: 0 }
     }
 
-    /// The replica for `request`.
-    pub fn pick(&mut self, request: &Request, replicas: &[Engine]) -> usize {
-        let load = |i: usize| replicas[i].state.load();
+    /// The replica for `request` at `now`.
+    pub fn pick(&mut self, request: &Request, replicas: &[Engine], now: Duration) -> usize {
+        let load = |i: usize| replicas[i].load(now);
         let lightest = || (0..replicas.len()).min_by_key(|&i| load(i)).unwrap_or(0);
         match self.kind {
             RouterKind::RoundRobin => {

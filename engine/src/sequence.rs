@@ -112,6 +112,13 @@ impl Sequence {
         }
     }
 
+    /// Whether anybody else may ask for block `index` of `size` tokens once this sequence has ended: sequences with
+    /// the same content, and the other branches of its request for what they share.
+    #[must_use]
+    pub fn may_be_met(&self, index: u32, size: u32) -> bool {
+        self.is_shared_block(index, size) || (self.width > 1 && (index + 1) * size <= self.prompt)
+    }
+
     /// The key of its block `index` of `size` tokens after a block with key `parent`.
     #[must_use]
     pub fn block_key(&self, parent: BlockKey, index: u32, size: u32) -> BlockKey {
@@ -125,7 +132,9 @@ impl Sequence {
                 tokens.iter().fold(parent, |key, &t| mix(key, u64::from(t)))
             }
             _ => {
-                let own = u64::from(self.request) << 32 | u64::from(self.branch) << 20;
+                // The prompt is the same for all branches.
+                let branch = if (index + 1) * size <= self.prompt { 0 } else { self.branch };
+                let own = u64::from(self.request) << 32 | u64::from(branch) << 20;
                 mix(own ^ 0x5eed, u64::from(index))
             }
         }

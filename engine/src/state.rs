@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::config::{Config, PromptKv, SchedulerKind, Victim};
-use crate::event::{Event, Iteration};
+use crate::event::{BranchToken, Event, Iteration};
 use crate::kv::{KvAllocator, Usage};
 use crate::plan::{Plan, WorkerId};
 use crate::request::{Content, Request, Token};
@@ -436,9 +436,10 @@ impl State {
 
     /// Whether memory of `worker` is held by sequences that are not in its running list.
     fn others_hold(&self, worker: WorkerId) -> bool {
-        self.seqs.iter().any(|s| {
-            s.worker as usize == worker && matches!(s.place, Place::Bridge | Place::Moving)
-        })
+        !self.workers[worker].incoming.is_empty()
+            || self.seqs.iter().any(|s| {
+                s.worker as usize == worker && matches!(s.place, Place::Bridge | Place::Moving)
+            })
     }
 
     /// Who gives way on `worker`: nobody whose tokens a submitted plan is computing.
@@ -449,7 +450,11 @@ impl State {
         };
         let movable = |id: &SeqId| match self.seq(*id).group {
             ALONE => self.seq(*id).place == Place::Running && !flying(*id),
-            g => self.groups[g as usize].members.iter().all(|&m| !flying(m)),
+            g => {
+                let members = &self.groups[g as usize].members;
+                members.iter().any(|&m| self.seq(m).place == Place::Running)
+                    && members.iter().all(|&m| !flying(m))
+            }
         };
         let running = self.workers[worker].running.iter().copied().rev();
         let mut candidates = running.filter(movable);
@@ -520,6 +525,7 @@ impl State {
         let w = &mut self.workers[worker];
         let opened = w.kv.open(id, &self.seqs[id as usize], u32::MAX, spare).ok()?;
         w.seats += 1;
+        w.held += u64::from(opened.hit);
         w.incoming.push_back(Move { seq: id, hit: opened.hit, slots: opened.slots });
         self.bridge.pop_front();
         self.seqs[id as usize].place = Place::Moving;
@@ -534,6 +540,13 @@ impl State {
         self.seq(id).computed.saturating_sub(hit)
     }
 
+    /// The worker that the KV pulled first comes from.
+    #[must_use]
+    pub fn incoming_from(&self, worker: WorkerId) -> Option<WorkerId> {
+        let first = self.workers[worker].incoming.front()?;
+        Some(self.seq(first.seq).worker as usize)
+    }
+
     /// The KV pulled first has arrived at `worker`: its sequence runs there, and its old worker is rid of it.
     pub fn arrive(&mut self, worker: WorkerId) {
         let Some(Move { seq: id, slots, hit }) = self.workers[worker].incoming.pop_front() else {
@@ -546,13 +559,16 @@ impl State {
         (seq.place, seq.worker, seq.computed) = (Place::Running, worker as u32, computed);
         self.set_slots(id, slots);
         let w = &mut self.workers[worker];
-        w.held += u64::from(computed);
+        w.held += u64::from(computed - hit);
         w.running.push(id);
         w.kv.commit(id, &self.seqs[id as usize], hit);
     }
 
     /// Whether nobody who waits for `worker` can start before something changes there.
     fn is_closed(&self, worker: WorkerId) -> bool {
+        if !self.workers[worker].incoming.is_empty() {
+            return false;
+        }
         let admits = match self.config.scheduler {
             SchedulerKind::Static => false,
             SchedulerKind::Disagg if !self.bridge.is_empty() => return false,
@@ -583,6 +599,10 @@ impl State {
                 continue;
             }
             if seq.in_flight != 1 || !seq.decodes() || !seq.fated {
+                return 1;
+            }
+            // Who publishes a block of equal content first must not depend on how steps are grouped.
+            if self.config.prefix_cache && seq.covered > seq.computed {
                 return 1;
             }
             running += 1;
@@ -673,6 +693,9 @@ impl State {
                 seq.tokens.push(token);
                 if seq.branch == 0 {
                     out.tokens.push(token);
+                } else {
+                    let (request, branch) = (seq.request, seq.branch);
+                    out.branches.push(BranchToken { request, branch, token });
                 }
             }
             if seq.forks() {
@@ -689,10 +712,14 @@ impl State {
         let (group, worker) = (parent.group as usize, parent.worker as usize);
         for branch in 1..parent.width {
             let mut seq = Sequence { branch, slots: 0, place: Place::Running, ..parent.clone() };
+            out.branch_tokens += 1;
             if let (Some(token), Some(last)) = (tokens.next(), seq.tokens.last_mut()) {
                 *last = token;
+                out.branches.push(BranchToken { request: parent.request, branch, token });
             }
-            out.branch_tokens += 1;
+            if seq.len == seq.end {
+                continue;
+            }
             self.load += u64::from(seq.end);
             let child = self.insert(seq);
             self.groups[group].members.push(child);
@@ -819,8 +846,14 @@ impl State {
             let on = |s: &&Sequence| s.worker as usize == at && s.slots > 0;
             let held: u64 =
                 self.seqs.iter().filter(on).map(|s| u64::from(s.computed + s.in_flight)).sum();
-            assert_eq!(held, w.held, "tokens held by worker {at}");
+            let found: u64 = w.incoming.iter().map(|m| u64::from(m.hit)).sum();
+            assert_eq!(held + found, w.held, "tokens held by worker {at}");
+            let beyond: u64 =
+                self.seqs.iter().filter(on).map(|s| u64::from(s.slots.saturating_sub(s.end))).sum();
+            assert_eq!(beyond, w.beyond, "slots beyond the end on worker {at}");
             assert!(w.seats <= self.config.max_seqs, "seats of worker {at}");
         }
+        let left: u64 = self.seqs.iter().map(|s| u64::from(s.end - s.computed)).sum();
+        assert_eq!(left, self.load, "tokens still to compute");
     }
 }

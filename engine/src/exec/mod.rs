@@ -83,6 +83,11 @@ pub trait Executor: Send {
     /// Ends the batch submitted first, into `outcome` (handed over empty).
     fn complete(&mut self, outcome: &mut Outcome);
 
+    /// Steps of the batch submitted first that ended before `at`; only an executor that repeats batches is asked.
+    fn steps_before(&self, _at: Duration) -> u32 {
+        0
+    }
+
     /// Starts to receive KV from another worker; returns when it will have arrived.
     fn transfer(&mut self, transfer: &Transfer<'_>, now: Duration) -> Duration;
 }

@@ -73,6 +73,11 @@ impl Executor for SimExecutor {
         self.spare.push(std::mem::replace(outcome, ready));
     }
 
+    fn steps_before(&self, at: Duration) -> u32 {
+        let ends = self.flights.front().map_or(&[][..], |o| &o.ends);
+        ends.partition_point(|&end| end < at) as u32
+    }
+
     fn transfer(&mut self, transfer: &Transfer<'_>, now: Duration) -> Duration {
         let length = Duration::from_nanos(self.cost.kv_transfer_ns(transfer.tokens));
         self.link = self.link.max(now) + length;

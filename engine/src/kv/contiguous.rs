@@ -37,7 +37,10 @@ impl Contiguous {
     fn slots(&self, seq: &Sequence, len: u32) -> u32 {
         match self.reserve {
             Reserve::Max => self.max_len.max(len),
-            Reserve::Pow2 => seq.prompt + (seq.end - seq.prompt).max(1).next_power_of_two(),
+            Reserve::Pow2 => {
+                let output = (seq.end - seq.prompt).max(1).next_power_of_two();
+                seq.prompt.saturating_add(output).min(self.max_len).max(len)
+            }
             Reserve::Oracle => seq.end,
             Reserve::Doubling => len.next_power_of_two(),
         }

@@ -162,12 +162,15 @@ impl KvAllocator for Paged {
         }
     }
 
-    fn close(&mut self, id: SeqId, _seq: &Sequence, again: bool) {
+    fn close(&mut self, id: SeqId, seq: &Sequence, again: bool) {
         let mut table = std::mem::take(&mut self.tables[id as usize]);
+        let size = self.pool.size();
         // From the end, so that of a cached prefix the tail is given up first.
-        for &block in table.iter().rev() {
-            if again && self.prefix_cache {
+        for (index, &block) in table.iter().enumerate().rev() {
+            if self.prefix_cache && again {
                 self.pool.publish(block);
+            } else if self.prefix_cache && !seq.may_be_met(index as u32, size) {
+                self.pool.withdraw(block);
             }
             self.pool.release(block);
         }

@@ -151,7 +151,8 @@ impl Pool {
         b.refs -= 1;
         if b.refs > 0 {
             self.shared -= b.fill;
-        } else if b.key == 0 {
+        } else if !b.indexed {
+            b.key = 0;
             self.link(block, total);
         } else {
             self.cached += 1;
@@ -167,6 +168,15 @@ impl Pool {
             self.tokens.resize((self.total() * self.size) as usize, 0);
             let at = (block * self.size) as usize;
             self.tokens[at..at + tokens.len()].copy_from_slice(tokens);
+        }
+    }
+
+    /// Nobody will ask for `block` again, unless another table holds it.
+    pub(crate) fn withdraw(&mut self, block: u32) {
+        let b = &mut self.blocks[block as usize];
+        if b.indexed && b.refs == 1 {
+            b.indexed = false;
+            self.index.remove(&b.key);
         }
     }
 
@@ -193,7 +203,10 @@ impl Pool {
         while at != total {
             assert_eq!(self.blocks[at as usize].refs, 0, "a free block is held by nobody");
             free += 1;
-            cached += u32::from(self.blocks[at as usize].key != 0);
+            let b = &self.blocks[at as usize];
+            assert_eq!(b.key != 0, b.indexed, "a free block is cached if it can be found");
+            assert!(cached == 0 || b.indexed, "blocks of no use are used first");
+            cached += u32::from(b.indexed);
             at = self.blocks[at as usize].next;
         }
         assert_eq!((free, cached), (self.free, self.cached), "the free list is whole");

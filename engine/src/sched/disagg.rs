@@ -15,8 +15,10 @@ pub struct Disagg;
 impl Scheduler for Disagg {
     fn plan(&mut self, state: &mut State, worker: WorkerId, now: Duration, plan: &mut Plan) {
         if worker >= state.config.prefill_workers as usize {
-            while state.pull(worker, plan).is_some() {}
-            return state.extend(worker, plan, u32::MAX, true, |s| s.todo());
+            // Who runs grows before anyone joins: a pull must not take what a preemption then has to find.
+            state.extend(worker, plan, u32::MAX, true, |s| s.todo());
+            while !plan.preempted && state.pull(worker, plan).is_some() {}
+            return;
         }
         let budget = state.config.max_batch_tokens;
         state.extend(worker, plan, budget, false, |s| s.todo());
