@@ -1,0 +1,167 @@
+//! Policies side by side on one trace: what each makes of all requests at once, how much traffic it carries under the
+//! SLO, and what its users feel at equal rates.
+//!
+//! Everybody gets the same KV bytes, seats and token budget; only scheduler and allocator differ.
+
+use std::sync::atomic::AtomicBool;
+
+use engine::config::{KnobError, Policy};
+use engine::{Config, KNOBS};
+use loadgen::Metric;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::capacity::{Effort, Knee, Prober, Stop, place_of, rate_at};
+use crate::evaluate::{Evaluate, Refused, Relax, Trial};
+use crate::observation::Observation;
+use crate::trial::Simulator;
+
+/// One policy's share of a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PolicyResult {
+    /// What it is called: a policy's name, perhaps with what was changed (`static, no padding`).
+    pub name: String,
+    /// All knobs, as typed.
+    pub config: Vec<(String, String)>,
+    /// Output tokens per second with all requests offered at once.
+    pub saturated_output_tokens_per_s: f64,
+    /// Highest rate that holds the SLO, requests/s; none when no rate does.
+    pub capacity_rps: Option<f64>,
+    /// p99 TTFT at the comparison's rate, ms; none when requests were lost.
+    pub p99_ttft_ms: Option<f64>,
+    /// p99 gap between tokens at the comparison's rate, ms.
+    pub p99_itl_ms: Option<f64>,
+    /// Share of held KV memory that is wasted, percent, with all requests offered at once.
+    pub kv_waste_percent: f64,
+    /// Sequences per iteration with all requests offered at once.
+    pub mean_batch: f64,
+    /// The run with all requests at once.
+    pub saturated: Observation,
+    /// Runs at the comparison's rates, in order of rate.
+    pub at: Vec<AtRate>,
+}
+
+/// A run at a rate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AtRate {
+    /// Requests/s offered.
+    pub rate_rps: f64,
+    /// What was seen.
+    pub observation: Observation,
+}
+
+/// What to compare.
+#[derive(Debug, Clone)]
+pub struct Comparison {
+    /// Name and configuration, in the order shown.
+    pub entries: Vec<(String, Config)>,
+    /// Requests/s at which latencies are compared; empty = chosen from the capacities.
+    pub rates: Vec<f64>,
+}
+
+/// The named policies on top of `base`: `static`, `continuous`, `paged`, `chunked`, `disagg`.
+///
+/// # Errors
+/// A name that is no policy.
+pub fn policies(base: &Config, names: &[String]) -> Result<Vec<(String, Config)>, KnobError> {
+    let entry = |name: &String| {
+        let mut config = base.clone();
+        config.set("policy", name)?;
+        if config.policy() == Policy::Disagg {
+            // One GPU more than the others: nobody can prefill and decode apart on one.
+            (config.prefill_workers, config.decode_workers) = (1, 1);
+        }
+        Ok((name.clone(), config))
+    };
+    names.iter().map(entry).collect()
+}
+
+/// Compares on `sim`'s trace under its SLO.
+///
+/// # Errors
+/// When one of the configurations cannot run, or the user ended it.
+pub fn compare(
+    sim: &Simulator,
+    comparison: &Comparison,
+    cancel: &AtomicBool,
+) -> Result<Vec<PolicyResult>, Stop> {
+    let knees = comparison
+        .entries
+        .par_iter()
+        .map(|(_, config)| capacity(sim, config, cancel))
+        .collect::<Result<Vec<_>, Stop>>()?;
+    let rates = if comparison.rates.is_empty() {
+        default_rates(&knees, sim.natural_rate(sim.requests()))
+    } else {
+        comparison.rates.clone()
+    };
+    let entries = comparison.entries.par_iter().zip(knees);
+    entries.map(|((name, config), knee)| row(sim, name, config, knee, &rates)).collect()
+}
+
+/// Half, 80 % and 95 % of the smallest capacity, and the larger ones themselves: where policies part ways.
+fn default_rates(knees: &[Option<f64>], natural: f64) -> Vec<f64> {
+    let mut known: Vec<f64> = knees.iter().flatten().copied().collect();
+    known.sort_by(f64::total_cmp);
+    let Some(&least) = known.first() else { return vec![natural] };
+    let mut rates = vec![0.5 * least, 0.8 * least, 0.95 * least];
+    rates.extend(known.iter().skip(1).map(|c| 0.95 * c));
+    rates.dedup_by(|b, a| *b < *a * 1.05);
+    rates
+}
+
+/// The highest rate at which `config` holds the SLO.
+///
+/// # Errors
+/// When it cannot run, or the user ended it.
+pub fn capacity(sim: &Simulator, config: &Config, cancel: &AtomicBool) -> Result<Option<f64>, Stop> {
+    let mut prober = Prober::new(sim, config, Relax::Nothing, sim.requests(), cancel)?;
+    let start = place_of(sim.natural_rate(sim.requests()));
+    Ok(match prober.knee(start, Effort { confirm: Effort::FINAL.confirm, ..Effort::COLD })? {
+        Knee::Between { lo, .. } => Some(rate_at(lo)),
+        Knee::Nowhere => None,
+    })
+}
+
+/// Everything at once: what `config` can do when nobody waits for anybody.
+///
+/// # Errors
+/// When it cannot run.
+pub fn saturated(sim: &Simulator, config: &Config) -> Result<Observation, Refused> {
+    run(sim, config, f64::INFINITY)
+}
+
+fn run(sim: &Simulator, config: &Config, scale: f64) -> Result<Observation, Refused> {
+    let head = sim.requests();
+    sim.run(&Trial { config, relax: Relax::Nothing, head, scale, may_stop: false })
+}
+
+fn row(
+    sim: &Simulator,
+    name: &str,
+    config: &Config,
+    capacity_rps: Option<f64>,
+    rates: &[f64],
+) -> Result<PolicyResult, Stop> {
+    let full = saturated(sim, config).map_err(Stop::Refused)?;
+    let natural = sim.natural_rate(sim.requests());
+    let at = |&rate_rps: &f64| {
+        let observation = run(sim, config, rate_rps / natural).map_err(Stop::Refused)?;
+        Ok(AtRate { rate_rps, observation })
+    };
+    let at = rates.iter().map(at).collect::<Result<Vec<_>, Stop>>()?;
+    let first = at.first().map_or(&full, |a| &a.observation);
+    let p99 = |metric: Metric| first.summary.stats(metric).p99.millis();
+    Ok(PolicyResult {
+        name: name.to_owned(),
+        config: KNOBS.iter().map(|k| (k.name.to_owned(), config.value(k))).collect(),
+        saturated_output_tokens_per_s: full.summary.output_tokens_per_s(),
+        capacity_rps,
+        p99_ttft_ms: p99(Metric::Ttft),
+        p99_itl_ms: p99(Metric::Itl),
+        kv_waste_percent: full.kv.waste_percent(),
+        mean_batch: full.work.mean_batch,
+        saturated: full,
+        at,
+    })
+}
