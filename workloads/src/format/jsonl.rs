@@ -1,8 +1,10 @@
 //! Our own format: JSONL that loses nothing. The first line describes the trace, every other line is a request.
 //!
-//!     {"schema":"knee.trace/1","name":"chat","block_tokens":0,"classes":["default"],"provenance":["…"]}
-//!     {"at_ns":0,"input":374,"output":44}
-//!     {"after":0,"think_ns":5000000000,"input":420,"output":80,"session":0,"blocks":[[0,26]]}
+//! ```text
+//! {"schema":"knee.trace/1","name":"chat","block_tokens":0,"classes":["default"],"provenance":["…"]}
+//! {"at_ns":0,"input":374,"output":44}
+//! {"after":0,"think_ns":5000000000,"input":420,"output":80,"session":0,"blocks":[[0,26]]}
+//! ```
 //!
 //! `blocks` are runs of consecutive identities, each `[first, count]`; `class` is left out where it is 0.
 
