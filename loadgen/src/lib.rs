@@ -1,7 +1,8 @@
 //! The one who measures: replays a trace, records what became of every request, and judges it.
 //!
 //! Nothing here knows a serving engine. A driver, in virtual or in real time, asks [`Replay`] what is due,
-//! tells [`Recorder`] what it saw, and gets [`Record`]s; [`Summary`] says whether latency targets ([`Slo`]) held.
+//! tells [`Recorder`] what it saw, and gets [`Record`]s; [`Summary`] and [`Sustain`] say whether latency targets
+//! ([`Slo`]) held and whether the load could have gone on for ever.
 //! Times are `Duration` since the run's origin.
 
 mod error;
@@ -12,6 +13,7 @@ mod recorder;
 mod replay;
 mod slo;
 mod summary;
+mod sustain;
 mod time;
 
 pub use error::Error;
@@ -22,3 +24,4 @@ pub use recorder::{Recorder, Recording};
 pub use replay::{Due, Replay, ReplayOptions};
 pub use slo::{BoundSlo, Metric, Percentile, Slo, Statistic, Target};
 pub use summary::{Attained, Judged, Offered, Summary, Verdict};
+pub use sustain::Sustain;
