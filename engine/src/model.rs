@@ -81,7 +81,7 @@ pub enum SpecError {
         /// The file.
         path: String,
         /// Why, with the line.
-        source: toml::de::Error,
+        source: Box<toml::de::Error>,
     },
     /// Figures that cannot be.
     #[error("{what} {name}: {reason}")]
@@ -108,10 +108,10 @@ pub(crate) fn load<T: DeserializeOwned>(
     let entry =
         catalogue.iter().find(|(n, aliases, _)| *n == wanted || aliases.contains(&wanted.as_str()));
     let parse = |text: &str| {
-        toml::from_str(text).map_err(|source| SpecError::Parse {
+        toml::from_str(text).map_err(|e| SpecError::Parse {
             what,
             path: name.to_owned(),
-            source,
+            source: Box::new(e),
         })
     };
     if let Some((_, _, text)) = entry {
@@ -182,7 +182,7 @@ impl ModelShape {
         ];
         let reason = if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
             format!("{field} must be at least 1")
-        } else if self.heads % self.kv_heads != 0 {
+        } else if !self.heads.is_multiple_of(self.kv_heads) {
             format!("heads = {} must be a multiple of kv_heads = {}", self.heads, self.kv_heads)
         } else {
             return Ok(());

@@ -280,7 +280,8 @@ impl DeviceProfile {
     }
 
     /// Seconds of causal attention over `tokens` new tokens in chunks that read `context` tokens (their own included)
-    /// and make `pairs` query-key pairs; without the start.
+    /// and make `pairs` query-key pairs; without the start. Queries and outputs move at the elementwise rate, keys and
+    /// values too and once more into the cache.
     #[must_use]
     pub fn prefill_attention(
         &self,
@@ -290,11 +291,12 @@ impl DeviceProfile {
         pairs: f64,
         kv_bytes: f64,
     ) -> f64 {
-        let law = &self.prefill_attention;
-        let flops =
-            4.0 * f64::from(heads.query) * f64::from(heads.dim) * (pairs + law.tile_pairs * tokens);
+        let (law, dim) = (&self.prefill_attention, f64::from(heads.dim));
+        let flops = 4.0 * f64::from(heads.query) * dim * (pairs + law.tile_pairs * tokens);
         let compute = flops / (law.compute * self.sustained * self.peak_flops);
+        let moved = 2.0 * f64::from(heads.query) + 4.0 * f64::from(heads.kv);
         compute.max(context * self.kv_read(heads, kv_bytes))
+            + self.elementwise(tokens * moved * dim * 2.0, 0.0)
     }
 
     /// Seconds of attention of `seqs` decodes that read `context` tokens between them; without the start.

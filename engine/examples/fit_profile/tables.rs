@@ -9,7 +9,7 @@ use flate2::read::GzDecoder;
 
 /// What was run.
 #[derive(Debug, Clone, Copy)]
-pub enum Run {
+pub(crate) enum Run {
     /// `[m,k] x [k,n]` in bf16.
     Gemm { m: f64, n: f64, k: f64 },
     /// Whole prompts, nothing cached.
@@ -24,14 +24,14 @@ pub enum Run {
 
 /// A measurement.
 #[derive(Debug, Clone, Copy)]
-pub struct Row {
-    pub run: Run,
-    pub seconds: f64,
+pub(crate) struct Row {
+    pub(crate) run: Run,
+    pub(crate) seconds: f64,
 }
 
 impl Run {
     /// What the profile's law gives, seconds.
-    pub fn predict(&self, device: &DeviceProfile) -> f64 {
+    pub(crate) fn predict(&self, device: &DeviceProfile) -> f64 {
         match *self {
             Self::Gemm { m, n, k } => device.gemm(m, n, k, 2.0),
             Self::Prefill { heads, seqs, tokens } => {
@@ -79,7 +79,7 @@ fn records(path: &Path) -> Vec<Record> {
 }
 
 /// The rows of one operator that its law is meant for: those near what dense models of 7B to 70B run.
-pub fn rows(dir: &Path, device: &str, operator: &str) -> Vec<Row> {
+pub(crate) fn rows(dir: &Path, device: &str, operator: &str) -> Vec<Row> {
     let [system, engine, links] = files(device).unwrap_or_else(|| panic!("no tables for {device}"));
     let table =
         |name: &str| records(&dir.join(format!("aiconfigurator/{system}.{engine}.{name}.csv.gz")));
@@ -101,7 +101,7 @@ pub fn rows(dir: &Path, device: &str, operator: &str) -> Vec<Row> {
 }
 
 /// Every operator that is fitted.
-pub const OPERATORS: [&str; 8] = [
+pub(crate) const OPERATORS: [&str; 8] = [
     "gemm",
     "prefill_attention",
     "decode_attention",
@@ -165,7 +165,7 @@ fn send(r: &Record, network: bool) -> Option<Row> {
 }
 
 /// The error of a profile's law on `rows`.
-pub fn error(device: &DeviceProfile, rows: &[Row]) -> FitError {
+pub(crate) fn error(device: &DeviceProfile, rows: &[Row]) -> FitError {
     let mut errors: Vec<f64> =
         rows.iter().map(|r| (r.run.predict(device) / r.seconds - 1.0).abs()).collect();
     errors.sort_by(f64::total_cmp);

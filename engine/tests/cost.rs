@@ -1,0 +1,229 @@
+//! The cost model obeys the laws of the hardware it stands for, whatever the iteration.
+
+use engine::Shape;
+use engine::config::KvDtype;
+use engine::exec::cost::CostModel;
+use engine::model::ModelShape;
+use engine::profile::DeviceProfile;
+use proptest::prelude::*;
+
+fn cost(model: &str, device: &str, tp: u32, pp: u32, kv: KvDtype) -> CostModel {
+    let (model, device) = (ModelShape::load(model).unwrap(), DeviceProfile::load(device).unwrap());
+    CostModel::new(&model, &device, tp, pp, kv, 2048)
+}
+
+fn llama_8b() -> CostModel {
+    cost("llama-3.1-8b", "h100", 1, 1, KvDtype::Bf16)
+}
+
+/// `decodes` sequences of `length`, and one prompt chunk after `history` tokens where `chunk` > 0.
+fn shape(decodes: u32, length: u32, chunk: u32, history: u32) -> Shape {
+    let mut shape = Shape::default();
+    for _ in 0..decodes {
+        shape.add(length - 1, 1, true, true);
+    }
+    if chunk > 0 {
+        shape.add(history, chunk, false, true);
+    }
+    shape
+}
+
+fn ms(cost: &CostModel, shape: &Shape) -> f64 {
+    cost.stage_ns(shape) as f64 * 1e-6
+}
+
+#[test]
+fn an_h100_takes_about_as_long_as_one_does() {
+    let cost = llama_8b();
+    let decode = |seqs, length| ms(&cost, &shape(seqs, length, 0, 0));
+    assert!((6.3..7.3).contains(&decode(1, 1000)), "{}", decode(1, 1000));
+    assert!((7.5..9.5).contains(&decode(32, 1000)), "{}", decode(32, 1000));
+    assert!((17.0..25.0).contains(&decode(256, 1000)), "{}", decode(256, 1000));
+    let prefill = ms(&cost, &shape(0, 1, 2048, 0));
+    assert!((48.0..62.0).contains(&prefill), "{prefill}");
+}
+
+#[test]
+fn a_decode_is_bound_by_memory_and_a_prompt_by_compute() {
+    let on = |device| {
+        let cost = cost("llama-3.1-8b", device, 1, 1, KvDtype::Bf16);
+        (ms(&cost, &shape(64, 2000, 0, 0)), ms(&cost, &shape(0, 1, 2048, 0)))
+    };
+    let (h100, h200) = (on("h100"), on("h200"));
+    assert!(h200.0 < 0.85 * h100.0, "the H200 has 43 % more bandwidth: {h100:?} {h200:?}");
+    assert!(h200.1 > 0.93 * h100.1, "and the same compute: {h100:?} {h200:?}");
+}
+
+#[test]
+fn tensor_parallelism_halves_the_work_and_adds_sums() {
+    let at = |tp| {
+        cost("llama-3.1-70b", "h100", tp, 1, KvDtype::Bf16).breakdown(&shape(64, 1000, 512, 0))
+    };
+    let (one, two, eight) = (at(1), at(2), at(8));
+    assert_eq!(one.all_reduce, 0.0);
+    assert!(two.all_reduce > 0.0 && eight.all_reduce > 0.0);
+    let ratio = two.dense / one.dense;
+    assert!((0.5..0.52).contains(&ratio), "{ratio}");
+    assert!(two.decode_attention < 0.6 * one.decode_attention);
+    assert!(eight.total() < two.total() && two.total() < one.total());
+    let across =
+        cost("llama-3.1-70b", "h100", 16, 1, KvDtype::Bf16).breakdown(&shape(64, 1000, 512, 0));
+    assert!(across.all_reduce > 2.0 * eight.all_reduce, "sums over two nodes cross the network");
+}
+
+#[test]
+fn stages_share_the_layers_and_hand_over_activations() {
+    let work = shape(64, 1000, 256, 0);
+    let of = |pp| cost("llama-3.1-70b", "h100", 1, pp, KvDtype::Bf16);
+    let (one, four) = (of(1), of(4));
+    let (a, b) = (one.breakdown(&work), four.breakdown(&work));
+    assert!((b.dense / a.dense - 0.25).abs() < 1e-9);
+    assert_eq!(b.head, a.head, "the slowest stage is the last, which has the head");
+    assert_eq!(one.handoff_ns(1000), 0);
+    assert!(four.handoff_ns(1000) > four.handoff_ns(10) && four.handoff_ns(10) > 0);
+    assert!(of(16).handoff_ns(1000) > 4 * four.handoff_ns(1000), "sixteen stages span two nodes");
+    // 80 layers on 3 stages: 27, 27, 26 and the head. Long contexts make a layer dearer than the head.
+    let long = shape(256, 8000, 0, 0);
+    let three = of(3).breakdown(&long);
+    assert!(
+        (three.decode_attention / one.breakdown(&long).decode_attention - 27.0 / 80.0).abs() < 1e-9
+    );
+    assert_eq!(three.head, 0.0);
+}
+
+#[test]
+fn fp8_halves_what_is_read_and_what_is_sent() {
+    let (wide, narrow) = (llama_8b(), cost("llama-3.1-8b", "h100", 1, 1, KvDtype::Fp8));
+    let work = shape(256, 4000, 0, 0);
+    let ratio = narrow.decode_attention(&work) / wide.decode_attention(&work);
+    assert!((0.5..0.52).contains(&ratio), "{ratio}");
+    let (long, short) =
+        (wide.kv_transfer_ns(100_000) as f64, narrow.kv_transfer_ns(100_000) as f64);
+    assert!((short / long - 0.5).abs() < 0.01);
+    assert_eq!(wide.kv_transfer_ns(0), 0);
+    assert!(narrow.kv_copy(1000) < wide.kv_copy(1000));
+}
+
+#[test]
+fn a_transfer_takes_what_its_bytes_take() {
+    let device = DeviceProfile::load("h100").unwrap();
+    let bytes = 1000.0 * 131_072.0;
+    let by_hand =
+        (device.network.start_us * 1e3 + bytes / device.network.bandwidth * 1e9 + 0.5) as u64;
+    assert_eq!(llama_8b().kv_transfer_ns(1000), by_hand);
+}
+
+#[test]
+fn tables_hold_what_the_laws_give() {
+    let (model, device) =
+        (ModelShape::load("qwen3-32b").unwrap(), DeviceProfile::load("a100").unwrap());
+    let of = |rows| CostModel::new(&model, &device, 4, 2, KvDtype::Bf16, rows);
+    let (tabulated, formula) = (of(16_384), of(0));
+    for tokens in
+        [1, 2, 3, 15, 64, 255, 256, 1000, 1024, 1025, 4096, 16_383, 16_384, 16_385, 60_000]
+    {
+        let work = shape(tokens.min(1500), 700, tokens, 0);
+        assert_eq!(tabulated.stage_ns(&work), formula.stage_ns(&work), "{tokens}");
+    }
+}
+
+#[test]
+fn one_kernel_starts_once() {
+    let cost = llama_8b();
+    let (both, decodes, prompt) =
+        (shape(32, 500, 128, 0), shape(32, 500, 0, 0), shape(0, 1, 128, 0));
+    let attention = |s: &Shape| {
+        let b = cost.breakdown(s);
+        b.prefill_attention + b.decode_attention
+    };
+    assert!(attention(&both) < attention(&decodes) + attention(&prompt));
+}
+
+/// Any shape a scheduler could make, and some that none could.
+fn any_shape() -> impl Strategy<Value = Shape> {
+    let counts = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>());
+    (counts, any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), 0_u32..40).prop_map(
+        |(
+            (prefill_seqs, prefill_tokens, decode_seqs, sampled),
+            context,
+            pairs,
+            decode_context,
+            copied_tokens,
+            bits,
+        )| {
+            Shape {
+                prefill_seqs: prefill_seqs >> bits.min(31),
+                prefill_tokens: prefill_tokens >> bits.min(31),
+                prefill_context: context >> bits,
+                prefill_pairs: pairs >> bits,
+                decode_seqs: decode_seqs >> bits.min(31),
+                decode_context: decode_context >> bits,
+                decode_longest: 0,
+                sampled: sampled >> bits.min(31),
+                copied_tokens: copied_tokens >> bits,
+            }
+        },
+    )
+}
+
+/// A worker, by what [`cost`] takes.
+type Worker = (&'static str, &'static str, u32, u32, KvDtype);
+
+fn any_worker() -> impl Strategy<Value = Worker> {
+    let models: Vec<_> = ModelShape::names().collect();
+    let devices: Vec<_> = DeviceProfile::names().collect();
+    let ranks = prop::sample::select(vec![1_u32, 2, 4, 8, 16]);
+    let kv = prop::sample::select(vec![KvDtype::Bf16, KvDtype::Fp8]);
+    (prop::sample::select(models), prop::sample::select(devices), ranks, 1_u32..5, kv)
+}
+
+fn of((model, device, tp, pp, kv): Worker) -> CostModel {
+    cost(model, device, tp, pp, kv)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn no_shape_is_free_or_breaks_anything(worker in any_worker(), shape in any_shape()) {
+        let cost = of(worker);
+        let ns = cost.stage_ns(&shape);
+        prop_assert!(ns > 0);
+        let total = cost.breakdown(&shape).total() * 1e9;
+        prop_assert!(total.is_finite());
+        prop_assert!((ns as f64 - total.min(u64::MAX as f64)).abs() <= 1.0 + total * 1e-9, "{} {}", ns, total);
+        prop_assert!(cost.breakdown(&shape).parts().iter().all(|(_, s)| *s >= 0.0));
+        let _ = (cost.handoff_ns(shape.prefill_tokens), cost.kv_transfer_ns(shape.prefill_tokens));
+    }
+
+    #[test]
+    fn more_work_never_takes_less(
+        worker in any_worker(), decodes in 0_u32..600, length in 1_u32..20_000, chunk in 0_u32..4096, history in 0_u32..8192,
+        more in 1_u32..300,
+    ) {
+        let cost = of(worker);
+        let base = cost.stage_ns(&shape(decodes, length, chunk, history));
+        prop_assert!(cost.stage_ns(&shape(decodes + more, length, chunk, history)) > base);
+        prop_assert!(cost.stage_ns(&shape(decodes, length, chunk + more, history)) > base);
+        prop_assert!(cost.stage_ns(&shape(decodes, length + more, chunk, history)) >= base);
+        prop_assert!(cost.stage_ns(&shape(decodes, length, chunk, history + more)) >= base);
+        let mut copied = shape(decodes, length, chunk, history);
+        copied.copied_tokens = u64::from(more);
+        prop_assert!(cost.stage_ns(&copied) > base);
+    }
+
+    #[test]
+    fn equal_totals_take_equal_time(worker in any_worker(), lengths in prop::collection::vec(1_u32..5000, 1..50)) {
+        let cost = of(worker);
+        let decodes = |lengths: &[u32]| {
+            let mut shape = Shape::default();
+            lengths.iter().for_each(|&n| shape.add(n, 1, true, true));
+            shape
+        };
+        let mut reversed = lengths.clone();
+        reversed.reverse();
+        let (mut walked, next): (Shape, Vec<u32>) = (decodes(&lengths), reversed.iter().map(|n| n + 1).collect());
+        walked.next_decode();
+        prop_assert_eq!(cost.stage_ns(&walked), cost.stage_ns(&decodes(&next)));
+    }
+}
