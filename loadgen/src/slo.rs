@@ -8,6 +8,7 @@
 //! statistic is its limit: `ttft:p50=100ms ttft=1s` asks half of the requests, not each, to be below 100 ms.
 
 use crate::error::Error;
+use crate::percentile::{Percentile, Statistic};
 use crate::record::Record;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -55,70 +56,6 @@ impl Metric {
     }
 }
 
-/// A share of requests in thousandths of a percent, so that ranks are exact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Percentile(u32);
-
-impl Percentile {
-    /// Of 100 %.
-    const WHOLE: u32 = 100_000;
-    /// The default of the grammar.
-    pub const P99: Self = Self(99_000);
-
-    /// `thousandths` of a percent; none unless above 0 and at most 100 %.
-    #[must_use]
-    pub const fn new(thousandths: u32) -> Option<Self> {
-        if thousandths >= 1 && thousandths <= Self::WHOLE { Some(Self(thousandths)) } else { None }
-    }
-
-    /// Nearest rank: the smallest 1-based rank that covers this share of `count` values; 0 of none.
-    #[must_use]
-    pub fn rank(self, count: u64) -> u64 {
-        (u128::from(count) * u128::from(self.0)).div_ceil(u128::from(Self::WHOLE)) as u64
-    }
-
-    /// In (0, 1].
-    #[must_use]
-    pub fn fraction(self) -> f64 {
-        f64::from(self.0) / f64::from(Self::WHOLE)
-    }
-
-    /// Reads a plain decimal number of percent with up to three decimals.
-    fn parse(text: &str) -> Option<Self> {
-        let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
-        let digits = |s: &str| (1..=3).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_digit());
-        if !digits(whole) || !digits(decimals) {
-            return None;
-        }
-        let thousandths = format!("{decimals:0<3}").parse::<u32>().ok()?;
-        Self::new(whole.parse::<u32>().ok()? * 1_000 + thousandths)
-    }
-}
-
-impl fmt::Display for Percentile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", f64::from(self.0) / 1_000.0)
-    }
-}
-
-/// What of a metric's distribution is limited. Ordered by how far into the tail it looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Statistic {
-    /// The arithmetic mean.
-    Mean,
-    /// Nearest-rank percentile.
-    Percentile(Percentile),
-}
-
-impl fmt::Display for Statistic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mean => f.write_str("mean"),
-            Self::Percentile(p) => write!(f, "p{p}"),
-        }
-    }
-}
-
 /// One target: a limit on a statistic of a metric, over all requests or one class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -157,7 +94,7 @@ impl FromStr for Target {
 }
 
 fn parse_statistic(text: &str, target: &str) -> Result<Statistic, Error> {
-    let allowed = Percentile(50_000)..=Percentile(99_900);
+    let allowed = Percentile::P50..=Percentile::P99_9;
     match text.strip_prefix('p').and_then(Percentile::parse) {
         Some(p) if allowed.contains(&p) => Ok(Statistic::Percentile(p)),
         _ if text == "mean" => Ok(Statistic::Mean),

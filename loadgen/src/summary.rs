@@ -5,9 +5,10 @@
 //! of arrivals alone is given beside it ([`Offered`]) and counts only what was completed inside.
 
 use crate::latency::{Latency, Population, Stats};
+use crate::percentile::Statistic;
 use crate::record::{Outcome, Record};
 use crate::recorder::Recording;
-use crate::slo::{BoundSlo, Metric, Statistic, Target};
+use crate::slo::{BoundSlo, Metric, Target};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::time::Duration;

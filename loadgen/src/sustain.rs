@@ -22,12 +22,13 @@
 //! from Poisson to on/off and a rate rising by 35 %, and exact loads (`tests/sustain.rs`): with 1,000 requests or
 //! more, of loads from 0.7 to 0.9 about 4 % are refused (nearly all where a request lasts a tenth of the span, or
 //! the rate's rise overloads the end), of loads of 1.1 and 1.2 under 1 % accepted. Between 0.95 and 1.05 it is a toss.
-//! With 500 requests the grey zone is 0.7 to 1.2.
+//! With 500 requests the grey zone is 0.7 to 1.2. Of Azure's traces through the batch of 256, conv is told right at
+//! 0.9 and 1.1; code, whose bursts last a good part of the trace, from 0.85 down and from 1.1 up.
 //!
 //! Rejected and failed requests leave no backlog: shedding load is sustainable, and the SLO's matter.
 
+use crate::percentile::Percentile;
 use crate::record::{Outcome, Record};
-use crate::slo::Percentile;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use workloads::{Arrival, Trace};
@@ -138,7 +139,8 @@ impl Sustain {
 }
 
 fn share(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { part / whole } else { 0.0 }
+    // An empty sum of floats is -0; adding 0 makes it 0.
+    if whole > 0.0 { part / whole + 0.0 } else { 0.0 }
 }
 
 fn total(jobs: &[Job]) -> f64 {

@@ -184,3 +184,53 @@ fn a_closed_loop_cannot_excuse_itself() {
         assert!(!closed_loop(load).sustained, "{load}: {:?}", closed_loop(load));
     }
 }
+
+type Load = (Vec<f64>, Vec<(u32, u32)>);
+
+/// Arrivals (seconds of the day) and lengths of a real trace; none where the shared folder is absent.
+fn azure(kind: &str) -> Option<Load> {
+    let shared = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/traces/azure-2023");
+    let path = format!("{shared}/AzureLLMInferenceTrace_{kind}.first2400s.csv");
+    let Ok(text) = std::fs::read_to_string(path) else {
+        println!("skipped: the real traces are not here");
+        return None;
+    };
+    let row = |line: &str| {
+        let cells: Vec<_> = line.split(',').collect();
+        let clock =
+            cells[0].split(' ').nth(1).unwrap().split(':').map(|s| s.parse::<f64>().unwrap());
+        let tokens = |i: usize| cells[i].parse::<u32>().unwrap().max(1);
+        (clock.fold(0.0, |acc, part| acc * 60.0 + part), (tokens(1), tokens(2)))
+    };
+    Some(text.lines().skip(1).map(row).unzip())
+}
+
+/// Bursts of tens of seconds (code) and a rate that rises (conv): loads of the whole trace, and of its first 3,000.
+#[test]
+fn real_arrivals() {
+    let server = Server::Batch { seats: 256, fixed: 0.008, seat: 0.000_1, token: 0.000_05 };
+    for (kind, highest) in [("conv", 0.9), ("code", 0.85)] {
+        let Some((times, lengths)) = azure(kind) else { return };
+        for n in [3_000, times.len()] {
+            let (times, lengths) = (&times[..n], &lengths[..n]);
+            let span = times[n - 1] - times[0];
+            let judge = |load: f64| {
+                let scale = server.least_time(lengths) / load / span;
+                let times: Vec<_> = times.iter().map(|t| (t - times[0]) * scale).collect();
+                let (trace, records) = record(&times, lengths, &server.serve(&times, lengths));
+                Sustain::new(&trace, &records)
+            };
+            for (load, sustained) in [
+                (0.5, true),
+                (0.8, true),
+                (highest, true),
+                (1.1, false),
+                (1.2, false),
+                (2.0, false),
+            ] {
+                let s = judge(load);
+                assert_eq!(s.sustained, sustained, "{kind} {n} at {load}: {s:?}");
+            }
+        }
+    }
+}
