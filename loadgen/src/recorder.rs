@@ -41,6 +41,21 @@ struct Emitting {
     in_step: u64,
 }
 
+/// A stretch of identical iterations, ns.
+#[derive(Clone, Copy)]
+struct Stretch {
+    /// End of its first iteration.
+    first_ns: u64,
+    /// End of its last.
+    last_ns: u64,
+    /// Length of its first.
+    lead: u64,
+    /// Longest of the others.
+    longest: u64,
+    /// Iterations.
+    tokens: u32,
+}
+
 /// A finished run: what was measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recording {
@@ -121,64 +136,42 @@ impl Recorder {
             longest = longest.max(end - last_ns);
             last_ns = end;
         }
-        self.join(requests, first, lead, longest, last_ns, ends.len() as u32);
+        let tokens = ends.len() as u32;
+        self.join(requests, Stretch { first_ns, last_ns, lead, longest, tokens });
         self.count(first_ns, lead, rest);
     }
 
     /// The part of [`Recorder::emit`] that visits each request. Neighbours with the same class and the same
-    /// first gap, that is nearly all of them, are counted in a register.
-    fn join(
-        &mut self,
-        requests: &[u32],
-        first: Duration,
-        lead: u64,
-        longest: u64,
-        last_ns: u64,
-        tokens: u32,
-    ) {
-        let first_ns = nanos(first);
-        let (mut class, mut gap, mut run) = (0u16, NONE, 0u64);
+    /// first gap, that is nearly all of them, are counted in a register and share their longest gap.
+    fn join(&mut self, requests: &[u32], stretch: Stretch) {
+        let Stretch { first_ns, last_ns, lead, longest, tokens } = stretch;
+        let live = &mut self.live[..];
+        let (mut class, mut gap, mut peak, mut run) = (0u16, lead, longest.max(lead), 0u64);
         for &request in requests {
-            let live = &mut self.live[request as usize];
+            let live = &mut live[request as usize];
             let own = if live.last_ns == NONE {
-                self.records[request as usize].first_token = Some(first);
-                live.max_itl_ns = longest;
                 NONE
             } else {
                 debug_assert!(
                     first_ns >= live.last_ns,
-                    "request {request}: a token before the last"
+                    "request {request}: a token before its last"
                 );
-                let own = first_ns.saturating_sub(live.last_ns);
-                live.max_itl_ns = live.max_itl_ns.max(longest).max(own);
-                own
+                first_ns.saturating_sub(live.last_ns)
             };
+            if own != gap || live.class != class {
+                settle(&mut self.emitting, &mut self.itl, (class, gap, lead), run);
+                (class, gap, run) = (live.class, own, 0);
+                peak = if own == NONE { longest } else { longest.max(own) };
+            }
+            if own == NONE {
+                self.records[request as usize].first_token = Some(Duration::from_nanos(first_ns));
+            }
+            run += 1;
+            live.max_itl_ns = live.max_itl_ns.max(peak);
             live.last_ns = last_ns;
             live.output += tokens;
-            if (live.class, own) == (class, gap) {
-                run += 1;
-            } else {
-                let next = live.class;
-                self.settle(class, gap, lead, run);
-                (class, gap, run) = (next, own, 1);
-            }
         }
-        self.settle(class, gap, lead, run);
-    }
-
-    /// Counts `run` requests of `class` that share the gap before the stretch's first token.
-    #[inline]
-    fn settle(&mut self, class: u16, gap: u64, lead: u64, run: u64) {
-        if run == 0 {
-            return;
-        }
-        let emitting = &mut self.emitting[usize::from(class)];
-        emitting.all += run;
-        if gap == lead {
-            emitting.in_step += run;
-        } else if gap != NONE {
-            self.itl[usize::from(class)].record_nanos(gap, run);
-        }
+        settle(&mut self.emitting, &mut self.itl, (class, gap, lead), run);
     }
 
     /// The part of [`Recorder::emit`] that visits each instant.
@@ -237,5 +230,17 @@ impl Recorder {
         let mut live = self.live.iter();
         records.retain(|_| live.next().is_some_and(|live| live.arrived));
         Recording { records, itl: self.itl }
+    }
+}
+
+/// Counts `run` requests of one class that share the gap before a stretch's first token; `lead` is the length of
+/// its first iteration.
+fn settle(emitting: &mut [Emitting], itl: &mut [Histogram], of: (u16, u64, u64), run: u64) {
+    let (class, gap, lead) = (usize::from(of.0), of.1, of.2);
+    emitting[class].all += run;
+    if gap == lead {
+        emitting[class].in_step += run;
+    } else if gap != NONE && run > 0 {
+        itl[class].record_nanos(gap, run);
     }
 }
