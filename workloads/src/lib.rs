@@ -2,7 +2,7 @@
 //!
 //! Everything else sees a workload as a [`Trace`]. It comes from a file ([`read`], whatever the format) or from a
 //! description ([`Spec`], [`synthesise`]) such as the presets ([`preset`]); [`describe`] says what it is like, and
-//! [`write`] stores it.
+//! [`write()`] stores it.
 //!
 //! ```
 //! let chat = workloads::preset("chat").expect("it ships");

@@ -252,7 +252,7 @@ pub fn write(trace: &Trace, format: Format, out: &mut impl Write) -> Result<(), 
     }
 }
 
-/// What `format` has no place for and [`write`] therefore leaves out of `trace`.
+/// What `format` has no place for and [`write()`] therefore leaves out of `trace`.
 #[must_use]
 pub fn losses(trace: &Trace, format: Format) -> Vec<&'static str> {
     let closed = trace.requests.iter().any(|r| matches!(r.arrival, Arrival::After { .. }));

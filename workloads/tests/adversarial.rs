@@ -1,0 +1,184 @@
+//! No bytes make a reader panic, and what is written is read back the same.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use workloads::{Arrival, Format, ReadOptions, TimeUnit, Trace, describe, read_bytes, write};
+
+/// A valid file of every format.
+const FILES: [&str; 10] = [
+    "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:15:46.6805900,374,44\r\n2023-11-16 18:15:50.9951690,396,109",
+    "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n1.5,s1,2.25,GPT-4,10,20,30,API log\n",
+    "{\"timestamp\": 0, \"input_length\": 1000, \"output_length\": 5, \"hash_ids\": [0, 1]}\n{\"session_id\": 1, \"timestamp\": 27.5, \"input_length\": 700, \"output_length\": 2, \"hash_ids\": [0, 2], \"block_size\": 512}\n{\"session_id\": 1, \"delay\": 3, \"input_length\": 1, \"output_length\": 2}\n",
+    "{\"id\": \"a\", \"block_size\": 4, \"requests\": [{\"t\": 0.0, \"in\": 9, \"out\": 5, \"hash_ids\": [1, 2], \"api_time\": 2.0}, {\"t\": 3.0, \"requests\": [{\"t\": 0.0, \"in\": 4, \"out\": 1, \"hash_ids\": [7]}]}, {\"t\": 7.0, \"in\": 17, \"out\": 2, \"hash_ids\": [1, 2, 3, 4], \"think_time\": 5.0}]}",
+    "{\"session_id\":\"a\",\"turn_index\":0,\"request_arrival_delta_s\":0.1,\"input_tokens\":5,\"output_tokens\":6,\"api_time_s\":1.0}\n",
+    "conv,turn,role,tokens,chars\n0,0,human,34,190\n0,1,gpt,244,1298\n0,2,human,36,188\n0,3,gpt,319,1\n",
+    "arrived_at,num_prefill_tokens,num_decode_tokens\n0.5,3,4\n0.75,5,6\n",
+    "num_prefill_tokens,num_decode_tokens,num_total_tokens,pd_ratio\n3772,54,3826,69.8\n",
+    "timestamp;prompt_tokens;completion_tokens;tenant\n1;3;4;a\n3;5;6;b\n",
+    "{\"schema\":\"knee.trace/1\",\"name\":\"x\",\"block_tokens\":16,\"classes\":[\"a\"]}\n{\"at_ns\":0,\"input\":37,\"output\":4,\"blocks\":[[0,3]]}\n{\"after\":0,\"think_ns\":5,\"input\":42,\"output\":8,\"session\":0}\n",
+];
+
+fn options() -> impl Strategy<Value = ReadOptions> {
+    let format = prop::option::of(prop::sample::select(Format::ALL.to_vec()));
+    let unit =
+        prop::option::of(prop::sample::select(vec![TimeUnit::Seconds, TimeUnit::Nanoseconds]));
+    let rate = prop::option::of(prop::sample::select(vec![0.0, 1.0, 1e-9, f64::NAN]));
+    (format, unit, rate, prop::option::of(0_u32..600), any::<bool>()).prop_map(
+        |(format, time_unit, rate, block_tokens, keep_failed)| ReadOptions {
+            format,
+            time_unit,
+            rate,
+            block_tokens,
+            keep_failed,
+            seed: 0,
+        },
+    )
+}
+
+/// What holds for every trace that a reader lets through.
+fn check(trace: &Trace) -> Result<(), TestCaseError> {
+    prop_assert!(!trace.requests.is_empty() && !trace.classes.is_empty());
+    let mut latest = Duration::ZERO;
+    for (index, request) in trace.requests.iter().enumerate() {
+        prop_assert!(usize::from(request.class) < trace.classes.len());
+        prop_assert!(trace.blocks_of(request).is_empty() || trace.block_tokens > 0);
+        match request.arrival {
+            Arrival::At(at) => {
+                prop_assert!(at >= latest);
+                latest = at;
+            }
+            Arrival::After { previous, .. } => prop_assert!((previous as usize) < index),
+        }
+    }
+    let _ = describe(trace);
+    same_after_writing(trace)
+}
+
+/// Storage of blocks may differ; what they are may not.
+fn same(a: &Trace, b: &Trace) -> bool {
+    let plain = |t: &Trace| {
+        t.requests
+            .iter()
+            .map(|r| (r.arrival, r.input, r.output, r.class, r.session, t.blocks_of(r).to_vec()))
+            .collect::<Vec<_>>()
+    };
+    let head = |t: &Trace| {
+        (
+            t.name.clone(),
+            t.block_tokens,
+            t.max_concurrent_sessions,
+            t.classes.clone(),
+            t.provenance.clone(),
+        )
+    };
+    head(a) == head(b) && plain(a) == plain(b)
+}
+
+fn same_after_writing(trace: &Trace) -> Result<(), TestCaseError> {
+    let mut bytes = Vec::new();
+    write(trace, Format::Jsonl, &mut bytes).unwrap();
+    let back = read_bytes("x", &bytes, &ReadOptions::default());
+    prop_assert!(back.as_ref().is_ok_and(|back| same(back, trace)), "{back:?} is not {trace:?}");
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300), options in options()) {
+        if let Ok(trace) = read_bytes("x", &bytes, &options) {
+            check(&trace)?;
+        }
+    }
+
+    /// Valid files with some bytes replaced, cut, or doubled.
+    #[test]
+    fn almost_valid_files(
+        file in prop::sample::select(FILES.to_vec()),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(b"0123456789-.e,;\"{}[]:\n\r \xff\x00zn".to_vec()), 0..4_u8), 1..6),
+        options in options(),
+        zip in any::<bool>(),
+    ) {
+        let mut bytes = file.as_bytes().to_vec();
+        for (at, byte, kind) in edits {
+            if bytes.is_empty() {
+                break;
+            }
+            let at = at.index(bytes.len());
+            match kind {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                2 => drop(bytes.remove(at)),
+                _ => bytes.truncate(at),
+            }
+        }
+        if zip {
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            packed.write_all(&bytes).unwrap();
+            bytes = packed.finish().unwrap();
+        }
+        if let Ok(trace) = read_bytes("x", &bytes, &options) {
+            check(&trace)?;
+        }
+    }
+
+    /// Open-loop traces survive Mooncake's format whole, and Azure's with times rounded to 100 ns.
+    #[test]
+    fn writers_and_readers_agree(rows in prop::collection::vec((0..10_000_000_000_u64, 1..50_000_u32, 0..5000_u32), 1..40)) {
+        let mut at = 0;
+        let mut text = String::from("arrival_ns,input_tokens,output_tokens\n");
+        for (index, (gap, input, output)) in rows.iter().enumerate() {
+            at += if index == 0 { 0 } else { gap / 1000 * 1000 };
+            text.push_str(&format!("{at},{input},{output}\n"));
+        }
+        let trace = read_bytes("x", text.as_bytes(), &ReadOptions::default()).unwrap();
+        check(&trace)?;
+        for format in [Format::Mooncake, Format::Azure] {
+            let mut bytes = Vec::new();
+            write(&trace, format, &mut bytes).unwrap();
+            let back = read_bytes("x", &bytes, &ReadOptions::default()).unwrap();
+            prop_assert_eq!(&back.requests, &trace.requests);
+        }
+    }
+}
+
+#[test]
+fn every_sample_is_valid_with_what_it_needs() {
+    for (file, format) in FILES.iter().zip([
+        "azure", "burstgpt", "mooncake", "weka", "weka", "sharegpt", "vidur", "lengths", "csv",
+        "jsonl",
+    ]) {
+        let mut options =
+            ReadOptions { time_unit: Some(TimeUnit::Seconds), ..ReadOptions::default() };
+        if matches!(format, "sharegpt" | "lengths") {
+            options.rate = Some(1.0);
+        }
+        let trace =
+            read_bytes("x", file.as_bytes(), &options).unwrap_or_else(|e| panic!("{format}: {e}"));
+        check(&trace).unwrap();
+    }
+}
+
+#[test]
+fn mooncake_keeps_hash_ids_sessions_and_pauses() {
+    let options = ReadOptions::default();
+    let trace = read_bytes("x", FILES[2].as_bytes(), &options).unwrap();
+    let mut bytes = Vec::new();
+    write(&trace, Format::Mooncake, &mut bytes).unwrap();
+    let back = read_bytes("x", &bytes, &options).unwrap();
+    assert!(same(&trace, &back), "{}", String::from_utf8_lossy(&bytes));
+}
+
+/// A closed loop with blocks that run on into outputs, at full size.
+#[test]
+fn presets_survive_our_own_format() {
+    for name in ["agentic", "rag-long", "chat"] {
+        let trace = workloads::synthesise(&workloads::preset(name).unwrap(), None).unwrap();
+        let mut bytes = Vec::new();
+        write(&trace, Format::Jsonl, &mut bytes).unwrap();
+        assert!(same(&trace, &read_bytes("x", &bytes, &ReadOptions::default()).unwrap()), "{name}");
+    }
+}
