@@ -136,14 +136,13 @@ impl Engine {
     /// Lets every worker that can begin an iteration at `now`; none is repeated beyond `until` or another worker's
     /// next event.
     pub fn start(&mut self, now: Duration, until: Duration) {
-        for worker in 0..self.lanes.len() {
-            while self.can_start(worker, now) {
-                let others = (0..self.lanes.len()).filter(|&w| w != worker);
-                // Who is about to begin ends nobody knows when.
-                let event = |w| if self.can_start(w, now) { Some(now) } else { self.lane_event(w) };
-                let until = others.filter_map(event).min().unwrap_or(until).min(until);
-                self.start_one(worker, now, until);
-            }
+        // Again from the first, because who was preempted on one worker may start on another.
+        while let Some(worker) = (0..self.lanes.len()).find(|&w| self.can_start(w, now)) {
+            let others = (0..self.lanes.len()).filter(|&w| w != worker);
+            // Who is about to begin ends nobody knows when.
+            let event = |w| if self.can_start(w, now) { Some(now) } else { self.lane_event(w) };
+            let until = others.filter_map(event).min().unwrap_or(until).min(until);
+            self.start_one(worker, now, until);
         }
     }
 
@@ -168,7 +167,12 @@ impl Engine {
         let lane = &mut self.lanes[worker];
         lane.wake = plan.wake;
         if plan.is_idle() {
-            lane.stale = plan.preempted;
+            lane.stale = false;
+        }
+        if plan.preempted {
+            self.changed();
+        }
+        if plan.is_idle() {
             self.spare.push(plan);
             return;
         }

@@ -27,6 +27,8 @@ pub struct Plan {
     pub pulls: Vec<SeqId>,
     /// Whether somebody was preempted to make it.
     pub preempted: bool,
+    /// Whether KV ran out while it was made: nobody may join then.
+    pub full: bool,
     /// Nothing to do now, but look again then though nothing arrives.
     pub wake: Option<Duration>,
     /// Every seat is computed up to this many tokens of context (static batches with padding); 0 = no padding.

@@ -420,9 +420,10 @@ impl State {
                 self.set_slots(id, slots);
                 return Some(next);
             }
-            let victim = self.victim(worker, plan)?;
+            plan.full = true;
+            let victim = self.victim(worker)?;
             let alone = victim == id && self.workers[worker].running.len() == 1;
-            if alone && self.others_hold(worker) {
+            if self.is_flying(victim, plan) || (alone && self.others_hold(worker)) {
                 return None;
             }
             let before = self.workers[worker].running[..next].to_vec();
@@ -442,22 +443,16 @@ impl State {
             })
     }
 
-    /// Who gives way on `worker`: nobody whose tokens a submitted plan is computing.
-    fn victim(&self, worker: WorkerId, plan: &Plan) -> Option<SeqId> {
-        let flying = |id: SeqId| {
-            let seq = self.seq(id);
-            seq.in_flight > 0 && !plan.chunks.iter().any(|c| c.seq == id)
-        };
-        let movable = |id: &SeqId| match self.seq(*id).group {
-            ALONE => self.seq(*id).place == Place::Running && !flying(*id),
-            g => {
-                let members = &self.groups[g as usize].members;
-                members.iter().any(|&m| self.seq(m).place == Place::Running)
-                    && members.iter().all(|&m| !flying(m))
-            }
-        };
+    /// Whether a plan submitted before this one is computing tokens of `id`.
+    fn is_flying(&self, id: SeqId, plan: &Plan) -> bool {
+        self.seq(id).in_flight > 0 && !plan.chunks.iter().any(|c| c.seq == id)
+    }
+
+    /// Who gives way on `worker`. Nobody is passed over because it is in flight: the next best might be the one that
+    /// got furthest, and two that take turns at giving way would never end.
+    fn victim(&self, worker: WorkerId) -> Option<SeqId> {
         let running = self.workers[worker].running.iter().copied().rev();
-        let mut candidates = running.filter(movable);
+        let mut candidates = running.filter(|&id| self.seq(id).place == Place::Running);
         match self.config.victim {
             Victim::Last => candidates.next(),
             Victim::Priority => candidates.min_by_key(|&id| self.seq(id).priority),
@@ -465,22 +460,13 @@ impl State {
         }
     }
 
-    /// Takes a sequence, and the other branches of its request, off its worker and back into the queue.
+    /// Takes a sequence off its worker and back into the queue. Other branches of its request stay: they keep the
+    /// blocks they share with it.
     pub fn preempt(&mut self, id: SeqId, plan: &mut Plan) {
-        plan.preempted = true;
-        let group = self.seqs[id as usize].group;
-        let members = match group {
-            ALONE => vec![id],
-            g => self.groups[g as usize].members.clone(),
-        };
-        for member in members {
-            if self.seqs[member as usize].place != Place::Running {
-                continue;
-            }
-            plan.drop_seq(member);
-            self.leave(member, true);
-            self.wait(member);
-        }
+        (plan.preempted, plan.full) = (true, true);
+        plan.drop_seq(id);
+        self.leave(id, true);
+        self.wait(id);
         let (request, worker) = (self.seq(id).request, self.seq(id).worker as usize);
         self.events.push(Event::Preempted { request });
         self.end_batch(worker);

@@ -20,7 +20,7 @@ impl Scheduler for Continuous {
         // A prompt above the budget runs, but alone. Who was preempted comes back in a later iteration.
         while let Some(todo) = state.head_todo() {
             let fits = plan.is_idle() || plan.tokens.saturating_add(todo) <= budget;
-            if plan.preempted || !fits || state.admit(worker, plan, u32::MAX, now).is_none() {
+            if plan.full || !fits || state.admit(worker, plan, u32::MAX, now).is_none() {
                 break;
             }
         }

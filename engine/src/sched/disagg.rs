@@ -17,12 +17,12 @@ impl Scheduler for Disagg {
         if worker >= state.config.prefill_workers as usize {
             // Who runs grows before anyone joins: a pull must not take what a preemption then has to find.
             state.extend(worker, plan, u32::MAX, true, |s| s.todo());
-            while !plan.preempted && state.pull(worker, plan).is_some() {}
+            while !plan.full && state.pull(worker, plan).is_some() {}
             return;
         }
         let budget = state.config.max_batch_tokens;
         state.extend(worker, plan, budget, false, |s| s.todo());
-        while !plan.preempted && plan.tokens < budget {
+        while !plan.full && plan.tokens < budget {
             let n = budget - plan.tokens;
             if state.admit(worker, plan, n, now).is_none() {
                 break;
