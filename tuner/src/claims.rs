@@ -203,8 +203,11 @@ impl Bench<'_> {
             .collect();
         let claim = |claim: &str, measured, confirmed| Claim {
             claim: claim.to_owned(),
-            paper: "PagedAttention (SOSP '23), Fig. 2: OPT-13B on A100-40G, ShareGPT-like lengths".to_owned(),
-            setup: format!("all requests at once, longest length accepted {longest}; (reserved + internal + external) / held"),
+            paper: "PagedAttention (SOSP '23), Fig. 2: OPT-13B on A100-40G, ShareGPT-like lengths"
+                .to_owned(),
+            setup: format!(
+                "all requests at once, longest length accepted {longest}; (reserved + internal + external) / held"
+            ),
             measured,
             confirmed: Some(confirmed),
         };
@@ -229,7 +232,8 @@ impl Bench<'_> {
                     lines: vec![("paged".to_owned(), by_block)],
                 },
                 Sweep {
-                    title: "KV waste of contiguous allocation by longest length accepted".to_owned(),
+                    title: "KV waste of contiguous allocation by longest length accepted"
+                        .to_owned(),
                     x: "max-model-len, tokens".to_owned(),
                     y: "waste, %".to_owned(),
                     lines: by_length,
@@ -276,9 +280,13 @@ impl Bench<'_> {
         let ms = |t: Duration| t.as_secs_f64() * 1e3;
         let (whole, chunked) = (ms(worst(Policy::Paged)?), ms(worst(Policy::Chunked)?));
         Ok(one(Claim {
-            claim: "chunked prefill stops one long prompt from spiking everyone's latency".to_owned(),
-            paper: "Sarathi-Serve (OSDI '24): Mistral-7B and Yi-34B on A100, arXiv and ShareGPT".to_owned(),
-            setup: format!("one prompt of {tokens} tokens in this trace at {rate:.2} requests/s; others' longest gap"),
+            claim: "chunked prefill stops one long prompt from spiking everyone's latency"
+                .to_owned(),
+            paper: "Sarathi-Serve (OSDI '24): Mistral-7B and Yi-34B on A100, arXiv and ShareGPT"
+                .to_owned(),
+            setup: format!(
+                "one prompt of {tokens} tokens in this trace at {rate:.2} requests/s; others' longest gap"
+            ),
             measured: format!("{whole:.0} ms with whole prompts, {chunked:.0} ms chunked"),
             confirmed: Some(chunked < 0.5 * whole),
         }))
@@ -297,19 +305,30 @@ impl Bench<'_> {
                 Ok((f64::from(seats), rate(&run), gap))
             })
             .collect::<Result<Vec<_>, Refused>>()?;
-        let at = |seats: f64| runs.iter().find(|r| r.0 == seats).map_or((f64::NAN, f64::NAN), |r| (r.1, r.2));
+        let at = |seats: f64| {
+            runs.iter().find(|r| r.0 == seats).map_or((f64::NAN, f64::NAN), |r| (r.1, r.2))
+        };
         let (one_seat, mid, high) = (at(1.0), at(32.0), at(128.0));
         let (up, slow) = (mid.0 / one_seat.0, mid.1 / one_seat.1);
         let (up2, slow2) = (high.0 / mid.0, high.1 / mid.1);
         Ok(Claims {
             claims: vec![Claim {
-                claim: "batch 1 to 32: about 10x throughput at 2x latency; 32 to 128: about 2x at 5x".to_owned(),
+                claim:
+                    "batch 1 to 32: about 10x throughput at 2x latency; 32 to 128: about 2x at 5x"
+                        .to_owned(),
                 paper: "rule of thumb; no single paper".to_owned(),
-                setup: format!("equal requests of {input} + {output} tokens, paged, as many at once as seats; mean TPOT"),
+                setup: format!(
+                    "equal requests of {input} + {output} tokens, paged, as many at once as seats; mean TPOT"
+                ),
                 measured: format!(
                     "1 to 32: {up:.1}x throughput at {slow:.2}x TPOT; 32 to 128: {up2:.2}x at {slow2:.2}x"
                 ),
-                confirmed: Some((7.0..=30.0).contains(&up) && slow <= 3.0 && (1.5..=3.0).contains(&up2) && slow2 >= 3.0),
+                confirmed: Some(
+                    (7.0..=30.0).contains(&up)
+                        && slow <= 3.0
+                        && (1.5..=3.0).contains(&up2)
+                        && slow2 >= 3.0,
+                ),
             }],
             sweeps: vec![Sweep {
                 title: "Throughput and latency by batch size".to_owned(),
@@ -396,25 +415,15 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Inverse of the standard normal distribution by bisection on the error function's series; plenty for drawing lengths.
+/// Inverse of the standard normal distribution, by bisection.
 fn normal_quantile(p: f64) -> f64 {
+    let below = |x: f64| 0.5 * libm::erfc(-x / std::f64::consts::SQRT_2);
     let (mut lo, mut hi) = (-9.0, 9.0);
     for _ in 0..60 {
         let mid = 0.5 * (lo + hi);
-        if normal_cdf(mid) < p { lo = mid } else { hi = mid }
+        if below(mid) < p { lo = mid } else { hi = mid }
     }
     0.5 * (lo + hi)
-}
-
-/// Φ(x) = ½ + φ(x)·(x + x³/3 + x⁵/15 + …), which converges everywhere.
-fn normal_cdf(x: f64) -> f64 {
-    let (mut term, mut sum, mut k) = (x, x, 1.0);
-    while f64::abs(term) > 1e-17 * f64::abs(sum).max(1e-300) && k < 400.0 {
-        k += 2.0;
-        term *= x * x / k;
-        sum += term;
-    }
-    0.5 + sum * (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
 }
 
 /// The trace at `rate` requests/s with one request of `tokens` prompt tokens put into its middle; its index too.
@@ -472,7 +481,9 @@ mod tests {
 
     #[test]
     fn quantiles_invert_the_distribution() {
-        for (p, x) in [(0.5, 0.0), (0.841_344_746, 1.0), (0.977_249_868, 2.0), (0.001_349_898, -3.0)] {
+        for (p, x) in
+            [(0.5, 0.0), (0.841_344_746, 1.0), (0.977_249_868, 2.0), (0.001_349_898, -3.0)]
+        {
             assert!((normal_quantile(p) - x).abs() < 1e-6, "{p}");
         }
     }

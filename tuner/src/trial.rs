@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use engine::kv::waste::Sample;
 use engine::{
-    BlockIds, Config, Content, Deployment, DeviceProfile, Event, Fleet, Iteration, ModelShape, Next,
-    Request,
+    BlockIds, Config, Content, Deployment, DeviceProfile, Event, Fleet, Iteration, ModelShape,
+    Next, Request,
 };
 use loadgen::{BoundSlo, Outcome, Recorder, Recording, Replay, ReplayOptions, Summary, Sustain};
 use workloads::{Arrival, Trace, TraceRequest};
@@ -116,12 +116,7 @@ impl Simulator {
 
     /// One run of `deployment` over the first `head` requests.
     #[must_use]
-    pub fn observe(
-        &self,
-        deployment: &Deployment,
-        head: usize,
-        scale: f64,
-    ) -> Observation {
+    pub fn observe(&self, deployment: &Deployment, head: usize, scale: f64) -> Observation {
         let mut run = Run::new(self, deployment, self.head(head), scale);
         run.play();
         run.observation().0
@@ -294,7 +289,7 @@ impl<'a> Run<'a> {
         let recording = self.recorder.into_recording();
         let observation = Observation {
             summary: Summary::new(&recording, &self.sim.slo),
-            sustain: Sustain::new(&recording.records),
+            sustain: Sustain::new(&self.trace, &recording.records),
             work,
             kv,
         };

@@ -1,0 +1,256 @@
+//! The command line: what can be typed. What it means is in `command`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::knobs::Knobs;
+
+/// Which LLM-serving configuration gives the most throughput under your latency targets, and how many GPUs that takes.
+#[derive(Debug, Parser)]
+#[command(version, about, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Find the configuration that carries the most traffic under latency targets
+    Tune(Tune),
+    /// Put batching and memory policies side by side, and try the papers' claims
+    Compare(Compare),
+    /// Run one configuration at one rate
+    Bench(Bench),
+    /// How many replicas and GPUs a demand takes, and what they cost
+    Plan(Plan),
+    /// Look at, convert and synthesise traces
+    #[command(subcommand)]
+    Trace(Trace),
+    /// Render the report of earlier results again
+    Report(Report),
+}
+
+/// Traffic, model, device and targets.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Scenario {
+    #[command(flatten)]
+    pub(crate) workload: Workload,
+    /// Latency target METRIC[:pNN][@CLASS]=TIME, such as ttft=200ms or tpot:p50=40ms (default p99); repeatable
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) slo: Vec<String>,
+    /// Share of requests that must meet every target, instead of a percentile per target: 99%
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) attainment: Option<String>,
+    /// Model shape: a name (llama-3.1-8b, llama-3.1-70b, ...) or a TOML file
+    #[arg(long, default_value = "llama-3.1-8b")]
+    pub(crate) model: String,
+}
+
+/// A trace, from a file or synthesised.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Workload {
+    /// A preset (chat, code, summarization, rag-long, agentic, reasoning), a workload TOML, or a trace file
+    #[arg(long, default_value = "chat", value_name = "NAME|FILE")]
+    pub(crate) workload: String,
+    #[command(flatten)]
+    pub(crate) read: Reading,
+    /// Only the first N requests
+    #[arg(long, value_name = "N")]
+    pub(crate) requests: Option<usize>,
+}
+
+/// How to understand a trace file.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Reading {
+    /// Seed of everything synthesised (default: the preset's own)
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Format of the trace file, where its content would be taken for another
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// Unit of numbers in a time column that does not say its own
+    #[arg(long, value_name = "s|ms|us|ns")]
+    pub(crate) time_unit: Option<String>,
+    /// Arrivals per second for a file without times
+    #[arg(long, value_name = "RPS")]
+    pub(crate) arrival_rate: Option<f64>,
+    /// Tokens per block identity in the file, where they are not the format's usual number
+    #[arg(long, value_name = "N")]
+    pub(crate) block_tokens: Option<u32>,
+    /// Keep requests that the file marks as failed
+    #[arg(long)]
+    pub(crate) keep_failed: bool,
+}
+
+/// Where results go.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Output {
+    /// Folder for the report and its data
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print the result as JSON instead of a summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `knee tune`.
+#[derive(Debug, Args)]
+pub(crate) struct Tune {
+    #[command(flatten)]
+    pub(crate) scenario: Scenario,
+    /// Hardware profiles: names (h100-sxm, h200-sxm, a100-sxm) or TOML files
+    #[arg(long, value_delimiter = ',', default_value = "h100-sxm")]
+    pub(crate) device: Vec<String>,
+    /// GPUs to use at most
+    #[arg(long, default_value_t = 1)]
+    pub(crate) gpus: u32,
+    /// What to maximise: rps, tokens-per-gpu or cost
+    #[arg(long, default_value = "rps")]
+    pub(crate) objective: String,
+    /// Try every configuration of the space in full instead of screening
+    #[arg(long)]
+    pub(crate) exhaustive: bool,
+    /// Search number formats of the KV cache that change the model's answers, too (fp8)
+    #[arg(long)]
+    pub(crate) allow_fp8_kv: bool,
+    /// Threads (default: all)
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) knobs: Knobs,
+}
+
+/// `knee compare`.
+#[derive(Debug, Args)]
+pub(crate) struct Compare {
+    #[command(flatten)]
+    pub(crate) scenario: Scenario,
+    /// Policies to compare
+    #[arg(long, value_delimiter = ',', default_value = "static,continuous,paged,chunked")]
+    pub(crate) policy: Vec<String>,
+    /// Requests/s at which latencies are compared (default: chosen from the capacities)
+    #[arg(long, value_delimiter = ',', value_name = "RPS,...")]
+    pub(crate) rates: Vec<f64>,
+    /// Hardware profile: a name or a TOML file
+    #[arg(long, default_value = "h100-sxm")]
+    pub(crate) device: String,
+    /// Leave the papers' claims untried
+    #[arg(long)]
+    pub(crate) no_claims: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) knobs: Knobs,
+}
+
+/// `knee bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) scenario: Scenario,
+    /// Hardware profile: a name or a TOML file
+    #[arg(long, default_value = "h100-sxm")]
+    pub(crate) device: String,
+    /// Requests (or session starts) per second; default: the trace's own rate
+    #[arg(long, value_name = "RPS", conflicts_with_all = ["rate_scale", "saturated"])]
+    pub(crate) rate: Option<f64>,
+    /// Speed of the trace: 2 = twice its own rate
+    #[arg(long, value_name = "FACTOR", conflicts_with = "saturated")]
+    pub(crate) rate_scale: Option<f64>,
+    /// Offer all requests at once
+    #[arg(long)]
+    pub(crate) saturated: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) knobs: Knobs,
+}
+
+/// `knee plan`.
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    pub(crate) scenario: Scenario,
+    /// Requests (or session starts) per second to serve, such as 40rps
+    #[arg(long, value_name = "RATE")]
+    pub(crate) demand: String,
+    /// Share of capacity kept free
+    #[arg(long, default_value = "10%", value_name = "PERCENT")]
+    pub(crate) headroom: String,
+    /// Hardware profiles to choose from
+    #[arg(long, value_delimiter = ',', default_value = "h100-sxm,h200-sxm,a100-sxm")]
+    pub(crate) device: Vec<String>,
+    /// GPUs of one replica at most
+    #[arg(long, default_value_t = 1)]
+    pub(crate) gpus: u32,
+    /// Threads (default: all)
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) knobs: Knobs,
+}
+
+/// `knee trace`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Trace {
+    /// What a trace is like: rate, burstiness, lengths, shared prefixes
+    Inspect {
+        /// A trace file, a preset or a workload TOML
+        source: String,
+        #[command(flatten)]
+        read: Reading,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a trace in another format
+    Convert {
+        /// The trace file
+        file: PathBuf,
+        /// mooncake, azure or jsonl
+        #[arg(long)]
+        to: String,
+        /// Where to (default: standard output)
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        read: Reading,
+    },
+    /// Make a trace from a preset or a workload TOML
+    Synth {
+        /// The preset or TOML file
+        source: String,
+        /// mooncake, azure or jsonl
+        #[arg(long, default_value = "jsonl")]
+        to: String,
+        /// Where to (default: standard output)
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Seed (default: the preset's own)
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+    },
+}
+
+/// `knee report`.
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// Folder of an earlier run
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: ReportOutput,
+}
+
+/// What `knee report` prints.
+#[derive(Debug, Args)]
+pub(crate) struct ReportOutput {
+    /// Print the stored result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

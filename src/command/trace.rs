@@ -1,0 +1,130 @@
+//! `knee trace`: what a trace is like, the same trace in another format, a trace from a description.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use workloads::{Comparison, Description, Format, QUANTILE_LEVELS, Trace};
+
+use super::{print, print_json};
+use crate::cli::{self, Reading};
+use crate::input::{self, Loaded};
+
+pub(crate) fn run(args: &cli::Trace) -> Result<ExitCode> {
+    match args {
+        cli::Trace::Inspect { source, read, json } => inspect(source, read, *json),
+        cli::Trace::Convert { file, to, output, read } => {
+            let loaded = input::load(&file.to_string_lossy(), read)?;
+            write(&loaded.trace, to, output.as_deref())
+        }
+        cli::Trace::Synth { source, to, output, seed } => {
+            let Some(spec) = input::spec(source)? else {
+                bail!("{source} is neither a preset nor a workload TOML; `knee trace convert` reads trace files");
+            };
+            write(&workloads::synthesise(&spec, *seed)?, to, output.as_deref())
+        }
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn inspect(source: &str, read: &Reading, json: bool) -> Result<()> {
+    let loaded = input::load(source, read)?;
+    let description = loaded.describe();
+    let beside = compared(&loaded, &description);
+    if json {
+        let mut value = serde_json::to_value(&description)?;
+        if let Some(beside) = beside {
+            value["reference"] = serde_json::to_value(beside)?;
+        }
+        return print_json(&value);
+    }
+    let mut text = table(&description);
+    if let (Some(reference), Some(beside)) = (&loaded.reference, beside) {
+        let _ = writeln!(text, "\nBeside its source: {}", reference.source);
+        let _ = writeln!(text, "  {:<28} {:>12} {:>12}", "", "source", "here");
+        for row in beside {
+            let here = row.here.map_or_else(|| "-".to_owned(), short);
+            let _ = writeln!(text, "  {:<28} {:>12} {:>12}", row.figure, short(row.source), here);
+        }
+    }
+    print(&text)
+}
+
+fn compared(loaded: &Loaded, description: &Description) -> Option<Vec<Comparison>> {
+    loaded.reference.as_ref().map(|reference| description.beside(reference))
+}
+
+fn table(d: &Description) -> String {
+    let mut out = String::new();
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(out, "  {name:<28} {value}");
+    };
+    let some = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), short);
+    row("requests", d.requests.to_string());
+    row("span", format!("{} s", short(d.span_s)));
+    row("arrival rate", format!("{} /s", short(d.rate_rps)));
+    row("CV of gaps", some(d.interarrival_cv));
+    row("Fano factor, 60 s and 1 s", format!("{}, {}", some(d.fano_60s), some(d.fano_1s)));
+    for (name, lengths) in [("input tokens", &d.input), ("output tokens", &d.output)] {
+        let at = |level: f64| {
+            let i = QUANTILE_LEVELS.iter().position(|&l| l == level).unwrap_or(0);
+            short(lengths.quantiles[i])
+        };
+        let quantiles = format!(
+            "mean {}  p10 {}  p50 {}  p90 {}  p99 {}  max {}",
+            short(lengths.mean),
+            at(0.1),
+            at(0.5),
+            at(0.9),
+            at(0.99),
+            at(1.0)
+        );
+        row(name, quantiles);
+    }
+    row("rank correlation", some(d.spearman));
+    row("longest input + output", format!("{} tokens", d.longest));
+    if let Some(p) = &d.prefix {
+        row("prefix hits, endless cache", format!("{} of prompt tokens", percent(p.hit_rate)));
+    }
+    if let Some(s) = &d.sessions {
+        row("sessions", format!("{} of {} turns on average", s.count, short(s.turns_mean)));
+    }
+    for (name, count) in &d.classes {
+        row("class", format!("{name}: {count} requests"));
+    }
+    let head = format!("{}\n", d.name);
+    let from: String = d.provenance.iter().map(|p| format!("  {p}\n")).collect();
+    format!("{head}{out}\nFrom\n{from}")
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// Four significant digits.
+fn short(x: f64) -> String {
+    if x == 0.0 || !x.is_finite() {
+        return x.to_string();
+    }
+    let digits = (3 - x.abs().log10().floor() as i32).max(0) as usize;
+    format!("{x:.digits$}")
+}
+
+fn write(trace: &Trace, to: &str, output: Option<&Path>) -> Result<()> {
+    let format: Format = to.parse().map_err(anyhow::Error::msg)?;
+    for loss in workloads::losses(trace, format) {
+        eprintln!("knee: note: {loss}");
+    }
+    let Some(path) = output else {
+        let mut bytes = Vec::new();
+        workloads::write(trace, format, &mut bytes)?;
+        return print(&String::from_utf8_lossy(&bytes));
+    };
+    let failed = || format!("cannot write {}", path.display());
+    let mut file = BufWriter::new(File::create(path).with_context(failed)?);
+    workloads::write(trace, format, &mut file)?;
+    file.flush().with_context(failed)
+}
