@@ -11,7 +11,7 @@ use crate::observation::{KvShares, Observation, Work};
 use crate::space;
 use engine::Config;
 use engine::config::{AllocatorKind, SchedulerKind};
-use loadgen::{BoundSlo, Outcome, Record, Recording, Slo, Summary};
+use loadgen::{BoundSlo, Outcome, Record, Recording, Slo, Summary, Sustain};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -90,7 +90,7 @@ impl Fake {
         let hold = if c.scheduler == SchedulerKind::Static { 200.0 * tpot } else { 0.0 };
         let ttft = chunks * (step + prompt.min(budget) * per_token) + queue + hold;
         let ok = busy < 1.0 && left > 0.0;
-        let refused = |limit: f64| if running >= limit { 0.5 } else { 0.0 };
+        let refused = |limit: f64| (running / limit).min(1.0).powi(8);
         let work = Work {
             refused_seats: refused(f64::from(c.max_seqs)),
             refused_kv: refused(fits),
@@ -140,7 +140,7 @@ impl Evaluate for Fake {
         let run = Recording { records: vec![record], itl: vec![loadgen::Histogram::new()] };
         let mut summary = Summary::new(&run, &self.slo);
         summary.requests = trial.head as u64;
-        let sustain = crate::fake::sustain(sustainable);
+        let sustain = sustain(sustainable);
         Ok(Observation { summary, sustain, work, kv: KvShares::default() })
     }
 
@@ -167,6 +167,16 @@ impl Evaluate for Fake {
 }
 
 /// A verdict on sustainability.
-pub(crate) fn sustain(sustainable: bool) -> loadgen::Sustain {
-    loadgen::Sustain { sustainable }
+pub(crate) fn sustain(sustained: bool) -> Sustain {
+    let late = if sustained { 0.0 } else { 1.0 };
+    Sustain {
+        sustained,
+        overdue: late,
+        growth: late,
+        backlog: late,
+        span_s: 1000.0,
+        drain_s: Some(1.0),
+        request_share: 0.001,
+        reason: String::new(),
+    }
 }

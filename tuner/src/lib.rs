@@ -1,12 +1,19 @@
 //! Decides what to measure next: the search space, capacity under an SLO, the search, and what it found.
 
 pub mod capacity;
+pub mod claims;
+pub mod compare;
 pub mod evaluate;
 pub mod observation;
+pub mod pareto;
+pub mod plan;
 pub mod progress;
+pub mod result;
 pub mod search;
 pub mod space;
+pub mod trial;
 pub mod verdict;
+pub mod why;
 
 #[cfg(test)]
 mod fake;

@@ -7,7 +7,7 @@ use loadgen::Judged;
 /// target: it always drains.
 #[must_use]
 pub fn holds(observation: &Observation) -> bool {
-    observation.summary.verdict.met && observation.sustain.sustainable
+    observation.summary.verdict.met && observation.sustain.sustained
 }
 
 /// Measured over limit of the target that is closest to breaking or furthest beyond: at most 1 where all hold,

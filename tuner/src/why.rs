@@ -1,0 +1,334 @@
+//! Why a configuration holds no more than it does, checked: a cause counts only if taking it away raises capacity.
+//!
+//! The run just above the knee says what gave way (a target, or the backlog) and what was scarce meanwhile (seats,
+//! KV, the token budget, …). Each suspicion names a change that removes it: another value of a knob, or a
+//! [`Relax`]ed device. The change is run: first at a rate 3 % above the old capacity, then, if that holds, to its
+//! new knee. Hardware is suspected only where no choice of configuration explains anything, because a faster device
+//! always helps. If nothing helps, the answer is "unexplained".
+
+use crate::capacity::{Effort, FLOOR, Knee, Probe, Prober, Stop, rate_at};
+use crate::evaluate::{Evaluate, Relax};
+use crate::observation::Observation;
+use crate::result::{self, Attribution, broke};
+use crate::{space, verdict};
+use engine::Config;
+use engine::config::{AllocatorKind, Reserve, SchedulerKind};
+use loadgen::Metric;
+use rayon::prelude::*;
+use std::sync::atomic::AtomicBool;
+
+/// A capacity must rise by so many grid steps (3 %) for a cause to count.
+pub const RISE: i32 = 3;
+
+/// How closely attributions and sensitivities look: to 2 % of the rate.
+pub const LOOK: Effort = Effort { resolution: 2, stride: 16, confirm: &[] };
+
+/// A configuration, where it runs, and what is known of it there.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// Runs it.
+    pub evaluate: &'a dyn Evaluate,
+    /// The configuration.
+    pub config: &'a Config,
+    /// Runs made of it; those of another head are ignored.
+    pub known: &'a [Probe],
+    /// A place to begin looking for its knee.
+    pub start: i32,
+}
+
+/// The knee of a subject on one head, and what gave way above it.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    /// Highest place that holds; none if nowhere.
+    pub good: Option<i32>,
+    /// What gave way at the lowest failure.
+    pub broke: String,
+    /// New runs made.
+    pub probes: Vec<Probe>,
+    failing: Option<Observation>,
+}
+
+impl Measured {
+    /// Requests/s; 0 if nowhere.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.good.map_or(0.0, rate_at)
+    }
+}
+
+/// Finds the knee of `subject` on the first `head` requests.
+pub fn measure(subject: &Subject<'_>, head: usize, cancel: &AtomicBool) -> Result<Measured, Stop> {
+    let prober = Prober::new(subject.evaluate, subject.config, Relax::Nothing, head, cancel)?;
+    let mut prober = prober.knowing(subject.known);
+    let knee = prober.knee(subject.start, LOOK)?;
+    let mut probes = prober.into_probes();
+    let good = match knee {
+        Knee::Between { lo, .. } => Some(lo),
+        Knee::Nowhere => None,
+    };
+    let failing = probes.iter().find(|p| !p.passes()).map(|p| p.observation.clone());
+    let broke = failing.as_ref().map_or_else(|| "nothing, up to its ceiling".to_owned(), broke);
+    probes.retain(|p| !subject.known.iter().any(|k| (k.head, k.k) == (p.head, p.k)));
+    Ok(Measured { good, broke, probes, failing })
+}
+
+/// How a suspected cause is taken away.
+#[derive(Debug, Clone, PartialEq)]
+enum Change {
+    Config(Config),
+    Device(Relax),
+}
+
+/// A cause that may explain a knee.
+#[derive(Debug, Clone, PartialEq)]
+struct Suspicion {
+    cause: &'static str,
+    evidence: String,
+    change: Change,
+}
+
+/// Checks every suspicion about `subject`, whose knee on `head` is `measured`; the most telling first. Returns the runs
+/// made as well. `gpus` bounds what changes may take.
+pub fn attribute(
+    subject: &Subject<'_>,
+    measured: &Measured,
+    head: usize,
+    gpus: u32,
+    cancel: &AtomicBool,
+) -> (Vec<Attribution>, Vec<Probe>) {
+    let Some(failing) = &measured.failing else { return (Vec::new(), Vec::new()) };
+    let mut checked = Vec::new();
+    let mut probes = Vec::new();
+    for suspicions in [choices(subject.config, failing, gpus), hardware(subject.config, failing)] {
+        let check = |s: &Suspicion| check(s, subject, measured.good, head, cancel);
+        let found: Vec<_> = suspicions.par_iter().map(check).collect();
+        for (attribution, runs) in found.into_iter().flatten() {
+            checked.push(attribution);
+            probes.extend(runs);
+        }
+        if checked.iter().any(|a: &Attribution| a.confirmed) {
+            break;
+        }
+    }
+    // Stable: of equal gains the better evidence stays first.
+    checked.sort_by(|a, b| b.after_rps.total_cmp(&a.after_rps));
+    (checked, probes)
+}
+
+/// Runs the change. None if it cannot run, or the search was cancelled: then nothing is claimed.
+fn check(
+    suspicion: &Suspicion,
+    subject: &Subject<'_>,
+    good: Option<i32>,
+    head: usize,
+    cancel: &AtomicBool,
+) -> Option<(Attribution, Vec<Probe>)> {
+    let (config, relax, relaxed) = match &suspicion.change {
+        Change::Config(c) => (c, Relax::Nothing, differences(subject.config, c)),
+        Change::Device(r) => (subject.config, *r, format!("{} doubled", r.name())),
+    };
+    let mut prober = Prober::new(subject.evaluate, config, relax, head, cancel).ok()?;
+    let bar = good.map_or(FLOOR, |k| k + RISE);
+    let after = match prober.passes(bar).ok()? {
+        false => good,
+        true => match prober.knee(bar, LOOK).ok()? {
+            Knee::Between { lo, .. } => Some(lo),
+            Knee::Nowhere => good,
+        },
+    };
+    let confirmed = after > good;
+    let rate = |k: Option<i32>| k.map_or(0.0, rate_at);
+    let attribution = Attribution {
+        cause: suspicion.cause.to_owned(),
+        evidence: suspicion.evidence.clone(),
+        relaxed,
+        before_rps: rate(good),
+        after_rps: rate(if confirmed { after } else { good }),
+        confirmed,
+    };
+    Some((attribution, prober.into_probes()))
+}
+
+/// `knob a -> b` for every knob that differs.
+fn differences(from: &Config, to: &Config) -> String {
+    let differ = |k: &&engine::Knob| k.name != "policy" && from.value(k) != to.value(k);
+    let knobs = engine::KNOBS.iter().filter(differ);
+    let text = knobs.map(|k| format!("{} {} -> {}", k.name, from.value(k), to.value(k)));
+    text.collect::<Vec<_>>().join(", ")
+}
+
+/// What another choice of configuration could take away, judging by a failing run.
+fn choices(config: &Config, failing: &Observation, gpus: u32) -> Vec<Suspicion> {
+    let mut found = Vec::new();
+    let with = |edit: &dyn Fn(&mut Config)| {
+        let mut c = config.clone();
+        edit(&mut c);
+        space::canonical(&c)
+    };
+    let mut suspect = |cause: &'static str, evidence: String, change: Change| {
+        let sensible = match &change {
+            Change::Config(c) => {
+                c != config && space::refuse(c, gpus).is_none() && result::settable(c)
+            }
+            Change::Device(_) => true,
+        };
+        if sensible {
+            found.push(Suspicion { cause, evidence, change });
+        }
+    };
+    let w = &failing.work;
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    if config.scheduler == SchedulerKind::Static {
+        let evidence = "newcomers wait until the last member of the batch ends".to_owned();
+        let change = with(&|c| c.scheduler = SchedulerKind::Continuous);
+        suspect("batch formation", evidence, Change::Config(change));
+        let padded = w.tokens_padded as f64 / w.tokens_executed.max(1) as f64;
+        if config.padding && padded > 0.01 {
+            let evidence = format!("{} of the tokens computed are padding", percent(padded));
+            suspect("padding", evidence, Change::Config(with(&|c| c.padding = false)));
+        }
+    }
+    if w.refused_seats > 0.005 {
+        let evidence =
+            format!("the queue's head lacked a seat {} of the time", percent(w.refused_seats));
+        let change = with(&|c| {
+            c.max_seqs *= 2;
+            c.max_batch_tokens = c.max_batch_tokens.max(c.max_seqs);
+        });
+        suspect("queueing for a seat", evidence, Change::Config(change));
+    }
+    if w.refused_kv > 0.005 || w.preemptions > 0 {
+        let evidence = format!(
+            "the queue's head lacked KV memory {} of the time, {} preemptions",
+            percent(w.refused_kv),
+            w.preemptions
+        );
+        if config.allocator == AllocatorKind::Contiguous && config.reserve != Reserve::Oracle {
+            let waste = failing.kv.waste_percent();
+            let evidence = format!("{evidence}, {waste:.0} % of the KV taken is waste");
+            let change = with(&|c| c.allocator = AllocatorKind::Paged);
+            suspect("KV reservation", evidence, Change::Config(change));
+        }
+        suspect("KV memory", evidence, Change::Device(Relax::KvMemory));
+    }
+    let broken = |metrics: &[Metric]| {
+        let targets = &failing.summary.verdict.targets;
+        targets.iter().find(|t| metrics.contains(&t.target.metric) && verdict::used(t) > 1.0)
+    };
+    let said = |t: &loadgen::Judged| format!("{} {} against {}", t.measured, t.value, t.target);
+    if w.full_budget > 0.02 || broken(&[Metric::Ttft]).is_some() {
+        let evidence =
+            format!("{} of busy time in iterations that fill the budget", percent(w.full_budget));
+        let change = with(&|c| c.max_batch_tokens *= 2);
+        suspect("token budget too small", evidence, Change::Config(change));
+    }
+    if let Some(t) = broken(&[Metric::Tpot, Metric::Itl, Metric::E2e]) {
+        match config.scheduler {
+            SchedulerKind::Chunked if config.max_batch_tokens / 2 >= config.max_seqs => {
+                let change = with(&|c| c.max_batch_tokens /= 2);
+                suspect("prefill interference", said(t), Change::Config(change));
+            }
+            SchedulerKind::Continuous => {
+                let change = with(&|c| c.scheduler = SchedulerKind::Chunked);
+                suspect("prefill interference", said(t), Change::Config(change));
+            }
+            _ => {}
+        }
+        if config.max_seqs >= 2 {
+            let change = with(&|c| c.max_seqs /= 2);
+            suspect("too many sequences at once", said(t), Change::Config(change));
+        }
+    }
+    if let (Some(t), SchedulerKind::Chunked) = (broken(&[Metric::Ttft]), config.scheduler) {
+        let change = with(&|c| c.scheduler = SchedulerKind::Continuous);
+        suspect("prompts wait behind decodes", said(t), Change::Config(change));
+    }
+    if config.scheduler == SchedulerKind::Disagg {
+        let workers = config.workers();
+        for (cause, prefill) in [
+            ("too few decode workers", config.prefill_workers.wrapping_sub(1)),
+            ("too few prefill workers", config.prefill_workers + 1),
+        ] {
+            if (1..workers).contains(&prefill) {
+                let change = with(&|c| {
+                    (c.prefill_workers, c.decode_workers) = (prefill, workers - prefill);
+                });
+                suspect(cause, broke(failing), Change::Config(change));
+            }
+        }
+    }
+    if config.allocator == AllocatorKind::Paged && !config.prefix_cache {
+        let evidence = "shared beginnings of prompts are computed again".to_owned();
+        let change = with(&|c| c.prefix_cache = true);
+        suspect("no prefix cache", evidence, Change::Config(change));
+    }
+    found
+}
+
+/// What a faster device could take away.
+fn hardware(config: &Config, failing: &Observation) -> Vec<Suspicion> {
+    let busy = format!("workers busy {:.1} % of the time", 100.0 * failing.work.busy);
+    let suspect =
+        |cause, relax| Suspicion { cause, evidence: busy.clone(), change: Change::Device(relax) };
+    let mut found = vec![
+        suspect("memory bandwidth", Relax::Bandwidth),
+        suspect("compute", Relax::Compute),
+        suspect("host overhead", Relax::Host),
+    ];
+    if config.gpus() > config.replicas {
+        found.insert(0, suspect("communication between GPUs", Relax::Interconnect));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+
+    static GO_ON: AtomicBool = AtomicBool::new(false);
+
+    fn why(fake: &Fake, config: &Config) -> (Measured, Vec<Attribution>) {
+        let config = space::canonical(config);
+        let subject = Subject { evaluate: fake, config: &config, known: &[], start: 200 };
+        let measured = measure(&subject, fake.requests, &GO_ON).unwrap();
+        let (checked, _) = attribute(&subject, &measured, fake.requests, 8, &GO_ON);
+        (measured, checked)
+    }
+
+    fn first(checked: &[Attribution]) -> Option<&str> {
+        checked.first().filter(|a| a.confirmed).map(|a| a.cause.as_str())
+    }
+
+    #[test]
+    fn too_few_seats_are_named_and_more_of_them_help() {
+        let fake = Fake::new(&["ttft=1s"]);
+        let config = Config { max_seqs: 8, max_batch_tokens: 8192, ..Config::default() };
+        let (measured, checked) = why(&fake, &config);
+        assert_eq!(first(&checked), Some("queueing for a seat"));
+        assert!(checked[0].after_rps > 1.5 * measured.rate());
+        assert!(checked[0].relaxed.starts_with("max-seqs 8 -> 16"), "{}", checked[0].relaxed);
+    }
+
+    #[test]
+    fn reserved_kv_is_told_from_too_little_kv() {
+        let fake = Fake { kv_slots: 30_000.0, ..Fake::new(&["ttft=1s"]) };
+        let mut config = Config { max_seqs: 256, max_batch_tokens: 8192, ..Config::default() };
+        config.set("policy", "continuous").unwrap();
+        assert_eq!(first(&why(&fake, &config).1), Some("KV reservation"));
+        config.set("policy", "paged").unwrap();
+        assert_eq!(first(&why(&fake, &config).1), Some("KV memory"));
+    }
+
+    #[test]
+    fn a_suspicion_that_does_not_help_is_not_confirmed() {
+        // Bound by bandwidth alone: doubling seats or budget changes nothing.
+        let fake = Fake { kv_slots: 4e7, ..Fake::new(&[]) };
+        let config = Config { max_seqs: 8192, max_batch_tokens: 16384, ..Config::default() };
+        let (measured, checked) = why(&fake, &config);
+        for a in &checked {
+            assert_eq!(a.confirmed, a.after_rps > 1.02 * measured.rate(), "{a:?}");
+        }
+        assert!(matches!(first(&checked), Some("memory bandwidth" | "compute")), "{checked:?}");
+    }
+}
