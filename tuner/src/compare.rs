@@ -3,6 +3,7 @@
 //!
 //! Everybody gets the same KV bytes, seats and token budget; only scheduler and allocator differ.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use engine::config::{KnobError, Policy};
@@ -12,9 +13,44 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::{Effort, Knee, Prober, Stop, place_of, rate_at};
+use crate::claims::Claims;
 use crate::evaluate::{Evaluate, Refused, Relax, Trial};
 use crate::observation::Observation;
+use crate::result::{DeviceInfo, WorkloadInfo};
 use crate::trial::Simulator;
+
+/// The whole of a comparison, as it is stored. Everything but `wall_s`, `cpu_s` and `host` depends on inputs alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CompareResult {
+    /// Version of knee that made it.
+    pub version: String,
+    /// Whether times are predicted by a cost model (true) or measured.
+    pub simulated: bool,
+    /// The seed the traffic was made from.
+    pub seed: u64,
+    /// The traffic.
+    pub workload: WorkloadInfo,
+    /// Model name.
+    pub model: String,
+    /// The device.
+    pub device: DeviceInfo,
+    /// KV slots of one worker, the same for all.
+    pub kv_slots: u64,
+    /// Targets in the SLO grammar.
+    pub slo: Vec<String>,
+    /// Names of the policies in the order asked for.
+    pub order: Vec<String>,
+    /// Each policy, by name.
+    pub policies: BTreeMap<String, PolicyResult>,
+    /// What the papers say, tried here; empty when that was left out.
+    pub claims: Claims,
+    /// Elapsed time, seconds.
+    pub wall_s: f64,
+    /// Processor time, seconds.
+    pub cpu_s: f64,
+    /// The machine that ran it.
+    pub host: String,
+}
 
 /// One policy's share of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,7 +150,11 @@ fn default_rates(knees: &[Option<f64>], natural: f64) -> Vec<f64> {
 ///
 /// # Errors
 /// When it cannot run, or the user ended it.
-pub fn capacity(sim: &Simulator, config: &Config, cancel: &AtomicBool) -> Result<Option<f64>, Stop> {
+pub fn capacity(
+    sim: &Simulator,
+    config: &Config,
+    cancel: &AtomicBool,
+) -> Result<Option<f64>, Stop> {
     let mut prober = Prober::new(sim, config, Relax::Nothing, sim.requests(), cancel)?;
     let start = place_of(sim.natural_rate(sim.requests()));
     Ok(match prober.knee(start, Effort { confirm: Effort::FINAL.confirm, ..Effort::COLD })? {

@@ -1,0 +1,129 @@
+//! The house has floors: crates and modules import downwards only. A forbidden arrow fails here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Crate, and which of ours it may use.
+const CRATES: &[(&str, &[&str])] = &[
+    ("workloads", &[]),
+    ("engine", &[]),
+    ("loadgen", &["workloads"]),
+    ("tuner", &["engine", "loadgen", "workloads"]),
+    ("reports", &["loadgen", "tuner", "workloads"]),
+    (".", &["engine", "loadgen", "reports", "tuner", "workloads"]),
+];
+
+/// Module of the engine, and which of its siblings it must not name.
+const ENGINE_NEVER: &[(&str, &[&str])] = &[
+    ("config", &["sequence", "plan", "kv", "state", "sched", "exec", "engine"]),
+    ("request", &["sequence", "plan", "kv", "state", "sched", "exec", "engine"]),
+    ("shape", &["sequence", "plan", "kv", "state", "sched", "exec", "engine"]),
+    ("sequence", &["plan", "kv", "state", "sched", "exec", "engine"]),
+    ("plan", &["kv", "state", "sched", "exec", "engine"]),
+    ("kv", &["plan", "state", "sched", "exec", "engine", "fleet"]),
+    ("state", &["sched", "exec", "engine", "fleet"]),
+    ("sched", &["exec", "kv", "engine", "fleet"]),
+    ("exec", &["sched", "state", "engine", "fleet"]),
+    ("model", &["state", "sched", "engine", "kv", "exec"]),
+    ("profile", &["state", "sched", "engine", "kv", "exec"]),
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Rust files below `dir`.
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The code of a file without comments and tests: a test may look anywhere.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let body = text.split("#[cfg(test)]\nmod ").next().unwrap();
+    body.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn crates_depend_downwards() {
+    let ours: BTreeSet<&str> = CRATES.iter().map(|(name, _)| *name).collect();
+    for (name, may) in CRATES {
+        let manifest = fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap();
+        let mut section = "";
+        for line in manifest.lines() {
+            if line.starts_with('[') {
+                section = line;
+            }
+            let dependency = line.split(['.', ' ', '=']).next().unwrap();
+            if section == "[dependencies]" && ours.contains(dependency) {
+                assert!(may.contains(&dependency), "{name} must not depend on {dependency}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_engine_imports_downwards() {
+    let src = root().join("engine/src");
+    let modules: BTreeMap<&str, &[&str]> = ENGINE_NEVER.iter().copied().collect();
+    let mut seen = 0;
+    for path in sources(&src) {
+        let relative = path.strip_prefix(&src).unwrap();
+        let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
+        let Some(never) = modules.get(first.trim_end_matches(".rs")) else { continue };
+        seen += 1;
+        let code = code(&path);
+        for target in *never {
+            let named = code.contains(&format!("crate::{target}::"))
+                || code.contains(&format!("crate::{target};"));
+            assert!(!named, "{} must not import {target}", relative.display());
+        }
+    }
+    assert!(seen >= ENGINE_NEVER.len(), "every module of the table was found");
+}
+
+#[test]
+fn only_wiring_names_concrete_policies() {
+    let src = root().join("engine/src");
+    let concrete = ["StaticBatch", "Continuous;", "Chunked;", "Disagg;", "Contiguous::new", "Paged::new"];
+    for path in sources(&src) {
+        let relative = path.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
+        if relative == "wiring.rs" || relative.starts_with("sched/") || relative.starts_with("kv/") {
+            continue;
+        }
+        let code = code(&path);
+        for name in concrete {
+            assert!(!code.contains(name), "{relative} names {name}");
+        }
+    }
+}
+
+#[test]
+fn every_module_says_what_it_is_for() {
+    for (name, _) in CRATES {
+        for path in sources(&root().join(name).join("src")) {
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.starts_with("//!"), "{} begins without a `//!` line", path.display());
+        }
+    }
+}
+
+#[test]
+fn only_kernels_may_be_unsafe() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("unsafe_code = \"forbid\""));
+    for (name, _) in CRATES {
+        let own = fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap();
+        assert!(own.contains("[lints]\nworkspace = true"), "{name} takes the workspace's lints");
+    }
+}
