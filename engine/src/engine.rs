@@ -163,7 +163,6 @@ impl Engine {
         let mut plan = self.spare.pop().unwrap_or_default();
         plan.clear();
         self.scheduler.plan(&mut self.state, worker, now, &mut plan);
-        self.start_transfers(worker, &plan, now);
         let lane = &mut self.lanes[worker];
         lane.wake = plan.wake;
         if plan.is_idle() {
@@ -173,6 +172,7 @@ impl Engine {
             self.changed();
         }
         if plan.is_idle() {
+            self.start_transfers(worker, &plan, now);
             self.spare.push(plan);
             return;
         }
@@ -184,6 +184,9 @@ impl Engine {
         let lane = &mut self.lanes[worker];
         let ticket = lane.executor.submit(&batch, now, Horizon { steps, until });
         lane.free = ticket.next;
+        // After the batch's copies: KV may be received where one of them still reads.
+        self.start_transfers(worker, &plan, now);
+        let lane = &mut self.lanes[worker];
         lane.flights.push_back(Flight { plan, ticket, start: now, shape, recomputed });
     }
 

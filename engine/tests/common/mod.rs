@@ -1,0 +1,144 @@
+//! What the integration tests share: every scheduler and allocator by name, and executors that watch.
+#![allow(dead_code, reason = "each test crate uses its own part")]
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use engine::config::{AllocatorKind, Config, PromptKv, Reserve, SchedulerKind};
+use engine::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
+use engine::kv::waste::Classes;
+use engine::plan::Plan;
+use engine::state::State;
+
+/// A way to change a config, and what to call it.
+pub(crate) type Variant = (&'static str, fn(&mut Config));
+
+/// Every scheduler, with the options that change who runs.
+pub(crate) const SCHEDULERS: &[Variant] = &[
+    ("static", |c| (c.scheduler, c.padding) = (SchedulerKind::Static, true)),
+    ("static, unpadded, waits", |c| {
+        (c.scheduler, c.padding) = (SchedulerKind::Static, false);
+        c.max_wait = Duration::from_millis(7);
+    }),
+    ("continuous", |c| c.scheduler = SchedulerKind::Continuous),
+    ("continuous, mix", |c| (c.scheduler, c.mix) = (SchedulerKind::Continuous, true)),
+    ("chunked", |c| c.scheduler = SchedulerKind::Chunked),
+    ("chunked, threshold", |c| {
+        (c.scheduler, c.long_prefill_threshold) = (SchedulerKind::Chunked, 9);
+    }),
+    ("disagg 1:1", |c| c.scheduler = SchedulerKind::Disagg),
+    ("disagg 2:1", |c| (c.scheduler, c.prefill_workers) = (SchedulerKind::Disagg, 2)),
+    ("disagg 1:2", |c| (c.scheduler, c.decode_workers) = (SchedulerKind::Disagg, 2)),
+];
+
+fn contiguous(c: &mut Config, reserve: Reserve) {
+    (c.allocator, c.reserve, c.prefix_cache) = (AllocatorKind::Contiguous, reserve, false);
+}
+
+fn paged(c: &mut Config, block: u32, prefix_cache: bool) {
+    (c.allocator, c.block_size, c.prefix_cache) = (AllocatorKind::Paged, block, prefix_cache);
+}
+
+/// Every allocator, with the options that change what it gives.
+pub(crate) const ALLOCATORS: &[Variant] = &[
+    ("max", |c| contiguous(c, Reserve::Max)),
+    ("pow2", |c| contiguous(c, Reserve::Pow2)),
+    ("oracle", |c| contiguous(c, Reserve::Oracle)),
+    ("doubling", |c| contiguous(c, Reserve::Doubling)),
+    ("paged 1", |c| paged(c, 1, false)),
+    ("paged 16", |c| paged(c, 16, false)),
+    ("paged 4, prefix", |c| paged(c, 4, true)),
+    ("paged 16, prefix", |c| paged(c, 16, true)),
+    ("paged 4, chunk by chunk", |c| {
+        paged(c, 4, false);
+        c.prompt_kv = PromptKv::Chunk;
+    }),
+    ("paged 4, prefix, chunk by chunk", |c| {
+        paged(c, 4, true);
+        c.prompt_kv = PromptKv::Chunk;
+    }),
+];
+
+/// Whether the knobs of `c` go together (what a deployment would refuse is left out).
+pub(crate) fn is_legal(c: &Config) -> bool {
+    let pieces = matches!(c.scheduler, SchedulerKind::Chunked | SchedulerKind::Disagg);
+    let pipelines = matches!(c.scheduler, SchedulerKind::Continuous | SchedulerKind::Chunked);
+    (c.prompt_kv == PromptKv::Whole || pieces) && (c.pp == 1 || pipelines)
+}
+
+/// An executor that checks every plan it is given, and spreads it over pipeline stages.
+pub(crate) struct Watched<E> {
+    inner: E,
+    stages: u32,
+    flights: std::collections::VecDeque<Option<Duration>>,
+}
+
+impl<E: Executor> Watched<E> {
+    /// Watches `inner`; with more than one stage, a plan ends so many times later than the next may begin.
+    pub(crate) fn new(inner: E, stages: u32) -> Self {
+        Self { inner, stages, flights: std::collections::VecDeque::new() }
+    }
+}
+
+impl<E: Executor> Executor for Watched<E> {
+    fn submit(&mut self, batch: &Batch<'_>, now: Duration, horizon: Horizon) -> Ticket {
+        check_plan(batch.state, batch.plan, batch.worker);
+        let ticket = self.inner.submit(batch, now, horizon);
+        let late = (self.stages > 1).then(|| ticket.next + (ticket.next - now) * (self.stages - 1));
+        self.flights.push_back(late);
+        Ticket { next: ticket.next, done: late.unwrap_or(ticket.done) }
+    }
+
+    fn complete(&mut self, outcome: &mut Outcome) {
+        self.inner.complete(outcome);
+        if let Some(Some(late)) = self.flights.pop_front() {
+            outcome.ends = vec![late];
+        }
+    }
+
+    fn steps_before(&self, at: Duration) -> u32 {
+        self.inner.steps_before(at)
+    }
+
+    fn transfer(&mut self, transfer: &Transfer<'_>, now: Duration) -> Duration {
+        self.inner.transfer(transfer, now)
+    }
+}
+
+/// The laws of one plan and of the state it was made from.
+fn check_plan(state: &State, plan: &Plan, worker: usize) {
+    let mut seen = HashSet::new();
+    let mut decodes = true;
+    for chunk in &plan.chunks {
+        let seq = state.seq(chunk.seq);
+        assert!(seen.insert(chunk.seq), "a sequence is at most once in a plan");
+        assert!(chunk.n > 0 && seq.computed + chunk.n <= seq.len, "n <= todo");
+        assert_eq!(seq.in_flight, chunk.n, "in flight in this plan and in no other");
+        assert!(seq.computed + chunk.n <= seq.slots, "there are slots for all of it");
+        decodes &= seq.decodes();
+    }
+    assert_eq!(plan.tokens, plan.chunks.iter().map(|c| c.n).sum::<u32>());
+    let c = &state.config;
+    let decode_worker =
+        c.scheduler == SchedulerKind::Disagg && worker >= c.prefill_workers as usize;
+    let (budgeted, pieces) = match c.scheduler {
+        SchedulerKind::Static => (!decodes, false),
+        SchedulerKind::Continuous => (!decodes || c.mix, false),
+        SchedulerKind::Chunked => (true, true),
+        SchedulerKind::Disagg => (!decode_worker, true),
+    };
+    let alone = !pieces && plan.chunks.len() == 1;
+    assert!(!budgeted || alone || plan.tokens <= c.max_batch_tokens, "within the token budget");
+    check_memory(state);
+}
+
+/// Slots are conserved and classed, references counted, on every worker.
+pub(crate) fn check_memory(state: &State) {
+    state.check();
+    for worker in 0..state.workers.len() {
+        let holding = state.holding(worker);
+        let classes = Classes::from(holding);
+        let sum: u64 = classes.to_array().iter().sum();
+        assert_eq!(sum, u64::from(holding.usage.capacity), "classes sum to capacity: {classes:?}");
+    }
+}
