@@ -11,6 +11,7 @@ pub mod progress;
 pub mod result;
 pub mod search;
 pub mod space;
+pub mod study;
 pub mod trial;
 pub mod verdict;
 pub mod why;
