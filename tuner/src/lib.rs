@@ -13,6 +13,7 @@ pub mod search;
 pub mod space;
 pub mod study;
 pub mod trial;
+pub mod tune;
 pub mod verdict;
 pub mod why;
 

@@ -185,21 +185,18 @@ struct Report {
 /// Successive halving over `rungs` with a race on each.
 #[must_use]
 pub fn halving(contest: &Contest<'_>, rungs: &[Rung]) -> Found {
-    let all = contest.devices.first().map_or(0, |d| d.requests());
+    Race::new(contest).halve(rungs)
+}
+
+/// As [`halving`], where the first candidate is `known` from an earlier search on the same trace.
+#[must_use]
+pub(crate) fn halving_from(contest: &Contest<'_>, rungs: &[Rung], known: &Entry) -> Found {
     let mut race = Race::new(contest);
-    let mut head = all;
-    for rung in rungs {
-        let share = ((all as f64 * rung.share).round() as usize).min(all);
-        if share < SHORTEST_HEAD && rung.share < 1.0 {
-            continue;
-        }
-        if contest.watch.cancelled() {
-            break;
-        }
-        head = share;
-        race.rung(head, rung);
+    if let Some(first) = race.entries.first_mut() {
+        (first.probes, first.knee, first.standing) =
+            (known.probes.clone(), known.knee, known.standing.clone());
     }
-    race.finish(head)
+    race.halve(rungs)
 }
 
 /// Measures every candidate on the whole trace.
@@ -256,6 +253,23 @@ impl<'a, 'c> Race<'a, 'c> {
 
     fn evaluate(&self, entry: usize) -> &'c dyn Evaluate {
         self.contest.devices[self.entries[entry].candidate.device]
+    }
+
+    fn halve(mut self, rungs: &[Rung]) -> Found {
+        let all = self.contest.devices.first().map_or(0, |d| d.requests());
+        let mut head = all;
+        for rung in rungs {
+            let share = ((all as f64 * rung.share).round() as usize).min(all);
+            if share < SHORTEST_HEAD && rung.share < 1.0 {
+                continue;
+            }
+            if self.contest.watch.cancelled() {
+                break;
+            }
+            head = share;
+            self.rung(head, rung);
+        }
+        self.finish(head)
     }
 
     /// Runs everybody who is left on `head` and thins them out.
@@ -365,10 +379,14 @@ impl<'a, 'c> Race<'a, 'c> {
             tasks.par_iter().with_max_len(1).map(|t| shared.perform(t)).collect();
         let mut work = 0;
         for (task, report) in tasks.iter().zip(reports) {
-            work += report.probes.iter().map(|p| p.observation.summary.requests).sum::<u64>();
             let entry = &mut self.entries[task.entry];
             entry.standing = report.standing;
-            entry.probes.extend(report.probes);
+            for probe in report.probes {
+                if entry.probe(probe.head, probe.k).is_none() {
+                    work += probe.observation.summary.requests;
+                    entry.probes.push(probe);
+                }
+            }
             if let Some(knee) = report.knee {
                 entry.knee = Some((task.head, knee));
             }
@@ -401,7 +419,7 @@ impl<'a, 'c> Race<'a, 'c> {
             self.contest.watch.cancel,
         );
         let mut prober = match prober {
-            Ok(prober) => prober,
+            Ok(prober) => prober.knowing(&entry.probes),
             Err(stop) => return Report::stopped(stop, &entry.standing, Vec::new()),
         };
         match attempt(&mut prober, task) {
