@@ -1,14 +1,24 @@
 //! One file per command: arguments in, library calls, results out.
 
 mod bench;
+mod compare;
 mod trace;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use cpu_time::ProcessTime;
+use tuner::capacity::Stop;
+use tuner::evaluate::Evaluate;
+use tuner::plan::Price;
+use tuner::result::{DeviceInfo, WorkloadInfo};
+use tuner::trial::Simulator;
+
+use crate::cli::Scenario;
 
 use crate::cli::{Cli, Command};
 
@@ -16,6 +26,7 @@ use crate::cli::{Cli, Command};
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Bench(args) => bench::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Trace(args) => trace::run(&args),
         _ => anyhow::bail!("under construction"),
     }
@@ -49,4 +60,80 @@ pub(crate) fn measure<T>(work: impl FnOnce() -> T) -> (T, Cost) {
     let result = work();
     let cost = Cost { wall_s: wall.elapsed().as_secs_f64(), cpu_s: cpu.elapsed().as_secs_f64() };
     (result, cost)
+}
+
+/// What every stored result says about how it came to be.
+pub(crate) struct Common {
+    pub(crate) version: String,
+    pub(crate) seed: u64,
+    pub(crate) workload: WorkloadInfo,
+    pub(crate) device: DeviceInfo,
+    pub(crate) slo: Vec<String>,
+    pub(crate) host: String,
+}
+
+impl Common {
+    pub(crate) fn new(scenario: &Scenario, sim: &Simulator) -> Self {
+        let (trace, device) = (sim.trace(), sim.device());
+        let price = Price {
+            usd_per_gpu_hour: device.price.per_gpu_hour,
+            source: format!("{}, {}", device.price.source, device.price.date),
+        };
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            seed: scenario.workload.read.seed.unwrap_or(0),
+            workload: WorkloadInfo {
+                name: trace.name.clone(),
+                provenance: trace.provenance.clone(),
+                requests: trace.requests.len(),
+                natural_rps: sim.natural_rate(sim.requests()),
+                output_tokens_per_request: sim.output_tokens_per_request(),
+            },
+            device: DeviceInfo {
+                name: device.name.clone(),
+                provenance: device.provenance.clone(),
+                price: Some(price),
+            },
+            slo: sim.slo().slo().targets().iter().map(ToString::to_string).collect(),
+            host: host(),
+        }
+    }
+}
+
+/// The processor this runs on.
+fn host() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{} x {}", cores, name.map_or("unknown processor", |n| n.1))
+}
+
+/// A flag that Ctrl-C (or SIGTERM) sets; a second one ends the process at once.
+pub(crate) fn cancel() -> Result<&'static AtomicBool> {
+    static CANCEL: AtomicBool = AtomicBool::new(false);
+    ctrlc::set_handler(|| {
+        if CANCEL.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .context("cannot handle Ctrl-C")?;
+    Ok(&CANCEL)
+}
+
+/// Why a question has no answer, as an error.
+pub(crate) fn stopped(stop: Stop) -> anyhow::Error {
+    match stop {
+        Stop::Refused(refused) => refused.into(),
+        Stop::Cancelled => anyhow::anyhow!("interrupted"),
+    }
+}
+
+/// Fails early where results could not be written in the end.
+pub(crate) fn check_out(out: Option<&Path>) -> Result<()> {
+    let Some(dir) = out else { return Ok(()) };
+    let failed = || format!("cannot write to {}", dir.display());
+    std::fs::create_dir_all(dir).with_context(failed)?;
+    let probe = dir.join(".knee-probe");
+    std::fs::write(&probe, b"").with_context(failed)?;
+    std::fs::remove_file(&probe).with_context(failed)
 }

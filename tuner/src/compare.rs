@@ -63,9 +63,11 @@ pub struct PolicyResult {
     pub saturated_output_tokens_per_s: f64,
     /// Highest rate that holds the SLO, requests/s; none when no rate does.
     pub capacity_rps: Option<f64>,
-    /// p99 TTFT at the comparison's rate, ms; none when requests were lost.
+    /// Requests/s at which the latencies below are quoted: the first of the rates asked for.
+    pub rate_rps: f64,
+    /// p99 TTFT at that rate, ms; none when requests were lost.
     pub p99_ttft_ms: Option<f64>,
-    /// p99 gap between tokens at the comparison's rate, ms.
+    /// p99 gap between tokens at that rate, ms.
     pub p99_itl_ms: Option<f64>,
     /// Share of held KV memory that is wasted, percent, with all requests offered at once.
     pub kv_waste_percent: f64,
@@ -73,7 +75,7 @@ pub struct PolicyResult {
     pub mean_batch: f64,
     /// The run with all requests at once.
     pub saturated: Observation,
-    /// Runs at the comparison's rates, in order of rate.
+    /// Runs at every rate, in ascending order.
     pub at: Vec<AtRate>,
 }
 
@@ -135,15 +137,10 @@ pub fn compare(
     entries.map(|((name, config), knee)| row(sim, name, config, knee, &rates)).collect()
 }
 
-/// Half, 80 % and 95 % of the smallest capacity, and the larger ones themselves: where policies part ways.
+/// Half of the largest capacity first, where latencies are quoted, then a quarter, three quarters and nearly all.
 fn default_rates(knees: &[Option<f64>], natural: f64) -> Vec<f64> {
-    let mut known: Vec<f64> = knees.iter().flatten().copied().collect();
-    known.sort_by(f64::total_cmp);
-    let Some(&least) = known.first() else { return vec![natural] };
-    let mut rates = vec![0.5 * least, 0.8 * least, 0.95 * least];
-    rates.extend(known.iter().skip(1).map(|c| 0.95 * c));
-    rates.dedup_by(|b, a| *b < *a * 1.05);
-    rates
+    let best = knees.iter().flatten().copied().max_by(f64::total_cmp);
+    best.map_or(vec![natural], |best| [0.5, 0.25, 0.75, 0.95].map(|share| share * best).to_vec())
 }
 
 /// The highest rate at which `config` holds the SLO.
@@ -189,16 +186,20 @@ fn row(
         let observation = run(sim, config, rate_rps / natural).map_err(Stop::Refused)?;
         Ok(AtRate { rate_rps, observation })
     };
-    let at = rates.iter().map(at).collect::<Result<Vec<_>, Stop>>()?;
+    let mut at = rates.iter().map(at).collect::<Result<Vec<AtRate>, Stop>>()?;
+    let rate_rps = rates.first().copied().unwrap_or(natural);
     let first = at.first().map_or(&full, |a| &a.observation);
     let p99 = |metric: Metric| first.summary.stats(metric).p99.millis();
+    let (p99_ttft_ms, p99_itl_ms) = (p99(Metric::Ttft), p99(Metric::Itl));
+    at.sort_by(|a, b| a.rate_rps.total_cmp(&b.rate_rps));
     Ok(PolicyResult {
         name: name.to_owned(),
         config: KNOBS.iter().map(|k| (k.name.to_owned(), config.value(k))).collect(),
         saturated_output_tokens_per_s: full.summary.output_tokens_per_s(),
         capacity_rps,
-        p99_ttft_ms: p99(Metric::Ttft),
-        p99_itl_ms: p99(Metric::Itl),
+        rate_rps,
+        p99_ttft_ms,
+        p99_itl_ms,
         kv_waste_percent: full.kv.waste_percent(),
         mean_batch: full.work.mean_batch,
         saturated: full,

@@ -1,0 +1,62 @@
+//! `knee compare`: policies side by side, and what the papers claim about them.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use tuner::claims::{Bench, Claims};
+use tuner::compare::{CompareResult, Comparison, compare, policies};
+use tuner::evaluate::{Evaluate, Relax};
+use tuner::trial::Simulator;
+
+use super::{Common, cancel, check_out, measure, print_json, stopped};
+use crate::cli;
+use crate::input;
+
+pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
+    check_out(args.output.out.as_deref())?;
+    let prepared = input::prepare(&args.scenario)?;
+    let (trace, model) = (Arc::clone(&prepared.trace), Arc::clone(&prepared.model));
+    let device = input::device(&args.device)?;
+    let base = args.knobs.config()?;
+    let sim = Simulator::new(Arc::clone(&trace), Arc::clone(&model), Arc::clone(&device), prepared.slo);
+    let entries = policies(&base, &args.policy)?;
+    let kv_slots = match entries.first() {
+        Some((_, config)) => u64::from(sim.deployment(config, Relax::Nothing)?.kv_slots),
+        None => 0,
+    };
+    let comparison = Comparison { entries, rates: args.rates.clone() };
+    let cancel = cancel()?;
+    let (outcome, cost) = measure(|| -> Result<_> {
+        let policies = compare(&sim, &comparison, cancel).map_err(stopped)?;
+        let claims = if args.no_claims {
+            Claims::default()
+        } else {
+            Bench { trace: &trace, model: &model, device: &device, base: &base }.claims()?
+        };
+        Ok((policies, claims))
+    });
+    let (policies, claims) = outcome?;
+    let common = Common::new(&args.scenario, &sim);
+    let result = CompareResult {
+        version: common.version,
+        simulated: true,
+        seed: common.seed,
+        workload: common.workload,
+        model: model.name.clone(),
+        device: common.device,
+        kv_slots,
+        slo: common.slo,
+        order: policies.iter().map(|p| p.name.clone()).collect(),
+        policies: policies.into_iter().map(|p| (p.name.clone(), p)).collect(),
+        claims,
+        wall_s: cost.wall_s,
+        cpu_s: cost.cpu_s,
+        host: common.host,
+    };
+    debug_assert!(sim.requests() > 0);
+    if args.output.json {
+        print_json(&result)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
