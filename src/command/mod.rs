@@ -2,7 +2,9 @@
 
 mod bench;
 mod compare;
+mod progress;
 mod trace;
+mod tune;
 
 use std::io::Write;
 use std::path::Path;
@@ -26,6 +28,7 @@ use crate::cli::{Cli, Command};
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Bench(args) => bench::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Trace(args) => trace::run(&args),
         _ => anyhow::bail!("under construction"),
