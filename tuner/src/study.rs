@@ -308,13 +308,15 @@ pub fn fingerprint(trace: &Trace) -> String {
         }
     };
     for r in &trace.requests {
-        match r.arrival {
-            Arrival::At(at) => [0, at.as_nanos() as u64].map(&mut eat),
-            Arrival::After { previous, think } => {
-                [1 + u64::from(previous), think.as_nanos() as u64].map(&mut eat)
-            }
+        let (kind, time) = match r.arrival {
+            Arrival::At(at) => (0, at),
+            Arrival::After { previous, think } => (1 + u64::from(previous), think),
         };
-        [r.input, r.output, r.blocks.start, r.blocks.len].map(|x| eat(u64::from(x)));
+        eat(kind);
+        eat(time.as_nanos() as u64);
+        for x in [r.input, r.output, r.blocks.start, r.blocks.len] {
+            eat(u64::from(x));
+        }
         eat(u64::from(r.class) << 33 | r.session.map_or(0, |s| 1 + u64::from(s)));
     }
     trace.block_ids.iter().for_each(|id| eat(*id));

@@ -278,8 +278,9 @@ impl Tuning<'_, '_> {
             .iter()
             .filter(|e| worth(e) > e.neighbour.winner_rps * weight * 1.0001)
             .filter(|e| {
-                // What the search measured on the whole trace has lost already.
-                self.entry_of(e.candidate.device, &e.candidate.config).is_none()
+                // What the search tried on the whole trace has lost already.
+                let known = self.entry_of(e.candidate.device, &e.candidate.config);
+                known.is_none_or(|e| e.probes.iter().all(|p| p.head != self.found.head))
             })
             .collect();
         better.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
@@ -300,20 +301,35 @@ impl Tuning<'_, '_> {
         let final_only = [Rung { share: 1.0, margin: 0, keep: usize::MAX }];
         let raced = search::halving_from(&contest, &final_only, &self.found.entries[best]);
         let winner = raced.best.filter(|b| *b != 0 && !raced.interrupted);
-        for (i, mut entry) in raced.entries.into_iter().enumerate().skip(1) {
-            let at = self.found.entries.len();
-            if let Ok(c) = candidate(self.request, entry.candidate.device, entry.candidate.config) {
-                entry.candidate = c;
-                let group = entry.candidate.group;
-                self.found.group_best.resize(self.found.group_best.len().max(group + 1), None);
-                self.found.entries.push(entry);
-                if winner == Some(i) {
-                    self.found.best = Some(at);
-                    self.found.group_best[group] = Some(at);
-                }
+        for (i, raced) in raced.entries.into_iter().enumerate().skip(1) {
+            let at = self.adopt(raced);
+            if let Some(at) = at.filter(|_| winner == Some(i)) {
+                let group = self.found.entries[at].candidate.group;
+                self.found.best = Some(at);
+                self.found.group_best[group] = Some(at);
             }
         }
         winner.is_some()
+    }
+
+    /// Takes what a race found about a candidate into the search's own entries; returns where.
+    fn adopt(&mut self, mut raced: Entry) -> Option<usize> {
+        let Candidate { device, config, .. } = raced.candidate;
+        raced.candidate = candidate(self.request, device, config).ok()?;
+        let same = |e: &Entry| {
+            (e.candidate.device, &e.candidate.config) == (device, &raced.candidate.config)
+        };
+        let at = self.found.entries.iter().position(same).unwrap_or(self.found.entries.len());
+        match self.found.entries.get_mut(at) {
+            Some(known) => {
+                known.probes.extend(raced.probes);
+                (known.knee, known.standing) = (raced.knee, raced.standing);
+            }
+            None => self.found.entries.push(raced),
+        }
+        let groups = self.found.entries[at].candidate.group + 1;
+        self.found.group_best.resize(self.found.group_best.len().max(groups), None);
+        Some(at)
     }
 
     /// Why the best of every other policy and device lost.

@@ -1,0 +1,106 @@
+//! How good the search is against measuring everything, and against chance at equal work, on simulated workloads.
+//!
+//!     cargo run --release -p knee-tuner --example regret -- [PRESET SLO...]
+//!
+//! Without arguments: chat, code and summarization under the targets of the README, two seeds each. Prints one row
+//! per workload and seed; exhaustive search takes minutes.
+
+use loadgen::Slo;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+use tuner::capacity::rate_at;
+use tuner::evaluate::Evaluate;
+use tuner::progress::{Silent, Watch};
+use tuner::search::{Candidate, Contest, Found, RUNGS, exhaustive, halving, random};
+use tuner::space::{Scope, Space, label};
+use tuner::trial::Simulator;
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn main() -> Outcome {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    println!(
+        "{:<14} {:>4} {:>7} {:>8} {:>8} {:>7} {:>7} {:>9} {:>7} {:>7}  winner",
+        "workload",
+        "seed",
+        "configs",
+        "best",
+        "median",
+        "regret",
+        "work",
+        "random",
+        "full s",
+        "fast s"
+    );
+    if let [preset, slo @ ..] = args.as_slice()
+        && !slo.is_empty()
+    {
+        return (1..3).try_for_each(|seed| row(preset, slo, seed));
+    }
+    for (preset, slo) in [
+        ("chat", ["ttft=1s", "tpot=25ms"]),
+        ("code", ["ttft=2s", "tpot=40ms"]),
+        ("summarization", ["ttft=1s", "tpot=25ms"]),
+    ] {
+        (1..3).try_for_each(|seed| row(preset, &slo.map(str::to_owned), seed))?;
+    }
+    Ok(())
+}
+
+fn row(preset: &str, slo: &[String], seed: u64) -> Outcome {
+    let trace =
+        workloads::synthesise(&workloads::preset(preset).ok_or("no such preset")?, Some(seed))?;
+    let slo = Slo::parse(slo, None)?.bind(&trace.classes)?;
+    let model = engine::ModelShape::load("llama-3.1-8b")?;
+    let device = engine::DeviceProfile::load("h100-sxm")?;
+    let shared_prefixes = trace.block_tokens > 0;
+    let sim = Simulator::new(Arc::new(trace), Arc::new(model), Arc::new(device), slo);
+    let scope = Scope { gpus: 1, fewer_gpus: false, shared_prefixes, allow_lossy_kv: false };
+    let candidate = |config: engine::Config| {
+        let group = config.policy() as usize;
+        Candidate { device: 0, config, weight: 1.0, group }
+    };
+    let cancel = AtomicBool::new(false);
+    let contest = Contest {
+        devices: &[&sim as &dyn Evaluate],
+        candidates: Space::new(scope).enumerate().configs.into_iter().map(candidate).collect(),
+        watch: Watch { progress: &Silent, cancel: &cancel },
+    };
+    let start = Instant::now();
+    let fast = halving(&contest, RUNGS);
+    let fast_s = start.elapsed().as_secs_f64();
+    let winner = fast.best.map_or("none", |_| "").to_owned()
+        + &fast.best.map_or(String::new(), |b| label(&fast.entries[b].candidate.config));
+    if std::env::var_os("FAST").is_some() {
+        println!(
+            "{preset} {seed}: {:.2} in {fast_s:.1} s, {} requests, {} trials  {winner}",
+            best(&fast),
+            fast.requests(),
+            fast.trials()
+        );
+        return Ok(());
+    }
+    let start = Instant::now();
+    let full = exhaustive(&contest);
+    let full_s = start.elapsed().as_secs_f64();
+    let lucky = random(&contest, seed, fast.requests());
+    let rate = |e: &tuner::search::Entry| e.good(full.head).map_or(0.0, rate_at);
+    let mut all: Vec<f64> = full.entries.iter().map(rate).collect();
+    all.sort_by(f64::total_cmp);
+    let top = best(&full);
+    let regret = |f: &Found| 100.0 * (1.0 - best(f) / top);
+    println!(
+        "{preset:<14} {seed:>4} {:>7} {top:>8.2} {:>7.0}% {:>6.2}% {:>6.1}% {:>8.2}% {full_s:>7.0} {fast_s:>7.1}  {winner}",
+        all.len(),
+        100.0 * all[all.len() / 2] / top,
+        regret(&fast),
+        100.0 * fast.requests() as f64 / full.requests() as f64,
+        regret(&lucky),
+    );
+    Ok(())
+}
+
+fn best(found: &Found) -> f64 {
+    found.best.and_then(|b| found.entries[b].good(found.head)).map_or(0.0, rate_at)
+}
