@@ -27,6 +27,8 @@ struct Lane {
     wake: Option<Duration>,
     /// KV on its way here, in order of arrival.
     transfers: VecDeque<Duration>,
+    /// What planning did that no iteration has told yet.
+    events: Vec<Event>,
     /// Whether something changed since this worker last had nothing to do.
     stale: bool,
     ledger: Ledger,
@@ -39,6 +41,8 @@ struct Flight {
     start: Duration,
     shape: Shape,
     recomputed: u32,
+    /// What happened when it was planned.
+    events: Vec<Event>,
 }
 
 /// What workers have done, all together.
@@ -96,6 +100,7 @@ impl Engine {
             free: Duration::ZERO,
             wake: None,
             transfers: VecDeque::new(),
+            events: Vec::new(),
             stale: true,
             ledger: Ledger::default(),
         };
@@ -159,11 +164,12 @@ impl Engine {
 
     fn start_one(&mut self, worker: WorkerId, now: Duration, until: Duration) {
         self.account(worker, now);
-        self.state.workers[worker].refusal = Refusal::None;
+        self.state.forget_refusal(worker);
         let mut plan = self.spare.pop().unwrap_or_default();
         plan.clear();
         self.scheduler.plan(&mut self.state, worker, now, &mut plan);
         let lane = &mut self.lanes[worker];
+        self.state.drain_events(&mut lane.events);
         lane.wake = plan.wake;
         if plan.is_idle() {
             lane.stale = false;
@@ -187,7 +193,8 @@ impl Engine {
         // After the batch's copies: KV may be received where one of them still reads.
         self.start_transfers(worker, &plan, now);
         let lane = &mut self.lanes[worker];
-        lane.flights.push_back(Flight { plan, ticket, start: now, shape, recomputed });
+        let events = std::mem::take(&mut lane.events);
+        lane.flights.push_back(Flight { plan, ticket, start: now, shape, recomputed, events });
     }
 
     fn start_transfers(&mut self, worker: WorkerId, plan: &Plan, now: Duration) {
@@ -264,7 +271,7 @@ impl Engine {
 
     /// Commits the oldest plan of `worker`.
     fn finish(&mut self, worker: WorkerId) {
-        let Some(flight) = self.lanes[worker].flights.pop_front() else { return };
+        let Some(mut flight) = self.lanes[worker].flights.pop_front() else { return };
         self.outcome.ends.clear();
         self.outcome.tokens.clear();
         self.lanes[worker].executor.complete(&mut self.outcome);
@@ -290,6 +297,7 @@ impl Engine {
         if self.state.is_prefill_worker(worker) {
             self.state.hand_over(worker, &flight.plan);
         }
+        self.iteration.events.append(&mut flight.events);
         self.state.drain_events(&mut self.iteration.events);
         self.total(worker, &flight, steps, end);
         self.spare.push(flight.plan);

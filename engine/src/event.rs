@@ -58,7 +58,7 @@ pub struct Iteration {
     pub branch_tokens: u32,
     /// These, when they are real.
     pub branches: Vec<BranchToken>,
-    /// What else happened, in order, at the last of `ends`.
+    /// What else happened, in order: when it was planned (admissions, preemptions), then at the last of `ends`.
     pub events: Vec<Event>,
     /// The work of the first step.
     pub shape: Shape,

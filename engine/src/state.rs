@@ -287,6 +287,15 @@ impl State {
         (self.config.watermark * f64::from(w.kv.capacity())) as u32
     }
 
+    /// The head of the queue may be asked anew. A static batch asks once, when it is formed: the answer stands while
+    /// it runs.
+    pub fn forget_refusal(&mut self, worker: WorkerId) {
+        let w = &mut self.workers[worker];
+        if self.config.scheduler != SchedulerKind::Static || w.running.is_empty() {
+            w.refusal = Refusal::None;
+        }
+    }
+
     /// Starts the head of the queue on `worker`, if there is a seat and room, with `n` tokens of the plan at most (0 =
     /// it only takes its seat). Returns the tokens planned.
     pub fn admit(
@@ -595,8 +604,11 @@ impl State {
             left = left.min(seq.end - seq.len);
             room = room.min(seq.slots - seq.computed);
         }
-        let headroom = w.kv.headroom();
-        let room = room.max(headroom.blocks / running.max(1) * headroom.block);
+        // Blocks taken on the way push cached ones out, which a queue ordered by what is cached could see.
+        if !self.waiting.wants_cached() {
+            let headroom = w.kv.headroom();
+            room = room.max(headroom.blocks / running.max(1) * headroom.block);
+        }
         left.min(room).max(1)
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Scheduler;
 use crate::plan::{Plan, WorkerId};
-use crate::sequence::Place;
+use crate::sequence::SeqId;
 use crate::state::State;
 
 /// See the module.
@@ -14,12 +14,15 @@ use crate::state::State;
 pub struct StaticBatch {
     /// When the queue was first seen waiting, by worker.
     since: Vec<Option<Duration>>,
+    /// Members of the batch with the length they joined at, by worker.
+    joined: Vec<Vec<(SeqId, u32)>>,
 }
 
 impl StaticBatch {
     /// Whether to go on waiting for a fuller batch, and until when.
     fn waits(&mut self, state: &State, worker: WorkerId, now: Duration) -> Option<Duration> {
         self.since.resize(state.workers.len(), None);
+        self.joined.resize(state.workers.len(), Vec::new());
         let full = state.waiting.len() >= state.config.max_seqs as usize;
         if state.waiting.is_empty() || full || state.config.max_wait.is_zero() {
             self.since[worker] = None;
@@ -43,6 +46,9 @@ impl Scheduler for StaticBatch {
                 return;
             }
             while state.admit(worker, plan, 0, now).is_some() {}
+            let members = state.workers[worker].running.iter();
+            self.joined[worker].clear();
+            self.joined[worker].extend(members.map(|&id| (id, state.seq(id).len)));
         }
         state.extend(worker, plan, budget, true, |s| if s.decodes() { 0 } else { s.todo() });
         let prefills = !plan.is_idle();
@@ -50,23 +56,23 @@ impl Scheduler for StaticBatch {
             state.extend(worker, plan, u32::MAX, true, |s| s.todo());
         }
         if state.config.padding && !plan.is_idle() {
-            pad(state, worker, plan, prefills);
+            pad(state, worker, plan, prefills, &self.joined[worker]);
         }
     }
 }
 
 /// Every seat costs as much as the longest: prompts of one pass each other's length, decodes the batch's longest
-/// prompt plus the steps made (rows are padded on the left), for ended members too.
-fn pad(state: &State, worker: WorkerId, plan: &mut Plan, prefills: bool) {
+/// prompt plus the steps made (rows are padded on the left), for ended members too. A member that was preempted out
+/// of an earlier batch joined with more than its prompt.
+fn pad(state: &State, worker: WorkerId, plan: &mut Plan, prefills: bool, joined: &[(SeqId, u32)]) {
     if prefills {
         plan.seats = plan.chunks.len() as u32;
         plan.padded_to = plan.chunks.iter().map(|c| c.n).max().unwrap_or(0);
-    } else {
-        let running = &state.workers[worker].running;
-        let members = || running.iter().map(|&id| state.seq(id));
-        let in_batch = |place| matches!(place, Place::Running | Place::Ended);
-        plan.seats = members().filter(|s| in_batch(s.place)).count() as u32;
-        let prompt = members().map(|s| s.prompt).max().unwrap_or(0);
-        plan.padded_to = prompt + members().map(|s| s.output()).max().unwrap_or(0);
+        return;
     }
+    plan.seats = state.workers[worker].running.len() as u32;
+    let any = state.seq(plan.chunks[0].seq);
+    let started = joined.iter().find(|j| j.0 == plan.chunks[0].seq).map_or(any.prompt, |j| j.1);
+    let longest = joined.iter().map(|j| j.1).max().unwrap_or(0);
+    plan.padded_to = longest.max(started) + any.len - started;
 }

@@ -1,0 +1,304 @@
+//! Many identical iterations advanced at once are the same run to the bit: iterations, events, ledger, totals.
+
+mod common;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{ALLOCATORS, SCHEDULERS, check_memory, is_legal};
+use engine::config::{Config, QueueOrder, RouterKind, SchedulerKind, Victim};
+use engine::deployment::Deployment;
+use engine::engine::Totals;
+use engine::exec::{Executor, SimExecutor};
+use engine::request::{BlockIds, Content, mix};
+use engine::router::Router;
+use engine::{DeviceProfile, ModelShape};
+use engine::{Event, Fleet, Iteration, Next, Request, Shape, wiring};
+use proptest::prelude::*;
+
+/// A request as it is drawn.
+#[derive(Debug, Clone)]
+struct Spec {
+    /// Which of a few texts it begins with, for how many trace blocks; none = private.
+    text: Option<(u8, u32)>,
+    input: u32,
+    output: u32,
+    /// Entries that run on into the output.
+    further: u32,
+    width: u16,
+    priority: i32,
+    gap: Duration,
+    /// In closed-loop load, who follows so long after its end.
+    think: Option<Duration>,
+}
+
+/// Tokens per entry of the drawn trace.
+const TRACE_BLOCK: u32 = 24;
+
+fn specs() -> impl Strategy<Value = Vec<Spec>> {
+    let text = prop::option::of((0u8..3, 0u32..8));
+    let lengths = (1u32..200, prop_oneof![0u32..5, 0u32..120], 0u32..3);
+    let width = prop_oneof![6 => Just(1u16), 1 => 2u16..=3];
+    // A few milliseconds are an iteration or two.
+    let gap = prop_oneof![Just(0u64), 0u64..20_000_000, 0u64..1_000_000_000];
+    let think = prop::option::of(0u64..50_000_000);
+    let spec = (text, lengths, width, -2i32..3, gap, think).prop_map(
+        |(text, (input, output, further), width, priority, gap, think)| Spec {
+            text,
+            input,
+            output,
+            further,
+            width,
+            priority,
+            gap: Duration::from_nanos(gap),
+            think: think.map(Duration::from_nanos),
+        },
+    );
+    prop::collection::vec(spec, 1..40)
+}
+
+/// Requests over one table of identities.
+fn requests(specs: &[Spec]) -> Vec<Request> {
+    let mut table = Vec::new();
+    let mut spans = Vec::new();
+    for (id, spec) in (0u64..).zip(specs) {
+        let start = table.len() as u32;
+        if let Some((text, shared)) = spec.text {
+            let len = spec.input.div_ceil(TRACE_BLOCK) + spec.further;
+            let own = |at| if at < shared { u64::from(text) } else { 1000 + id };
+            table.extend((0..len).map(|at| mix(own(at), u64::from(at))));
+        }
+        spans.push((start, table.len() as u32 - start));
+    }
+    let table: Arc<[u64]> = table.into();
+    let ids = |(start, len)| BlockIds {
+        table: Arc::clone(&table),
+        start,
+        len,
+        block_tokens: TRACE_BLOCK,
+    };
+    let request = |((id, spec), span): ((u32, &Spec), (u32, u32))| Request {
+        id,
+        input: spec.input,
+        limit: spec.output,
+        fate: Some(spec.output),
+        width: spec.width,
+        priority: spec.priority,
+        content: if span.1 == 0 { Content::Private } else { Content::Blocks(ids(span)) },
+    };
+    (0u32..).zip(specs).zip(spans).map(request).collect()
+}
+
+/// One step of one worker.
+#[derive(Debug, Clone, PartialEq)]
+struct Step {
+    worker: usize,
+    start: Duration,
+    end: Duration,
+    emitted: Vec<u32>,
+    branch_tokens: u32,
+    shape: Shape,
+    events: Vec<Event>,
+}
+
+/// A run, step by step.
+#[derive(Debug, PartialEq)]
+struct Run {
+    /// By replica and worker.
+    steps: Vec<Vec<Vec<Step>>>,
+    ledgers: Vec<[u128; 6]>,
+    totals: Vec<Totals>,
+    refused: Vec<u32>,
+}
+
+fn flatten(it: &Iteration, into: &mut Vec<Step>) -> usize {
+    let (mut start, mut shape) = (it.start, it.shape);
+    let steps = it.ends.len();
+    assert_eq!(it.branch_tokens as usize % steps, 0);
+    for (i, &end) in it.ends.iter().enumerate() {
+        // Who came and who gave way is known when it is planned, who ended at the last step.
+        let of_step = |event: &&Event| match event {
+            Event::Finished { .. } => i + 1 == steps,
+            Event::Admitted { .. } | Event::Preempted { .. } => i == 0,
+        };
+        let events = it.events.iter().filter(of_step).copied().collect();
+        into.push(Step {
+            worker: it.worker,
+            start,
+            end,
+            emitted: it.emitted.clone(),
+            branch_tokens: it.branch_tokens / steps as u32,
+            shape,
+            events,
+        });
+        start = end;
+        shape.copied_tokens = 0;
+        shape.next_decode();
+    }
+    steps
+}
+
+/// Plays `specs` through; `loops` when some follow the end of those before them. Returns the longest stretch too.
+fn play(deployment: &Deployment, specs: &[Spec], loops: bool, stretches: bool) -> (Run, usize) {
+    let c = &deployment.config;
+    let executor =
+        || Box::new(SimExecutor::new(Arc::clone(&deployment.cost), c.pp)) as Box<dyn Executor>;
+    let replica = |_| {
+        let executors = (0..c.workers()).map(|_| executor()).collect();
+        let mut engine = wiring::engine(c, deployment.kv_slots, executors);
+        if !stretches {
+            engine.disable_stretches();
+        }
+        engine
+    };
+    let replicas: Vec<_> = (0..c.replicas).map(replica).collect();
+    let mut fleet = Fleet::new(replicas, Router::new(c.router), loops);
+    let requests = requests(specs);
+    let mut steps = vec![vec![Vec::new(); c.workers() as usize]; c.replicas as usize];
+    let (mut refused, mut longest) = (Vec::new(), 0);
+    let mut follows = (0..specs.len()).map(|i| i > 0 && loops && specs[i - 1].think.is_some());
+    let mut due = BinaryHeap::new();
+    let mut at = Duration::ZERO;
+    for (id, spec) in specs.iter().enumerate() {
+        at += spec.gap;
+        if follows.next() == Some(false) {
+            due.push(Reverse((at, id)));
+        }
+    }
+    let follow = |id: usize, at: Duration, due: &mut BinaryHeap<_>| {
+        if let Some(think) = specs[id].think.filter(|_| loops && id + 1 < specs.len()) {
+            due.push(Reverse((at + think, id + 1)));
+        }
+    };
+    loop {
+        let arrival = due.peek().map(|&Reverse((at, _))| at);
+        match fleet.advance(arrival) {
+            Next::Idle => break,
+            Next::Arrival => {
+                let Some(Reverse((at, id))) = due.pop() else { unreachable!("one was announced") };
+                if fleet.submit(requests[id].clone(), at).is_err() {
+                    refused.push(id as u32);
+                    follow(id, at, &mut due);
+                }
+            }
+            Next::Iteration(i) => {
+                let it = fleet.iteration(i);
+                longest = longest.max(flatten(it, &mut steps[i][it.worker]));
+                let end = it.ends[it.ends.len() - 1];
+                for event in &it.events {
+                    if let Event::Finished { request } = *event {
+                        follow(request as usize, end, &mut due);
+                    }
+                }
+                check_memory(&fleet.replicas()[i].state);
+            }
+        }
+    }
+    assert!(fleet.replicas().iter().all(|e| e.state.is_empty()), "nobody is left behind");
+    let ledgers = fleet.replicas().iter().flat_map(|e| e.ledgers().map(|l| l.sums()));
+    let totals = fleet.replicas().iter().map(engine::Engine::totals);
+    (Run { ledgers: ledgers.collect(), totals: totals.collect(), steps, refused }, longest)
+}
+
+fn knobs() -> impl Strategy<Value = (Config, u32)> {
+    let queue = prop_oneof![
+        Just(QueueOrder::Fcfs),
+        Just(QueueOrder::Priority),
+        Just(QueueOrder::ShortestPrefill),
+        Just(QueueOrder::LongestPrefix),
+    ];
+    let victim =
+        prop_oneof![Just(Victim::Last), Just(Victim::Priority), Just(Victim::LeastComputed)];
+    let router = prop_oneof![
+        Just(RouterKind::RoundRobin),
+        Just(RouterKind::LeastLoaded),
+        Just(RouterKind::PrefixAffine),
+    ];
+    let sizes = (1u32..=12, 0u32..300, 200u32..=400, prop_oneof![0u32..200, 0u32..3000]);
+    (queue, victim, router, sizes, 1u32..=3, 1u32..=2, prop_oneof![Just(0.0), 0.0..0.3]).prop_map(
+        |(queue, victim, router, (seqs, budget, longest, more), replicas, pp, watermark)| {
+            let config = Config {
+                queue,
+                victim,
+                router,
+                replicas,
+                pp,
+                watermark,
+                max_seqs: seqs,
+                max_batch_tokens: seqs + budget,
+                max_model_len: longest,
+                ..Config::default()
+            };
+            (config, longest + more)
+        },
+    )
+}
+
+fn deployed(config: Config, slots: u32) -> Deployment {
+    let model = Arc::new(ModelShape::load("llama-3.1-8b").unwrap());
+    let device = Arc::new(DeviceProfile::load("h100-sxm").unwrap());
+    let longest = config.max_model_len;
+    let mut deployment = Deployment::new(config, model, device, longest).unwrap();
+    deployment.kv_slots = slots;
+    deployment
+}
+
+fn same(scheduler: usize) {
+    let (name, schedule) = SCHEDULERS[scheduler];
+    let longest = std::cell::Cell::new(0);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 60,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let body = |((config, slots), specs, loops): ((Config, u32), Vec<Spec>, bool)| {
+        for (allocator, allocate) in ALLOCATORS {
+            let mut config = config.clone();
+            schedule(&mut config);
+            allocate(&mut config);
+            if !matches!(config.scheduler, SchedulerKind::Continuous | SchedulerKind::Chunked) {
+                config.pp = 1;
+            }
+            if !is_legal(&config) {
+                continue;
+            }
+            let deployment = deployed(config, slots);
+            let (plain, single) = play(&deployment, &specs, loops, false);
+            prop_assert!(single <= 1);
+            let (stretched, steps) = play(&deployment, &specs, loops, true);
+            longest.set(longest.get().max(steps));
+            prop_assert_eq!(&plain.refused, &stretched.refused);
+            for (p, s) in plain.steps.iter().flatten().zip(stretched.steps.iter().flatten()) {
+                for (p, s) in p.iter().zip(s) {
+                    prop_assert_eq!(p, s, "{} x {}", name, allocator);
+                }
+                prop_assert_eq!(p.len(), s.len(), "{} x {}", name, allocator);
+            }
+            prop_assert_eq!(&plain.ledgers, &stretched.ledgers, "{} x {}", name, allocator);
+            prop_assert_eq!(&plain.totals, &stretched.totals, "{} x {}", name, allocator);
+        }
+        Ok(())
+    };
+    if let Err(error) = runner.run(&(knobs(), specs(), any::<bool>()), body) {
+        panic!("{error}");
+    }
+    assert!(longest.get() > 20, "stretches were made: {}", longest.get());
+}
+
+macro_rules! stretches_change_nothing_under {
+    ($($test:ident = $scheduler:literal),+ $(,)?) => { $(#[test] fn $test() { same($scheduler); })+ };
+}
+
+stretches_change_nothing_under! {
+    static_padded = 0,
+    static_unpadded = 1,
+    continuous = 2,
+    continuous_mixed = 3,
+    chunked = 4,
+    chunked_threshold = 5,
+    disagg_one_to_one = 6,
+    disagg_two_to_one = 7,
+    disagg_one_to_two = 8,
+}
