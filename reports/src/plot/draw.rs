@@ -1,0 +1,410 @@
+//! Puts a [`Figure`] on paper through plotters: frame, layers, then names beside what they name.
+
+use super::clip::{self, Point};
+use super::ink::themed;
+use super::{Axis, Figure, Ink, Layer, Mark, Span};
+use crate::figures::THIN;
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+/// Plotters places everything on whole pixels; at four times the size, quarters of a pixel remain.
+const FINE: f64 = 4.0;
+/// Text height, CSS pixels.
+const FONT: f64 = 11.5;
+/// Mean width of a character as a share of its height.
+const WIDE: f64 = 0.54;
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Unit = Cartesian2d<Ticked, Ticked>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Unit>;
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+/// The unit interval with ticks at these places.
+struct Ticked(Vec<f64>);
+
+impl Ranged for Ticked {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, (from, to): (i32, i32)) -> i32 {
+        (f64::from(from) + value * f64::from(to - from)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        self.0.clone()
+    }
+
+    fn range(&self) -> std::ops::Range<f64> {
+        0.0..1.0
+    }
+}
+
+/// A name waiting for room: pixels of its point, and what it says.
+struct Name {
+    at: (f64, f64),
+    text: String,
+    ink: Ink,
+}
+
+/// Names by where they go.
+#[derive(Default)]
+struct Names {
+    /// Beside the right edge.
+    right: Vec<Name>,
+    /// Above the upper edge, where lines leave the frame.
+    top: Vec<Name>,
+}
+
+/// Where things are, in the unit square.
+struct Places {
+    x: Span,
+    y: Span,
+}
+
+impl Places {
+    fn point(&self, (x, y): (f64, f64)) -> Option<Point> {
+        Some((self.x.place(x)?, self.y.place(y)?))
+    }
+
+    fn inside(&self, at: (f64, f64)) -> Option<Point> {
+        let near = |v: f64| (-1e-9..=1.0 + 1e-9).contains(&v);
+        self.point(at).filter(|p| near(p.0) && near(p.1)).map(|p| (p.0.clamp(0.0, 1.0), p.1.clamp(0.0, 1.0)))
+    }
+
+    /// A line's pieces inside the frame; broken where a value has no place.
+    fn line(&self, points: &[(f64, f64)]) -> Vec<Vec<Point>> {
+        let placed: Vec<Option<Point>> = points.iter().map(|p| self.point(*p)).collect();
+        placed.split(Option::is_none).flat_map(|run| {
+            clip::polyline(&run.iter().flatten().copied().collect::<Vec<_>>())
+        }).collect()
+    }
+}
+
+fn px(css: f64) -> u32 {
+    (css * FINE).round().max(0.0) as u32
+}
+
+fn width_of(text: &str) -> f64 {
+    text.chars().filter(|c| *c != THIN).count() as f64 * FONT * WIDE
+}
+
+/// Text that XML can hold.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') { ' ' } else { c }).collect()
+}
+
+fn text_style(ink: Ink, h: HPos, v: VPos) -> TextStyle<'static> {
+    // Plotters divides sizes by 1.24, its guess at line height over letter height.
+    ("sans-serif", FONT * FINE * 1.24).into_font().color(&ink.marker(false)).pos(Pos::new(h, v))
+}
+
+pub(super) fn svg(figure: &Figure) -> String {
+    let mut text = String::new();
+    let size = (px(f64::from(figure.width)), px(f64::from(figure.height)));
+    {
+        let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        // Nothing can fail: the backend is a string, and places are finite.
+        if let Err(e) = draw(figure, &root) {
+            unreachable!("drawing into a string: {e}");
+        }
+    }
+    let body = text.find('>').map_or("", |at| &text[at + 1..]);
+    let head = format!(
+        "<svg class=\"plot\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
+        size.0,
+        size.1,
+        escaped(&printable(&figure.about)),
+    );
+    head + &themed(body, "18 14")
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn draw(figure: &Figure, root: &Area<'_>) -> Drawn {
+    let (x, y) = figure.spans();
+    let places = Places { x, y };
+    let [xs, ys] = [(&figure.x, &x, ticks_across(figure)), (&figure.y, &y, 5)]
+        .map(|(axis, span, wanted)| marks(axis, span, wanted));
+    let (right, top) = margins(figure, &places);
+    let left = ys.iter().map(|t| width_of(&t.1)).fold(14.0, f64::max) + 9.0;
+    let title = if figure.y.title.is_empty() { 6.0 } else { 22.0 };
+    let keys = |ticks: &[(f64, String)]| ticks.iter().map(|t| t.0).collect::<Vec<_>>();
+    let bottom = if figure.x.title.is_empty() { 20.0 } else { 37.0 };
+    let mut chart = ChartBuilder::on(root)
+        .margin_top(px(title + top))
+        .margin_right(px(right))
+        .margin_left(px(1.0))
+        .x_label_area_size(px(bottom))
+        .y_label_area_size(px(left))
+        .build_cartesian_2d(Ticked(keys(&xs)), Ticked(keys(&ys)))?;
+    frame(&mut chart, &xs, &ys, figure.x.names.is_none(), figure.y.names.is_none())?;
+    let mut names = Names::default();
+    for layer in &figure.layers {
+        paint(&mut chart, root, &places, layer, &mut names)?;
+    }
+    titles(figure, &chart, root)?;
+    name_right(root, names.right, f64::from(figure.height) - bottom)?;
+    name_top(root, names.top, title + top - 4.0, f64::from(figure.width))?;
+    root.present()?;
+    Ok(())
+}
+
+fn ticks_across(figure: &Figure) -> usize {
+    (figure.width / 90).clamp(3, 10) as usize
+}
+
+/// Places and labels of an axis's ticks.
+fn marks(axis: &Axis, span: &Span, wanted: usize) -> Vec<(f64, String)> {
+    let ticks = axis.names.clone().unwrap_or_else(|| span.ticks(wanted));
+    let placed = ticks.into_iter().filter_map(|(v, label)| Some((span.place(v)?, printable(&label))));
+    placed.filter(|(p, _)| (-1e-6..=1.0 + 1e-6).contains(p)).map(|(p, l)| (p.clamp(0.0, 1.0), l)).collect()
+}
+
+/// Room for names at the right and above.
+fn margins(figure: &Figure, places: &Places) -> (f64, f64) {
+    let (mut right, mut top) = (14.0_f64, 6.0_f64);
+    for layer in &figure.layers {
+        match layer {
+            Layer::Line { points, label: Some(label), .. } => {
+                match places.line(points).last().and_then(|p| p.last().copied()) {
+                    Some((x, y)) if y >= 0.999 && x < 0.999 => top = 22.0,
+                    _ => right = right.max(width_of(label) + 12.0),
+                }
+            }
+            Layer::Band { label: Some(label), .. } => right = right.max(width_of(label) + 12.0),
+            Layer::Upright { .. } => top = top.max(20.0),
+            _ => {}
+        }
+    }
+    (right.min(f64::from(figure.width) * 0.4), top)
+}
+
+fn frame(
+    chart: &mut Chart<'_, '_>,
+    xs: &[(f64, String)],
+    ys: &[(f64, String)],
+    x_grid: bool,
+    y_grid: bool,
+) -> Drawn {
+    let label = |ticks: &[(f64, String)], v: f64| {
+        let nearest = ticks.iter().min_by(|a, b| (a.0 - v).abs().total_cmp(&(b.0 - v).abs()));
+        nearest.map_or_else(String::new, |t| t.1.clone())
+    };
+    let (of_x, of_y) = (|v: &f64| label(xs, *v), |v: &f64| label(ys, *v));
+    let quiet = text_style(Ink::Muted, HPos::Center, VPos::Top);
+    let mut mesh = chart.configure_mesh();
+    mesh.disable_x_mesh();
+    if !y_grid {
+        mesh.disable_y_mesh();
+    }
+    mesh.light_line_style(TRANSPARENT)
+        .bold_line_style(Ink::Grid.marker(false).stroke_width(px(0.75)))
+        .axis_style(Ink::Muted.marker(false).stroke_width(px(if x_grid { 0.75 } else { 0.5 })))
+        .label_style(quiet)
+        .x_labels(xs.len().max(1))
+        .y_labels(ys.len().max(1))
+        .x_label_formatter(&of_x)
+        .y_label_formatter(&of_y)
+        .set_all_tick_mark_size(px(3.0))
+        .draw()?;
+    Ok(())
+}
+
+fn titles(figure: &Figure, chart: &Chart<'_, '_>, root: &Area<'_>) -> Drawn {
+    let (xs, _) = chart.plotting_area().get_pixel_range();
+    let bottom = px(f64::from(figure.height)) as i32;
+    let x = text_style(Ink::Text, HPos::Center, VPos::Bottom);
+    let at = (i32::midpoint(xs.start, xs.end), bottom - px(3.0) as i32);
+    root.draw(&Text::new(printable(&figure.x.title), at, x))?;
+    // Level and above the axis: nobody has to turn their head.
+    let y = text_style(Ink::Text, HPos::Left, VPos::Top);
+    root.draw(&Text::new(printable(&figure.y.title), (px(1.0) as i32, px(3.0) as i32), y))?;
+    Ok(())
+}
+
+fn paint(
+    chart: &mut Chart<'_, '_>,
+    root: &Area<'_>,
+    places: &Places,
+    layer: &Layer,
+    names: &mut Names,
+) -> Drawn {
+    match layer {
+        Layer::Line { points, ink, width, dashed, label } => {
+            let style = ink.marker(*dashed).stroke_width(px(*width));
+            let pieces = places.line(points);
+            let end = pieces.last().and_then(|p| p.last().copied());
+            for piece in pieces {
+                chart.draw_series(std::iter::once(PathElement::new(piece, style)))?;
+            }
+            if let (Some(label), Some((x, y))) = (label, end) {
+                let name = name(chart, (x, y), label, *ink);
+                if y >= 0.999 && x < 0.999 { names.top.push(name) } else { names.right.push(name) }
+            }
+        }
+        Layer::Band { points, ink, label } => band(chart, places, points, *ink, label.as_deref(), names)?,
+        Layer::Boxes { boxes, ink, opacity } => {
+            let style = ink.marker(false).mix(opacity.clamp(0.0, 1.0)).filled();
+            let placed = boxes.iter().filter_map(|b| {
+                let (from, to) = (places.point((b[0], b[2]))?, places.point((b[1], b[3]))?);
+                let cut = |p: Point| (p.0.clamp(0.0, 1.0), p.1.clamp(0.0, 1.0));
+                let seen = from.0 < 1.0 && to.0 > 0.0 && from.1 < 1.0 && to.1 > 0.0;
+                seen.then(|| Rectangle::new([cut(from), cut(to)], style))
+            });
+            chart.draw_series(placed)?;
+        }
+        Layer::Marks { points, ink, mark, size, label } => {
+            let placed: Vec<Point> = points.iter().filter_map(|p| places.inside(*p)).collect();
+            dots(chart, &placed, *ink, *mark, *size)?;
+            if let (Some(label), Some(at)) = (label, placed.last()) {
+                beside(chart, root, *at, label, *ink, *size + 4.0)?;
+            }
+        }
+        Layer::Note { at, ink, text } => {
+            if let Some(at) = places.inside(*at) {
+                beside(chart, root, at, text, *ink, 5.0)?;
+            }
+        }
+        Layer::Across { at, ink, label } => across(chart, root, places, *at, *ink, label)?,
+        Layer::Upright { at, ink, label } => upright(chart, root, places, *at, *ink, label)?,
+    }
+    Ok(())
+}
+
+fn name(chart: &Chart<'_, '_>, at: Point, text: &str, ink: Ink) -> Name {
+    let (x, y) = chart.backend_coord(&at);
+    Name { at: (f64::from(x) / FINE, f64::from(y) / FINE), text: printable(text), ink }
+}
+
+fn dots(chart: &mut Chart<'_, '_>, at: &[Point], ink: Ink, mark: Mark, size: f64) -> Drawn {
+    let line = ink.marker(false).stroke_width(px(1.25));
+    let circles = |radius: f64, style: ShapeStyle| at.iter().map(move |p| Circle::new(*p, px(radius), style));
+    match mark {
+        Mark::Dot => chart.draw_series(circles(size, ink.marker(false).filled()))?,
+        Mark::Ring => {
+            chart.draw_series(circles(size, Ink::Paper.marker(false).filled()))?;
+            chart.draw_series(circles(size, line))?
+        }
+        Mark::Target => {
+            chart.draw_series(circles(size + 3.0, line))?;
+            chart.draw_series(circles(size, ink.marker(false).filled()))?
+        }
+    };
+    Ok(())
+}
+
+fn band(
+    chart: &mut Chart<'_, '_>,
+    places: &Places,
+    points: &[(f64, f64, f64)],
+    ink: Ink,
+    label: Option<&str>,
+    names: &mut Names,
+) -> Drawn {
+    let cut = |v: f64| v.clamp(0.0, 1.0);
+    let placed: Vec<(f64, f64, f64)> = points
+        .iter()
+        .filter_map(|(x, low, high)| Some((places.x.place(*x)?, places.y.place(*low)?, places.y.place(*high)?)))
+        .filter(|p| (-1e-9..=1.0 + 1e-9).contains(&p.0))
+        .map(|p| (cut(p.0), cut(p.1), cut(p.2)))
+        .collect();
+    if placed.len() < 2 {
+        return Ok(());
+    }
+    let upper = placed.iter().map(|p| (p.0, p.2));
+    let outline: Vec<Point> = upper.chain(placed.iter().rev().map(|p| (p.0, p.1))).collect();
+    chart.draw_series(std::iter::once(Polygon::new(outline, ink.marker(false).filled())))?;
+    if let (Some(label), Some((x, low, high))) = (label, placed.last()) {
+        names.right.push(name(chart, (*x, f64::midpoint(*low, *high)), label, ink));
+    }
+    Ok(())
+}
+
+/// Text next to a point, on the side with more room.
+fn beside(chart: &Chart<'_, '_>, root: &Area<'_>, at: Point, text: &str, ink: Ink, gap: f64) -> Drawn {
+    let (x, y) = chart.backend_coord(&at);
+    let (xs, ys) = chart.plotting_area().get_pixel_range();
+    let room = f64::from(xs.end - x) / FINE;
+    let (h, side) = if room > width_of(text) + gap { (HPos::Left, 1) } else { (HPos::Right, -1) };
+    let y = y.clamp(ys.start + px(FONT / 2.0) as i32, ys.end.max(ys.start + px(FONT) as i32) - px(FONT / 2.0) as i32);
+    let style = text_style(ink, h, VPos::Center);
+    root.draw(&Text::new(printable(text), (x + side * px(gap) as i32, y), style))?;
+    Ok(())
+}
+
+fn across(
+    chart: &mut Chart<'_, '_>,
+    root: &Area<'_>,
+    places: &Places,
+    at: f64,
+    ink: Ink,
+    label: &str,
+) -> Drawn {
+    let Some(y) = places.y.place(at).filter(|y| (0.0..=1.0).contains(y)) else { return Ok(()) };
+    let style = ink.marker(true).stroke_width(px(1.25));
+    chart.draw_series(std::iter::once(PathElement::new(vec![(0.0, y), (1.0, y)], style)))?;
+    let (left, height) = chart.backend_coord(&(0.0, y));
+    let text = text_style(ink, HPos::Left, VPos::Bottom);
+    root.draw(&Text::new(printable(label), (left + px(5.0) as i32, height - px(2.0) as i32), text))?;
+    Ok(())
+}
+
+fn upright(
+    chart: &mut Chart<'_, '_>,
+    root: &Area<'_>,
+    places: &Places,
+    at: f64,
+    ink: Ink,
+    label: &str,
+) -> Drawn {
+    let Some(x) = places.x.place(at).filter(|x| (0.0..=1.0).contains(x)) else { return Ok(()) };
+    let style = ink.marker(true).stroke_width(px(1.25));
+    chart.draw_series(std::iter::once(PathElement::new(vec![(x, 0.0), (x, 1.0)], style)))?;
+    let (place, top) = chart.backend_coord(&(x, 1.0));
+    let h = if x > 0.8 { HPos::Right } else if x < 0.2 { HPos::Left } else { HPos::Center };
+    let text = text_style(ink, h, VPos::Bottom);
+    root.draw(&Text::new(printable(label), (place, top - px(3.0) as i32), text))?;
+    Ok(())
+}
+
+/// Moves sorted `places` apart until neighbours keep their `gaps`, within `lo..=hi` as far as they fit.
+fn apart(places: &mut [f64], gaps: &[f64], lo: f64, hi: f64) {
+    for i in 0..places.len() {
+        let least = if i == 0 { lo } else { places[i - 1] + gaps[i - 1] };
+        places[i] = places[i].max(least);
+    }
+    for i in (0..places.len()).rev() {
+        let most = if i + 1 == places.len() { hi } else { places[i + 1] - gaps[i] };
+        places[i] = places[i].min(most);
+    }
+}
+
+fn name_right(root: &Area<'_>, mut names: Vec<Name>, bottom: f64) -> Drawn {
+    names.sort_by(|a, b| a.at.1.total_cmp(&b.at.1));
+    let mut ys: Vec<f64> = names.iter().map(|n| n.at.1).collect();
+    apart(&mut ys, &vec![FONT + 1.5; names.len()], FONT / 2.0, bottom.max(FONT));
+    for (name, y) in names.iter().zip(ys) {
+        let style = text_style(name.ink, HPos::Left, VPos::Center);
+        let at = ((name.at.0 + 5.0) * FINE, y * FINE);
+        root.draw(&Text::new(name.text.clone(), (at.0 as i32, at.1 as i32), style))?;
+    }
+    Ok(())
+}
+
+fn name_top(root: &Area<'_>, mut names: Vec<Name>, y: f64, width: f64) -> Drawn {
+    names.sort_by(|a, b| a.at.0.total_cmp(&b.at.0));
+    let half = |n: &Name| width_of(&n.text) / 2.0;
+    let mut xs: Vec<f64> = names.iter().map(|n| n.at.0).collect();
+    let gaps: Vec<f64> = names.windows(2).map(|w| half(&w[0]) + half(&w[1]) + 7.0).chain([0.0]).collect();
+    let (first, last) = (names.first().map_or(0.0, half), names.last().map_or(0.0, half));
+    apart(&mut xs, &gaps, first + 2.0, width - last - 2.0);
+    for (name, x) in names.iter().zip(xs) {
+        let style = text_style(name.ink, HPos::Center, VPos::Bottom);
+        root.draw(&Text::new(name.text.clone(), ((x * FINE) as i32, (y * FINE) as i32), style))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! What a report is made of: plain data, stored beside the page so that it can be drawn again.
+//!
+//! Results of the tuner are kept as they are; what a single run showed is thinned to what a plot can resolve, so that
+//! a stored report is some hundred kilobytes, however long the trace.
+
+use crate::plot::thinned;
+use loadgen::{Histogram, Metric, Record};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tuner::claims::Claims;
+use tuner::compare::PolicyResult;
+use tuner::observation::{Detailed, IterationSpan, KvSample, Observation};
+use tuner::result::{DeviceInfo, TuneResult, WorkloadInfo};
+
+/// Version of the stored form.
+pub const SCHEMA: &str = "knee.report/1";
+
+/// Any report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Report {
+    /// `knee tune`.
+    Tune(Box<TuneReport>),
+    /// `knee compare`.
+    Compare(Box<CompareReport>),
+    /// `knee bench`.
+    Bench(Box<BenchReport>),
+}
+
+/// The best configuration and everything that speaks for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TuneReport {
+    /// How it came about.
+    pub about: About,
+    /// What the search found.
+    pub result: TuneResult,
+    /// The winner in the words of serving systems, the one to paste first.
+    pub exports: Vec<Export>,
+    /// Policies at equal rates; may be empty.
+    pub policies: Vec<PolicyResult>,
+    /// The winner's run at its capacity.
+    pub detail: Option<Detail>,
+}
+
+/// Policies side by side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CompareReport {
+    /// How it came about.
+    pub about: About,
+    /// On what.
+    pub scenario: Scenario,
+    /// Each policy's results, in the order shown.
+    pub policies: Vec<PolicyResult>,
+    /// The papers' claims tried here.
+    pub claims: Claims,
+}
+
+/// One configuration at one rate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BenchReport {
+    /// How it came about.
+    pub about: About,
+    /// On what.
+    pub scenario: Scenario,
+    /// Every knob by name, as typed.
+    pub config: BTreeMap<String, String>,
+    /// What a person calls it.
+    pub label: String,
+    /// GPUs it takes.
+    pub gpus: u32,
+    /// Requests/s offered; none where all arrived at once.
+    pub rate_rps: Option<f64>,
+    /// Totals.
+    pub observation: Observation,
+    /// Everything over time.
+    pub detail: Detail,
+}
+
+/// How a report came about.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// The command that made it.
+    pub command: String,
+    /// What a reader has to believe.
+    pub assumptions: Vec<Assumption>,
+}
+
+/// Something taken for granted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assumption {
+    /// What.
+    pub what: String,
+    /// On whose word.
+    pub source: String,
+}
+
+/// What was measured on what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scenario {
+    /// Version of knee.
+    pub version: String,
+    /// Whether times are predicted by a cost model (true) or measured.
+    pub simulated: bool,
+    /// The seed everything derives from.
+    pub seed: u64,
+    /// The traffic.
+    pub workload: WorkloadInfo,
+    /// Model name.
+    pub model: String,
+    /// The device.
+    pub device: DeviceInfo,
+    /// Targets in the SLO grammar.
+    pub slo: Vec<String>,
+    /// Elapsed time, seconds.
+    pub wall_s: f64,
+    /// Processor time, seconds.
+    pub cpu_s: f64,
+    /// The machine it ran on.
+    pub host: String,
+}
+
+/// The configuration for one serving system.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Export {
+    /// The system, such as `vLLM`.
+    pub name: String,
+    /// A command or a manifest, ready to paste.
+    pub text: String,
+}
+
+/// One run over time, thinned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Detail {
+    /// KV classes, running and waiting; at most [`SAMPLES`].
+    pub kv: Vec<KvSample>,
+    /// Output over time.
+    pub output: Vec<Output>,
+    /// Every iteration of a window of some seconds at the busiest time.
+    pub window: Vec<IterationSpan>,
+    /// Latency distributions of TTFT, TPOT, ITL and E2E.
+    pub distributions: Vec<Distribution>,
+}
+
+/// Work delivered in a stretch of time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Output {
+    /// Its middle, seconds since the run's origin.
+    pub at_s: f64,
+    /// Output tokens/s, each request's spread evenly from its first token to its last.
+    pub tokens_per_s: f64,
+    /// Requests completed per second.
+    pub completed_rps: f64,
+}
+
+/// Shares of a population up to a latency.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Distribution {
+    /// Which latency.
+    pub metric: Metric,
+    /// (latency in ms, share of all requests offered (ITL: of all gaps) at or below), ascending; the last share is
+    /// below 1 where requests were lost.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Samples kept of a series.
+pub const SAMPLES: usize = 400;
+/// Length of the window of iterations, seconds, and how many it may hold.
+const WINDOW: (f64, usize) = (3.0, 1500);
+
+impl Detail {
+    /// What a report keeps of a run.
+    #[must_use]
+    pub fn new(run: &Detailed) -> Self {
+        let records = |metric| Distribution { metric, points: of_records(metric, &run.records) };
+        let itl = Distribution { metric: Metric::Itl, points: of_histogram(&run.itl) };
+        Self {
+            kv: thinned(&run.kv_series, SAMPLES),
+            output: output(&run.records, SAMPLES / 2),
+            window: window(&run.iterations, &run.kv_series),
+            distributions: vec![records(Metric::Ttft), records(Metric::Tpot), itl, records(Metric::E2e)],
+        }
+    }
+
+    /// The distribution of a metric.
+    #[must_use]
+    pub fn distribution(&self, metric: Metric) -> Option<&Distribution> {
+        self.distributions.iter().find(|d| d.metric == metric)
+    }
+}
+
+fn of_records(metric: Metric, records: &[Record]) -> Vec<(f64, f64)> {
+    let mut values: Vec<u128> = records.iter().filter_map(|r| metric.of(r)).map(|d| d.as_nanos()).collect();
+    values.sort_unstable();
+    // Requests without this latency by nature (one output token has no TPOT) are no part of the population.
+    let lost = records.iter().filter(|r| !r.completed() && metric.of(r).is_none()).count();
+    let all = (values.len() + lost).max(1) as f64;
+    let points: Vec<(f64, f64)> =
+        values.iter().zip(1u32..).map(|(v, rank)| (*v as f64 / 1e6, f64::from(rank) / all)).collect();
+    quantiles(&points)
+}
+
+fn of_histogram(itl: &Histogram) -> Vec<(f64, f64)> {
+    let mut seen = 0;
+    let points: Vec<(f64, f64)> = itl
+        .buckets()
+        .map(|(edge, count)| {
+            seen += count;
+            (edge.as_secs_f64() * 1e3, seen as f64 / itl.count() as f64)
+        })
+        .collect();
+    quantiles(&points)
+}
+
+/// Points of an ascending distribution, half of them by share, half closing in on the tail.
+fn quantiles(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    if points.len() <= SAMPLES {
+        return points.to_vec();
+    }
+    let half = SAMPLES / 2;
+    let even = (0..half).map(|i| i as f64 / half as f64);
+    // The tail down to one in ten thousand.
+    let tail = (1..=half).map(|i| 1.0 - 10f64.powf(-4.0 * i as f64 / half as f64));
+    let mut shares: Vec<f64> = even.chain(tail).chain([1.0]).collect();
+    shares.sort_by(f64::total_cmp);
+    let mut kept: Vec<usize> = shares
+        .into_iter()
+        .map(|s| points.partition_point(|p| p.1 < s).min(points.len() - 1))
+        .collect();
+    kept.dedup();
+    kept.into_iter().map(|i| points[i]).collect()
+}
+
+/// Output in `bins` equal stretches of the run.
+fn output(records: &[Record], bins: usize) -> Vec<Output> {
+    let end = records.iter().filter_map(|r| r.last_token).max().unwrap_or_default().as_secs_f64();
+    if end <= 0.0 {
+        return Vec::new();
+    }
+    let width = end / bins as f64;
+    let bin = |t: f64| ((t / width) as usize).min(bins - 1);
+    let (mut tokens, mut completed) = (vec![0.0; bins], vec![0.0; bins]);
+    for r in records {
+        let (Some(first), Some(last)) = (r.first_token, r.last_token) else { continue };
+        let (from, to) = (first.as_secs_f64(), last.as_secs_f64());
+        if r.completed() {
+            completed[bin(to)] += 1.0;
+        }
+        let n = f64::from(r.output);
+        for (b, sum) in tokens.iter_mut().enumerate().take(bin(to) + 1).skip(bin(from)) {
+            let (start, stop) = (b as f64 * width, (b + 1) as f64 * width);
+            let overlap = (to.min(stop) - from.max(start)).max(0.0);
+            *sum += if to > from { n * overlap / (to - from) } else { n };
+        }
+    }
+    let sums = tokens.into_iter().zip(completed).enumerate();
+    sums.map(|(b, (tokens, completed))| Output {
+        at_s: (b as f64 + 0.5) * width,
+        tokens_per_s: tokens / width,
+        completed_rps: completed / width,
+    })
+    .collect()
+}
+
+/// Iterations around the time with most sequences running.
+fn window(spans: &[IterationSpan], series: &[KvSample]) -> Vec<IterationSpan> {
+    let Some(last) = spans.last() else { return Vec::new() };
+    let busiest = series.iter().filter(|s| s.at_s <= last.start_s).max_by_key(|s| s.running);
+    let middle = busiest.map_or(0.0, |s| s.at_s);
+    let from = (middle - WINDOW.0 / 2.0).min(last.start_s - WINDOW.0).max(0.0);
+    let inside = |s: &&IterationSpan| s.start_s + s.length_s >= from && s.start_s < from + WINDOW.0;
+    spans.iter().filter(inside).take(WINDOW.1).copied().collect()
+}
