@@ -59,11 +59,21 @@ impl Paged {
     }
 
     fn extend(&mut self, id: SeqId, blocks: u32) -> u32 {
-        for _ in 0..blocks {
-            let block = self.pool.take();
-            self.tables[id as usize].push(block);
+        let table = &mut self.tables[id as usize];
+        self.pool.take_into(blocks, table);
+        table.len() as u32 * self.pool.size()
+    }
+
+    /// Gives block `index` of `id`, which is full, its key.
+    fn hash(&mut self, id: SeqId, seq: &Sequence, index: u32) -> u32 {
+        let (table, size) = (&self.tables[id as usize], self.pool.size());
+        let block = table[index as usize];
+        if self.pool.key(block) == 0 {
+            let parent = if index == 0 { ROOT } else { self.pool.key(table[index as usize - 1]) };
+            let key = seq.block_key(parent, index, size);
+            self.pool.fill(block, key, tokens_of(seq, index, size));
         }
-        self.tables[id as usize].len() as u32 * self.pool.size()
+        block
     }
 }
 
@@ -148,32 +158,32 @@ impl KvAllocator for Paged {
         }
         let size = self.pool.size();
         for index in before / size..seq.computed / size {
-            let table = &self.tables[id as usize];
-            let block = table[index as usize];
-            if self.pool.key(block) != 0 {
-                continue;
+            if !seq.is_shared_block(index, size) {
+                return;
             }
-            let parent = if index == 0 { ROOT } else { self.pool.key(table[index as usize - 1]) };
-            let key = seq.block_key(parent, index, size);
-            self.pool.fill(block, key, tokens_of(seq, index, size));
-            if seq.is_shared_block(index, size) {
-                self.pool.publish(block);
-            }
+            let block = self.hash(id, seq, index);
+            self.pool.publish(block);
         }
     }
 
     fn close(&mut self, id: SeqId, seq: &Sequence, again: bool) {
-        let mut table = std::mem::take(&mut self.tables[id as usize]);
         let size = self.pool.size();
-        // From the end, so that of a cached prefix the tail is given up first.
-        for (index, &block) in table.iter().enumerate().rev() {
-            if self.prefix_cache && again {
+        if self.prefix_cache && again {
+            for index in 0..seq.computed / size {
+                let block = self.hash(id, seq, index);
                 self.pool.publish(block);
-            } else if self.prefix_cache && !seq.may_be_met(index as u32, size) {
-                self.pool.withdraw(block);
             }
-            self.pool.release(block);
         }
+        let mut table = std::mem::take(&mut self.tables[id as usize]);
+        if self.prefix_cache && !again {
+            for (index, &block) in table.iter().enumerate() {
+                if !seq.may_be_met(index as u32, size) {
+                    self.pool.withdraw(block);
+                }
+            }
+        }
+        // From the end, so that of a cached prefix the tail is given up first.
+        self.pool.release_all(table.iter().rev().copied());
         table.clear();
         self.tables[id as usize] = table;
     }

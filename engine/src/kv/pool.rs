@@ -116,19 +116,32 @@ impl Pool {
     /// The next free block, its old content forgotten. The caller has checked that there is one.
     pub(crate) fn take(&mut self) -> u32 {
         let block = self.blocks[self.total() as usize].next;
-        assert_ne!(block, self.total(), "room was checked before taking");
-        self.unlink(block);
-        let b = &mut self.blocks[block as usize];
-        b.refs = 1;
-        if b.key != 0 {
-            let (key, indexed) = (b.key, b.indexed);
+        self.take_into(1, &mut Vec::with_capacity(1));
+        block
+    }
+
+    /// Appends the next `n` free blocks to `table`, their old content forgotten. The caller has checked that there are
+    /// as many. The list is cut once, behind the last.
+    pub(crate) fn take_into(&mut self, n: u32, table: &mut Vec<u32>) {
+        assert!(n <= self.free, "room was checked before taking");
+        let head = self.total();
+        let mut at = self.blocks[head as usize].next;
+        table.reserve(n as usize);
+        for _ in 0..n {
+            let b = &mut self.blocks[at as usize];
+            b.refs = 1;
+            let (key, indexed, next) = (b.key, b.indexed, b.next);
             (b.key, b.indexed) = (0, false);
-            self.cached -= 1;
             if indexed {
+                self.cached -= 1;
                 self.index.remove(&key);
             }
+            table.push(at);
+            at = next;
         }
-        block
+        self.free -= n;
+        self.blocks[head as usize].next = at;
+        self.blocks[at as usize].prev = head;
     }
 
     /// One more table holds `block`, which has `fill` tokens.
@@ -146,19 +159,35 @@ impl Pool {
 
     /// One table fewer holds `block`.
     pub(crate) fn release(&mut self, block: u32) {
-        let total = self.total();
-        let b = &mut self.blocks[block as usize];
-        b.refs -= 1;
-        if b.refs > 0 {
-            self.shared -= b.fill;
-        } else if !b.indexed {
-            b.key = 0;
-            self.link(block, total);
-        } else {
-            self.cached += 1;
-            let back = self.blocks[total as usize].prev;
-            self.link(block, back);
+        self.release_all([block].into_iter());
+    }
+
+    /// One table fewer holds each of `blocks`: in this order, those of no use go to the front of the free list, those
+    /// that may be hit to its back.
+    pub(crate) fn release_all(&mut self, blocks: impl Iterator<Item = u32>) {
+        let head = self.total();
+        let mut front = self.blocks[head as usize].next;
+        for block in blocks {
+            let b = &mut self.blocks[block as usize];
+            b.refs -= 1;
+            if b.refs > 0 {
+                self.shared -= b.fill;
+            } else if b.indexed {
+                // An empty list's front is its end.
+                self.cached += 1;
+                self.blocks[head as usize].next = front;
+                let back = self.blocks[head as usize].prev;
+                self.link(block, back);
+                front = self.blocks[head as usize].next;
+            } else {
+                (b.key, b.next) = (0, front);
+                self.blocks[front as usize].prev = block;
+                front = block;
+                self.free += 1;
+            }
         }
+        self.blocks[head as usize].next = front;
+        self.blocks[front as usize].prev = head;
     }
 
     /// `block` is full and holds what `key` says; `tokens` when they are known.
