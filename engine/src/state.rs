@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::config::{Config, PromptKv, SchedulerKind, Victim};
 use crate::event::{BranchToken, Event, Iteration};
-use crate::kv::{KvAllocator, Usage};
+use crate::kv::KvAllocator;
+use crate::kv::waste::{Growth, Holding};
 use crate::plan::{Plan, WorkerId};
 use crate::request::{Content, Request, Token};
 use crate::sequence::{ALONE, Place, SeqId, Sequence};
@@ -60,28 +61,6 @@ struct Move {
     seq: SeqId,
     hit: u32,
     slots: u32,
-}
-
-/// Slots that change hands in the middle of a stretch of iterations, by step.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Growth {
-    /// Slots taken when the step began.
-    pub slots: u32,
-    /// Of these, slots beyond the sequence's end.
-    pub beyond: u32,
-}
-
-/// A worker's KV memory by what its sequences make of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Holding {
-    /// What the allocator gave out.
-    pub usage: Usage,
-    /// Tokens held, shared ones counted by every table.
-    pub held: u64,
-    /// Slots that will never be filled.
-    pub beyond: u64,
-    /// Whether free room is of no use to the request that waits.
-    pub refused: bool,
 }
 
 /// The engine's state.

@@ -17,9 +17,12 @@ impl Scheduler for Continuous {
         if state.config.mix {
             state.extend(worker, plan, budget, true, |s| s.todo());
         }
-        // A prompt above the budget runs, but alone. Who was preempted comes back in a later iteration.
+        // The budget bounds the prompts of an iteration; one above it runs as its only prompt. Who was preempted comes
+        // back in a later iteration.
+        let decodes = plan.tokens;
         while let Some(todo) = state.head_todo() {
-            let fits = plan.is_idle() || plan.tokens.saturating_add(todo) <= budget;
+            let prompts = plan.tokens - decodes;
+            let fits = prompts == 0 || prompts.saturating_add(todo) <= budget;
             if plan.full || !fits || state.admit(worker, plan, u32::MAX, now).is_none() {
                 break;
             }

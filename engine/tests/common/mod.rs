@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine::config::{AllocatorKind, Config, PromptKv, Reserve, SchedulerKind};
 use engine::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
 use engine::kv::waste::Classes;
-use engine::plan::Plan;
+use engine::plan::{Chunk, Plan};
 use engine::state::State;
 
 /// A way to change a config, and what to call it.
@@ -122,13 +122,15 @@ fn check_plan(state: &State, plan: &Plan, worker: usize) {
     let decode_worker =
         c.scheduler == SchedulerKind::Disagg && worker >= c.prefill_workers as usize;
     let (budgeted, pieces) = match c.scheduler {
-        SchedulerKind::Static => (!decodes, false),
-        SchedulerKind::Continuous => (!decodes || c.mix, false),
+        SchedulerKind::Static | SchedulerKind::Continuous => (!decodes, false),
         SchedulerKind::Chunked => (true, true),
         SchedulerKind::Disagg => (!decode_worker, true),
     };
-    let alone = !pieces && plan.chunks.len() == 1;
-    assert!(!budgeted || alone || plan.tokens <= c.max_batch_tokens, "within the token budget");
+    // Mixed iterations are bounded in their prompts.
+    let bounded = |k: &&Chunk| !(c.mix && state.seq(k.seq).decodes());
+    let tokens: u32 = plan.chunks.iter().filter(bounded).map(|k| k.n).sum();
+    let alone = !pieces && plan.chunks.iter().filter(bounded).count() == 1;
+    assert!(!budgeted || alone || tokens <= c.max_batch_tokens, "within the token budget");
     check_memory(state);
 }
 

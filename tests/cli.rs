@@ -1,0 +1,247 @@
+//! The binary from outside: what people and scripts see.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Runs `knee` with these words.
+fn knee(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knee"));
+    command.args(args).env("RUST_BACKTRACE", "1").output().expect("the binary starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What a refusal says: one line on standard error, a non-zero exit, no panic.
+fn refused(args: &[&str]) -> String {
+    let out = knee(args);
+    let said = text(&out.stderr);
+    assert!(!out.status.success(), "{args:?} succeeded: {}", text(&out.stdout));
+    assert!(!said.contains("panicked") && !said.contains("backtrace"), "{args:?}: {said}");
+    assert_eq!(said.trim_end().lines().count(), 1, "{args:?}: {said}");
+    said.trim_end().to_owned()
+}
+
+fn json(args: &[&str]) -> Value {
+    let out = knee(args);
+    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+    serde_json::from_slice(&out.stdout).expect("JSON on standard output")
+}
+
+fn assert_fits(schema: &str, value: &Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemas").join(schema);
+    let schema = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let validator = jsonschema::validator_for(&schema).expect("a valid schema");
+    let errors: Vec<String> =
+        validator.iter_errors(value).map(|e| format!("{} at {}", e, e.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+}
+
+/// A narrow search: seconds on a slow machine, not minutes.
+const QUICK: &[&str] =
+    &["tune", "--slo", "ttft=1s", "--slo", "tpot=30ms", "--requests", "400", "--max-seqs", "128"];
+
+fn with<'a>(base: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [base, more].concat()
+}
+
+#[test]
+fn json_fits_its_schemas() {
+    assert_fits("tune.json", &json(&with(QUICK, &["--json"])));
+    assert_fits("bench.json", &json(&["bench", "--requests", "200", "--slo", "ttft=1s", "--json"]));
+    let compare = ["compare", "--requests", "300", "--slo", "ttft=1s", "--json"];
+    assert_fits("compare.json", &json(&compare));
+}
+
+#[test]
+fn a_schema_refuses_what_lacks_a_key() {
+    let mut value = json(&["bench", "--requests", "50", "--json"]);
+    value.as_object_mut().unwrap().remove("p99_itl_ms");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemas/bench.json");
+    let schema = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert!(!jsonschema::is_valid(&schema, &value));
+}
+
+/// Without what depends on the machine and the moment.
+fn timeless(mut value: Value) -> Value {
+    let object = value.as_object_mut().unwrap();
+    ["wall_s", "cpu_s", "host"].into_iter().for_each(|k| drop(object.remove(k)));
+    value
+}
+
+#[test]
+fn a_result_does_not_depend_on_threads() {
+    let one = timeless(json(&with(QUICK, &["--threads", "1", "--json"])));
+    let three = timeless(json(&with(QUICK, &["--threads", "3", "--json"])));
+    assert_eq!(one, three);
+}
+
+#[test]
+fn a_killed_study_resumes_to_the_same_result() {
+    let whole = tempfile::tempdir().unwrap();
+    let cut = tempfile::tempdir().unwrap();
+    let dir = |d: &tempfile::TempDir| d.path().to_str().unwrap().to_owned();
+    let (whole_dir, cut_dir) = (dir(&whole), dir(&cut));
+    let expected = timeless(json(&with(QUICK, &["--out", &whole_dir, "--json"])));
+    for pause in [150, 300, 600] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_knee"))
+            .args(with(QUICK, &["--out", &cut_dir, "--json"]))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let resumed = timeless(json(&with(QUICK, &["--out", &cut_dir, "--json"])));
+    assert_eq!(resumed, expected);
+    let stored = std::fs::read_to_string(cut.path().join("result.json")).unwrap();
+    assert_eq!(timeless(serde_json::from_str(&stored).unwrap()), expected);
+}
+
+#[test]
+fn ctrl_c_keeps_what_is_finished() {
+    let out = tempfile::tempdir().unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_knee"))
+        .args(["tune", "--slo", "ttft=1s", "--exhaustive", "--out", out.path().to_str().unwrap()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let done = child.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(130), "{}", text(&done.stderr));
+    let stored = std::fs::read_to_string(out.path().join("result.json")).unwrap();
+    let result: Value = serde_json::from_str(&stored).unwrap();
+    assert_eq!(result["interrupted"], true);
+    assert!(result["trials"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn bad_targets_are_named() {
+    let say = |slo: &str| refused(&["tune", "--slo", slo]);
+    assert!(say("latency=1s").contains("ttft"), "{}", say("latency=1s"));
+    assert!(say("ttft=200").contains("ttft=200ms"), "{}", say("ttft=200"));
+    assert!(say("ttft=-1ms").contains("ttft=-1ms"), "{}", say("ttft=-1ms"));
+    assert!(say("ttft:p101=1s").contains("p101"), "{}", say("ttft:p101=1s"));
+    assert!(say("ttft@vip=1s").contains("vip"), "{}", say("ttft@vip=1s"));
+}
+
+#[test]
+fn bad_names_are_met_with_the_good_ones() {
+    assert!(refused(&["bench", "--model", "gpt-9"]).contains("llama-3.1-8b"));
+    assert!(refused(&["bench", "--device", "tpu"]).contains("h100-sxm"));
+    assert!(refused(&["bench", "--workload", "nosuch"]).contains("chat"));
+    assert!(refused(&["tune", "--objective", "fame"]).contains("tokens-per-gpu"));
+    assert!(refused(&["compare", "--policy", "magic"]).contains("static, continuous"));
+    assert!(refused(&["bench", "--max-seqs", "0"]).contains("from 1 to 8192"));
+    assert!(refused(&["bench", "--rate", "-3"]).contains("above 0"));
+    assert!(refused(&["plan", "--demand", "40"]).contains("40rps"));
+    assert!(refused(&["trace", "synth", "nosuch"]).contains("nosuch"));
+    assert!(refused(&["report", "nosuch"]).contains("nosuch"));
+}
+
+#[test]
+fn a_model_that_does_not_fit_says_by_how_much() {
+    let said = refused(&["bench", "--model", "llama-3.1-70b"]);
+    assert!(said.contains("GB short") && said.contains("--tp"), "{said}");
+}
+
+#[test]
+fn an_impossible_target_shows_the_nearest_feasible() {
+    let out = knee(&["tune", "--slo", "ttft=1ms", "--requests", "200", "--max-seqs", "64"]);
+    assert_eq!(out.status.code(), Some(2), "{}", text(&out.stderr));
+    let said = text(&out.stdout);
+    assert!(said.contains("nearest") && said.contains("ttft"), "{said}");
+}
+
+#[test]
+fn traces_that_are_empty_or_too_short_are_refused_or_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let empty = file("empty.csv", "");
+    assert!(refused(&["bench", "--workload", &empty]).contains("empty.csv"));
+    let header = file("header.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n");
+    assert!(refused(&["tune", "--slo", "ttft=1s", "--workload", &header]).contains("no requests"));
+    let one = file("one.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374,44\n");
+    assert_eq!(json(&["bench", "--workload", &one, "--json"])["completed"], 1);
+    assert!(refused(&["tune", "--slo", "ttft=1s", "--workload", &one]).contains("one request"));
+    let wrong = file("wrong.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,many,44\n");
+    assert!(refused(&["bench", "--workload", &wrong]).contains("wrong.csv:2:"));
+    let unit = file("unit.csv", "timestamp,input_tokens,output_tokens\n0,10,1\n5,20,2\n");
+    assert!(refused(&["bench", "--workload", &unit]).contains("unit"));
+    let said = json(&["bench", "--workload", &unit, "--time-unit", "s", "--json"]);
+    assert_eq!(said["requests"], 2);
+}
+
+#[test]
+fn results_that_could_not_be_written_are_refused_before_the_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let below = file.join("out");
+    let said = refused(&["tune", "--slo", "ttft=1s", "--out", below.to_str().unwrap()]);
+    assert!(said.contains("cannot write"), "{said}");
+}
+
+#[test]
+fn summaries_fit_a_terminal() {
+    let runs: [&[&str]; 4] = [
+        &["bench", "--requests", "200"],
+        &["compare", "--requests", "300", "--slo", "ttft=1s"],
+        QUICK,
+        &["trace", "inspect", "chat"],
+    ];
+    for args in runs {
+        let out = knee(args);
+        assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+        let said = text(&out.stdout);
+        assert!(said.lines().count() > 5, "{args:?}");
+        for line in said.lines() {
+            let pasted = line.trim_start().starts_with("vllm serve") || line.contains("--");
+            assert!(line.chars().count() <= 100 || pasted, "{args:?}: {line}");
+        }
+        assert!(out.stderr.is_empty(), "no progress bar off a terminal: {}", text(&out.stderr));
+    }
+}
+
+#[test]
+fn a_synthesised_trace_reads_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rag.jsonl");
+    let file = path.to_str().unwrap();
+    let made = knee(&["trace", "synth", "summarization", "--to", "mooncake", "-o", file]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let [made, read] = ["summarization", file].map(|s| json(&["trace", "inspect", s, "--json"]));
+    assert_eq!(made["requests"], read["requests"]);
+    assert_eq!(made["input"], read["input"]);
+    let csv = dir.path().join("rag.csv");
+    let to = ["trace", "convert", file, "--to", "azure", "-o", csv.to_str().unwrap()];
+    assert!(knee(&to).status.success());
+    let read = json(&["trace", "inspect", csv.to_str().unwrap(), "--json"]);
+    assert_eq!(made["output"], read["output"]);
+}
+
+#[test]
+fn reports_are_written_whole_and_rendered_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let bench = ["bench", "--requests", "200", "--slo", "ttft=1s", "--out", out];
+    assert!(knee(&bench).status.success());
+    let page = || std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    let first = page();
+    assert!(first.contains("<svg") && first.to_lowercase().contains("simulated"));
+    std::fs::remove_file(dir.path().join("report.html")).unwrap();
+    assert!(knee(&["report", out]).status.success());
+    assert_eq!(page(), first);
+}
