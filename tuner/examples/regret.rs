@@ -79,6 +79,21 @@ fn row(preset: &str, slo: &[String], seed: u64) -> Outcome {
             fast.requests(),
             fast.trials()
         );
+        let mut by = std::collections::BTreeMap::new();
+        for e in &fast.entries {
+            for p in &e.probes {
+                let cell: &mut (u64, u64, u64) =
+                    by.entry((p.head, e.candidate.config.policy())).or_default();
+                cell.0 += 1;
+                cell.1 += u64::from(p.passes());
+                cell.2 += p.observation.summary.requests;
+            }
+        }
+        by.iter().for_each(|b| println!("  {b:?}"));
+        for h in by.keys().map(|k| k.0).collect::<std::collections::BTreeSet<_>>() {
+            let n = fast.entries.iter().filter(|e| e.probes.iter().any(|p| p.head == h)).count();
+            println!("  head {h}: {n} candidates");
+        }
         return Ok(());
     }
     let start = Instant::now();

@@ -4,6 +4,7 @@ pub mod capacity;
 pub mod claims;
 pub mod compare;
 pub mod evaluate;
+pub mod export;
 pub mod observation;
 pub mod pareto;
 pub mod plan;

@@ -43,6 +43,8 @@ pub enum Standing {
     Infeasible,
     /// Missed the SLO at a rate where the best of its group, less the margin, holds it.
     Beaten,
+    /// Behaved to the nanosecond as that entry did, at a rate that holds and one that fails: the other one went on.
+    Twin(usize),
     /// Went on to the end, or was measured as far as the search came.
     Measured,
 }
@@ -428,7 +430,8 @@ impl<'a, 'c> Race<'a, 'c> {
         }
     }
 
-    /// After a rung: drops whoever is known to be below the final best less the margin, then the tail of the rest.
+    /// After a rung: drops whoever is known to be below the final best less the margin, then twins, then the tail of
+    /// the rest.
     fn thin(&mut self, group: usize, head: usize, rung: &Rung) {
         let Some((rival, k)) = self.best[group] else { return };
         let weight = self.entries[rival].candidate.weight;
@@ -447,8 +450,31 @@ impl<'a, 'c> Race<'a, 'c> {
             }
             !beaten
         });
-        for i in left.into_iter().skip(rung.keep) {
-            self.entries[i].standing = Standing::Beaten;
+        if rung.keep == usize::MAX {
+            return;
+        }
+        let mut kept: Vec<usize> = Vec::new();
+        for i in left {
+            match kept.iter().find(|k| twins(&self.entries[**k], &self.entries[i], head)) {
+                Some(twin) => self.entries[i].standing = Standing::Twin(*twin),
+                None => kept.push(i),
+            }
+        }
+        if kept.len() > rung.keep {
+            self.rank(&kept, head, rung.margin);
+            let ranked = self.queue(group);
+            for i in ranked.into_iter().skip(rung.keep) {
+                self.entries[i].standing = Standing::Beaten;
+            }
+        }
+    }
+
+    /// Places survivors to within a sixth of the margin, where more are left than go on.
+    fn rank(&mut self, left: &[usize], head: usize, margin: i32) {
+        let effort = Effort { resolution: (margin + 5) / 6, ..Effort::WARM };
+        for wave in left.chunks(4 * WAVE.0) {
+            let tasks: Vec<Task> = wave.iter().map(|i| self.measure(*i, head, effort)).collect();
+            self.run(&tasks);
         }
     }
 
@@ -512,8 +538,8 @@ fn attempt(prober: &mut Prober<'_>, task: &Task) -> Result<(Standing, Option<Kne
             return Ok((Standing::Beaten, None));
         }
         if stay < beat && !prober.passes(beat)? {
-            // Good enough to stay: place it to within a sixth of the margin, to rank the survivors.
-            let effort = Effort { resolution: (beat - stay + 5) / 6, ..task.effort };
+            // Good enough to stay; just where its knee is does not matter yet.
+            let effort = Effort { resolution: i32::MAX, ..task.effort };
             return Ok((Standing::Measured, Some(prober.knee(stay, effort)?)));
         }
     }
@@ -521,6 +547,24 @@ fn attempt(prober: &mut Prober<'_>, task: &Task) -> Result<(Standing, Option<Kne
         Knee::Nowhere => Ok((Standing::Infeasible, Some(Knee::Nowhere))),
         knee => Ok((Standing::Measured, Some(knee))),
     }
+}
+
+/// Whether two entries gave the same latencies wherever both ran on `head`, at a rate that holds and one that fails:
+/// then the knobs in which they differ never took effect.
+fn twins(a: &Entry, b: &Entry, head: usize) -> bool {
+    if a.candidate.weight != b.candidate.weight {
+        return false;
+    }
+    let (mut held, mut failed) = (false, false);
+    for p in a.probes.iter().filter(|p| p.head == head) {
+        let Some(q) = b.probe(head, p.k) else { continue };
+        if p.observation.summary != q.observation.summary {
+            return false;
+        }
+        held |= p.passes();
+        failed |= !p.passes();
+    }
+    held && failed
 }
 
 /// The lowest place at which a rate worth `weight` each is worth more than place `k` at `rival_weight` each.

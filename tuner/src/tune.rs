@@ -663,3 +663,6 @@ impl Tuning<'_, '_> {
 fn per_user(probe: &Probe) -> Option<f64> {
     probe.observation.summary.tpot.p50.millis().filter(|ms| *ms > 0.0).map(|ms| 1e3 / ms)
 }
+
+#[cfg(test)]
+mod tests;

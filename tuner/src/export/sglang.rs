@@ -1,0 +1,129 @@
+//! `python -m sglang.launch_server`. Prefill batches alternate with decode unless chunks are mixed in.
+
+use super::{Found, Say, ask, common, script};
+use engine::Config;
+use engine::config::SchedulerKind;
+
+fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
+    if let Some(said) = common(config, knob, value) {
+        return said;
+    }
+    match knob {
+        "scheduler" => match config.scheduler {
+            SchedulerKind::Chunked => Say::flag("--enable-mixed-chunk"),
+            SchedulerKind::Continuous | SchedulerKind::Disagg => Say::Implied,
+            SchedulerKind::Static => Say::comment("no counterpart: SGLang batches continuously"),
+        },
+        "mix" if value == "on" => Say::flag("--enable-mixed-chunk"),
+        "mix" => Say::Implied,
+        "prefix-cache" if value == "on" => Say::Implied,
+        "prefix-cache" => Say::flag("--disable-radix-cache"),
+        "max-seqs" => Say::flag(format!("--max-running-requests {value}")),
+        "max-batch-tokens" => {
+            let chunk = match config.scheduler {
+                SchedulerKind::Chunked => value,
+                _ => "-1", // whole prompts
+            };
+            let chunk = format!("--chunked-prefill-size {chunk}");
+            Say::Flags(vec![chunk, format!("--max-prefill-tokens {value}")])
+        }
+        "block-size" => Say::flag(format!("--page-size {value}")),
+        "kv-fraction" => Say::flag(format!("--mem-fraction-static {value}")),
+        "kv-dtype" if value == "bf16" => Say::Implied,
+        "kv-dtype" => Say::flag("--kv-cache-dtype fp8_e4m3"),
+        "prompt-kv" if value == "chunk" => Say::comment(
+            "no counterpart: SGLang admits on an estimate, see --schedule-conservativeness",
+        ),
+        "prompt-kv" => Say::Implied,
+        "watermark" => Say::comment("no counterpart: raise --schedule-conservativeness instead"),
+        "queue" => match value {
+            "fcfs" => Say::flag("--schedule-policy fcfs"),
+            "priority" => Say::flag("--enable-priority-scheduling"),
+            "shortest-prefill" => Say::flag("--schedule-policy shortest-prefill-first"),
+            _ => Say::flag("--schedule-policy lpm"),
+        },
+        "max-model-len" => Say::flag(format!("--context-length {value}")),
+        "tp" if config.tp == 1 => Say::Implied,
+        "tp" => Say::flag(format!("--tp-size {value}")),
+        "pp" if config.pp == 1 => Say::Implied,
+        "pp" => Say::flag(format!("--pp-size {value}")),
+        "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
+        "router" => Say::comment("set it at the router in front (sglang_router)"),
+        _ => Say::comment("no counterpart"),
+    }
+}
+
+/// The command; two commands when disaggregated.
+pub(super) fn render(found: &Found) -> String {
+    let c = &found.config;
+    let mut said = ask(c, |knob, value| knob_flags(c, knob, value));
+    said.comments.push(
+        "# mem-fraction-static covers weights and KV only: lower it if activations do not fit beside".to_owned(),
+    );
+    let command = format!("python -m sglang.launch_server --model-path {}", found.model);
+    if c.scheduler != SchedulerKind::Disagg {
+        if c.replicas > 1 {
+            said.flags.push(format!("--dp-size {}", c.replicas));
+        }
+        return script(found, &said.comments, &[(command, said.flags)]);
+    }
+    let (prefill, decode) = (c.replicas * c.prefill_workers, c.replicas * c.decode_workers);
+    said.comments.push(format!(
+        "# run {prefill} of the first and {decode} of the second behind sglang_router"
+    ));
+    let side = |mode: &str| {
+        let mut flags = said.flags.clone();
+        flags.push(format!("--disaggregation-mode {mode}"));
+        (command.clone(), flags)
+    };
+    script(found, &said.comments, &[side("prefill"), side("decode")])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::found;
+    use super::*;
+
+    #[test]
+    fn golden() {
+        insta::assert_snapshot!(render(&found(
+            "paged",
+            &[("max-seqs", "128"), ("kv-dtype", "fp8")]
+        )), @r#"
+        # knee 0.1.0: simulated on 1 x h100-sxm with workload chat
+        # holds ttft:p99=200ms up to 12.35 requests/s
+        # mem-fraction-static covers weights and KV only: lower it if activations do not fit beside
+        python -m sglang.launch_server --model-path meta-llama/Llama-3.1-8B-Instruct \
+          --disable-radix-cache \
+          --max-running-requests 128 \
+          --chunked-prefill-size -1 \
+          --max-prefill-tokens 2048 \
+          --page-size 16 \
+          --mem-fraction-static 0.9 \
+          --kv-cache-dtype fp8_e4m3 \
+          --schedule-policy fcfs
+        "#);
+        insta::assert_snapshot!(render(&found("disagg", &[("decode-workers", "3")])), @r#"
+        # knee 0.1.0: simulated on 1 x h100-sxm with workload chat
+        # holds ttft:p99=200ms up to 12.35 requests/s
+        # mem-fraction-static covers weights and KV only: lower it if activations do not fit beside
+        # run 1 of the first and 3 of the second behind sglang_router
+        python -m sglang.launch_server --model-path meta-llama/Llama-3.1-8B-Instruct \
+          --max-running-requests 256 \
+          --chunked-prefill-size -1 \
+          --max-prefill-tokens 2048 \
+          --page-size 16 \
+          --mem-fraction-static 0.9 \
+          --schedule-policy fcfs \
+          --disaggregation-mode prefill
+        python -m sglang.launch_server --model-path meta-llama/Llama-3.1-8B-Instruct \
+          --max-running-requests 256 \
+          --chunked-prefill-size -1 \
+          --max-prefill-tokens 2048 \
+          --page-size 16 \
+          --mem-fraction-static 0.9 \
+          --schedule-policy fcfs \
+          --disaggregation-mode decode
+        "#);
+    }
+}

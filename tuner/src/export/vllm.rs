@@ -1,0 +1,109 @@
+//! `vllm serve` (V1). Chunked prefill on paged KV is its only scheduler.
+
+use super::{Found, Said, Say, ask, common, script};
+use engine::Config;
+use engine::config::SchedulerKind;
+
+/// Flags of one engine, without replicas: also what KServe and llm-d pass to vLLM.
+pub(super) fn say(config: &Config) -> Said {
+    ask(config, |knob, value| knob_flags(config, knob, value))
+}
+
+fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
+    if let Some(said) = common(config, knob, value) {
+        return said;
+    }
+    match knob {
+        "scheduler" => match config.scheduler {
+            SchedulerKind::Chunked => Say::Implied,
+            SchedulerKind::Disagg => Say::flag(
+                "--kv-transfer-config '{\"kv_connector\":\"NixlConnector\",\"kv_role\":\"kv_both\"}'",
+            ),
+            SchedulerKind::Static | SchedulerKind::Continuous => {
+                Say::comment("no counterpart: V1 always mixes chunks of prompts with decodes")
+            }
+        },
+        "mix" => Say::comment("no counterpart: V1 always mixes chunks of prompts with decodes"),
+        "prefix-cache" if value == "on" => Say::flag("--enable-prefix-caching"),
+        "prefix-cache" => Say::flag("--no-enable-prefix-caching"),
+        "max-seqs" => Say::flag(format!("--max-num-seqs {value}")),
+        "max-batch-tokens" => Say::flag(format!("--max-num-batched-tokens {value}")),
+        "long-prefill-threshold" => Say::flag(format!("--long-prefill-token-threshold {value}")),
+        "block-size" => Say::flag(format!("--block-size {value}")),
+        "kv-fraction" => Say::flag(format!("--gpu-memory-utilization {value}")),
+        "kv-dtype" if value == "bf16" => Say::Implied,
+        "kv-dtype" => Say::flag(format!("--kv-cache-dtype {value}")),
+        "watermark" => Say::flag(format!("--watermark {value}")),
+        "prompt-kv" if value == "whole" => Say::Implied,
+        "prompt-kv" => {
+            Say::comment("set scheduler_reserve_full_isl to false in the scheduler's config")
+        }
+        "queue" => match value {
+            "fcfs" => Say::Implied,
+            "priority" => Say::flag("--scheduling-policy priority"),
+            _ => Say::comment("no counterpart: V1 knows fcfs and priority"),
+        },
+        "victim" if value == "priority" => Say::comment("comes with --scheduling-policy priority"),
+        "max-model-len" => Say::flag(format!("--max-model-len {value}")),
+        "tp" if config.tp == 1 => Say::Implied,
+        "tp" => Say::flag(format!("--tensor-parallel-size {value}")),
+        "pp" if config.pp == 1 => Say::Implied,
+        "pp" => Say::flag(format!("--pipeline-parallel-size {value}")),
+        "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
+        "router" if value == "least-loaded" => Say::Implied,
+        _ => Say::comment("no counterpart"),
+    }
+}
+
+/// The command; prefill and decode are deployments of their own, with a proxy in front.
+pub(super) fn render(found: &Found) -> String {
+    let c = &found.config;
+    let mut said = say(c);
+    let command = format!("vllm serve {}", found.model);
+    if c.scheduler == SchedulerKind::Disagg {
+        said.comments.push(format!(
+            "# run {} of this to prefill and {} to decode, each with its own --port, behind a \
+             prefill-decode proxy",
+            c.replicas * c.prefill_workers,
+            c.replicas * c.decode_workers
+        ));
+    } else if c.replicas > 1 {
+        said.flags.push(format!("--data-parallel-size {}", c.replicas));
+    }
+    script(found, &said.comments, &[(command, said.flags)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::found;
+    use super::*;
+
+    #[test]
+    fn golden() {
+        insta::assert_snapshot!(render(&found("chunked", &[("max-seqs", "128"), ("tp", "2")])), @r#"
+        # knee 0.1.0: simulated on 1 x h100-sxm with workload chat
+        # holds ttft:p99=200ms up to 12.35 requests/s
+        vllm serve meta-llama/Llama-3.1-8B-Instruct \
+          --enable-prefix-caching \
+          --max-num-seqs 128 \
+          --max-num-batched-tokens 2048 \
+          --block-size 16 \
+          --gpu-memory-utilization 0.9 \
+          --tensor-parallel-size 2
+        "#);
+        insta::assert_snapshot!(render(&found("continuous", &[("queue", "shortest-prefill")])), @r#"
+        # knee 0.1.0: simulated on 1 x h100-sxm with workload chat
+        # holds ttft:p99=200ms up to 12.35 requests/s
+        # scheduler continuous: no counterpart: V1 always mixes chunks of prompts with decodes
+        # allocator contiguous: no counterpart: this engine pages its KV
+        # reserve max: no counterpart: this engine pages its KV
+        # queue shortest-prefill: no counterpart: V1 knows fcfs and priority
+        # mix off: no counterpart: V1 always mixes chunks of prompts with decodes
+        vllm serve meta-llama/Llama-3.1-8B-Instruct \
+          --no-enable-prefix-caching \
+          --max-num-seqs 256 \
+          --max-num-batched-tokens 2048 \
+          --gpu-memory-utilization 0.9
+        "#);
+    }
+}

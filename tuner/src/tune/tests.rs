@@ -1,0 +1,168 @@
+//! Whole tuning runs on analytic servers.
+
+use super::*;
+use crate::fake::Fake;
+use crate::plan::Price;
+use crate::progress::Silent;
+use crate::result::config_of;
+use crate::space::Scope;
+use crate::study::{Identity, Study};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static GO_ON: AtomicBool = AtomicBool::new(false);
+
+fn space(gpus: u32, fewer_gpus: bool) -> Space {
+    Space::new(Scope { gpus, fewer_gpus, shared_prefixes: true, allow_lossy_kv: false })
+}
+
+fn device<'a>(name: &str, evaluate: &'a dyn Evaluate, usd: f64) -> DeviceUnderTest<'a> {
+    let price = Some(Price { usd_per_gpu_hour: usd, source: "test".to_owned() });
+    let info =
+        DeviceInfo { name: name.to_owned(), provenance: "closed formulas".to_owned(), price };
+    DeviceUnderTest { info, evaluate }
+}
+
+fn request<'a>(devices: Vec<DeviceUnderTest<'a>>, space: &'a Space, slo: &'a Slo) -> Request<'a> {
+    let evaluate = devices[0].evaluate;
+    let workload = WorkloadInfo {
+        name: "closed".to_owned(),
+        provenance: vec!["closed formulas".to_owned()],
+        requests: evaluate.requests(),
+        natural_rps: evaluate.natural_rate(evaluate.requests()),
+        output_tokens_per_request: evaluate.output_tokens_per_request(),
+    };
+    Request {
+        devices,
+        space,
+        slo,
+        objective: Objective::Rps,
+        workload,
+        model: "closed".to_owned(),
+        seed: 1,
+        simulated: true,
+        method: Method::Halving,
+        demand: None,
+        watch: Watch { progress: &Silent, cancel: &GO_ON },
+    }
+}
+
+/// Without what may differ between runs.
+fn stored(result: &TuneResult) -> String {
+    let mut r = result.clone();
+    (r.wall_s, r.cpu_s, r.host) = (0.0, 0.0, String::new());
+    serde_json::to_string_pretty(&r).unwrap()
+}
+
+#[test]
+fn the_answer_is_complete_and_consistent() {
+    let fake = Fake { jitter: 0.02, bias: 0.3, ..Fake::new(&["ttft=1s", "tpot=25ms"]) };
+    let space = space(1, false);
+    let r = tune(&Request {
+        demand: Some(Demand { rps: 100.0, headroom: 0.1 }),
+        ..request(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())
+    })
+    .unwrap();
+    let best = r.best.as_ref().unwrap();
+    assert!(best.slo_met && best.margins.iter().all(|m| m.met) && best.margins.len() == 2);
+    assert!(config_of(&best.config).is_ok());
+    assert_eq!(r.baselines.len(), 4);
+    let others = r.baselines.iter().filter_map(|b| b.best.as_ref());
+    assert!(others.into_iter().all(|o| o.capacity_rps <= best.capacity_rps));
+    assert!(best.curve.windows(2).all(|w| w[0].rate_rps < w[1].rate_rps));
+    assert!(best.curve.iter().any(|p| !p.slo_met || !p.sustainable), "the knee is bracketed");
+    assert_eq!(r.losers.len(), 3);
+    for loser in &r.losers {
+        assert!(loser.capacity_rps <= loser.winner_rps * 1.03, "{loser:?}");
+        assert_eq!(loser.cause.is_some(), loser.checked.iter().any(|c| c.confirmed));
+        assert!(loser.checked.iter().all(|c| c.confirmed == (c.after_rps > c.before_rps)));
+    }
+    assert!(r.losers.iter().any(|l| l.cause.is_some()));
+    assert!(r.sensitivity.iter().any(|n| n.knob == "max-seqs"));
+    assert!(r.sensitivity.iter().any(|n| n.knob == "block-size"));
+    assert!(!r.pareto.throughput_interactivity.is_empty() && !r.pareto.goodput_ttft.is_empty());
+    let plan = &r.plans[0];
+    assert_eq!(plan.deployments, (100.0 / (0.9 * best.capacity_rps)).ceil() as u32);
+    assert_eq!(r.trials, fake.runs.load(Ordering::Relaxed));
+    let back: TuneResult = serde_json::from_str(&stored(&r)).unwrap();
+    assert_eq!(stored(&back), stored(&r));
+}
+
+#[test]
+fn threads_and_resumption_do_not_show_in_the_result() {
+    let dir = tempfile::tempdir().unwrap();
+    let space = space(2, true);
+    let run = |threads: usize, study: Option<&Study>| {
+        let fake = Fake { jitter: 0.1, bias: 0.5, ..Fake::new(&["ttft=300ms", "tpot=30ms"]) };
+        let slo = fake.slo.slo().clone();
+        let recorded = study.map(|s| s.record(&fake, "x"));
+        let evaluate: &dyn Evaluate = recorded.as_ref().map_or(&fake, |r| r as &dyn Evaluate);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let request = request(vec![device("x", evaluate, 2.0)], &space, &slo);
+        let result = pool.install(|| tune(&request)).unwrap();
+        (stored(&result), fake.runs.load(Ordering::Relaxed))
+    };
+    let (expected, runs) = run(1, None);
+    for threads in [2, 4] {
+        assert_eq!(run(threads, None), (expected.clone(), runs));
+    }
+    let path = dir.path().join("s.db");
+    let study = Study::open(&path, &Identity::new()).unwrap();
+    assert_eq!(run(2, Some(&study)).0, expected);
+    study.close().unwrap();
+    let again = Study::open(&path, &Identity::new()).unwrap();
+    assert_eq!(run(4, Some(&again)), (expected, 0));
+}
+
+#[test]
+fn an_impossible_target_says_what_is_possible() {
+    let fake = Fake::new(&["ttft=5ms"]);
+    let space = space(1, false);
+    let r = tune(&request(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap();
+    assert!(r.best.is_none() && r.baselines.iter().all(|b| b.best.is_none()));
+    let infeasible = r.infeasible.unwrap();
+    assert!(infeasible.reason.starts_with("even on an empty machine ttft:p99"), "{infeasible:?}");
+    // What it reaches is feasible indeed.
+    let reached = infeasible.reaches[0].value_ms.unwrap();
+    assert!(reached > 5.0);
+    let relaxed = Fake::new(&[&format!("ttft={:.3}ms", reached * 1.001)]);
+    let r = tune(&request(vec![device("x", &relaxed, 2.0)], &space, relaxed.slo.slo())).unwrap();
+    assert!(r.best.is_some());
+}
+
+#[test]
+fn cost_prefers_the_cheaper_of_equal_devices() {
+    let fake = Fake::new(&["ttft=1s", "tpot=30ms"]);
+    let mut space = space(1, true);
+    space.pin("max-seqs", "256").unwrap();
+    let devices = vec![device("dear", &fake, 3.0), device("cheap", &fake, 2.0)];
+    let mut ask = request(devices, &space, fake.slo.slo());
+    ask.objective = Objective::Cost;
+    let r = tune(&ask).unwrap();
+    assert_eq!(r.device, "cheap");
+    assert_eq!(r.baselines.len(), 8);
+    ask.devices[1].info.price = None;
+    assert_eq!(tune(&ask), Err(TuneError::NoPrice("cheap".to_owned())));
+}
+
+#[test]
+fn pins_that_exclude_each_other_are_named() {
+    let fake = Fake::new(&["ttft=1s"]);
+    let mut space = space(1, false);
+    space.pin("max-seqs", "512").unwrap();
+    space.pin("max-batch-tokens", "256").unwrap();
+    let error = tune(&request(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap_err();
+    assert!(error.to_string().contains("max-batch-tokens below max-seqs"), "{error}");
+}
+
+#[test]
+fn a_polish_knob_that_helps_is_adopted() {
+    // More memory helps where KV limits, and kv-fraction is not in the grid.
+    let fake = Fake { kv_slots: 20_000.0, ..Fake::new(&["ttft=1s", "tpot=40ms"]) };
+    let space = space(1, false);
+    let r = tune(&request(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap();
+    let best = r.best.unwrap();
+    assert_eq!(best.config["kv-fraction"], "0.95", "{}", best.label);
+    let own = r.baselines.iter().find(|b| b.policy == best.policy).unwrap();
+    assert_eq!(own.best.as_ref().unwrap().capacity_rps, best.capacity_rps);
+    assert!(r.warnings.is_empty(), "{:?}", r.warnings);
+}
