@@ -2,6 +2,7 @@
 
 mod bench;
 mod compare;
+mod plan;
 mod progress;
 mod trace;
 mod tune;
@@ -29,6 +30,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Bench(args) => bench::run(&args),
         Command::Tune(args) => tune::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Trace(args) => trace::run(&args),
         _ => anyhow::bail!("under construction"),
