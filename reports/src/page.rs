@@ -1,0 +1,267 @@
+//! The shell of every page and its recurring parts. One file, no network: styles inside, plots inline, no scripts.
+
+use crate::charts::Chart;
+use crate::figures;
+use crate::plot::Ink;
+use crate::report::About;
+use loadgen::Target;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use tuner::result::{DeviceInfo, WorkloadInfo};
+
+/// A page's frame.
+pub(crate) struct Page<'a> {
+    /// Title of the window.
+    pub(crate) title: String,
+    /// The answer in one sentence.
+    pub(crate) headline: String,
+    /// Whether times are predicted.
+    pub(crate) simulated: bool,
+    /// What it is about, in a few words each.
+    pub(crate) facts: Vec<String>,
+    /// Sections in order; those without content are left out.
+    pub(crate) sections: Vec<Section>,
+    /// Version of knee.
+    pub(crate) version: &'a str,
+}
+
+/// Part of a page.
+pub(crate) struct Section {
+    /// Anchor.
+    pub(crate) id: &'static str,
+    /// Heading; the first section may go without.
+    pub(crate) title: &'static str,
+    /// What is in it.
+    pub(crate) body: Markup,
+}
+
+impl Section {
+    pub(crate) fn new(id: &'static str, title: &'static str, body: Markup) -> Self {
+        Self { id, title, body }
+    }
+}
+
+impl Page<'_> {
+    /// The whole file.
+    pub(crate) fn render(&self) -> String {
+        let sections: Vec<&Section> = self.sections.iter().filter(|s| !s.body.0.is_empty()).collect();
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="generator" content={ "knee " (self.version) };
+                    title { (self.title) }
+                    style { (PreEscaped(include_str!("page.css"))) }
+                }
+                body {
+                    header {
+                        p.kicker {
+                            (badge(self.simulated))
+                            @for fact in &self.facts { span { (fact) } }
+                        }
+                        h1 { (self.headline) }
+                        nav aria-label="contents" {
+                            @for s in sections.iter().filter(|s| !s.title.is_empty()) {
+                                a href={ "#" (s.id) } { (s.title) }
+                            }
+                        }
+                    }
+                    main {
+                        @for (i, s) in sections.iter().enumerate() {
+                            section id=(s.id) class=[(i == 0).then_some("first")] {
+                                @if !s.title.is_empty() { h2 { (s.title) } }
+                                (s.body)
+                            }
+                        }
+                    }
+                    footer { (footer(self.simulated, self.version)) }
+                }
+            }
+        };
+        page.into_string()
+    }
+}
+
+fn badge(simulated: bool) -> Markup {
+    if simulated { html! { span.badge { "SIMULATED" } } } else { html! { span.badge.live { "MEASURED" } } }
+}
+
+fn footer(simulated: bool, version: &str) -> Markup {
+    html! {
+        p {
+            @if simulated { "SIMULATED: every time in this report is predicted by a cost model, none was measured on a device. " }
+            "Made by knee " (version) "."
+        }
+    }
+}
+
+/// Charts in a grid of `columns` (`""`, `two`, `one`).
+pub(crate) fn charts(charts: &[Chart], columns: &str) -> Markup {
+    html! {
+        @if !charts.is_empty() {
+            div class={ "charts " (columns) } {
+                @for chart in charts {
+                    figure {
+                        h3 { (chart.title) }
+                        (PreEscaped(chart.figure.svg()))
+                        figcaption { (chart.caption) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Colours and their meaning, where names do not fit beside what they name.
+pub(crate) fn key<'a>(entries: impl IntoIterator<Item = (Ink, &'a str)>) -> Markup {
+    html! {
+        p.key {
+            @for (ink, name) in entries {
+                span { span.swatch style={ "background:var(" (ink.variable()) ")" } {} (name) }
+            }
+        }
+    }
+}
+
+/// A column: its heading, and whether it holds numbers.
+pub(crate) type Column = (&'static str, bool);
+
+/// A row of a table and how it is marked (`chosen`, `off` or nothing).
+pub(crate) type Row = (Vec<Markup>, &'static str);
+
+/// A table that scrolls sideways where it does not fit.
+pub(crate) fn table(columns: &[Column], rows: &[Row]) -> Markup {
+    html! {
+        div.scroll {
+            table {
+                thead { tr { @for (name, number) in columns { th class=[number.then_some("n")] { (name) } } } }
+                tbody {
+                    @for (cells, mark) in rows {
+                        tr class=[(!mark.is_empty()).then_some(mark)] {
+                            @for (cell, (_, number)) in cells.iter().zip(columns) {
+                                td class=[number.then_some("n")] { (cell) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Text as a cell.
+pub(crate) fn cell(text: impl AsRef<str>) -> Markup {
+    html! { (text.as_ref()) }
+}
+
+/// A knob or its value as a cell.
+pub(crate) fn code(text: impl AsRef<str>) -> Markup {
+    html! { span.knob { (text.as_ref()) } }
+}
+
+/// Name and value.
+pub(crate) fn pairs(rows: impl IntoIterator<Item = (String, Markup)>) -> Markup {
+    html! {
+        div.scroll { table { tbody {
+            @for (name, value) in rows { tr { th scope="row" { (name) } td { (value) } } }
+        } } }
+    }
+}
+
+/// A number that matters: the figure, what it is, and a note.
+pub(crate) fn tile(main: bool, value: &str, name: &str, note: &Markup) -> Markup {
+    html! {
+        div class={ "tile" @if main { " main" } } {
+            span { (name) }
+            b { (value) }
+            small { (note) }
+        }
+    }
+}
+
+/// Warnings, if any.
+pub(crate) fn warnings<S: AsRef<str>>(warnings: &[S]) -> Markup {
+    html! { @for w in warnings { div.warning role="note" { p { (w.as_ref()) } } } }
+}
+
+/// Targets that parse: those of a stored report always do.
+pub(crate) fn targets(slo: &[String]) -> Vec<Target> {
+    slo.iter().filter_map(|t| t.parse().ok()).collect()
+}
+
+/// The targets as a person says them.
+pub(crate) fn slo_text(slo: &[String]) -> String {
+    let one = |t: &Target| {
+        let class = t.class.as_ref().map_or(String::new(), |c| format!(" of {c}"));
+        let name = crate::charts::metric_name(t.metric);
+        format!("{name} {}{class} ≤ {}", t.statistic, figures::ms(t.limit.as_secs_f64() * 1e3))
+    };
+    match targets(slo).iter().map(one).collect::<Vec<_>>() {
+        none if none.is_empty() => "no latency target".to_owned(),
+        some => some.join(", "),
+    }
+}
+
+/// What every report says about where its figures come from.
+pub(crate) struct Origin<'a> {
+    pub(crate) about: &'a About,
+    pub(crate) version: &'a str,
+    pub(crate) simulated: bool,
+    pub(crate) seed: u64,
+    pub(crate) workload: &'a WorkloadInfo,
+    pub(crate) model: &'a str,
+    pub(crate) devices: Vec<&'a DeviceInfo>,
+    pub(crate) slo: &'a [String],
+    pub(crate) wall_s: f64,
+    pub(crate) cpu_s: f64,
+    pub(crate) host: &'a str,
+}
+
+/// The last section.
+pub(crate) fn provenance(o: &Origin<'_>, more: Vec<(String, Markup)>) -> Section {
+    let w = o.workload;
+    let mut rows = vec![
+        ("Times".to_owned(), cell(if o.simulated { "SIMULATED by the cost model, in virtual time" } else { "measured" })),
+        (
+            "Workload".to_owned(),
+            html! {
+                (w.name) ": " (figures::count(w.requests as u64)) " requests, "
+                (figures::rate(w.natural_rps)) "/s as recorded, "
+                (figures::sig(w.output_tokens_per_request, 3)) " output tokens each on average"
+                @for line in &w.provenance { br; span.quiet { (line) } }
+            },
+        ),
+        ("Model".to_owned(), cell(o.model)),
+    ];
+    for d in &o.devices {
+        let price = d.price.as_ref().map(|p| format!("{} per GPU-hour ({})", figures::usd(p.usd_per_gpu_hour), p.source));
+        rows.push(("Device".to_owned(), html! {
+            (d.name) @if let Some(price) = price { ", " (price) } br; span.quiet { (d.provenance) }
+        }));
+    }
+    rows.push(("Targets".to_owned(), cell(slo_text(o.slo))));
+    rows.extend(more);
+    rows.push(("Command".to_owned(), code_block(&o.about.command)));
+    rows.push(("Seed, version".to_owned(), cell(format!("{}, knee {}", o.seed, o.version))));
+    rows.push((
+        "Cost of this answer".to_owned(),
+        cell(format!(
+            "{} elapsed, {} of processor time on {}",
+            figures::seconds(o.wall_s), figures::seconds(o.cpu_s), o.host
+        )),
+    ));
+    let assumed = |a: &crate::report::Assumption| (vec![cell(&a.what), cell(&a.source)], "");
+    let assumptions: Vec<Row> = o.about.assumptions.iter().map(assumed).collect();
+    Section::new("provenance", "Where these figures come from", html! {
+        (pairs(rows))
+        @if !assumptions.is_empty() {
+            h3 { "Taken for granted" }
+            (table(&[("assumption", false), ("source", false)], &assumptions))
+        }
+    })
+}
+
+fn code_block(text: &str) -> Markup {
+    html! { @if text.is_empty() { (figures::NONE) } @else { span.knob style="white-space:pre-wrap" { (text) } } }
+}

@@ -1,0 +1,119 @@
+//! Policies at equal rates, drawn the same on the tune and the compare page.
+
+use crate::charts::{Chart, bars};
+use crate::figures::{NONE, latency, ms, percent, rate, sig};
+use crate::latency::{At, Curve};
+use crate::page::{Row, cell, charts, table};
+use crate::plot::Ink;
+use loadgen::Metric;
+use maud::{Markup, html};
+use tuner::compare::PolicyResult;
+use tuner::observation::Observation;
+
+/// A policy's colour; variants and strangers get others by their place.
+pub(crate) fn inks(names: &[&str]) -> Vec<Ink> {
+    names.iter().enumerate().map(|(i, n)| Ink::policy(n, i)).collect()
+}
+
+/// The rate at which bars are drawn: the highest of the common ones that somebody sustains and somebody else does
+/// not would show collapse only, so the highest that all sustain; else the lowest.
+fn common(policies: &[PolicyResult]) -> Option<usize> {
+    let n = policies.iter().map(|p| p.at.len()).min()?;
+    let all = |i: &usize| policies.iter().all(|p| p.at[*i].observation.sustain.sustained);
+    (0..n).rev().find(all).or_else(|| (n > 0).then_some(0))
+}
+
+/// Bars of what users and memory see at one rate, then every rate as a table.
+pub(crate) fn at_equal_rates(policies: &[PolicyResult]) -> Markup {
+    let Some(i) = common(policies) else { return Markup::default() };
+    let rate_rps = policies[0].at[i].rate_rps;
+    html! {
+        p { "All offered " (rate(rate_rps)) " requests/s"
+            @if !policies.iter().all(|p| p.at[i].observation.sustain.sustained) {
+                " (not everybody can sustain it)"
+            }
+            " of the same trace; the table below has the other rates." }
+        (charts(&at_rate(policies, i), ""))
+        (every_rate(policies))
+    }
+}
+
+fn at_rate(policies: &[PolicyResult], i: usize) -> Vec<Chart> {
+    let names: Vec<&str> = policies.iter().map(|p| p.name.as_str()).collect();
+    let inks = inks(&names);
+    let rows = |of: &dyn Fn(&Observation) -> Option<f64>| -> Vec<(String, Ink, Option<f64>)> {
+        let each = policies.iter().zip(&inks);
+        each.map(|(p, ink)| (p.name.clone(), *ink, of(&p.at[i].observation))).collect()
+    };
+    let p99 = |m: Metric| rows(&move |o| o.summary.stats(m).p99.millis());
+    vec![
+        bars("p99 TTFT", "ms", &p99(Metric::Ttft), ms),
+        bars("p99 ITL", "ms", &p99(Metric::Itl), ms),
+        bars("KV memory wasted", "% of what is taken", &rows(&|o| Some(o.kv.waste_percent())), |v| percent(v / 100.0)),
+    ]
+}
+
+fn every_rate(policies: &[PolicyResult]) -> Markup {
+    let columns = [
+        ("requests/s", true),
+        ("policy", false),
+        ("TTFT p50", true),
+        ("TTFT p99", true),
+        ("TPOT p99", true),
+        ("ITL p99", true),
+        ("output tokens/s", true),
+        ("mean batch", true),
+        ("preempted", true),
+        ("KV waste", true),
+        ("sustained", false),
+    ];
+    let rates = policies.iter().map(|p| p.at.len()).min().unwrap_or(0);
+    let mut rows: Vec<Row> = Vec::new();
+    for i in 0..rates {
+        for (j, p) in policies.iter().enumerate() {
+            let (s, o) = (&p.at[i].observation.summary, &p.at[i].observation);
+            let first = if j == 0 { rate(p.at[i].rate_rps) } else { String::new() };
+            let cells = [
+                first,
+                p.name.clone(),
+                latency(s.ttft.p50),
+                latency(s.ttft.p99),
+                latency(s.tpot.p99),
+                latency(s.itl.p99),
+                sig(s.output_tokens_per_s(), 3),
+                sig(o.work.mean_batch, 3),
+                crate::figures::count(o.work.preemptions),
+                percent(o.kv.waste_percent() / 100.0),
+                if o.sustain.sustained { "yes" } else { "no" }.to_owned(),
+            ];
+            rows.push((cells.iter().map(cell).collect(), if o.sustain.sustained { "" } else { "off" }));
+        }
+    }
+    table(&columns, &rows)
+}
+
+/// Latency curves from runs at the comparison's rates.
+pub(crate) fn curves(policies: &[PolicyResult]) -> Vec<Curve> {
+    let names: Vec<&str> = policies.iter().map(|p| p.name.as_str()).collect();
+    let pair = |o: &Observation, m: Metric| {
+        let s = o.summary.stats(m);
+        (s.p50.millis(), s.p99.millis())
+    };
+    let at = |a: &tuner::compare::AtRate| At {
+        rate: a.rate_rps,
+        latencies: [Metric::Ttft, Metric::Tpot, Metric::Itl].map(|m| pair(&a.observation, m)),
+    };
+    let curve = |(p, ink): (&PolicyResult, Ink)| Curve {
+        name: p.name.clone(),
+        ink,
+        chosen: false,
+        knee: p.capacity_rps,
+        points: p.at.iter().map(at).collect(),
+    };
+    policies.iter().zip(inks(&names)).map(curve).collect()
+}
+
+/// A capacity, or that there is none.
+pub(crate) fn capacity(rps: Option<f64>) -> String {
+    rps.map_or_else(|| NONE.to_owned(), rate)
+}
