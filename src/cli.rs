@@ -156,10 +156,10 @@ pub(crate) struct Bench {
     #[arg(long, default_value = "h100-sxm")]
     pub(crate) device: String,
     /// Requests (or session starts) per second; default: the trace's own rate
-    #[arg(long, value_name = "RPS", conflicts_with_all = ["rate_scale", "saturated"])]
+    #[arg(long, value_name = "RPS", allow_negative_numbers = true, conflicts_with_all = ["rate_scale", "saturated"])]
     pub(crate) rate: Option<f64>,
     /// Speed of the trace: 2 = twice its own rate
-    #[arg(long, value_name = "FACTOR", conflicts_with = "saturated")]
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true, conflicts_with = "saturated")]
     pub(crate) rate_scale: Option<f64>,
     /// Offer all requests at once
     #[arg(long)]

@@ -18,6 +18,10 @@
 //! The run is sustainable when overdue(t) is at most 3 % at one of five instants of the last fifth of the arrivals:
 //! a server that keeps up comes back from a burst, one that does not never does.
 //!
+//! Where all of a trace arrives within a request's own lifetime, nothing can be overdue yet, at any load. So the work
+//! must also be done in time: from the last arrival, within twice the longest reference latency and a tenth of the
+//! span. A steady overload of ρ takes (ρ − 1) spans more.
+//!
 //! Against servers of known capacity (one queue, processor sharing, batches of 16 to 256), six arrival patterns
 //! from Poisson to on/off and a rate rising by 35 %, and exact loads (`tests/sustain.rs`): with 1,000 requests or
 //! more, of loads from 0.7 to 0.9 about 4 % are refused (nearly all where a request lasts a tenth of the span, or
@@ -37,6 +41,8 @@ use workloads::{Arrival, Trace};
 const LIMIT: f64 = 0.03;
 /// Where in the span of arrivals it is looked for.
 const CHECKPOINTS: [f64; 5] = [0.80, 0.85, 0.90, 0.95, 1.0];
+/// Longest drain that passes: so many of the longest reference latency, and so many spans.
+const DRAIN: (f64, f64) = (2.0, 0.1);
 /// Beyond this share of the span, a typical request leaves too little of the trace to judge by.
 const SHORT: f64 = 0.05;
 
@@ -102,11 +108,13 @@ impl Sustain {
             ),
             reason: String::new(),
         };
-        sustain.judge(records);
+        let longest = jobs.iter().map(|j| j.due - j.offered).fold(0.0, f64::max);
+        sustain.judge(records, DRAIN.0 * longest + DRAIN.1 * span);
         sustain
     }
 
-    fn judge(&mut self, records: &[Record]) {
+    /// `patience`: the longest drain that passes, seconds.
+    fn judge(&mut self, records: &[Record], patience: f64) {
         let percent = |x: f64| format!("{:.1} %", 100.0 * x);
         let completed = records.iter().filter(|r| r.completed()).count();
         let overdue = percent(self.overdue);
@@ -120,6 +128,14 @@ impl Sustain {
                 false,
                 format!(
                     "falls behind: {overdue} of the work offered is overdue, {growth} of that offered in the second half"
+                ),
+            )
+        } else if self.drain_s.is_some_and(|drain| drain > patience) {
+            let (drain, span) = (self.drain_s.unwrap_or(0.0), self.span_s);
+            (
+                false,
+                format!(
+                    "falls behind: {drain:.1} s after the last of {span:.1} s of arrivals until all is done"
                 ),
             )
         } else {

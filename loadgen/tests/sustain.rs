@@ -66,6 +66,15 @@ fn short_traces_have_a_wider_grey_zone() {
 
 /// The bound the definition rests on: no server can hide more than the share it cannot serve.
 #[test]
+fn a_trace_within_one_lifetime_must_still_be_done_in_time() {
+    for n in [500, 1000, 2000] {
+        for load in [10.0, 100.0, 1000.0] {
+            assert!(accepted(n, &[load]) == 0.0, "{n} requests at {load}");
+        }
+    }
+}
+
+#[test]
 fn an_overload_leaves_its_share_undone() {
     for server in SERVERS {
         for arrivals in ARRIVALS {
