@@ -24,7 +24,13 @@ pub(crate) const THIRD: (u32, u32) = (380, 270);
 pub(crate) const WHOLE: (u32, u32) = (1040, 300);
 
 /// A figure of a size.
-pub(crate) fn figure(size: (u32, u32), about: &str, x: Axis, y: Axis, layers: Vec<Layer>) -> Figure {
+pub(crate) fn figure(
+    size: (u32, u32),
+    about: &str,
+    x: Axis,
+    y: Axis,
+    layers: Vec<Layer>,
+) -> Figure {
     Figure { width: size.0, height: size.1, about: about.to_owned(), x, y, layers }
 }
 
@@ -72,10 +78,8 @@ pub(crate) fn ledger(samples: &[KvSample], mean: &KvShares) -> Chart {
         figure: figure(
             WHOLE,
             "stacked areas of KV memory by class over time",
-            Axis::new("time, s", Scale::Linear).within(
-                rows.first().map_or(0.0, |r| r.0),
-                rows.last().map_or(1.0, |r| r.0),
-            ),
+            Axis::new("time, s", Scale::Linear)
+                .within(rows.first().map_or(0.0, |r| r.0), rows.last().map_or(1.0, |r| r.0)),
             Axis::new("KV slots, % of capacity", Scale::FromZero).within(0.0, 100.0),
             layers,
         ),
@@ -85,10 +89,12 @@ pub(crate) fn ledger(samples: &[KvSample], mean: &KvShares) -> Chart {
 
 /// Running and waiting requests over time.
 pub(crate) fn occupancy(samples: &[KvSample]) -> Chart {
-    let line = |of: fn(&KvSample) -> u32| samples.iter().map(|s| (s.at_s, f64::from(of(s)))).collect();
+    let line =
+        |of: fn(&KvSample) -> u32| samples.iter().map(|s| (s.at_s, f64::from(of(s)))).collect();
     let most = |of: fn(&KvSample) -> u32| samples.iter().map(of).max().unwrap_or(0);
     let (running, waiting) = (most(|s| s.running), most(|s| s.waiting));
-    let still = samples.iter().filter(|s| s.waiting > 0).count() as f64 / samples.len().max(1) as f64;
+    let still =
+        samples.iter().filter(|s| s.waiting > 0).count() as f64 / samples.len().max(1) as f64;
     let layer = |points, ink, name: &str| Layer::Line {
         points,
         ink,
@@ -150,7 +156,9 @@ fn phase(s: &IterationSpan) -> usize {
 
 /// Iterations of a window: one lane per worker, then prompt tokens and decoding sequences of each.
 pub(crate) fn timeline(spans: &[IterationSpan]) -> Vec<Chart> {
-    let Some(first) = spans.iter().map(|s| s.start_s).min_by(f64::total_cmp) else { return Vec::new() };
+    let Some(first) = spans.iter().map(|s| s.start_s).min_by(f64::total_cmp) else {
+        return Vec::new();
+    };
     let last = spans.iter().map(|s| s.start_s + s.length_s).fold(first, f64::max);
     let time = || Axis::new("time, s", Scale::Linear).within(first, last);
     let workers: Vec<u32> = {
@@ -158,36 +166,49 @@ pub(crate) fn timeline(spans: &[IterationSpan]) -> Vec<Chart> {
         set.into_iter().take(8).collect()
     };
     let shown: Vec<&IterationSpan> = spans.iter().filter(|s| workers.contains(&s.worker)).collect();
-    let steps: Vec<&IterationSpan> = shown.iter().filter(|s| s.worker == workers[0]).copied().collect();
+    let steps: Vec<&IterationSpan> =
+        shown.iter().filter(|s| s.worker == workers[0]).copied().collect();
     let mut charts = vec![lanes(&shown, &workers, time())];
     let bars = |of: fn(&IterationSpan) -> u32| {
         [0, 1, 2].map(|p| {
             let own = steps.iter().filter(|s| phase(s) == p);
-            let boxes = own.map(|s| [s.start_s, s.start_s + s.length_s, 0.0, f64::from(of(s))]).collect();
+            let boxes =
+                own.map(|s| [s.start_s, s.start_s + s.length_s, 0.0, f64::from(of(s))]).collect();
             Layer::Boxes { boxes, ink: Ink::Phase(p as u8), opacity: 0.85 }
         })
     };
     let height = |of: fn(&IterationSpan) -> u32| steps.iter().map(|s| of(s)).max().unwrap_or(0);
-    let whose = if workers.len() > 1 { format!(" of worker {}", workers[0]) } else { String::new() };
+    let whose =
+        if workers.len() > 1 { format!(" of worker {}", workers[0]) } else { String::new() };
     let (prompt, decode) = (height(|s| s.prefill_tokens), height(|s| s.decode_seqs));
     for (title, axis, of, caption) in [
         (
             format!("Prompt tokens per iteration{whose}"),
             "prompt tokens",
             (|s| s.prefill_tokens) as fn(&IterationSpan) -> u32,
-            format!("No iteration takes more than {} prompt tokens.", figures::count(prompt.into())),
+            format!(
+                "No iteration takes more than {} prompt tokens.",
+                figures::count(prompt.into())
+            ),
         ),
         (
             format!("Decoding sequences per iteration{whose}"),
             "sequences",
             |s| s.decode_seqs,
-            format!("At most {} sequences decode together; gaps are iterations that only prefill, or idle time.", figures::count(decode.into())),
+            format!(
+                "At most {} sequences decode together; gaps are iterations that only prefill, or idle time.",
+                figures::count(decode.into())
+            ),
         ),
     ] {
         let layers = bars(of).into_iter().collect();
         let about = format!("{axis} of every iteration over time");
         let y = Axis::new(axis, Scale::FromZero);
-        charts.push(Chart { title, figure: figure((1040, 200), &about, time(), y, layers), caption });
+        charts.push(Chart {
+            title,
+            figure: figure((1040, 200), &about, time(), y, layers),
+            caption,
+        });
     }
     charts
 }
@@ -203,9 +224,12 @@ fn lanes(spans: &[&IterationSpan], workers: &[u32], time: Axis) -> Chart {
         })
         .collect()
     };
-    let layers = (0..3).map(|p| Layer::Boxes { boxes: boxes(p), ink: Ink::Phase(p as u8), opacity: 1.0 }).collect();
+    let layers = (0..3)
+        .map(|p| Layer::Boxes { boxes: boxes(p), ink: Ink::Phase(p as u8), opacity: 1.0 })
+        .collect();
     let names = workers.iter().map(|w| (lane(*w) + 0.5, format!("worker {w}"))).collect();
-    let time_of = |p: usize| spans.iter().filter(|s| phase(s) == p).map(|s| s.length_s).sum::<f64>();
+    let time_of =
+        |p: usize| spans.iter().filter(|s| phase(s) == p).map(|s| s.length_s).sum::<f64>();
     let all = (time_of(0) + time_of(1) + time_of(2)).max(f64::MIN_POSITIVE);
     let longest = spans.iter().map(|s| s.length_s / f64::from(s.count.max(1))).fold(0.0, f64::max);
     let iterations: u64 = spans.iter().map(|s| u64::from(s.count)).sum();
@@ -245,7 +269,8 @@ pub(crate) fn metric_name(metric: Metric) -> &'static str {
 
 /// Share of requests up to each latency, with limits.
 pub(crate) fn distribution(detail: &Detail, metric: Metric, targets: &[Target]) -> Option<Chart> {
-    let points: Vec<(f64, f64)> = detail.distribution(metric)?.points.iter().map(|p| (p.0, p.1 * 100.0)).collect();
+    let points: Vec<(f64, f64)> =
+        detail.distribution(metric)?.points.iter().map(|p| (p.0, p.1 * 100.0)).collect();
     let (first, last) = (points.first()?, points.last()?);
     let at = |share: f64| points.iter().find(|p| p.1 >= share).map(|p| p.0);
     let p99 = at(99.0);
@@ -256,14 +281,30 @@ pub(crate) fn distribution(detail: &Detail, metric: Metric, targets: &[Target]) 
         steps.push(*p);
     }
     let wide = last.0 > 8.0 * first.0.max(1e-3);
-    let mut layers = vec![Layer::Line { points: steps, ink: Ink::Accent, width: 1.75, dashed: false, label: None }];
+    let mut layers = vec![Layer::Line {
+        points: steps,
+        ink: Ink::Accent,
+        width: 1.75,
+        dashed: false,
+        label: None,
+    }];
     for target in targets.iter().filter(|t| t.metric == metric) {
         let label = format!("limit {}", ms(target.limit.as_secs_f64() * 1e3));
-        layers.push(Layer::Upright { at: target.limit.as_secs_f64() * 1e3, ink: Ink::Limit, label });
+        layers.push(Layer::Upright {
+            at: target.limit.as_secs_f64() * 1e3,
+            ink: Ink::Limit,
+            label,
+        });
     }
     if let Some(p99) = p99 {
         let label = Some(format!("p99 {}", ms(p99)));
-        layers.push(Layer::Marks { points: vec![(p99, 99.0)], ink: Ink::Accent, mark: Mark::Dot, size: 3.5, label });
+        layers.push(Layer::Marks {
+            points: vec![(p99, 99.0)],
+            ink: Ink::Accent,
+            mark: Mark::Dot,
+            size: 3.5,
+            label,
+        });
     }
     let name = metric_name(metric);
     let what = if metric == Metric::Itl { "gaps" } else { "requests" };
@@ -274,7 +315,10 @@ pub(crate) fn distribution(detail: &Detail, metric: Metric, targets: &[Target]) 
             ms(p99),
             ms(last.0)
         ),
-        None => format!("Half of the {what} are below {median}; only {} of them ended at all.", percent(last.1 / 100.0)),
+        None => format!(
+            "Half of the {what} are below {median}; only {} of them ended at all.",
+            percent(last.1 / 100.0)
+        ),
     };
     Some(Chart {
         title: format!("{name} distribution"),
@@ -290,7 +334,12 @@ pub(crate) fn distribution(detail: &Detail, metric: Metric, targets: &[Target]) 
 }
 
 /// One value per name as horizontal bars.
-pub(crate) fn bars(title: &str, axis: &str, rows: &[(String, Ink, Option<f64>)], text: fn(f64) -> String) -> Chart {
+pub(crate) fn bars(
+    title: &str,
+    axis: &str,
+    rows: &[(String, Ink, Option<f64>)],
+    text: fn(f64) -> String,
+) -> Chart {
     let n = rows.len() as f64;
     let most = rows.iter().filter_map(|r| r.2).fold(0.0, f64::max);
     let mut layers = Vec::new();
@@ -298,7 +347,11 @@ pub(crate) fn bars(title: &str, axis: &str, rows: &[(String, Ink, Option<f64>)],
         let y = n - i as f64 - 0.5;
         let value_text = value.map_or_else(|| figures::NONE.to_owned(), text);
         let value = value.unwrap_or(0.0);
-        layers.push(Layer::Boxes { boxes: vec![[0.0, value, y - 0.33, y + 0.33]], ink: *ink, opacity: 1.0 });
+        layers.push(Layer::Boxes {
+            boxes: vec![[0.0, value, y - 0.33, y + 0.33]],
+            ink: *ink,
+            opacity: 1.0,
+        });
         layers.push(Layer::Note { at: (value, y), ink: Ink::Text, text: value_text });
     }
     let names = rows.iter().enumerate().map(|(i, r)| (n - i as f64 - 0.5, r.0.clone())).collect();
@@ -316,7 +369,8 @@ pub(crate) fn bars(title: &str, axis: &str, rows: &[(String, Ink, Option<f64>)],
         figure: figure(
             (THIRD.0, 56 + 27 * rows.len().max(1) as u32),
             &format!("{title} as bars"),
-            Axis::new(axis, Scale::FromZero).within(0.0, if most > 0.0 { most * 1.22 } else { 1.0 }),
+            Axis::new(axis, Scale::FromZero)
+                .within(0.0, if most > 0.0 { most * 1.22 } else { 1.0 }),
             Axis::new("", Scale::Linear).within(0.0, n.max(1.0)).named(names),
             layers,
         ),
@@ -338,8 +392,20 @@ pub(crate) fn sweep(sweep: &Sweep) -> Chart {
     for (i, (name, points)) in sweep.lines.iter().enumerate() {
         let ink = Ink::nth(i);
         let label = (sweep.lines.len() > 1).then(|| name.clone());
-        layers.push(Layer::Line { points: thinned(points, 400), ink, width: 2.0, dashed: false, label });
-        layers.push(Layer::Marks { points: thinned(points, 40), ink, mark: Mark::Dot, size: 2.5, label: None });
+        layers.push(Layer::Line {
+            points: thinned(points, 400),
+            ink,
+            width: 2.0,
+            dashed: false,
+            label,
+        });
+        layers.push(Layer::Marks {
+            points: thinned(points, 40),
+            ink,
+            mark: Mark::Dot,
+            size: 2.5,
+            label: None,
+        });
         if let (Some(first), Some(last)) = (points.first(), points.last()) {
             said.push(format!(
                 "{name}: {} at {}, {} at {}",

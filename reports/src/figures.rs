@@ -111,7 +111,11 @@ pub(crate) fn seconds(s: f64) -> String {
 
 /// US dollars.
 pub(crate) fn usd(value: f64) -> String {
-    if value.abs() < 0.995 { format!("${}", sig(value, 2)) } else { format!("${}", grouped(&format!("{value:.2}"))) }
+    if value.abs() < 0.995 {
+        format!("${}", sig(value, 2))
+    } else {
+        format!("${}", grouped(&format!("{value:.2}")))
+    }
 }
 
 #[cfg(test)]
@@ -120,14 +124,23 @@ mod tests {
 
     #[test]
     fn digits_follow_the_magnitude() {
-        let cases = [(0.0, "0"), (0.012_345, "0.0123"), (1.0, "1.00"), (21.456, "21.5"), (-1234.5, "-1,234")];
+        let cases = [
+            (0.0, "0"),
+            (0.012_345, "0.0123"),
+            (1.0, "1.00"),
+            (21.456, "21.5"),
+            (-1234.5, "-1,234"),
+        ];
         for (value, text) in cases {
             assert_eq!(sig(value, 3), text);
         }
         assert_eq!(sig(f64::INFINITY, 3), "∞");
         assert_eq!(sig(f64::NAN, 3), "–");
         assert_eq!(sig(1e300, 3), "1.00e300");
-        assert_eq!((short(0.5), short(20.0), short(1e6)), ("0.5".into(), "20".into(), "1,000,000".into()));
+        assert_eq!(
+            (short(0.5), short(20.0), short(1e6)),
+            ("0.5".into(), "20".into(), "1,000,000".into())
+        );
     }
 
     #[test]
@@ -135,7 +148,10 @@ mod tests {
         assert_eq!(ms(184.2), "184\u{202f}ms");
         assert_eq!(ms(1842.0), "1.84\u{202f}s");
         assert_eq!(seconds(300.0), "5.00\u{202f}min");
-        assert_eq!((percent(0.961), percent(0.0004)), ("96.1\u{202f}%".into(), "0.04\u{202f}%".into()));
+        assert_eq!(
+            (percent(0.961), percent(0.0004)),
+            ("96.1\u{202f}%".into(), "0.04\u{202f}%".into())
+        );
         assert_eq!((usd(0.1234), usd(12_345.6)), ("$0.12".into(), "$12,345.60".into()));
     }
 }

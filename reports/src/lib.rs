@@ -1,11 +1,31 @@
-//! Draws what was measured.
+//! Draws what was measured: self-contained HTML pages, CSV tables, a trace for Perfetto, a summary for a terminal.
+//!
+//! A [`Report`] is plain data: results of the tuner and of single runs, thinned. It is stored beside its page, so that
+//! [`load()`] and [`Report::page`] draw the same page again. Nothing here computes a result, and every sentence under a
+//! plot is derived from the data the plot shows.
+
+mod bench;
 mod charts;
+pub mod chrome_trace;
+mod compare;
+pub mod csv;
 mod error;
 mod figures;
 mod latency;
+mod load;
 mod page;
 mod plot;
 mod policies;
 mod report;
+pub mod terminal;
+mod tuning;
+
+pub use bench::bench_page;
+pub use compare::compare_page;
 pub use error::Error;
-pub use report::*;
+pub use load::{PAGE, STORED, load, write_file};
+pub use report::{
+    About, Assumption, BenchReport, CompareReport, Detail, Distribution, Export, Output, Report,
+    SAMPLES, SCHEMA, Scenario, TuneReport,
+};
+pub use tuning::tune_page;

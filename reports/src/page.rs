@@ -43,7 +43,8 @@ impl Section {
 impl Page<'_> {
     /// The whole file.
     pub(crate) fn render(&self) -> String {
-        let sections: Vec<&Section> = self.sections.iter().filter(|s| !s.body.0.is_empty()).collect();
+        let sections: Vec<&Section> =
+            self.sections.iter().filter(|s| !s.body.0.is_empty()).collect();
         let page = html! {
             (DOCTYPE)
             html lang="en" {
@@ -84,7 +85,11 @@ impl Page<'_> {
 }
 
 fn badge(simulated: bool) -> Markup {
-    if simulated { html! { span.badge { "SIMULATED" } } } else { html! { span.badge.live { "MEASURED" } } }
+    if simulated {
+        html! { span.badge { "SIMULATED" } }
+    } else {
+        html! { span.badge.live { "MEASURED" } }
+    }
 }
 
 fn footer(simulated: bool, version: &str) -> Markup {
@@ -222,7 +227,14 @@ pub(crate) struct Origin<'a> {
 pub(crate) fn provenance(o: &Origin<'_>, more: Vec<(String, Markup)>) -> Section {
     let w = o.workload;
     let mut rows = vec![
-        ("Times".to_owned(), cell(if o.simulated { "SIMULATED by the cost model, in virtual time" } else { "measured" })),
+        (
+            "Times".to_owned(),
+            cell(if o.simulated {
+                "SIMULATED by the cost model, in virtual time"
+            } else {
+                "measured"
+            }),
+        ),
         (
             "Workload".to_owned(),
             html! {
@@ -235,7 +247,10 @@ pub(crate) fn provenance(o: &Origin<'_>, more: Vec<(String, Markup)>) -> Section
         ("Model".to_owned(), cell(o.model)),
     ];
     for d in &o.devices {
-        let price = d.price.as_ref().map(|p| format!("{} per GPU-hour ({})", figures::usd(p.usd_per_gpu_hour), p.source));
+        let price = d
+            .price
+            .as_ref()
+            .map(|p| format!("{} per GPU-hour ({})", figures::usd(p.usd_per_gpu_hour), p.source));
         rows.push(("Device".to_owned(), html! {
             (d.name) @if let Some(price) = price { ", " (price) } br; span.quiet { (d.provenance) }
         }));
@@ -248,18 +263,24 @@ pub(crate) fn provenance(o: &Origin<'_>, more: Vec<(String, Markup)>) -> Section
         "Cost of this answer".to_owned(),
         cell(format!(
             "{} elapsed, {} of processor time on {}",
-            figures::seconds(o.wall_s), figures::seconds(o.cpu_s), o.host
+            figures::seconds(o.wall_s),
+            figures::seconds(o.cpu_s),
+            o.host
         )),
     ));
     let assumed = |a: &crate::report::Assumption| (vec![cell(&a.what), cell(&a.source)], "");
     let assumptions: Vec<Row> = o.about.assumptions.iter().map(assumed).collect();
-    Section::new("provenance", "Where these figures come from", html! {
-        (pairs(rows))
-        @if !assumptions.is_empty() {
-            h3 { "Taken for granted" }
-            (table(&[("assumption", false), ("source", false)], &assumptions))
-        }
-    })
+    Section::new(
+        "provenance",
+        "Where these figures come from",
+        html! {
+            (pairs(rows))
+            @if !assumptions.is_empty() {
+                h3 { "Taken for granted" }
+                (table(&[("assumption", false), ("source", false)], &assumptions))
+            }
+        },
+    )
 }
 
 fn code_block(text: &str) -> Markup {

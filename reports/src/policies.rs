@@ -1,7 +1,7 @@
 //! Policies at equal rates, drawn the same on the tune and the compare page.
 
 use crate::charts::{Chart, bars};
-use crate::figures::{NONE, latency, ms, percent, rate, sig};
+use crate::figures::{latency, ms, percent, rate, sig};
 use crate::latency::{At, Curve};
 use crate::page::{Row, cell, charts, table};
 use crate::plot::Ink;
@@ -49,7 +49,12 @@ fn at_rate(policies: &[PolicyResult], i: usize) -> Vec<Chart> {
     vec![
         bars("p99 TTFT", "ms", &p99(Metric::Ttft), ms),
         bars("p99 ITL", "ms", &p99(Metric::Itl), ms),
-        bars("KV memory wasted", "% of what is taken", &rows(&|o| Some(o.kv.waste_percent())), |v| percent(v / 100.0)),
+        bars(
+            "KV memory wasted",
+            "% of what is taken",
+            &rows(&|o| Some(o.kv.waste_percent())),
+            |v| percent(v / 100.0),
+        ),
     ]
 }
 
@@ -86,7 +91,10 @@ fn every_rate(policies: &[PolicyResult]) -> Markup {
                 percent(o.kv.waste_percent() / 100.0),
                 if o.sustain.sustained { "yes" } else { "no" }.to_owned(),
             ];
-            rows.push((cells.iter().map(cell).collect(), if o.sustain.sustained { "" } else { "off" }));
+            rows.push((
+                cells.iter().map(cell).collect(),
+                if o.sustain.sustained { "" } else { "off" },
+            ));
         }
     }
     table(&columns, &rows)
@@ -111,9 +119,4 @@ pub(crate) fn curves(policies: &[PolicyResult]) -> Vec<Curve> {
         points: p.at.iter().map(at).collect(),
     };
     policies.iter().zip(inks(&names)).map(curve).collect()
-}
-
-/// A capacity, or that there is none.
-pub(crate) fn capacity(rps: Option<f64>) -> String {
-    rps.map_or_else(|| NONE.to_owned(), rate)
 }

@@ -177,7 +177,12 @@ impl Detail {
             kv: thinned(&run.kv_series, SAMPLES),
             output: output(&run.records, SAMPLES / 2),
             window: window(&run.iterations, &run.kv_series),
-            distributions: vec![records(Metric::Ttft), records(Metric::Tpot), itl, records(Metric::E2e)],
+            distributions: vec![
+                records(Metric::Ttft),
+                records(Metric::Tpot),
+                itl,
+                records(Metric::E2e),
+            ],
         }
     }
 
@@ -189,13 +194,17 @@ impl Detail {
 }
 
 fn of_records(metric: Metric, records: &[Record]) -> Vec<(f64, f64)> {
-    let mut values: Vec<u128> = records.iter().filter_map(|r| metric.of(r)).map(|d| d.as_nanos()).collect();
+    let mut values: Vec<u128> =
+        records.iter().filter_map(|r| metric.of(r)).map(|d| d.as_nanos()).collect();
     values.sort_unstable();
     // Requests without this latency by nature (one output token has no TPOT) are no part of the population.
     let lost = records.iter().filter(|r| !r.completed() && metric.of(r).is_none()).count();
     let all = (values.len() + lost).max(1) as f64;
-    let points: Vec<(f64, f64)> =
-        values.iter().zip(1u32..).map(|(v, rank)| (*v as f64 / 1e6, f64::from(rank) / all)).collect();
+    let points: Vec<(f64, f64)> = values
+        .iter()
+        .zip(1u32..)
+        .map(|(v, rank)| (*v as f64 / 1e6, f64::from(rank) / all))
+        .collect();
     quantiles(&points)
 }
 

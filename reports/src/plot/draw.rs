@@ -70,15 +70,18 @@ impl Places {
 
     fn inside(&self, at: (f64, f64)) -> Option<Point> {
         let near = |v: f64| (-1e-9..=1.0 + 1e-9).contains(&v);
-        self.point(at).filter(|p| near(p.0) && near(p.1)).map(|p| (p.0.clamp(0.0, 1.0), p.1.clamp(0.0, 1.0)))
+        self.point(at)
+            .filter(|p| near(p.0) && near(p.1))
+            .map(|p| (p.0.clamp(0.0, 1.0), p.1.clamp(0.0, 1.0)))
     }
 
     /// A line's pieces inside the frame; broken where a value has no place.
     fn line(&self, points: &[(f64, f64)]) -> Vec<Vec<Point>> {
         let placed: Vec<Option<Point>> = points.iter().map(|p| self.point(*p)).collect();
-        placed.split(Option::is_none).flat_map(|run| {
-            clip::polyline(&run.iter().flatten().copied().collect::<Vec<_>>())
-        }).collect()
+        placed
+            .split(Option::is_none)
+            .flat_map(|run| clip::polyline(&run.iter().flatten().copied().collect::<Vec<_>>()))
+            .collect()
     }
 }
 
@@ -92,7 +95,9 @@ fn width_of(text: &str) -> f64 {
 
 /// Text that XML can hold.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') { ' ' } else { c })
+        .collect()
 }
 
 fn text_style(ink: Ink, h: HPos, v: VPos) -> TextStyle<'static> {
@@ -160,8 +165,12 @@ fn ticks_across(figure: &Figure) -> usize {
 /// Places and labels of an axis's ticks.
 fn marks(axis: &Axis, span: &Span, wanted: usize) -> Vec<(f64, String)> {
     let ticks = axis.names.clone().unwrap_or_else(|| span.ticks(wanted));
-    let placed = ticks.into_iter().filter_map(|(v, label)| Some((span.place(v)?, printable(&label))));
-    placed.filter(|(p, _)| (-1e-6..=1.0 + 1e-6).contains(p)).map(|(p, l)| (p.clamp(0.0, 1.0), l)).collect()
+    let placed =
+        ticks.into_iter().filter_map(|(v, label)| Some((span.place(v)?, printable(&label))));
+    placed
+        .filter(|(p, _)| (-1e-6..=1.0 + 1e-6).contains(p))
+        .map(|(p, l)| (p.clamp(0.0, 1.0), l))
+        .collect()
 }
 
 /// Room for names at the right and above.
@@ -246,7 +255,9 @@ fn paint(
                 if y >= 0.999 && x < 0.999 { names.top.push(name) } else { names.right.push(name) }
             }
         }
-        Layer::Band { points, ink, label } => band(chart, places, points, *ink, label.as_deref(), names)?,
+        Layer::Band { points, ink, label } => {
+            band(chart, places, points, *ink, label.as_deref(), names)?
+        }
         Layer::Boxes { boxes, ink, opacity } => {
             let style = ink.marker(false).mix(opacity.clamp(0.0, 1.0)).filled();
             let placed = boxes.iter().filter_map(|b| {
@@ -282,7 +293,8 @@ fn name(chart: &Chart<'_, '_>, at: Point, text: &str, ink: Ink) -> Name {
 
 fn dots(chart: &mut Chart<'_, '_>, at: &[Point], ink: Ink, mark: Mark, size: f64) -> Drawn {
     let line = ink.marker(false).stroke_width(px(1.25));
-    let circles = |radius: f64, style: ShapeStyle| at.iter().map(move |p| Circle::new(*p, px(radius), style));
+    let circles =
+        |radius: f64, style: ShapeStyle| at.iter().map(move |p| Circle::new(*p, px(radius), style));
     match mark {
         Mark::Dot => chart.draw_series(circles(size, ink.marker(false).filled()))?,
         Mark::Ring => {
@@ -308,7 +320,9 @@ fn band(
     let cut = |v: f64| v.clamp(0.0, 1.0);
     let placed: Vec<(f64, f64, f64)> = points
         .iter()
-        .filter_map(|(x, low, high)| Some((places.x.place(*x)?, places.y.place(*low)?, places.y.place(*high)?)))
+        .filter_map(|(x, low, high)| {
+            Some((places.x.place(*x)?, places.y.place(*low)?, places.y.place(*high)?))
+        })
         .filter(|p| (-1e-9..=1.0 + 1e-9).contains(&p.0))
         .map(|p| (cut(p.0), cut(p.1), cut(p.2)))
         .collect();
@@ -325,12 +339,22 @@ fn band(
 }
 
 /// Text next to a point, on the side with more room.
-fn beside(chart: &Chart<'_, '_>, root: &Area<'_>, at: Point, text: &str, ink: Ink, gap: f64) -> Drawn {
+fn beside(
+    chart: &Chart<'_, '_>,
+    root: &Area<'_>,
+    at: Point,
+    text: &str,
+    ink: Ink,
+    gap: f64,
+) -> Drawn {
     let (x, y) = chart.backend_coord(&at);
     let (xs, ys) = chart.plotting_area().get_pixel_range();
     let room = f64::from(xs.end - x) / FINE;
     let (h, side) = if room > width_of(text) + gap { (HPos::Left, 1) } else { (HPos::Right, -1) };
-    let y = y.clamp(ys.start + px(FONT / 2.0) as i32, ys.end.max(ys.start + px(FONT) as i32) - px(FONT / 2.0) as i32);
+    let y = y.clamp(
+        ys.start + px(FONT / 2.0) as i32,
+        ys.end.max(ys.start + px(FONT) as i32) - px(FONT / 2.0) as i32,
+    );
     let style = text_style(ink, h, VPos::Center);
     root.draw(&Text::new(printable(text), (x + side * px(gap) as i32, y), style))?;
     Ok(())
@@ -349,7 +373,11 @@ fn across(
     chart.draw_series(std::iter::once(PathElement::new(vec![(0.0, y), (1.0, y)], style)))?;
     let (left, height) = chart.backend_coord(&(0.0, y));
     let text = text_style(ink, HPos::Left, VPos::Bottom);
-    root.draw(&Text::new(printable(label), (left + px(5.0) as i32, height - px(2.0) as i32), text))?;
+    root.draw(&Text::new(
+        printable(label),
+        (left + px(5.0) as i32, height - px(2.0) as i32),
+        text,
+    ))?;
     Ok(())
 }
 
@@ -365,7 +393,13 @@ fn upright(
     let style = ink.marker(true).stroke_width(px(1.25));
     chart.draw_series(std::iter::once(PathElement::new(vec![(x, 0.0), (x, 1.0)], style)))?;
     let (place, top) = chart.backend_coord(&(x, 1.0));
-    let h = if x > 0.8 { HPos::Right } else if x < 0.2 { HPos::Left } else { HPos::Center };
+    let h = if x > 0.8 {
+        HPos::Right
+    } else if x < 0.2 {
+        HPos::Left
+    } else {
+        HPos::Center
+    };
     let text = text_style(ink, h, VPos::Bottom);
     root.draw(&Text::new(printable(label), (place, top - px(3.0) as i32), text))?;
     Ok(())
@@ -399,7 +433,8 @@ fn name_top(root: &Area<'_>, mut names: Vec<Name>, y: f64, width: f64) -> Drawn 
     names.sort_by(|a, b| a.at.0.total_cmp(&b.at.0));
     let half = |n: &Name| width_of(&n.text) / 2.0;
     let mut xs: Vec<f64> = names.iter().map(|n| n.at.0).collect();
-    let gaps: Vec<f64> = names.windows(2).map(|w| half(&w[0]) + half(&w[1]) + 7.0).chain([0.0]).collect();
+    let gaps: Vec<f64> =
+        names.windows(2).map(|w| half(&w[0]) + half(&w[1]) + 7.0).chain([0.0]).collect();
     let (first, last) = (names.first().map_or(0.0, half), names.last().map_or(0.0, half));
     apart(&mut xs, &gaps, first + 2.0, width - last - 2.0);
     for (name, x) in names.iter().zip(xs) {

@@ -141,7 +141,8 @@ mod tests {
     #[test]
     fn every_role_survives_the_round_trip() {
         let roles = [Ink::Text, Ink::Muted, Ink::Grid, Ink::Accent, Ink::Limit, Ink::Paper];
-        let many = (0..LINES).map(Ink::Line).chain((0..6).map(Ink::Kv)).chain((0..3).map(Ink::Phase));
+        let many =
+            (0..LINES).map(Ink::Line).chain((0..6).map(Ink::Kv)).chain((0..3).map(Ink::Phase));
         for ink in roles.into_iter().chain(many) {
             let RGBColor(r, g, b) = ink.marker(false);
             let drawn = format!("<line stroke=\"#{r:02X}{g:02X}{b:02X}\"/>");

@@ -94,7 +94,9 @@ impl Layer {
     /// Every value on both axes.
     fn extent(&self) -> (Vec<f64>, Vec<f64>) {
         match self {
-            Self::Line { points, .. } | Self::Marks { points, .. } => points.iter().copied().unzip(),
+            Self::Line { points, .. } | Self::Marks { points, .. } => {
+                points.iter().copied().unzip()
+            }
             Self::Band { points, .. } => (
                 points.iter().map(|p| p.0).collect(),
                 points.iter().flat_map(|p| [p.1, p.2]).collect(),

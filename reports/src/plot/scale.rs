@@ -95,11 +95,16 @@ impl Span {
         let (from, to) = (self.lo.log10().floor() as i32, self.hi.log10().ceil() as i32);
         let inside = |v: &f64| v.is_finite() && *v >= self.lo && *v <= self.hi;
         let of = |digits: &[f64]| -> Vec<f64> {
-            (from..=to).flat_map(|p| digits.iter().map(move |d| d * 10f64.powi(p))).filter(inside).collect()
+            (from..=to)
+                .flat_map(|p| digits.iter().map(move |d| d * 10f64.powi(p)))
+                .filter(inside)
+                .collect()
         };
         // The densest row that is not too dense; over many decades, every nth power.
         let rows = [&[1.0, 2.0, 5.0][..], &[1.0, 3.0], &[1.0]];
-        if let Some(ticks) = rows.iter().map(|r| of(r)).find(|t| (3..=wanted + 1).contains(&t.len())) {
+        if let Some(ticks) =
+            rows.iter().map(|r| of(r)).find(|t| (3..=wanted + 1).contains(&t.len()))
+        {
             return ticks;
         }
         let powers = of(&[1.0]);

@@ -18,7 +18,13 @@ fn every_layer(points: &[(f64, f64)], text: &str) -> Vec<Layer> {
     let label = Some(text.to_owned());
     let first = points.first().copied().unwrap_or((0.0, 0.0));
     vec![
-        Layer::Line { points: points.to_vec(), ink: Ink::Accent, width: 2.0, dashed: true, label: label.clone() },
+        Layer::Line {
+            points: points.to_vec(),
+            ink: Ink::Accent,
+            width: 2.0,
+            dashed: true,
+            label: label.clone(),
+        },
         Layer::Band {
             points: points.iter().map(|p| (p.0, 0.0, p.1)).collect(),
             ink: Ink::Kv(2),
@@ -29,7 +35,13 @@ fn every_layer(points: &[(f64, f64)], text: &str) -> Vec<Layer> {
             ink: Ink::Phase(1),
             opacity: 0.5,
         },
-        Layer::Marks { points: points.to_vec(), ink: Ink::Line(1), mark: Mark::Target, size: 3.0, label },
+        Layer::Marks {
+            points: points.to_vec(),
+            ink: Ink::Line(1),
+            mark: Mark::Target,
+            size: 3.0,
+            label,
+        },
         Layer::Across { at: first.1, ink: Ink::Limit, label: text.to_owned() },
         Layer::Upright { at: first.0, ink: Ink::Accent, label: text.to_owned() },
         Layer::Note { at: first, ink: Ink::Text, text: text.to_owned() },
@@ -45,14 +57,24 @@ fn check(svg: &str) {
     };
     let frame = numbers(document.root_element().attribute("viewBox").unwrap());
     for node in document.descendants() {
-        for (name, most) in [("x", frame[2]), ("x1", frame[2]), ("x2", frame[2]), ("cx", frame[2]), ("y", frame[3]), ("cy", frame[3])] {
+        for (name, most) in [
+            ("x", frame[2]),
+            ("x1", frame[2]),
+            ("x2", frame[2]),
+            ("cx", frame[2]),
+            ("y", frame[3]),
+            ("cy", frame[3]),
+        ] {
             if let Some(v) = node.attribute(name) {
                 let v: f64 = v.parse().unwrap();
                 assert!((-1.0..=most + 1.0).contains(&v), "{name}={v} of {most} in {node:?}");
             }
         }
         for pair in numbers(node.attribute("points").unwrap_or("")).chunks(2) {
-            assert!((-1.0..=frame[2] + 1.0).contains(&pair[0]) && (-1.0..=frame[3] + 1.0).contains(&pair[1]));
+            assert!(
+                (-1.0..=frame[2] + 1.0).contains(&pair[0])
+                    && (-1.0..=frame[3] + 1.0).contains(&pair[1])
+            );
         }
     }
     assert!(!svg.contains("NaN") && !svg.contains("inf") && !svg.contains("\"#"), "{svg}");
@@ -60,7 +82,12 @@ fn check(svg: &str) {
 
 #[test]
 fn nothing_one_point_and_huge_values() {
-    for points in [vec![], vec![(3.0, 4.0)], vec![(1e300, -1e300), (-1e308, 1e308)], vec![(0.0, f64::NAN), (1.0, 2.0)]] {
+    for points in [
+        vec![],
+        vec![(3.0, 4.0)],
+        vec![(1e300, -1e300), (-1e308, 1e308)],
+        vec![(0.0, f64::NAN), (1.0, 2.0)],
+    ] {
         for scale in [Scale::Linear, Scale::FromZero, Scale::Log] {
             check(&figure(scale, every_layer(&points, "chunked")).svg());
         }
@@ -69,7 +96,9 @@ fn nothing_one_point_and_huge_values() {
 
 #[test]
 fn text_of_others_stays_text() {
-    let svg = figure(Scale::Linear, every_layer(&[(1.0, 1.0), (2.0, 2.0)], "<script>\u{0}\"#A6C503\"")).svg();
+    let svg =
+        figure(Scale::Linear, every_layer(&[(1.0, 1.0), (2.0, 2.0)], "<script>\u{0}\"#A6C503\""))
+            .svg();
     check(&svg);
     assert!(!svg.contains("<script"));
 }

@@ -1,0 +1,167 @@
+//! The page of `knee bench`: one configuration at one rate, over time.
+
+use crate::charts::{self, Chart};
+use crate::compare::{facts, origin};
+use crate::figures::{count, latency, percent, rate, sig};
+use crate::page::{self, Page, Row, Section, cell, code, pairs, table, tile};
+use crate::report::BenchReport;
+use loadgen::Metric;
+use maud::{Markup, html};
+
+/// The page.
+#[must_use]
+pub fn bench_page(report: &BenchReport) -> String {
+    let s = &report.scenario;
+    let sections = vec![
+        Section::new("answer", "", answer(report)),
+        Section::new("latency", "Latency", latencies(report)),
+        Section::new("output", "Over time", over_time(report)),
+        Section::new("kv", "KV memory", memory(report)),
+        Section::new("timeline", "Iterations", timeline(report)),
+        Section::new(
+            "configuration",
+            "Configuration",
+            pairs(report.config.iter().map(|(k, v)| (k.clone(), code(v)))),
+        ),
+        page::provenance(&origin(&report.about, s), Vec::new()),
+    ];
+    Page {
+        title: format!("knee bench: {} on {}", s.model, s.device.name),
+        headline: headline(report),
+        simulated: s.simulated,
+        facts: facts(s),
+        sections,
+        version: &s.version,
+    }
+    .render()
+}
+
+/// What it did in one sentence.
+pub(crate) fn headline(report: &BenchReport) -> String {
+    let summary = &report.observation.summary;
+    format!(
+        "{}: {}, {} output tokens/s.",
+        report.label,
+        charts::spell(report.rate_rps, summary.duration_s),
+        sig(summary.output_tokens_per_s(), 3)
+    )
+}
+
+/// What to doubt about a run.
+pub(crate) fn doubts(report: &BenchReport) -> Vec<String> {
+    let o = &report.observation;
+    let mut doubts = Vec::new();
+    if !o.sustain.sustained && report.rate_rps.is_some() {
+        doubts.push(format!("This rate cannot go on for ever: {}", o.sustain.reason));
+    }
+    let lost = o.summary.requests - o.summary.completed.min(o.summary.requests);
+    if lost > 0 {
+        doubts.push(format!(
+            "{} of {} requests did not complete and count as infinitely late.",
+            count(lost),
+            count(o.summary.requests)
+        ));
+    }
+    doubts
+}
+
+fn answer(report: &BenchReport) -> Markup {
+    let (o, s) = (&report.observation, &report.observation.summary);
+    let attained = s
+        .attainment()
+        .map_or_else(String::new, |a| format!("{} of requests meet every target", percent(a)));
+    html! {
+        div.tiles {
+            (tile(true, &rate(s.goodput_rps()), "goodput, requests/s", &html! { (attained) }))
+            (tile(false, &latency(s.ttft.p99), "p99 TTFT", &html! { "median " (latency(s.ttft.p50)) }))
+            (tile(false, &latency(s.itl.p99), "p99 ITL", &html! { "p99 TPOT " (latency(s.tpot.p99)) }))
+            (tile(false, &sig(s.output_tokens_per_s(), 3), "output tokens/s", &html! { (rate(s.request_throughput_rps())) " requests/s" }))
+            (tile(false, &sig(o.work.mean_batch, 3), "sequences per iteration", &html! { (count(o.work.iterations)) " iterations" }))
+        }
+        @if !s.verdict.targets.is_empty() { (verdict(report)) }
+        (page::warnings(&doubts(report)))
+    }
+}
+
+fn verdict(report: &BenchReport) -> Markup {
+    let row = |j: &loadgen::Judged| {
+        let margin = j.margin.map_or_else(|| latency(j.value), percent);
+        let met = if j.met {
+            html! { span.met { "held" } }
+        } else {
+            html! { span.missed { "missed" } }
+        };
+        (vec![code(j.target.to_string()), cell(latency(j.value)), cell(margin), met], "")
+    };
+    let rows: Vec<Row> = report.observation.summary.verdict.targets.iter().map(row).collect();
+    table(&[("target", false), ("measured", true), ("of the limit left", true), ("", false)], &rows)
+}
+
+fn latencies(report: &BenchReport) -> Markup {
+    let s = &report.observation.summary;
+    let row = |m: Metric| {
+        let x = s.stats(m);
+        let values = [x.mean, x.p50, x.p90, x.p95, x.p99, x.p999, x.max];
+        let name = std::iter::once(cell(charts::metric_name(m)));
+        (name.chain(values.into_iter().map(|v| cell(latency(v)))).collect(), "")
+    };
+    let rows: Vec<Row> = Metric::ALL.into_iter().map(row).collect();
+    let targets = page::targets(&report.scenario.slo);
+    let charts: Vec<Chart> = Metric::ALL
+        .into_iter()
+        .filter_map(|m| charts::distribution(&report.detail, m, &targets))
+        .collect();
+    html! {
+        (table(&[("", false), ("mean", true), ("p50", true), ("p90", true), ("p95", true), ("p99", true), ("p99.9", true), ("max", true)], &rows))
+        (page::charts(&charts, "two"))
+    }
+}
+
+fn over_time(report: &BenchReport) -> Markup {
+    let mut charts = Vec::new();
+    if report.detail.output.len() > 1 {
+        charts.push(charts::output(&report.detail));
+    }
+    if report.detail.kv.len() > 1 {
+        charts.push(charts::occupancy(&report.detail.kv));
+    }
+    page::charts(&charts, "two")
+}
+
+fn memory(report: &BenchReport) -> Markup {
+    let (kv, w) = (&report.observation.kv, &report.observation.work);
+    let shares = charts::classes(kv).map(|c| (c.0.to_owned(), cell(percent(c.1))));
+    let hit = w.tokens_cached as f64 / w.tokens_looked_up.max(1) as f64;
+    let share = |n: u64| percent(n as f64 / w.tokens_executed.max(1) as f64);
+    let work = [
+        ("tokens executed".to_owned(), cell(count(w.tokens_executed))),
+        ("of these padding".to_owned(), cell(share(w.tokens_padded))),
+        ("of these recomputed".to_owned(), cell(share(w.tokens_recomputed))),
+        ("prompt tokens found in cache".to_owned(), cell(percent(hit))),
+        ("preemptions".to_owned(), cell(count(w.preemptions))),
+        (
+            "time the queue's head was refused for want of seats".to_owned(),
+            cell(percent(w.refused_seats)),
+        ),
+        ("… for want of KV memory".to_owned(), cell(percent(w.refused_kv))),
+        ("busy time in iterations that filled the budget".to_owned(), cell(percent(w.full_budget))),
+        ("time busy".to_owned(), cell(percent(w.busy))),
+    ];
+    html! {
+        @if report.detail.kv.len() > 1 { (page::charts(&[charts::ledger(&report.detail.kv, kv)], "one")) }
+        div.grid2 {
+            div { h3 { "Mean share of " (count(w.kv_slots)) " KV slots" } (pairs(shares)) }
+            div { h3 { "Work" } (pairs(work)) }
+        }
+    }
+}
+
+fn timeline(report: &BenchReport) -> Markup {
+    let lanes = charts::timeline(&report.detail.window);
+    html! {
+        @if !lanes.is_empty() {
+            (page::key(charts::phases()))
+            (page::charts(&lanes, "one"))
+        }
+    }
+}

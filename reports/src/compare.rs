@@ -1,0 +1,216 @@
+//! The page of `knee compare`: what each policy buys on this trace, and whether the papers' claims hold here.
+
+use crate::charts::{self, Chart, bars};
+use crate::figures::{NONE, opt_ms, percent, rate, sig};
+use crate::page::{self, Origin, Page, Row, Section, cell, table};
+use crate::plot::Ink;
+use crate::report::{CompareReport, Scenario};
+use crate::{latency, policies};
+use maud::{Markup, html};
+use tuner::claims::Claim;
+
+/// The page.
+#[must_use]
+pub fn compare_page(report: &CompareReport) -> String {
+    let s = &report.scenario;
+    let sections = vec![
+        Section::new("answer", "", answer(report)),
+        Section::new("claims", "Claims of the papers, tried here", claims(&report.claims.claims)),
+        Section::new("saturated", "All requests at once", saturated(report)),
+        Section::new("latency", "Latency against rate", curves(report)),
+        Section::new("equal", "At equal rates", policies::at_equal_rates(&report.policies)),
+        Section::new("kv", "KV memory", memory(report)),
+        Section::new("sweeps", "What it depends on", sweeps(report)),
+        page::provenance(&origin(&report.about, s), Vec::new()),
+    ];
+    Page {
+        title: format!("knee compare: {} on {}", s.model, s.device.name),
+        headline: headline(report),
+        simulated: s.simulated,
+        facts: facts(s),
+        sections,
+        version: &s.version,
+    }
+    .render()
+}
+
+/// What a page of one scenario is about.
+pub(crate) fn facts(s: &Scenario) -> Vec<String> {
+    vec![
+        s.model.clone(),
+        s.device.name.clone(),
+        format!("workload {}", s.workload.name),
+        page::slo_text(&s.slo),
+    ]
+}
+
+/// Where a scenario's figures come from.
+pub(crate) fn origin<'a>(about: &'a crate::report::About, s: &'a Scenario) -> Origin<'a> {
+    Origin {
+        about,
+        version: &s.version,
+        simulated: s.simulated,
+        seed: s.seed,
+        workload: &s.workload,
+        model: &s.model,
+        devices: vec![&s.device],
+        slo: &s.slo,
+        wall_s: s.wall_s,
+        cpu_s: s.cpu_s,
+        host: &s.host,
+    }
+}
+
+/// Who wins by how much.
+pub(crate) fn headline(report: &CompareReport) -> String {
+    let tokens = |p: &&tuner::compare::PolicyResult| p.saturated_output_tokens_per_s;
+    let most = report.policies.iter().max_by(|a, b| tokens(a).total_cmp(&tokens(b)));
+    let least = report.policies.iter().min_by(|a, b| tokens(a).total_cmp(&tokens(b)));
+    match (most, least) {
+        (Some(a), Some(b)) if a.name != b.name => format!(
+            "With all requests at once, {} makes {} output tokens/s, {}× those of {}.",
+            a.name,
+            sig(tokens(&a), 3),
+            sig(tokens(&a) / tokens(&b), 3),
+            b.name
+        ),
+        (Some(a), _) => format!(
+            "{} makes {} output tokens/s with all requests at once.",
+            a.name,
+            sig(tokens(&a), 3)
+        ),
+        _ => "No policy was compared.".to_owned(),
+    }
+}
+
+fn answer(report: &CompareReport) -> Markup {
+    let columns = [
+        ("policy", false),
+        ("output tokens/s, saturated", true),
+        ("capacity under the targets, req/s", true),
+        ("p99 TTFT", true),
+        ("p99 ITL", true),
+        ("KV waste", true),
+        ("mean batch", true),
+        ("padded", true),
+        ("recomputed", true),
+    ];
+    let row = |p: &tuner::compare::PolicyResult| {
+        let w = &p.saturated.work;
+        let share = |n: u64| percent(n as f64 / w.tokens_executed.max(1) as f64);
+        let capacity = match p.capacity_rps {
+            Some(c) => cell(rate(c)),
+            None => html! { span.missed { "infeasible" } },
+        };
+        let cells = vec![
+            cell(&p.name),
+            cell(sig(p.saturated_output_tokens_per_s, 3)),
+            capacity,
+            cell(opt_ms(p.p99_ttft_ms)),
+            cell(opt_ms(p.p99_itl_ms)),
+            cell(percent(p.kv_waste_percent / 100.0)),
+            cell(sig(p.mean_batch, 3)),
+            cell(share(w.tokens_padded)),
+            cell(share(w.tokens_recomputed)),
+        ];
+        (cells, "")
+    };
+    let rows: Vec<Row> = report.policies.iter().map(row).collect();
+    let first = report.policies.first().and_then(|p| p.at.first());
+    html! {
+        p.lead { "Everybody has the same KV bytes, seats and token budget; only scheduler and allocator differ." }
+        (table(&columns, &rows))
+        p.quiet {
+            "Saturated: all requests offered at once; waste, batch, padding and recomputation are of that run."
+            @if let Some(at) = first { " Latencies are at " (rate(at.rate_rps)) " requests/s." }
+        }
+    }
+}
+
+fn claims(claims: &[Claim]) -> Markup {
+    if claims.is_empty() {
+        return html! {};
+    }
+    let row = |c: &Claim| {
+        let verdict = match c.confirmed {
+            Some(true) => html! { b.met { "confirmed" } },
+            Some(false) => html! { b.missed { "refuted" } },
+            None => html! { span.quiet { "not tried" } },
+        };
+        let claim = html! { (c.claim) br; span.quiet { (c.paper) } };
+        (vec![claim, cell(&c.setup), cell(&c.measured), verdict], "")
+    };
+    let rows: Vec<Row> = claims.iter().map(row).collect();
+    let held = claims.iter().filter(|c| c.confirmed == Some(true)).count();
+    let tried = claims.iter().filter(|c| c.confirmed.is_some()).count();
+    html! {
+        p { (held) " of " (tried) " claims hold on this trace, model and device. A refuted claim says something about this setup, "
+            "not about the paper's, which stands under it." }
+        (table(&[("claim, and the paper's setup", false), ("setup here", false), ("measured", false), ("verdict", false)], &rows))
+    }
+}
+
+fn named(
+    report: &CompareReport,
+    of: impl Fn(&tuner::compare::PolicyResult) -> Option<f64>,
+) -> Vec<(String, Ink, Option<f64>)> {
+    let names: Vec<&str> = report.policies.iter().map(|p| p.name.as_str()).collect();
+    let each = report.policies.iter().zip(policies::inks(&names));
+    each.map(|(p, ink)| (p.name.clone(), ink, of(p))).collect()
+}
+
+fn saturated(report: &CompareReport) -> Markup {
+    if report.policies.is_empty() {
+        return html! {};
+    }
+    let three = |v: f64| sig(v, 3);
+    let charts: [Chart; 3] = [
+        bars(
+            "Output, saturated",
+            "output tokens/s",
+            &named(report, |p| Some(p.saturated_output_tokens_per_s)),
+            three,
+        ),
+        bars("Capacity under the targets", "requests/s", &named(report, |p| p.capacity_rps), three),
+        bars(
+            "Mean batch, saturated",
+            "sequences per iteration",
+            &named(report, |p| Some(p.mean_batch)),
+            three,
+        ),
+    ];
+    page::charts(&charts, "")
+}
+
+fn curves(report: &CompareReport) -> Markup {
+    if report.policies.iter().all(|p| p.at.len() < 2) {
+        return html! {};
+    }
+    let curves = policies::curves(&report.policies);
+    page::charts(&latency::charts(&curves, &page::targets(&report.scenario.slo)), "")
+}
+
+fn memory(report: &CompareReport) -> Markup {
+    let row = |p: &tuner::compare::PolicyResult| {
+        let mut cells = vec![cell(&p.name)];
+        cells.extend(charts::classes(&p.saturated.kv).iter().map(|c| cell(percent(c.1))));
+        cells.push(cell(percent(p.saturated.kv.waste_percent() / 100.0)));
+        (cells, "")
+    };
+    let rows: Vec<Row> = report.policies.iter().map(row).collect();
+    let Some(first) = report.policies.first() else { return html! {} };
+    let mut columns = vec![("saturated, share of all slots", false)];
+    columns.extend(charts::classes(&first.saturated.kv).map(|c| (c.0, true)));
+    columns.push(("wasted of taken", true));
+    html! {
+        (page::charts(&[bars("KV memory wasted, saturated", "% of what is taken", &named(report, |p| Some(p.kv_waste_percent)), |v| percent(v / 100.0))], "two"))
+        (table(&columns, &rows))
+        p.quiet { "Wasted: reserved for later, never to be filled (internal) or lost between extents (external); "
+            (NONE) " idle and cached slots count as neither taken nor wasted." }
+    }
+}
+
+fn sweeps(report: &CompareReport) -> Markup {
+    let charts: Vec<Chart> = report.claims.sweeps.iter().map(charts::sweep).collect();
+    page::charts(&charts, "two")
+}

@@ -1,0 +1,90 @@
+//! Tables for other tools: trials and requests, one row each. An empty cell is a value that does not exist.
+
+use crate::Error;
+use csv::Writer;
+use loadgen::Record;
+use std::io::Write;
+use tuner::result::{CurvePoint, Operating, TuneResult};
+
+/// Columns of [`trials`].
+pub const TRIALS: [&str; 16] = [
+    "policy",
+    "device",
+    "configuration",
+    "gpus",
+    "rate_rps",
+    "slo_met",
+    "sustainable",
+    "goodput_rps",
+    "output_tokens_per_s",
+    "ttft_p50_ms",
+    "ttft_p99_ms",
+    "tpot_p50_ms",
+    "tpot_p99_ms",
+    "itl_p50_ms",
+    "itl_p99_ms",
+    "capacity_rps",
+];
+
+fn encode(what: &'static str) -> impl Fn(csv::Error) -> Error {
+    move |e| Error::Encode { what, cause: e.to_string() }
+}
+
+/// Every rate tried on the whole trace with the winner and with each policy's best.
+///
+/// # Errors
+/// None in practice: rows have equal lengths.
+pub fn trials(result: &TuneResult) -> Result<String, Error> {
+    let failed = encode("trials.csv");
+    let mut writer = Writer::from_writer(Vec::new());
+    writer.write_record(TRIALS).map_err(&failed)?;
+    let others = result.baselines.iter().filter_map(|b| b.best.as_ref());
+    let others = others.filter(|o| {
+        result.best.as_ref().is_none_or(|b| b.config != o.config || b.device != o.device)
+    });
+    for o in result.best.iter().chain(others) {
+        for p in &o.curve {
+            writer.write_record(trial(o, p)).map_err(&failed)?;
+        }
+    }
+    let bytes = writer
+        .into_inner()
+        .map_err(|e| Error::Encode { what: "trials.csv", cause: e.to_string() })?;
+    String::from_utf8(bytes).map_err(|e| Error::Encode { what: "trials.csv", cause: e.to_string() })
+}
+
+fn trial(o: &Operating, p: &CurvePoint) -> [String; 16] {
+    let ms = |v: Option<f64>| v.map_or_else(String::new, |v| v.to_string());
+    [
+        o.policy.clone(),
+        o.device.clone(),
+        o.label.clone(),
+        o.gpus.to_string(),
+        p.rate_rps.to_string(),
+        p.slo_met.to_string(),
+        p.sustainable.to_string(),
+        p.goodput_rps.to_string(),
+        p.output_tokens_per_s.to_string(),
+        ms(p.ttft_ms.0),
+        ms(p.ttft_ms.1),
+        ms(p.tpot_ms.0),
+        ms(p.tpot_ms.1),
+        ms(p.itl_ms.0),
+        ms(p.itl_ms.1),
+        o.capacity_rps.to_string(),
+    ]
+}
+
+/// Every request's record under [`Record::CSV_HEADER`].
+///
+/// # Errors
+/// When `out` does not take them.
+pub fn requests(records: &[Record], out: impl Write) -> Result<(), Error> {
+    let failed = encode("requests.csv");
+    let mut writer = Writer::from_writer(out);
+    writer.write_record(Record::CSV_HEADER).map_err(&failed)?;
+    for record in records {
+        writer.write_record(record.csv_row()).map_err(&failed)?;
+    }
+    writer.flush().map_err(|e| Error::Encode { what: "requests.csv", cause: e.to_string() })
+}

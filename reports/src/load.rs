@@ -1,0 +1,121 @@
+//! Reports on disk: each file is written beside its place and moved there whole, so that whoever looks meanwhile, or
+//! after a crash, sees the old file or the new one.
+
+use crate::report::{Report, SCHEMA};
+use crate::{Error, bench_page, compare_page, csv, tune_page};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The page's file name.
+pub const PAGE: &str = "report.html";
+/// The stored report's file name.
+pub const STORED: &str = "report.json";
+
+#[derive(Serialize)]
+struct Stored<'a> {
+    schema: &'static str,
+    report: &'a Report,
+}
+
+#[derive(Deserialize)]
+struct Loaded {
+    report: Report,
+}
+
+/// Just the first key, so that a strange version is called by its name.
+#[derive(Deserialize)]
+struct Version {
+    schema: String,
+}
+
+impl Report {
+    /// The page.
+    #[must_use]
+    pub fn page(&self) -> String {
+        match self {
+            Self::Tune(r) => tune_page(r),
+            Self::Compare(r) => compare_page(r),
+            Self::Bench(r) => bench_page(r),
+        }
+    }
+
+    /// The summary for a terminal; see [`crate::terminal`].
+    #[must_use]
+    pub fn terminal(&self, colour: bool) -> String {
+        match self {
+            Self::Tune(r) => crate::terminal::tune(r, colour),
+            Self::Compare(r) => crate::terminal::compare(r, colour),
+            Self::Bench(r) => crate::terminal::bench(r, colour),
+        }
+    }
+
+    /// Writes [`PAGE`], [`STORED`] and, of a tuning run, `trials.csv` into `directory`, which is made if missing.
+    /// Returns what was written.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or written.
+    pub fn write(&self, directory: &Path) -> Result<Vec<PathBuf>, Error> {
+        let stored = serde_json::to_string(&Stored { schema: SCHEMA, report: self });
+        let stored = stored.map_err(|e| Error::Encode { what: STORED, cause: e.to_string() })?;
+        let mut files = vec![(PAGE, self.page()), (STORED, stored)];
+        if let Self::Tune(r) = self {
+            files.push(("trials.csv", csv::trials(&r.result)?));
+        }
+        files.into_iter().map(|(name, text)| write_file(directory, name, text.as_bytes())).collect()
+    }
+}
+
+/// Writes `directory/name` whole or not at all; the directory is made if missing. Returns the path.
+///
+/// # Errors
+/// When the directory cannot be made or written.
+pub fn write_file(directory: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Error> {
+    let path = directory.join(name);
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |cause| Error::Write { path, cause }
+    };
+    fs::create_dir_all(directory).map_err(failed(directory))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".knee-")
+        .tempfile_in(directory)
+        .map_err(failed(directory))?;
+    file.write_all(bytes).map_err(failed(&path))?;
+    readable(file.as_file()).map_err(failed(&path))?;
+    file.persist(&path).map_err(|e| failed(&path)(e.error))?;
+    Ok(path)
+}
+
+/// Temporary files are private; a report is for the team.
+#[cfg(unix)]
+fn readable(file: &fs::File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn readable(_: &fs::File) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// Reads the report stored in `directory`.
+///
+/// # Errors
+/// When there is none, it is broken, or of another version.
+pub fn load(directory: &Path) -> Result<Report, Error> {
+    let path = directory.join(STORED);
+    let text =
+        fs::read_to_string(&path).map_err(|cause| Error::Read { path: path.clone(), cause })?;
+    let broken = |e: &serde_json::Error| Error::Format {
+        path: path.clone(),
+        line: e.line(),
+        message: e.to_string(),
+    };
+    let version: Version = serde_json::from_str(&text).map_err(|e| broken(&e))?;
+    if version.schema != SCHEMA {
+        return Err(Error::Schema { path, found: version.schema, expected: SCHEMA });
+    }
+    serde_json::from_str::<Loaded>(&text).map(|l| l.report).map_err(|e| broken(&e))
+}
