@@ -18,9 +18,8 @@
 //! The run is sustainable when overdue(t) is at most 3 % at one of five instants of the last fifth of the arrivals:
 //! a server that keeps up comes back from a burst, one that does not never does.
 //!
-//! Where all of a trace arrives within a request's own lifetime, nothing can be overdue yet, at any load. So the work
-//! must also be done in time: from the last arrival, within twice the longest reference latency and a tenth of the
-//! span. A steady overload of ρ takes (ρ − 1) spans more.
+//! Where a trace arrives within a few requests' lifetimes nothing can be overdue yet, at any load: when the mean
+//! reference latency, weighted by work, is more than half of the span, no steady load was offered and none is accepted.
 //!
 //! Against servers of known capacity (one queue, processor sharing, batches of 16 to 256), six arrival patterns
 //! from Poisson to on/off and a rate rising by 35 %, and exact loads (`tests/sustain.rs`): with 1,000 requests or
@@ -41,8 +40,8 @@ use workloads::{Arrival, Trace};
 const LIMIT: f64 = 0.03;
 /// Where in the span of arrivals it is looked for.
 const CHECKPOINTS: [f64; 5] = [0.80, 0.85, 0.90, 0.95, 1.0];
-/// Longest drain that passes: so many of the longest reference latency, and so many spans.
-const DRAIN: (f64, f64) = (2.0, 0.1);
+/// Largest mean reference latency as a share of the span at which there is a steady load to speak of.
+const STEADY: f64 = 0.5;
 /// Beyond this share of the span, a typical request leaves too little of the trace to judge by.
 const SHORT: f64 = 0.05;
 
@@ -108,13 +107,11 @@ impl Sustain {
             ),
             reason: String::new(),
         };
-        let longest = jobs.iter().map(|j| j.due - j.offered).fold(0.0, f64::max);
-        sustain.judge(records, DRAIN.0 * longest + DRAIN.1 * span);
+        sustain.judge(records);
         sustain
     }
 
-    /// `patience`: the longest drain that passes, seconds.
-    fn judge(&mut self, records: &[Record], patience: f64) {
+    fn judge(&mut self, records: &[Record]) {
         let percent = |x: f64| format!("{:.1} %", 100.0 * x);
         let completed = records.iter().filter(|r| r.completed()).count();
         let overdue = percent(self.overdue);
@@ -130,12 +127,12 @@ impl Sustain {
                     "falls behind: {overdue} of the work offered is overdue, {growth} of that offered in the second half"
                 ),
             )
-        } else if self.drain_s.is_some_and(|drain| drain > patience) {
-            let (drain, span) = (self.drain_s.unwrap_or(0.0), self.span_s);
+        } else if self.request_share > STEADY {
+            let (share, span) = (percent(self.request_share), self.span_s);
             (
                 false,
                 format!(
-                    "falls behind: {drain:.1} s after the last of {span:.1} s of arrivals until all is done"
+                    "no steady load: a typical request lasts {share} of the {span:.1} s of arrivals"
                 ),
             )
         } else {

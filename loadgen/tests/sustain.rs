@@ -66,9 +66,9 @@ fn short_traces_have_a_wider_grey_zone() {
 
 /// The bound the definition rests on: no server can hide more than the share it cannot serve.
 #[test]
-fn a_trace_within_one_lifetime_must_still_be_done_in_time() {
+fn a_trace_within_a_lifetime_offers_no_steady_load() {
     for n in [500, 1000, 2000] {
-        for load in [10.0, 100.0, 1000.0] {
+        for load in [2.0, 4.0, 10.0, 100.0, 1000.0] {
             assert!(accepted(n, &[load]) == 0.0, "{n} requests at {load}");
         }
     }
