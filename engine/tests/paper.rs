@@ -6,10 +6,12 @@
 //! the same rule (slots by class at each step, a buddy arena, requests admitted in order), run over ten times as many
 //! steps; this engine is held to the model closely and to the paper as closely as a log-normal allows.
 
+mod common;
+
 use std::time::Duration;
 
+use common::{Clockwork, STEP};
 use engine::config::{AllocatorKind, Config, Reserve, SchedulerKind};
-use engine::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
 use engine::request::Content;
 use engine::{Request, wiring};
 use rand::SeedableRng;
@@ -18,33 +20,6 @@ use rand_distr::{Distribution, LogNormal};
 
 const SLOTS: u32 = 15_700;
 const LONGEST: u32 = 2048;
-const STEP: Duration = Duration::from_millis(1);
-
-/// Every iteration takes the same time; repeats whatever may be repeated.
-#[derive(Default)]
-struct Clockwork {
-    ends: Vec<Duration>,
-}
-
-impl Executor for Clockwork {
-    fn submit(&mut self, _: &Batch<'_>, now: Duration, horizon: Horizon) -> Ticket {
-        self.ends.clear();
-        let mut at = now;
-        while at < horizon.until.max(now + STEP) && self.ends.len() < horizon.steps as usize {
-            at += STEP;
-            self.ends.push(at);
-        }
-        Ticket { next: at, done: at }
-    }
-
-    fn complete(&mut self, outcome: &mut Outcome) {
-        outcome.ends.clone_from(&self.ends);
-    }
-
-    fn transfer(&mut self, _: &Transfer<'_>, _: Duration) -> Duration {
-        unreachable!("one worker")
-    }
-}
 
 /// Means in percent of all slots over a long run: used, reserved, internal, external; and the mean batch.
 fn measure(adapt: impl Fn(&mut Config), steps: u32) -> [f64; 5] {

@@ -7,7 +7,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{ALLOCATORS, SCHEDULERS, check_memory, is_legal};
+use common::{ALLOCATORS, Clockwork, SCHEDULERS, Watched, check_memory, is_legal};
 use engine::config::{Config, QueueOrder, RouterKind, SchedulerKind, Victim};
 use engine::deployment::Deployment;
 use engine::engine::Totals;
@@ -91,6 +91,22 @@ fn requests(specs: &[Spec]) -> Vec<Request> {
     (0u32..).zip(specs).zip(spans).map(request).collect()
 }
 
+/// How requests come and iterations go.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    /// Some requests follow the end of those before them.
+    loops: bool,
+    /// Everything happens on the ticks of one clock, so that much happens at once; otherwise as the cost model says.
+    ticks: bool,
+}
+
+impl Load {
+    /// `t`, on a tick where there are ticks.
+    fn time(self, t: Duration) -> Duration {
+        if self.ticks { common::STEP * (t.as_millis() as u32 / 4) } else { t }
+    }
+}
+
 /// One step of one worker.
 #[derive(Debug, Clone, PartialEq)]
 struct Step {
@@ -140,11 +156,15 @@ fn flatten(it: &Iteration, into: &mut Vec<Step>) -> usize {
     steps
 }
 
-/// Plays `specs` through; `loops` when some follow the end of those before them. Returns the longest stretch too.
-fn play(deployment: &Deployment, specs: &[Spec], loops: bool, stretches: bool) -> (Run, usize) {
-    let c = &deployment.config;
-    let executor =
-        || Box::new(SimExecutor::new(Arc::clone(&deployment.cost), c.pp)) as Box<dyn Executor>;
+/// Plays `specs` through. Returns the longest stretch too.
+fn play(deployment: &Deployment, specs: &[Spec], load: Load, stretches: bool) -> (Run, usize) {
+    let (c, loops) = (&deployment.config, load.loops);
+    let executor = || -> Box<dyn Executor> {
+        if load.ticks {
+            return Box::new(Watched::new(Clockwork::default(), c.pp));
+        }
+        Box::new(SimExecutor::new(Arc::clone(&deployment.cost), c.pp))
+    };
     let replica = |_| {
         let executors = (0..c.workers()).map(|_| executor()).collect();
         let mut engine = wiring::engine(c, deployment.kv_slots, executors);
@@ -162,14 +182,14 @@ fn play(deployment: &Deployment, specs: &[Spec], loops: bool, stretches: bool) -
     let mut due = BinaryHeap::new();
     let mut at = Duration::ZERO;
     for (id, spec) in specs.iter().enumerate() {
-        at += spec.gap;
+        at += load.time(spec.gap);
         if follows.next() == Some(false) {
             due.push(Reverse((at, id)));
         }
     }
     let follow = |id: usize, at: Duration, due: &mut BinaryHeap<_>| {
         if let Some(think) = specs[id].think.filter(|_| loops && id + 1 < specs.len()) {
-            due.push(Reverse((at + think, id + 1)));
+            due.push(Reverse((at + load.time(think), id + 1)));
         }
     };
     loop {
@@ -249,11 +269,12 @@ fn same(scheduler: usize) {
     let (name, schedule) = SCHEDULERS[scheduler];
     let longest = std::cell::Cell::new(0);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 60,
+        cases: 40,
         failure_persistence: None,
         ..ProptestConfig::default()
     });
-    let body = |((config, slots), specs, loops): ((Config, u32), Vec<Spec>, bool)| {
+    let body = |((config, slots), specs, loops, ticks): ((Config, u32), Vec<Spec>, bool, bool)| {
+        let load = Load { loops, ticks };
         for (allocator, allocate) in ALLOCATORS {
             let mut config = config.clone();
             schedule(&mut config);
@@ -265,9 +286,9 @@ fn same(scheduler: usize) {
                 continue;
             }
             let deployment = deployed(config, slots);
-            let (plain, single) = play(&deployment, &specs, loops, false);
+            let (plain, single) = play(&deployment, &specs, load, false);
             prop_assert!(single <= 1);
-            let (stretched, steps) = play(&deployment, &specs, loops, true);
+            let (stretched, steps) = play(&deployment, &specs, load, true);
             longest.set(longest.get().max(steps));
             prop_assert_eq!(&plain.refused, &stretched.refused);
             for (p, s) in plain.steps.iter().flatten().zip(stretched.steps.iter().flatten()) {
@@ -281,7 +302,7 @@ fn same(scheduler: usize) {
         }
         Ok(())
     };
-    if let Err(error) = runner.run(&(knobs(), specs(), any::<bool>()), body) {
+    if let Err(error) = runner.run(&(knobs(), specs(), any::<bool>(), any::<bool>()), body) {
         panic!("{error}");
     }
     assert!(longest.get() > 20, "stretches were made: {}", longest.get());

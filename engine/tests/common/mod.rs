@@ -1,7 +1,7 @@
 //! What the integration tests share: every scheduler and allocator by name, and executors that watch.
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use engine::config::{AllocatorKind, Config, PromptKv, Reserve, SchedulerKind};
@@ -70,13 +70,13 @@ pub(crate) fn is_legal(c: &Config) -> bool {
 pub(crate) struct Watched<E> {
     inner: E,
     stages: u32,
-    flights: std::collections::VecDeque<Option<Duration>>,
+    flights: VecDeque<Option<Duration>>,
 }
 
 impl<E: Executor> Watched<E> {
     /// Watches `inner`; with more than one stage, a plan ends so many times later than the next may begin.
     pub(crate) fn new(inner: E, stages: u32) -> Self {
-        Self { inner, stages, flights: std::collections::VecDeque::new() }
+        Self { inner, stages, flights: VecDeque::new() }
     }
 }
 
@@ -102,6 +102,40 @@ impl<E: Executor> Executor for Watched<E> {
 
     fn transfer(&mut self, transfer: &Transfer<'_>, now: Duration) -> Duration {
         self.inner.transfer(transfer, now)
+    }
+}
+
+/// How long an iteration of [`Clockwork`] takes.
+pub(crate) const STEP: Duration = Duration::from_millis(1);
+
+/// Every iteration, and every transfer, takes the same time; repeats whatever may be repeated.
+#[derive(Default)]
+pub(crate) struct Clockwork {
+    flights: VecDeque<Vec<Duration>>,
+}
+
+impl Executor for Clockwork {
+    fn submit(&mut self, _: &Batch<'_>, now: Duration, horizon: Horizon) -> Ticket {
+        let mut ends = vec![now + STEP];
+        let mut at = now + STEP;
+        while at < horizon.until && ends.len() < horizon.steps as usize {
+            at += STEP;
+            ends.push(at);
+        }
+        self.flights.push_back(ends);
+        Ticket { next: at, done: at }
+    }
+
+    fn complete(&mut self, outcome: &mut Outcome) {
+        outcome.ends = self.flights.pop_front().expect("a batch was submitted");
+    }
+
+    fn steps_before(&self, at: Duration) -> u32 {
+        self.flights.front().map_or(0, |ends| ends.partition_point(|&end| end < at) as u32)
+    }
+
+    fn transfer(&mut self, _: &Transfer<'_>, now: Duration) -> Duration {
+        now + STEP
     }
 }
 
