@@ -87,7 +87,8 @@ impl Bench<'_> {
     /// # Errors
     /// When a configuration that a claim needs cannot run.
     pub fn claims(&self) -> Result<Claims, Refused> {
-        let experiments: [fn(&Self) -> Result<Claims, Refused>; 7] = [
+        type Experiment<'a> = fn(&Bench<'a>) -> Result<Claims, Refused>;
+        let experiments: [Experiment<'_>; 7] = [
             Self::continuous_over_static,
             Self::spread_of_outputs,
             Self::waste,
@@ -245,7 +246,7 @@ impl Bench<'_> {
     fn prefix_cache(&self) -> Result<Claims, Refused> {
         let sim = self.on_trace();
         let with = self.policy(Policy::Chunked);
-        let without = Config { prefix_cache: false, ..with.clone() };
+        let without = Config { prefix_cache: false, ..self.policy(Policy::Chunked) };
         let (on, off) = (saturated(&sim, &with)?, saturated(&sim, &without)?);
         let hit = on.work.tokens_cached as f64 / on.work.tokens_looked_up.max(1) as f64;
         let gain = on.summary.request_throughput_rps() / off.summary.request_throughput_rps();

@@ -328,7 +328,7 @@ pub fn knobs(config: &Config) -> BTreeMap<String, String> {
 /// The configuration of [`knobs`], so that a stored result can be run again. Knobs not named keep their defaults.
 pub fn config_of(knobs: &BTreeMap<String, String>) -> Result<Config, KnobError> {
     let mut config = Config::default();
-    for (name, _) in knobs.iter().filter(|(name, _)| !KNOBS.iter().any(|k| k.name == **name)) {
+    if let Some(name) = knobs.keys().find(|name| engine::Knob::named(name).is_none()) {
         return Err(KnobError::Unknown { name: name.clone() });
     }
     // In the table's order: a policy sets several knobs, which come after it.
@@ -374,6 +374,10 @@ pub fn broke(observation: &Observation) -> String {
         _ if !observation.sustain.sustained => {
             "backlog grew as long as requests came: the rate cannot be sustained".to_owned()
         }
+        _ if verdict::too_short(observation) => format!(
+            "nothing yet, but at this rate a request lasts {:.0} % of the whole run: use a longer trace",
+            100.0 * observation.sustain.request_share
+        ),
         _ => "nothing".to_owned(),
     }
 }

@@ -297,12 +297,24 @@ impl<'a, 'c> Race<'a, 'c> {
             }
             self.run(&tasks);
             done += tasks.len();
+            if !last && self.head_is_too_short(head) {
+                return;
+            }
             let phase = if last { "proving on the whole trace" } else { "screening" };
             self.tell(phase, head, done, total);
         }
         if !self.contest.watch.cancelled() {
             (0..self.groups).for_each(|g| self.thin(g, head, rung));
         }
+    }
+
+    /// Whether the best so far would go further if only there were more requests: then this head cannot tell them apart.
+    fn head_is_too_short(&self, head: usize) -> bool {
+        self.best.iter().flatten().any(|(i, _)| {
+            let entry = &self.entries[*i];
+            let Some((_, Knee::Between { hi: Some(hi), .. })) = entry.knee else { return false };
+            entry.probe(head, hi).is_some_and(|p| verdict::too_short(&p.observation))
+        })
     }
 
     /// A short head cannot prove that the whole trace is infeasible: where nobody is left, whoever came closest on an

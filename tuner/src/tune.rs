@@ -14,7 +14,7 @@ use crate::space::{self, Space};
 use crate::verdict;
 use crate::why::{self, Subject};
 use engine::Config;
-use engine::config::{KvDtype, Policy};
+use engine::config::{KvDtype, Policy, QueueOrder};
 use loadgen::{Metric, Slo};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -352,8 +352,9 @@ impl Tuning<'_, '_> {
         self.request.watch.progress.update(&status(0));
         let this = &*self;
         let winner_rps = winner.as_ref().map_or(0.0, |m| m.rate());
+        let config = &this.found.entries[best].candidate.config;
         let told: Vec<_> =
-            others.par_iter().with_max_len(1).map(|i| this.loss(*i, winner_rps)).collect();
+            others.par_iter().with_max_len(1).map(|i| this.loss(*i, config, winner_rps)).collect();
         self.request.watch.progress.update(&status(others.len()));
         self.extra.extend(winner.into_iter().flat_map(|m| m.probes));
         let mut losers = Vec::new();
@@ -396,11 +397,12 @@ impl Tuning<'_, '_> {
         why::measure(&self.subject(i), self.head, self.request.watch.cancel).ok()
     }
 
-    fn loss(&self, i: usize, winner_rps: f64) -> Option<(Loser, Vec<Probe>)> {
+    fn loss(&self, i: usize, winner: &Config, winner_rps: f64) -> Option<(Loser, Vec<Probe>)> {
         let measured = self.measure(i)?;
         let (cancel, gpus) = (self.request.watch.cancel, self.request.space.gpus);
         let subject = self.subject(i);
-        let (checked, mut probes) = why::attribute(&subject, &measured, self.head, gpus, cancel);
+        let (checked, mut probes) =
+            why::attribute(&subject, &measured, winner, self.head, gpus, cancel);
         let candidate = &self.found.entries[i].candidate;
         let loser = Loser {
             policy: candidate.config.policy().to_string(),
@@ -639,9 +641,28 @@ impl Tuning<'_, '_> {
                     100.0 * p.observation.sustain.request_share
                 ));
             }
+            let slowest = probe.and_then(|p| p.observation.summary.ttft.p999.millis());
+            if let (QueueOrder::ShortestPrefill, Some(ms)) = (entry.candidate.config.queue, slowest)
+            {
+                warn(format!(
+                    "shortest-prefill lets long prompts wait for short ones: p99.9 TTFT is {ms:.0} ms"
+                ));
+            }
             if entry.candidate.config.kv_dtype == KvDtype::Fp8 {
                 warn(
                     "fp8 KV costs accuracy, which nothing here measures: evaluate it on your task"
+                        .to_owned(),
+                );
+            }
+            let above = match entry.knee {
+                Some((_, Knee::Between { hi, .. })) => hi,
+                _ => None,
+            };
+            let failing = above.and_then(|hi| entry.probe(self.found.head, hi));
+            if failing.is_some_and(|p| verdict::too_short(&p.observation)) {
+                warn(
+                    "capacity is bounded by the length of the trace, not by the targets: use a longer \
+                     trace"
                         .to_owned(),
                 );
             }

@@ -3,10 +3,23 @@
 use crate::observation::Observation;
 use loadgen::Judged;
 
+/// A typical request may last at most this share of a run that is to say anything about steady load.
+const LONGEST: f64 = 0.25;
+
 /// The SLO held and the load could have gone on for ever. Latency alone would let any finite trace pass a throughput
-/// target: it always drains.
+/// target: it always drains. And a trace that arrives within the time of a few requests has no steady state at all.
 #[must_use]
 pub fn holds(observation: &Observation) -> bool {
+    calm(observation) && observation.sustain.request_share <= LONGEST
+}
+
+/// Whether the only thing wrong is that the requests are too few for such a rate.
+#[must_use]
+pub fn too_short(observation: &Observation) -> bool {
+    calm(observation) && observation.sustain.request_share > LONGEST
+}
+
+fn calm(observation: &Observation) -> bool {
     observation.summary.verdict.met && observation.sustain.sustained
 }
 

@@ -88,10 +88,11 @@ struct Suspicion {
 }
 
 /// Checks every suspicion about `subject`, whose knee on `head` is `measured`; the most telling first. Returns the runs
-/// made as well. `gpus` bounds what changes may take.
+/// made as well. `winner` is what it lost to, `gpus` bounds what changes may take.
 pub fn attribute(
     subject: &Subject<'_>,
     measured: &Measured,
+    winner: &Config,
     head: usize,
     gpus: u32,
     cancel: &AtomicBool,
@@ -99,7 +100,8 @@ pub fn attribute(
     let Some(failing) = &measured.failing else { return (Vec::new(), Vec::new()) };
     let mut checked = Vec::new();
     let mut probes = Vec::new();
-    for suspicions in [choices(subject.config, failing, gpus), hardware(subject.config, failing)] {
+    let choices = choices(subject.config, failing, winner, gpus);
+    for suspicions in [choices, hardware(subject.config, failing)] {
         let check = |s: &Suspicion| check(s, subject, measured.good, head, cancel);
         let found: Vec<_> = suspicions.par_iter().map(check).collect();
         for (attribution, runs) in found.into_iter().flatten() {
@@ -158,7 +160,7 @@ fn differences(from: &Config, to: &Config) -> String {
 }
 
 /// What another choice of configuration could take away, judging by a failing run.
-fn choices(config: &Config, failing: &Observation, gpus: u32) -> Vec<Suspicion> {
+fn choices(config: &Config, failing: &Observation, winner: &Config, gpus: u32) -> Vec<Suspicion> {
     let mut found = Vec::new();
     let with = |edit: &dyn Fn(&mut Config)| {
         let mut c = config.clone();
@@ -240,8 +242,25 @@ fn choices(config: &Config, failing: &Observation, gpus: u32) -> Vec<Suspicion> 
         }
     }
     if let (Some(t), SchedulerKind::Chunked) = (broken(&[Metric::Ttft]), config.scheduler) {
-        let change = with(&|c| c.scheduler = SchedulerKind::Continuous);
+        // Whole prompts want another budget than chunks do: the winner's, where it runs them.
+        let change = with(&|c| {
+            c.scheduler = SchedulerKind::Continuous;
+            if winner.scheduler == SchedulerKind::Continuous {
+                c.max_batch_tokens = winner.max_batch_tokens.max(c.max_seqs);
+            }
+        });
         suspect("prompts wait behind decodes", said(t), Change::Config(change));
+    }
+    if config.scheduler != SchedulerKind::Disagg
+        && winner.scheduler != SchedulerKind::Disagg
+        && (config.tp, config.pp) != (winner.tp, winner.pp)
+    {
+        let change = with(&|c| (c.tp, c.pp, c.replicas) = (winner.tp, winner.pp, winner.replicas));
+        suspect("layout over GPUs", broke(failing), Change::Config(change));
+    }
+    if winner.max_batch_tokens < config.max_batch_tokens {
+        let change = with(&|c| c.max_batch_tokens = winner.max_batch_tokens.max(c.max_seqs));
+        suspect("token budget too large", broke(failing), Change::Config(change));
     }
     if config.scheduler == SchedulerKind::Disagg {
         let workers = config.workers();
@@ -292,7 +311,7 @@ mod tests {
         let config = space::canonical(config);
         let subject = Subject { evaluate: fake, config: &config, known: &[], start: 200 };
         let measured = measure(&subject, fake.requests, &GO_ON).unwrap();
-        let (checked, _) = attribute(&subject, &measured, fake.requests, 8, &GO_ON);
+        let (checked, _) = attribute(&subject, &measured, &config, fake.requests, 8, &GO_ON);
         (measured, checked)
     }
 

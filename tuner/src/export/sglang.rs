@@ -15,7 +15,7 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
             SchedulerKind::Static => Say::comment("no counterpart: SGLang batches continuously"),
         },
         "mix" if value == "on" => Say::flag("--enable-mixed-chunk"),
-        "mix" => Say::Implied,
+        "mix" | "prompt-kv" if ["off", "whole"].contains(&value) => Say::Implied,
         "prefix-cache" if value == "on" => Say::Implied,
         "prefix-cache" => Say::flag("--disable-radix-cache"),
         "max-seqs" => Say::flag(format!("--max-running-requests {value}")),
@@ -31,10 +31,9 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         "kv-fraction" => Say::flag(format!("--mem-fraction-static {value}")),
         "kv-dtype" if value == "bf16" => Say::Implied,
         "kv-dtype" => Say::flag("--kv-cache-dtype fp8_e4m3"),
-        "prompt-kv" if value == "chunk" => Say::comment(
+        "prompt-kv" => Say::comment(
             "no counterpart: SGLang admits on an estimate, see --schedule-conservativeness",
         ),
-        "prompt-kv" => Say::Implied,
         "watermark" => Say::comment("no counterpart: raise --schedule-conservativeness instead"),
         "queue" => match value {
             "fcfs" => Say::flag("--schedule-policy fcfs"),

@@ -13,8 +13,6 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         "scheduler" if config.scheduler == SchedulerKind::Disagg => Say::comment(
             "needs context and generation servers and an orchestrator (trtllm-serve disaggregated)",
         ),
-        // The capacity policy in the YAML says it.
-        "scheduler" => Say::Elsewhere,
         "padding" if config.scheduler != SchedulerKind::Static => Say::Implied,
         "padding" if value == "off" => Say::Implied,
         "padding" => Say::comment("no counterpart: this engine never pads"),
@@ -30,7 +28,8 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         "tp" => Say::flag(format!("--tp_size {value}")),
         "pp" if config.pp == 1 => Say::Implied,
         "pp" => Say::flag(format!("--pp_size {value}")),
-        "prefix-cache" | "block-size" | "kv-dtype" => Say::Elsewhere,
+        // In the YAML; the scheduler as its capacity policy.
+        "scheduler" | "prefix-cache" | "block-size" | "kv-dtype" => Say::Elsewhere,
         "prompt-kv" if value == "whole" => Say::Implied,
         "queue" if value == "fcfs" => Say::Implied,
         "replicas" if config.replicas == 1 => Say::Implied,
