@@ -1,7 +1,7 @@
 //! What a tuning run found, as it is stored in `result.json`: plain data that reports draw and scripts read.
 //!
 //! Everything but `wall_s`, `cpu_s` and `host` depends on the inputs alone: not on the number of threads, and not on
-//! whether the run was interrupted and resumed.
+//! whether the run was interrupted and resumed. One file a little over the usual size, because it is one schema.
 
 use crate::observation::{KvShares, Observation, Work};
 use crate::plan::Plan;

@@ -13,7 +13,7 @@ use crate::result::{self, Attribution, broke};
 use crate::{space, verdict};
 use engine::Config;
 use engine::config::{AllocatorKind, Reserve, SchedulerKind};
-use loadgen::Metric;
+use loadgen::{Judged, Metric};
 use rayon::prelude::*;
 use std::sync::atomic::AtomicBool;
 
@@ -159,129 +159,162 @@ fn differences(from: &Config, to: &Config) -> String {
     text.collect::<Vec<_>>().join(", ")
 }
 
+/// Collects suspicions about one configuration.
+struct Suspicions<'a> {
+    config: &'a Config,
+    failing: &'a Observation,
+    winner: &'a Config,
+    gpus: u32,
+    found: Vec<Suspicion>,
+}
+
 /// What another choice of configuration could take away, judging by a failing run.
 fn choices(config: &Config, failing: &Observation, winner: &Config, gpus: u32) -> Vec<Suspicion> {
-    let mut found = Vec::new();
-    let with = |edit: &dyn Fn(&mut Config)| {
-        let mut c = config.clone();
+    let mut all = Suspicions { config, failing, winner, gpus, found: Vec::new() };
+    all.batches();
+    all.seats_and_memory();
+    all.budget();
+    all.interference();
+    all.layout();
+    all.found
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+fn said(t: &Judged) -> String {
+    format!("{} {} against {}", t.measured, t.value, t.target)
+}
+
+impl Suspicions<'_> {
+    /// Suspects `cause`, taken away by another configuration; not if that is none, or cannot be.
+    fn suspect(&mut self, cause: &'static str, evidence: String, edit: impl FnOnce(&mut Config)) {
+        let mut c = self.config.clone();
         edit(&mut c);
-        space::canonical(&c)
-    };
-    let mut suspect = |cause: &'static str, evidence: String, change: Change| {
-        let sensible = match &change {
-            Change::Config(c) => {
-                c != config && space::refuse(c, gpus).is_none() && result::settable(c)
-            }
-            Change::Device(_) => true,
-        };
-        if sensible {
-            found.push(Suspicion { cause, evidence, change });
+        let c = space::canonical(&c);
+        let possible = space::refuse(&c, self.gpus).is_none() && result::settable(&c);
+        if c != *self.config && possible {
+            self.found.push(Suspicion { cause, evidence, change: Change::Config(c) });
         }
-    };
-    let w = &failing.work;
-    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-    if config.scheduler == SchedulerKind::Static {
+    }
+
+    /// The first target on one of `metrics` that broke.
+    fn broken(&self, metrics: &[Metric]) -> Option<String> {
+        let targets = &self.failing.summary.verdict.targets;
+        let broke = |t: &&Judged| metrics.contains(&t.target.metric) && verdict::used(t) > 1.0;
+        targets.iter().find(broke).map(said)
+    }
+
+    fn batches(&mut self) {
+        if self.config.scheduler != SchedulerKind::Static {
+            return;
+        }
         let evidence = "newcomers wait until the last member of the batch ends".to_owned();
-        let change = with(&|c| c.scheduler = SchedulerKind::Continuous);
-        suspect("batch formation", evidence, Change::Config(change));
+        self.suspect("batch formation", evidence, |c| c.scheduler = SchedulerKind::Continuous);
+        let w = &self.failing.work;
         let padded = w.tokens_padded as f64 / w.tokens_executed.max(1) as f64;
-        if config.padding && padded > 0.01 {
+        if self.config.padding && padded > 0.01 {
             let evidence = format!("{} of the tokens computed are padding", percent(padded));
-            suspect("padding", evidence, Change::Config(with(&|c| c.padding = false)));
+            self.suspect("padding", evidence, |c| c.padding = false);
         }
     }
-    if w.refused_seats > 0.005 {
-        let evidence =
-            format!("the queue's head lacked a seat {} of the time", percent(w.refused_seats));
-        let change = with(&|c| {
-            c.max_seqs *= 2;
-            c.max_batch_tokens = c.max_batch_tokens.max(c.max_seqs);
-        });
-        suspect("queueing for a seat", evidence, Change::Config(change));
-    }
-    if w.refused_kv > 0.005 || w.preemptions > 0 {
-        let evidence = format!(
-            "the queue's head lacked KV memory {} of the time, {} preemptions",
-            percent(w.refused_kv),
-            w.preemptions
-        );
-        if config.allocator == AllocatorKind::Contiguous && config.reserve != Reserve::Oracle {
-            let waste = failing.kv.waste_percent();
-            let evidence = format!("{evidence}, {waste:.0} % of the KV taken is waste");
-            let change = with(&|c| c.allocator = AllocatorKind::Paged);
-            suspect("KV reservation", evidence, Change::Config(change));
+
+    fn seats_and_memory(&mut self) {
+        let w = self.failing.work;
+        if w.refused_seats > 0.005 {
+            let evidence =
+                format!("the queue's head lacked a seat {} of the time", percent(w.refused_seats));
+            self.suspect("queueing for a seat", evidence, |c| {
+                c.max_seqs *= 2;
+                c.max_batch_tokens = c.max_batch_tokens.max(c.max_seqs);
+            });
         }
-        suspect("KV memory", evidence, Change::Device(Relax::KvMemory));
-    }
-    let broken = |metrics: &[Metric]| {
-        let targets = &failing.summary.verdict.targets;
-        targets.iter().find(|t| metrics.contains(&t.target.metric) && verdict::used(t) > 1.0)
-    };
-    let said = |t: &loadgen::Judged| format!("{} {} against {}", t.measured, t.value, t.target);
-    if w.full_budget > 0.02 || broken(&[Metric::Ttft]).is_some() {
-        let evidence =
-            format!("{} of busy time in iterations that fill the budget", percent(w.full_budget));
-        let change = with(&|c| c.max_batch_tokens *= 2);
-        suspect("token budget too small", evidence, Change::Config(change));
-    }
-    if let Some(t) = broken(&[Metric::Tpot, Metric::Itl, Metric::E2e]) {
-        match config.scheduler {
-            SchedulerKind::Chunked if config.max_batch_tokens / 2 >= config.max_seqs => {
-                let change = with(&|c| c.max_batch_tokens /= 2);
-                suspect("prefill interference", said(t), Change::Config(change));
+        if w.refused_kv > 0.005 || w.preemptions > 0 {
+            let evidence = format!(
+                "the queue's head lacked KV memory {} of the time, {} preemptions",
+                percent(w.refused_kv),
+                w.preemptions
+            );
+            let config = self.config;
+            if config.allocator == AllocatorKind::Contiguous && config.reserve != Reserve::Oracle {
+                let waste = self.failing.kv.waste_percent();
+                let evidence = format!("{evidence}, {waste:.0} % of the KV taken is waste");
+                self.suspect("KV reservation", evidence, |c| c.allocator = AllocatorKind::Paged);
             }
-            SchedulerKind::Continuous => {
-                let change = with(&|c| c.scheduler = SchedulerKind::Chunked);
-                suspect("prefill interference", said(t), Change::Config(change));
-            }
-            _ => {}
+            let change = Change::Device(Relax::KvMemory);
+            self.found.push(Suspicion { cause: "KV memory", evidence, change });
         }
-        if config.max_seqs >= 2 {
-            let change = with(&|c| c.max_seqs /= 2);
-            suspect("too many sequences at once", said(t), Change::Config(change));
+        if self.config.allocator == AllocatorKind::Paged && !self.config.prefix_cache {
+            let evidence = "shared beginnings of prompts are computed again".to_owned();
+            self.suspect("no prefix cache", evidence, |c| c.prefix_cache = true);
         }
     }
-    if let (Some(t), SchedulerKind::Chunked) = (broken(&[Metric::Ttft]), config.scheduler) {
-        // Whole prompts want another budget than chunks do: the winner's, where it runs them.
-        let change = with(&|c| {
-            c.scheduler = SchedulerKind::Continuous;
-            if winner.scheduler == SchedulerKind::Continuous {
-                c.max_batch_tokens = winner.max_batch_tokens.max(c.max_seqs);
+
+    fn budget(&mut self) {
+        let full = self.failing.work.full_budget;
+        if full > 0.02 || self.broken(&[Metric::Ttft]).is_some() {
+            let evidence =
+                format!("{} of busy time in iterations that fill the budget", percent(full));
+            self.suspect("token budget too small", evidence, |c| c.max_batch_tokens *= 2);
+        }
+        let best = self.winner.max_batch_tokens;
+        if best < self.config.max_batch_tokens {
+            let lower = |c: &mut Config| c.max_batch_tokens = best.max(c.max_seqs);
+            self.suspect("token budget too large", broke(self.failing), lower);
+        }
+    }
+
+    fn interference(&mut self) {
+        if let Some(said) = self.broken(&[Metric::Tpot, Metric::Itl, Metric::E2e]) {
+            let cause = "prefill interference";
+            match self.config.scheduler {
+                SchedulerKind::Chunked => {
+                    self.suspect(cause, said.clone(), |c| c.max_batch_tokens /= 2);
+                }
+                SchedulerKind::Continuous => {
+                    let chunked = |c: &mut Config| c.scheduler = SchedulerKind::Chunked;
+                    self.suspect(cause, said.clone(), chunked);
+                }
+                SchedulerKind::Static | SchedulerKind::Disagg => {}
             }
-        });
-        suspect("prompts wait behind decodes", said(t), Change::Config(change));
+            self.suspect("too many sequences at once", said, |c| c.max_seqs /= 2);
+        }
+        let ttft = self.broken(&[Metric::Ttft]);
+        if let (Some(said), SchedulerKind::Chunked) = (ttft, self.config.scheduler) {
+            let winner = self.winner;
+            self.suspect("prompts wait behind decodes", said, |c| {
+                c.scheduler = SchedulerKind::Continuous;
+                // Whole prompts want another budget than chunks do: the winner's, where it runs them.
+                if winner.scheduler == SchedulerKind::Continuous {
+                    c.max_batch_tokens = winner.max_batch_tokens.max(c.max_seqs);
+                }
+            });
+        }
     }
-    if config.scheduler != SchedulerKind::Disagg
-        && winner.scheduler != SchedulerKind::Disagg
-        && (config.tp, config.pp) != (winner.tp, winner.pp)
-    {
-        let change = with(&|c| (c.tp, c.pp, c.replicas) = (winner.tp, winner.pp, winner.replicas));
-        suspect("layout over GPUs", broke(failing), Change::Config(change));
-    }
-    if winner.max_batch_tokens < config.max_batch_tokens {
-        let change = with(&|c| c.max_batch_tokens = winner.max_batch_tokens.max(c.max_seqs));
-        suspect("token budget too large", broke(failing), Change::Config(change));
-    }
-    if config.scheduler == SchedulerKind::Disagg {
-        let workers = config.workers();
-        for (cause, prefill) in [
-            ("too few decode workers", config.prefill_workers.wrapping_sub(1)),
-            ("too few prefill workers", config.prefill_workers + 1),
-        ] {
-            if (1..workers).contains(&prefill) {
-                let change = with(&|c| {
-                    (c.prefill_workers, c.decode_workers) = (prefill, workers - prefill);
-                });
-                suspect(cause, broke(failing), Change::Config(change));
+
+    fn layout(&mut self) {
+        let (config, winner) = (self.config, self.winner);
+        let evidence = broke(self.failing);
+        let split = |c: &Config| c.scheduler == SchedulerKind::Disagg;
+        if !split(config) && !split(winner) && (config.tp, config.pp) != (winner.tp, winner.pp) {
+            self.suspect("layout over GPUs", evidence.clone(), |c| {
+                (c.tp, c.pp, c.replicas) = (winner.tp, winner.pp, winner.replicas);
+            });
+        }
+        if split(config) {
+            let (workers, prefill) = (config.workers(), config.prefill_workers);
+            for (cause, prefill) in
+                [("too few decode workers", prefill - 1), ("too few prefill workers", prefill + 1)]
+            {
+                if (1..workers).contains(&prefill) {
+                    self.suspect(cause, evidence.clone(), |c| {
+                        (c.prefill_workers, c.decode_workers) = (prefill, workers - prefill);
+                    });
+                }
             }
         }
     }
-    if config.allocator == AllocatorKind::Paged && !config.prefix_cache {
-        let evidence = "shared beginnings of prompts are computed again".to_owned();
-        let change = with(&|c| c.prefix_cache = true);
-        suspect("no prefix cache", evidence, Change::Config(change));
-    }
-    found
 }
 
 /// What a faster device could take away.

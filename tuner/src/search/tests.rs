@@ -1,9 +1,9 @@
 //! The search against exhaustive search on analytic servers.
 
 use super::*;
-use crate::capacity::STEP;
+use crate::capacity::{STEP, rate_at};
 use crate::fake::Fake;
-use crate::progress::Silent;
+use crate::progress::{Silent, Status};
 use crate::space::{Scope, Space};
 use std::sync::atomic::AtomicBool;
 

@@ -166,3 +166,15 @@ fn a_polish_knob_that_helps_is_adopted() {
     assert_eq!(own.best.as_ref().unwrap().capacity_rps, best.capacity_rps);
     assert!(r.warnings.is_empty(), "{:?}", r.warnings);
 }
+
+#[test]
+fn a_model_that_does_not_fit_says_so() {
+    let fake = Fake::new(&["ttft=1s"]);
+    let mut space = space(1, false);
+    space.pin("kv-fraction", "0.1").unwrap();
+    let r = tune(&request(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap();
+    let reason = r.infeasible.unwrap().reason;
+    assert_eq!(reason, "no configuration can run: weights need 20 % of memory");
+    assert_eq!((r.trials, fake.runs.load(Ordering::Relaxed)), (0, 0));
+    assert!(r.baselines.iter().all(|b| b.infeasible.is_some()));
+}

@@ -1,0 +1,86 @@
+//! The space enumerated.
+
+use super::*;
+use proptest::prelude::*;
+
+fn scope(gpus: u32) -> Scope {
+    Scope { gpus, fewer_gpus: false, shared_prefixes: true, allow_lossy_kv: false }
+}
+
+#[test]
+fn the_default_space_is_a_few_hundred_distinct_configurations() {
+    let space = Space::new(scope(1));
+    let found = space.enumerate();
+    // 56 pairs of budget and seats less 3 with budget < seats, times static, continuous and two paged policies
+    // with and without prefix cache.
+    assert_eq!(found.configs.len(), 53 * 6);
+    assert_eq!(found.refused.iter().map(|r| r.1).sum::<usize>(), 3 * 6);
+    let keys: BTreeSet<_> = found.configs.iter().map(key).collect();
+    assert_eq!(keys.len(), found.configs.len());
+    assert_eq!(found, space.enumerate());
+    let eight = Space::new(scope(8)).enumerate();
+    assert!((300..2500).contains(&eight.configs.len()), "{}", eight.configs.len());
+    assert!(eight.configs.iter().all(|c| c.gpus() <= 8));
+    assert!(eight.configs.iter().any(|c| c.scheduler == SchedulerKind::Disagg && c.tp == 2));
+}
+
+#[test]
+fn a_pin_fixes_its_knob_even_against_the_policy() {
+    let mut space = Space::new(scope(1));
+    space.pin("prefix-cache", "off").unwrap();
+    space.pin("max-seqs", "48").unwrap();
+    let found = space.enumerate().configs;
+    assert!(found.iter().all(|c| !c.prefix_cache && c.max_seqs == 48));
+    assert_eq!(found.len(), 4 * 7);
+    assert!(space.neighbours(&found[0]).iter().all(|(_, c)| c.max_seqs == 48));
+    space.pin("policy", "chunked").unwrap();
+    let found = space.enumerate().configs;
+    assert!(found.iter().all(|c| c.policy() == Policy::Chunked && c.max_seqs == 48));
+    assert!(space.pin("max-seqs", "0").is_err());
+}
+
+#[test]
+fn neighbours_differ_in_one_knob() {
+    let space = Space::new(scope(1));
+    let c = Config::default();
+    let near = space.neighbours(&c);
+    let of = |name: &str| near.iter().filter(|(k, _)| *k == name).count();
+    assert_eq!((of("max-seqs"), of("max-batch-tokens"), of("policy")), (2, 2, 3));
+    assert_eq!((of("block-size"), of("kv-fraction"), of("mix"), of("prefix-cache")), (3, 2, 0, 1));
+    assert!(near.iter().all(|(_, n)| key(n) != key(&c)));
+}
+
+proptest! {
+    #[test]
+    fn canonical_form_is_stable_and_keys_tell_configurations_apart(
+        a in arbitrary(), b in arbitrary()
+    ) {
+        let (a, b) = (canonical(&a), canonical(&b));
+        prop_assert!(canonical(&a) == a);
+        prop_assert_eq!(key(&a) == key(&b), a == b);
+    }
+}
+
+fn arbitrary() -> impl Strategy<Value = Config> {
+    let typed = |k: &'static Knob| -> BoxedStrategy<(&'static str, String)> {
+        let values: Vec<String> = match k.domain {
+            engine::config::Domain::Choice(names) => {
+                names.iter().map(|s| (*s).to_owned()).collect()
+            }
+            engine::config::Domain::Count { min, .. } => {
+                vec![min.to_string(), (min + 3).to_string()]
+            }
+            engine::config::Domain::Fraction { min, .. } => {
+                vec![min.to_string(), "0.31".into()]
+            }
+            engine::config::Domain::Switch => vec!["on".into(), "off".into()],
+            engine::config::Domain::Time => vec!["0s".into(), "50ms".into()],
+        };
+        proptest::sample::select(values).prop_map(move |v| (k.name, v)).boxed()
+    };
+    KNOBS.iter().map(typed).collect::<Vec<_>>().prop_map(|typed| {
+        let mut c = Config::default();
+        typed.iter().for_each(|(k, v)| c.set(k, v).unwrap());
+        c
+    })
+}

@@ -1,0 +1,287 @@
+//! What the search found, in the words of a [`TuneResult`]: nothing here runs anything.
+
+use super::{TuneError, Tuning};
+use crate::capacity::{FLOOR, Knee, Probe, rate_at};
+use crate::pareto;
+use crate::plan::{Plan, PlanError, Unit, plan};
+use crate::result::{
+    Baseline, CurvePoint, Infeasible, Operating, Pareto, ParetoPoint, Refusal, TuneResult, broke,
+    knobs, margins,
+};
+use crate::search::Standing;
+use crate::{space, verdict};
+use engine::config::{KvDtype, Policy, QueueOrder};
+use loadgen::Metric;
+use std::collections::BTreeMap;
+
+impl Tuning<'_, '_> {
+    /// Everything that needs no further run. Sensitivity, losers and totals are the caller's to add.
+    pub(super) fn result(
+        &self,
+        mut refused: Vec<Refusal>,
+        candidates: usize,
+    ) -> Result<TuneResult, TuneError> {
+        let r = self.request;
+        refused.extend(self.refusals());
+        let best = self.found.best.map(|i| self.operating(i));
+        let device =
+            best.as_ref().map_or_else(|| r.devices[0].info.name.clone(), |b| b.device.clone());
+        Ok(TuneResult {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            simulated: r.simulated,
+            seed: r.seed,
+            workload: r.workload.clone(),
+            model: r.model.clone(),
+            device,
+            devices: r.devices.iter().map(|d| d.info.clone()).collect(),
+            slo: r.slo.targets().iter().map(ToString::to_string).collect(),
+            attainment: r.slo.attainment().map(|a| format!("{a}%")),
+            objective: r.objective,
+            gpus: r.space.gpus,
+            space: r.space.describe(),
+            candidates,
+            infeasible: best.is_none().then(|| self.infeasible(None, &refused)),
+            baselines: self.baselines(&refused),
+            losers: Vec::new(),
+            sensitivity: Vec::new(),
+            pareto: self.pareto(),
+            plans: self.plans()?,
+            warnings: self.warnings(best.as_ref()),
+            refused,
+            best,
+            interrupted: false,
+            trials: 0,
+            simulated_requests: 0,
+            wall_s: 0.0,
+            cpu_s: 0.0,
+            host: String::new(),
+        })
+    }
+
+    /// Refusals of the device: memory, parallelism.
+    fn refusals(&self) -> Vec<Refusal> {
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for entry in &self.found.entries {
+            if let Standing::Refused(refused) = &entry.standing {
+                *reasons.entry(&refused.reason).or_default() += 1;
+            }
+        }
+        let refusal = |(reason, count): (&str, usize)| Refusal { reason: reason.to_owned(), count };
+        reasons.into_iter().map(refusal).collect()
+    }
+
+    fn operating(&self, i: usize) -> Operating {
+        let entry = &self.found.entries[i];
+        let under_test = &self.request.devices[entry.candidate.device];
+        let mut whole: Vec<&Probe> =
+            entry.probes.iter().filter(|p| p.head == self.found.head).collect();
+        whole.sort_by_key(|p| p.k);
+        let k = entry.good(self.found.head);
+        let probe = whole.iter().find(|p| Some(p.k) == k).unwrap_or(&whole[0]);
+        let (s, gpus) = (&probe.observation.summary, entry.candidate.config.gpus());
+        let tokens = under_test.evaluate.output_tokens_per_request() * probe.rate();
+        let usd_per_hour =
+            under_test.info.price.as_ref().map(|p| p.usd_per_gpu_hour * f64::from(gpus));
+        Operating {
+            config: knobs(&entry.candidate.config),
+            label: space::label(&entry.candidate.config),
+            policy: entry.candidate.config.policy().to_string(),
+            device: under_test.info.name.clone(),
+            gpus,
+            capacity_rps: probe.rate(),
+            goodput_rps: s.goodput_rps(),
+            ttft_p99_ms: s.ttft.p99.millis(),
+            tpot_p99_ms: s.tpot.p99.millis(),
+            itl_p99_ms: s.itl.p99.millis(),
+            e2e_p99_ms: s.e2e.p99.millis(),
+            slo_met: probe.passes(),
+            margins: margins(&probe.observation),
+            output_tokens_per_s: tokens,
+            tokens_per_s_per_gpu: tokens / f64::from(gpus),
+            tokens_per_s_per_user: per_user(probe),
+            usd_per_hour,
+            usd_per_million_tokens: usd_per_hour.map(|usd| usd / (tokens * 3600.0) * 1e6),
+            work: probe.observation.work,
+            kv: probe.observation.kv,
+            curve: whole.iter().map(|p| CurvePoint::new(p.rate(), &p.observation)).collect(),
+        }
+    }
+
+    fn baselines(&self, refused: &[Refusal]) -> Vec<Baseline> {
+        let mut baselines = Vec::new();
+        for (device, under_test) in self.request.devices.iter().enumerate() {
+            for (policy, name) in Policy::NAMES.iter().enumerate() {
+                let group = device * Policy::NAMES.len() + policy;
+                if !self.found.entries.iter().any(|e| e.candidate.group == group) {
+                    continue;
+                }
+                let best = self.found.group_best.get(group).copied().flatten();
+                baselines.push(Baseline {
+                    policy: (*name).to_owned(),
+                    device: under_test.info.name.clone(),
+                    best: best.map(|i| self.operating(i)),
+                    infeasible: best.is_none().then(|| self.infeasible(Some(group), refused)),
+                });
+            }
+        }
+        baselines
+    }
+
+    /// Why a group, or all, hold nowhere.
+    fn infeasible(&self, group: Option<usize>, refused: &[Refusal]) -> Infeasible {
+        if self.request.watch.cancelled() {
+            let reason = "interrupted before any capacity was known".to_owned();
+            return Infeasible { reason, nearest: None, reaches: Vec::new() };
+        }
+        let Some(i) = self.nearest(group) else {
+            let most = refused.iter().max_by_key(|r| r.count).map(|r| r.reason.as_str());
+            let reason = format!("no configuration can run: {}", most.unwrap_or("none was tried"));
+            return Infeasible { reason, nearest: None, reaches: Vec::new() };
+        };
+        let entry = &self.found.entries[i];
+        let floor = entry.probes.iter().filter(|p| p.k == FLOOR).max_by_key(|p| p.head);
+        let (reason, reaches) = floor.map_or_else(
+            || ("nothing was measured".to_owned(), Vec::new()),
+            |p| {
+                let broke = broke(&p.observation);
+                (format!("even on an empty machine {broke}"), margins(&p.observation))
+            },
+        );
+        Infeasible { reason, nearest: Some(space::label(&entry.candidate.config)), reaches }
+    }
+
+    fn pareto(&self) -> Pareto {
+        let mut points = Vec::new();
+        for entry in &self.found.entries {
+            let device = &self.request.devices[entry.candidate.device];
+            let tokens = device.evaluate.output_tokens_per_request();
+            let whole = entry.probes.iter().filter(|p| p.head == self.found.head && p.passes());
+            points.extend(whole.map(|p| ParetoPoint {
+                label: space::label(&entry.candidate.config),
+                policy: entry.candidate.config.policy().to_string(),
+                device: device.info.name.clone(),
+                rate_rps: p.rate(),
+                tokens_per_s_per_gpu: tokens * p.rate() / f64::from(entry.candidate.config.gpus()),
+                tokens_per_s_per_user: per_user(p),
+                goodput_rps: p.observation.summary.goodput_rps(),
+                ttft_p99_ms: p.observation.summary.ttft.p99.millis(),
+            }));
+        }
+        let low = |x: Option<f64>| x.map_or(f64::NAN, |x| -x);
+        let speed: Vec<_> = points
+            .iter()
+            .map(|p| (p.tokens_per_s_per_gpu, p.tokens_per_s_per_user.unwrap_or(f64::NAN)))
+            .collect();
+        let wait: Vec<_> = points.iter().map(|p| (p.goodput_rps, low(p.ttft_p99_ms))).collect();
+        let (throughput_interactivity, goodput_ttft) =
+            (pareto::front(&speed), pareto::front(&wait));
+        Pareto { points, throughput_interactivity, goodput_ttft }
+    }
+
+    /// One plan per device that has a winner.
+    fn plans(&self) -> Result<Vec<Plan>, TuneError> {
+        let Some(demand) = self.request.demand else { return Ok(Vec::new()) };
+        let mut plans = Vec::new();
+        for (device, under_test) in self.request.devices.iter().enumerate() {
+            let value = |i: &usize| {
+                let e = &self.found.entries[*i];
+                e.good(self.found.head).map_or(0.0, |k| rate_at(k) * e.candidate.weight)
+            };
+            let here = self.found.group_best.iter().flatten().copied();
+            let best = here
+                .filter(|i| self.found.entries[*i].candidate.device == device)
+                .max_by(|a, b| value(a).total_cmp(&value(b)));
+            let Some(best) = best else { continue };
+            let entry = &self.found.entries[best];
+            let unit = Unit {
+                device: &under_test.info.name,
+                capacity_rps: entry.good(self.found.head).map_or(0.0, rate_at),
+                gpus: entry.candidate.config.gpus(),
+                output_tokens_per_request: under_test.evaluate.output_tokens_per_request(),
+                price: under_test.info.price.as_ref(),
+            };
+            plans.push(plan(&unit, demand.rps, demand.headroom)?);
+        }
+        if plans.is_empty() && !self.request.watch.cancelled() {
+            return Err(PlanError::NoCapacity.into());
+        }
+        Ok(plans)
+    }
+
+    fn warnings(&self, best: Option<&Operating>) -> Vec<String> {
+        let slo = self.request.slo;
+        let mut warnings = Vec::new();
+        let mut warn = |text: String| warnings.push(text);
+        if slo.limits(Metric::Ttft) && !slo.limits(Metric::Tpot) && !slo.limits(Metric::Itl) {
+            let itl = best.and_then(|b| b.itl_p99_ms);
+            let shown = itl.map_or(String::new(), |ms| format!(" (p99 ITL here: {ms:.0} ms)"));
+            warn(format!(
+                "no TPOT or ITL target was given: TTFT alone rewards prefill-first policies, whose users see \
+                 pauses{shown}"
+            ));
+        }
+        let requests = self.request.workload.requests;
+        if requests < 1000 {
+            warn(format!(
+                "a p99 over {requests} requests rests on the slowest {} of them: use a longer trace",
+                requests.div_ceil(100)
+            ));
+        }
+        self.found.best.into_iter().flat_map(|i| self.doubts(i)).for_each(&mut warn);
+        if self.found.interrupted {
+            warn(format!(
+                "interrupted: capacities are those known on the first {} requests",
+                self.found.head
+            ));
+        }
+        warnings
+    }
+
+    /// What to doubt about entry `i` as a winner.
+    fn doubts(&self, i: usize) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let mut warn = |text: String| doubts.push(text);
+        let entry = &self.found.entries[i];
+        let probe = entry.good(self.found.head).and_then(|k| entry.probe(self.found.head, k));
+        if let Some(p) = probe.filter(|p| p.observation.sustain.request_share > 0.05) {
+            warn(format!(
+                "a typical request lasts {:.0} % of the run at capacity: the trace is short for a verdict on \
+                 sustained load",
+                100.0 * p.observation.sustain.request_share
+            ));
+        }
+        let slowest = probe.and_then(|p| p.observation.summary.ttft.p999.millis());
+        if let (QueueOrder::ShortestPrefill, Some(ms)) = (entry.candidate.config.queue, slowest) {
+            warn(format!(
+                "shortest-prefill lets long prompts wait for short ones: p99.9 TTFT is {ms:.0} ms"
+            ));
+        }
+        if entry.candidate.config.kv_dtype == KvDtype::Fp8 {
+            warn(
+                "fp8 KV costs accuracy, which nothing here measures: evaluate it on your task"
+                    .to_owned(),
+            );
+        }
+        let above = match entry.knee {
+            Some((_, Knee::Between { hi, .. })) => hi,
+            _ => None,
+        };
+        let failing = above.and_then(|hi| entry.probe(self.found.head, hi));
+        if failing.is_some_and(|p| verdict::too_short(&p.observation)) {
+            warn(
+                "capacity is bounded by the length of the trace, not by the targets: use a longer \
+                 trace"
+                    .to_owned(),
+            );
+        }
+        if matches!(entry.knee, Some((_, Knee::Between { hi: None, .. }))) {
+            warn("the winner held every rate up to its roofline bound".to_owned());
+        }
+        doubts
+    }
+}
+
+/// 1 / median TPOT.
+fn per_user(probe: &Probe) -> Option<f64> {
+    probe.observation.summary.tpot.p50.millis().filter(|ms| *ms > 0.0).map(|ms| 1e3 / ms)
+}

@@ -1,0 +1,100 @@
+//! Why the best of every other policy, on every device, lost to the winner.
+
+use super::Tuning;
+use crate::capacity::{FLOOR, Probe};
+use crate::progress::Status;
+use crate::result::Loser;
+use crate::search::Entry;
+use crate::why::{self, Subject};
+use crate::{space, verdict};
+use engine::Config;
+use rayon::prelude::*;
+
+impl Tuning<'_, '_> {
+    /// Why the best of every other policy and device lost.
+    pub(super) fn losers(&mut self) -> Vec<Loser> {
+        let Some(best) = self.found.best else { return Vec::new() };
+        let winner = self.measure(best);
+        let others = self.representatives();
+        let others: Vec<usize> = others
+            .into_iter()
+            .filter(|i| {
+                self.found.entries[*i].candidate.group != self.found.entries[best].candidate.group
+            })
+            .collect();
+        let status = |done| Status {
+            phase: "asking why the others lost".to_owned(),
+            done,
+            total: others.len(),
+            best: None,
+        };
+        self.request.watch.progress.update(&status(0));
+        let this = &*self;
+        let winner_rps = winner.as_ref().map_or(0.0, |m| m.rate());
+        let config = &this.found.entries[best].candidate.config;
+        let told: Vec<_> =
+            others.par_iter().with_max_len(1).map(|i| this.loss(*i, config, winner_rps)).collect();
+        self.request.watch.progress.update(&status(others.len()));
+        self.extra.extend(winner.into_iter().flat_map(|m| m.probes));
+        let mut losers = Vec::new();
+        for (loser, probes) in told.into_iter().flatten() {
+            losers.push(loser);
+            self.extra.extend(probes);
+        }
+        losers
+    }
+
+    /// The entry that stands for each group: its best, else whoever came nearest on an empty machine.
+    fn representatives(&self) -> Vec<usize> {
+        (0..self.found.group_best.len())
+            .filter_map(|g| self.found.group_best[g].or_else(|| self.nearest(Some(g))))
+            .collect()
+    }
+
+    /// Of a group (or all): who came nearest to the SLO on an empty machine, on the longest head tried.
+    pub(super) fn nearest(&self, group: Option<usize>) -> Option<usize> {
+        let key = |e: &Entry| {
+            let floor = e.probes.iter().filter(|p| p.k == FLOOR).max_by_key(|p| p.head)?;
+            Some((floor.head, verdict::worst(&floor.observation)))
+        };
+        let members = self.found.entries.iter().enumerate();
+        members
+            .filter(|(_, e)| group.is_none_or(|g| e.candidate.group == g))
+            .filter_map(|(i, e)| Some((i, key(e)?)))
+            .min_by(|(_, a), (_, b)| b.0.cmp(&a.0).then(a.1.total_cmp(&b.1)))
+            .map(|(i, _)| i)
+    }
+
+    fn subject(&self, i: usize) -> Subject<'_> {
+        let e = &self.found.entries[i];
+        let evaluate = self.request.devices[e.candidate.device].evaluate;
+        let start = e.good(self.found.head).unwrap_or(FLOOR);
+        Subject { evaluate, config: &e.candidate.config, known: &e.probes, start }
+    }
+
+    fn measure(&self, i: usize) -> Option<why::Measured> {
+        why::measure(&self.subject(i), self.head, self.request.watch.cancel).ok()
+    }
+
+    fn loss(&self, i: usize, winner: &Config, winner_rps: f64) -> Option<(Loser, Vec<Probe>)> {
+        let measured = self.measure(i)?;
+        let (cancel, gpus) = (self.request.watch.cancel, self.request.space.gpus);
+        let subject = self.subject(i);
+        let (checked, mut probes) =
+            why::attribute(&subject, &measured, winner, self.head, gpus, cancel);
+        let candidate = &self.found.entries[i].candidate;
+        let loser = Loser {
+            policy: candidate.config.policy().to_string(),
+            label: space::label(&candidate.config),
+            device: self.request.devices[candidate.device].info.name.clone(),
+            capacity_rps: measured.rate(),
+            winner_rps,
+            head: self.head,
+            broke: measured.broke.clone(),
+            cause: checked.first().filter(|a| a.confirmed).map(|a| a.cause.clone()),
+            checked,
+        };
+        probes.extend(measured.probes);
+        Some((loser, probes))
+    }
+}
