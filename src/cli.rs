@@ -87,7 +87,7 @@ pub(crate) struct Reading {
 /// Where results go.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Output {
-    /// Folder for the report and its data
+    /// Folder for the report and its data (default: knee-out, unless --json); `tune` resumes from it
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Print the result as JSON instead of a summary
@@ -159,7 +159,12 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "RPS", allow_negative_numbers = true, conflicts_with_all = ["rate_scale", "saturated"])]
     pub(crate) rate: Option<f64>,
     /// Speed of the trace: 2 = twice its own rate
-    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true, conflicts_with = "saturated")]
+    #[arg(
+        long,
+        value_name = "FACTOR",
+        allow_negative_numbers = true,
+        conflicts_with = "saturated"
+    )]
     pub(crate) rate_scale: Option<f64>,
     /// Offer all requests at once
     #[arg(long)]
@@ -243,14 +248,7 @@ pub(crate) enum Trace {
 pub(crate) struct Report {
     /// Folder of an earlier run
     pub(crate) dir: PathBuf,
-    #[command(flatten)]
-    pub(crate) output: ReportOutput,
-}
-
-/// What `knee report` prints.
-#[derive(Debug, Args)]
-pub(crate) struct ReportOutput {
-    /// Print the stored result as JSON
+    /// Print the stored report as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -14,6 +14,7 @@ use crate::cli::{Reading, Scenario, Workload};
 pub(crate) struct Loaded {
     pub(crate) trace: Trace,
     pub(crate) reference: Option<Reference>,
+    pub(crate) seed: u64,
 }
 
 impl Loaded {
@@ -27,7 +28,8 @@ impl Loaded {
 pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
     if let Some(spec) = spec(name)? {
         let trace = workloads::synthesise(&spec, reading.seed)?;
-        return Ok(Loaded { trace, reference: spec.reference().cloned() });
+        let seed = reading.seed.unwrap_or(spec.seed());
+        return Ok(Loaded { trace, reference: spec.reference().cloned(), seed });
     }
     let path = Path::new(name);
     if !path.exists() {
@@ -36,7 +38,9 @@ pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
     }
     let parse = |what: &Option<String>| what.as_deref().map(str::to_owned);
     let options = ReadOptions {
-        format: parse(&reading.format).map(|f| f.parse().map_err(anyhow::Error::msg)).transpose()?,
+        format: parse(&reading.format)
+            .map(|f| f.parse().map_err(anyhow::Error::msg))
+            .transpose()?,
         time_unit: parse(&reading.time_unit)
             .map(|u| u.parse().map_err(anyhow::Error::msg))
             .transpose()?,
@@ -45,7 +49,8 @@ pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
         keep_failed: reading.keep_failed,
         seed: reading.seed.unwrap_or(1),
     };
-    Ok(Loaded { trace: workloads::read(path, &options)?, reference: None })
+    let trace = workloads::read(path, &options)?;
+    Ok(Loaded { trace, reference: None, seed: options.seed })
 }
 
 /// The description `name` stands for, unless it is a trace file.
@@ -61,31 +66,32 @@ pub(crate) fn spec(name: &str) -> Result<Option<Spec>> {
 }
 
 /// The trace to run, with something in it.
-pub(crate) fn workload(workload: &Workload) -> Result<Arc<Trace>> {
-    let mut trace = load(&workload.workload, &workload.read)?.trace;
+fn workload(workload: &Workload) -> Result<(Arc<Trace>, u64)> {
+    let Loaded { mut trace, seed, .. } = load(&workload.workload, &workload.read)?;
     if let Some(n) = workload.requests {
         trace = trace.head(n);
     }
     if trace.requests.is_empty() {
         bail!("{}: no requests in this trace: nothing to run", trace.name);
     }
-    Ok(Arc::new(trace))
+    Ok((Arc::new(trace), seed))
 }
 
-/// Trace, model and targets of a scenario.
+/// Trace, model and targets of a scenario, and the seed of what was synthesised.
 pub(crate) struct Prepared {
     pub(crate) trace: Arc<Trace>,
     pub(crate) model: Arc<ModelShape>,
     pub(crate) slo: BoundSlo,
+    pub(crate) seed: u64,
 }
 
 /// Everything but the device.
 pub(crate) fn prepare(scenario: &Scenario) -> Result<Prepared> {
     let slo = Slo::parse(&scenario.slo, scenario.attainment.as_deref())?;
     let model = Arc::new(ModelShape::load(&scenario.model)?);
-    let trace = workload(&scenario.workload)?;
+    let (trace, seed) = workload(&scenario.workload)?;
     let slo = slo.bind(&trace.classes)?;
-    Ok(Prepared { trace, model, slo })
+    Ok(Prepared { trace, model, slo, seed })
 }
 
 /// The profile called `name`.

@@ -4,30 +4,43 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use reports::{BenchReport, Detail, Report};
 use serde_json::{Value, json};
 use tuner::evaluate::{Evaluate, Relax};
-use tuner::observation::Detailed;
+use tuner::result::knobs;
+use tuner::space::label;
 use tuner::trial::Simulator;
 
-use super::print_json;
+use super::output::{about, write_run};
+use super::{Common, measure};
 use crate::cli;
 use crate::input;
 
 pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
+    args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
-    let device = input::device(&args.device)?;
-    let sim = Simulator::new(
-        Arc::clone(&prepared.trace),
-        Arc::clone(&prepared.model),
-        device,
-        prepared.slo,
-    );
+    let (trace, model) = (Arc::clone(&prepared.trace), Arc::clone(&prepared.model));
+    let sim = Simulator::new(trace, model, input::device(&args.device)?, prepared.slo);
     let deployment = sim.deployment(&args.knobs.config()?, Relax::Nothing)?;
-    let scale = scale(args, sim.natural_rate(sim.requests()))?;
-    let (run, cost) = super::measure(|| sim.detail(&deployment, scale));
-    if args.output.json {
-        print_json(&result(&run, &cost))?;
+    let natural = sim.natural_rate(sim.requests());
+    let scale = scale(args, natural)?;
+    let (run, cost) = measure(|| sim.detail(&deployment, scale));
+    let config = &deployment.config;
+    let report = BenchReport {
+        about: about(&[sim.device()]),
+        scenario: Common::new(prepared.seed, &sim).scenario(&prepared.model.name, &cost),
+        config: knobs(config),
+        label: label(config),
+        gpus: deployment.gpus(),
+        rate_rps: (scale.is_finite() && natural > 0.0).then_some(scale * natural),
+        detail: Detail::new(&run),
+        observation: run.observation.clone(),
+    };
+    if let Some(dir) = args.output.folder() {
+        write_run(&dir, &report.label, &run)?;
     }
+    let result = result(&report);
+    args.output.deliver(&Report::Bench(Box::new(report)), &result)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -45,10 +58,10 @@ fn scale(args: &cli::Bench, natural: f64) -> Result<f64> {
     Ok(scale)
 }
 
-fn result(run: &Detailed, cost: &super::Cost) -> Value {
-    let o = &run.observation;
+/// What scripts read: flat figures, and what they are of.
+fn result(report: &BenchReport) -> Value {
+    let (o, w) = (&report.observation, &report.observation.work);
     let mut flat = o.summary.flat();
-    let w = &o.work;
     let mut put = |key: &str, value: Value| flat.insert(key.to_owned(), value);
     put("iterations", json!(w.iterations));
     put("preemptions", json!(w.preemptions));
@@ -57,8 +70,21 @@ fn result(run: &Detailed, cost: &super::Cost) -> Value {
     put("tokens_recomputed", json!(w.tokens_recomputed));
     put("mean_batch", json!(w.mean_batch));
     put("kv", json!(o.kv));
-    put("wall_s", json!(cost.wall_s));
-    put("cpu_s", json!(cost.cpu_s));
-    put("simulated", json!(true));
+    put("kv_slots", json!(w.kv_slots));
+    put("sustained", json!(o.sustain.sustained));
+    put("slo_met", json!(o.summary.verdict.met));
+    let s = &report.scenario;
+    put("simulated", json!(s.simulated));
+    put("version", json!(s.version));
+    put("seed", json!(s.seed));
+    put("workload", json!(s.workload));
+    put("model", json!(s.model));
+    put("device", json!(s.device.name));
+    put("gpus", json!(report.gpus));
+    put("slo", json!(s.slo));
+    put("config", json!(report.config));
+    put("wall_s", json!(s.wall_s));
+    put("cpu_s", json!(s.cpu_s));
+    put("host", json!(s.host));
     Value::Object(flat)
 }

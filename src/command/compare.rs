@@ -4,22 +4,25 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
+use reports::{CompareReport, Report};
 use tuner::claims::{Bench, Claims};
 use tuner::compare::{CompareResult, Comparison, compare, policies};
-use tuner::evaluate::{Evaluate, Relax};
+use tuner::evaluate::Relax;
 use tuner::trial::Simulator;
 
-use super::{Common, cancel, check_out, measure, print_json, stopped};
+use super::output::about;
+use super::{Common, cancel, measure, stopped};
 use crate::cli;
 use crate::input;
 
 pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
-    check_out(args.output.out.as_deref())?;
+    args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
     let (trace, model) = (Arc::clone(&prepared.trace), Arc::clone(&prepared.model));
     let device = input::device(&args.device)?;
     let base = args.knobs.config()?;
-    let sim = Simulator::new(Arc::clone(&trace), Arc::clone(&model), Arc::clone(&device), prepared.slo);
+    let sim =
+        Simulator::new(Arc::clone(&trace), Arc::clone(&model), Arc::clone(&device), prepared.slo);
     let entries = policies(&base, &args.policy)?;
     let kv_slots = match entries.first() {
         Some((_, config)) => u64::from(sim.deployment(config, Relax::Nothing)?.kv_slots),
@@ -37,7 +40,7 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
         Ok((policies, claims))
     });
     let (policies, claims) = outcome?;
-    let common = Common::new(&args.scenario, &sim);
+    let common = Common::new(prepared.seed, &sim);
     let result = CompareResult {
         version: common.version,
         simulated: true,
@@ -54,9 +57,12 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
         cpu_s: cost.cpu_s,
         host: common.host,
     };
-    debug_assert!(sim.requests() > 0);
-    if args.output.json {
-        print_json(&result)?;
-    }
+    let report = CompareReport {
+        about: about(&[sim.device()]),
+        scenario: Common::new(prepared.seed, &sim).scenario(&model.name, &cost),
+        policies: result.order.iter().filter_map(|n| result.policies.get(n).cloned()).collect(),
+        claims: result.claims.clone(),
+    };
+    args.output.deliver(&Report::Compare(Box::new(report)), &result)?;
     Ok(ExitCode::SUCCESS)
 }

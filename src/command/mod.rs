@@ -2,13 +2,14 @@
 
 mod bench;
 mod compare;
+mod output;
 mod plan;
 mod progress;
+mod report;
 mod trace;
 mod tune;
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -21,8 +22,6 @@ use tuner::plan::Price;
 use tuner::result::{DeviceInfo, WorkloadInfo};
 use tuner::trial::Simulator;
 
-use crate::cli::Scenario;
-
 use crate::cli::{Cli, Command};
 
 /// Runs what was typed.
@@ -33,7 +32,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Plan(args) => plan::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Trace(args) => trace::run(&args),
-        _ => anyhow::bail!("under construction"),
+        Command::Report(args) => report::run(&args),
     }
 }
 
@@ -78,7 +77,7 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) fn new(scenario: &Scenario, sim: &Simulator) -> Self {
+    pub(crate) fn new(seed: u64, sim: &Simulator) -> Self {
         let (trace, device) = (sim.trace(), sim.device());
         let price = Price {
             usd_per_gpu_hour: device.price.per_gpu_hour,
@@ -86,7 +85,7 @@ impl Common {
         };
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            seed: scenario.workload.read.seed.unwrap_or(0),
+            seed,
             workload: WorkloadInfo {
                 name: trace.name.clone(),
                 provenance: trace.provenance.clone(),
@@ -133,12 +132,20 @@ pub(crate) fn stopped(stop: Stop) -> anyhow::Error {
     }
 }
 
-/// Fails early where results could not be written in the end.
-pub(crate) fn check_out(out: Option<&Path>) -> Result<()> {
-    let Some(dir) = out else { return Ok(()) };
-    let failed = || format!("cannot write to {}", dir.display());
-    std::fs::create_dir_all(dir).with_context(failed)?;
-    let probe = dir.join(".knee-probe");
-    std::fs::write(&probe, b"").with_context(failed)?;
-    std::fs::remove_file(&probe).with_context(failed)
+impl Common {
+    /// The same, as reports put it.
+    pub(crate) fn scenario(self, model: &str, cost: &Cost) -> reports::Scenario {
+        reports::Scenario {
+            version: self.version,
+            simulated: true,
+            seed: self.seed,
+            workload: self.workload,
+            model: model.to_owned(),
+            device: self.device,
+            slo: self.slo,
+            wall_s: cost.wall_s,
+            cpu_s: cost.cpu_s,
+            host: self.host,
+        }
+    }
 }

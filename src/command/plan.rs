@@ -6,11 +6,11 @@ use anyhow::{Result, bail};
 use tuner::result::Objective;
 use tuner::tune::{Demand, Method};
 
-use super::print_json;
-use super::tune::{Search, exit_code, search};
+use super::tune::{Search, deliver, search};
 use crate::cli;
 
 pub(crate) fn run(args: &cli::Plan) -> Result<ExitCode> {
+    args.output.check()?;
     let demand = Demand { rps: rate(&args.demand)?, headroom: share(&args.headroom)? };
     let searched = search(&Search {
         scenario: &args.scenario,
@@ -21,13 +21,10 @@ pub(crate) fn run(args: &cli::Plan) -> Result<ExitCode> {
         allow_fp8_kv: false,
         threads: args.threads,
         knobs: &args.knobs,
-        out: args.output.out.as_deref(),
+        study: args.output.out.as_deref(),
         demand: Some(demand),
     })?;
-    if args.output.json {
-        print_json(&searched.result)?;
-    }
-    Ok(exit_code(&searched.result))
+    deliver(&args.output, searched)
 }
 
 /// Requests per second: `40rps`, `40/s`, `2400/min`. A bare number could be any of them.
@@ -61,7 +58,10 @@ mod tests {
     fn a_demand_says_per_what() {
         assert!((rate("40rps").unwrap() - 40.0).abs() < 1e-12);
         assert!((rate("2400rpm").unwrap() - 40.0).abs() < 1e-12);
-        assert_eq!(rate("40").unwrap_err().to_string(), "--demand 40: say per what: 40rps or 40rpm");
+        assert_eq!(
+            rate("40").unwrap_err().to_string(),
+            "--demand 40: say per what: 40rps or 40rpm"
+        );
         assert!(rate("-4rps").is_err() && rate("infrps").is_err() && rate("rps").is_err());
     }
 

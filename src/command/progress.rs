@@ -17,7 +17,8 @@ impl Bar {
             ProgressDrawTarget::hidden()
         };
         bar.set_draw_target(target);
-        let style = ProgressStyle::with_template("{prefix:>24} [{bar:24}] {pos}/{len} {eta:>4} {msg}");
+        let style =
+            ProgressStyle::with_template("{prefix:>24} [{bar:24}] {pos}/{len} {eta:>4} {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         Self(bar)
     }

@@ -22,7 +22,9 @@ pub(crate) fn run(args: &cli::Trace) -> Result<ExitCode> {
         }
         cli::Trace::Synth { source, to, output, seed } => {
             let Some(spec) = input::spec(source)? else {
-                bail!("{source} is neither a preset nor a workload TOML; `knee trace convert` reads trace files");
+                bail!(
+                    "{source} is neither a preset nor a workload TOML; `knee trace convert` reads trace files"
+                );
             };
             write(&workloads::synthesise(&spec, *seed)?, to, output.as_deref())
         }

@@ -5,17 +5,23 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use tuner::evaluate::Evaluate;
+use engine::Config;
+use reports::{Detail, Report, TuneReport};
+use tuner::capacity::Stop;
+use tuner::compare::{Comparison, PolicyResult, compare, policies};
+use tuner::evaluate::{Evaluate, Relax};
+use tuner::observation::Detailed;
 use tuner::progress::Watch;
-use tuner::result::{Objective, TuneResult};
+use tuner::result::{Objective, Operating, TuneResult, config_of};
 use tuner::space::{Scope, Space};
 use tuner::study::{Identity, Study, fingerprint};
 use tuner::trial::Simulator;
 use tuner::tune::{Demand, DeviceUnderTest, Method, Request, tune};
 
+use super::output::{about, write_run};
 use super::progress::Bar;
-use super::{Common, cancel, check_out, measure, print_json};
-use crate::cli::{self, Scenario};
+use super::{Common, cancel, measure};
+use crate::cli::{self, Output, Scenario};
 use crate::input;
 use crate::knobs::Knobs;
 
@@ -29,7 +35,8 @@ pub(crate) struct Search<'a> {
     pub(crate) allow_fp8_kv: bool,
     pub(crate) threads: Option<usize>,
     pub(crate) knobs: &'a Knobs,
-    pub(crate) out: Option<&'a Path>,
+    /// Folder of the study, if runs are to be remembered.
+    pub(crate) study: Option<&'a Path>,
     pub(crate) demand: Option<Demand>,
 }
 
@@ -40,6 +47,7 @@ pub(crate) struct Searched {
 }
 
 pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
+    args.output.check()?;
     let objective = match args.objective.as_str() {
         "rps" => Objective::Rps,
         "tokens-per-gpu" => Objective::TokensPerGpu,
@@ -55,26 +63,63 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
         allow_fp8_kv: args.allow_fp8_kv,
         threads: args.threads,
         knobs: &args.knobs,
-        out: args.output.out.as_deref(),
+        study: args.output.out.as_deref(),
         demand: None,
     })?;
-    if args.output.json {
-        print_json(&searched.result)?;
-    }
-    Ok(exit_code(&searched.result))
+    deliver(&args.output, searched)
 }
 
-/// A search that was interrupted, or found nothing, has not succeeded.
-pub(crate) fn exit_code(result: &TuneResult) -> ExitCode {
-    if result.interrupted {
-        return ExitCode::from(130);
+/// Runs the winner once more for its report, and hands everything over. A search that was interrupted, or found
+/// nothing, has not succeeded.
+pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
+    let Searched { result, sims } = searched;
+    let sim = sims.iter().find(|s| s.device().name == result.device);
+    let run = match (&result.best, sim) {
+        (Some(best), Some(sim)) => Some(winner(best, sim)?),
+        _ => None,
+    };
+    let mut policies = Vec::new();
+    if let (Some(dir), Some((run, config)), Some(sim)) = (output.folder(), &run, sim) {
+        write_run(&dir, "the winner at its capacity", run)?;
+        policies = beside(sim, config)?;
     }
-    if result.best.is_none() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+    let devices: Vec<_> = sims.iter().map(Simulator::device).collect();
+    let detail = run.as_ref().map(|(run, _)| Detail::new(run));
+    let code = match (&result.best, result.interrupted) {
+        (_, true) => ExitCode::from(130),
+        (None, false) => ExitCode::from(2),
+        (Some(_), false) => ExitCode::SUCCESS,
+    };
+    let report = TuneReport::new(about(&devices), result.clone(), policies, detail);
+    output.deliver(&Report::Tune(Box::new(report)), &result)?;
+    Ok(code)
 }
 
-/// Searches, remembering every run in `out` where that is given.
+/// The winner's run at its capacity.
+fn winner(best: &Operating, sim: &Simulator) -> Result<(Detailed, Config)> {
+    let config = config_of(&best.config)?;
+    let deployment = sim.deployment(&config, Relax::Nothing)?;
+    let scale = best.capacity_rps / sim.natural_rate(sim.requests());
+    Ok((sim.detail(&deployment, scale), config))
+}
+
+/// The policies with the winner's other knobs, at equal rates; those that cannot run with them are left out.
+fn beside(sim: &Simulator, winner: &Config) -> Result<Vec<PolicyResult>> {
+    if winner.gpus() != winner.tp * winner.pp * winner.replicas {
+        return Ok(Vec::new());
+    }
+    let base = Config { mix: false, prompt_kv: Config::default().prompt_kv, ..winner.clone() };
+    let names = ["static", "continuous", "paged", "chunked"].map(str::to_owned);
+    let mut entries = policies(&base, &names)?;
+    entries.retain(|(_, config)| sim.deployment(config, Relax::Nothing).is_ok());
+    compare(sim, &Comparison { entries, rates: Vec::new() }, cancel()?).or_else(|stop| match stop {
+        Stop::Cancelled => Ok(Vec::new()),
+        Stop::Refused(refused) => Err(refused.into()),
+    })
+}
+
+/// Searches, remembering every run where a study is given.
 pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
-    check_out(search.out)?;
     if let Some(n) = search.threads {
         rayon::ThreadPoolBuilder::new().num_threads(n).build_global().context("--threads")?;
     }
@@ -85,9 +130,11 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
         sims.push(Simulator::new(trace, model, input::device(name)?, prepared.slo.clone()));
     }
     let Some(first) = sims.first() else { bail!("no device to tune for: name at least one") };
-    let common = Common::new(search.scenario, first);
-    let study = match search.out {
-        Some(dir) => Some(Study::open(&dir.join("study.sqlite"), &identity(search.scenario, first))?),
+    let common = Common::new(prepared.seed, first);
+    let study = match search.study {
+        Some(dir) => {
+            Some(Study::open(&dir.join("study.sqlite"), &identity(search.scenario, first))?)
+        }
         None => None,
     };
     let space = space(search, first.trace().block_tokens > 0)?;
@@ -104,7 +151,7 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
             })
             .collect();
         let devices = sims.iter().zip(&evaluators).map(|(sim, evaluate)| DeviceUnderTest {
-            info: Common::new(search.scenario, sim).device,
+            info: Common::new(prepared.seed, sim).device,
             evaluate: evaluate.as_ref(),
         });
         tune(&Request {

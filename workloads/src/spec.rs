@@ -136,6 +136,12 @@ impl Spec {
         Ok(Self(written))
     }
 
+    /// The seed used unless another is given.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.0.seed
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
