@@ -100,16 +100,10 @@ pub enum TuneError {
     Plan(#[from] PlanError),
 }
 
-/// Share of the trace on which losses and knobs are examined; heads below [`EXAMINED`] requests are not used.
-const EXAMINE: f64 = 0.5;
-/// Fewest requests for that, where the trace has as many.
-const EXAMINED: usize = 1000;
-
 /// Tunes.
 pub fn tune(request: &Request<'_>) -> Result<TuneResult, TuneError> {
     let began = Instant::now();
     let (candidates, refused) = field(request)?;
-    let all = request.workload.requests;
     let evaluators: Vec<&dyn Evaluate> = request.devices.iter().map(|d| d.evaluate).collect();
     let contest = Contest { devices: &evaluators, candidates, watch: request.watch };
     let found = match request.method {
@@ -117,7 +111,8 @@ pub fn tune(request: &Request<'_>) -> Result<TuneResult, TuneError> {
         Method::Exhaustive => search::exhaustive(&contest),
         Method::Random { work } => search::random(&contest, request.seed, work),
     };
-    let head = ((all as f64 * EXAMINE) as usize).max(EXAMINED).min(all);
+    // On less than the whole trace a loser may lead.
+    let head = found.head;
     let mut tuning = Tuning { request, found, head, extra: Vec::new() };
     let sensitivity = tuning.refine();
     let losers = tuning.losers();

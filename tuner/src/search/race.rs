@@ -178,6 +178,14 @@ impl<'a, 'c> Race<'a, 'c> {
             _ => None,
         };
         let group = self.best[e.candidate.group].map(|(_, k)| k);
+        let hopeless = |o: &Entry| {
+            o.candidate.group == e.candidate.group && o.standing == Standing::Infeasible
+        };
+        if own.or(group).is_none() && self.entries.iter().any(hopeless) {
+            // Others of its kind failed on an empty machine: ask that first.
+            let effort = Effort { stride: Effort::COLD.stride, ..effort };
+            return Task { entry, head, start: FLOOR, rivals: None, effort };
+        }
         let known = own.or(group).or_else(|| self.best.iter().flatten().map(|(_, k)| *k).max());
         let ceiling = || self.evaluate(entry).ceiling(&e.candidate.config).unwrap_or(1.0);
         let (start, stride) = match known {
