@@ -173,10 +173,14 @@ fn traces_that_are_empty_or_too_short_are_refused_or_run() {
     assert!(refused(&["bench", "--workload", &empty]).contains("empty.csv"));
     let header = file("header.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n");
     assert!(refused(&["tune", "--slo", "ttft=1s", "--workload", &header]).contains("no requests"));
-    let one = file("one.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374,44\n");
+    let one =
+        file("one.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374,44\n");
     assert_eq!(json(&["bench", "--workload", &one, "--json"])["completed"], 1);
     assert!(refused(&["tune", "--slo", "ttft=1s", "--workload", &one]).contains("one request"));
-    let wrong = file("wrong.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,many,44\n");
+    let wrong = file(
+        "wrong.csv",
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,many,44\n",
+    );
     assert!(refused(&["bench", "--workload", &wrong]).contains("wrong.csv:2:"));
     let unit = file("unit.csv", "timestamp,input_tokens,output_tokens\n0,10,1\n5,20,2\n");
     assert!(refused(&["bench", "--workload", &unit]).contains("unit"));

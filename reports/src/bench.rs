@@ -3,6 +3,7 @@
 use crate::charts::{self, Chart};
 use crate::compare::{facts, origin};
 use crate::figures::{count, latency, percent, rate, sig};
+use crate::over_time;
 use crate::page::{self, Page, Row, Section, cell, code, pairs, table, tile};
 use crate::report::BenchReport;
 use loadgen::Metric;
@@ -94,7 +95,10 @@ fn verdict(report: &BenchReport) -> Markup {
         (vec![code(j.target.to_string()), cell(latency(j.value)), cell(margin), met], "")
     };
     let rows: Vec<Row> = report.observation.summary.verdict.targets.iter().map(row).collect();
-    table(&[("target", false), ("measured", true), ("of the limit left", true), ("", false)], &rows)
+    page::fitted(
+        &[("target", false), ("measured", true), ("of the limit left", true), ("", false)],
+        &rows,
+    )
 }
 
 fn latencies(report: &BenchReport) -> Markup {
@@ -120,10 +124,10 @@ fn latencies(report: &BenchReport) -> Markup {
 fn over_time(report: &BenchReport) -> Markup {
     let mut charts = Vec::new();
     if report.detail.output.len() > 1 {
-        charts.push(charts::output(&report.detail));
+        charts.push(over_time::output(&report.detail));
     }
     if report.detail.kv.len() > 1 {
-        charts.push(charts::occupancy(&report.detail.kv));
+        charts.push(over_time::occupancy(&report.detail.kv));
     }
     page::charts(&charts, "two")
 }
@@ -148,7 +152,7 @@ fn memory(report: &BenchReport) -> Markup {
         ("time busy".to_owned(), cell(percent(w.busy))),
     ];
     html! {
-        @if report.detail.kv.len() > 1 { (page::charts(&[charts::ledger(&report.detail.kv, kv)], "one")) }
+        @if report.detail.kv.len() > 1 { (page::charts(&[over_time::ledger(&report.detail.kv, kv)], "one")) }
         div.grid2 {
             div { h3 { "Mean share of " (count(w.kv_slots)) " KV slots" } (pairs(shares)) }
             div { h3 { "Work" } (pairs(work)) }
@@ -157,10 +161,10 @@ fn memory(report: &BenchReport) -> Markup {
 }
 
 fn timeline(report: &BenchReport) -> Markup {
-    let lanes = charts::timeline(&report.detail.window);
+    let lanes = over_time::timeline(&report.detail.window);
     html! {
         @if !lanes.is_empty() {
-            (page::key(charts::phases()))
+            (page::key(over_time::phases()))
             (page::charts(&lanes, "one"))
         }
     }

@@ -1,7 +1,7 @@
 //! The page of `knee compare`: what each policy buys on this trace, and whether the papers' claims hold here.
 
 use crate::charts::{self, Chart, bars};
-use crate::figures::{NONE, opt_ms, percent, rate, sig};
+use crate::figures::{opt_ms, percent, rate, sig};
 use crate::page::{self, Origin, Page, Row, Section, cell, table};
 use crate::plot::Ink;
 use crate::report::{CompareReport, Scenario};
@@ -144,8 +144,8 @@ fn claims(claims: &[Claim]) -> Markup {
     let held = claims.iter().filter(|c| c.confirmed == Some(true)).count();
     let tried = claims.iter().filter(|c| c.confirmed.is_some()).count();
     html! {
-        p { (held) " of " (tried) " claims hold on this trace, model and device. A refuted claim says something about this setup, "
-            "not about the paper's, which stands under it." }
+        p { (held) " of " (tried) " claims that could be tried hold on this trace, model and device. "
+            "The paper's own setup stands under each: what is refuted here is not refuted there." }
         (table(&[("claim, and the paper's setup", false), ("setup here", false), ("measured", false), ("verdict", false)], &rows))
     }
 }
@@ -187,7 +187,10 @@ fn curves(report: &CompareReport) -> Markup {
         return html! {};
     }
     let curves = policies::curves(&report.policies);
-    page::charts(&latency::charts(&curves, &page::targets(&report.scenario.slo)), "")
+    html! {
+        p { "Rings on the axis mark capacities under the targets." }
+        (page::charts(&latency::charts(&curves, &page::targets(&report.scenario.slo)), ""))
+    }
 }
 
 fn memory(report: &CompareReport) -> Markup {
@@ -206,7 +209,7 @@ fn memory(report: &CompareReport) -> Markup {
         (page::charts(&[bars("KV memory wasted, saturated", "% of what is taken", &named(report, |p| Some(p.kv_waste_percent)), |v| percent(v / 100.0))], "two"))
         (table(&columns, &rows))
         p.quiet { "Wasted: reserved for later, never to be filled (internal) or lost between extents (external); "
-            (NONE) " idle and cached slots count as neither taken nor wasted." }
+            "idle and cached slots count as neither taken nor wasted." }
     }
 }
 

@@ -2,7 +2,7 @@
 //! configuration, the limit across and the knee marked.
 
 use crate::charts::{Chart, THIRD, figure, metric_name};
-use crate::figures::{ms, rate};
+use crate::figures::{ms, percent, rate, sig};
 use crate::plot::{Axis, Ink, Layer, Mark, Scale};
 use loadgen::{Metric, Statistic, Target};
 
@@ -46,6 +46,8 @@ fn chart(curves: &[Curve], targets: &[Target], metric: Metric, index: usize) -> 
     let limits: Vec<&Target> =
         targets.iter().filter(|t| t.metric == metric && t.class.is_none()).collect();
     let mut layers = Vec::new();
+    let y = vertical(curves, &limits, index);
+    let floor = y.bounds.map_or(f64::NAN, |b| b.0);
     // The chosen one last, on top of the others.
     let order = curves.iter().filter(|c| !c.chosen).chain(curves.iter().filter(|c| c.chosen));
     for curve in order {
@@ -70,6 +72,10 @@ fn chart(curves: &[Curve], targets: &[Target], metric: Metric, index: usize) -> 
                 size,
                 label: None,
             });
+        } else if let Some(knee) = curve.knee {
+            // Known, but no run was made right there: on the axis.
+            let (points, mark) = (vec![(knee, floor)], Mark::Ring);
+            layers.push(Layer::Marks { points, ink: curve.ink, mark, size: 3.0, label: None });
         }
     }
     for t in &limits {
@@ -78,7 +84,6 @@ fn chart(curves: &[Curve], targets: &[Target], metric: Metric, index: usize) -> 
         layers.push(Layer::Across { at: limit, ink: Ink::Limit, label });
     }
     let name = metric_name(metric);
-    let y = vertical(curves, &limits, index);
     let x = Axis::new("offered rate, requests/s", Scale::FromZero);
     let x = match widest(curves) {
         Some(most) => x.within(0.0, most * 1.12),
@@ -113,7 +118,7 @@ fn vertical(curves: &[Curve], limits: &[&Target], metric: usize) -> Axis {
     }
     let limit = limits.iter().map(|t| t.limit.as_secs_f64() * 1e3).fold(0.0, f64::max);
     if limit > 0.0 {
-        (lo, hi) = (lo.min(limit * 0.8), hi.clamp(limit * 1.5, limit * 20.0));
+        (lo, hi) = (lo.min(limit * 0.8), hi.clamp(limit * 1.5, limit * 300.0));
     } else if let Some(at_knee) =
         curves.iter().filter_map(|c| at_knee(c, metric)?.1).max_by(f64::total_cmp)
     {
@@ -127,64 +132,74 @@ fn at_knee(curve: &Curve, metric: usize) -> Option<Pair> {
     curve.points.iter().find(|p| (p.rate / knee - 1.0).abs() < 1e-6).map(|p| p.latencies[metric])
 }
 
-/// Where the chosen curve (or the first) meets its limit.
+/// Where the chosen curve meets its limit; without a chosen one, how far curves are apart.
 fn caption(curves: &[Curve], limits: &[&Target], metric: Metric, index: usize) -> String {
-    let Some(curve) = curves.iter().find(|c| c.chosen).or_else(|| curves.first()) else {
-        return "Nothing was measured.".to_owned();
-    };
-    let (name, who) = (metric_name(metric), &curve.name);
-    let p99: Vec<(f64, Option<f64>)> =
-        curve.points.iter().map(|p| (p.rate, p.latencies[index].1)).collect();
-    let Some(knee) = curve.knee.filter(|_| at_knee(curve, index).is_some()) else {
-        let known: Vec<(f64, f64)> = p99.iter().filter_map(|p| Some((p.0, p.1?))).collect();
-        return match (known.first(), known.last()) {
-            (Some(a), Some(b)) => format!(
-                "With {who}, p99 {name} goes from {} at {} to {} at {} requests/s.",
-                ms(a.1),
-                rate(a.0),
-                ms(b.1),
-                rate(b.0)
-            ),
-            _ => format!(
-                "No rate tried gave {who} a p99 {name}: requests were lost or have no such latency."
-            ),
-        };
-    };
-    let at = p99.iter().find(|p| (p.0 / knee - 1.0).abs() < 1e-6).and_then(|p| p.1);
-    let above = p99.iter().find(|p| p.0 > knee * (1.0 + 1e-6));
-    let limit = limits.iter().find(|t| is_p99(t)).map(|t| t.limit.as_secs_f64() * 1e3);
-    match (at, above, limit) {
-        (Some(v), Some((next, worse)), Some(limit))
-            if v <= limit && worse.is_none_or(|w| w > limit) =>
-        {
-            format!(
-                "p99 {name} of {who} crosses {} between {} and {} requests/s.",
-                ms(limit),
-                crate::figures::sig(knee, 4),
-                crate::figures::sig(*next, 4)
-            )
-        }
-        (Some(v), _, Some(limit)) => format!(
-            "At its knee, {} requests/s, {who} has a p99 {name} of {}: {} {} the limit of {}, so something else gives way first.",
-            rate(knee),
-            ms(v),
-            crate::figures::percent((1.0 - v / limit).abs()),
-            if v <= limit { "below" } else { "above" },
-            ms(limit)
-        ),
-        (Some(v), _, None) => {
-            let low = p99.iter().find_map(|p| Some((p.0, p.1?)));
-            let from = low.filter(|l| l.0 < knee).map_or_else(String::new, |l| {
-                format!(", from {} at {} requests/s", ms(l.1), rate(l.0))
-            });
-            format!(
-                "{who} reaches a p99 {name} of {} at its knee, {} requests/s{from}; nothing limits it.",
-                ms(v),
-                rate(knee)
-            )
-        }
-        (None, _, _) => format!("At its knee {who} has no p99 {name}."),
+    let name = metric_name(metric);
+    match curves.iter().find(|c| c.chosen) {
+        Some(curve) => at_the_knee(curve, limits, name, index),
+        None => side_by_side(curves, name, index),
     }
+}
+
+/// Every curve's p99 at the highest rate that all of them have.
+fn side_by_side(curves: &[Curve], name: &str, index: usize) -> String {
+    let shared = |p: &&At| curves.iter().all(|c| c.points.iter().any(|q| same(q.rate, p.rate)));
+    let Some(top) = curves.first().and_then(|c| c.points.iter().rev().find(shared)) else {
+        return "No rate was tried with all of them.".to_owned();
+    };
+    let mut seen: Vec<(&str, Option<f64>)> = curves
+        .iter()
+        .filter_map(|c| Some((c.name.as_str(), c.points.iter().find(|p| same(p.rate, top.rate))?)))
+        .map(|(who, p)| (who, p.latencies[index].1))
+        .collect();
+    seen.sort_by(|a, b| a.1.unwrap_or(f64::INFINITY).total_cmp(&b.1.unwrap_or(f64::INFINITY)));
+    let said = seen.iter().map(|(who, v)| format!("{} with {who}", v.map_or("∞".to_owned(), ms)));
+    format!(
+        "At {} requests/s p99 {name} is {}.",
+        rate(top.rate),
+        said.collect::<Vec<_>>().join(", ")
+    )
+}
+
+fn same(a: f64, b: f64) -> bool {
+    (a / b - 1.0).abs() < 1e-6
+}
+
+fn at_the_knee(curve: &Curve, limits: &[&Target], name: &str, index: usize) -> String {
+    let who = &curve.name;
+    let p99 = |p: &At| p.latencies[index].1;
+    let knee = curve.knee.and_then(|k| curve.points.iter().find(|p| same(p.rate, k)));
+    let Some((knee, Some(value))) = knee.map(|k| (k.rate, p99(k))) else {
+        return format!("At its knee {who} has no p99 {name}.");
+    };
+    let above = curve.points.iter().find(|p| p.rate > knee * (1.0 + 1e-6));
+    let limit = limits.iter().find(|t| is_p99(t)).map(|t| t.limit.as_secs_f64() * 1e3);
+    let Some(limit) = limit else {
+        let low = curve.points.iter().find_map(|p| Some((p.rate, p99(p)?)));
+        let from = low.filter(|l| l.0 < knee).map_or_else(String::new, |(r, v)| {
+            format!("from {} at {} requests/s ", ms(v), rate(r))
+        });
+        return format!(
+            "p99 {name} of {who} goes {from}to {} at its knee, {} requests/s; no p99 target limits it.",
+            ms(value),
+            rate(knee)
+        );
+    };
+    if let Some(next) = above.filter(|a| value <= limit && p99(a).is_none_or(|w| w > limit)) {
+        let (from, to) = (sig(knee, 4), sig(next.rate, 4));
+        return format!(
+            "p99 {name} of {who} crosses {} between {from} and {to} requests/s.",
+            ms(limit)
+        );
+    }
+    let side = if value <= limit { "below" } else { "above" };
+    format!(
+        "At its knee, {} requests/s, {who} has a p99 {name} of {}, {} {side} the limit of {}: something else gives way first.",
+        rate(knee),
+        ms(value),
+        percent((1.0 - value / limit).abs()),
+        ms(limit)
+    )
 }
 
 fn is_p99(target: &Target) -> bool {

@@ -13,11 +13,14 @@ mod error;
 mod figures;
 mod latency;
 mod load;
+mod over_time;
 mod page;
 mod plot;
 mod policies;
 mod report;
+mod screen;
 pub mod terminal;
+mod tradeoffs;
 mod tuning;
 
 pub use bench::bench_page;

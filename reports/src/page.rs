@@ -137,9 +137,18 @@ pub(crate) type Row = (Vec<Markup>, &'static str);
 
 /// A table that scrolls sideways where it does not fit.
 pub(crate) fn table(columns: &[Column], rows: &[Row]) -> Markup {
+    tabled(columns, rows, "")
+}
+
+/// A table no wider than it needs.
+pub(crate) fn fitted(columns: &[Column], rows: &[Row]) -> Markup {
+    tabled(columns, rows, "fit")
+}
+
+fn tabled(columns: &[Column], rows: &[Row], class: &str) -> Markup {
     html! {
         div.scroll {
-            table {
+            table class=[(!class.is_empty()).then_some(class)] {
                 thead { tr { @for (name, number) in columns { th class=[number.then_some("n")] { (name) } } } }
                 tbody {
                     @for (cells, mark) in rows {

@@ -77,6 +77,12 @@ fn every_rate(policies: &[PolicyResult]) -> Markup {
     for i in 0..rates {
         for (j, p) in policies.iter().enumerate() {
             let (s, o) = (&p.at[i].observation.summary, &p.at[i].observation);
+            let mark = match (j == 0 && i > 0, o.sustain.sustained) {
+                (true, true) => "group",
+                (true, false) => "group off",
+                (false, true) => "",
+                (false, false) => "off",
+            };
             let first = if j == 0 { rate(p.at[i].rate_rps) } else { String::new() };
             let cells = [
                 first,
@@ -91,10 +97,7 @@ fn every_rate(policies: &[PolicyResult]) -> Markup {
                 percent(o.kv.waste_percent() / 100.0),
                 if o.sustain.sustained { "yes" } else { "no" }.to_owned(),
             ];
-            rows.push((
-                cells.iter().map(cell).collect(),
-                if o.sustain.sustained { "" } else { "off" },
-            ));
+            rows.push((cells.iter().map(cell).collect(), mark));
         }
     }
     table(&columns, &rows)

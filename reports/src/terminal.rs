@@ -3,149 +3,12 @@
 use crate::bench::doubts;
 use crate::figures::{NONE, latency, opt_ms, percent, rate, sig, usd};
 use crate::report::{BenchReport, CompareReport, TuneReport};
+use crate::screen::{Look, Screen};
 use crate::{compare as comparing, tuning};
 use loadgen::Metric;
 use tuner::result::{Infeasible, Operating, TuneResult};
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Columns.
-pub const WIDTH: usize = 100;
-
-#[derive(Clone, Copy)]
-enum Look {
-    Bold,
-    Quiet,
-    Good,
-    Bad,
-}
-
-/// Lines of plain text, wrapped; looks are added last so that they cost no width.
-struct Screen {
-    text: String,
-    colour: bool,
-}
-
-impl Screen {
-    fn new(colour: bool) -> Self {
-        Self { text: String::new(), colour }
-    }
-
-    fn look(&self, text: &str, look: Look) -> String {
-        if !self.colour {
-            return text.to_owned();
-        }
-        let code = match look {
-            Look::Bold => "1",
-            Look::Quiet => "2",
-            Look::Good => "32",
-            Look::Bad => "31",
-        };
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
-    }
-
-    /// One paragraph, its further lines indented.
-    fn say(&mut self, text: &str, indent: usize, look: Option<Look>) {
-        for line in wrapped(&plain(text), WIDTH, indent) {
-            let line = look.map_or_else(|| line.clone(), |l| self.look(&line, l));
-            self.text.push_str(&line);
-            self.text.push('\n');
-        }
-    }
-
-    fn gap(&mut self) {
-        self.text.push('\n');
-    }
-
-    /// A table; the first column left, the others right. The row numbered `strong` is bold. Columns that do not fit
-    /// are left out from the right, names too long are cut.
-    fn table(&mut self, head: &[&str], rows: &[Vec<String>], strong: Option<usize>) {
-        let clean: Vec<Vec<String>> =
-            rows.iter().map(|r| r.iter().map(|c| cut(&plain(c), 40)).collect()).collect();
-        let mut widths: Vec<usize> = head.iter().map(|h| h.width()).collect();
-        for row in &clean {
-            widths.iter_mut().zip(row).for_each(|(w, c)| *w = (*w).max(c.width()));
-        }
-        let mut shown = widths.len();
-        while shown > 1 && 2 + widths[..shown].iter().sum::<usize>() + 2 * (shown - 1) > WIDTH {
-            shown -= 1;
-        }
-        let line = |cells: &[String]| {
-            let mut text = String::from("  ");
-            for (i, (cell, width)) in cells.iter().zip(&widths).take(shown).enumerate() {
-                let pad = " ".repeat(width.saturating_sub(cell.width()));
-                let gap = if i == 0 { "" } else { "  " };
-                text += &if i == 0 { format!("{cell}{pad}") } else { format!("{gap}{pad}{cell}") };
-            }
-            text.trim_end().to_owned()
-        };
-        let heads: Vec<String> = head.iter().map(|h| (*h).to_owned()).collect();
-        let top = self.look(&line(&heads), Look::Quiet);
-        self.text.push_str(&(top + "\n"));
-        for (i, row) in clean.iter().enumerate() {
-            let text = line(row);
-            let text = if strong == Some(i) { self.look(&text, Look::Bold) } else { text };
-            self.text.push_str(&(text + "\n"));
-        }
-    }
-
-    fn origin(&mut self, simulated: bool, facts: &[String]) {
-        let what = if simulated { "SIMULATED" } else { "MEASURED" };
-        self.say(&format!("{what}  {}", facts.join(" · ")), 2, Some(Look::Quiet));
-    }
-}
-
-/// Ordinary spaces for narrow ones, and nothing that could move a cursor.
-fn plain(text: &str) -> String {
-    let one = |c: char| if c == crate::figures::THIN || c.is_control() { ' ' } else { c };
-    text.chars().map(one).collect()
-}
-
-fn cut(text: &str, most: usize) -> String {
-    if text.width() <= most {
-        return text.to_owned();
-    }
-    let mut used = 0;
-    let kept = text.chars().take_while(|c| {
-        used += c.width().unwrap_or(0);
-        used < most
-    });
-    kept.collect::<String>() + "…"
-}
-
-/// Lines of at most `width` columns; lines after the first are indented. Words longer than a line are broken.
-fn wrapped(text: &str, width: usize, indent: usize) -> Vec<String> {
-    let (mut lines, mut line) = (Vec::new(), String::new());
-    let mut blank = true;
-    for word in text.split(' ') {
-        let mut word = word.to_owned();
-        loop {
-            let joint = usize::from(!blank);
-            if line.width() + joint + word.width() <= width {
-                if joint == 1 {
-                    line.push(' ');
-                }
-                line.push_str(&word);
-                blank = false;
-                break;
-            }
-            if blank {
-                let room = width - line.width();
-                let mut used = 0;
-                let at = word.char_indices().find(|(_, c)| {
-                    used += c.width().unwrap_or(0);
-                    used > room
-                });
-                let rest = word.split_off(at.map_or(word.len(), |a| a.0));
-                line.push_str(&word);
-                word = rest;
-            }
-            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
-            blank = true;
-        }
-    }
-    lines.push(line);
-    lines
-}
+pub use crate::screen::WIDTH;
 
 /// The summary of `knee tune`.
 #[must_use]
@@ -411,27 +274,4 @@ pub fn bench(report: &BenchReport, colour: bool) -> String {
         s.say(&format!("! {d}"), 2, Some(Look::Bad));
     }
     s.text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn wrapping_keeps_the_words_and_the_width(text in "[a-z界é ]{0,300}", indent in 0usize..8) {
-            let lines = wrapped(&text, 40, indent);
-            prop_assert!(lines.iter().all(|l| l.width() <= 40), "{lines:?}");
-            let letters = |t: &str| t.chars().filter(|c| *c != ' ').collect::<String>();
-            prop_assert_eq!(letters(&lines.concat()), letters(&text));
-        }
-
-        #[test]
-        fn tables_fit(rows in prop::collection::vec(prop::collection::vec(".{0,60}", 9), 0..5)) {
-            let mut s = Screen::new(false);
-            s.table(&["a", "b", "c", "d", "e", "f", "g", "h", "i"], &rows, Some(0));
-            prop_assert!(s.text.lines().all(|l| l.width() <= WIDTH), "{}", s.text);
-        }
-    }
 }

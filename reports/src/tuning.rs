@@ -1,19 +1,18 @@
 //! The page of `knee tune`: the answer first, then what to doubt, then what speaks for it.
 
-use crate::charts::{self, Chart};
+use crate::charts;
 use crate::figures::{NONE, count, ms, opt_ms, percent, rate, sig, usd};
 use crate::latency::{self, At, Curve};
+use crate::over_time;
 use crate::page::{self, Origin, Page, Row, Section, cell, code, pairs, table, tile};
-use crate::plot::{Axis, Ink, Layer, Mark, Scale, thinned};
-use crate::policies;
+use crate::plot::Ink;
 use crate::report::{About, Detail, Export, TuneReport};
+use crate::{policies, tradeoffs};
 use maud::{Markup, html};
 use std::collections::BTreeMap;
 use tuner::compare::PolicyResult;
 use tuner::export;
-use tuner::result::{
-    Baseline, Infeasible, Neighbour, Objective, Operating, ParetoPoint, TuneResult,
-};
+use tuner::result::{Baseline, Infeasible, Objective, Operating, TuneResult};
 
 impl TuneReport {
     /// The report of a result: exports are derived from it. `policies` (at equal rates) may be empty, `detail` is the
@@ -28,10 +27,21 @@ impl TuneReport {
         // A winner whose knobs this version does not know cannot be exported: it is shown without.
         let found = result.best.as_ref().and_then(|best| export::Found::of(&result, best).ok());
         let export = |t: export::Target| {
-            Some(Export { name: t.name().to_owned(), text: t.render(found.as_ref()?) })
+            Some(Export { name: called(t).to_owned(), text: t.render(found.as_ref()?) })
         };
         let exports = export::Target::ALL.into_iter().filter_map(export).collect();
         Self { about, result, exports, policies, detail }
+    }
+}
+
+/// What people call a serving system.
+fn called(target: export::Target) -> &'static str {
+    match target {
+        export::Target::Vllm => "vLLM",
+        export::Target::Sglang => "SGLang",
+        export::Target::Trtllm => "TensorRT-LLM",
+        export::Target::Kserve => "KServe",
+        export::Target::Llmd => "llm-d",
     }
 }
 
@@ -41,13 +51,13 @@ pub fn tune_page(report: &TuneReport) -> String {
     let r = &report.result;
     let mut sections = vec![Section::new("answer", "", answer(report))];
     sections.push(Section::new("latency", "Latency against rate", latency_curves(r)));
-    sections.push(Section::new("pareto", "What it trades", pareto(r)));
+    sections.push(Section::new("pareto", "What it trades", tradeoffs::pareto(r)));
     sections.push(Section::new("policies", "Policies compared", compared(report)));
     sections.push(Section::new("kv", "KV memory", memory(report)));
     if let Some(detail) = &report.detail {
         sections.push(Section::new("timeline", "Iterations", timeline(detail)));
     }
-    sections.push(Section::new("sensitivity", "If one knob moves", sensitivity(r)));
+    sections.push(Section::new("sensitivity", "If one knob moves", tradeoffs::sensitivity(r)));
     sections.push(Section::new("losers", "Why the others lost", losers(r)));
     sections.push(Section::new("plan", "Capacity plan", plan(r)));
     sections.push(provenance(report));
@@ -124,8 +134,8 @@ fn answer(report: &TuneReport) -> Markup {
                 p.lead { (sentence(b)) }
                 (tiles(r, b))
                 (margins(b))
-                (exports(&report.exports))
                 (warnings(r))
+                (exports(&report.exports))
                 details { summary { "Every knob" } (knobs(&b.config)) }
             }
             None => { (infeasible(r.infeasible.as_ref())) (warnings(r)) }
@@ -138,7 +148,7 @@ fn tiles(r: &TuneResult, b: &Operating) -> Markup {
     let per_user = b.tokens_per_s_per_user;
     html! {
         div.tiles {
-            (tile(true, &rate(b.capacity_rps), "capacity, requests/s", &html! { (sig(b.goodput_rps, 3)) " good/s, drain included" }))
+            (tile(true, &rate(b.capacity_rps), "capacity, requests/s", &html! { (sig(b.goodput_rps, 3)) " meet every target" }))
             (tile(false, &opt_ms(b.ttft_p99_ms), "p99 TTFT", &none()))
             (tile(false, &opt_ms(b.itl_p99_ms), "p99 ITL", &html! { "p99 TPOT " (opt_ms(b.tpot_p99_ms)) }))
             (tile(false, &sig(b.tokens_per_s_per_gpu, 3), "output tokens/s per GPU", &html! {
@@ -182,7 +192,7 @@ fn margins(b: &Operating) -> Markup {
     let rows: Vec<Row> = b.margins.iter().map(row).collect();
     let columns =
         [("target", false), ("at capacity", true), ("limit", true), ("margin", true), ("", false)];
-    html! { @if !rows.is_empty() { (table(&columns, &rows)) } }
+    html! { @if !rows.is_empty() { (page::fitted(&columns, &rows)) } }
 }
 
 fn exports(exports: &[Export]) -> Markup {
@@ -190,8 +200,11 @@ fn exports(exports: &[Export]) -> Markup {
     html! {
         h3 { "To run it with " (first.name) }
         pre { code { (first.text) } }
-        @for e in rest {
-            details { summary { (e.name) } pre { code { (e.text) } } }
+        @if !rest.is_empty() {
+            details {
+                summary { "The same for " (rest.iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", ")) }
+                @for e in rest { h3 { (e.name) } pre { code { (e.text) } } }
+            }
         }
     }
 }
@@ -242,7 +255,7 @@ fn shown(r: &TuneResult) -> Vec<(&Operating, Ink, bool)> {
         .filter(|o| r.best.as_ref().is_none_or(|b| b.config != o.config || b.device != o.device))
         .collect();
     let others = own.into_iter().enumerate().map(|(i, o)| (o, Ink::policy(&o.policy, i), false));
-    r.best.iter().map(|b| (b, Ink::Accent, true)).chain(others).collect()
+    r.best.iter().map(|b| (b, Ink::policy(&b.policy, 0), true)).chain(others).collect()
 }
 
 fn curve((o, ink, chosen): (&Operating, Ink, bool)) -> Curve {
@@ -251,9 +264,8 @@ fn curve((o, ink, chosen): (&Operating, Ink, bool)) -> Curve {
         latencies: [p.ttft_ms, p.tpot_ms, p.itl_ms],
     };
     Curve {
-        name: o.policy.clone(),
-        // The winner's policy may share its blue; nothing else may.
-        ink: if !chosen && ink == Ink::Line(3) { Ink::Line(5) } else { ink },
+        name: if chosen { format!("{} (best)", o.policy) } else { o.policy.clone() },
+        ink,
         chosen,
         knee: Some(o.capacity_rps),
         points: o.curve.iter().map(at).collect(),
@@ -269,114 +281,6 @@ fn latency_curves(r: &TuneResult) -> Markup {
         p { "Each policy at its best configuration, on the whole trace replayed faster and faster. The ringed dot is a knee: "
             "the highest rate up to which every rate tried holds the targets and could go on for ever." }
         (page::charts(&latency::charts(&curves, &page::targets(&r.slo)), ""))
-    }
-}
-
-fn pareto(r: &TuneResult) -> Markup {
-    if r.pareto.points.len() < 2 {
-        return html! {};
-    }
-    let p = &r.pareto;
-    let chosen = r.best.as_ref();
-    let interactivity = front(
-        &Front {
-            title: "Throughput against interactivity",
-            x: ("output tokens/s per user (1 / median TPOT)", |p| p.tokens_per_s_per_user),
-            y: ("output tokens/s per GPU", |p| Some(p.tokens_per_s_per_gpu)),
-            front: &p.throughput_interactivity,
-            chosen: chosen.and_then(|b| Some((b.tokens_per_s_per_user?, b.tokens_per_s_per_gpu))),
-            low_x: false,
-        },
-        &p.points,
-    );
-    let ttft = front(
-        &Front {
-            title: "Goodput against p99 TTFT",
-            x: ("p99 TTFT, ms", |p| p.ttft_p99_ms),
-            y: ("goodput, requests/s", |p| Some(p.goodput_rps)),
-            front: &p.goodput_ttft,
-            chosen: chosen.and_then(|b| Some((b.ttft_p99_ms?, b.goodput_rps))),
-            low_x: true,
-        },
-        &p.points,
-    );
-    html! {
-        p { "Every run on the whole trace that held the targets. Only the points on the line are worth choosing from." }
-        (page::charts(&[interactivity, ttft], "two"))
-    }
-}
-
-type Value = fn(&ParetoPoint) -> Option<f64>;
-
-struct Front<'a> {
-    title: &'a str,
-    x: (&'a str, Value),
-    y: (&'a str, Value),
-    front: &'a [usize],
-    chosen: Option<(f64, f64)>,
-    /// Whether less is better across.
-    low_x: bool,
-}
-
-fn front(f: &Front<'_>, points: &[ParetoPoint]) -> Chart {
-    let at = |p: &ParetoPoint| Some(((f.x.1)(p)?, (f.y.1)(p)?));
-    let mut layers = Vec::new();
-    let mut names: Vec<&str> = points.iter().map(|p| p.policy.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    for (name, ink) in names.iter().zip(policies::inks(&names)) {
-        let own: Vec<(f64, f64)> =
-            points.iter().filter(|p| p.policy == *name).filter_map(at).collect();
-        layers.push(Layer::Marks {
-            points: thinned(&own, 250),
-            ink,
-            mark: Mark::Dot,
-            size: 1.8,
-            label: None,
-        });
-    }
-    let mut line: Vec<(f64, f64)> = f.front.iter().filter_map(|i| at(points.get(*i)?)).collect();
-    line.sort_by(|a, b| a.0.total_cmp(&b.0));
-    layers.push(Layer::Line {
-        points: line.clone(),
-        ink: Ink::Text,
-        width: 1.3,
-        dashed: false,
-        label: None,
-    });
-    if let Some(chosen) = f.chosen {
-        let label = Some("chosen".to_owned());
-        layers.push(Layer::Marks {
-            points: vec![chosen],
-            ink: Ink::Accent,
-            mark: Mark::Target,
-            size: 4.0,
-            label,
-        });
-    }
-    let caption = match (line.first(), line.last()) {
-        (Some(a), Some(b)) if line.len() > 1 => format!(
-            "Along the front, {} moves from {} to {} as {} goes from {} to {}; {} is better.",
-            f.y.0,
-            sig(a.1, 3),
-            sig(b.1, 3),
-            f.x.0,
-            sig(a.0, 3),
-            sig(b.0, 3),
-            if f.low_x { "up and left" } else { "up and right" }
-        ),
-        _ => "One point beats all others on both axes.".to_owned(),
-    };
-    Chart {
-        title: f.title.to_owned(),
-        figure: charts::figure(
-            charts::HALF,
-            f.title,
-            Axis::new(f.x.0, Scale::FromZero),
-            Axis::new(f.y.0, Scale::FromZero),
-            layers,
-        ),
-        caption,
     }
 }
 
@@ -450,103 +354,19 @@ fn memory(report: &TuneReport) -> Markup {
     columns.push(("wasted of taken", true));
     html! {
         @if let Some(detail) = report.detail.as_ref().filter(|d| d.kv.len() > 1) {
-            (page::charts(&[charts::ledger(&detail.kv, &best.kv)], "one"))
+            (page::charts(&[over_time::ledger(&detail.kv, &best.kv)], "one"))
         }
         (table(&columns, &rows))
     }
 }
 
 fn timeline(detail: &Detail) -> Markup {
-    let lanes = charts::timeline(&detail.window);
+    let lanes = over_time::timeline(&detail.window);
     html! {
         @if !lanes.is_empty() {
-            (page::key(charts::phases()))
+            (page::key(over_time::phases()))
             (page::charts(&lanes, "one"))
         }
-    }
-}
-
-fn sensitivity(r: &TuneResult) -> Markup {
-    if r.sensitivity.is_empty() {
-        return html! {};
-    }
-    let row = |n: &Neighbour| {
-        let change = if n.winner_rps > 0.0 { n.capacity_rps / n.winner_rps - 1.0 } else { 0.0 };
-        let sign = if change > 0.0 { "+" } else { "" };
-        (
-            vec![
-                code(&n.knob),
-                code(&n.from),
-                code(&n.to),
-                cell(rate(n.capacity_rps)),
-                cell(format!("{sign}{}", percent(change))),
-                cell(&n.broke),
-            ],
-            "",
-        )
-    };
-    let rows: Vec<Row> = r.sensitivity.iter().map(row).collect();
-    html! {
-        (page::charts(&[moves(&r.sensitivity)], "one"))
-        details {
-            summary { "As a table, with what gives way first" }
-            (table(&[("knob", false), ("best has", false), ("here", false), ("requests/s", true), ("change", true), ("what gives way above that", false)], &rows))
-        }
-    }
-}
-
-/// Capacity with one knob changed, a row per change.
-fn moves(all: &[Neighbour]) -> Chart {
-    let n = all.len() as f64;
-    let change = |m: &Neighbour| {
-        if m.winner_rps > 0.0 { 100.0 * (m.capacity_rps / m.winner_rps - 1.0) } else { 0.0 }
-    };
-    let mut layers =
-        vec![Layer::Upright { at: 0.0, ink: Ink::Accent, label: "the best".to_owned() }];
-    let mut names = Vec::new();
-    for (i, m) in all.iter().enumerate() {
-        let (y, x) = (n - i as f64 - 0.5, change(m));
-        names.push((y, format!("{} {} → {}", m.knob, m.from, m.to)));
-        let ink = if x > 0.5 {
-            Ink::Line(2)
-        } else if x < -2.0 {
-            Ink::Limit
-        } else {
-            Ink::Muted
-        };
-        layers.push(Layer::Boxes {
-            boxes: vec![[x.min(0.0), x.max(0.0), y - 0.18, y + 0.18]],
-            ink,
-            opacity: 0.5,
-        });
-        let label = Some(format!(
-            "{}{}{}%",
-            if x > 0.0 { "+" } else { "" },
-            sig(x, 2),
-            crate::figures::THIN
-        ));
-        layers.push(Layer::Marks { points: vec![(x, y)], ink, mark: Mark::Dot, size: 3.0, label });
-    }
-    let worst = all.iter().min_by(|a, b| change(a).total_cmp(&change(b)));
-    let flat = all.iter().filter(|m| change(m).abs() <= 2.0).count();
-    let caption = worst.map_or_else(String::new, |w| format!(
-        "The costliest single change is {} from {} to {} ({}); {flat} of {} changes move capacity by at most 2 %, the \
-         precision of these runs.",
-        w.knob, w.from, w.to, percent(change(w) / 100.0), all.len()
-    ));
-    let low = all.iter().map(&change).fold(0.0, f64::min);
-    let high = all.iter().map(&change).fold(0.0, f64::max);
-    let room = ((high - low) * 0.12).max(1.0);
-    Chart {
-        title: "Capacity with one knob changed".to_owned(),
-        figure: charts::figure(
-            (1040, 64 + 22 * all.len() as u32),
-            "change of capacity for each changed knob",
-            Axis::new("change of capacity, %", Scale::Linear).within(low - room, high + room),
-            Axis::new("", Scale::Linear).within(0.0, n).named(names),
-            layers,
-        ),
-        caption,
     }
 }
 
@@ -562,7 +382,7 @@ fn losers(r: &TuneResult) -> Markup {
         let checks = html! {
             @for a in &l.checked {
                 div class=[(!a.confirmed).then_some("quiet")] {
-                    (a.relaxed) ": " (rate(a.before_rps)) " → " (rate(a.after_rps))
+                    (a.relaxed.replace(" -> ", " to ")) ": " (rate(a.before_rps)) " → " (rate(a.after_rps))
                     @if a.confirmed { span.met { " confirmed" } } @else { " no rise" }
                     " " span.quiet { "(suspected: " (a.evidence) ")" }
                 }

@@ -115,12 +115,15 @@ fn host() -> String {
 /// A flag that Ctrl-C (or SIGTERM) sets; a second one ends the process at once.
 pub(crate) fn cancel() -> Result<&'static AtomicBool> {
     static CANCEL: AtomicBool = AtomicBool::new(false);
-    ctrlc::set_handler(|| {
-        if CANCEL.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })
-    .context("cannot handle Ctrl-C")?;
+    static WATCHED: AtomicBool = AtomicBool::new(false);
+    if !WATCHED.swap(true, Ordering::Relaxed) {
+        ctrlc::set_handler(|| {
+            if CANCEL.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+        })
+        .context("cannot handle Ctrl-C")?;
+    }
     Ok(&CANCEL)
 }
 

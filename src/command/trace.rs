@@ -98,7 +98,10 @@ fn table(d: &Description) -> String {
         row("class", format!("{name}: {count} requests"));
     }
     let head = format!("{}\n", d.name);
-    let from: String = d.provenance.iter().map(|p| format!("  {p}\n")).collect();
+    let within = textwrap::Options::new(reports::terminal::WIDTH)
+        .initial_indent("  ")
+        .subsequent_indent("    ");
+    let from: String = d.provenance.iter().map(|p| textwrap::fill(p, &within) + "\n").collect();
     format!("{head}{out}\nFrom\n{from}")
 }
 

@@ -2,27 +2,23 @@
 
 use super::clip::{self, Point};
 use super::ink::themed;
+use super::names::{Name, Names, beside, printable, text_style, width_of};
 use super::{Axis, Figure, Ink, Layer, Mark, Span};
-use crate::figures::THIN;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::{HPos, VPos};
 
 /// Plotters places everything on whole pixels; at four times the size, quarters of a pixel remain.
-const FINE: f64 = 4.0;
-/// Text height, CSS pixels.
-const FONT: f64 = 11.5;
-/// Mean width of a character as a share of its height.
-const WIDE: f64 = 0.54;
+pub(super) const FINE: f64 = 4.0;
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Unit = Cartesian2d<Ticked, Ticked>;
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Unit>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type Unit = Cartesian2d<Ticked, Ticked>;
+pub(super) type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Unit>;
+pub(super) type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// The unit interval with ticks at these places.
-struct Ticked(Vec<f64>);
+pub(super) struct Ticked(Vec<f64>);
 
 impl Ranged for Ticked {
     type FormatOption = DefaultFormatting;
@@ -39,22 +35,6 @@ impl Ranged for Ticked {
     fn range(&self) -> std::ops::Range<f64> {
         0.0..1.0
     }
-}
-
-/// A name waiting for room: pixels of its point, and what it says.
-struct Name {
-    at: (f64, f64),
-    text: String,
-    ink: Ink,
-}
-
-/// Names by where they go.
-#[derive(Default)]
-struct Names {
-    /// Beside the right edge.
-    right: Vec<Name>,
-    /// Above the upper edge, where lines leave the frame.
-    top: Vec<Name>,
 }
 
 /// Where things are, in the unit square.
@@ -85,26 +65,6 @@ impl Places {
     }
 }
 
-fn px(css: f64) -> u32 {
-    (css * FINE).round().max(0.0) as u32
-}
-
-fn width_of(text: &str) -> f64 {
-    text.chars().filter(|c| *c != THIN).count() as f64 * FONT * WIDE
-}
-
-/// Text that XML can hold.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') { ' ' } else { c })
-        .collect()
-}
-
-fn text_style(ink: Ink, h: HPos, v: VPos) -> TextStyle<'static> {
-    // Plotters divides sizes by 1.24, its guess at line height over letter height.
-    ("sans-serif", FONT * FINE * 1.24).into_font().color(&ink.marker(false)).pos(Pos::new(h, v))
-}
-
 pub(super) fn svg(figure: &Figure) -> String {
     let mut text = String::new();
     let size = (px(f64::from(figure.width)), px(f64::from(figure.height)));
@@ -117,9 +77,10 @@ pub(super) fn svg(figure: &Figure) -> String {
     }
     let body = text.find('>').map_or("", |at| &text[at + 1..]);
     let head = format!(
-        "<svg class=\"plot\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
+        "<svg class=\"plot\" viewBox=\"0 0 {} {}\" style=\"max-width:{}px\" role=\"img\" aria-label=\"{}\">",
         size.0,
         size.1,
+        figure.width * 5 / 4,
         escaped(&printable(&figure.about)),
     );
     head + &themed(body, "18 14")
@@ -129,13 +90,18 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// CSS pixels in the drawing's own.
+pub(super) fn px(css: f64) -> u32 {
+    (css * FINE).round().max(0.0) as u32
+}
+
 fn draw(figure: &Figure, root: &Area<'_>) -> Drawn {
     let (x, y) = figure.spans();
     let places = Places { x, y };
     let [xs, ys] = [(&figure.x, &x, ticks_across(figure)), (&figure.y, &y, 5)]
         .map(|(axis, span, wanted)| marks(axis, span, wanted));
-    let (right, top) = margins(figure, &places);
-    let left = ys.iter().map(|t| width_of(&t.1)).fold(14.0, f64::max) + 9.0;
+    let left = ys.iter().map(|t| width_of(&t.1)).fold(14.0_f64.max(figure.left), f64::max) + 9.0;
+    let (right, top) = margins(figure, &places, left);
     let title = if figure.y.title.is_empty() { 6.0 } else { 22.0 };
     let keys = |ticks: &[(f64, String)]| ticks.iter().map(|t| t.0).collect::<Vec<_>>();
     let bottom = if figure.x.title.is_empty() { 20.0 } else { 37.0 };
@@ -152,8 +118,11 @@ fn draw(figure: &Figure, root: &Area<'_>) -> Drawn {
         paint(&mut chart, root, &places, layer, &mut names)?;
     }
     titles(figure, &chart, root)?;
-    name_right(root, names.right, f64::from(figure.height) - bottom)?;
-    name_top(root, names.top, title + top - 4.0, f64::from(figure.width))?;
+    names.draw(
+        root,
+        (title + top - 4.0, f64::from(figure.height) - bottom),
+        f64::from(figure.width),
+    )?;
     root.present()?;
     Ok(())
 }
@@ -174,17 +143,22 @@ fn marks(axis: &Axis, span: &Span, wanted: usize) -> Vec<(f64, String)> {
 }
 
 /// Room for names at the right and above.
-fn margins(figure: &Figure, places: &Places) -> (f64, f64) {
+fn margins(figure: &Figure, places: &Places, left: f64) -> (f64, f64) {
     let (mut right, mut top) = (14.0_f64, 6.0_f64);
+    let across = f64::from(figure.width) - left;
     for layer in &figure.layers {
+        // A name that begins inside the frame needs that much less outside.
+        let outside = |text: &str, from: f64| width_of(text) + 12.0 - (1.0 - from) * across * 0.9;
         match layer {
             Layer::Line { points, label: Some(label), .. } => {
                 match places.line(points).last().and_then(|p| p.last().copied()) {
                     Some((x, y)) if y >= 0.999 && x < 0.999 => top = 22.0,
-                    _ => right = right.max(width_of(label) + 12.0),
+                    Some((x, _)) => right = right.max(outside(label, x)),
+                    None => {}
                 }
             }
-            Layer::Band { label: Some(label), .. } => right = right.max(width_of(label) + 12.0),
+            Layer::Band { label: Some(label), .. } => right = right.max(outside(label, 1.0) + 13.0),
+            Layer::Across { label, .. } => right = right.max(outside(label, 1.0)),
             Layer::Upright { .. } => top = top.max(20.0),
             _ => {}
         }
@@ -251,12 +225,12 @@ fn paint(
                 chart.draw_series(std::iter::once(PathElement::new(piece, style)))?;
             }
             if let (Some(label), Some((x, y))) = (label, end) {
-                let name = name(chart, (x, y), label, *ink);
+                let name = Name::new(chart, (x, y), label, *ink);
                 if y >= 0.999 && x < 0.999 { names.top.push(name) } else { names.right.push(name) }
             }
         }
         Layer::Band { points, ink, label } => {
-            band(chart, places, points, *ink, label.as_deref(), names)?
+            band(chart, places, points, *ink, label.as_deref(), names)?;
         }
         Layer::Boxes { boxes, ink, opacity } => {
             let style = ink.marker(false).mix(opacity.clamp(0.0, 1.0)).filled();
@@ -272,23 +246,18 @@ fn paint(
             let placed: Vec<Point> = points.iter().filter_map(|p| places.inside(*p)).collect();
             dots(chart, &placed, *ink, *mark, *size)?;
             if let (Some(label), Some(at)) = (label, placed.last()) {
-                beside(chart, root, *at, label, *ink, *size + 4.0)?;
+                beside(chart, root, *at, label, *ink, (*size + 4.0, false))?;
             }
         }
-        Layer::Note { at, ink, text } => {
+        Layer::Note { at, ink, text, left } => {
             if let Some(at) = places.inside(*at) {
-                beside(chart, root, at, text, *ink, 5.0)?;
+                beside(chart, root, at, text, *ink, (5.0, *left))?;
             }
         }
-        Layer::Across { at, ink, label } => across(chart, root, places, *at, *ink, label)?,
+        Layer::Across { at, ink, label } => across(chart, places, *at, *ink, label, names)?,
         Layer::Upright { at, ink, label } => upright(chart, root, places, *at, *ink, label)?,
     }
     Ok(())
-}
-
-fn name(chart: &Chart<'_, '_>, at: Point, text: &str, ink: Ink) -> Name {
-    let (x, y) = chart.backend_coord(&at);
-    Name { at: (f64::from(x) / FINE, f64::from(y) / FINE), text: printable(text), ink }
 }
 
 fn dots(chart: &mut Chart<'_, '_>, at: &[Point], ink: Ink, mark: Mark, size: f64) -> Drawn {
@@ -333,51 +302,24 @@ fn band(
     let outline: Vec<Point> = upper.chain(placed.iter().rev().map(|p| (p.0, p.1))).collect();
     chart.draw_series(std::iter::once(Polygon::new(outline, ink.marker(false).filled())))?;
     if let (Some(label), Some((x, low, high))) = (label, placed.last()) {
-        names.right.push(name(chart, (*x, f64::midpoint(*low, *high)), label, ink));
+        let middle = (*x, f64::midpoint(*low, *high));
+        names.right.push(Name::new(chart, middle, label, ink).with_patch());
     }
-    Ok(())
-}
-
-/// Text next to a point, on the side with more room.
-fn beside(
-    chart: &Chart<'_, '_>,
-    root: &Area<'_>,
-    at: Point,
-    text: &str,
-    ink: Ink,
-    gap: f64,
-) -> Drawn {
-    let (x, y) = chart.backend_coord(&at);
-    let (xs, ys) = chart.plotting_area().get_pixel_range();
-    let room = f64::from(xs.end - x) / FINE;
-    let (h, side) = if room > width_of(text) + gap { (HPos::Left, 1) } else { (HPos::Right, -1) };
-    let y = y.clamp(
-        ys.start + px(FONT / 2.0) as i32,
-        ys.end.max(ys.start + px(FONT) as i32) - px(FONT / 2.0) as i32,
-    );
-    let style = text_style(ink, h, VPos::Center);
-    root.draw(&Text::new(printable(text), (x + side * px(gap) as i32, y), style))?;
     Ok(())
 }
 
 fn across(
     chart: &mut Chart<'_, '_>,
-    root: &Area<'_>,
     places: &Places,
     at: f64,
     ink: Ink,
     label: &str,
+    names: &mut Names,
 ) -> Drawn {
     let Some(y) = places.y.place(at).filter(|y| (0.0..=1.0).contains(y)) else { return Ok(()) };
     let style = ink.marker(true).stroke_width(px(1.25));
     chart.draw_series(std::iter::once(PathElement::new(vec![(0.0, y), (1.0, y)], style)))?;
-    let (left, height) = chart.backend_coord(&(0.0, y));
-    let text = text_style(ink, HPos::Left, VPos::Bottom);
-    root.draw(&Text::new(
-        printable(label),
-        (left + px(5.0) as i32, height - px(2.0) as i32),
-        text,
-    ))?;
+    names.right.push(Name::new(chart, (1.0, y), label, ink));
     Ok(())
 }
 
@@ -402,44 +344,5 @@ fn upright(
     };
     let text = text_style(ink, h, VPos::Bottom);
     root.draw(&Text::new(printable(label), (place, top - px(3.0) as i32), text))?;
-    Ok(())
-}
-
-/// Moves sorted `places` apart until neighbours keep their `gaps`, within `lo..=hi` as far as they fit.
-fn apart(places: &mut [f64], gaps: &[f64], lo: f64, hi: f64) {
-    for i in 0..places.len() {
-        let least = if i == 0 { lo } else { places[i - 1] + gaps[i - 1] };
-        places[i] = places[i].max(least);
-    }
-    for i in (0..places.len()).rev() {
-        let most = if i + 1 == places.len() { hi } else { places[i + 1] - gaps[i] };
-        places[i] = places[i].min(most);
-    }
-}
-
-fn name_right(root: &Area<'_>, mut names: Vec<Name>, bottom: f64) -> Drawn {
-    names.sort_by(|a, b| a.at.1.total_cmp(&b.at.1));
-    let mut ys: Vec<f64> = names.iter().map(|n| n.at.1).collect();
-    apart(&mut ys, &vec![FONT + 1.5; names.len()], FONT / 2.0, bottom.max(FONT));
-    for (name, y) in names.iter().zip(ys) {
-        let style = text_style(name.ink, HPos::Left, VPos::Center);
-        let at = ((name.at.0 + 5.0) * FINE, y * FINE);
-        root.draw(&Text::new(name.text.clone(), (at.0 as i32, at.1 as i32), style))?;
-    }
-    Ok(())
-}
-
-fn name_top(root: &Area<'_>, mut names: Vec<Name>, y: f64, width: f64) -> Drawn {
-    names.sort_by(|a, b| a.at.0.total_cmp(&b.at.0));
-    let half = |n: &Name| width_of(&n.text) / 2.0;
-    let mut xs: Vec<f64> = names.iter().map(|n| n.at.0).collect();
-    let gaps: Vec<f64> =
-        names.windows(2).map(|w| half(&w[0]) + half(&w[1]) + 7.0).chain([0.0]).collect();
-    let (first, last) = (names.first().map_or(0.0, half), names.last().map_or(0.0, half));
-    apart(&mut xs, &gaps, first + 2.0, width - last - 2.0);
-    for (name, x) in names.iter().zip(xs) {
-        let style = text_style(name.ink, HPos::Center, VPos::Bottom);
-        root.draw(&Text::new(name.text.clone(), ((x * FINE) as i32, (y * FINE) as i32), style))?;
-    }
     Ok(())
 }

@@ -6,6 +6,7 @@
 mod clip;
 mod draw;
 mod ink;
+mod names;
 mod scale;
 
 pub(crate) use ink::Ink;
@@ -24,6 +25,8 @@ pub(crate) struct Figure {
     pub(crate) x: Axis,
     /// Vertical.
     pub(crate) y: Axis,
+    /// Least room for names left of the vertical axis, CSS pixels: equal for plots that stand one above another.
+    pub(crate) left: f64,
     /// Drawn in this order.
     pub(crate) layers: Vec<Layer>,
 }
@@ -71,12 +74,12 @@ pub(crate) enum Layer {
     Boxes { boxes: Vec<[f64; 4]>, ink: Ink, opacity: f64 },
     /// Marks at points.
     Marks { points: Vec<(f64, f64)>, ink: Ink, mark: Mark, size: f64, label: Option<String> },
-    /// A line across at a height, named at its left.
+    /// A line across at a height, named at its right end.
     Across { at: f64, ink: Ink, label: String },
     /// A line upright at a place, named at its top.
     Upright { at: f64, ink: Ink, label: String },
-    /// Text at a point, to its right.
-    Note { at: (f64, f64), ink: Ink, text: String },
+    /// Text beside a point: to its right, or to its left.
+    Note { at: (f64, f64), ink: Ink, text: String, left: bool },
 }
 
 /// A mark's shape.

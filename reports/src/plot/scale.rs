@@ -1,6 +1,6 @@
 //! From values to the unit interval, and the round values worth a tick.
 
-use crate::figures::short;
+use crate::figures::{short, sig};
 
 /// How values are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,8 @@ impl Span {
             Scale::Log => self.log_ticks(wanted),
             _ => self.linear_ticks(wanted),
         };
-        values.into_iter().map(|v| (v, short(v))).collect()
+        let step = values.windows(2).map(|w| w[1] - w[0]).fold(f64::INFINITY, f64::min);
+        values.into_iter().map(|v| (v, label(v, step))).collect()
     }
 
     fn linear_ticks(&self, wanted: usize) -> Vec<f64> {
@@ -116,6 +117,21 @@ impl Span {
     }
 }
 
+/// A tick's label, precise enough to differ from its neighbours `step` away.
+fn label(value: f64, step: f64) -> String {
+    if !(1e-9..=1e12).contains(&step) || value.abs() > 1e15 {
+        return short(value);
+    }
+    let digits =
+        if value == 0.0 { 0.0 } else { value.abs().log10().floor() - step.log10().floor() };
+    // One more for steps such as 2.5 is not needed: steps are 1, 2 or 5 times a power of ten.
+    let text = sig(value, (digits as i32 + 1).max(1));
+    if text.contains('.') {
+        return text.trim_end_matches('0').trim_end_matches('.').to_owned();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +147,8 @@ mod tests {
         assert_eq!(labels(Scale::Linear, 0.0, 23.0), ["0", "5", "10", "15", "20"]);
         assert_eq!(labels(Scale::Log, 1.0, 1000.0), ["1", "10", "100", "1,000"]);
         assert_eq!(labels(Scale::Log, 8.0, 120.0), ["10", "20", "50", "100"]);
+        assert_eq!(labels(Scale::Linear, 392.1, 395.2), ["393", "394", "395"]);
+        assert_eq!(labels(Scale::Linear, 1392.1, 1393.2), ["1,392.5", "1,393"]);
         assert_eq!(labels(Scale::Log, 20.0, 24.0), ["20", "21", "22", "23", "24"]);
     }
 

@@ -10,6 +10,7 @@ fn figure(scale: Scale, layers: Vec<Layer>) -> Figure {
         about: "a <test> & \"more\"".to_owned(),
         x: Axis::new("rate, requests/s", Scale::Linear),
         y: Axis::new("TTFT, ms", scale),
+        left: 0.0,
         layers,
     }
 }
@@ -44,7 +45,7 @@ fn every_layer(points: &[(f64, f64)], text: &str) -> Vec<Layer> {
         },
         Layer::Across { at: first.1, ink: Ink::Limit, label: text.to_owned() },
         Layer::Upright { at: first.0, ink: Ink::Accent, label: text.to_owned() },
-        Layer::Note { at: first, ink: Ink::Text, text: text.to_owned() },
+        Layer::Note { at: first, ink: Ink::Text, text: text.to_owned(), left: first.0 < 0.0 },
     ]
 }
 
