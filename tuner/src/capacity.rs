@@ -148,7 +148,7 @@ impl<'a> Prober<'a> {
         }
         let scale = rate_at(k) / self.evaluate.natural_rate(self.head);
         let (config, relax, head) = (self.config, self.relax, self.head);
-        let trial = Trial { config, relax, head, scale, may_stop: true };
+        let trial = Trial { config, relax, head, scale };
         let observation = self.evaluate.run(&trial).map_err(Stop::Refused)?;
         let probe = self.probes.entry(k).or_insert(Probe { k, head, observation });
         Ok(probe.passes())

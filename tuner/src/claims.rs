@@ -12,7 +12,6 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
 
-use crate::compare::saturated;
 use crate::evaluate::Refused;
 use crate::observation::Observation;
 use crate::trial::Simulator;
@@ -111,9 +110,9 @@ impl Bench<'_> {
     fn three(&self, sim: &Simulator) -> Result<[Observation; 3], Refused> {
         let unpadded = Config { padding: false, ..self.policy(Policy::Static) };
         Ok([
-            saturated(sim, &self.policy(Policy::Static))?,
-            saturated(sim, &unpadded)?,
-            saturated(sim, &self.policy(Policy::Continuous))?,
+            sim.saturated(&self.policy(Policy::Static))?,
+            sim.saturated(&unpadded)?,
+            sim.saturated(&self.policy(Policy::Continuous))?,
         ])
     }
 
@@ -177,7 +176,7 @@ impl Bench<'_> {
     /// KV waste of every allocator, by block size and by longest length accepted.
     fn waste(&self) -> Result<Claims, Refused> {
         let sim = self.on_trace();
-        let of = |config: &Config| Ok(saturated(&sim, config)?.kv.waste_percent());
+        let of = |config: &Config| Ok(sim.saturated(config)?.kv.waste_percent());
         let contiguous = |reserve, max_model_len| Config {
             reserve,
             max_model_len,
@@ -247,7 +246,7 @@ impl Bench<'_> {
         let sim = self.on_trace();
         let with = self.policy(Policy::Chunked);
         let without = Config { prefix_cache: false, ..self.policy(Policy::Chunked) };
-        let (on, off) = (saturated(&sim, &with)?, saturated(&sim, &without)?);
+        let (on, off) = (sim.saturated(&with)?, sim.saturated(&without)?);
         let hit = on.work.tokens_cached as f64 / on.work.tokens_looked_up.max(1) as f64;
         let gain = on.summary.request_throughput_rps() / off.summary.request_throughput_rps();
         let shares = self.trace.block_tokens > 0;
@@ -266,7 +265,7 @@ impl Bench<'_> {
 
     /// One prompt of 32k tokens (or the model's limit) among this trace's traffic at half of saturation.
     fn long_prompt(&self) -> Result<Claims, Refused> {
-        let quiet = saturated(&self.on_trace(), &self.policy(Policy::Chunked))?;
+        let quiet = self.on_trace().saturated(&self.policy(Policy::Chunked))?;
         let rate = 0.5 * quiet.summary.request_throughput_rps();
         let tokens = 32_768.min(self.model.max_context.saturating_sub(16));
         let (trace, guest) = with_guest(self.trace, rate, tokens);
@@ -301,7 +300,7 @@ impl Bench<'_> {
             .map(|&seats| {
                 let sim = self.simulator(equal_requests(8 * seats, input, output));
                 let config = Config { max_seqs: seats, ..self.policy(Policy::Paged) };
-                let run = saturated(&sim, &config)?;
+                let run = sim.saturated(&config)?;
                 let gap = run.summary.stats(Metric::Tpot).mean.millis().unwrap_or(f64::NAN);
                 Ok((f64::from(seats), rate(&run), gap))
             })
@@ -352,8 +351,8 @@ impl Bench<'_> {
             // Seats and budget grow with the GPUs: stages and ranks are not to starve for want of sequences.
             config.max_seqs *= config.gpus();
             config.max_batch_tokens = config.max_batch_tokens.max(config.max_seqs);
-            let alone = saturated(&low, &config)?;
-            let full = saturated(&sim, &config)?;
+            let alone = low.saturated(&config)?;
+            let full = sim.saturated(&config)?;
             let gap = alone.summary.stats(Metric::Tpot).mean.millis().unwrap_or(f64::NAN);
             Ok((gap, rate(&full) / f64::from(config.gpus())))
         };

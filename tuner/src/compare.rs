@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capacity::{Effort, Knee, Prober, Stop, place_of, rate_at};
 use crate::claims::Claims;
-use crate::evaluate::{Evaluate, Refused, Relax, Trial};
+use crate::evaluate::{Evaluate, Relax};
 use crate::observation::Observation;
 use crate::result::{DeviceInfo, WorkloadInfo};
 use crate::trial::Simulator;
@@ -160,19 +160,6 @@ pub fn capacity(
     })
 }
 
-/// Everything at once: what `config` can do when nobody waits for anybody.
-///
-/// # Errors
-/// When it cannot run.
-pub fn saturated(sim: &Simulator, config: &Config) -> Result<Observation, Refused> {
-    run(sim, config, f64::INFINITY)
-}
-
-fn run(sim: &Simulator, config: &Config, scale: f64) -> Result<Observation, Refused> {
-    let head = sim.requests();
-    sim.run(&Trial { config, relax: Relax::Nothing, head, scale, may_stop: false })
-}
-
 fn row(
     sim: &Simulator,
     name: &str,
@@ -180,10 +167,10 @@ fn row(
     capacity_rps: Option<f64>,
     rates: &[f64],
 ) -> Result<PolicyResult, Stop> {
-    let full = saturated(sim, config).map_err(Stop::Refused)?;
+    let full = sim.saturated(config).map_err(Stop::Refused)?;
     let natural = sim.natural_rate(sim.requests());
     let at = |&rate_rps: &f64| {
-        let observation = run(sim, config, rate_rps / natural).map_err(Stop::Refused)?;
+        let observation = sim.replay(config, rate_rps / natural).map_err(Stop::Refused)?;
         Ok(AtRate { rate_rps, observation })
     };
     let mut at = rates.iter().map(at).collect::<Result<Vec<AtRate>, Stop>>()?;

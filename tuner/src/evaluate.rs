@@ -17,9 +17,6 @@ pub struct Trial<'a> {
     pub head: usize,
     /// Arrival times are divided by it: 2 = twice the trace's own rate. Think times are not scaled.
     pub scale: f64,
-    /// The run may end as soon as it is certain that the SLO is missed; its observation then covers what ran, and
-    /// must still fail the SLO.
-    pub may_stop: bool,
 }
 
 /// A hypothetical: one resource of the device doubled, to see whether it was what limited a configuration.

@@ -250,12 +250,11 @@ impl<E: Evaluate> Evaluate for Recorded<'_, E> {
         let config = space::key(trial.config);
         // The scale to the bit: a trial at almost the same rate is another trial.
         let key = format!(
-            "{}|{config}|{}|{}|{:016x}|{}",
+            "{}|{config}|{}|{}|{:016x}",
             self.device,
             trial.relax.name(),
             trial.head,
-            trial.scale.to_bits(),
-            trial.may_stop
+            trial.scale.to_bits()
         );
         let known = || self.study.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(observation) = known().get(&key) {

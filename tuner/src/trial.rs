@@ -114,6 +114,23 @@ impl Simulator {
         run.detailed()
     }
 
+    /// One run of `config` over the whole trace, `scale` times as fast as recorded.
+    ///
+    /// # Errors
+    /// When it cannot run.
+    pub fn replay(&self, config: &Config, scale: f64) -> Result<Observation, Refused> {
+        let deployment = self.deployment(config, Relax::Nothing)?;
+        Ok(self.observe(&deployment, self.trace.requests.len(), scale))
+    }
+
+    /// One run with everything offered at once: what `config` can do when nobody waits for anybody.
+    ///
+    /// # Errors
+    /// When it cannot run.
+    pub fn saturated(&self, config: &Config) -> Result<Observation, Refused> {
+        self.replay(config, f64::INFINITY)
+    }
+
     /// One run of `deployment` over the first `head` requests.
     #[must_use]
     pub fn observe(&self, deployment: &Deployment, head: usize, scale: f64) -> Observation {

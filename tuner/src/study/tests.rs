@@ -123,13 +123,8 @@ fn devices_and_relaxations_are_kept_apart() {
     let dir = tempfile::tempdir().unwrap();
     let study = Study::open(&dir.path().join("s.db"), &identity("a")).unwrap();
     let config = Config::default();
-    let mut trial = Trial {
-        config: &config,
-        relax: crate::evaluate::Relax::Nothing,
-        head: 100,
-        scale: 1.0,
-        may_stop: true,
-    };
+    let mut trial =
+        Trial { config: &config, relax: crate::evaluate::Relax::Nothing, head: 100, scale: 1.0 };
     study.record(fake(), "x").run(&trial).unwrap();
     study.record(fake(), "x").run(&trial).unwrap();
     assert_eq!(study.len(), 1);
