@@ -37,8 +37,12 @@ pub(crate) enum Command {
 pub(crate) struct Scenario {
     #[command(flatten)]
     pub(crate) workload: Workload,
-    /// Latency target METRIC[:pNN][@CLASS]=TIME, such as ttft=200ms or tpot:p50=40ms (default p99); repeatable
-    #[arg(long, value_name = "TARGET")]
+    /// Latency targets.
+    #[arg(
+        help = "Latency target METRIC[:pNN][@CLASS]=TIME, such as ttft=200ms or tpot:p50=40ms (default p99); repeatable",
+        long,
+        value_name = "TARGET"
+    )]
     pub(crate) slo: Vec<String>,
     /// Share of requests that must meet every target, instead of a percentile per target: 99%
     #[arg(long, value_name = "PERCENT")]
