@@ -1,11 +1,14 @@
 //! What a tuning run found, as it is stored in `result.json`: plain data that reports draw and scripts read.
 //!
 //! Everything but `wall_s`, `cpu_s` and `host` depends on the inputs alone: not on the number of threads, and not on
-//! whether the run was interrupted and resumed. One file a little over the usual size, because it is one schema.
+//! whether the run was interrupted and resumed.
+
+mod words;
+
+pub use words::{against, broke, subject};
 
 use crate::observation::{KvShares, Observation, Work};
 use crate::plan::Plan;
-use crate::verdict;
 use engine::{Config, KNOBS, KnobError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -338,6 +341,18 @@ pub fn config_of(knobs: &BTreeMap<String, String>) -> Result<Config, KnobError> 
     Ok(config)
 }
 
+/// Of stored knobs, those that neither the defaults nor their policy explain, in the table's order: what a reader has
+/// to be told beside the policy's name. Unknown knobs are left out.
+#[must_use]
+pub fn departures(knobs: &BTreeMap<String, String>) -> Vec<(&'static str, String)> {
+    let mut preset = Config::default();
+    // A policy of another version explains nothing.
+    let _ = knobs.get("policy").map(|policy| preset.set("policy", policy));
+    let differ = |k: &&engine::Knob| knobs.get(k.name).is_some_and(|v| *v != preset.value(k));
+    let named = KNOBS.iter().filter(differ);
+    named.filter_map(|k| Some((k.name, knobs.get(k.name)?.clone()))).collect()
+}
+
 /// Whether every knob's value is within its domain.
 #[must_use]
 pub fn settable(config: &Config) -> bool {
@@ -357,29 +372,6 @@ pub fn margins(observation: &Observation) -> Vec<Margin> {
         met: t.met,
     };
     targets.iter().map(margin).collect()
-}
-
-/// What gave way in a failing run, in a few words.
-#[must_use]
-pub fn broke(observation: &Observation) -> String {
-    let v = &observation.summary.verdict;
-    match verdict::tightest(observation) {
-        Some(t) if !v.met && v.attainment.is_none() => {
-            format!("{} {} against {}", t.measured, t.value, t.target)
-        }
-        _ if !v.met => v.attainment.map_or_else(
-            || "requests were lost".to_owned(),
-            |a| format!("attainment {:.2} % of {:.2} %", 100.0 * a.share, 100.0 * a.required),
-        ),
-        _ if !observation.sustain.sustained => {
-            "backlog grew as long as requests came: the rate cannot be sustained".to_owned()
-        }
-        _ if verdict::too_short(observation) => format!(
-            "nothing yet, but at this rate a request lasts {:.0} % of the whole run: use a longer trace",
-            100.0 * observation.sustain.request_share
-        ),
-        _ => "nothing".to_owned(),
-    }
 }
 
 impl CurvePoint {
@@ -411,7 +403,11 @@ mod tests {
         assert_eq!(config_of(&knobs(&c)), Ok(c.clone()));
         c.set("policy", "static").unwrap();
         c.set("allocator", "paged").unwrap();
-        assert_eq!(config_of(&knobs(&c)), Ok(c));
+        assert_eq!(config_of(&knobs(&c)), Ok(c.clone()));
+        assert_eq!(
+            departures(&knobs(&c)),
+            [("allocator", "paged".to_owned()), ("max-seqs", "77".to_owned())]
+        );
         let strange = BTreeMap::from([("seats".to_owned(), "1".to_owned())]);
         assert!(matches!(config_of(&strange), Err(KnobError::Unknown { .. })));
     }

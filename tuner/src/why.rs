@@ -151,11 +151,11 @@ fn check(
     Some((attribution, prober.into_probes()))
 }
 
-/// `knob a -> b` for every knob that differs.
+/// `knob a to b` for every knob that differs.
 fn differences(from: &Config, to: &Config) -> String {
     let differ = |k: &&engine::Knob| k.name != "policy" && from.value(k) != to.value(k);
     let knobs = engine::KNOBS.iter().filter(differ);
-    let text = knobs.map(|k| format!("{} {} -> {}", k.name, from.value(k), to.value(k)));
+    let text = knobs.map(|k| format!("{} {} to {}", k.name, from.value(k), to.value(k)));
     text.collect::<Vec<_>>().join(", ")
 }
 
@@ -183,10 +183,6 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
-fn said(t: &Judged) -> String {
-    format!("{} {} against {}", t.measured, t.value, t.target)
-}
-
 impl Suspicions<'_> {
     /// Suspects `cause`, taken away by another configuration; not if that is none, or cannot be.
     fn suspect(&mut self, cause: &'static str, evidence: String, edit: impl FnOnce(&mut Config)) {
@@ -203,7 +199,7 @@ impl Suspicions<'_> {
     fn broken(&self, metrics: &[Metric]) -> Option<String> {
         let targets = &self.failing.summary.verdict.targets;
         let broke = |t: &&Judged| metrics.contains(&t.target.metric) && verdict::used(t) > 1.0;
-        targets.iter().find(broke).map(said)
+        targets.iter().find(broke).map(result::against)
     }
 
     fn batches(&mut self) {
@@ -359,7 +355,7 @@ mod tests {
         let (measured, checked) = why(&fake, &config);
         assert_eq!(first(&checked), Some("queueing for a seat"));
         assert!(checked[0].after_rps > 1.5 * measured.rate());
-        assert!(checked[0].relaxed.starts_with("max-seqs 8 -> 16"), "{}", checked[0].relaxed);
+        assert!(checked[0].relaxed.starts_with("max-seqs 8 to 16"), "{}", checked[0].relaxed);
     }
 
     #[test]

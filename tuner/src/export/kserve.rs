@@ -37,10 +37,7 @@ pub(super) fn resource_name(model: &str) -> String {
 pub(super) fn render(found: &Found) -> String {
     let c = &found.config;
     let said = vllm::say(c);
-    let mut text = found.heading();
-    for comment in &said.comments {
-        let _ = writeln!(text, "{comment}");
-    }
+    let mut text = found.heading(&said);
     let disagg = c.scheduler == SchedulerKind::Disagg;
     let (args, gpus) = (said.flags.join(" "), c.tp * c.pp);
     let replicas = if disagg { c.replicas * c.decode_workers } else { c.replicas };

@@ -21,10 +21,7 @@ fn side(name: &str, replicas: u32, args: &[String], gpus: u32) -> String {
 pub(super) fn render(found: &Found) -> String {
     let c = &found.config;
     let said = vllm::say(c);
-    let mut text = found.heading();
-    for comment in &said.comments {
-        let _ = writeln!(text, "{comment}");
-    }
+    let mut text = found.heading(&said);
     let _ = write!(
         text,
         "fullnameOverride: {}\nmodelArtifacts:\n  name: {}\n  uri: hf://{}\n",

@@ -1,7 +1,8 @@
 //! The found configuration in the words of engines that people run: strings only, one file per target.
 //!
 //! Each target answers for every row of the knob table: a flag, a setting that is the engine's only behaviour anyway,
-//! or a comment. A knob without a counterpart is printed as a comment, never dropped in silence.
+//! a comment, or that it has no counterpart. What is missing heads the export as a comment, and [`Target::missing`]
+//! and [`Target::pins`] say it to reports: nobody shall paste a command and expect what it cannot do.
 
 pub mod kserve;
 pub mod llmd;
@@ -12,6 +13,7 @@ pub mod vllm;
 use crate::result::{Operating, TuneResult, config_of};
 use engine::config::{KnobError, SchedulerKind};
 use engine::{Config, KNOBS};
+use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::str::FromStr;
 
@@ -73,6 +75,63 @@ impl Target {
         }
     }
 
+    /// All of them, the one that honours the most of `config` first: what takes the scheduler, the allocator or the
+    /// queue away counts before anything else. Of equals, the order of [`Self::ALL`].
+    #[must_use]
+    pub fn most_faithful(config: &Config) -> [Self; 5] {
+        let mut all = Self::ALL;
+        all.sort_by_cached_key(|t| {
+            let missing = t.missing(config);
+            (missing.iter().filter(|m| m.decides()).count(), missing.len())
+        });
+        all
+    }
+
+    /// What `config` asks for and this target cannot do, in the table's order.
+    #[must_use]
+    pub fn missing(self, config: &Config) -> Vec<Missing> {
+        self.said(config).missing
+    }
+
+    /// Knobs and values, as typed, that keep a search to what this target can do of `config`; empty where nothing is
+    /// missing.
+    #[must_use]
+    pub fn pins(self, config: &Config) -> Vec<(String, String)> {
+        let mut pins: Vec<(String, String)> = Vec::new();
+        let usual = Config::default();
+        for missing in self.missing(config) {
+            let pin = match missing.knob.as_str() {
+                "scheduler" | "allocator" | "reserve" | "mix" | "padding" | "max-wait" => {
+                    ("policy".to_owned(), self.native().to_owned())
+                }
+                name => {
+                    let value = engine::Knob::named(name).map(|k| usual.value(k));
+                    (missing.knob, value.unwrap_or_default())
+                }
+            };
+            if !pins.contains(&pin) {
+                pins.push(pin);
+            }
+        }
+        pins
+    }
+
+    /// The policy that is this target's own way of scheduling.
+    fn native(self) -> &'static str {
+        match self {
+            Self::Sglang => "paged",
+            Self::Vllm | Self::Trtllm | Self::Kserve | Self::Llmd => "chunked",
+        }
+    }
+
+    fn said(self, config: &Config) -> Said {
+        match self {
+            Self::Vllm | Self::Kserve | Self::Llmd => vllm::say(config),
+            Self::Sglang => sglang::say(config),
+            Self::Trtllm => trtllm::say(config),
+        }
+    }
+
     /// The configuration for this target: a shell script or YAML, with comments.
     #[must_use]
     pub fn render(self, found: &Found) -> String {
@@ -83,6 +142,25 @@ impl Target {
             Self::Kserve => kserve::render(found),
             Self::Llmd => llmd::render(found),
         }
+    }
+}
+
+/// A knob's value that a target has no counterpart for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// The knob.
+    pub knob: String,
+    /// The value it was found to want.
+    pub value: String,
+    /// What the target does instead, where there is more to say.
+    pub why: Option<String>,
+}
+
+impl Missing {
+    /// Whether the knob decides what is served when, so that the capacity found says nothing without it.
+    #[must_use]
+    pub fn decides(&self) -> bool {
+        ["scheduler", "allocator", "mix", "queue"].contains(&self.knob.as_str())
     }
 }
 
@@ -111,11 +189,24 @@ impl Found {
         })
     }
 
-    /// The comment every export begins with.
-    fn heading(&self) -> String {
+    /// The comments every export begins with.
+    fn heading(&self, said: &Said) -> String {
         let slo =
             if self.slo.is_empty() { "no latency target".to_owned() } else { self.slo.join(" ") };
-        format!("# {}\n# holds {slo} up to {:.2} requests/s\n", self.provenance, self.capacity_rps)
+        let but =
+            if said.missing.is_empty() { "" } else { ", but only with what this engine lacks:" };
+        let mut text = format!(
+            "# {}\n# holds {slo} up to {:.2} requests/s{but}\n",
+            self.provenance, self.capacity_rps
+        );
+        for Missing { knob, value, why } in &said.missing {
+            let why = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            let _ = writeln!(text, "#   {knob} {value}{why}");
+        }
+        for comment in &said.comments {
+            let _ = writeln!(text, "# {comment}");
+        }
+        text
     }
 }
 
@@ -138,8 +229,10 @@ enum Say {
     Flags(Vec<String>),
     /// The target behaves so without being told.
     Implied,
-    /// There is no counterpart; why, or what comes nearest.
+    /// Done by hand or elsewhere: how.
     Comment(String),
+    /// There is no counterpart; what the target does instead, where there is more to say.
+    Missing(Option<String>),
     /// Said together with another knob.
     Elsewhere,
 }
@@ -152,22 +245,30 @@ impl Say {
     fn comment(text: impl Into<String>) -> Self {
         Self::Comment(text.into())
     }
+
+    fn missing(why: impl Into<String>) -> Self {
+        Self::Missing(Some(why.into()))
+    }
 }
 
 /// A target's answers to all knobs.
 struct Said {
     flags: Vec<String>,
     comments: Vec<String>,
+    missing: Vec<Missing>,
 }
 
 /// Asks `say` about every knob, in the table's order. The policy is its parts.
 fn ask(config: &Config, say: impl Fn(&str, &str) -> Say) -> Said {
-    let mut said = Said { flags: Vec::new(), comments: Vec::new() };
+    let mut said = Said { flags: Vec::new(), comments: Vec::new(), missing: Vec::new() };
     for knob in KNOBS.iter().filter(|k| k.name != "policy") {
         let value = config.value(knob);
         match say(knob.name, &value) {
             Say::Flags(flags) => said.flags.extend(flags),
-            Say::Comment(why) => said.comments.push(format!("# {} {value}: {why}", knob.name)),
+            Say::Comment(how) => said.comments.push(format!("{} {value}: {how}", knob.name)),
+            Say::Missing(why) => {
+                said.missing.push(Missing { knob: knob.name.to_owned(), value, why });
+            }
             Say::Implied | Say::Elsewhere => {}
         }
     }
@@ -194,21 +295,16 @@ fn common(config: &Config, knob: &str, value: &str) -> Option<Say> {
     }
     match knob {
         "max-model-len" if default => Some(Say::Implied),
-        "allocator" | "reserve" if !paged => {
-            Some(Say::comment("no counterpart: this engine pages its KV"))
-        }
+        "allocator" | "reserve" if !paged => Some(Say::missing("this engine pages its KV")),
         "allocator" => Some(Say::Implied),
-        "padding" | "max-wait" => Some(Say::comment("no counterpart")),
+        "padding" | "max-wait" => Some(Say::Missing(None)),
         _ => None,
     }
 }
 
-/// A shell command over several lines, or several commands, below heading and comments.
-fn script(found: &Found, comments: &[String], commands: &[(String, Vec<String>)]) -> String {
-    let mut text = found.heading();
-    for comment in comments {
-        let _ = writeln!(text, "{comment}");
-    }
+/// A shell command over several lines, or several commands, below the heading.
+fn script(found: &Found, said: &Said, commands: &[(String, Vec<String>)]) -> String {
+    let mut text = found.heading(said);
     for (command, flags) in commands {
         let lines: Vec<&str> =
             std::iter::once(command.as_str()).chain(flags.iter().map(String::as_str)).collect();
@@ -218,86 +314,4 @@ fn script(found: &Found, comments: &[String], commands: &[(String, Vec<String>)]
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// What the golden tests export.
-    pub(crate) fn found(policy: &str, edits: &[(&str, &str)]) -> Found {
-        let mut config = Config::default();
-        config.set("policy", policy).unwrap();
-        edits.iter().for_each(|(k, v)| config.set(k, v).unwrap());
-        Found {
-            model: hub_name("llama-3.1-8b").to_owned(),
-            config,
-            capacity_rps: 12.345,
-            slo: vec!["ttft:p99=200ms".to_owned()],
-            provenance: "knee 0.1.0: simulated on 1 x h100-sxm with workload chat".to_owned(),
-        }
-    }
-
-    /// Values unlike the default for each knob that matters under some policy.
-    const OTHERS: &[(&str, &str, &str)] = &[
-        ("chunked", "scheduler", "static"),
-        ("chunked", "scheduler", "continuous"),
-        ("chunked", "scheduler", "disagg"),
-        ("chunked", "allocator", "contiguous"),
-        ("continuous", "reserve", "pow2"),
-        ("chunked", "prefix-cache", "off"),
-        ("chunked", "max-seqs", "48"),
-        ("chunked", "max-batch-tokens", "768"),
-        ("chunked", "long-prefill-threshold", "512"),
-        ("chunked", "block-size", "32"),
-        ("chunked", "kv-fraction", "0.83"),
-        ("chunked", "kv-dtype", "fp8"),
-        ("chunked", "watermark", "0.02"),
-        ("chunked", "prompt-kv", "chunk"),
-        ("chunked", "queue", "priority"),
-        ("chunked", "queue", "shortest-prefill"),
-        ("chunked", "queue", "longest-prefix"),
-        ("chunked", "victim", "least-computed"),
-        ("chunked", "max-model-len", "4096"),
-        ("static", "padding", "off"),
-        ("static", "max-wait", "50ms"),
-        ("paged", "mix", "on"),
-        ("chunked", "tp", "2"),
-        ("chunked", "pp", "2"),
-        ("chunked", "replicas", "3"),
-        ("disagg", "prefill-workers", "2"),
-        ("disagg", "decode-workers", "3"),
-    ];
-
-    #[test]
-    fn no_knob_is_dropped_in_silence() {
-        for target in Target::ALL {
-            for (policy, knob, value) in OTHERS {
-                let (usual, changed) = (found(policy, &[]), found(policy, &[(knob, value)]));
-                assert_ne!(
-                    target.render(&usual),
-                    target.render(&changed),
-                    "{} {knob}",
-                    target.name()
-                );
-            }
-            for router in ["round-robin", "prefix-affine"] {
-                let usual = target.render(&found("chunked", &[("replicas", "2")]));
-                let edits = [("replicas", "2"), ("router", router)];
-                assert_ne!(usual, target.render(&found("chunked", &edits)), "{}", target.name());
-            }
-        }
-        let tried: Vec<&str> = OTHERS.iter().map(|o| o.1).collect();
-        for knob in KNOBS.iter().filter(|k| !["policy", "router"].contains(&k.name)) {
-            assert!(tried.contains(&knob.name), "{} is not exported in any test", knob.name);
-        }
-    }
-
-    #[test]
-    fn a_target_is_found_by_its_name() {
-        for target in Target::ALL {
-            assert_eq!(target.name().parse(), Ok(target));
-        }
-        assert_eq!(
-            "tgi".parse::<Target>().unwrap_err(),
-            "unknown export target `tgi`: expected one of vllm, sglang, trtllm, kserve, llm-d"
-        );
-    }
-}
+pub(crate) mod tests;

@@ -1,8 +1,8 @@
 //! `python -m sglang.launch_server`. Prefill batches alternate with decode unless chunks are mixed in.
 
-use super::{Found, Say, ask, common, script};
+use super::{Found, Said, Say, ask, common, script};
 use engine::Config;
-use engine::config::SchedulerKind;
+use engine::config::{QueueOrder, SchedulerKind};
 
 fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
     if let Some(said) = common(config, knob, value) {
@@ -12,11 +12,14 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         "scheduler" => match config.scheduler {
             SchedulerKind::Chunked => Say::flag("--enable-mixed-chunk"),
             SchedulerKind::Continuous | SchedulerKind::Disagg => Say::Implied,
-            SchedulerKind::Static => Say::comment("no counterpart: SGLang batches continuously"),
+            SchedulerKind::Static => Say::missing("SGLang batches continuously"),
         },
         "mix" if value == "on" => Say::flag("--enable-mixed-chunk"),
         "mix" | "prompt-kv" if ["off", "whole"].contains(&value) => Say::Implied,
         "prefix-cache" if value == "on" => Say::Implied,
+        "prefix-cache" if config.queue == QueueOrder::ShortestPrefill => {
+            Say::comment("left on, as shortest-prefill-first needs it")
+        }
         "prefix-cache" => Say::flag("--disable-radix-cache"),
         "max-seqs" => Say::flag(format!("--max-running-requests {value}")),
         "max-batch-tokens" => {
@@ -31,10 +34,10 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         "kv-fraction" => Say::flag(format!("--mem-fraction-static {value}")),
         "kv-dtype" if value == "bf16" => Say::Implied,
         "kv-dtype" => Say::flag("--kv-cache-dtype fp8_e4m3"),
-        "prompt-kv" => Say::comment(
-            "no counterpart: SGLang admits on an estimate, see --schedule-conservativeness",
-        ),
-        "watermark" => Say::comment("no counterpart: raise --schedule-conservativeness instead"),
+        "prompt-kv" => {
+            Say::missing("SGLang admits on an estimate, see --schedule-conservativeness")
+        }
+        "watermark" => Say::missing("raise --schedule-conservativeness instead"),
         "queue" => match value {
             "fcfs" => Say::flag("--schedule-policy fcfs"),
             "priority" => Say::flag("--enable-priority-scheduling"),
@@ -48,34 +51,44 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         "pp" => Say::flag(format!("--pp-size {value}")),
         "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
         "router" => Say::comment("set it at the router in front (sglang_router)"),
-        _ => Say::comment("no counterpart"),
+        _ => Say::Missing(None),
     }
+}
+
+/// Flags of one engine, without replicas.
+pub(super) fn say(config: &Config) -> Said {
+    let mut said = ask(config, |knob, value| knob_flags(config, knob, value));
+    if config.queue == QueueOrder::ShortestPrefill {
+        said.comments.push("shortest-prefill-first is experimental, since 0.5.23".to_owned());
+    }
+    said.comments.push(
+        "mem-fraction-static covers weights and KV only: lower it if activations do not fit beside"
+            .to_owned(),
+    );
+    said
 }
 
 /// The command; two commands when disaggregated.
 pub(super) fn render(found: &Found) -> String {
     let c = &found.config;
-    let mut said = ask(c, |knob, value| knob_flags(c, knob, value));
-    said.comments.push(
-        "# mem-fraction-static covers weights and KV only: lower it if activations do not fit beside".to_owned(),
-    );
+    let mut said = say(c);
     let command = format!("python -m sglang.launch_server --model-path {}", found.model);
     if c.scheduler != SchedulerKind::Disagg {
         if c.replicas > 1 {
             said.flags.push(format!("--dp-size {}", c.replicas));
         }
-        return script(found, &said.comments, &[(command, said.flags)]);
+        return script(found, &said, &[(command, said.flags.clone())]);
     }
     let (prefill, decode) = (c.replicas * c.prefill_workers, c.replicas * c.decode_workers);
     said.comments.push(format!(
-        "# run {prefill} of the first and {decode} of the second behind sglang_router"
+        "run {prefill} of the first and {decode} of the second behind sglang_router"
     ));
     let side = |mode: &str| {
         let mut flags = said.flags.clone();
         flags.push(format!("--disaggregation-mode {mode}"));
         (command.clone(), flags)
     };
-    script(found, &said.comments, &[side("prefill"), side("decode")])
+    script(found, &said, &[side("prefill"), side("decode")])
 }
 
 #[cfg(test)]

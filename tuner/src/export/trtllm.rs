@@ -1,6 +1,6 @@
 //! `trtllm-serve` and the YAML it reads. It knows static batches, and whether running requests may be paused.
 
-use super::{Found, Say, ask, common, script};
+use super::{Found, Said, Say, ask, common, script};
 use engine::Config;
 use engine::config::{AllocatorKind, SchedulerKind};
 use std::fmt::Write as _;
@@ -15,10 +15,8 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         ),
         "padding" if config.scheduler != SchedulerKind::Static => Say::Implied,
         "padding" if value == "off" => Say::Implied,
-        "padding" => Say::comment("no counterpart: this engine never pads"),
-        "mix" if value == "off" => {
-            Say::comment("no counterpart: in-flight batching mixes context and generation")
-        }
+        "padding" => Say::missing("this engine never pads"),
+        "mix" if value == "off" => Say::missing("in-flight batching mixes context and generation"),
         "mix" => Say::Implied,
         "max-seqs" => Say::flag(format!("--max_batch_size {value}")),
         "max-batch-tokens" => Say::flag(format!("--max_num_tokens {value}")),
@@ -37,7 +35,7 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         "router" => Say::comment("set it at the load balancer"),
         "prefill-workers" => Say::comment("context servers per replica"),
         "decode-workers" => Say::comment("generation servers per replica"),
-        _ => Say::comment("no counterpart"),
+        _ => Say::Missing(None),
     }
 }
 
@@ -62,18 +60,24 @@ fn yaml(config: &Config) -> String {
     text
 }
 
-/// The YAML as a here-document, then the command.
-pub(super) fn render(found: &Found) -> String {
-    let c = &found.config;
-    let mut said = ask(c, |knob, value| knob_flags(c, knob, value));
+/// Flags of one engine; the rest is in the YAML.
+pub(super) fn say(config: &Config) -> Said {
+    let mut said = ask(config, |knob, value| knob_flags(config, knob, value));
     said.comments.push(
-        "# kv_cache_free_gpu_memory_fraction is a share of what weights and activations leave free"
+        "kv_cache_free_gpu_memory_fraction is a share of what weights and activations leave free"
             .to_owned(),
     );
     said.flags.push("--extra_llm_api_options knee.yaml".to_owned());
+    said
+}
+
+/// The YAML as a here-document, then the command.
+pub(super) fn render(found: &Found) -> String {
+    let c = &found.config;
+    let said = say(c);
     let file = format!("cat > knee.yaml <<'EOF'\n{}EOF", yaml(c));
     let command = format!("trtllm-serve {}", found.model);
-    script(found, &said.comments, &[(file, Vec::new()), (command, said.flags)])
+    script(found, &said, &[(file, Vec::new()), (command, said.flags.clone())])
 }
 
 #[cfg(test)]
@@ -104,11 +108,11 @@ mod tests {
         "#);
         insta::assert_snapshot!(render(&found("static", &[])), @r#"
         # knee 0.1.0: simulated on 1 x h100-sxm with workload chat
-        # holds ttft:p99=200ms up to 12.35 requests/s
-        # allocator contiguous: no counterpart: this engine pages its KV
-        # reserve max: no counterpart: this engine pages its KV
-        # padding on: no counterpart: this engine never pads
-        # max-wait 0s: no counterpart
+        # holds ttft:p99=200ms up to 12.35 requests/s, but only with what this engine lacks:
+        #   allocator contiguous: this engine pages its KV
+        #   reserve max: this engine pages its KV
+        #   padding on: this engine never pads
+        #   max-wait 0s
         # kv_cache_free_gpu_memory_fraction is a share of what weights and activations leave free
         cat > knee.yaml <<'EOF'
         enable_chunked_prefill: false

@@ -20,10 +20,12 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
                 "--kv-transfer-config '{\"kv_connector\":\"NixlConnector\",\"kv_role\":\"kv_both\"}'",
             ),
             SchedulerKind::Static | SchedulerKind::Continuous => {
-                Say::comment("no counterpart: V1 always mixes chunks of prompts with decodes")
+                Say::missing("V1 always mixes chunks of prompts with decodes")
             }
         },
-        "mix" => Say::comment("no counterpart: V1 always mixes chunks of prompts with decodes"),
+        // Said of the scheduler: chunks are always mixed with decodes.
+        "mix" if value == "off" => Say::Elsewhere,
+        "mix" => Say::missing("V1 mixes chunks, not whole prompts"),
         "prefix-cache" if value == "on" => Say::flag("--enable-prefix-caching"),
         "prefix-cache" => Say::flag("--no-enable-prefix-caching"),
         "max-seqs" => Say::flag(format!("--max-num-seqs {value}")),
@@ -41,7 +43,7 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         "queue" => match value {
             "fcfs" => Say::Implied,
             "priority" => Say::flag("--scheduling-policy priority"),
-            _ => Say::comment("no counterpart: V1 knows fcfs and priority"),
+            _ => Say::missing("V1 knows fcfs and priority"),
         },
         "victim" if value == "priority" => Say::comment("comes with --scheduling-policy priority"),
         "max-model-len" => Say::flag(format!("--max-model-len {value}")),
@@ -51,7 +53,7 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         "pp" => Say::flag(format!("--pipeline-parallel-size {value}")),
         "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
         "router" if value == "least-loaded" => Say::Implied,
-        _ => Say::comment("no counterpart"),
+        _ => Say::Missing(None),
     }
 }
 
@@ -62,7 +64,7 @@ pub(super) fn render(found: &Found) -> String {
     let command = format!("vllm serve {}", found.model);
     if c.scheduler == SchedulerKind::Disagg {
         said.comments.push(format!(
-            "# run {} of this to prefill and {} to decode, each with its own --port, behind a \
+            "run {} of this to prefill and {} to decode, each with its own --port, behind a \
              prefill-decode proxy",
             c.replicas * c.prefill_workers,
             c.replicas * c.decode_workers
@@ -70,7 +72,7 @@ pub(super) fn render(found: &Found) -> String {
     } else if c.replicas > 1 {
         said.flags.push(format!("--data-parallel-size {}", c.replicas));
     }
-    script(found, &said.comments, &[(command, said.flags)])
+    script(found, &said, &[(command, said.flags.clone())])
 }
 
 #[cfg(test)]
@@ -93,12 +95,11 @@ mod tests {
         "#);
         insta::assert_snapshot!(render(&found("continuous", &[("queue", "shortest-prefill")])), @r#"
         # knee 0.1.0: simulated on 1 x h100-sxm with workload chat
-        # holds ttft:p99=200ms up to 12.35 requests/s
-        # scheduler continuous: no counterpart: V1 always mixes chunks of prompts with decodes
-        # allocator contiguous: no counterpart: this engine pages its KV
-        # reserve max: no counterpart: this engine pages its KV
-        # queue shortest-prefill: no counterpart: V1 knows fcfs and priority
-        # mix off: no counterpart: V1 always mixes chunks of prompts with decodes
+        # holds ttft:p99=200ms up to 12.35 requests/s, but only with what this engine lacks:
+        #   scheduler continuous: V1 always mixes chunks of prompts with decodes
+        #   allocator contiguous: this engine pages its KV
+        #   reserve max: this engine pages its KV
+        #   queue shortest-prefill: V1 knows fcfs and priority
         vllm serve meta-llama/Llama-3.1-8B-Instruct \
           --no-enable-prefix-caching \
           --max-num-seqs 256 \

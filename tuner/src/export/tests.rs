@@ -1,0 +1,109 @@
+//! What all targets owe: no knob dropped in silence, and pins that leave nothing missing.
+
+use super::*;
+
+/// What the golden tests export.
+pub(crate) fn found(policy: &str, edits: &[(&str, &str)]) -> Found {
+    let mut config = Config::default();
+    config.set("policy", policy).unwrap();
+    edits.iter().for_each(|(k, v)| config.set(k, v).unwrap());
+    Found {
+        model: hub_name("llama-3.1-8b").to_owned(),
+        config,
+        capacity_rps: 12.345,
+        slo: vec!["ttft:p99=200ms".to_owned()],
+        provenance: "knee 0.1.0: simulated on 1 x h100-sxm with workload chat".to_owned(),
+    }
+}
+
+/// Values unlike the default for each knob that matters under some policy.
+const OTHERS: &[(&str, &str, &str)] = &[
+    ("chunked", "scheduler", "static"),
+    ("chunked", "scheduler", "continuous"),
+    ("chunked", "scheduler", "disagg"),
+    ("chunked", "allocator", "contiguous"),
+    ("continuous", "reserve", "pow2"),
+    ("chunked", "prefix-cache", "off"),
+    ("chunked", "max-seqs", "48"),
+    ("chunked", "max-batch-tokens", "768"),
+    ("chunked", "long-prefill-threshold", "512"),
+    ("chunked", "block-size", "32"),
+    ("chunked", "kv-fraction", "0.83"),
+    ("chunked", "kv-dtype", "fp8"),
+    ("chunked", "watermark", "0.02"),
+    ("chunked", "prompt-kv", "chunk"),
+    ("chunked", "queue", "priority"),
+    ("chunked", "queue", "shortest-prefill"),
+    ("chunked", "queue", "longest-prefix"),
+    ("chunked", "victim", "least-computed"),
+    ("chunked", "max-model-len", "4096"),
+    ("static", "padding", "off"),
+    ("static", "max-wait", "50ms"),
+    ("paged", "mix", "on"),
+    ("chunked", "tp", "2"),
+    ("chunked", "pp", "2"),
+    ("chunked", "replicas", "3"),
+    ("disagg", "prefill-workers", "2"),
+    ("disagg", "decode-workers", "3"),
+];
+
+#[test]
+fn no_knob_is_dropped_in_silence() {
+    for target in Target::ALL {
+        for (policy, knob, value) in OTHERS {
+            let (usual, changed) = (found(policy, &[]), found(policy, &[(knob, value)]));
+            assert_ne!(target.render(&usual), target.render(&changed), "{} {knob}", target.name());
+        }
+        for router in ["round-robin", "prefix-affine"] {
+            let usual = target.render(&found("chunked", &[("replicas", "2")]));
+            let edits = [("replicas", "2"), ("router", router)];
+            assert_ne!(usual, target.render(&found("chunked", &edits)), "{}", target.name());
+        }
+    }
+    let tried: Vec<&str> = OTHERS.iter().map(|o| o.1).collect();
+    for knob in KNOBS.iter().filter(|k| !["policy", "router"].contains(&k.name)) {
+        assert!(tried.contains(&knob.name), "{} is not exported in any test", knob.name);
+    }
+}
+
+#[test]
+fn a_target_is_found_by_its_name() {
+    for target in Target::ALL {
+        assert_eq!(target.name().parse(), Ok(target));
+    }
+    assert_eq!(
+        "tgi".parse::<Target>().unwrap_err(),
+        "unknown export target `tgi`: expected one of vllm, sglang, trtllm, kserve, llm-d"
+    );
+}
+
+#[test]
+fn a_search_kept_to_a_targets_pins_finds_what_the_target_can_do() {
+    for target in Target::ALL {
+        for (policy, knob, value) in OTHERS {
+            let mut config = found(policy, &[(knob, value)]).config;
+            let pins = target.pins(&config);
+            assert_eq!(pins.is_empty(), target.missing(&config).is_empty());
+            // The policy first: it sets other knobs.
+            for (knob, value) in pins.iter().filter(|p| p.0 == "policy") {
+                config.set(knob, value).unwrap();
+            }
+            for (knob, value) in &pins {
+                config.set(knob, value).unwrap();
+            }
+            let config = crate::space::canonical(&config);
+            let still = target.missing(&config);
+            assert!(still.is_empty(), "{} {policy} {knob} {value}: {still:?}", target.name());
+        }
+    }
+}
+
+#[test]
+fn the_most_faithful_target_comes_first() {
+    let first = |policy, edits: &[_]| Target::most_faithful(&found(policy, edits).config)[0];
+    assert_eq!(first("chunked", &[]), Target::Vllm);
+    assert_eq!(first("paged", &[]), Target::Sglang);
+    assert_eq!(first("chunked", &[("queue", "shortest-prefill")]), Target::Sglang);
+    assert_eq!(first("chunked", &[("watermark", "0.05")]), Target::Vllm);
+    assert_eq!(first("static", &[]), Target::Trtllm);
+}

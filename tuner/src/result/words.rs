@@ -1,0 +1,96 @@
+//! Figures in the words people use: `p99 TTFT 217 ms against 200 ms`.
+//!
+//! What is stored keeps every digit. A sentence keeps three, or as many as it takes to tell a value from its limit.
+
+use crate::observation::Observation;
+use crate::verdict;
+use loadgen::{Judged, Latency};
+use std::time::Duration;
+
+/// `ttft:p99@chat` as `p99 TTFT of chat`.
+#[must_use]
+pub fn subject(measured: &str) -> String {
+    let (what, class) = measured.split_once('@').map_or((measured, None), |(w, c)| (w, Some(c)));
+    let of = class.map_or_else(String::new, |class| format!(" of {class}"));
+    match what.split_once(':') {
+        Some((metric, statistic)) => format!("{statistic} {}{of}", metric.to_uppercase()),
+        None => format!("{}{of}", what.to_uppercase()),
+    }
+}
+
+/// What was measured, and what it was not to exceed.
+#[must_use]
+pub fn against(t: &Judged) -> String {
+    let (what, limit) = (subject(&t.measured), t.target.limit);
+    let value = match t.value {
+        Latency::Finite(value) => {
+            let digits = (3..12).find(|d| time(value, *d) != time(limit, *d)).unwrap_or(3);
+            return format!("{what} {} against {}", time(value, digits), time(limit, digits));
+        }
+        Latency::Infinite => "infinite, as requests were lost,",
+        Latency::Undefined => "undefined",
+    };
+    format!("{what} {value} against {}", time(limit, 3))
+}
+
+/// A time to so many significant digits, without zeros that only pad.
+fn time(t: Duration, digits: i32) -> String {
+    let ms = t.as_secs_f64() * 1e3;
+    let (value, unit) = if ms >= 999.5 { (ms / 1e3, "s") } else { (ms, "ms") };
+    if value <= 0.0 {
+        return format!("0 {unit}");
+    }
+    let decimals = (digits - 1 - value.log10().floor() as i32).max(0) as usize;
+    let text = format!("{value:.decimals$}");
+    let text = if decimals > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text} {unit}")
+}
+
+/// What gave way in a failing run, in a few words.
+#[must_use]
+pub fn broke(observation: &Observation) -> String {
+    let v = &observation.summary.verdict;
+    match verdict::tightest(observation) {
+        Some(t) if !v.met && v.attainment.is_none() => against(t),
+        _ if !v.met => v.attainment.map_or_else(
+            || "requests were lost".to_owned(),
+            |a| format!("attainment {:.2} % of {:.2} %", 100.0 * a.share, 100.0 * a.required),
+        ),
+        _ if !observation.sustain.sustained => {
+            "backlog grew as long as requests came: the rate cannot be sustained".to_owned()
+        }
+        _ if verdict::too_short(observation) => format!(
+            "nothing yet, but at this rate a request lasts {:.0} % of the whole run: use a longer trace",
+            100.0 * observation.sustain.request_share
+        ),
+        _ => "nothing".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(target: &str, value: Latency) -> Judged {
+        let target: loadgen::Target = target.parse().unwrap();
+        Judged { measured: target.subject(), target, value, margin: None, met: false }
+    }
+
+    #[test]
+    fn figures_are_short_but_never_equal_when_they_differ() {
+        let ns = |n| Latency::Finite(Duration::from_nanos(n));
+        let say = |target, value| against(&judged(target, value));
+        assert_eq!(say("ttft=200ms", ns(216_735_001)), "p99 TTFT 217 ms against 200 ms");
+        assert_eq!(say("ttft=200ms", ns(200_111_753)), "p99 TTFT 200.1 ms against 200 ms");
+        assert_eq!(say("ttft=200ms", ns(200_000_001)), "p99 TTFT 200.000001 ms against 200 ms");
+        assert_eq!(say("ttft=2s", ns(2_885_499_368)), "p99 TTFT 2.89 s against 2 s");
+        assert_eq!(
+            say("itl:mean@chat=50ms", ns(99_960_000)),
+            "mean ITL of chat 100 ms against 50 ms"
+        );
+        assert_eq!(
+            say("e2e:p99.9=1s", Latency::Infinite),
+            "p99.9 E2E infinite, as requests were lost, against 1 s"
+        );
+    }
+}
