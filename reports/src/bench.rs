@@ -2,7 +2,7 @@
 
 use crate::charts::{self, Chart};
 use crate::compare::{facts, origin};
-use crate::figures::{count, latency, percent, rate, sig};
+use crate::figures::{count, latency, limit, percent, rate, seconds, sig};
 use crate::over_time;
 use crate::page::{self, Page, Row, Section, cell, code, pairs, table, tile};
 use crate::report::BenchReport;
@@ -24,26 +24,38 @@ pub fn bench_page(report: &BenchReport) -> String {
             "Configuration",
             pairs(report.config.iter().map(|(k, v)| (k.clone(), code(v)))),
         ),
-        page::provenance(&origin(&report.about, s), Vec::new()),
+        page::provenance(&origin(&report.about, s, slo_text(report)), Vec::new()),
     ];
     Page {
         title: format!("knee bench: {} on {}", s.model, s.device.name),
         headline: headline(report),
         simulated: s.simulated,
-        facts: facts(s),
+        facts: facts(s, slo_text(report)),
         sections,
         version: &s.version,
     }
     .render()
 }
 
+/// The targets as a person says them.
+pub(crate) fn slo_text(report: &BenchReport) -> String {
+    let attained = report.observation.summary.verdict.attainment;
+    page::slo_text(&report.scenario.slo, attained.map(|a| a.required))
+}
+
 /// What it did in one sentence.
 pub(crate) fn headline(report: &BenchReport) -> String {
-    let summary = &report.observation.summary;
+    let (summary, s) = (&report.observation.summary, &report.scenario);
+    let name = &s.workload.name;
+    let load = match report.rate_rps {
+        Some(rps) => format!("{} requests/s of {name} for", rate(rps)),
+        None => format!("all of {name} at once in"),
+    };
+    let who = if report.gpus == 1 { "One".to_owned() } else { format!("{} ×", report.gpus) };
     format!(
-        "{}: {}, {} output tokens/s.",
-        report.label,
-        charts::spell(report.rate_rps, summary.duration_s),
+        "{who} {} served {load} {}: {} output tokens/s.",
+        s.device.name,
+        seconds(summary.duration_s),
         sig(summary.output_tokens_per_s(), 3)
     )
 }
@@ -72,6 +84,7 @@ fn answer(report: &BenchReport) -> Markup {
         .attainment()
         .map_or_else(String::new, |a| format!("{} of requests meet every target", percent(a)));
     html! {
+        p.lead { (report.label) }
         div.tiles {
             (tile(true, &rate(s.goodput_rps()), "goodput, requests/s", &html! { (attained) }))
             (tile(false, &latency(s.ttft.p99), "p99 TTFT", &html! { "median " (latency(s.ttft.p50)) }))
@@ -92,11 +105,19 @@ fn verdict(report: &BenchReport) -> Markup {
         } else {
             html! { span.missed { "missed" } }
         };
-        (vec![code(j.target.to_string()), cell(latency(j.value)), cell(margin), met], "")
+        let name = tuner::result::subject(&j.measured);
+        let most = limit(j.target.limit.as_secs_f64() * 1e3);
+        (vec![cell(name), cell(latency(j.value)), cell(most), cell(margin), met], "")
     };
     let rows: Vec<Row> = report.observation.summary.verdict.targets.iter().map(row).collect();
     page::fitted(
-        &[("target", false), ("measured", true), ("of the limit left", true), ("", false)],
+        &[
+            ("target", false),
+            ("measured", true),
+            ("limit", true),
+            ("of the limit left", true),
+            ("", false),
+        ],
         &rows,
     )
 }

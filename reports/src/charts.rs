@@ -1,7 +1,7 @@
 //! The plots that pages share, each with the sentence that says what to see in it. The sentence comes from the same
 //! data as the plot: it can be wrong together with it, never against it.
 
-use crate::figures::{self, ms, percent, rate, seconds, sig};
+use crate::figures::{self, ms, percent, sig};
 use crate::plot::{Axis, Figure, Ink, Layer, Mark, Scale, thinned};
 use crate::report::Detail;
 use loadgen::{Metric, Target};
@@ -71,6 +71,11 @@ pub(crate) fn distribution(detail: &Detail, metric: Metric, targets: &[Target]) 
         steps.push(*p);
     }
     let wide = last.0 > 8.0 * first.0.max(1e-3);
+    let limits: Vec<f64> = targets
+        .iter()
+        .filter(|t| t.metric == metric)
+        .map(|t| t.limit.as_secs_f64() * 1e3)
+        .collect();
     let mut layers = vec![Layer::Line {
         points: steps,
         ink: Ink::Accent,
@@ -78,13 +83,9 @@ pub(crate) fn distribution(detail: &Detail, metric: Metric, targets: &[Target]) 
         dashed: false,
         label: None,
     }];
-    for target in targets.iter().filter(|t| t.metric == metric) {
-        let label = format!("limit {}", ms(target.limit.as_secs_f64() * 1e3));
-        layers.push(Layer::Upright {
-            at: target.limit.as_secs_f64() * 1e3,
-            ink: Ink::Limit,
-            label,
-        });
+    for at in &limits {
+        let label = format!("limit {}", figures::limit(*at));
+        layers.push(Layer::Upright { at: *at, ink: Ink::Limit, label });
     }
     if let Some(p99) = p99 {
         let (points, mark) = (vec![(p99, 99.0)], Mark::Dot);
@@ -112,12 +113,24 @@ pub(crate) fn distribution(detail: &Detail, metric: Metric, targets: &[Target]) 
         figure: figure(
             HALF,
             &format!("cumulative distribution of {name}"),
-            Axis::new(format!("{name}, ms"), if wide { Scale::Log } else { Scale::Linear }),
+            roomy(format!("{name}, ms"), wide, (first.0, last.0), p99, &limits),
             Axis::new(format!("{what} at or below, %"), Scale::FromZero).within(0.0, 102.0),
             layers,
         ),
         caption,
     })
+}
+
+/// An axis over `ends` and `limits` with room for a name right of `mark`.
+fn roomy(title: String, wide: bool, ends: (f64, f64), mark: Option<f64>, limits: &[f64]) -> Axis {
+    let low = limits.iter().copied().fold(ends.0, f64::min);
+    let high = limits.iter().copied().fold(ends.1, f64::max);
+    // A name takes about a fifth of the width.
+    let beyond = |at: f64| {
+        if wide { at * (high / low).powf(0.2) } else { at + 0.2 * (high - low) }
+    };
+    let high = mark.map_or(high, |mark| beyond(mark).max(high));
+    Axis::new(title, if wide { Scale::Log } else { Scale::Linear }).within(low, high)
 }
 
 /// One value per name as horizontal bars.
@@ -173,7 +186,7 @@ pub(crate) fn sweep(sweep: &Sweep) -> Chart {
         (least, points().map(|p| of(&p)).fold(f64::NEG_INFINITY, f64::max))
     };
     let (low, high) = span(|p| p.0);
-    let scale = if low > 0.0 && high >= 16.0 * low { Scale::Log } else { Scale::Linear };
+    let scale = if low > 0.0 && high >= 8.0 * low { Scale::Log } else { Scale::Linear };
     let mut layers = Vec::new();
     let mut said = Vec::new();
     for (i, (name, points)) in sweep.lines.iter().enumerate() {
@@ -194,13 +207,7 @@ pub(crate) fn sweep(sweep: &Sweep) -> Chart {
             label: None,
         });
         if let (Some(first), Some(last)) = (points.first(), points.last()) {
-            said.push(format!(
-                "{name}: {} at {}, {} at {}",
-                sig(first.1, 3),
-                figures::short(first.0),
-                sig(last.1, 3),
-                figures::short(last.0)
-            ));
+            said.push(format!("{name} from {} to {}", sig(first.1, 3), sig(last.1, 3)));
         }
     }
     Chart {
@@ -212,14 +219,12 @@ pub(crate) fn sweep(sweep: &Sweep) -> Chart {
             Axis::new(sweep.y.clone(), Scale::FromZero),
             layers,
         ),
-        caption: format!("{}.", said.join("; ")),
-    }
-}
-
-/// How long a run of requests lasted, for sentences.
-pub(crate) fn spell(rate_rps: Option<f64>, duration_s: f64) -> String {
-    match rate_rps {
-        Some(rps) => format!("{} requests/s for {}", rate(rps), seconds(duration_s)),
-        None => format!("all requests at once, done after {}", seconds(duration_s)),
+        caption: format!(
+            "As {} goes from {} to {}: {}.",
+            sweep.x.split(',').next().unwrap_or_default(),
+            figures::short(low),
+            figures::short(high),
+            said.join(", ")
+        ),
     }
 }

@@ -1,7 +1,7 @@
 //! The page of `knee compare`: what each policy buys on this trace, and whether the papers' claims hold here.
 
 use crate::charts::{self, Chart, bars};
-use crate::figures::{opt_ms, percent, rate, sig};
+use crate::figures::{listed, opt_ms, percent, rate, sig};
 use crate::page::{self, Origin, Page, Row, Section, cell, table};
 use crate::plot::Ink;
 use crate::report::{CompareReport, Scenario};
@@ -21,31 +21,37 @@ pub fn compare_page(report: &CompareReport) -> String {
         Section::new("equal", "At equal rates", policies::at_equal_rates(&report.policies)),
         Section::new("kv", "KV memory", memory(report)),
         Section::new("sweeps", "What it depends on", sweeps(report)),
-        page::provenance(&origin(&report.about, s), Vec::new()),
+        page::provenance(&origin(&report.about, s, slo_text(report)), Vec::new()),
     ];
     Page {
         title: format!("knee compare: {} on {}", s.model, s.device.name),
         headline: headline(report),
         simulated: s.simulated,
-        facts: facts(s),
+        facts: facts(s, slo_text(report)),
         sections,
         version: &s.version,
     }
     .render()
 }
 
-/// What a page of one scenario is about.
-pub(crate) fn facts(s: &Scenario) -> Vec<String> {
-    vec![
-        s.model.clone(),
-        s.device.name.clone(),
-        format!("workload {}", s.workload.name),
-        page::slo_text(&s.slo),
-    ]
+/// The targets as a person says them.
+pub(crate) fn slo_text(report: &CompareReport) -> String {
+    let first = report.policies.first();
+    let attained = first.and_then(|p| p.saturated.summary.verdict.attainment);
+    page::slo_text(&report.scenario.slo, attained.map(|a| a.required))
+}
+
+/// What a page of one scenario is about; `slo` are the targets in words.
+pub(crate) fn facts(s: &Scenario, slo: String) -> Vec<String> {
+    vec![s.model.clone(), s.device.name.clone(), format!("workload {}", s.workload.name), slo]
 }
 
 /// Where a scenario's figures come from.
-pub(crate) fn origin<'a>(about: &'a crate::report::About, s: &'a Scenario) -> Origin<'a> {
+pub(crate) fn origin<'a>(
+    about: &'a crate::report::About,
+    s: &'a Scenario,
+    slo: String,
+) -> Origin<'a> {
     Origin {
         about,
         version: &s.version,
@@ -54,7 +60,7 @@ pub(crate) fn origin<'a>(about: &'a crate::report::About, s: &'a Scenario) -> Or
         workload: &s.workload,
         model: &s.model,
         devices: vec![&s.device],
-        slo: &s.slo,
+        slo,
         wall_s: s.wall_s,
         cpu_s: s.cpu_s,
         host: &s.host,
@@ -81,6 +87,25 @@ pub(crate) fn headline(report: &CompareReport) -> String {
         ),
         _ => "No policy was compared.".to_owned(),
     }
+}
+
+/// Who carries how much under the targets, the most first; none without targets.
+pub(crate) fn capacities(report: &CompareReport) -> Option<String> {
+    if report.scenario.slo.is_empty() {
+        return None;
+    }
+    let mut held: Vec<(f64, &str)> =
+        report.policies.iter().filter_map(|p| Some((p.capacity_rps?, p.name.as_str()))).collect();
+    held.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let (most, rest) = held.split_first()?;
+    let rest: Vec<String> = rest.iter().map(|(c, name)| format!("{name} {}", rate(*c))).collect();
+    let rest = if rest.is_empty() { String::new() } else { format!("; {}", listed(&rest)) };
+    Some(format!(
+        "With {}, {} carries the most, {} requests/s{rest}.",
+        slo_text(report),
+        most.1,
+        rate(most.0)
+    ))
 }
 
 fn answer(report: &CompareReport) -> Markup {
@@ -116,13 +141,14 @@ fn answer(report: &CompareReport) -> Markup {
         (cells, "")
     };
     let rows: Vec<Row> = report.policies.iter().map(row).collect();
-    let first = report.policies.first().and_then(|p| p.at.first());
+    let first = report.policies.first();
     html! {
-        p.lead { "Everybody has the same KV bytes, seats and token budget; only scheduler and allocator differ." }
+        @if let Some(said) = capacities(report) { p.lead { (said) } }
+        p { "Everybody has the same KV bytes, seats and token budget; only scheduler and allocator differ." }
         (table(&columns, &rows))
         p.quiet {
             "Saturated: all requests offered at once; waste, batch, padding and recomputation are of that run."
-            @if let Some(at) = first { " Latencies are at " (rate(at.rate_rps)) " requests/s." }
+            @if let Some(first) = first { " Latencies are at " (rate(first.rate_rps)) " requests/s." }
         }
     }
 }
@@ -206,7 +232,7 @@ fn memory(report: &CompareReport) -> Markup {
     columns.extend(charts::classes(&first.saturated.kv).map(|c| (c.0, true)));
     columns.push(("wasted of taken", true));
     html! {
-        (page::charts(&[bars("KV memory wasted, saturated", "% of what is taken", &named(report, |p| Some(p.kv_waste_percent)), |v| percent(v / 100.0))], "two"))
+        (page::charts(&[bars("KV memory wasted, saturated", "% of what is taken", &named(report, |p| Some(p.kv_waste_percent)), |v| percent(v / 100.0))], ""))
         (table(&columns, &rows))
         p.quiet { "Wasted: reserved for later, never to be filled (internal) or lost between extents (external); "
             "idle and cached slots count as neither taken nor wasted." }

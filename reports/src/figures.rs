@@ -18,9 +18,11 @@ pub(crate) fn sig(value: f64, digits: i32) -> String {
     if value == 0.0 {
         return "0".to_owned();
     }
-    let magnitude = value.abs().log10().floor() as i32;
+    // Of the rounded value: 9.999 is 10.0, not 10.00.
+    let rounded = format!("{value:.*e}", (digits - 1).max(0) as usize);
+    let magnitude = rounded.split_once('e').map_or(0, |(_, e)| e.parse().unwrap_or(0));
     if !(-6..=14).contains(&magnitude) {
-        return format!("{value:.*e}", (digits - 1).max(0) as usize);
+        return rounded;
     }
     let decimals = (digits - 1 - magnitude).max(0) as usize;
     grouped(&format!("{value:.decimals$}"))
@@ -67,11 +69,33 @@ pub(crate) fn rate(rps: f64) -> String {
 
 /// Milliseconds as ms, or as seconds from one second on.
 pub(crate) fn ms(value: f64) -> String {
-    if value.abs() >= 1000.0 {
+    if value.abs() >= 999.5 {
         format!("{}{THIN}s", sig(value / 1000.0, 3))
     } else {
         format!("{}{THIN}ms", sig(value, 3))
     }
+}
+
+/// A limit that somebody typed, in ms: as few digits as they did.
+pub(crate) fn limit(value: f64) -> String {
+    let (value, unit) = if value.abs() >= 999.5 { (value / 1000.0, "s") } else { (value, "ms") };
+    format!("{}{THIN}{unit}", short(value))
+}
+
+/// Names in a sentence: `a, b and c`.
+pub(crate) fn listed<S: AsRef<str>>(names: &[S]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    match names.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+/// A sentence's first letter large.
+pub(crate) fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }
 
 /// Milliseconds that may not exist: infinitely late and undefined are both null in stored results.
@@ -129,6 +153,7 @@ mod tests {
             (0.012_345, "0.0123"),
             (1.0, "1.00"),
             (21.456, "21.5"),
+            (9.999, "10.0"),
             (-1234.5, "-1,234"),
         ];
         for (value, text) in cases {
@@ -147,6 +172,8 @@ mod tests {
     fn units_change_with_size() {
         assert_eq!(ms(184.2), "184\u{202f}ms");
         assert_eq!(ms(1842.0), "1.84\u{202f}s");
+        assert_eq!(ms(999.9), "1.00\u{202f}s");
+        assert_eq!((limit(50.0), limit(2500.0)), ("50\u{202f}ms".into(), "2.5\u{202f}s".into()));
         assert_eq!(seconds(300.0), "5.00\u{202f}min");
         assert_eq!(
             (percent(0.961), percent(0.0004)),

@@ -2,7 +2,7 @@
 //! configuration, the limit across and the knee marked.
 
 use crate::charts::{Chart, THIRD, figure, metric_name};
-use crate::figures::{ms, percent, rate, sig};
+use crate::figures::{self, ms, percent, rate, sig};
 use crate::plot::{Axis, Ink, Layer, Mark, Scale};
 use loadgen::{Metric, Statistic, Target};
 
@@ -80,7 +80,7 @@ fn chart(curves: &[Curve], targets: &[Target], metric: Metric, index: usize) -> 
     }
     for t in &limits {
         let limit = t.limit.as_secs_f64() * 1e3;
-        let label = format!("{} ≤ {}", t.statistic, ms(limit));
+        let label = format!("{} ≤ {}", t.statistic, figures::limit(limit));
         layers.push(Layer::Across { at: limit, ink: Ink::Limit, label });
     }
     let name = metric_name(metric);
@@ -189,7 +189,7 @@ fn at_the_knee(curve: &Curve, limits: &[&Target], name: &str, index: usize) -> S
         let (from, to) = (sig(knee, 4), sig(next.rate, 4));
         return format!(
             "p99 {name} of {who} crosses {} between {from} and {to} requests/s.",
-            ms(limit)
+            figures::limit(limit)
         );
     }
     let side = if value <= limit { "below" } else { "above" };
@@ -198,7 +198,7 @@ fn at_the_knee(curve: &Curve, limits: &[&Target], name: &str, index: usize) -> S
         rate(knee),
         ms(value),
         percent((1.0 - value / limit).abs()),
-        ms(limit)
+        figures::limit(limit)
     )
 }
 

@@ -4,17 +4,21 @@
 //! [`load()`] and [`Report::page`] draw the same page again. Nothing here computes a result, and every sentence under a
 //! plot is derived from the data the plot shows.
 
+mod answer;
 mod bench;
 mod charts;
 pub mod chrome_trace;
 mod compare;
 pub mod csv;
 mod error;
+mod exports;
 mod figures;
 mod latency;
 mod load;
+mod losers;
 mod over_time;
 mod page;
+mod planned;
 mod plot;
 mod policies;
 mod report;

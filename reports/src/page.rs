@@ -1,7 +1,7 @@
 //! The shell of every page and its recurring parts. One file, no network: styles inside, plots inline, no scripts.
 
 use crate::charts::Chart;
-use crate::figures;
+use crate::figures::{self, THIN};
 use crate::plot::Ink;
 use crate::report::About;
 use loadgen::Target;
@@ -196,7 +196,12 @@ pub(crate) fn tile(main: bool, value: &str, name: &str, note: &Markup) -> Markup
 
 /// Warnings, if any.
 pub(crate) fn warnings<S: AsRef<str>>(warnings: &[S]) -> Markup {
-    html! { @for w in warnings { div.warning role="note" { p { (w.as_ref()) } } } }
+    html! { @for w in warnings { (warning(&html! { (figures::capitalised(w.as_ref().trim_end_matches('.'))) "." })) } }
+}
+
+/// Something to know before believing.
+pub(crate) fn warning(text: &Markup) -> Markup {
+    html! { div.warning role="note" { p { (text) } } }
 }
 
 /// Targets that parse: those of a stored report always do.
@@ -204,17 +209,30 @@ pub(crate) fn targets(slo: &[String]) -> Vec<Target> {
     slo.iter().filter_map(|t| t.parse().ok()).collect()
 }
 
-/// The targets as a person says them.
-pub(crate) fn slo_text(slo: &[String]) -> String {
+/// The targets as a person says them; `attained` is the share of requests that must meet all of them, where that and
+/// not each target's percentile decides.
+pub(crate) fn slo_text(slo: &[String], attained: Option<f64>) -> String {
     let one = |t: &Target| {
         let class = t.class.as_ref().map_or(String::new(), |c| format!(" of {c}"));
         let name = crate::charts::metric_name(t.metric);
-        format!("{name} {}{class} ≤ {}", t.statistic, figures::ms(t.limit.as_secs_f64() * 1e3))
+        let statistic =
+            if attained.is_some() { String::new() } else { format!("{} ", t.statistic) };
+        format!("{statistic}{name}{class} ≤ {}", figures::limit(t.limit.as_secs_f64() * 1e3))
     };
-    match targets(slo).iter().map(one).collect::<Vec<_>>() {
-        none if none.is_empty() => "no latency target".to_owned(),
-        some => some.join(", "),
+    let targets: Vec<String> = targets(slo).iter().map(one).collect();
+    match attained {
+        _ if targets.is_empty() => "no latency target".to_owned(),
+        Some(share) => {
+            let share = figures::short(share * 100.0);
+            format!("{} for {share}{THIN}% of requests", figures::listed(&targets))
+        }
+        None => figures::listed(&targets),
     }
+}
+
+/// A stored attainment such as `99%` as a share.
+pub(crate) fn share(percent: &str) -> Option<f64> {
+    Some(percent.strip_suffix('%')?.parse::<f64>().ok()? / 100.0)
 }
 
 /// What every report says about where its figures come from.
@@ -226,7 +244,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) workload: &'a WorkloadInfo,
     pub(crate) model: &'a str,
     pub(crate) devices: Vec<&'a DeviceInfo>,
-    pub(crate) slo: &'a [String],
+    /// The targets in words.
+    pub(crate) slo: String,
     pub(crate) wall_s: f64,
     pub(crate) cpu_s: f64,
     pub(crate) host: &'a str,
@@ -260,11 +279,17 @@ pub(crate) fn provenance(o: &Origin<'_>, more: Vec<(String, Markup)>) -> Section
             .price
             .as_ref()
             .map(|p| format!("{} per GPU-hour ({})", figures::usd(p.usd_per_gpu_hour), p.source));
-        rows.push(("Device".to_owned(), html! {
-            (d.name) @if let Some(price) = price { ", " (price) } br; span.quiet { (d.provenance) }
-        }));
+        // Assumptions say it again.
+        let said = o.about.assumptions.iter().any(|a| a.source == d.provenance);
+        rows.push((
+            "Device".to_owned(),
+            html! {
+                (d.name) @if let Some(price) = price { ", " (price) }
+                @if !said { br; span.quiet { (d.provenance) } }
+            },
+        ));
     }
-    rows.push(("Targets".to_owned(), cell(slo_text(o.slo))));
+    rows.push(("Targets".to_owned(), cell(&o.slo)));
     rows.extend(more);
     rows.push(("Command".to_owned(), code_block(&o.about.command)));
     rows.push(("Seed, version".to_owned(), cell(format!("{}, knee {}", o.seed, o.version))));

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tuner::claims::Claims;
 use tuner::compare::PolicyResult;
+use tuner::export::Missing;
 use tuner::observation::{Detailed, IterationSpan, KvSample, Observation};
 use tuner::result::{DeviceInfo, TuneResult, WorkloadInfo};
 
 /// Version of the stored form.
-pub const SCHEMA: &str = "knee.report/1";
+pub const SCHEMA: &str = "knee.report/2";
 
 /// Any report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,7 +35,7 @@ pub struct TuneReport {
     pub about: About,
     /// What the search found.
     pub result: TuneResult,
-    /// The winner in the words of serving systems, the one to paste first.
+    /// The winner in the words of serving systems, the one that honours the most of it first.
     pub exports: Vec<Export>,
     /// Policies at equal rates; may be empty.
     pub policies: Vec<PolicyResult>,
@@ -126,6 +127,10 @@ pub struct Export {
     pub name: String,
     /// A command or a manifest, ready to paste.
     pub text: String,
+    /// What the configuration wants and the system cannot do.
+    pub missing: Vec<Missing>,
+    /// Knobs and values that keep a search to what it can do.
+    pub pins: Vec<(String, String)>,
 }
 
 /// One run over time, thinned.

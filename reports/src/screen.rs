@@ -18,7 +18,7 @@ pub(crate) enum Look {
     Bad,
 }
 
-/// Lines of plain text, wrapped; looks are added last so that they cost no width.
+/// Lines of plain text, wrapped but for those to be copied; looks are added last so that they cost no width.
 pub(crate) struct Screen {
     pub(crate) text: String,
     colour: bool,
@@ -49,6 +49,13 @@ impl Screen {
             self.text.push_str(&line);
             self.text.push('\n');
         }
+    }
+
+    /// A line as it is, to be copied: never wrapped, whatever its length.
+    pub(crate) fn verbatim(&mut self, line: &str) {
+        let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        self.text.push_str(&line);
+        self.text.push('\n');
     }
 
     pub(crate) fn gap(&mut self) {

@@ -1,196 +1,27 @@
 //! The answer for a terminal, 100 columns at most, in colour only if the caller knows that somebody sees it.
 
+mod tune;
+
 use crate::bench::doubts;
-use crate::figures::{NONE, latency, opt_ms, percent, rate, sig, usd};
-use crate::report::{BenchReport, CompareReport, TuneReport};
+use crate::compare as comparing;
+use crate::figures::{capitalised, latency, opt_ms, percent, rate, sig};
+use crate::report::{BenchReport, CompareReport};
 use crate::screen::{Look, Screen};
-use crate::{compare as comparing, tuning};
 use loadgen::Metric;
-use tuner::result::{Infeasible, Operating, TuneResult};
 
 pub use crate::screen::WIDTH;
-
-/// The summary of `knee tune`.
-#[must_use]
-pub fn tune(report: &TuneReport, colour: bool) -> String {
-    let r = &report.result;
-    let mut s = Screen::new(colour);
-    s.say(&tuning::headline(r), 0, Some(Look::Bold));
-    s.origin(
-        r.simulated,
-        &[
-            r.model.clone(),
-            r.device.clone(),
-            r.workload.name.clone(),
-            format!(
-                "{} runs of {} configurations in {}",
-                r.trials,
-                r.candidates,
-                crate::figures::seconds(r.wall_s)
-            ),
-        ],
-    );
-    s.gap();
-    match &r.best {
-        Some(best) => winner(&mut s, r, best),
-        None => nowhere(&mut s, r.infeasible.as_ref()),
-    }
-    for w in &r.warnings {
-        s.say(&format!("! {w}"), 2, Some(Look::Bad));
-    }
-    if r.interrupted {
-        s.say("! interrupted: the best of what had been tried", 2, Some(Look::Bad));
-    }
-    policies(&mut s, r);
-    why(&mut s, r);
-    for p in &r.plans {
-        s.gap();
-        let cost = p.usd_per_hour.map_or_else(String::new, |c| format!(", {} per hour", usd(c)));
-        s.say(
-            &format!(
-                "{} requests/s take {} × {} ({} of capacity free{cost})",
-                rate(p.demand_rps),
-                p.gpus,
-                p.device,
-                percent(p.free)
-            ),
-            2,
-            None,
-        );
-    }
-    s.text
-}
-
-fn winner(s: &mut Screen, r: &TuneResult, best: &Operating) {
-    s.say(&tuning::sentence(best), 0, None);
-    s.gap();
-    for m in &best.margins {
-        let margin = m.margin.map_or_else(|| NONE.to_owned(), percent);
-        let look = if m.met { Look::Good } else { Look::Bad };
-        s.say(
-            &format!(
-                "  {}: {} at capacity, {margin} of the limit left",
-                m.target,
-                opt_ms(m.value_ms)
-            ),
-            4,
-            Some(look),
-        );
-    }
-    let cost = best
-        .usd_per_million_tokens
-        .map_or_else(String::new, |c| format!(", {} per million tokens", usd(c)));
-    s.say(
-        &format!(
-            "  p99 TTFT {}, TPOT {}, ITL {}; {} output tokens/s per GPU{cost}",
-            opt_ms(best.ttft_p99_ms),
-            opt_ms(best.tpot_p99_ms),
-            opt_ms(best.itl_p99_ms),
-            sig(best.tokens_per_s_per_gpu, 3)
-        ),
-        4,
-        None,
-    );
-    if r.warnings.is_empty() && !r.interrupted {
-        return;
-    }
-    s.gap();
-}
-
-fn nowhere(s: &mut Screen, why: Option<&Infeasible>) {
-    let Some(why) = why else { return };
-    s.say(&why.reason, 0, Some(Look::Bad));
-    if let Some(nearest) = &why.nearest {
-        s.say(&format!("nearest: {nearest}"), 2, None);
-        for m in &why.reaches {
-            s.say(
-                &format!(
-                    "  {}: {} against {}",
-                    m.target,
-                    opt_ms(m.value_ms),
-                    crate::figures::ms(m.limit_ms)
-                ),
-                4,
-                None,
-            );
-        }
-    }
-}
-
-fn policies(s: &mut Screen, r: &TuneResult) {
-    if r.baselines.is_empty() {
-        return;
-    }
-    s.gap();
-    let several = r.baselines.iter().any(|b| b.device != r.device);
-    let row = |b: &tuner::result::Baseline| {
-        let name = if several { format!("{} on {}", b.policy, b.device) } else { b.policy.clone() };
-        let mut cells = vec![name];
-        match &b.best {
-            Some(o) => cells.extend([
-                rate(o.capacity_rps),
-                opt_ms(o.ttft_p99_ms),
-                opt_ms(o.tpot_p99_ms),
-                opt_ms(o.itl_p99_ms),
-                sig(o.tokens_per_s_per_gpu, 3),
-                percent(o.kv.waste_percent() / 100.0),
-                o.config.get("max-seqs").cloned().unwrap_or_default(),
-                o.config.get("max-batch-tokens").cloned().unwrap_or_default(),
-            ]),
-            None => cells.extend(
-                ["infeasible", NONE, NONE, NONE, NONE, NONE, NONE, NONE].map(str::to_owned),
-            ),
-        }
-        cells
-    };
-    let rows: Vec<Vec<String>> = r.baselines.iter().map(row).collect();
-    let is_best = |b: &tuner::result::Baseline| match (&b.best, &r.best) {
-        (Some(o), Some(best)) => o.config == best.config && o.device == best.device,
-        _ => false,
-    };
-    let head = [
-        "best of policy",
-        "req/s",
-        "p99 TTFT",
-        "p99 TPOT",
-        "p99 ITL",
-        "tok/s/GPU",
-        "KV waste",
-        "seqs",
-        "budget",
-    ];
-    s.table(&head, &rows, r.baselines.iter().position(is_best));
-}
-
-fn why(s: &mut Screen, r: &TuneResult) {
-    if r.losers.is_empty() {
-        return;
-    }
-    s.gap();
-    for l in &r.losers {
-        let confirmed =
-            l.checked.iter().find(|a| a.confirmed && Some(&a.cause) == l.cause.as_ref());
-        let text = match (&l.cause, confirmed) {
-            (Some(cause), Some(a)) => format!(
-                "{}: lost by {cause} ({}: {} → {} requests/s)",
-                l.policy,
-                a.relaxed,
-                rate(a.before_rps),
-                rate(a.after_rps)
-            ),
-            (Some(cause), None) => format!("{}: lost by {cause}", l.policy),
-            (None, _) => format!("{}: unexplained; broke first: {}", l.policy, l.broke),
-        };
-        s.say(&format!("  {text}"), 6, None);
-    }
-}
+pub use tune::tune;
 
 /// The summary of `knee compare`.
 #[must_use]
 pub fn compare(report: &CompareReport, colour: bool) -> String {
     let mut s = Screen::new(colour);
     s.say(&comparing::headline(report), 0, Some(Look::Bold));
-    s.origin(report.scenario.simulated, &comparing::facts(&report.scenario));
+    if let Some(said) = comparing::capacities(report) {
+        s.say(&said, 0, Some(Look::Bold));
+    }
+    let slo = comparing::slo_text(report);
+    s.origin(report.scenario.simulated, &comparing::facts(&report.scenario, slo));
     s.gap();
     let row = |p: &tuner::compare::PolicyResult| {
         vec![
@@ -217,11 +48,11 @@ pub fn compare(report: &CompareReport, colour: bool) -> String {
         &rows,
         None,
     );
-    if let Some(at) = report.policies.first().and_then(|p| p.at.first()) {
+    if let Some(first) = report.policies.first() {
         s.say(
             &format!(
                 "  latencies at {} requests/s; waste and batch with all requests at once",
-                rate(at.rate_rps)
+                rate(first.rate_rps)
             ),
             4,
             Some(Look::Quiet),
@@ -246,7 +77,9 @@ pub fn bench(report: &BenchReport, colour: bool) -> String {
     let mut s = Screen::new(colour);
     let (o, sum) = (&report.observation, &report.observation.summary);
     s.say(&crate::bench::headline(report), 0, Some(Look::Bold));
-    s.origin(report.scenario.simulated, &comparing::facts(&report.scenario));
+    let slo = crate::bench::slo_text(report);
+    s.origin(report.scenario.simulated, &comparing::facts(&report.scenario, slo));
+    s.say(&format!("  {}", report.label), 4, None);
     s.gap();
     let row = |m: Metric| {
         let x = sum.stats(m);
@@ -258,7 +91,7 @@ pub fn bench(report: &BenchReport, colour: bool) -> String {
     s.gap();
     let w = &o.work;
     s.say(&format!(
-        "  {} of {} requests completed, {} good/s; {} iterations, mean batch {}, {} preemptions, busy {}",
+        "  {} of {} requests completed, {} good ones per second; {} iterations, mean batch {}, {} preemptions, busy {}",
         sum.completed, sum.requests, rate(sum.goodput_rps()), w.iterations, sig(w.mean_batch, 3), w.preemptions, percent(w.busy)
     ), 4, None);
     let kv: Vec<String> = crate::charts::classes(&o.kv)
@@ -268,10 +101,12 @@ pub fn bench(report: &BenchReport, colour: bool) -> String {
     s.say(&format!("  KV memory: {}", kv.join(", ")), 4, None);
     for t in &sum.verdict.targets {
         let (word, look) = if t.met { ("held", Look::Good) } else { ("missed", Look::Bad) };
-        s.say(&format!("  {}: {word} at {}", t.target, latency(t.value)), 4, Some(look));
+        let most = crate::figures::limit(t.target.limit.as_secs_f64() * 1e3);
+        let name = tuner::result::subject(&t.measured);
+        s.say(&format!("  {name} {} against {most}: {word}", latency(t.value)), 4, Some(look));
     }
     for d in doubts(report) {
-        s.say(&format!("! {d}"), 2, Some(Look::Bad));
+        s.say(&format!("! {}", capitalised(&d)), 2, Some(Look::Bad));
     }
     s.text
 }

@@ -2,7 +2,7 @@
 //! away.
 
 use crate::charts::{self, Chart};
-use crate::figures::{percent, rate, sig};
+use crate::figures::{ms, percent, rate, sig};
 use crate::page::{self, Row, cell, code, table};
 use crate::plot::{Axis, Ink, Layer, Mark, Scale, thinned};
 use crate::policies;
@@ -25,7 +25,16 @@ pub(crate) fn pareto(r: &TuneResult) -> Markup {
             y: ("output tokens/s per GPU", |p| Some(p.tokens_per_s_per_gpu)),
             front: &p.throughput_interactivity,
             chosen: chosen.and_then(|b| Some((b.tokens_per_s_per_user?, b.tokens_per_s_per_gpu))),
-            low_x: false,
+            say: |a, b| {
+                format!(
+                    "The front runs from {} output tokens/s per GPU at {} tokens/s per user to {} at {}; up and right \
+                     is better.",
+                    sig(a.1, 3),
+                    sig(a.0, 3),
+                    sig(b.1, 3),
+                    sig(b.0, 3)
+                )
+            },
         },
         &p.points,
     );
@@ -36,7 +45,15 @@ pub(crate) fn pareto(r: &TuneResult) -> Markup {
             y: ("goodput, requests/s", |p| Some(p.goodput_rps)),
             front: &p.goodput_ttft,
             chosen: chosen.and_then(|b| Some((b.ttft_p99_ms?, b.goodput_rps))),
-            low_x: true,
+            say: |a, b| {
+                format!(
+                    "The front runs from {} good requests/s at a p99 TTFT of {} to {} at {}; up and left is better.",
+                    sig(a.1, 3),
+                    ms(a.0),
+                    sig(b.1, 3),
+                    ms(b.0)
+                )
+            },
         },
         &p.points,
     );
@@ -60,8 +77,8 @@ struct Front<'a> {
     y: (&'a str, Value),
     front: &'a [usize],
     chosen: Option<(f64, f64)>,
-    /// Whether less is better across.
-    low_x: bool,
+    /// What to see, from the front's leftmost point and its rightmost.
+    say: fn((f64, f64), (f64, f64)) -> String,
 }
 
 fn front(f: &Front<'_>, points: &[ParetoPoint]) -> Chart {
@@ -99,16 +116,7 @@ fn front(f: &Front<'_>, points: &[ParetoPoint]) -> Chart {
         });
     }
     let caption = match (line.first(), line.last()) {
-        (Some(a), Some(b)) if line.len() > 1 => format!(
-            "Along the front, {} moves from {} to {} as {} goes from {} to {}; {} is better.",
-            f.y.0,
-            sig(a.1, 3),
-            sig(b.1, 3),
-            f.x.0,
-            sig(a.0, 3),
-            sig(b.0, 3),
-            if f.low_x { "up and left" } else { "up and right" }
-        ),
+        (Some(a), Some(b)) if line.len() > 1 => (f.say)(*a, *b),
         _ => "One point beats all others on both axes.".to_owned(),
     };
     Chart {

@@ -1,18 +1,15 @@
-//! The page of `knee tune`: the answer first, then what to doubt, then what speaks for it.
+//! The page of `knee tune` and `knee plan`: the answer first, then what to doubt, then what speaks for it.
 
 use crate::charts;
-use crate::figures::{NONE, count, ms, opt_ms, percent, rate, sig, usd};
+use crate::figures::{NONE, count, opt_ms, percent, rate, sig};
 use crate::latency::{self, At, Curve};
-use crate::over_time;
-use crate::page::{self, Origin, Page, Row, Section, cell, code, pairs, table, tile};
+use crate::page::{self, Origin, Page, Row, Section, cell, code, table};
 use crate::plot::Ink;
-use crate::report::{About, Detail, Export, TuneReport};
-use crate::{policies, tradeoffs};
+use crate::report::{About, Detail, TuneReport};
+use crate::{answer, exports, losers, over_time, planned, policies, tradeoffs};
 use maud::{Markup, html};
-use std::collections::BTreeMap;
 use tuner::compare::PolicyResult;
-use tuner::export;
-use tuner::result::{Baseline, Infeasible, Objective, Operating, TuneResult};
+use tuner::result::{Baseline, Operating, TuneResult};
 
 impl TuneReport {
     /// The report of a result: exports are derived from it. `policies` (at equal rates) may be empty, `detail` is the
@@ -24,24 +21,8 @@ impl TuneReport {
         policies: Vec<PolicyResult>,
         detail: Option<Detail>,
     ) -> Self {
-        // A winner whose knobs this version does not know cannot be exported: it is shown without.
-        let found = result.best.as_ref().and_then(|best| export::Found::of(&result, best).ok());
-        let export = |t: export::Target| {
-            Some(Export { name: called(t).to_owned(), text: t.render(found.as_ref()?) })
-        };
-        let exports = export::Target::ALL.into_iter().filter_map(export).collect();
+        let exports = exports::of(&result);
         Self { about, result, exports, policies, detail }
-    }
-}
-
-/// What people call a serving system.
-fn called(target: export::Target) -> &'static str {
-    match target {
-        export::Target::Vllm => "vLLM",
-        export::Target::Sglang => "SGLang",
-        export::Target::Trtllm => "TensorRT-LLM",
-        export::Target::Kserve => "KServe",
-        export::Target::Llmd => "llm-d",
     }
 }
 
@@ -49,7 +30,7 @@ fn called(target: export::Target) -> &'static str {
 #[must_use]
 pub fn tune_page(report: &TuneReport) -> String {
     let r = &report.result;
-    let mut sections = vec![Section::new("answer", "", answer(report))];
+    let mut sections = vec![Section::new("answer", "", answer::answer(report))];
     sections.push(Section::new("latency", "Latency against rate", latency_curves(r)));
     sections.push(Section::new("pareto", "What it trades", tradeoffs::pareto(r)));
     sections.push(Section::new("policies", "Policies compared", compared(report)));
@@ -58,8 +39,7 @@ pub fn tune_page(report: &TuneReport) -> String {
         sections.push(Section::new("timeline", "Iterations", timeline(detail)));
     }
     sections.push(Section::new("sensitivity", "If one knob moves", tradeoffs::sensitivity(r)));
-    sections.push(Section::new("losers", "Why the others lost", losers(r)));
-    sections.push(Section::new("plan", "Capacity plan", plan(r)));
+    sections.push(Section::new("losers", "Why the others lost", losers::losers(r)));
     sections.push(provenance(report));
     Page {
         title: format!("knee: {} on {}", r.model, r.device),
@@ -69,7 +49,7 @@ pub fn tune_page(report: &TuneReport) -> String {
             r.model.clone(),
             r.device.clone(),
             format!("workload {}", r.workload.name),
-            page::slo_text(&r.slo),
+            slo_text(r),
         ],
         sections,
         version: &r.version,
@@ -79,170 +59,35 @@ pub fn tune_page(report: &TuneReport) -> String {
 
 /// The answer in one sentence.
 pub(crate) fn headline(r: &TuneResult) -> String {
-    let gpus =
-        |n: u32| if n == 1 { format!("one {}", r.device) } else { format!("{n} {}", r.device) };
+    if let Some(plan) = planned::headline(r) {
+        return plan;
+    }
+    let slo = slo_text(r);
     match &r.best {
-        Some(b) => format!(
-            "{} carries {} requests/s of {} with {}.",
-            capitalised(&gpus(b.gpus)),
-            rate(b.capacity_rps),
-            r.workload.name,
-            page::slo_text(&r.slo)
-        ),
-        None => format!("Nothing tried on {} holds {}.", r.device, page::slo_text(&r.slo)),
+        Some(b) => {
+            let carry = if b.gpus == 1 {
+                format!("One {} carries", b.device)
+            } else {
+                format!("{} × {} carry", b.gpus, b.device)
+            };
+            format!(
+                "{carry} {} requests/s of {} with {slo}.",
+                rate(b.capacity_rps),
+                r.workload.name
+            )
+        }
+        None => format!("Nothing tried on {} holds {slo}.", devices(r)),
     }
 }
 
-fn capitalised(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
+fn devices(r: &TuneResult) -> String {
+    let names: Vec<&str> = r.devices.iter().map(|d| d.name.as_str()).collect();
+    if names.is_empty() { r.device.clone() } else { crate::figures::listed(&names) }
 }
 
-/// The configuration as a sentence.
-pub(crate) fn sentence(b: &Operating) -> String {
-    let knob = |name: &str| b.config.get(name).map_or("?", String::as_str);
-    let allocator = match (knob("allocator"), knob("prefix-cache")) {
-        ("paged", "on") => {
-            format!("paged KV in blocks of {} with prefix cache", knob("block-size"))
-        }
-        ("paged", _) => format!("paged KV in blocks of {}", knob("block-size")),
-        (other, _) => format!("{other} KV reserved by {}", knob("reserve")),
-    };
-    let mut layout = Vec::new();
-    for (name, text) in
-        [("tp", "tensor-parallel"), ("pp", "pipeline stages"), ("replicas", "replicas")]
-    {
-        if knob(name) != "1" && knob(name) != "?" {
-            layout.push(format!("{text} {}", knob(name)));
-        }
-    }
-    let layout = if layout.is_empty() { String::new() } else { format!(", {}", layout.join(", ")) };
-    format!(
-        "Use the {} policy: {} scheduling, at most {} sequences and {} tokens per iteration, {allocator}{layout}.",
-        b.policy,
-        knob("scheduler"),
-        knob("max-seqs"),
-        knob("max-batch-tokens")
-    )
-}
-
-fn answer(report: &TuneReport) -> Markup {
-    let r = &report.result;
-    html! {
-        @match &r.best {
-            Some(b) => {
-                p.lead { (sentence(b)) }
-                (tiles(r, b))
-                (margins(b))
-                (warnings(r))
-                (exports(&report.exports))
-                details { summary { "Every knob" } (knobs(&b.config)) }
-            }
-            None => { (infeasible(r.infeasible.as_ref())) (warnings(r)) }
-        }
-    }
-}
-
-fn tiles(r: &TuneResult, b: &Operating) -> Markup {
-    let none = || html! {};
-    let per_user = b.tokens_per_s_per_user;
-    html! {
-        div.tiles {
-            (tile(true, &rate(b.capacity_rps), "capacity, requests/s", &html! { (sig(b.goodput_rps, 3)) " meet every target" }))
-            (tile(false, &opt_ms(b.ttft_p99_ms), "p99 TTFT", &none()))
-            (tile(false, &opt_ms(b.itl_p99_ms), "p99 ITL", &html! { "p99 TPOT " (opt_ms(b.tpot_p99_ms)) }))
-            (tile(false, &sig(b.tokens_per_s_per_gpu, 3), "output tokens/s per GPU", &html! {
-                @if let Some(user) = per_user { (sig(user, 3)) " tokens/s per user" }
-            }))
-            @if let Some(cost) = b.usd_per_million_tokens {
-                (tile(false, &usd(cost), "per million output tokens", &html! {
-                    @if let Some(hour) = b.usd_per_hour { (usd(hour)) " per hour, " } (b.gpus) " GPU" @if b.gpus != 1 { "s" }
-                }))
-            }
-        }
-        @if r.objective != Objective::Rps {
-            p.quiet { "Chosen for " @if r.objective == Objective::Cost { "cost per token" } @else { "tokens/s per GPU" } ", not for requests/s." }
-        }
-    }
-}
-
-fn margins(b: &Operating) -> Markup {
-    let row = |m: &tuner::result::Margin| {
-        let left = match m.margin {
-            Some(share) if share >= 0.0 => format!("{} of the limit left", percent(share)),
-            Some(share) => format!("{} beyond the limit", percent(-share)),
-            None => NONE.to_owned(),
-        };
-        let verdict = if m.met {
-            html! { span.met { "held" } }
-        } else {
-            html! { span.missed { "missed" } }
-        };
-        (
-            vec![
-                code(&m.target),
-                cell(opt_ms(m.value_ms)),
-                cell(ms(m.limit_ms)),
-                cell(left),
-                verdict,
-            ],
-            "",
-        )
-    };
-    let rows: Vec<Row> = b.margins.iter().map(row).collect();
-    let columns =
-        [("target", false), ("at capacity", true), ("limit", true), ("margin", true), ("", false)];
-    html! { @if !rows.is_empty() { (page::fitted(&columns, &rows)) } }
-}
-
-fn exports(exports: &[Export]) -> Markup {
-    let Some((first, rest)) = exports.split_first() else { return html! {} };
-    html! {
-        h3 { "To run it with " (first.name) }
-        pre { code { (first.text) } }
-        @if !rest.is_empty() {
-            details {
-                summary { "The same for " (rest.iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", ")) }
-                @for e in rest { h3 { (e.name) } pre { code { (e.text) } } }
-            }
-        }
-    }
-}
-
-fn warnings(r: &TuneResult) -> Markup {
-    let mut all = r.warnings.clone();
-    if r.interrupted {
-        all.push("The search was interrupted: this is the best of what it had tried.".to_owned());
-    }
-    page::warnings(&all)
-}
-
-fn knobs(config: &BTreeMap<String, String>) -> Markup {
-    let rows = config.iter().map(|(k, v)| (k.clone(), code(v)));
-    pairs(rows)
-}
-
-fn infeasible(why: Option<&Infeasible>) -> Markup {
-    let Some(why) = why else { return html! { p.lead { "No configuration was found." } } };
-    let reached = |m: &tuner::result::Margin| {
-        (
-            vec![
-                code(&m.target),
-                cell(&m.measured),
-                cell(opt_ms(m.value_ms)),
-                cell(ms(m.limit_ms)),
-            ],
-            "",
-        )
-    };
-    let rows: Vec<Row> = why.reaches.iter().map(reached).collect();
-    html! {
-        p.lead { (why.reason) }
-        @if let Some(nearest) = &why.nearest {
-            p { "Nearest, on an empty machine: " (code(nearest)) ". Targets of the values it reaches can be held at some rate:" }
-            (table(&[("target", false), ("measured", false), ("reaches", true), ("limit", true)], &rows))
-        }
-    }
+/// The targets as a person says them.
+pub(crate) fn slo_text(r: &TuneResult) -> String {
+    page::slo_text(&r.slo, r.attainment.as_deref().and_then(page::share))
 }
 
 /// The winner first, then the best of each policy on the winner's device that is another configuration.
@@ -290,13 +135,25 @@ fn compared(report: &TuneReport) -> Markup {
         return html! {};
     }
     let best = r.best.as_ref();
+    let columns = [
+        ("policy", false),
+        ("device", false),
+        ("capacity, req/s", true),
+        ("of the chosen", true),
+        ("p99 TTFT", true),
+        ("p99 TPOT", true),
+        ("p99 ITL", true),
+        ("tokens/s/GPU", true),
+        ("KV waste", true),
+        ("max-seqs", true),
+        ("budget", true),
+    ];
     html! {
-        p { "Each policy at the best configuration found for it, under the same targets." }
-        (table(
-            &[("policy", false), ("device", false), ("capacity, req/s", true), ("of the best", true), ("p99 TTFT", true),
-              ("p99 TPOT", true), ("p99 ITL", true), ("tokens/s/GPU", true), ("KV waste", true), ("max-seqs", true), ("budget", true)],
-            &r.baselines.iter().map(|b| baseline(b, best)).collect::<Vec<_>>(),
-        ))
+        @if r.baselines.iter().any(|b| b.best.is_some()) {
+            p { "Each policy at the best configuration found for it, under the same targets." }
+            (table(&columns, &r.baselines.iter().map(|b| baseline(b, best)).collect::<Vec<_>>()))
+        }
+        (infeasible(r))
         @if !report.policies.is_empty() {
             h3 { "At equal rates" }
             (policies::at_equal_rates(&report.policies))
@@ -304,16 +161,30 @@ fn compared(report: &TuneReport) -> Markup {
     }
 }
 
+/// What policies that hold nowhere come nearest with.
+fn infeasible(r: &TuneResult) -> Markup {
+    let row = |b: &Baseline| {
+        let why = b.infeasible.as_ref()?;
+        let nearest = why.nearest.as_deref().unwrap_or(NONE);
+        let cells =
+            vec![cell(&b.policy), cell(&b.device), code(nearest), cell(answer::at_best(why))];
+        Some((cells, ""))
+    };
+    let rows: Vec<Row> = r.baselines.iter().filter_map(row).collect();
+    let columns = [
+        ("infeasible", false),
+        ("device", false),
+        ("nearest", false),
+        ("on an empty machine", false),
+    ];
+    html! { @if !rows.is_empty() { (table(&columns, &rows)) } }
+}
+
 fn baseline(b: &Baseline, best: Option<&Operating>) -> Row {
     let Some(o) = &b.best else {
-        let why = b
-            .infeasible
-            .as_ref()
-            .map_or("does not hold the targets at any rate", |i| i.reason.as_str());
-        let mut cells =
-            vec![cell(&b.policy), cell(&b.device), html! { span.missed { "infeasible" } }];
-        cells.push(html! { span title=(why) { (NONE) } });
-        cells.extend((0..7).map(|_| cell(NONE)));
+        let mut cells = vec![cell(&b.policy), cell(&b.device)];
+        cells.push(html! { span.missed { "infeasible" } });
+        cells.extend((0..8).map(|_| cell(NONE)));
         return (cells, "off");
     };
     let share =
@@ -370,72 +241,6 @@ fn timeline(detail: &Detail) -> Markup {
     }
 }
 
-fn losers(r: &TuneResult) -> Markup {
-    if r.losers.is_empty() {
-        return html! {};
-    }
-    let mut rows: Vec<Row> = Vec::new();
-    for l in &r.losers {
-        let head = html! { b { (l.policy) } br; span.quiet { (l.label) } };
-        let held = html! { (rate(l.capacity_rps)) " of " (rate(l.winner_rps)) };
-        let cause = html! { @match &l.cause { Some(c) => { b { (c) } } None => { "unexplained" } } br; span.quiet { "broke first: " (l.broke) } };
-        let checks = html! {
-            @for a in &l.checked {
-                div class=[(!a.confirmed).then_some("quiet")] {
-                    (a.relaxed.replace(" -> ", " to ")) ": " (rate(a.before_rps)) " → " (rate(a.after_rps))
-                    @if a.confirmed { span.met { " confirmed" } } @else { " no rise" }
-                    " " span.quiet { "(suspected: " (a.evidence) ")" }
-                }
-            }
-        };
-        rows.push((vec![head, held, cause, checks], ""));
-    }
-    let head = r.losers.first().map_or(0, |l| l.head);
-    html! {
-        p { "A cause counts only if taking it away makes capacity rise by at least 3 %. Capacities here are on the first "
-            (count(head as u64)) " requests, in requests/s." }
-        (table(&[("best of", false), ("holds", true), ("lost by", false), ("checked by taking it away", false)], &rows))
-    }
-}
-
-fn plan(r: &TuneResult) -> Markup {
-    if r.plans.is_empty() {
-        return html! {};
-    }
-    let row = |p: &tuner::plan::Plan| {
-        (
-            vec![
-                cell(&p.device),
-                cell(rate(p.demand_rps)),
-                cell(count(p.deployments.into())),
-                cell(count(p.gpus.into())),
-                cell(rate(p.capacity_rps)),
-                cell(percent(p.free)),
-                cell(p.usd_per_hour.map_or(NONE.to_owned(), usd)),
-                cell(p.usd_per_million_tokens.map_or(NONE.to_owned(), usd)),
-            ],
-            "",
-        )
-    };
-    let cheapest = r
-        .plans
-        .iter()
-        .filter(|p| p.usd_per_hour.is_some())
-        .min_by(|a, b| a.usd_per_hour.unwrap_or(0.0).total_cmp(&b.usd_per_hour.unwrap_or(0.0)));
-    html! {
-        @if let Some(p) = cheapest {
-            p { "For " (rate(p.demand_rps)) " requests/s with " (percent(p.headroom)) " headroom, " (count(p.gpus.into()))
-                " × " (p.device) " at " (usd(p.usd_per_hour.unwrap_or(0.0))) " per hour"
-                @if r.plans.len() > 1 { " is cheapest" } "." }
-        }
-        (table(
-            &[("device", false), ("demand, req/s", true), ("replicas", true), ("GPUs", true), ("capacity, req/s", true),
-              ("free", true), ("per hour", true), ("per million tokens", true)],
-            &r.plans.iter().map(row).collect::<Vec<_>>(),
-        ))
-    }
-}
-
 fn provenance(report: &TuneReport) -> Section {
     let r = &report.result;
     let refused: usize = r.refused.iter().map(|x| x.count).sum();
@@ -453,7 +258,7 @@ fn provenance(report: &TuneReport) -> Section {
             workload: &r.workload,
             model: &r.model,
             devices: r.devices.iter().collect(),
-            slo: &r.slo,
+            slo: slo_text(r),
             wall_s: r.wall_s,
             cpu_s: r.cpu_s,
             host: &r.host,

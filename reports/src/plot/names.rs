@@ -9,8 +9,8 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Text height, CSS pixels.
 const FONT: f64 = 11.5;
-/// Mean width of a character as a share of its height.
-const WIDE: f64 = 0.54;
+/// Mean width of a character as a share of its height, in the widest of the usual fonts.
+const WIDE: f64 = 0.6;
 /// Side of a patch of colour, CSS pixels.
 const PATCH: f64 = 8.0;
 
@@ -91,14 +91,17 @@ pub(super) fn beside(
     Ok(())
 }
 
-/// Moves sorted `places` apart until neighbours keep their `gaps`, within `lo..=hi` as far as they fit.
-fn apart(places: &mut [f64], gaps: &[f64], lo: f64, hi: f64) {
+/// Moves sorted `places` apart until every two of them keep their gap (0 or less where they cannot meet), within
+/// `lo..=hi` as far as they fit.
+fn apart(places: &mut [f64], gap: impl Fn(usize, usize) -> f64, lo: f64, hi: f64) {
+    let meet = |i, j| Some(gap(i, j)).filter(|g| *g > 0.0);
     for i in 0..places.len() {
-        let least = if i == 0 { lo } else { places[i - 1] + gaps[i - 1] };
+        let least = (0..i).filter_map(|j| Some(places[j] + meet(j, i)?)).fold(lo, f64::max);
         places[i] = places[i].max(least);
     }
     for i in (0..places.len()).rev() {
-        let most = if i + 1 == places.len() { hi } else { places[i + 1] - gaps[i] };
+        let after = i + 1..places.len();
+        let most = after.filter_map(|j| Some(places[j] - meet(i, j)?)).fold(hi, f64::min);
         places[i] = places[i].min(most);
     }
 }
@@ -106,7 +109,10 @@ fn apart(places: &mut [f64], gaps: &[f64], lo: f64, hi: f64) {
 fn beside_each(root: &Area<'_>, mut names: Vec<Name>, bottom: f64) -> Drawn {
     names.sort_by(|a, b| a.at.1.total_cmp(&b.at.1));
     let mut ys: Vec<f64> = names.iter().map(|n| n.at.1).collect();
-    apart(&mut ys, &vec![FONT + 1.5; names.len()], FONT / 2.0, bottom.max(FONT));
+    let ends = |n: &Name| n.at.0 + width_of(&n.text) + 10.0;
+    let meet = |a: &Name, b: &Name| a.at.0 < ends(b) && b.at.0 < ends(a);
+    let gap = |i: usize, j: usize| if meet(&names[i], &names[j]) { FONT + 1.5 } else { 0.0 };
+    apart(&mut ys, gap, FONT / 2.0, bottom.max(FONT));
     for (name, y) in names.iter().zip(ys) {
         let mut x = name.at.0 + 5.0;
         if name.patch {
@@ -127,10 +133,9 @@ fn above(root: &Area<'_>, mut names: Vec<Name>, y: f64, width: f64) -> Drawn {
     names.sort_by(|a, b| a.at.0.total_cmp(&b.at.0));
     let half = |n: &Name| width_of(&n.text) / 2.0;
     let mut xs: Vec<f64> = names.iter().map(|n| n.at.0).collect();
-    let between = names.windows(2).map(|w| half(&w[0]) + half(&w[1]) + 7.0);
-    let gaps: Vec<f64> = between.chain([0.0]).collect();
+    let gap = |i: usize, j: usize| half(&names[i]) + half(&names[j]) + 7.0;
     let (first, last) = (names.first().map_or(0.0, half), names.last().map_or(0.0, half));
-    apart(&mut xs, &gaps, first + 2.0, width - last - 2.0);
+    apart(&mut xs, gap, first + 2.0, width - last - 2.0);
     for (name, x) in names.iter().zip(xs) {
         let style = text_style(name.ink, HPos::Center, VPos::Bottom);
         let at = ((x * FINE) as i32, (y * FINE) as i32);

@@ -1,0 +1,189 @@
+//! The answer: what to use, what it holds, what to paste; or why nothing holds, and what comes nearest.
+
+use crate::figures::{NONE, capitalised, limit, listed, ms, opt_ms, percent, rate, sig, usd};
+use crate::page::{self, Row, cell, code, pairs, tile};
+use crate::report::TuneReport;
+use crate::{exports, planned};
+use maud::{Markup, html};
+use std::collections::BTreeMap;
+use tuner::result::{Infeasible, Margin, Objective, Operating, TuneResult, departures, subject};
+
+/// The first section of the page.
+pub(crate) fn answer(report: &TuneReport) -> Markup {
+    let r = &report.result;
+    html! {
+        (planned::plans(r))
+        @match &r.best {
+            Some(b) => {
+                @if !r.plans.is_empty() { h3 { "One replica on " (b.device) } }
+                p.lead { (sentence(b)) }
+                (tiles(r, b))
+                (margins(b))
+                (warnings(r))
+                (exports::section(report))
+                details { summary { "Every knob" } (knobs(&b.config)) }
+            }
+            None => { (infeasible(r.infeasible.as_ref())) (warnings(r)) }
+        }
+    }
+}
+
+/// The configuration as a sentence: whatever neither the policy's name nor the defaults say is in it.
+pub(crate) fn sentence(b: &Operating) -> String {
+    let knob = |name: &str| b.config.get(name).map_or("?", String::as_str);
+    let policy = if knob("scheduler") == b.policy {
+        format!("Use {} scheduling", b.policy)
+    } else {
+        format!("Use the {} policy: {} scheduling", b.policy, knob("scheduler"))
+    };
+    let mut said = vec![format!(
+        "{policy}, at most {} sequences and {} tokens per iteration",
+        knob("max-seqs"),
+        knob("max-batch-tokens")
+    )];
+    said.push(match knob("allocator") {
+        "paged" => {
+            let cache = if knob("prefix-cache") == "on" { "with" } else { "without" };
+            format!("paged KV in blocks of {} {cache} prefix cache", knob("block-size"))
+        }
+        other => format!("{other} KV, reserved by {}", knob("reserve")),
+    });
+    if knob("scheduler") == "disagg" {
+        let (prefill, decode) = (knob("prefill-workers"), knob("decode-workers"));
+        said.push(format!("{prefill} prefill and {decode} decode workers"));
+    }
+    said.extend(departures(&b.config).iter().filter_map(|(name, value)| phrase(name, value)));
+    format!("{}.", said.join(", "))
+}
+
+/// A knob's value in words; none where the sentence has it already.
+fn phrase(knob: &str, value: &str) -> Option<String> {
+    Some(match (knob, value) {
+        (
+            "scheduler" | "allocator" | "reserve" | "prefix-cache" | "block-size" | "max-seqs"
+            | "max-batch-tokens" | "prefill-workers" | "decode-workers",
+            _,
+        ) => return None,
+        ("queue", "shortest-prefill") => "shortest prompts first in the queue".to_owned(),
+        ("queue", "longest-prefix") => "longest cached prefix first in the queue".to_owned(),
+        ("queue", "priority") => "the queue by priority".to_owned(),
+        ("mix", "on") => "decodes mixed into prefill iterations".to_owned(),
+        ("kv-dtype", format) => format!("{format} KV"),
+        ("kv-fraction", share) => format!("{share} of the device's memory"),
+        ("watermark", share) => format!("{share} of the KV kept free"),
+        ("prompt-kv", "chunk") => "KV taken chunk by chunk".to_owned(),
+        ("long-prefill-threshold", n) => format!("at most {n} tokens of one prompt per iteration"),
+        ("victim", who) => format!("{who} preempted first"),
+        ("max-model-len", n) => format!("up to {n} tokens per request"),
+        ("padding", "off") => "no padding".to_owned(),
+        ("max-wait", time) => format!("waiting up to {time} for a fuller batch"),
+        ("tp", n) => format!("{n} tensor-parallel ranks"),
+        ("pp", n) => format!("{n} pipeline stages"),
+        ("replicas", n) => format!("{n} replicas"),
+        (name, value) => format!("{name} {value}"),
+    })
+}
+
+fn tiles(r: &TuneResult, b: &Operating) -> Markup {
+    let none = || html! {};
+    let per_user = b.tokens_per_s_per_user;
+    html! {
+        div.tiles {
+            (tile(true, &rate(b.capacity_rps), "capacity, requests/s", &html! { (sig(b.goodput_rps, 3)) " meet every target" }))
+            (tile(false, &opt_ms(b.ttft_p99_ms), "p99 TTFT", &none()))
+            (tile(false, &opt_ms(b.itl_p99_ms), "p99 ITL", &html! { "p99 TPOT " (opt_ms(b.tpot_p99_ms)) }))
+            (tile(false, &sig(b.tokens_per_s_per_gpu, 3), "output tokens/s per GPU", &html! {
+                @if let Some(user) = per_user { (sig(user, 3)) " tokens/s per user" }
+            }))
+            @if let Some(cost) = b.usd_per_million_tokens {
+                (tile(false, &usd(cost), "per million output tokens", &html! {
+                    @if let Some(hour) = b.usd_per_hour { (usd(hour)) " per hour, " } (b.gpus) " GPU" @if b.gpus != 1 { "s" }
+                }))
+            }
+        }
+        @if r.objective != Objective::Rps {
+            p.quiet { "Chosen for " @if r.objective == Objective::Cost { "cost per token" } @else { "tokens/s per GPU" } ", not for requests/s." }
+        }
+    }
+}
+
+fn margins(b: &Operating) -> Markup {
+    let row = |m: &Margin| {
+        let left = match m.margin {
+            Some(share) if share >= 0.0 => format!("{} of the limit left", percent(share)),
+            Some(share) => format!("{} beyond the limit", percent(-share)),
+            None => NONE.to_owned(),
+        };
+        let verdict = if m.met {
+            html! { span.met { "held" } }
+        } else {
+            html! { span.missed { "missed" } }
+        };
+        let cells = vec![
+            cell(subject(&m.measured)),
+            cell(opt_ms(m.value_ms)),
+            cell(limit(m.limit_ms)),
+            cell(left),
+            verdict,
+        ];
+        (cells, "")
+    };
+    let rows: Vec<Row> = b.margins.iter().map(row).collect();
+    let columns =
+        [("target", false), ("at capacity", true), ("limit", true), ("margin", true), ("", false)];
+    html! { @if !rows.is_empty() { (page::fitted(&columns, &rows)) } }
+}
+
+fn warnings(r: &TuneResult) -> Markup {
+    let mut all = r.warnings.clone();
+    if r.interrupted {
+        all.push("the search was interrupted: this is the best of what it had tried".to_owned());
+    }
+    page::warnings(&all)
+}
+
+fn knobs(config: &BTreeMap<String, String>) -> Markup {
+    let rows = config.iter().map(|(k, v)| (k.clone(), code(v)));
+    pairs(rows)
+}
+
+/// Why nothing holds, in a sentence: what came nearest, and by how much it missed.
+pub(crate) fn nowhere(why: &Infeasible) -> String {
+    let missed: Vec<String> = why.reaches.iter().filter(|m| !m.met).map(missed).collect();
+    match &why.nearest {
+        Some(nearest) if !missed.is_empty() => format!(
+            "Even on an empty machine the nearest configuration, {nearest}, reaches {}.",
+            listed(&missed)
+        ),
+        _ => format!("{}.", capitalised(&why.reason)),
+    }
+}
+
+/// What came nearest to the targets where nothing holds them, against what was asked for.
+pub(crate) fn at_best(why: &Infeasible) -> String {
+    let missed: Vec<String> = why.reaches.iter().filter(|m| !m.met).map(missed).collect();
+    if missed.is_empty() { why.reason.clone() } else { format!("at best {}", listed(&missed)) }
+}
+
+/// What was reached, against what was asked for.
+fn missed(m: &Margin) -> String {
+    let value = m.value_ms.map_or_else(|| "∞".to_owned(), ms);
+    format!("{} {value} against {}", subject(&m.measured), limit(m.limit_ms))
+}
+
+fn infeasible(why: Option<&Infeasible>) -> Markup {
+    let Some(why) = why else { return html! { p.lead { "No configuration was found." } } };
+    let reached = |m: &Margin| {
+        let cells =
+            vec![cell(subject(&m.measured)), cell(opt_ms(m.value_ms)), cell(limit(m.limit_ms))];
+        (cells, if m.met { "off" } else { "" })
+    };
+    let rows: Vec<Row> = why.reaches.iter().map(reached).collect();
+    html! {
+        p.lead { (nowhere(why)) }
+        @if why.nearest.is_some() {
+            p { "What it reaches there can be held at some rate:" }
+            (page::fitted(&[("target", false), ("reaches", true), ("asked for", true)], &rows))
+        }
+    }
+}

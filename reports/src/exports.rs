@@ -1,0 +1,193 @@
+//! The winner in the words of serving systems, the one that honours the most of it first, and what each of them lacks:
+//! nobody shall paste a command and expect what it cannot do.
+
+use crate::figures::{listed, rate};
+use crate::page;
+use crate::report::{Export, TuneReport};
+use maud::{Markup, html};
+use tuner::export::{Found, Missing, Target};
+use tuner::result::TuneResult;
+
+/// The winner for every target; nothing without a winner, or where its knobs are another version's.
+pub(crate) fn of(result: &TuneResult) -> Vec<Export> {
+    let Some(found) = result.best.as_ref().and_then(|best| Found::of(result, best).ok()) else {
+        return Vec::new();
+    };
+    let export = |t: Target| Export {
+        name: called(t).to_owned(),
+        text: t.render(&found),
+        missing: t.missing(&found.config),
+        pins: t.pins(&found.config),
+    };
+    Target::most_faithful(&found.config).into_iter().map(export).collect()
+}
+
+/// What people call a serving system.
+fn called(target: Target) -> &'static str {
+    match target {
+        Target::Vllm => "vLLM",
+        Target::Sglang => "SGLang",
+        Target::Trtllm => "TensorRT-LLM",
+        Target::Kserve => "KServe",
+        Target::Llmd => "llm-d",
+    }
+}
+
+/// The command to paste, and the others folded away.
+pub(crate) fn section(report: &TuneReport) -> Markup {
+    let Some((first, rest)) = report.exports.split_first() else { return html! {} };
+    let names: Vec<&str> = rest.iter().map(|e| e.name.as_str()).collect();
+    // Most readers run vLLM: what it lacks must not hide in a fold.
+    let vllm = rest.iter().find(|e| e.name == called(Target::Vllm));
+    html! {
+        h3 { "To run it with " (first.name) }
+        (warning(report, first))
+        pre { code { (first.text) } }
+        @if let Some(vllm) = vllm { (warning(report, vllm)) }
+        @if !rest.is_empty() {
+            details {
+                summary { "The same for " (listed(&names)) }
+                @for e in rest { h3 { (e.name) } (warning(report, e)) pre { code { (e.text) } } }
+            }
+        }
+    }
+}
+
+fn warning(report: &TuneReport, export: &Export) -> Markup {
+    let Some(caveat) = caveat(report, export) else { return html! {} };
+    page::warning(&html! {
+        (caveat.text)
+        @if let Some(command) = &caveat.command { " To tune for what it can do: " code.knob { (command) } }
+    })
+}
+
+/// What a system lacks, and what to do about it.
+pub(crate) struct Caveat {
+    /// Whole sentences.
+    pub(crate) text: String,
+    /// What tunes for what the system can do, where the command that made the report is known.
+    pub(crate) command: Option<String>,
+}
+
+/// What `export` cannot do of the winner; none if it can do it all.
+pub(crate) fn caveat(report: &TuneReport, export: &Export) -> Option<Caveat> {
+    if export.missing.is_empty() {
+        return None;
+    }
+    let r = &report.result;
+    let lacks: Vec<String> =
+        export.missing.iter().map(|m| format!("{} {}", m.knob, m.value)).collect();
+    let capacity = r.best.as_ref().map_or(0.0, |b| b.capacity_rps);
+    let mut text = format!("{} has no counterpart for {}", export.name, listed(&lacks));
+    text += &if export.missing.iter().any(Missing::decides) {
+        format!(": do not expect {} requests/s of it.", rate(capacity))
+    } else {
+        format!(": its capacity may differ from {} requests/s.", rate(capacity))
+    };
+    text += &instead(r, export);
+    let command =
+        (!report.about.command.is_empty()).then(|| retune(&report.about.command, &export.pins));
+    Some(Caveat { text, command })
+}
+
+/// What the policy that the system does run was found to carry.
+fn instead(r: &TuneResult, export: &Export) -> String {
+    let Some((_, policy)) = export.pins.iter().find(|p| p.0 == "policy") else {
+        return String::new();
+    };
+    let baseline = r.baselines.iter().find(|b| b.policy == *policy && b.device == r.device);
+    let Some(baseline) = baseline else { return String::new() };
+    let Some(best) = &baseline.best else {
+        return format!(" It schedules as {policy} does, which holds the targets at no rate.");
+    };
+    let foreign: Vec<String> = export
+        .pins
+        .iter()
+        .filter(|(knob, value)| best.config.get(knob).is_some_and(|v| v != value))
+        .map(|(knob, _)| format!("{knob} {}", best.config[knob]))
+        .collect();
+    let though = if foreign.is_empty() {
+        String::new()
+    } else {
+        format!(", though with {}", listed(&foreign))
+    };
+    format!(
+        " It schedules as {policy} does, whose best configuration found carries {}{though}.",
+        rate(best.capacity_rps)
+    )
+}
+
+/// The command that made a report with knobs pinned, its results going elsewhere.
+fn retune(command: &str, pins: &[(String, String)]) -> String {
+    let replaced = |flag: &str| {
+        let name = flag.trim_start_matches("--");
+        flag.starts_with("--") && (name == "out" || pins.iter().any(|(knob, _)| knob == name))
+    };
+    let mut kept: Vec<String> = Vec::new();
+    let mut words = command.split_whitespace().peekable();
+    while let Some(word) = words.next() {
+        let flag = word.split_once('=').map_or(word, |(flag, _)| flag);
+        if !replaced(flag) {
+            kept.push(word.to_owned());
+        } else if flag == word {
+            // Its value is a word of its own; a switch has none.
+            let _ = words.next_if(|next| !next.starts_with("--"));
+        }
+    }
+    kept.retain(|word| word != "--json");
+    kept.extend(pins.iter().map(|(knob, value)| format!("--{knob} {value}")));
+    kept.join(" ")
+}
+
+/// A command on as few lines as `width` allows, each but the last ending in a backslash; comments are left out. Other
+/// texts, such as a manifest, keep their lines.
+pub(crate) fn packed(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut open = false;
+    for line in text.lines().filter(|l| !l.starts_with('#')) {
+        let (line, more) = line.strip_suffix(" \\").map_or((line, false), |l| (l, true));
+        match lines.last_mut().filter(|_| open) {
+            Some(last) if last.len() + 1 + line.trim_start().len() + 2 <= width => {
+                last.push(' ');
+                last.push_str(line.trim_start());
+            }
+            Some(last) => {
+                last.push_str(" \\");
+                lines.push(format!("  {}", line.trim_start()));
+            }
+            None => lines.push(line.to_owned()),
+        }
+        open = more;
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pins(pins: &[(&str, &str)]) -> Vec<(String, String)> {
+        pins.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_command_is_tuned_again_with_pins_and_elsewhere() {
+        let pins = pins(&[("policy", "chunked"), ("queue", "fcfs")]);
+        assert_eq!(
+            retune("knee tune --slo ttft=200ms --out a --json", &pins),
+            "knee tune --slo ttft=200ms --policy chunked --queue fcfs"
+        );
+        assert_eq!(
+            retune("knee tune --policy=paged --slo ttft=1s --queue shortest-prefill", &pins),
+            "knee tune --slo ttft=1s --policy chunked --queue fcfs"
+        );
+    }
+
+    #[test]
+    fn commands_are_packed_and_manifests_are_not() {
+        let script = "# said\nvllm serve m \\\n  --a 1 \\\n  --b 2 \\\n  --c 3\nnext";
+        assert_eq!(packed(script, 25), ["vllm serve m --a 1 \\", "  --b 2 --c 3", "next"]);
+        let yaml = "# said\ncat > f <<'EOF'\na:\n  b: 1\nEOF\nrun f \\\n  --x 1";
+        assert_eq!(packed(yaml, 80), ["cat > f <<'EOF'", "a:", "  b: 1", "EOF", "run f --x 1"]);
+    }
+}

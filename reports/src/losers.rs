@@ -1,0 +1,51 @@
+//! Why the others lost, each with the causes that were suspected and what taking them away did.
+
+use crate::figures::{capitalised, count, rate};
+use crate::page::{Row, cell, table};
+use maud::{Markup, html};
+use tuner::result::{Attribution, Loser, TuneResult};
+
+/// A row for each policy and device that lost.
+pub(crate) fn losers(r: &TuneResult) -> Markup {
+    let Some(first) = r.losers.first() else { return html! {} };
+    let several = r.devices.len() > 1;
+    let rows: Vec<Row> = r.losers.iter().map(|l| (row(l, several), "")).collect();
+    let columns = [
+        ("best of", false),
+        ("holds", true),
+        ("lost by", false),
+        ("checked by taking it away", false),
+    ];
+    html! {
+        p { "A cause counts only if taking it away makes capacity rise by at least 3 %. Capacities here are in requests/s, "
+            "on the first " (count(first.head as u64)) " requests." }
+        (table(&columns, &rows))
+    }
+}
+
+/// What a configuration is called, without the name of its policy.
+fn knobs(l: &Loser) -> &str {
+    l.label.strip_prefix(l.policy.as_str()).unwrap_or(&l.label).trim_start()
+}
+
+fn row(l: &Loser, several: bool) -> Vec<Markup> {
+    let cause = l.cause.as_deref().unwrap_or("unexplained");
+    vec![
+        html! {
+            b { (l.policy) @if several { " on " (l.device) } } br; span.quiet { (knobs(l)) }
+        },
+        cell(format!("{} of {}", rate(l.capacity_rps), rate(l.winner_rps))),
+        html! { b { (cause) } br; span.quiet { "broke first: " (l.broke) } },
+        html! { @for a in &l.checked { (check(a)) } },
+    ]
+}
+
+fn check(a: &Attribution) -> Markup {
+    html! {
+        div class=[(!a.confirmed).then_some("quiet")] {
+            (capitalised(&a.relaxed)) ": " (rate(a.before_rps)) " → " (rate(a.after_rps)) ", "
+            @if a.confirmed { span.met { "confirmed" } } @else { "no rise" }
+            span.quiet { " (suspected, as " (a.evidence) ")" }
+        }
+    }
+}

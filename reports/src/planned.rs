@@ -1,0 +1,116 @@
+//! The capacity plan: what carries the demand on each device, what it costs, and which is cheapest.
+
+use crate::answer;
+use crate::figures::{NONE, capitalised, count, percent, rate, short, usd};
+use crate::page::{Row, cell, table};
+use crate::tuning::slo_text;
+use maud::{Markup, html};
+use tuner::plan::Plan;
+use tuner::result::{Infeasible, TuneResult};
+
+/// Whether `plan` costs no more than any other; never where a price is missing.
+pub(crate) fn cheapest(r: &TuneResult, plan: &Plan) -> bool {
+    let costs = || r.plans.iter().map(|p| p.usd_per_hour);
+    // Equal bills differ in their last digit.
+    let least = |own: f64| costs().all(|c| c.is_some_and(|c| own <= c * (1.0 + 1e-9)));
+    plan.usd_per_hour.is_some_and(least)
+}
+
+/// What carries the demand for the least money, in one sentence; none where no demand was given. Of equally cheap
+/// devices the one of the winner.
+pub(crate) fn headline(r: &TuneResult) -> Option<String> {
+    let first = r.plans.first()?;
+    let cheap: Vec<&Plan> = r.plans.iter().filter(|p| cheapest(r, p)).collect();
+    let plan = cheap.iter().find(|p| p.device == r.device).or(cheap.first()).copied();
+    let plan = plan.unwrap_or(first);
+    let cost = plan.usd_per_hour.map_or_else(String::new, |c| format!(" for {} per hour", usd(c)));
+    let carry = if plan.gpus == 1 { "carries" } else { "carry" };
+    Some(format!(
+        "{} × {} {carry} {} requests/s of {} with {}{cost}.",
+        count(plan.gpus.into()),
+        plan.device,
+        short(plan.demand_rps),
+        r.workload.name,
+        slo_text(r)
+    ))
+}
+
+/// The configuration of which a plan is made, as people call it.
+fn made_of<'a>(r: &'a TuneResult, plan: &Plan) -> Option<&'a str> {
+    let here = r.baselines.iter().filter(|b| b.device == plan.device);
+    let same =
+        |rps: f64| (rps * f64::from(plan.deployments) / plan.capacity_rps - 1.0).abs() < 1e-9;
+    let of = here.filter_map(|b| b.best.as_ref()).find(|o| same(o.capacity_rps))?;
+    Some(&of.label)
+}
+
+/// Devices without a plan, and why.
+pub(crate) fn infeasible(r: &TuneResult) -> Vec<(&str, String)> {
+    let planned = |device: &str| r.plans.iter().any(|p| p.device == device);
+    let without = r.devices.iter().filter(|d| !planned(&d.name));
+    without.map(|d| (d.name.as_str(), why_not(r, &d.name))).collect()
+}
+
+fn why_not(r: &TuneResult, device: &str) -> String {
+    let here = r.baselines.iter().filter(|b| b.device == device);
+    let beyond = |i: &&Infeasible| {
+        let over = |m: &tuner::result::Margin| m.value_ms.unwrap_or(f64::INFINITY) / m.limit_ms;
+        i.reaches.iter().map(over).fold(f64::NEG_INFINITY, f64::max)
+    };
+    let nearest = here.filter_map(|b| b.infeasible.as_ref()).min_by(|a, b| {
+        a.reaches.is_empty().cmp(&b.reaches.is_empty()).then(beyond(a).total_cmp(&beyond(b)))
+    });
+    nearest.map_or_else(|| "nothing was tried".to_owned(), answer::at_best)
+}
+
+/// Columns of the plan, on the page and in a terminal.
+pub(crate) const COLUMNS: [(&str, bool); 8] = [
+    ("device", false),
+    ("replicas", true),
+    ("GPUs", true),
+    ("$/hour", true),
+    ("$/M output tokens", true),
+    ("carries, req/s", true),
+    ("headroom", true),
+    ("", false),
+];
+
+/// A plan under [`COLUMNS`].
+pub(crate) fn cells(r: &TuneResult, p: &Plan) -> [String; 8] {
+    [
+        p.device.clone(),
+        count(p.deployments.into()),
+        count(p.gpus.into()),
+        p.usd_per_hour.map_or(NONE.to_owned(), usd),
+        p.usd_per_million_tokens.map_or(NONE.to_owned(), usd),
+        rate(p.capacity_rps),
+        percent(p.free),
+        if cheapest(r, p) { "cheapest" } else { "" }.to_owned(),
+    ]
+}
+
+/// The plan of every device; nothing where no demand was given.
+pub(crate) fn plans(r: &TuneResult) -> Markup {
+    let Some(first) = r.plans.first() else { return html! {} };
+    let mut columns = COLUMNS.to_vec();
+    columns.push(("each replica", false));
+    let mut rows: Vec<Row> = Vec::new();
+    for p in &r.plans {
+        let mut row: Vec<Markup> = cells(r, p).iter().map(cell).collect();
+        row[0] = html! { span.whole { (p.device) } };
+        row[7] = html! { b.met { (cells(r, p)[7]) } };
+        row.push(html! { span.quiet { (made_of(r, p).unwrap_or(NONE)) } });
+        rows.push((row, if cheapest(r, p) { "chosen" } else { "" }));
+    }
+    for (device, why) in infeasible(r) {
+        let mut row = vec![html! { span.whole { (device) } }];
+        row.extend((0..6).map(|_| cell(NONE)));
+        row.push(html! { span.missed { "infeasible" } });
+        row.push(html! { span.quiet { (capitalised(&why)) } });
+        rows.push((row, "off"));
+    }
+    html! {
+        (table(&columns, &rows))
+        p.quiet { "At least " (short(first.headroom * 100.0)) " % of capacity is kept free. Dollars per million output tokens are at the demand, not at capacity." }
+    }
+}

@@ -1,0 +1,220 @@
+//! The summary of `knee tune` and `knee plan`: the answer, what it leaves of the targets, what to paste, what to doubt,
+//! how the policies compare and why they lost.
+
+use crate::figures::{NONE, capitalised, limit, opt_ms, percent, rate, sig, usd};
+use crate::report::TuneReport;
+use crate::screen::{Look, Screen, WIDTH};
+use crate::{answer, exports, planned, tuning};
+use std::collections::BTreeSet;
+use tuner::result::{Infeasible, Loser, Operating, TuneResult, subject};
+
+/// The summary of `knee tune` and `knee plan`.
+#[must_use]
+pub fn tune(report: &TuneReport, colour: bool) -> String {
+    let r = &report.result;
+    let mut s = Screen::new(colour);
+    s.say(&tuning::headline(r), 0, Some(Look::Bold));
+    s.origin(
+        r.simulated,
+        &[
+            r.model.clone(),
+            r.device.clone(),
+            r.workload.name.clone(),
+            format!(
+                "{} runs of {} configurations in {}",
+                r.trials,
+                r.candidates,
+                crate::figures::seconds(r.wall_s)
+            ),
+        ],
+    );
+    s.gap();
+    plan(&mut s, r);
+    match &r.best {
+        Some(best) => winner(&mut s, r, best),
+        None => nowhere(&mut s, r.infeasible.as_ref()),
+    }
+    if r.best.is_some() {
+        paste(&mut s, report);
+    }
+    warnings(&mut s, r);
+    policies(&mut s, r);
+    why(&mut s, r);
+    s.text
+}
+
+fn plan(s: &mut Screen, r: &TuneResult) {
+    if r.plans.is_empty() {
+        return;
+    }
+    let head = planned::COLUMNS.map(|c| c.0);
+    let rows: Vec<Vec<String>> = r.plans.iter().map(|p| planned::cells(r, p).to_vec()).collect();
+    let cheapest = r.plans.iter().position(|p| planned::cheapest(r, p));
+    s.table(&head, &rows, cheapest);
+    for (device, why) in planned::infeasible(r) {
+        s.say(&format!("  {device}: infeasible, {why}"), 4, Some(Look::Bad));
+    }
+    s.gap();
+    s.say(&format!("One replica on {}:", r.device), 0, Some(Look::Bold));
+}
+
+fn winner(s: &mut Screen, r: &TuneResult, best: &Operating) {
+    s.say(&answer::sentence(best), 0, None);
+    s.gap();
+    if !r.plans.is_empty() {
+        s.say(&format!("  capacity {} requests/s", rate(best.capacity_rps)), 4, None);
+    }
+    for m in &best.margins {
+        let look = if m.met { Look::Good } else { Look::Bad };
+        let (name, value) = (subject(&m.measured), opt_ms(m.value_ms));
+        let side = if m.met { "below" } else { "above" };
+        let margin = m.margin.map_or_else(|| NONE.to_owned(), |share| percent(share.abs()));
+        let most = limit(m.limit_ms);
+        let text = format!("  {name} {value} at capacity, {margin} {side} the limit of {most}");
+        s.say(&text, 4, Some(look));
+    }
+    let cost = best
+        .usd_per_million_tokens
+        .map_or_else(String::new, |c| format!(", {} per million", usd(c)));
+    s.say(
+        &format!(
+            "  p99 TTFT {}, TPOT {}, ITL {}; {} output tokens/s per GPU{cost}",
+            opt_ms(best.ttft_p99_ms),
+            opt_ms(best.tpot_p99_ms),
+            opt_ms(best.itl_p99_ms),
+            sig(best.tokens_per_s_per_gpu, 3)
+        ),
+        4,
+        None,
+    );
+}
+
+/// The command of the most faithful system, and what vLLM lacks where that is another.
+fn paste(s: &mut Screen, report: &TuneReport) {
+    let Some(first) = report.exports.first() else { return };
+    s.gap();
+    s.say(&format!("To run it with {}:", first.name), 0, Some(Look::Bold));
+    let others = report.exports.iter().skip(1).filter(|e| e.name == "vLLM");
+    for line in exports::packed(&first.text, WIDTH - 2) {
+        s.verbatim(&format!("  {line}"));
+    }
+    for export in std::iter::once(first).chain(others) {
+        let Some(caveat) = exports::caveat(report, export) else { continue };
+        let more = if caveat.command.is_some() { " To tune for what it can do:" } else { "" };
+        s.say(&format!("! {}{more}", caveat.text), 2, Some(Look::Bad));
+        if let Some(command) = caveat.command {
+            for line in exports::packed(&command.replace(" --", " \\\n  --"), WIDTH - 4) {
+                s.verbatim(&format!("    {line}"));
+            }
+        }
+    }
+}
+
+fn warnings(s: &mut Screen, r: &TuneResult) {
+    if r.warnings.is_empty() && !r.interrupted {
+        return;
+    }
+    s.gap();
+    for w in &r.warnings {
+        s.say(&format!("! {}", capitalised(w)), 2, Some(Look::Bad));
+    }
+    if r.interrupted {
+        s.say("! Interrupted: the best of what had been tried", 2, Some(Look::Bad));
+    }
+}
+
+fn nowhere(s: &mut Screen, why: Option<&Infeasible>) {
+    let Some(why) = why else { return };
+    s.say(&answer::nowhere(why), 0, Some(Look::Bad));
+    let reached: Vec<String> = why
+        .reaches
+        .iter()
+        .map(|m| format!("{} {}", subject(&m.measured), opt_ms(m.value_ms)))
+        .collect();
+    if !reached.is_empty() {
+        let reached = crate::figures::listed(&reached);
+        s.say(&format!("About {reached} can be held at some rate."), 0, None);
+    }
+}
+
+fn policies(s: &mut Screen, r: &TuneResult) {
+    if r.baselines.iter().all(|b| b.best.is_none()) {
+        return;
+    }
+    s.gap();
+    let several = r.baselines.iter().any(|b| b.device != r.device);
+    let row = |b: &tuner::result::Baseline| {
+        let name = if several { format!("{} on {}", b.policy, b.device) } else { b.policy.clone() };
+        let mut cells = vec![name];
+        match &b.best {
+            Some(o) => cells.extend([
+                rate(o.capacity_rps),
+                opt_ms(o.ttft_p99_ms),
+                opt_ms(o.tpot_p99_ms),
+                opt_ms(o.itl_p99_ms),
+                sig(o.tokens_per_s_per_gpu, 3),
+                percent(o.kv.waste_percent() / 100.0),
+                o.config.get("max-seqs").cloned().unwrap_or_default(),
+                o.config.get("max-batch-tokens").cloned().unwrap_or_default(),
+            ]),
+            None => cells.extend(
+                ["infeasible", NONE, NONE, NONE, NONE, NONE, NONE, NONE].map(str::to_owned),
+            ),
+        }
+        cells
+    };
+    let rows: Vec<Vec<String>> = r.baselines.iter().map(row).collect();
+    let is_best = |b: &tuner::result::Baseline| match (&b.best, &r.best) {
+        (Some(o), Some(best)) => o.config == best.config && o.device == best.device,
+        _ => false,
+    };
+    let head = [
+        "best of policy",
+        "req/s",
+        "p99 TTFT",
+        "p99 TPOT",
+        "p99 ITL",
+        "tok/s/GPU",
+        "KV waste",
+        "seqs",
+        "budget",
+    ];
+    s.table(&head, &rows, r.baselines.iter().position(is_best));
+}
+
+/// Why others lost: on the winner's device all of them, elsewhere the one that held most.
+fn why(s: &mut Screen, r: &TuneResult) {
+    let mut told: Vec<&Loser> = r.losers.iter().filter(|l| l.device == r.device).collect();
+    let others: BTreeSet<&str> =
+        r.losers.iter().map(|l| l.device.as_str()).filter(|d| *d != r.device).collect();
+    for device in others {
+        let there = r.losers.iter().filter(|l| l.device == device);
+        told.extend(there.max_by(|a, b| a.capacity_rps.total_cmp(&b.capacity_rps)));
+    }
+    if told.is_empty() {
+        return;
+    }
+    s.gap();
+    for l in told {
+        s.say(&format!("  {}", loss(l, r)), 6, None);
+    }
+}
+
+fn loss(l: &Loser, r: &TuneResult) -> String {
+    let who = if l.device == r.device {
+        l.policy.clone()
+    } else {
+        format!("{} on {}", l.policy, l.device)
+    };
+    let confirmed = l.checked.iter().find(|a| a.confirmed && Some(&a.cause) == l.cause.as_ref());
+    match (&l.cause, confirmed) {
+        (Some(cause), Some(a)) => format!(
+            "{who} lost by {cause}: {} lifts {} to {} requests/s",
+            a.relaxed,
+            rate(a.before_rps),
+            rate(a.after_rps)
+        ),
+        (Some(cause), None) => format!("{who} lost by {cause}"),
+        (None, _) => format!("{who}: unexplained; broke first: {}", l.broke),
+    }
+}
