@@ -55,14 +55,33 @@ pub enum TraceError {
 
 impl TraceError {
     pub(crate) fn file(file: &str, problem: impl Into<String>) -> Self {
-        Self::File { file: file.to_owned(), problem: problem.into() }
+        Self::File { file: file.to_owned(), problem: brief(&problem.into()) }
     }
 
     pub(crate) fn line(file: &str, line: u64, problem: impl Into<String>) -> Self {
-        Self::Line { file: file.to_owned(), line, problem: problem.into() }
+        Self::Line { file: file.to_owned(), line, problem: brief(&problem.into()) }
     }
 
     pub(crate) fn spec(name: &str, problem: impl Into<String>) -> Self {
-        Self::Spec { name: name.to_owned(), problem: problem.into() }
+        Self::Spec { name: name.to_owned(), problem: brief(&problem.into()) }
     }
+}
+
+/// A problem quotes the file, which may hold megabytes on a line and control characters: what a terminal can show of
+/// it, and both ends, for advice is at the end.
+fn brief(problem: &str) -> String {
+    const ENDS: [usize; 2] = [240, 160];
+    let problem = printable(problem);
+    let count = problem.chars().count();
+    if count <= ENDS[0] + ENDS[1] {
+        return problem;
+    }
+    let head: String = problem.chars().take(ENDS[0]).collect();
+    let tail: String = problem.chars().skip(count - ENDS[1]).collect();
+    format!("{head} […] {tail}")
+}
+
+/// Text from a file without what would move a terminal's cursor or change its colours.
+pub(crate) fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }

@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, StandardNormal, StandardUniform};
 
 use crate::arrival::stream;
+use crate::error::printable;
 use crate::format::BlockPool;
 use crate::length::{Dist, normal_correlation};
 use crate::spec::{Mode, Prefix, Session, Spec, Written};
@@ -40,7 +41,7 @@ pub fn synthesise(spec: &Spec, seed: Option<u64>) -> Result<Trace, TraceError> {
             "nothing arrives within [size] duration_s; lengthen it or raise rate_rps".to_owned(),
         ));
     }
-    trace.name.clone_from(&written.name);
+    trace.name = printable(&written.name);
     trace.classes = vec!["default".to_owned()];
     trace.provenance = vec![format!("synthesised from {}, seed {seed}", written.name)];
     trace.provenance.extend(written.provenance.iter().cloned());
@@ -51,8 +52,8 @@ pub fn synthesise(spec: &Spec, seed: Option<u64>) -> Result<Trace, TraceError> {
 fn arrivals(written: &Written, seed: u64, most: usize) -> impl Iterator<Item = Duration> {
     let end = written.size.duration_s.unwrap_or(f64::INFINITY);
     let times = written.arrival.times(stream(seed, GAPS), stream(seed, RATE_SHAPE));
-    // A rate that falls silent for ever would otherwise never end: 1e10 s is beyond any duration.
-    times.take_while(move |&t| t < end && t < 1e10).take(most).map(micros)
+    // A rate that falls silent for ever would otherwise never end: 7e9 s, 220 years, is beyond any duration.
+    times.take_while(move |&t| t < end && t < 7e9).take(most).map(micros)
 }
 
 /// Put back to the clock tick before.

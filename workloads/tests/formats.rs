@@ -139,7 +139,7 @@ fn lengths_need_a_rate_and_traces_must_not_have_one() {
     let text = "num_prefill_tokens,num_decode_tokens,num_total_tokens,pd_ratio\n3772,54,3826,69.8\n2015,156,2171,12.9\n";
     assert_eq!(
         refusal(text),
-        "t.csv: has lengths but no arrival times; give --rate (requests per second)"
+        "t.csv: has lengths but no arrival times; give --arrival-rate (requests per second)"
     );
     let options = ReadOptions { rate: Some(2.0), ..ReadOptions::default() };
     let trace = read_bytes("t", text.as_bytes(), &options).unwrap();
@@ -150,7 +150,7 @@ fn lengths_need_a_rate_and_traces_must_not_have_one() {
         read_bytes("t", timed.as_bytes(), &options)
             .unwrap_err()
             .to_string()
-            .contains("leave --rate out")
+            .contains("leave --arrival-rate out")
     );
     for rate in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-300] {
         let options = ReadOptions { rate: Some(rate), ..ReadOptions::default() };
@@ -161,7 +161,7 @@ fn lengths_need_a_rate_and_traces_must_not_have_one() {
 #[test]
 fn sharegpt_turns_begin_with_all_that_was_said() {
     let text = "conv,turn,role,tokens,chars\n0,0,human,34,190\n0,1,gpt,244,1298\n0,2,human,36,188\n0,3,gpt,319,1\n1,0,gpt,5,1\n2,0,system,10,1\n2,1,human,7,1\n2,2,gpt,3,1\n";
-    assert!(refusal(text).contains("--rate (conversations per second)"));
+    assert!(refusal(text).contains("--arrival-rate (conversations per second)"));
     let options = ReadOptions { rate: Some(1.0), ..ReadOptions::default() };
     let trace = read_bytes("t", text.as_bytes(), &options).unwrap();
     let lengths: Vec<_> = trace.requests.iter().map(|r| (r.input, r.output, r.session)).collect();
@@ -307,6 +307,65 @@ fn mistakes_are_named_with_their_line() {
     assert!(cut.to_string().contains("damaged gzip"));
     let missing = read(Path::new("/nonexistent/x.csv"), &ReadOptions::default()).unwrap_err();
     assert!(missing.to_string().starts_with("cannot read /nonexistent/x.csv"));
+}
+
+#[test]
+fn what_could_mean_two_things_is_refused() {
+    let twice = "arrival_s,input_tokens,input_tokens,output_tokens\n0,10,20,1\n";
+    assert!(refusal(twice).starts_with("t.csv:1: two columns are called input_tokens"));
+    // A time that says its unit is preferred to one that does not.
+    let trace = parse("timestamp,arrival_s,input_tokens,output_tokens\n0,10,20,1\n9,12,20,1\n");
+    assert_eq!(rows(&trace.unwrap())[1].0, 2_000_000);
+    let blocks = "{\"timestamp\":0,\"input_length\":100,\"output_length\":1,\"hash_ids\":[1,2]}";
+    assert!(refusal(blocks).contains("2 identities of 512 tokens for 101 tokens; give --block"));
+    let smaller = ReadOptions { block_tokens: Some(64), ..ReadOptions::default() };
+    assert!(read_bytes("t", blocks.as_bytes(), &smaller).is_ok());
+}
+
+#[test]
+fn own_traces_stay_within_what_a_clock_can_count() {
+    let file = |header: &str, line: &str| {
+        let head =
+            "{\"schema\":\"knee.trace/1\",\"name\":\"x\",\"block_tokens\":0,\"classes\":[\"a\"]";
+        format!(
+            "{head}{header}}}\n{{\"at_ns\":0,\"input\":1,\"output\":1}}\n{{{line},\"input\":1,\"output\":1}}"
+        )
+    };
+    assert!(parse(&file("", "\"at_ns\":5")).is_ok());
+    for (header, line, says) in [
+        ("", "\"at_ns\":18446744073709551615", "t.csv:3: at_ns is over 230 years"),
+        ("", "\"after\":0,\"think_ns\":18446744073709551615", "t.csv:3: think_ns is over 30"),
+        ("", "\"after\":1,\"think_ns\":1", "t.csv:3: after 1 is not an earlier request"),
+        (",\"max_concurrent_sessions\":0", "\"at_ns\":5", "t.csv:1: max_concurrent_sessions is 0"),
+    ] {
+        let said = refusal(&file(header, line));
+        assert!(said.starts_with(says), "{said}");
+    }
+    assert!(refusal("{\"schema\":\"knee.trace/9\"}\n{}").contains("this version reads"));
+}
+
+#[test]
+fn messages_are_one_short_printable_line_whatever_the_file() {
+    let long = "9".repeat(5_000_000);
+    for text in [
+        format!("arrival_s,input_tokens,output_tokens\n0,{long},1\n"),
+        format!("arrival_s,{long},output_tokens\n0,1,1\n"),
+        format!("{{\"{long}\":1}}"),
+        "\x1b[31m,\"a\nb\"\n1,2\n".to_owned(),
+    ] {
+        let said = refusal(&text);
+        assert!(said.chars().count() < 500 && !said.contains(char::is_control), "{said:?}");
+        assert!(said.contains("correct or delete") || said.contains("rename one"), "{said}");
+    }
+    let red = "arrival_s,input_tokens,output_tokens,class\n0,1,1,\x1b[31mred\n";
+    assert_eq!(parse(red).unwrap().classes, ["\u{fffd}[31mred"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn devices_without_an_end_are_not_read_to_it() {
+    let said = read(Path::new("/dev/zero"), &ReadOptions::default()).unwrap_err().to_string();
+    assert!(said.contains("not UTF-8 text"), "{said}");
 }
 
 #[test]

@@ -89,13 +89,15 @@ pub(crate) fn layout(
     let input = lengths("prompt lengths in tokens", INPUTS)?;
     let output = lengths("response lengths in tokens", OUTPUTS)?;
     let mut found = vec![(Slot::Input, input.as_str()), (Slot::Output, output.as_str())];
-    let time = columns.iter().find_map(|column| time(column).map(|unit| (column.as_str(), unit)));
+    let times = columns.iter().filter_map(|column| Some((column.as_str(), time(column)?)));
+    // Of several, one that says its unit.
+    let time = times.min_by_key(|(_, unit)| unit.is_none());
     if let Some((column, _)) = time {
         found.push((Slot::Time, column));
     } else if rate.is_none() {
         let known = "arrival_s, arrival_ms, timestamp_us, a date-time";
         let problem = format!(
-            "no column of arrival times ({known}, …); rename one, or give --rate (requests per second)"
+            "no column of arrival times ({known}, …); rename one, or give --arrival-rate (requests per second)"
         );
         return Err(TraceError::line(file, 1, problem));
     }

@@ -16,10 +16,15 @@ use serde::{Deserialize, Serialize};
 use super::rows::BlockPool;
 use super::source::{Document, bad_json};
 use super::table::tokens;
+use super::time::LATEST;
+use crate::error::printable;
 use crate::{Arrival, Trace, TraceError, TraceRequest};
 
 /// First line's `schema`.
 pub(crate) const SCHEMA: &str = "knee.trace/1";
+
+/// Longest pause believed, as in sessions of other formats.
+const LONGEST_THINK: u64 = 1_000_000_000 * 1_000_000_000;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +37,11 @@ struct Header {
     classes: Vec<String>,
     #[serde(default)]
     provenance: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    schema: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -62,17 +72,20 @@ pub(crate) fn read(file: &str, documents: &[Document<'_>]) -> Result<Trace, Trac
     let Some((head, lines)) = documents.split_first() else {
         return Err(TraceError::file(file, "empty: there are no requests in it"));
     };
-    let header: Header =
-        serde_json::from_str(head.json).map_err(|e| bad_json(file, head.line, &e))?;
     let fail = |line: u64, problem: String| TraceError::line(file, line, problem);
-    if header.schema != SCHEMA {
-        return Err(fail(
-            head.line,
-            format!("schema {:?}; this version reads {SCHEMA}", header.schema),
-        ));
+    let unread = |e| bad_json(file, head.line, &e);
+    // Another version may have other keys.
+    let Version { schema } = serde_json::from_str(head.json).map_err(unread)?;
+    if schema != SCHEMA {
+        return Err(fail(head.line, format!("schema {schema:?}; this version reads {SCHEMA}")));
     }
+    let header: Header = serde_json::from_str(head.json).map_err(unread)?;
     if header.classes.is_empty() {
         return Err(fail(head.line, "classes is empty; name at least one".to_owned()));
+    }
+    if header.max_concurrent_sessions == Some(0) {
+        let problem = "max_concurrent_sessions is 0: none would start; leave it out";
+        return Err(fail(head.line, problem.to_owned()));
     }
     if lines.is_empty() {
         return Err(TraceError::file(file, "a header but no requests"));
@@ -97,13 +110,13 @@ pub(crate) fn read(file: &str, documents: &[Document<'_>]) -> Result<Trace, Trac
         requests.push(request);
     }
     Ok(Trace {
-        name: header.name,
+        name: printable(&header.name),
         requests,
         block_ids: pool.into_ids(),
         block_tokens: header.block_tokens,
         max_concurrent_sessions: header.max_concurrent_sessions,
-        classes: header.classes,
-        provenance: header.provenance,
+        classes: header.classes.iter().map(|c| printable(c)).collect(),
+        provenance: header.provenance.iter().map(|p| printable(p)).collect(),
     })
 }
 
@@ -115,13 +128,17 @@ impl Line {
         pool: &mut BlockPool,
     ) -> Result<TraceRequest, String> {
         let arrival = match (self.at_ns, self.after, self.think_ns) {
-            (Some(at), None, None) => Arrival::At(Duration::from_nanos(at)),
-            (None, Some(previous), Some(think)) if (previous as usize) < index => {
-                Arrival::After { previous, think: Duration::from_nanos(think) }
+            (Some(at), None, None) if at <= LATEST as u64 => Arrival::At(Duration::from_nanos(at)),
+            (Some(_), None, None) => {
+                return Err("at_ns is over 230 years; times are from the start".to_owned());
             }
-            (None, Some(previous), Some(_)) => {
+            (None, Some(previous), Some(_)) if previous as usize >= index => {
                 return Err(format!("after {previous} is not an earlier request"));
             }
+            (None, Some(previous), Some(think)) if think <= LONGEST_THINK => {
+                Arrival::After { previous, think: Duration::from_nanos(think) }
+            }
+            (None, Some(_), Some(_)) => return Err("think_ns is over 30 years".to_owned()),
             _ => return Err("needs either at_ns, or after and think_ns".to_owned()),
         };
         if usize::from(self.class) >= header.classes.len() {

@@ -26,7 +26,7 @@ pub use time::TimeUnit;
 
 pub(crate) use rows::BlockPool;
 
-use crate::{Arrival, Trace, TraceError};
+use crate::{Arrival, Trace, TraceError, TraceRequest};
 
 /// A trace file's format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +124,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Trace, TraceError> {
     let failed = |source| TraceError::Read { path: path.to_owned(), source };
     let name = path.to_string_lossy();
     if !path.is_dir() {
-        return read_bytes(&name, &std::fs::read(path).map_err(failed)?, options);
+        return read_bytes(&name, &source::bytes(path)?, options);
     }
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
@@ -138,8 +138,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Trace, TraceError> {
     let mut sessions = weka::Sessions::new(&name, options);
     for path in &files {
         let file = path.to_string_lossy();
-        let bytes = std::fs::read(path)
-            .map_err(|source| TraceError::Read { path: path.clone(), source })?;
+        let bytes = source::bytes(path)?;
         let text = source::text(&file, &bytes)?;
         if !matches!(options.format.map_or_else(|| detect(&file, &text), Ok)?, Format::Weka) {
             let problem = "not a session file; a directory is read as one trace of sessions, other formats by file";
@@ -258,6 +257,11 @@ pub fn losses(trace: &Trace, format: Format) -> Vec<&'static str> {
     let closed = trace.requests.iter().any(|r| matches!(r.arrival, Arrival::After { .. }));
     let all = [
         (trace.block_tokens > 0, "prefix identities", &[Format::Mooncake][..]),
+        (
+            format == Format::Mooncake && trace.requests.iter().any(|r| outlasts(trace, r)),
+            "identities of responses",
+            &[],
+        ),
         (trace.requests.iter().any(|r| r.session.is_some()), "sessions", &[Format::Mooncake]),
         (trace.classes.len() > 1, "request classes", &[]),
         (
@@ -271,4 +275,9 @@ pub fn losses(trace: &Trace, format: Format) -> Vec<&'static str> {
         present && format != Format::Jsonl && !kept.contains(&format)
     };
     all.iter().filter(|l| lost(l)).map(|l| l.1).collect()
+}
+
+/// Whether it is known which response this is, and not only which prompt.
+fn outlasts(trace: &Trace, request: &TraceRequest) -> bool {
+    request.blocks.len > request.input.div_ceil(trace.block_tokens.max(1))
 }

@@ -166,7 +166,7 @@ impl Rows {
         if !(rate.is_finite() && rate > 0.0) {
             return Err(TraceError::file(
                 &self.file,
-                format!("--rate {rate} must be a positive number per second"),
+                format!("--arrival-rate {rate} must be a positive number per second"),
             ));
         }
         let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -181,7 +181,7 @@ impl Rows {
         if at > 1e9 {
             return Err(TraceError::file(
                 &self.file,
-                format!("at --rate {rate} it lasts over 30 years; raise it"),
+                format!("at --arrival-rate {rate} it lasts over 30 years; raise it"),
             ));
         }
         self.notes.push(format!(

@@ -14,7 +14,8 @@ const BLOCK_TOKENS: u32 = 16;
 
 pub(crate) fn read(file: &str, text: &str, options: &ReadOptions) -> Result<Rows, TraceError> {
     if options.rate.is_none() {
-        let problem = "has lengths but no arrival times; give --rate (conversations per second)";
+        let problem =
+            "has lengths but no arrival times; give --arrival-rate (conversations per second)";
         return Err(TraceError::file(file, problem));
     }
     let mut reader = csv_reader(text);

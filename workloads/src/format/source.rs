@@ -1,18 +1,44 @@
-//! Bytes into text: gzip undone, encoding checked, line numbers kept, JSON documents told apart.
+//! Files into bytes, bytes into text: gzip undone, encoding checked, line numbers kept, JSON documents told apart.
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::io::Read as _;
+use std::path::Path;
 
 use serde_json::value::RawValue;
 
 use crate::TraceError;
 
 /// More text than this is refused rather than swapped to death (or unpacked from a malicious archive).
-const LONGEST: u64 = 8 << 30;
+const LONGEST: u64 = 4 << 30;
+
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
+/// Bytes by which a file of something else is told: a device has no end to wait for.
+const BEGINNING: u64 = 4096;
+
+const NO_TEXT: &str = "not UTF-8 text; convert it (iconv -t UTF-8) or check that it is a trace";
+
+/// The content of a file or pipe.
+pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, TraceError> {
+    let failed = |source| TraceError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.by_ref().take(BEGINNING).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.contains(&0) && !bytes.starts_with(GZIP) && !is_tar(&bytes) {
+        return Err(TraceError::line(&path.to_string_lossy(), 1, NO_TEXT));
+    }
+    file.take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+fn is_tar(bytes: &[u8]) -> bool {
+    bytes.get(257..262) == Some(b"ustar")
+}
 
 /// The content of a file as text, without byte-order mark.
 pub(crate) fn text<'a>(file: &str, bytes: &'a [u8]) -> Result<Cow<'a, str>, TraceError> {
-    let plain = if bytes.starts_with(&[0x1f, 0x8b]) {
+    let plain = if bytes.starts_with(GZIP) {
         let mut unpacked = Vec::new();
         flate2::read::MultiGzDecoder::new(bytes).take(LONGEST).read_to_end(&mut unpacked).map_err(
             |e| TraceError::file(file, format!("damaged gzip data ({e}); fetch the file again")),
@@ -22,9 +48,9 @@ pub(crate) fn text<'a>(file: &str, bytes: &'a [u8]) -> Result<Cow<'a, str>, Trac
         Cow::Borrowed(bytes)
     };
     if plain.len() as u64 >= LONGEST {
-        return Err(TraceError::file(file, "more than 8 GiB of text; cut it into parts"));
+        return Err(TraceError::file(file, "more than 4 GiB of text; cut it into parts"));
     }
-    if plain.get(257..262) == Some(b"ustar") {
+    if is_tar(&plain) {
         return Err(TraceError::file(
             file,
             "a tar archive; unpack it and give its files or directory",
@@ -54,11 +80,7 @@ pub(crate) fn text<'a>(file: &str, bytes: &'a [u8]) -> Result<Cow<'a, str>, Trac
 fn not_text(file: &str, bytes: &[u8], e: &std::str::Utf8Error) -> TraceError {
     let before = &bytes[..e.valid_up_to()];
     let line = 1 + before.iter().filter(|&&b| b == b'\n').count() as u64;
-    TraceError::line(
-        file,
-        line,
-        "not UTF-8 text; convert it (iconv -t UTF-8) or check that it is a trace",
-    )
+    TraceError::line(file, line, NO_TEXT)
 }
 
 /// A JSON document and the line it starts on.

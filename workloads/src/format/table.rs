@@ -11,6 +11,7 @@ use super::source::{Document, bad_json, documents};
 use super::time::{TimeUnit, nanoseconds};
 use super::{Format, ReadOptions};
 use crate::TraceError;
+use crate::error::printable;
 
 /// What a column can hold, and its place in [`Layout::names`].
 #[derive(Clone, Copy)]
@@ -70,6 +71,11 @@ pub(crate) fn csv(
     for (slot, name) in layout.names.iter().enumerate() {
         let Some(name) = name else { continue };
         index[slot] = header.iter().position(|h| h == name);
+        if header.iter().filter(|h| *h == name).nth(1).is_some() {
+            let problem =
+                format!("two columns are called {name}; rename the one that is not meant");
+            return Err(TraceError::line(file, 1, problem));
+        }
     }
     let mut table = Table::new(file, format, layout, options)?;
     let mut record = csv::StringRecord::new();
@@ -186,11 +192,12 @@ impl<'a> Table<'a> {
     ) -> Result<Self, TraceError> {
         let timed = layout.name(Slot::Time).is_some();
         if timed && options.rate.is_some() {
-            let problem = "has its own arrival times: leave --rate out here and scale the rate when replaying";
+            let problem = "has its own arrival times: leave --arrival-rate out here and scale the rate when replaying";
             return Err(TraceError::file(file, problem));
         }
         if !timed && options.rate.is_none() {
-            let problem = "has lengths but no arrival times; give --rate (requests per second)";
+            let problem =
+                "has lengths but no arrival times; give --arrival-rate (requests per second)";
             return Err(TraceError::file(file, problem));
         }
         let mut rows = Rows::new(file, format);
@@ -251,6 +258,7 @@ impl<'a> Table<'a> {
                 let ids: Vec<u64> = serde_json::from_str(list).map_err(|e| {
                     format!("{}: not a list of whole numbers ({e})", named(Slot::HashIds))
                 })?;
+                self.covered(&ids, input, output)?;
                 self.rows.pool.push(&ids)?
             }
             None => Default::default(),
@@ -264,6 +272,19 @@ impl<'a> Table<'a> {
         });
         self.rows.push(sent, input, output, class, session, blocks);
         Ok(())
+    }
+
+    /// More identities than prompt and response have blocks are identities of smaller blocks.
+    fn covered(&self, ids: &[u64], input: u32, output: u32) -> Result<(), String> {
+        let (size, tokens) = (self.rows.block_tokens, input + output);
+        if ids.len() as u64 <= u64::from(tokens.div_ceil(size)) {
+            return Ok(());
+        }
+        let name = self.layout.name(Slot::HashIds).unwrap_or_default();
+        Err(format!(
+            "{name}: {} identities of {size} tokens for {tokens} tokens; give --block-tokens if they are of fewer",
+            ids.len()
+        ))
     }
 
     /// Tokens per block as a line says it; all lines must agree.
@@ -289,7 +310,7 @@ impl<'a> Table<'a> {
             )
         })?;
         self.classes.insert(name.to_owned(), class);
-        self.rows.classes.push(name.to_owned());
+        self.rows.classes.push(printable(name));
         Ok(class)
     }
 }

@@ -44,7 +44,7 @@ impl FromStr for TimeUnit {
 }
 
 /// Latest moment accepted: the year 2200, in nanoseconds since 1970. Beyond it a unit was mistaken.
-const LATEST: i64 = 7_258_118_400_000_000_000;
+pub(crate) const LATEST: i64 = 7_258_118_400_000_000_000;
 
 /// A time in nanoseconds: a date-time whatever the unit, or a number of `unit`. `Err` says what is wrong.
 pub(crate) fn nanoseconds(text: &str, unit: Option<TimeUnit>) -> Result<i64, String> {

@@ -106,7 +106,7 @@ impl Sessions {
     pub(crate) fn into_rows(mut self) -> Rows {
         let mut note = |text: String| self.rows.notes.push(text);
         note(if self.timed {
-            "the files do not say when sessions start: all start at once (--rate spreads them)"
+            "the files do not say when sessions start: all start at once (--arrival-rate spreads them)"
                 .to_owned()
         } else {
             "the files do not say when sessions start".to_owned()
