@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use workloads::{Format, TimeUnit};
 
 use crate::knobs::Knobs;
 
 /// Which LLM-serving configuration gives the most throughput under your latency targets, and how many GPUs that takes.
 #[derive(Debug, Parser)]
-#[command(version, about, arg_required_else_help = true)]
+#[command(version, about, arg_required_else_help = true, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -30,6 +31,28 @@ pub(crate) enum Command {
     Trace(Trace),
     /// Render the report of earlier results again
     Report(Report),
+}
+
+/// More threads than any one machine has.
+const MOST_THREADS: u64 = 1024;
+/// More GPUs than one deployment is cut from; the ways to cut them grow faster than their number.
+const MOST_GPUS: u64 = 1024;
+
+/// A whole number between two bounds.
+fn whole<T: TryFrom<u64>, const LEAST: u64, const MOST: u64>(text: &str) -> Result<T, String> {
+    let number = text.parse().ok().filter(|n| (LEAST..=MOST).contains(n));
+    number.and_then(|n| T::try_from(n).ok()).ok_or_else(|| match MOST {
+        u64::MAX => format!("expected a whole number from {LEAST}"),
+        _ => format!("expected a whole number from {LEAST} to {MOST}"),
+    })
+}
+
+/// A rate or factor.
+fn above_zero(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x.is_finite() && x > 0.0 => Ok(x),
+        _ => Err("expected a finite number above 0, such as 2.5".to_owned()),
+    }
 }
 
 /// Traffic, model, device and targets.
@@ -61,7 +84,7 @@ pub(crate) struct Workload {
     #[command(flatten)]
     pub(crate) read: Reading,
     /// Only the first N requests
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize, 1, { u64::MAX }>, allow_negative_numbers = true)]
     pub(crate) requests: Option<usize>,
 }
 
@@ -69,19 +92,19 @@ pub(crate) struct Workload {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Reading {
     /// Seed of everything synthesised (default: the preset's own)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64, 0, { u64::MAX }>, allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
     /// Format of the trace file, where its content would be taken for another
     #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<String>,
+    pub(crate) format: Option<Format>,
     /// Unit of numbers in a time column that does not say its own
     #[arg(long, value_name = "s|ms|us|ns")]
-    pub(crate) time_unit: Option<String>,
+    pub(crate) time_unit: Option<TimeUnit>,
     /// Arrivals per second for a file without times
-    #[arg(long, value_name = "RPS")]
+    #[arg(long, value_name = "RPS", value_parser = above_zero, allow_negative_numbers = true)]
     pub(crate) arrival_rate: Option<f64>,
     /// Tokens per block identity in the file, where they are not the format's usual number
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32, 1, { 1 << 30 }>, allow_negative_numbers = true)]
     pub(crate) block_tokens: Option<u32>,
     /// Keep requests that the file marks as failed
     #[arg(long)]
@@ -108,7 +131,7 @@ pub(crate) struct Tune {
     #[arg(long, value_delimiter = ',', default_value = "h100-sxm")]
     pub(crate) device: Vec<String>,
     /// GPUs to use at most
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u32, 1, MOST_GPUS>, allow_negative_numbers = true)]
     pub(crate) gpus: u32,
     /// What to maximise: rps, tokens-per-gpu or cost
     #[arg(long, default_value = "rps")]
@@ -120,7 +143,7 @@ pub(crate) struct Tune {
     #[arg(long)]
     pub(crate) allow_fp8_kv: bool,
     /// Threads (default: all)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize, 1, MOST_THREADS>, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -137,7 +160,7 @@ pub(crate) struct Compare {
     #[arg(long, value_delimiter = ',', default_value = "static,continuous,paged,chunked")]
     pub(crate) policy: Vec<String>,
     /// Requests/s at which latencies are compared (default: chosen from the capacities)
-    #[arg(long, value_delimiter = ',', value_name = "RPS,...")]
+    #[arg(long, value_delimiter = ',', value_name = "RPS,...", value_parser = above_zero, allow_negative_numbers = true)]
     pub(crate) rates: Vec<f64>,
     /// Hardware profile: a name or a TOML file
     #[arg(long, default_value = "h100-sxm")]
@@ -160,12 +183,13 @@ pub(crate) struct Bench {
     #[arg(long, default_value = "h100-sxm")]
     pub(crate) device: String,
     /// Requests (or session starts) per second; default: the trace's own rate
-    #[arg(long, value_name = "RPS", allow_negative_numbers = true, conflicts_with_all = ["rate_scale", "saturated"])]
+    #[arg(long, value_name = "RPS", value_parser = above_zero, allow_negative_numbers = true, conflicts_with_all = ["rate_scale", "saturated"])]
     pub(crate) rate: Option<f64>,
     /// Speed of the trace: 2 = twice its own rate
     #[arg(
         long,
         value_name = "FACTOR",
+        value_parser = above_zero,
         allow_negative_numbers = true,
         conflicts_with = "saturated"
     )]
@@ -185,19 +209,19 @@ pub(crate) struct Plan {
     #[command(flatten)]
     pub(crate) scenario: Scenario,
     /// Requests (or session starts) per second to serve, such as 40rps
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
     pub(crate) demand: String,
     /// Share of capacity kept free
-    #[arg(long, default_value = "10%", value_name = "PERCENT")]
+    #[arg(long, default_value = "10%", value_name = "PERCENT", allow_hyphen_values = true)]
     pub(crate) headroom: String,
     /// Hardware profiles to choose from
     #[arg(long, value_delimiter = ',', default_value = "h100-sxm,h200-sxm,a100-sxm")]
     pub(crate) device: Vec<String>,
     /// GPUs of one replica at most
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u32, 1, MOST_GPUS>, allow_negative_numbers = true)]
     pub(crate) gpus: u32,
     /// Threads (default: all)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize, 1, MOST_THREADS>, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -223,8 +247,8 @@ pub(crate) enum Trace {
         /// The trace file
         file: PathBuf,
         /// mooncake, azure or jsonl
-        #[arg(long)]
-        to: String,
+        #[arg(long, value_name = "FORMAT")]
+        to: Format,
         /// Where to (default: standard output)
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
@@ -236,13 +260,13 @@ pub(crate) enum Trace {
         /// The preset or TOML file
         source: String,
         /// mooncake, azure or jsonl
-        #[arg(long, default_value = "jsonl")]
-        to: String,
+        #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
+        to: Format,
         /// Where to (default: standard output)
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
         /// Seed (default: the preset's own)
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = whole::<u64, 0, { u64::MAX }>, allow_negative_numbers = true)]
         seed: Option<u64>,
     },
 }

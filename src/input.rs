@@ -27,6 +27,9 @@ impl Loaded {
 /// Reads or synthesises what `name` stands for: a preset, a workload TOML, a trace file.
 pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
     if let Some(spec) = spec(name)? {
+        if let Some(flag) = reading.of_files() {
+            bail!("{flag} says how to read a trace file, and {name} is synthesised: leave it out");
+        }
         let trace = workloads::synthesise(&spec, reading.seed)?;
         let seed = reading.seed.unwrap_or(spec.seed());
         return Ok(Loaded { trace, reference: spec.reference().cloned(), seed });
@@ -36,14 +39,9 @@ pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
         let known: Vec<String> = workloads::presets().into_iter().map(|(n, _)| n).collect();
         bail!("no workload `{name}`: neither a preset ({}) nor a file", known.join(", "));
     }
-    let parse = |what: &Option<String>| what.as_deref().map(str::to_owned);
     let options = ReadOptions {
-        format: parse(&reading.format)
-            .map(|f| f.parse().map_err(anyhow::Error::msg))
-            .transpose()?,
-        time_unit: parse(&reading.time_unit)
-            .map(|u| u.parse().map_err(anyhow::Error::msg))
-            .transpose()?,
+        format: reading.format,
+        time_unit: reading.time_unit,
         rate: reading.arrival_rate,
         block_tokens: reading.block_tokens,
         keep_failed: reading.keep_failed,
@@ -51,6 +49,21 @@ pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
     };
     let trace = workloads::read(path, &options)?;
     Ok(Loaded { trace, reference: None, seed: options.seed })
+}
+
+impl Reading {
+    /// The first flag that only means something for a file, if one was given.
+    fn of_files(&self) -> Option<&'static str> {
+        [
+            (self.format.is_some(), "--format"),
+            (self.time_unit.is_some(), "--time-unit"),
+            (self.arrival_rate.is_some(), "--arrival-rate"),
+            (self.block_tokens.is_some(), "--block-tokens"),
+            (self.keep_failed, "--keep-failed"),
+        ]
+        .iter()
+        .find_map(|&(given, flag)| given.then_some(flag))
+    }
 }
 
 /// The description `name` stands for, unless it is a trace file.
@@ -71,10 +84,37 @@ fn workload(workload: &Workload) -> Result<(Arc<Trace>, u64)> {
     if let Some(n) = workload.requests {
         trace = trace.head(n);
     }
-    if trace.requests.is_empty() {
-        bail!("{}: no requests in this trace: nothing to run", trace.name);
+    if trace.longest() == 0 {
+        bail!("{}: no request has a prompt or a response: nothing to run", trace.name);
     }
     Ok((Arc::new(trace), seed))
+}
+
+/// Refuses traces whose speed cannot be changed, for lack of one.
+pub(crate) fn need_rate(trace: &Trace) -> Result<()> {
+    let (name, rate) = (&trace.name, trace.offered_rate());
+    match trace.requests.len() {
+        _ if rate > 0.0 && rate.is_finite() => Ok(()),
+        1 => bail!("{name}: one request has no rate that could be searched; use a longer trace"),
+        _ => bail!(
+            "{name}: all arrives at one instant, so there is no rate that could be searched; use a longer trace, or --arrival-rate if the file has no times"
+        ),
+    }
+}
+
+/// By how much to speed `trace` up for requests to arrive at `rate` per second.
+pub(crate) fn scale(trace: &Trace, rate: f64) -> Result<f64> {
+    need_rate(trace)?;
+    fitting(trace, rate / trace.offered_rate())
+}
+
+/// `scale`, unless virtual time, which counts nanoseconds in 64 bits, had no room for the trace then.
+pub(crate) fn fitting(trace: &Trace, scale: f64) -> Result<f64> {
+    let years = trace.span().as_secs_f64() / scale / (365.25 * 86_400.0);
+    if scale <= 0.0 || years > 250.0 {
+        bail!("{}: at that rate it lasts more than 250 years; raise it", trace.name);
+    }
+    Ok(scale)
 }
 
 /// Trace, model and targets of a scenario, and the seed of what was synthesised.

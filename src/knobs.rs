@@ -1,6 +1,6 @@
 //! Flags for the engine's knobs, made from the one table that declares them, and knobs from a TOML file.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
 use engine::config::Domain;
 use engine::{Config, KNOBS};
@@ -37,7 +37,10 @@ impl Knobs {
 fn read(path: &std::path::Path) -> Result<Vec<(String, String)>> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
-    let table: toml::Table = toml::from_str(&text).with_context(|| format!("{shown}"))?;
+    let table: toml::Table = toml::from_str(&text).map_err(|e| {
+        let before = e.span().map_or("", |span| &text[..span.start]);
+        anyhow!("{shown}:{}: {}", 1 + before.matches('\n').count(), e.message())
+    })?;
     let mut pins = Vec::new();
     for (name, value) in table {
         let value = match value {
@@ -45,8 +48,10 @@ fn read(path: &std::path::Path) -> Result<Vec<(String, String)>> {
             toml::Value::Boolean(on) => if on { "on" } else { "off" }.to_owned(),
             toml::Value::Integer(n) => n.to_string(),
             toml::Value::Float(x) => x.to_string(),
-            other => bail!("{shown}: {name} is a {}, knobs are single values", other.type_str()),
+            _ => bail!("{shown}: {name} must be a single value: a text, a number or true or false"),
         };
+        // A knob is wrong by itself here; what it does together with others is judged with all of them.
+        Config::default().set(&name, &value).with_context(|| shown.to_string())?;
         pins.push((name, value));
     }
     // A policy sets several knobs at once: it goes first, so that the others refine it.

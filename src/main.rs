@@ -5,18 +5,49 @@ mod command;
 mod input;
 mod knobs;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help) if !help.use_stderr() || help.kind() == HELP_INSTEAD => help.exit(),
+        Err(error) => return failed(&misspelt(&error)),
+    };
     match command::run(cli) {
         Ok(code) => code,
-        Err(error) => {
-            // One line: the chain of causes, outermost first.
-            eprintln!("knee: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&chain(&error)),
     }
+}
+
+/// `knee` alone: what it can do instead of what was missing.
+const HELP_INSTEAD: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+
+/// Says on one line of standard error what went wrong. Whether anybody can read it changes nothing.
+fn failed(what: &str) -> ExitCode {
+    let line = what.split_whitespace().collect::<Vec<_>>().join(" ");
+    let _ = writeln!(std::io::stderr(), "knee: {line}");
+    ExitCode::FAILURE
+}
+
+/// The chain of causes, outermost first. A library error may already quote its cause: it is not said twice.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |said, cause| match cause.to_string() {
+        cause if said.is_empty() => cause,
+        cause if said.contains(&cause) => said,
+        cause => format!("{said}: {cause}"),
+    })
+}
+
+/// What clap says over several paragraphs: the mistake, and its tip if it has one.
+fn misspelt(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut paragraphs = text.split("\n\n");
+    let mistake = paragraphs.next().unwrap_or_default();
+    let mistake = mistake.strip_prefix("error: ").unwrap_or(mistake).trim();
+    let tip = paragraphs.find_map(|p| p.trim().strip_prefix("tip: "));
+    tip.map_or_else(|| format!("{mistake} (see --help)"), |tip| format!("{mistake}; {tip}"))
 }

@@ -134,6 +134,123 @@ fn bad_targets_are_named() {
 }
 
 #[test]
+fn bad_numbers_are_refused_where_they_are_typed() {
+    for (args, says) in [
+        (&["bench", "--rate", "0"][..], "above 0"),
+        (&["bench", "--rate", "-3"], "above 0"),
+        (&["bench", "--rate", "nan"], "above 0"),
+        (&["bench", "--rate-scale", "inf"], "above 0"),
+        (&["bench", "--rate", "1e-9"], "250 years"),
+        (&["compare", "--rates", "4,0"], "above 0"),
+        (&["compare", "--rates", "-1"], "above 0"),
+        (&["compare", "--rates", "1e-300"], "250 years"),
+        (&["bench", "--requests", "0"], "from 1"),
+        (&["bench", "--requests", "-1"], "from 1"),
+        (&["tune", "--gpus", "0"], "from 1 to 1024"),
+        (&["tune", "--gpus", "4294967295"], "from 1 to 1024"),
+        (&["tune", "--threads", "0"], "from 1 to 1024"),
+        (&["tune", "--threads", "-1"], "from 1 to 1024"),
+        (&["trace", "synth", "chat", "--seed", "-1"], "from 0"),
+        (&["plan", "--demand", "-5rps"], "above 0"),
+        (&["plan", "--demand", "nanrps"], "above 0"),
+        (&["plan", "--demand", "5rps", "--headroom", "-1%"], "0% to below 100%"),
+        (&["plan", "--slo", "ttft=1s"], "--demand"),
+        (&["tune", "--max-sequences", "3"], "--max-seqs"),
+        (&["bench", "--rate", "3", "--saturated"], "--saturated"),
+        (&["trace", "inspect", "chat", "--time-unit", "hour"], "s, ms, us or ns"),
+        (&["trace", "inspect", "chat", "--format", "azure"], "--format"),
+        (&["bench", "--arrival-rate", "3"], "--arrival-rate"),
+    ] {
+        let said = refused(args);
+        assert!(said.contains(says), "{args:?}: {said}");
+    }
+}
+
+/// Nothing that is wrong with a file of settings takes more than a line to say, or leaves out which file it is.
+#[test]
+fn bad_settings_are_named_with_their_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    for (text, says) in [
+        ("# knobs\nmax-seqs 3\n", "knobs.toml:2: "),
+        ("max-seqs = [1]\n", "knobs.toml: max-seqs must be a single value"),
+        ("max-seqs = \"many\"\n", "knobs.toml: max-seqs = `many`: expected a whole number"),
+        ("max-seq = 3\n", "knobs.toml: unknown knob `max-seq`"),
+    ] {
+        let said = refused(&["bench", "--config", &file("knobs.toml", text)]);
+        assert!(said.contains(says), "{said}");
+    }
+    for flag in ["--device", "--model"] {
+        let said = refused(&["bench", flag, &file("thing.toml", "\nname = 3\n")]);
+        assert!(said.contains("thing.toml:2: ") && said.matches("name").count() < 2, "{said}");
+    }
+    let said = refused(&["bench", "--model", "nosuch.toml"]);
+    assert_eq!(said.matches("No such file").count(), 1, "{said}");
+}
+
+#[test]
+fn a_study_that_cannot_be_used_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let args = with(QUICK, &["--out", out]);
+    std::fs::write(dir.path().join("study.sqlite"), [7; 5000]).unwrap();
+    let said = refused(&args);
+    assert!(said.contains("study.sqlite") && said.contains("remove"), "{said}");
+    std::fs::remove_file(dir.path().join("study.sqlite")).unwrap();
+    assert!(knee(&args).status.success());
+    for (flag, value, says) in [
+        ("--model", "mistral-7b", "model = llama-3.1-8b, this run has mistral-7b"),
+        ("--seed", "5", "trace"),
+        ("--slo", "itl=1s", "itl:p99=1s"),
+    ] {
+        let said = refused(&with(&args, &[flag, value]));
+        assert!(said.contains(says) && said.len() < 400, "{said}");
+    }
+    std::fs::write(dir.path().join("report.json"), "{\"tune\": 3").unwrap();
+    let said = refused(&["report", out]);
+    assert!(said.contains("report.json:1"), "{said}");
+}
+
+/// A full disk is an error, a closed pipe is not, and neither is a panic.
+#[cfg(target_os = "linux")]
+#[test]
+fn outputs_that_take_nothing() {
+    let run = |out: &str, err: &str| {
+        let open = |path: &str| std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_knee"));
+        command.args(["trace", "inspect", "chat"]).stdout(open(out)).stderr(open(err));
+        command.status().unwrap().code()
+    };
+    assert_eq!(run("/dev/full", "/dev/null"), Some(1));
+    assert_eq!(run("/dev/full", "/dev/full"), Some(1));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_knee"))
+        .args(["trace", "synth", "chat"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+}
+
+/// A conversion that fails leaves what was there.
+#[test]
+fn conversions_are_whole_or_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = dir.path().join("kept.csv");
+    std::fs::write(&kept, "mine").unwrap();
+    let to = kept.to_str().unwrap();
+    let said = refused(&["trace", "synth", "agentic", "--to", "azure", "-o", to]);
+    assert!(said.contains("use jsonl"), "{said}");
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), "mine");
+    let made = knee(&["trace", "synth", "rag-long", "--to", "azure", "-o", to]);
+    assert!(text(&made.stderr).contains("no place for: prefix identities, sessions"));
+}
+
+#[test]
 fn bad_names_are_met_with_the_good_ones() {
     assert!(refused(&["bench", "--model", "gpt-9"]).contains("llama-3.1-8b"));
     assert!(refused(&["bench", "--device", "tpu"]).contains("h100-sxm"));
@@ -141,7 +258,6 @@ fn bad_names_are_met_with_the_good_ones() {
     assert!(refused(&["tune", "--objective", "fame"]).contains("tokens-per-gpu"));
     assert!(refused(&["compare", "--policy", "magic"]).contains("static, continuous"));
     assert!(refused(&["bench", "--max-seqs", "0"]).contains("from 1 to 8192"));
-    assert!(refused(&["bench", "--rate", "-3"]).contains("above 0"));
     assert!(refused(&["plan", "--demand", "40"]).contains("40rps"));
     assert!(refused(&["trace", "synth", "nosuch"]).contains("nosuch"));
     assert!(refused(&["report", "nosuch"]).contains("nosuch"));
@@ -177,6 +293,15 @@ fn traces_that_are_empty_or_too_short_are_refused_or_run() {
         file("one.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374,44\n");
     assert_eq!(json(&["bench", "--workload", &one, "--json"])["completed"], 1);
     assert!(refused(&["tune", "--slo", "ttft=1s", "--workload", &one]).contains("one request"));
+    let at_once = "arrival_s,input_tokens,output_tokens\n5,10,10\n5,10,10\n";
+    let at_once = file("at_once.csv", at_once);
+    assert_eq!(json(&["bench", "--workload", &at_once, "--json"])["completed"], 2);
+    for command in ["tune", "compare"] {
+        assert!(refused(&[command, "--workload", &at_once]).contains("at one instant"));
+    }
+    assert!(refused(&["bench", "--workload", &at_once, "--rate", "2"]).contains("one instant"));
+    let nothing = file("nothing.csv", "arrival_s,input_tokens,output_tokens\n5,0,0\n6,0,0\n");
+    assert!(refused(&["tune", "--workload", &nothing]).contains("nothing to run"));
     let wrong = file(
         "wrong.csv",
         "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,many,44\n",

@@ -74,14 +74,16 @@ pub enum SpecError {
         source: std::io::Error,
     },
     /// A file that is not a specification of this kind.
-    #[error("{path}: not a {what}: {}", source.to_string().trim_end())]
+    #[error("{path}:{line}: not a {what}: {reason}")]
     Parse {
         /// `model` or `device`.
         what: &'static str,
         /// The file.
         path: String,
-        /// Why, with the line.
-        source: Box<toml::de::Error>,
+        /// Counted from 1.
+        line: usize,
+        /// Why.
+        reason: String,
     },
     /// Figures that cannot be.
     #[error("{what} {name}: {reason}")]
@@ -111,7 +113,8 @@ pub(crate) fn load<T: DeserializeOwned>(
         toml::from_str(text).map_err(|e| SpecError::Parse {
             what,
             path: name.to_owned(),
-            source: Box::new(e),
+            line: 1 + e.span().map_or("", |span| &text[..span.start]).matches('\n').count(),
+            reason: e.message().to_owned(),
         })
     };
     if let Some((_, _, text)) = entry {

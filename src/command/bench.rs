@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use reports::{BenchReport, Detail, Report};
 use serde_json::{Value, json};
 use tuner::evaluate::{Evaluate, Relax};
 use tuner::result::knobs;
 use tuner::space::label;
 use tuner::trial::Simulator;
+use workloads::Trace;
 
 use super::output::{about, write_run};
 use super::{Common, measure};
@@ -23,7 +24,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let sim = Simulator::new(trace, model, input::device(&args.device)?, prepared.slo);
     let deployment = sim.deployment(&args.knobs.config()?, Relax::Nothing)?;
     let natural = sim.natural_rate(sim.requests());
-    let scale = scale(args, natural)?;
+    let scale = scale(args, sim.trace())?;
     let (run, cost) = measure(|| sim.detail(&deployment, scale));
     let config = &deployment.config;
     let report = BenchReport {
@@ -45,17 +46,12 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
 }
 
 /// By how much the trace is sped up.
-fn scale(args: &cli::Bench, natural: f64) -> Result<f64> {
-    let scale = match (args.rate, args.rate_scale) {
-        _ if args.saturated => return Ok(f64::INFINITY),
-        (Some(rate), _) => rate / natural,
-        (None, Some(scale)) => scale,
-        (None, None) => 1.0,
-    };
-    if !(scale.is_finite() && scale > 0.0) {
-        bail!("the rate must be above 0 and finite; --saturated offers everything at once");
+fn scale(args: &cli::Bench, trace: &Trace) -> Result<f64> {
+    match (args.rate, args.rate_scale) {
+        _ if args.saturated => Ok(f64::INFINITY),
+        (Some(rate), _) => input::scale(trace, rate),
+        (None, scale) => input::fitting(trace, scale.unwrap_or(1.0)),
     }
-    Ok(scale)
 }
 
 /// What scripts read: flat figures, and what they are of.

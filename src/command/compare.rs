@@ -23,6 +23,10 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     let base = args.knobs.config()?;
     let sim =
         Simulator::new(Arc::clone(&trace), Arc::clone(&model), Arc::clone(&device), prepared.slo);
+    input::need_rate(&trace)?;
+    for &rate in &args.rates {
+        input::scale(&trace, rate)?;
+    }
     let entries = policies(&base, &args.policy)?;
     let kv_slots = match entries.first() {
         Some((_, config)) => u64::from(sim.deployment(config, Relax::Nothing)?.kv_slots),

@@ -37,7 +37,7 @@ impl Output {
     pub(crate) fn deliver(&self, report: &Report, result: &impl Serialize) -> Result<()> {
         let folder = self.folder();
         if let Some(dir) = &folder {
-            let text = serde_json::to_string_pretty(result)?;
+            let text = serde_json::to_string_pretty(result)? + "\n";
             reports::write_file(dir, "result.json", text.as_bytes())?;
             report.write(dir)?;
         }

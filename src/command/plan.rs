@@ -27,18 +27,30 @@ pub(crate) fn run(args: &cli::Plan) -> Result<ExitCode> {
     deliver(&args.output, searched)
 }
 
+/// More is no demand but a mistake: the whole world asks for less.
+const MOST_RPS: f64 = 1e9;
+
 /// Requests per second: `40rps`, `40/s`, `2400/min`. A bare number could be any of them.
 fn rate(text: &str) -> Result<f64> {
-    let split = text.find(|c: char| c.is_ascii_alphabetic() || c == '/').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let per = match unit.trim() {
-        "rps" | "/s" | "req/s" => 1.0,
-        "rpm" | "/min" | "req/min" => 1.0 / 60.0,
-        _ => bail!("--demand {text}: say per what: {number}rps or {number}rpm"),
-    };
-    match number.trim().parse::<f64>() {
-        Ok(n) if n.is_finite() && n > 0.0 => Ok(n * per),
-        _ => bail!("--demand {text}: expected a rate above 0, such as 40rps"),
+    const UNITS: [(&str, f64); 6] = [
+        ("rps", 1.0),
+        ("req/s", 1.0),
+        ("/s", 1.0),
+        ("rpm", 60.0),
+        ("req/min", 60.0),
+        ("/min", 60.0),
+    ];
+    let found = UNITS.iter().find_map(|&(unit, s)| text.strip_suffix(unit).map(|n| (n.trim(), s)));
+    let (number, seconds) = found.unwrap_or((text, 1.0));
+    match number.parse::<f64>() {
+        Ok(n) if !(n.is_finite() && n > 0.0 && n < MOST_RPS) => {
+            bail!("--demand {text}: expected a rate above 0 and below {MOST_RPS}rps")
+        }
+        Ok(_) if found.is_none() => {
+            bail!("--demand {text}: say per what: {number}rps or {number}rpm")
+        }
+        Ok(n) => Ok(n / seconds),
+        Err(_) => bail!("--demand {text}: expected a rate such as 40rps"),
     }
 }
 
@@ -62,7 +74,12 @@ mod tests {
             rate("40").unwrap_err().to_string(),
             "--demand 40: say per what: 40rps or 40rpm"
         );
-        assert!(rate("-4rps").is_err() && rate("infrps").is_err() && rate("rps").is_err());
+        for wrong in ["-4rps", "0rps", "infrps", "nanrps", "rps", "", "1e300rps", "4rpss", "4 5rps"]
+        {
+            let said = rate(wrong).unwrap_err().to_string();
+            assert!(said.contains("expected a rate"), "{said}");
+        }
+        assert!((rate("2e1 req/s").unwrap() - 20.0).abs() < 1e-12);
     }
 
     #[test]

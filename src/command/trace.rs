@@ -1,8 +1,7 @@
 //! `knee trace`: what a trace is like, the same trace in another format, a trace from a description.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,7 +17,7 @@ pub(crate) fn run(args: &cli::Trace) -> Result<ExitCode> {
         cli::Trace::Inspect { source, read, json } => inspect(source, read, *json),
         cli::Trace::Convert { file, to, output, read } => {
             let loaded = input::load(&file.to_string_lossy(), read)?;
-            write(&loaded.trace, to, output.as_deref())
+            write(&loaded.trace, *to, output.as_deref())
         }
         cli::Trace::Synth { source, to, output, seed } => {
             let Some(spec) = input::spec(source)? else {
@@ -26,7 +25,7 @@ pub(crate) fn run(args: &cli::Trace) -> Result<ExitCode> {
                     "{source} is neither a preset nor a workload TOML; `knee trace convert` reads trace files"
                 );
             };
-            write(&workloads::synthesise(&spec, *seed)?, to, output.as_deref())
+            write(&workloads::synthesise(&spec, *seed)?, *to, output.as_deref())
         }
     }?;
     Ok(ExitCode::SUCCESS)
@@ -118,18 +117,23 @@ fn short(x: f64) -> String {
     format!("{x:.digits$}")
 }
 
-fn write(trace: &Trace, to: &str, output: Option<&Path>) -> Result<()> {
-    let format: Format = to.parse().map_err(anyhow::Error::msg)?;
-    for loss in workloads::losses(trace, format) {
-        eprintln!("knee: note: {loss}");
+/// Writes all of it or nothing, and then says what the format has no place for.
+fn write(trace: &Trace, to: Format, output: Option<&Path>) -> Result<()> {
+    let mut bytes = Vec::new();
+    workloads::write(trace, to, &mut bytes)?;
+    match output {
+        Some(path) => std::fs::write(path, bytes)
+            .with_context(|| format!("cannot write {}", path.display()))?,
+        None => print(&String::from_utf8_lossy(&bytes))?,
     }
-    let Some(path) = output else {
-        let mut bytes = Vec::new();
-        workloads::write(trace, format, &mut bytes)?;
-        return print(&String::from_utf8_lossy(&bytes));
-    };
-    let failed = || format!("cannot write {}", path.display());
-    let mut file = BufWriter::new(File::create(path).with_context(failed)?);
-    workloads::write(trace, format, &mut file)?;
-    file.flush().with_context(failed)
+    let lost = workloads::losses(trace, to);
+    if !lost.is_empty() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "knee: {} has no place for: {}",
+            to.name(),
+            lost.join(", ")
+        );
+    }
+    Ok(())
 }

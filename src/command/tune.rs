@@ -124,8 +124,10 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
         rayon::ThreadPoolBuilder::new().num_threads(n).build_global().context("--threads")?;
     }
     let prepared = input::prepare(search.scenario)?;
-    let mut sims = Vec::new();
-    for name in search.devices {
+    input::need_rate(&prepared.trace)?;
+    let mut sims: Vec<Simulator> = Vec::new();
+    let twice = |(i, name): &(usize, &String)| search.devices[..*i].contains(name);
+    for (_, name) in search.devices.iter().enumerate().filter(|device| !twice(device)) {
         let (trace, model) = (Arc::clone(&prepared.trace), Arc::clone(&prepared.model));
         sims.push(Simulator::new(trace, model, input::device(name)?, prepared.slo.clone()));
     }
@@ -191,16 +193,19 @@ fn space(search: &Search<'_>, shared_prefixes: bool) -> Result<Space> {
     Ok(space)
 }
 
-/// What a study's runs depend on besides the device.
+/// What a study's runs depend on besides the device. What people know by name comes first in the alphabet: a study of
+/// something else is refused with the first difference.
 fn identity(scenario: &Scenario, sim: &Simulator) -> Identity {
-    let slo = sim.slo().slo();
-    let targets: Vec<String> = slo.targets().iter().map(ToString::to_string).collect();
-    let attainment = scenario.attainment.clone().unwrap_or_default();
+    let (trace, model) = (sim.trace(), sim.model());
+    let mut slo: Vec<String> = sim.slo().slo().targets().iter().map(ToString::to_string).collect();
+    slo.extend(scenario.attainment.clone());
     [
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("trace", fingerprint(sim.trace())),
-        ("model", format!("{:?}", sim.model())),
-        ("slo", format!("{} {attainment}", targets.join(" "))),
+        ("model", model.name.clone()),
+        ("model, in figures", format!("{model:?}")),
+        ("slo", if slo.is_empty() { "no targets".to_owned() } else { slo.join(" ") }),
+        ("trace", format!("{}, {} requests", trace.name, trace.requests.len())),
+        ("trace, in figures", fingerprint(trace)),
     ]
     .map(|(what, value)| (what.to_owned(), value))
     .into()

@@ -28,7 +28,7 @@ const BATCH: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum StudyError {
     /// SQLite or the file system says no.
-    #[error("study {path}: {source}")]
+    #[error("study {path} cannot be used ({source}): remove it or give another directory")]
     Store {
         /// The file.
         path: PathBuf,
