@@ -165,6 +165,20 @@ pub(crate) fn at_best(why: &Infeasible) -> String {
     if missed.is_empty() { why.reason.clone() } else { format!("at best {}", listed(&missed)) }
 }
 
+/// Targets as typed that some rate can hold: a tenth above what was reached, where that is not enough already. None
+/// where something has no finite value.
+pub(crate) fn holdable(why: &Infeasible) -> Option<String> {
+    let target = |m: &Margin| match (m.met, m.target.rsplit_once('='), m.value_ms) {
+        (true, ..) => Some(format!("--slo {}", m.target)),
+        (false, Some((subject, _)), Some(ms)) => {
+            Some(format!("--slo {subject}={:.0}ms", (ms * 1.1).ceil()))
+        }
+        _ => None,
+    };
+    let targets: Option<Vec<String>> = why.reaches.iter().map(target).collect();
+    targets.map(|t| t.join(" ")).filter(|t| !t.is_empty())
+}
+
 /// What was reached, against what was asked for.
 fn missed(m: &Margin) -> String {
     let value = m.value_ms.map_or_else(|| "∞".to_owned(), ms);
@@ -182,8 +196,47 @@ fn infeasible(why: Option<&Infeasible>) -> Markup {
     html! {
         p.lead { (nowhere(why)) }
         @if why.nearest.is_some() {
-            p { "What it reaches there can be held at some rate:" }
+            @if let Some(slo) = holdable(why) { p { "Some rate can be held with " (code(slo)) "." } }
             (page::fitted(&[("target", false), ("reaches", true), ("asked for", true)], &rows))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn margin(target: &str, value_ms: Option<f64>, met: bool) -> Margin {
+        let measured = target.split('=').next().unwrap_or_default().to_owned();
+        Margin { target: target.to_owned(), measured, value_ms, limit_ms: 50.0, margin: None, met }
+    }
+
+    fn nearest(reaches: Vec<Margin>) -> Infeasible {
+        let (reason, nearest) = ("even so".to_owned(), Some("paged max-seqs 8".to_owned()));
+        Infeasible { reason, nearest, reaches }
+    }
+
+    #[test]
+    fn the_nearest_feasible_targets_can_be_typed() {
+        let slow = margin("ttft:p99=50ms", Some(112.9), false);
+        let fast = margin("tpot:p99=50ms", Some(7.0), true);
+        let why = nearest(vec![slow, fast]);
+        assert_eq!(holdable(&why).unwrap(), "--slo ttft:p99=125ms --slo tpot:p99=50ms");
+        assert_eq!(
+            nowhere(&why).replace(crate::figures::THIN, " "),
+            "Even on an empty machine the nearest configuration, paged max-seqs 8, reaches p99 TTFT 113 ms against 50 ms."
+        );
+        assert_eq!(holdable(&nearest(vec![margin("ttft:p99=50ms", None, false)])), None);
+    }
+
+    #[test]
+    fn every_knob_that_differs_has_a_phrase() {
+        // The policy's own parts are in the sentence already; everything else is said.
+        assert_eq!(phrase("scheduler", "static"), None);
+        for (knob, value) in [("queue", "priority"), ("kv-dtype", "fp8"), ("router", "round-robin")]
+        {
+            assert!(phrase(knob, value).is_some(), "{knob}");
+        }
+        assert_eq!(phrase("some-later-knob", "3").unwrap(), "some-later-knob 3");
     }
 }

@@ -7,7 +7,7 @@ use crate::plot::Ink;
 use crate::report::{CompareReport, Scenario};
 use crate::{latency, policies};
 use maud::{Markup, html};
-use tuner::claims::Claim;
+use tuner::claims::{Claim, Finding};
 
 /// The page.
 #[must_use]
@@ -153,24 +153,37 @@ fn answer(report: &CompareReport) -> Markup {
     }
 }
 
+/// What became of a claim, in a word.
+pub(crate) fn finding(finding: Finding) -> &'static str {
+    match finding {
+        Finding::Confirmed => "confirmed",
+        Finding::Partly => "partly",
+        Finding::Refuted => "refuted",
+        Finding::Untried => "not tried",
+    }
+}
+
 fn claims(claims: &[Claim]) -> Markup {
     if claims.is_empty() {
         return html! {};
     }
     let row = |c: &Claim| {
-        let verdict = match c.confirmed {
-            Some(true) => html! { b.met { "confirmed" } },
-            Some(false) => html! { b.missed { "refuted" } },
-            None => html! { span.quiet { "not tried" } },
+        let class = match c.finding {
+            Finding::Confirmed => "met",
+            Finding::Refuted => "missed",
+            Finding::Partly => "partly",
+            Finding::Untried => "quiet",
         };
+        let verdict = html! { b class=(class) { (finding(c.finding)) } };
         let claim = html! { (c.claim) br; span.quiet { (c.paper) } };
         (vec![claim, cell(&c.setup), cell(&c.measured), verdict], "")
     };
     let rows: Vec<Row> = claims.iter().map(row).collect();
-    let held = claims.iter().filter(|c| c.confirmed == Some(true)).count();
-    let tried = claims.iter().filter(|c| c.confirmed.is_some()).count();
+    let count = |f: Finding| claims.iter().filter(|c| c.finding == f).count();
+    let tried = claims.len() - count(Finding::Untried);
     html! {
-        p { (held) " of " (tried) " claims that could be tried hold on this trace, model and device. "
+        p { "Of " (tried) " claims that could be tried on this trace, model and device, " (count(Finding::Confirmed)) " hold, "
+            (count(Finding::Partly)) " hold in part and " (count(Finding::Refuted)) " do not. "
             "The paper's own setup stands under each: what is refuted here is not refuted there." }
         (table(&[("claim, and the paper's setup", false), ("setup here", false), ("measured", false), ("verdict", false)], &rows))
     }

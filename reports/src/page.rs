@@ -169,6 +169,11 @@ pub(crate) fn cell(text: impl AsRef<str>) -> Markup {
     html! { (text.as_ref()) }
 }
 
+/// A name that is not broken across lines.
+pub(crate) fn whole(text: impl AsRef<str>) -> Markup {
+    html! { span.whole { (text.as_ref()) } }
+}
+
 /// A knob or its value as a cell.
 pub(crate) fn code(text: impl AsRef<str>) -> Markup {
     html! { span.knob { (text.as_ref()) } }

@@ -2,7 +2,7 @@
 
 use crate::answer;
 use crate::figures::{NONE, capitalised, count, percent, rate, short, usd};
-use crate::page::{Row, cell, table};
+use crate::page::{Row, cell, table, whole};
 use crate::tuning::slo_text;
 use maud::{Markup, html};
 use tuner::plan::Plan;
@@ -97,13 +97,13 @@ pub(crate) fn plans(r: &TuneResult) -> Markup {
     let mut rows: Vec<Row> = Vec::new();
     for p in &r.plans {
         let mut row: Vec<Markup> = cells(r, p).iter().map(cell).collect();
-        row[0] = html! { span.whole { (p.device) } };
+        row[0] = whole(&p.device);
         row[7] = html! { b.met { (cells(r, p)[7]) } };
-        row.push(html! { span.quiet { (made_of(r, p).unwrap_or(NONE)) } });
+        row.push(html! { span.quiet.roomy { (made_of(r, p).unwrap_or(NONE)) } });
         rows.push((row, if cheapest(r, p) { "chosen" } else { "" }));
     }
     for (device, why) in infeasible(r) {
-        let mut row = vec![html! { span.whole { (device) } }];
+        let mut row = vec![whole(device)];
         row.extend((0..6).map(|_| cell(NONE)));
         row.push(html! { span.missed { "infeasible" } });
         row.push(html! { span.quiet { (capitalised(&why)) } });

@@ -8,6 +8,7 @@ use crate::figures::{capitalised, latency, opt_ms, percent, rate, sig};
 use crate::report::{BenchReport, CompareReport};
 use crate::screen::{Look, Screen};
 use loadgen::Metric;
+use tuner::claims::Finding;
 
 pub use crate::screen::WIDTH;
 pub use tune::tune;
@@ -60,12 +61,14 @@ pub fn compare(report: &CompareReport, colour: bool) -> String {
     }
     for c in &report.claims.claims {
         s.gap();
-        let (verdict, look) = match c.confirmed {
-            Some(true) => ("confirmed", Look::Good),
-            Some(false) => ("refuted", Look::Bad),
-            None => ("not tried", Look::Quiet),
+        let look = match c.finding {
+            Finding::Confirmed => Look::Good,
+            Finding::Partly => Look::Bold,
+            Finding::Refuted => Look::Bad,
+            Finding::Untried => Look::Quiet,
         };
-        s.say(&format!("{verdict}: {}", c.claim), 2, Some(look));
+        let finding = comparing::finding(c.finding);
+        s.say(&format!("{finding}: {}", c.claim), 2, Some(look));
         s.say(&format!("  {}", c.measured), 4, None);
     }
     s.text

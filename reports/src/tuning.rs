@@ -3,7 +3,7 @@
 use crate::charts;
 use crate::figures::{NONE, count, opt_ms, percent, rate, sig};
 use crate::latency::{self, At, Curve};
-use crate::page::{self, Origin, Page, Row, Section, cell, code, table};
+use crate::page::{self, Origin, Page, Row, Section, cell, code, table, whole};
 use crate::plot::Ink;
 use crate::report::{About, Detail, TuneReport};
 use crate::{answer, exports, losers, over_time, planned, policies, tradeoffs};
@@ -167,7 +167,7 @@ fn infeasible(r: &TuneResult) -> Markup {
         let why = b.infeasible.as_ref()?;
         let nearest = why.nearest.as_deref().unwrap_or(NONE);
         let cells =
-            vec![cell(&b.policy), cell(&b.device), code(nearest), cell(answer::at_best(why))];
+            vec![cell(&b.policy), whole(&b.device), code(nearest), cell(answer::at_best(why))];
         Some((cells, ""))
     };
     let rows: Vec<Row> = r.baselines.iter().filter_map(row).collect();
@@ -182,7 +182,7 @@ fn infeasible(r: &TuneResult) -> Markup {
 
 fn baseline(b: &Baseline, best: Option<&Operating>) -> Row {
     let Some(o) = &b.best else {
-        let mut cells = vec![cell(&b.policy), cell(&b.device)];
+        let mut cells = vec![cell(&b.policy), whole(&b.device)];
         cells.push(html! { span.missed { "infeasible" } });
         cells.extend((0..8).map(|_| cell(NONE)));
         return (cells, "off");
@@ -192,7 +192,7 @@ fn baseline(b: &Baseline, best: Option<&Operating>) -> Row {
     let knob = |name: &str| o.config.get(name).map_or(NONE, String::as_str);
     let cells = vec![
         cell(&b.policy),
-        cell(&b.device),
+        whole(&b.device),
         cell(rate(o.capacity_rps)),
         cell(share),
         cell(opt_ms(o.ttft_p99_ms)),

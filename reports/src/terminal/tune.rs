@@ -126,14 +126,8 @@ fn warnings(s: &mut Screen, r: &TuneResult) {
 fn nowhere(s: &mut Screen, why: Option<&Infeasible>) {
     let Some(why) = why else { return };
     s.say(&answer::nowhere(why), 0, Some(Look::Bad));
-    let reached: Vec<String> = why
-        .reaches
-        .iter()
-        .map(|m| format!("{} {}", subject(&m.measured), opt_ms(m.value_ms)))
-        .collect();
-    if !reached.is_empty() {
-        let reached = crate::figures::listed(&reached);
-        s.say(&format!("About {reached} can be held at some rate."), 0, None);
+    if let Some(slo) = answer::holdable(why) {
+        s.say(&format!("Some rate can be held with {slo}"), 0, None);
     }
 }
 
