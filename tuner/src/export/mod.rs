@@ -181,7 +181,7 @@ impl Found {
             model: hub_name(&result.model).to_owned(),
             config: config_of(&operating.config)?,
             capacity_rps: operating.capacity_rps,
-            slo: result.slo.clone(),
+            slo: slo(result),
             provenance: format!(
                 "knee {}: {how} on {} x {} with workload {}",
                 result.version, operating.gpus, operating.device, result.workload.name
@@ -208,6 +208,18 @@ impl Found {
         }
         text
     }
+}
+
+/// The targets as typed; where a share of requests must meet them all, that instead of their percentiles.
+fn slo(result: &TuneResult) -> Vec<String> {
+    let Some(share) = &result.attainment else { return result.slo.clone() };
+    let plain = |target: &String| match target.split_once(':') {
+        Some((metric, rest)) => {
+            format!("{metric}{}", &rest[rest.find(['@', '=']).unwrap_or(rest.len())..])
+        }
+        None => target.clone(),
+    };
+    result.slo.iter().map(plain).chain([format!("for {share} of requests")]).collect()
 }
 
 /// Where the built-in shapes are published; other names are taken as they are.
