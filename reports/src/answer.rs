@@ -89,7 +89,7 @@ fn tiles(r: &TuneResult, b: &Operating) -> Markup {
     let per_user = b.tokens_per_s_per_user;
     html! {
         div.tiles {
-            (tile(true, &rate(b.capacity_rps), "capacity, requests/s", &html! { (sig(b.goodput_rps, 3)) " meet every target" }))
+            (tile(true, &rate(b.capacity_rps), &format!("capacity, {}", r.workload.unit()), &html! { (sig(b.goodput_rps, 3)) " meet every target" }))
             (tile(false, &opt_ms(b.ttft_p99_ms), "p99 TTFT", &none()))
             (tile(false, &opt_ms(b.itl_p99_ms), "p99 ITL", &html! { "p99 TPOT " (opt_ms(b.tpot_p99_ms)) }))
             (tile(false, &sig(b.tokens_per_s_per_gpu, 3), "output tokens/s per GPU", &html! {

@@ -48,7 +48,7 @@ pub(crate) fn headline(report: &BenchReport) -> String {
     let (summary, s) = (&report.observation.summary, &report.scenario);
     let name = &s.workload.name;
     let load = match report.rate_rps {
-        Some(rps) => format!("{} requests/s of {name} for", rate(rps)),
+        Some(rps) => format!("{} {} of {name} for", rate(rps), s.workload.unit()),
         None => format!("all of {name} at once in"),
     };
     let who = if report.gpus == 1 { "One".to_owned() } else { format!("{} ×", report.gpus) };

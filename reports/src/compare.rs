@@ -101,10 +101,11 @@ pub(crate) fn capacities(report: &CompareReport) -> Option<String> {
     let rest: Vec<String> = rest.iter().map(|(c, name)| format!("{name} {}", rate(*c))).collect();
     let rest = if rest.is_empty() { String::new() } else { format!("; {}", listed(&rest)) };
     Some(format!(
-        "With {}, {} carries the most, {} requests/s{rest}.",
+        "With {}, {} carries the most, {} {}{rest}.",
         slo_text(report),
         most.1,
-        rate(most.0)
+        rate(most.0),
+        report.scenario.workload.unit()
     ))
 }
 

@@ -26,10 +26,11 @@ pub(crate) fn headline(r: &TuneResult) -> Option<String> {
     let cost = plan.usd_per_hour.map_or_else(String::new, |c| format!(" for {} per hour", usd(c)));
     let carry = if plan.gpus == 1 { "carries" } else { "carry" };
     Some(format!(
-        "{} × {} {carry} {} requests/s of {} with {}{cost}.",
+        "{} × {} {carry} {} {} of {} with {}{cost}.",
         count(plan.gpus.into()),
         plan.device,
         short(plan.demand_rps),
+        r.workload.unit(),
         r.workload.name,
         slo_text(r)
     ))

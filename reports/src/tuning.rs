@@ -71,8 +71,9 @@ pub(crate) fn headline(r: &TuneResult) -> String {
                 format!("{} × {} carry", b.gpus, b.device)
             };
             format!(
-                "{carry} {} requests/s of {} with {slo}.",
+                "{carry} {} {} of {} with {slo}.",
                 rate(b.capacity_rps),
+                r.workload.unit(),
                 r.workload.name
             )
         }

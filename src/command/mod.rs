@@ -90,6 +90,7 @@ impl Common {
                 name: trace.name.clone(),
                 provenance: trace.provenance.clone(),
                 requests: trace.requests.len(),
+                requests_per_session: sim.requests_per_session(),
                 natural_rps: sim.natural_rate(sim.requests()),
                 output_tokens_per_request: sim.output_tokens_per_request(),
             },

@@ -96,10 +96,21 @@ pub struct WorkloadInfo {
     pub provenance: Vec<String>,
     /// Requests in it.
     pub requests: usize,
+    /// Requests per session where later ones wait for responses; none where every request has a time of its own.
+    /// With sessions, every rate counts session starts.
+    pub requests_per_session: Option<f64>,
     /// Requests (or sessions) per second at scale 1.
     pub natural_rps: f64,
     /// Mean output tokens per request (or session).
     pub output_tokens_per_request: f64,
+}
+
+impl WorkloadInfo {
+    /// What every rate counts per second.
+    #[must_use]
+    pub fn unit(&self) -> &'static str {
+        if self.requests_per_session.is_some() { "sessions/s" } else { "requests/s" }
+    }
 }
 
 /// A device that was tried.

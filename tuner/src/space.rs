@@ -47,14 +47,14 @@ const GRID: &[&str] = &["policy", "kv-dtype", "prefix-cache", "max-batch-tokens"
 
 /// The knobs tried one at a time around a winner, with their values.
 const POLISH: &[(&str, &[&str])] = &[
-    ("kv-fraction", &["0.85", "0.95"]),
+    ("kv-fraction", &["0.85", "0.9", "0.95"]),
     ("block-size", &["8", "32", "64"]),
     ("long-prefill-threshold", &["512", "1024", "2048"]),
-    ("prompt-kv", &["chunk"]),
-    ("queue", &["shortest-prefill"]),
-    ("watermark", &["0.01", "0.05"]),
-    ("victim", &["least-computed"]),
-    ("mix", &["on"]),
+    ("prompt-kv", &["whole", "chunk"]),
+    ("queue", &["fcfs", "shortest-prefill"]),
+    ("watermark", &["0", "0.01", "0.05"]),
+    ("victim", &["last", "least-computed"]),
+    ("mix", &["off", "on"]),
 ];
 
 impl Space {

@@ -79,6 +79,14 @@ impl Simulator {
         &self.slo
     }
 
+    /// Requests per session, where some wait for the responses to others.
+    #[must_use]
+    pub fn requests_per_session(&self) -> Option<f64> {
+        let starts = |r: &&TraceRequest| matches!(r.arrival, Arrival::At(_));
+        let sessions = self.trace.requests.iter().filter(starts).count().max(1);
+        self.coupled.then(|| self.trace.requests.len() as f64 / sessions as f64)
+    }
+
     /// `config` checked, on hardware as it is or with one resource doubled.
     ///
     /// # Errors

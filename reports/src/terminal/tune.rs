@@ -62,7 +62,7 @@ fn winner(s: &mut Screen, r: &TuneResult, best: &Operating) {
     s.say(&answer::sentence(best), 0, None);
     s.gap();
     if !r.plans.is_empty() {
-        s.say(&format!("  capacity {} requests/s", rate(best.capacity_rps)), 4, None);
+        s.say(&format!("  capacity {} {}", rate(best.capacity_rps), r.workload.unit()), 4, None);
     }
     for m in &best.margins {
         let look = if m.met { Look::Good } else { Look::Bad };

@@ -178,7 +178,7 @@ impl Tuning<'_, '_> {
         Pareto { points, throughput_interactivity, goodput_ttft }
     }
 
-    /// One plan per device that has a winner.
+    /// One plan per device that has a winner; where none has, the result says what came nearest, as without a demand.
     fn plans(&self) -> Result<Vec<Plan>, TuneError> {
         let Some(demand) = self.request.demand else { return Ok(Vec::new()) };
         let mut plans = Vec::new();
@@ -202,9 +202,6 @@ impl Tuning<'_, '_> {
             };
             plans.push(plan(&unit, demand.rps, demand.headroom)?);
         }
-        if plans.is_empty() && !self.request.watch.cancelled() {
-            return Err(PlanError::NoCapacity.into());
-        }
         Ok(plans)
     }
 
@@ -219,6 +216,9 @@ impl Tuning<'_, '_> {
                 "no TPOT or ITL target was given: TTFT alone rewards prefill-first policies, whose users see \
                  pauses{shown}"
             ));
+        }
+        if let Some(n) = self.request.workload.requests_per_session {
+            warn(format!("rates count session starts, each of {n:.1} requests on average"));
         }
         let requests = self.request.workload.requests;
         if requests < 1000 {
@@ -253,7 +253,8 @@ impl Tuning<'_, '_> {
         let slowest = probe.and_then(|p| p.observation.summary.ttft.p999.millis());
         if let (QueueOrder::ShortestPrefill, Some(ms)) = (entry.candidate.config.queue, slowest) {
             warn(format!(
-                "shortest-prefill lets long prompts wait for short ones: p99.9 TTFT is {ms:.0} ms"
+                "shortest-prefill lets long prompts wait for short ones: p99.9 TTFT is {:.2} s",
+                ms / 1e3
             ));
         }
         if entry.candidate.config.kv_dtype == KvDtype::Fp8 {

@@ -28,6 +28,7 @@ fn request<'a>(devices: Vec<DeviceUnderTest<'a>>, space: &'a Space, slo: &'a Slo
         name: "closed".to_owned(),
         provenance: vec!["closed formulas".to_owned()],
         requests: evaluate.requests(),
+        requests_per_session: None,
         natural_rps: evaluate.natural_rate(evaluate.requests()),
         output_tokens_per_request: evaluate.output_tokens_per_request(),
     };
