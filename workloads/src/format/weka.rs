@@ -226,6 +226,14 @@ impl Chain<'_> {
         let input = length(call.input, "in")?;
         let output = length(call.output, "out")?;
         let ids = self.blocks(call, input, output, next);
+        let size = u64::from(self.sessions.rows.block_tokens.max(1));
+        let most = (u64::from(input) + u64::from(output)).div_ceil(size);
+        if ids.len() as u64 > most {
+            return Err(format!(
+                "{} hash_ids where in and out hold {most} blocks; correct or delete the session",
+                ids.len()
+            ));
+        }
         let rows = &mut self.sessions.rows;
         let blocks = rows.pool.push(&ids)?;
         let sent = match before {
