@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{AllocatorKind, Config, SchedulerKind};
+use crate::exec::Correction;
 use crate::exec::cost::CostModel;
 use crate::memory::{MemoryError, MemoryPlan, kv_slots};
 use crate::model::ModelShape;
@@ -23,6 +24,8 @@ pub struct Deployment {
     pub kv_slots: u32,
     /// What iterations cost.
     pub cost: Arc<CostModel>,
+    /// What calibration found about them.
+    pub correction: Option<Arc<Correction>>,
 }
 
 /// Why a configuration cannot be deployed.
@@ -82,7 +85,8 @@ impl Deployment {
             config.max_batch_tokens,
         );
         let kv_slots = u32::try_from(memory.slots).unwrap_or(u32::MAX / 2).min(u32::MAX / 2);
-        Ok(Self { config, model, device, memory, kv_slots, cost: Arc::new(cost) })
+        let cost = Arc::new(cost);
+        Ok(Self { config, model, device, memory, kv_slots, cost, correction: None })
     }
 
     /// GPUs it takes.

@@ -5,7 +5,7 @@
 
 /// Totals over the chunks of one iteration. A *decode* is a chunk of one token that extends a sequence whose prompt
 /// is computed; every other chunk is a *prefill* (a prompt, a part of one, or a recomputation).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Shape {
     /// Sequences with a prefill chunk.
     pub prefill_seqs: u32,
