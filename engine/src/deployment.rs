@@ -55,6 +55,9 @@ pub enum DeployError {
         "the static scheduler runs with pp 1: a static batch cannot be split into micro-batches"
     )]
     StaticPipeline,
+    /// Where the next plan is made beforehand, it must be known to be the next.
+    #[error("async-scheduling runs with the continuous and chunked schedulers and pp 1")]
+    Async,
     /// The model or its KV does not fit.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -107,6 +110,10 @@ fn check(c: &Config) -> Result<(), DeployError> {
     let pieces = matches!(c.scheduler, SchedulerKind::Chunked | SchedulerKind::Disagg);
     if c.prompt_kv == crate::config::PromptKv::Chunk && !(paged && pieces) {
         return Err(DeployError::PromptKv);
+    }
+    let ahead = matches!(c.scheduler, SchedulerKind::Continuous | SchedulerKind::Chunked);
+    if c.async_scheduling && !(ahead && c.pp == 1) {
+        return Err(DeployError::Async);
     }
     match c.scheduler {
         SchedulerKind::Disagg if c.pp > 1 => Err(DeployError::DisaggPipeline),

@@ -22,6 +22,7 @@ mod screen;
 pub mod terminal;
 mod tradeoffs;
 mod tuning;
+mod validation;
 
 pub use bench::bench_page;
 pub use compare::compare_page;
@@ -32,3 +33,4 @@ pub use report::{
     SAMPLES, SCHEMA, Scenario, TuneReport,
 };
 pub use tuning::tune_page;
+pub use validation::{ValidationReport, validation_page};

@@ -127,7 +127,9 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
     let mut sims = Vec::new();
     for name in search.devices {
         let (trace, model) = (Arc::clone(&prepared.trace), Arc::clone(&prepared.model));
-        sims.push(Simulator::new(trace, model, input::device(name)?, prepared.slo.clone()));
+        let hardware = input::hardware(name, None)?;
+        let sim = Simulator::new(trace, model, hardware.profile, prepared.slo.clone());
+        sims.push(sim.corrected(hardware.correction));
     }
     let Some(first) = sims.first() else { bail!("no device to tune for: name at least one") };
     let common = Common::new(prepared.seed, first);

@@ -122,14 +122,22 @@ impl Simulator {
     /// One run of `deployment` with everything kept that a report draws.
     #[must_use]
     pub fn detail(&self, deployment: &Deployment, scale: f64) -> Detailed {
-        let mut run = Run::new(self, deployment, Arc::clone(&self.trace), scale, LIFTED);
-        run.spans = Some(Vec::new());
-        run.play();
-        run.detailed()
+        self.watched(deployment, scale, &mut |_| ())
     }
 
-    /// One run of `deployment` as a client really makes it, with its cap on what is in flight. `watch` sees every
-    /// iteration (or stretch of equal ones) as it ends.
+    /// The same; `watch` sees every iteration (or stretch of equal ones) as it ends.
+    #[must_use]
+    pub fn watched(
+        &self,
+        deployment: &Deployment,
+        scale: f64,
+        watch: &mut dyn FnMut(&Iteration),
+    ) -> Detailed {
+        self.play(deployment, scale, LIFTED, watch)
+    }
+
+    /// One run of `deployment` as a client really makes it, with its cap on what is in flight. `watch` as
+    /// above.
     #[must_use]
     pub fn rerun(
         &self,
@@ -137,8 +145,17 @@ impl Simulator {
         scale: f64,
         watch: &mut dyn FnMut(&Iteration),
     ) -> Detailed {
-        let capped = ReplayOptions { lift_session_cap: false };
-        let mut run = Run::new(self, deployment, Arc::clone(&self.trace), scale, capped);
+        self.play(deployment, scale, ReplayOptions { lift_session_cap: false }, watch)
+    }
+
+    fn play(
+        &self,
+        deployment: &Deployment,
+        scale: f64,
+        options: ReplayOptions,
+        watch: &mut dyn FnMut(&Iteration),
+    ) -> Detailed {
+        let mut run = Run::new(self, deployment, Arc::clone(&self.trace), scale, options);
         run.spans = Some(Vec::new());
         run.watch = Some(watch);
         run.play();

@@ -12,11 +12,11 @@ pub mod uncertainty;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::exec::Correction;
 use engine::{Config, Deployment, DeviceProfile, ModelShape};
 use loadgen::{Histogram, Metric, Record, Recording, Slo, Stats, Summary};
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::Overlay;
 use crate::evaluate::{Refused, Relax};
 use crate::observation::{Detailed, KvSample};
 use crate::trial::Simulator;
@@ -33,8 +33,8 @@ pub struct Setup {
     pub device: Arc<DeviceProfile>,
     /// The engine's settings.
     pub config: Config,
-    /// What calibration found about the device.
-    pub calibration: Option<Overlay>,
+    /// What calibration found about the device's operators; host time is in the profile.
+    pub correction: Option<Arc<Correction>>,
     /// KV blocks of one worker, where they were recorded; else what the memory account leaves.
     pub kv_blocks: Option<u32>,
     /// Requests the client kept in flight at most.
@@ -176,12 +176,8 @@ pub(crate) fn simulator(recorded: &Recorded, setup: &Setup) -> Simulator {
 pub(crate) fn simulator_under(recorded: &Recorded, setup: &Setup, slo: &Slo) -> Simulator {
     let trace = Arc::new(recorded.trace(setup.in_flight));
     let slo = slo.bind(&trace.classes).expect("targets of a recorded run name no class");
-    let (mut device, mut correction) = (Arc::clone(&setup.device), None);
-    if let Some(overlay) = &setup.calibration {
-        device = Arc::new(overlay.apply(&device));
-        correction = overlay.correction().expect("an overlay is checked when it is read");
-    }
-    Simulator::new(trace, Arc::clone(&setup.model), device, slo).corrected(correction)
+    let (model, device) = (Arc::clone(&setup.model), Arc::clone(&setup.device));
+    Simulator::new(trace, model, device, slo).corrected(setup.correction.clone())
 }
 
 /// The recorded deployment: as configured, with the recorded number of blocks.

@@ -41,3 +41,12 @@ impl Correction {
         (seconds * 1e9 + 0.5) as u64
     }
 }
+
+impl std::fmt::Display for Correction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parts = Breakdown::default().parts();
+        let named = parts.iter().zip(&self.factors).filter(|(_, x)| **x != 1.0);
+        let text: Vec<String> = named.map(|((name, _), x)| format!("{name} x {x:.4}")).collect();
+        f.write_str(&text.join(", "))
+    }
+}

@@ -73,12 +73,17 @@ impl Source {
     /// The profile of a device, replaced and calibrated as asked; none where there is none.
     pub(crate) fn device(&self, name: &str) -> Option<Arc<DeviceProfile>> {
         let file = self.profiles.iter().find(|p| p.0 == name).map_or(name, |p| &p.1);
-        Some(Arc::new(DeviceProfile::load(file).ok()?))
+        let profile = DeviceProfile::load(file).ok()?;
+        Some(Arc::new(self.overlay(name).map_or(profile.clone(), |o| o.apply(&profile))))
     }
 
-    /// What was calibrated for it.
-    pub(crate) fn calibration(&self, name: &str) -> Option<tuner::calibrate::Overlay> {
-        self.calibrations.iter().find(|c| c.device == name).cloned()
+    fn overlay(&self, name: &str) -> Option<&tuner::calibrate::Overlay> {
+        self.calibrations.iter().find(|c| c.device == name)
+    }
+
+    /// What was calibrated about its operators.
+    pub(crate) fn correction(&self, name: &str) -> Option<Arc<engine::exec::Correction>> {
+        self.overlay(name)?.correction().ok()?
     }
 }
 

@@ -81,6 +81,8 @@ impl Overlay {
             (device.host.step_us, device.host.seq_us) = (host.step_us, host.seq_us);
             device.host.source.clone_from(&self.source);
         }
+        device.name += " (calibrated)";
+        device.provenance += &format!("\nCalibration: {}", self.source);
         device
     }
 

@@ -15,12 +15,11 @@ fn device(host: [f64; 2]) -> DeviceProfile {
 fn setup(host: [f64; 2], factors: &[(&str, f64)]) -> Setup {
     let factors: BTreeMap<String, f64> =
         factors.iter().map(|(n, f)| ((*n).to_owned(), *f)).collect();
-    let overlay = Overlay { device: "x".into(), source: "x".into(), host: None, factors };
     Setup {
         model: Arc::new(ModelShape::load("llama-3.1-8b").unwrap()),
         device: Arc::new(device(host)),
         config: Config { max_seqs: 48, max_batch_tokens: 512, ..Config::default() },
-        calibration: Some(overlay),
+        correction: Some(Arc::new(engine::exec::Correction::new(&factors).unwrap())),
         kv_blocks: None,
         in_flight: None,
     }
@@ -151,7 +150,7 @@ fn host_time_is_found_from_requests_alone() {
         failed: false,
     });
     let recorded = Recorded::new("own", None, rows.collect());
-    let guess = Setup { device: Arc::new(device([300.0, 4.0])), ..truth.clone() };
+    let guess = Setup { device: Arc::new(device([300.0, 4.0])), ..truth };
     let found = from_requests(&recorded, &guess, 1).unwrap();
     let after: Vec<f64> = found.coefficients[..2].iter().map(|c| c.after).collect();
     assert!((after[0] / HOST_TIME[0] - 1.0).abs() < 0.05, "{after:?}");

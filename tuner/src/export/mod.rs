@@ -186,7 +186,7 @@ fn common(config: &Config, knob: &str, value: &str) -> Option<Say> {
         "mix" => !is(SchedulerKind::Continuous),
         "prefill-workers" | "decode-workers" => !is(SchedulerKind::Disagg),
         "router" => config.replicas == 1,
-        "victim" | "watermark" | "long-prefill-threshold" => default,
+        "victim" | "watermark" | "long-prefill-threshold" | "async-scheduling" => default,
         _ => false,
     };
     if idle {
@@ -259,6 +259,7 @@ pub(crate) mod tests {
         ("static", "padding", "off"),
         ("static", "max-wait", "50ms"),
         ("paged", "mix", "on"),
+        ("chunked", "async-scheduling", "on"),
         ("chunked", "tp", "2"),
         ("chunked", "pp", "2"),
         ("chunked", "replicas", "3"),

@@ -24,6 +24,7 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
             }
         },
         "mix" => Say::comment("no counterpart: V1 always mixes chunks of prompts with decodes"),
+        "async-scheduling" => Say::flag("--async-scheduling"),
         "prefix-cache" if value == "on" => Say::flag("--enable-prefix-caching"),
         "prefix-cache" => Say::flag("--no-enable-prefix-caching"),
         "max-seqs" => Say::flag(format!("--max-num-seqs {value}")),

@@ -85,11 +85,8 @@ pub fn capacity(
     if at.len() < RATES {
         return not(format!("recorded at {} of the {RATES} rates it takes", at.len()));
     }
-    let target = match target.cloned().or_else(|| middle(&at)) {
-        Some(target) => target,
-        None => {
-            return not(format!("mean TTFT rises less than {RISE}-fold over the rates recorded"));
-        }
+    let Some(target) = target.cloned().or_else(|| middle(&at)) else {
+        return not(format!("mean TTFT rises less than {RISE}-fold over the rates recorded"));
     };
     let limit = target.limit.as_secs_f64() * 1e3;
     let points = |of: fn(&Validation) -> &super::Side| -> Vec<(f64, f64)> {

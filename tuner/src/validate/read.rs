@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::Occupancy;
 use super::recorded::{Recorded, Row};
 
 /// Why a recorded run cannot be read.
@@ -148,6 +149,40 @@ pub fn read_bytes(file: &str, bytes: &[u8]) -> Result<Vec<Recorded>, ReadError> 
     }
     let named = |name: String| if name.is_empty() { stem.clone() } else { name };
     Ok(runs.into_iter().map(|(name, rate, rows)| Recorded::new(named(name), rate, rows)).collect())
+}
+
+/// Who ran and waited over time as an engine reported it: CSV with `t` (seconds), `running` and `waiting`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_load(path: &Path) -> Result<Vec<Occupancy>, ReadError> {
+    let bytes =
+        std::fs::read(path).map_err(|cause| ReadError::Read { path: path.to_owned(), cause })?;
+    let file = path.to_string_lossy();
+    let text = text(&file, &bytes)?;
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
+    let at = |line: u64, problem: String| ReadError::Line { file: file.to_string(), line, problem };
+    let header = reader.headers().map_err(|e| at(1, e.to_string()))?.clone();
+    let mut places = [0; 3];
+    for (place, name) in places.iter_mut().zip(["t", "running", "waiting"]) {
+        let found = header.iter().position(|h| h == name);
+        *place = found
+            .ok_or_else(|| at(1, format!("no column {name}; expected t, running, waiting")))?;
+    }
+    let mut load = Vec::new();
+    for record in reader.records() {
+        let record =
+            record.map_err(|e| at(e.position().map_or(0, csv::Position::line), e.to_string()))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let cell = |i: usize| record.get(places[i]).unwrap_or("");
+        let bad = |i: usize| at(line, format!("`{}` is not a number here", cell(i)));
+        load.push(Occupancy {
+            at_s: cell(0).parse().ok().filter(|t: &f64| t.is_finite()).ok_or_else(|| bad(0))?,
+            running: cell(1).parse().map_err(|_| bad(1))?,
+            waiting: cell(2).parse().map_err(|_| bad(2))?,
+        });
+    }
+    Ok(load)
 }
 
 fn problem(file: &str, problem: impl Into<String>) -> ReadError {

@@ -8,7 +8,7 @@ fn setup() -> Setup {
         model: Arc::new(ModelShape::load("llama-3.1-8b").unwrap()),
         device: Arc::new(DeviceProfile::load("h100").unwrap()),
         config: Config { max_seqs: 32, max_batch_tokens: 512, ..Config::default() },
-        calibration: None,
+        correction: None,
         kv_blocks: Some(1200),
         in_flight: None,
     }
