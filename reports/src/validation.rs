@@ -124,11 +124,12 @@ fn about_capacity(capacity: &Capacity) -> Vec<String> {
             let mut said = vec![format!("Capacity was not validated near the knee: {reason}.")];
             said.extend(sensitivity.as_ref().map(|s| {
                 format!(
-                    "Sensitivity: {} requests/s are predicted to hold {}; latencies 1 % longer than predicted would \
-                     make that {:.2} % less.",
+                    "Sensitivity: {} requests/s are predicted to hold {}. Were TTFT alone 1 % longer, that would be {:.2} % \
+                     less; were every iteration, {:.2} %.",
                     rate(s.capacity_rps),
                     s.target,
-                    s.percent_per_percent
+                    s.of_limit,
+                    s.of_time
                 )
             }));
             said
@@ -207,7 +208,9 @@ pub(crate) fn terminal(r: &ValidationReport, colour: bool) -> String {
     for text in about_capacity(&r.capacity) {
         s.say(&text, 2, None);
     }
-    for Assumption { what, source } in &r.about.assumptions {
+    // Times of operators fill a page, and are on it.
+    let constants = |a: &&Assumption| a.what.contains("host time") || a.what.contains("factors");
+    for Assumption { what, source } in r.about.assumptions.iter().filter(constants) {
         s.say(&format!("{what}: {source}"), 4, Some(Look::Quiet));
     }
     s.text

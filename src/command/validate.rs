@@ -63,6 +63,7 @@ pub(crate) fn run(args: &cli::Validate) -> Result<ExitCode> {
         "version": env!("CARGO_PKG_VERSION"),
     });
     let mut about = about(&[&setup.device]);
+    about.assumptions.retain(|a| !a.what.contains("per GPU and hour"));
     about.assumptions.extend(calibrated(&setup));
     let report = ValidationReport {
         about,

@@ -32,6 +32,8 @@ const ROWS: usize = 20;
 /// Guesses of a schedule at most, and the change of host time at which it is found.
 const ROUNDS: usize = 12;
 const SETTLED: f64 = 1e-3;
+/// Requests further off than so many times the median are fitted to other schedules than theirs.
+const ODD: f64 = 3.0;
 
 /// What is fitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,11 +120,14 @@ pub enum CalibrateError {
 }
 
 /// One equation: parts of the time, iterations, sequences, and the time.
+#[derive(Clone)]
 struct Row {
     parts: Vec<f64>,
     steps: f64,
     seqs: f64,
     seconds: f64,
+    /// Not to be fitted to.
+    odd: bool,
 }
 
 fn part_names() -> Vec<&'static str> {
@@ -158,6 +163,7 @@ pub fn from_steps(
         steps: 1.0,
         seqs: sequences(&step.shape),
         seconds: step.seconds,
+        odd: false,
     };
     let rows: Vec<Row> = steps.iter().map(row).collect();
     let known = [device.host.step_us, device.host.seq_us];
@@ -183,7 +189,7 @@ pub fn from_requests(
     let mut host = [setup.device.host.step_us, setup.device.host.seq_us];
     let first = lives(recorded, &guess)?;
     let mut rows = first;
-    let mut found = fit(&rows, Scope::Host, seed, host)?;
+    let mut found = trimmed(&rows, seed, host)?;
     for _ in 0..ROUNDS {
         let next = found.host();
         // A step of half the way: the schedule moves with the guess, and two could take turns for ever.
@@ -197,7 +203,7 @@ pub fn from_requests(
         (device.host.step_us, device.host.seq_us) = (host[0], host[1]);
         guess.device = device.into();
         rows = lives(recorded, &guess)?;
-        found = fit(&rows, Scope::Host, seed, host)?;
+        found = trimmed(&rows, seed, host)?;
     }
     // Judged by schedules that each side predicts for itself: the profile's own, and the one found.
     let mut calibration = account(&rows, "requests", Scope::Host, seed, &setup.device, &found);
@@ -238,6 +244,7 @@ fn lives(recorded: &Recorded, setup: &Setup) -> Result<Vec<Row>, CalibrateError>
             steps,
             seqs,
             seconds: real,
+            odd: false,
         })
     };
     Ok(measured.iter().zip(&run.records).filter_map(row).collect())
@@ -294,7 +301,7 @@ fn fit(rows: &[Row], scope: Scope, seed: u64, known: [f64; 2]) -> Result<Found, 
         let cells = [row.steps, row.seqs].into_iter().chain(free).chain([row.seconds - rest]);
         cells.map(|x| x / row.seconds).collect::<Vec<f64>>()
     };
-    let train = rows.iter().enumerate().filter(|(i, _)| !is_held_out(*i, seed));
+    let train = rows.iter().enumerate().filter(|(i, r)| !r.odd && !is_held_out(*i, seed));
     let solved = nnls(&train.map(|(_, r)| equation(r)).collect::<Vec<_>>());
     let mut found = Found { values: vec![1.0; n + 2], errors: vec![None; n + 2], fitted };
     (found.values[0], found.values[1]) = (known[0] * 1e-6, known[1] * 1e-6);
@@ -303,6 +310,18 @@ fn fit(rows: &[Row], scope: Scope, seed: u64, known: [f64; 2]) -> Result<Found, 
         (found.values[to], found.errors[to]) = (value, error);
     }
     Ok(found)
+}
+
+/// Host time fitted twice, the second time without the rows that the first was furthest from: under preemption, who
+/// gives way is a matter of one block, and a life that another schedule ruled says nothing about iterations.
+fn trimmed(rows: &[Row], seed: u64, known: [f64; 2]) -> Result<Found, CalibrateError> {
+    let first = fit(rows, Scope::Host, seed, known)?;
+    let off = |r: &Row| (first.predict(r) / r.seconds - 1.0).abs();
+    let mut sizes: Vec<f64> = rows.iter().map(off).collect();
+    sizes.sort_by(f64::total_cmp);
+    let limit = ODD * sizes[sizes.len() / 2];
+    let marked: Vec<Row> = rows.iter().map(|r| Row { odd: off(r) > limit, ..r.clone() }).collect();
+    fit(&marked, Scope::Host, seed, known)
 }
 
 fn misses(rows: &[Row], seed: u64, found: &Found) -> Misses {

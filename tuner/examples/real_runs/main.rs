@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 use engine::DeviceProfile;
 use serde::Serialize;
+use tuner::validate::Validation;
+use tuner::validate::uncertainty::Uncertainty;
 
 /// One number of one setup in both worlds.
 #[derive(Debug, Clone, Serialize)]
@@ -43,9 +45,19 @@ pub(crate) struct Skipped {
 pub(crate) struct Results {
     lines: Vec<Line>,
     skipped: Vec<Skipped>,
+    /// Residuals of the per-request runs, by device.
+    uncertainty: Vec<Uncertainty>,
 }
 
 impl Results {
+    pub(crate) fn residuals(&mut self, device: &str, validation: &Validation) {
+        let at = self.uncertainty.iter().position(|u| u.device == device).unwrap_or_else(|| {
+            self.uncertainty.push(Uncertainty::new(device));
+            self.uncertainty.len() - 1
+        });
+        self.uncertainty[at].add(validation);
+    }
+
     pub(crate) fn skip(&mut self, set: impl Into<String>, why: impl Into<String>) {
         self.skipped.push(Skipped { set: set.into(), why: why.into() });
     }
@@ -176,6 +188,17 @@ fn print(results: &Results) {
             errors[errors.len() / 2],
             errors.len()
         );
+    }
+    println!("\nerror bars of a prediction (90 %), from the residuals of per-request runs:");
+    for u in &results.uncertainty {
+        for statistic in ["ttft:mean", "ttft:p99", "tpot:mean", "tpot:p99", "e2e:p50", "e2e:p99"] {
+            let Some(s) = u.spread(statistic) else { continue };
+            let (low, high) = s.factors(0.9);
+            println!(
+                "  {:<15} {statistic:<10} x {low:.2} to x {high:.2} ({} runs)",
+                u.device, s.runs
+            );
+        }
     }
     println!("\nnot compared:");
     for s in &results.skipped {

@@ -58,8 +58,11 @@ pub struct Sensitivity {
     pub target: String,
     /// Capacity predicted under it, requests/s.
     pub capacity_rps: f64,
-    /// Percent by which capacity falls when every such latency is 1 % longer than predicted.
-    pub percent_per_percent: f64,
+    /// Percent by which capacity falls when the limit is 1 % tighter: when this latency alone moves.
+    pub of_limit: f64,
+    /// Percent by which it falls when every iteration takes 1 % longer: the same load at 1 % less, under a limit that is
+    /// 1 % tighter on that clock.
+    pub of_time: f64,
 }
 
 /// Capacity of a setup from its runs; `target` is the limit, by default the geometric mean of the mean TTFT at the
@@ -203,7 +206,8 @@ fn sensitivity(
     Ok(Some(Sensitivity {
         target: target.to_string(),
         capacity_rps: crate::capacity::rate_at(middle),
-        percent_per_percent: moved,
+        of_limit: moved,
+        of_time: 1.0 + moved,
     }))
 }
 

@@ -155,7 +155,7 @@ fn capacity_is_validated_across_a_knee_and_only_there() {
     };
     assert_eq!(reason, "recorded at 1 of the 3 rates it takes");
     let s = sensitivity.unwrap();
-    assert!((0.0..2.0).contains(&s.percent_per_percent) && s.capacity_rps > 10.0, "{s:?}");
+    assert!((0.0..2.0).contains(&s.of_limit) && s.capacity_rps > 10.0, "{s:?}");
 }
 
 #[test]

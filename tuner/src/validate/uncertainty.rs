@@ -87,7 +87,8 @@ impl Spread {
     }
 
     /// Between which rates the true capacity lies with probability `level`, where `capacity_rps` was predicted and
-    /// falls by `sensitivity` percent when this latency is 1 % longer.
+    /// falls by `sensitivity` percent when this latency is 1 % longer: of TPOT and of TTFT on an idle machine, which
+    /// follow the time of iterations, [`super::knee::Sensitivity::of_time`].
     #[must_use]
     pub fn capacity(&self, capacity_rps: f64, sensitivity: f64, level: f64) -> (f64, f64) {
         let (low, high) = self.factors(level);
