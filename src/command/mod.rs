@@ -4,6 +4,7 @@ mod bench;
 mod compare;
 mod output;
 mod plan;
+mod profile;
 mod progress;
 mod report;
 mod trace;
@@ -32,6 +33,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Plan(args) => plan::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Report(args) => report::run(&args),
     }
 }

@@ -6,6 +6,7 @@
 pub mod cost;
 mod hash;
 mod sim;
+pub mod speed;
 
 use std::time::Duration;
 
