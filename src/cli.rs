@@ -32,6 +32,9 @@ pub(crate) enum Command {
     /// Look at, convert and synthesise traces
     #[command(subcommand)]
     Trace(Trace),
+    /// Device profiles: make one from published tables, see what they hold
+    #[command(subcommand)]
+    Profile(Profile),
     /// Render the report of earlier results again
     Report(Report),
 }
@@ -321,6 +324,41 @@ pub(crate) enum Trace {
         /// Seed (default: the preset's own)
         #[arg(long, value_name = "N")]
         seed: Option<u64>,
+    },
+}
+
+/// `knee profile`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Profile {
+    /// Fit published operator tables into a profile
+    Import {
+        /// Folder that holds aiconfigurator/, vidur/ or llmservingsim/ (CSV, gzipped or not)
+        dir: PathBuf,
+        /// The profile to write
+        #[arg(long, value_name = "FILE.toml")]
+        to: PathBuf,
+        /// Sheet of the device: a shipped device's name (default: that of the file), or a TOML file
+        #[arg(long, value_name = "NAME|FILE")]
+        device: Option<String>,
+        /// Take what the device's own tables lack from this family, as the sheet says; repeatable
+        #[arg(long, value_name = "FAMILY", value_delimiter = ',')]
+        compose: Vec<String>,
+        /// Draw predicted against measured
+        #[arg(long, value_name = "FILE.svg")]
+        plot: Option<PathBuf>,
+    },
+    /// The shipped profiles
+    List,
+    /// What a profile covers, where it comes from and how far it is off
+    Show {
+        /// A shipped device's name or a TOML file
+        name: String,
+        /// Show instead how fast it runs this model, at TP 1 to 8, beside the data sheet
+        #[arg(long, value_name = "NAME|FILE")]
+        model: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 

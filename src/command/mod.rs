@@ -5,6 +5,7 @@ mod calibrate;
 mod compare;
 mod output;
 mod plan;
+mod profile;
 mod progress;
 mod report;
 mod trace;
@@ -36,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Trace(args) => trace::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Report(args) => report::run(&args),
     }
 }

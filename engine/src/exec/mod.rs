@@ -7,6 +7,7 @@ mod correction;
 pub mod cost;
 mod hash;
 mod sim;
+pub mod speed;
 
 use std::time::Duration;
 
