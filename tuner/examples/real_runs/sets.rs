@@ -509,49 +509,50 @@ fn distserve(source: &Source, r: &mut Results) {
 }
 
 /// Long prompts over replicas behind a Kubernetes service, nearly evenly spaced. The longest gaps between tokens (0.6 s at
-/// p99) are those of 8,192 tokens computed at once: the default of that month.
+/// p99) are those of 8,192 tokens computed at once: the default of that month. The service picks a replica at random
+/// for every connection, and the client opens one per request.
 fn exp7(source: &Source, r: &mut Results) {
     let Some(data) = source.json("llmd-exp7-8b/exp7_A100.json") else {
         return r.skip("exp7-8b", "not in this folder");
     };
     for run in data["runs"].as_array().into_iter().flatten() {
         let f = |key: &str| run[key].as_f64().unwrap_or(f64::NAN);
-        let (n, rate) = (f("num_prompts"), f("request_rate"));
+        let (n, rate, replicas) = (f("num_prompts"), f("request_rate"), f("_replicas"));
         let (input, output) = (f("total_input_tokens") / n, f("total_output_tokens") / n);
-        let replicas = f("_replicas") as u32;
-        let config = Config {
-            replicas,
-            router: engine::config::RouterKind::RoundRobin,
-            ..v1(1, 1024, 8192)
-        };
-        let label = format!("{replicas} x A100, {input:.0}/{output:.0}, {rate}/s");
-        let done = (|| {
-            let setup = setup(source, "a100-sxm", "Llama-3.1-8B", config)?;
-            let rows = constant(rate, n as usize, input as u32, output as u32, None);
-            validate::rerun(&Recorded::new("exp7", Some(rate), rows), &setup, &mut |_| ())
-                .map_err(|e| e.to_string())
-        })();
-        match done {
+        let date = run["date"].as_str().unwrap_or_default();
+        let label = format!("{replicas} x A100 {input:.0}/{output:.0} {rate}/s {date}");
+        let rows = constant(rate, n as usize, input as u32, output as u32, None);
+        match setup(source, "a100-sxm", "Llama-3.1-8B", v1(1, 1024, 8192))
+            .and_then(|setup| scattered(&rows, replicas as u64, &setup))
+        {
             Err(why) => r.skip(format!("exp7-8b {label}"), why),
-            Ok(simulated) => {
-                let p = side(&simulated.records);
+            Ok(p) => {
                 let ms = |key: &str| run[key].as_f64();
-                published(
-                    r,
-                    "exp7-8b",
-                    &label,
-                    &p,
-                    &[
-                        ("TTFT mean", ms("mean_ttft_ms")),
-                        ("TTFT p50", ms("median_ttft_ms")),
-                        ("TTFT p99", ms("p99_ttft_ms")),
-                        ("TPOT mean", ms("mean_tpot_ms")),
-                        ("TPOT p99", ms("p99_tpot_ms")),
-                    ],
-                );
+                let figures = [
+                    ("TTFT mean", ms("mean_ttft_ms")),
+                    ("TTFT p50", ms("median_ttft_ms")),
+                    ("TTFT p99", ms("p99_ttft_ms")),
+                    ("TPOT mean", ms("mean_tpot_ms")),
+                    ("TPOT p99", ms("p99_tpot_ms")),
+                ];
+                published(r, "exp7-8b", &label, &p, &figures);
             }
         }
     }
+}
+
+/// What becomes of `rows` when each goes to one of so many replicas at random, over ten draws.
+fn scattered(rows: &[Row], replicas: u64, setup: &Setup) -> Result<validate::Side, String> {
+    let mut records = Vec::new();
+    for seed in 0..10 {
+        for replica in 0..replicas {
+            let goes = |i: &usize| engine::request::mix(seed, *i as u64) % replicas == replica;
+            let own = (0..rows.len()).filter(goes).map(|i| rows[i]).collect();
+            let run = validate::rerun(&Recorded::new("scattered", None, own), setup, &mut |_| ());
+            records.extend(run.map_err(|e| e.to_string())?.records);
+        }
+    }
+    Ok(side(&records))
 }
 
 /// Llama-3.1-70B on four H100, 300 requests of ShareGPT at 10/s: three means.
