@@ -107,7 +107,7 @@ pub(crate) struct Output {
 pub(crate) struct Tune {
     #[command(flatten)]
     pub(crate) scenario: Scenario,
-    /// Hardware profiles: names (h100-sxm, h200-sxm, a100-sxm) or TOML files
+    /// Hardware profiles: names (see `knee profile list`) or TOML files
     #[arg(long, value_delimiter = ',', default_value = "h100-sxm")]
     pub(crate) device: Vec<String>,
     /// GPUs to use at most
