@@ -26,9 +26,16 @@ pub(crate) enum Command {
     Bench(Bench),
     /// How many replicas and GPUs a demand takes, and what they cost
     Plan(Plan),
+    /// Replay a recorded run and say how far the prediction is off
+    Validate(Validate),
+    /// Fit what no table contains (host time, operator factors) to a real run
+    Calibrate(Calibrate),
     /// Look at, convert and synthesise traces
     #[command(subcommand)]
     Trace(Trace),
+    /// Device profiles: make one from published tables, see what they hold
+    #[command(subcommand)]
+    Profile(Profile),
     /// Render the report of earlier results again
     Report(Report),
 }
@@ -127,7 +134,7 @@ pub(crate) struct Output {
 pub(crate) struct Tune {
     #[command(flatten)]
     pub(crate) scenario: Scenario,
-    /// Hardware profiles: names (h100-sxm, h200-sxm, a100-sxm) or TOML files
+    /// Hardware profiles: names (see `knee profile list`) or TOML files
     #[arg(long, value_delimiter = ',', default_value = "h100-sxm")]
     pub(crate) device: Vec<String>,
     /// GPUs to use at most
@@ -197,10 +204,87 @@ pub(crate) struct Bench {
     /// Offer all requests at once
     #[arg(long)]
     pub(crate) saturated: bool,
+    /// What `knee calibrate` wrote for this device
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Log every iteration to this CSV file: what was computed, and how long it took
+    #[arg(long, value_name = "FILE")]
+    pub(crate) steps: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
     #[command(flatten)]
     pub(crate) knobs: Knobs,
+}
+
+/// What a recorded run was made with.
+#[derive(Debug, Args)]
+pub(crate) struct Setup {
+    /// Hardware profile: a name, a TOML file, or a calibration
+    #[arg(long, default_value = "h100-sxm")]
+    pub(crate) device: String,
+    /// Model shape: a name or a TOML file
+    #[arg(long, default_value = "llama-3.1-8b")]
+    pub(crate) model: String,
+    /// KV blocks of a worker as the engine logged them (default: what memory leaves)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) kv_blocks: Option<u32>,
+    /// Requests that the client kept in flight at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) in_flight: Option<u32>,
+    /// What `knee calibrate` wrote for this device
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) knobs: Knobs,
+}
+
+/// `knee validate`.
+#[derive(Debug, Args)]
+pub(crate) struct Validate {
+    /// The recorded run, a row per request: JSON lines or CSV, also gzipped
+    #[arg(long, value_name = "FILE")]
+    pub(crate) requests: PathBuf,
+    /// Only this run of a file that holds several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run: Option<String>,
+    /// Running and waiting as the engine reported them: CSV with t, running, waiting
+    #[arg(long, value_name = "FILE")]
+    pub(crate) timeseries: Option<PathBuf>,
+    /// The limit that capacity is read off at, such as ttft:mean=1s (default: in the middle of the knee)
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) slo: Option<String>,
+    #[command(flatten)]
+    pub(crate) setup: Setup,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `knee calibrate`.
+#[derive(Debug, Args)]
+pub(crate) struct Calibrate {
+    /// A log of steps: CSV as `knee bench --steps` writes it
+    #[arg(long, value_name = "FILE", conflicts_with = "requests")]
+    pub(crate) steps: Option<PathBuf>,
+    /// A recorded run, a row per request
+    #[arg(long, value_name = "FILE")]
+    pub(crate) requests: Option<PathBuf>,
+    /// Which run of a file that holds several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run: Option<String>,
+    /// What to fit: host (time per iteration and sequence) or all (and a factor per operator class; from steps only)
+    #[arg(long, value_name = "host|all")]
+    pub(crate) fit: Option<String>,
+    /// Seed of which rows are held out
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Where to write the constants found
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) setup: Setup,
 }
 
 /// `knee plan`.
@@ -268,6 +352,41 @@ pub(crate) enum Trace {
         /// Seed (default: the preset's own)
         #[arg(long, value_name = "N", value_parser = whole::<u64, 0, { u64::MAX }>, allow_negative_numbers = true)]
         seed: Option<u64>,
+    },
+}
+
+/// `knee profile`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Profile {
+    /// Fit published operator tables into a profile
+    Import {
+        /// Folder that holds aiconfigurator/, vidur/ or llmservingsim/ (CSV, gzipped or not)
+        dir: PathBuf,
+        /// The profile to write
+        #[arg(long, value_name = "FILE.toml")]
+        to: PathBuf,
+        /// Sheet of the device: a shipped device's name (default: that of the file), or a TOML file
+        #[arg(long, value_name = "NAME|FILE")]
+        device: Option<String>,
+        /// Take what the device's own tables lack from this family, as the sheet says; repeatable
+        #[arg(long, value_name = "FAMILY", value_delimiter = ',')]
+        compose: Vec<String>,
+        /// Draw predicted against measured
+        #[arg(long, value_name = "FILE.svg")]
+        plot: Option<PathBuf>,
+    },
+    /// The shipped profiles
+    List,
+    /// What a profile covers, where it comes from and how far it is off
+    Show {
+        /// A shipped device's name or a TOML file
+        name: String,
+        /// Show instead how fast it runs this model, at TP 1 to 8, beside the data sheet
+        #[arg(long, value_name = "NAME|FILE")]
+        model: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use engine::exec::Correction;
 use engine::{DeviceProfile, ModelShape};
 use loadgen::{BoundSlo, Slo};
+use tuner::calibrate::Overlay;
 use workloads::{Description, ReadOptions, Reference, Spec, Trace};
 
 use crate::cli::{Reading, Scenario, Workload};
@@ -134,7 +136,39 @@ pub(crate) fn prepare(scenario: &Scenario) -> Result<Prepared> {
     Ok(Prepared { trace, model, slo, seed })
 }
 
-/// The profile called `name`.
-pub(crate) fn device(name: &str) -> Result<Arc<DeviceProfile>> {
-    Ok(Arc::new(DeviceProfile::load(name)?))
+/// A device, and what calibration found about it.
+pub(crate) struct Hardware {
+    pub(crate) profile: Arc<DeviceProfile>,
+    pub(crate) correction: Option<Arc<Correction>>,
+}
+
+/// The device `name` stands for: a profile's name or file, or the file of a calibration, which names its profile.
+/// `calibration` is laid over it.
+pub(crate) fn hardware(name: &str, calibration: Option<&Path>) -> Result<Hardware> {
+    let is_overlay = |path: &Path| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.lines().any(|l| l.trim_start().starts_with("calibrates"))
+    };
+    let overlay = match calibration {
+        Some(path) => Some(Overlay::read(path)?),
+        None if name.ends_with(".toml") && is_overlay(Path::new(name)) => {
+            Some(Overlay::read(Path::new(name))?)
+        }
+        None => None,
+    };
+    let base = match &overlay {
+        Some(overlay) if calibration.is_none() => overlay.device.clone(),
+        _ => name.to_owned(),
+    };
+    let mut profile = DeviceProfile::load(&base)?;
+    let mut correction = None;
+    if let Some(overlay) = overlay {
+        let same = DeviceProfile::load(&overlay.device).is_ok_and(|p| p.name == profile.name);
+        if overlay.device != base && !same {
+            bail!("this calibration belongs to {}, not to {base}", overlay.device);
+        }
+        correction = overlay.correction().map_err(anyhow::Error::msg)?;
+        profile = overlay.apply(&profile);
+    }
+    Ok(Hardware { profile: Arc::new(profile), correction })
 }

@@ -374,3 +374,94 @@ fn reports_are_written_whole_and_rendered_again() {
     assert!(knee(&["report", out]).status.success());
     assert_eq!(page(), first);
 }
+
+/// A run of the simulator as a file of records, and the words that validate it.
+fn own_run(dir: &Path) -> (String, String) {
+    let (out, steps) = (dir.join("run"), dir.join("steps.csv"));
+    let (out, steps) = (out.to_str().unwrap().to_owned(), steps.to_str().unwrap().to_owned());
+    let mut trace = String::from("arrived_at,num_prefill_tokens,num_decode_tokens\n");
+    for i in 0..300u32 {
+        let (at, input, output) = (f64::from(i) * 0.03, 50 + i * 37 % 900, 1 + i * 29 % 250);
+        trace += &format!("{at},{input},{output}\n");
+    }
+    let file = dir.join("trace.csv");
+    std::fs::write(&file, trace).unwrap();
+    let words = ["bench", "--workload", file.to_str().unwrap(), "--max-seqs", "64"];
+    assert!(knee(&with(&words, &["--out", &out, "--steps", &steps])).status.success());
+    (format!("{out}/requests.csv"), steps)
+}
+
+#[test]
+fn its_own_run_validates_without_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let (requests, _) = own_run(dir.path());
+    let validate = ["validate", "--requests", &requests, "--max-seqs", "64", "--json"];
+    let value = json(&validate);
+    assert_fits("validate.json", &value);
+    for metric in ["ttft", "tpot", "e2e"] {
+        for statistic in ["mean", "p50", "p90", "p99"] {
+            let error = value["errors"][metric][statistic].as_f64().unwrap();
+            assert!(error.abs() < 1e-6, "{metric} {statistic} {error}");
+        }
+    }
+    assert!(value["errors"]["throughput"].as_f64().unwrap().abs() < 1e-6);
+    let fewer = ["validate", "--requests", &requests, "--max-seqs", "8", "--json"];
+    assert!(json(&fewer)["errors"]["ttft"]["p99"].as_f64().unwrap() > 100.0, "other settings");
+    let page = dir.path().join("page");
+    let shown =
+        ["validate", "--requests", &requests, "--max-seqs", "64", "--out", page.to_str().unwrap()];
+    let out = text(&knee(&shown).stdout);
+    assert!(out.contains("not validated near the knee") && out.contains("TTFT p99"), "{out}");
+    assert!(
+        out.lines().filter(|l| !l.starts_with("Report:")).all(|l| l.chars().count() <= 100),
+        "{out}"
+    );
+    assert!(page.join("report.html").exists());
+    assert!(text(&knee(&["report", page.to_str().unwrap()]).stdout).contains("TTFT p99"));
+}
+
+#[test]
+fn a_log_of_steps_calibrates_to_the_profile_that_made_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, steps) = own_run(dir.path());
+    let found = dir.path().join("c.toml");
+    let found = found.to_str().unwrap();
+    let words = ["calibrate", "--steps", &steps, "--to", found, "--json"];
+    let value = json(&words);
+    assert!(value["after"]["p99"].as_f64().unwrap() < 0.01, "{value}");
+    let host = &value["coefficients"][0];
+    let (before, after) = (host["before"].as_f64().unwrap(), host["after"].as_f64().unwrap());
+    assert!((after / before - 1.0).abs() < 0.01, "{value}");
+    // The file can be used both ways, and says so.
+    for words in [["--calibration", found], ["--device", found]] {
+        let bench = with(&["bench", "--requests", "50", "--json"], &words);
+        assert_eq!(json(&bench)["device"], "h100-sxm (calibrated)");
+    }
+    let other = ["bench", "--requests", "50", "--device", "a100", "--calibration", found];
+    assert!(refused(&other).contains("belongs to h100-sxm"));
+}
+
+#[test]
+fn recorded_runs_that_cannot_be_read_say_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let head = "arrival_s,prompt_len,output_len,ttft_ms,e2e_ms\n";
+    let bad = file("bad.csv", &format!("{head}0,5,5,1,2\n1,x,5,1,2\n"));
+    assert!(refused(&["validate", "--requests", &bad]).contains("bad.csv:3: prompt_len = `x`"));
+    let none = file("none.csv", "a,b\n1,2\n");
+    assert!(refused(&["validate", "--requests", &none]).contains("when requests arrived"));
+    assert!(refused(&["validate", "--requests", "/nosuch.csv"]).contains("/nosuch.csv"));
+    let good = file("good.csv", &format!("{head}0,5,5,1,2\n"));
+    assert!(refused(&["validate", "--requests", &good, "--run", "x"]).contains("it holds good"));
+    assert!(refused(&["validate", "--requests", &good, "--slo", "ttft"]).contains("ttft"));
+    assert!(refused(&["calibrate", "--requests", &good]).contains("at least 20"));
+    assert!(refused(&["calibrate"]).contains("--steps FILE or --requests FILE"));
+    assert!(refused(&["calibrate", "--requests", &good, "--fit", "all"]).contains("--steps"));
+    let series = file("t.csv", "t,running\n1,2\n");
+    let with_series = ["validate", "--requests", &good, "--timeseries", &series];
+    assert!(refused(&with_series).contains("t.csv:1: no column waiting"));
+}

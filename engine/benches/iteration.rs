@@ -1,12 +1,14 @@
 //! What the engine itself costs per iteration: proportional to the batch, whatever waits.
 
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use engine::config::Config;
+use engine::config::{Config, KvDtype};
+use engine::exec::cost::CostModel;
 use engine::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
 use engine::request::Content;
-use engine::{Engine, Request, wiring};
+use engine::{DeviceProfile, Engine, ModelShape, Request, Shape, wiring};
 
 const STEP: Duration = Duration::from_millis(1);
 const PROMPT: u32 = 64;
@@ -106,5 +108,28 @@ fn iterations(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, iterations);
+/// What predicting costs: a step of 256 sequences, with and without a prompt chunk, and a cost model.
+fn predictions(c: &mut Criterion) {
+    let model = ModelShape::load("llama-3.1-70b").expect("embedded");
+    let mut group = c.benchmark_group("predict");
+    for name in ["h100-sxm", "rtx-pro-6000"] {
+        let device = DeviceProfile::load(name).expect("embedded");
+        let cost = CostModel::new(&model, &device, 4, 1, KvDtype::Bf16, 8192);
+        let mut decodes = Shape::default();
+        (0..256).for_each(|i| decodes.add(500 + 13 * i, 1, true, true));
+        let mut mixed = decodes;
+        mixed.add(4000, 512, false, false);
+        for (what, shape) in [("decodes", decodes), ("mixed", mixed)] {
+            group.bench_function(BenchmarkId::new(what, name), |b| {
+                b.iter(|| cost.stage_ns(black_box(&shape)));
+            });
+        }
+        group.bench_function(BenchmarkId::new("new model", name), |b| {
+            b.iter(|| CostModel::new(black_box(&model), &device, 4, 1, KvDtype::Bf16, 8192));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, iterations, predictions);
 criterion_main!(benches);

@@ -183,6 +183,10 @@ pub struct Config {
     pub max_wait: Duration,
     /// Continuous batching: decode running sequences in the iterations that prefill (Orca's selective batching).
     pub mix: bool,
+    /// Each iteration is planned while the one before it runs (vLLM from 0.14, SGLang): who comes, and what is given back,
+    /// in the meantime counts one iteration later.
+    #[serde(default)]
+    pub async_scheduling: bool,
     /// Tensor-parallel ranks per worker.
     pub tp: u32,
     /// Pipeline stages per worker.
@@ -218,6 +222,7 @@ impl Default for Config {
             padding: true,
             max_wait: Duration::ZERO,
             mix: false,
+            async_scheduling: false,
             tp: 1,
             pp: 1,
             replicas: 1,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{AllocatorKind, Config, SchedulerKind};
+use crate::exec::Correction;
 use crate::exec::cost::CostModel;
 use crate::memory::{MemoryError, MemoryPlan, kv_slots};
 use crate::model::ModelShape;
@@ -23,6 +24,8 @@ pub struct Deployment {
     pub kv_slots: u32,
     /// What iterations cost.
     pub cost: Arc<CostModel>,
+    /// What calibration found about them.
+    pub correction: Option<Arc<Correction>>,
 }
 
 /// Why a configuration cannot be deployed.
@@ -52,6 +55,9 @@ pub enum DeployError {
         "the static scheduler runs with pp 1: a static batch cannot be split into micro-batches"
     )]
     StaticPipeline,
+    /// Where the next plan is made beforehand, it must be known to be the next.
+    #[error("async-scheduling runs with the continuous and chunked schedulers and pp 1")]
+    Async,
     /// The model or its KV does not fit.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -82,7 +88,8 @@ impl Deployment {
             config.max_batch_tokens,
         );
         let kv_slots = u32::try_from(memory.slots).unwrap_or(u32::MAX / 2).min(u32::MAX / 2);
-        Ok(Self { config, model, device, memory, kv_slots, cost: Arc::new(cost) })
+        let cost = Arc::new(cost);
+        Ok(Self { config, model, device, memory, kv_slots, cost, correction: None })
     }
 
     /// GPUs it takes.
@@ -103,6 +110,10 @@ fn check(c: &Config) -> Result<(), DeployError> {
     let pieces = matches!(c.scheduler, SchedulerKind::Chunked | SchedulerKind::Disagg);
     if c.prompt_kv == crate::config::PromptKv::Chunk && !(paged && pieces) {
         return Err(DeployError::PromptKv);
+    }
+    let ahead = matches!(c.scheduler, SchedulerKind::Continuous | SchedulerKind::Chunked);
+    if c.async_scheduling && !(ahead && c.pp == 1) {
+        return Err(DeployError::Async);
     }
     match c.scheduler {
         SchedulerKind::Disagg if c.pp > 1 => Err(DeployError::DisaggPipeline),

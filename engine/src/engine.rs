@@ -127,7 +127,13 @@ impl Engine {
     /// # Errors
     /// When it could never run here.
     pub fn submit(&mut self, request: Request) -> Result<(), Rejected> {
-        self.state.enqueue(request)?;
+        // Planning runs ahead of the device by one iteration.
+        let planned = self.lanes.iter().any(|l| !l.flights.is_empty());
+        if self.state.config.async_scheduling && planned {
+            self.state.enqueue_unseen(request)?;
+        } else {
+            self.state.enqueue(request)?;
+        }
         self.changed();
         Ok(())
     }
@@ -167,12 +173,17 @@ impl Engine {
         self.state.forget_refusal(worker);
         let mut plan = self.spare.pop().unwrap_or_default();
         plan.clear();
+        let late = self.state.knows_late(worker);
         self.scheduler.plan(&mut self.state, worker, now, &mut plan);
+        if late {
+            self.state.forget_late(worker);
+        }
+        let seen = self.state.see();
         let lane = &mut self.lanes[worker];
         self.state.drain_events(&mut lane.events);
         lane.wake = plan.wake;
         if plan.is_idle() {
-            lane.stale = false;
+            lane.stale = seen || late;
         }
         if plan.preempted {
             self.changed();
@@ -185,7 +196,9 @@ impl Engine {
         let (mut shape, recomputed) = self.measure(&plan);
         let copies = self.state.workers[worker].kv.copies();
         shape.copied_tokens = copies.iter().map(|c| u64::from(c.len)).sum();
-        let steps = if self.stretches { self.state.repeats(&plan, worker) } else { 1 };
+        // What this plan did not know of the next one will.
+        let repeats = self.stretches && !late;
+        let steps = if repeats { self.state.repeats(&plan, worker) } else { 1 };
         let batch = Batch { worker, plan: &plan, state: &self.state, shape, copies: &copies };
         let lane = &mut self.lanes[worker];
         let ticket = lane.executor.submit(&batch, now, Horizon { steps, until });

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod event;
 pub mod exec;
 pub mod fleet;
+pub mod import;
 pub mod kv;
 pub mod memory;
 pub mod model;

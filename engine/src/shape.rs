@@ -3,9 +3,12 @@
 //! Integers, so that equal work costs equal time to the bit however the totals were reached: step by step, many
 //! steps at once, or with sequences in another order.
 
+/// Query rows of a tile: attention kernels compute whole tiles of rows against all of a chunk's context.
+pub const TILE: u32 = 64;
+
 /// Totals over the chunks of one iteration. A *decode* is a chunk of one token that extends a sequence whose prompt
 /// is computed; every other chunk is a *prefill* (a prompt, a part of one, or a recomputation).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Shape {
     /// Sequences with a prefill chunk.
     pub prefill_seqs: u32,
@@ -15,6 +18,12 @@ pub struct Shape {
     pub prefill_context: u64,
     /// Query-key pairs of prefill attention: Σ n·history + n(n+1)/2.
     pub prefill_pairs: u64,
+    /// The same for whole tiles: every row of a tile sees as much context as its last.
+    pub prefill_tile_pairs: u64,
+    /// Tiles of prefill attention: Σ ⌈n / TILE⌉.
+    pub prefill_tiles: u64,
+    /// The longest context among prefill chunks.
+    pub prefill_longest: u32,
     /// Sequences that decode one token each.
     pub decode_seqs: u32,
     /// Tokens of context that decodes read, the new token included: Σ length.
@@ -25,6 +34,17 @@ pub struct Shape {
     pub sampled: u32,
     /// Tokens whose keys and values are copied inside the pool before the pass (copy-on-write, regrown reservations).
     pub copied_tokens: u64,
+}
+
+/// Query-key pairs of `n` tokens after `history`, in whole tiles.
+fn tile_pairs(history: u64, n: u64) -> u64 {
+    let tile = u64::from(TILE);
+    let (whole, rest) = (n / tile, n % tile);
+    let mut contexts = whole * history + tile * whole * (whole + 1) / 2;
+    if rest > 0 {
+        contexts += history + n;
+    }
+    tile * contexts
 }
 
 impl Shape {
@@ -40,6 +60,9 @@ impl Shape {
             self.prefill_tokens += n;
             self.prefill_context += h + n64;
             self.prefill_pairs += n64 * h + n64 * (n64 + 1) / 2;
+            self.prefill_tile_pairs += tile_pairs(h, n64);
+            self.prefill_tiles += n64.div_ceil(u64::from(TILE));
+            self.prefill_longest = self.prefill_longest.max(history + n);
         }
         self.sampled += u32::from(samples);
     }
@@ -55,6 +78,9 @@ impl Shape {
             (self.prefill_seqs, self.prefill_tokens) = (seats, seats * to);
             self.prefill_context = self.prefill_context.max(rows * n);
             self.prefill_pairs = self.prefill_pairs.max(rows * n * (n + 1) / 2);
+            self.prefill_tile_pairs = self.prefill_tile_pairs.max(rows * tile_pairs(0, n));
+            self.prefill_tiles = self.prefill_tiles.max(rows * n.div_ceil(u64::from(TILE)));
+            self.prefill_longest = self.prefill_longest.max(to);
         }
         self.sampled = seats;
         self

@@ -46,6 +46,8 @@ pub struct Worker {
     beyond: u64,
     /// KV on its way here.
     incoming: VecDeque<Move>,
+    /// Seats and slots given back by the iteration that ended last, where the next was planned before that.
+    late: (u32, u32),
 }
 
 /// A request of several branches.
@@ -86,6 +88,8 @@ pub struct State {
     /// Scratch of `commit`.
     ended: Vec<SeqId>,
     load: u64,
+    /// Came after the plan that is being computed was made, oldest first: the next plan does not see them.
+    unseen: Vec<SeqId>,
 }
 
 /// Why a request was refused outright.
@@ -127,6 +131,7 @@ impl State {
             held: 0,
             beyond: 0,
             incoming: VecDeque::new(),
+            late: (0, 0),
         };
         Self {
             waiting: Waiting::new(config.queue),
@@ -141,6 +146,7 @@ impl State {
             growth: Vec::new(),
             ended: Vec::new(),
             load: 0,
+            unseen: Vec::new(),
             config,
         }
     }
@@ -165,6 +171,37 @@ impl State {
 
     /// Puts a request into the queue, or rejects it when it could not run even alone.
     pub fn enqueue(&mut self, request: Request) -> Result<(), Rejected> {
+        let id = self.take_in(request)?;
+        self.wait(id);
+        Ok(())
+    }
+
+    /// The same for a request that the next plan does not see, because it has been made already.
+    pub fn enqueue_unseen(&mut self, request: Request) -> Result<(), Rejected> {
+        let id = self.take_in(request)?;
+        self.unseen.push(id);
+        Ok(())
+    }
+
+    /// What came meanwhile is seen from now on. Returns whether there was any.
+    pub fn see(&mut self) -> bool {
+        let unseen = std::mem::take(&mut self.unseen);
+        unseen.iter().for_each(|&id| self.wait(id));
+        !unseen.is_empty()
+    }
+
+    /// Whether the plan after the next of `worker` will know more than the next.
+    #[must_use]
+    pub fn knows_late(&self, worker: WorkerId) -> bool {
+        !self.unseen.is_empty() || self.workers[worker].late != (0, 0)
+    }
+
+    /// What was given back counts from now on.
+    pub fn forget_late(&mut self, worker: WorkerId) {
+        self.workers[worker].late = (0, 0);
+    }
+
+    fn take_in(&mut self, request: Request) -> Result<SeqId, Rejected> {
         let seq = self.sequence(request, self.tickets);
         self.reject(&seq)?;
         self.tickets += 1;
@@ -179,8 +216,7 @@ impl State {
             self.groups[group as usize] = Group { members: vec![id], live: 1, seated: 0 };
             self.seqs[id as usize].group = group;
         }
-        self.wait(id);
-        Ok(())
+        Ok(id)
     }
 
     /// Refuses what could never run here, so that nothing waits for ever.

@@ -46,7 +46,8 @@ pub fn engine(config: &Config, slots: u32, executors: Vec<Box<dyn Executor>>) ->
 pub fn simulated(deployment: &Deployment, coupled: bool) -> Fleet {
     let config = &deployment.config;
     let executor = || -> Box<dyn Executor> {
-        Box::new(SimExecutor::new(Arc::clone(&deployment.cost), config.pp))
+        let executor = SimExecutor::new(Arc::clone(&deployment.cost), config.pp);
+        Box::new(executor.corrected(deployment.correction.clone()))
     };
     let replica = |_| {
         let executors = (0..config.workers()).map(|_| executor()).collect();

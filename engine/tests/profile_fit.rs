@@ -1,9 +1,6 @@
-//! The embedded profiles are as good as they say, against the tables they were fitted to and against real servers.
+//! The embedded profiles against real servers; devices by name, and devices of one's own.
 //!
 //! The measurements are not part of this repository: without them these tests say so and pass.
-
-#[path = "../examples/fit_profile/tables.rs"]
-mod tables;
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +8,7 @@ use engine::Shape;
 use engine::config::KvDtype;
 use engine::exec::cost::CostModel;
 use engine::model::ModelShape;
-use engine::profile::DeviceProfile;
+use engine::profile::{DeviceProfile, Table};
 
 fn measurements() -> Option<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/profiles");
@@ -20,30 +17,6 @@ fn measurements() -> Option<PathBuf> {
     }
     println!("skipped: no measurements at {}", dir.display());
     None
-}
-
-#[test]
-fn laws_are_as_far_from_the_tables_as_stated() {
-    let Some(dir) = measurements() else { return };
-    for name in DeviceProfile::names() {
-        let mut device = DeviceProfile::load(name).unwrap();
-        assert_eq!(device.fit.len(), tables::OPERATORS.len(), "{name}");
-        device.sustained = 1.0;
-        for operator in tables::OPERATORS {
-            let (stated, found) =
-                (device.fit[operator], tables::error(&device, &tables::rows(&dir, name, operator)));
-            assert_eq!(found.rows, stated.rows, "{name} {operator}");
-            // Coefficients are printed with three digits.
-            assert!(
-                (found.median - stated.median).abs() < 0.005,
-                "{name} {operator}: {found:?} {stated:?}"
-            );
-            assert!(
-                (found.p90 - stated.p90).abs() < 0.01,
-                "{name} {operator}: {found:?} {stated:?}"
-            );
-        }
-    }
 }
 
 /// Steady stages of real vLLM 0.15.1 servers whose prompts were nearly all cached: the time per output token is that of
@@ -109,7 +82,7 @@ fn a_device_is_found_by_its_short_name_and_refused_with_the_known_ones() {
     assert_eq!(DeviceProfile::load("a100-80g").unwrap().name, "a100-sxm");
     assert_eq!(
         DeviceProfile::load("tpu").unwrap_err().to_string(),
-        "unknown device `tpu`: expected h100-sxm, h200-sxm, a100-sxm or the path of a .toml file"
+        "unknown device `tpu`: expected h100-sxm, h200-sxm, a100-sxm, a40, rtx4090, rtx-pro-6000 or the path of a .toml file"
     );
 }
 
@@ -123,13 +96,43 @@ fn a_device_of_ones_own_is_checked() {
         DeviceProfile::load(path.to_str().unwrap())
     };
     assert_eq!(load("h100-sxm\"", "mine\"").unwrap().name, "mine");
-    let error = load("peak_flops = 989e12", "peak_flops = -1.0").unwrap_err().to_string();
+    let error = load("peak_flops = 9.89e14", "peak_flops = -1.0").unwrap_err().to_string();
     assert_eq!(error, "device h100-sxm: peak_flops = -1 must be positive");
     let error = load("seq_us = 8.0", "seq_us = nan").unwrap_err().to_string();
     assert_eq!(error, "device h100-sxm: host.seq_us = NaN must not be negative");
+    let error = load("[[800]]", "[[800,900]]").unwrap_err().to_string();
+    assert_eq!(error, "device h100-sxm: elementwise: per_mille must have 1 rows of 1 knots");
+    let error = load("[[800]]", "[[1001]]").unwrap_err().to_string();
+    assert!(error.contains("nothing is faster than its roofline"), "{error}");
     let error = load("ranks = 4", "ranks = 2").unwrap_err().to_string();
     assert!(error.contains("rising numbers of ranks"), "{error}");
     let error = load("gpus_per_node", "gpus_per_rack").unwrap_err().to_string();
     assert!(error.contains("unknown field `gpus_per_rack`"), "{error}");
     std::fs::remove_file(&path).unwrap();
+}
+
+/// A profile by hand: one efficiency for each operator.
+#[test]
+fn few_knots_make_a_device() {
+    let mut device = DeviceProfile::load("h100").unwrap();
+    let constant = |start_us| Table::constant(start_us, 0.8, "a guess");
+    device.gemm = constant(4.0);
+    device.prefill_attention = constant(10.0);
+    device.decode_attention = constant(10.0);
+    device.elementwise = constant(3.0);
+    device.sampler = constant(20.0);
+    device.check().unwrap();
+    let model = ModelShape::load("llama-3.1-8b").unwrap();
+    let by_hand = CostModel::new(&model, &device, 1, 1, KvDtype::Bf16, 2048);
+    let h100 = DeviceProfile::load("h100").unwrap();
+    let measured = CostModel::new(&model, &h100, 1, 1, KvDtype::Bf16, 2048);
+    for (decodes, chunk) in [(1, 0), (64, 0), (0, 2048), (64, 512)] {
+        let mut shape = Shape::default();
+        (0..decodes).for_each(|_| shape.add(1000, 1, true, true));
+        if chunk > 0 {
+            shape.add(0, chunk, false, true);
+        }
+        let ratio = by_hand.stage_ns(&shape) as f64 / measured.stage_ns(&shape) as f64;
+        assert!((0.75..1.25).contains(&ratio), "{decodes} {chunk}: {ratio}");
+    }
 }

@@ -237,9 +237,11 @@ fn knobs() -> impl Strategy<Value = (Config, u32)> {
         Just(RouterKind::PrefixAffine),
     ];
     let sizes = (1u32..=12, 0u32..300, 200u32..=400, prop_oneof![0u32..200, 0u32..3000]);
-    (queue, victim, router, sizes, 1u32..=3, 1u32..=2, prop_oneof![Just(0.0), 0.0..0.3]).prop_map(
-        |(queue, victim, router, (seqs, budget, longest, more), replicas, pp, watermark)| {
+    let watermark = prop_oneof![Just(0.0), 0.0..0.3];
+    (queue, victim, router, sizes, 1u32..=3, 1u32..=2, watermark, any::<bool>()).prop_map(
+        |(queue, victim, router, (seqs, budget, longest, more), replicas, pp, watermark, ahead)| {
             let config = Config {
+                async_scheduling: ahead,
                 queue,
                 victim,
                 router,
@@ -281,7 +283,9 @@ fn same(scheduler: usize) {
             allocate(&mut config);
             if !matches!(config.scheduler, SchedulerKind::Continuous | SchedulerKind::Chunked) {
                 config.pp = 1;
+                config.async_scheduling = false;
             }
+            config.async_scheduling &= config.pp == 1;
             if !is_legal(&config) {
                 continue;
             }

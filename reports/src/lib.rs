@@ -26,6 +26,7 @@ mod screen;
 pub mod terminal;
 mod tradeoffs;
 mod tuning;
+mod validation;
 
 pub use bench::bench_page;
 pub use compare::compare_page;
@@ -36,3 +37,4 @@ pub use report::{
     SAMPLES, SCHEMA, Scenario, TuneReport,
 };
 pub use tuning::tune_page;
+pub use validation::{ValidationReport, validation_page};

@@ -2,7 +2,7 @@
 //! after a crash, sees the old file or the new one.
 
 use crate::report::{Report, SCHEMA};
-use crate::{Error, bench_page, compare_page, csv, tune_page};
+use crate::{Error, bench_page, compare_page, csv, tune_page, validation_page};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
@@ -38,6 +38,7 @@ impl Report {
             Self::Tune(r) => tune_page(r),
             Self::Compare(r) => compare_page(r),
             Self::Bench(r) => bench_page(r),
+            Self::Validate(r) => validation_page(r),
         }
     }
 
@@ -48,6 +49,7 @@ impl Report {
             Self::Tune(r) => crate::terminal::tune(r, colour),
             Self::Compare(r) => crate::terminal::compare(r, colour),
             Self::Bench(r) => crate::terminal::bench(r, colour),
+            Self::Validate(r) => crate::validation::terminal(r, colour),
         }
     }
 

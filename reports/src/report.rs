@@ -4,6 +4,7 @@
 //! a stored report is some hundred kilobytes, however long the trace.
 
 use crate::plot::thinned;
+use crate::validation::ValidationReport;
 use loadgen::{Histogram, Metric, Record};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub enum Report {
     Compare(Box<CompareReport>),
     /// `knee bench`.
     Bench(Box<BenchReport>),
+    /// `knee validate`.
+    Validate(Box<ValidationReport>),
 }
 
 /// The best configuration and everything that speaks for it.

@@ -1,12 +1,16 @@
 //! `knee bench`: one configuration at one rate.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use engine::Deployment;
 use reports::{BenchReport, Detail, Report};
 use serde_json::{Value, json};
+use tuner::calibrate::{StepLog, steps_of};
 use tuner::evaluate::{Evaluate, Relax};
+use tuner::observation::Detailed;
 use tuner::result::knobs;
 use tuner::space::label;
 use tuner::trial::Simulator;
@@ -21,11 +25,19 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
     let (trace, model) = (Arc::clone(&prepared.trace), Arc::clone(&prepared.model));
-    let sim = Simulator::new(trace, model, input::device(&args.device)?, prepared.slo);
+    let hardware = input::hardware(&args.device, args.calibration.as_deref())?;
+    let sim =
+        Simulator::new(trace, model, hardware.profile, prepared.slo).corrected(hardware.correction);
     let deployment = sim.deployment(&args.knobs.config()?, Relax::Nothing)?;
     let natural = sim.natural_rate(sim.requests());
     let scale = scale(args, sim.trace())?;
-    let (run, cost) = measure(|| sim.detail(&deployment, scale));
+    let (run, cost) = match &args.steps {
+        None => measure(|| sim.detail(&deployment, scale)),
+        Some(path) => {
+            let (run, cost) = measure(|| logged(&sim, &deployment, scale, path));
+            (run?, cost)
+        }
+    };
     let config = &deployment.config;
     let report = BenchReport {
         about: about(&[sim.device()]),
@@ -43,6 +55,23 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let result = result(&report);
     args.output.deliver(&Report::Bench(Box::new(report)), &result)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The run, every iteration written to `path`.
+fn logged(sim: &Simulator, deployment: &Deployment, scale: f64, path: &Path) -> Result<Detailed> {
+    let failed = || format!("cannot write {}", path.display());
+    let file = std::fs::File::create(path).with_context(failed)?;
+    let mut log = StepLog::new(std::io::BufWriter::new(file)).with_context(failed)?;
+    let mut outcome = Ok(());
+    let run = sim.watched(deployment, scale, &mut |it| {
+        for step in steps_of(it) {
+            if outcome.is_ok() {
+                outcome = log.push(&step);
+            }
+        }
+    });
+    outcome.and_then(|()| log.finish()).with_context(failed)?;
+    Ok(run)
 }
 
 /// By how much the trace is sped up.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use reports::{CompareReport, Report};
 use tuner::claims::{Bench, Claims};
 use tuner::compare::{CompareResult, Comparison, compare, policies};
@@ -19,10 +19,18 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
     let (trace, model) = (Arc::clone(&prepared.trace), Arc::clone(&prepared.model));
-    let device = input::device(&args.device)?;
+    let hardware = input::hardware(&args.device, None)?;
+    if hardware.correction.is_some() && !args.no_claims {
+        bail!(
+            "claims are tried on profiles as they are: add --no-claims to compare on {}",
+            args.device
+        );
+    }
+    let device = hardware.profile;
     let base = args.knobs.config()?;
     let sim =
-        Simulator::new(Arc::clone(&trace), Arc::clone(&model), Arc::clone(&device), prepared.slo);
+        Simulator::new(Arc::clone(&trace), Arc::clone(&model), Arc::clone(&device), prepared.slo)
+            .corrected(hardware.correction);
     input::need_rate(&trace)?;
     for &rate in &args.rates {
         input::scale(&trace, rate)?;

@@ -1,13 +1,16 @@
 //! One file per command: arguments in, library calls, results out.
 
 mod bench;
+mod calibrate;
 mod compare;
 mod output;
 mod plan;
+mod profile;
 mod progress;
 mod report;
 mod trace;
 mod tune;
+mod validate;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -32,6 +35,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Plan(args) => plan::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Validate(args) => validate::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Report(args) => report::run(&args),
     }
 }

@@ -129,7 +129,9 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
     let twice = |(i, name): &(usize, &String)| search.devices[..*i].contains(name);
     for (_, name) in search.devices.iter().enumerate().filter(|device| !twice(device)) {
         let (trace, model) = (Arc::clone(&prepared.trace), Arc::clone(&prepared.model));
-        sims.push(Simulator::new(trace, model, input::device(name)?, prepared.slo.clone()));
+        let hardware = input::hardware(name, None)?;
+        let sim = Simulator::new(trace, model, hardware.profile, prepared.slo.clone());
+        sims.push(sim.corrected(hardware.correction));
     }
     let Some(first) = sims.first() else { bail!("no device to tune for: name at least one") };
     let common = Common::new(prepared.seed, first);

@@ -1,5 +1,6 @@
 //! Decides what to measure next: the search space, capacity under an SLO, the search, and what it found.
 
+pub mod calibrate;
 pub mod capacity;
 pub mod claims;
 pub mod compare;
@@ -15,6 +16,7 @@ pub mod space;
 pub mod study;
 pub mod trial;
 pub mod tune;
+pub mod validate;
 pub mod verdict;
 pub mod why;
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use engine::exec::Correction;
 use engine::kv::waste::Sample;
 use engine::{
     BlockIds, Config, Content, Deployment, DeviceProfile, Event, Fleet, Iteration, ModelShape,
@@ -21,12 +22,16 @@ use crate::observation::{Detailed, IterationSpan, KvSample, KvShares, Observatio
 /// Iterations kept for a timeline, at most.
 const SPANS: usize = 200_000;
 
+/// A search for capacity must not be throttled by the client to what the server manages.
+const LIFTED: ReplayOptions = ReplayOptions { lift_session_cap: true };
+
 /// A trace, a model and a device: everything a configuration is tried on.
 pub struct Simulator {
     trace: Arc<Trace>,
     ids: Arc<[u64]>,
     model: Arc<ModelShape>,
     device: Arc<DeviceProfile>,
+    correction: Option<Arc<Correction>>,
     slo: BoundSlo,
     longest: u32,
     /// Whether some requests wait for responses.
@@ -51,8 +56,16 @@ impl Simulator {
             trace,
             model,
             device,
+            correction: None,
             slo,
         }
+    }
+
+    /// The same simulator, its iterations corrected by what calibration found.
+    #[must_use]
+    pub fn corrected(mut self, correction: Option<Arc<Correction>>) -> Self {
+        self.correction = correction;
+        self
     }
 
     /// The trace.
@@ -99,6 +112,7 @@ impl Simulator {
         let mut deployment =
             Deployment::new(config.clone(), Arc::clone(&self.model), device, self.longest)
                 .map_err(|e| Refused { reason: e.to_string() })?;
+        deployment.correction.clone_from(&self.correction);
         if relax == Relax::KvMemory {
             deployment.kv_slots *= 2;
         }
@@ -116,8 +130,42 @@ impl Simulator {
     /// One run of `deployment` with everything kept that a report draws.
     #[must_use]
     pub fn detail(&self, deployment: &Deployment, scale: f64) -> Detailed {
-        let mut run = Run::new(self, deployment, Arc::clone(&self.trace), scale);
+        self.watched(deployment, scale, &mut |_| ())
+    }
+
+    /// The same; `watch` sees every iteration (or stretch of equal ones) as it ends.
+    #[must_use]
+    pub fn watched(
+        &self,
+        deployment: &Deployment,
+        scale: f64,
+        watch: &mut dyn FnMut(&Iteration),
+    ) -> Detailed {
+        self.play(deployment, scale, LIFTED, watch)
+    }
+
+    /// One run of `deployment` as a client really makes it, with its cap on what is in flight. `watch` as
+    /// above.
+    #[must_use]
+    pub fn rerun(
+        &self,
+        deployment: &Deployment,
+        scale: f64,
+        watch: &mut dyn FnMut(&Iteration),
+    ) -> Detailed {
+        self.play(deployment, scale, ReplayOptions { lift_session_cap: false }, watch)
+    }
+
+    fn play(
+        &self,
+        deployment: &Deployment,
+        scale: f64,
+        options: ReplayOptions,
+        watch: &mut dyn FnMut(&Iteration),
+    ) -> Detailed {
+        let mut run = Run::new(self, deployment, Arc::clone(&self.trace), scale, options);
         run.spans = Some(Vec::new());
+        run.watch = Some(watch);
         run.play();
         run.detailed()
     }
@@ -142,7 +190,7 @@ impl Simulator {
     /// One run of `deployment` over the first `head` requests.
     #[must_use]
     pub fn observe(&self, deployment: &Deployment, head: usize, scale: f64) -> Observation {
-        let mut run = Run::new(self, deployment, self.head(head), scale);
+        let mut run = Run::new(self, deployment, self.head(head), scale, LIFTED);
         run.play();
         run.observation().0
     }
@@ -224,6 +272,8 @@ struct Run<'a> {
     replay: Replay,
     recorder: Recorder,
     spans: Option<Vec<IterationSpan>>,
+    /// Sees every iteration as it ends.
+    watch: Option<&'a mut dyn FnMut(&Iteration)>,
     looked_up: u64,
     cached: u64,
     workers: u32,
@@ -231,16 +281,23 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(sim: &'a Simulator, deployment: &Deployment, trace: Arc<Trace>, scale: f64) -> Self {
-        let options = ReplayOptions { lift_session_cap: true };
+    fn new(
+        sim: &'a Simulator,
+        deployment: &Deployment,
+        trace: Arc<Trace>,
+        scale: f64,
+        options: ReplayOptions,
+    ) -> Self {
+        let capped = trace.max_concurrent_sessions.is_some() && !options.lift_session_cap;
         let replay = Replay::new(&trace, scale, options).expect("scales are positive");
         let workers = deployment.config.replicas * deployment.config.workers();
         Self {
             sim,
-            fleet: engine::wiring::simulated(deployment, sim.coupled),
+            fleet: engine::wiring::simulated(deployment, sim.coupled || capped),
             replay,
             recorder: Recorder::new(trace.requests.len(), trace.classes.len()),
             spans: None,
+            watch: None,
             looked_up: 0,
             cached: 0,
             workers,
@@ -286,6 +343,9 @@ impl<'a> Run<'a> {
         let it = self.fleet.iteration(replica);
         let end = it.ends[it.ends.len() - 1];
         self.recorder.emit(&it.emitted, it.start, &it.ends);
+        if let Some(watch) = &mut self.watch {
+            watch(it);
+        }
         for event in &it.events {
             match *event {
                 Event::Admitted { request, hit, at } => {

@@ -176,6 +176,7 @@ pub static KNOBS: &[Knob] = &[
         set: |c, v| parse_time(v).map(|t| c.max_wait = t),
     },
     knob!(switch "mix" mix, "continuous batching decodes in the iterations that prefill (Orca)", "ITL falls while prompts arrive"),
+    knob!(switch "async-scheduling" async_scheduling, "plan each iteration while the one before it runs", "host time hides, newcomers wait an iteration longer"),
     knob!(count "tp" tp: 1..=64, "tensor-parallel ranks per worker", "latency falls, communication rises"),
     knob!(count "pp" pp: 1..=64, "pipeline stages per worker", "larger models fit, bubbles appear"),
     knob!(count "replicas" replicas: 1..=4096, "copies of the engine behind the router", "throughput rises in proportion"),

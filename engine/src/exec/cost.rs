@@ -1,42 +1,144 @@
 //! What an iteration costs: the time of every operator, from a model's shape and a device's profile.
 //!
-//! One method per operator, each in seconds, each from integers of [`Shape`]: a law here can be replaced by a measured
-//! table without touching its neighbours. What depends on the number of tokens or of sampled sequences alone is
-//! tabulated once, because a search asks for hundreds of thousands of iterations a second; the tables hold exactly what
-//! the laws give.
+//! A profile's tables are brought to the model's shapes once; what depends on the number of tokens or of sampled
+//! sequences alone becomes one piecewise-linear function, tabulated by integers, because a search asks for hundreds of
+//! thousands of iterations a second. Attention is looked up in two small grids by totals of [`Shape`]: work and the
+//! longest context, since a kernel takes at least as long as its longest chunk.
 //!
 //! Left out: the embedding lookup (below 0.1 % of an iteration) and detokenisation (another process).
 
 use crate::config::KvDtype;
 use crate::model::{ModelShape, kv_element_bytes};
-use crate::profile::{DeviceProfile, Heads, Link};
+use crate::profile::{DeviceProfile, Heads, Line, Link, Sum, Times, reread};
 use crate::shape::Shape;
 
-/// Rows of the tables; beyond them the laws are evaluated each time.
+/// Rows of the tables; beyond them the functions are evaluated each time.
 const TABLE: u32 = 16_384;
-
-/// Norm before attention, rotary embedding, norm before the feed-forward layer, its activation.
-const ELEMENTWISE_KERNELS: f64 = 4.0;
 
 /// The time of one worker's iterations: `tp` ranks times `pp` stages of one device.
 #[derive(Debug, Clone)]
 pub struct CostModel {
     model: ModelShape,
-    device: DeviceProfile,
     tp: u32,
     pp: u32,
     kv_dtype: KvDtype,
     /// Layers of the slowest stage that lacks the vocabulary head, and of the last, which has it.
     inner_layers: f64,
     last_layers: f64,
-    /// ns of one layer by tokens, without attention.
+    /// A layer's matrix products, by tokens; the vocabulary head's, by sequences.
+    gemms: [Times; 4],
+    vocabulary: Times,
+    /// Kernels that move bytes, by bytes, and the bytes per token that a layer's move.
+    mover: Times,
+    moved: Vec<f64>,
+    sampler: Times,
+    sum: Sum,
+    attention: Attention,
+    /// ns of one layer by tokens, without attention: tabulated, and beyond.
     layer: Box<[f64]>,
-    /// ns of head and sampler by sampled sequences.
+    layer_line: Line,
+    /// ns of head and sampler by sampled sequences: tabulated, and beyond.
     head: Box<[f64]>,
-    /// ns of one layer's decode attention: start, per token of context, per sequence.
-    decode: [f64; 3],
+    head_line: Line,
+    /// Between neighbouring ranks; to another worker.
+    link: Link,
+    network: Link,
     /// ns of host time: per iteration, per sequence.
     host: [f64; 2],
+}
+
+/// One layer's attention on one rank.
+#[derive(Debug, Clone)]
+struct Attention {
+    query: f64,
+    kv: f64,
+    prefill: Times,
+    decode: Times,
+    /// Pairs of context that starting a tile is worth.
+    tile_pairs: f64,
+    tile_tokens: f64,
+    /// Query rows of a decode that shares the kernel of prompt chunks; 0 = it does not.
+    decode_rows: f64,
+    skew: f64,
+    /// Shortest time of either kernel.
+    start: f64,
+    /// Seconds to read a token's keys and values of one head, and to read and write what a new token brings.
+    read: f64,
+    /// Tokens of one head that the cache keeps, and multiprocessors.
+    cached: [f64; 2],
+    carry: f64,
+}
+
+impl Attention {
+    fn new(device: &DeviceProfile, heads: Heads, kv_bytes: f64) -> Self {
+        let (query, kv, dim) = (f64::from(heads.query), f64::from(heads.kv), f64::from(heads.dim));
+        let law = &device.attention;
+        let start = device.prefill_attention.start_us.min(device.decode_attention.start_us);
+        Self {
+            query,
+            kv,
+            prefill: device.prefill_attention(heads),
+            decode: device.decode_attention(heads, kv_bytes),
+            tile_pairs: device.tile_pairs(0.0, 1.0),
+            tile_tokens: law.tile_tokens,
+            decode_rows: law.decode_rows,
+            skew: law.skew,
+            start: start * 1e-6,
+            read: 2.0 * dim * kv_bytes / device.memory_bandwidth,
+            cached: [
+                device.cache_bytes as f64 / (2.0 * dim * kv_bytes),
+                f64::from(device.multiprocessors),
+            ],
+            carry: 2.0 * query * dim * 2.0 / device.memory_bandwidth,
+        }
+    }
+
+    /// Seconds of the decodes alone.
+    fn decodes(&self, shape: &Shape) -> f64 {
+        let (seqs, context) = (f64::from(shape.decode_seqs), shape.decode_context as f64);
+        let at = |context: f64| self.decode.at(self.kv * context, self.kv * seqs);
+        let mean = at(context);
+        let longest = seqs * f64::from(shape.decode_longest);
+        if self.skew > 0.0 && longest > context {
+            mean + self.skew * (at(longest) - mean)
+        } else {
+            mean
+        }
+    }
+
+    /// Seconds of the prompt chunks, with `decode_rows` of decodes in the same kernel.
+    fn chunks(&self, shape: &Shape, decode_rows: f64) -> f64 {
+        let mut pairs =
+            shape.prefill_tile_pairs as f64 + self.tile_pairs * shape.prefill_tiles as f64;
+        let mut longest = shape.prefill_longest;
+        let mut read = self.kv * shape.prefill_context as f64;
+        if decode_rows > 0.0 {
+            let (seqs, context) = (f64::from(shape.decode_seqs), shape.decode_context as f64);
+            pairs += decode_rows * (context + self.tile_tokens * seqs);
+            longest = longest.max(shape.decode_longest);
+            read += reread([self.query, self.kv], [seqs, context], self.cached);
+        }
+        let bytes = self.read * read + self.carry * f64::from(shape.prefill_tokens);
+        self.prefill.at(self.query * pairs, f64::from(longest)).max(bytes)
+    }
+
+    /// Seconds of prompt chunks and of decodes, which share a kernel's start or all of the kernel.
+    fn parts(&self, shape: &Shape) -> (f64, f64) {
+        match (shape.prefill_seqs > 0, shape.decode_seqs > 0) {
+            (false, false) => (0.0, 0.0),
+            (true, false) => (self.chunks(shape, 0.0), 0.0),
+            (false, true) => (0.0, self.decodes(shape)),
+            (true, true) => {
+                let decodes = self.decodes(shape);
+                if self.decode_rows > 0.0 {
+                    let both = self.chunks(shape, self.decode_rows);
+                    ((both - decodes).max(0.0), decodes)
+                } else {
+                    (self.chunks(shape, 0.0) - self.start, decodes)
+                }
+            }
+        }
+    }
 }
 
 /// Where the time of one stage's iteration goes, seconds.
@@ -83,6 +185,9 @@ impl Breakdown {
     }
 }
 
+/// The sampler works on float32 logits.
+const LOGIT_BYTES: f64 = 4.0;
+
 const NS: f64 = 1e9;
 
 /// Whole nanoseconds; `as` saturates, so no shape can overflow.
@@ -102,30 +207,56 @@ impl CostModel {
         max_batch_tokens: u32,
     ) -> Self {
         let (tp, pp) = (tp.max(1), pp.max(1));
+        let widths = Widths::new(model, tp);
+        let bytes = f64::from(model.dtype_bytes);
+        let gemms = widths.gemms.map(|(n, k)| device.gemm(n, k, bytes));
         let mut cost = Self {
             model: model.clone(),
-            device: device.clone(),
             tp,
             pp,
             kv_dtype,
             inner_layers: if pp == 1 { 0.0 } else { f64::from(model.stage_layers(pp, 0)) },
             last_layers: f64::from(model.stage_layers(pp, pp - 1)),
+            gemms,
+            vocabulary: device.gemm(widths.vocabulary, f64::from(model.hidden), bytes),
+            mover: device.elementwise(),
+            moved: widths.moved.iter().map(|elements| elements * bytes).collect(),
+            sampler: device.sampler(),
+            sum: device.all_reduce(tp),
+            attention: Attention::new(device, widths.heads, kv_element_bytes(kv_dtype) as f64),
             layer: Box::default(),
+            layer_line: Line::default(),
             head: Box::default(),
-            decode: [0.0; 3],
+            head_line: Line::default(),
+            link: device.link(tp.saturating_mul(pp)).clone(),
+            network: device.network.clone(),
             host: [device.host.step_us * 1e3, device.host.seq_us * 1e3],
         };
-        let heads = cost.heads();
-        cost.decode = [
-            device.decode_attention.start_us * 1e3,
-            device.kv_read(heads, cost.kv_bytes()) * NS,
-            device.decode_seq(heads) * NS,
-        ];
         let rows = max_batch_tokens.min(TABLE);
-        cost.layer = (0..=rows).map(|tokens| cost.layer_ns(u64::from(tokens))).collect();
-        cost.head =
-            (0..=rows.min(1024)).map(|sampled| cost.head(u64::from(sampled)) * NS).collect();
+        cost.layer_line = cost.layer_line();
+        cost.layer = cost.layer_line.tabulate(rows);
+        cost.head_line = cost.head_line();
+        cost.head = cost.head_line.tabulate(rows.min(1024));
         cost
+    }
+
+    /// ns of one layer without attention, by tokens.
+    fn layer_line(&self) -> Line {
+        let mut knots: Vec<f64> = self.gemms.iter().flat_map(Times::knots).collect();
+        knots.extend(self.moved.iter().flat_map(|b| self.mover.knots().map(move |x| x / b)));
+        knots.extend(self.sum.knots().map(|x| x / self.activation_bytes()));
+        Line::new(knots, |m| {
+            (self.dense_at(m) + self.elementwise_at(m) + self.all_reduce_at(m)) * NS
+        })
+    }
+
+    /// ns of the vocabulary head and the sampler, by sampled sequences.
+    fn head_line(&self) -> Line {
+        let vocab = f64::from(self.model.vocab);
+        let mut knots: Vec<f64> = self.vocabulary.knots().collect();
+        knots.extend(self.sampler.knots().map(|x| x / (vocab * LOGIT_BYTES)));
+        knots.extend(self.sum.knots().map(|x| x / (vocab * self.element_bytes())));
+        Line::new(knots, |m| self.head_at(m) * NS)
     }
 
     /// Time of the slowest pipeline stage for this work, ns; of the whole iteration where there is one stage.
@@ -134,21 +265,13 @@ impl CostModel {
         let tokens = u64::from(shape.prefill_tokens) + u64::from(shape.decode_seqs);
         let mut layer = match self.layer.get(tokens as usize) {
             Some(ns) => *ns,
-            None => self.layer_ns(tokens),
+            None => self.layer_line.at(tokens as f64),
         };
-        if shape.decode_seqs > 0 {
-            let [start, token, seq] = self.decode;
-            layer +=
-                start + token * shape.decode_context as f64 + seq * f64::from(shape.decode_seqs);
-        }
-        if shape.prefill_seqs > 0 {
-            // One kernel serves both kinds of chunk: the start is paid once.
-            let start = self.attention_start(shape.decode_seqs > 0);
-            layer += start * NS + self.prefill_attention(shape) * NS;
-        }
+        let (prefill, decode) = self.attention.parts(shape);
+        layer += (prefill + decode) * NS;
         let head = match self.head.get(shape.sampled as usize) {
             Some(ns) => *ns,
-            None => self.head(u64::from(shape.sampled)) * NS,
+            None => self.head_line.at(f64::from(shape.sampled)),
         };
         let mut ns = self.slowest(layer, head) + self.host_ns(shape);
         if shape.copied_tokens > 0 {
@@ -167,14 +290,7 @@ impl CostModel {
             all_reduce: self.all_reduce(tokens),
             ..Breakdown::default()
         };
-        if shape.decode_seqs > 0 {
-            layer.decode_attention =
-                self.device.decode_attention.start_us * 1e-6 + self.decode_attention(shape);
-        }
-        if shape.prefill_seqs > 0 {
-            layer.prefill_attention =
-                self.attention_start(shape.decode_seqs > 0) + self.prefill_attention(shape);
-        }
+        (layer.prefill_attention, layer.decode_attention) = self.attention.parts(shape);
         let head = self.head(u64::from(shape.sampled));
         let last = self.last_layers * layer.total() + head;
         let head_stage = last >= self.inner_layers * layer.total();
@@ -200,7 +316,7 @@ impl CostModel {
             return 0;
         }
         let bytes = 2.0 * f64::from(tokens) * f64::from(self.model.hidden) * self.element_bytes();
-        whole(self.link().seconds(bytes / f64::from(self.tp)) * NS)
+        whole(self.link.seconds(bytes / f64::from(self.tp)) * NS)
     }
 
     /// Time to move the keys and values of `tokens` tokens to another worker, ns: over the network, all ranks of all
@@ -211,83 +327,63 @@ impl CostModel {
             return 0;
         }
         let bytes = f64::from(tokens) * self.stage_kv_bytes();
-        whole(self.device.network.seconds(bytes) * NS)
+        whole(self.network.seconds(bytes) * NS)
     }
 
     /// Seconds of one layer's four matrix products over `tokens` tokens.
     #[must_use]
     pub fn dense(&self, tokens: u64) -> f64 {
-        if tokens == 0 {
-            return 0.0;
-        }
-        let model = &self.model;
-        let (m, ranks, h) = (tokens as f64, f64::from(self.tp), f64::from(model.hidden));
-        let heads = self.heads();
-        let attention = f64::from(heads.query) * f64::from(heads.dim);
-        let qkv = attention + 2.0 * f64::from(heads.kv) * f64::from(heads.dim);
-        let ffn = f64::from(model.ffn) / ranks;
-        let up = if model.gated { 2.0 * ffn } else { ffn };
-        let gemm = |n: f64, k: f64| self.device.gemm(m, n, k, self.element_bytes());
-        gemm(qkv, h) + gemm(h, attention) + gemm(up, h) + gemm(h, ffn)
+        if tokens == 0 { 0.0 } else { self.dense_at(tokens as f64) }
     }
 
-    /// Seconds of one layer's norms, rotary embedding and activation over `tokens` tokens: a norm reads and writes the
-    /// residual stream and its input; the rotation reads and writes queries and keys; a gated activation reads two
-    /// halves and writes one.
+    fn dense_at(&self, tokens: f64) -> f64 {
+        self.gemms.iter().map(|gemm| gemm.at(tokens, 0.0)).sum()
+    }
+
+    /// Seconds of one layer's norms, rotary embedding and activation over `tokens` tokens.
     #[must_use]
     pub fn elementwise(&self, tokens: u64) -> f64 {
-        if tokens == 0 {
-            return 0.0;
-        }
-        let heads = self.heads();
-        let norms = 2.0 * 4.0 * f64::from(self.model.hidden);
-        let rotary = 2.0 * f64::from(heads.query + heads.kv) * f64::from(heads.dim);
-        let passes = if self.model.gated { 3.0 } else { 2.0 };
-        let activation = passes * f64::from(self.model.ffn) / f64::from(self.tp);
-        let bytes = tokens as f64 * (norms + rotary + activation) * self.element_bytes();
-        self.device.elementwise(bytes, ELEMENTWISE_KERNELS)
+        if tokens == 0 { 0.0 } else { self.elementwise_at(tokens as f64) }
+    }
+
+    fn elementwise_at(&self, tokens: f64) -> f64 {
+        self.moved.iter().map(|bytes| self.mover.at(tokens * bytes, 0.0)).sum()
     }
 
     /// Seconds of one layer's two sums over tensor-parallel ranks.
     #[must_use]
     pub fn all_reduce(&self, tokens: u64) -> f64 {
-        if tokens == 0 {
-            return 0.0;
-        }
-        let bytes = tokens as f64 * f64::from(self.model.hidden) * self.element_bytes();
-        2.0 * self.device.all_reduce(bytes, self.tp)
+        if tokens == 0 { 0.0 } else { self.all_reduce_at(tokens as f64) }
     }
 
-    /// Seconds of one layer's attention of prompt chunks, without its start.
+    fn all_reduce_at(&self, tokens: f64) -> f64 {
+        2.0 * self.sum.seconds(tokens * self.activation_bytes())
+    }
+
+    /// Seconds of one layer's attention of prompt chunks, beyond that of the decodes in the batch.
     #[must_use]
     pub fn prefill_attention(&self, shape: &Shape) -> f64 {
-        let (tokens, context) = (f64::from(shape.prefill_tokens), shape.prefill_context as f64);
-        let pairs = shape.prefill_pairs as f64;
-        self.device.prefill_attention(self.heads(), tokens, context, pairs, self.kv_bytes())
+        self.attention.parts(shape).0
     }
 
-    /// Seconds of one layer's attention of decodes, without its start.
+    /// Seconds of one layer's attention of decodes alone.
     #[must_use]
     pub fn decode_attention(&self, shape: &Shape) -> f64 {
-        let (seqs, context) = (f64::from(shape.decode_seqs), shape.decode_context as f64);
-        self.device.decode_attention(self.heads(), seqs, context, self.kv_bytes())
+        self.attention.parts(shape).1
     }
 
     /// Seconds to bring `sampled` hidden states to tokens: the vocabulary head, gathering its shares (half a sum), and
     /// the sampler, which works on all of the vocabulary in one place.
     #[must_use]
     pub fn head(&self, sampled: u64) -> f64 {
-        if sampled == 0 {
-            return 0.0;
-        }
-        let (m, vocab) = (sampled as f64, f64::from(self.model.vocab));
-        let (h, bytes) = (f64::from(self.model.hidden), self.element_bytes());
-        let product = self.device.gemm(m, vocab / f64::from(self.tp), h, bytes);
-        let gather = 0.5 * self.device.all_reduce(m * vocab * bytes, self.tp);
-        let sampler = &self.device.sampler;
-        let choice =
-            sampler.start_us * 1e-6 + self.device.elementwise(m * vocab * sampler.logit_bytes, 0.0);
-        product + gather + choice
+        if sampled == 0 { 0.0 } else { self.head_at(sampled as f64) }
+    }
+
+    fn head_at(&self, sampled: f64) -> f64 {
+        let logits = sampled * f64::from(self.model.vocab);
+        self.vocabulary.at(sampled, 0.0)
+            + 0.5 * self.sum.seconds(logits * self.element_bytes())
+            + self.sampler.at(logits * LOGIT_BYTES, 0.0)
     }
 
     /// Seconds to copy the keys and values of `tokens` tokens inside the pool: read and written, all layers of a stage.
@@ -296,7 +392,7 @@ impl CostModel {
         if tokens == 0 {
             return 0.0;
         }
-        self.device.elementwise(2.0 * tokens as f64 * self.stage_kv_bytes(), 1.0)
+        self.mover.at(2.0 * tokens as f64 * self.stage_kv_bytes(), 0.0)
     }
 
     /// CPU time that shows, ns. The overlap of scheduling with the pass is in the profile's figures.
@@ -305,39 +401,18 @@ impl CostModel {
         self.host[0] + self.host[1] * seqs
     }
 
-    fn layer_ns(&self, tokens: u64) -> f64 {
-        (self.dense(tokens) + self.elementwise(tokens) + self.all_reduce(tokens)) * NS
-    }
-
     /// The slower of the last stage and the largest other one.
     fn slowest(&self, layer: f64, head: f64) -> f64 {
         (self.last_layers * layer + head).max(self.inner_layers * layer)
-    }
-
-    /// What a prompt chunk adds to attention's fixed time.
-    fn attention_start(&self, decodes: bool) -> f64 {
-        let (prefill, decode) =
-            (self.device.prefill_attention.start_us, self.device.decode_attention.start_us);
-        let paid = if decodes { decode } else { 0.0 };
-        (prefill - paid).max(0.0) * 1e-6
-    }
-
-    /// Heads on one rank.
-    fn heads(&self) -> Heads {
-        let model = &self.model;
-        Heads {
-            query: model.heads.div_ceil(self.tp),
-            kv: model.rank_kv_heads(self.tp),
-            dim: model.head_dim,
-        }
     }
 
     fn element_bytes(&self) -> f64 {
         f64::from(self.model.dtype_bytes)
     }
 
-    fn kv_bytes(&self) -> f64 {
-        kv_element_bytes(self.kv_dtype) as f64
+    /// Bytes of one token in the residual stream.
+    fn activation_bytes(&self) -> f64 {
+        f64::from(self.model.hidden) * self.element_bytes()
     }
 
     /// Bytes of KV per token on one rank of the largest stage.
@@ -345,8 +420,45 @@ impl CostModel {
         f64::from(self.model.stage_layers(self.pp, 0))
             * self.model.layer_kv_bytes(self.kv_dtype, self.tp) as f64
     }
+}
 
-    fn link(&self) -> &Link {
-        self.device.link(self.tp.saturating_mul(self.pp))
+/// The widths of a layer's operators on one of `tp` ranks.
+#[derive(Debug, Clone)]
+pub struct Widths {
+    /// Matrix products by (n, k): queries, keys and values; attention's output; up and gate; down.
+    pub gemms: [(f64, f64); 4],
+    /// Columns of the vocabulary head.
+    pub vocabulary: f64,
+    /// Elements per token that each other kernel moves: two norms (which read and write the residual stream and their
+    /// input), the rotation of queries and keys, the activation (two halves in, one out, where gated), and the norms of
+    /// queries and keys where the model has them.
+    pub moved: Vec<f64>,
+    /// Attention heads.
+    pub heads: Heads,
+}
+
+impl Widths {
+    /// Those of `model` on one of `tp` ranks.
+    #[must_use]
+    pub fn new(model: &ModelShape, tp: u32) -> Self {
+        let (ranks, h, dim) = (f64::from(tp), f64::from(model.hidden), f64::from(model.head_dim));
+        let heads = Heads {
+            query: model.heads.div_ceil(tp),
+            kv: model.rank_kv_heads(tp),
+            dim: model.head_dim,
+        };
+        let (query, kv) = (f64::from(heads.query) * dim, f64::from(heads.kv) * dim);
+        let ffn = f64::from(model.ffn) / ranks;
+        let up = if model.gated { 2.0 * ffn } else { ffn };
+        let mut moved = vec![4.0 * h, 4.0 * h, 2.0 * (query + kv), up + ffn];
+        if model.qk_norm {
+            moved.push(2.0 * (query + kv));
+        }
+        Self {
+            gemms: [(query + 2.0 * kv, h), (h, query), (up, h), (h, ffn)],
+            vocabulary: f64::from(model.vocab) / ranks,
+            moved,
+            heads,
+        }
     }
 }

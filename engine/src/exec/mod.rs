@@ -3,12 +3,15 @@
 //! Two calls, not one, because a worker may have several plans in flight: pipeline stages, host scheduling overlapped
 //! with the device. A predicting executor knows when it will be done; a real one is asked to wait.
 
+mod correction;
 pub mod cost;
 mod hash;
 mod sim;
+pub mod speed;
 
 use std::time::Duration;
 
+pub use correction::Correction;
 pub use hash::HashExecutor;
 pub use sim::SimExecutor;
 

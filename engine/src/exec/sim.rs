@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cost::CostModel;
-use super::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
+use super::{Batch, Correction, Executor, Horizon, Outcome, Ticket, Transfer};
+use crate::shape::Shape;
 
 /// One worker of a simulated device.
 #[derive(Debug)]
 pub struct SimExecutor {
     cost: Arc<CostModel>,
+    correction: Option<Arc<Correction>>,
     /// When each pipeline stage is free.
     stages: Vec<Duration>,
     /// When the link that brings KV here is free.
@@ -28,10 +30,25 @@ impl SimExecutor {
     pub fn new(cost: Arc<CostModel>, pp: u32) -> Self {
         Self {
             cost,
+            correction: None,
             stages: vec![Duration::ZERO; pp as usize],
             link: Duration::ZERO,
             flights: VecDeque::new(),
             spare: Vec::new(),
+        }
+    }
+
+    /// The same worker, corrected by what calibration found.
+    #[must_use]
+    pub fn corrected(mut self, correction: Option<Arc<Correction>>) -> Self {
+        self.correction = correction;
+        self
+    }
+
+    fn stage_ns(&self, shape: &Shape) -> u64 {
+        match &self.correction {
+            None => self.cost.stage_ns(shape),
+            Some(correction) => correction.stage_ns(&self.cost, shape),
         }
     }
 }
@@ -41,10 +58,10 @@ impl Executor for SimExecutor {
         let mut outcome = self.spare.pop().unwrap_or_default();
         outcome.ends.clear();
         let mut shape = batch.shape;
-        if let [stage] = &mut self.stages[..] {
+        if self.stages.len() == 1 {
             let mut at = now;
             loop {
-                at += Duration::from_nanos(self.cost.stage_ns(&shape));
+                at += Duration::from_nanos(self.stage_ns(&shape));
                 outcome.ends.push(at);
                 if outcome.ends.len() as u32 == horizon.steps || at >= horizon.until {
                     break;
@@ -52,9 +69,9 @@ impl Executor for SimExecutor {
                 shape.copied_tokens = 0;
                 shape.next_decode();
             }
-            *stage = at;
+            self.stages[0] = at;
         } else {
-            let length = Duration::from_nanos(self.cost.stage_ns(&shape));
+            let length = Duration::from_nanos(self.stage_ns(&shape));
             let hop = Duration::from_nanos(self.cost.handoff_ns(shape.tokens()));
             let mut at = now;
             for (i, stage) in self.stages.iter_mut().enumerate() {

@@ -99,11 +99,22 @@ impl State {
                 ended.push(id);
             }
         }
+        let before = self.config.async_scheduling.then(|| self.free(worker));
         for id in ended.drain(..) {
             self.finish(id);
         }
+        if let Some(before) = before {
+            let after = self.free(worker);
+            self.workers[worker].late = (before.0 - after.0, after.1.saturating_sub(before.1));
+        }
         self.ended = ended;
         self.end_batch(worker);
+    }
+
+    /// Seats taken, and slots free.
+    fn free(&self, worker: WorkerId) -> (u32, u32) {
+        let (w, usage) = (&self.workers[worker], self.workers[worker].kv.usage());
+        (w.seats, usage.capacity - usage.taken)
     }
 
     /// Takes the slots that `id` grew into during a stretch, and notes at which step.

@@ -28,11 +28,12 @@ impl State {
             g if self.groups[g as usize].seated > 0 => 0,
             _ => u32::from(seq.width),
         };
-        if self.workers[worker].seats + seats > self.config.max_seqs {
+        let late = self.late(worker);
+        if self.workers[worker].seats + late.0 + seats > self.config.max_seqs {
             self.workers[worker].refusal = Refusal::Seats;
             return None;
         }
-        let spare = self.spare(worker);
+        let spare = self.spare(worker).saturating_add(late.1);
         let first = match self.config.prompt_kv {
             PromptKv::Whole => u32::MAX,
             PromptKv::Chunk => n,
@@ -65,6 +66,13 @@ impl State {
             self.take(plan, id, n);
         }
         Some(n)
+    }
+
+    /// Seats and slots that are free but were not yet when the plan was made; nothing counts as late on a worker where
+    /// nobody runs, because there the plan is made when it is needed.
+    fn late(&self, worker: WorkerId) -> (u32, u32) {
+        let w = &self.workers[worker];
+        if w.running.is_empty() { (0, 0) } else { w.late }
     }
 
     pub(super) fn set_slots(&mut self, id: SeqId, slots: u32) {

@@ -299,7 +299,7 @@ fn common(config: &Config, knob: &str, value: &str) -> Option<Say> {
         "mix" => !is(SchedulerKind::Continuous),
         "prefill-workers" | "decode-workers" => !is(SchedulerKind::Disagg),
         "router" => config.replicas == 1,
-        "victim" | "watermark" | "long-prefill-threshold" => default,
+        "victim" | "watermark" | "long-prefill-threshold" | "async-scheduling" => default,
         _ => false,
     };
     if idle {

@@ -40,6 +40,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("static", "padding", "off"),
     ("static", "max-wait", "50ms"),
     ("paged", "mix", "on"),
+    ("chunked", "async-scheduling", "on"),
     ("chunked", "tp", "2"),
     ("chunked", "pp", "2"),
     ("chunked", "replicas", "3"),

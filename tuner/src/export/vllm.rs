@@ -26,6 +26,7 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         // Said of the scheduler: chunks are always mixed with decodes.
         "mix" if value == "off" => Say::Elsewhere,
         "mix" => Say::missing("V1 mixes chunks, not whole prompts"),
+        "async-scheduling" => Say::flag("--async-scheduling"),
         "prefix-cache" if value == "on" => Say::flag("--enable-prefix-caching"),
         "prefix-cache" => Say::flag("--no-enable-prefix-caching"),
         "max-seqs" => Say::flag(format!("--max-num-seqs {value}")),

@@ -1,0 +1,52 @@
+//! What calibration found on a real engine, laid over a predicted iteration: a factor per part of its time, and the
+//! host's share anew.
+
+use std::collections::BTreeMap;
+
+use super::cost::{Breakdown, CostModel};
+use crate::shape::Shape;
+
+/// Factors on the parts of a [`Breakdown`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Correction {
+    /// In the order of [`Breakdown::parts`].
+    factors: Vec<f64>,
+}
+
+impl Correction {
+    /// These factors by the names of parts; parts not named stay as they are.
+    ///
+    /// # Errors
+    /// A name that is no part's, or a factor that is not a positive number; says which.
+    pub fn new(by_name: &BTreeMap<String, f64>) -> Result<Self, String> {
+        let parts = Breakdown::default().parts();
+        let known = || parts.iter().map(|p| p.0).collect::<Vec<_>>().join(", ");
+        for (name, factor) in by_name {
+            if !parts.iter().any(|p| p.0 == name) {
+                return Err(format!("no operator class `{name}`: expected {}", known()));
+            }
+            if !(factor.is_finite() && *factor >= 0.0) {
+                return Err(format!("{name} = {factor}: a factor must not be negative"));
+            }
+        }
+        let factors = parts.iter().map(|p| by_name.get(p.0).copied().unwrap_or(1.0)).collect();
+        Ok(Self { factors })
+    }
+
+    /// [`CostModel::stage_ns`], corrected.
+    #[must_use]
+    pub fn stage_ns(&self, cost: &CostModel, shape: &Shape) -> u64 {
+        let parts = cost.breakdown(shape).parts();
+        let seconds: f64 = parts.iter().zip(&self.factors).map(|(p, f)| p.1 * f).sum();
+        (seconds * 1e9 + 0.5) as u64
+    }
+}
+
+impl std::fmt::Display for Correction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parts = Breakdown::default().parts();
+        let named = parts.iter().zip(&self.factors).filter(|(_, x)| **x != 1.0);
+        let text: Vec<String> = named.map(|((name, _), x)| format!("{name} x {x:.4}")).collect();
+        f.write_str(&text.join(", "))
+    }
+}

@@ -1,0 +1,95 @@
+//! What a device does with a model, beside what its data sheet allows: a prompt alone, and steady decoding.
+
+use serde::Serialize;
+
+use super::cost::CostModel;
+use crate::config::{Config, KvDtype};
+use crate::memory::kv_slots;
+use crate::model::ModelShape;
+use crate::profile::DeviceProfile;
+use crate::shape::Shape;
+
+/// One kind of iteration on `tp` ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Speed {
+    /// Tensor-parallel ranks.
+    pub tp: u32,
+    /// Sequences: decodes, or one prompt.
+    pub seqs: u32,
+    /// Tokens of context of each, or of the prompt.
+    pub context: u32,
+    /// Whether it is a prompt, computed in one iteration.
+    pub prompt: bool,
+    /// Predicted time, ms: the prompt's TTFT on an idle engine, or the decodes' TPOT.
+    pub ms: f64,
+    /// FLOPs of the model over what the peak rate does in that time.
+    pub flops_use: f64,
+    /// Bytes of weights and KV that must be read over what peak bandwidth moves in that time.
+    pub bandwidth_use: f64,
+}
+
+/// Prompts, tokens.
+const PROMPTS: [u32; 3] = [1024, 4096, 16_384];
+/// Decodes: sequences, context of each.
+const DECODES: [(u32, u32); 6] =
+    [(1, 1024), (32, 1024), (128, 1024), (1, 8192), (32, 8192), (128, 8192)];
+
+/// Prompts and decodes of `model` on `tp` ranks of `device`; those whose KV does not fit are left out.
+#[must_use]
+pub fn speeds(model: &ModelShape, device: &DeviceProfile, tp: u32) -> Vec<Speed> {
+    let kv = KvDtype::Bf16;
+    let config = Config { tp, kv_dtype: kv, ..Config::default() };
+    let Ok(memory) = kv_slots(model, device, &config) else { return Vec::new() };
+    let cost = CostModel::new(model, device, tp, 1, kv, 1);
+    let prompts = PROMPTS.map(|n| (1, n, true));
+    let decodes = DECODES.map(|(seqs, context)| (seqs, context, false));
+    let mut found = Vec::new();
+    for (seqs, context, prompt) in prompts.into_iter().chain(decodes) {
+        if u64::from(seqs) * u64::from(context) > memory.slots {
+            continue;
+        }
+        let mut shape = Shape::default();
+        for _ in 0..seqs {
+            if prompt {
+                shape.add(0, context, false, true)
+            } else {
+                shape.add(context - 1, 1, true, true)
+            }
+        }
+        let seconds = cost.stage_ns(&shape) as f64 * 1e-9;
+        let ranks = f64::from(tp);
+        found.push(Speed {
+            tp,
+            seqs,
+            context,
+            prompt,
+            ms: seconds * 1e3,
+            flops_use: flops(model, &shape) / (seconds * ranks * device.peak_flops),
+            bandwidth_use: bytes(model, kv, tp, &shape)
+                / (seconds * ranks * device.memory_bandwidth),
+        });
+    }
+    found
+}
+
+/// Multiplications and additions of one iteration, all ranks.
+#[must_use]
+pub fn flops(model: &ModelShape, shape: &Shape) -> f64 {
+    let head = f64::from(model.vocab) * f64::from(model.hidden);
+    let embeddings = if model.tied_embeddings { head } else { 2.0 * head };
+    let layers = model.parameters() as f64 - embeddings;
+    let pairs = shape.prefill_pairs as f64 + shape.decode_context as f64;
+    let attention = f64::from(model.heads) * f64::from(model.head_dim) * f64::from(model.layers);
+    2.0 * layers * f64::from(shape.tokens())
+        + 4.0 * attention * pairs
+        + 2.0 * head * f64::from(shape.sampled)
+}
+
+/// Bytes that one iteration must read: weights once, and the keys and values of decodes; all ranks.
+#[must_use]
+pub fn bytes(model: &ModelShape, kv: KvDtype, tp: u32, shape: &Shape) -> f64 {
+    let embedding = f64::from(model.vocab) * f64::from(model.hidden) * f64::from(model.dtype_bytes);
+    let looked_up = if model.tied_embeddings { 0.0 } else { embedding };
+    let per_token = model.kv_bytes_per_token(kv, tp) as f64 * f64::from(tp);
+    model.weight_bytes() as f64 - looked_up + shape.decode_context as f64 * per_token
+}

@@ -1,0 +1,331 @@
+//! From published operator tables to a device profile.
+//!
+//! A *sheet* says what no table can: the data sheet, prices, constants with their sources, and which family measured
+//! the device. Rows of that family are fitted to knots of efficiency ([`fit`]); what the family lacks comes from another
+//! one only where the caller allows it, else from a constant of the sheet that names its source, else the import fails:
+//! nothing is ever taken for zero. The same tables and sheet give the same file to the byte.
+
+mod families;
+mod fit;
+mod operators;
+mod source;
+mod write;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::model::SpecError;
+use crate::profile::{DeviceProfile, FitError};
+pub use families::Family;
+pub use fit::spread;
+
+/// Why tables cannot become a profile.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// A file or folder that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A row or header that cannot be right.
+    #[error("{}:{line}: {reason}", path.display())]
+    Row {
+        /// The table.
+        path: PathBuf,
+        /// From 1, the header's.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An operator that nobody measured.
+    #[error(
+        "no {operator} in the {family} tables of {system}: {}",
+        compose.as_ref().map_or_else(
+            || format!("give it in the sheet, with its source, as [{operator}]"),
+            |f| format!("take it from another family with --compose {f}, or give it in the sheet, with its source")
+        )
+    )]
+    Missing {
+        /// Which.
+        operator: String,
+        /// Where it was looked for.
+        family: &'static str,
+        /// The device, as the family calls it.
+        system: String,
+        /// A family that has it, by the sheet.
+        compose: Option<&'static str>,
+    },
+    /// Times that no hardware shows.
+    #[error(
+        "{operator} in the {family} tables of {system}: half of the times are {} {:.0} times what the data sheet \
+         allows: are they in the unit that the family uses?",
+        if *ratio < 1.0 { "less than 1 /" } else { "more than" },
+        if *ratio < 1.0 { 1.0 / ratio } else { *ratio }
+    )]
+    Units {
+        /// Which.
+        operator: String,
+        /// Whose.
+        family: &'static str,
+        /// The device.
+        system: String,
+        /// Median of measured over roofline.
+        ratio: f64,
+    },
+    /// A sheet that is not one.
+    #[error("{sheet}: {reason}")]
+    Sheet {
+        /// Its name.
+        sheet: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A model or device it names, or the profile it makes.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+}
+
+/// What was run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Run {
+    /// `[m,k] x [k,n]` in bf16.
+    Gemm {
+        /// Rows.
+        m: f64,
+        /// Columns.
+        n: u32,
+        /// Depth.
+        k: u32,
+    },
+    /// `chunks` prompt chunks of `tokens` after `history`, and `decodes` of `length`.
+    Attention {
+        /// Query and KV heads on the rank, of 128 elements.
+        heads: [u32; 2],
+        /// Prompt chunks.
+        chunks: f64,
+        /// New tokens of each.
+        tokens: f64,
+        /// Computed tokens before them.
+        history: f64,
+        /// Sequences that decode a token.
+        decodes: f64,
+        /// Context of each, the new token included.
+        length: f64,
+    },
+    /// A batch of decodes of unequal lengths, beside the same at its mean and at its longest length: seconds.
+    Skew {
+        /// At the mean.
+        mean: f64,
+        /// At the longest.
+        longest: f64,
+    },
+    /// A kernel that moves `bytes`.
+    Move {
+        /// Read and written.
+        bytes: f64,
+    },
+    /// Choosing tokens from `bytes` of float32 logits.
+    Choose {
+        /// Of logits.
+        bytes: f64,
+    },
+    /// A sum over ranks.
+    AllReduce {
+        /// Of the tensor.
+        bytes: f64,
+        /// GPUs.
+        ranks: u32,
+    },
+    /// From one GPU to another, of the same node or not.
+    Send {
+        /// One way.
+        bytes: f64,
+        /// To another node.
+        network: bool,
+    },
+}
+
+/// A measurement on one rank.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Row {
+    /// What was run.
+    pub run: Run,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// A measurement beside its predictions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// What was run.
+    pub run: Run,
+    /// Measured, seconds.
+    pub measured: f64,
+    /// By the profile, seconds.
+    pub fitted: f64,
+    /// By a fit that had not seen it, seconds.
+    pub unseen: f64,
+}
+
+/// A profile made from tables.
+#[derive(Debug)]
+pub struct Imported {
+    /// The profile as a file.
+    pub toml: String,
+    /// The same, read back.
+    pub profile: DeviceProfile,
+    /// Every measurement that was fitted, by operator.
+    pub points: BTreeMap<String, Vec<Point>>,
+    /// What was noticed: what was composed, what is assumed.
+    pub notes: Vec<String>,
+}
+
+/// Sheets of the devices whose profiles ship, and the families they are composed with.
+pub const SHEETS: [(&str, &str, &[Family]); 6] = {
+    use Family::{AiConfigurator, LlmServingSim, Vidur};
+    [
+        ("h100-sxm", include_str!("../../profiles/sheets/h100-sxm.toml"), &[Vidur, LlmServingSim]),
+        ("h200-sxm", include_str!("../../profiles/sheets/h200-sxm.toml"), &[Vidur, LlmServingSim]),
+        ("a100-sxm", include_str!("../../profiles/sheets/a100-sxm.toml"), &[Vidur, LlmServingSim]),
+        ("a40", include_str!("../../profiles/sheets/a40.toml"), &[AiConfigurator, LlmServingSim]),
+        ("rtx4090", include_str!("../../profiles/sheets/rtx4090.toml"), &[]),
+        ("rtx-pro-6000", include_str!("../../profiles/sheets/rtx-pro-6000.toml"), &[]),
+    ]
+};
+
+/// Seed of the cross-validation in shipped profiles.
+pub const SEED: u64 = 20_261_121;
+
+/// Where a sheet says that tables are.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tables {
+    family: Family,
+    /// The device, as the family calls it.
+    system: String,
+    /// The node, as the family calls it.
+    links: Option<String>,
+    /// What to take; all there is, where it is not said.
+    #[serde(default)]
+    operators: Vec<String>,
+    /// The device's own sheet, where the tables are another device's: only efficiencies are taken.
+    of: Option<String>,
+    /// More families, in the order in which they are asked.
+    #[serde(default)]
+    compose: Vec<Tables>,
+}
+
+/// What sheets say that a fit needs.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    peak_flops: f64,
+    memory_bandwidth: f64,
+    cache_bytes: f64,
+    multiprocessors: f64,
+}
+
+/// A sheet, taken apart.
+struct Sheet {
+    name: String,
+    rest: toml::Table,
+    tables: Tables,
+    limits: Limits,
+}
+
+impl Sheet {
+    fn parse(name: &str, text: &str) -> Result<Self, ImportError> {
+        let bad = |reason: String| ImportError::Sheet { sheet: name.to_owned(), reason };
+        let mut rest: toml::Table =
+            toml::from_str(text).map_err(|e| bad(e.to_string().trim_end().to_owned()))?;
+        let tables = rest
+            .remove("import")
+            .ok_or_else(|| {
+                bad("has no [import] that says which tables are the device's".to_owned())
+            })?
+            .try_into()
+            .map_err(|e: toml::de::Error| bad(format!("[import]: {}", e.to_string().trim_end())))?;
+        let number = |key: &str| {
+            let value = rest.get(key);
+            value.and_then(|v| v.as_float().or_else(|| v.as_integer().map(|i| i as f64)))
+        };
+        let figure = |key: &str| {
+            number(key).filter(|x| *x > 0.0).ok_or_else(|| bad(format!("{key} must be positive")))
+        };
+        let limits = Limits {
+            peak_flops: figure("peak_flops")?,
+            memory_bandwidth: figure("memory_bandwidth")?,
+            cache_bytes: number("cache_bytes").unwrap_or(0.0),
+            multiprocessors: number("multiprocessors").unwrap_or(0.0),
+        };
+        Ok(Self { name: name.to_owned(), rest, tables, limits })
+    }
+
+    fn shipped(name: &str) -> Result<Self, ImportError> {
+        let (_, text, _) = SHEETS.iter().find(|(n, ..)| *n == name).ok_or_else(|| {
+            let known: Vec<&str> = SHEETS.iter().map(|(n, ..)| *n).collect();
+            ImportError::Sheet {
+                sheet: name.to_owned(),
+                reason: format!(
+                    "unknown: expected {} or the path of a .toml file",
+                    known.join(", ")
+                ),
+            }
+        })?;
+        Self::parse(name, text)
+    }
+}
+
+/// One family's rows and how to look at them.
+struct Part {
+    from: Tables,
+    limits: Limits,
+    rows: Vec<Row>,
+}
+
+/// Fits the tables in `dir` as `sheet` (its name and text) says, and takes what they lack from the families in
+/// `compose`, where the sheet knows them.
+///
+/// # Errors
+/// On tables that are broken, doubtful or missing, and on a sheet that does not make a profile.
+pub fn import(
+    dir: &Path,
+    (name, text): (&str, &str),
+    compose: &[Family],
+    seed: u64,
+) -> Result<Imported, ImportError> {
+    let sheet = Sheet::parse(name, text)?;
+    let mut parts = Vec::new();
+    let wanted = sheet.tables.compose.iter().filter(|t| compose.contains(&t.family));
+    for from in std::iter::once(&sheet.tables).chain(wanted) {
+        let rows = from.family.rows(dir, &from.system, from.links.as_deref())?;
+        let limits = match &from.of {
+            Some(other) => Sheet::shipped(other)?.limits,
+            None => sheet.limits,
+        };
+        parts.push(Part { from: from.clone(), limits, rows });
+    }
+    let fitted = operators::fit_all(&sheet, &parts, seed)?;
+    let toml = write::profile(&sheet.rest, &fitted);
+    let profile: DeviceProfile = toml::from_str(&toml).map_err(|e| ImportError::Sheet {
+        sheet: sheet.name.clone(),
+        reason: e.to_string().trim_end().to_owned(),
+    })?;
+    profile.check()?;
+    Ok(Imported { toml, profile, points: fitted.points, notes: fitted.notes })
+}
+
+/// What fitting found.
+#[derive(Default)]
+struct Fitted {
+    /// Top-level entries of the profile.
+    entries: toml::Table,
+    composed: Vec<String>,
+    fit: BTreeMap<String, FitError>,
+    points: BTreeMap<String, Vec<Point>>,
+    notes: Vec<String>,
+}

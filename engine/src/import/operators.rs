@@ -1,0 +1,589 @@
+//! Which rows an operator's table is fitted to, where its knots are, and what fills the gaps.
+
+use super::fit::{Form, Sample, error, ratios, unseen};
+use super::{Fitted, ImportError, Limits, Part, Point, Row, Run, Sheet, Tables};
+use crate::profile::{Metric, Roof, Table, gemm_metric, heads_metric, moved_roof, reread};
+use crate::shape::{Shape, TILE};
+
+/// Elements per head in all tables that are read.
+const HEAD: f64 = 128.0;
+
+/// Rows of one operator, ready to fit.
+struct Job<'a> {
+    operator: &'a str,
+    form: Form<'a>,
+    samples: Vec<(Sample, Row)>,
+    left_out: usize,
+}
+
+/// Whose rows are fitted.
+struct Origin<'a> {
+    part: &'a Part,
+    composed: bool,
+}
+
+impl Origin<'_> {
+    fn source(&self) -> String {
+        let Tables { family, system, links, of, .. } = &self.part.from;
+        let links = links.as_ref().map_or_else(String::new, |l| format!(", {l}"));
+        let of = of.as_ref().map_or_else(String::new, |of| format!("; efficiencies of {of}"));
+        let composed = if self.composed { "composed: " } else { "" };
+        format!("{composed}{}, {system}{links}{of}", family.name())
+    }
+}
+
+pub(super) fn fit_all(sheet: &Sheet, parts: &[Part], seed: u64) -> Result<Fitted, ImportError> {
+    let mut fitted = Fitted::default();
+    let mut work = Work { sheet, parts, seed, fitted: &mut fitted };
+    work.gemm()?;
+    work.prefill_attention()?;
+    work.decode_attention()?;
+    work.bytes("elementwise", |run| match run {
+        Run::Move { bytes } => Some(*bytes),
+        _ => None,
+    })?;
+    work.bytes("sampler", |run| match run {
+        Run::Choose { bytes } => Some(*bytes),
+        _ => None,
+    })?;
+    work.all_reduce()?;
+    work.link("node", false)?;
+    work.link("network", true)?;
+    Ok(fitted)
+}
+
+struct Work<'a> {
+    sheet: &'a Sheet,
+    parts: &'a [Part],
+    seed: u64,
+    fitted: &'a mut Fitted,
+}
+
+impl<'a> Work<'a> {
+    /// The first family that has rows of `operator`. None where a constant of the sheet stands in.
+    fn origin(
+        &mut self,
+        operator: &str,
+        has: impl Fn(&Run) -> bool,
+    ) -> Result<Option<Origin<'a>>, ImportError> {
+        for (i, part) in self.parts.iter().enumerate() {
+            let asked =
+                part.from.operators.is_empty() || part.from.operators.iter().any(|o| o == operator);
+            if asked && part.rows.iter().any(|row| has(&row.run)) {
+                let origin = Origin { part, composed: i > 0 };
+                if i > 0 {
+                    self.fitted.composed.push(format!("{operator}: {}", origin.source()));
+                    self.fitted.notes.push(format!("{operator} is {}", origin.source()));
+                }
+                return Ok(Some(origin));
+            }
+        }
+        let constant = self.sheet.rest.get(operator);
+        if let Some(source) = constant.and_then(|c| c.get("source")).and_then(|s| s.as_str()) {
+            self.fitted.notes.push(format!("{operator} is a constant of the sheet: {source}"));
+            return Ok(None);
+        }
+        let tables = &self.sheet.tables;
+        let other = tables.compose.iter().find(|t| t.operators.iter().any(|o| o == operator));
+        Err(ImportError::Missing {
+            operator: operator.to_owned(),
+            family: tables.family.name(),
+            system: tables.system.clone(),
+            compose: other.map(|t| t.family.name()),
+        })
+    }
+
+    fn gemm(&mut self) -> Result<(), ImportError> {
+        let Some(origin) = self.origin("gemm", |run| matches!(run, Run::Gemm { .. }))? else {
+            return Ok(());
+        };
+        let limits = origin.part.limits;
+        let roof = move |[n, k]: [u32; 2], start: f64| {
+            let (n, k) = (f64::from(n), f64::from(k));
+            Roof {
+                start,
+                compute: 2.0 * n * k / limits.peak_flops,
+                fixed: 2.0 * n * k / limits.memory_bandwidth,
+                memory: 2.0 * (n + k) / limits.memory_bandwidth,
+            }
+        };
+        // Layers of dense models, whole or split; beyond 16k tokens no engine goes.
+        let wanted = |row: &Row| match row.run {
+            Run::Gemm { m, n, k } if n.min(k) >= 512 && m <= 16_384.0 => {
+                Some(sample([n, k], m, 0.0, row.seconds))
+            }
+            _ => None,
+        };
+        let of_operator = |run: &Run| matches!(run, Run::Gemm { .. });
+        let (samples, left_out) = select(&origin, of_operator, wanted);
+        let shapes = shapes_of(&samples);
+        let most = samples.iter().map(|(s, _)| s.x).fold(1.0, f64::max);
+        // A grid of hundreds of shapes knows a knot from its neighbours; a few models' shapes need more knots.
+        let fine = shapes.len() <= 40;
+        let x = if fine { fine_tokens() } else { COARSE_TOKENS.to_vec() };
+        let x = x.into_iter().filter(|m| *m <= most).collect();
+        let form =
+            (shapes, x, Vec::new(), gemm_metric as Metric, [0.3, if fine { 0.01 } else { 0.02 }]);
+        self.table("gemm", &origin, form, &roof, samples, left_out)
+    }
+
+    fn decode_attention(&mut self) -> Result<(), ImportError> {
+        let alone = |run: &Run| matches!(run, Run::Attention { chunks, .. } if *chunks == 0.0);
+        let Some(origin) = self.origin("decode_attention", alone)? else { return Ok(()) };
+        let bandwidth = origin.part.limits.memory_bandwidth;
+        let roof = move |_, start| Roof {
+            start,
+            compute: 0.0,
+            fixed: 0.0,
+            memory: 4.0 * HEAD / bandwidth,
+        };
+        let wanted = |row: &Row| match row.run {
+            Run::Attention { heads, decodes, length, .. } if served(heads) => {
+                let kv = f64::from(heads[1]);
+                Some(sample(heads, kv * decodes * length, kv * decodes, row.seconds))
+            }
+            _ => None,
+        };
+        let (samples, left_out) = select(&origin, alone, wanted);
+        let form = grid(&samples);
+        self.table("decode_attention", &origin, form, &roof, samples, left_out)
+    }
+
+    fn prefill_attention(&mut self) -> Result<(), ImportError> {
+        let chunks = |run: &Run| matches!(run, Run::Attention { chunks, .. } if *chunks > 0.0);
+        let Some(origin) = self.origin("prefill_attention", chunks)? else { return Ok(()) };
+        let limits = origin.part.limits;
+        let flops = limits.peak_flops;
+        let roof =
+            move |_, start| Roof { start, compute: 4.0 * HEAD / flops, fixed: 0.0, memory: 0.0 };
+        let mixes = origin.part.rows.iter().any(
+            |r| matches!(r.run, Run::Attention { chunks, decodes, .. } if chunks > 0.0 && decodes > 0.0),
+        );
+        let rows_of_decodes: &[f64] = if mixes { &[48.0, 64.0, 80.0] } else { &[0.0] };
+        let mut best: Option<(f64, [f64; 2])> = None;
+        for tile_tokens in [0.0, 64.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0] {
+            for decode_rows in rows_of_decodes {
+                let law = [tile_tokens, *decode_rows];
+                let (samples, _) = select(&origin, chunks, |row| chunk_sample(row, law, &limits));
+                // Every seventh row tells as much: there are up to tens of thousands.
+                let step = if samples.len() > 8000 { 7 } else { 1 };
+                let few: Vec<Sample> = samples.iter().step_by(step).map(|(s, _)| *s).collect();
+                for start in starts_us(&samples, &roof) {
+                    let at_start = move |shape| roof(shape, start * 1e-6);
+                    let form = whole(grid(&samples), start, String::new(), &at_start);
+                    let loss = super::spread(&ratios(&form.fit(&few).0, &form, &few))[0];
+                    if best.is_none_or(|(least, _)| loss < least) {
+                        best = Some((loss, law));
+                    }
+                }
+            }
+        }
+        let law = best.map_or([0.0; 2], |(_, law)| law);
+        let (samples, left_out) = select(&origin, chunks, |row| chunk_sample(row, law, &limits));
+        let form = grid(&samples);
+        let skew = self.skew(&origin);
+        let mut attention = toml::Table::new();
+        attention.insert("tile_tokens".to_owned(), law[0].into());
+        attention.insert("decode_rows".to_owned(), law[1].into());
+        attention.insert("skew".to_owned(), skew.into());
+        let mixed =
+            if mixes { "" } else { "; mixed batches not measured: taken as the sum of both kinds" };
+        attention.insert("source".to_owned(), format!("{}{mixed}", origin.source()).into());
+        self.fitted.entries.insert("attention".to_owned(), attention.into());
+        self.table("prefill_attention", &origin, form, &roof, samples, left_out)?;
+        self.split_mixed();
+        Ok(())
+    }
+
+    /// The share of the way from mean to longest that fits batches of unequal lengths best, least squares of relative
+    /// errors; and what it buys.
+    fn skew(&mut self, origin: &Origin<'_>) -> f64 {
+        let rows: Vec<(f64, f64, f64)> = (origin.part.rows.iter())
+            .filter_map(|r| match r.run {
+                Run::Skew { mean, longest } => Some((mean, longest, r.seconds)),
+                _ => None,
+            })
+            .collect();
+        if rows.is_empty() {
+            return 0.0;
+        }
+        let (mut up, mut down) = (0.0, 0.0);
+        for (mean, longest, t) in &rows {
+            up += (longest - mean) * (t - mean) / (t * t);
+            down += ((longest - mean) / t).powi(2);
+        }
+        let share = (1e3 * up / down).round().clamp(0.0, 1e3) / 1e3;
+        let off = |share: f64| {
+            super::spread(
+                &rows.iter().map(|(m, l, t)| (m + share * (l - m)) / t).collect::<Vec<_>>(),
+            )
+        };
+        let ([mean, _, p95], [mean_with, _, p95_with]) = (off(0.0), off(share));
+        self.fitted.notes.push(format!(
+            "unequal decode lengths: skew {share} takes the error of {} batches from {:.1} % (p95 {:.1} %) to {:.1} % \
+             (p95 {:.1} %)",
+            rows.len(), 1e2 * mean, 1e2 * p95, 1e2 * mean_with, 1e2 * p95_with
+        ));
+        share
+    }
+
+    /// States the error of mixed batches apart from that of prompt chunks alone.
+    fn split_mixed(&mut self) {
+        let Some(points) = self.fitted.points.remove("prefill_attention") else { return };
+        let Some(all) = self.fitted.fit.get("prefill_attention").copied() else { return };
+        let mixed = |p: &Point| matches!(p.run, Run::Attention { decodes, .. } if decodes > 0.0);
+        let (both, alone): (Vec<_>, Vec<_>) = points.into_iter().partition(mixed);
+        for (name, points, left_out) in
+            [("prefill_attention", alone, all.left_out), ("mixed_attention", both, 0)]
+        {
+            if points.is_empty() {
+                continue;
+            }
+            let seen: Vec<f64> = points.iter().map(|p| p.fitted / p.measured).collect();
+            let unseen: Vec<f64> = points.iter().map(|p| p.unseen / p.measured).collect();
+            self.fitted.fit.insert(name.to_owned(), error(&seen, &unseen, left_out, all.isotonic));
+            self.fitted.points.insert(name.to_owned(), points);
+        }
+    }
+
+    /// An operator that only moves bytes.
+    fn bytes(
+        &mut self,
+        operator: &'static str,
+        bytes: impl Fn(&Run) -> Option<f64>,
+    ) -> Result<(), ImportError> {
+        let Some(origin) = self.origin(operator, |run| bytes(run).is_some())? else {
+            return Ok(());
+        };
+        let Limits { memory_bandwidth, cache_bytes, .. } = origin.part.limits;
+        let cache = if operator == "elementwise" { cache_bytes } else { 0.0 };
+        let roof = move |_, start| moved_roof(start, memory_bandwidth, cache);
+        let wanted = |row: &Row| bytes(&row.run).map(|b| sample([1, 1], b, 0.0, row.seconds));
+        let mut samples = Vec::new();
+        for row in &origin.part.rows {
+            samples.extend(wanted(row).map(|s| (s, *row)));
+        }
+        let x = octaves(samples.iter().map(|(s, _)| s.x));
+        let form = (vec![[1, 1]], x, Vec::new(), gemm_metric as Metric, [0.0, 0.1]);
+        self.table(operator, &origin, form, &roof, samples, 0)
+    }
+
+    fn all_reduce(&mut self) -> Result<(), ImportError> {
+        let bad = |reason: &str| ImportError::Sheet {
+            sheet: self.sheet.name.clone(),
+            reason: reason.to_owned(),
+        };
+        let mut laws: Vec<toml::Table> = match self.sheet.rest.get("all_reduce") {
+            Some(v) => {
+                v.clone().try_into().map_err(|_| bad("all_reduce must be a list of tables"))?
+            }
+            None => {
+                return Err(bad("has no [[all_reduce]] with ranks, bandwidth and buffer_bytes"));
+            }
+        };
+        for law in &mut laws {
+            if law.contains_key("source") {
+                continue; // a constant
+            }
+            let number = |key: &str| {
+                law.get(key).and_then(|v| v.as_float().or_else(|| v.as_integer().map(|i| i as f64)))
+            };
+            let (Some(wanted), Some(bandwidth)) = (number("ranks"), number("bandwidth")) else {
+                return Err(bad("[[all_reduce]] needs ranks and bandwidth"));
+            };
+            let of_ranks = |run: &Run| matches!(run, Run::AllReduce { ranks, .. } if f64::from(*ranks) == wanted);
+            let Some(origin) = self.origin("all_reduce", of_ranks)? else { continue };
+            let roof =
+                move |_, start| Roof { start, compute: 0.0, fixed: 0.0, memory: 1.0 / bandwidth };
+            let samples: Vec<(Sample, Row)> = (origin.part.rows.iter())
+                .filter(|row| of_ranks(&row.run))
+                .filter_map(|row| match row.run {
+                    Run::AllReduce { bytes, .. } => {
+                        Some((sample([1, 1], bytes, 0.0, row.seconds), *row))
+                    }
+                    _ => None,
+                })
+                .collect();
+            let x = octaves(samples.iter().map(|(s, _)| s.x));
+            let form = (vec![[1, 1]], x, Vec::new(), gemm_metric as Metric, [0.0, 0.01]);
+            let name = format!("all_reduce_{wanted}");
+            let table = self.fit(&name, &origin, form, &roof, samples, 0)?;
+            law.insert("start_us".to_owned(), table.start_us.into());
+            law.insert("source".to_owned(), table.source.into());
+            law.insert("x".to_owned(), table.x.into());
+            let knots: Vec<i64> = table.per_mille[0].iter().map(|e| i64::from(*e)).collect();
+            law.insert("per_mille".to_owned(), knots.into());
+        }
+        self.fitted.entries.insert("all_reduce".to_owned(), laws.into());
+        Ok(())
+    }
+
+    /// Start and bandwidth of a link: least squares of relative errors.
+    fn link(&mut self, operator: &'static str, network: bool) -> Result<(), ImportError> {
+        let over = |run: &Run| matches!(run, Run::Send { network: n, .. } if *n == network);
+        let Some(origin) = self.origin(operator, over)? else { return Ok(()) };
+        let rows: Vec<(f64, Row)> = (origin.part.rows.iter())
+            .filter(|row| over(&row.run))
+            .filter_map(|row| match row.run {
+                Run::Send { bytes, .. } => Some((bytes, *row)),
+                _ => None,
+            })
+            .collect();
+        let solve = |keep: &dyn Fn(usize) -> bool| {
+            let (mut a, mut b, mut c, mut d, mut e) = (0.0, 0.0, 0.0, 0.0, 0.0);
+            for (_, (bytes, row)) in rows.iter().enumerate().filter(|(i, _)| keep(*i)) {
+                let (u, v) = (1.0 / row.seconds, bytes / row.seconds);
+                (a, b, c, d, e) = (a + u * u, b + u * v, c + v * v, d + u, e + v);
+            }
+            let det = a * c - b * b;
+            [(d * c - e * b) / det, (a * e - b * d) / det]
+        };
+        let [start, per_byte] = solve(&|_| true);
+        let round = |x: f64, digits: i32| (x * 10f64.powi(digits)).round() / 10f64.powi(digits);
+        let (start_us, bandwidth) = (round(start.max(0.0) * 1e6, 2), round(1.0 / per_byte, -8));
+        let at = |[start, per_byte]: [f64; 2], bytes: f64| start + per_byte * bytes;
+        let points: Vec<Point> = (rows.iter().enumerate())
+            .map(|(i, (bytes, row))| {
+                let out = super::fit::fold(i, self.seed);
+                let others = solve(&|j| super::fit::fold(j, self.seed) != out);
+                let fitted = at([start_us * 1e-6, 1.0 / bandwidth], *bytes);
+                Point { run: row.run, measured: row.seconds, fitted, unseen: at(others, *bytes) }
+            })
+            .collect();
+        let mut link = toml::Table::new();
+        link.insert("start_us".to_owned(), start_us.into());
+        link.insert("bandwidth".to_owned(), bandwidth.into());
+        link.insert("source".to_owned(), origin.source().into());
+        self.fitted.entries.insert(operator.to_owned(), link.into());
+        self.state(operator, points, 0, 0.0);
+        Ok(())
+    }
+
+    fn state(&mut self, operator: &str, points: Vec<Point>, left_out: usize, isotonic: f64) {
+        let seen: Vec<f64> = points.iter().map(|p| p.fitted / p.measured).collect();
+        let unseen: Vec<f64> = points.iter().map(|p| p.unseen / p.measured).collect();
+        self.fitted.fit.insert(operator.to_owned(), error(&seen, &unseen, left_out, isotonic));
+        self.fitted.points.insert(operator.to_owned(), points);
+    }
+
+    fn table(
+        &mut self,
+        operator: &'static str,
+        origin: &Origin<'_>,
+        form: Layout,
+        roof: &dyn Fn([u32; 2], f64) -> Roof,
+        samples: Vec<(Sample, Row)>,
+        left_out: usize,
+    ) -> Result<(), ImportError> {
+        let table = self.fit(operator, origin, form, roof, samples, left_out)?;
+        let mut entry = toml::Table::new();
+        entry.insert("start_us".to_owned(), table.start_us.into());
+        entry.insert("source".to_owned(), table.source.into());
+        let shapes = table.shapes.iter().map(|s| s.map(i64::from).to_vec()).collect::<Vec<_>>();
+        for (key, axis) in [("x", table.x), ("y", table.y)] {
+            if !axis.is_empty() {
+                entry.insert(key.to_owned(), axis.into());
+            }
+        }
+        if !shapes.is_empty() {
+            entry.insert("shapes".to_owned(), shapes.into());
+        }
+        let knots: Vec<Vec<i64>> =
+            table.per_mille.iter().map(|r| r.iter().map(|e| i64::from(*e)).collect()).collect();
+        entry.insert("per_mille".to_owned(), knots.into());
+        self.fitted.entries.insert(operator.to_owned(), entry.into());
+        Ok(())
+    }
+
+    fn fit(
+        &mut self,
+        operator: &str,
+        origin: &Origin<'_>,
+        layout: Layout,
+        roof: &dyn Fn([u32; 2], f64) -> Roof,
+        samples: Vec<(Sample, Row)>,
+        left_out: usize,
+    ) -> Result<Table, ImportError> {
+        let plain: Vec<Sample> = samples.iter().map(|(s, _)| *s).collect();
+        let loss = |start: f64| {
+            let at_start = move |shape| roof(shape, start * 1e-6);
+            let form = whole(layout.clone(), start, String::new(), &at_start);
+            super::spread(&ratios(&form.fit(&plain).0, &form, &plain))[0]
+        };
+        let [a, b] = starts_us(&samples, roof);
+        let start = if a == b || loss(a) <= loss(b) { a } else { b };
+        let at_start = move |shape| roof(shape, start * 1e-6);
+        let form = whole(layout, start, origin.source(), &at_start);
+        let job = Job { operator, form, samples, left_out };
+        job.doubts(origin)?;
+        // Faster than memory allows: served from the cache, which in a model other layers have flushed.
+        let from_memory = matches!(operator, "gemm" | "decode_attention");
+        let cached =
+            |s: &Sample| from_memory && s.seconds < at_start(s.shape).at(s.x) - start * 1e-6;
+        let kept: Vec<usize> = (0..plain.len()).filter(|i| !cached(&plain[*i])).collect();
+        let dropped = plain.len() - kept.len();
+        let samples: Vec<Sample> = kept.iter().map(|i| plain[*i]).collect();
+        let (table, isotonic) = job.form.fit(&samples);
+        let seen = ratios(&table, &job.form, &samples);
+        let unseen = unseen(&job.form, &samples, self.seed);
+        let points: Vec<Point> = (kept.iter().zip(&samples).zip(seen.iter().zip(&unseen)))
+            .map(|((i, s), (seen, unseen))| Point {
+                run: job.samples[*i].1.run,
+                measured: s.seconds,
+                fitted: seen * s.seconds,
+                unseen: unseen * s.seconds,
+            })
+            .collect();
+        self.state(operator, points, job.left_out + dropped, isotonic);
+        Ok(table)
+    }
+}
+
+impl Job<'_> {
+    /// Refuses times that no hardware shows.
+    fn doubts(&self, origin: &Origin<'_>) -> Result<(), ImportError> {
+        let roof = |s: &Sample| (self.form.roof)(s.shape).at(s.x) - self.form.start_us * 1e-6;
+        let middle = |of: &dyn Fn(&Sample) -> bool| {
+            let mut found: Vec<f64> = (self.samples.iter())
+                .filter(|(s, _)| of(s))
+                .map(|(s, _)| s.seconds / roof(s))
+                .collect();
+            found.sort_by(f64::total_cmp);
+            found.get(found.len() / 2).copied()
+        };
+        let quick = middle(&|_| true).filter(|ratio| *ratio < 0.2);
+        // Where the work is worth a tenth of a millisecond, starting does not count.
+        let slow = middle(&|s| roof(s) > 1e-4).filter(|ratio| *ratio > 100.0);
+        match quick.or(slow) {
+            Some(ratio) => Err(ImportError::Units {
+                operator: self.operator.to_owned(),
+                family: origin.part.from.family.name(),
+                system: origin.part.from.system.clone(),
+                ratio,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Shapes, knots of both variables, metric and prior of a table.
+type Layout = (Vec<[u32; 2]>, Vec<f64>, Vec<f64>, Metric, [f64; 2]);
+
+fn whole<'a>(
+    (shapes, x, y, metric, prior): Layout,
+    start_us: f64,
+    source: String,
+    roof: &'a dyn Fn([u32; 2]) -> Roof,
+) -> Form<'a> {
+    Form { start_us, source, shapes, x, y, metric, roof, prior }
+}
+
+fn sample(shape: [u32; 2], x: f64, y: f64, seconds: f64) -> Sample {
+    Sample { shape, x, y, seconds, weight: 1.0, floor: 0.0 }
+}
+
+/// The rows of an operator that are wanted, and how many are not.
+fn select(
+    origin: &Origin<'_>,
+    of_operator: impl Fn(&Run) -> bool,
+    wanted: impl Fn(&Row) -> Option<Sample>,
+) -> (Vec<(Sample, Row)>, usize) {
+    let rows = origin.part.rows.iter().filter(|row| of_operator(&row.run));
+    let mut left_out = 0;
+    let mut samples = Vec::new();
+    for row in rows {
+        match wanted(row) {
+            Some(sample) => samples.push((sample, *row)),
+            None => left_out += 1,
+        }
+    }
+    (samples, left_out)
+}
+
+/// Heads of dense models, whole or split over ranks: a KV head for each query head, for four, or for eight.
+fn served([query, kv]: [u32; 2]) -> bool {
+    query >= 4 && query.is_multiple_of(kv) && matches!(query / kv, 1 | 4 | 8)
+}
+
+/// A row of prompt chunks, and decodes with them, in the variables of its kernel.
+fn chunk_sample(
+    row: &Row,
+    [tile_tokens, decode_rows]: [f64; 2],
+    limits: &Limits,
+) -> Option<Sample> {
+    let Run::Attention { heads, chunks, tokens, history, decodes, length } = row.run else {
+        return None;
+    };
+    if !served(heads) || chunks * tokens > 32_768.0 {
+        return None;
+    }
+    let mut shape = Shape::default();
+    shape.add(history as u32, tokens as u32, false, false);
+    let start = f64::from(TILE) * tile_tokens;
+    let of_chunk = shape.prefill_tile_pairs as f64 + start * shape.prefill_tiles as f64;
+    let of_decodes = decode_rows * decodes * (length + tile_tokens);
+    let longest = if decodes > 0.0 { length } else { 0.0 };
+    let x = f64::from(heads[0]) * (chunks * of_chunk + of_decodes);
+    // Chunks alone are what a prompt waits for, and few among the rows of mixed tables.
+    let weight = if decode_rows > 0.0 && decodes == 0.0 { 4.0 } else { 1.0 };
+    let token = 4.0 * HEAD;
+    let cached = [limits.cache_bytes / token, limits.multiprocessors];
+    let reads = reread(heads.map(f64::from), [decodes, decodes * length], cached);
+    let floor = if decode_rows > 0.0 { reads * token / limits.memory_bandwidth } else { 0.0 };
+    let longest = (history + tokens).max(longest);
+    Some(Sample { weight, floor, ..sample(heads, x, longest, row.seconds) })
+}
+
+/// Knots at every octave of both variables.
+fn grid(samples: &[(Sample, Row)]) -> Layout {
+    let shapes = shapes_of(samples);
+    let x = octaves(samples.iter().map(|(s, _)| s.x));
+    let y = octaves(samples.iter().map(|(s, _)| s.y));
+    (shapes, x, y, heads_metric as Metric, [0.1, 0.05])
+}
+
+fn shapes_of(samples: &[(Sample, Row)]) -> Vec<[u32; 2]> {
+    let shapes: std::collections::BTreeSet<[u32; 2]> =
+        samples.iter().map(|(s, _)| s.shape).collect();
+    shapes.into_iter().collect()
+}
+
+/// Powers of two from the least to the greatest.
+fn octaves(values: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
+    let (low, high) =
+        values.fold((f64::INFINITY, 1.0_f64), |(low, high), x| (low.min(x), high.max(x)));
+    let (low, high) = (low.max(1.0).log2().floor() as i32, high.log2().ceil() as i32);
+    (low..=high).map(|e| 2f64.powi(e)).collect()
+}
+
+/// What the kernel's shortest time may be, µs: what the quickest twentieth of all rows take beyond their rooflines, or
+/// the least that a row which is mostly start does.
+fn starts_us(samples: &[(Sample, Row)], roof: &dyn Fn([u32; 2], f64) -> Roof) -> [f64; 2] {
+    let beyond = |mostly: f64, quantile: usize| {
+        let parts = samples.iter().map(|(s, _)| (s.seconds, roof(s.shape, 0.0).at(s.x)));
+        let mut found: Vec<f64> = parts
+            .filter(|(t, roof)| *roof < mostly * t)
+            .map(|(t, roof)| t - roof.max(0.0))
+            .collect();
+        found.sort_by(f64::total_cmp);
+        let quick = found.get(found.len() / 20 * quantile).copied().unwrap_or(0.0).max(0.0);
+        (quick * 1e8).floor() / 1e2
+    };
+    [beyond(f64::INFINITY, 1), beyond(0.5, 0)]
+}
+
+/// Tokens at which a grid of many shapes has knots.
+const COARSE_TOKENS: [f64; 18] = [
+    1.0, 16.0, 32.0, 64.0, 96.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0, 1024.0, 1536.0, 2048.0,
+    3072.0, 4096.0, 8192.0, 16_384.0,
+];
+
+/// Tokens at which the shapes of a few models have knots.
+fn fine_tokens() -> Vec<f64> {
+    let mut tokens = vec![1.0, 8.0, 16.0, 17.0, 32.0, 48.0, 64.0, 65.0, 96.0, 128.0, 129.0, 192.0];
+    tokens.extend([256.0, 257.0].iter());
+    tokens.extend((5..=16).map(|i| 64.0 * f64::from(i)));
+    tokens.extend((9..=16).map(|i| 128.0 * f64::from(i)));
+    tokens.extend([3072.0, 4096.0, 6144.0, 8192.0, 12_288.0, 16_384.0]);
+    tokens
+}

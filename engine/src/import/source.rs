@@ -1,0 +1,126 @@
+//! CSV tables, plain or gzipped, read so that whatever is wrong is told with its file and line.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+
+use super::ImportError;
+
+/// One table, a record at a time.
+pub(super) struct Source {
+    path: PathBuf,
+    reader: csv::Reader<Box<dyn Read>>,
+    headers: csv::StringRecord,
+    record: csv::StringRecord,
+    records: usize,
+}
+
+impl Source {
+    pub(super) fn open(path: &Path) -> Result<Self, ImportError> {
+        let file = File::open(path)
+            .map_err(|source| ImportError::Read { path: path.to_path_buf(), source })?;
+        let gzip = path.extension().is_some_and(|e| e == "gz");
+        let bytes: Box<dyn Read> =
+            if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+        let mut source = Self {
+            path: path.to_path_buf(),
+            reader: csv::Reader::from_reader(bytes),
+            headers: csv::StringRecord::new(),
+            record: csv::StringRecord::new(),
+            records: 0,
+        };
+        source.headers = source.reader.headers().cloned().map_err(|e| source.bad(&e))?;
+        Ok(source)
+    }
+
+    /// Moves to the next record, if there is one. A table without any is an error.
+    pub(super) fn advance(&mut self) -> Result<bool, ImportError> {
+        let more = self.reader.read_record(&mut self.record).map_err(|e| self.bad(&e))?;
+        self.records += usize::from(more);
+        if self.records == 0 {
+            return Err(self.error("the table has no rows"));
+        }
+        Ok(more)
+    }
+
+    fn bad(&self, error: &csv::Error) -> ImportError {
+        let truncated = matches!(error.kind(), csv::ErrorKind::Io(e) if e.kind() == std::io::ErrorKind::UnexpectedEof);
+        if truncated {
+            return self.error("the file ends too soon: it is truncated, fetch it again");
+        }
+        self.error(&error.to_string())
+    }
+
+    /// An error at the current line.
+    pub(super) fn error(&self, reason: &str) -> ImportError {
+        let line = self.record.position().map_or_else(
+            || self.reader.position().line(),
+            |p| if self.reader.is_done() { p.line() + 1 } else { p.line() },
+        );
+        ImportError::Row { path: self.path.clone(), line, reason: reason.to_owned() }
+    }
+
+    /// A field by its column's name.
+    pub(super) fn text(&self, column: &str) -> Result<&str, ImportError> {
+        let at = self.headers.iter().position(|h| h == column).ok_or_else(|| {
+            let has: Vec<&str> = self.headers.iter().collect();
+            ImportError::Row {
+                path: self.path.clone(),
+                line: 1,
+                reason: format!("no column `{column}` among {}", has.join(", ")),
+            }
+        })?;
+        self.record.get(at).ok_or_else(|| self.error(&format!("no field for `{column}`")))
+    }
+
+    /// A count or size: finite and not negative.
+    pub(super) fn number(&self, column: &str) -> Result<f64, ImportError> {
+        let text = self.text(column)?;
+        match text.trim().parse::<f64>() {
+            Ok(x) if x.is_finite() && x >= 0.0 => Ok(x),
+            _ => Err(self.error(&format!("{column} = `{text}` must be a number from 0 up"))),
+        }
+    }
+
+    pub(super) fn count(&self, column: &str) -> Result<u32, ImportError> {
+        let x = self.number(column)?;
+        if x.fract() == 0.0 && x <= f64::from(u32::MAX) {
+            Ok(x as u32)
+        } else {
+            Err(self.error(&format!("{column} = {x} must be a whole number")))
+        }
+    }
+
+    /// A time in seconds, from a column whose unit is `unit` seconds: more than nothing.
+    pub(super) fn seconds(&self, column: &str, unit: f64) -> Result<f64, ImportError> {
+        let text = self.text(column)?;
+        match text.trim().parse::<f64>() {
+            Ok(x) if x.is_finite() && x > 0.0 => Ok(x * unit),
+            _ => Err(self.error(&format!("{column} = `{text}` must be a time above 0"))),
+        }
+    }
+}
+
+/// The table in `dir` whose name starts and ends so, gzipped or not; the last by name where there are several.
+pub(super) fn find(dir: &Path, starts: &str, ends: &str) -> Result<Option<PathBuf>, ImportError> {
+    Ok(find_all(dir, starts, ends)?.pop())
+}
+
+/// All such tables, by name.
+pub(super) fn find_all(dir: &Path, starts: &str, ends: &str) -> Result<Vec<PathBuf>, ImportError> {
+    let read = |source| ImportError::Read { path: dir.to_path_buf(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(read)? {
+        let path = entry.map_err(read)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let stem = name.strip_suffix(".gz").unwrap_or(&name);
+        let derived = name.contains("DERIVED"); // not measured
+        if stem.starts_with(starts) && stem.ends_with(ends) && !derived {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}

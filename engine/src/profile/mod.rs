@@ -1,0 +1,473 @@
+//! What a device can do: its data sheet, how much of it each operator reaches, and what an hour of it costs.
+//!
+//! Every operator is priced in one way: its roofline by the data sheet, over an efficiency from a [`Table`] of knots
+//! fitted to published measurements (`import`). The profiles ship as TOML, with where each figure comes from and how
+//! far the fit is off.
+//!
+//! A user's own device is a file of the same form. One knot per table will do:
+//!
+//! ```toml
+//! [gemm]
+//! start_us = 4.0
+//! per_mille = [[800]] # four fifths of the roofline, whatever the shape
+//! source = "a guess"
+//! ```
+
+mod table;
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::model::{Catalogue, SpecError, load};
+pub(crate) use table::Line;
+pub use table::{Metric, Roof, Table, Times};
+
+/// One kind of GPU, in the node it comes in.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceProfile {
+    /// What people call it.
+    pub name: String,
+    /// Where the figures come from, and the licence of the measurements they were fitted to.
+    pub provenance: String,
+    /// Families whose tables were taken to fill gaps of the device's own.
+    #[serde(default)]
+    pub composed: Vec<String>,
+    /// When it was fitted: year and month.
+    #[serde(default)]
+    pub date: String,
+    /// Where constants that are in no table come from, by name.
+    #[serde(default)]
+    pub sources: BTreeMap<String, String>,
+    /// Device memory as CUDA reports it, bytes.
+    pub memory_bytes: u64,
+    /// Dense bf16 peak, FLOP/s.
+    pub peak_flops: f64,
+    /// Peak of device memory, bytes/s.
+    pub memory_bandwidth: f64,
+    /// Last-level cache, bytes: activations that fit need not come from memory. 0 = they all do.
+    #[serde(default)]
+    pub cache_bytes: u64,
+    /// Streaming multiprocessors; needed where decodes share the kernel of prompt chunks, 0 = not known.
+    #[serde(default)]
+    pub multiprocessors: u32,
+    /// GPUs that share the fast links.
+    pub gpus_per_node: u32,
+    /// Memory of the runtime besides weights, activations, KV and communication, bytes.
+    pub runtime_bytes: u64,
+    /// Share of the tables' compute rate that a loaded GPU keeps: kernels timed alone run at boost clock, a serving
+    /// GPU against its power limit.
+    pub sustained: f64,
+    /// Matrix products `[m,k] x [k,n]`: shapes (n, k), x = m.
+    pub gemm: Table,
+    /// Attention of prompt chunks, alone or with decodes in the same kernel: shapes (query heads, KV heads), x = query
+    /// heads x pairs, y = longest context.
+    pub prefill_attention: Table,
+    /// Attention of decodes alone: shapes (query heads, KV heads), x = KV heads x tokens of context, y = KV heads x
+    /// sequences.
+    pub decode_attention: Table,
+    /// How chunks share an attention kernel.
+    pub attention: Attention,
+    /// Norms, activations, rotary embedding, copies: x = bytes.
+    pub elementwise: Table,
+    /// Choosing the next tokens from logits: x = bytes of float32 logits.
+    pub sampler: Table,
+    /// Sums over the ranks of one node, by rising number of ranks.
+    pub all_reduce: Vec<AllReduce>,
+    /// One GPU to another of its node.
+    pub node: Link,
+    /// One GPU to another node.
+    pub network: Link,
+    /// What the CPU adds to an iteration.
+    pub host: Host,
+    /// What an hour costs.
+    pub price: Price,
+    /// How far the fitted efficiencies are from their measurements, by operator.
+    #[serde(default)]
+    pub fit: BTreeMap<String, FitError>,
+}
+
+/// How chunks share an attention kernel. It computes tiles of [`TILE`](crate::shape::TILE) query rows.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attention {
+    /// Starting a tile takes as long as this many tokens of context.
+    pub tile_tokens: f64,
+    /// Query rows that a decode costs in a kernel shared with prompt chunks, where it loses the kernel made for
+    /// decodes; 0 = it loses nothing: both kinds take the sum of what they take alone.
+    pub decode_rows: f64,
+    /// Share of the way, from a batch of decodes at its mean length to one at its longest, that a batch of unequal
+    /// lengths takes.
+    pub skew: f64,
+    /// Where these come from.
+    pub source: String,
+}
+
+/// A sum over `ranks` GPUs: roofline bytes / bandwidth, x = bytes of the summed tensor.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllReduce {
+    /// GPUs that take part.
+    pub ranks: u32,
+    /// Shortest time, µs.
+    pub start_us: f64,
+    /// Bytes of the summed tensor per second that the links allow.
+    pub bandwidth: f64,
+    /// Device memory its buffers take on each rank, bytes.
+    pub buffer_bytes: u64,
+    /// Where the figures come from.
+    pub source: String,
+    /// Knots, bytes; none = one efficiency.
+    #[serde(default)]
+    pub x: Vec<f64>,
+    /// Efficiencies, thousandths.
+    pub per_mille: Vec<u16>,
+}
+
+/// A connection between two GPUs, each direction: start + bytes / bandwidth.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// Where the figures come from.
+    #[serde(default)]
+    pub source: String,
+    /// Fixed time, µs.
+    pub start_us: f64,
+    /// Bytes per second.
+    pub bandwidth: f64,
+}
+
+/// CPU time of an iteration that the GPU does not hide.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Per iteration, µs.
+    pub step_us: f64,
+    /// Per sequence in it, µs.
+    pub seq_us: f64,
+    /// Where these come from.
+    pub source: String,
+}
+
+/// What an hour of one GPU costs.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// Per GPU and hour.
+    pub per_gpu_hour: f64,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// When it was so: year and month.
+    pub date: String,
+    /// `quoted` (a provider's price) or `assumed` (ours: replace it by your own).
+    pub basis: PriceBasis,
+    /// What kind of price it is and where it comes from.
+    pub source: String,
+}
+
+/// How much a price is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PriceBasis {
+    /// A provider's price.
+    Quoted,
+    /// A plausible one.
+    Assumed,
+}
+
+/// Relative error of the fit: |predicted / measured − 1|.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FitError {
+    /// Measurements.
+    pub rows: usize,
+    /// Measurements left out, for reasons that the importer gives.
+    pub left_out: usize,
+    /// Mean over the measurements that were fitted.
+    pub mean: f64,
+    /// 90th percentile of the same.
+    pub p90: f64,
+    /// 95th percentile of the same.
+    pub p95: f64,
+    /// Mean over measurements that the fit had not seen: each fifth in turn.
+    pub unseen_mean: f64,
+    /// 90th percentile of the same.
+    pub unseen_p90: f64,
+    /// 95th percentile of the same.
+    pub unseen_p95: f64,
+    /// Mean change of a knot that made time rise with work.
+    pub isotonic: f64,
+}
+
+/// Attention heads on one rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads.
+    pub query: u32,
+    /// Key-value heads.
+    pub kv: u32,
+    /// Elements per head.
+    pub dim: u32,
+}
+
+const DEVICES: Catalogue = &[
+    ("h100-sxm", &["h100", "h100-80g"], include_str!("../../profiles/h100-sxm.toml")),
+    ("h200-sxm", &["h200"], include_str!("../../profiles/h200-sxm.toml")),
+    ("a100-sxm", &["a100", "a100-80g"], include_str!("../../profiles/a100-sxm.toml")),
+    ("a40", &["a40-48g"], include_str!("../../profiles/a40.toml")),
+    ("rtx4090", &["rtx-4090", "4090"], include_str!("../../profiles/rtx4090.toml")),
+    (
+        "rtx-pro-6000",
+        &["rtxpro6000", "rtx-pro-6000-blackwell"],
+        include_str!("../../profiles/rtx-pro-6000.toml"),
+    ),
+];
+
+/// Matrix products of like depth are alike; their width decides how they fall into tiles and waves.
+pub fn gemm_metric([n, k]: [u32; 2]) -> [f64; 2] {
+    [3.0 * f64::from(n).log2(), f64::from(k).log2()]
+}
+
+/// Kernels are alike where as many query heads share a KV head; the number of heads is in the work.
+pub fn heads_metric([query, kv]: [u32; 2]) -> [f64; 2] {
+    [f64::from(query).log2(), 3.0 * (f64::from(query) / f64::from(kv)).log2()]
+}
+
+/// Tokens of KV, times heads, that `seqs` decodes with `context` tokens between them read in the kernel of prompt
+/// chunks. It takes one query head after another, all sequences of each: query heads of one KV head share a read where
+/// they run at the same time on the device's `multiprocessors`, or where the cache keeps what one head reads (`cached`
+/// tokens) until the next one comes.
+#[must_use]
+pub fn reread(
+    [query, kv]: [f64; 2],
+    [seqs, context]: [f64; 2],
+    [cached, multiprocessors]: [f64; 2],
+) -> f64 {
+    let shared = (multiprocessors / seqs.max(1.0)).max(1.0).min(query / kv);
+    let missed = if multiprocessors > 0.0 { (context - cached).max(0.0) } else { 0.0 };
+    kv * context + (query / shared - kv).max(0.0) * missed
+}
+
+/// The roofline of moving x bytes of activations, of which `cache` bytes may still be in the last-level cache, by the
+/// kernel before. Eight times memory's rate is more than any of these caches reaches.
+#[must_use]
+pub fn moved_roof(start: f64, bandwidth: f64, cache: f64) -> Roof {
+    let compute = if cache > 0.0 { 1.0 / (8.0 * bandwidth) } else { 0.0 };
+    Roof { start, compute, fixed: -cache / bandwidth, memory: 1.0 / bandwidth }
+}
+
+impl DeviceProfile {
+    /// Names of the embedded profiles.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        DEVICES.iter().map(|(name, _, _)| *name)
+    }
+
+    /// The embedded profile called `name` (or an alias), or the one in the TOML file at that path.
+    pub fn load(name: &str) -> Result<Self, SpecError> {
+        let device: Self = load("device", DEVICES, name)?;
+        device.check()?;
+        Ok(device)
+    }
+
+    /// Refuses figures that cannot be.
+    pub fn check(&self) -> Result<(), SpecError> {
+        self.fault().map_or(Ok(()), |reason| {
+            Err(SpecError::Impossible { what: "device", name: self.name.clone(), reason })
+        })
+    }
+
+    fn fault(&self) -> Option<String> {
+        let positive = [
+            ("memory_bytes", self.memory_bytes as f64),
+            ("peak_flops", self.peak_flops),
+            ("memory_bandwidth", self.memory_bandwidth),
+            ("gpus_per_node", f64::from(self.gpus_per_node)),
+            ("sustained", self.sustained),
+            ("node.bandwidth", self.node.bandwidth),
+            ("network.bandwidth", self.network.bandwidth),
+        ];
+        let not_negative = [
+            ("attention.tile_tokens", self.attention.tile_tokens),
+            ("attention.decode_rows", self.attention.decode_rows),
+            ("attention.skew", self.attention.skew),
+            ("node.start_us", self.node.start_us),
+            ("network.start_us", self.network.start_us),
+            ("host.step_us", self.host.step_us),
+            ("host.seq_us", self.host.seq_us),
+            ("price.per_gpu_hour", self.price.per_gpu_hour),
+        ];
+        if let Some((field, x)) = positive.iter().find(|(_, x)| !(x.is_finite() && *x > 0.0)) {
+            return Some(format!("{field} = {x} must be positive"));
+        }
+        if let Some((field, x)) = not_negative.iter().find(|(_, x)| !(x.is_finite() && *x >= 0.0)) {
+            return Some(format!("{field} = {x} must not be negative"));
+        }
+        if self.sustained > 1.0 || self.attention.skew > 1.0 {
+            return Some("sustained and attention.skew are shares: at most 1".to_owned());
+        }
+        let sums = &self.all_reduce;
+        if sums.is_empty() || !sums.is_sorted_by(|a, b| a.ranks < b.ranks) {
+            return Some("all_reduce must list rising numbers of ranks".to_owned());
+        }
+        if let Some(sum) = sums.iter().find(|s| !(s.bandwidth.is_finite() && s.bandwidth > 0.0)) {
+            return Some(format!("all_reduce of {}: bandwidth must be positive", sum.ranks));
+        }
+        let tables =
+            self.tables().into_iter().map(|(name, table)| (name.to_owned(), table.fault()));
+        let sums = sums.iter().map(|s| (format!("all_reduce of {}", s.ranks), s.table().fault()));
+        tables.chain(sums).find_map(|(name, fault)| fault.map(|fault| format!("{name}: {fault}")))
+    }
+
+    /// The tables by operator, without those of sums.
+    #[must_use]
+    pub fn tables(&self) -> [(&'static str, &Table); 5] {
+        [
+            ("gemm", &self.gemm),
+            ("prefill_attention", &self.prefill_attention),
+            ("decode_attention", &self.decode_attention),
+            ("elementwise", &self.elementwise),
+            ("sampler", &self.sampler),
+        ]
+    }
+
+    /// Seconds to multiply `[m,k]` by `[k,n]`, elements of `element_bytes`, by m.
+    #[must_use]
+    pub fn gemm(&self, n: f64, k: f64, element_bytes: f64) -> Times {
+        let shape = [n.round() as u32, k.round() as u32];
+        self.gemm.times(shape, gemm_metric, self.gemm_roof(n, k, element_bytes))
+    }
+
+    /// The roofline of [`Self::gemm`].
+    #[must_use]
+    pub fn gemm_roof(&self, n: f64, k: f64, element_bytes: f64) -> Roof {
+        Roof {
+            start: self.gemm.start_us * 1e-6,
+            compute: 2.0 * n * k / (self.sustained * self.peak_flops),
+            fixed: element_bytes * n * k / self.memory_bandwidth,
+            memory: element_bytes * (n + k) / self.memory_bandwidth,
+        }
+    }
+
+    /// Seconds of causal attention of prompt chunks, by query heads x [`pairs`](Self::tile_pairs) and longest context.
+    #[must_use]
+    pub fn prefill_attention(&self, heads: Heads) -> Times {
+        let flops = 4.0 * f64::from(heads.dim);
+        let roof = Roof {
+            start: self.prefill_attention.start_us * 1e-6,
+            compute: flops / (self.sustained * self.peak_flops),
+            fixed: 0.0,
+            memory: 0.0,
+        };
+        self.prefill_attention.times([heads.query, heads.kv], heads_metric, roof)
+    }
+
+    /// Seconds of attention of decodes, by KV heads x tokens of context and KV heads x sequences; elements of
+    /// `kv_bytes`.
+    #[must_use]
+    pub fn decode_attention(&self, heads: Heads, kv_bytes: f64) -> Times {
+        let bytes = 2.0 * f64::from(heads.dim) * kv_bytes;
+        let roof = self.bytes_roof(self.decode_attention.start_us, bytes);
+        self.decode_attention.times([heads.query, heads.kv], heads_metric, roof)
+    }
+
+    /// Pairs that a kernel of prompt chunks computes: those of whole tiles, and what starting the tiles is worth.
+    #[must_use]
+    pub fn tile_pairs(&self, tile_pairs: f64, tiles: f64) -> f64 {
+        tile_pairs + f64::from(crate::shape::TILE) * self.attention.tile_tokens * tiles
+    }
+
+    /// Seconds to move bytes in one kernel.
+    #[must_use]
+    pub fn elementwise(&self) -> Times {
+        let start = self.elementwise.start_us * 1e-6;
+        let roof = moved_roof(start, self.memory_bandwidth, self.cache_bytes as f64);
+        self.elementwise.times([1, 1], gemm_metric, roof)
+    }
+
+    /// Seconds to choose tokens, by bytes of logits.
+    #[must_use]
+    pub fn sampler(&self) -> Times {
+        self.sampler.times([1, 1], gemm_metric, self.bytes_roof(self.sampler.start_us, 1.0))
+    }
+
+    fn bytes_roof(&self, start_us: f64, bytes: f64) -> Roof {
+        let memory = bytes / self.memory_bandwidth;
+        Roof { start: start_us * 1e-6, compute: 0.0, fixed: 0.0, memory }
+    }
+
+    /// Seconds to sum a tensor over `ranks` GPUs, by its bytes. Ranks that were not measured cost what the next
+    /// measured number does; beyond a node, the node's sum plus a ring over the network on which each GPU carries its
+    /// share.
+    #[must_use]
+    pub fn all_reduce(&self, ranks: u32) -> Sum {
+        let local = ranks.min(self.gpus_per_node);
+        let nodes = f64::from(ranks.div_ceil(self.gpus_per_node));
+        let per_byte = 2.0 * (nodes - 1.0) / nodes / f64::from(local) / self.network.bandwidth;
+        Sum {
+            node: (ranks > 1).then(|| self.all_reduce_law(local).times()),
+            start: 2.0 * (nodes - 1.0) * self.network.start_us * 1e-6,
+            per_byte,
+        }
+    }
+
+    /// The table of the smallest measured number of ranks that is not below `ranks`, or the largest measured.
+    #[must_use]
+    pub fn all_reduce_law(&self, ranks: u32) -> &AllReduce {
+        let i = self.all_reduce.partition_point(|law| law.ranks < ranks);
+        &self.all_reduce[i.min(self.all_reduce.len() - 1)]
+    }
+
+    /// The link between two neighbouring ranks of a worker of `gpus` GPUs: its slowest hop.
+    #[must_use]
+    pub fn link(&self, gpus: u32) -> &Link {
+        if gpus <= self.gpus_per_node { &self.node } else { &self.network }
+    }
+}
+
+/// The time of a sum over ranks.
+#[derive(Debug, Clone)]
+pub struct Sum {
+    node: Option<Times>,
+    start: f64,
+    per_byte: f64,
+}
+
+impl Sum {
+    /// Seconds to sum `bytes`; 0 where there is one rank.
+    #[must_use]
+    pub fn seconds(&self, bytes: f64) -> f64 {
+        self.node.as_ref().map_or(0.0, |n| n.at(bytes, 0.0) + self.start + bytes * self.per_byte)
+    }
+
+    /// Bytes at which its slope changes.
+    pub(crate) fn knots(&self) -> impl Iterator<Item = f64> {
+        self.node.iter().flat_map(Times::knots)
+    }
+}
+
+impl AllReduce {
+    /// Its efficiencies as a table.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        Table {
+            x: self.x.clone(),
+            per_mille: vec![self.per_mille.clone()],
+            ..Table::constant(self.start_us, 1.0, &self.source)
+        }
+    }
+
+    fn times(&self) -> Times {
+        let memory = 1.0 / self.bandwidth;
+        let roof = Roof { start: self.start_us * 1e-6, compute: 0.0, fixed: 0.0, memory };
+        self.table().times([1, 1], gemm_metric, roof)
+    }
+}
+
+impl Link {
+    /// Seconds to carry `bytes` one way.
+    #[must_use]
+    pub fn seconds(&self, bytes: f64) -> f64 {
+        self.start_us * 1e-6 + bytes / self.bandwidth
+    }
+}

@@ -1,0 +1,332 @@
+//! Measured efficiency of one operator, and the times that follow from it.
+//!
+//! An operator's time is its roofline (start + the larger of compute and memory time, by the data sheet) divided by an
+//! efficiency. Efficiencies vary far less than times, so few knots hold a table of thousands of rows, and a shape that
+//! nobody measured borrows them from its neighbours. Between two knots *time* is linear, as it is for real kernels;
+//! outside them the efficiency of the edge stays, so time keeps the roofline's slope. A chord over a convex roofline
+//! lies above it: no prediction is below what the data sheet allows.
+
+use serde::Deserialize;
+
+/// Efficiencies of one operator against its roofline.
+///
+/// By hand, one knot is enough: `start_us = 4.0`, `per_mille = [[800]]` and a `source`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// Shortest time of the kernel, µs: added to the roofline.
+    pub start_us: f64,
+    /// Where the figures come from.
+    pub source: String,
+    /// The shapes that were measured, one per row of `per_mille`; none = one row for all shapes.
+    #[serde(default)]
+    pub shapes: Vec<[u32; 2]>,
+    /// Knots of the operator's first variable, rising; none = one efficiency for all.
+    #[serde(default)]
+    pub x: Vec<f64>,
+    /// Knots of its second variable, rising; none where it has one.
+    #[serde(default)]
+    pub y: Vec<f64>,
+    /// Efficiencies, thousandths: per shape, `x` running fastest.
+    pub per_mille: Vec<Vec<u16>>,
+}
+
+/// The roofline of an operator in its first variable: start + the larger of compute and memory time, seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Roof {
+    /// Shortest time.
+    pub start: f64,
+    /// Compute time per unit.
+    pub compute: f64,
+    /// Memory time of what is moved anyway; below 0 where some need not move.
+    pub fixed: f64,
+    /// Memory time per unit.
+    pub memory: f64,
+}
+
+impl Roof {
+    /// Its value at `x`.
+    #[must_use]
+    pub fn at(&self, x: f64) -> f64 {
+        self.start + (self.compute * x).max(self.fixed + self.memory * x)
+    }
+
+    /// Where compute time overtakes memory time.
+    fn ridge(&self) -> Option<f64> {
+        let x = self.fixed / (self.compute - self.memory);
+        (x.is_finite() && x > 0.0).then_some(x)
+    }
+}
+
+/// How far two shapes are apart: coordinates in which neighbours have like efficiencies.
+pub type Metric = fn([u32; 2]) -> [f64; 2];
+
+/// Shapes that a shape in between takes its efficiency from.
+const NEIGHBOURS: usize = 4;
+
+/// Contexts and sequence counts beyond the tables are extended to this.
+const FAR: f64 = 2_097_152.0;
+
+impl Table {
+    /// One efficiency for all shapes and sizes.
+    #[must_use]
+    pub fn constant(start_us: f64, efficiency: f64, source: &str) -> Self {
+        Self {
+            start_us,
+            source: source.to_owned(),
+            shapes: Vec::new(),
+            x: Vec::new(),
+            y: Vec::new(),
+            per_mille: vec![vec![(efficiency * 1e3).round() as u16]],
+        }
+    }
+
+    /// What is wrong with it, if anything.
+    pub(super) fn fault(&self) -> Option<String> {
+        let rising = |axis: &[f64]| {
+            axis.is_sorted_by(|a, b| a < b) && axis.iter().all(|x| x.is_finite() && *x > 0.0)
+        };
+        let knots = self.x.len().max(1) * self.y.len().max(1);
+        let rows = self.shapes.len().max(1);
+        if !(self.start_us.is_finite() && self.start_us >= 0.0) {
+            Some(format!("start_us = {} must not be negative", self.start_us))
+        } else if !rising(&self.x) || !rising(&self.y) {
+            Some("x and y must rise and be positive".to_owned())
+        } else if self.shapes.iter().flatten().any(|n| *n == 0) {
+            Some("shapes must be positive".to_owned())
+        } else if self.per_mille.len() != rows || self.per_mille.iter().any(|r| r.len() != knots) {
+            Some(format!("per_mille must have {rows} rows of {knots} knots"))
+        } else if self.per_mille.iter().flatten().any(|e| !(1..=1000).contains(e)) {
+            Some("per_mille must be from 1 to 1000: nothing is faster than its roofline".to_owned())
+        } else {
+            None
+        }
+    }
+
+    /// Time over roofline at every knot for `shape`: its own where it was measured, else blended from its neighbours
+    /// by the inverse square of the distance.
+    fn slowdowns(&self, shape: [u32; 2], metric: Metric) -> Vec<f64> {
+        let blend = |weights: &[(usize, f64)]| -> Vec<f64> {
+            let total: f64 = weights.iter().map(|(_, w)| w).sum();
+            (0..self.per_mille[0].len())
+                .map(|k| {
+                    let sum: f64 = weights
+                        .iter()
+                        .map(|(i, w)| w * 1e3 / f64::from(self.per_mille[*i][k]))
+                        .sum();
+                    sum / total
+                })
+                .collect()
+        };
+        if self.shapes.is_empty() {
+            return blend(&[(0, 1.0)]);
+        }
+        let here = metric(shape);
+        let mut near: Vec<(usize, f64)> = (self.shapes.iter().map(|s| metric(*s)))
+            .map(|there| (here[0] - there[0]).powi(2) + (here[1] - there[1]).powi(2))
+            .enumerate()
+            .collect();
+        near.sort_by(|a, b| a.1.total_cmp(&b.1));
+        near.truncate(NEIGHBOURS);
+        if near[0].1 < 1e-9 {
+            return blend(&[(near[0].0, 1.0)]);
+        }
+        blend(&near.iter().map(|(i, squared)| (*i, 1.0 / squared)).collect::<Vec<_>>())
+    }
+
+    /// The times of `shape`, whose roofline is `roof`.
+    #[must_use]
+    pub fn times(&self, shape: [u32; 2], metric: Metric, roof: Roof) -> Times {
+        let slow = self.slowdowns(shape, metric);
+        let x: Box<[f64]> = if self.x.is_empty() { [1.0].into() } else { self.x.as_slice().into() };
+        let t = slow.iter().enumerate().map(|(k, s)| s * roof.at(x[k % x.len()])).collect();
+        let mut times = Times { y: self.y.clone(), x, t, roof };
+        times.make_monotone();
+        times.extend();
+        times
+    }
+}
+
+/// The time of an operator for one shape: linear between knots, rising in both variables.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Times {
+    x: Box<[f64]>,
+    y: Vec<f64>,
+    /// Seconds, `x` running fastest.
+    t: Vec<f64>,
+    roof: Roof,
+}
+
+/// The cell of a rising `axis` that holds `at`, and how far into it; the ends hold what lies beyond.
+fn cell(axis: &[f64], at: f64) -> (usize, f64) {
+    let above = axis.partition_point(|knot| *knot <= at);
+    if above == 0 {
+        (0, 0.0)
+    } else if above == axis.len() {
+        (above - 1, 0.0)
+    } else {
+        let (low, high) = (axis[above - 1], axis[above]);
+        (above - 1, (at - low) / (high - low))
+    }
+}
+
+impl Times {
+    /// Seconds at `x` and, where the operator has a second variable, `y`.
+    #[must_use]
+    pub fn at(&self, x: f64, y: f64) -> f64 {
+        let (first, last) = (self.x[0], self.x[self.x.len() - 1]);
+        let scale = if x > last {
+            self.roof.at(x) / self.roof.at(last)
+        } else if x < first {
+            self.roof.at(x) / self.roof.at(first)
+        } else {
+            1.0
+        };
+        let (i, u) = cell(&self.x, x);
+        let row = |j: usize| {
+            let t = &self.t[j * self.x.len()..][..self.x.len()];
+            if u > 0.0 { t[i] + u * (t[i + 1] - t[i]) } else { t[i] }
+        };
+        let (j, v) = cell(&self.y, y);
+        let low = row(j);
+        scale * if v > 0.0 { low + v * (row(j + 1) - low) } else { low }
+    }
+
+    /// Where its slope in `x` changes, for an operator of one variable.
+    pub(crate) fn knots(&self) -> impl Iterator<Item = f64> {
+        self.x.iter().copied().chain(self.roof.ridge())
+    }
+
+    /// Blending shapes can make a dent where each was monotone: fill it.
+    fn make_monotone(&mut self) {
+        let width = self.x.len();
+        for k in 0..self.t.len() {
+            if k % width > 0 {
+                self.t[k] = self.t[k].max(self.t[k - 1]);
+            }
+            if k >= width {
+                self.t[k] = self.t[k].max(self.t[k - width]);
+            }
+        }
+    }
+
+    /// Beyond the last `y`, twice as much of both variables takes twice as long.
+    fn extend(&mut self) {
+        while let Some(&last) = self.y.last().filter(|y| self.y.len() > 1 && **y < FAR) {
+            let width = self.x.len();
+            let row: Vec<f64> = (self.x.iter())
+                .map(|x| self.at(*x, last).max(2.0 * self.at(x / 2.0, last) - self.roof.start))
+                .collect();
+            self.y.push(2.0 * last);
+            self.t.extend(row);
+            debug_assert_eq!(self.t.len(), width * self.y.len());
+        }
+        self.make_monotone();
+    }
+}
+
+/// Sums of operators of one variable, as one function of tokens: linear between the union of their knots.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Line {
+    x: Vec<f64>,
+    t: Vec<f64>,
+}
+
+impl Line {
+    /// The function `time`, whose slope changes at `knots` only.
+    pub(crate) fn new(mut knots: Vec<f64>, time: impl Fn(f64) -> f64) -> Self {
+        knots.retain(|x| x.is_finite() && *x > 1.0);
+        knots.push(1.0);
+        knots.sort_by(f64::total_cmp);
+        knots.dedup();
+        knots.push(2.0 * knots[knots.len() - 1]);
+        Self { t: knots.iter().map(|x| time(*x)).collect(), x: knots }
+    }
+
+    /// Its value at `x` >= 1.
+    pub(crate) fn at(&self, x: f64) -> f64 {
+        self.on(self.x.partition_point(|knot| *knot <= x).clamp(1, self.x.len() - 1), x)
+    }
+
+    fn on(&self, above: usize, x: f64) -> f64 {
+        let ((x0, x1), (t0, t1)) =
+            ((self.x[above - 1], self.x[above]), (self.t[above - 1], self.t[above]));
+        t0 + (x - x0) * ((t1 - t0) / (x1 - x0))
+    }
+
+    /// Its values at 0 (nothing to do), 1, 2, ... `last`.
+    pub(crate) fn tabulate(&self, last: u32) -> Box<[f64]> {
+        let mut above = 1;
+        let values = (1..=last).map(|n| {
+            let x = f64::from(n);
+            while above + 1 < self.x.len() && self.x[above] <= x {
+                above += 1;
+            }
+            self.on(above, x)
+        });
+        std::iter::once(0.0).chain(values).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn metric([a, b]: [u32; 2]) -> [f64; 2] {
+        [f64::from(a).log2(), f64::from(b).log2()]
+    }
+
+    const ROOF: Roof = Roof { start: 1e-6, compute: 2e-9, fixed: 5e-6, memory: 1e-10 };
+
+    #[test]
+    fn one_knot_is_the_roofline_over_a_constant() {
+        let times = Table::constant(1.0, 0.8, "test").times([7, 7], metric, ROOF);
+        for x in [1.0, 100.0, 2_631.0, 1e6] {
+            assert!((times.at(x, 0.0) - ROOF.at(x) / 0.8).abs() < 1e-15, "{x}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_the_sum_it_stands_for() {
+        let table = Table {
+            x: vec![1.0, 16.0, 300.0],
+            per_mille: vec![vec![300, 500, 900]],
+            ..Table::constant(1.0, 1.0, "test")
+        };
+        let (a, b) = (
+            table.times([1, 1], metric, ROOF),
+            Table::constant(1.0, 0.5, "test").times([1, 1], metric, ROOF),
+        );
+        let sum = |x: f64| a.at(x, 0.0) + b.at(x, 0.0);
+        let line = Line::new(a.knots().chain(b.knots()).collect(), sum);
+        let tabulated = line.tabulate(5000);
+        for n in 1..5000_u32 {
+            let x = f64::from(n);
+            assert!((line.at(x) / sum(x) - 1.0).abs() < 1e-12, "{n}");
+            assert_eq!(tabulated[n as usize].to_bits(), line.at(x).to_bits(), "{n}");
+        }
+        assert!((line.at(1e8) / sum(1e8) - 1.0).abs() < 1e-12);
+    }
+
+    proptest! {
+        #[test]
+        fn times_rise_and_stay_above_the_roofline(
+            per_mille in prop::collection::vec(prop::collection::vec(1_u16..=1000, 12), 5),
+            (x, y) in (1.0_f64..1e7, 1.0_f64..1e7), (a, b) in (1_u32..100, 1_u32..100), more in 1.0_f64..8.0,
+        ) {
+            let table = Table {
+                shapes: vec![[1, 1], [1, 8], [64, 1], [8, 8], [50, 70]],
+                x: vec![4.0, 32.0, 1000.0, 100_000.0],
+                y: vec![2.0, 64.0, 512.0],
+                per_mille,
+                ..Table::constant(1.0, 1.0, "test")
+            };
+            let times = table.times([a, b], metric, ROOF);
+            let t = times.at(x, y);
+            prop_assert!(t >= ROOF.at(x) * (1.0 - 1e-12));
+            prop_assert!(times.at(x * more, y) >= t * (1.0 - 1e-12));
+            prop_assert!(times.at(x, y * more) >= t * (1.0 - 1e-12));
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! With planning one iteration ahead of the device, whoever comes or leaves during an iteration counts for the one
+//! after the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::config::Config;
+use engine::deployment::{DeployError, Deployment};
+use engine::request::Content;
+use engine::{DeviceProfile, Fleet, ModelShape, Next, Request, wiring};
+
+fn deployment(config: Config) -> Result<Deployment, DeployError> {
+    let model = Arc::new(ModelShape::load("llama-3.1-8b").unwrap());
+    let device = Arc::new(DeviceProfile::load("h100").unwrap());
+    Deployment::new(config, model, device, 4096)
+}
+
+fn request(id: u32, output: u32) -> Request {
+    Request {
+        id,
+        input: 100,
+        limit: output,
+        fate: Some(output),
+        width: 1,
+        priority: 0,
+        content: Content::Private,
+    }
+}
+
+/// Who got a token at the end of each step, by request, from requests that arrive at given times.
+fn steps(config: Config, requests: &[(Duration, u32)]) -> Vec<(Duration, Vec<u32>)> {
+    let mut fleet: Fleet = wiring::simulated(&deployment(config).unwrap(), false);
+    let (mut next, mut steps) = (0, Vec::new());
+    loop {
+        match fleet.advance(requests.get(next).map(|r| r.0)) {
+            Next::Arrival => {
+                let (at, output) = requests[next];
+                fleet.submit(request(next as u32, output), at).unwrap();
+                next += 1;
+            }
+            Next::Iteration(i) => {
+                let it = fleet.iteration(i);
+                let mut who = it.emitted.clone();
+                who.sort_unstable();
+                steps.extend(it.ends.iter().map(|end| (*end, who.clone())));
+            }
+            Next::Idle => return steps,
+        }
+    }
+}
+
+/// The step (from 0) in which `request` got its first token.
+fn first(steps: &[(Duration, Vec<u32>)], request: u32) -> usize {
+    steps.iter().position(|s| s.1.contains(&request)).unwrap()
+}
+
+fn config(seqs: u32, ahead: bool) -> Config {
+    Config { max_seqs: seqs, async_scheduling: ahead, ..Config::default() }
+}
+
+#[test]
+fn a_newcomer_waits_one_iteration_longer() {
+    let zero = Duration::ZERO;
+    let alone = steps(config(8, false), &[(zero, 40)]);
+    assert_eq!(alone, steps(config(8, true), &[(zero, 40)]), "an idle engine plans at once");
+    // In the middle of step 20.
+    let middle = (alone[19].0 + alone[20].0) / 2;
+    let now = steps(config(8, false), &[(zero, 40), (middle, 5)]);
+    let later = steps(config(8, true), &[(zero, 40), (middle, 5)]);
+    assert_eq!((first(&now, 1), first(&later, 1)), (21, 22));
+}
+
+#[test]
+fn a_seat_is_taken_one_iteration_after_it_is_free() {
+    let zero = Duration::ZERO;
+    // Two seats: the first leaves after 10 tokens, the third waits for it.
+    let load = [(zero, 10), (zero, 40), (zero, 5)];
+    let (now, later) = (steps(config(2, false), &load), steps(config(2, true), &load));
+    assert_eq!((first(&now, 2), first(&later, 2)), (10, 11));
+    // One seat: nobody runs when it is free, so that the plan is made then.
+    let load = [(zero, 10), (zero, 5)];
+    let (now, later) = (steps(config(1, false), &load), steps(config(1, true), &load));
+    assert_eq!((first(&now, 1), first(&later, 1)), (10, 10));
+}
+
+#[test]
+fn it_needs_a_scheduler_that_can_plan_ahead() {
+    let mut config = config(8, true);
+    config.set("policy", "static").unwrap();
+    assert_eq!(deployment(config).unwrap_err(), DeployError::Async);
+    let pipeline = Config { pp: 2, async_scheduling: true, ..Config::default() };
+    assert_eq!(deployment(pipeline).unwrap_err(), DeployError::Async);
+}

@@ -1,0 +1,325 @@
+//! `knee profile`: device profiles from published tables, what they hold, and how far they are off.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow, bail};
+use engine::exec::speed::{Speed, speeds};
+use engine::import::{self, Family, Point};
+use engine::{DeviceProfile, ModelShape};
+use plotters::prelude::*;
+use serde_json::{Value, json};
+
+use super::{print, print_json};
+use crate::cli;
+
+pub(crate) fn run(args: &cli::Profile) -> Result<ExitCode> {
+    match args {
+        cli::Profile::Import { dir, to, device, compose, plot } => {
+            import(dir, to, device.as_deref(), compose, plot.as_deref())
+        }
+        cli::Profile::List => list(),
+        cli::Profile::Show { name, model, json } => show(name, model.as_deref(), *json),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn import(
+    dir: &Path,
+    to: &Path,
+    device: Option<&str>,
+    compose: &[String],
+    plot: Option<&Path>,
+) -> Result<()> {
+    let families = compose
+        .iter()
+        .map(|name| {
+            Family::named(name).ok_or_else(|| {
+                let known = Family::ALL.map(Family::name).join(", ");
+                anyhow!("unknown family `{name}`: expected {known}")
+            })
+        })
+        .collect::<Result<Vec<Family>>>()?;
+    let stem = to.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let device = device.unwrap_or(&stem);
+    let shipped = import::SHEETS.iter().find(|(name, ..)| *name == device);
+    let text = match shipped {
+        Some((_, text, _)) => (*text).to_owned(),
+        None if device.ends_with(".toml") => {
+            std::fs::read_to_string(device).with_context(|| format!("cannot read {device}"))?
+        }
+        None => {
+            let known: Vec<&str> = import::SHEETS.iter().map(|(name, ..)| *name).collect();
+            bail!(
+                "no sheet for `{device}`: --device takes {} or the path of a sheet (.toml)",
+                known.join(", ")
+            );
+        }
+    };
+    let imported = import::import(dir, (device, &text), &families, import::SEED)?;
+    std::fs::write(to, &imported.toml).with_context(|| format!("cannot write {}", to.display()))?;
+    for note in &imported.notes {
+        eprintln!("knee: note: {note}");
+    }
+    if let Some(path) = plot {
+        let svg = draw(&imported.profile.name, &imported.points)
+            .map_err(|e| anyhow!("cannot draw {}: {e}", path.display()))?;
+        std::fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    print(&format!("{}\n\n{}", to.display(), errors(&imported.profile)))
+}
+
+fn list() -> Result<()> {
+    let mut out = format!(
+        "{:<14}{:>8}{:>9}{:>8}{:>8}{:>8}   {}\n",
+        "device", "TFLOPS", "GB/s", "GB", "shapes", "$/h", "operators from"
+    );
+    for name in DeviceProfile::names() {
+        let d = DeviceProfile::load(name)?;
+        let _ = writeln!(
+            out,
+            "{name:<14}{:>8.0}{:>9.0}{:>8.0}{:>8}{:>8.2}   {}",
+            d.peak_flops / 1e12,
+            d.memory_bandwidth / 1e9,
+            d.memory_bytes as f64 / 1e9,
+            d.gemm.shapes.len(),
+            d.price.per_gpu_hour,
+            d.gemm.source
+        );
+    }
+    print(&out)
+}
+
+fn show(name: &str, model: Option<&str>, as_json: bool) -> Result<()> {
+    let device = DeviceProfile::load(name)?;
+    let model = model.map(ModelShape::load).transpose()?;
+    let speed: Vec<Speed> = model
+        .iter()
+        .flat_map(|m| [1, 2, 4, 8].into_iter().flat_map(|tp| speeds(m, &device, tp)))
+        .collect();
+    if as_json {
+        let mut value = described(&device);
+        if let Some(model) = model {
+            value["model"] = json!(model.name);
+            value["speeds"] = serde_json::to_value(speed)?;
+        }
+        return print_json(&value);
+    }
+    let text = match model {
+        Some(model) => table(&device, &model, &speed),
+        None => format!("{}\n{}\n{}", sheet(&device), covered(&device), errors(&device)),
+    };
+    print(&text)
+}
+
+/// Constants with their sources.
+fn constants(d: &DeviceProfile) -> Vec<(String, String, String)> {
+    let source = |key: &str| d.sources.get(key).cloned().unwrap_or_default();
+    let row = |what: &str, value: String, source: String| (what.to_owned(), value, source);
+    let mut rows = vec![
+        row("peak compute", format!("{:.0} TFLOP/s", d.peak_flops / 1e12), source("peaks")),
+        row("peak bandwidth", format!("{:.0} GB/s", d.memory_bandwidth / 1e9), source("peaks")),
+        row("memory", format!("{:.2} GB", d.memory_bytes as f64 / 1e9), source("memory_bytes")),
+        row(
+            "runtime memory",
+            format!("{:.2} GB", d.runtime_bytes as f64 / 1e9),
+            source("runtime_bytes"),
+        ),
+        row("sustained compute", d.sustained.to_string(), source("sustained")),
+        row(
+            "host",
+            format!("{} µs a step + {} µs a sequence", d.host.step_us, d.host.seq_us),
+            d.host.source.clone(),
+        ),
+        row(
+            "attention",
+            format!(
+                "tile start {} tokens, decode in a mixed kernel {} rows, skew {}",
+                d.attention.tile_tokens, d.attention.decode_rows, d.attention.skew
+            ),
+            d.attention.source.clone(),
+        ),
+    ];
+    for (what, link) in [("node link", &d.node), ("network link", &d.network)] {
+        let value = format!("{} µs + {:.1} GB/s", link.start_us, link.bandwidth / 1e9);
+        rows.push(row(what, value, link.source.clone()));
+    }
+    let price = &d.price;
+    let value =
+        format!("{:.2} {} a GPU and hour, {}", price.per_gpu_hour, price.currency, price.date);
+    rows.push(row("price", value, format!("{:?}: {}", price.basis, price.source).to_lowercase()));
+    rows
+}
+
+fn sheet(d: &DeviceProfile) -> String {
+    let within = |indent: &'static str| {
+        textwrap::Options::new(reports::terminal::WIDTH)
+            .initial_indent(indent)
+            .subsequent_indent("      ")
+    };
+    let mut out = format!("{}\n{}\n\n", d.name, textwrap::fill(&d.provenance, within("  ")));
+    for line in &d.composed {
+        let _ = writeln!(out, "{}", textwrap::fill(&format!("composed: {line}"), within("  ")));
+    }
+    for (what, value, source) in constants(d) {
+        let _ = writeln!(out, "  {what:<18} {value}");
+        if !source.is_empty() {
+            let _ = writeln!(out, "{}", textwrap::fill(&source, within("      ")));
+        }
+    }
+    out
+}
+
+fn range(axis: &[f64]) -> String {
+    match axis {
+        [] => "any".to_owned(),
+        [first, .., last] => format!("{first:.0} to {last:.0}"),
+        [only] => format!("{only:.0}"),
+    }
+}
+
+/// What each table covers.
+fn covered(d: &DeviceProfile) -> String {
+    let mut out = format!(
+        "  {:<20}{:>7}{:>10}{:>26}{:>16}   {}\n",
+        "operator", "shapes", "start µs", "x", "y", "from"
+    );
+    for (name, t) in d.tables() {
+        let _ = writeln!(
+            out,
+            "  {name:<20}{:>7}{:>10}{:>26}{:>16}   {}",
+            t.shapes.len(),
+            t.start_us,
+            range(&t.x),
+            range(&t.y),
+            t.source
+        );
+    }
+    for law in &d.all_reduce {
+        let name = format!("all_reduce of {}", law.ranks);
+        let _ = writeln!(
+            out,
+            "  {name:<20}{:>7}{:>10}{:>26}{:>16}   {}",
+            "",
+            law.start_us,
+            range(&law.x),
+            "",
+            law.source
+        );
+    }
+    out
+}
+
+fn errors(d: &DeviceProfile) -> String {
+    let mut out = format!(
+        "  {:<20}{:>7}{:>9}{:>24}{:>24}{:>10}\n",
+        "error", "rows", "left out", "fitted mean/p90/p95", "unseen mean/p90/p95", "isotonic"
+    );
+    let percent = |x: [f64; 3]| {
+        let [a, b, c] = x.map(|x| 1e2 * x);
+        format!("{a:.1}/{b:.1}/{c:.1} %")
+    };
+    for (operator, e) in &d.fit {
+        let _ = writeln!(
+            out,
+            "  {operator:<20}{:>7}{:>9}{:>24}{:>24}{:>8.2} %",
+            e.rows,
+            e.left_out,
+            percent([e.mean, e.p90, e.p95]),
+            percent([e.unseen_mean, e.unseen_p90, e.unseen_p95]),
+            1e2 * e.isotonic
+        );
+    }
+    out
+}
+
+fn described(d: &DeviceProfile) -> Value {
+    let tables = d.tables().map(|(name, t)| {
+        let ends = |axis: &[f64]| json!([axis.first(), axis.last()]);
+        let value = json!({ "shapes": t.shapes, "start_us": t.start_us, "source": t.source,
+            "x": ends(&t.x), "y": ends(&t.y) });
+        (name.to_owned(), value)
+    });
+    let fit = d.fit.iter().map(|(operator, e)| {
+        let value = json!({ "rows": e.rows, "left_out": e.left_out, "mean": e.mean, "p90": e.p90, "p95": e.p95,
+            "unseen": { "mean": e.unseen_mean, "p90": e.unseen_p90, "p95": e.unseen_p95 },
+            "isotonic": e.isotonic });
+        (operator.clone(), value)
+    });
+    let constants = constants(d)
+        .into_iter()
+        .map(|(what, value, source)| json!({ "what": what, "value": value, "source": source }));
+    json!({
+        "name": d.name,
+        "provenance": d.provenance,
+        "composed": d.composed,
+        "date": d.date,
+        "constants": constants.collect::<Vec<_>>(),
+        "operators": tables.into_iter().collect::<serde_json::Map<_, _>>(),
+        "fit": fit.collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+fn table(d: &DeviceProfile, model: &ModelShape, speeds: &[Speed]) -> String {
+    let mut out = format!(
+        "{} on {}: one iteration, host included. A prompt is computed whole, alone.\n\n  {:<4}{:<26}{:>10}{:>9}{:>12}\n",
+        model.name, d.name, "TP", "iteration", "ms", "FLOPs", "bandwidth"
+    );
+    for s in speeds {
+        let what = if s.prompt {
+            format!("TTFT of {} tokens", s.context)
+        } else {
+            format!("TPOT of {} at {}", s.seqs, s.context)
+        };
+        let _ = writeln!(
+            out,
+            "  {:<4}{what:<26}{:>10.2}{:>7.1} %{:>10.1} %",
+            s.tp,
+            s.ms,
+            1e2 * s.flops_use,
+            1e2 * s.bandwidth_use
+        );
+    }
+    if speeds.is_empty() {
+        out.push_str("  does not fit on up to 8 GPUs\n");
+    }
+    out
+}
+
+/// Predicted against measured, a panel for each operator, logarithmic; a line where they are equal.
+fn draw(
+    name: &str,
+    points: &BTreeMap<String, Vec<Point>>,
+) -> Result<String, Box<dyn std::error::Error>> {
+    let mut svg = String::new();
+    {
+        let columns = 3;
+        let rows = points.len().div_ceil(columns);
+        let root = SVGBackend::with_string(&mut svg, (1080, 340 * rows as u32)).into_drawing_area();
+        root.fill(&WHITE)?;
+        for (area, (operator, points)) in root.split_evenly((rows, columns)).iter().zip(points) {
+            let times = || points.iter().flat_map(|p| [p.measured, p.unseen]);
+            let low = times().fold(f64::INFINITY, f64::min).max(1e-9) * 1e6;
+            let high = times().fold(0.0, f64::max) * 1e6;
+            let title = format!("{name}: {operator}, µs, predicted unseen over measured");
+            let mut chart = ChartBuilder::on(area)
+                .caption(title, ("sans-serif", 13))
+                .margin(10)
+                .x_label_area_size(24)
+                .y_label_area_size(48)
+                .build_cartesian_2d((low..high).log_scale(), (low..high).log_scale())?;
+            chart.configure_mesh().x_labels(6).y_labels(6).light_line_style(TRANSPARENT).draw()?;
+            // Some thousands show as much as all.
+            let step = points.len().div_ceil(3000);
+            chart.draw_series(points.iter().step_by(step).map(|p| {
+                let color = RGBColor(0, 90, 160).mix(0.35).filled();
+                Circle::new((p.measured * 1e6, p.unseen * 1e6), 1, color)
+            }))?;
+            chart.draw_series(LineSeries::new([(low, low), (high, high)], BLACK))?;
+        }
+        root.present()?;
+    }
+    Ok(svg)
+}

@@ -1,0 +1,120 @@
+//! `knee validate`: a recorded run, replayed.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use engine::ModelShape;
+use loadgen::Target;
+use reports::{Assumption, Report, ValidationReport};
+use serde_json::json;
+use tuner::result::knobs;
+use tuner::validate::knee::capacity;
+use tuner::validate::recorded::Recorded;
+use tuner::validate::{self, Setup, read};
+
+use super::output::about;
+use crate::cli;
+use crate::input;
+
+pub(crate) fn run(args: &cli::Validate) -> Result<ExitCode> {
+    args.output.check()?;
+    let setup = setup(&args.setup)?;
+    let target: Option<Target> = args.slo.as_deref().map(str::parse).transpose()?;
+    let reported_load = match &args.timeseries {
+        Some(path) => read::read_load(path)?,
+        None => Vec::new(),
+    };
+    let runs = recorded(&args.requests, args.run.as_deref())?;
+    let mut both = Vec::new();
+    for run in runs {
+        let validation = validate::validate(&run, &setup)?;
+        both.push((run, validation));
+    }
+    let capacity = capacity(&both, &setup, target.as_ref())?;
+    let runs: Vec<_> = both.into_iter().map(|b| b.1).collect();
+    let file = args.requests.display().to_string();
+    let errors = match &runs[..] {
+        [run] => json!(run.errors),
+        _ => json!(null),
+    };
+    let config = settings(&setup);
+    let result = json!({
+        "file": file,
+        "model": setup.model.name,
+        "device": setup.device.name,
+        "config": config,
+        "errors": errors,
+        "runs": runs.iter().map(|v| json!({
+            "run": v.run,
+            "rate_rps": v.rate_rps,
+            "requests": v.requests,
+            "compared": v.compared,
+            "preemptions": v.preemptions,
+            "cached": v.cached,
+            "measured": { "ttft": v.measured.ttft, "tpot": v.measured.tpot, "e2e": v.measured.e2e,
+                          "throughput_rps": v.measured.throughput_rps },
+            "predicted": { "ttft": v.predicted.ttft, "tpot": v.predicted.tpot, "e2e": v.predicted.e2e,
+                           "throughput_rps": v.predicted.throughput_rps },
+            "errors": v.errors,
+        })).collect::<Vec<_>>(),
+        "capacity": capacity,
+        "simulated": true,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    let mut about = about(&[&setup.device]);
+    about.assumptions.retain(|a| !a.what.contains("per GPU and hour"));
+    about.assumptions.extend(calibrated(&setup));
+    let report = ValidationReport {
+        about,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        file,
+        model: setup.model.name.clone(),
+        device: setup.device.name.clone(),
+        config,
+        runs,
+        capacity,
+        reported_load,
+    };
+    args.output.deliver(&Report::Validate(Box::new(report.thinned())), &result)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The runs of a file, or the one asked for.
+pub(crate) fn recorded(path: &std::path::Path, run: Option<&str>) -> Result<Vec<Recorded>> {
+    let mut runs = read::read(path)?;
+    if let Some(name) = run {
+        let names: Vec<String> = runs.iter().map(|r| r.name.clone()).collect();
+        runs.retain(|r| r.name == name);
+        if runs.is_empty() {
+            bail!("{}: no run `{name}`: it holds {}", path.display(), names.join(", "));
+        }
+    }
+    Ok(runs)
+}
+
+/// What a run was made with, as typed.
+pub(crate) fn setup(args: &cli::Setup) -> Result<Setup> {
+    let hardware = input::hardware(&args.device, args.calibration.as_deref())?;
+    Ok(Setup {
+        model: Arc::new(ModelShape::load(&args.model)?),
+        device: hardware.profile,
+        config: args.knobs.config()?,
+        correction: hardware.correction,
+        kv_blocks: args.kv_blocks,
+        in_flight: args.in_flight,
+    })
+}
+
+fn settings(setup: &Setup) -> std::collections::BTreeMap<String, String> {
+    let mut config = knobs(&setup.config);
+    let more = [("kv-blocks", setup.kv_blocks), ("in-flight", setup.in_flight)];
+    config.extend(more.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?.to_string()))));
+    config
+}
+
+fn calibrated(setup: &Setup) -> Option<Assumption> {
+    let correction = setup.correction.as_ref()?;
+    let what = format!("{}: factors {correction}", setup.device.name);
+    Some(Assumption { what, source: "calibration".to_owned() })
+}

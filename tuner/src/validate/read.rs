@@ -1,0 +1,403 @@
+//! Files of recorded runs: a row per request, JSON lines or CSV, plain or gzipped.
+//!
+//! What a column is, and its unit, is told by its name alone, from one table below that covers the forms in use:
+//! LLMServingSim's bench (its engine clock: queued to first token), inference-perf and blis, LMBench, DistServe, and
+//! our own `requests.csv`. A file without the columns that matter is refused; a cell that cannot be right is named by
+//! its line.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Occupancy;
+use super::recorded::{Recorded, Row};
+
+/// Why a recorded run cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be read at all.
+    #[error("cannot read {path}: {cause}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The file as a whole is not what is needed.
+    #[error("{file}: {problem}")]
+    File {
+        /// The file.
+        file: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// One line is not.
+    #[error("{file}:{line}: {problem}")]
+    Line {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+}
+
+/// What a column means. Where several names mean the same, the first that is there counts: the engine's own clock
+/// before the client's, the output that was enforced before the one a client counted.
+const COLUMNS: &[(Field, &[&str])] = &[
+    (Field::Arrival, &["queued_ts", "arrival_s", "scheduled_s", "arrived_at"]),
+    (Field::Admitted, &["scheduled_ts", "admitted_s"]),
+    (Field::FirstToken, &["first_token_ts", "first_token_s"]),
+    (Field::LastToken, &["last_token_ts", "last_token_s"]),
+    (Field::Ttft, &["ttft_s", "ttft_ms"]),
+    (Field::E2e, &["e2e_s", "e2e_ms", "latency_ms", "latency_s"]),
+    (Field::Generation, &["generation_time_s"]),
+    (
+        Field::Input,
+        &[
+            "input_toks",
+            "input_tokens",
+            "prompt_tokens",
+            "prompt_len",
+            "num_prefill_tokens",
+            "input",
+        ],
+    ),
+    (
+        Field::Output,
+        &[
+            "output_toks",
+            "output_tokens_requested",
+            "output_tokens",
+            "generation_tokens",
+            "output_len",
+            "num_decode_tokens",
+            "output",
+        ],
+    ),
+    (Field::Failed, &["has_error"]),
+    (Field::Outcome, &["outcome"]),
+    (Field::Prompt, &["prompt_id", "prompt_id_inferred"]),
+    (Field::User, &["user_id"]),
+    (Field::Run, &["run"]),
+    (Field::Workload, &["workload"]),
+    (Field::Rate, &["qps", "rate_req_s"]),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Field {
+    Arrival,
+    Admitted,
+    FirstToken,
+    LastToken,
+    Ttft,
+    E2e,
+    Generation,
+    Input,
+    Output,
+    Failed,
+    Outcome,
+    Prompt,
+    User,
+    Run,
+    Workload,
+    Rate,
+}
+
+/// The cells of one line that mean something, each with its column's name.
+struct Line<'a> {
+    file: &'a str,
+    number: u64,
+    cells: BTreeMap<Field, (&'static str, String)>,
+}
+
+/// Every run in the file at `path`, in the order of their first lines.
+///
+/// # Errors
+/// Names the file, and the line where there is one.
+pub fn read(path: &Path) -> Result<Vec<Recorded>, ReadError> {
+    let bytes =
+        std::fs::read(path).map_err(|cause| ReadError::Read { path: path.to_owned(), cause })?;
+    read_bytes(&path.to_string_lossy(), &bytes)
+}
+
+/// The same from memory; `file` names it in messages, and the run where the file holds a single one.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_bytes(file: &str, bytes: &[u8]) -> Result<Vec<Recorded>, ReadError> {
+    let text = text(file, bytes)?;
+    let lines =
+        if text.trim_start().starts_with('{') { json(file, &text)? } else { csv(file, &text)? };
+    let mut runs: Vec<(String, Option<f64>, Vec<Row>)> = Vec::new();
+    for line in &lines {
+        let (name, rate) = (line.run(), line.number_of(Field::Rate)?);
+        let row = line.row()?;
+        match runs.iter_mut().find(|r| r.0 == name) {
+            Some(run) => run.2.push(row),
+            None => runs.push((name, rate, vec![row])),
+        }
+    }
+    let stem = Path::new(file).file_name().map_or(file.into(), |n| n.to_string_lossy());
+    let stem = stem.split('.').next().unwrap_or(file).to_owned();
+    if runs.is_empty() {
+        return Err(problem(file, "no requests in it"));
+    }
+    let named = |name: String| if name.is_empty() { stem.clone() } else { name };
+    Ok(runs.into_iter().map(|(name, rate, rows)| Recorded::new(named(name), rate, rows)).collect())
+}
+
+/// Who ran and waited over time as an engine reported it: CSV with `t` (seconds), `running` and `waiting`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_load(path: &Path) -> Result<Vec<Occupancy>, ReadError> {
+    let bytes =
+        std::fs::read(path).map_err(|cause| ReadError::Read { path: path.to_owned(), cause })?;
+    let file = path.to_string_lossy();
+    let text = text(&file, &bytes)?;
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
+    let at = |line: u64, problem: String| ReadError::Line { file: file.to_string(), line, problem };
+    let header = reader.headers().map_err(|e| at(1, e.to_string()))?.clone();
+    let mut places = [0; 3];
+    for (place, name) in places.iter_mut().zip(["t", "running", "waiting"]) {
+        let found = header.iter().position(|h| h == name);
+        *place = found
+            .ok_or_else(|| at(1, format!("no column {name}; expected t, running, waiting")))?;
+    }
+    let mut load = Vec::new();
+    for record in reader.records() {
+        let record =
+            record.map_err(|e| at(e.position().map_or(0, csv::Position::line), e.to_string()))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let cell = |i: usize| record.get(places[i]).unwrap_or("");
+        let bad = |i: usize| at(line, format!("`{}` is not a number here", cell(i)));
+        load.push(Occupancy {
+            at_s: cell(0).parse().ok().filter(|t: &f64| t.is_finite()).ok_or_else(|| bad(0))?,
+            running: cell(1).parse().map_err(|_| bad(1))?,
+            waiting: cell(2).parse().map_err(|_| bad(2))?,
+        });
+    }
+    Ok(load)
+}
+
+fn problem(file: &str, problem: impl Into<String>) -> ReadError {
+    ReadError::File { file: file.to_owned(), problem: problem.into() }
+}
+
+/// The file as text, gzip undone.
+pub(crate) fn text(file: &str, bytes: &[u8]) -> Result<String, ReadError> {
+    let mut plain = Vec::new();
+    let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
+        let mut gzip = flate2::read::MultiGzDecoder::new(bytes);
+        gzip.read_to_end(&mut plain)
+            .map_err(|e| problem(file, format!("damaged gzip data ({e}); fetch the file again")))?;
+        &plain
+    } else {
+        bytes
+    };
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| problem(file, "not UTF-8 text; a recorded run is CSV or JSON lines"))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim().is_empty() {
+        return Err(problem(file, "empty: there are no requests in it"));
+    }
+    Ok(text.to_owned())
+}
+
+fn csv<'a>(file: &'a str, text: &str) -> Result<Vec<Line<'a>>, ReadError> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
+    let broken = |e: &csv::Error| ReadError::Line {
+        file: file.to_owned(),
+        line: e.position().map_or(1, csv::Position::line),
+        problem: format!("not a row of this table: {e}"),
+    };
+    let header = reader.headers().map_err(|e| broken(&e))?.clone();
+    let columns = columns(file, |name| header.iter().position(|h| h.eq_ignore_ascii_case(name)))?;
+    let mut lines = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|e| broken(&e))?;
+        let number = record.position().map_or(0, csv::Position::line);
+        let cell = |(field, name, at): &(Field, &'static str, usize)| {
+            Some((*field, (*name, record.get(*at).filter(|c| !c.is_empty())?.to_owned())))
+        };
+        lines.push(Line { file, number, cells: columns.iter().filter_map(cell).collect() });
+    }
+    Ok(lines)
+}
+
+fn json<'a>(file: &'a str, text: &str) -> Result<Vec<Line<'a>>, ReadError> {
+    let mut lines = Vec::new();
+    for (line, number) in text.lines().zip(1u64..).filter(|(l, _)| !l.trim().is_empty()) {
+        let object: serde_json::Map<String, Value> =
+            serde_json::from_str(line).map_err(|e| ReadError::Line {
+                file: file.to_owned(),
+                line: number,
+                problem: format!("not a JSON object: {e}"),
+            })?;
+        if lines.is_empty() {
+            columns(file, |name| object.contains_key(name).then_some(0))?;
+        }
+        let cell = |&(field, names): &(Field, &'static [&'static str])| {
+            let (name, value) = names
+                .iter()
+                .find_map(|n| object.get(*n).filter(|v| !v.is_null()).map(|v| (n, v)))?;
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            Some((field, (*name, text)))
+        };
+        lines.push(Line { file, number, cells: COLUMNS.iter().filter_map(cell).collect() });
+    }
+    Ok(lines)
+}
+
+/// Which column holds what; an error where what matters is missing.
+fn columns(
+    file: &str,
+    find: impl Fn(&str) -> Option<usize>,
+) -> Result<Vec<(Field, &'static str, usize)>, ReadError> {
+    let one = |(field, names): &(Field, &'static [&'static str])| {
+        names.iter().find_map(|n| Some((*field, *n, find(n)?)))
+    };
+    let found: Vec<_> = COLUMNS.iter().filter_map(one).collect();
+    let has = |field| found.iter().any(|f: &(Field, _, _)| f.0 == field);
+    let names =
+        |field| COLUMNS.iter().find(|c| c.0 == field).map_or(String::new(), |c| c.1.join(", "));
+    for (field, what) in [
+        (Field::Arrival, "when requests arrived"),
+        (Field::Input, "prompt tokens"),
+        (Field::Output, "output tokens"),
+    ] {
+        if !has(field) {
+            return Err(problem(
+                file,
+                format!("no column says {what}: expected one of {}", names(field)),
+            ));
+        }
+    }
+    if !has(Field::FirstToken) && !has(Field::Ttft) {
+        let names = [names(Field::FirstToken), names(Field::Ttft)].join(", ");
+        return Err(problem(
+            file,
+            format!("no column says when first tokens came: expected one of {names}"),
+        ));
+    }
+    if ![Field::LastToken, Field::E2e, Field::Generation].into_iter().any(has) {
+        let names = [Field::LastToken, Field::E2e, Field::Generation].map(names).join(", ");
+        return Err(problem(
+            file,
+            format!("no column says when requests ended: expected one of {names}"),
+        ));
+    }
+    Ok(found)
+}
+
+impl Line<'_> {
+    fn error(&self, problem: impl Into<String>) -> ReadError {
+        ReadError::Line { file: self.file.to_owned(), line: self.number, problem: problem.into() }
+    }
+
+    fn text(&self, field: Field) -> Option<&str> {
+        self.cells.get(&field).map(|c| c.1.as_str())
+    }
+
+    /// Which run it belongs to; empty where the file does not tell.
+    fn run(&self) -> String {
+        let parts = [Field::Run, Field::Workload].into_iter().filter_map(|f| self.text(f));
+        let mut name = parts.collect::<Vec<_>>().join(" ");
+        if self.text(Field::Run).is_none()
+            && let Some(rate) = self.text(Field::Rate)
+        {
+            name = format!("{name} {rate}/s").trim().to_owned();
+        }
+        name
+    }
+
+    fn number_of(&self, field: Field) -> Result<Option<f64>, ReadError> {
+        let Some((name, text)) = self.cells.get(&field) else { return Ok(None) };
+        match text.parse::<f64>() {
+            Ok(x) if x.is_finite() => Ok(Some(x)),
+            _ => Err(self.error(format!("{name} = `{text}` is not a number"))),
+        }
+    }
+
+    /// A time in the unit its column's name ends in.
+    fn time(&self, field: Field) -> Result<Option<Duration>, ReadError> {
+        let Some(x) = self.number_of(field)? else { return Ok(None) };
+        let name = self.cells[&field].0;
+        let seconds = if name.ends_with("_ms") { x / 1e3 } else { x };
+        let time = Duration::try_from_secs_f64(seconds);
+        time.map(Some).map_err(|_| self.error(format!("{name} = {x}: a time cannot be negative")))
+    }
+
+    fn tokens(&self, field: Field, least: u32) -> Result<u32, ReadError> {
+        let Some((name, text)) = self.cells.get(&field) else {
+            let names = COLUMNS.iter().find(|c| c.0 == field).map_or(&[][..], |c| c.1);
+            return Err(self.error(format!("no {}", names.join(" or "))));
+        };
+        // Some tools write counts as floats.
+        let value =
+            text.parse::<f64>().ok().filter(|x| x.fract() == 0.0 && *x <= f64::from(u32::MAX));
+        match value.map(|x| x as i64) {
+            Some(n) if n >= i64::from(least) => Ok(n as u32),
+            _ => {
+                Err(self
+                    .error(format!("{name} = `{text}`: expected a whole number from {least} up")))
+            }
+        }
+    }
+
+    fn row(&self) -> Result<Row, ReadError> {
+        let arrival = self.time(Field::Arrival)?.ok_or_else(|| self.error("no time of arrival"))?;
+        let first = match self.time(Field::FirstToken)? {
+            Some(at) => Some(at),
+            None => self.time(Field::Ttft)?.map(|t| arrival + t),
+        };
+        let last = match (self.time(Field::LastToken)?, self.time(Field::E2e)?) {
+            (Some(at), _) => Some(at),
+            (None, Some(t)) => Some(arrival + t),
+            (None, None) => match (first, self.time(Field::Generation)?) {
+                (Some(first), Some(t)) => Some(first + t),
+                _ => None,
+            },
+        };
+        let flagged = matches!(self.text(Field::Failed), Some("1" | "true" | "True"));
+        let failed = flagged || self.text(Field::Outcome).is_some_and(|o| o != "completed");
+        let completed = [("first token", first), ("last token", last)];
+        if let (false, Some((what, _))) = (failed, completed.iter().find(|c| c.1.is_none())) {
+            return Err(self.error(format!("no {what}, and nothing says that the request failed")));
+        }
+        let early = [first, last].into_iter().flatten().any(|t| t < arrival);
+        if !failed && (early || last < first) {
+            return Err(self.error("its times run backwards: arrival, first token, last token"));
+        }
+        let identity = self.text(Field::Prompt).or_else(|| self.text(Field::User));
+        Ok(Row {
+            arrival,
+            admitted: self.time(Field::Admitted)?,
+            first_token: first,
+            last_token: last,
+            input: self.tokens(Field::Input, u32::from(!failed))?.max(1),
+            output: self.tokens(Field::Output, 0)?,
+            prompt: identity.map(identity_of),
+            failed,
+        })
+    }
+}
+
+/// A number for what a file calls a prompt: itself if it is one, else a hash of its name (FNV-1a), cut to 32 bits.
+fn identity_of(name: &str) -> u64 {
+    name.parse::<u32>().map_or_else(
+        |_| {
+            let fnv = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
+            name.bytes().fold(0xcbf2_9ce4_8422_2325, fnv) & 0xffff_ffff
+        },
+        u64::from,
+    )
+}
+
+#[cfg(test)]
+mod tests;

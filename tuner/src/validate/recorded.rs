@@ -1,0 +1,187 @@
+//! A run that really happened: what was asked when, and when the answers came.
+//!
+//! Its rows become [`Record`]s, so that TTFT, TPOT and E2E of both worlds have one definition; and a [`Trace`] that
+//! sends the same requests at the same instants, with the prompts that met again meeting again.
+
+use std::time::Duration;
+
+use loadgen::{Outcome, Record};
+use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
+
+/// Tokens per identity of a prompt's content: the smallest block size in use, so that any other is a multiple.
+const IDENTITY_TOKENS: u32 = 16;
+
+/// One request as it was recorded. Times count from the run's first arrival.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Row {
+    /// When the server (or, where only the client was watched, the client) saw it arrive.
+    pub arrival: Duration,
+    /// When it was first put into a batch, where that was recorded.
+    pub admitted: Option<Duration>,
+    /// First token; none of a request that failed before it.
+    pub first_token: Option<Duration>,
+    /// Last token.
+    pub last_token: Option<Duration>,
+    /// Prompt tokens.
+    pub input: u32,
+    /// Tokens generated.
+    pub output: u32,
+    /// What the prompt is: equal identities share their beginning, token by token.
+    pub prompt: Option<u64>,
+    /// Whether it ended with an error.
+    pub failed: bool,
+}
+
+/// A recorded run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// What the file calls it; the file's stem where it holds one run.
+    pub name: String,
+    /// Requests/s asked for, where the file says so.
+    pub rate: Option<f64>,
+    /// In order of arrival.
+    pub rows: Vec<Row>,
+    /// Leading tokens that all prompts of a group share, by identity: see [`Recorded::sharing`].
+    shared: Option<Shared>,
+}
+
+/// Prompts in groups that begin alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shared {
+    tokens: u32,
+    per_group: u64,
+}
+
+impl Recorded {
+    /// A run of these rows, put in order of arrival and counted from the first.
+    #[must_use]
+    pub fn new(name: impl Into<String>, rate: Option<f64>, mut rows: Vec<Row>) -> Self {
+        rows.sort_by_key(|r| r.arrival);
+        let origin = rows.first().map_or(Duration::ZERO, |r| r.arrival);
+        let shift = |t: Duration| t.saturating_sub(origin);
+        for r in &mut rows {
+            r.arrival = shift(r.arrival);
+            r.admitted = r.admitted.map(shift);
+            r.first_token = r.first_token.map(shift);
+            r.last_token = r.last_token.map(shift);
+        }
+        Self { name: name.into(), rate, rows, shared: None }
+    }
+
+    /// The same prompts in groups of `per_group` identities whose first `tokens` tokens are equal: a pool of questions
+    /// under a few system prompts.
+    #[must_use]
+    pub fn sharing(mut self, tokens: u32, per_group: u64) -> Self {
+        self.shared = Some(Shared { tokens, per_group: per_group.max(1) });
+        self
+    }
+
+    /// What was measured, as the load generator would have recorded it.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        let one = |(row, request): (&Row, u32)| Record {
+            scheduled: row.arrival,
+            admitted: row.admitted,
+            first_token: row.first_token,
+            last_token: row.last_token,
+            max_itl_ns: 0,
+            request,
+            input: row.input,
+            output: row.output,
+            cached: 0,
+            preemptions: 0,
+            class: 0,
+            outcome: if row.failed || row.last_token.is_none() {
+                Outcome::Failed
+            } else {
+                Outcome::Completed
+            },
+        };
+        self.rows.iter().zip(0..).map(one).collect()
+    }
+
+    /// The load that was offered. With a `cap` on requests in flight every request is a session of its own, so that
+    /// the client holds back what exceeds it.
+    #[must_use]
+    pub fn trace(&self, cap: Option<u32>) -> Trace {
+        let mut block_ids = Vec::new();
+        let known = self.rows.iter().any(|r| r.prompt.is_some());
+        let mut requests = Vec::with_capacity(self.rows.len());
+        for (row, index) in self.rows.iter().zip(0u32..) {
+            let start = block_ids.len() as u32;
+            if let Some(prompt) = row.prompt {
+                block_ids
+                    .extend((0..row.input.div_ceil(IDENTITY_TOKENS)).map(|i| self.id(prompt, i)));
+            }
+            requests.push(TraceRequest {
+                arrival: Arrival::At(row.arrival),
+                input: row.input,
+                output: row.output,
+                blocks: BlockSpan { start, len: block_ids.len() as u32 - start },
+                class: 0,
+                session: cap.map(|_| index),
+            });
+        }
+        Trace {
+            name: self.name.clone(),
+            requests,
+            block_ids,
+            block_tokens: if known { IDENTITY_TOKENS } else { 0 },
+            max_concurrent_sessions: cap,
+            classes: vec!["recorded".to_owned()],
+            provenance: vec![format!("recorded run {}", self.name)],
+        }
+    }
+
+    /// The identity of tokens `[16 i, 16 i + 16)` of a prompt and everything before them.
+    fn id(&self, prompt: u64, i: u32) -> u64 {
+        let whose = match self.shared {
+            Some(s) if (i + 1) * IDENTITY_TOKENS <= s.tokens => (prompt / s.per_group) << 1 | 1,
+            _ => prompt << 1,
+        };
+        whose << 24 | u64::from(i)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(at: u64, prompt: Option<u64>) -> Row {
+        let t = Duration::from_millis;
+        Row {
+            arrival: t(at),
+            admitted: None,
+            first_token: Some(t(at + 30)),
+            last_token: Some(t(at + 130)),
+            input: 40,
+            output: 11,
+            prompt,
+            failed: false,
+        }
+    }
+
+    #[test]
+    fn times_count_from_the_first_arrival_and_rows_are_in_order() {
+        let run = Recorded::new("x", None, vec![row(700, None), row(500, None)]);
+        let records = run.records();
+        assert_eq!(records[0].scheduled, Duration::ZERO);
+        assert_eq!(records[1].scheduled, Duration::from_millis(200));
+        assert!(records.iter().all(|r| r.ttft() == Some(Duration::from_millis(30))));
+        assert!(records.iter().all(|r| r.tpot() == Some(Duration::from_millis(10))));
+    }
+
+    #[test]
+    fn prompts_of_one_identity_share_and_groups_share_their_beginning() {
+        let rows = [0, 1, 0, 12].map(|p| row(p, Some(p))).to_vec();
+        let trace = Recorded::new("x", None, rows.clone()).trace(None);
+        let ids = |t: &Trace, i: usize| t.blocks_of(&t.requests[i]).to_vec();
+        assert_eq!(ids(&trace, 0), ids(&trace, 1));
+        assert!(ids(&trace, 0).iter().all(|id| !ids(&trace, 2).contains(id)));
+        let grouped = Recorded::new("x", None, rows).sharing(32, 10).trace(Some(2));
+        assert_eq!(ids(&grouped, 0)[..2], ids(&grouped, 2)[..2]);
+        assert_ne!(ids(&grouped, 0)[2], ids(&grouped, 2)[2]);
+        assert_ne!(ids(&grouped, 0)[0], ids(&grouped, 3)[0], "another group");
+        assert_eq!(grouped.max_concurrent_sessions, Some(2));
+    }
+}

@@ -1,0 +1,172 @@
+//! From residuals of validations to error bars on predictions.
+//!
+//! A residual is ln(predicted / measured) of one statistic of one run. Runs on the same device are taken as draws from
+//! one distribution of errors, so the error of the next prediction follows Student's t: its middle is the bias, its
+//! width grows where few runs were compared. How far capacity moves follows from how it moves with its limit
+//! ([`super::knee::Sensitivity`]).
+
+use std::collections::BTreeMap;
+
+use loadgen::Metric;
+use serde::{Deserialize, Serialize};
+
+use super::Validation;
+
+/// Fewest runs from which a spread can be told.
+const RUNS: usize = 3;
+
+/// Residuals of the runs validated on one device: what is stored beside a profile.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Uncertainty {
+    /// The device.
+    pub device: String,
+    /// ln(predicted / measured) by `metric:statistic`, such as `ttft:p99`, one per run.
+    pub residuals: BTreeMap<String, Vec<f64>>,
+}
+
+/// Where the truth lies relative to a prediction.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Mean of ln(predicted / measured): positive where predictions are too high.
+    pub bias: f64,
+    /// Standard deviation of the next one.
+    pub sigma: f64,
+    /// Runs it was seen in.
+    pub runs: usize,
+}
+
+impl Uncertainty {
+    /// No runs yet.
+    #[must_use]
+    pub fn new(device: impl Into<String>) -> Self {
+        Self { device: device.into(), residuals: BTreeMap::new() }
+    }
+
+    /// Adds what a validation showed.
+    pub fn add(&mut self, validation: &Validation) {
+        let e = &validation.errors;
+        for (metric, four) in [(Metric::Ttft, e.ttft), (Metric::Tpot, e.tpot), (Metric::E2e, e.e2e)]
+        {
+            for (name, error) in four.named() {
+                if let Some(error) = error.filter(|e| *e > -100.0) {
+                    let key = format!("{}:{name}", metric.name());
+                    self.residuals.entry(key).or_default().push((error / 100.0).ln_1p());
+                }
+            }
+        }
+    }
+
+    /// The spread of one statistic, such as `ttft:p99`; none of fewer than three runs.
+    #[must_use]
+    pub fn spread(&self, statistic: &str) -> Option<Spread> {
+        let residuals = self.residuals.get(statistic).filter(|r| r.len() >= RUNS)?;
+        let n = residuals.len() as f64;
+        let bias = residuals.iter().sum::<f64>() / n;
+        let squares: f64 = residuals.iter().map(|r| (r - bias) * (r - bias)).sum();
+        let sigma = (squares / (n - 1.0) * (1.0 + 1.0 / n)).sqrt();
+        Some(Spread { bias, sigma, runs: residuals.len() })
+    }
+}
+
+impl Spread {
+    /// Probability that the true value is within `limit` where `predicted` was predicted (same unit, both positive).
+    #[must_use]
+    pub fn p_within(&self, predicted: f64, limit: f64) -> f64 {
+        let margin = (limit / predicted).ln() + self.bias;
+        if self.sigma == 0.0 {
+            return if margin >= 0.0 { 1.0 } else { 0.0 };
+        }
+        student(margin / self.sigma, self.runs as f64 - 1.0)
+    }
+
+    /// Factors on a predicted value between which the true one lies with probability `level` (in (0, 1)).
+    #[must_use]
+    pub fn factors(&self, level: f64) -> (f64, f64) {
+        let t = student_quantile(0.5 + level / 2.0, self.runs as f64 - 1.0);
+        ((-self.bias - t * self.sigma).exp(), (-self.bias + t * self.sigma).exp())
+    }
+
+    /// Between which rates the true capacity lies with probability `level`, where `capacity_rps` was predicted and
+    /// falls by `sensitivity` percent when this latency is 1 % longer: of TPOT and of TTFT on an idle machine, which
+    /// follow the time of iterations, [`super::knee::Sensitivity::of_time`].
+    #[must_use]
+    pub fn capacity(&self, capacity_rps: f64, sensitivity: f64, level: f64) -> (f64, f64) {
+        let (low, high) = self.factors(level);
+        // Longer latencies, less capacity.
+        (capacity_rps * high.powf(-sensitivity), capacity_rps * low.powf(-sensitivity))
+    }
+}
+
+/// Student's t distribution function with `df` degrees of freedom, by Simpson's rule over the angle: with
+/// t = √df·tan θ the density becomes cos^(df−1) θ, smooth on a bounded interval.
+fn student(t: f64, df: f64) -> f64 {
+    const STEPS: u32 = 2000;
+    let area = |to: f64| {
+        let h = to / f64::from(STEPS);
+        let f = |i: u32| (f64::from(i) * h).cos().max(0.0).powf(df - 1.0);
+        let inner = (1..STEPS).map(|i| f(i) * if i % 2 == 1 { 4.0 } else { 2.0 });
+        (f(0) + f(STEPS) + inner.sum::<f64>()) * h / 3.0
+    };
+    let half = area(std::f64::consts::FRAC_PI_2);
+    let part = area((t.abs() / df.sqrt()).atan()) / half / 2.0;
+    if t >= 0.0 { 0.5 + part } else { 0.5 - part }
+}
+
+/// Its inverse for `p` above a half, by bisection.
+fn student_quantile(p: f64, df: f64) -> f64 {
+    let (mut low, mut high) = (0.0, 1e6);
+    for _ in 0..100 {
+        let middle = (low + high) / 2.0;
+        if student(middle, df) < p { low = middle } else { high = middle }
+    }
+    (low + high) / 2.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn student_agrees_with_tables() {
+        // 97.5 % quantiles of any statistics book.
+        for (df, t) in [(2.0, 4.302_653), (5.0, 2.570_582), (30.0, 2.042_272)] {
+            assert!((student_quantile(0.975, df) - t).abs() < 1e-4, "{df}");
+            assert!((student(-t, df) - 0.025).abs() < 1e-6);
+        }
+        assert!((student(1.0, 1.0) - 0.75).abs() < 1e-6, "Cauchy");
+    }
+
+    fn with(residuals: &[f64]) -> Uncertainty {
+        let residuals = [("ttft:p99".to_owned(), residuals.to_vec())].into();
+        Uncertainty { device: "x".into(), residuals }
+    }
+
+    #[test]
+    fn two_runs_are_no_spread() {
+        assert_eq!(with(&[0.1, -0.1]).spread("ttft:p99"), None);
+        assert_eq!(with(&[0.1, -0.1, 0.0]).spread("tpot:p99"), None);
+    }
+
+    #[test]
+    fn a_prediction_on_the_limit_is_a_coin_and_bias_counts() {
+        let fair = with(&[0.1, -0.1, 0.05, -0.05]).spread("ttft:p99").unwrap();
+        assert!((fair.p_within(200.0, 200.0) - 0.5).abs() < 1e-9);
+        assert!(fair.p_within(150.0, 200.0) > 0.95);
+        let slow = with(&[0.3, 0.1, 0.25, 0.15]).spread("ttft:p99").unwrap();
+        assert!(slow.p_within(200.0, 200.0) > 0.9, "predictions too high: the truth is lower");
+        let sure = with(&[0.1, 0.1, 0.1]).spread("ttft:p99").unwrap();
+        assert!(sure.p_within(100.0, 95.0) > 0.999 && sure.p_within(100.0, 90.0) < 0.001);
+    }
+
+    #[test]
+    fn intervals_hold_what_they_promise() {
+        // Draws of a known distribution (a low-discrepancy one): the next residual is inside as often as promised.
+        let s = with(&[-0.08, -0.03, 0.0, 0.03, 0.08]).spread("ttft:p99").unwrap();
+        let (low, high) = s.factors(0.9);
+        assert!(low < 1.0 && 1.0 < high && (low * high - 1.0).abs() < 1e-9);
+        let inside = s.p_within(1.0, high) - s.p_within(1.0, low);
+        assert!((inside - 0.9).abs() < 1e-4, "{inside}");
+        let (a, b) = s.capacity(10.0, 0.5, 0.9);
+        assert!((a - 10.0 * high.powf(-0.5)).abs() < 1e-9 && a < 10.0 && 10.0 < b);
+    }
+}
