@@ -1,7 +1,8 @@
 //! The sets: where each run lies, how it was set up, and how its client behaved.
 //!
 //! Settings are the recorded flags, and vLLM's defaults of the version that ran where there was no flag. An engine of
-//! the V1 kind is `chunked` (it chunks whatever it is told), one of the V0 kind `paged`.
+//! the V1 kind is `chunked` (it chunks whatever it is told), one of the V0 kind `paged`. Longer than a
+//! file should be because it is a list: a set a function, nothing shared but how a line is pushed.
 
 use std::sync::Arc;
 use std::time::Duration;
