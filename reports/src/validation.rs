@@ -1,4 +1,5 @@
-//! The page and the terminal summary of `knee validate`: a recorded run beside its prediction.
+//! The page and the terminal summary of `knee validate`: a recorded run beside its prediction. Both in one file, because
+//! they say the same sentences.
 
 use crate::charts::{Chart, HALF, figure, metric_name};
 use crate::figures::{NONE, count, ms, opt_ms, percent, rate, sig};
