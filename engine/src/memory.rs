@@ -290,8 +290,7 @@ mod tests {
     #[test]
     fn a_small_device_holds_about_what_it_really_does() {
         // vLLM 0.19 on an RTX 4090: 2,588 blocks of 16 with 256 sequences; CUDA graphs count against it there.
-        let h100 = DeviceProfile::load("h100").unwrap();
-        let device = DeviceProfile { memory_bytes: 25_250_627_584, ..h100 };
+        let device = DeviceProfile::load("rtx4090").unwrap();
         let plan = kv_slots(&llama_8b(), &device, &Config::default()).unwrap();
         let error = plan.slots as f64 / 41_408.0 - 1.0;
         assert!((0.0..0.08).contains(&error), "{error:+.3}");

@@ -3,6 +3,7 @@
 //! Two calls, not one, because a worker may have several plans in flight: pipeline stages, host scheduling overlapped
 //! with the device. A predicting executor knows when it will be done; a real one is asked to wait.
 
+mod attention;
 mod correction;
 pub mod cost;
 mod hash;

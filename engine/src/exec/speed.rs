@@ -51,9 +51,9 @@ pub fn speeds(model: &ModelShape, device: &DeviceProfile, tp: u32) -> Vec<Speed>
         let mut shape = Shape::default();
         for _ in 0..seqs {
             if prompt {
-                shape.add(0, context, false, true)
+                shape.add(0, context, false, true);
             } else {
-                shape.add(context - 1, 1, true, true)
+                shape.add(context - 1, 1, true, true);
             }
         }
         let seconds = cost.stage_ns(&shape) as f64 * 1e-9;

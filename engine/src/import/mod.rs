@@ -8,6 +8,7 @@
 mod families;
 mod fit;
 mod operators;
+mod rows;
 mod source;
 mod write;
 
@@ -217,7 +218,7 @@ struct Tables {
     of: Option<String>,
     /// More families, in the order in which they are asked.
     #[serde(default)]
-    compose: Vec<Tables>,
+    compose: Vec<Self>,
 }
 
 /// What sheets say that a fit needs.

@@ -1,12 +1,52 @@
-//! Which rows an operator's table is fitted to, where its knots are, and what fills the gaps.
+//! Which rows an operator's table is fitted to, and what fills the gaps.
+//!
+//! Longer than most files: one method for each operator, and what they share.
 
 use super::fit::{Form, Sample, error, ratios, unseen};
+use super::rows::{
+    COARSE_TOKENS, HEAD, Layout, chunk_sample, fine_tokens, grid, octaves, sample, select, served,
+    shapes_of, starts_us, whole,
+};
 use super::{Fitted, ImportError, Limits, Part, Point, Row, Run, Sheet, Tables};
-use crate::profile::{Metric, Roof, Table, gemm_metric, heads_metric, moved_roof, reread};
-use crate::shape::{Shape, TILE};
+use crate::profile::{Metric, Roof, Table, gemm_metric, moved_roof};
 
-/// Elements per head in all tables that are read.
-const HEAD: f64 = 128.0;
+/// The roofline of prompt chunks, by query heads x pairs.
+fn chunk_roof(flops: f64) -> impl Fn([u32; 2], f64) -> Roof {
+    move |_, start| Roof { start, compute: 4.0 * HEAD / flops, fixed: 0.0, memory: 0.0 }
+}
+
+/// Whether mixed batches were measured.
+fn mixes(part: &Part) -> bool {
+    let mixed = |run: &Run| matches!(run, Run::Attention { chunks, decodes, .. } if *chunks > 0.0 && *decodes > 0.0);
+    part.rows.iter().any(|row| mixed(&row.run))
+}
+
+/// Tokens of context that starting a tile is worth, and query rows of a decode in a mixed batch (0 where none was
+/// measured): of some candidates, those with which the table fits best.
+fn chunk_law(part: &Part) -> [f64; 2] {
+    let chunks = |run: &Run| matches!(run, Run::Attention { chunks, .. } if *chunks > 0.0);
+    let roof = chunk_roof(part.limits.peak_flops);
+    let rows_of_decodes: &[f64] = if mixes(part) { &[48.0, 64.0, 80.0] } else { &[0.0] };
+    let mut best = (f64::INFINITY, [0.0; 2]);
+    for tile_tokens in [0.0, 64.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0] {
+        for decode_rows in rows_of_decodes {
+            let law = [tile_tokens, *decode_rows];
+            let (samples, _) = select(part, chunks, |row| chunk_sample(row, law, &part.limits));
+            // Every seventh row tells as much: there are up to tens of thousands.
+            let step = if samples.len() > 8000 { 7 } else { 1 };
+            let few: Vec<Sample> = samples.iter().step_by(step).map(|(s, _)| *s).collect();
+            for start in starts_us(&samples, &roof) {
+                let at_start = |shape| roof(shape, start * 1e-6);
+                let form = whole(grid(&samples), start, String::new(), &at_start);
+                let loss = super::spread(&ratios(&form.fit(&few).0, &form, &few))[0];
+                if loss < best.0 {
+                    best = (loss, law);
+                }
+            }
+        }
+    }
+    best.1
+}
 
 /// Rows of one operator, ready to fit.
 struct Job<'a> {
@@ -115,7 +155,7 @@ impl<'a> Work<'a> {
             _ => None,
         };
         let of_operator = |run: &Run| matches!(run, Run::Gemm { .. });
-        let (samples, left_out) = select(&origin, of_operator, wanted);
+        let (samples, left_out) = select(origin.part, of_operator, wanted);
         let shapes = shapes_of(&samples);
         let most = samples.iter().map(|(s, _)| s.x).fold(1.0, f64::max);
         // A grid of hundreds of shapes knows a knot from its neighbours; a few models' shapes need more knots.
@@ -144,7 +184,7 @@ impl<'a> Work<'a> {
             }
             _ => None,
         };
-        let (samples, left_out) = select(&origin, alone, wanted);
+        let (samples, left_out) = select(origin.part, alone, wanted);
         let form = grid(&samples);
         self.table("decode_attention", &origin, form, &roof, samples, left_out)
     }
@@ -153,46 +193,39 @@ impl<'a> Work<'a> {
         let chunks = |run: &Run| matches!(run, Run::Attention { chunks, .. } if *chunks > 0.0);
         let Some(origin) = self.origin("prefill_attention", chunks)? else { return Ok(()) };
         let limits = origin.part.limits;
-        let flops = limits.peak_flops;
-        let roof =
-            move |_, start| Roof { start, compute: 4.0 * HEAD / flops, fixed: 0.0, memory: 0.0 };
-        let mixes = origin.part.rows.iter().any(
-            |r| matches!(r.run, Run::Attention { chunks, decodes, .. } if chunks > 0.0 && decodes > 0.0),
-        );
-        let rows_of_decodes: &[f64] = if mixes { &[48.0, 64.0, 80.0] } else { &[0.0] };
-        let mut best: Option<(f64, [f64; 2])> = None;
-        for tile_tokens in [0.0, 64.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0] {
-            for decode_rows in rows_of_decodes {
-                let law = [tile_tokens, *decode_rows];
-                let (samples, _) = select(&origin, chunks, |row| chunk_sample(row, law, &limits));
-                // Every seventh row tells as much: there are up to tens of thousands.
-                let step = if samples.len() > 8000 { 7 } else { 1 };
-                let few: Vec<Sample> = samples.iter().step_by(step).map(|(s, _)| *s).collect();
-                for start in starts_us(&samples, &roof) {
-                    let at_start = move |shape| roof(shape, start * 1e-6);
-                    let form = whole(grid(&samples), start, String::new(), &at_start);
-                    let loss = super::spread(&ratios(&form.fit(&few).0, &form, &few))[0];
-                    if best.is_none_or(|(least, _)| loss < least) {
-                        best = Some((loss, law));
-                    }
+        let roof = chunk_roof(limits.peak_flops);
+        let mut law = chunk_law(origin.part);
+        let mut source = origin.source();
+        if law[1] == 0.0 {
+            match self.mixed_elsewhere() {
+                Some(other) => {
+                    law[1] = chunk_law(other.part)[1];
+                    source = format!("{source}; mixed batches {}", other.source());
+                    self.fitted.composed.push(format!("mixed batches: {}", other.source()));
                 }
+                None => source += "; mixed batches not measured: taken as the sum of both kinds",
             }
         }
-        let law = best.map_or([0.0; 2], |(_, law)| law);
-        let (samples, left_out) = select(&origin, chunks, |row| chunk_sample(row, law, &limits));
+        let alone = [law[0], if mixes(origin.part) { law[1] } else { 0.0 }];
+        let (samples, left_out) =
+            select(origin.part, chunks, |row| chunk_sample(row, alone, &limits));
         let form = grid(&samples);
         let skew = self.skew(&origin);
         let mut attention = toml::Table::new();
         attention.insert("tile_tokens".to_owned(), law[0].into());
         attention.insert("decode_rows".to_owned(), law[1].into());
         attention.insert("skew".to_owned(), skew.into());
-        let mixed =
-            if mixes { "" } else { "; mixed batches not measured: taken as the sum of both kinds" };
-        attention.insert("source".to_owned(), format!("{}{mixed}", origin.source()).into());
+        attention.insert("source".to_owned(), source.into());
         self.fitted.entries.insert("attention".to_owned(), attention.into());
         self.table("prefill_attention", &origin, form, &roof, samples, left_out)?;
         self.split_mixed();
         Ok(())
+    }
+
+    /// A family that measured mixed batches and may be asked, where the device's own did not.
+    fn mixed_elsewhere(&self) -> Option<Origin<'a>> {
+        let asked = |part: &&Part| part.from.operators.iter().any(|o| o == "mixed") && mixes(part);
+        self.parts.iter().skip(1).find(asked).map(|part| Origin { part, composed: true })
     }
 
     /// The share of the way from mean to longest that fits batches of unequal lengths best, least squares of relative
@@ -464,126 +497,4 @@ impl Job<'_> {
             None => Ok(()),
         }
     }
-}
-
-/// Shapes, knots of both variables, metric and prior of a table.
-type Layout = (Vec<[u32; 2]>, Vec<f64>, Vec<f64>, Metric, [f64; 2]);
-
-fn whole<'a>(
-    (shapes, x, y, metric, prior): Layout,
-    start_us: f64,
-    source: String,
-    roof: &'a dyn Fn([u32; 2]) -> Roof,
-) -> Form<'a> {
-    Form { start_us, source, shapes, x, y, metric, roof, prior }
-}
-
-fn sample(shape: [u32; 2], x: f64, y: f64, seconds: f64) -> Sample {
-    Sample { shape, x, y, seconds, weight: 1.0, floor: 0.0 }
-}
-
-/// The rows of an operator that are wanted, and how many are not.
-fn select(
-    origin: &Origin<'_>,
-    of_operator: impl Fn(&Run) -> bool,
-    wanted: impl Fn(&Row) -> Option<Sample>,
-) -> (Vec<(Sample, Row)>, usize) {
-    let rows = origin.part.rows.iter().filter(|row| of_operator(&row.run));
-    let mut left_out = 0;
-    let mut samples = Vec::new();
-    for row in rows {
-        match wanted(row) {
-            Some(sample) => samples.push((sample, *row)),
-            None => left_out += 1,
-        }
-    }
-    (samples, left_out)
-}
-
-/// Heads of dense models, whole or split over ranks: a KV head for each query head, for four, or for eight.
-fn served([query, kv]: [u32; 2]) -> bool {
-    query >= 4 && query.is_multiple_of(kv) && matches!(query / kv, 1 | 4 | 8)
-}
-
-/// A row of prompt chunks, and decodes with them, in the variables of its kernel.
-fn chunk_sample(
-    row: &Row,
-    [tile_tokens, decode_rows]: [f64; 2],
-    limits: &Limits,
-) -> Option<Sample> {
-    let Run::Attention { heads, chunks, tokens, history, decodes, length } = row.run else {
-        return None;
-    };
-    if !served(heads) || chunks * tokens > 32_768.0 {
-        return None;
-    }
-    let mut shape = Shape::default();
-    shape.add(history as u32, tokens as u32, false, false);
-    let start = f64::from(TILE) * tile_tokens;
-    let of_chunk = shape.prefill_tile_pairs as f64 + start * shape.prefill_tiles as f64;
-    let of_decodes = decode_rows * decodes * (length + tile_tokens);
-    let longest = if decodes > 0.0 { length } else { 0.0 };
-    let x = f64::from(heads[0]) * (chunks * of_chunk + of_decodes);
-    // Chunks alone are what a prompt waits for, and few among the rows of mixed tables.
-    let weight = if decode_rows > 0.0 && decodes == 0.0 { 4.0 } else { 1.0 };
-    let token = 4.0 * HEAD;
-    let cached = [limits.cache_bytes / token, limits.multiprocessors];
-    let reads = reread(heads.map(f64::from), [decodes, decodes * length], cached);
-    let floor = if decode_rows > 0.0 { reads * token / limits.memory_bandwidth } else { 0.0 };
-    let longest = (history + tokens).max(longest);
-    Some(Sample { weight, floor, ..sample(heads, x, longest, row.seconds) })
-}
-
-/// Knots at every octave of both variables.
-fn grid(samples: &[(Sample, Row)]) -> Layout {
-    let shapes = shapes_of(samples);
-    let x = octaves(samples.iter().map(|(s, _)| s.x));
-    let y = octaves(samples.iter().map(|(s, _)| s.y));
-    (shapes, x, y, heads_metric as Metric, [0.1, 0.05])
-}
-
-fn shapes_of(samples: &[(Sample, Row)]) -> Vec<[u32; 2]> {
-    let shapes: std::collections::BTreeSet<[u32; 2]> =
-        samples.iter().map(|(s, _)| s.shape).collect();
-    shapes.into_iter().collect()
-}
-
-/// Powers of two from the least to the greatest.
-fn octaves(values: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
-    let (low, high) =
-        values.fold((f64::INFINITY, 1.0_f64), |(low, high), x| (low.min(x), high.max(x)));
-    let (low, high) = (low.max(1.0).log2().floor() as i32, high.log2().ceil() as i32);
-    (low..=high).map(|e| 2f64.powi(e)).collect()
-}
-
-/// What the kernel's shortest time may be, µs: what the quickest twentieth of all rows take beyond their rooflines, or
-/// the least that a row which is mostly start does.
-fn starts_us(samples: &[(Sample, Row)], roof: &dyn Fn([u32; 2], f64) -> Roof) -> [f64; 2] {
-    let beyond = |mostly: f64, quantile: usize| {
-        let parts = samples.iter().map(|(s, _)| (s.seconds, roof(s.shape, 0.0).at(s.x)));
-        let mut found: Vec<f64> = parts
-            .filter(|(t, roof)| *roof < mostly * t)
-            .map(|(t, roof)| t - roof.max(0.0))
-            .collect();
-        found.sort_by(f64::total_cmp);
-        let quick = found.get(found.len() / 20 * quantile).copied().unwrap_or(0.0).max(0.0);
-        (quick * 1e8).floor() / 1e2
-    };
-    [beyond(f64::INFINITY, 1), beyond(0.5, 0)]
-}
-
-/// Tokens at which a grid of many shapes has knots.
-const COARSE_TOKENS: [f64; 18] = [
-    1.0, 16.0, 32.0, 64.0, 96.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0, 1024.0, 1536.0, 2048.0,
-    3072.0, 4096.0, 8192.0, 16_384.0,
-];
-
-/// Tokens at which the shapes of a few models have knots.
-fn fine_tokens() -> Vec<f64> {
-    let mut tokens = vec![1.0, 8.0, 16.0, 17.0, 32.0, 48.0, 64.0, 65.0, 96.0, 128.0, 129.0, 192.0];
-    tokens.extend([256.0, 257.0].iter());
-    tokens.extend((5..=16).map(|i| 64.0 * f64::from(i)));
-    tokens.extend((9..=16).map(|i| 128.0 * f64::from(i)));
-    tokens.extend([3072.0, 4096.0, 6144.0, 8192.0, 12_288.0, 16_384.0]);
-    tokens
 }

@@ -45,9 +45,7 @@ pub(super) fn profile(sheet: &toml::Table, fitted: &Fitted) -> String {
     if !fitted.composed.is_empty() {
         entries.insert("composed".to_owned(), fitted.composed.clone().into());
     }
-    let mut out = format!(
-        "# Written by `knee profile import`; to change a figure, change the sheet it came from and import again.\n"
-    );
+    let mut out = "# Written by `knee profile import`; to change a figure, change the sheet it came from and import again.\n".to_owned();
     let place = |key: &str| ORDER.iter().position(|o| *o == key).unwrap_or(ORDER.len());
     let mut keys: Vec<&String> = entries.keys().collect();
     keys.sort_by_key(|key| (place(key), key.as_str()));
@@ -114,8 +112,8 @@ fn inline(value: &Value) -> String {
         Value::Array(list) => {
             format!("[{}]", list.iter().map(inline).collect::<Vec<_>>().join(","))
         }
-        Value::Float(x) if x.fract() == 0.0 && x.abs() < 1e15 => format!("{x:.1}"),
-        Value::Float(x) if x.abs() >= 1e15 => format!("{x:e}"),
+        Value::Float(x) if x.fract() == 0.0 && x.abs() < 1e9 => format!("{x:.1}"),
+        Value::Float(x) if x.abs() >= 1e9 => format!("{x:e}"),
         other => other.to_string(),
     }
 }

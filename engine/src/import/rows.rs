@@ -1,0 +1,134 @@
+//! Rows as samples of an operator's variables, and where its knots are.
+
+use super::fit::{Form, Sample};
+use super::{Limits, Part, Row, Run};
+use crate::profile::{Metric, Roof, heads_metric, reread};
+use crate::shape::{Shape, TILE};
+
+/// Elements per head in all tables that are read.
+pub(super) const HEAD: f64 = 128.0;
+
+/// Shapes, knots of both variables, metric and prior of a table.
+pub(super) type Layout = (Vec<[u32; 2]>, Vec<f64>, Vec<f64>, Metric, [f64; 2]);
+
+pub(super) fn whole<'a>(
+    (shapes, x, y, metric, prior): Layout,
+    start_us: f64,
+    source: String,
+    roof: &'a dyn Fn([u32; 2]) -> Roof,
+) -> Form<'a> {
+    Form { start_us, source, shapes, x, y, metric, roof, prior }
+}
+
+pub(super) fn sample(shape: [u32; 2], x: f64, y: f64, seconds: f64) -> Sample {
+    Sample { shape, x, y, seconds, weight: 1.0, floor: 0.0 }
+}
+
+/// The rows of an operator that are wanted, and how many are not.
+pub(super) fn select(
+    part: &Part,
+    of_operator: impl Fn(&Run) -> bool,
+    wanted: impl Fn(&Row) -> Option<Sample>,
+) -> (Vec<(Sample, Row)>, usize) {
+    let rows = part.rows.iter().filter(|row| of_operator(&row.run));
+    let mut left_out = 0;
+    let mut samples = Vec::new();
+    for row in rows {
+        match wanted(row) {
+            Some(sample) => samples.push((sample, *row)),
+            None => left_out += 1,
+        }
+    }
+    (samples, left_out)
+}
+
+/// Heads of dense models, whole or split over ranks: a KV head for each query head, for four, or for eight.
+pub(super) fn served([query, kv]: [u32; 2]) -> bool {
+    query >= 4 && query.is_multiple_of(kv) && matches!(query / kv, 1 | 4 | 8)
+}
+
+/// A row of prompt chunks, and decodes with them, in the variables of its kernel.
+pub(super) fn chunk_sample(
+    row: &Row,
+    [tile_tokens, decode_rows]: [f64; 2],
+    limits: &Limits,
+) -> Option<Sample> {
+    let Run::Attention { heads, chunks, tokens, history, decodes, length } = row.run else {
+        return None;
+    };
+    if !served(heads) || chunks * tokens > 32_768.0 {
+        return None;
+    }
+    let mut shape = Shape::default();
+    shape.add(history as u32, tokens as u32, false, false);
+    let start = f64::from(TILE) * tile_tokens;
+    let of_chunk = shape.prefill_tile_pairs as f64 + start * shape.prefill_tiles as f64;
+    let of_decodes = decode_rows * decodes * (length + tile_tokens);
+    let longest = if decodes > 0.0 { length } else { 0.0 };
+    let x = f64::from(heads[0]) * (chunks * of_chunk + of_decodes);
+    // Chunks alone are what a prompt waits for, and few among the rows of mixed tables.
+    let weight = if decode_rows > 0.0 && decodes == 0.0 { 4.0 } else { 1.0 };
+    let token = 4.0 * HEAD;
+    let cached = [limits.cache_bytes / token, limits.multiprocessors];
+    let reads = reread(heads.map(f64::from), [decodes, decodes * length], cached);
+    let floor = if decode_rows > 0.0 { reads * token / limits.memory_bandwidth } else { 0.0 };
+    let longest = (history + tokens).max(longest);
+    Some(Sample { weight, floor, ..sample(heads, x, longest, row.seconds) })
+}
+
+/// Knots at every octave of both variables.
+pub(super) fn grid(samples: &[(Sample, Row)]) -> Layout {
+    let shapes = shapes_of(samples);
+    let x = octaves(samples.iter().map(|(s, _)| s.x));
+    let y = octaves(samples.iter().map(|(s, _)| s.y));
+    (shapes, x, y, heads_metric as Metric, [0.1, 0.05])
+}
+
+pub(super) fn shapes_of(samples: &[(Sample, Row)]) -> Vec<[u32; 2]> {
+    let shapes: std::collections::BTreeSet<[u32; 2]> =
+        samples.iter().map(|(s, _)| s.shape).collect();
+    shapes.into_iter().collect()
+}
+
+/// Powers of two from the least to the greatest.
+pub(super) fn octaves(values: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
+    let (low, high) =
+        values.fold((f64::INFINITY, 1.0_f64), |(low, high), x| (low.min(x), high.max(x)));
+    let (low, high) = (low.max(1.0).log2().floor() as i32, high.log2().ceil() as i32);
+    (low..=high).map(|e| 2f64.powi(e)).collect()
+}
+
+/// What the kernel's shortest time may be, µs: what the quickest twentieth of all rows take beyond their rooflines, or
+/// the least that a row which is mostly start does.
+pub(super) fn starts_us(
+    samples: &[(Sample, Row)],
+    roof: &dyn Fn([u32; 2], f64) -> Roof,
+) -> [f64; 2] {
+    let beyond = |mostly: f64, quantile: usize| {
+        let parts = samples.iter().map(|(s, _)| (s.seconds, roof(s.shape, 0.0).at(s.x)));
+        let mut found: Vec<f64> = parts
+            .filter(|(t, roof)| *roof < mostly * t)
+            .map(|(t, roof)| t - roof.max(0.0))
+            .collect();
+        found.sort_by(f64::total_cmp);
+        let quick = found.get(found.len() / 20 * quantile).copied().unwrap_or(0.0).max(0.0);
+        (quick * 1e8).floor() / 1e2
+    };
+    [beyond(f64::INFINITY, 1), beyond(0.5, 0)]
+}
+
+/// Tokens at which a grid of many shapes has knots.
+pub(super) const COARSE_TOKENS: [f64; 18] = [
+    1.0, 16.0, 32.0, 64.0, 96.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0, 1024.0, 1536.0, 2048.0,
+    3072.0, 4096.0, 8192.0, 16_384.0,
+];
+
+/// Tokens at which the shapes of a few models have knots.
+pub(super) fn fine_tokens() -> Vec<f64> {
+    let mut tokens = vec![1.0, 8.0, 16.0, 17.0, 32.0, 48.0, 64.0, 65.0, 96.0, 128.0, 129.0, 192.0];
+    tokens.extend([256.0, 257.0].iter());
+    tokens.extend((5..=16).map(|i| 64.0 * f64::from(i)));
+    tokens.extend((9..=16).map(|i| 128.0 * f64::from(i)));
+    tokens.extend([3072.0, 4096.0, 6144.0, 8192.0, 12_288.0, 16_384.0]);
+    tokens
+}

@@ -1,0 +1,154 @@
+//! The parts of a profile that are not tables: links, sums, host, price, and how far the fit is off.
+
+use serde::Deserialize;
+
+use super::{Roof, Table, Times, gemm_metric};
+
+/// How chunks share an attention kernel. It computes tiles of [`TILE`](crate::shape::TILE) query rows.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attention {
+    /// Starting a tile takes as long as this many tokens of context.
+    pub tile_tokens: f64,
+    /// Query rows that a decode costs in a kernel shared with prompt chunks, where it loses the kernel made for
+    /// decodes; 0 = it loses nothing: both kinds take the sum of what they take alone.
+    pub decode_rows: f64,
+    /// Share of the way, from a batch of decodes at its mean length to one at its longest, that a batch of unequal
+    /// lengths takes.
+    pub skew: f64,
+    /// Where these come from.
+    pub source: String,
+}
+
+/// A sum over `ranks` GPUs: roofline bytes / bandwidth, x = bytes of the summed tensor.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllReduce {
+    /// GPUs that take part.
+    pub ranks: u32,
+    /// Shortest time, µs.
+    pub start_us: f64,
+    /// Bytes of the summed tensor per second that the links allow.
+    pub bandwidth: f64,
+    /// Device memory its buffers take on each rank, bytes.
+    pub buffer_bytes: u64,
+    /// Where the figures come from.
+    pub source: String,
+    /// Knots, bytes; none = one efficiency.
+    #[serde(default)]
+    pub x: Vec<f64>,
+    /// Efficiencies, thousandths.
+    pub per_mille: Vec<u16>,
+}
+
+/// A connection between two GPUs, each direction: start + bytes / bandwidth.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// Where the figures come from.
+    #[serde(default)]
+    pub source: String,
+    /// Fixed time, µs.
+    pub start_us: f64,
+    /// Bytes per second.
+    pub bandwidth: f64,
+}
+
+/// CPU time of an iteration that the GPU does not hide.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Per iteration, µs.
+    pub step_us: f64,
+    /// Per sequence in it, µs.
+    pub seq_us: f64,
+    /// Where these come from.
+    pub source: String,
+}
+
+/// What an hour of one GPU costs.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// Per GPU and hour.
+    pub per_gpu_hour: f64,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// When it was so: year and month.
+    pub date: String,
+    /// `quoted` (a provider's price) or `assumed` (ours: replace it by your own).
+    pub basis: PriceBasis,
+    /// What kind of price it is and where it comes from.
+    pub source: String,
+}
+
+/// How much a price is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PriceBasis {
+    /// A provider's price.
+    Quoted,
+    /// A plausible one.
+    Assumed,
+}
+
+/// Relative error of the fit: |predicted / measured − 1|.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FitError {
+    /// Measurements.
+    pub rows: usize,
+    /// Measurements left out, for reasons that the importer gives.
+    pub left_out: usize,
+    /// Mean over the measurements that were fitted.
+    pub mean: f64,
+    /// 90th percentile of the same.
+    pub p90: f64,
+    /// 95th percentile of the same.
+    pub p95: f64,
+    /// Mean over measurements that the fit had not seen: each fifth in turn.
+    pub unseen_mean: f64,
+    /// 90th percentile of the same.
+    pub unseen_p90: f64,
+    /// 95th percentile of the same.
+    pub unseen_p95: f64,
+    /// Mean change of a knot that made time rise with work.
+    pub isotonic: f64,
+}
+
+/// Attention heads on one rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads.
+    pub query: u32,
+    /// Key-value heads.
+    pub kv: u32,
+    /// Elements per head.
+    pub dim: u32,
+}
+
+impl Link {
+    /// Seconds to carry `bytes` one way.
+    #[must_use]
+    pub fn seconds(&self, bytes: f64) -> f64 {
+        self.start_us * 1e-6 + bytes / self.bandwidth
+    }
+}
+
+impl AllReduce {
+    /// Its efficiencies as a table.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        Table {
+            x: self.x.clone(),
+            per_mille: vec![self.per_mille.clone()],
+            ..Table::constant(self.start_us, 1.0, &self.source)
+        }
+    }
+
+    pub(super) fn times(&self) -> Times {
+        let memory = 1.0 / self.bandwidth;
+        let roof = Roof { start: self.start_us * 1e-6, compute: 0.0, fixed: 0.0, memory };
+        self.table().times([1, 1], gemm_metric, roof)
+    }
+}
