@@ -100,9 +100,9 @@ fn a_device_of_ones_own_is_checked() {
     assert_eq!(error, "device h100-sxm: peak_flops = -1 must be positive");
     let error = load("seq_us = 8.0", "seq_us = nan").unwrap_err().to_string();
     assert_eq!(error, "device h100-sxm: host.seq_us = NaN must not be negative");
-    let error = load("[[800]]", "[[800,900]]").unwrap_err().to_string();
+    let error = load("\n[800],", "\n[800,900],").unwrap_err().to_string();
     assert_eq!(error, "device h100-sxm: elementwise: per_mille must have 1 rows of 1 knots");
-    let error = load("[[800]]", "[[1001]]").unwrap_err().to_string();
+    let error = load("\n[800],", "\n[1001],").unwrap_err().to_string();
     assert!(error.contains("nothing is faster than its roofline"), "{error}");
     let error = load("ranks = 4", "ranks = 2").unwrap_err().to_string();
     assert!(error.contains("rising numbers of ranks"), "{error}");

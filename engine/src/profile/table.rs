@@ -140,7 +140,8 @@ impl Table {
         let slow = self.slowdowns(shape, metric);
         let x: Box<[f64]> = if self.x.is_empty() { [1.0].into() } else { self.x.as_slice().into() };
         let t = slow.iter().enumerate().map(|(k, s)| s * roof.at(x[k % x.len()])).collect();
-        let mut times = Times { y: self.y.clone(), x, t, roof };
+        let octaves = [in_octaves(&x), in_octaves(&self.y)];
+        let mut times = Times { y: self.y.clone(), x, t, roof, octaves };
         times.make_monotone();
         times.extend();
         times
@@ -155,11 +156,24 @@ pub struct Times {
     /// Seconds, `x` running fastest.
     t: Vec<f64>,
     roof: Roof,
+    /// Whether the knots of each variable are successive powers of two.
+    octaves: [bool; 2],
 }
 
-/// The cell of a rising `axis` that holds `at`, and how far into it; the ends hold what lies beyond.
-fn cell(axis: &[f64], at: f64) -> (usize, f64) {
-    let above = axis.partition_point(|knot| *knot <= at);
+fn in_octaves(axis: &[f64]) -> bool {
+    axis.first().is_some_and(|x| x.log2().fract() == 0.0)
+        && axis.windows(2).all(|pair| pair[1] == 2.0 * pair[0])
+}
+
+/// The cell of a rising `axis` that holds `at`, and how far into it; the ends hold what lies beyond. Where knots are
+/// `octaves` apart the exponent of `at` says which.
+fn cell(axis: &[f64], octaves: bool, at: f64) -> (usize, f64) {
+    let above = if octaves && at >= axis[0] {
+        let exponent = |x: f64| (x.to_bits() >> 52) as usize;
+        (exponent(at) - exponent(axis[0]) + 1).min(axis.len())
+    } else {
+        axis.partition_point(|knot| *knot <= at)
+    };
     if above == 0 {
         (0, 0.0)
     } else if above == axis.len() {
@@ -182,12 +196,12 @@ impl Times {
         } else {
             1.0
         };
-        let (i, u) = cell(&self.x, x);
+        let (i, u) = cell(&self.x, self.octaves[0], x);
         let row = |j: usize| {
             let t = &self.t[j * self.x.len()..][..self.x.len()];
             if u > 0.0 { t[i] + u * (t[i + 1] - t[i]) } else { t[i] }
         };
-        let (j, v) = cell(&self.y, y);
+        let (j, v) = cell(&self.y, self.octaves[1], y);
         let low = row(j);
         scale * if v > 0.0 { low + v * (row(j + 1) - low) } else { low }
     }
@@ -284,6 +298,19 @@ mod tests {
         let times = Table::constant(1.0, 0.8, "test").times([7, 7], metric, ROOF);
         for x in [1.0, 100.0, 2_631.0, 1e6] {
             assert!((times.at(x, 0.0) - ROOF.at(x) / 0.8).abs() < 1e-15, "{x}");
+        }
+    }
+
+    #[test]
+    fn octaves_are_found_by_their_exponents() {
+        let axis: Vec<f64> = (3..20).map(|e| 2f64.powi(e)).collect();
+        assert!(in_octaves(&axis) && !in_octaves(&[1.0, 2.0, 3.0]) && !in_octaves(&[3.0, 6.0]));
+        for i in 0..4000 {
+            let at = 1.003_f64.powi(i);
+            assert_eq!(cell(&axis, true, at), cell(&axis, false, at), "{at}");
+        }
+        for at in [0.0, 8.0, 16.0, 524_288.0, 1e300, f64::INFINITY] {
+            assert_eq!(cell(&axis, true, at), cell(&axis, false, at), "{at}");
         }
     }
 
