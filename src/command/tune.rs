@@ -20,7 +20,7 @@ use tuner::tune::{Demand, DeviceUnderTest, Method, Request, tune};
 
 use super::output::{about, write_run};
 use super::progress::Bar;
-use super::{Common, cancel, measure};
+use super::{Common, INTERRUPTED, cancel, measure};
 use crate::cli::{self, Output, Scenario};
 use crate::input;
 use crate::knobs::Knobs;
@@ -86,7 +86,7 @@ pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
     let devices: Vec<_> = sims.iter().map(Simulator::device).collect();
     let detail = run.as_ref().map(|(run, _)| Detail::new(run));
     let code = match (&result.best, result.interrupted) {
-        (_, true) => ExitCode::from(130),
+        (_, true) => ExitCode::from(INTERRUPTED),
         (None, false) => ExitCode::from(2),
         (Some(_), false) => ExitCode::SUCCESS,
     };
