@@ -134,6 +134,20 @@ pub(crate) fn prepare(scenario: &Scenario) -> Result<Prepared> {
     Ok(Prepared { trace, model, slo, seed })
 }
 
+/// The profiles called `names`, each once.
+pub(crate) fn devices(names: &[String]) -> Result<Vec<Arc<DeviceProfile>>> {
+    let mut all: Vec<Arc<DeviceProfile>> = Vec::new();
+    for name in names {
+        let device = device(name)?;
+        match all.iter().find(|d| d.name == device.name) {
+            None => all.push(device),
+            Some(same) if *same == device => {}
+            Some(_) => bail!("two devices are called {}: give one another name", device.name),
+        }
+    }
+    Ok(all)
+}
+
 /// The profile called `name`.
 pub(crate) fn device(name: &str) -> Result<Arc<DeviceProfile>> {
     Ok(Arc::new(DeviceProfile::load(name)?))

@@ -373,6 +373,29 @@ fn results_that_could_not_be_written_are_refused_before_the_work() {
 }
 
 #[test]
+fn help_fits_a_narrow_terminal() {
+    for command in ["tune", "compare", "bench", "plan", "trace", "report"] {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_knee"));
+        let out = run.args(["help", command]).env("COLUMNS", "80").output().unwrap();
+        let said = text(&out.stdout);
+        assert!(
+            said.lines().count() > 3 && said.lines().all(|l| l.chars().count() <= 80),
+            "{said}"
+        );
+    }
+    assert!(text(&knee(&["--help"]).stdout).contains("Exit status"));
+}
+
+/// Once by its name and once by another is still one device.
+#[test]
+fn a_device_is_searched_once() {
+    let few = ["--slo", "ttft=1s", "--requests", "60", "--max-seqs", "64", "--json"];
+    let candidates =
+        |devices| json(&with(&["tune", "--device", devices], &few))["candidates"].clone();
+    assert_eq!(candidates("h100-sxm,h100,h100-sxm"), candidates("h100-sxm"));
+}
+
+#[test]
 fn summaries_fit_a_terminal() {
     let runs: [&[&str]; 4] = [
         &["bench", "--requests", "200"],
