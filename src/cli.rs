@@ -9,7 +9,7 @@ use crate::knobs::Knobs;
 
 /// Which LLM-serving configuration gives the most throughput under your latency targets, and how many GPUs that takes.
 #[derive(Debug, Parser)]
-#[command(version, about, arg_required_else_help = true, max_term_width = 100)]
+#[command(version, about, arg_required_else_help = true, max_term_width = 100, after_help = STATUS)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -40,6 +40,12 @@ pub(crate) enum Command {
     Report(Report),
 }
 
+/// Heading of the flags that only files need.
+const FILES: &str = "Trace files";
+
+/// How commands end.
+const STATUS: &str = "Exit status: 0 with an answer, 1 with a mistake to correct, 2 if nothing holds the targets, 130 if interrupted";
+
 /// More threads than any one machine has.
 const MOST_THREADS: u64 = 1024;
 /// More GPUs than one deployment is cut from; the ways to cut them grow faster than their number.
@@ -65,8 +71,6 @@ fn above_zero(text: &str) -> Result<f64, String> {
 /// Traffic, model, device and targets.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Scenario {
-    #[command(flatten)]
-    pub(crate) workload: Workload,
     /// Latency targets.
     #[arg(
         help = "Latency target METRIC[:pNN][@CLASS]=TIME, such as ttft=200ms or tpot:p50=40ms (default p99); repeatable",
@@ -77,6 +81,8 @@ pub(crate) struct Scenario {
     /// Share of requests that must meet every target, instead of a percentile per target: 99%
     #[arg(long, value_name = "PERCENT")]
     pub(crate) attainment: Option<String>,
+    #[command(flatten)]
+    pub(crate) workload: Workload,
     /// Model shape: a name (llama-3.1-8b, llama-3.1-70b, ...) or a TOML file
     #[arg(long, default_value = "llama-3.1-8b")]
     pub(crate) model: String,
@@ -102,19 +108,19 @@ pub(crate) struct Reading {
     #[arg(long, value_name = "N", value_parser = whole::<u64, 0, { u64::MAX }>, allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
     /// Format of the trace file, where its content would be taken for another
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, help_heading = FILES, value_name = "FORMAT")]
     pub(crate) format: Option<Format>,
     /// Unit of numbers in a time column that does not say its own
-    #[arg(long, value_name = "s|ms|us|ns")]
+    #[arg(long, help_heading = FILES, value_name = "s|ms|us|ns")]
     pub(crate) time_unit: Option<TimeUnit>,
     /// Arrivals per second for a file without times
-    #[arg(long, value_name = "RPS", value_parser = above_zero, allow_negative_numbers = true)]
+    #[arg(long, help_heading = FILES, value_name = "RPS", value_parser = above_zero, allow_negative_numbers = true)]
     pub(crate) arrival_rate: Option<f64>,
     /// Tokens per block identity in the file, where they are not the format's usual number
-    #[arg(long, value_name = "N", value_parser = whole::<u32, 1, { 1 << 30 }>, allow_negative_numbers = true)]
+    #[arg(long, help_heading = FILES, value_name = "N", value_parser = whole::<u32, 1, { 1 << 30 }>, allow_negative_numbers = true)]
     pub(crate) block_tokens: Option<u32>,
     /// Keep requests that the file marks as failed
-    #[arg(long)]
+    #[arg(long, help_heading = FILES)]
     pub(crate) keep_failed: bool,
 }
 

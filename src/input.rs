@@ -137,6 +137,7 @@ pub(crate) fn prepare(scenario: &Scenario) -> Result<Prepared> {
 }
 
 /// A device, and what calibration found about it.
+#[derive(PartialEq)]
 pub(crate) struct Hardware {
     pub(crate) profile: Arc<DeviceProfile>,
     pub(crate) correction: Option<Arc<Correction>>,
@@ -171,4 +172,20 @@ pub(crate) fn hardware(name: &str, calibration: Option<&Path>) -> Result<Hardwar
         profile = overlay.apply(&profile);
     }
     Ok(Hardware { profile: Arc::new(profile), correction })
+}
+
+/// The devices called `names`, each once.
+pub(crate) fn devices(names: &[String]) -> Result<Vec<Hardware>> {
+    let mut all: Vec<Hardware> = Vec::new();
+    for name in names {
+        let device = hardware(name, None)?;
+        match all.iter().find(|d| d.profile.name == device.profile.name) {
+            None => all.push(device),
+            Some(same) if *same == device => {}
+            Some(_) => {
+                bail!("two devices are called {}: give one another name", device.profile.name)
+            }
+        }
+    }
+    Ok(all)
 }

@@ -104,5 +104,15 @@ fn flag(knob: &'static engine::Knob) -> Arg {
         Domain::Switch => "on|off".to_owned(),
         Domain::Time => "TIME".to_owned(),
     };
-    Arg::new(knob.name).long(knob.name).value_name(value).help(knob.doc).help_heading("Knobs")
+    Arg::new(knob.name)
+        .long(knob.name)
+        .value_name(value)
+        .help(sentence(knob.doc))
+        .help_heading("Knobs")
+}
+
+/// Like the help of other flags, which begins as sentences do.
+fn sentence(doc: &str) -> String {
+    let mut letters = doc.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

@@ -15,11 +15,14 @@ fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(help) if !help.use_stderr() || help.kind() == HELP_INSTEAD => help.exit(),
-        Err(error) => return failed(&misspelt(&error)),
+        Err(error) => return failed(&misspelt(&error), 1),
     };
     match command::run(cli) {
         Ok(code) => code,
-        Err(error) => failed(&chain(&error)),
+        Err(error) if error.is::<command::Interrupted>() => {
+            failed(&chain(&error), command::INTERRUPTED)
+        }
+        Err(error) => failed(&chain(&error), 1),
     }
 }
 
@@ -27,10 +30,10 @@ fn main() -> ExitCode {
 const HELP_INSTEAD: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
 
 /// Says on one line of standard error what went wrong. Whether anybody can read it changes nothing.
-fn failed(what: &str) -> ExitCode {
+fn failed(what: &str, code: u8) -> ExitCode {
     let line = what.split_whitespace().collect::<Vec<_>>().join(" ");
     let _ = writeln!(std::io::stderr(), "knee: {line}");
-    ExitCode::FAILURE
+    ExitCode::from(code)
 }
 
 /// The chain of causes, outermost first. A library error may already quote its cause: it is not said twice.

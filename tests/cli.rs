@@ -40,6 +40,13 @@ fn assert_fits(schema: &str, value: &Value) {
     assert!(errors.is_empty(), "{errors:#?}");
 }
 
+/// The JSON of a run that had an answer, but not the one hoped for: nothing holds the targets.
+fn json_of_nothing(args: &[&str]) -> Value {
+    let out = knee(args);
+    assert_eq!(out.status.code(), Some(2), "{args:?}: {}", text(&out.stderr));
+    serde_json::from_slice(&out.stdout).expect("JSON on standard output")
+}
+
 /// A narrow search: seconds on a slow machine, not minutes.
 const QUICK: &[&str] =
     &["tune", "--slo", "ttft=1s", "--slo", "tpot=30ms", "--requests", "400", "--max-seqs", "128"];
@@ -54,6 +61,30 @@ fn json_fits_its_schemas() {
     assert_fits("bench.json", &json(&["bench", "--requests", "200", "--slo", "ttft=1s", "--json"]));
     let compare = ["compare", "--requests", "300", "--slo", "ttft=1s", "--json"];
     assert_fits("compare.json", &json(&compare));
+}
+
+/// Where figures are missing or infinite, too.
+#[test]
+fn json_of_poor_results_fits_its_schemas() {
+    let few = ["--requests", "60", "--max-seqs", "64", "--json"];
+    let impossible = json_of_nothing(&with(&["tune", "--slo", "ttft=1ms"], &few));
+    assert!(impossible["best"].is_null() && !impossible["infeasible"]["nearest"].is_null());
+    assert_fits("tune.json", &impossible);
+    let plan = ["plan", "--demand", "5rps", "--device", "h100-sxm", "--slo", "ttft=1ms"];
+    let unplanned = json_of_nothing(&with(&plan, &few));
+    assert!(unplanned["plans"].as_array().unwrap().is_empty());
+    assert_fits("tune.json", &unplanned);
+    let large = ["plan", "--demand", "5rps", "--device", "h100-sxm", "--model", "llama-3.1-70b"];
+    let too_large = json_of_nothing(&with(&large, &few));
+    assert!(too_large.to_string().contains("GB short"));
+    assert_fits("tune.json", &too_large);
+    assert_fits("tune.json", &json(&with(&["tune"], &few)));
+    for more in [&["--max-model-len", "10"][..], &["--saturated"], &["--rate", "1e4"]] {
+        let bench = with(&["bench", "--requests", "60", "--slo", "ttft=1s", "--json"], more);
+        assert_fits("bench.json", &json(&bench));
+    }
+    let compare = ["compare", "--requests", "60", "--no-claims", "--policy", "static,disagg"];
+    assert_fits("compare.json", &json(&with(&compare, &["--slo", "ttft=1ms", "--json"])));
 }
 
 #[test]
@@ -121,6 +152,24 @@ fn ctrl_c_keeps_what_is_finished() {
     let result: Value = serde_json::from_str(&stored).unwrap();
     assert_eq!(result["interrupted"], true);
     assert!(result["trials"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn ctrl_c_ends_a_comparison() {
+    let child = Command::new(env!("CARGO_BIN_EXE_knee"))
+        .args(["compare", "--slo", "ttft=1s", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    assert!(
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success()
+    );
+    let done = child.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(130), "{}", text(&done.stderr));
+    assert_eq!(text(&done.stderr).lines().count(), 1);
+    assert!(done.stdout.is_empty());
 }
 
 #[test]
@@ -321,6 +370,29 @@ fn results_that_could_not_be_written_are_refused_before_the_work() {
     let below = file.join("out");
     let said = refused(&["tune", "--slo", "ttft=1s", "--out", below.to_str().unwrap()]);
     assert!(said.contains("cannot write"), "{said}");
+}
+
+#[test]
+fn help_fits_a_narrow_terminal() {
+    for command in ["tune", "compare", "bench", "plan", "trace", "report"] {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_knee"));
+        let out = run.args(["help", command]).env("COLUMNS", "80").output().unwrap();
+        let said = text(&out.stdout);
+        assert!(
+            said.lines().count() > 3 && said.lines().all(|l| l.chars().count() <= 80),
+            "{said}"
+        );
+    }
+    assert!(text(&knee(&["--help"]).stdout).contains("Exit status"));
+}
+
+/// Once by its name and once by another is still one device.
+#[test]
+fn a_device_is_searched_once() {
+    let few = ["--slo", "ttft=1s", "--requests", "60", "--max-seqs", "64", "--json"];
+    let candidates =
+        |devices| json(&with(&["tune", "--device", devices], &few))["candidates"].clone();
+    assert_eq!(candidates("h100-sxm,h100,h100-sxm"), candidates("h100-sxm"));
 }
 
 #[test]

@@ -126,7 +126,7 @@ pub(crate) fn cancel() -> Result<&'static AtomicBool> {
     if !WATCHED.swap(true, Ordering::Relaxed) {
         ctrlc::set_handler(|| {
             if CANCEL.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
+                std::process::exit(INTERRUPTED.into());
             }
         })
         .context("cannot handle Ctrl-C")?;
@@ -134,11 +134,26 @@ pub(crate) fn cancel() -> Result<&'static AtomicBool> {
     Ok(&CANCEL)
 }
 
+/// What a process ends with that Ctrl-C ended, as shells have it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// The user ended it before there was anything to keep.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl std::error::Error for Interrupted {}
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted before there was anything to show")
+    }
+}
+
 /// Why a question has no answer, as an error.
 pub(crate) fn stopped(stop: Stop) -> anyhow::Error {
     match stop {
         Stop::Refused(refused) => refused.into(),
-        Stop::Cancelled => anyhow::anyhow!("interrupted"),
+        Stop::Cancelled => Interrupted.into(),
     }
 }
 

@@ -20,9 +20,9 @@ use tuner::tune::{Demand, DeviceUnderTest, Method, Request, tune};
 
 use super::output::{about, write_run};
 use super::progress::Bar;
-use super::{Common, cancel, measure};
+use super::{Common, INTERRUPTED, cancel, measure};
 use crate::cli::{self, Output, Scenario};
-use crate::input;
+use crate::input::{self, Hardware, Prepared};
 use crate::knobs::Knobs;
 
 /// A search as both commands state it.
@@ -86,7 +86,7 @@ pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
     let devices: Vec<_> = sims.iter().map(Simulator::device).collect();
     let detail = run.as_ref().map(|(run, _)| Detail::new(run));
     let code = match (&result.best, result.interrupted) {
-        (_, true) => ExitCode::from(130),
+        (_, true) => ExitCode::from(INTERRUPTED),
         (None, false) => ExitCode::from(2),
         (Some(_), false) => ExitCode::SUCCESS,
     };
@@ -125,61 +125,68 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
     }
     let prepared = input::prepare(search.scenario)?;
     input::need_rate(&prepared.trace)?;
-    let mut sims: Vec<Simulator> = Vec::new();
-    let twice = |(i, name): &(usize, &String)| search.devices[..*i].contains(name);
-    for (_, name) in search.devices.iter().enumerate().filter(|device| !twice(device)) {
+    let simulator = |device: Hardware| {
         let (trace, model) = (Arc::clone(&prepared.trace), Arc::clone(&prepared.model));
-        let hardware = input::hardware(name, None)?;
-        let sim = Simulator::new(trace, model, hardware.profile, prepared.slo.clone());
-        sims.push(sim.corrected(hardware.correction));
-    }
+        let sim = Simulator::new(trace, model, device.profile, prepared.slo.clone());
+        sim.corrected(device.correction)
+    };
+    let sims: Vec<_> = input::devices(search.devices)?.into_iter().map(simulator).collect();
     let Some(first) = sims.first() else { bail!("no device to tune for: name at least one") };
-    let common = Common::new(prepared.seed, first);
     let study = match search.study {
         Some(dir) => {
             Some(Study::open(&dir.join("study.sqlite"), &identity(search.scenario, first))?)
         }
         None => None,
     };
-    let space = space(search, first.trace().block_tokens > 0)?;
-    let bar = Bar::new();
-    let watch = Watch { progress: &bar, cancel: cancel()? };
-    let (outcome, cost) = measure(|| {
-        let evaluators: Vec<Box<dyn Evaluate + '_>> = sims
-            .iter()
-            .map(|sim| -> Box<dyn Evaluate + '_> {
-                match &study {
-                    Some(study) => Box::new(study.record(sim, &profile_key(sim))),
-                    None => Box::new(sim),
-                }
-            })
-            .collect();
-        let devices = sims.iter().zip(&evaluators).map(|(sim, evaluate)| DeviceUnderTest {
-            info: Common::new(prepared.seed, sim).device,
-            evaluate: evaluate.as_ref(),
-        });
-        tune(&Request {
-            devices: devices.collect(),
-            space: &space,
-            slo: prepared.slo.slo(),
-            objective: search.objective,
-            workload: common.workload.clone(),
-            model: prepared.model.name.clone(),
-            seed: common.seed,
-            simulated: true,
-            method: search.method,
-            demand: search.demand,
-            watch,
-        })
-    });
-    bar.finish();
-    let mut result = outcome?;
-    (result.cpu_s, result.host) = (cost.cpu_s, common.host);
+    let result = run_search(search, &prepared, &sims, study.as_ref())?;
     if let Some(study) = study {
         study.close()?;
     }
-    drop(prepared);
     Ok(Searched { result, sims })
+}
+
+/// Asks `sims`, or what `study` remembers of them.
+fn run_search(
+    search: &Search<'_>,
+    prepared: &Prepared,
+    sims: &[Simulator],
+    study: Option<&Study>,
+) -> Result<TuneResult> {
+    let space = space(search, prepared.trace.block_tokens > 0)?;
+    let evaluators: Vec<Box<dyn Evaluate + '_>> = sims
+        .iter()
+        .map(|sim| -> Box<dyn Evaluate + '_> {
+            match study {
+                Some(study) => Box::new(study.record(sim, &profile_key(sim))),
+                None => Box::new(sim),
+            }
+        })
+        .collect();
+    let about: Vec<Common> = sims.iter().map(|sim| Common::new(prepared.seed, sim)).collect();
+    let [common, ..] = &about[..] else { bail!("no device to tune for: name at least one") };
+    let devices = about.iter().zip(&evaluators).map(|(about, evaluate)| DeviceUnderTest {
+        info: about.device.clone(),
+        evaluate: evaluate.as_ref(),
+    });
+    let bar = Bar::new();
+    let request = Request {
+        devices: devices.collect(),
+        space: &space,
+        slo: prepared.slo.slo(),
+        objective: search.objective,
+        workload: common.workload.clone(),
+        model: prepared.model.name.clone(),
+        seed: common.seed,
+        simulated: true,
+        method: search.method,
+        demand: search.demand,
+        watch: Watch { progress: &bar, cancel: cancel()? },
+    };
+    let (outcome, cost) = measure(|| tune(&request));
+    bar.finish();
+    let mut result = outcome?;
+    (result.cpu_s, result.host) = (cost.cpu_s, common.host.clone());
+    Ok(result)
 }
 
 fn space(search: &Search<'_>, shared_prefixes: bool) -> Result<Space> {

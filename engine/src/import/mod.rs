@@ -1,8 +1,8 @@
 //! From published operator tables to a device profile.
 //!
 //! A *sheet* says what no table can: the data sheet, prices, constants with their sources, and which family measured
-//! the device. Rows of that family are fitted to knots of efficiency ([`fit`]); what the family lacks comes from another
-//! one only where the caller allows it, else from a constant of the sheet that names its source, else the import fails:
+//! the device. Rows of that family are fitted to knots of efficiency; what the family lacks comes from another one only
+//! where the caller allows it, else from a constant of the sheet that names its source, else the import fails:
 //! nothing is ever taken for zero. The same tables and sheet give the same file to the byte.
 
 mod families;

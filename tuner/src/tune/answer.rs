@@ -3,7 +3,7 @@
 use super::{TuneError, Tuning};
 use crate::capacity::{FLOOR, Knee, Probe, rate_at};
 use crate::pareto;
-use crate::plan::{Plan, PlanError, Unit, plan};
+use crate::plan::{Plan, Unit, plan};
 use crate::result::{
     Baseline, CurvePoint, Infeasible, Operating, Pareto, ParetoPoint, Refusal, TuneResult, broke,
     knobs, margins,
