@@ -14,7 +14,7 @@ use tuner::observation::Detailed;
 use tuner::progress::Watch;
 use tuner::result::{Objective, Operating, TuneResult, config_of};
 use tuner::space::{Scope, Space};
-use tuner::study::{Identity, Study, fingerprint};
+use tuner::study::{Identity, Study, digest, fingerprint};
 use tuner::trial::Simulator;
 use tuner::tune::{Demand, DeviceUnderTest, Method, Request, tune};
 
@@ -220,7 +220,9 @@ fn identity(scenario: &Scenario, sim: &Simulator) -> Identity {
     .into()
 }
 
-/// A device's name and figures: the runs of another profile are not this one's.
+/// A device's name and a hash of its figures, and of what calibration found: the runs of another profile are not this
+/// one's.
 fn profile_key(sim: &Simulator) -> String {
-    format!("{:?}", sim.device())
+    let device = sim.device();
+    format!("{} {}", device.name, digest(&format!("{device:?} {:?}", sim.correction())))
 }

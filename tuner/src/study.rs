@@ -297,15 +297,38 @@ impl<E: Evaluate> Evaluate for Recorded<'_, E> {
     }
 }
 
-/// A hash of everything in a trace that a run depends on (FNV-1a, 64 bits): part of a study's identity.
+/// FNV-1a, 64 bits: the same for the same bytes on any machine and in any version.
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn eat(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn digest(self) -> String {
+        format!("{:016x}", self.0)
+    }
+}
+
+/// A hash of a text.
+#[must_use]
+pub fn digest(text: &str) -> String {
+    let mut hash = Fnv::new();
+    hash.eat(text.as_bytes());
+    hash.digest()
+}
+
+/// A hash of everything in a trace that a run depends on: part of a study's identity.
 #[must_use]
 pub fn fingerprint(trace: &Trace) -> String {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut eat = |x: u64| {
-        for byte in x.to_le_bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
+    let mut hash = Fnv::new();
+    let mut eat = |x: u64| hash.eat(&x.to_le_bytes());
     for r in &trace.requests {
         let (kind, time) = match r.arrival {
             Arrival::At(at) => (0, at),
@@ -321,7 +344,7 @@ pub fn fingerprint(trace: &Trace) -> String {
     trace.block_ids.iter().for_each(|id| eat(*id));
     eat(u64::from(trace.block_tokens));
     trace.classes.iter().flat_map(|c| c.bytes().chain([0])).for_each(|b| eat(u64::from(b)));
-    format!("{hash:016x}")
+    hash.digest()
 }
 
 #[cfg(test)]

@@ -80,6 +80,12 @@ impl Simulator {
         &self.device
     }
 
+    /// What calibration found, laid over the device's times.
+    #[must_use]
+    pub fn correction(&self) -> Option<&Correction> {
+        self.correction.as_deref()
+    }
+
     /// The model.
     #[must_use]
     pub fn model(&self) -> &ModelShape {
