@@ -87,10 +87,12 @@ pub(crate) struct Session {
     pub new_input_per_turn: Option<Dist>,
     /// Or: tokens by which its prompt is longer than the prompt before, the response included.
     pub growth_per_turn: Option<Dist>,
+    /// The same of the first turns, where a session grows by what it reads to begin with.
+    pub opening: Option<Opening>,
     /// Share of turns that go on where the one before ended; others share the root only.
     #[serde(default = "one")]
     pub extend_prob: f64,
-    /// Share of turns that start from a fresh `first_input` (context compaction).
+    /// Share of turns that start afresh (context compaction).
     #[serde(default)]
     pub shrink_prob: f64,
     /// Open: from arrival to arrival, s.
@@ -99,8 +101,20 @@ pub(crate) struct Session {
     pub think_time_s: Option<Dist>,
     #[serde(default = "infinite")]
     pub think_time_cap_s: f64,
-    /// A turn whose prompt and response would not fit starts from a fresh `first_input`, as after compaction.
+    /// Prompt of a turn after compaction; `first_input` where none is given.
+    pub compacted_input: Option<Dist>,
+    /// A turn whose prompt and response would not fit is compacted.
     pub max_total_tokens: Option<u32>,
+}
+
+/// `[session] opening`: the turns after the first one.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Opening {
+    /// How many.
+    pub turns: u32,
+    /// Growth of each, tokens.
+    pub growth: Dist,
 }
 
 fn one() -> f64 {
@@ -208,6 +222,10 @@ impl Written {
             "[session] needs one of new_input_per_turn and growth_per_turn",
         )?;
         need(
+            s.opening.is_none() || s.growth_per_turn.is_some(),
+            "[session] opening goes with growth_per_turn, and only with it",
+        )?;
+        need(
             s.turn_gap_s.is_some() == (s.mode == Mode::Open),
             "[session] turn_gap_s goes with mode open, and only with it",
         )?;
@@ -241,6 +259,8 @@ impl Written {
             ("[session] first_input", session.map(|s| &s.first_input)),
             ("[session] new_input_per_turn", session.and_then(|s| s.new_input_per_turn.as_ref())),
             ("[session] growth_per_turn", session.and_then(|s| s.growth_per_turn.as_ref())),
+            ("[session] opening", session.and_then(|s| s.opening.as_ref()).map(|o| &o.growth)),
+            ("[session] compacted_input", session.and_then(|s| s.compacted_input.as_ref())),
             ("[session] turn_gap_s", session.and_then(|s| s.turn_gap_s.as_ref())),
             ("[session] think_time_s", session.and_then(|s| s.think_time_s.as_ref())),
             ("[prefix] shared_root", self.prefix.as_ref().and_then(|p| p.shared_root.as_ref())),

@@ -279,8 +279,11 @@ impl<'a> Sessions<'a> {
         let mut turns: Vec<Turn> = Vec::with_capacity(number);
         for index in 0..number {
             let output = count(&self.written.lengths.output, &mut self.lengths, levels);
-            let first = count(&s.first_input, &mut self.lengths, levels);
-            let step = s.new_input_per_turn.as_ref().or(s.growth_per_turn.as_ref());
+            let compacted = s.compacted_input.as_ref().filter(|_| index > 0);
+            let first = count(compacted.unwrap_or(&s.first_input), &mut self.lengths, levels);
+            let opening = s.opening.as_ref().filter(|o| index <= o.turns as usize);
+            let step = opening.map(|o| &o.growth).or(s.growth_per_turn.as_ref());
+            let step = step.or(s.new_input_per_turn.as_ref());
             let step = step.map_or(0, |dist| count(dist, &mut self.lengths, levels));
             let pause = s
                 .turn_gap_s

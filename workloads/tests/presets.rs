@@ -17,7 +17,7 @@ fn tolerance(preset: &str, figure: &str) -> f64 {
         (_, "rate, 1/s") => 0.05,
         (_, "CV of gaps") => 0.06,
         (_, "Fano factor, 60 s" | "Fano factor, 1 s") => 0.15,
-        ("agentic", _) => 0.25,
+        ("agentic", _) => 0.05,
         _ => 0.12,
     }
 }
