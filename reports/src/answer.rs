@@ -213,7 +213,7 @@ mod tests {
 
     fn nearest(reaches: Vec<Margin>) -> Infeasible {
         let (reason, nearest) = ("even so".to_owned(), Some("paged max-seqs 8".to_owned()));
-        Infeasible { reason, nearest, reaches }
+        Infeasible { reason, nearest, reaches, p_feasible: None }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use engine::Config;
 use reports::{Detail, Report, TuneReport};
+use tuner::accuracy;
 use tuner::capacity::Stop;
 use tuner::compare::{Comparison, PolicyResult, compare, policies};
 use tuner::evaluate::{Evaluate, Relax};
@@ -164,9 +165,11 @@ fn run_search(
         .collect();
     let about: Vec<Common> = sims.iter().map(|sim| Common::new(prepared.seed, sim)).collect();
     let [common, ..] = &about[..] else { bail!("no device to tune for: name at least one") };
-    let devices = about.iter().zip(&evaluators).map(|(about, evaluate)| DeviceUnderTest {
+    let devices = sims.iter().zip(&about).zip(&evaluators);
+    let devices = devices.map(|((sim, about), evaluate)| DeviceUnderTest {
         info: about.device.clone(),
         evaluate: evaluate.as_ref(),
+        accuracy: accuracy::pace(sim.device()),
     });
     let bar = Bar::new();
     let request = Request {

@@ -5,6 +5,7 @@
 use crate::observation::Observation;
 use engine::Config;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// One run to make.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +20,8 @@ pub struct Trial<'a> {
     pub scale: f64,
 }
 
-/// A hypothetical: one resource of the device doubled, to see whether it was what limited a configuration.
+/// A hypothetical: one resource of the device doubled, to see whether it was what limited a configuration; or
+/// iterations that take another time than predicted.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -38,20 +40,23 @@ pub enum Relax {
     Interconnect,
     /// Fixed and per-sequence host overhead in half the time.
     Host,
+    /// Every iteration in so many thousandths of its time.
+    Pace(u32),
 }
 
 impl Relax {
     /// Its name in stores and reports.
     #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
+    pub fn name(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Nothing => "nothing",
             Self::KvMemory => "kv-memory",
             Self::Compute => "compute",
             Self::Bandwidth => "bandwidth",
             Self::Interconnect => "interconnect",
             Self::Host => "host",
-        }
+            Self::Pace(per_mille) => return Cow::Owned(format!("pace {per_mille}")),
+        })
     }
 }
 

@@ -56,9 +56,10 @@ impl Fake {
         let per_worker = rate / f64::from(c.replicas);
         let tp = f64::from(c.tp);
         let comms = 0.001 * (tp - 1.0) / doubled(Relax::Interconnect);
-        let base = 0.006 / doubled(Relax::Host) + comms;
-        let per_seq = 60e-6 / tp / doubled(Relax::Bandwidth);
-        let per_token = 25e-6 / tp / doubled(Relax::Compute);
+        let pace = if let Relax::Pace(p) = trial.relax { f64::from(p) / 1e3 } else { 1.0 };
+        let base = pace * (0.006 / doubled(Relax::Host) + comms);
+        let per_seq = pace * 60e-6 / tp / doubled(Relax::Bandwidth);
+        let per_token = pace * 25e-6 / tp / doubled(Relax::Compute);
         let (per_token, per_seq) = match c.scheduler {
             SchedulerKind::Static => (per_token * 1.2, per_seq * 2.5), // padding
             _ => (per_token, per_seq),

@@ -1,5 +1,6 @@
 //! Decides what to measure next: the search space, capacity under an SLO, the search, and what it found.
 
+pub mod accuracy;
 pub mod calibrate;
 pub mod capacity;
 pub mod claims;

@@ -47,6 +47,27 @@ pub struct Plan {
     pub usd_per_hour: Option<f64>,
     /// US dollars per million output tokens at the demand, where the price is known.
     pub usd_per_million_tokens: Option<f64>,
+    /// What is enough with iterations as slow as one real engine in ten has them; none where nobody knows, or where
+    /// nothing is enough.
+    pub if_slow: Option<IfSlow>,
+}
+
+/// The same plan where iterations are slower than predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct IfSlow {
+    /// Copies of the found deployment.
+    pub deployments: u32,
+    /// GPUs in all.
+    pub gpus: u32,
+    /// US dollars per hour, where the price is known.
+    pub usd_per_hour: Option<f64>,
+}
+
+impl From<&Plan> for IfSlow {
+    fn from(plan: &Plan) -> Self {
+        let Plan { deployments, gpus, usd_per_hour, .. } = *plan;
+        Self { deployments, gpus, usd_per_hour }
+    }
 }
 
 /// Why there is no plan.
@@ -106,6 +127,7 @@ pub fn plan(unit: &Unit<'_>, demand: f64, headroom: f64) -> Result<Plan, PlanErr
         usd_per_million_tokens: usd_per_hour
             .filter(|_| tokens_per_hour > 0.0)
             .map(|usd| usd / tokens_per_hour * 1e6),
+        if_slow: None,
     })
 }
 

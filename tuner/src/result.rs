@@ -3,8 +3,10 @@
 //! Everything but `wall_s`, `cpu_s` and `host` depends on the inputs alone: not on the number of threads, and not on
 //! whether the run was interrupted and resumed.
 
+mod confidence;
 mod words;
 
+pub use confidence::{Confidence, PassedOver};
 pub use words::{against, broke, subject};
 
 use crate::observation::{KvShares, Observation, Work};
@@ -46,6 +48,9 @@ pub struct TuneResult {
     pub refused: Vec<Refusal>,
     /// The winner at its capacity; none if nothing holds the SLO.
     pub best: Option<Operating>,
+    /// How far the winner's capacity can be trusted; none where times are measured, or nobody has compared them.
+    #[serde(default)]
+    pub confidence: Option<Confidence>,
     /// Why there is no winner, and what comes nearest.
     pub infeasible: Option<Infeasible>,
     /// Each policy preset at its best, on each device, in the order of presets.
@@ -232,7 +237,7 @@ pub struct Baseline {
 }
 
 /// Nothing holds the SLO.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Infeasible {
     /// One line.
     pub reason: String,
@@ -240,6 +245,9 @@ pub struct Infeasible {
     pub nearest: Option<String>,
     /// What it reaches there, per target: an SLO of these values is feasible at some rate.
     pub reaches: Vec<Margin>,
+    /// Probability that it holds the targets there all the same, its times being shorter than predicted.
+    #[serde(default)]
+    pub p_feasible: Option<f64>,
 }
 
 /// A configuration that lost, and why.

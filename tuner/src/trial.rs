@@ -112,15 +112,20 @@ impl Simulator {
     /// When it cannot be deployed.
     pub fn deployment(&self, config: &Config, relax: Relax) -> Result<Deployment, Refused> {
         let device = match relax {
-            Relax::Nothing | Relax::KvMemory => Arc::clone(&self.device),
+            Relax::Nothing | Relax::KvMemory | Relax::Pace(_) => Arc::clone(&self.device),
             _ => Arc::new(relaxed(&self.device, relax)),
         };
         let mut deployment =
             Deployment::new(config.clone(), Arc::clone(&self.model), device, self.longest)
                 .map_err(|e| Refused { reason: e.to_string() })?;
         deployment.correction.clone_from(&self.correction);
-        if relax == Relax::KvMemory {
-            deployment.kv_slots *= 2;
+        match relax {
+            Relax::KvMemory => deployment.kv_slots *= 2,
+            Relax::Pace(per_mille) => {
+                let found = self.correction.as_deref().cloned().unwrap_or_default();
+                deployment.correction = Some(Arc::new(found.paced(f64::from(per_mille) / 1e3)));
+            }
+            _ => {}
         }
         Ok(deployment)
     }
@@ -249,7 +254,7 @@ fn ceiling(deployment: &Deployment, trace: &Trace) -> f64 {
 fn relaxed(device: &DeviceProfile, relax: Relax) -> DeviceProfile {
     let mut d = device.clone();
     match relax {
-        Relax::Nothing | Relax::KvMemory => {}
+        Relax::Nothing | Relax::KvMemory | Relax::Pace(_) => {}
         Relax::Compute => d.peak_flops *= 2.0,
         Relax::Bandwidth => d.memory_bandwidth *= 2.0,
         Relax::Interconnect => {

@@ -1,20 +1,24 @@
-//! From a request to a [`TuneResult`]: search, refine the winner, ask why the others lost, say what it costs.
+//! From a request to a [`TuneResult`]: search, refine the winner, see what of it survives the error of predictions, ask
+//! why the others lost, say what it costs.
 
+use crate::accuracy::Accuracy;
 use crate::capacity::Probe;
 use crate::evaluate::Evaluate;
 use crate::plan::PlanError;
 use crate::progress::Watch;
-use crate::result::{DeviceInfo, Objective, Refusal, TuneResult, WorkloadInfo};
+use crate::result::{Confidence, DeviceInfo, Objective, Refusal, TuneResult, WorkloadInfo};
 use crate::search::{self, Candidate, Contest, Found};
 use crate::space::Space;
 use engine::Config;
 use engine::config::Policy;
 use loadgen::Slo;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 mod answer;
 mod examine;
 mod losers;
+mod steady;
 
 /// A device and what runs configurations on it.
 #[derive(Clone)]
@@ -23,6 +27,8 @@ pub struct DeviceUnderTest<'a> {
     pub info: DeviceInfo,
     /// Runs configurations on it; all devices replay the same trace.
     pub evaluate: &'a dyn Evaluate,
+    /// How far its predicted times are off, where times are predicted and recorded runs have shown it.
+    pub accuracy: Option<Accuracy>,
 }
 
 /// How to cover the space.
@@ -113,11 +119,20 @@ pub fn tune(request: &Request<'_>) -> Result<TuneResult, TuneError> {
     };
     // On less than the whole trace a loser may lead.
     let head = found.head;
-    let mut tuning = Tuning { request, found, head, extra: Vec::new() };
-    let sensitivity = tuning.refine();
+    let trusted = BTreeMap::new();
+    let mut tuning = Tuning { request, found, head, extra: Vec::new(), trusted };
+    let (mut sensitivity, rivals) = tuning.refine();
+    let passed_over = tuning.prefer_steady(rivals);
+    if let (Some(_), Some(best)) = (&passed_over, tuning.found.best) {
+        sensitivity = tuning.neighbours(best);
+    }
+    tuning.trust();
     let losers = tuning.losers();
     let mut result = tuning.result(refused, contest.candidates.len())?;
     (result.sensitivity, result.losers) = (sensitivity, losers);
+    if let Some(confidence) = &mut result.confidence {
+        confidence.instead_of = passed_over;
+    }
     result.interrupted = request.watch.cancelled();
     result.trials = tuning.found.trials() + tuning.extra.len() as u64;
     let extra: u64 = tuning.extra.iter().map(|p| p.observation.summary.requests).sum();
@@ -177,6 +192,8 @@ struct Tuning<'a, 'r> {
     head: usize,
     /// Runs beyond the search's own.
     extra: Vec<Probe>,
+    /// How far capacities can be trusted, by entry.
+    trusted: BTreeMap<usize, Confidence>,
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@
 pub mod knee;
 pub mod read;
 pub mod recorded;
-pub mod uncertainty;
 
 use std::sync::Arc;
 use std::time::Duration;

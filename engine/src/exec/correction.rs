@@ -33,12 +33,26 @@ impl Correction {
         Ok(Self { factors })
     }
 
+    /// The same, with all of an iteration taking `factor` times as long.
+    #[must_use]
+    pub fn paced(mut self, factor: f64) -> Self {
+        self.factors.iter_mut().for_each(|f| *f *= factor);
+        self
+    }
+
     /// [`CostModel::stage_ns`], corrected.
     #[must_use]
     pub fn stage_ns(&self, cost: &CostModel, shape: &Shape) -> u64 {
         let parts = cost.breakdown(shape).parts();
         let seconds: f64 = parts.iter().zip(&self.factors).map(|(p, f)| p.1 * f).sum();
         (seconds * 1e9 + 0.5) as u64
+    }
+}
+
+impl Default for Correction {
+    /// Everything as predicted.
+    fn default() -> Self {
+        Self { factors: vec![1.0; Breakdown::default().parts().len()] }
     }
 }
 

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use engine::DeviceProfile;
 use serde::Serialize;
+use tuner::accuracy::Uncertainty;
 use tuner::validate::Validation;
-use tuner::validate::uncertainty::Uncertainty;
 
 /// One number of one setup in both worlds.
 #[derive(Debug, Clone, Serialize)]

@@ -1,9 +1,10 @@
 //! What the search found, in the words of a [`TuneResult`]: nothing here runs anything.
 
+use super::steady::p_met;
 use super::{TuneError, Tuning};
 use crate::capacity::{FLOOR, Knee, Probe, rate_at};
 use crate::pareto;
-use crate::plan::{Plan, Unit, plan};
+use crate::plan::{IfSlow, Plan, Unit, plan};
 use crate::result::{
     Baseline, CurvePoint, Infeasible, Operating, Pareto, ParetoPoint, Refusal, TuneResult, broke,
     knobs, margins,
@@ -44,6 +45,7 @@ impl Tuning<'_, '_> {
             baselines: self.baselines(&refused),
             losers: Vec::new(),
             sensitivity: Vec::new(),
+            confidence: self.found.best.and_then(|i| self.trusted.get(&i).cloned()),
             pareto: self.pareto(),
             plans: self.plans()?,
             warnings: self.warnings(best.as_ref()),
@@ -131,12 +133,12 @@ impl Tuning<'_, '_> {
     fn infeasible(&self, group: Option<usize>, refused: &[Refusal]) -> Infeasible {
         if self.request.watch.cancelled() {
             let reason = "interrupted before any capacity was known".to_owned();
-            return Infeasible { reason, nearest: None, reaches: Vec::new() };
+            return Infeasible { reason, ..Infeasible::default() };
         }
         let Some(i) = self.nearest(group) else {
             let most = refused.iter().max_by_key(|r| r.count).map(|r| r.reason.as_str());
             let reason = format!("no configuration can run: {}", most.unwrap_or("none was tried"));
-            return Infeasible { reason, nearest: None, reaches: Vec::new() };
+            return Infeasible { reason, ..Infeasible::default() };
         };
         let entry = &self.found.entries[i];
         let floor = entry.probes.iter().filter(|p| p.k == FLOOR).max_by_key(|p| p.head);
@@ -147,7 +149,11 @@ impl Tuning<'_, '_> {
                 (format!("even on an empty machine {broke}"), margins(&p.observation))
             },
         );
-        Infeasible { reason, nearest: Some(space::label(&entry.candidate.config)), reaches }
+        let accuracy = self.request.devices[entry.candidate.device].accuracy.as_ref();
+        let p_feasible =
+            accuracy.filter(|_| !reaches.is_empty()).map(|a| p_met(&reaches, &a.spread));
+        let nearest = Some(space::label(&entry.candidate.config));
+        Infeasible { reason, nearest, reaches, p_feasible }
     }
 
     fn pareto(&self) -> Pareto {
@@ -178,20 +184,23 @@ impl Tuning<'_, '_> {
         Pareto { points, throughput_interactivity, goodput_ttft }
     }
 
+    /// The winner if it runs on `device`, else the best there.
+    pub(super) fn device_best(&self, device: usize) -> Option<usize> {
+        let value = |i: &usize| {
+            let e = &self.found.entries[*i];
+            e.good(self.found.head).map_or(0.0, |k| rate_at(k) * e.candidate.weight)
+        };
+        let here = |i: &usize| self.found.entries[*i].candidate.device == device;
+        let bests = self.found.group_best.iter().flatten().copied().filter(here);
+        self.found.best.filter(here).or_else(|| bests.max_by(|a, b| value(a).total_cmp(&value(b))))
+    }
+
     /// One plan per device that has a winner; where none has, the result says what came nearest, as without a demand.
     fn plans(&self) -> Result<Vec<Plan>, TuneError> {
         let Some(demand) = self.request.demand else { return Ok(Vec::new()) };
         let mut plans = Vec::new();
         for (device, under_test) in self.request.devices.iter().enumerate() {
-            let value = |i: &usize| {
-                let e = &self.found.entries[*i];
-                e.good(self.found.head).map_or(0.0, |k| rate_at(k) * e.candidate.weight)
-            };
-            let here = self.found.group_best.iter().flatten().copied();
-            let best = here
-                .filter(|i| self.found.entries[*i].candidate.device == device)
-                .max_by(|a, b| value(a).total_cmp(&value(b)));
-            let Some(best) = best else { continue };
+            let Some(best) = self.device_best(device) else { continue };
             let entry = &self.found.entries[best];
             let unit = Unit {
                 device: &under_test.info.name,
@@ -200,7 +209,13 @@ impl Tuning<'_, '_> {
                 output_tokens_per_request: under_test.evaluate.output_tokens_per_request(),
                 price: under_test.info.price.as_ref(),
             };
-            plans.push(plan(&unit, demand.rps, demand.headroom)?);
+            let mut all = plan(&unit, demand.rps, demand.headroom)?;
+            let low = self.trusted.get(&best).map(|c| c.low_rps).filter(|rps| *rps > 0.0);
+            if let Some(capacity_rps) = low {
+                let slow = plan(&Unit { capacity_rps, ..unit }, demand.rps, demand.headroom)?;
+                all.if_slow = Some(IfSlow::from(&slow));
+            }
+            plans.push(all);
         }
         Ok(plans)
     }

@@ -1,5 +1,6 @@
 //! The winner's neighbourhood: what each knob's next value does, and whether one of them wins after all.
 
+use super::steady::Rival;
 use super::{Method, Tuning, candidate};
 use crate::capacity::{FLOOR, Probe, Stop, rate_at};
 use crate::evaluate::Evaluate;
@@ -17,19 +18,27 @@ struct Examined {
 }
 
 impl Tuning<'_, '_> {
-    /// Measures the winner's neighbours; one that is better on the whole trace becomes the winner, once.
-    pub(super) fn refine(&mut self) -> Vec<Neighbour> {
-        let mut seen = Vec::new();
+    /// Measures the winner's neighbours; one that is better on the whole trace becomes the winner, once. Returns the
+    /// last winner's, and those of them that hold anything.
+    pub(super) fn refine(&mut self) -> (Vec<Neighbour>, Vec<Rival>) {
+        let mut seen = (Vec::new(), Vec::new());
         for last in [self.request.method != Method::Halving, true] {
-            let Some(best) = self.found.best else { return Vec::new() };
+            let Some(best) = self.found.best else { return seen };
             let examined = self.examine(best);
             let promising = self.promising(best, &examined);
-            seen = examined.into_iter().map(|e| e.neighbour).collect();
+            let rival = |e: &Examined| Some(Rival { candidate: e.candidate.clone(), good: e.good? });
+            let rivals = examined.iter().filter_map(rival).collect();
+            seen = (examined.into_iter().map(|e| e.neighbour).collect(), rivals);
             if last || !self.promote(best, promising) {
                 break;
             }
         }
         seen
+    }
+
+    /// What one knob more or less than entry `best`'s does.
+    pub(super) fn neighbours(&mut self, best: usize) -> Vec<Neighbour> {
+        self.examine(best).into_iter().map(|e| e.neighbour).collect()
     }
 
     /// Every neighbour of entry `best` on the examination head.
@@ -86,7 +95,7 @@ impl Tuning<'_, '_> {
         examined
     }
 
-    fn entry_of(&self, device: usize, config: &Config) -> Option<&Entry> {
+    pub(super) fn entry_of(&self, device: usize, config: &Config) -> Option<&Entry> {
         let same = |e: &&Entry| e.candidate.device == device && e.candidate.config == *config;
         self.found.entries.iter().find(same)
     }
@@ -134,7 +143,7 @@ impl Tuning<'_, '_> {
     }
 
     /// Takes what a race found about a candidate into the search's own entries; returns where.
-    fn adopt(&mut self, mut raced: Entry) -> Option<usize> {
+    pub(super) fn adopt(&mut self, mut raced: Entry) -> Option<usize> {
         let Candidate { device, config, .. } = raced.candidate;
         raced.candidate = candidate(self.request, device, config).ok()?;
         let same = |e: &Entry| {

@@ -19,7 +19,7 @@ fn device<'a>(name: &str, evaluate: &'a dyn Evaluate, usd: f64) -> DeviceUnderTe
     let price = Some(Price { usd_per_gpu_hour: usd, source: "test".to_owned() });
     let info =
         DeviceInfo { name: name.to_owned(), provenance: "closed formulas".to_owned(), price };
-    DeviceUnderTest { info, evaluate }
+    DeviceUnderTest { info, evaluate, accuracy: None }
 }
 
 fn request<'a>(devices: Vec<DeviceUnderTest<'a>>, space: &'a Space, slo: &'a Slo) -> Request<'a> {

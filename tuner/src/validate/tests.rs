@@ -161,7 +161,7 @@ fn capacity_is_validated_across_a_knee_and_only_there() {
 #[test]
 fn residuals_of_validations_make_a_spread() {
     let setup = setup();
-    let mut u = uncertainty::Uncertainty::new("h100");
+    let mut u = crate::accuracy::Uncertainty::new("h100");
     for stretch in [0.95, 1.0, 1.05] {
         u.add(&validate(&recorded(load(60, 60), &setup, stretch), &setup).unwrap());
     }

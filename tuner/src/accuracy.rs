@@ -1,21 +1,56 @@
-//! From residuals of validations to error bars on predictions.
+//! How far predictions are off, learnt from recorded runs of real engines.
 //!
 //! A residual is ln(predicted / measured) of one statistic of one run. Runs on the same device are taken as draws from
 //! one distribution of errors, so the error of the next prediction follows Student's t: its middle is the bias, its
-//! width grows where few runs were compared. How far capacity moves follows from how it moves with its limit
-//! ([`super::knee::Sensitivity`]).
+//! width grows where few runs were compared.
+//!
+//! What is uncertain about a prediction is the time of iterations: the mean TPOT, which queueing hardly touches, shows
+//! its error ([`pace`]). What that means for latencies and capacity is simulated, not derived. The residuals that ship
+//! are those of `--example real_runs -- DIR --json FILE`, its `uncertainty`; none of these runs was fitted to.
 
 use std::collections::BTreeMap;
 
+use engine::DeviceProfile;
 use loadgen::Metric;
 use serde::{Deserialize, Serialize};
 
-use super::Validation;
+use crate::validate::Validation;
 
 /// Fewest runs from which a spread can be told.
 const RUNS: usize = 3;
+/// The statistic that shows the time of iterations.
+const PACE: &str = "tpot:mean";
+const RESIDUALS: &str = include_str!("../residuals.json");
 
-/// Residuals of the runs validated on one device: what is stored beside a profile.
+/// How far the time of iterations on a device is off, and who says so.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// The error.
+    pub spread: Spread,
+    /// Devices of the runs it was seen in: the device itself, or all others where too few runs of it were recorded.
+    pub devices: Vec<String>,
+}
+
+/// The accuracy of iteration times on `device`; none of a device that does not ship, whose figures nobody compared.
+#[must_use]
+pub fn pace(device: &DeviceProfile) -> Option<Accuracy> {
+    DeviceProfile::names().find(|name| *name == device.name)?;
+    let all: Vec<Uncertainty> = serde_json::from_str(RESIDUALS).ok()?;
+    let own = all.iter().find(|u| u.device == device.name);
+    if let Some(spread) = own.and_then(|u| u.spread(PACE)) {
+        return Some(Accuracy { spread, devices: vec![device.name.clone()] });
+    }
+    let mut pooled = Uncertainty::new("all");
+    for u in &all {
+        for (statistic, residuals) in &u.residuals {
+            pooled.residuals.entry(statistic.clone()).or_default().extend(residuals);
+        }
+    }
+    let devices = all.iter().map(|u| u.device.clone()).collect();
+    Some(Accuracy { spread: pooled.spread(PACE)?, devices })
+}
+
+/// Residuals of the runs validated on one device.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Uncertainty {
     /// The device.
@@ -85,16 +120,6 @@ impl Spread {
         let t = student_quantile(0.5 + level / 2.0, self.runs as f64 - 1.0);
         ((-self.bias - t * self.sigma).exp(), (-self.bias + t * self.sigma).exp())
     }
-
-    /// Between which rates the true capacity lies with probability `level`, where `capacity_rps` was predicted and
-    /// falls by `sensitivity` percent when this latency is 1 % longer: of TPOT and of TTFT on an idle machine, which
-    /// follow the time of iterations, [`super::knee::Sensitivity::of_time`].
-    #[must_use]
-    pub fn capacity(&self, capacity_rps: f64, sensitivity: f64, level: f64) -> (f64, f64) {
-        let (low, high) = self.factors(level);
-        // Longer latencies, less capacity.
-        (capacity_rps * high.powf(-sensitivity), capacity_rps * low.powf(-sensitivity))
-    }
 }
 
 /// Student's t distribution function with `df` degrees of freedom, by Simpson's rule over the angle: with
@@ -136,6 +161,17 @@ mod tests {
         assert!((student(1.0, 1.0) - 0.75).abs() < 1e-6, "Cauchy");
     }
 
+    #[test]
+    fn every_shipped_device_has_error_bars_and_no_other_has() {
+        for name in DeviceProfile::names() {
+            let mut device = DeviceProfile::load(name).unwrap();
+            let (low, high) = pace(&device).expect(name).spread.factors(0.8);
+            assert!(0.5 < low && low < high && high < 2.0, "{name}: {low} to {high}");
+            device.name = "mine".to_owned();
+            assert_eq!(pace(&device), None);
+        }
+    }
+
     fn with(residuals: &[f64]) -> Uncertainty {
         let residuals = [("ttft:p99".to_owned(), residuals.to_vec())].into();
         Uncertainty { device: "x".into(), residuals }
@@ -166,7 +202,5 @@ mod tests {
         assert!(low < 1.0 && 1.0 < high && (low * high - 1.0).abs() < 1e-9);
         let inside = s.p_within(1.0, high) - s.p_within(1.0, low);
         assert!((inside - 0.9).abs() < 1e-4, "{inside}");
-        let (a, b) = s.capacity(10.0, 0.5, 0.9);
-        assert!((a - 10.0 * high.powf(-0.5)).abs() < 1e-9 && a < 10.0 && 10.0 < b);
     }
 }
