@@ -1,6 +1,8 @@
 //! The answer: what to use, what it holds, what to paste; or why nothing holds, and what comes nearest.
 
-use crate::figures::{NONE, capitalised, limit, listed, ms, opt_ms, percent, rate, sig, usd};
+use crate::figures::{
+    NONE, capitalised, limit, listed, ms, opt_ms, percent, rate, short, sig, usd,
+};
 use crate::page::{self, Row, cell, code, pairs, tile};
 use crate::report::TuneReport;
 use crate::{exports, planned};
@@ -19,6 +21,7 @@ pub(crate) fn answer(report: &TuneReport) -> Markup {
                 p.lead { (sentence(b)) }
                 (tiles(r, b))
                 (margins(b))
+                @for said in trust(r) { p { (said) } }
                 (warnings(r))
                 (exports::section(report))
                 details { summary { "Every knob" } (knobs(&b.config)) }
@@ -54,6 +57,42 @@ pub(crate) fn sentence(b: &Operating) -> String {
     }
     said.extend(departures(&b.config).iter().filter_map(|(name, value)| phrase(name, value)));
     format!("{}.", said.join(", "))
+}
+
+/// How far the capacity can be trusted, in sentences; none where nobody knows.
+pub(crate) fn trust(r: &TuneResult) -> Vec<String> {
+    let Some(c) = &r.confidence else { return Vec::new() };
+    let chances = short(c.level * 10.0);
+    let low = if c.low_rps > 0.0 { rate(c.low_rps) } else { "nothing".to_owned() };
+    let mut said = vec![format!(
+        "Capacity is {low} to {} {} with {chances} chances in 10: iterations of real engines take {} to {} times the \
+         predicted time ({} recorded runs on {}). The targets hold at some rate with a probability of {}.",
+        rate(c.high_rps),
+        r.workload.unit(),
+        sig(c.faster, 2),
+        sig(c.slower, 3),
+        c.runs,
+        listed(&c.devices),
+        probability(c.p_feasible)
+    )];
+    if let Some(other) = &c.instead_of {
+        said.push(format!(
+            "Preferred to {}, which is predicted to carry {} but carries {} with slow iterations.",
+            other.label,
+            rate(other.capacity_rps),
+            if other.low_rps > 0.0 { rate(other.low_rps) } else { "nothing".to_owned() }
+        ));
+    }
+    said
+}
+
+/// Whole percents: the last of them are never certain.
+fn probability(p: f64) -> String {
+    match p * 100.0 {
+        p if p >= 99.0 => "over 99 %".to_owned(),
+        p if p < 1.0 => "under 1 %".to_owned(),
+        p => format!("{p:.0} %"),
+    }
 }
 
 /// A knob's value in words; none where the sentence has it already.
@@ -152,8 +191,12 @@ pub(crate) fn nowhere(why: &Infeasible) -> String {
     let missed: Vec<String> = why.reaches.iter().filter(|m| !m.met).map(missed).collect();
     match &why.nearest {
         Some(nearest) if !missed.is_empty() => format!(
-            "Even on an empty machine the nearest configuration, {nearest}, reaches {}.",
-            listed(&missed)
+            "Even on an empty machine the nearest configuration, {nearest}, reaches {}.{}",
+            listed(&missed),
+            why.p_feasible.map_or_else(String::new, |p| format!(
+                " That real iterations are short enough for the targets has a probability of {}.",
+                probability(p)
+            ))
         ),
         _ => format!("{}.", capitalised(&why.reason)),
     }

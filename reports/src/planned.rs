@@ -64,11 +64,16 @@ fn why_not(r: &TuneResult, device: &str) -> String {
     nearest.map_or_else(|| "nothing was tried".to_owned(), answer::at_best)
 }
 
+/// What the column of slow iterations says.
+pub(crate) const IF_SLOW: &str =
+    "If slow: GPUs that are enough with iterations as slow as one real engine in ten has them.";
+
 /// Columns of the plan, on the page and in a terminal.
-pub(crate) const COLUMNS: [(&str, bool); 8] = [
+pub(crate) const COLUMNS: [(&str, bool); 9] = [
     ("device", false),
     ("replicas", true),
     ("GPUs", true),
+    ("if slow", true),
     ("$/hour", true),
     ("$/M output tokens", true),
     ("carries, req/s", true),
@@ -77,11 +82,12 @@ pub(crate) const COLUMNS: [(&str, bool); 8] = [
 ];
 
 /// A plan under [`COLUMNS`].
-pub(crate) fn cells(r: &TuneResult, p: &Plan) -> [String; 8] {
+pub(crate) fn cells(r: &TuneResult, p: &Plan) -> [String; 9] {
     [
         p.device.clone(),
         count(p.deployments.into()),
         count(p.gpus.into()),
+        p.if_slow.map_or(NONE.to_owned(), |s| count(s.gpus.into())),
         p.usd_per_hour.map_or(NONE.to_owned(), usd),
         p.usd_per_million_tokens.map_or(NONE.to_owned(), usd),
         rate(p.capacity_rps),
@@ -99,19 +105,22 @@ pub(crate) fn plans(r: &TuneResult) -> Markup {
     for p in &r.plans {
         let mut row: Vec<Markup> = cells(r, p).iter().map(cell).collect();
         row[0] = whole(&p.device);
-        row[7] = html! { b.met { (cells(r, p)[7]) } };
+        row[8] = html! { b.met { (cells(r, p)[8]) } };
         row.push(html! { span.quiet.roomy { (made_of(r, p).unwrap_or(NONE)) } });
         rows.push((row, if cheapest(r, p) { "chosen" } else { "" }));
     }
     for (device, why) in infeasible(r) {
         let mut row = vec![whole(device)];
-        row.extend((0..6).map(|_| cell(NONE)));
+        row.extend((0..7).map(|_| cell(NONE)));
         row.push(html! { span.missed { "infeasible" } });
         row.push(html! { span.quiet { (capitalised(&why)) } });
         rows.push((row, "off"));
     }
     html! {
         (table(&columns, &rows))
-        p.quiet { "At least " (short(first.headroom * 100.0)) " % of capacity is kept free. Dollars per million output tokens are at the demand, not at capacity." }
+        p.quiet {
+            "At least " (short(first.headroom * 100.0)) " % of capacity is kept free. Dollars per million output tokens are at the demand, not at capacity."
+            @if r.plans.iter().any(|p| p.if_slow.is_some()) { " " (IF_SLOW) }
+        }
     }
 }

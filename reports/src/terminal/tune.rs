@@ -51,6 +51,9 @@ fn plan(s: &mut Screen, r: &TuneResult) {
     let rows: Vec<Vec<String>> = r.plans.iter().map(|p| planned::cells(r, p).to_vec()).collect();
     let cheapest = r.plans.iter().position(|p| planned::cheapest(r, p));
     s.table(&head, &rows, cheapest);
+    if r.plans.iter().any(|p| p.if_slow.is_some()) {
+        s.say(&format!("  {}", planned::IF_SLOW), 4, Some(Look::Quiet));
+    }
     for (device, why) in planned::infeasible(r) {
         s.say(&format!("  {device}: infeasible, {why}"), 4, Some(Look::Bad));
     }
@@ -87,6 +90,10 @@ fn winner(s: &mut Screen, r: &TuneResult, best: &Operating) {
         4,
         None,
     );
+    for said in answer::trust(r) {
+        s.gap();
+        s.say(&said, 0, None);
+    }
 }
 
 /// The command of the most faithful system, and what vLLM lacks where that is another.

@@ -26,7 +26,8 @@ impl Tuning<'_, '_> {
             let Some(best) = self.found.best else { return seen };
             let examined = self.examine(best);
             let promising = self.promising(best, &examined);
-            let rival = |e: &Examined| Some(Rival { candidate: e.candidate.clone(), good: e.good? });
+            let rival =
+                |e: &Examined| Some(Rival { candidate: e.candidate.clone(), good: e.good? });
             let rivals = examined.iter().filter_map(rival).collect();
             seen = (examined.into_iter().map(|e| e.neighbour).collect(), rivals);
             if last || !self.promote(best, promising) {

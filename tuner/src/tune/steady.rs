@@ -80,7 +80,8 @@ impl Tuning<'_, '_> {
     /// The winner first, then who is predicted to carry nearly as much on the whole trace, the best first.
     fn near(&self, best: usize, mut rivals: Vec<Rival>) -> Option<Vec<Rival>> {
         let winner = &self.found.entries[best];
-        let own = Rival { candidate: winner.candidate.clone(), good: winner.good(self.found.head)? };
+        let own =
+            Rival { candidate: winner.candidate.clone(), good: winner.good(self.found.head)? };
         let measured = self.found.entries.iter().filter_map(|e| {
             Some(Rival { candidate: e.candidate.clone(), good: e.good(self.found.head)? })
         });
@@ -180,8 +181,7 @@ impl Tuning<'_, '_> {
         let (device, config) = (entry.candidate.device, &entry.candidate.config);
         let evaluate = self.request.devices[device].evaluate;
         let cancel = self.request.watch.cancel;
-        let mut prober =
-            Prober::new(evaluate, config, Relax::Nothing, self.head, cancel).ok()?;
+        let mut prober = Prober::new(evaluate, config, Relax::Nothing, self.head, cancel).ok()?;
         prober.passes(FLOOR).ok()?;
         let probes = prober.into_probes();
         let p = p_met(&margins(&probes.first()?.observation), spread);

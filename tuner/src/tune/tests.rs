@@ -179,3 +179,60 @@ fn a_model_that_does_not_fit_says_so() {
     assert_eq!((r.trials, fake.runs.load(Ordering::Relaxed)), (0, 0));
     assert!(r.baselines.iter().all(|b| b.infeasible.is_some()));
 }
+
+fn seen(error: f64) -> Accuracy {
+    let spread = crate::accuracy::Spread { bias: 0.0, sigma: error, runs: 30 };
+    Accuracy { spread, devices: vec!["there".to_owned()] }
+}
+
+#[test]
+fn a_capacity_comes_with_what_fast_and_slow_iterations_make_of_it() {
+    let fake = Fake::new(&["ttft=1s", "tpot=25ms"]);
+    let space = space(1, false);
+    let mut under_test = device("here", &fake, 1.0);
+    under_test.accuracy = Some(seen(0.1));
+    let r = tune(&request(vec![under_test], &space, fake.slo.slo())).unwrap();
+    let (c, best) = (r.confidence.unwrap(), r.best.unwrap());
+    assert!(c.low_rps < best.capacity_rps && best.capacity_rps < c.high_rps, "{c:?}");
+    assert!((c.faster * c.slower - 1.0).abs() < 1e-9 && c.slower > 1.1 && c.p_feasible > 0.99);
+    // The same ends, measured directly.
+    let config = config_of(&best.config).unwrap();
+    for (factor, rps) in [(c.slower, c.low_rps), (c.faster, c.high_rps)] {
+        let pace = crate::evaluate::Relax::Pace((factor * 1e3).round() as u32);
+        let mut prober =
+            crate::capacity::Prober::new(&fake, &config, pace, fake.requests, &GO_ON).unwrap();
+        let knee = prober.knee(0, crate::capacity::Effort::COLD).unwrap();
+        let crate::capacity::Knee::Between { lo, .. } = knee else { panic!("holds somewhere") };
+        assert!((crate::capacity::rate_at(lo) / rps - 1.0).abs() < 0.021, "{factor}: {rps}");
+    }
+}
+
+#[test]
+fn nobody_knows_what_nobody_compared() {
+    let fake = Fake::new(&["ttft=1s", "tpot=25ms"]);
+    let space = space(1, false);
+    let r = tune(&request(vec![device("here", &fake, 1.0)], &space, fake.slo.slo())).unwrap();
+    assert_eq!(r.confidence, None);
+}
+
+#[test]
+fn of_nearly_equal_configurations_the_one_that_keeps_more_wins() {
+    let mut preferred = 0;
+    for ttft in ["ttft=70ms", "ttft=100ms", "ttft=140ms", "ttft=200ms", "ttft=280ms"] {
+        for error in [0.03, 0.08, 0.15] {
+            let fake = Fake::new(&[ttft, "tpot=25ms"]);
+            let space = space(1, false);
+            let mut under_test = device("here", &fake, 1.0);
+            under_test.accuracy = Some(seen(error));
+            let r = tune(&request(vec![under_test], &space, fake.slo.slo())).unwrap();
+            let (Some(c), Some(best)) = (r.confidence, r.best) else { continue };
+            let Some(other) = c.instead_of else { continue };
+            preferred += 1;
+            assert!(c.low_rps >= 1.02 * other.low_rps, "{ttft} {error}: {} {other:?}", c.low_rps);
+            assert!(best.capacity_rps >= 0.94 * other.capacity_rps);
+            let own = r.baselines.iter().filter_map(|b| b.best.as_ref());
+            assert!(own.into_iter().any(|b| b.config == best.config), "it stands for its policy");
+        }
+    }
+    assert!(preferred > 0, "some winner was fragile");
+}
