@@ -1,14 +1,12 @@
 //! The answer: what to use, what it holds, what to paste; or why nothing holds, and what comes nearest.
 
-use crate::figures::{
-    NONE, capitalised, limit, listed, ms, opt_ms, percent, rate, short, sig, usd,
-};
+use crate::figures::{NONE, limit, opt_ms, percent, rate, sig, usd};
 use crate::page::{self, Row, cell, code, pairs, tile};
 use crate::report::TuneReport;
-use crate::{exports, planned};
+use crate::{exports, planned, words};
 use maud::{Markup, html};
 use std::collections::BTreeMap;
-use tuner::result::{Infeasible, Margin, Objective, Operating, TuneResult, departures, subject};
+use tuner::result::{Infeasible, Margin, Objective, Operating, TuneResult, subject};
 
 /// The first section of the page.
 pub(crate) fn answer(report: &TuneReport) -> Markup {
@@ -18,10 +16,10 @@ pub(crate) fn answer(report: &TuneReport) -> Markup {
         @match &r.best {
             Some(b) => {
                 @if !r.plans.is_empty() { h3 { "One replica on " (b.device) } }
-                p.lead { (sentence(b)) }
+                p.lead { (words::sentence(b)) }
                 (tiles(r, b))
                 (margins(b))
-                @for said in trust(r) { p { (said) } }
+                @for said in words::trust(r) { p { (said) } }
                 (warnings(r))
                 (exports::section(report))
                 details { summary { "Every knob" } (knobs(&b.config)) }
@@ -29,98 +27,6 @@ pub(crate) fn answer(report: &TuneReport) -> Markup {
             None => { (infeasible(r.infeasible.as_ref())) (warnings(r)) }
         }
     }
-}
-
-/// The configuration as a sentence: whatever neither the policy's name nor the defaults say is in it.
-pub(crate) fn sentence(b: &Operating) -> String {
-    let knob = |name: &str| b.config.get(name).map_or("?", String::as_str);
-    let policy = if knob("scheduler") == b.policy {
-        format!("Use {} scheduling", b.policy)
-    } else {
-        format!("Use the {} policy: {} scheduling", b.policy, knob("scheduler"))
-    };
-    let mut said = vec![format!(
-        "{policy}, at most {} sequences and {} tokens per iteration",
-        knob("max-seqs"),
-        knob("max-batch-tokens")
-    )];
-    said.push(match knob("allocator") {
-        "paged" => {
-            let cache = if knob("prefix-cache") == "on" { "with" } else { "without" };
-            format!("paged KV in blocks of {} {cache} prefix cache", knob("block-size"))
-        }
-        other => format!("{other} KV, reserved by {}", knob("reserve")),
-    });
-    if knob("scheduler") == "disagg" {
-        let (prefill, decode) = (knob("prefill-workers"), knob("decode-workers"));
-        said.push(format!("{prefill} prefill and {decode} decode workers"));
-    }
-    said.extend(departures(&b.config).iter().filter_map(|(name, value)| phrase(name, value)));
-    format!("{}.", said.join(", "))
-}
-
-/// How far the capacity can be trusted, in sentences; none where nobody knows.
-pub(crate) fn trust(r: &TuneResult) -> Vec<String> {
-    let Some(c) = &r.confidence else { return Vec::new() };
-    let chances = short(c.level * 10.0);
-    let low = if c.low_rps > 0.0 { rate(c.low_rps) } else { "nothing".to_owned() };
-    let mut said = vec![format!(
-        "Capacity is {low} to {} {} with {chances} chances in 10: iterations of real engines take {} to {} times the \
-         predicted time ({} recorded runs on {}). The targets hold at some rate with a probability of {}.",
-        rate(c.high_rps),
-        r.workload.unit(),
-        sig(c.faster, 2),
-        sig(c.slower, 3),
-        c.runs,
-        listed(&c.devices),
-        probability(c.p_feasible)
-    )];
-    if let Some(other) = &c.instead_of {
-        said.push(format!(
-            "Preferred to {}, which is predicted to carry {} but carries {} with slow iterations.",
-            other.label,
-            rate(other.capacity_rps),
-            if other.low_rps > 0.0 { rate(other.low_rps) } else { "nothing".to_owned() }
-        ));
-    }
-    said
-}
-
-/// Whole percents: the last of them are never certain.
-fn probability(p: f64) -> String {
-    match p * 100.0 {
-        p if p >= 99.0 => "over 99 %".to_owned(),
-        p if p < 1.0 => "under 1 %".to_owned(),
-        p => format!("{p:.0} %"),
-    }
-}
-
-/// A knob's value in words; none where the sentence has it already.
-fn phrase(knob: &str, value: &str) -> Option<String> {
-    Some(match (knob, value) {
-        (
-            "scheduler" | "allocator" | "reserve" | "prefix-cache" | "block-size" | "max-seqs"
-            | "max-batch-tokens" | "prefill-workers" | "decode-workers",
-            _,
-        ) => return None,
-        ("queue", "shortest-prefill") => "shortest prompts first in the queue".to_owned(),
-        ("queue", "longest-prefix") => "longest cached prefix first in the queue".to_owned(),
-        ("queue", "priority") => "the queue by priority".to_owned(),
-        ("mix", "on") => "decodes mixed into prefill iterations".to_owned(),
-        ("kv-dtype", format) => format!("{format} KV"),
-        ("kv-fraction", share) => format!("{share} of the device's memory"),
-        ("watermark", share) => format!("{share} of the KV kept free"),
-        ("prompt-kv", "chunk") => "KV taken chunk by chunk".to_owned(),
-        ("long-prefill-threshold", n) => format!("at most {n} tokens of one prompt per iteration"),
-        ("victim", who) => format!("{who} preempted first"),
-        ("max-model-len", n) => format!("up to {n} tokens per request"),
-        ("padding", "off") => "no padding".to_owned(),
-        ("max-wait", time) => format!("waiting up to {time} for a fuller batch"),
-        ("tp", n) => format!("{n} tensor-parallel ranks"),
-        ("pp", n) => format!("{n} pipeline stages"),
-        ("replicas", n) => format!("{n} replicas"),
-        (name, value) => format!("{name} {value}"),
-    })
 }
 
 fn tiles(r: &TuneResult, b: &Operating) -> Markup {
@@ -186,48 +92,6 @@ fn knobs(config: &BTreeMap<String, String>) -> Markup {
     pairs(rows)
 }
 
-/// Why nothing holds, in a sentence: what came nearest, and by how much it missed.
-pub(crate) fn nowhere(why: &Infeasible) -> String {
-    let missed: Vec<String> = why.reaches.iter().filter(|m| !m.met).map(missed).collect();
-    match &why.nearest {
-        Some(nearest) if !missed.is_empty() => format!(
-            "Even on an empty machine the nearest configuration, {nearest}, reaches {}.{}",
-            listed(&missed),
-            why.p_feasible.map_or_else(String::new, |p| format!(
-                " That real iterations are short enough for the targets has a probability of {}.",
-                probability(p)
-            ))
-        ),
-        _ => format!("{}.", capitalised(&why.reason)),
-    }
-}
-
-/// What came nearest to the targets where nothing holds them, against what was asked for.
-pub(crate) fn at_best(why: &Infeasible) -> String {
-    let missed: Vec<String> = why.reaches.iter().filter(|m| !m.met).map(missed).collect();
-    if missed.is_empty() { why.reason.clone() } else { format!("at best {}", listed(&missed)) }
-}
-
-/// Targets as typed that some rate can hold: a tenth above what was reached, where that is not enough already. None
-/// where something has no finite value.
-pub(crate) fn holdable(why: &Infeasible) -> Option<String> {
-    let target = |m: &Margin| match (m.met, m.target.rsplit_once('='), m.value_ms) {
-        (true, ..) => Some(format!("--slo {}", m.target)),
-        (false, Some((subject, _)), Some(ms)) => {
-            Some(format!("--slo {subject}={:.0}ms", (ms * 1.1).ceil()))
-        }
-        _ => None,
-    };
-    let targets: Option<Vec<String>> = why.reaches.iter().map(target).collect();
-    targets.map(|t| t.join(" ")).filter(|t| !t.is_empty())
-}
-
-/// What was reached, against what was asked for.
-fn missed(m: &Margin) -> String {
-    let value = m.value_ms.map_or_else(|| "∞".to_owned(), ms);
-    format!("{} {value} against {}", subject(&m.measured), limit(m.limit_ms))
-}
-
 fn infeasible(why: Option<&Infeasible>) -> Markup {
     let Some(why) = why else { return html! { p.lead { "No configuration was found." } } };
     let reached = |m: &Margin| {
@@ -237,49 +101,10 @@ fn infeasible(why: Option<&Infeasible>) -> Markup {
     };
     let rows: Vec<Row> = why.reaches.iter().map(reached).collect();
     html! {
-        p.lead { (nowhere(why)) }
+        p.lead { (words::nowhere(why)) }
         @if why.nearest.is_some() {
-            @if let Some(slo) = holdable(why) { p { "Some rate can be held with " (code(slo)) "." } }
+            @if let Some(slo) = words::holdable(why) { p { "Some rate can be held with " (code(slo)) "." } }
             (page::fitted(&[("target", false), ("reaches", true), ("asked for", true)], &rows))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn margin(target: &str, value_ms: Option<f64>, met: bool) -> Margin {
-        let measured = target.split('=').next().unwrap_or_default().to_owned();
-        Margin { target: target.to_owned(), measured, value_ms, limit_ms: 50.0, margin: None, met }
-    }
-
-    fn nearest(reaches: Vec<Margin>) -> Infeasible {
-        let (reason, nearest) = ("even so".to_owned(), Some("paged max-seqs 8".to_owned()));
-        Infeasible { reason, nearest, reaches, p_feasible: None }
-    }
-
-    #[test]
-    fn the_nearest_feasible_targets_can_be_typed() {
-        let slow = margin("ttft:p99=50ms", Some(112.9), false);
-        let fast = margin("tpot:p99=50ms", Some(7.0), true);
-        let why = nearest(vec![slow, fast]);
-        assert_eq!(holdable(&why).unwrap(), "--slo ttft:p99=125ms --slo tpot:p99=50ms");
-        assert_eq!(
-            nowhere(&why).replace(crate::figures::THIN, " "),
-            "Even on an empty machine the nearest configuration, paged max-seqs 8, reaches p99 TTFT 113 ms against 50 ms."
-        );
-        assert_eq!(holdable(&nearest(vec![margin("ttft:p99=50ms", None, false)])), None);
-    }
-
-    #[test]
-    fn every_knob_that_differs_has_a_phrase() {
-        // The policy's own parts are in the sentence already; everything else is said.
-        assert_eq!(phrase("scheduler", "static"), None);
-        for (knob, value) in [("queue", "priority"), ("kv-dtype", "fp8"), ("router", "round-robin")]
-        {
-            assert!(phrase(knob, value).is_some(), "{knob}");
-        }
-        assert_eq!(phrase("some-later-knob", "3").unwrap(), "some-later-knob 3");
     }
 }

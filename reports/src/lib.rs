@@ -27,6 +27,7 @@ pub mod terminal;
 mod tradeoffs;
 mod tuning;
 mod validation;
+mod words;
 
 pub use bench::bench_page;
 pub use compare::compare_page;
@@ -34,7 +35,7 @@ pub use error::Error;
 pub use load::{PAGE, STORED, load, write_file};
 pub use report::{
     About, Assumption, BenchReport, CompareReport, Detail, Distribution, Export, Output, Report,
-    SAMPLES, SCHEMA, Scenario, TuneReport,
+    SAMPLES, SCHEMA, Scenario, TuneReport, ValidationReport,
 };
 pub use tuning::tune_page;
-pub use validation::{ValidationReport, validation_page};
+pub use validation::validation_page;

@@ -1,9 +1,8 @@
 //! The capacity plan: what carries the demand on each device, what it costs, and which is cheapest.
 
-use crate::answer;
 use crate::figures::{NONE, capitalised, count, percent, rate, short, usd};
 use crate::page::{Row, cell, table, whole};
-use crate::tuning::slo_text;
+use crate::words::{self, slo_text};
 use maud::{Markup, html};
 use tuner::plan::Plan;
 use tuner::result::{Infeasible, TuneResult};
@@ -61,7 +60,7 @@ fn why_not(r: &TuneResult, device: &str) -> String {
     let nearest = here.filter_map(|b| b.infeasible.as_ref()).min_by(|a, b| {
         a.reaches.is_empty().cmp(&b.reaches.is_empty()).then(beyond(a).total_cmp(&beyond(b)))
     });
-    nearest.map_or_else(|| "nothing was tried".to_owned(), answer::at_best)
+    nearest.map_or_else(|| "nothing was tried".to_owned(), words::at_best)
 }
 
 /// What the column of slow iterations says.

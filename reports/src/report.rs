@@ -4,7 +4,6 @@
 //! a stored report is some hundred kilobytes, however long the trace.
 
 use crate::plot::thinned;
-use crate::validation::ValidationReport;
 use loadgen::{Histogram, Metric, Record};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -13,6 +12,8 @@ use tuner::compare::PolicyResult;
 use tuner::export::Missing;
 use tuner::observation::{Detailed, IterationSpan, KvSample, Observation};
 use tuner::result::{DeviceInfo, TuneResult, WorkloadInfo};
+use tuner::validate::knee::Capacity;
+use tuner::validate::{Occupancy, Validation};
 
 /// Version of the stored form.
 pub const SCHEMA: &str = "knee.report/2";
@@ -286,4 +287,45 @@ fn window(spans: &[IterationSpan], series: &[KvSample]) -> Vec<IterationSpan> {
     let from = (middle - WINDOW.0 / 2.0).min(last.start_s - WINDOW.0).max(0.0);
     let inside = |s: &&IterationSpan| s.start_s + s.length_s >= from && s.start_s < from + WINDOW.0;
     spans.iter().filter(inside).take(WINDOW.1).copied().collect()
+}
+
+/// Recorded runs beside their predictions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ValidationReport {
+    /// How it came about.
+    pub about: About,
+    /// Version of knee.
+    pub version: String,
+    /// The file of requests.
+    pub file: String,
+    /// The model.
+    pub model: String,
+    /// The device.
+    pub device: String,
+    /// Every knob by name, and what else the run was made with.
+    pub config: BTreeMap<String, String>,
+    /// The runs, thinned to what a plot resolves.
+    pub runs: Vec<Validation>,
+    /// What is known about capacity.
+    pub capacity: Capacity,
+    /// Who ran and waited as the engine itself reported, where that was given.
+    pub reported_load: Vec<Occupancy>,
+}
+
+impl ValidationReport {
+    /// The same with distributions and series thinned.
+    #[must_use]
+    pub fn thinned(mut self) -> Self {
+        for run in &mut self.runs {
+            for side in [&mut run.measured, &mut run.predicted] {
+                for values in &mut side.values {
+                    *values = thinned(values, SAMPLES);
+                }
+            }
+            run.measured_load = thinned(&run.measured_load, SAMPLES);
+            run.predicted_load = thinned(&run.predicted_load, SAMPLES);
+        }
+        self.reported_load = thinned(&self.reported_load, SAMPLES);
+        self
+    }
 }

@@ -6,6 +6,7 @@ use crate::latency::{self, At, Curve};
 use crate::page::{self, Origin, Page, Row, Section, cell, code, table, whole};
 use crate::plot::Ink;
 use crate::report::{About, Detail, TuneReport};
+use crate::words::{self, slo_text};
 use crate::{answer, exports, losers, over_time, planned, policies, tradeoffs};
 use maud::{Markup, html};
 use tuner::compare::PolicyResult;
@@ -86,11 +87,6 @@ fn devices(r: &TuneResult) -> String {
     if names.is_empty() { r.device.clone() } else { crate::figures::listed(&names) }
 }
 
-/// The targets as a person says them.
-pub(crate) fn slo_text(r: &TuneResult) -> String {
-    page::slo_text(&r.slo, r.attainment.as_deref().and_then(page::share))
-}
-
 /// The winner first, then the best of each policy on the winner's device that is another configuration.
 fn shown(r: &TuneResult) -> Vec<(&Operating, Ink, bool)> {
     let own: Vec<&Operating> = r
@@ -168,7 +164,7 @@ fn infeasible(r: &TuneResult) -> Markup {
         let why = b.infeasible.as_ref()?;
         let nearest = why.nearest.as_deref().unwrap_or(NONE);
         let cells =
-            vec![cell(&b.policy), whole(&b.device), code(nearest), cell(answer::at_best(why))];
+            vec![cell(&b.policy), whole(&b.device), code(nearest), cell(words::at_best(why))];
         Some((cells, ""))
     };
     let rows: Vec<Row> = r.baselines.iter().filter_map(row).collect();

@@ -4,60 +4,17 @@
 use crate::charts::{Chart, HALF, figure, metric_name};
 use crate::figures::{NONE, count, ms, opt_ms, percent, rate, sig};
 use crate::page::{self, Page, Row, Section, cell, code, pairs, tile};
-use crate::plot::{Axis, Ink, Layer, Scale, thinned};
-use crate::report::{About, Assumption, SAMPLES};
+use crate::plot::{Axis, Ink, Layer, Scale};
+use crate::report::{Assumption, ValidationReport};
 use crate::screen::{Look, Screen};
 use loadgen::Metric;
 use maud::{Markup, html};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use tuner::validate::knee::Capacity;
 use tuner::validate::{Errors, Four, Occupancy, Validation};
 
 /// Plots are drawn for so many runs at most; tables show all.
 const DRAWN: usize = 6;
 const METRICS: [Metric; 3] = [Metric::Ttft, Metric::Tpot, Metric::E2e];
-
-/// Recorded runs beside their predictions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ValidationReport {
-    /// How it came about.
-    pub about: About,
-    /// Version of knee.
-    pub version: String,
-    /// The file of requests.
-    pub file: String,
-    /// The model.
-    pub model: String,
-    /// The device.
-    pub device: String,
-    /// Every knob by name, and what else the run was made with.
-    pub config: BTreeMap<String, String>,
-    /// The runs, thinned to what a plot resolves.
-    pub runs: Vec<Validation>,
-    /// What is known about capacity.
-    pub capacity: Capacity,
-    /// Who ran and waited as the engine itself reported, where that was given.
-    pub reported_load: Vec<Occupancy>,
-}
-
-impl ValidationReport {
-    /// The same with distributions and series thinned.
-    #[must_use]
-    pub fn thinned(mut self) -> Self {
-        for run in &mut self.runs {
-            for side in [&mut run.measured, &mut run.predicted] {
-                for values in &mut side.values {
-                    *values = thinned(values, SAMPLES);
-                }
-            }
-            run.measured_load = thinned(&run.measured_load, SAMPLES);
-            run.predicted_load = thinned(&run.predicted_load, SAMPLES);
-        }
-        self.reported_load = thinned(&self.reported_load, SAMPLES);
-        self
-    }
-}
 
 fn signed(error: Option<f64>) -> String {
     error.map_or_else(|| NONE.to_owned(), |e| format!("{e:+.1}\u{202f}%"))
@@ -380,6 +337,8 @@ fn provenance(r: &ValidationReport) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::{About, SAMPLES};
+    use std::collections::BTreeMap;
 
     fn four(x: f64) -> Four {
         Four { mean: Some(x), p50: Some(x), p90: Some(x), p99: Some(x) }

@@ -14,10 +14,9 @@ fn tolerance(preset: &str, figure: &str) -> f64 {
         (_, "rank correlation") => 0.08,
         ("agentic", "prefix-hit rate in session") => 0.005,
         (_, "prefix-hit rate") => 0.02,
-        (_, "rate, 1/s") => 0.05,
         (_, "CV of gaps") => 0.06,
         (_, "Fano factor, 60 s" | "Fano factor, 1 s") => 0.15,
-        ("agentic", _) => 0.05,
+        (_, "rate, 1/s") | ("agentic", _) => 0.05,
         _ => 0.12,
     }
 }

@@ -3,39 +3,10 @@
 use super::clip::{self, Point};
 use super::ink::themed;
 use super::names::{Name, Names, beside, printable, text_style, width_of};
+use super::paper::{Area, Chart, Drawn, Ticked, px};
 use super::{Axis, Figure, Ink, Layer, Mark, Span};
-use plotters::coord::Shift;
-use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
-
-/// Plotters places everything on whole pixels; at four times the size, quarters of a pixel remain.
-pub(super) const FINE: f64 = 4.0;
-
-pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-pub(super) type Unit = Cartesian2d<Ticked, Ticked>;
-pub(super) type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Unit>;
-pub(super) type Drawn = Result<(), Box<dyn std::error::Error>>;
-
-/// The unit interval with ticks at these places.
-pub(super) struct Ticked(Vec<f64>);
-
-impl Ranged for Ticked {
-    type FormatOption = DefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, value: &f64, (from, to): (i32, i32)) -> i32 {
-        (f64::from(from) + value * f64::from(to - from)).round() as i32
-    }
-
-    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
-        self.0.clone()
-    }
-
-    fn range(&self) -> std::ops::Range<f64> {
-        0.0..1.0
-    }
-}
 
 /// Where things are, in the unit square.
 struct Places {
@@ -88,11 +59,6 @@ pub(super) fn svg(figure: &Figure) -> String {
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-/// CSS pixels in the drawing's own.
-pub(super) fn px(css: f64) -> u32 {
-    (css * FINE).round().max(0.0) as u32
 }
 
 fn draw(figure: &Figure, root: &Area<'_>) -> Drawn {

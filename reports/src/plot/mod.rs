@@ -7,6 +7,7 @@ mod clip;
 mod draw;
 mod ink;
 mod names;
+mod paper;
 mod scale;
 
 pub(crate) use ink::Ink;

@@ -2,7 +2,7 @@
 
 use super::Ink;
 use super::clip::Point;
-use super::draw::{Area, Chart, Drawn, FINE, px};
+use super::paper::{Area, Chart, Drawn, FINE, px};
 use crate::figures::THIN;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};

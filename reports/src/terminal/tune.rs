@@ -4,7 +4,7 @@
 use crate::figures::{NONE, capitalised, limit, opt_ms, percent, rate, sig, usd};
 use crate::report::TuneReport;
 use crate::screen::{Look, Screen, WIDTH};
-use crate::{answer, exports, planned, tuning};
+use crate::{exports, planned, tuning, words};
 use std::collections::BTreeSet;
 use tuner::result::{Infeasible, Loser, Operating, TuneResult, subject};
 
@@ -62,7 +62,7 @@ fn plan(s: &mut Screen, r: &TuneResult) {
 }
 
 fn winner(s: &mut Screen, r: &TuneResult, best: &Operating) {
-    s.say(&answer::sentence(best), 0, None);
+    s.say(&words::sentence(best), 0, None);
     s.gap();
     if !r.plans.is_empty() {
         s.say(&format!("  capacity {} {}", rate(best.capacity_rps), r.workload.unit()), 4, None);
@@ -90,7 +90,7 @@ fn winner(s: &mut Screen, r: &TuneResult, best: &Operating) {
         4,
         None,
     );
-    for said in answer::trust(r) {
+    for said in words::trust(r) {
         s.gap();
         s.say(&said, 0, None);
     }
@@ -132,8 +132,8 @@ fn warnings(s: &mut Screen, r: &TuneResult) {
 
 fn nowhere(s: &mut Screen, why: Option<&Infeasible>) {
     let Some(why) = why else { return };
-    s.say(&answer::nowhere(why), 0, Some(Look::Bad));
-    if let Some(slo) = answer::holdable(why) {
+    s.say(&words::nowhere(why), 0, Some(Look::Bad));
+    if let Some(slo) = words::holdable(why) {
         s.say(&format!("Some rate can be held with {slo}"), 0, None);
     }
 }

@@ -1,0 +1,254 @@
+//! One run: arrivals and iterations in the order of virtual time, and what is seen of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::kv::waste::Sample;
+use engine::{BlockIds, Content, Deployment, Event, Fleet, Iteration, Next, Request};
+use loadgen::{Outcome, Recorder, Recording, Replay, ReplayOptions, Summary, Sustain};
+use workloads::{Trace, TraceRequest};
+
+use super::Simulator;
+use crate::observation::{Detailed, IterationSpan, KvSample, KvShares, Observation, Work};
+
+/// Iterations kept for a timeline, at most.
+const SPANS: usize = 200_000;
+
+/// A run in progress.
+pub(super) struct Run<'a> {
+    sim: &'a Simulator,
+    trace: Arc<Trace>,
+    fleet: Fleet,
+    replay: Replay,
+    recorder: Recorder,
+    spans: Option<Vec<IterationSpan>>,
+    /// Sees every iteration as it ends.
+    watch: Option<&'a mut dyn FnMut(&Iteration)>,
+    looked_up: u64,
+    cached: u64,
+    workers: u32,
+    slots: u64,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        sim: &'a Simulator,
+        deployment: &Deployment,
+        trace: Arc<Trace>,
+        scale: f64,
+        options: ReplayOptions,
+    ) -> Self {
+        let capped = trace.max_concurrent_sessions.is_some() && !options.lift_session_cap;
+        let replay = Replay::new(&trace, scale, options).expect("scales are positive");
+        let workers = deployment.config.replicas * deployment.config.workers();
+        Self {
+            sim,
+            fleet: engine::wiring::simulated(deployment, sim.coupled || capped),
+            replay,
+            recorder: Recorder::new(trace.requests.len(), trace.classes.len()),
+            spans: None,
+            watch: None,
+            looked_up: 0,
+            cached: 0,
+            workers,
+            slots: u64::from(deployment.kv_slots) * u64::from(workers),
+            trace,
+        }
+    }
+
+    /// Keeps every iteration, and shows it to `watch` as it ends.
+    pub(super) fn keep(&mut self, watch: &'a mut dyn FnMut(&Iteration)) {
+        (self.spans, self.watch) = (Some(Vec::new()), Some(watch));
+    }
+
+    /// To the end of the trace, and of everything in flight.
+    pub(super) fn play(&mut self) {
+        loop {
+            match self.fleet.advance(self.replay.peek()) {
+                Next::Arrival => self.arrivals(),
+                Next::Iteration(i) => self.iteration(i),
+                Next::Idle => break,
+            }
+        }
+        self.fleet.settle();
+    }
+
+    fn arrivals(&mut self) {
+        let Some(at) = self.replay.peek() else { return };
+        while let Some(due) = self.replay.next(at) {
+            let r = &self.trace.requests[due.request as usize];
+            self.recorder.arrive(due.request, r.class, r.input, due.at);
+            self.looked_up += u64::from(r.input);
+            let request = Request {
+                id: due.request,
+                input: r.input,
+                limit: r.output,
+                fate: Some(r.output),
+                width: 1,
+                priority: 0,
+                content: content(r, &self.trace, &self.sim.ids),
+            };
+            if self.fleet.submit(request, due.at).is_err() {
+                self.recorder.finish(due.request, due.at, Outcome::Rejected);
+                self.replay.completed(due.request, due.at);
+            }
+        }
+    }
+
+    fn iteration(&mut self, replica: usize) {
+        let it = self.fleet.iteration(replica);
+        let end = it.ends[it.ends.len() - 1];
+        self.recorder.emit(&it.emitted, it.start, &it.ends);
+        if let Some(watch) = &mut self.watch {
+            watch(it);
+        }
+        for event in &it.events {
+            match *event {
+                Event::Admitted { request, hit, at } => {
+                    self.recorder.admit(request, at, hit);
+                    self.cached += u64::from(hit);
+                }
+                Event::Preempted { request } => self.recorder.preempt(request),
+                Event::Finished { request } => {
+                    self.recorder.finish(request, end, Outcome::Completed);
+                    self.replay.completed(request, end);
+                }
+            }
+        }
+        if let Some(spans) = &mut self.spans
+            && spans.len() < SPANS
+        {
+            let workers = self.fleet.replicas()[replica].workers();
+            spans.push(span((replica * workers + it.worker) as u32, it));
+        }
+    }
+
+    /// What was seen.
+    pub(super) fn observe(self) -> Observation {
+        self.observation().0
+    }
+
+    fn observation(self) -> (Observation, Recording, Fleet, Option<Vec<IterationSpan>>) {
+        let end = self.fleet.now().as_secs_f64();
+        let work = self.work(end);
+        let kv = shares(&self.fleet);
+        let recording = self.recorder.into_recording();
+        let observation = Observation {
+            summary: Summary::new(&recording, &self.sim.slo),
+            sustain: Sustain::new(&self.trace, &recording.records),
+            work,
+            kv,
+        };
+        (observation, recording, self.fleet, self.spans)
+    }
+
+    fn work(&self, end: f64) -> Work {
+        let mut work = Work {
+            tokens_cached: self.cached,
+            tokens_looked_up: self.looked_up,
+            kv_slots: self.slots,
+            ..Work::default()
+        };
+        let (mut batch, mut busy, mut full, mut seats, mut kv) = (0, 0, 0, 0, 0);
+        let mut preemptions = 0;
+        for t in self.fleet.replicas().iter().map(engine::Engine::totals) {
+            work.iterations += t.iterations;
+            work.tokens_executed += t.executed;
+            work.tokens_padded += t.padded;
+            work.tokens_recomputed += t.recomputed;
+            preemptions += t.preemptions;
+            batch += t.batch;
+            busy += t.busy;
+            full += t.full;
+            seats += t.refused_seats;
+            kv += t.refused_kv;
+        }
+        work.preemptions = preemptions;
+        let of = |part: u128, whole: f64| if whole > 0.0 { part as f64 / whole } else { 0.0 };
+        let time = end * 1e9 * f64::from(self.workers);
+        work.mean_batch = of(batch, busy as f64);
+        work.busy = of(busy, time).min(1.0);
+        work.full_budget = of(full, busy as f64);
+        work.refused_seats = of(seats, time).min(1.0);
+        work.refused_kv = of(kv, time).min(1.0);
+        work
+    }
+
+    /// The same, with everything that was kept.
+    pub(super) fn detailed(self) -> Detailed {
+        let (observation, recording, fleet, spans) = self.observation();
+        let ledgers: Vec<_> = fleet.replicas().iter().flat_map(engine::Engine::ledgers).collect();
+        let series: Vec<&[Sample]> = ledgers.iter().map(|l| l.series()).collect();
+        Detailed {
+            observation,
+            itl: recording.itl_of_all(),
+            records: recording.records,
+            kv_series: merge(&series),
+            iterations: spans.unwrap_or_default(),
+        }
+    }
+}
+
+fn content(r: &TraceRequest, trace: &Trace, ids: &Arc<[u64]>) -> Content {
+    if r.blocks.len == 0 || trace.block_tokens == 0 {
+        return Content::Private;
+    }
+    Content::Blocks(BlockIds {
+        table: Arc::clone(ids),
+        start: r.blocks.start,
+        len: r.blocks.len,
+        block_tokens: trace.block_tokens,
+    })
+}
+
+fn span(worker: u32, it: &Iteration) -> IterationSpan {
+    let end = it.ends[it.ends.len() - 1];
+    IterationSpan {
+        worker,
+        start_s: it.start.as_secs_f64(),
+        length_s: (end - it.start).as_secs_f64(),
+        count: it.ends.len() as u32,
+        prefill_seqs: it.shape.prefill_seqs,
+        prefill_tokens: it.shape.prefill_tokens,
+        decode_seqs: it.shape.decode_seqs,
+    }
+}
+
+/// Mean shares over all workers and all time.
+fn shares(fleet: &Fleet) -> KvShares {
+    let mut sums = [0u128; 6];
+    for ledger in fleet.replicas().iter().flat_map(engine::Engine::ledgers) {
+        for (sum, slots) in sums.iter_mut().zip(ledger.sums()) {
+            *sum += slots;
+        }
+    }
+    let all = sums.iter().sum::<u128>().max(1) as f64;
+    let [used, reserved, internal, external, idle, cached] = sums.map(|s| s as f64 / all);
+    KvShares { used, reserved, internal, external, idle, cached }
+}
+
+/// The workers' series added up at the instants of the first.
+fn merge(series: &[&[Sample]]) -> Vec<KvSample> {
+    let Some((first, rest)) = series.split_first() else { return Vec::new() };
+    let at_most = |samples: &[Sample], at: Duration| {
+        let after = samples.partition_point(|s| s.at <= at);
+        samples[..after].last().copied()
+    };
+    let sample = |s: &Sample| {
+        let others = rest.iter().filter_map(|o| at_most(o, s.at));
+        let mut slots = s.classes.to_array();
+        let mut running = s.running;
+        for other in others {
+            slots.iter_mut().zip(other.classes.to_array()).for_each(|(a, b)| *a += b);
+            running += other.running;
+        }
+        let [used, reserved, internal, external, idle, cached] = slots.map(|s| s as f64);
+        KvSample {
+            at_s: s.at.as_secs_f64(),
+            slots: KvShares { used, reserved, internal, external, idle, cached },
+            running,
+            waiting: s.waiting,
+        }
+    };
+    first.iter().map(sample).collect()
+}
