@@ -324,6 +324,7 @@ impl ValidationReport {
             }
             run.measured_load = thinned(&run.measured_load, SAMPLES);
             run.predicted_load = thinned(&run.predicted_load, SAMPLES);
+            run.predicted_from_records = thinned(&run.predicted_from_records, SAMPLES);
         }
         self.reported_load = thinned(&self.reported_load, SAMPLES);
         self

@@ -186,8 +186,17 @@ fn spell(run: &Validation) -> String {
 }
 
 fn loads(r: &ValidationReport, run: &Validation) -> Option<String> {
-    let measured = if r.reported_load.is_empty() { &run.measured_load } else { &r.reported_load };
-    apart(measured, &run.predicted_load)
+    let (measured, predicted) = alike(r, run);
+    apart(measured, predicted)
+}
+
+/// Who ran and waited, measured and predicted, counted alike: as an engine reports it where it did, else from records.
+fn alike<'a>(r: &'a ValidationReport, run: &'a Validation) -> (&'a [Occupancy], &'a [Occupancy]) {
+    if r.reported_load.is_empty() {
+        (&run.measured_load, &run.predicted_from_records)
+    } else {
+        (&r.reported_load, &run.predicted_load)
+    }
 }
 
 /// The page.
@@ -291,8 +300,8 @@ fn distribution(run: &Validation, metric: Metric) -> Option<Chart> {
 
 /// Running and waiting, measured where known, and predicted.
 fn over_time(r: &ValidationReport, run: &Validation) -> Vec<Chart> {
-    let measured = if r.reported_load.is_empty() { &run.measured_load } else { &r.reported_load };
-    let Some(text) = apart(measured, &run.predicted_load) else { return Vec::new() };
+    let (measured, predicted) = alike(r, run);
+    let Some(text) = apart(measured, predicted) else { return Vec::new() };
     let chart = |what: &str, of: fn(&Occupancy) -> u32| {
         let points = |s: &[Occupancy]| s.iter().map(|o| (o.at_s, f64::from(of(o)))).collect();
         let line = |s: &[Occupancy], ink, name: &str, dashed| Layer::Line {
@@ -311,7 +320,7 @@ fn over_time(r: &ValidationReport, run: &Validation) -> Vec<Chart> {
                 Axis::new(format!("requests {what}"), Scale::FromZero),
                 vec![
                     line(measured, Ink::Line(1), "measured", false),
-                    line(&run.predicted_load, Ink::Accent, "predicted", true),
+                    line(predicted, Ink::Accent, "predicted", true),
                 ],
             ),
             caption: text.clone(),
@@ -363,7 +372,8 @@ mod tests {
             predicted: side(96.75),
             preemptions: 3,
             cached: 0.25,
-            predicted_load: load(4),
+            predicted_load: load(5),
+            predicted_from_records: load(4),
             measured_load: load(6),
         };
         let sensitivity = None;

@@ -137,8 +137,10 @@ pub struct Validation {
     pub preemptions: u64,
     /// Prompt tokens predicted to be found in the prefix cache, share of all.
     pub cached: f64,
-    /// Who ran and waited, predicted.
+    /// Who ran and waited, predicted, as an engine reports it.
     pub predicted_load: Vec<Occupancy>,
+    /// The same, counted from records as `measured_load` is.
+    pub predicted_from_records: Vec<Occupancy>,
     /// Who ran and waited, measured; empty where admissions were not recorded.
     pub measured_load: Vec<Occupancy>,
 }
@@ -208,6 +210,7 @@ fn compare(recorded: &Recorded, run: &Detailed) -> Validation {
         preemptions: w.preemptions,
         cached: w.tokens_cached as f64 / w.tokens_looked_up.max(1) as f64,
         predicted_load: each_second(&run.kv_series),
+        predicted_from_records: occupancy(&run.records),
         measured_load: occupancy(&measured),
     }
 }

@@ -120,6 +120,10 @@ fn who_ran_and_waited_is_told_where_admissions_were_recorded() {
     let run = recorded(load(300, 5), &setup, 1.0);
     let v = validate(&run, &setup).unwrap();
     assert!(!v.measured_load.is_empty());
+    assert_eq!(
+        v.measured_load, v.predicted_from_records,
+        "counted alike, the same run is the same"
+    );
     for (m, p) in v.measured_load.iter().zip(&v.predicted_load) {
         assert_eq!(m.at_s, p.at_s);
         // A thinned series may be one iteration older than the instant.
