@@ -1,13 +1,19 @@
-//! The knobs that stand for Vidur's schedulers do what those schedulers do.
+//! The knobs that stand for Vidur's schedulers do what those schedulers do, and its tables come through the import.
 
 #[path = "../examples/vidur/world.rs"]
 mod world;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::config::KvDtype;
 use engine::event::Event;
+use engine::exec::cost::CostModel;
+use engine::import::{SEED, import};
 use engine::{DeviceProfile, Iteration};
 use loadgen::Slo;
 use tuner::evaluate::Relax;
@@ -119,4 +125,50 @@ fn orca_reserves_whole_lengths_and_mixes() {
     // Pages hold many more of the same requests.
     let (_, paged) = run("vllm", Some(9 * 4096 - 1));
     assert!(paged.iter().map(seqs).max() > Some(16));
+}
+
+/// Seconds of one layer of Llama-3-8B on one GPU, all but attention, by tokens: the sum of Vidur's medians.
+fn layers(dir: &Path) -> BTreeMap<u64, f64> {
+    let file = File::open(dir.join("vidur/a100.Meta-Llama-3-8B.mlp.csv.gz")).unwrap();
+    let mut reader = csv::Reader::from_reader(flate2::read::MultiGzDecoder::new(file));
+    let mut found = BTreeMap::new();
+    for row in reader.deserialize::<BTreeMap<String, String>>() {
+        let row = row.unwrap();
+        let figure = |name: &str| row[name].parse::<f64>().unwrap();
+        if figure("num_tensor_parallel_workers") == 1.0 {
+            let times = row.keys().filter(|k| k.ends_with(".median") && *k != "emb.median");
+            let ms: f64 = times.map(|k| figure(k)).sum();
+            found.insert(figure("num_tokens") as u64, ms / 1e3);
+        }
+    }
+    found
+}
+
+#[test]
+fn the_imported_world_costs_what_its_tables_say() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/profiles");
+    if !dir.is_dir() {
+        println!("skipped: no measurements at {}", dir.display());
+        return;
+    }
+    let sheet = world::text("a100.toml").unwrap();
+    let world = import(&dir, ("a100.toml", &sheet), &[], SEED).unwrap().profile;
+    assert_eq!(world.decode_attention.shapes, [[32, 4], [32, 8]]);
+    assert_eq!((world.host.step_us, world.host.seq_us), (0.0, 0.0));
+    let model = world::model("llama-3-8b").unwrap();
+    let cost = CostModel::new(&model, &world, 1, 1, KvDtype::Bf16, 4096);
+    let measured = layers(&dir);
+    let mut errors = Vec::new();
+    for (tokens, seconds) in measured.range(1..=4096) {
+        let predicted = cost.dense(*tokens) + cost.elementwise(*tokens);
+        errors.push((predicted / seconds - 1.0).abs());
+    }
+    errors.sort_by(f64::total_cmp);
+    let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+    let p95 = errors[errors.len() * 95 / 100];
+    println!("layers of 1 to 4,096 tokens: mean {:.1} %, p95 {:.1} %", 1e2 * mean, 1e2 * p95);
+    assert!(errors.len() > 100 && mean < 0.04 && p95 < 0.10, "{mean} {p95}");
+    // No vocabulary head, and a sampler of one logit: a thousandth of a step.
+    let (head, step) = (cost.head(64), 32.0 * (cost.dense(64) + cost.elementwise(64)));
+    assert!(head < 5e-3 * step, "{head} of {step}");
 }
