@@ -65,7 +65,7 @@ pub(crate) struct Line {
     predicted: f64,
     /// Signed, percent.
     error: f64,
-    /// What the issue at hand asks for, percent; 0 where nothing was asked.
+    /// How far off it may be, percent; 0 where nothing is aimed at.
     aim: f64,
 }
 
