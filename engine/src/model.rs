@@ -136,7 +136,7 @@ pub(crate) fn load<T: DeserializeOwned>(
 const MODELS: Catalogue = &[
     (
         "llama-3.1-8b",
-        &["llama3.1-8b", "llama-3-8b", "meta-llama/llama-3.1-8b"],
+        &["llama3.1-8b", "llama-3-8b", "meta-llama/llama-3.1-8b", "meta-llama/meta-llama-3-8b"],
         include_str!("../models/llama-3.1-8b.toml"),
     ),
     (
@@ -148,6 +148,11 @@ const MODELS: Catalogue = &[
         "llama-2-13b",
         &["llama2-13b", "meta-llama/llama-2-13b-hf"],
         include_str!("../models/llama-2-13b.toml"),
+    ),
+    (
+        "llama-2-70b",
+        &["llama2-70b", "meta-llama/llama-2-70b-hf"],
+        include_str!("../models/llama-2-70b.toml"),
     ),
     ("opt-13b", &["facebook/opt-13b"], include_str!("../models/opt-13b.toml")),
     (
@@ -314,6 +319,7 @@ mod tests {
             ("llama-3.1-8b", 8_030_261_248),
             ("llama-3.1-70b", 70_553_706_496),
             ("llama-2-13b", 13_015_864_320),
+            ("llama-2-70b", 68_976_648_192),
             ("mistral-7b", 7_241_732_096),
             ("opt-13b", 12_853_473_280),
             ("qwen3-32b", 32_762_123_264),
@@ -364,8 +370,8 @@ mod tests {
         let error = ModelShape::load("gpt-5").unwrap_err().to_string();
         assert_eq!(
             error,
-            "unknown model `gpt-5`: expected llama-3.1-8b, llama-3.1-70b, llama-2-13b, opt-13b, mistral-7b, qwen3-32b \
-             or the path of a .toml file"
+            "unknown model `gpt-5`: expected llama-3.1-8b, llama-3.1-70b, llama-2-13b, llama-2-70b, opt-13b, mistral-7b, \
+             qwen3-32b or the path of a .toml file"
         );
         assert_eq!(ModelShape::load("Meta-Llama/Llama-3.1-8B").unwrap().name, "llama-3.1-8b");
     }

@@ -11,6 +11,9 @@ use engine::import::{Family, ImportError, SEED, SHEETS, import};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+#[path = "import/vidur.rs"]
+mod vidur;
+
 fn measurements() -> Option<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/profiles");
     if dir.is_dir() {
@@ -276,4 +279,17 @@ fn a_sheet_says_where_its_tables_are() {
     assert!(error.contains("unknown variant `vllm`"), "{error}");
     let error = refused(SHEET.replace("[sampler]", "[sampling]"));
     assert!(error.starts_with("no sampler in the aiconfigurator tables of toy"), "{error}");
+}
+
+#[test]
+fn gzip_that_is_none_or_cut_is_told() {
+    let folder = Folder::new("plain", &format!("{TABLE}.gz"), gemm_rows(1.0).as_bytes());
+    let error = import(&folder.0, ("toy", SHEET), &[], SEED).unwrap_err().to_string();
+    assert!(error.contains(".gz:1: ") && error.contains("gzip"), "{error}");
+    let folder = Folder::new("none", &format!("{TABLE}.gz"), b"");
+    let error = import(&folder.0, ("toy", SHEET), &[], SEED).unwrap_err().to_string();
+    assert!(error.contains(".gz:1: the file ends too soon"), "{error}");
+    let folder = Folder::new("void", TABLE, b"");
+    let error = import(&folder.0, ("toy", SHEET), &[], SEED).unwrap_err().to_string();
+    assert!(error.contains(".csv:1: the file is empty"), "{error}");
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::source::{Source, find, find_all};
-use super::{ImportError, Row, Run};
+use super::source::{Source, find};
+use super::{ImportError, Row, Run, Tables, vidur};
 use crate::exec::cost::Widths;
 use crate::model::ModelShape;
 
@@ -44,23 +44,18 @@ impl Family {
         Self::ALL.into_iter().find(|f| f.name() == name)
     }
 
-    /// Everything it measured of `system`, and of the node `links`.
-    pub(super) fn rows(
-        self,
-        dir: &Path,
-        system: &str,
-        links: Option<&str>,
-    ) -> Result<Vec<Row>, ImportError> {
+    /// Everything it measured of the device and the node that `from` names.
+    pub(super) fn rows(self, dir: &Path, from: &Tables) -> Result<Vec<Row>, ImportError> {
         let dir = dir.join(self.name());
         match self {
-            Self::AiConfigurator => aiconfigurator(&dir, system),
-            Self::Vidur => vidur(&dir, system, links),
-            Self::LlmServingSim => llmservingsim(&dir, system),
+            Self::AiConfigurator => aiconfigurator(&dir, &from.system),
+            Self::Vidur => vidur::rows(&dir, from),
+            Self::LlmServingSim => llmservingsim(&dir, &from.system),
         }
     }
 }
 
-fn each(
+pub(super) fn each(
     path: &Path,
     mut row: impl FnMut(&Source) -> Result<(), ImportError>,
 ) -> Result<(), ImportError> {
@@ -71,7 +66,7 @@ fn each(
     Ok(())
 }
 
-const MS: f64 = 1e-3;
+pub(super) const MS: f64 = 1e-3;
 const US: f64 = 1e-6;
 
 fn aiconfigurator(dir: &Path, system: &str) -> Result<Vec<Row>, ImportError> {
@@ -133,119 +128,6 @@ fn aiconfigurator(dir: &Path, system: &str) -> Result<Vec<Row>, ImportError> {
         })?;
     }
     Ok(rows)
-}
-
-fn vidur(dir: &Path, system: &str, links: Option<&str>) -> Result<Vec<Row>, ImportError> {
-    let mut rows = Vec::new();
-    for path in find_all(dir, &format!("{system}."), ".mlp.csv")? {
-        each(&path, |s| vidur_layer(s, &mut rows))?;
-    }
-    for path in find_all(dir, &format!("{system}."), ".attention.csv")? {
-        each(&path, |s| vidur_attention(s, &mut rows))?;
-    }
-    let Some(links) = links else { return Ok(rows) };
-    if let Some(path) = find(dir, &format!("{links}."), "all_reduce.csv")? {
-        each(&path, |s| {
-            let (ranks, node) = (s.count("num_workers")?, s.count("devices_per_node")?);
-            let run = Run::AllReduce { bytes: s.number("size")?, ranks };
-            if s.count("rank")? == 0 && ranks == node {
-                rows.push(Row { run, seconds: s.seconds("all_reduce.median", MS)? });
-            }
-            Ok(())
-        })?;
-    }
-    if let Some(path) = find(dir, &format!("{links}."), "send_recv.csv")? {
-        each(&path, |s| {
-            let network = s.count("devices_per_node")? == 1;
-            let run = Run::Send { bytes: s.number("size")?, network };
-            if s.count("rank")? == 0 {
-                rows.push(Row { run, seconds: s.seconds("send_recv.median", MS)? });
-            }
-            Ok(())
-        })?;
-    }
-    Ok(rows)
-}
-
-/// One rank's layer over a number of tokens.
-fn vidur_layer(s: &Source, rows: &mut Vec<Row>) -> Result<(), ImportError> {
-    let (ranks, m) = (s.count("num_tensor_parallel_workers")?, s.number("num_tokens")?);
-    let (hidden, heads) = (s.count("n_embd")?, s.count("n_head")?);
-    let model = ModelShape {
-        name: String::new(),
-        source: String::new(),
-        hidden,
-        layers: 1,
-        heads,
-        kv_heads: s.count("n_kv_head")?,
-        head_dim: hidden / heads.max(1),
-        ffn: s.count("n_expanded_embd")?,
-        gated: s.text("use_gated_mlp")?.eq_ignore_ascii_case("true"),
-        vocab: s.count("vocab_size")?,
-        tied_embeddings: false,
-        position_rows: 0,
-        bias: false,
-        qk_norm: false,
-        dtype_bytes: 2,
-        max_context: 1,
-    };
-    let time = |operator: &str| s.seconds(&format!("{operator}.median"), MS);
-    let gemms = ["attn_pre_proj", "attn_post_proj", "mlp_up_proj", "mlp_down_proj"];
-    let movers = ["input_layernorm", "post_attention_layernorm", "attn_rope", "mlp_act"];
-    layer(&model, ranks, m, gemms.map(Some), &movers, time, rows)
-}
-
-/// Rows of a layer's operators, in [`Widths`]' order.
-fn layer(
-    model: &ModelShape,
-    ranks: u32,
-    m: f64,
-    gemms: [Option<&str>; 4],
-    movers: &[&str],
-    time: impl Fn(&str) -> Result<f64, ImportError>,
-    rows: &mut Vec<Row>,
-) -> Result<(), ImportError> {
-    let widths = Widths::new(model, ranks);
-    for (name, (n, k)) in gemms.iter().zip(widths.gemms) {
-        if let Some(name) = name {
-            let run = Run::Gemm { m, n: n as u32, k: k as u32 };
-            rows.push(Row { run, seconds: time(name)? });
-        }
-    }
-    for (name, elements) in movers.iter().zip(&widths.moved) {
-        rows.push(Row { run: Run::Move { bytes: m * elements * 2.0 }, seconds: time(name)? });
-    }
-    Ok(())
-}
-
-fn vidur_attention(s: &Source, rows: &mut Vec<Row>) -> Result<(), ImportError> {
-    let ranks = s.count("num_tensor_parallel_workers")?.max(1);
-    let heads = [s.count("n_q_head")? / ranks, s.count("n_kv_head")? / ranks];
-    let (seqs, cached) = (s.number("batch_size")?, s.number("kv_cache_size")?);
-    let (run, column) = if s.text("is_prefill")?.eq_ignore_ascii_case("true") {
-        let tokens = s.number("prefill_chunk_size")?;
-        let run = Run::Attention {
-            heads,
-            chunks: seqs,
-            tokens,
-            history: cached,
-            decodes: 0.0,
-            length: 0.0,
-        };
-        (run, "attn_prefill.median")
-    } else {
-        let run = Run::Attention {
-            heads,
-            chunks: 0.0,
-            tokens: 0.0,
-            history: 0.0,
-            decodes: seqs,
-            length: cached + 1.0,
-        };
-        (run, "attn_decode.median")
-    };
-    rows.push(Row { run, seconds: s.seconds(column, MS)? });
-    Ok(())
 }
 
 fn llmservingsim(dir: &Path, system: &str) -> Result<Vec<Row>, ImportError> {

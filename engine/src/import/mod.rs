@@ -10,6 +10,7 @@ mod fit;
 mod operators;
 mod rows;
 mod source;
+mod vidur;
 mod write;
 
 use std::collections::BTreeMap;
@@ -60,6 +61,16 @@ pub enum ImportError {
         system: String,
         /// A family that has it, by the sheet.
         compose: Option<&'static str>,
+    },
+    /// A table that the sheet counts on.
+    #[error("no table {name} in {}{}", dir.display(), if *derived { ": one marked DERIVED is there; to take it, say derived = true" } else { "" })]
+    Absent {
+        /// Its name, with `*` for the rest.
+        name: String,
+        /// Where it was looked for.
+        dir: PathBuf,
+        /// Whether there is one that nobody measured as such.
+        derived: bool,
     },
     /// Times that no hardware shows.
     #[error(
@@ -216,9 +227,19 @@ struct Tables {
     operators: Vec<String>,
     /// The device's own sheet, where the tables are another device's: only efficiencies are taken.
     of: Option<String>,
+    /// What is taken of Vidur's tables where they leave a choice.
+    #[serde(default)]
+    vidur: vidur::Choices,
     /// More families, in the order in which they are asked.
     #[serde(default)]
     compose: Vec<Self>,
+}
+
+impl Tables {
+    /// Whether any of these operators may be taken.
+    fn wants(&self, operators: &[&str]) -> bool {
+        self.operators.is_empty() || self.operators.iter().any(|o| operators.contains(&o.as_str()))
+    }
 }
 
 /// What sheets say that a fit needs.
@@ -303,14 +324,17 @@ pub fn import(
     let mut parts = Vec::new();
     let wanted = sheet.tables.compose.iter().filter(|t| compose.contains(&t.family));
     for from in std::iter::once(&sheet.tables).chain(wanted) {
-        let rows = from.family.rows(dir, &from.system, from.links.as_deref())?;
+        let rows = from.family.rows(dir, from)?;
         let limits = match &from.of {
             Some(other) => Sheet::shipped(other)?.limits,
             None => sheet.limits,
         };
         parts.push(Part { from: from.clone(), limits, rows });
     }
-    let fitted = operators::fit_all(&sheet, &parts, seed)?;
+    let mut fitted = operators::fit_all(&sheet, &parts, seed)?;
+    for part in parts.iter().filter(|p| p.from.family == Family::Vidur) {
+        fitted.notes.extend(part.from.vidur.notes(&part.rows));
+    }
     let toml = write::profile(&sheet.rest, &fitted);
     let profile: DeviceProfile = toml::from_str(&toml).map_err(|e| ImportError::Sheet {
         sheet: sheet.name.clone(),

@@ -32,6 +32,9 @@ impl Source {
             records: 0,
         };
         source.headers = source.reader.headers().cloned().map_err(|e| source.bad(&e))?;
+        if source.headers.is_empty() {
+            return Err(source.header_error("the file is empty".to_owned()));
+        }
         Ok(source)
     }
 
@@ -50,6 +53,9 @@ impl Source {
         if truncated {
             return self.error("the file ends too soon: it is truncated, fetch it again");
         }
+        if matches!(error.kind(), csv::ErrorKind::Io(_)) {
+            return self.error(&format!("not readable as gzip: {error}"));
+        }
         self.error(&error.to_string())
     }
 
@@ -62,15 +68,26 @@ impl Source {
         ImportError::Row { path: self.path.clone(), line, reason: reason.to_owned() }
     }
 
+    /// Where a column is; Vidur writes `time_stats.` before the names of times.
+    fn column(&self, name: &str) -> Option<usize> {
+        self.headers.iter().position(|h| h.strip_prefix("time_stats.").unwrap_or(h) == name)
+    }
+
+    /// Whether there is such a column.
+    pub(super) fn has(&self, column: &str) -> bool {
+        self.column(column).is_some()
+    }
+
+    /// An error of the header.
+    pub(super) fn header_error(&self, reason: String) -> ImportError {
+        ImportError::Row { path: self.path.clone(), line: 1, reason }
+    }
+
     /// A field by its column's name.
     pub(super) fn text(&self, column: &str) -> Result<&str, ImportError> {
-        let at = self.headers.iter().position(|h| h == column).ok_or_else(|| {
+        let at = self.column(column).ok_or_else(|| {
             let has: Vec<&str> = self.headers.iter().collect();
-            ImportError::Row {
-                path: self.path.clone(),
-                line: 1,
-                reason: format!("no column `{column}` among {}", has.join(", ")),
-            }
+            self.header_error(format!("no column `{column}` among {}", has.join(", ")))
         })?;
         self.record.get(at).ok_or_else(|| self.error(&format!("no field for `{column}`")))
     }
@@ -105,19 +122,24 @@ impl Source {
 
 /// The table in `dir` whose name starts and ends so, gzipped or not; the last by name where there are several.
 pub(super) fn find(dir: &Path, starts: &str, ends: &str) -> Result<Option<PathBuf>, ImportError> {
-    Ok(find_all(dir, starts, ends)?.pop())
+    Ok(find_all(dir, starts, ends, false)?.pop())
 }
 
-/// All such tables, by name.
-pub(super) fn find_all(dir: &Path, starts: &str, ends: &str) -> Result<Vec<PathBuf>, ImportError> {
+/// All such tables, by name; those marked DERIVED, which nobody measured as such, only where they are wanted.
+pub(super) fn find_all(
+    dir: &Path,
+    starts: &str,
+    ends: &str,
+    derived: bool,
+) -> Result<Vec<PathBuf>, ImportError> {
     let read = |source| ImportError::Read { path: dir.to_path_buf(), source };
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(read)? {
         let path = entry.map_err(read)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let stem = name.strip_suffix(".gz").unwrap_or(&name);
-        let derived = name.contains("DERIVED"); // not measured
-        if stem.starts_with(starts) && stem.ends_with(ends) && !derived {
+        let stem = if derived { stem.replace(".DERIVED", "") } else { stem.to_owned() };
+        if stem.starts_with(starts) && stem.ends_with(ends) && !stem.contains("DERIVED") {
             found.push(path);
         }
     }

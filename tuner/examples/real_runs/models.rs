@@ -7,7 +7,6 @@ type Figures = (u32, u32, u32, u32, u32, u32);
 
 const SHAPES: &[(&str, Figures)] = &[
     ("Llama-2-7b-hf", (4096, 32, 32, 32, 11_008, 32_000)),
-    ("Llama-2-70b-hf", (8192, 80, 64, 8, 28_672, 32_000)),
     ("CodeLlama-34b-Instruct-hf", (8192, 48, 64, 8, 22_016, 32_000)),
     ("Yi-34B", (7168, 60, 56, 8, 20_480, 64_000)),
     ("Qwen3-14B", (5120, 40, 40, 8, 17_408, 151_936)),
@@ -21,6 +20,7 @@ pub(crate) fn shape(name: &str) -> Option<ModelShape> {
     let embedded = match base {
         "Llama-3.1-8B-Instruct" | "Llama-3.1-8B" => "llama-3.1-8b",
         "Llama-3.1-70B-Instruct" => "llama-3.1-70b",
+        "Llama-2-70b-hf" => "llama-2-70b",
         "opt-13b" => "opt-13b",
         _ => {
             let found = SHAPES.iter().find(|(n, _)| *n == base)?;

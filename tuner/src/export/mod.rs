@@ -228,6 +228,7 @@ fn hub_name(model: &str) -> &str {
         "llama-3.1-8b" => "meta-llama/Llama-3.1-8B-Instruct",
         "llama-3.1-70b" => "meta-llama/Llama-3.1-70B-Instruct",
         "llama-2-13b" => "meta-llama/Llama-2-13b-chat-hf",
+        "llama-2-70b" => "meta-llama/Llama-2-70b-chat-hf",
         "opt-13b" => "facebook/opt-13b",
         "mistral-7b" => "mistralai/Mistral-7B-Instruct-v0.3",
         "qwen3-32b" => "Qwen/Qwen3-32B",
