@@ -353,3 +353,35 @@ fn the_model_tells_contexts_apart() {
     }
     assert!(seen.len() > 780, "collisions are rare: {}", seen.len());
 }
+
+/// Memory that a sequence grew into and gave up again within one plan must not be written to by its copy later: by
+/// then a sequence pulled from another worker may live there.
+#[test]
+fn what_gave_way_is_not_copied() {
+    let lengths =
+        [(0, 32, 15), (1, 17, 16), (18, 14, 0), (103, 13, 14), (0, 0, 0), (0, 0, 0), (1, 31, 2)];
+    let spec = |(at, (shared, own, output)): (usize, (u32, u32, u32))| Spec {
+        text: 0,
+        shared,
+        own,
+        output,
+        fated: false,
+        width: 1,
+        priority: 0,
+        gap: Duration::from_micros(if at == 4 { 1001 } else { 0 }),
+    };
+    let specs: Vec<Spec> = lengths.into_iter().enumerate().map(spec).collect();
+    let mut config = Config {
+        queue: QueueOrder::ShortestPrefill,
+        victim: Victim::LeastComputed,
+        watermark: 0.0,
+        max_seqs: 3,
+        max_batch_tokens: 75,
+        max_model_len: 175,
+        ..Config::default()
+    };
+    SCHEDULERS.iter().find(|s| s.0 == "disagg 2:1").expect("it is there").1(&mut config);
+    ALLOCATORS.iter().find(|a| a.0 == "doubling").expect("it is there").1(&mut config);
+    let expected = (0u32..).zip(&specs).map(|(id, s)| ((id, 0), reference(s, id).remove(0)));
+    conforms(&config, 288, &specs, &expected.collect());
+}

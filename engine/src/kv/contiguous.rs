@@ -114,6 +114,8 @@ impl KvAllocator for Contiguous {
 
     fn close(&mut self, id: SeqId, _seq: &Sequence, _again: bool) {
         let (extent, asked) = std::mem::take(&mut self.held[id as usize]);
+        // Whoever gets the extent next must not find a copy in it that was meant for this one.
+        self.copies.retain(|c| c.to != extent.start);
         self.arena.give(extent);
         self.requested -= asked;
     }

@@ -112,7 +112,8 @@ pub trait KvAllocator: Send {
     /// The first `seq.computed` tokens are written; before it was the first `before`.
     fn commit(&mut self, id: SeqId, seq: &Sequence, before: u32);
 
-    /// Gives everything back. `again`: the same sequence will be computed once more (it was preempted).
+    /// Gives everything back; copies for it that were not handed over are void. `again`: the same sequence will be
+    /// computed once more (it was preempted).
     fn close(&mut self, id: SeqId, seq: &Sequence, again: bool);
 
     /// Where `id`'s tokens are.

@@ -182,6 +182,12 @@ impl KvAllocator for Paged {
                 }
             }
         }
+        if !self.copies.is_empty() {
+            // Whoever gets a block next must not find a copy in it that was meant for this one.
+            let gone =
+                |c: &KvCopy| table.contains(&(c.to / size)) && self.pool.refs(c.to / size) == 1;
+            self.copies.retain(|c| !gone(c));
+        }
         // From the end, so that of a cached prefix the tail is given up first.
         self.pool.release_all(table.iter().rev().copied());
         table.clear();
