@@ -120,3 +120,45 @@ impl Chunks {
         self.kv * (context + again * (4.0 * (context - self.cached)).clamp(0.0, context))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAW: Law = Law { tile_tokens: 100.0, decode_rows: 64.0, idle_tokens: 10.0 };
+    const PEAKS: Peaks = Peaks {
+        flops: 1e14,
+        bandwidth: 1e12,
+        cache_bytes: 512.0 * 10_000.0,
+        multiprocessors: 64.0,
+    };
+
+    fn asked(chunks: &[(u32, u32)], decodes: u32, length: u32) -> Asked {
+        let mut shape = Shape::default();
+        chunks.iter().for_each(|(history, n)| shape.add(*history, *n, false, true));
+        (0..decodes).for_each(|_| shape.add(length - 1, 1, true, true));
+        Chunks::new(LAW, Heads { query: 32, kv: 8, dim: 128 }, 2.0, PEAKS).asked(&shape)
+    }
+
+    #[test]
+    fn work_is_that_of_every_tile_started() {
+        // Two tiles see 564 and 600 tokens, a decode 300; all three sequences start two tiles.
+        let of = asked(&[(500, 100)], 2, 300);
+        let pairs = 64.0 * (564.0 + 600.0 + 2.0 * 300.0 + 4.0 * 100.0 + 3.0 * 2.0 * 10.0);
+        assert_eq!((of.work, of.longest), (32.0 * pairs, 600.0));
+        // The same tokens in narrower chunks start fewer tiles for the decodes.
+        assert!(asked(&[(0, 64), (0, 64)], 100, 300).work < asked(&[(0, 128)], 100, 300).work);
+    }
+
+    #[test]
+    fn what_the_cache_cannot_hold_is_read_by_every_query_head() {
+        // Half a wave: each of the other three query heads of a KV head reads again half of the time.
+        let (tokens, read, pair) = (31.0 * 10_000.0, 512.0 / 5e11, 512.0 / 1e14);
+        let half = 0.8 * 8.0 * tokens * (1.0 + 3.0 * 0.5) * read / pair;
+        assert!((asked(&[(0, 16)], 31, 10_000).work / half - 1.0).abs() < 1e-12);
+        assert!((asked(&[(0, 16)], 31, 10_000).floor / (8.0 * tokens * read) - 1.0).abs() < 1e-3);
+        // What fits is read once, which computing hides.
+        let small = asked(&[(0, 16)], 31, 250);
+        assert_eq!(small.work, 32.0 * 64.0 * (16.0 + 31.0 * 250.0 + 32.0 * 100.0 + 32.0 * 10.0));
+    }
+}
