@@ -24,6 +24,8 @@ pub struct Shape {
     pub prefill_tiles: u64,
     /// The longest context among prefill chunks.
     pub prefill_longest: u32,
+    /// New tokens of the largest prefill chunk: a kernel starts as many tiles for every sequence as for this one.
+    pub prefill_widest: u32,
     /// Sequences that decode one token each.
     pub decode_seqs: u32,
     /// Tokens of context that decodes read, the new token included: Σ length.
@@ -63,6 +65,7 @@ impl Shape {
             self.prefill_tile_pairs += tile_pairs(h, n64);
             self.prefill_tiles += n64.div_ceil(u64::from(TILE));
             self.prefill_longest = self.prefill_longest.max(history + n);
+            self.prefill_widest = self.prefill_widest.max(n);
         }
         self.sampled += u32::from(samples);
     }
@@ -81,6 +84,7 @@ impl Shape {
             self.prefill_tile_pairs = self.prefill_tile_pairs.max(rows * tile_pairs(0, n));
             self.prefill_tiles = self.prefill_tiles.max(rows * n.div_ceil(u64::from(TILE)));
             self.prefill_longest = self.prefill_longest.max(to);
+            self.prefill_widest = self.prefill_widest.max(to);
         }
         self.sampled = seats;
         self

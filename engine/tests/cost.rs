@@ -160,6 +160,7 @@ fn any_shape() -> impl Strategy<Value = Shape> {
                 prefill_tile_pairs: (pairs >> bits).saturating_mul(2),
                 prefill_tiles: u64::from(prefill_tokens >> bits.min(31)) / 64,
                 prefill_longest: 0,
+                prefill_widest: 0,
                 decode_seqs: decode_seqs >> bits.min(31),
                 decode_context: decode_context >> bits,
                 decode_longest: 0,

@@ -136,8 +136,11 @@ fn constants(d: &DeviceProfile) -> Vec<(String, String, String)> {
         row(
             "attention",
             format!(
-                "tile start {} tokens, decode in a mixed kernel {} rows, skew {}",
-                d.attention.tile_tokens, d.attention.decode_rows, d.attention.skew
+                "tile start {} tokens (idle: {}), decode in a mixed kernel {} rows, skew {}",
+                d.attention.tile_tokens,
+                d.attention.idle_tokens,
+                d.attention.decode_rows,
+                d.attention.skew
             ),
             d.attention.source.clone(),
         ),

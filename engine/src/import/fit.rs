@@ -34,6 +34,8 @@ pub(super) struct Form<'a> {
     pub(super) y: Vec<f64>,
     pub(super) metric: Metric,
     pub(super) roof: &'a dyn Fn([u32; 2]) -> Roof,
+    /// Highest efficiency, thousandths.
+    pub(super) most: u16,
     /// Weight of the prior between neighbouring shapes, and between neighbouring knots, an octave apart.
     pub(super) prior: [f64; 2],
 }
@@ -42,6 +44,17 @@ pub(super) struct Form<'a> {
 struct Equation {
     terms: Vec<(usize, f64)>,
     value: f64,
+}
+
+impl Equation {
+    /// Weighs a prediction above what was measured like one as many times below it, by the prediction of `solution`:
+    /// least squares alone would sooner be too low.
+    fn even_out(&mut self, solution: &[f64]) {
+        let predicted: f64 = self.terms.iter().map(|(k, c)| c * solution[*k]).sum();
+        let scale = (self.value / predicted).clamp(0.25, 4.0).sqrt();
+        self.value *= scale;
+        self.terms.iter_mut().for_each(|(_, c)| *c *= scale);
+    }
 }
 
 impl Form<'_> {
@@ -60,15 +73,22 @@ impl Form<'_> {
         for (k, c) in equations.iter().flat_map(|e| &e.terms) {
             told[*k] += c * c;
         }
-        self.priors(&mut equations);
-        let mut slow = solve(&equations, told.len());
+        let rows = equations.len();
+        let mut slow = vec![1.25; told.len()];
+        // Both errors and prior are about ratios: twice, by what the knots were found to be.
+        for _ in 0..2 {
+            equations.truncate(rows);
+            self.priors(&slow, &mut equations);
+            slow = solve(&equations, slow);
+            equations[..rows].iter_mut().for_each(|e| e.even_out(&slow));
+        }
         let (mut change, mut weight) = (0.0, 0.0);
         let parts = slow.chunks_mut(knots).zip(told.chunks(knots));
         for (shape, (slow, told)) in self.shapes.iter().zip(parts) {
             change += self.make_monotone((self.roof)(*shape), slow, told);
             weight += told.iter().sum::<f64>();
         }
-        let mille = |s: &f64| (1e3 / s).round().clamp(1.0, 1e3) as u16;
+        let mille = |s: &f64| (1e3 / s).round().clamp(1.0, f64::from(self.most)) as u16;
         let one_for_all = self.shapes.as_slice() == [[1, 1]];
         let table = Table {
             start_us: self.start_us,
@@ -84,7 +104,7 @@ impl Form<'_> {
     /// What a sample says of the four knots around it; nothing where its shape has no row, or where something else
     /// bounds its time.
     fn observation(&self, sample: &Sample) -> Option<Equation> {
-        if sample.floor > 0.8 * sample.seconds {
+        if sample.floor >= sample.seconds {
             return None;
         }
         let shape = self.shapes.iter().position(|s| *s == sample.shape)?;
@@ -110,10 +130,12 @@ impl Form<'_> {
         Some(Equation { terms, value: sample.weight })
     }
 
-    fn priors(&self, equations: &mut Vec<Equation>) {
+    /// Asks neighbours to be alike, relative to what they are: `slow`.
+    fn priors(&self, slow: &[f64], equations: &mut Vec<Equation>) {
         let [between_shapes, between_knots] = self.prior;
         let (knots, width) = (self.knots(), self.x.len());
         let mut alike = |a: usize, b: usize, weight: f64| {
+            let weight = weight * 2.0 / (slow[a].max(1.0) + slow[b].max(1.0));
             equations.push(Equation { terms: vec![(a, weight), (b, -weight)], value: 0.0 });
         };
         let octaves = |axis: &[f64], i: usize| (axis[i + 1] / axis[i]).log2().max(0.1);
@@ -158,8 +180,9 @@ impl Form<'_> {
     /// changes, each by what the rows `told` of its knot.
     fn make_monotone(&self, roof: Roof, slow: &mut [f64], told: &[f64]) -> f64 {
         let (width, height) = (self.x.len(), self.y.len().max(1));
+        let least = 1e3 / f64::from(self.most);
         let base: Vec<f64> = (0..slow.len()).map(|k| roof.at(self.x[k % width])).collect();
-        let mut times: Vec<f64> = slow.iter().zip(&base).map(|(s, b)| s.max(1.0) * b).collect();
+        let mut times: Vec<f64> = slow.iter().zip(&base).map(|(s, b)| s.max(least) * b).collect();
         let before = times.clone();
         for _ in 0..50 {
             for j in 0..height {
@@ -171,7 +194,7 @@ impl Form<'_> {
             }
         }
         for ((s, t), b) in slow.iter_mut().zip(&times).zip(&base) {
-            *s = (t / b).max(1.0);
+            *s = (t / b).max(least);
         }
         let changes = times.iter().zip(&before).map(|(after, before)| (after / before - 1.0).abs());
         changes.zip(told).map(|(change, told)| change * told).sum()
@@ -210,9 +233,9 @@ fn isotonic(values: &mut [f64], weights: &[f64], stride: usize) {
     }
 }
 
-/// Least squares by conjugate gradients on the normal equations, from a slowdown of 1.25 everywhere.
-fn solve(equations: &[Equation], unknowns: usize) -> Vec<f64> {
-    let mut solution = vec![1.25; unknowns];
+/// Least squares by conjugate gradients on the normal equations, from `solution`.
+fn solve(equations: &[Equation], mut solution: Vec<f64>) -> Vec<f64> {
+    let unknowns = solution.len();
     let apply = |x: &[f64]| -> Vec<f64> {
         equations.iter().map(|e| e.terms.iter().map(|(k, c)| c * x[*k]).sum()).collect()
     };
@@ -316,6 +339,7 @@ mod tests {
             y: Vec::new(),
             metric: |[a, b]| [f64::from(a), f64::from(b)],
             roof: &|_| ROOF,
+            most: 1000,
             prior: [0.0, 1e-6],
         }
     }

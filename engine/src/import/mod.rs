@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::model::SpecError;
-use crate::profile::{DeviceProfile, FitError};
+use crate::profile::{DeviceProfile, FitError, Peaks};
 pub use families::Family;
 pub use fit::spread;
 
@@ -249,6 +249,17 @@ struct Limits {
     memory_bandwidth: f64,
     cache_bytes: f64,
     multiprocessors: f64,
+}
+
+impl Limits {
+    fn peaks(&self) -> Peaks {
+        Peaks {
+            flops: self.peak_flops,
+            bandwidth: self.memory_bandwidth,
+            cache_bytes: self.cache_bytes,
+            multiprocessors: self.multiprocessors,
+        }
+    }
 }
 
 /// A sheet, taken apart.

@@ -4,11 +4,12 @@
 
 use super::fit::{Form, Sample, error, ratios, unseen};
 use super::rows::{
-    COARSE_TOKENS, HEAD, Layout, chunk_sample, fine_tokens, grid, octaves, sample, select, served,
-    shapes_of, starts_us, whole,
+    COARSE_TOKENS, HEAD, Layout, chunk_sample, chunk_shape, fine_tokens, grid, octaves, sample,
+    select, served, shapes_of, starts_us, whole,
 };
 use super::{Fitted, ImportError, Limits, Part, Point, Row, Run, Sheet, Tables};
-use crate::profile::{Metric, Roof, Table, gemm_metric, moved_roof};
+use crate::profile::{Law, MOST_OF_WORK, Metric, Roof, Table, gemm_metric, moved_roof};
+use crate::shape::{Shape, TILE};
 
 /// The roofline of prompt chunks, by query heads x pairs.
 fn chunk_roof(flops: f64) -> impl Fn([u32; 2], f64) -> Roof {
@@ -21,24 +22,41 @@ fn mixes(part: &Part) -> bool {
     part.rows.iter().any(|row| mixed(&row.run))
 }
 
-/// Tokens of context that starting a tile is worth, and query rows of a decode in a mixed batch (0 where none was
-/// measured): of some candidates, those with which the table fits best.
-fn chunk_law(part: &Part) -> [f64; 2] {
-    let chunks = |run: &Run| matches!(run, Run::Attention { chunks, .. } if *chunks > 0.0);
+/// Rows of prompt chunks in the variables of their kernel, and how many are not wanted.
+fn chunk_samples(rows: &[(Row, Option<Shape>)], law: Law, limits: &Limits) -> Vec<(Sample, Row)> {
+    let wanted = rows.iter().filter_map(|(row, shape)| Some((row, shape.as_ref()?)));
+    let sample = |(row, shape)| Some((chunk_sample(row, shape, law, limits)?, *row));
+    wanted.filter_map(sample).collect()
+}
+
+fn chunk_rows(part: &Part) -> Vec<(Row, Option<Shape>)> {
+    let chunks = |row: &&Row| matches!(row.run, Run::Attention { chunks, .. } if chunks > 0.0);
+    part.rows.iter().filter(chunks).map(|row| (*row, chunk_shape(row))).collect()
+}
+
+/// How chunks share a kernel: of some candidates, what makes the table fit best. Tiles without rows show in mixed
+/// batches only; `idle_tokens` holds where none was measured.
+fn chunk_law(part: &Part, idle_tokens: f64) -> Law {
     let roof = chunk_roof(part.limits.peak_flops);
-    let rows_of_decodes: &[f64] = if mixes(part) { &[48.0, 64.0, 80.0] } else { &[0.0] };
-    let mut best = (f64::INFINITY, [0.0; 2]);
+    let mixed = mixes(part);
+    let idle: &[f64] = if mixed { &[0.0, 4.0, 8.0, 12.0, 16.0] } else { &[idle_tokens] };
+    let mut rows = chunk_rows(part);
+    // Every seventh row tells as much: there are up to tens of thousands.
+    if rows.len() > 8000 {
+        rows = rows.into_iter().step_by(7).collect();
+    }
+    let mut best = (f64::INFINITY, Law { tile_tokens: 0.0, decode_rows: 0.0, idle_tokens });
     for tile_tokens in [0.0, 64.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0] {
-        for decode_rows in rows_of_decodes {
-            let law = [tile_tokens, *decode_rows];
-            let (samples, _) = select(part, chunks, |row| chunk_sample(row, law, &part.limits));
-            // Every seventh row tells as much: there are up to tens of thousands.
-            let step = if samples.len() > 8000 { 7 } else { 1 };
-            let few: Vec<Sample> = samples.iter().step_by(step).map(|(s, _)| *s).collect();
+        for idle_tokens in idle.iter().copied().filter(|t| *t <= tile_tokens) {
+            let decode_rows = if mixed { f64::from(TILE) } else { 0.0 };
+            let law = Law { tile_tokens, decode_rows, idle_tokens };
+            let samples = chunk_samples(&rows, law, &part.limits);
+            let plain: Vec<Sample> = samples.iter().map(|(s, _)| *s).collect();
             for start in starts_us(&samples, &roof) {
                 let at_start = |shape| roof(shape, start * 1e-6);
-                let form = whole(grid(&samples), start, String::new(), &at_start);
-                let loss = super::spread(&ratios(&form.fit(&few).0, &form, &few))[0];
+                let layout = chunk_grid(&samples);
+                let form = whole(layout, start, String::new(), &at_start, MOST_OF_WORK);
+                let loss = super::spread(&ratios(&form.fit(&plain).0, &form, &plain))[0];
                 if loss < best.0 {
                     best = (loss, law);
                 }
@@ -46,6 +64,11 @@ fn chunk_law(part: &Part) -> [f64; 2] {
         }
     }
     best.1
+}
+
+/// A grid of many shapes knows a knot from its neighbours; a few models' shapes need more knots.
+fn chunk_grid(samples: &[(Sample, Row)]) -> Layout {
+    grid(samples, shapes_of(samples).len() <= 4)
 }
 
 /// Rows of one operator, ready to fit.
@@ -185,7 +208,7 @@ impl<'a> Work<'a> {
             _ => None,
         };
         let (samples, left_out) = select(origin.part, alone, wanted);
-        let form = grid(&samples);
+        let form = grid(&samples, false);
         self.table("decode_attention", &origin, form, &roof, samples, left_out)
     }
 
@@ -194,26 +217,33 @@ impl<'a> Work<'a> {
         let Some(origin) = self.origin("prefill_attention", chunks)? else { return Ok(()) };
         let limits = origin.part.limits;
         let roof = chunk_roof(limits.peak_flops);
-        let mut law = chunk_law(origin.part);
         let mut source = origin.source();
-        if law[1] == 0.0 {
-            match self.mixed_elsewhere() {
-                Some(other) => {
-                    law[1] = chunk_law(other.part)[1];
-                    source = format!("{source}; mixed batches {}", other.source());
-                    self.fitted.composed.push(format!("mixed batches: {}", other.source()));
-                }
-                None => source += "; mixed batches not measured: taken as the sum of both kinds",
+        let other = if mixes(origin.part) { None } else { self.mixed_elsewhere() };
+        let theirs = other.as_ref().map(|other| chunk_law(other.part, 0.0));
+        let mut law = chunk_law(origin.part, theirs.map_or(0.0, |law| law.idle_tokens));
+        if let (Some(other), Some(theirs)) = (other, theirs) {
+            law.decode_rows = theirs.decode_rows;
+            source = format!("{source}; mixed batches {}", other.source());
+            self.fitted.composed.push(format!("mixed batches: {}", other.source()));
+        } else if !mixes(origin.part) {
+            source += "; mixed batches not measured: taken as the sum of both kinds";
+        }
+        let rows = chunk_rows(origin.part);
+        let mut samples = chunk_samples(&rows, law, &limits);
+        let left_out = rows.len() - samples.len();
+        if mixes(origin.part) {
+            // Chunks alone are what a prompt waits for, and few among the rows of mixed tables.
+            for (sample, row) in &mut samples {
+                let alone = matches!(row.run, Run::Attention { decodes: 0.0, .. });
+                sample.weight = if alone { 4.0 } else { 1.0 };
             }
         }
-        let alone = [law[0], if mixes(origin.part) { law[1] } else { 0.0 }];
-        let (samples, left_out) =
-            select(origin.part, chunks, |row| chunk_sample(row, alone, &limits));
-        let form = grid(&samples);
+        let form = chunk_grid(&samples);
         let skew = self.skew(&origin);
         let mut attention = toml::Table::new();
-        attention.insert("tile_tokens".to_owned(), law[0].into());
-        attention.insert("decode_rows".to_owned(), law[1].into());
+        attention.insert("tile_tokens".to_owned(), law.tile_tokens.into());
+        attention.insert("decode_rows".to_owned(), law.decode_rows.into());
+        attention.insert("idle_tokens".to_owned(), law.idle_tokens.into());
         attention.insert("skew".to_owned(), skew.into());
         attention.insert("source".to_owned(), source.into());
         self.fitted.entries.insert("attention".to_owned(), attention.into());
@@ -438,15 +468,16 @@ impl<'a> Work<'a> {
         left_out: usize,
     ) -> Result<Table, ImportError> {
         let plain: Vec<Sample> = samples.iter().map(|(s, _)| *s).collect();
+        let most = if operator == "prefill_attention" { MOST_OF_WORK } else { 1000 };
         let loss = |start: f64| {
             let at_start = move |shape| roof(shape, start * 1e-6);
-            let form = whole(layout.clone(), start, String::new(), &at_start);
+            let form = whole(layout.clone(), start, String::new(), &at_start, most);
             super::spread(&ratios(&form.fit(&plain).0, &form, &plain))[0]
         };
         let [a, b] = starts_us(&samples, roof);
         let start = if a == b || loss(a) <= loss(b) { a } else { b };
         let at_start = move |shape| roof(shape, start * 1e-6);
-        let form = whole(layout, start, origin.source(), &at_start);
+        let form = whole(layout, start, origin.source(), &at_start, most);
         let job = Job { operator, form, samples, left_out };
         job.doubts(origin)?;
         // Faster than memory allows: served from the cache, which in a model other layers have flushed.

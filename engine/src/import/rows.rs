@@ -2,8 +2,8 @@
 
 use super::fit::{Form, Sample};
 use super::{Limits, Part, Row, Run};
-use crate::profile::{Metric, Roof, heads_metric, reread};
-use crate::shape::{Shape, TILE};
+use crate::profile::{Chunks, Heads, Law, Metric, Roof, heads_metric};
+use crate::shape::Shape;
 
 /// Elements per head in all tables that are read.
 pub(super) const HEAD: f64 = 128.0;
@@ -16,8 +16,9 @@ pub(super) fn whole<'a>(
     start_us: f64,
     source: String,
     roof: &'a dyn Fn([u32; 2]) -> Roof,
+    most: u16,
 ) -> Form<'a> {
-    Form { start_us, source, shapes, x, y, metric, roof, prior }
+    Form { start_us, source, shapes, x, y, metric, roof, most, prior }
 }
 
 pub(super) fn sample(shape: [u32; 2], x: f64, y: f64, seconds: f64) -> Sample {
@@ -47,12 +48,8 @@ pub(super) fn served([query, kv]: [u32; 2]) -> bool {
     query >= 4 && query.is_multiple_of(kv) && matches!(query / kv, 1 | 4 | 8)
 }
 
-/// A row of prompt chunks, and decodes with them, in the variables of its kernel.
-pub(super) fn chunk_sample(
-    row: &Row,
-    [tile_tokens, decode_rows]: [f64; 2],
-    limits: &Limits,
-) -> Option<Sample> {
+/// What a row of prompt chunks, and decodes with them, asked of the device.
+pub(super) fn chunk_shape(row: &Row) -> Option<Shape> {
     let Run::Attention { heads, chunks, tokens, history, decodes, length } = row.run else {
         return None;
     };
@@ -60,28 +57,31 @@ pub(super) fn chunk_sample(
         return None;
     }
     let mut shape = Shape::default();
-    shape.add(history as u32, tokens as u32, false, false);
-    let start = f64::from(TILE) * tile_tokens;
-    let of_chunk = shape.prefill_tile_pairs as f64 + start * shape.prefill_tiles as f64;
-    let of_decodes = decode_rows * decodes * (length + tile_tokens);
-    let longest = if decodes > 0.0 { length } else { 0.0 };
-    let x = f64::from(heads[0]) * (chunks * of_chunk + of_decodes);
-    // Chunks alone are what a prompt waits for, and few among the rows of mixed tables.
-    let weight = if decode_rows > 0.0 && decodes == 0.0 { 4.0 } else { 1.0 };
-    let token = 4.0 * HEAD;
-    let cached = [limits.cache_bytes / token, limits.multiprocessors];
-    let reads = reread(heads.map(f64::from), [decodes, decodes * length], cached);
-    let floor = if decode_rows > 0.0 { reads * token / limits.memory_bandwidth } else { 0.0 };
-    let longest = (history + tokens).max(longest);
-    Some(Sample { weight, floor, ..sample(heads, x, longest, row.seconds) })
+    (0..chunks as u32).for_each(|_| shape.add(history as u32, tokens as u32, false, false));
+    (0..decodes as u32).for_each(|_| shape.add(length as u32 - 1, 1, true, false));
+    Some(shape)
 }
 
-/// Knots at every octave of both variables.
-pub(super) fn grid(samples: &[(Sample, Row)]) -> Layout {
-    let shapes = shapes_of(samples);
-    let x = octaves(samples.iter().map(|(s, _)| s.x));
-    let y = octaves(samples.iter().map(|(s, _)| s.y));
-    (shapes, x, y, heads_metric as Metric, [0.1, 0.05])
+/// The same in the variables of its kernel.
+pub(super) fn chunk_sample(row: &Row, shape: &Shape, law: Law, limits: &Limits) -> Option<Sample> {
+    let Run::Attention { heads: [query, kv], .. } = row.run else { return None };
+    let heads = Heads { query, kv, dim: HEAD as u32 };
+    let asked = Chunks::new(law, heads, 2.0, limits.peaks()).asked(shape);
+    let sample = sample([query, kv], asked.work, asked.longest, row.seconds);
+    Some(Sample { floor: asked.floor, ..sample })
+}
+
+/// Knots at every octave of both variables; `fine` halves them.
+pub(super) fn grid(samples: &[(Sample, Row)], fine: bool) -> Layout {
+    let knots = |of: &dyn Fn(&Sample) -> f64| {
+        let mut knots = octaves(samples.iter().map(|(s, _)| of(s)));
+        if fine {
+            knots = knots.iter().flat_map(|x| [*x, 1.5 * x]).collect();
+            knots.pop();
+        }
+        knots
+    };
+    (shapes_of(samples), knots(&|s| s.x), knots(&|s| s.y), heads_metric as Metric, [0.1, 0.05])
 }
 
 pub(super) fn shapes_of(samples: &[(Sample, Row)]) -> Vec<[u32; 2]> {

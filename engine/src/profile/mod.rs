@@ -13,6 +13,7 @@
 //! source = "a guess"
 //! ```
 
+mod chunks;
 mod parts;
 mod table;
 
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::model::{Catalogue, SpecError, load};
+pub use chunks::{Asked, Chunks, Law, Peaks};
 pub use parts::{AllReduce, Attention, FitError, Heads, Host, Link, Price, PriceBasis};
 pub(crate) use table::Line;
 pub use table::{Metric, Roof, Table, Times};
@@ -64,7 +66,7 @@ pub struct DeviceProfile {
     /// Matrix products `[m,k] x [k,n]`: shapes (n, k), x = m.
     pub gemm: Table,
     /// Attention of prompt chunks, alone or with decodes in the same kernel: shapes (query heads, KV heads), x = query
-    /// heads x pairs, y = longest context.
+    /// heads x pairs of tiles ([`Attention`] says what else counts as pairs), y = longest context.
     pub prefill_attention: Table,
     /// Attention of decodes alone: shapes (query heads, KV heads), x = KV heads x tokens of context, y = KV heads x
     /// sequences.
@@ -113,20 +115,9 @@ pub fn heads_metric([query, kv]: [u32; 2]) -> [f64; 2] {
     [f64::from(query).log2(), 3.0 * (f64::from(query) / f64::from(kv)).log2()]
 }
 
-/// Tokens of KV, times heads, that `seqs` decodes with `context` tokens between them read in the kernel of prompt
-/// chunks. It takes one query head after another, all sequences of each: query heads of one KV head share a read where
-/// they run at the same time on the device's `multiprocessors`, or where the cache keeps what one head reads (`cached`
-/// tokens) until the next one comes.
-#[must_use]
-pub fn reread(
-    [query, kv]: [f64; 2],
-    [seqs, context]: [f64; 2],
-    [cached, multiprocessors]: [f64; 2],
-) -> f64 {
-    let shared = (multiprocessors / seqs.max(1.0)).max(1.0).min(query / kv);
-    let missed = if multiprocessors > 0.0 { (context - cached).max(0.0) } else { 0.0 };
-    kv * context + (query / shared - kv).max(0.0) * missed
-}
+/// Highest efficiency of prompt chunks, thousandths: what their work counts besides pairs (starting tiles, rows that a
+/// tile lacks) can overlap with them. The pairs alone stay within the data sheet ([`Asked::floor`]).
+pub(crate) const MOST_OF_WORK: u16 = 4000;
 
 /// The roofline of moving x bytes of activations, of which `cache` bytes may still be in the last-level cache, by the
 /// kernel before. Eight times memory's rate is more than any of these caches reaches.
@@ -169,6 +160,7 @@ impl DeviceProfile {
         let not_negative = [
             ("attention.tile_tokens", self.attention.tile_tokens),
             ("attention.decode_rows", self.attention.decode_rows),
+            ("attention.idle_tokens", self.attention.idle_tokens),
             ("attention.skew", self.attention.skew),
             ("node.start_us", self.node.start_us),
             ("network.start_us", self.network.start_us),
@@ -192,9 +184,12 @@ impl DeviceProfile {
         if let Some(sum) = sums.iter().find(|s| !(s.bandwidth.is_finite() && s.bandwidth > 0.0)) {
             return Some(format!("all_reduce of {}: bandwidth must be positive", sum.ranks));
         }
-        let tables =
-            self.tables().into_iter().map(|(name, table)| (name.to_owned(), table.fault()));
-        let sums = sums.iter().map(|s| (format!("all_reduce of {}", s.ranks), s.table().fault()));
+        let tables = self.tables().into_iter().map(|(name, table)| {
+            let most = if name == "prefill_attention" { MOST_OF_WORK } else { 1000 };
+            (name.to_owned(), table.fault(most))
+        });
+        let sums =
+            sums.iter().map(|s| (format!("all_reduce of {}", s.ranks), s.table().fault(1000)));
         tables.chain(sums).find_map(|(name, fault)| fault.map(|fault| format!("{name}: {fault}")))
     }
 
@@ -228,7 +223,7 @@ impl DeviceProfile {
         }
     }
 
-    /// Seconds of causal attention of prompt chunks, by query heads x [`pairs`](Self::tile_pairs) and longest context.
+    /// Seconds of causal attention of prompt chunks, by work (query heads x pairs of tiles) and longest context.
     #[must_use]
     pub fn prefill_attention(&self, heads: Heads) -> Times {
         let flops = 4.0 * f64::from(heads.dim);
@@ -241,6 +236,19 @@ impl DeviceProfile {
         self.prefill_attention.times([heads.query, heads.kv], heads_metric, roof)
     }
 
+    /// What batches ask of the kernel of prompt chunks, elements of `kv_bytes`.
+    #[must_use]
+    pub fn chunks(&self, heads: Heads, kv_bytes: f64) -> Chunks {
+        let Attention { tile_tokens, decode_rows, idle_tokens, .. } = self.attention;
+        let peaks = Peaks {
+            flops: self.sustained * self.peak_flops,
+            bandwidth: self.memory_bandwidth,
+            cache_bytes: self.cache_bytes as f64,
+            multiprocessors: f64::from(self.multiprocessors),
+        };
+        Chunks::new(Law { tile_tokens, decode_rows, idle_tokens }, heads, kv_bytes, peaks)
+    }
+
     /// Seconds of attention of decodes, by KV heads x tokens of context and KV heads x sequences; elements of
     /// `kv_bytes`.
     #[must_use]
@@ -248,12 +256,6 @@ impl DeviceProfile {
         let bytes = 2.0 * f64::from(heads.dim) * kv_bytes;
         let roof = self.bytes_roof(self.decode_attention.start_us, bytes);
         self.decode_attention.times([heads.query, heads.kv], heads_metric, roof)
-    }
-
-    /// Pairs that a kernel of prompt chunks computes: those of whole tiles, and what starting the tiles is worth.
-    #[must_use]
-    pub fn tile_pairs(&self, tile_pairs: f64, tiles: f64) -> f64 {
-        tile_pairs + f64::from(crate::shape::TILE) * self.attention.tile_tokens * tiles
     }
 
     /// Seconds to move bytes in one kernel.

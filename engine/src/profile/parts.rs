@@ -13,6 +13,10 @@ pub struct Attention {
     /// Query rows that a decode costs in a kernel shared with prompt chunks, where it loses the kernel made for
     /// decodes; 0 = it loses nothing: both kinds take the sum of what they take alone.
     pub decode_rows: f64,
+    /// Starting a tile that has no rows takes as long as this many tokens of context: the kernel starts as many tiles
+    /// for every sequence as the largest chunk needs.
+    #[serde(default)]
+    pub idle_tokens: f64,
     /// Share of the way, from a batch of decodes at its mean length to one at its longest, that a batch of unequal
     /// lengths takes.
     pub skew: f64,

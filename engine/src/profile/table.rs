@@ -81,8 +81,8 @@ impl Table {
         }
     }
 
-    /// What is wrong with it, if anything.
-    pub(super) fn fault(&self) -> Option<String> {
+    /// What is wrong with it, if anything; `most` is the highest efficiency that can be.
+    pub(super) fn fault(&self, most: u16) -> Option<String> {
         let rising = |axis: &[f64]| {
             axis.is_sorted_by(|a, b| a < b) && axis.iter().all(|x| x.is_finite() && *x > 0.0)
         };
@@ -96,8 +96,8 @@ impl Table {
             Some("shapes must be positive".to_owned())
         } else if self.per_mille.len() != rows || self.per_mille.iter().any(|r| r.len() != knots) {
             Some(format!("per_mille must have {rows} rows of {knots} knots"))
-        } else if self.per_mille.iter().flatten().any(|e| !(1..=1000).contains(e)) {
-            Some("per_mille must be from 1 to 1000: nothing is faster than its roofline".to_owned())
+        } else if self.per_mille.iter().flatten().any(|e| !(1..=most).contains(e)) {
+            Some(format!("per_mille must be from 1 to {most}: nothing is faster than its roofline"))
         } else {
             None
         }
@@ -140,8 +140,8 @@ impl Table {
         let slow = self.slowdowns(shape, metric);
         let x: Box<[f64]> = if self.x.is_empty() { [1.0].into() } else { self.x.as_slice().into() };
         let t = slow.iter().enumerate().map(|(k, s)| s * roof.at(x[k % x.len()])).collect();
-        let octaves = [in_octaves(&x), in_octaves(&self.y)];
-        let mut times = Times { y: self.y.clone(), x, t, roof, octaves };
+        let binary = [binary(&x), binary(&self.y)];
+        let mut times = Times { y: self.y.clone(), x, t, roof, binary };
         times.make_monotone();
         times.extend();
         times
@@ -156,21 +156,27 @@ pub struct Times {
     /// Seconds, `x` running fastest.
     t: Vec<f64>,
     roof: Roof,
-    /// Whether the knots of each variable are successive powers of two.
-    octaves: [bool; 2],
+    /// For each variable, how many low bits its knots lack, as [`binary`] says.
+    binary: [Option<u32>; 2],
 }
 
-fn in_octaves(axis: &[f64]) -> bool {
-    axis.first().is_some_and(|x| x.log2().fract() == 0.0)
-        && axis.windows(2).all(|pair| pair[1] == 2.0 * pair[0])
+/// Low bits of a double that no knot of `axis` has, where the bits above them count the knots: 52 where knots are
+/// octaves apart, 51 where each octave is halved.
+fn binary(axis: &[f64]) -> Option<u32> {
+    let counts = |low: u32| {
+        let key = |x: f64| x.to_bits() >> low;
+        axis.iter().all(|x| key(*x) << low == x.to_bits())
+            && axis.windows(2).all(|pair| key(pair[1]) == key(pair[0]) + 1)
+    };
+    [52, 51].into_iter().find(|low| !axis.is_empty() && counts(*low))
 }
 
-/// The cell of a rising `axis` that holds `at`, and how far into it; the ends hold what lies beyond. Where knots are
-/// `octaves` apart the exponent of `at` says which.
-fn cell(axis: &[f64], octaves: bool, at: f64) -> (usize, f64) {
-    let above = if octaves && at >= axis[0] {
-        let exponent = |x: f64| (x.to_bits() >> 52) as usize;
-        (exponent(at) - exponent(axis[0]) + 1).min(axis.len())
+/// The cell of a rising `axis` that holds `at`, and how far into it; the ends hold what lies beyond. On a `binary`
+/// axis the high bits of `at` say which.
+fn cell(axis: &[f64], binary: Option<u32>, at: f64) -> (usize, f64) {
+    let above = if let Some(low) = binary.filter(|_| at >= axis[0]) {
+        let key = |x: f64| (x.to_bits() >> low) as usize;
+        (key(at) - key(axis[0]) + 1).min(axis.len())
     } else {
         axis.partition_point(|knot| *knot <= at)
     };
@@ -196,12 +202,12 @@ impl Times {
         } else {
             1.0
         };
-        let (i, u) = cell(&self.x, self.octaves[0], x);
+        let (i, u) = cell(&self.x, self.binary[0], x);
         let row = |j: usize| {
             let t = &self.t[j * self.x.len()..][..self.x.len()];
             if u > 0.0 { t[i] + u * (t[i + 1] - t[i]) } else { t[i] }
         };
-        let (j, v) = cell(&self.y, self.octaves[1], y);
+        let (j, v) = cell(&self.y, self.binary[1], y);
         let low = row(j);
         scale * if v > 0.0 { low + v * (row(j + 1) - low) } else { low }
     }
@@ -302,15 +308,17 @@ mod tests {
     }
 
     #[test]
-    fn octaves_are_found_by_their_exponents() {
-        let axis: Vec<f64> = (3..20).map(|e| 2f64.powi(e)).collect();
-        assert!(in_octaves(&axis) && !in_octaves(&[1.0, 2.0, 3.0]) && !in_octaves(&[3.0, 6.0]));
-        for i in 0..4000 {
-            let at = 1.003_f64.powi(i);
-            assert_eq!(cell(&axis, true, at), cell(&axis, false, at), "{at}");
-        }
-        for at in [0.0, 8.0, 16.0, 524_288.0, 1e300, f64::INFINITY] {
-            assert_eq!(cell(&axis, true, at), cell(&axis, false, at), "{at}");
+    fn binary_knots_are_found_by_their_bits() {
+        let octaves: Vec<f64> = (3..20).map(|e| 2f64.powi(e)).collect();
+        let halves: Vec<f64> = octaves.iter().flat_map(|x| [*x, 1.5 * x]).collect();
+        assert_eq!([&octaves, &halves].map(|axis| binary(axis)), [Some(52), Some(51)]);
+        assert_eq!([[1.0, 2.0, 3.0, 5.0], [3.0, 6.0, 12.0, 24.0]].map(|x| binary(&x)), [None; 2]);
+        for axis in [octaves, halves] {
+            let found = binary(&axis);
+            let at = (0..4000).map(|i| 1.003_f64.powi(i));
+            for at in at.chain([0.0, 8.0, 12.0, 16.0, 524_288.0, 1e300, f64::INFINITY]) {
+                assert_eq!(cell(&axis, found, at), cell(&axis, None, at), "{at}");
+            }
         }
     }
 

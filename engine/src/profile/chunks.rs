@@ -1,0 +1,164 @@
+//! What a kernel of prompt chunks has to do: the variables of its table, for the cost model and for the fit alike.
+//!
+//! Such kernels compute tiles of [`TILE`] query rows of one head against all context of their sequence, one head after
+//! another, and as many tiles for each sequence as the largest chunk needs. Where the attention backend runs a mixed
+//! batch as one such kernel, each decode costs a tile for each query head, and query heads read again the keys and
+//! values that a kernel made for decodes lets them share.
+
+use super::Heads;
+use crate::shape::{Shape, TILE};
+
+/// How chunks share a kernel: see [`Attention`](super::Attention), which holds the same figures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Law {
+    /// Tokens of context that starting a tile is worth.
+    pub tile_tokens: f64,
+    /// Query rows that a decode costs; 0 = decodes have a kernel of their own.
+    pub decode_rows: f64,
+    /// Tokens of context that starting a tile without rows is worth.
+    pub idle_tokens: f64,
+}
+
+/// What the data sheet says of the device.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Peaks {
+    /// FLOP/s.
+    pub flops: f64,
+    /// Bytes/s.
+    pub bandwidth: f64,
+    /// Last-level cache, bytes.
+    pub cache_bytes: f64,
+    /// Streaming multiprocessors; 0 = not known.
+    pub multiprocessors: f64,
+}
+
+/// A kernel of prompt chunks for certain heads on a certain device.
+#[derive(Debug, Clone, Copy)]
+pub struct Chunks {
+    query: f64,
+    kv: f64,
+    law: Law,
+    multiprocessors: f64,
+    /// Tokens of one KV head that the cache holds.
+    cached: f64,
+    /// By the data sheet, seconds: of a query head's pair, to read a KV head's token, and to read and write a new one.
+    pair: f64,
+    read: f64,
+    carry: f64,
+}
+
+/// What one batch asks of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Asked {
+    /// Query heads x pairs: of tiles, and what starting them or reading from memory is worth.
+    pub work: f64,
+    /// The longest context: no kernel takes less than its longest tile.
+    pub longest: f64,
+    /// Seconds that the data sheet sets as the least.
+    pub floor: f64,
+}
+
+/// Kernels reach about this share of either peak, so that reading and computing may be counted in one unit.
+const REACHED: f64 = 0.8;
+
+/// Share of the cache that keeps what is read in turn: a little more than it flushes all of it.
+const CACHED: f64 = 0.8;
+
+impl Chunks {
+    /// The kernel for `heads` with `kv_bytes` per element of keys and values.
+    #[must_use]
+    pub fn new(law: Law, heads: Heads, kv_bytes: f64, peaks: Peaks) -> Self {
+        let (query, dim) = (f64::from(heads.query), f64::from(heads.dim));
+        let token = 2.0 * dim * kv_bytes;
+        Self {
+            query,
+            kv: f64::from(heads.kv),
+            law,
+            multiprocessors: peaks.multiprocessors,
+            cached: CACHED * peaks.cache_bytes / token,
+            pair: 4.0 * dim / peaks.flops,
+            read: token / peaks.bandwidth,
+            carry: 2.0 * query * dim * 2.0 / peaks.bandwidth,
+        }
+    }
+
+    /// What `shape` asks of it; its decodes only where they share the kernel.
+    #[must_use]
+    pub fn asked(&self, shape: &Shape) -> Asked {
+        let Law { tile_tokens, decode_rows, idle_tokens } = self.law;
+        let tile = f64::from(TILE);
+        let (mut seqs, mut longest) = (f64::from(shape.prefill_seqs), shape.prefill_longest);
+        let tiles = shape.prefill_tiles as f64;
+        let mut pairs = shape.prefill_tile_pairs as f64 + tile * tile_tokens * tiles;
+        let mut read = self.kv * shape.prefill_context as f64;
+        let mut read_again = 0.0;
+        if decode_rows > 0.0 {
+            let (decodes, context) = (f64::from(shape.decode_seqs), shape.decode_context as f64);
+            pairs += decode_rows * (context + tile_tokens * decodes);
+            longest = longest.max(shape.decode_longest);
+            seqs += decodes;
+            read += self.kv * context;
+            read_again = self.read_again(tiles + decodes, context);
+        }
+        pairs += idle_tokens * tile * seqs * f64::from(shape.prefill_widest.div_ceil(TILE));
+        let computed = self.pair * self.query * shape.prefill_pairs as f64;
+        Asked {
+            work: (self.query * pairs).max(REACHED * read_again * self.read / self.pair),
+            longest: f64::from(longest),
+            floor: computed.max(self.read * read + self.carry * f64::from(shape.prefill_tokens)),
+        }
+    }
+
+    /// Tokens of KV, times heads, that decodes with `context` tokens between them read. Query heads of one KV head
+    /// share a read where their tiles run in the same wave over the multiprocessors, or where the cache holds what
+    /// all sequences of a head read until the next head comes.
+    fn read_again(&self, tiles: f64, context: f64) -> f64 {
+        if self.multiprocessors == 0.0 {
+            return self.kv * context;
+        }
+        let again = (self.query / self.kv - 1.0) * (tiles / self.multiprocessors).min(1.0);
+        self.kv * (context + again * (4.0 * (context - self.cached)).clamp(0.0, context))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAW: Law = Law { tile_tokens: 100.0, decode_rows: 64.0, idle_tokens: 10.0 };
+    const PEAKS: Peaks = Peaks {
+        flops: 1e14,
+        bandwidth: 1e12,
+        cache_bytes: 512.0 * 10_000.0,
+        multiprocessors: 64.0,
+    };
+
+    fn asked(chunks: &[(u32, u32)], decodes: u32, length: u32) -> Asked {
+        let mut shape = Shape::default();
+        chunks.iter().for_each(|(history, n)| shape.add(*history, *n, false, true));
+        (0..decodes).for_each(|_| shape.add(length - 1, 1, true, true));
+        Chunks::new(LAW, Heads { query: 32, kv: 8, dim: 128 }, 2.0, PEAKS).asked(&shape)
+    }
+
+    #[test]
+    fn work_is_that_of_every_tile_started() {
+        // Two tiles see 564 and 600 tokens, a decode 300; all three sequences start two tiles.
+        let of = asked(&[(500, 100)], 2, 300);
+        let pairs = 64.0 * (564.0 + 600.0 + 2.0 * 300.0 + 4.0 * 100.0 + 3.0 * 2.0 * 10.0);
+        assert_eq!((of.work, of.longest), (32.0 * pairs, 600.0));
+        // The same tokens in narrower chunks start fewer tiles for the decodes.
+        assert!(asked(&[(0, 64), (0, 64)], 100, 300).work < asked(&[(0, 128)], 100, 300).work);
+    }
+
+    #[test]
+    fn what_the_cache_cannot_hold_is_read_by_every_query_head() {
+        // Half a wave: each of the other three query heads of a KV head reads again half of the time.
+        let (tokens, read, pair) = (31.0 * 10_000.0, 512.0 / 5e11, 512.0 / 1e14);
+        let half = 0.8 * 8.0 * tokens * (1.0 + 3.0 * 0.5) * read / pair;
+        assert!((asked(&[(0, 16)], 31, 10_000).work / half - 1.0).abs() < 1e-12);
+        assert!((asked(&[(0, 16)], 31, 10_000).floor / (8.0 * tokens * read) - 1.0).abs() < 1e-3);
+        // What fits is read once, which computing hides.
+        let small = asked(&[(0, 16)], 31, 250);
+        assert_eq!(small.work, 32.0 * 64.0 * (16.0 + 31.0 * 250.0 + 32.0 * 100.0 + 32.0 * 10.0));
+    }
+}
