@@ -128,7 +128,7 @@ mod tests {
     const LAW: Law = Law { tile_tokens: 100.0, decode_rows: 64.0, idle_tokens: 10.0 };
     const PEAKS: Peaks = Peaks {
         flops: 1e14,
-        bandwidth: 1e12,
+        bandwidth: 5e11,
         cache_bytes: 512.0 * 10_000.0,
         multiprocessors: 64.0,
     };
