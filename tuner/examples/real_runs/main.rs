@@ -3,7 +3,8 @@
 //!     cargo run --release -p knee-tuner --example real_runs -- ../shared/profiles/real-runs [SET] [--json FILE]
 //!
 //! The folder is not part of the repository (its README lists sources, licences and grades); LLMServingSim's bench
-//! lies beside it. Nothing here is fitted to any of these runs; `--profile NAME=FILE` and `--calibration FILE` replace
+//! lies beside it. Two constants of the H100 come from runs of this folder, which say so in the output and are no
+//! evidence for it; nothing else is fitted to any of these runs. `--profile NAME=FILE` and `--calibration FILE` replace
 //! a device's profile or add what `knee calibrate` found on another run.
 
 mod causes;
@@ -36,6 +37,15 @@ const SETS: &[(&str, Set)] = &[
     ("exp7-8b", sweeps::exp7),
     ("ispass26", loads::ispass),
     ("bsc-bursts", loads::bursts),
+];
+
+/// What the H100's profile took from here, and from where.
+const FITTED: [(&str, &str); 2] = [
+    (
+        "host time",
+        "sim-to-real's H100 stages of other models than Llama-2 and CodeLlama, by mean TPOT",
+    ),
+    ("sustained compute", "bsc-bursts of prompts alone, by how their time grows with the prompt"),
 ];
 
 /// Sets that are not run, and why.
@@ -257,6 +267,10 @@ fn print(results: &Results) {
                 u.device, s.runs
             );
         }
+    }
+    println!("\nfitted to, so no evidence:");
+    for (what, runs) in FITTED {
+        println!("  {what}: {runs}");
     }
     println!("\nnot compared:");
     for s in &results.skipped {
