@@ -35,15 +35,6 @@ pub(crate) fn headline(r: &TuneResult) -> Option<String> {
     ))
 }
 
-/// The configuration of which a plan is made, as people call it.
-fn made_of<'a>(r: &'a TuneResult, plan: &Plan) -> Option<&'a str> {
-    let here = r.baselines.iter().filter(|b| b.device == plan.device);
-    let same =
-        |rps: f64| (rps * f64::from(plan.deployments) / plan.capacity_rps - 1.0).abs() < 1e-9;
-    let of = here.filter_map(|b| b.best.as_ref()).find(|o| same(o.capacity_rps))?;
-    Some(&of.label)
-}
-
 /// Devices without a plan, and why.
 pub(crate) fn infeasible(r: &TuneResult) -> Vec<(&str, String)> {
     let planned = |device: &str| r.plans.iter().any(|p| p.device == device);
@@ -86,7 +77,10 @@ pub(crate) fn cells(r: &TuneResult, p: &Plan) -> [String; 9] {
         p.device.clone(),
         count(p.deployments.into()),
         count(p.gpus.into()),
-        p.if_slow.map_or(NONE.to_owned(), |s| count(s.gpus.into())),
+        p.if_slow.map_or(NONE.to_owned(), |s| match s.gpus {
+            Some(gpus) => count(gpus.into()),
+            None => "none is".to_owned(),
+        }),
         p.usd_per_hour.map_or(NONE.to_owned(), usd),
         p.usd_per_million_tokens.map_or(NONE.to_owned(), usd),
         rate(p.capacity_rps),
@@ -105,7 +99,7 @@ pub(crate) fn plans(r: &TuneResult) -> Markup {
         let mut row: Vec<Markup> = cells(r, p).iter().map(cell).collect();
         row[0] = whole(&p.device);
         row[8] = html! { b.met { (cells(r, p)[8]) } };
-        row.push(html! { span.quiet.roomy { (made_of(r, p).unwrap_or(NONE)) } });
+        row.push(html! { span.quiet.roomy { (p.label) } });
         rows.push((row, if cheapest(r, p) { "chosen" } else { "" }));
     }
     for (device, why) in infeasible(r) {

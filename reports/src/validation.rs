@@ -82,10 +82,11 @@ fn about_capacity(capacity: &Capacity) -> Vec<String> {
             let mut said = vec![format!("Capacity was not validated near the knee: {reason}.")];
             said.extend(sensitivity.as_ref().map(|s| {
                 format!(
-                    "Sensitivity: {} requests/s are predicted to hold {}. Were TTFT alone 1 % longer, that would be {:.2} % \
+                    "Sensitivity: {} requests/s are predicted to hold {}. Were {} alone 1 % longer, that would be {:.2} % \
                      less; were every iteration, {:.2} %.",
                     rate(s.capacity_rps),
                     s.target,
+                    s.target.split([':', '=']).next().unwrap_or_default().to_uppercase(),
                     s.of_limit,
                     s.of_time
                 )

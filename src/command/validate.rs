@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use engine::ModelShape;
-use loadgen::Target;
+use loadgen::{Metric, Target};
 use reports::{Assumption, Report, ValidationReport};
 use serde_json::json;
 use tuner::result::knobs;
@@ -17,10 +17,26 @@ use super::output::about;
 use crate::cli;
 use crate::input;
 
+/// A limit that both worlds know: of all requests, and of a statistic that is compared.
+fn limit(text: &str) -> Result<Target> {
+    let target: Target = text.parse()?;
+    let compared = ["mean", "p50", "p90", "p99"];
+    let statistic = target.statistic.to_string();
+    if target.class.is_some() || target.metric == Metric::Itl {
+        bail!(
+            "--slo {text}: recorded runs have no classes and no gaps between tokens: use ttft, tpot or e2e"
+        );
+    }
+    if !compared.contains(&statistic.as_str()) {
+        bail!("--slo {text}: compared are {}, such as ttft:mean=1s", compared.join(", "));
+    }
+    Ok(target)
+}
+
 pub(crate) fn run(args: &cli::Validate) -> Result<ExitCode> {
     args.output.check()?;
     let setup = setup(&args.setup)?;
-    let target: Option<Target> = args.slo.as_deref().map(str::parse).transpose()?;
+    let target = args.slo.as_deref().map(limit).transpose()?;
     let reported_load = match &args.timeseries {
         Some(path) => read::read_load(path)?,
         None => Vec::new(),

@@ -16,6 +16,8 @@ pub struct Price {
 pub struct Unit<'a> {
     /// Device name.
     pub device: &'a str,
+    /// What people call it.
+    pub label: &'a str,
     /// Requests/s it carries under the SLO.
     pub capacity_rps: f64,
     /// GPUs it takes.
@@ -35,6 +37,8 @@ pub struct Plan {
     pub demand_rps: f64,
     /// Share of capacity kept free, as asked for.
     pub headroom: f64,
+    /// The deployment, as people call it.
+    pub label: String,
     /// Copies of the found deployment.
     pub deployments: u32,
     /// GPUs in all.
@@ -47,27 +51,19 @@ pub struct Plan {
     pub usd_per_hour: Option<f64>,
     /// US dollars per million output tokens at the demand, where the price is known.
     pub usd_per_million_tokens: Option<f64>,
-    /// What is enough with iterations as slow as one real engine in ten has them; none where nobody knows, or where
-    /// nothing is enough.
+    /// What is enough with iterations as slow as one real engine in ten has them; none where nobody knows.
     pub if_slow: Option<IfSlow>,
 }
 
-/// The same plan where iterations are slower than predicted.
+/// What a plan takes where iterations are slower than predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct IfSlow {
-    /// Copies of the found deployment.
-    pub deployments: u32,
-    /// GPUs in all.
-    pub gpus: u32,
+    /// Requests/s that one deployment then carries; 0 where the targets hold at no rate.
+    pub capacity_rps: f64,
+    /// GPUs that are then enough; none where no number is.
+    pub gpus: Option<u32>,
     /// US dollars per hour, where the price is known.
     pub usd_per_hour: Option<f64>,
-}
-
-impl From<&Plan> for IfSlow {
-    fn from(plan: &Plan) -> Self {
-        let Plan { deployments, gpus, usd_per_hour, .. } = *plan;
-        Self { deployments, gpus, usd_per_hour }
-    }
 }
 
 /// Why there is no plan.
@@ -117,6 +113,7 @@ pub fn plan(unit: &Unit<'_>, demand: f64, headroom: f64) -> Result<Plan, PlanErr
     let tokens_per_hour = demand * unit.output_tokens_per_request * 3600.0;
     Ok(Plan {
         device: unit.device.to_owned(),
+        label: unit.label.to_owned(),
         demand_rps: demand,
         headroom,
         deployments: copies as u32,
@@ -145,6 +142,7 @@ mod tests {
         let price = price();
         let unit = Unit {
             device: "h100-sxm",
+            label: "chunked",
             capacity_rps: 10.0,
             gpus: 2,
             output_tokens_per_request: 250.0,
@@ -169,6 +167,7 @@ mod tests {
         ) {
             let unit = Unit {
                 device: "x",
+                label: "y",
                 capacity_rps: capacity,
                 gpus: 1,
                 output_tokens_per_request: 1.0,

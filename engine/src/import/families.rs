@@ -225,7 +225,9 @@ fn measured_models(root: &Path) -> Result<Vec<(std::path::PathBuf, String, u32)>
             let name = model.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
             for folder in list(&model.join("bf16"))? {
                 let tp = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                if let Some(ranks) = tp.strip_prefix("tp").and_then(|n| n.parse().ok()) {
+                if let Some(ranks) =
+                    tp.strip_prefix("tp").and_then(|n| n.parse().ok()).filter(|n| *n > 0)
+                {
                     models.push((folder, name.clone(), ranks));
                 }
             }

@@ -44,6 +44,17 @@ pub enum ImportError {
         /// What is wrong.
         reason: String,
     },
+    /// An operator whose rows are all of a kind that is not fitted.
+    #[error(
+        "none of the {rows} rows of {operator} can be used: all have a number of query heads per KV head that no model \
+         here has, or ran from the cache"
+    )]
+    Unusable {
+        /// Which.
+        operator: String,
+        /// Rows seen.
+        rows: usize,
+    },
     /// An operator that nobody measured.
     #[error(
         "no {operator} in the {family} tables of {system}: {}",

@@ -66,6 +66,14 @@ fn chunk_law(part: &Part, idle_tokens: f64) -> Law {
     best.1
 }
 
+/// Refuses an operator of which no row can be fitted to.
+fn usable<T>(operator: &str, samples: &[T], left_out: usize) -> Result<(), ImportError> {
+    if samples.is_empty() {
+        return Err(ImportError::Unusable { operator: operator.to_owned(), rows: left_out });
+    }
+    Ok(())
+}
+
 /// A grid of many shapes knows a knot from its neighbours; a few models' shapes need more knots.
 fn chunk_grid(samples: &[(Sample, Row)]) -> Layout {
     grid(samples, shapes_of(samples).len() <= 4)
@@ -219,6 +227,11 @@ impl<'a> Work<'a> {
         let roof = chunk_roof(limits.peak_flops);
         let mut source = origin.source();
         let other = if mixes(origin.part) { None } else { self.mixed_elsewhere() };
+        for part in other.iter().map(|o| o.part).chain([origin.part]) {
+            let none = Law { tile_tokens: 0.0, decode_rows: 0.0, idle_tokens: 0.0 };
+            let rows = chunk_rows(part);
+            usable("prefill_attention", &chunk_samples(&rows, none, &part.limits), rows.len())?;
+        }
         let theirs = other.as_ref().map(|other| chunk_law(other.part, 0.0));
         let mut law = chunk_law(origin.part, theirs.map_or(0.0, |law| law.idle_tokens));
         if let (Some(other), Some(theirs)) = (other, theirs) {
@@ -467,6 +480,7 @@ impl<'a> Work<'a> {
         samples: Vec<(Sample, Row)>,
         left_out: usize,
     ) -> Result<Table, ImportError> {
+        usable(operator, &samples, left_out)?;
         let plain: Vec<Sample> = samples.iter().map(|(s, _)| *s).collect();
         let most = if operator == "prefill_attention" { MOST_OF_WORK } else { 1000 };
         let loss = |start: f64| {

@@ -110,6 +110,14 @@ impl Source {
         }
     }
 
+    /// How many of something there must be.
+    pub(super) fn positive(&self, column: &str) -> Result<u32, ImportError> {
+        match self.count(column)? {
+            0 => Err(self.error(&format!("{column} = 0 must be at least 1"))),
+            n => Ok(n),
+        }
+    }
+
     /// A time in seconds, from a column whose unit is `unit` seconds: more than nothing.
     pub(super) fn seconds(&self, column: &str, unit: f64) -> Result<f64, ImportError> {
         let text = self.text(column)?;

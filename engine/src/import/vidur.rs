@@ -149,7 +149,7 @@ pub(super) fn rows(dir: &Path, from: &Tables) -> Result<Vec<Row>, ImportError> {
 
 /// One rank's layer over a number of tokens.
 fn layer(s: &Source, residual_add: bool, rows: &mut Vec<Row>) -> Result<(), ImportError> {
-    let (ranks, m) = (s.count("num_tensor_parallel_workers")?, s.number("num_tokens")?);
+    let (ranks, m) = (s.positive("num_tensor_parallel_workers")?, s.number("num_tokens")?);
     let (hidden, heads) = (s.count("n_embd")?, s.count("n_head")?);
     let model = ModelShape {
         name: String::new(),
@@ -187,7 +187,7 @@ fn layer(s: &Source, residual_add: bool, rows: &mut Vec<Row>) -> Result<(), Impo
 }
 
 fn attention(s: &Source, choices: &Choices, rows: &mut Vec<Row>) -> Result<(), ImportError> {
-    let ranks = s.count("num_tensor_parallel_workers")?.max(1);
+    let ranks = s.positive("num_tensor_parallel_workers")?;
     let heads = [s.count("n_q_head")? / ranks, s.count("n_kv_head")? / ranks];
     let (seqs, cached) = (s.number("batch_size")?, s.number("kv_cache_size")?);
     let prompts = s.text("is_prefill")?.eq_ignore_ascii_case("true");

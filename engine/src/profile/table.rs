@@ -140,10 +140,10 @@ impl Table {
         let slow = self.slowdowns(shape, metric);
         let x: Box<[f64]> = if self.x.is_empty() { [1.0].into() } else { self.x.as_slice().into() };
         let t = slow.iter().enumerate().map(|(k, s)| s * roof.at(x[k % x.len()])).collect();
-        let binary = [binary(&x), binary(&self.y)];
-        let mut times = Times { y: self.y.clone(), x, t, roof, binary };
+        let mut times = Times { y: self.y.clone(), x, t, roof, binary: [None, None] };
         times.make_monotone();
         times.extend();
+        times.binary = [binary(&times.x), binary(&times.y)];
         times
     }
 }
@@ -230,14 +230,25 @@ impl Times {
         }
     }
 
-    /// Beyond the last `y`, twice as much of both variables takes twice as long.
+    /// Beyond the last `y`, twice as much of both variables takes twice as long. Knots go on as they were spaced, so
+    /// that they are still found by their bits.
     fn extend(&mut self) {
+        let halved = binary(&self.y) == Some(51);
         while let Some(&last) = self.y.last().filter(|y| self.y.len() > 1 && **y < FAR) {
             let width = self.x.len();
+            let whole = last.to_bits().trailing_zeros() >= 52;
+            let more = if !halved {
+                2.0
+            } else if whole {
+                1.5
+            } else {
+                4.0 / 3.0
+            };
+            let start = (more - 1.0) * self.roof.start;
             let row: Vec<f64> = (self.x.iter())
-                .map(|x| self.at(*x, last).max(2.0 * self.at(x / 2.0, last) - self.roof.start))
+                .map(|x| self.at(*x, last).max(more * self.at(x / more, last) - start))
                 .collect();
-            self.y.push(2.0 * last);
+            self.y.push((more * last).round());
             self.t.extend(row);
             debug_assert_eq!(self.t.len(), width * self.y.len());
         }
@@ -342,6 +353,27 @@ mod tests {
             assert_eq!(tabulated[n as usize].to_bits(), line.at(x).to_bits(), "{n}");
         }
         assert!((line.at(1e8) / sum(1e8) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn knots_go_on_as_they_were_spaced_and_far_ones_are_found() {
+        for y in [vec![16.0, 32.0, 64.0], vec![16.0, 24.0, 32.0], vec![16.0, 24.0, 32.0, 48.0]] {
+            let last = y[y.len() - 1];
+            let table = Table {
+                x: vec![4.0, 32.0],
+                per_mille: vec![vec![800; 2 * y.len()]],
+                y,
+                ..Table::constant(1.0, 1.0, "test")
+            };
+            let roof = Roof { fixed: 0.0, start: 0.0, ..ROOF };
+            let times = table.times([1, 1], metric, roof);
+            assert!(times.binary[1].is_some(), "{:?}", times.y);
+            // All knots are as good: there is one roofline, however far.
+            for far in [1.0, 1.7, 16.0, 100.0, 1e4] {
+                let (near, there) = (times.at(20.0, last), times.at(20.0, far * last));
+                assert!((there / near - 1.0).abs() < 1e-9, "{far}: {near} {there}");
+            }
+        }
     }
 
     proptest! {

@@ -98,12 +98,13 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    pub(crate) fn residuals(&mut self, device: &str, validation: &Validation) {
+    /// What the rates of one setup showed.
+    pub(crate) fn residuals(&mut self, device: &str, rates: &[&Validation]) {
         let at = self.uncertainty.iter().position(|u| u.device == device).unwrap_or_else(|| {
             self.uncertainty.push(Uncertainty::new(device));
             self.uncertainty.len() - 1
         });
-        self.uncertainty[at].add(validation);
+        self.uncertainty[at].add(rates);
     }
 
     pub(crate) fn skip(&mut self, set: impl Into<String>, why: impl Into<String>) {
@@ -257,13 +258,13 @@ fn print(results: &Results) {
         );
     }
     causes::print(&results.causes, &causes::unexplained(&results.lines));
-    println!("\nerror bars of a prediction (90 %), from the residuals of per-request runs:");
+    println!("\nerror bars of a prediction (90 %), from the residuals of per-request setups:");
     for u in &results.uncertainty {
         for statistic in ["ttft:mean", "ttft:p99", "tpot:mean", "tpot:p99", "e2e:p50", "e2e:p99"] {
             let Some(s) = u.spread(statistic) else { continue };
             let (low, high) = s.factors(0.9);
             println!(
-                "  {:<15} {statistic:<10} x {low:.2} to x {high:.2} ({} runs)",
+                "  {:<15} {statistic:<10} x {low:.2} to x {high:.2} ({} setups)",
                 u.device, s.runs
             );
         }

@@ -36,7 +36,7 @@ pub(crate) fn llmservingsim(source: &Source, r: &mut Results) {
         match done {
             Ok((run, setup, v, host)) => {
                 figures(r, "llmservingsim", &name, &v, &NONE);
-                r.residuals(device, &v);
+                r.residuals(device, &[&v]);
                 both.push((folder, run, setup, host));
             }
             Err(why) => r.skip(name, why),
@@ -93,7 +93,7 @@ pub(crate) fn blis(source: &Source, r: &mut Results) {
         match done {
             Ok(v) => {
                 figures(r, "blis", name.split_once("-").map_or(&name, |n| n.1), &v, &aims);
-                r.residuals("h100-sxm", &v);
+                r.residuals("h100-sxm", &[&v]);
             }
             Err(why) => r.skip(name, why),
         }
@@ -111,9 +111,9 @@ pub(crate) fn lmbench(source: &Source, r: &mut Results) {
         for run in read::read(&file).map_err(|e| e.to_string())? {
             let v = validate::validate(&run, &setup).map_err(|e| e.to_string())?;
             figures(r, "lmbench-70b", &run.name, &v, &NONE);
-            r.residuals("a100-sxm", &v);
             runs.push((run, v));
         }
+        r.residuals("a100-sxm", &runs.iter().map(|run| &run.1).collect::<Vec<_>>());
         seen(r, &runs, &setup)?;
         match capacity(&runs, &setup, None).map_err(|e| e.to_string())? {
             Capacity::Validated { target, measured_rps, predicted_rps, .. } => {

@@ -1,12 +1,10 @@
 //! Vidur's world in this simulator: its A100 tables, its schedulers, its trace; to be put beside Vidur's own figures.
 //!
-//!     cargo run --release -p knee-tuner --example vidur -- ../shared/profiles [RATE...] [--kv-cache-save-us TIME] \
-//!         [--trace-to FILE]
+//!     cargo run --release -p knee-tuner --example vidur -- ../shared/profiles [RATE...] [--kv-cache-save-us TIME]
 //!
 //! The tables are not part of the repository (the folder's README says where they come from). The trace is Azure's
 //! conversations of 2023 in Vidur's CSV form: the first 2,000 requests of 2 to 4,096 tokens, which is as long as
-//! Vidur's tables go, at their own intervals scaled to the rate; `--trace-to` writes them, unscaled, for Vidur's
-//! `trace_replay` generator.
+//! Vidur's tables go, at their own intervals scaled to the rate.
 
 mod world;
 
@@ -20,7 +18,7 @@ use loadgen::{Latency, Slo, Stats};
 use tuner::evaluate::Relax;
 use tuner::trial::Simulator;
 use workloads::Trace;
-use workloads::format::{Format, ReadOptions};
+use workloads::format::ReadOptions;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -30,14 +28,13 @@ const LONGEST: u32 = 4096;
 
 fn main() -> Outcome<()> {
     let mut words = Vec::new();
-    let (mut save, mut to) = (None, None);
+    let mut save = None;
     let mut args = std::env::args().skip(1);
     while let Some(word) = args.next() {
         match word.as_str() {
             "--kv-cache-save-us" => {
                 save = Some(args.next().ok_or("--kv-cache-save-us needs a time")?.parse::<f64>()?);
             }
-            "--trace-to" => to = Some(args.next().ok_or("--trace-to needs a file")?),
             _ => words.push(word),
         }
     }
@@ -48,9 +45,6 @@ fn main() -> Outcome<()> {
     }
     let device = Arc::new(device(&dir, save)?);
     let trace = Arc::new(trace(&dir)?);
-    if let Some(path) = to {
-        workloads::format::write(&trace, Format::Vidur, &mut std::fs::File::create(path)?)?;
-    }
     println!(
         "{:<21}{:<9}{:>4}{:>10}{:>9}{:>10}{:>10}{:>8}{:>9}{:>9}{:>8}{:>9}{:>11}",
         "model",

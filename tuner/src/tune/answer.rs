@@ -202,19 +202,25 @@ impl Tuning<'_, '_> {
         for (device, under_test) in self.request.devices.iter().enumerate() {
             let Some(best) = self.device_best(device) else { continue };
             let entry = &self.found.entries[best];
+            let label = space::label(&entry.candidate.config);
             let unit = Unit {
                 device: &under_test.info.name,
+                label: &label,
                 capacity_rps: entry.good(self.found.head).map_or(0.0, rate_at),
                 gpus: entry.candidate.config.gpus(),
                 output_tokens_per_request: under_test.evaluate.output_tokens_per_request(),
                 price: under_test.info.price.as_ref(),
             };
             let mut all = plan(&unit, demand.rps, demand.headroom)?;
-            let low = self.trusted.get(&best).map(|c| c.low_rps).filter(|rps| *rps > 0.0);
-            if let Some(capacity_rps) = low {
-                let slow = plan(&Unit { capacity_rps, ..unit }, demand.rps, demand.headroom)?;
-                all.if_slow = Some(IfSlow::from(&slow));
-            }
+            all.if_slow = self.trusted.get(&best).map(|c| {
+                let slow = Unit { capacity_rps: c.low_rps, ..unit };
+                let slow = plan(&slow, demand.rps, demand.headroom).ok();
+                IfSlow {
+                    capacity_rps: c.low_rps,
+                    gpus: slow.as_ref().map(|p| p.gpus),
+                    usd_per_hour: slow.and_then(|p| p.usd_per_hour),
+                }
+            });
             plans.push(all);
         }
         Ok(plans)

@@ -19,7 +19,10 @@ impl Tuning<'_, '_> {
         let others: Vec<usize> = others
             .into_iter()
             .filter(|i| {
-                self.found.entries[*i].candidate.group != self.found.entries[best].candidate.group
+                // What a steadier one was preferred to did not lose by capacity.
+                Some(*i) != self.passed_over
+                    && self.found.entries[*i].candidate.group
+                        != self.found.entries[best].candidate.group
             })
             .collect();
         let status = |done| Status {

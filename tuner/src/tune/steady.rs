@@ -59,7 +59,10 @@ impl Tuning<'_, '_> {
             capacity_rps: rate_at(rivals[0].good),
             low_rps: kept[0],
         };
-        self.crown(&rivals[steadiest]).then_some(over)
+        let enough = rivals[0].worth() * (1.0 - GIVEN_UP);
+        let crowned = self.crown(&rivals[steadiest], enough);
+        self.passed_over = crowned.then_some(best);
+        crowned.then_some(over)
     }
 
     /// Learns how far the capacities that are planned with can be trusted: the winner's and, where there is a demand, of
@@ -122,8 +125,8 @@ impl Tuning<'_, '_> {
         Ok((rate, prober.into_probes()))
     }
 
-    /// Measures `rival` as winners are measured and makes it the winner; whether it holds anything.
-    fn crown(&mut self, rival: &Rival) -> bool {
+    /// Measures `rival` as winners are measured and makes it the winner, if it is still worth `enough`; whether it is.
+    fn crown(&mut self, rival: &Rival, enough: f64) -> bool {
         let Candidate { device, config, .. } = &rival.candidate;
         let evaluate = self.request.devices[*device].evaluate;
         let cancel = self.request.watch.cancel;
@@ -132,9 +135,12 @@ impl Tuning<'_, '_> {
             return false;
         };
         let mut prober = prober.knowing(&known);
-        let Ok(knee @ Knee::Between { .. }) = prober.knee(rival.good, Effort::FINAL) else {
+        let Ok(knee @ Knee::Between { lo, .. }) = prober.knee(rival.good, Effort::FINAL) else {
             return false;
         };
+        if rate_at(lo) * rival.candidate.weight < enough {
+            return false;
+        }
         let (Ok(candidate), knee) =
             (candidate(self.request, *device, config.clone()), Some((self.head, knee)))
         else {
@@ -192,6 +198,10 @@ impl Tuning<'_, '_> {
 
 /// The probability that all of `margins` are met, where one error of `spread` moves all values alike.
 pub(super) fn p_met(margins: &[Margin], spread: &Spread) -> f64 {
-    let p = |m: &Margin| m.value_ms.map_or(0.0, |ms| spread.p_within(ms.max(1e-9), m.limit_ms));
+    let p = |m: &Margin| match m.value_ms {
+        Some(ms) => spread.p_within(ms.max(1e-9), m.limit_ms),
+        // Nothing to judge by, or something that never ended.
+        None => f64::from(u8::from(m.met)),
+    };
     margins.iter().map(p).fold(1.0, f64::min)
 }

@@ -167,7 +167,7 @@ fn residuals_of_validations_make_a_spread() {
     let setup = setup();
     let mut u = crate::accuracy::Uncertainty::new("h100");
     for stretch in [0.95, 1.0, 1.05] {
-        u.add(&validate(&recorded(load(60, 60), &setup, stretch), &setup).unwrap());
+        u.add(&[&validate(&recorded(load(60, 60), &setup, stretch), &setup).unwrap()]);
     }
     let s = u.spread("e2e:p50").unwrap();
     assert!(s.bias.abs() < 0.01 && (0.04..0.08).contains(&s.sigma), "{s:?}");
