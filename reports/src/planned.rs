@@ -66,7 +66,7 @@ pub(crate) const COLUMNS: [(&str, bool); 9] = [
     ("if slow", true),
     ("$/hour", true),
     ("$/M output tokens", true),
-    ("carries, req/s", true),
+    ("req/s", true),
     ("headroom", true),
     ("", false),
 ];
