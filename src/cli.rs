@@ -365,24 +365,13 @@ pub(crate) enum Trace {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Profile {
     /// Fit published operator tables into a profile
-    Import {
-        /// Folder that holds aiconfigurator/, vidur/ or llmservingsim/ (CSV, gzipped or not)
-        dir: PathBuf,
-        /// The profile to write
-        #[arg(long, value_name = "FILE.toml")]
-        to: PathBuf,
-        /// Sheet of the device: a shipped device's name (default: that of the file), or a TOML file
-        #[arg(long, value_name = "NAME|FILE")]
-        device: Option<String>,
-        /// Take what the device's own tables lack from this family, as the sheet says; repeatable
-        #[arg(long, value_name = "FAMILY", value_delimiter = ',')]
-        compose: Vec<String>,
-        /// Draw predicted against measured
-        #[arg(long, value_name = "FILE.svg")]
-        plot: Option<PathBuf>,
-    },
+    Import(Import),
     /// The shipped profiles
-    List,
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// What a profile covers, where it comes from and how far it is off
     Show {
         /// A shipped device's name or a TOML file
@@ -394,6 +383,28 @@ pub(crate) enum Profile {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `knee profile import`.
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// Folder that holds aiconfigurator/, vidur/ or llmservingsim/ (CSV, gzipped or not)
+    pub(crate) dir: PathBuf,
+    /// The profile to write
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) to: PathBuf,
+    /// Sheet of the device: a shipped device's name (default: that of the file), or a TOML file
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) device: Option<String>,
+    /// Take what the device's own tables lack from this family, as the sheet says; repeatable
+    #[arg(long, value_name = "FAMILY", value_delimiter = ',')]
+    pub(crate) compose: Vec<String>,
+    /// Draw predicted against measured
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `knee report`.

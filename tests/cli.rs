@@ -537,3 +537,12 @@ fn recorded_runs_that_cannot_be_read_say_where() {
     let with_series = ["validate", "--requests", &good, "--timeseries", &series];
     assert!(refused(&with_series).contains("t.csv:1: no column waiting"));
 }
+
+#[test]
+fn shipped_profiles_are_listed_for_machines_too() {
+    let all = json(&["profile", "list", "--json"]);
+    let names: Vec<&str> =
+        all.as_array().unwrap().iter().map(|d| d["name"].as_str().unwrap()).collect();
+    assert!(names.contains(&"h100-sxm") && names.contains(&"a40"), "{names:?}");
+    assert!(all[0]["fit"]["gemm"]["unseen"]["mean"].as_f64().unwrap() > 0.0);
+}

@@ -12,6 +12,7 @@ use std::path::Path;
 use engine::ModelShape;
 use engine::exec::cost::Widths;
 use engine::import::{Imported, Point, Run, SHEETS, import, spread};
+use engine::profile::FitError;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,24 +27,9 @@ fn main() {
             std::process::exit(1);
         });
         println!("{name}");
-        println!(
-            "  {:<34}{:>7}{:>9}{:>22}{:>24}{:>10}",
-            "operator",
-            "rows",
-            "left out",
-            "fitted mean/p90/p95",
-            "not seen mean/p90/p95",
-            "isotonic"
-        );
-        for (operator, e) in &imported.profile.fit {
-            println!(
-                "  {operator:<34}{:>7}{:>9}{:>22}{:>24}{:>8.2} %",
-                e.rows,
-                e.left_out,
-                percent([e.mean, e.p90, e.p95]),
-                percent([e.unseen_mean, e.unseen_p90, e.unseen_p95]),
-                100.0 * e.isotonic
-            );
+        println!("  {:<34}{}", "operator", FitError::COLUMNS);
+        for (operator, error) in &imported.profile.fit {
+            println!("  {operator:<34}{error}");
         }
         layers(&imported);
     }

@@ -11,17 +11,11 @@ use engine::import::{Family, ImportError, SEED, SHEETS, import};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+mod measurements;
 #[path = "import/vidur.rs"]
 mod vidur;
 
-fn measurements() -> Option<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/profiles");
-    if dir.is_dir() {
-        return Some(dir);
-    }
-    println!("skipped: no measurements at {}", dir.display());
-    None
-}
+use measurements::measurements;
 
 fn comes_out_again(device: &str) {
     let Some(dir) = measurements() else { return };

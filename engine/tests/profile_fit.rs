@@ -2,22 +2,14 @@
 //!
 //! The measurements are not part of this repository: without them these tests say so and pass.
 
-use std::path::{Path, PathBuf};
+mod measurements;
 
 use engine::Shape;
 use engine::config::KvDtype;
 use engine::exec::cost::CostModel;
 use engine::model::ModelShape;
 use engine::profile::{DeviceProfile, Table};
-
-fn measurements() -> Option<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/profiles");
-    if dir.is_dir() {
-        return Some(dir);
-    }
-    println!("skipped: no measurements at {}", dir.display());
-    None
-}
+use measurements::measurements;
 
 /// Steady stages of real vLLM 0.15.1 servers whose prompts were nearly all cached: the time per output token is that of
 /// a decode iteration of as many sequences as Little's law gives.

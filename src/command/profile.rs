@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use engine::exec::speed::{Speed, speeds};
 use engine::import::{self, Family, Point};
+use engine::profile::FitError;
 use engine::{DeviceProfile, ModelShape};
 use plotters::prelude::*;
 use serde_json::{Value, json};
@@ -17,22 +17,15 @@ use crate::cli;
 
 pub(crate) fn run(args: &cli::Profile) -> Result<ExitCode> {
     match args {
-        cli::Profile::Import { dir, to, device, compose, plot } => {
-            import(dir, to, device.as_deref(), compose, plot.as_deref())
-        }
-        cli::Profile::List => list(),
+        cli::Profile::Import(args) => import(args),
+        cli::Profile::List { json } => list(*json),
         cli::Profile::Show { name, model, json } => show(name, model.as_deref(), *json),
     }?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn import(
-    dir: &Path,
-    to: &Path,
-    device: Option<&str>,
-    compose: &[String],
-    plot: Option<&Path>,
-) -> Result<()> {
+fn import(args: &cli::Import) -> Result<()> {
+    let cli::Import { dir, to, device, compose, plot, json } = args;
     let families = compose
         .iter()
         .map(|name| {
@@ -43,7 +36,7 @@ fn import(
         })
         .collect::<Result<Vec<Family>>>()?;
     let stem = to.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let device = device.unwrap_or(&stem);
+    let device = device.as_deref().unwrap_or(&stem);
     let shipped = import::SHEETS.iter().find(|(name, ..)| *name == device);
     let text = match shipped {
         Some((_, text, _)) => (*text).to_owned(),
@@ -68,10 +61,17 @@ fn import(
             .map_err(|e| anyhow!("cannot draw {}: {e}", path.display()))?;
         std::fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    if *json {
+        return print_json(&described(&imported.profile));
+    }
     print(&format!("{}\n\n{}", to.display(), errors(&imported.profile)))
 }
 
-fn list() -> Result<()> {
+fn list(as_json: bool) -> Result<()> {
+    if as_json {
+        let all = DeviceProfile::names().map(|name| Ok(described(&DeviceProfile::load(name)?)));
+        return print_json(&json!(all.collect::<Result<Vec<Value>>>()?));
+    }
     let mut out = format!(
         "{:<14}{:>8}{:>9}{:>8}{:>8}{:>8}   {}\n",
         "device", "TFLOPS", "GB/s", "GB", "shapes", "$/h", "operators from"
@@ -216,24 +216,9 @@ fn covered(d: &DeviceProfile) -> String {
 }
 
 fn errors(d: &DeviceProfile) -> String {
-    let mut out = format!(
-        "  {:<20}{:>7}{:>9}{:>24}{:>24}{:>10}\n",
-        "error", "rows", "left out", "fitted mean/p90/p95", "unseen mean/p90/p95", "isotonic"
-    );
-    let percent = |x: [f64; 3]| {
-        let [a, b, c] = x.map(|x| 1e2 * x);
-        format!("{a:.1}/{b:.1}/{c:.1} %")
-    };
-    for (operator, e) in &d.fit {
-        let _ = writeln!(
-            out,
-            "  {operator:<20}{:>7}{:>9}{:>24}{:>24}{:>8.2} %",
-            e.rows,
-            e.left_out,
-            percent([e.mean, e.p90, e.p95]),
-            percent([e.unseen_mean, e.unseen_p90, e.unseen_p95]),
-            1e2 * e.isotonic
-        );
+    let mut out = format!("  {:<20}{}\n", "error", FitError::COLUMNS);
+    for (operator, error) in &d.fit {
+        let _ = writeln!(out, "  {operator:<20}{error}");
     }
     out
 }
@@ -315,7 +300,7 @@ fn draw(
                 .build_cartesian_2d((low..high).log_scale(), (low..high).log_scale())?;
             chart.configure_mesh().x_labels(6).y_labels(6).light_line_style(TRANSPARENT).draw()?;
             // Some thousands show as much as all.
-            let step = points.len().div_ceil(3000);
+            let step = points.len().div_ceil(3000).max(1);
             chart.draw_series(points.iter().step_by(step).map(|p| {
                 let color = RGBColor(0, 90, 160).mix(0.35).filled();
                 Circle::new((p.measured * 1e6, p.unseen * 1e6), 1, color)

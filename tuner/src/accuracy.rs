@@ -6,7 +6,7 @@
 //!
 //! What is uncertain about a prediction is the time of iterations: the mean TPOT, which queueing hardly touches, shows
 //! its error ([`pace`]). What that means for latencies and capacity is simulated, not derived. The residuals that ship
-//! are those of `--example real_runs -- DIR --json FILE`, its `uncertainty`; none of these runs was fitted to, and none
+//! are that statistic of `--example real_runs -- DIR --json FILE`, its `uncertainty`; none of these runs was fitted to, and none
 //! is of an engine before 2024, whose kernels no table measures.
 
 use std::collections::BTreeMap;
@@ -42,11 +42,8 @@ pub fn pace(device: &DeviceProfile) -> Option<Accuracy> {
         return Some(Accuracy { spread, devices: vec![device.name.clone()] });
     }
     let mut pooled = Uncertainty::new("all");
-    for u in &all {
-        for (statistic, residuals) in &u.residuals {
-            pooled.residuals.entry(statistic.clone()).or_default().extend(residuals);
-        }
-    }
+    let residuals = all.iter().filter_map(|u| u.residuals.get(PACE)).flatten().copied().collect();
+    pooled.residuals.insert(PACE.to_owned(), residuals);
     let devices = all.iter().map(|u| u.device.clone()).collect();
     Some(Accuracy { spread: pooled.spread(PACE)?, devices })
 }

@@ -119,8 +119,15 @@ pub fn tune(request: &Request<'_>) -> Result<TuneResult, TuneError> {
     };
     // On less than the whole trace a loser may lead.
     let head = found.head;
-    let trusted = BTreeMap::new();
-    let mut tuning = Tuning { request, found, head, extra: Vec::new(), passed_over: None, trusted };
+    let mut tuning = Tuning {
+        request,
+        found,
+        head,
+        extra: Vec::new(),
+        when_slow: Vec::new(),
+        passed_over: None,
+        trusted: BTreeMap::new(),
+    };
     let (mut sensitivity, rivals) = tuning.refine();
     let passed_over = tuning.prefer_steady(rivals);
     if let (Some(_), Some(best)) = (&passed_over, tuning.found.best) {
@@ -192,6 +199,8 @@ struct Tuning<'a, 'r> {
     head: usize,
     /// Runs beyond the search's own.
     extra: Vec<Probe>,
+    /// What near candidates carry with slow iterations, requests/s.
+    when_slow: Vec<(Candidate, f64)>,
     /// The entry that a steadier one was preferred to.
     passed_over: Option<usize>,
     /// How far capacities can be trusted, by entry.

@@ -120,6 +120,25 @@ pub struct FitError {
     pub isotonic: f64,
 }
 
+impl FitError {
+    /// What the columns of a printed one are.
+    pub const COLUMNS: &str =
+        "   rows left out     fitted mean/p90/p95     unseen mean/p90/p95  isotonic";
+}
+
+impl std::fmt::Display for FitError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let percent = |x: [f64; 3]| {
+            let [a, b, c] = x.map(|x| 1e2 * x);
+            format!("{a:.1}/{b:.1}/{c:.1} %")
+        };
+        let seen = percent([self.mean, self.p90, self.p95]);
+        let unseen = percent([self.unseen_mean, self.unseen_p90, self.unseen_p95]);
+        let isotonic = 1e2 * self.isotonic;
+        write!(f, "{:>7}{:>9}{seen:>24}{unseen:>24}{isotonic:>8.2} %", self.rows, self.left_out)
+    }
+}
+
 /// Attention heads on one rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heads {

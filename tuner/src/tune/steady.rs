@@ -49,6 +49,8 @@ impl Tuning<'_, '_> {
             self.extra.extend(probes);
             kept.push(rate);
         }
+        self.when_slow =
+            rivals.iter().map(|r| r.candidate.clone()).zip(kept.iter().copied()).collect();
         let worth = |i: usize| kept[i] * rivals[i].candidate.weight;
         let steadiest = (0..rivals.len()).rev().max_by(|a, b| worth(*a).total_cmp(&worth(*b)))?;
         if worth(steadiest) < worth(0) * GAIN || worth(steadiest) <= 0.0 {
@@ -161,7 +163,11 @@ impl Tuning<'_, '_> {
         let (candidate, good) = (entry.candidate.clone(), entry.good(self.found.head)?);
         let accuracy = self.accuracy(candidate.device)?.clone();
         let (faster, slower) = accuracy.spread.factors(LEVEL);
-        let (low_rps, slow) = self.paced(&candidate, slower, good).ok()?;
+        let same = |c: &Candidate| (c.device, &c.config) == (candidate.device, &candidate.config);
+        let known =
+            self.when_slow.iter().find(|(c, _)| same(c)).map(|(_, rate)| (*rate, Vec::new()));
+        let (low_rps, slow) =
+            known.map_or_else(|| self.paced(&candidate, slower, good), Ok).ok()?;
         let (high_rps, fast) = self.paced(&candidate, faster, good).ok()?;
         let p_feasible = self.on_an_empty_machine(i, &accuracy.spread)?;
         self.extra.extend(slow.into_iter().chain(fast));

@@ -179,7 +179,7 @@ fn extend(
 }
 
 /// How far the capacity predicted for the traffic of one run moves with its latencies. Without a target, the limit is
-/// four times the p99 TTFT of an idle machine, and a second at least.
+/// a mean TTFT of four times the quickest one measured, and a second at least.
 fn sensitivity(
     recorded: &Recorded,
     validation: &Validation,
