@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use engine::DeviceProfile;
 use workloads::{Format, TimeUnit};
 
 use crate::knobs::Knobs;
@@ -86,6 +87,16 @@ pub(crate) struct Scenario {
     /// Model shape: a name (llama-3.1-8b, llama-3.1-70b, ...) or a TOML file
     #[arg(long, default_value = "llama-3.1-8b")]
     pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) host: HostTime,
+}
+
+/// Whose CPU time is added to an iteration.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct HostTime {
+    /// Host time of another engine than the profile's
+    #[arg(long = "host-time", value_name = "vllm-v0|none", value_parser = clap::builder::PossibleValuesParser::new(DeviceProfile::hosts()))]
+    pub(crate) of: Option<String>,
 }
 
 /// A trace, from a file or synthesised.
@@ -234,6 +245,8 @@ pub(crate) struct Setup {
     /// KV blocks of a worker as the engine logged them (default: what memory leaves)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) kv_blocks: Option<u32>,
+    #[command(flatten)]
+    pub(crate) host: HostTime,
     /// Requests that the client kept in flight at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) in_flight: Option<u32>,

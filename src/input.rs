@@ -10,7 +10,7 @@ use loadgen::{BoundSlo, Slo};
 use tuner::calibrate::Overlay;
 use workloads::{Description, ReadOptions, Reference, Spec, Trace};
 
-use crate::cli::{Reading, Scenario, Workload};
+use crate::cli::{HostTime, Reading, Scenario, Workload};
 
 /// A trace and what its source is known to be like, where it was synthesised.
 pub(crate) struct Loaded {
@@ -144,8 +144,12 @@ pub(crate) struct Hardware {
 }
 
 /// The device `name` stands for: a profile's name or file, or the file of a calibration, which names its profile.
-/// `calibration` is laid over it.
-pub(crate) fn hardware(name: &str, calibration: Option<&Path>) -> Result<Hardware> {
+/// `calibration` is laid over it, then the `host` time asked for.
+pub(crate) fn hardware(
+    name: &str,
+    calibration: Option<&Path>,
+    host: &HostTime,
+) -> Result<Hardware> {
     let is_overlay = |path: &Path| {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         text.lines().any(|l| l.trim_start().starts_with("calibrates"))
@@ -171,14 +175,17 @@ pub(crate) fn hardware(name: &str, calibration: Option<&Path>) -> Result<Hardwar
         correction = overlay.correction().map_err(anyhow::Error::msg)?;
         profile = overlay.apply(&profile);
     }
+    if let Some(engine) = &host.of {
+        profile = profile.under(engine).context("no such engine")?;
+    }
     Ok(Hardware { profile: Arc::new(profile), correction })
 }
 
 /// The devices called `names`, each once.
-pub(crate) fn devices(names: &[String]) -> Result<Vec<Hardware>> {
+pub(crate) fn devices(names: &[String], host: &HostTime) -> Result<Vec<Hardware>> {
     let mut all: Vec<Hardware> = Vec::new();
     for name in names {
-        let device = hardware(name, None)?;
+        let device = hardware(name, None, host)?;
         match all.iter().find(|d| d.profile.name == device.profile.name) {
             None => all.push(device),
             Some(same) if *same == device => {}

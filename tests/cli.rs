@@ -546,3 +546,14 @@ fn shipped_profiles_are_listed_for_machines_too() {
     assert!(names.contains(&"h100-sxm") && names.contains(&"a40"), "{names:?}");
     assert!(all[0]["fit"]["gemm"]["unseen"]["mean"].as_f64().unwrap() > 0.0);
 }
+
+#[test]
+fn another_engines_host_time_costs_and_is_named() {
+    let bench =
+        |more: &[&str]| json(&with(&["bench", "--requests", "200", "--rate", "4", "--json"], more));
+    let own = bench(&[]);
+    let (old, none) = (bench(&["--host-time", "vllm-v0"]), bench(&["--host-time", "none"]));
+    let tpot = |run: &Value| run["mean_tpot_ms"].as_f64().unwrap();
+    assert!(tpot(&none) < tpot(&own) && tpot(&own) < tpot(&old));
+    assert_eq!(old["device"], "h100-sxm (host time: vllm-v0)");
+}

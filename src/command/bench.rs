@@ -25,7 +25,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
     let (trace, model) = (Arc::clone(&prepared.trace), Arc::clone(&prepared.model));
-    let hardware = input::hardware(&args.device, args.calibration.as_deref())?;
+    let hardware = input::hardware(&args.device, args.calibration.as_deref(), &args.scenario.host)?;
     let sim =
         Simulator::new(trace, model, hardware.profile, prepared.slo).corrected(hardware.correction);
     let deployment = sim.deployment(&args.knobs.config()?, Relax::Nothing)?;

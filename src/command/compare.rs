@@ -19,7 +19,7 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
     let (trace, model) = (Arc::clone(&prepared.trace), Arc::clone(&prepared.model));
-    let hardware = input::hardware(&args.device, None)?;
+    let hardware = input::hardware(&args.device, None, &args.scenario.host)?;
     if hardware.correction.is_some() && !args.no_claims {
         bail!(
             "claims are tried on profiles as they are: add --no-claims to compare on {}",

@@ -131,7 +131,8 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
         let sim = Simulator::new(trace, model, device.profile, prepared.slo.clone());
         sim.corrected(device.correction)
     };
-    let sims: Vec<_> = input::devices(search.devices)?.into_iter().map(simulator).collect();
+    let sims: Vec<_> =
+        input::devices(search.devices, &search.scenario.host)?.into_iter().map(simulator).collect();
     let Some(first) = sims.first() else { bail!("no device to tune for: name at least one") };
     let study = match search.study {
         Some(dir) => {

@@ -111,7 +111,7 @@ pub(crate) fn recorded(path: &std::path::Path, run: Option<&str>) -> Result<Vec<
 
 /// What a run was made with, as typed.
 pub(crate) fn setup(args: &cli::Setup) -> Result<Setup> {
-    let hardware = input::hardware(&args.device, args.calibration.as_deref())?;
+    let hardware = input::hardware(&args.device, args.calibration.as_deref(), &args.host)?;
     Ok(Setup {
         model: Arc::new(ModelShape::load(&args.model)?),
         device: hardware.profile,

@@ -14,6 +14,7 @@
 //! ```
 
 mod chunks;
+mod host;
 mod parts;
 mod table;
 

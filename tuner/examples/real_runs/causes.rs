@@ -11,6 +11,7 @@ use engine::exec::Correction;
 use serde::Serialize;
 use tuner::validate::Setup;
 
+use crate::setup::between_iterations;
 use crate::{Line, SETS, Source, run_sets};
 
 /// What counts as a miss where no aim was set, percent.
@@ -46,9 +47,8 @@ pub(crate) struct Checked {
 }
 
 const OLD_HOST: Without = Without {
-    how: "host time of Vidur's table of an engine of that kind (A100, Llama-2-7B: schedule, prepare, sample, process \
-          outputs; 0.79 ms + 43 µs a sequence)",
-    change: |setup| host(setup, 790.0, 42.6),
+    how: "host time of an engine that does all of it between iterations (--host-time vllm-v0)",
+    change: between_iterations,
 };
 
 pub(crate) const CAUSES: &[Cause] = &[
@@ -58,7 +58,8 @@ pub(crate) const CAUSES: &[Cause] = &[
         show: &["TTFT p50", "E2E p50", "E2E p99"],
         found: "the two runs ask for 411 and 0 µs of host time, unknown why, so each cross-fit carries 1.3 % of a step, which adds \
                 up over the queue of a deep overload (mean E2E +3 and -2 %); medians fall where neighbouring requests \
-                differ by seconds (4090: p48 to p51 +4 to +7 %, p45 and p55 +2 and +4 %)",
+                differ by seconds, and who is preempted when decides on which side they fall (4090, a KV pool 1 % larger or \
+                smaller: E2E p50 +5 to +7 %, TPOT p90 +3 to +8 %)",
         without: None,
     },
     Cause {
@@ -94,15 +95,6 @@ pub(crate) const CAUSES: &[Cause] = &[
     },
     Cause {
         set: "kubecon",
-        setup: "V0 0.9.0: capacity",
-        show: &["capacity"],
-        found: "vLLM V0 schedules, prepares inputs and processes outputs between steps, on one Python thread (its \
-                multi-step RFC, vllm issue 6854, reports 5 to 13 ms without work on the GPU); the profile's host time \
-                is V1's",
-        without: Some(OLD_HOST),
-    },
-    Cause {
-        set: "kubecon",
         setup: ", 1/s",
         show: &["TTFT mean"],
         found: "time before a request reaches the engine and after a token leaves it (HTTP, tokenizer, client), 20 ms \
@@ -113,9 +105,9 @@ pub(crate) const CAUSES: &[Cause] = &[
         set: "distserve",
         setup: "knee",
         show: &["capacity"],
-        found: "an engine of 2023: host time, and kernels before FlashAttention 2 and CUDA graphs, for which there is \
-                no table; the host alone is shown",
-        without: Some(OLD_HOST),
+        found: "an engine of 2023: kernels before FlashAttention 2 and CUDA graphs, for which there is no table; its \
+                host time is in the prediction",
+        without: None,
     },
     Cause {
         set: "ispass26",
@@ -151,12 +143,6 @@ const HBM2: Without = Without {
         setup.device = Arc::new(device);
     },
 };
-
-fn host(setup: &mut Setup, step_us: f64, seq_us: f64) {
-    let mut device = (*setup.device).clone();
-    (device.host.step_us, device.host.seq_us) = (step_us, seq_us);
-    setup.device = Arc::new(device);
-}
 
 fn factor(setup: &mut Setup, part: &str, by: f64) {
     let factors = BTreeMap::from([(part.to_owned(), by)]);

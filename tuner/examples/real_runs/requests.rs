@@ -10,7 +10,7 @@ use tuner::validate::knee::{Capacity, capacity};
 use tuner::validate::recorded::Recorded;
 use tuner::validate::{self, Setup, Validation, read};
 
-use crate::setup::{Aims, NONE, ahead, figures, push, setup, v1};
+use crate::setup::{Aims, NONE, ahead, between_iterations, figures, push, setup, v1};
 use crate::{Results, Source};
 
 /// LLMServingSim's bench: vLLM 0.19, 300 requests of ShareGPT at 10/s, the engine's own clock. First with the profiles as
@@ -178,7 +178,8 @@ pub(crate) fn distserve(source: &Source, r: &mut Results) {
         // The budget of that time's default.
         let mut config = v1(1, 256, 2560);
         config.set_policy(Policy::Paged);
-        let setup = setup(source, "a100-sxm", "facebook/opt-13b", config)?;
+        let mut setup = setup(source, "a100-sxm", "facebook/opt-13b", config)?;
+        between_iterations(&mut setup);
         let file = source.path("distserve-opt13b-a100/vllm_opt13b_sharegpt.requests.csv.gz");
         let mut runs = Vec::new();
         for run in read::read(&file).map_err(|e| e.to_string())? {

@@ -82,6 +82,11 @@ pub(crate) fn ahead(tp: u32, seqs: u32, tokens: u32) -> Config {
     Config { async_scheduling: true, ..v1(tp, seqs, tokens) }
 }
 
+/// The host time of an engine of the V0 kind or before, which plans and processes outputs between iterations.
+pub(crate) fn between_iterations(setup: &mut Setup) {
+    setup.device = Arc::new(setup.device.under("vllm-v0").expect("it is in the list"));
+}
+
 /// A recorded deployment: device, model and settings.
 pub(crate) fn setup(
     source: &Source,

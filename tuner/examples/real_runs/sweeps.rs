@@ -7,7 +7,7 @@ use engine::config::Policy;
 use tuner::validate::recorded::{Recorded, Row};
 use tuner::validate::{self, Setup, side};
 
-use crate::setup::{ahead, constant, published, push, setup, v1};
+use crate::setup::{ahead, between_iterations, constant, published, push, setup, v1};
 use crate::{Results, Source};
 
 /// Three sweeps of Llama-3.1-8B on one H100 by a client that keeps at most 440 requests in flight.
@@ -34,7 +34,10 @@ pub(crate) fn kubecon(source: &Source, r: &mut Results) {
                 .json(&format!("inference-perf-kubecon-h100/{file}.json"))
                 .ok_or("not in this folder")?;
             let base = setup(source, "h100-sxm", "Llama-3.1-8B", config)?;
-            let setup = Setup { in_flight: Some(440), ..base };
+            let mut setup = Setup { in_flight: Some(440), ..base };
+            if file.contains("v0") {
+                between_iterations(&mut setup);
+            }
             let mut most = 0.0f64;
             for stage in data["stages"].as_array().into_iter().flatten() {
                 let (load, ok) =
