@@ -7,6 +7,9 @@ use std::f32::consts::PI;
 
 use super::{ModelShape, SpecError};
 
+/// What files call the architectures of the family.
+pub(super) const FAMILY: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+
 /// How rotary frequencies are changed for contexts longer than those of pre-training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RopeScaling {
@@ -138,6 +141,36 @@ impl LlamaConfig {
             sliding_window: None,
             max_position: shape.max_context,
         })
+    }
+
+    /// Refuses figures that no model can have, so that nothing divides by zero or reads beyond its end.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("layers", self.layers),
+            ("hidden size", self.hidden),
+            ("heads", self.heads),
+            ("kv_heads", self.kv_heads),
+            ("head_dim", self.head_dim),
+            ("ffn size", self.ffn),
+            ("vocabulary", self.vocab),
+            ("max_position", self.max_position),
+        ];
+        // Far beyond any model, and small enough that products of two fit.
+        const MOST: u32 = 1 << 24;
+        if let Some((what, n)) = positive.iter().find(|(_, n)| *n == 0 || *n > MOST) {
+            return Err(format!("{what} = {n} must be between 1 and {MOST}"));
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            let (heads, kv_heads) = (self.heads, self.kv_heads);
+            return Err(format!("heads = {heads} must be a multiple of kv_heads = {kv_heads}"));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(format!("head_dim = {} must be even", self.head_dim));
+        }
+        Ok(())
     }
 
     /// What costs time and memory, with weights of `dtype_bytes` per element. The biases of Qwen 2's projections

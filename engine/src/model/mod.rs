@@ -3,12 +3,21 @@
 //! Only what costs time or memory is in a shape. The shapes ship as TOML and a user's own model is a file of the same
 //! form. What is needed to run a model is below: its arithmetic ([`llama`]) and its weights ([`weights`]).
 
+pub mod chat;
+mod config_json;
+pub mod gguf;
 pub mod llama;
+mod open;
 pub mod random;
+#[cfg(test)]
+mod reading;
+pub mod safetensors;
+pub mod tokenizer;
 pub mod weights;
 
 use std::path::Path;
 
+pub use open::Model;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 

@@ -3,6 +3,8 @@
 //! Names and layouts are those of Hugging Face checkpoints, whatever the file: an executor asks for a tensor, packs it
 //! its own way and drops it, so that a model is never twice in memory.
 
+use std::path::Path;
+
 use super::llama::LlamaConfig;
 
 /// A matrix, or a vector as a matrix of one row.
@@ -42,6 +44,64 @@ pub enum ModelError {
         /// The tensor.
         tensor: String,
     },
+    /// A tensor of other sizes than the configuration asks for.
+    #[error(
+        "tensor `{tensor}` of {model} is {found:?}, but its configuration asks for {expected:?}"
+    )]
+    WrongShape {
+        /// The model.
+        model: String,
+        /// The tensor.
+        tensor: String,
+        /// Its dimensions.
+        found: Vec<usize>,
+        /// What they should be.
+        expected: Vec<usize>,
+    },
+    /// Something that is well formed but not of the kinds that can be run.
+    #[error("{path}: unsupported {what}")]
+    Unsupported {
+        /// The file.
+        path: String,
+        /// What it has and, where that helps, what would do.
+        what: String,
+    },
+    /// A file that cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that is not what its name says.
+    #[error("{path}: {reason}")]
+    Broken {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A text that cannot be turned into tokens, or messages that cannot be turned into a prompt.
+    #[error("{0}")]
+    Text(String),
+    /// A name or shape that cannot be.
+    #[error(transparent)]
+    Shape(#[from] super::SpecError),
+}
+
+impl ModelError {
+    pub(super) fn read(path: &Path, source: std::io::Error) -> Self {
+        Self::Read { path: path.display().to_string(), source }
+    }
+
+    pub(super) fn broken(path: &Path, reason: impl std::fmt::Display) -> Self {
+        Self::Broken { path: path.display().to_string(), reason: reason.to_string() }
+    }
+
+    pub(super) fn unsupported(path: &Path, what: impl Into<String>) -> Self {
+        Self::Unsupported { path: path.display().to_string(), what: what.into() }
+    }
 }
 
 /// Rows and columns of the tensor called `name` in a model of `config`; none for a name that such a model does not have.
@@ -74,4 +134,24 @@ pub fn expected_shape(config: &LlamaConfig, name: &str) -> Option<(usize, usize)
         _ => return None,
     };
     Some(shape)
+}
+
+/// Checks the dimensions of a tensor against what `config` asks for; gives its rows and columns.
+pub(super) fn checked(
+    config: &LlamaConfig,
+    name: &str,
+    found: &[usize],
+) -> Result<(usize, usize), ModelError> {
+    let missing = || ModelError::Missing { model: config.name.clone(), tensor: name.to_owned() };
+    let (rows, cols) = expected_shape(config, name).ok_or_else(missing)?;
+    let is_vector = found.len() == 1 && rows == 1 && found[0] == cols;
+    if is_vector || found == [rows, cols] {
+        return Ok((rows, cols));
+    }
+    Err(ModelError::WrongShape {
+        model: config.name.clone(),
+        tensor: name.to_owned(),
+        found: found.to_vec(),
+        expected: if rows == 1 { vec![cols] } else { vec![rows, cols] },
+    })
 }

@@ -7,8 +7,10 @@
 //! [`Isa`] is the instruction set, [`Team`] the threads; [`Linear`] are packed weights, [`Rows`] what they are
 //! multiplied with; [`KvLayer`] holds keys and values by slot and [`Attention`] reads them.
 
+mod argmax;
 mod attention;
 mod buffer;
+mod embedding;
 mod kv;
 mod linear;
 pub mod roofline;
@@ -17,7 +19,9 @@ mod rows;
 mod simd;
 mod team;
 
+pub use argmax::argmax;
 pub use attention::{Attention, Run, Span};
+pub use embedding::Embedding;
 pub use kv::{Heads, KvLayer};
 pub use linear::{Linear, Output};
 pub use rope::{HeadNorms, Rotation};
