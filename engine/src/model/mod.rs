@@ -1,9 +1,23 @@
 //! The shapes of the models people serve, and what follows from them: parameters, weight bytes, KV bytes per token.
 //!
-//! Only what costs time or memory is here. The shapes ship as TOML and a user's own model is a file of the same form.
+//! Only what costs time or memory is in a shape. The shapes ship as TOML and a user's own model is a file of the same
+//! form. What is needed to run a model is below: its arithmetic ([`llama`]) and its weights ([`weights`]).
+
+pub mod chat;
+mod config_json;
+pub mod gguf;
+pub mod llama;
+mod open;
+pub mod random;
+#[cfg(test)]
+mod reading;
+pub mod safetensors;
+pub mod tokenizer;
+pub mod weights;
 
 use std::path::Path;
 
+pub use open::Model;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -137,30 +151,30 @@ const MODELS: Catalogue = &[
     (
         "llama-3.1-8b",
         &["llama3.1-8b", "llama-3-8b", "meta-llama/llama-3.1-8b", "meta-llama/meta-llama-3-8b"],
-        include_str!("../models/llama-3.1-8b.toml"),
+        include_str!("../../models/llama-3.1-8b.toml"),
     ),
     (
         "llama-3.1-70b",
         &["llama3.1-70b", "llama-3-70b", "meta-llama/llama-3.1-70b"],
-        include_str!("../models/llama-3.1-70b.toml"),
+        include_str!("../../models/llama-3.1-70b.toml"),
     ),
     (
         "llama-2-13b",
         &["llama2-13b", "meta-llama/llama-2-13b-hf"],
-        include_str!("../models/llama-2-13b.toml"),
+        include_str!("../../models/llama-2-13b.toml"),
     ),
     (
         "llama-2-70b",
         &["llama2-70b", "meta-llama/llama-2-70b-hf"],
-        include_str!("../models/llama-2-70b.toml"),
+        include_str!("../../models/llama-2-70b.toml"),
     ),
-    ("opt-13b", &["facebook/opt-13b"], include_str!("../models/opt-13b.toml")),
+    ("opt-13b", &["facebook/opt-13b"], include_str!("../../models/opt-13b.toml")),
     (
         "mistral-7b",
         &["mistralai/mistral-7b-instruct-v0.2"],
-        include_str!("../models/mistral-7b.toml"),
+        include_str!("../../models/mistral-7b.toml"),
     ),
-    ("qwen3-32b", &["qwen/qwen3-32b"], include_str!("../models/qwen3-32b.toml")),
+    ("qwen3-32b", &["qwen/qwen3-32b"], include_str!("../../models/qwen3-32b.toml")),
 ];
 
 impl ModelShape {
@@ -379,7 +393,7 @@ mod tests {
     #[test]
     fn a_file_is_read_and_checked() {
         let path = std::env::temp_dir().join(format!("knee-model-{}.toml", std::process::id()));
-        let text = include_str!("../models/mistral-7b.toml");
+        let text = include_str!("../../models/mistral-7b.toml");
         let load = |text: String| {
             std::fs::write(&path, text).unwrap();
             ModelShape::load(path.to_str().unwrap())

@@ -1,0 +1,256 @@
+//! What a Llama-family model computes: its widths, its rotary embedding and which of the family's variations it has.
+//!
+//! Llama 2 and 3, Mistral, Qwen 2 and 3 and SmolLM2 are one architecture with a few switches, all of them here. Readers
+//! fill this in, executors compute by it, and [`LlamaConfig::shape`] is what the cost model sees of it.
+
+use std::f32::consts::PI;
+
+use super::{ModelShape, SpecError};
+
+/// What files call the architectures of the family.
+pub(super) const FAMILY: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+
+/// How rotary frequencies are changed for contexts longer than those of pre-training.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// Positions divided by `factor` (Position Interpolation, Chen et al. 2023).
+    Linear {
+        /// By how much the context grew.
+        factor: f32,
+    },
+    /// Llama 3.1's: long wavelengths divided by `factor`, short ones kept, smooth between.
+    Llama3 {
+        /// By how much long wavelengths are stretched.
+        factor: f32,
+        /// Wavelengths longer than `original_max_position / low_freq_factor` are stretched wholly.
+        low_freq_factor: f32,
+        /// Wavelengths shorter than `original_max_position / high_freq_factor` are kept.
+        high_freq_factor: f32,
+        /// Longest context of pre-training, tokens.
+        original_max_position: u32,
+    },
+    /// YaRN (Peng et al. 2023): interpolation ramped over dimensions, and a temperature on attention.
+    Yarn {
+        /// By how much the context grew.
+        factor: f32,
+        /// Longest context of pre-training, tokens.
+        original_max_position: u32,
+        /// Dimensions that turn more often than this over the original context are kept.
+        beta_fast: f32,
+        /// Dimensions that turn less often than this are stretched wholly.
+        beta_slow: f32,
+        /// What cosines and sines are multiplied by; none = `0.1 ln(factor) + 1`.
+        attention_factor: Option<f32>,
+    },
+}
+
+/// A model of the Llama family.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LlamaConfig {
+    /// What people call it.
+    pub name: String,
+    /// Transformer layers.
+    pub layers: u32,
+    /// Width of the residual stream.
+    pub hidden: u32,
+    /// Query heads.
+    pub heads: u32,
+    /// Key-value heads; `heads` is a multiple of it.
+    pub kv_heads: u32,
+    /// Elements per head; even.
+    pub head_dim: u32,
+    /// Inner width of the feed-forward layer.
+    pub ffn: u32,
+    /// Rows of the embedding.
+    pub vocab: u32,
+    /// What RMS norms add to the mean square.
+    pub rms_eps: f32,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f32,
+    /// How they are changed for long contexts.
+    pub rope_scaling: RopeScaling,
+    /// Whether the vocabulary head is the embedding itself; there is no `lm_head.weight` then.
+    pub tied_embeddings: bool,
+    /// Whether query, key and value projections have biases (Qwen 2).
+    pub qkv_bias: bool,
+    /// Whether queries and keys are RMS-normalised per head before rotation (Qwen 3).
+    pub qk_norm: bool,
+    /// A token attends to itself and at most so many minus one before it; none = to all.
+    pub sliding_window: Option<u32>,
+    /// Longest sequence the model was trained for, tokens.
+    pub max_position: u32,
+}
+
+impl LlamaConfig {
+    /// The built-in model that needs no files: four narrow layers over 256 bytes and two control tokens.
+    #[must_use]
+    pub fn tiny() -> Self {
+        Self {
+            name: "tiny".to_owned(),
+            layers: 4,
+            hidden: 128,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 32,
+            ffn: 256,
+            vocab: 258,
+            rms_eps: 1e-5,
+            rope_theta: 10_000.0,
+            rope_scaling: RopeScaling::None,
+            tied_embeddings: true,
+            qkv_bias: false,
+            qk_norm: false,
+            sliding_window: None,
+            max_position: 4096,
+        }
+    }
+
+    /// A model of `shape`, to be filled with random weights. What a shape does not say (norm epsilon, rotary base) is
+    /// Llama 2's.
+    ///
+    /// # Errors
+    /// When the shape is not of this family.
+    pub fn of_shape(shape: &ModelShape) -> Result<Self, SpecError> {
+        let alien = [
+            (!shape.gated, "its feed-forward layer has no gate"),
+            (shape.position_rows > 0, "its positions are learned"),
+            (shape.bias, "its projections have biases"),
+            (!shape.head_dim.is_multiple_of(2), "head_dim is odd"),
+        ];
+        if let Some((_, why)) = alien.iter().find(|(is, _)| *is) {
+            let reason = format!("not of the Llama family, which is what can be run: {why}");
+            return Err(SpecError::Impossible { what: "model", name: shape.name.clone(), reason });
+        }
+        Ok(Self {
+            name: shape.name.clone(),
+            layers: shape.layers,
+            hidden: shape.hidden,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+            ffn: shape.ffn,
+            vocab: shape.vocab,
+            rms_eps: 1e-5,
+            rope_theta: 10_000.0,
+            rope_scaling: RopeScaling::None,
+            tied_embeddings: shape.tied_embeddings,
+            qkv_bias: false,
+            qk_norm: shape.qk_norm,
+            sliding_window: None,
+            max_position: shape.max_context,
+        })
+    }
+
+    /// Refuses figures that no model can have, so that nothing divides by zero or reads beyond its end.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("layers", self.layers),
+            ("hidden size", self.hidden),
+            ("heads", self.heads),
+            ("kv_heads", self.kv_heads),
+            ("head_dim", self.head_dim),
+            ("ffn size", self.ffn),
+            ("vocabulary", self.vocab),
+            ("max_position", self.max_position),
+        ];
+        // Far beyond any model, and small enough that products of two fit.
+        const MOST: u32 = 1 << 24;
+        if let Some((what, n)) = positive.iter().find(|(_, n)| *n == 0 || *n > MOST) {
+            return Err(format!("{what} = {n} must be between 1 and {MOST}"));
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            let (heads, kv_heads) = (self.heads, self.kv_heads);
+            return Err(format!("heads = {heads} must be a multiple of kv_heads = {kv_heads}"));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(format!("head_dim = {} must be even", self.head_dim));
+        }
+        Ok(())
+    }
+
+    /// What costs time and memory, with weights of `dtype_bytes` per element. The biases of Qwen 2's projections
+    /// (a thousandth of its weights) have no place there.
+    #[must_use]
+    pub fn shape(&self, dtype_bytes: u32) -> ModelShape {
+        ModelShape {
+            name: self.name.clone(),
+            source: "the model's own configuration".to_owned(),
+            hidden: self.hidden,
+            layers: self.layers,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            ffn: self.ffn,
+            gated: true,
+            vocab: self.vocab,
+            tied_embeddings: self.tied_embeddings,
+            position_rows: 0,
+            bias: false,
+            qk_norm: self.qk_norm,
+            dtype_bytes,
+            max_context: self.max_position,
+        }
+    }
+
+    /// Angle per position of each pair of elements, `head_dim / 2` of them, scaling applied: element `i` of a head turns
+    /// with element `i + head_dim / 2` (the rotate-half convention) by `position * inv_freq[i]` radians.
+    #[must_use]
+    pub fn inv_freq(&self) -> Vec<f32> {
+        let dim = self.head_dim as f32;
+        let base = |i: u32| 1.0 / self.rope_theta.powf(2.0 * i as f32 / dim);
+        let pairs = 0..self.head_dim / 2;
+        match self.rope_scaling {
+            RopeScaling::None => pairs.map(base).collect(),
+            RopeScaling::Linear { factor } => pairs.map(|i| base(i) / factor).collect(),
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position,
+            } => {
+                let scaled = |freq: f32| {
+                    let turns = original_max_position as f32 * freq / (2.0 * PI);
+                    let keep = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                    (1.0 - keep) * freq / factor + keep * freq
+                };
+                pairs.map(|i| scaled(base(i))).collect()
+            }
+            RopeScaling::Yarn { factor, original_max_position, beta_fast, beta_slow, .. } => {
+                let (from, to) = self.yarn_ramp(original_max_position, beta_fast, beta_slow);
+                let scaled = |i: u32| {
+                    let stretch = ((i as f32 - from) / (to - from)).clamp(0.0, 1.0);
+                    base(i) * (1.0 - stretch) + base(i) / factor * stretch
+                };
+                pairs.map(scaled).collect()
+            }
+        }
+    }
+
+    /// Pairs between which YaRN goes from keeping a frequency to dividing it.
+    fn yarn_ramp(&self, original: u32, beta_fast: f32, beta_slow: f32) -> (f32, f32) {
+        let dim = self.head_dim as f32;
+        // The pair that turns `turns` times over the original context.
+        let pair = |turns: f32| {
+            dim * (original as f32 / (turns * 2.0 * PI)).ln() / (2.0 * self.rope_theta.ln())
+        };
+        let from = pair(beta_fast).floor().max(0.0);
+        let to = pair(beta_slow).ceil().min(dim - 1.0);
+        (from, to.max(from + 0.001))
+    }
+
+    /// What cosines and sines of the rotary embedding are multiplied by: 1 except under YaRN.
+    #[must_use]
+    pub fn rope_scale(&self) -> f32 {
+        match self.rope_scaling {
+            RopeScaling::Yarn { factor, attention_factor, .. } => {
+                attention_factor.unwrap_or(if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 })
+            }
+            _ => 1.0,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! A model by its name: a folder, a file, the built-in one, or a shape filled with random weights.
+
+use std::path::Path;
+
+use super::ModelShape;
+use super::chat::ChatTemplate;
+use super::gguf::Gguf;
+use super::llama::LlamaConfig;
+use super::random::RandomWeights;
+use super::safetensors::Folder;
+use super::tokenizer::Tokenizer;
+use super::weights::{ModelError, Weights};
+use crate::request::Token;
+
+/// Everything it takes to serve a model.
+pub struct Model {
+    /// What it computes, and with what.
+    pub weights: Box<dyn Weights + Send>,
+    /// Its text.
+    pub tokenizer: Tokenizer,
+    /// How it is spoken to; none for a base model.
+    pub chat: Option<ChatTemplate>,
+    /// Tokens that end its output.
+    pub ends: Vec<Token>,
+}
+
+impl Model {
+    /// Opens `name`: `tiny`, a Hugging Face folder, a `.gguf` file; with a seed in `random`, weights are made up, and a
+    /// shipped shape or a TOML shape file will do too.
+    ///
+    /// # Errors
+    /// When it cannot be read, or cannot be run.
+    pub fn open(name: &str, random: Option<u64>) -> Result<Self, ModelError> {
+        let path = Path::new(name);
+        if name == "tiny" {
+            return Ok(Self::made_up(LlamaConfig::tiny(), random.unwrap_or(0)));
+        }
+        let mut model = if path.is_dir() {
+            Self::folder(path)?
+        } else if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
+            Self::gguf(path)?
+        } else {
+            let shape = ModelShape::load(name)?;
+            let Some(seed) = random else {
+                let what = "model: only its shape is known; give a folder or a .gguf file, or ask for random weights";
+                return Err(ModelError::unsupported(path, what));
+            };
+            return Ok(Self::made_up(LlamaConfig::of_shape(&shape)?, seed));
+        };
+        if let Some(seed) = random {
+            let config = model.weights.config().clone();
+            model.weights = Box::new(RandomWeights { config, seed });
+        }
+        Ok(model)
+    }
+
+    fn made_up(config: LlamaConfig, seed: u64) -> Self {
+        let tokenizer = Tokenizer::bytes();
+        let ends = tokenizer.token("<|im_end|>").into_iter().collect();
+        let chat = Some(ChatTemplate::chat_ml());
+        Self { weights: Box::new(RandomWeights { config, seed }), tokenizer, chat, ends }
+    }
+
+    fn folder(dir: &Path) -> Result<Self, ModelError> {
+        let weights = Folder::open(dir)?;
+        let tokenizer = Tokenizer::open(&dir.join("tokenizer.json"))?;
+        let ends = weights.ends().to_vec();
+        Ok(Self { chat: ChatTemplate::open(dir)?, weights: Box::new(weights), tokenizer, ends })
+    }
+
+    fn gguf(path: &Path) -> Result<Self, ModelError> {
+        let gguf = Gguf::open(path)?;
+        let tokenizer = Tokenizer::of_gguf(&gguf)?;
+        let chat = ChatTemplate::of_gguf(&gguf, &tokenizer)?;
+        let ends = ["eos", "eot", "eom"].map(|end| format!("tokenizer.ggml.{end}_token_id"));
+        let mut ends: Vec<Token> = ends.iter().filter_map(|key| gguf.meta().count(key)).collect();
+        ends.dedup();
+        Ok(Self { weights: Box::new(gguf), tokenizer, chat, ends })
+    }
+}

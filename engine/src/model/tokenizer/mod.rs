@@ -1,0 +1,199 @@
+//! Text to tokens and back.
+//!
+//! Encoding is the `tokenizers` crate's, from a `tokenizer.json` or from one rebuilt out of what a GGUF file says.
+//! Decoding is a table of bytes per token, so that text can be given out token by token ([`stream`]): the families that
+//! can be run all spell bytes, either by GPT-2's letters or by SentencePiece's `<0xNN>`.
+
+mod rebuild;
+pub mod stream;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::gguf::Gguf;
+use super::weights::ModelError;
+use crate::request::Token;
+
+/// See the module.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// All tokens' bytes, one after the other.
+    bytes: Vec<u8>,
+    /// Where each begins; one entry more than there are tokens.
+    starts: Vec<u32>,
+    special: Vec<bool>,
+}
+
+/// How a vocabulary spells bytes.
+enum Spelling {
+    /// A letter stands for each byte (GPT-2).
+    Letters(HashMap<char, u8>),
+    /// `▁` is a space and `<0xNN>` a byte (SentencePiece with byte fallback).
+    Pieces,
+}
+
+impl Tokenizer {
+    /// 256 bytes, then `<|im_start|>` and `<|im_end|>`: what the built-in model reads and writes.
+    #[must_use]
+    pub fn bytes() -> Self {
+        let vocab = byte_letters().into_iter().map(|(letter, byte)| (letter.to_string(), byte));
+        let vocab: HashMap<String, u8> = vocab.collect();
+        let special = |id: u32, content: &str| rebuild::added_token(id, content, true);
+        let json = json!({
+            "version": "1.0",
+            "added_tokens": [special(256, "<|im_start|>"), special(257, "<|im_end|>")],
+            "pre_tokenizer": rebuild::byte_level(false),
+            "decoder": rebuild::byte_level(false),
+            "model": { "type": "BPE", "vocab": vocab, "merges": [] },
+        });
+        Self::from_json(Path::new("tiny"), &json.to_string()).expect("the built-in one is sound")
+    }
+
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When it is missing, broken or of a kind that cannot be decoded byte by byte.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let text = std::fs::read_to_string(path).map_err(|e| ModelError::read(path, e))?;
+        Self::from_json(path, &text)
+    }
+
+    /// The tokenizer inside a GGUF file.
+    ///
+    /// # Errors
+    /// When its metadata is incomplete or of a kind that is not known.
+    pub fn of_gguf(gguf: &Gguf) -> Result<Self, ModelError> {
+        let meta = gguf.meta();
+        Self::from_json(meta.path, &rebuild::json(meta)?.to_string())
+    }
+
+    fn from_json(path: &Path, text: &str) -> Result<Self, ModelError> {
+        let inner = tokenizers::Tokenizer::from_bytes(text)
+            .map_err(|e| ModelError::broken(path, format!("not a tokenizer: {e}")))?;
+        let spelling = spelling(&inner).ok_or_else(|| {
+            ModelError::unsupported(path, "tokenizer: its decoder spells no bytes")
+        })?;
+        let vocab = inner.get_vocab(true);
+        let count = vocab.values().max().map_or(0, |id| *id as usize + 1);
+        let mut words = vec![""; count];
+        for (word, id) in &vocab {
+            words[*id as usize] = word;
+        }
+        let added = inner.get_added_tokens_decoder();
+        let mut special = vec![false; count];
+        let (mut bytes, mut starts) = (Vec::new(), vec![0]);
+        for (id, word) in words.iter().enumerate() {
+            match added.get(&(id as u32)) {
+                Some(token) => {
+                    special[id] = token.special;
+                    bytes.extend(word.as_bytes());
+                }
+                None => spelling.spell(word, &mut bytes),
+            }
+            starts.push(bytes.len() as u32);
+        }
+        Ok(Self { inner, bytes, starts, special })
+    }
+
+    /// The tokens of `text`; with `specials`, those that the model wants before and after any text too. Control tokens
+    /// written out in `text` are recognised.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot represent it.
+    pub fn encode(&self, text: &str, specials: bool) -> Result<Vec<Token>, ModelError> {
+        let encoding = self.inner.encode_fast(text, specials);
+        let encoding = encoding.map_err(|e| ModelError::Text(format!("cannot tokenise: {e}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The bytes that `token` stands for: not always whole characters; none for an unknown one.
+    #[must_use]
+    pub fn piece(&self, token: Token) -> &[u8] {
+        let at = token as usize;
+        match (self.starts.get(at), self.starts.get(at + 1)) {
+            (Some(&from), Some(&to)) => &self.bytes[from as usize..to as usize],
+            _ => &[],
+        }
+    }
+
+    /// Whether `token` is a control token, which is not shown.
+    #[must_use]
+    pub fn is_special(&self, token: Token) -> bool {
+        self.special.get(token as usize).copied().unwrap_or(false)
+    }
+
+    /// The control or ordinary token spelt `word`.
+    #[must_use]
+    pub fn token(&self, word: &str) -> Option<Token> {
+        self.inner.token_to_id(word)
+    }
+
+    /// How `token` is written.
+    #[must_use]
+    pub fn word(&self, token: Token) -> Option<String> {
+        self.inner.id_to_token(token)
+    }
+
+    /// Tokens, the highest one plus one.
+    #[must_use]
+    pub fn vocab(&self) -> u32 {
+        self.special.len() as u32
+    }
+}
+
+impl Spelling {
+    /// Appends the bytes that the vocabulary's `word` stands for.
+    fn spell(&self, word: &str, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Letters(letters) => {
+                let start = bytes.len();
+                for letter in word.chars() {
+                    let Some(byte) = letters.get(&letter) else {
+                        // Not spelt that way at all, then it stands for itself.
+                        bytes.truncate(start);
+                        bytes.extend(word.as_bytes());
+                        return;
+                    };
+                    bytes.push(*byte);
+                }
+            }
+            Self::Pieces => {
+                let hex = word.strip_prefix("<0x").and_then(|w| w.strip_suffix('>'));
+                match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+                    Some(byte) => bytes.push(byte),
+                    None => bytes.extend(word.replace('▁', " ").as_bytes()),
+                }
+            }
+        }
+    }
+}
+
+/// How the vocabulary of `tokenizer` spells bytes, as its decoder says.
+fn spelling(tokenizer: &tokenizers::Tokenizer) -> Option<Spelling> {
+    let decoder = serde_json::to_value(tokenizer.get_decoder()?).ok()?;
+    let steps = decoder["decoders"].as_array().cloned().unwrap_or_else(|| vec![decoder]);
+    let has = |kind: &str| steps.iter().any(|step| step["type"] == kind);
+    if has("ByteLevel") {
+        Some(Spelling::Letters(byte_letters().into_iter().collect()))
+    } else {
+        has("ByteFallback").then_some(Spelling::Pieces)
+    }
+}
+
+/// GPT-2's letter for each byte: printable ones stand for themselves, the rest are counted up from U+0100.
+fn byte_letters() -> Vec<(char, u8)> {
+    let mut next = 0x100;
+    let letter = |byte: u8| {
+        if matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) {
+            return (char::from(byte), byte);
+        }
+        next += 1;
+        (char::from_u32(next - 1).expect("a letter of Latin Extended"), byte)
+    };
+    (0..=255).map(letter).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! Text that goes through a tokenizer and comes back, against the decoder of the crate.
+
+use proptest::prelude::*;
+
+use super::stream::Characters;
+use super::*;
+
+fn text(tokenizer: &Tokenizer, tokens: &[Token]) -> String {
+    let (mut characters, mut out) = (Characters::default(), String::new());
+    for &token in tokens {
+        characters.push(tokenizer.piece(token), &mut out);
+    }
+    characters.finish(&mut out);
+    out
+}
+
+/// A vocabulary in SentencePiece's spelling, as GGUF keeps it.
+fn sentence_pieces() -> Tokenizer {
+    let json = json!({
+        "version": "1.0",
+        "added_tokens": [rebuild::added_token(0, "<unk>", true), rebuild::added_token(1, "<s>", true)],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {"type": "BPE", "byte_fallback": true, "unk_token": "<unk>", "fuse_unk": true,
+            "vocab": vocab(), "merges": [["▁", "a"], ["▁a", "b"]]},
+    });
+    Tokenizer::from_json(Path::new("pieces"), &json.to_string()).unwrap()
+}
+
+fn vocab() -> HashMap<String, u32> {
+    let bytes = (0..=255u32).map(|b| (format!("<0x{b:02X}>"), b + 2));
+    let words = ["<unk>", "<s>"].into_iter().zip(0..);
+    let pieces = ["▁", "a", "b", "▁a", "▁ab"].into_iter().zip(258..);
+    words.chain(pieces).map(|(w, id)| (w.to_owned(), id)).chain(bytes).collect()
+}
+
+proptest! {
+    #[test]
+    fn any_text_comes_back(source in ".{0,40}") {
+        for tokenizer in [Tokenizer::bytes(), sentence_pieces()] {
+            let tokens = tokenizer.encode(&source, true).unwrap();
+            prop_assert_eq!(text(&tokenizer, &tokens), source.clone());
+        }
+    }
+
+    /// Against the decoder of the crate, on tokens that need not be text.
+    #[test]
+    fn any_tokens_are_decoded_as_at_once(tokens in prop::collection::vec(0u32..258, 0..40)) {
+        let tokenizer = Tokenizer::bytes();
+        let whole = tokenizer.inner.decode(&tokens, false).unwrap();
+        prop_assert_eq!(text(&tokenizer, &tokens), whole);
+    }
+}
+
+#[test]
+fn control_tokens_are_recognised_and_known() {
+    let tokenizer = Tokenizer::bytes();
+    assert_eq!(tokenizer.encode("<|im_start|>é", true).unwrap(), [256, 0xc3, 0xa9]);
+    assert!(tokenizer.is_special(257) && !tokenizer.is_special(65) && !tokenizer.is_special(9999));
+    assert_eq!(tokenizer.piece(257), b"<|im_end|>");
+    assert_eq!((tokenizer.piece(9999), tokenizer.vocab()), (&[][..], 258));
+    assert_eq!(tokenizer.token("<|im_end|>"), Some(257));
+}
+
+#[test]
+fn a_decoder_that_spells_no_bytes_is_refused() {
+    let json = r#"{"version": "1.0", "added_tokens": [], "decoder": {"type": "WordPiece", "prefix": "@", "cleanup": true},
+        "model": {"type": "BPE", "vocab": {}, "merges": []}}"#;
+    let refused = |text| Tokenizer::from_json(Path::new("t.json"), text).err().unwrap().to_string();
+    assert_eq!(refused(json), "t.json: unsupported tokenizer: its decoder spells no bytes");
+    assert!(refused("{}").starts_with("t.json: not a tokenizer: "));
+}

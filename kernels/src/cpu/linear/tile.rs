@@ -1,0 +1,167 @@
+//! The register tiles: R rows by one panel of 32 outputs, over all input features.
+
+use std::ops::Range;
+
+use super::pack::BLOCK_BYTES;
+use super::{BLOCK, Linear, PANEL, Packed};
+use crate::cpu::rows::Rows;
+use crate::cpu::simd::{Element, Kernel, LANES, Simd, silu};
+use crate::cpu::team::Scattered;
+
+/// Some rows by some panels of one layer.
+pub(super) struct Part<'a> {
+    pub(super) linear: &'a Linear,
+    pub(super) x: &'a Rows,
+    pub(super) y: Scattered<f32>,
+    pub(super) add: bool,
+    pub(super) rows: Range<usize>,
+    pub(super) panels: Range<usize>,
+}
+
+/// Sums of a tile of `R` rows.
+type Sums<S, const R: usize> = [[<S as Simd>::F; 2]; R];
+
+impl Kernel for Part<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for panel in self.panels.clone() {
+            let mut row = self.rows.start;
+            while row < self.rows.end {
+                let left = (self.rows.end - row).min(S::ROWS);
+                row += match left {
+                    12.. => self.tile::<S, 12>(panel, row),
+                    8.. => self.tile::<S, 8>(panel, row),
+                    6.. => self.tile::<S, 6>(panel, row),
+                    4.. => self.tile::<S, 4>(panel, row),
+                    3 => self.tile::<S, 3>(panel, row),
+                    2 => self.tile::<S, 2>(panel, row),
+                    _ => self.tile::<S, 1>(panel, row),
+                };
+            }
+        }
+    }
+}
+
+impl Part<'_> {
+    /// Computes and writes `R` rows of a panel; returns R.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const R: usize>(&self, panel: usize, row: usize) -> usize {
+        if R > S::ROWS {
+            return R; // Never asked for; not worth its code.
+        }
+        let sums = match &self.linear.packed {
+            Packed::Int8(w) => self.int8::<S, R>(w.as_ptr(), panel, row),
+            Packed::Bf16(w) => self.float::<S, _, R>(w.as_ptr(), panel, row),
+            Packed::F32(w) => self.float::<S, _, R>(w.as_ptr(), panel, row),
+        };
+        for r in 0..R {
+            self.finish::<S>(sums[r], panel, row + r);
+        }
+        R
+    }
+
+    /// Whole blocks in integers; their sums, scaled, in f32. Products are rounded before they are added, so that every
+    /// instruction set gives the same bits.
+    #[inline(always)]
+    unsafe fn int8<S: Simd, const R: usize>(
+        &self,
+        weights: *const u8,
+        panel: usize,
+        row: usize,
+    ) -> Sums<S, R> {
+        let (stride, blocks) = (self.linear.stride, self.linear.stride / BLOCK);
+        let mut w = weights.add(panel * blocks * BLOCK_BYTES);
+        let mut x = self.x.bytes.as_ptr().add(row * stride);
+        let scales = self.x.scales.as_ptr().add(row * blocks);
+        let offsets = self.x.offsets.as_ptr().add(row * blocks);
+        let mut sums = [[S::splat(0.0); 2]; R];
+        for block in 0..blocks {
+            let mut dots = [[S::splat_i(0); 2]; R];
+            for r in 0..R {
+                dots[r] = [S::splat_i(*offsets.add(r * blocks + block)); 2];
+            }
+            for four in 0..BLOCK / 4 {
+                let w0 = S::load_w(w.add(four * 4 * PANEL));
+                let w1 = S::load_w(w.add(four * 4 * PANEL + 4 * LANES));
+                for r in 0..R {
+                    let q = S::quad(x.add(r * stride + 4 * four));
+                    dots[r] = [S::dot4(dots[r][0], w0, q), S::dot4(dots[r][1], w1, q)];
+                }
+            }
+            let of_w = w.add(BLOCK * PANEL).cast::<u16>();
+            let of_w = [S::load_bf16(of_w), S::load_bf16(of_w.add(LANES))];
+            for r in 0..R {
+                let of_x = S::splat(*scales.add(r * blocks + block));
+                for v in 0..2 {
+                    let scaled = S::mul(S::to_f32(dots[r][v]), S::mul(of_x, of_w[v]));
+                    sums[r][v] = S::add(sums[r][v], scaled);
+                }
+            }
+            w = w.add(BLOCK_BYTES);
+            x = x.add(BLOCK);
+        }
+        sums
+    }
+
+    #[inline(always)]
+    unsafe fn float<S: Simd, E: Element, const R: usize>(
+        &self,
+        weights: *const E,
+        panel: usize,
+        row: usize,
+    ) -> Sums<S, R> {
+        let (stride, pairs) = (self.linear.stride, self.linear.features.div_ceil(2));
+        let w = weights.add(panel * pairs * 2 * PANEL);
+        let x = self.x.float.as_ptr().add(row * stride);
+        let mut sums = [[S::splat(0.0); 2]; R];
+        for pair in 0..pairs {
+            let w = w.add(pair * 2 * PANEL);
+            let (a0, b0) = E::load_pairs::<S>(w);
+            let (a1, b1) = E::load_pairs::<S>(w.add(PANEL));
+            for r in 0..R {
+                let x = x.add(r * stride + 2 * pair);
+                let (first, second) = (S::splat(*x), S::splat(*x.add(1)));
+                sums[r][0] = S::fma(first, a0, sums[r][0]);
+                sums[r][1] = S::fma(first, a1, sums[r][1]);
+                sums[r][0] = S::fma(second, b0, sums[r][0]);
+                sums[r][1] = S::fma(second, b1, sums[r][1]);
+            }
+        }
+        sums
+    }
+
+    /// Writes one row of a panel.
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(&self, sums: [S::F; 2], panel: usize, row: usize) {
+        let outputs = self.linear.outputs;
+        let width = if self.linear.gated { LANES } else { PANEL };
+        let at = panel * width;
+        let len = width.min(outputs - at);
+        let to = self.y.part(row * outputs + at, len);
+        let mut result = sums;
+        if self.linear.gated {
+            result[0] = S::mul(silu::<S>(sums[0]), sums[1]);
+        } else if let Some(bias) = self.linear.bias.get(panel * PANEL..) {
+            if !bias.is_empty() {
+                result[0] = S::add(sums[0], S::load(bias.as_ptr()));
+                result[1] = S::add(sums[1], S::load(bias.as_ptr().add(LANES)));
+            }
+        }
+        let mut whole = [0.0f32; PANEL];
+        let target = if len == width { to.as_mut_ptr() } else { whole.as_mut_ptr() };
+        for v in 0..width / LANES {
+            let target = target.add(v * LANES);
+            if self.add && len == width {
+                result[v] = S::add(S::load(target), result[v]);
+            }
+            S::store(result[v], target);
+        }
+        if len < width {
+            for (to, from) in to.iter_mut().zip(whole) {
+                *to = if self.add { *to + from } else { from };
+            }
+        }
+    }
+}
