@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use engine::DeviceProfile;
 use workloads::{Format, TimeUnit};
 
+use crate::computing::Computing;
 use crate::knobs::Knobs;
 
 /// Which LLM-serving configuration gives the most throughput under your latency targets, and how many GPUs that takes.
@@ -110,6 +111,9 @@ pub(crate) struct Workload {
     /// Only the first N requests
     #[arg(long, value_name = "N", value_parser = whole::<usize, 1, { u64::MAX }>, allow_negative_numbers = true)]
     pub(crate) requests: Option<usize>,
+    /// Shorten prompts so that none is longer than N tokens with its response (and responses, where they alone are)
+    #[arg(long, value_name = "N", value_parser = whole::<u32, 2, { 1 << 30 }>, allow_negative_numbers = true)]
+    pub(crate) cut: Option<u32>,
 }
 
 /// How to understand a trace file.
@@ -186,7 +190,7 @@ pub(crate) struct Compare {
     /// Requests/s at which latencies are compared (default: chosen from the capacities)
     #[arg(long, value_delimiter = ',', value_name = "RPS,...", value_parser = above_zero, allow_negative_numbers = true)]
     pub(crate) rates: Vec<f64>,
-    /// Hardware profile: a name or a TOML file
+    /// Hardware profile (a name or a TOML file), or cpu: this machine, with the real engine
     #[arg(long, default_value = "h100-sxm")]
     pub(crate) device: String,
     /// Leave the papers' claims untried
@@ -194,6 +198,8 @@ pub(crate) struct Compare {
     pub(crate) no_claims: bool,
     #[command(flatten)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) computing: Computing,
     #[command(flatten)]
     pub(crate) knobs: Knobs,
 }
@@ -203,7 +209,7 @@ pub(crate) struct Compare {
 pub(crate) struct Bench {
     #[command(flatten)]
     pub(crate) scenario: Scenario,
-    /// Hardware profile: a name or a TOML file
+    /// Hardware profile (a name or a TOML file), or cpu: this machine, with the real engine
     #[arg(long, default_value = "h100-sxm")]
     pub(crate) device: String,
     /// Requests (or session starts) per second; default: the trace's own rate
@@ -229,6 +235,8 @@ pub(crate) struct Bench {
     pub(crate) steps: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) computing: Computing,
     #[command(flatten)]
     pub(crate) knobs: Knobs,
 }

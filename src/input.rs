@@ -8,9 +8,11 @@ use engine::exec::Correction;
 use engine::{DeviceProfile, ModelShape};
 use loadgen::{BoundSlo, Slo};
 use tuner::calibrate::Overlay;
+use tuner::trial::Testbed;
 use workloads::{Description, ReadOptions, Reference, Spec, Trace};
 
 use crate::cli::{HostTime, Reading, Scenario, Workload};
+use crate::computing::Computing;
 
 /// A trace and what its source is known to be like, where it was synthesised.
 pub(crate) struct Loaded {
@@ -86,6 +88,9 @@ fn workload(workload: &Workload) -> Result<(Arc<Trace>, u64)> {
     if let Some(n) = workload.requests {
         trace = trace.head(n);
     }
+    if let Some(most) = workload.cut {
+        trace = trace.cut(most);
+    }
     if trace.longest() == 0 {
         bail!("{}: no request has a prompt or a response: nothing to run", trace.name);
     }
@@ -119,21 +124,44 @@ pub(crate) fn fitting(trace: &Trace, scale: f64) -> Result<f64> {
     Ok(scale)
 }
 
-/// Trace, model and targets of a scenario, and the seed of what was synthesised.
+/// Trace and targets of a scenario, and the seed of what was synthesised.
 pub(crate) struct Prepared {
     pub(crate) trace: Arc<Trace>,
-    pub(crate) model: Arc<ModelShape>,
     pub(crate) slo: BoundSlo,
     pub(crate) seed: u64,
 }
 
-/// Everything but the device.
+impl Prepared {
+    /// The scenario on `device`, of the model that `scenario` names.
+    pub(crate) fn on(&self, device: Hardware, scenario: &Scenario) -> Result<Testbed> {
+        let model = Arc::new(ModelShape::load(&scenario.model)?);
+        let bed = Testbed::new(Arc::clone(&self.trace), model, device.profile, self.slo.clone());
+        Ok(bed.corrected(device.correction))
+    }
+
+    /// The scenario on this machine.
+    pub(crate) fn here(&self, scenario: &Scenario, how: &Computing) -> Result<Testbed> {
+        let here = how.load(&scenario.model)?;
+        let (trace, shape) = (Arc::clone(&self.trace), Arc::clone(&here.shape));
+        let (longest, most) = (trace.longest(), shape.max_context);
+        if longest > most {
+            bail!(
+                "{}: the longest request has {longest} tokens and {} takes {most}: add --cut {most}",
+                trace.name,
+                shape.name
+            );
+        }
+        let bed = Testbed::new(trace, shape, Arc::new(here.profile()), self.slo.clone());
+        Ok(bed.with_kv_slots(here.kv_slots).computed(here.machine))
+    }
+}
+
+/// Traffic and targets.
 pub(crate) fn prepare(scenario: &Scenario) -> Result<Prepared> {
     let slo = Slo::parse(&scenario.slo, scenario.attainment.as_deref())?;
-    let model = Arc::new(ModelShape::load(&scenario.model)?);
     let (trace, seed) = workload(&scenario.workload)?;
     let slo = slo.bind(&trace.classes)?;
-    Ok(Prepared { trace, model, slo, seed })
+    Ok(Prepared { trace, slo, seed })
 }
 
 /// A device, and what calibration found about it.

@@ -2,6 +2,7 @@
 
 mod cli;
 mod command;
+mod computing;
 mod input;
 mod knobs;
 

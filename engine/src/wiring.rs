@@ -8,6 +8,7 @@ use crate::engine::Engine;
 use crate::exec::{Executor, SimExecutor};
 use crate::fleet::Fleet;
 use crate::kv::{Contiguous, KvAllocator, Paged};
+use crate::machine::Machine;
 use crate::router::Router;
 use crate::sched::{Chunked, Continuous, Disagg, Scheduler, StaticBatch};
 use crate::state::State;
@@ -44,15 +45,28 @@ pub fn engine(config: &Config, slots: u32, executors: Vec<Box<dyn Executor>>) ->
 /// All replicas of a deployment, simulated. `coupled` when requests wait for responses (closed-loop load).
 #[must_use]
 pub fn simulated(deployment: &Deployment, coupled: bool) -> Fleet {
-    let config = &deployment.config;
     let executor = || -> Box<dyn Executor> {
-        let executor = SimExecutor::new(Arc::clone(&deployment.cost), config.pp);
+        let executor = SimExecutor::new(Arc::clone(&deployment.cost), deployment.config.pp);
         Box::new(executor.corrected(deployment.correction.clone()))
     };
-    let replica = |_| {
-        let executors = (0..config.workers()).map(|_| executor()).collect();
-        engine(config, deployment.kv_slots, executors)
-    };
+    let workers = deployment.config.workers();
+    fleet(deployment, coupled, || (0..workers).map(|_| executor()).collect())
+}
+
+/// All replicas of a deployment, computed on `machine`, where they take turns.
+#[must_use]
+pub fn computed(deployment: &Deployment, coupled: bool, machine: &Machine) -> Fleet {
+    let workers = deployment.config.workers();
+    fleet(deployment, coupled, || machine.executors(workers, deployment.kv_slots))
+}
+
+fn fleet(
+    deployment: &Deployment,
+    coupled: bool,
+    executors: impl Fn() -> Vec<Box<dyn Executor>>,
+) -> Fleet {
+    let config = &deployment.config;
+    let replica = |_| engine(config, deployment.kv_slots, executors());
     let replicas = (0..config.replicas).map(replica).collect();
     Fleet::new(replicas, Router::new(config.router), coupled)
 }

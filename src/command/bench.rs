@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use engine::Deployment;
@@ -13,21 +12,25 @@ use tuner::evaluate::{Evaluate, Relax};
 use tuner::observation::Detailed;
 use tuner::result::knobs;
 use tuner::space::label;
-use tuner::trial::Simulator;
+use tuner::trial::Testbed;
 use workloads::Trace;
 
 use super::output::{about, write_run};
 use super::{Common, measure};
 use crate::cli;
+use crate::computing::is_here;
 use crate::input;
 
 pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
-    let (trace, model) = (Arc::clone(&prepared.trace), Arc::clone(&prepared.model));
-    let hardware = input::hardware(&args.device, args.calibration.as_deref(), &args.scenario.host)?;
-    let sim =
-        Simulator::new(trace, model, hardware.profile, prepared.slo).corrected(hardware.correction);
+    let sim = if is_here(&args.device) {
+        prepared.here(&args.scenario, &args.computing)?
+    } else {
+        let calibration = args.calibration.as_deref();
+        prepared
+            .on(input::hardware(&args.device, calibration, &args.scenario.host)?, &args.scenario)?
+    };
     let deployment = sim.deployment(&args.knobs.config()?, Relax::Nothing)?;
     let natural = sim.natural_rate(sim.requests());
     let scale = scale(args, sim.trace())?;
@@ -41,7 +44,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let config = &deployment.config;
     let report = BenchReport {
         about: about(&[sim.device()]),
-        scenario: Common::new(prepared.seed, &sim).scenario(&prepared.model.name, &cost),
+        scenario: Common::new(prepared.seed, &sim).scenario(&sim.model().name, &cost),
         config: knobs(config),
         label: label(config),
         gpus: deployment.gpus(),
@@ -58,7 +61,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
 }
 
 /// The run, every iteration written to `path`.
-fn logged(sim: &Simulator, deployment: &Deployment, scale: f64, path: &Path) -> Result<Detailed> {
+fn logged(sim: &Testbed, deployment: &Deployment, scale: f64, path: &Path) -> Result<Detailed> {
     let failed = || format!("cannot write {}", path.display());
     let file = std::fs::File::create(path).with_context(failed)?;
     let mut log = StepLog::new(std::io::BufWriter::new(file)).with_context(failed)?;

@@ -8,29 +8,28 @@ use reports::{CompareReport, Report};
 use tuner::claims::{Bench, Claims};
 use tuner::compare::{CompareResult, Comparison, compare, policies};
 use tuner::evaluate::Relax;
-use tuner::trial::Simulator;
 
 use super::output::about;
 use super::{Common, cancel, measure, stopped};
 use crate::cli;
+use crate::computing::is_here;
 use crate::input;
 
 pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
-    let (trace, model) = (Arc::clone(&prepared.trace), Arc::clone(&prepared.model));
-    let hardware = input::hardware(&args.device, None, &args.scenario.host)?;
-    if hardware.correction.is_some() && !args.no_claims {
+    let sim = if is_here(&args.device) {
+        prepared.here(&args.scenario, &args.computing)?
+    } else {
+        prepared.on(input::hardware(&args.device, None, &args.scenario.host)?, &args.scenario)?
+    };
+    if (sim.correction().is_some() || !sim.is_simulated()) && !args.no_claims {
         bail!(
             "claims are tried on profiles as they are: add --no-claims to compare on {}",
             args.device
         );
     }
-    let device = hardware.profile;
-    let base = args.knobs.config()?;
-    let sim =
-        Simulator::new(Arc::clone(&trace), Arc::clone(&model), Arc::clone(&device), prepared.slo)
-            .corrected(hardware.correction);
+    let (trace, base) = (Arc::clone(&prepared.trace), args.knobs.config()?);
     input::need_rate(&trace)?;
     for &rate in &args.rates {
         input::scale(&trace, rate)?;
@@ -47,7 +46,8 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
         let claims = if args.no_claims {
             Claims::default()
         } else {
-            Bench { trace: &trace, model: &model, device: &device, base: &base }.claims()?
+            Bench { trace: &trace, model: sim.model(), device: sim.device(), base: &base }
+                .claims()?
         };
         Ok((policies, claims))
     });
@@ -55,10 +55,10 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     let common = Common::new(prepared.seed, &sim);
     let result = CompareResult {
         version: common.version,
-        simulated: true,
+        simulated: common.simulated,
         seed: common.seed,
         workload: common.workload,
-        model: model.name.clone(),
+        model: sim.model().name.clone(),
         device: common.device,
         kv_slots,
         slo: common.slo,
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     };
     let report = CompareReport {
         about: about(&[sim.device()]),
-        scenario: Common::new(prepared.seed, &sim).scenario(&model.name, &cost),
+        scenario: Common::new(prepared.seed, &sim).scenario(&sim.model().name, &cost),
         policies: result.order.iter().filter_map(|n| result.policies.get(n).cloned()).collect(),
         claims: result.claims.clone(),
     };

@@ -23,7 +23,7 @@ use tuner::capacity::Stop;
 use tuner::evaluate::Evaluate;
 use tuner::plan::Price;
 use tuner::result::{DeviceInfo, WorkloadInfo};
-use tuner::trial::Simulator;
+use tuner::trial::Testbed;
 
 use crate::cli::{Cli, Command};
 
@@ -80,10 +80,12 @@ pub(crate) struct Common {
     pub(crate) device: DeviceInfo,
     pub(crate) slo: Vec<String>,
     pub(crate) host: String,
+    /// Whether times are predicted.
+    pub(crate) simulated: bool,
 }
 
 impl Common {
-    pub(crate) fn new(seed: u64, sim: &Simulator) -> Self {
+    pub(crate) fn new(seed: u64, sim: &Testbed) -> Self {
         let (trace, device) = (sim.trace(), sim.device());
         let price = Price {
             usd_per_gpu_hour: device.price.per_gpu_hour,
@@ -103,10 +105,11 @@ impl Common {
             device: DeviceInfo {
                 name: device.name.clone(),
                 provenance: device.provenance.clone(),
-                price: Some(price),
+                price: (device.price.per_gpu_hour > 0.0).then_some(price),
             },
             slo: sim.slo().slo().targets().iter().map(ToString::to_string).collect(),
             host: host(),
+            simulated: sim.is_simulated(),
         }
     }
 }
@@ -162,7 +165,7 @@ impl Common {
     pub(crate) fn scenario(self, model: &str, cost: &Cost) -> reports::Scenario {
         reports::Scenario {
             version: self.version,
-            simulated: true,
+            simulated: self.simulated,
             seed: self.seed,
             workload: self.workload,
             model: model.to_owned(),

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use engine::Config;
@@ -16,14 +15,14 @@ use tuner::progress::Watch;
 use tuner::result::{Objective, Operating, TuneResult, config_of};
 use tuner::space::{Scope, Space};
 use tuner::study::{Identity, Study, digest, fingerprint};
-use tuner::trial::Simulator;
+use tuner::trial::Testbed;
 use tuner::tune::{Demand, DeviceUnderTest, Method, Request, tune};
 
 use super::output::{about, write_run};
 use super::progress::Bar;
 use super::{Common, INTERRUPTED, cancel, measure};
 use crate::cli::{self, Output, Scenario};
-use crate::input::{self, Hardware, Prepared};
+use crate::input::{self, Prepared};
 use crate::knobs::Knobs;
 
 /// A search as both commands state it.
@@ -44,7 +43,7 @@ pub(crate) struct Search<'a> {
 /// What a search leaves: its result, and what it ran on, for reports.
 pub(crate) struct Searched {
     pub(crate) result: TuneResult,
-    pub(crate) sims: Vec<Simulator>,
+    pub(crate) sims: Vec<Testbed>,
 }
 
 pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
@@ -84,7 +83,7 @@ pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
         write_run(&dir, "the winner at its capacity", run)?;
         policies = beside(sim, config)?;
     }
-    let devices: Vec<_> = sims.iter().map(Simulator::device).collect();
+    let devices: Vec<_> = sims.iter().map(|s| s.device().as_ref()).collect();
     let detail = run.as_ref().map(|(run, _)| Detail::new(run));
     let code = match (&result.best, result.interrupted) {
         (_, true) => ExitCode::from(INTERRUPTED),
@@ -97,7 +96,7 @@ pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
 }
 
 /// The winner's run at its capacity.
-fn winner(best: &Operating, sim: &Simulator) -> Result<(Detailed, Config)> {
+fn winner(best: &Operating, sim: &Testbed) -> Result<(Detailed, Config)> {
     let config = config_of(&best.config)?;
     let deployment = sim.deployment(&config, Relax::Nothing)?;
     let scale = best.capacity_rps / sim.natural_rate(sim.requests());
@@ -105,7 +104,7 @@ fn winner(best: &Operating, sim: &Simulator) -> Result<(Detailed, Config)> {
 }
 
 /// The policies with the winner's other knobs, at equal rates; those that cannot run with them are left out.
-fn beside(sim: &Simulator, winner: &Config) -> Result<Vec<PolicyResult>> {
+fn beside(sim: &Testbed, winner: &Config) -> Result<Vec<PolicyResult>> {
     if winner.gpus() != winner.tp * winner.pp * winner.replicas {
         return Ok(Vec::new());
     }
@@ -126,13 +125,9 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
     }
     let prepared = input::prepare(search.scenario)?;
     input::need_rate(&prepared.trace)?;
-    let simulator = |device: Hardware| {
-        let (trace, model) = (Arc::clone(&prepared.trace), Arc::clone(&prepared.model));
-        let sim = Simulator::new(trace, model, device.profile, prepared.slo.clone());
-        sim.corrected(device.correction)
-    };
-    let sims: Vec<_> =
-        input::devices(search.devices, &search.scenario.host)?.into_iter().map(simulator).collect();
+    let devices = input::devices(search.devices, &search.scenario.host)?;
+    let on = |device| prepared.on(device, search.scenario);
+    let sims: Vec<_> = devices.into_iter().map(on).collect::<Result<_>>()?;
     let Some(first) = sims.first() else { bail!("no device to tune for: name at least one") };
     let study = match search.study {
         Some(dir) => {
@@ -151,7 +146,7 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
 fn run_search(
     search: &Search<'_>,
     prepared: &Prepared,
-    sims: &[Simulator],
+    sims: &[Testbed],
     study: Option<&Study>,
 ) -> Result<TuneResult> {
     let space = space(search, prepared.trace.block_tokens > 0)?;
@@ -179,7 +174,7 @@ fn run_search(
         slo: prepared.slo.slo(),
         objective: search.objective,
         workload: common.workload.clone(),
-        model: prepared.model.name.clone(),
+        model: sims[0].model().name.clone(),
         seed: common.seed,
         simulated: true,
         method: search.method,
@@ -208,7 +203,7 @@ fn space(search: &Search<'_>, shared_prefixes: bool) -> Result<Space> {
 
 /// What a study's runs depend on besides the device. What people know by name comes first in the alphabet: a study of
 /// something else is refused with the first difference.
-fn identity(scenario: &Scenario, sim: &Simulator) -> Identity {
+fn identity(scenario: &Scenario, sim: &Testbed) -> Identity {
     let (trace, model) = (sim.trace(), sim.model());
     let mut slo: Vec<String> = sim.slo().slo().targets().iter().map(ToString::to_string).collect();
     slo.extend(scenario.attainment.clone());
@@ -226,7 +221,7 @@ fn identity(scenario: &Scenario, sim: &Simulator) -> Identity {
 
 /// A device's name and a hash of its figures, and of what calibration found: the runs of another profile are not this
 /// one's.
-fn profile_key(sim: &Simulator) -> String {
+fn profile_key(sim: &Testbed) -> String {
     let device = sim.device();
     format!("{} {}", device.name, digest(&format!("{device:?} {:?}", sim.correction())))
 }

@@ -14,7 +14,7 @@ use tuner::evaluate::Evaluate;
 use tuner::progress::{Silent, Watch};
 use tuner::search::{Candidate, Contest, Found, RUNGS, exhaustive, halving, random};
 use tuner::space::{Scope, Space, label};
-use tuner::trial::Simulator;
+use tuner::trial::Testbed;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -55,7 +55,7 @@ fn row(preset: &str, slo: &[String], seed: u64) -> Outcome {
     let model = engine::ModelShape::load("llama-3.1-8b")?;
     let device = engine::DeviceProfile::load("h100-sxm")?;
     let shared_prefixes = trace.block_tokens > 0;
-    let sim = Simulator::new(Arc::new(trace), Arc::new(model), Arc::new(device), slo);
+    let sim = Testbed::new(Arc::new(trace), Arc::new(model), Arc::new(device), slo);
     let scope = Scope { gpus: 1, fewer_gpus: false, shared_prefixes, allow_lossy_kv: false };
     let candidate = |config: engine::Config| {
         let group = config.policy() as usize;

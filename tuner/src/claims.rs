@@ -19,7 +19,7 @@ use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
 
 use crate::evaluate::Refused;
 use crate::observation::Observation;
-use crate::trial::Simulator;
+use crate::trial::Testbed;
 
 /// One claim and what became of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,12 +101,12 @@ pub struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn simulator(&self, trace: Trace) -> Simulator {
+    fn simulator(&self, trace: Trace) -> Testbed {
         let slo = Slo::default().bind(&trace.classes).expect("no targets, no unknown class");
-        Simulator::new(Arc::new(trace), Arc::clone(self.model), Arc::clone(self.device), slo)
+        Testbed::new(Arc::new(trace), Arc::clone(self.model), Arc::clone(self.device), slo)
     }
 
-    fn on_trace(&self) -> Simulator {
+    fn on_trace(&self) -> Testbed {
         self.simulator(Trace::clone(self.trace))
     }
 

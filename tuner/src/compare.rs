@@ -17,7 +17,7 @@ use crate::claims::Claims;
 use crate::evaluate::{Evaluate, Relax};
 use crate::observation::Observation;
 use crate::result::{DeviceInfo, WorkloadInfo};
-use crate::trial::Simulator;
+use crate::trial::Testbed;
 
 /// The whole of a comparison, as it is stored. Everything but `wall_s`, `cpu_s` and `host` depends on inputs alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,7 +119,7 @@ pub fn policies(base: &Config, names: &[String]) -> Result<Vec<(String, Config)>
 /// # Errors
 /// When one of the configurations cannot run, or the user ended it.
 pub fn compare(
-    sim: &Simulator,
+    sim: &Testbed,
     comparison: &Comparison,
     cancel: &AtomicBool,
 ) -> Result<Vec<PolicyResult>, Stop> {
@@ -147,11 +147,7 @@ fn default_rates(knees: &[Option<f64>], natural: f64) -> Vec<f64> {
 ///
 /// # Errors
 /// When it cannot run, or the user ended it.
-pub fn capacity(
-    sim: &Simulator,
-    config: &Config,
-    cancel: &AtomicBool,
-) -> Result<Option<f64>, Stop> {
+pub fn capacity(sim: &Testbed, config: &Config, cancel: &AtomicBool) -> Result<Option<f64>, Stop> {
     let mut prober = Prober::new(sim, config, Relax::Nothing, sim.requests(), cancel)?;
     let start = place_of(sim.natural_rate(sim.requests()));
     Ok(match prober.knee(start, Effort { confirm: Effort::FINAL.confirm, ..Effort::COLD })? {
@@ -161,7 +157,7 @@ pub fn capacity(
 }
 
 fn row(
-    sim: &Simulator,
+    sim: &Testbed,
     name: &str,
     config: &Config,
     capacity_rps: Option<f64>,

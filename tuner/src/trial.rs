@@ -1,13 +1,13 @@
-//! The one place where the engine meets the load: a trace played against a simulated deployment.
+//! The one place where the engine meets the load: a trace played against a deployment, simulated or on this machine.
 //!
-//! Everything is in virtual time and from fixed inputs, so the same trial gives the same observation to the bit,
-//! wherever and whenever it runs.
+//! Everything is in the engine's time and from fixed inputs, so a simulated trial gives the same observation to the
+//! bit, wherever and whenever it runs. A computed one gives the same tokens, in the time they took.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::exec::Correction;
-use engine::{Config, Deployment, DeviceProfile, Iteration, ModelShape};
+use engine::{Config, Deployment, DeviceProfile, Fleet, Iteration, Machine, ModelShape};
 use loadgen::{BoundSlo, ReplayOptions};
 use workloads::{Arrival, Trace, TraceRequest};
 
@@ -15,18 +15,24 @@ use crate::evaluate::{Evaluate, Refused, Relax, Trial};
 use crate::observation::{Detailed, Observation};
 use run::Run;
 
+mod prompts;
 mod run;
 
 /// A search for capacity must not be throttled by the client to what the server manages.
 const LIFTED: ReplayOptions = ReplayOptions { lift_session_cap: true };
 
 /// A trace, a model and a device: everything a configuration is tried on.
-pub struct Simulator {
+pub struct Testbed {
     trace: Arc<Trace>,
     ids: Arc<[u64]>,
     model: Arc<ModelShape>,
     device: Arc<DeviceProfile>,
     correction: Option<Arc<Correction>>,
+    machine: Option<Arc<Machine>>,
+    /// KV slots of a worker, where they do not follow from the device's memory.
+    kv_slots: Option<u32>,
+    /// Whoever computes has the machine to himself.
+    turn: Mutex<()>,
     slo: BoundSlo,
     longest: u32,
     /// Whether some requests wait for responses.
@@ -34,7 +40,7 @@ pub struct Simulator {
     heads: Mutex<BTreeMap<usize, Arc<Trace>>>,
 }
 
-impl Simulator {
+impl Testbed {
     /// Trials of `trace` on `model` and `device`, judged by `slo`. The trace must not be empty.
     #[must_use]
     pub fn new(
@@ -52,6 +58,9 @@ impl Simulator {
             model,
             device,
             correction: None,
+            machine: None,
+            kv_slots: None,
+            turn: Mutex::new(()),
             slo,
         }
     }
@@ -63,6 +72,26 @@ impl Simulator {
         self
     }
 
+    /// The same, computed on `machine` instead of predicted.
+    #[must_use]
+    pub fn computed(mut self, machine: Arc<Machine>) -> Self {
+        self.machine = Some(machine);
+        self
+    }
+
+    /// The same, each worker with `slots` of KV whatever the device's memory.
+    #[must_use]
+    pub fn with_kv_slots(mut self, slots: u32) -> Self {
+        self.kv_slots = Some(slots);
+        self
+    }
+
+    /// Whether its times are predicted, not measured.
+    #[must_use]
+    pub fn is_simulated(&self) -> bool {
+        self.machine.is_none()
+    }
+
     /// The trace.
     #[must_use]
     pub fn trace(&self) -> &Trace {
@@ -71,7 +100,7 @@ impl Simulator {
 
     /// The device.
     #[must_use]
-    pub fn device(&self) -> &DeviceProfile {
+    pub fn device(&self) -> &Arc<DeviceProfile> {
         &self.device
     }
 
@@ -83,7 +112,7 @@ impl Simulator {
 
     /// The model.
     #[must_use]
-    pub fn model(&self) -> &ModelShape {
+    pub fn model(&self) -> &Arc<ModelShape> {
         &self.model
     }
 
@@ -106,6 +135,10 @@ impl Simulator {
     /// # Errors
     /// When it cannot be deployed.
     pub fn deployment(&self, config: &Config, relax: Relax) -> Result<Deployment, Refused> {
+        if let (Some(_), true) = (&self.machine, pretends(relax)) {
+            let reason = "a real machine cannot be pretended to be another".to_owned();
+            return Err(Refused { reason });
+        }
         let device = match relax {
             Relax::Nothing | Relax::KvMemory | Relax::Pace(_) => Arc::clone(&self.device),
             _ => Arc::new(relaxed(&self.device, relax)),
@@ -114,6 +147,7 @@ impl Simulator {
             Deployment::new(config.clone(), Arc::clone(&self.model), device, self.longest)
                 .map_err(|e| Refused { reason: e.to_string() })?;
         deployment.correction.clone_from(&self.correction);
+        deployment.kv_slots = self.kv_slots.unwrap_or(deployment.kv_slots);
         match relax {
             Relax::KvMemory => deployment.kv_slots *= 2,
             Relax::Pace(per_mille) => {
@@ -123,6 +157,18 @@ impl Simulator {
             _ => {}
         }
         Ok(deployment)
+    }
+
+    fn fleet(&self, deployment: &Deployment, coupled: bool) -> Fleet {
+        match &self.machine {
+            None => engine::wiring::simulated(deployment, coupled),
+            Some(machine) => engine::wiring::computed(deployment, coupled, machine),
+        }
+    }
+
+    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        let turn = || self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.machine.is_some().then(turn)
     }
 
     fn head(&self, n: usize) -> Arc<Trace> {
@@ -169,6 +215,7 @@ impl Simulator {
         options: ReplayOptions,
         watch: &mut dyn FnMut(&Iteration),
     ) -> Detailed {
+        let _turn = self.turn();
         let mut run = Run::new(self, deployment, Arc::clone(&self.trace), scale, options);
         run.keep(watch);
         run.play();
@@ -195,13 +242,14 @@ impl Simulator {
     /// One run of `deployment` over the first `head` requests.
     #[must_use]
     pub fn observe(&self, deployment: &Deployment, head: usize, scale: f64) -> Observation {
+        let _turn = self.turn();
         let mut run = Run::new(self, deployment, self.head(head), scale, LIFTED);
         run.play();
         run.observe()
     }
 }
 
-impl Evaluate for Simulator {
+impl Evaluate for Testbed {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
         let deployment = self.deployment(trial.config, trial.relax)?;
         Ok(self.observe(&deployment, trial.head, trial.scale))
@@ -242,6 +290,11 @@ fn ceiling(deployment: &Deployment, trace: &Trace) -> f64 {
     let work = (prompt + output) as f64 * best * f64::from(c.pp);
     let lanes = f64::from(c.replicas * c.workers() * c.pp);
     starts as f64 * lanes / work.max(f64::MIN_POSITIVE)
+}
+
+/// Whether `relax` needs a device that is not there.
+fn pretends(relax: Relax) -> bool {
+    !matches!(relax, Relax::Nothing | Relax::KvMemory)
 }
 
 /// The device with one resource doubled.

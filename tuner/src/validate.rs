@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evaluate::{Refused, Relax};
 use crate::observation::{Detailed, KvSample};
-use crate::trial::Simulator;
+use crate::trial::Testbed;
 use recorded::Recorded;
 
 pub use read::ReadError;
@@ -169,20 +169,20 @@ pub fn rerun(
 }
 
 /// A simulator that offers what was recorded, without targets.
-pub(crate) fn simulator(recorded: &Recorded, setup: &Setup) -> Simulator {
+pub(crate) fn simulator(recorded: &Recorded, setup: &Setup) -> Testbed {
     simulator_under(recorded, setup, &Slo::default())
 }
 
 /// The same under targets.
-pub(crate) fn simulator_under(recorded: &Recorded, setup: &Setup, slo: &Slo) -> Simulator {
+pub(crate) fn simulator_under(recorded: &Recorded, setup: &Setup, slo: &Slo) -> Testbed {
     let trace = Arc::new(recorded.trace(setup.in_flight));
     let slo = slo.bind(&trace.classes).expect("targets of a recorded run name no class");
     let (model, device) = (Arc::clone(&setup.model), Arc::clone(&setup.device));
-    Simulator::new(trace, model, device, slo).corrected(setup.correction.clone())
+    Testbed::new(trace, model, device, slo).corrected(setup.correction.clone())
 }
 
 /// The recorded deployment: as configured, with the recorded number of blocks.
-pub(crate) fn deployment(sim: &Simulator, setup: &Setup) -> Result<Deployment, Refused> {
+pub(crate) fn deployment(sim: &Testbed, setup: &Setup) -> Result<Deployment, Refused> {
     let mut deployment = sim.deployment(&setup.config, Relax::Nothing)?;
     if let Some(blocks) = setup.kv_blocks {
         deployment.kv_slots = blocks.saturating_mul(setup.config.block_size);

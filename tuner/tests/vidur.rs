@@ -18,7 +18,7 @@ use engine::{DeviceProfile, Iteration};
 use loadgen::Slo;
 use tuner::evaluate::Relax;
 use tuner::observation::Detailed;
-use tuner::trial::Simulator;
+use tuner::trial::Testbed;
 use workloads::{Arrival, ReadOptions, Trace};
 
 /// 300 requests at 8/s in Vidur's form, prompts of 50 to 2,049 tokens.
@@ -37,7 +37,7 @@ fn run(scheduler: &str, slots: Option<u32>) -> (Detailed, Vec<Iteration>) {
     let slo = Slo::parse::<&str>(&[], None).unwrap().bind(&trace.classes).unwrap();
     let model = Arc::new(world::model("llama-3-8b").unwrap());
     let device = Arc::new(DeviceProfile::load("a100-sxm").unwrap());
-    let sim = Simulator::new(Arc::new(trace), model, device, slo);
+    let sim = Testbed::new(Arc::new(trace), model, device, slo);
     let config = world::scheduler(scheduler).unwrap();
     let mut deployment = sim.deployment(&config, Relax::Nothing).unwrap();
     if let Some(slots) = slots {

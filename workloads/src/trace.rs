@@ -98,6 +98,28 @@ impl Trace {
         if span > 0.0 { open.saturating_sub(1) as f64 / span } else { 0.0 }
     }
 
+    /// The same requests with at most `most` tokens each (at least 2): prompts lose their ends, and responses longer than
+    /// that leave one token of the prompt.
+    #[must_use]
+    pub fn cut(mut self, most: u32) -> Self {
+        let most = most.max(2);
+        let mut shortened = 0;
+        for r in &mut self.requests {
+            if r.input.saturating_add(r.output) <= most {
+                continue;
+            }
+            shortened += 1;
+            r.output = r.output.min(most - 1);
+            r.input = r.input.min(most - r.output);
+            let blocks = r.input.div_ceil(self.block_tokens.max(1));
+            r.blocks.len = r.blocks.len.min(blocks);
+        }
+        if shortened > 0 {
+            self.provenance.push(format!("{shortened} requests cut to {most} tokens"));
+        }
+        self
+    }
+
     /// The first `n` requests, all that they refer to included: predecessors always come earlier.
     #[must_use]
     pub fn head(&self, n: usize) -> Self {

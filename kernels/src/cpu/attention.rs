@@ -316,7 +316,11 @@ impl Run {
         let (start, slot) = (self.position as usize, self.slot as usize);
         let first = start.max(from);
         let end = (start + self.len as usize).min(until);
-        (first < end).then(|| Stretch { position: first, slot: slot + first - start, len: end - first })
+        (first < end).then(|| Stretch {
+            position: first,
+            slot: slot + first - start,
+            len: end - first,
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use engine::import::{self, import};
 use engine::{Config, DeviceProfile, ModelShape};
 use loadgen::{Latency, Slo, Stats};
 use tuner::evaluate::Relax;
-use tuner::trial::Simulator;
+use tuner::trial::Testbed;
 use workloads::Trace;
 use workloads::format::ReadOptions;
 
@@ -114,7 +114,7 @@ fn row(
     let mut config = world::scheduler(scheduler)?;
     (config.tp, config.pp) = (tp, pp);
     let slo = Slo::parse::<&str>(&[], None)?.bind(&trace.classes)?;
-    let sim = Simulator::new(Arc::clone(trace), Arc::clone(model), Arc::clone(device), slo);
+    let sim = Testbed::new(Arc::clone(trace), Arc::clone(model), Arc::clone(device), slo);
     let mut deployment = sim.deployment(&config, Relax::Nothing)?;
     deployment.kv_slots = slots(model, device, &config);
     let start = Instant::now();

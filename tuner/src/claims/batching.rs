@@ -8,11 +8,11 @@ use workloads::Trace;
 use super::{Bench, Claim, Claims, Finding, Sweep, one, rate};
 use crate::evaluate::Refused;
 use crate::observation::Observation;
-use crate::trial::Simulator;
+use crate::trial::Testbed;
 
 impl Bench<'_> {
     /// Saturated output of static batching with and without padding and of continuous batching, on one allocator.
-    fn three(&self, sim: &Simulator) -> Result<[Observation; 3], Refused> {
+    fn three(&self, sim: &Testbed) -> Result<[Observation; 3], Refused> {
         let unpadded = Config { padding: false, ..self.policy(Policy::Static) };
         Ok([
             sim.saturated(&self.policy(Policy::Static))?,

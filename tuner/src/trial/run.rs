@@ -8,7 +8,8 @@ use engine::{BlockIds, Content, Deployment, Event, Fleet, Iteration, Next, Reque
 use loadgen::{Outcome, Recorder, Recording, Replay, ReplayOptions, Summary, Sustain};
 use workloads::{Trace, TraceRequest};
 
-use super::Simulator;
+use super::Testbed;
+use super::prompts::prompt;
 use crate::observation::{Detailed, IterationSpan, KvSample, KvShares, Observation, Work};
 
 /// Iterations kept for a timeline, at most.
@@ -16,7 +17,7 @@ const SPANS: usize = 200_000;
 
 /// A run in progress.
 pub(super) struct Run<'a> {
-    sim: &'a Simulator,
+    sim: &'a Testbed,
     trace: Arc<Trace>,
     fleet: Fleet,
     replay: Replay,
@@ -32,7 +33,7 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     pub(super) fn new(
-        sim: &'a Simulator,
+        sim: &'a Testbed,
         deployment: &Deployment,
         trace: Arc<Trace>,
         scale: f64,
@@ -43,7 +44,7 @@ impl<'a> Run<'a> {
         let workers = deployment.config.replicas * deployment.config.workers();
         Self {
             sim,
-            fleet: engine::wiring::simulated(deployment, sim.coupled || capped),
+            fleet: sim.fleet(deployment, sim.coupled || capped),
             replay,
             recorder: Recorder::new(trace.requests.len(), trace.classes.len()),
             spans: None,
@@ -86,12 +87,20 @@ impl<'a> Run<'a> {
                 fate: Some(r.output),
                 width: 1,
                 priority: 0,
-                content: content(r, &self.trace, &self.sim.ids),
+                content: self.content(due.request),
             };
             if self.fleet.submit(request, due.at).is_err() {
                 self.recorder.finish(due.request, due.at, Outcome::Rejected);
                 self.replay.completed(due.request, due.at);
             }
+        }
+    }
+
+    /// What the prompt of request `index` is: tokens where they are computed, else the identity of its blocks.
+    fn content(&self, index: u32) -> Content {
+        match &self.sim.machine {
+            None => content(&self.trace.requests[index as usize], &self.trace, &self.sim.ids),
+            Some(machine) => prompt(&self.trace, index, machine.model().vocab() as u32),
         }
     }
 

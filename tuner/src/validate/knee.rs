@@ -16,7 +16,7 @@ use super::{Four, Setup, Validation, deployment, side, simulator, simulator_unde
 use crate::capacity::{Effort, Knee as Found, Prober, STEP, Stop, place_of};
 use crate::evaluate::{Evaluate, Refused, Relax, Trial};
 use crate::observation::Observation;
-use crate::trial::Simulator;
+use crate::trial::Testbed;
 
 /// Rates of one setup that make a knee visible.
 const RATES: usize = 3;
@@ -219,7 +219,7 @@ fn default_target(validation: &Validation) -> Target {
 
 /// One deployment, whatever configuration is asked for.
 struct Pinned {
-    sim: Simulator,
+    sim: Testbed,
     deployment: Deployment,
 }
 

@@ -100,8 +100,7 @@ impl Scratch {
         let qkv = first(&mut self.qkv, rows * heads.width());
         layer.qkv.forward(team, &self.rows, Output::Store(qkv));
         let norms = layer.head_norms.as_ref();
-        let norms =
-            norms.map(|(query, key)| HeadNorms { query, key, epsilon: config.rms_eps });
+        let norms = norms.map(|(query, key)| HeadNorms { query, key, epsilon: config.rms_eps });
         self.rotation.apply(team, qkv, norms, &inputs.slots, kv, &mut self.queries);
         let width = heads.queries * heads.dim;
         let attended = first(&mut self.attended, rows * width);

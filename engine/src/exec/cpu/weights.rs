@@ -45,7 +45,8 @@ impl CpuModel {
         let hidden = config.hidden as usize;
         let table = weights.tensor("model.embed_tokens.weight")?;
         let embedding = Embedding::new(precision, &table.data, hidden);
-        let table = if config.tied_embeddings { table } else { weights.tensor("lm_head.weight")? };
+        let table =
+            if config.tied_embeddings { table } else { weights.tensor("lm_head.weight")? };
         let head = Linear::pack(team, precision, hidden, &[&table.data]);
         drop(table);
         let layer = |i| Layer::load(team, weights, &config, precision, i);
@@ -113,7 +114,8 @@ impl Layer {
             Ok(data)
         };
         let hidden = config.hidden as usize;
-        let pack = |features: usize, parts: &[&[f32]]| Linear::pack(team, precision, features, parts);
+        let pack =
+            |features: usize, parts: &[&[f32]]| Linear::pack(team, precision, features, parts);
         let [q, k, v] = ["q", "k", "v"].map(|p| read(&format!("self_attn.{p}_proj.weight")));
         let mut qkv = pack(hidden, &[&q?, &k?, &v?]);
         if config.qkv_bias {
@@ -130,7 +132,10 @@ impl Layer {
             attention_norm: read("input_layernorm.weight")?,
             qkv,
             head_norms,
-            out: pack(heads(config).queries * heads(config).dim, &[&read("self_attn.o_proj.weight")?]),
+            out: pack(
+                heads(config).queries * heads(config).dim,
+                &[&read("self_attn.o_proj.weight")?],
+            ),
             mlp_norm: read("post_attention_layernorm.weight")?,
             gate_up: Linear::pack_gated(team, precision, hidden, &gate, &up),
             down: pack(config.ffn as usize, &[&read("mlp.down_proj.weight")?]),

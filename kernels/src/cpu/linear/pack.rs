@@ -82,16 +82,18 @@ impl Packed {
     ) -> Self {
         let blocks = features.div_ceil(BLOCK);
         match precision {
-            Precision::Int8 => Self::Int8(filled(team, panels, blocks * BLOCK_BYTES, |panel, to| {
-                for (block, to) in to.chunks_exact_mut(BLOCK_BYTES).enumerate() {
-                    for within in 0..PANEL {
-                        let row = column(panel * PANEL + within).unwrap_or(&[]);
-                        let from = (block * BLOCK).min(row.len());
-                        let until = (from + BLOCK).min(row.len());
-                        quantise(&row[from..until], within, to);
+            Precision::Int8 => {
+                Self::Int8(filled(team, panels, blocks * BLOCK_BYTES, |panel, to| {
+                    for (block, to) in to.chunks_exact_mut(BLOCK_BYTES).enumerate() {
+                        for within in 0..PANEL {
+                            let row = column(panel * PANEL + within).unwrap_or(&[]);
+                            let from = (block * BLOCK).min(row.len());
+                            let until = (from + BLOCK).min(row.len());
+                            quantise(&row[from..until], within, to);
+                        }
                     }
-                }
-            })),
+                }))
+            }
             Precision::Bf16 => Self::Bf16(floats(team, panels, features, column)),
             Precision::F32 => Self::F32(floats(team, panels, features, column)),
         }

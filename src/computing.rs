@@ -1,0 +1,108 @@
+//! This machine as the device: which model it computes, how, and with how much KV memory.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use engine::exec::cpu::Precision;
+use engine::model::Model;
+use engine::{DeviceProfile, Machine, ModelShape};
+
+/// How the real engine runs (`--device cpu`).
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "The engine on this machine (--device cpu)")]
+pub(crate) struct Computing {
+    /// What to compute with instead of the model's own weights: random, or random:SEED
+    #[arg(long, value_name = "random[:SEED]", value_parser = weights)]
+    pub(crate) weights: Option<Random>,
+    /// Number format of weights: int8, bf16 or f32
+    #[arg(long, default_value = "int8", value_parser = precision)]
+    pub(crate) precision: Precision,
+    /// Threads that compute (default: one per processor)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) cpu_threads: Option<u32>,
+    /// Memory for keys and values of each worker, such as 512MB or 2GB
+    #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = size)]
+    pub(crate) kv_memory: u64,
+}
+
+/// A seed of made-up weights.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Random(pub(crate) u64);
+
+fn weights(text: &str) -> Result<Random, String> {
+    let seed = match text.split_once(':') {
+        None if text == "random" => Some(0),
+        Some(("random", seed)) => seed.parse().ok(),
+        _ => None,
+    };
+    seed.map(Random).ok_or_else(|| "expected random or random:SEED, such as random:7".to_owned())
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "int8" => Ok(Precision::Int8),
+        "bf16" => Ok(Precision::Bf16),
+        "f32" => Ok(Precision::F32),
+        _ => Err("expected int8, bf16 or f32".to_owned()),
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let bad = || "expected a size with its unit, such as 512MB or 2GB".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+    let number: f64 = text[..digits].parse().map_err(|_| bad())?;
+    let unit = match text[digits..].trim() {
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "MiB" => f64::from(1 << 20),
+        "GiB" => f64::from(1 << 30),
+        _ => return Err(bad()),
+    };
+    let bytes = number * unit;
+    if (1e6..1e15).contains(&bytes) { Ok(bytes as u64) } else { Err(bad()) }
+}
+
+/// Whether `device` is this machine.
+pub(crate) fn is_here(device: &str) -> bool {
+    device == "cpu"
+}
+
+/// A machine with its model loaded.
+pub(crate) struct Here {
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) shape: Arc<ModelShape>,
+    pub(crate) kv_slots: u32,
+    /// What it is called in results.
+    pub(crate) name: String,
+}
+
+impl Computing {
+    /// Loads `model`.
+    pub(crate) fn load(&self, model: &str) -> Result<Here> {
+        let mut model = Model::open(model, self.weights.map(|Random(seed)| seed))?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.cpu_threads.map_or(processors, |n| n as usize);
+        let (bytes, precision) = match self.precision {
+            Precision::Int8 => (1, "int8"),
+            Precision::Bf16 => (2, "bf16"),
+            Precision::F32 => (4, "f32"),
+        };
+        let shape = model.weights.config().shape(bytes);
+        let machine = Machine::load(model.weights.as_mut(), self.precision, threads)?;
+        let token = machine.kv_bytes_per_token();
+        let kv_slots = u32::try_from(self.kv_memory / token).unwrap_or(u32::MAX / 2);
+        if kv_slots < 16 {
+            bail!("--kv-memory holds {kv_slots} tokens of {token} bytes: give it more");
+        }
+        let name = format!("cpu ({precision}, {threads} threads)");
+        Ok(Here { machine: Arc::new(machine), shape: Arc::new(shape), kv_slots, name })
+    }
+}
+
+impl Here {
+    /// This machine as a device: its name, and limits that nothing it computes exceeds.
+    pub(crate) fn profile(&self) -> DeviceProfile {
+        self.machine.limits(&self.name)
+    }
+}
