@@ -121,7 +121,7 @@ proptest! {
                 let team = Team::with_isa(2, isa);
                 let layer = Linear::pack_gated(&team, precision, features, &gate, &up);
                 let off = error(&forward(&team, &layer, &x, None), &want);
-                prop_assert!(off < 3.0 * tolerance(precision), "{precision:?} {isa:?}: {off}");
+                prop_assert!(off < 8.0 * tolerance(precision), "{precision:?} {isa:?}: {off}");
             }
         }
     }

@@ -22,9 +22,7 @@ const CACHED: usize = 384 << 10;
 #[derive(Debug)]
 pub struct Linear {
     packed: Packed,
-    /// Input features, and those rounded up to whole blocks.
     features: usize,
-    stride: usize,
     /// Output features written.
     outputs: usize,
     panels: usize,
@@ -104,7 +102,7 @@ impl Linear {
         if x.is_empty() {
             return;
         }
-        let row_bytes = self.stride * if matches!(self.packed, Packed::Int8(_)) { 1 } else { 4 };
+        let row_bytes = x.blocks * BLOCK * if x.precision == Precision::Int8 { 1 } else { 4 };
         let chunk = (CACHED / row_bytes).max(LANES).min(x.len());
         let chunks = x.len().div_ceil(chunk);
         // Pieces small enough to even out what holds a thread up, large enough to be worth taking.

@@ -19,14 +19,19 @@ pub struct Rows {
     pub(super) precision: Precision,
     pub(super) rows: usize,
     pub(super) features: usize,
-    /// Features rounded up to whole blocks: elements from one row to the next, in `float` or `bytes`.
+    /// Blocks of features.
+    pub(super) blocks: usize,
+    /// Rows from one block to the next: odd, so that a row's blocks do not fight for the same lines of a cache.
     pub(super) stride: usize,
+    /// By block, row, feature: the rows of a register tile are then a constant apart.
     pub(super) float: Vec<f32>,
     pub(super) bytes: Vec<i8>,
-    /// Per row and block.
+    /// By block, row.
     pub(super) scales: Vec<f32>,
-    /// Per row and block: what unsigned weights (128 too large) add to a dot product, negated.
+    /// By block, row: what unsigned weights (128 too large) add to a dot product, negated.
     pub(super) offsets: Vec<i32>,
+    /// A row for each piece of work.
+    row: Vec<f32>,
 }
 
 /// What happens to a row before it is a linear layer's input.
@@ -44,11 +49,13 @@ impl Rows {
             precision,
             rows: 0,
             features: 0,
+            blocks: 0,
             stride: 0,
             float: Vec::new(),
             bytes: Vec::new(),
             scales: Vec::new(),
             offsets: Vec::new(),
+            row: Vec::new(),
         }
     }
 
@@ -82,41 +89,67 @@ impl Rows {
 
     fn fill(&mut self, team: &Team, x: &[f32], features: usize, norm: Option<Norm<'_>>) {
         assert!(features > 0 && x.len().is_multiple_of(features), "whole rows of {features}");
-        let blocks = features.div_ceil(BLOCK);
-        (self.rows, self.features) = (x.len() / features, features);
-        self.stride = blocks * BLOCK;
-        let elements = self.rows * self.stride;
-        let int8 = self.precision == Precision::Int8;
-        // Int8 needs one row of floats per piece of work.
-        let pieces = if elements <= ALONE { 1 } else { self.rows.min(4 * team.size()) };
-        grow(&mut self.float, if int8 { pieces * self.stride } else { elements });
-        if int8 {
+        let (rows, blocks) = (x.len() / features, features.div_ceil(BLOCK));
+        let (stride, width) = (rows | 1, blocks * BLOCK);
+        (self.rows, self.features, self.blocks, self.stride) = (rows, features, blocks, stride);
+        let elements = stride * width;
+        let pieces = if elements <= ALONE { 1 } else { rows.min(4 * team.size()) };
+        grow(&mut self.row, pieces * width);
+        if self.precision == Precision::Int8 {
             grow(&mut self.bytes, elements);
-            grow(&mut self.scales, self.rows * blocks);
-            grow(&mut self.offsets, self.rows * blocks);
+            grow(&mut self.scales, stride * blocks);
+            grow(&mut self.offsets, stride * blocks);
+        } else {
+            grow(&mut self.float, elements);
         }
-        let (rows, isa, stride) = (self.rows, team.isa(), self.stride);
-        let float = Scattered::new(&mut self.float);
-        let bytes = Scattered::new(&mut self.bytes);
-        let scales = Scattered::new(&mut self.scales);
-        let offsets = Scattered::new(&mut self.offsets);
+        let row = Scattered::new(&mut self.row);
+        let to = Blocks {
+            isa: team.isa(),
+            stride,
+            float: Scattered::new(&mut self.float),
+            bytes: Scattered::new(&mut self.bytes),
+            scales: Scattered::new(&mut self.scales),
+            offsets: Scattered::new(&mut self.offsets),
+        };
         team.split(pieces, |_, piece| {
-            for row in piece * rows / pieces..(piece + 1) * rows / pieces {
-                let from = &x[row * features..(row + 1) * features];
-                let at = if int8 { piece } else { row };
-                // SAFETY: each row, and each piece's row of floats, belongs to one piece.
-                unsafe {
-                    let float = float.part(at * stride, stride);
-                    normalise(isa, from, norm, float);
-                    if int8 {
-                        let bytes = bytes.part(row * stride, stride);
-                        let scales = scales.part(row * blocks, blocks);
-                        let offsets = offsets.part(row * blocks, blocks);
-                        isa.run(Quantise { x: float, bytes, scales, offsets });
+            // SAFETY: each piece has its own row to work in, and its own rows to write.
+            unsafe {
+                let whole = row.part(piece * width, width);
+                for at in piece * rows / pieces..(piece + 1) * rows / pieces {
+                    normalise(to.isa, &x[at * features..(at + 1) * features], norm, whole);
+                    match self.precision {
+                        Precision::Int8 => to.quantise(at, whole),
+                        Precision::Bf16 | Precision::F32 => to.copy(at, whole),
                     }
                 }
             }
         });
+    }
+}
+
+/// Where rows are written, block by block.
+struct Blocks {
+    isa: Isa,
+    stride: usize,
+    float: Scattered<f32>,
+    bytes: Scattered<i8>,
+    scales: Scattered<f32>,
+    offsets: Scattered<i32>,
+}
+
+impl Blocks {
+    /// # Safety
+    /// Nobody else writes this row.
+    unsafe fn copy(&self, row: usize, x: &[f32]) {
+        for (block, x) in x.chunks_exact(BLOCK).enumerate() {
+            self.float.part((block * self.stride + row) * BLOCK, BLOCK).copy_from_slice(x);
+        }
+    }
+
+    /// # Safety
+    /// Nobody else writes this row.
+    unsafe fn quantise(&self, row: usize, x: &[f32]) {
+        self.isa.run(Quantise { x, row, to: self });
     }
 }
 
@@ -172,9 +205,8 @@ impl Kernel for RmsNorm<'_> {
 /// Quantises a row of whole blocks.
 struct Quantise<'a> {
     x: &'a [f32],
-    bytes: &'a mut [i8],
-    scales: &'a mut [f32],
-    offsets: &'a mut [i32],
+    row: usize,
+    to: &'a Blocks,
 }
 
 impl Kernel for Quantise<'_> {
@@ -183,25 +215,28 @@ impl Kernel for Quantise<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         const VECTORS: usize = BLOCK / LANES;
-        for block in 0..self.scales.len() {
-            let x = self.x.as_ptr().add(block * BLOCK);
+        for (block, x) in self.x.chunks_exact(BLOCK).enumerate() {
             let mut v = [S::splat(0.0); VECTORS];
             let mut most = S::splat(0.0);
             for i in 0..VECTORS {
-                v[i] = S::load(x.add(i * LANES));
+                v[i] = S::load(x.as_ptr().add(i * LANES));
                 most = S::max(most, S::max(v[i], S::sub(S::splat(0.0), v[i])));
             }
             let most = S::largest(most);
             let scale = most / 127.0;
             // A block so small that its scale has no inverse is zero.
-            let inverse = if scale >= f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
-            let bytes = &mut self.bytes[block * BLOCK..(block + 1) * BLOCK];
+            let inverse = if scale >= f32::MIN_POSITIVE { 127.0 / most } else { 0.0 };
+            let at = block * self.to.stride + self.row;
+            let bytes = self.to.bytes.part(at * BLOCK, BLOCK);
+            let mut sum = S::splat(0.0);
             for i in 0..VECTORS {
-                S::store_i8(S::mul(v[i], S::splat(inverse)), bytes.as_mut_ptr().add(i * LANES));
+                let whole = S::round(S::mul(v[i], S::splat(inverse)));
+                sum = S::add(sum, whole);
+                S::store_i8(whole, bytes.as_mut_ptr().add(i * LANES));
             }
-            let sum: i32 = bytes.iter().map(|&b| i32::from(b)).sum();
-            self.scales[block] = scale;
-            self.offsets[block] = -128 * sum;
+            let sum = S::sum(sum) as i32;
+            self.to.scales.part(at, 1)[0] = scale;
+            self.to.offsets.part(at, 1)[0] = -128 * sum;
         }
     }
 }

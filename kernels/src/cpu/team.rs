@@ -1,9 +1,9 @@
 //! Threads that work on one thing at a time, together with whoever asks.
 //!
 //! A model step is some two hundred short parallel sections, so starting one must cost less than a microsecond:
-//! members spin for the next section and only go to sleep when none comes for a while. Within a section, members take
-//! the next piece of work as they finish the last, so that one that is held up (another program's time slice) does not
-//! hold up the others for long.
+//! members spin for the next section and only go to sleep when none comes for a while. Where other programs want the
+//! processor too, a member may be held up at any moment: members take the next piece of work as they finish the last,
+//! and a section ends without those that did not come in time.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -20,7 +20,11 @@ const SPIN: Duration = Duration::from_micros(200);
 /// Looks at a flag between two looks at the clock, and before yielding.
 const LOOKS: u32 = 1 << 8;
 
-/// A section: called once by each member, with its number.
+/// See [`Board::gate`].
+const OPEN: usize = 1;
+const JOINED: usize = 2;
+
+/// A section: called by each member that joins, with its number.
 type Job = *const (dyn Fn(usize) + Sync);
 
 /// Threads that share sections of work; the caller of [`Team::split`] is one of them. Work must not ask its own team.
@@ -38,8 +42,8 @@ pub struct Team {
 struct Board {
     /// Counts sections; a change is the signal to begin.
     section: Line<AtomicUsize>,
-    /// Members still in the section.
-    busy: Line<AtomicUsize>,
+    /// [`OPEN`] while members may join the section, plus [`JOINED`] for each that is in it.
+    gate: Line<AtomicUsize>,
     /// The next piece to take.
     next: Line<AtomicUsize>,
     job: Mutex<Option<Posted>>,
@@ -114,11 +118,11 @@ impl Team {
             }
         };
         board.next.0.store(0, Ordering::Relaxed);
-        board.busy.0.store(self.members.len(), Ordering::Relaxed);
         let job: &(dyn Fn(usize) + Sync) = &section;
-        // SAFETY: only the lifetime changes; `finish` below does not return before every member has left the job.
+        // SAFETY: only the lifetime changes; `finish` below does not return before every member that joined has left.
         let job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
         *board.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(Posted(job));
+        board.gate.0.store(OPEN, Ordering::Release);
         board.section.0.fetch_add(1, Ordering::SeqCst);
         for (asleep, member) in board.asleep.iter().zip(&self.members) {
             if asleep.load(Ordering::SeqCst) {
@@ -135,10 +139,11 @@ impl Team {
 }
 
 impl Board {
-    /// Waits until every member has left the section.
+    /// Lets nobody join the section any more and waits until all that did have left.
     fn finish(&self) {
         let mut looks = 0u32;
-        while self.busy.0.load(Ordering::Acquire) > 0 {
+        self.gate.0.fetch_sub(OPEN, Ordering::AcqRel);
+        while self.gate.0.load(Ordering::Acquire) > 0 {
             looks = looks.wrapping_add(1);
             if looks.is_multiple_of(LOOKS * 16) {
                 std::thread::yield_now();
@@ -156,15 +161,20 @@ impl Board {
                 return;
             }
             done = self.section.0.load(Ordering::Acquire);
+            let open = |gate| (gate & OPEN != 0).then_some(gate + JOINED);
+            // A later section than the one seen may be open by now, which is just as well.
+            if self.gate.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, open).is_err() {
+                continue;
+            }
             let posted = *self.job.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(Posted(job)) = posted {
-                // SAFETY: the poster keeps the job alive until `busy` is zero, and this member has not counted down.
+                // SAFETY: the poster keeps the job alive until the gate is closed and all that joined have left.
                 let work = catch_unwind(AssertUnwindSafe(|| unsafe { (*job)(i + 1) }));
                 if let Err(panic) = work {
                     *self.panicked.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
                 }
             }
-            self.busy.0.fetch_sub(1, Ordering::Release);
+            self.gate.0.fetch_sub(JOINED, Ordering::Release);
         }
     }
 
@@ -250,6 +260,7 @@ mod tests {
         }
     }
 
+    /// Whoever is first waits for the others, asleep or not: each has a piece.
     #[test]
     fn members_that_fell_asleep_wake_up() {
         let team = Team::new(3);

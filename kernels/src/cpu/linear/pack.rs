@@ -67,8 +67,7 @@ impl Linear {
     }
 
     fn of(packed: Packed, features: usize, outputs: usize, panels: usize, gated: bool) -> Self {
-        let stride = features.next_multiple_of(BLOCK);
-        Self { packed, features, stride, outputs, panels, bias: Vec::new(), gated }
+        Self { packed, features, outputs, panels, bias: Vec::new(), gated }
     }
 }
 

@@ -143,4 +143,9 @@ impl Simd for Avx2 {
     unsafe fn to_f32(x: I) -> F {
         [_mm256_cvtepi32_ps(x[0]), _mm256_cvtepi32_ps(x[1])]
     }
+
+    #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
 }

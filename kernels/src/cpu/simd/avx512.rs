@@ -124,6 +124,16 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+
+    #[inline(always)]
+    unsafe fn sum(x: __m512) -> f32 {
+        _mm512_reduce_add_ps(x)
+    }
+
+    #[inline(always)]
     unsafe fn largest(x: __m512) -> f32 {
         _mm512_reduce_max_ps(x)
     }

@@ -1,6 +1,6 @@
 //! Functions made of the lanes' operations.
 
-use super::{LANES, Simd};
+use super::{LANES, MAGIC, Simd};
 
 /// e to the power of `x` for `x <= 88`, within 2 units in the last place; 0 (or almost) below -87.
 ///
@@ -8,7 +8,6 @@ use super::{LANES, Simd};
 /// Cephes's coefficients).
 #[inline(always)]
 pub(in crate::cpu) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
-    const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the rounded integer in the low bits
     let x = S::max(x, S::splat(-87.0));
     let m = S::add(S::mul(x, S::splat(std::f32::consts::LOG2_E)), S::splat(MAGIC));
     let n = S::sub(m, S::splat(MAGIC));

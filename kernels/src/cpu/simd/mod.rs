@@ -18,6 +18,9 @@ pub(super) use math::{exp, silu, sum_of_squares};
 /// Lanes of a vector.
 pub(super) const LANES: usize = 16;
 
+/// 1.5 * 2^23: adding it rounds to an integer, which is left in the low bits.
+const MAGIC: f32 = 12_582_912.0;
+
 /// The operations of one instruction set.
 ///
 /// # Safety
@@ -45,9 +48,9 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`.
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// 2 to the power of the integer in the low bits of `m = n + 1.5 * 2^23`.
+    /// 2 to the power of the integer in the low bits of `m = n + MAGIC`.
     unsafe fn pow2(m: Self::F) -> Self::F;
-    /// Rounds to integers, ties to even, and writes them as i8 (within -127..=127).
+    /// Writes integers (within -127..=127) as i8.
     unsafe fn store_i8(x: Self::F, to: *mut i8);
 
     /// 16 bf16.
@@ -62,6 +65,15 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn dot4(acc: Self::I, w: Self::W, x: Self::Q) -> Self::I;
     /// Exact up to 2^24.
     unsafe fn to_f32(x: Self::I) -> Self::F;
+
+    /// Asks for a cache line that will be read soon; any address will do.
+    unsafe fn prefetch(at: *const u8);
+
+    /// Integers, ties to even; for |x| < 2^22.
+    #[inline(always)]
+    unsafe fn round(x: Self::F) -> Self::F {
+        Self::sub(Self::add(x, Self::splat(MAGIC)), Self::splat(MAGIC))
+    }
 
     /// The sum of the lanes, by halves.
     #[inline(always)]

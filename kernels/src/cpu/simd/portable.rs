@@ -73,7 +73,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn store_i8(x: F, to: *mut i8) {
-        let bytes: [i8; LANES] = std::array::from_fn(|i| x[i].round_ties_even() as i8);
+        let bytes: [i8; LANES] = std::array::from_fn(|i| x[i] as i8);
         to.cast::<[i8; LANES]>().write_unaligned(bytes);
     }
 
@@ -117,4 +117,7 @@ impl Simd for Portable {
     unsafe fn to_f32(x: [i32; LANES]) -> F {
         each(|i| x[i] as f32)
     }
+
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const u8) {}
 }
