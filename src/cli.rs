@@ -387,6 +387,8 @@ pub(crate) enum Trace {
 pub(crate) enum Profile {
     /// Fit published operator tables into a profile
     Import(Import),
+    /// Measure this machine: time a model's operators and fit them into a profile
+    Measure(Measure),
     /// The shipped profiles
     List {
         /// Print JSON
@@ -426,6 +428,28 @@ pub(crate) struct Import {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `knee profile measure`.
+#[derive(Debug, Args)]
+pub(crate) struct Measure {
+    /// A folder, a .gguf file, or tiny; with --weights random any shape
+    #[arg(long)]
+    pub(crate) model: String,
+    /// The profile to write
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) to: PathBuf,
+    /// Longest sequence it has to cover, tokens
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(16..))]
+    pub(crate) longest: u32,
+    /// Draw predicted against measured
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) computing: Computing,
 }
 
 /// `knee report`.

@@ -83,12 +83,13 @@ impl Computing {
         let mut model = Model::open(model, self.weights.map(|Random(seed)| seed))?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.cpu_threads.map_or(processors, |n| n as usize);
-        let (bytes, precision) = match self.precision {
-            Precision::Int8 => (1, "int8"),
-            Precision::Bf16 => (2, "bf16"),
-            Precision::F32 => (4, "f32"),
+        let precision = match self.precision {
+            Precision::Int8 => "int8",
+            Precision::Bf16 => "bf16",
+            Precision::F32 => "f32",
         };
-        let shape = model.weights.config().shape(bytes);
+        // Profiles of this machine count every format in elements of two bytes.
+        let shape = model.weights.config().shape(2);
         let machine = Machine::load(model.weights.as_mut(), self.precision, threads)?;
         let token = machine.kv_bytes_per_token();
         let kv_slots = u32::try_from(self.kv_memory / token).unwrap_or(u32::MAX / 2);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use engine::exec::Correction;
+use engine::model::Model;
 use engine::{DeviceProfile, ModelShape};
 use loadgen::{BoundSlo, Slo};
 use tuner::calibrate::Overlay;
@@ -131,10 +132,20 @@ pub(crate) struct Prepared {
     pub(crate) seed: u64,
 }
 
+/// The shape of the model called `name`: a shipped one, a TOML file, or that of a model's own files.
+pub(crate) fn shape(name: &str) -> Result<ModelShape> {
+    let path = Path::new(name);
+    if name == "tiny" || path.is_dir() || path.extension().is_some_and(|e| e == "gguf") {
+        // As profiles of this machine count: elements of two bytes.
+        return Ok(Model::open(name, None)?.weights.config().shape(2));
+    }
+    Ok(ModelShape::load(name)?)
+}
+
 impl Prepared {
     /// The scenario on `device`, of the model that `scenario` names.
     pub(crate) fn on(&self, device: Hardware, scenario: &Scenario) -> Result<Testbed> {
-        let model = Arc::new(ModelShape::load(&scenario.model)?);
+        let model = Arc::new(shape(&scenario.model)?);
         let bed = Testbed::new(Arc::clone(&self.trace), model, device.profile, self.slo.clone());
         Ok(bed.corrected(device.correction))
     }

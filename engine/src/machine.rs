@@ -5,14 +5,21 @@
 //! that a run at a low rate does not have to be waited for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kernels::cpu::roofline;
 
 use crate::exec::Executor;
-use crate::exec::cpu::{CpuExecutor, CpuModel, Greedy, Precision, Team};
+use crate::exec::cost::Widths;
+use crate::exec::cpu::{CpuExecutor, CpuModel, Greedy, Measured, Precision, Team, measure};
+use crate::import::{self, ImportError, Imported, Row, Run};
+use crate::model::ModelShape;
 use crate::model::llama::LlamaConfig;
 use crate::model::weights::{ModelError, Weights};
 use crate::profile::DeviceProfile;
+
+/// A processor that reaches its limits in everything.
+const LIMITS: &str = include_str!("../profiles/cpu.toml");
 
 /// A model on this machine's processor.
 #[derive(Debug)]
@@ -84,8 +91,7 @@ impl Machine {
             Precision::Bf16 => (limits.f32, 2.0),
             Precision::F32 => (limits.f32, 4.0),
         };
-        let text = include_str!("../profiles/cpu.toml");
-        let profile: DeviceProfile = toml::from_str(text).expect("it is tested");
+        let profile: DeviceProfile = toml::from_str(LIMITS).expect("it is tested");
         DeviceProfile {
             name: name.to_owned(),
             memory_bytes: memory_bytes().unwrap_or(profile.memory_bytes),
@@ -94,6 +100,99 @@ impl Machine {
             ..profile
         }
     }
+}
+
+impl Machine {
+    /// What it takes for what, measured: a profile called `name` for sequences of up to `longest` tokens. Takes some
+    /// tens of seconds; `watch` is told how many of how many batches are timed.
+    ///
+    /// # Errors
+    /// When no profile can be made of the times.
+    pub fn profile(
+        &self,
+        name: &str,
+        longest: u32,
+        watch: &mut dyn FnMut(usize, usize),
+    ) -> Result<Imported, ImportError> {
+        let batches = measure(&self.team, &self.model, longest, watch);
+        let shape = self.config.shape(2);
+        let widths = Widths::new(&shape, 1);
+        let rows: Vec<Row> = batches.iter().flat_map(|b| rows(b, &shape, &widths)).collect();
+        let limits = self.limits(name);
+        let (flops, bandwidth) = reached(&rows, self.config.head_dim);
+        let mut sheet: toml::Table = toml::from_str(LIMITS).expect("it is tested");
+        for operator in ["gemm", "prefill_attention", "decode_attention", "attention", "elementwise", "sampler"] {
+            sheet.remove(operator);
+        }
+        let import = [("family", "knee"), ("system", name)];
+        let import: toml::Table =
+            import.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned().into())).collect();
+        sheet.insert("import".to_owned(), import.into());
+        sheet.insert("name".to_owned(), name.to_owned().into());
+        let model = format!("{}: passes of {} timed on this machine, operator by operator", name, self.config.name);
+        sheet.insert("provenance".to_owned(), model.into());
+        sheet.insert("memory_bytes".to_owned(), (limits.memory_bytes as i64).into());
+        sheet.insert("peak_flops".to_owned(), limits.peak_flops.max(flops).into());
+        sheet.insert("memory_bandwidth".to_owned(), limits.memory_bandwidth.max(bandwidth).into());
+        import::measured((name, &sheet.to_string()), rows, self.config.head_dim, import::SEED)
+    }
+}
+
+/// The rows of operator tables that a timed batch makes; each operator on one layer.
+fn rows(batch: &Measured, shape: &ModelShape, widths: &Widths) -> Vec<Row> {
+    let Measured { work, layers, sampled, spent } = *batch;
+    let m = f64::from(work.tokens + work.decodes);
+    let per_layer = |time: Duration| time.as_secs_f64() / f64::from(layers);
+    let mut rows = Vec::new();
+    let mut push = |run, seconds| rows.push(Row { run, seconds });
+    for (&(n, k), &time) in widths.gemms.iter().zip(&spent.linears) {
+        push(Run::Gemm { m, n: n as u32, k: k as u32 }, per_layer(time));
+    }
+    let head = Run::Gemm { m: f64::from(sampled), n: shape.vocab, k: shape.hidden };
+    push(head, spent.head.as_secs_f64());
+    let attention = Run::Attention {
+        heads: [widths.heads.query, widths.heads.kv],
+        chunks: if work.tokens > 0 { 1.0 } else { 0.0 },
+        tokens: f64::from(work.tokens),
+        history: f64::from(work.history),
+        decodes: f64::from(work.decodes),
+        length: f64::from(work.length),
+    };
+    push(attention, per_layer(spent.attention));
+    let all: f64 = widths.moved.iter().sum();
+    for elements in &widths.moved {
+        let bytes = 2.0 * m * elements;
+        push(Run::Move { bytes }, per_layer(spent.rest) * elements / all);
+    }
+    let bytes = 4.0 * f64::from(sampled) * f64::from(shape.vocab);
+    push(Run::Choose { bytes }, spent.sampling.as_secs_f64());
+    rows
+}
+
+/// The highest rates that any row shows, FLOP/s and bytes/s as rooflines count them: caches are faster than memory.
+fn reached(rows: &[Row], head_dim: u32) -> (f64, f64) {
+    let dim = f64::from(head_dim);
+    let (mut flops, mut bandwidth) = (0.0_f64, 0.0_f64);
+    for row in rows {
+        let (computed, moved) = match row.run {
+            Run::Gemm { m, n, k } => {
+                let (n, k) = (f64::from(n), f64::from(k));
+                (2.0 * m * n * k, 2.0 * (n * k + m * (n + k)))
+            }
+            Run::Attention { heads: [query, _], tokens, history, decodes: 0.0, .. } => {
+                let pairs = tokens * history + tokens * (tokens + 1.0) / 2.0;
+                (4.0 * dim * f64::from(query) * pairs, 0.0)
+            }
+            Run::Attention { heads: [_, kv], decodes, length, .. } => {
+                (0.0, 4.0 * dim * f64::from(kv) * decodes * length)
+            }
+            Run::Move { bytes } | Run::Choose { bytes } => (0.0, bytes),
+            _ => (0.0, 0.0),
+        };
+        flops = flops.max(computed / row.seconds);
+        bandwidth = bandwidth.max(moved / row.seconds);
+    }
+    (flops, bandwidth)
 }
 
 /// Memory of this machine, where it says so.

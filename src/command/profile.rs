@@ -2,22 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use engine::exec::speed::{Speed, speeds};
-use engine::import::{self, Family, Point};
+use engine::import::{self, Family, Imported, Point};
 use engine::profile::FitError;
 use engine::{DeviceProfile, ModelShape};
 use plotters::prelude::*;
 use serde_json::{Value, json};
+use tuner::progress::{Progress, Status};
 
+use super::progress::Bar;
 use super::{print, print_json};
 use crate::cli;
+use crate::computing::Here;
 
 pub(crate) fn run(args: &cli::Profile) -> Result<ExitCode> {
     match args {
         cli::Profile::Import(args) => import(args),
+        cli::Profile::Measure(args) => measure(args),
         cli::Profile::List { json } => list(*json),
         cli::Profile::Show { name, model, json } => show(name, model.as_deref(), *json),
     }?;
@@ -52,6 +57,28 @@ fn import(args: &cli::Import) -> Result<()> {
         }
     };
     let imported = import::import(dir, (device, &text), &families, import::SEED)?;
+    deliver(&imported, to, plot.as_deref(), *json)
+}
+
+/// Times this machine.
+fn measure(args: &cli::Measure) -> Result<()> {
+    let here = args.computing.load(&args.model)?;
+    let imported = timed(&here, args.longest)?;
+    deliver(&imported, &args.to, args.plot.as_deref(), args.json)
+}
+
+/// The profile of this machine with its model, a bar meanwhile.
+pub(crate) fn timed(here: &Here, longest: u32) -> Result<Imported> {
+    let bar = Bar::new();
+    let phase = format!("timing {}", here.machine.config().name);
+    let imported = here.machine.profile(&here.name, longest, &mut |done, total| {
+        bar.update(&Status { phase: phase.clone(), done, total, best: None });
+    });
+    bar.finish();
+    Ok(imported?)
+}
+
+fn deliver(imported: &Imported, to: &Path, plot: Option<&Path>, json: bool) -> Result<()> {
     std::fs::write(to, &imported.toml).with_context(|| format!("cannot write {}", to.display()))?;
     for note in &imported.notes {
         eprintln!("knee: note: {note}");
@@ -61,7 +88,7 @@ fn import(args: &cli::Import) -> Result<()> {
             .map_err(|e| anyhow!("cannot draw {}: {e}", path.display()))?;
         std::fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    if *json {
+    if json {
         return print_json(&described(&imported.profile));
     }
     print(&format!("{}\n\n{}", to.display(), errors(&imported.profile)))

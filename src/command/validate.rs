@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use engine::ModelShape;
 use loadgen::{Metric, Target};
 use reports::{Assumption, Report, ValidationReport};
 use serde_json::json;
@@ -113,7 +112,7 @@ pub(crate) fn recorded(path: &std::path::Path, run: Option<&str>) -> Result<Vec<
 pub(crate) fn setup(args: &cli::Setup) -> Result<Setup> {
     let hardware = input::hardware(&args.device, args.calibration.as_deref(), &args.host)?;
     Ok(Setup {
-        model: Arc::new(ModelShape::load(&args.model)?),
+        model: Arc::new(input::shape(&args.model)?),
         device: hardware.profile,
         config: args.knobs.config()?,
         correction: hardware.correction,

@@ -22,10 +22,12 @@ pub enum Family {
     Vidur,
     /// KAIST's LLMServingSim: a model's operators inside vLLM, with mixed batches.
     LlmServingSim,
+    /// This program, on the machine it runs on.
+    Knee,
 }
 
 impl Family {
-    /// All of them.
+    /// All that publish tables.
     pub const ALL: [Self; 3] = [Self::AiConfigurator, Self::Vidur, Self::LlmServingSim];
 
     /// Its name, which is that of its folder.
@@ -35,6 +37,7 @@ impl Family {
             Self::AiConfigurator => "aiconfigurator",
             Self::Vidur => "vidur",
             Self::LlmServingSim => "llmservingsim",
+            Self::Knee => "knee",
         }
     }
 
@@ -51,6 +54,10 @@ impl Family {
             Self::AiConfigurator => aiconfigurator(&dir, &from.system),
             Self::Vidur => vidur::rows(&dir, from),
             Self::LlmServingSim => llmservingsim(&dir, &from.system),
+            Self::Knee => Err(ImportError::Sheet {
+                sheet: from.system.clone(),
+                reason: "measured where it was made: there are no tables to import".to_owned(),
+            }),
         }
     }
 }

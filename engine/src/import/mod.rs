@@ -256,6 +256,10 @@ impl Tables {
 /// What sheets say that a fit needs.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
+    /// Elements per head in the tables.
+    head_dim: f64,
+    /// Whether only shapes that large dense models have are wanted.
+    large: bool,
     peak_flops: f64,
     memory_bandwidth: f64,
     cache_bytes: f64,
@@ -301,6 +305,8 @@ impl Sheet {
             number(key).filter(|x| *x > 0.0).ok_or_else(|| bad(format!("{key} must be positive")))
         };
         let limits = Limits {
+            head_dim: TABLES_HEAD,
+            large: true,
             peak_flops: figure("peak_flops")?,
             memory_bandwidth: figure("memory_bandwidth")?,
             cache_bytes: number("cache_bytes").unwrap_or(0.0),
@@ -323,6 +329,9 @@ impl Sheet {
         Self::parse(name, text)
     }
 }
+
+/// Elements per head in all families' tables.
+const TABLES_HEAD: f64 = 128.0;
 
 /// One family's rows and how to look at them.
 struct Part {
@@ -353,7 +362,28 @@ pub fn import(
         };
         parts.push(Part { from: from.clone(), limits, rows });
     }
-    let mut fitted = operators::fit_all(&sheet, &parts, seed)?;
+    fit(&sheet, &parts, seed)
+}
+
+/// Fits rows that were measured on this machine, of a model with heads of `head_dim` elements, as `sheet` (its name and
+/// text, with an `[import]` that names the machine) says.
+///
+/// # Errors
+/// As [`import`]'s.
+pub fn measured(
+    (name, text): (&str, &str),
+    rows: Vec<Row>,
+    head_dim: u32,
+    seed: u64,
+) -> Result<Imported, ImportError> {
+    let sheet = Sheet::parse(name, text)?;
+    let limits = Limits { head_dim: f64::from(head_dim), large: false, ..sheet.limits };
+    let part = Part { from: sheet.tables.clone(), limits, rows };
+    fit(&sheet, &[part], seed)
+}
+
+fn fit(sheet: &Sheet, parts: &[Part], seed: u64) -> Result<Imported, ImportError> {
+    let mut fitted = operators::fit_all(sheet, parts, seed)?;
     for part in parts.iter().filter(|p| p.from.family == Family::Vidur) {
         fitted.notes.extend(part.from.vidur.notes(&part.rows));
     }

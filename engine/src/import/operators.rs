@@ -4,7 +4,7 @@
 
 use super::fit::{Form, Sample, error, ratios, unseen};
 use super::rows::{
-    COARSE_TOKENS, HEAD, Layout, chunk_sample, chunk_shape, fine_tokens, grid, octaves, sample,
+    COARSE_TOKENS, Layout, chunk_sample, chunk_shape, fine_tokens, grid, octaves, sample,
     select, served, shapes_of, starts_us, whole,
 };
 use super::{Fitted, ImportError, Limits, Part, Point, Row, Run, Sheet, Tables};
@@ -12,8 +12,9 @@ use crate::profile::{Law, MOST_OF_WORK, Metric, Roof, Table, gemm_metric, moved_
 use crate::shape::{Shape, TILE};
 
 /// The roofline of prompt chunks, by query heads x pairs.
-fn chunk_roof(flops: f64) -> impl Fn([u32; 2], f64) -> Roof {
-    move |_, start| Roof { start, compute: 4.0 * HEAD / flops, fixed: 0.0, memory: 0.0 }
+fn chunk_roof(limits: Limits) -> impl Fn([u32; 2], f64) -> Roof {
+    let pair = 4.0 * limits.head_dim / limits.peak_flops;
+    move |_, start| Roof { start, compute: pair, fixed: 0.0, memory: 0.0 }
 }
 
 /// Whether mixed batches were measured.
@@ -31,13 +32,13 @@ fn chunk_samples(rows: &[(Row, Option<Shape>)], law: Law, limits: &Limits) -> Ve
 
 fn chunk_rows(part: &Part) -> Vec<(Row, Option<Shape>)> {
     let chunks = |row: &&Row| matches!(row.run, Run::Attention { chunks, .. } if chunks > 0.0);
-    part.rows.iter().filter(chunks).map(|row| (*row, chunk_shape(row))).collect()
+    part.rows.iter().filter(chunks).map(|row| (*row, chunk_shape(row, &part.limits))).collect()
 }
 
 /// How chunks share a kernel: of some candidates, what makes the table fit best. Tiles without rows show in mixed
 /// batches only; `idle_tokens` holds where none was measured.
 fn chunk_law(part: &Part, idle_tokens: f64) -> Law {
-    let roof = chunk_roof(part.limits.peak_flops);
+    let roof = chunk_roof(part.limits);
     let mixed = mixes(part);
     let idle: &[f64] = if mixed { &[0.0, 4.0, 8.0, 12.0, 16.0] } else { &[idle_tokens] };
     let mut rows = chunk_rows(part);
@@ -180,7 +181,7 @@ impl<'a> Work<'a> {
         };
         // Layers of dense models, whole or split; beyond 16k tokens no engine goes.
         let wanted = |row: &Row| match row.run {
-            Run::Gemm { m, n, k } if n.min(k) >= 512 && m <= 16_384.0 => {
+            Run::Gemm { m, n, k } if (n.min(k) >= 512 || !limits.large) && m <= 16_384.0 => {
                 Some(sample([n, k], m, 0.0, row.seconds))
             }
             _ => None,
@@ -201,15 +202,15 @@ impl<'a> Work<'a> {
     fn decode_attention(&mut self) -> Result<(), ImportError> {
         let alone = |run: &Run| matches!(run, Run::Attention { chunks, .. } if *chunks == 0.0);
         let Some(origin) = self.origin("decode_attention", alone)? else { return Ok(()) };
-        let bandwidth = origin.part.limits.memory_bandwidth;
+        let limits = origin.part.limits;
         let roof = move |_, start| Roof {
             start,
             compute: 0.0,
             fixed: 0.0,
-            memory: 4.0 * HEAD / bandwidth,
+            memory: 4.0 * limits.head_dim / limits.memory_bandwidth,
         };
         let wanted = |row: &Row| match row.run {
-            Run::Attention { heads, decodes, length, .. } if served(heads) => {
+            Run::Attention { heads, decodes, length, .. } if served(heads) || !limits.large => {
                 let kv = f64::from(heads[1]);
                 Some(sample(heads, kv * decodes * length, kv * decodes, row.seconds))
             }
@@ -224,7 +225,7 @@ impl<'a> Work<'a> {
         let chunks = |run: &Run| matches!(run, Run::Attention { chunks, .. } if *chunks > 0.0);
         let Some(origin) = self.origin("prefill_attention", chunks)? else { return Ok(()) };
         let limits = origin.part.limits;
-        let roof = chunk_roof(limits.peak_flops);
+        let roof = chunk_roof(limits);
         let mut source = origin.source();
         let other = if mixes(origin.part) { None } else { self.mixed_elsewhere() };
         for part in other.iter().map(|o| o.part).chain([origin.part]) {

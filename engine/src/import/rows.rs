@@ -5,9 +5,6 @@ use super::{Limits, Part, Row, Run};
 use crate::profile::{Chunks, Heads, Law, Metric, Roof, heads_metric};
 use crate::shape::Shape;
 
-/// Elements per head in all tables that are read.
-pub(super) const HEAD: f64 = 128.0;
-
 /// Shapes, knots of both variables, metric and prior of a table.
 pub(super) type Layout = (Vec<[u32; 2]>, Vec<f64>, Vec<f64>, Metric, [f64; 2]);
 
@@ -49,11 +46,11 @@ pub(super) fn served([query, kv]: [u32; 2]) -> bool {
 }
 
 /// What a row of prompt chunks, and decodes with them, asked of the device.
-pub(super) fn chunk_shape(row: &Row) -> Option<Shape> {
+pub(super) fn chunk_shape(row: &Row, limits: &Limits) -> Option<Shape> {
     let Run::Attention { heads, chunks, tokens, history, decodes, length } = row.run else {
         return None;
     };
-    if !served(heads) || chunks * tokens > 32_768.0 {
+    if (limits.large && !served(heads)) || chunks * tokens > 32_768.0 {
         return None;
     }
     let mut shape = Shape::default();
@@ -65,7 +62,7 @@ pub(super) fn chunk_shape(row: &Row) -> Option<Shape> {
 /// The same in the variables of its kernel.
 pub(super) fn chunk_sample(row: &Row, shape: &Shape, law: Law, limits: &Limits) -> Option<Sample> {
     let Run::Attention { heads: [query, kv], .. } = row.run else { return None };
-    let heads = Heads { query, kv, dim: HEAD as u32 };
+    let heads = Heads { query, kv, dim: limits.head_dim as u32 };
     let asked = Chunks::new(law, heads, 2.0, limits.peaks()).asked(shape);
     let sample = sample([query, kv], asked.work, asked.longest, row.seconds);
     Some(Sample { floor: asked.floor, ..sample })

@@ -4,6 +4,7 @@ use kernels::cpu::{Attention, HeadNorms, KvLayer, Output, Precision, Rotation, R
 
 use super::batch::Inputs;
 use super::memory::KvMemory;
+use super::spent::{Laps, Spent};
 use super::weights::{CpuModel, Layer};
 
 /// Memory for one batch; grows to the largest and stays.
@@ -21,6 +22,8 @@ pub(super) struct Scratch {
     last: Vec<f32>,
     logits: Vec<f32>,
     copy: Vec<f32>,
+    /// Where the time of the last pass went.
+    pub(super) spent: Spent,
 }
 
 /// The first `len` elements, made if they are not there.
@@ -45,6 +48,7 @@ impl Scratch {
             last: Vec::new(),
             logits: Vec::new(),
             copy: Vec::new(),
+            spent: Spent::default(),
         }
     }
 
@@ -72,18 +76,34 @@ impl Scratch {
         inputs: &Inputs,
         memory: &mut KvMemory,
     ) {
+        self.forward_through(team, model, inputs, memory, model.layers());
+    }
+
+    /// The same through the first `layers` layers only, where times are wanted and not results.
+    pub(super) fn forward_through(
+        &mut self,
+        team: &Team,
+        model: &CpuModel,
+        inputs: &Inputs,
+        memory: &mut KvMemory,
+        layers: usize,
+    ) {
         let config = &model.config;
         let hidden = config.hidden as usize;
+        self.spent = Spent::default();
+        let mut laps = Laps::start();
         let x = first(&mut self.x, inputs.tokens.len() * hidden);
         for (&token, x) in inputs.tokens.iter().zip(x.chunks_exact_mut(hidden)) {
             model.embedding.look_up(token, x);
         }
         self.rotation.set(&inputs.positions, &model.frequencies, config.rope_scale());
-        for (layer, kv) in model.layers.iter().zip(&mut memory.layers) {
-            self.attend(team, model, layer, inputs, kv);
-            self.feed_forward(team, model, layer, inputs);
+        laps.lap(&mut self.spent.rest);
+        for (layer, kv) in model.layers[..layers].iter().zip(&mut memory.layers) {
+            self.attend(team, model, layer, inputs, kv, &mut laps);
+            self.feed_forward(team, model, layer, inputs, &mut laps);
         }
         self.head(team, model, inputs);
+        laps.lap(&mut self.spent.head);
     }
 
     fn attend(
@@ -93,32 +113,50 @@ impl Scratch {
         layer: &Layer,
         inputs: &Inputs,
         kv: &mut KvLayer,
+        laps: &mut Laps,
     ) {
         let (config, heads, rows) = (&model.config, model.heads(), inputs.tokens.len());
         let x = &mut self.x[..rows * config.hidden as usize];
         self.rows.take_normalised(team, x, &layer.attention_norm, config.rms_eps);
         let qkv = first(&mut self.qkv, rows * heads.width());
+        laps.lap(&mut self.spent.rest);
         layer.qkv.forward(team, &self.rows, Output::Store(qkv));
+        laps.lap(&mut self.spent.linears[0]);
         let norms = layer.head_norms.as_ref();
         let norms = norms.map(|(query, key)| HeadNorms { query, key, epsilon: config.rms_eps });
         self.rotation.apply(team, qkv, norms, &inputs.slots, kv, &mut self.queries);
+        laps.lap(&mut self.spent.rest);
         let width = heads.queries * heads.dim;
         let attended = first(&mut self.attended, rows * width);
         let (spans, runs) = (&inputs.spans, &inputs.runs);
         let window = config.sliding_window;
         self.attention.forward(team, kv, &self.queries, spans, runs, window, attended);
+        laps.lap(&mut self.spent.attention);
         self.rows.take(team, attended, width);
+        laps.lap(&mut self.spent.rest);
         layer.out.forward(team, &self.rows, Output::Add(x));
+        laps.lap(&mut self.spent.linears[1]);
     }
 
-    fn feed_forward(&mut self, team: &Team, model: &CpuModel, layer: &Layer, inputs: &Inputs) {
+    fn feed_forward(
+        &mut self,
+        team: &Team,
+        model: &CpuModel,
+        layer: &Layer,
+        inputs: &Inputs,
+        laps: &mut Laps,
+    ) {
         let (config, rows) = (&model.config, inputs.tokens.len());
         let x = &mut self.x[..rows * config.hidden as usize];
         self.rows.take_normalised(team, x, &layer.mlp_norm, config.rms_eps);
         let inner = first(&mut self.inner, rows * config.ffn as usize);
+        laps.lap(&mut self.spent.rest);
         layer.gate_up.forward(team, &self.rows, Output::Store(inner));
+        laps.lap(&mut self.spent.linears[2]);
         self.rows.take(team, inner, config.ffn as usize);
+        laps.lap(&mut self.spent.rest);
         layer.down.forward(team, &self.rows, Output::Add(x));
+        laps.lap(&mut self.spent.linears[3]);
     }
 
     fn head(&mut self, team: &Team, model: &CpuModel, inputs: &Inputs) {

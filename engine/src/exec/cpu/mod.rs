@@ -8,7 +8,9 @@
 mod batch;
 mod forward;
 mod memory;
+mod measure;
 mod sample;
+mod spent;
 mod weights;
 
 use std::collections::VecDeque;
@@ -16,7 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use kernels::cpu::{Isa, Precision, Team};
+pub use measure::{Measured, Work, measure};
 pub use sample::{Greedy, Sample};
+pub use spent::Spent;
 pub use weights::CpuModel;
 
 use super::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};

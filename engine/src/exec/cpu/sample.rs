@@ -22,8 +22,16 @@ impl Default for Greedy {
     }
 }
 
+impl Greedy {
+    /// The first of the likeliest tokens.
+    #[must_use]
+    pub fn choose(self, logits: &[f32]) -> Token {
+        argmax(self.0, logits) as Token
+    }
+}
+
 impl Sample for Greedy {
     fn sample(&mut self, _seq: &Sequence, _branch: u16, logits: &mut [f32]) -> Token {
-        argmax(self.0, logits) as Token
+        self.choose(logits)
     }
 }

@@ -1,0 +1,153 @@
+//! Times passes over a grid of batches: the raw material of a profile of this machine.
+//!
+//! Small batches run through all layers, because what they wait for is weights that no cache holds; large ones through
+//! a few, because there every layer takes as long as the next. Keys and values are scattered over a pool that no cache
+//! holds either, in blocks of 16.
+
+use std::time::Duration;
+
+use kernels::cpu::{Run, Span, Team};
+
+use super::batch::Inputs;
+use super::forward::Scratch;
+use super::memory::KvMemory;
+use super::weights::CpuModel;
+use super::{Greedy, Spent};
+use crate::request::Token;
+
+/// A batch: a prompt chunk of `tokens` after `history`, or `decodes` sequences of `length` tokens each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    /// New tokens of the prompt chunk; 0 = none.
+    pub tokens: u32,
+    /// Tokens computed before them.
+    pub history: u32,
+    /// Sequences that decode.
+    pub decodes: u32,
+    /// Tokens of each, the new one included.
+    pub length: u32,
+}
+
+/// A batch and what it took.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured {
+    /// What was run.
+    pub work: Work,
+    /// Layers it ran through.
+    pub layers: u32,
+    /// Rows that went through the vocabulary head.
+    pub sampled: u32,
+    /// Time by operator, over these layers: of the pass in the middle of those timed.
+    pub spent: Spent,
+}
+
+/// Rows per pass from which a few layers tell as much as all.
+const MANY: u32 = 128;
+const FEW_LAYERS: usize = 6;
+/// Passes timed, after one that is not.
+const TIMES: usize = 3;
+/// Tokens of keys and values in the pool, at most.
+const POOL: u32 = 32_768;
+const BLOCK: u32 = 16;
+
+/// The grid for sequences of up to `most` tokens.
+fn grid(most: u32) -> Vec<Work> {
+    let none = Work { tokens: 0, history: 0, decodes: 0, length: 0 };
+    let mut grid = Vec::new();
+    for length in [16, 64, 128, 256, 512, 1024, 2048, 4096, 8192] {
+        for decodes in (0..=8).map(|p| 1 << p) {
+            if length <= most && decodes * length <= POOL {
+                grid.push(Work { decodes, length, ..none });
+            }
+        }
+    }
+    grid.extend([3, 6, 12, 24, 48, 96].map(|decodes| Work { decodes, length: 64, ..none }));
+    for history in [0, 256, 1024, 4096] {
+        for tokens in [16, 64, 128, 256, 512, 1024, 2048] {
+            grid.push(Work { tokens, history, ..none });
+        }
+    }
+    grid.extend([32, 96, 192, 384, 768, 1536].map(|tokens| Work { tokens, ..none }));
+    grid.retain(|w| w.tokens == 0 || w.tokens + w.history <= most);
+    grid
+}
+
+/// Times `model` on `team`; `watch` is told how many of how many batches are done. Sequences have up to `most` tokens.
+pub fn measure(
+    team: &Team,
+    model: &CpuModel,
+    most: u32,
+    watch: &mut dyn FnMut(usize, usize),
+) -> Vec<Measured> {
+    let grid = grid(most.min(model.config.max_position));
+    let mut memory = KvMemory::new(model, POOL);
+    let mut scratch = Scratch::new(model.precision());
+    let mut measured = Vec::with_capacity(grid.len());
+    for (done, &work) in grid.iter().enumerate() {
+        watch(done, grid.len());
+        let inputs = inputs(work, model.vocab() as u32);
+        let rows = inputs.tokens.len() as u32;
+        let layers = if rows >= MANY { FEW_LAYERS.min(model.layers()) } else { model.layers() };
+        let mut passes: Vec<Spent> = (0..=TIMES)
+            .map(|_| {
+                scratch.forward_through(team, model, &inputs, &mut memory, layers);
+                let start = std::time::Instant::now();
+                for i in 0..inputs.heads.len() {
+                    std::hint::black_box(Greedy::default().choose(scratch.logits(i, model.vocab())));
+                }
+                scratch.spent.sampling = start.elapsed();
+                scratch.spent
+            })
+            .skip(1)
+            .collect();
+        passes.sort_by_key(|spent| spent.total());
+        let spent = passes[passes.len() / 2];
+        let sampled = inputs.heads.len() as u32;
+        measured.push(Measured { work, layers: layers as u32, sampled, spent });
+    }
+    watch(grid.len(), grid.len());
+    measured
+}
+
+/// The rows of `work`, whose last row, or every decode, is sampled.
+fn inputs(work: Work, vocab: u32) -> Inputs {
+    let mut inputs = Inputs::default();
+    if work.tokens > 0 {
+        sequence(&mut inputs, 0, work.history, work.tokens, vocab);
+    }
+    for seq in 0..work.decodes {
+        sequence(&mut inputs, seq, work.length - 1, 1, vocab);
+    }
+    inputs
+}
+
+fn sequence(inputs: &mut Inputs, seq: u32, first: u32, rows: u32, vocab: u32) {
+    let (row, end) = (inputs.tokens.len() as u32, first + rows);
+    let blocks = end.div_ceil(BLOCK);
+    // An odd stride visits every block of the pool before one twice.
+    let slot = |at: u32| {
+        let block = (seq * blocks + at / BLOCK).wrapping_mul(1237) % (POOL / BLOCK);
+        block * BLOCK + at % BLOCK
+    };
+    inputs.tokens.extend((first..end).map(|at| (at * 31 + seq * 7) % vocab as Token));
+    inputs.positions.extend(first..end);
+    inputs.slots.extend((first..end).map(slot));
+    let start = inputs.runs.len() as u32;
+    let run = |block: u32| {
+        let position = block * BLOCK;
+        Run { position, slot: slot(position), len: BLOCK.min(end - position) }
+    };
+    inputs.runs.extend((0..blocks).map(run));
+    let runs = (start, inputs.runs.len() as u32);
+    inputs.spans.push(Span { row, rows, first, runs, discard: false });
+    inputs.heads.push(row + rows - 1);
+}
+
+impl Spent {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        let linears: Duration = self.linears.iter().sum();
+        linears + self.attention + self.rest + self.head + self.sampling
+    }
+}
