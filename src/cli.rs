@@ -155,7 +155,7 @@ pub(crate) struct Output {
 pub(crate) struct Tune {
     #[command(flatten)]
     pub(crate) scenario: Scenario,
-    /// Hardware profiles: names (see `knee profile list`) or TOML files
+    /// Hardware profiles: names (see `knee profile list`) or TOML files; cpu: this machine, where the real engine decides
     #[arg(long, value_delimiter = ',', default_value = "h100-sxm")]
     pub(crate) device: Vec<String>,
     /// GPUs to use at most
@@ -175,6 +175,11 @@ pub(crate) struct Tune {
     pub(crate) threads: Option<usize>,
     #[command(flatten)]
     pub(crate) output: Output,
+    /// Profile of this machine by `knee profile measure` (default with --device cpu: measured first)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cpu_profile: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) computing: Computing,
     #[command(flatten)]
     pub(crate) knobs: Knobs,
 }

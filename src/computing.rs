@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use engine::exec::cpu::Precision;
 use engine::model::Model;
-use engine::{DeviceProfile, Machine, ModelShape};
+use engine::{Machine, ModelShape};
 
 /// How the real engine runs (`--device cpu`).
 #[derive(Debug, Clone, Args)]
@@ -98,12 +98,5 @@ impl Computing {
         }
         let name = format!("cpu ({precision}, {threads} threads)");
         Ok(Here { machine: Arc::new(machine), shape: Arc::new(shape), kv_slots, name })
-    }
-}
-
-impl Here {
-    /// This machine as a device: its name, and limits that nothing it computes exceeds.
-    pub(crate) fn profile(&self) -> DeviceProfile {
-        self.machine.limits(&self.name)
     }
 }

@@ -13,7 +13,7 @@ use tuner::trial::Testbed;
 use workloads::{Description, ReadOptions, Reference, Spec, Trace};
 
 use crate::cli::{HostTime, Reading, Scenario, Workload};
-use crate::computing::Computing;
+use crate::computing::{Computing, Here};
 
 /// A trace and what its source is known to be like, where it was synthesised.
 pub(crate) struct Loaded {
@@ -150,9 +150,15 @@ impl Prepared {
         Ok(bed.corrected(device.correction))
     }
 
-    /// The scenario on this machine.
+    /// The scenario computed on this machine.
     pub(crate) fn here(&self, scenario: &Scenario, how: &Computing) -> Result<Testbed> {
         let here = how.load(&scenario.model)?;
+        let bed = self.like(&here, here.machine.limits(&here.name))?;
+        Ok(bed.computed(here.machine))
+    }
+
+    /// The scenario predicted for this machine by `profile`.
+    pub(crate) fn like(&self, here: &Here, profile: DeviceProfile) -> Result<Testbed> {
         let (trace, shape) = (Arc::clone(&self.trace), Arc::clone(&here.shape));
         let (longest, most) = (trace.longest(), shape.max_context);
         if longest > most {
@@ -162,8 +168,8 @@ impl Prepared {
                 shape.name
             );
         }
-        let bed = Testbed::new(trace, shape, Arc::new(here.profile()), self.slo.clone());
-        Ok(bed.with_kv_slots(here.kv_slots).computed(here.machine))
+        let bed = Testbed::new(trace, shape, Arc::new(profile), self.slo.clone());
+        Ok(bed.with_kv_slots(here.kv_slots))
     }
 }
 

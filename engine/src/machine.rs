@@ -121,7 +121,9 @@ impl Machine {
         let limits = self.limits(name);
         let (flops, bandwidth) = reached(&rows, self.config.head_dim);
         let mut sheet: toml::Table = toml::from_str(LIMITS).expect("it is tested");
-        for operator in ["gemm", "prefill_attention", "decode_attention", "attention", "elementwise", "sampler"] {
+        for operator in
+            ["gemm", "prefill_attention", "decode_attention", "attention", "elementwise", "sampler"]
+        {
             sheet.remove(operator);
         }
         let import = [("family", "knee"), ("system", name)];
@@ -129,7 +131,10 @@ impl Machine {
             import.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned().into())).collect();
         sheet.insert("import".to_owned(), import.into());
         sheet.insert("name".to_owned(), name.to_owned().into());
-        let model = format!("{}: passes of {} timed on this machine, operator by operator", name, self.config.name);
+        let model = format!(
+            "{}: passes of {} timed on this machine, operator by operator",
+            name, self.config.name
+        );
         sheet.insert("provenance".to_owned(), model.into());
         sheet.insert("memory_bytes".to_owned(), (limits.memory_bytes as i64).into());
         sheet.insert("peak_flops".to_owned(), limits.peak_flops.max(flops).into());

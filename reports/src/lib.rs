@@ -10,6 +10,7 @@ mod charts;
 pub mod chrome_trace;
 mod compare;
 pub mod csv;
+mod decision;
 mod error;
 mod exports;
 mod figures;

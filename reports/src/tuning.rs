@@ -7,7 +7,7 @@ use crate::page::{self, Origin, Page, Row, Section, cell, code, table, whole};
 use crate::plot::Ink;
 use crate::report::{About, Detail, TuneReport};
 use crate::words::{self, slo_text};
-use crate::{answer, exports, losers, over_time, planned, policies, tradeoffs};
+use crate::{answer, decision, exports, losers, over_time, planned, policies, tradeoffs};
 use maud::{Markup, html};
 use tuner::compare::PolicyResult;
 use tuner::result::{Baseline, Operating, TuneResult};
@@ -32,6 +32,10 @@ impl TuneReport {
 pub fn tune_page(report: &TuneReport) -> String {
     let r = &report.result;
     let mut sections = vec![Section::new("answer", "", answer::answer(report))];
+    if r.decision.is_some() {
+        let title = "What the real engine says";
+        sections.push(Section::new("decision", title, decision::section(r)));
+    }
     sections.push(Section::new("latency", "Latency against rate", latency_curves(r)));
     sections.push(Section::new("pareto", "What it trades", tradeoffs::pareto(r)));
     sections.push(Section::new("policies", "Policies compared", compared(report)));
@@ -60,8 +64,8 @@ pub fn tune_page(report: &TuneReport) -> String {
 
 /// The answer in one sentence.
 pub(crate) fn headline(r: &TuneResult) -> String {
-    if let Some(plan) = planned::headline(r) {
-        return plan;
+    if let Some(first) = decision::headline(r).or_else(|| planned::headline(r)) {
+        return first;
     }
     let slo = slo_text(r);
     match &r.best {

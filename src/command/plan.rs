@@ -23,6 +23,7 @@ pub(crate) fn run(args: &cli::Plan) -> Result<ExitCode> {
         knobs: &args.knobs,
         study: args.output.out.as_deref(),
         demand: Some(demand),
+        here: None,
     })?;
     deliver(&args.output, searched)
 }

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use engine::Config;
+use engine::{Config, DeviceProfile};
 use reports::{Detail, Report, TuneReport};
 use tuner::accuracy;
 use tuner::capacity::Stop;
 use tuner::compare::{Comparison, PolicyResult, compare, policies};
+use tuner::decide::decide;
 use tuner::evaluate::{Evaluate, Relax};
 use tuner::observation::Detailed;
 use tuner::progress::Watch;
@@ -19,9 +20,11 @@ use tuner::trial::Testbed;
 use tuner::tune::{Demand, DeviceUnderTest, Method, Request, tune};
 
 use super::output::{about, write_run};
+use super::profile::timed;
 use super::progress::Bar;
-use super::{Common, INTERRUPTED, cancel, measure};
+use super::{Common, INTERRUPTED, cancel, measure, stopped};
 use crate::cli::{self, Output, Scenario};
+use crate::computing::{Computing, is_here};
 use crate::input::{self, Prepared};
 use crate::knobs::Knobs;
 
@@ -38,6 +41,8 @@ pub(crate) struct Search<'a> {
     /// Folder of the study, if runs are to be remembered.
     pub(crate) study: Option<&'a Path>,
     pub(crate) demand: Option<Demand>,
+    /// How this machine computes, and its profile if it is known, where it is the device.
+    pub(crate) here: Option<(&'a Computing, Option<&'a Path>)>,
 }
 
 /// What a search leaves: its result, and what it ran on, for reports.
@@ -65,8 +70,38 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
         knobs: &args.knobs,
         study: args.output.out.as_deref(),
         demand: None,
+        here: here(args)?,
     })?;
     deliver(&args.output, searched)
+}
+
+/// How this machine is tried, where it is the device.
+fn here(args: &cli::Tune) -> Result<Option<(&Computing, Option<&Path>)>> {
+    match &args.device[..] {
+        [only] if is_here(only) => Ok(Some((&args.computing, args.cpu_profile.as_deref()))),
+        many if many.iter().any(|d| is_here(d)) => {
+            bail!("cpu is tuned for alone: what it computes is not what other devices are asked")
+        }
+        _ if args.cpu_profile.is_some() => bail!("--cpu-profile goes with --device cpu"),
+        _ => Ok(None),
+    }
+}
+
+/// What a search runs on: predictions, and the engine that has the last word, where there is one.
+fn beds(search: &Search<'_>, prepared: &Prepared) -> Result<(Vec<Testbed>, Option<Testbed>)> {
+    let Some((how, profile)) = search.here else {
+        let devices = input::devices(search.devices, &search.scenario.host)?;
+        let on = |device| prepared.on(device, search.scenario);
+        return Ok((devices.into_iter().map(on).collect::<Result<_>>()?, None));
+    };
+    let here = how.load(&search.scenario.model)?;
+    let profile = match profile {
+        Some(path) => DeviceProfile::load(&path.display().to_string())?,
+        None => timed(&here, prepared.trace.longest())?.profile,
+    };
+    let bed = prepared.like(&here, profile.clone())?;
+    let real = prepared.like(&here, profile)?.computed(here.machine);
+    Ok((vec![bed], Some(real)))
 }
 
 /// Runs the winner once more for its report, and hands everything over. A search that was interrupted, or found
@@ -125,9 +160,7 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
     }
     let prepared = input::prepare(search.scenario)?;
     input::need_rate(&prepared.trace)?;
-    let devices = input::devices(search.devices, &search.scenario.host)?;
-    let on = |device| prepared.on(device, search.scenario);
-    let sims: Vec<_> = devices.into_iter().map(on).collect::<Result<_>>()?;
+    let (sims, real) = beds(search, &prepared)?;
     let Some(first) = sims.first() else { bail!("no device to tune for: name at least one") };
     let study = match search.study {
         Some(dir) => {
@@ -135,7 +168,15 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
         }
         None => None,
     };
-    let result = run_search(search, &prepared, &sims, study.as_ref())?;
+    let mut result = run_search(search, &prepared, &sims, study.as_ref())?;
+    if let Some(real) = real
+        && !result.interrupted
+    {
+        let bar = Bar::new();
+        let decision = decide(&result, &real, &Watch { progress: &bar, cancel: cancel()? });
+        bar.finish();
+        result.decision = Some(decision.map_err(stopped)?);
+    }
     if let Some(study) = study {
         study.close()?;
     }

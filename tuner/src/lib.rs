@@ -5,6 +5,7 @@ pub mod calibrate;
 pub mod capacity;
 pub mod claims;
 pub mod compare;
+pub mod decide;
 pub mod evaluate;
 pub mod export;
 pub mod observation;

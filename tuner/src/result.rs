@@ -9,6 +9,7 @@ mod words;
 pub use confidence::{Confidence, PassedOver};
 pub use words::{against, broke, subject};
 
+use crate::decide::Decision;
 use crate::observation::{KvShares, Observation, Work};
 use crate::plan::Plan;
 use engine::{Config, KNOBS, KnobError};
@@ -51,6 +52,9 @@ pub struct TuneResult {
     /// How far the winner's capacity can be trusted; none where times are measured, or nobody has compared them.
     #[serde(default)]
     pub confidence: Option<Confidence>,
+    /// What the real engine said of it, where it was asked.
+    #[serde(default)]
+    pub decision: Option<Decision>,
     /// Why there is no winner, and what comes nearest.
     pub infeasible: Option<Infeasible>,
     /// Each policy preset at its best, on each device, in the order of presets.

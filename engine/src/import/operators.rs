@@ -4,8 +4,8 @@
 
 use super::fit::{Form, Sample, error, ratios, unseen};
 use super::rows::{
-    COARSE_TOKENS, Layout, chunk_sample, chunk_shape, fine_tokens, grid, octaves, sample,
-    select, served, shapes_of, starts_us, whole,
+    COARSE_TOKENS, Layout, chunk_sample, chunk_shape, fine_tokens, grid, octaves, sample, select,
+    served, shapes_of, starts_us, whole,
 };
 use super::{Fitted, ImportError, Limits, Part, Point, Row, Run, Sheet, Tables};
 use crate::profile::{Law, MOST_OF_WORK, Metric, Roof, Table, gemm_metric, moved_roof};

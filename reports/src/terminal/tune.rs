@@ -4,7 +4,7 @@
 use crate::figures::{NONE, capitalised, limit, opt_ms, percent, rate, sig, usd};
 use crate::report::TuneReport;
 use crate::screen::{Look, Screen, WIDTH};
-use crate::{exports, planned, tuning, words};
+use crate::{decision, exports, planned, tuning, words};
 use std::collections::BTreeSet;
 use tuner::result::{Infeasible, Loser, Operating, TuneResult, subject};
 
@@ -29,6 +29,7 @@ pub fn tune(report: &TuneReport, colour: bool) -> String {
         ],
     );
     s.gap();
+    decided(&mut s, r);
     plan(&mut s, r);
     match &r.best {
         Some(best) => winner(&mut s, r, best),
@@ -41,6 +42,17 @@ pub fn tune(report: &TuneReport, colour: bool) -> String {
     policies(&mut s, r);
     why(&mut s, r);
     s.text
+}
+
+fn decided(s: &mut Screen, r: &TuneResult) {
+    let Some(decision) = &r.decision else { return };
+    let head = decision::COLUMNS.map(|c| c.0);
+    let rows: Vec<Vec<String>> =
+        decision.finalists.iter().map(|f| decision::cells(f).to_vec()).collect();
+    s.table(&head, &rows, decision.winner);
+    s.say(&decision::sentence(decision), 0, None);
+    s.gap();
+    s.say("By simulation:", 0, Some(Look::Bold));
 }
 
 fn plan(s: &mut Screen, r: &TuneResult) {

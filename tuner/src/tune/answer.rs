@@ -41,6 +41,7 @@ impl Tuning<'_, '_> {
             gpus: r.space.gpus,
             space: r.space.describe(),
             candidates,
+            decision: None,
             infeasible: best.is_none().then(|| self.infeasible(None, &refused)),
             baselines: self.baselines(&refused),
             losers: Vec::new(),

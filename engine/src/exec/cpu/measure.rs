@@ -93,7 +93,9 @@ pub fn measure(
                 scratch.forward_through(team, model, &inputs, &mut memory, layers);
                 let start = std::time::Instant::now();
                 for i in 0..inputs.heads.len() {
-                    std::hint::black_box(Greedy::default().choose(scratch.logits(i, model.vocab())));
+                    std::hint::black_box(
+                        Greedy::default().choose(scratch.logits(i, model.vocab())),
+                    );
                 }
                 scratch.spent.sampling = start.elapsed();
                 scratch.spent

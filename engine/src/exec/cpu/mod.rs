@@ -7,8 +7,8 @@
 
 mod batch;
 mod forward;
-mod memory;
 mod measure;
+mod memory;
 mod sample;
 mod spent;
 mod weights;

@@ -1,0 +1,77 @@
+//! What the real engine said of a simulation's recommendations: measured and simulated side by side, each named so.
+
+use crate::figures::{NONE, opt_ms, percent, rate, sig};
+use crate::page::{self, Row, cell, whole};
+use crate::words::slo_text;
+use maud::{Markup, html};
+use tuner::decide::{Decision, Finalist, FinalistOutcome};
+use tuner::result::TuneResult;
+
+/// The answer in one sentence, where a real engine was asked.
+pub(crate) fn headline(r: &TuneResult) -> Option<String> {
+    let decision = r.decision.as_ref()?;
+    let (unit, workload, slo) = (r.workload.unit(), &r.workload.name, slo_text(r));
+    Some(match decision.best() {
+        Some((finalist, rps)) => format!(
+            "Measured: {} carries {} {unit} of {workload} with {slo} ({} simulated).",
+            r.device,
+            rate(rps),
+            rate(finalist.predicted_rps)
+        ),
+        None => format!("Measured: nothing tried on {} holds {slo}.", r.device),
+    })
+}
+
+/// How the decision came about, in one sentence.
+pub(crate) fn sentence(decision: &Decision) -> String {
+    let tried = decision.finalists.iter().filter(|f| !f.tried.is_empty()).count();
+    let residual = decision.residual.map_or_else(String::new, |x| {
+        format!("; the machine carries {} of what is simulated", percent(x))
+    });
+    format!(
+        "Simulation found {} candidates; {tried} of them were run for real, {} runs and {} s of the engine{residual}.",
+        decision.finalists.len(),
+        decision.runs,
+        sig(decision.busy_s, 3)
+    )
+}
+
+/// Columns of the table; whether they hold numbers.
+pub(crate) const COLUMNS: [(&str, bool); 5] = [
+    ("configuration", false),
+    ("simulated /s", true),
+    ("measured /s", true),
+    ("p99 TTFT, TPOT there", true),
+    ("runs", true),
+];
+
+/// A finalist under [`COLUMNS`].
+pub(crate) fn cells(f: &Finalist) -> [String; 5] {
+    let (measured, at) = match f.outcome {
+        FinalistOutcome::Carries(rps) => (rate(rps), Some(rps)),
+        FinalistOutcome::Beaten(rps) => (format!("below {}", rate(rps)), None),
+        FinalistOutcome::Nothing => ("nothing".to_owned(), None),
+        FinalistOutcome::Untried => ("not tried".to_owned(), None),
+    };
+    let there = f.tried.iter().find(|t| Some(t.rate_rps) == at);
+    let there = there.map_or_else(
+        || NONE.to_owned(),
+        |t| format!("{}, {}", opt_ms(t.ttft_p99_ms), opt_ms(t.tpot_p99_ms)),
+    );
+    [f.label.clone(), rate(f.predicted_rps), measured, there, f.tried.len().to_string()]
+}
+
+/// The section of a page.
+pub(crate) fn section(r: &TuneResult) -> Markup {
+    let Some(decision) = &r.decision else { return html! {} };
+    let row = |(i, f): (usize, &Finalist)| -> Row {
+        let look = if decision.winner == Some(i) { "best" } else { "" };
+        let [label, numbers @ ..] = cells(f);
+        (std::iter::once(whole(label)).chain(numbers.map(cell)).collect(), look)
+    };
+    let rows = decision.finalists.iter().enumerate().map(row).collect::<Vec<_>>();
+    html! {
+        p { (sentence(decision)) " Everything else on this page is simulated." }
+        (page::table(&COLUMNS, &rows))
+    }
+}

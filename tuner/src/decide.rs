@@ -1,0 +1,327 @@
+//! The real engine decides: what a simulation found best is tried where it would run, the likeliest winner first.
+//!
+//! A real run costs what it lasts, so few are made. The first finalist's knee is searched from where the simulation
+//! puts it. What it carries against what was predicted is the *residual*; it corrects what is expected of the others.
+//! Each of them is first tried at the best rate measured so far and goes on only if it holds; one that is expected to
+//! carry clearly less than that, by all that was learnt, is not tried at all.
+
+use std::collections::BTreeMap;
+
+use engine::Config;
+use serde::{Deserialize, Serialize};
+
+use crate::capacity::{Effort, Knee, Probe, Prober, Stop, place_of, rate_at};
+use crate::evaluate::{Evaluate, Relax};
+use crate::progress::{Status, Watch};
+use crate::result::{Operating, TuneResult, config_of};
+
+/// Rates are told apart to 3 %: real runs do not repeat closer.
+const EFFORT: Effort = Effort { resolution: 3, stride: 8, confirm: &[] };
+
+/// What a prediction may be off beyond the residual.
+const SLACK: f64 = 1.15;
+
+/// Configurations tried at most.
+const MOST: usize = 8;
+
+/// What the real engine said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Everything considered, best prediction first.
+    pub finalists: Vec<Finalist>,
+    /// Which of them carries most; none if nothing held the targets.
+    pub winner: Option<usize>,
+    /// Geometric mean of measured over predicted capacity; none where nothing was measured.
+    pub residual: Option<f64>,
+    /// Real runs made.
+    pub runs: u64,
+    /// Seconds that the engine was busy with them.
+    pub busy_s: f64,
+}
+
+/// A configuration that simulation recommends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finalist {
+    /// What a person calls it.
+    pub label: String,
+    /// Every knob by name, as typed.
+    pub config: BTreeMap<String, String>,
+    /// Capacity by simulation, requests/s.
+    pub predicted_rps: f64,
+    /// What became of it.
+    pub outcome: FinalistOutcome,
+    /// Every real run, by rate.
+    pub tried: Vec<Tried>,
+}
+
+/// What the real engine made of a finalist.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FinalistOutcome {
+    /// It carries this much, requests/s.
+    Carries(f64),
+    /// It failed at this rate, which another holds.
+    Beaten(f64),
+    /// It failed at every rate tried.
+    Nothing,
+    /// Expected to carry too little to be tried.
+    Untried,
+}
+
+/// One real run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Tried {
+    /// Requests/s offered.
+    pub rate_rps: f64,
+    /// Whether the targets held and the load could have gone on.
+    pub held: bool,
+    /// Percentiles, ms.
+    pub ttft_p99_ms: Option<f64>,
+    /// The same.
+    pub tpot_p99_ms: Option<f64>,
+}
+
+/// Tries what `screened` recommends on `real`.
+///
+/// # Errors
+/// When it was cancelled before anything was known, or the engine refuses what was screened.
+pub fn decide(
+    screened: &TuneResult,
+    real: &dyn Evaluate,
+    watch: &Watch<'_>,
+) -> Result<Decision, Stop> {
+    let mut all = finalists(screened);
+    let mut decision =
+        Decision { finalists: Vec::new(), winner: None, residual: None, runs: 0, busy_s: 0.0 };
+    let mut best: Option<i32> = None;
+    let mut ratios = Vec::new();
+    for (i, (config, finalist)) in all.iter_mut().enumerate() {
+        let best_of = |w: usize, k| (rate_at(k), format!("finalist {}", w + 1));
+        watch.progress.update(&Status {
+            phase: "deciding on this machine".to_owned(),
+            done: i,
+            total: MOST,
+            best: decision.winner.zip(best).map(|(w, k)| best_of(w, k)),
+        });
+        let residual = geometric_mean(&ratios).unwrap_or(1.0);
+        let expected = finalist.predicted_rps * residual;
+        if best.is_some_and(|k| expected * SLACK < rate_at(k)) {
+            continue;
+        }
+        let mut prober = Prober::new(real, config, Relax::Nothing, real.requests(), watch.cancel)?;
+        let outcome = run(&mut prober, place_of(expected), best);
+        let probes = prober.into_probes();
+        decision.runs += probes.len() as u64;
+        decision.busy_s += probes.iter().map(|p| p.observation.summary.duration_s).sum::<f64>();
+        finalist.tried = probes.iter().map(Tried::of).collect();
+        finalist.outcome = match outcome {
+            Ok(Found::Carries(k)) => {
+                ratios.push(rate_at(k) / finalist.predicted_rps);
+                if best.is_none_or(|b| k > b) {
+                    (best, decision.winner) = (Some(k), Some(i));
+                }
+                FinalistOutcome::Carries(rate_at(k))
+            }
+            Ok(Found::Beaten(k)) => FinalistOutcome::Beaten(rate_at(k)),
+            Ok(Found::Nothing) => FinalistOutcome::Nothing,
+            Err(Stop::Cancelled) if decision.winner.is_some() => break,
+            Err(stop) => return Err(stop),
+        };
+    }
+    decision.residual = geometric_mean(&ratios);
+    decision.finalists = all.into_iter().map(|(_, finalist)| finalist).collect();
+    Ok(decision)
+}
+
+enum Found {
+    Carries(i32),
+    Beaten(i32),
+    Nothing,
+}
+
+fn run(prober: &mut Prober<'_>, expected: i32, best: Option<i32>) -> Result<Found, Stop> {
+    let start = match best {
+        Some(best) => {
+            let better = best + EFFORT.resolution;
+            if !prober.passes(better)? {
+                return Ok(Found::Beaten(better));
+            }
+            expected.max(better)
+        }
+        None => expected,
+    };
+    Ok(match prober.knee(start, EFFORT)? {
+        Knee::Between { lo, .. } => Found::Carries(lo),
+        Knee::Nowhere => Found::Nothing,
+    })
+}
+
+/// The best of the search, of each policy, and near the front, most promising first.
+fn finalists(screened: &TuneResult) -> Vec<(Config, Finalist)> {
+    let baselines = screened.baselines.iter().filter_map(|b| b.best.as_ref());
+    let mut all: Vec<&Operating> = screened.best.iter().chain(baselines).collect();
+    all.sort_by(|a, b| b.capacity_rps.total_cmp(&a.capacity_rps));
+    let mut finalists: Vec<(Config, Finalist)> = Vec::new();
+    for operating in all {
+        let Ok(config) = config_of(&operating.config) else { continue };
+        if finalists.iter().any(|(known, _)| *known == config) {
+            continue;
+        }
+        let finalist = Finalist {
+            label: operating.label.clone(),
+            config: operating.config.clone(),
+            predicted_rps: operating.capacity_rps,
+            outcome: FinalistOutcome::Untried,
+            tried: Vec::new(),
+        };
+        finalists.push((config, finalist));
+    }
+    let neighbours = screened.sensitivity.iter().filter_map(|n| {
+        let best = screened.best.as_ref()?;
+        let mut config = best.config.clone();
+        config.insert(n.knob.clone(), n.to.clone());
+        let finalist = Finalist {
+            label: format!("{} with {} {}", best.label, n.knob, n.to),
+            config: config.clone(),
+            predicted_rps: n.capacity_rps,
+            outcome: FinalistOutcome::Untried,
+            tried: Vec::new(),
+        };
+        Some((config_of(&config).ok()?, finalist))
+    });
+    for (config, finalist) in neighbours {
+        let near =
+            screened.best.as_ref().is_some_and(|b| finalist.predicted_rps > 0.95 * b.capacity_rps);
+        if near && finalists.iter().all(|(known, _)| *known != config) {
+            finalists.push((config, finalist));
+        }
+    }
+    finalists.sort_by(|a, b| b.1.predicted_rps.total_cmp(&a.1.predicted_rps));
+    finalists.truncate(MOST);
+    finalists
+}
+
+impl Tried {
+    fn of(probe: &Probe) -> Self {
+        let s = &probe.observation.summary;
+        Self {
+            rate_rps: probe.rate(),
+            held: probe.passes(),
+            ttft_p99_ms: s.ttft.p99.millis(),
+            tpot_p99_ms: s.tpot.p99.millis(),
+        }
+    }
+}
+
+fn geometric_mean(ratios: &[f64]) -> Option<f64> {
+    let sum: f64 = ratios.iter().map(|r| r.ln()).sum();
+    (!ratios.is_empty()).then(|| (sum / ratios.len() as f64).exp())
+}
+
+impl Decision {
+    /// The finalist that won, and what it carries, requests/s.
+    #[must_use]
+    pub fn best(&self) -> Option<(&Finalist, f64)> {
+        let finalist = self.finalists.get(self.winner?)?;
+        match finalist.outcome {
+            FinalistOutcome::Carries(rps) => Some((finalist, rps)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+    use crate::progress::Silent;
+    use crate::result::{DeviceInfo, Objective, WorkloadInfo};
+    use crate::space::{Scope, Space};
+    use crate::tune::{DeviceUnderTest, Method, Request, tune};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    static GO_ON: AtomicBool = AtomicBool::new(false);
+    const WATCH: Watch<'_> = Watch { progress: &Silent, cancel: &GO_ON };
+
+    fn screened(fake: &Fake) -> TuneResult {
+        let scope =
+            Scope { gpus: 1, fewer_gpus: false, shared_prefixes: false, allow_lossy_kv: false };
+        let workload = WorkloadInfo {
+            name: "closed".to_owned(),
+            provenance: Vec::new(),
+            requests: fake.requests,
+            requests_per_session: None,
+            natural_rps: fake.natural_rate(fake.requests),
+            output_tokens_per_request: 250.0,
+        };
+        let info = DeviceInfo { name: "x".to_owned(), provenance: String::new(), price: None };
+        tune(&Request {
+            devices: vec![DeviceUnderTest { info, evaluate: fake, accuracy: None }],
+            space: &Space::new(scope),
+            slo: fake.slo.slo(),
+            objective: Objective::Rps,
+            workload,
+            model: "closed".to_owned(),
+            seed: 1,
+            simulated: true,
+            method: Method::Halving,
+            demand: None,
+            watch: WATCH,
+        })
+        .unwrap()
+    }
+
+    fn knee(real: &Fake, config: &Config) -> f64 {
+        let mut prober = Prober::new(real, config, Relax::Nothing, real.requests, &GO_ON).unwrap();
+        match prober.knee(0, Effort::COLD).unwrap() {
+            Knee::Between { lo, .. } => rate_at(lo),
+            Knee::Nowhere => 0.0,
+        }
+    }
+
+    #[test]
+    fn a_slower_machine_is_decided_on_its_own_in_few_runs() {
+        let targets = &["ttft=300ms", "tpot=40ms"];
+        let result = screened(&Fake::new(targets));
+        let real = Fake { prompt: 1100.0, output: 300.0, ..Fake::new(targets) };
+        let decision = decide(&result, &real, &WATCH).unwrap();
+        assert_eq!(decision.runs, real.runs.load(Ordering::Relaxed));
+        let (winner, rps) = decision.best().unwrap();
+        let truth = |f: &Finalist| knee(&real, &config_of(&f.config).unwrap());
+        let best = decision.finalists.iter().map(truth).fold(0.0, f64::max);
+        assert!((rps / truth(winner) - 1.0).abs() < 0.04, "{rps} of {}", truth(winner));
+        assert!(rps > 0.96 * best, "{rps} of {best}");
+        let residual = decision.residual.unwrap();
+        assert!((0.5..0.95).contains(&residual), "{residual}");
+        assert!(decision.runs < 4 * decision.finalists.len() as u64 + 8, "{}", decision.runs);
+        for f in &decision.finalists {
+            match f.outcome {
+                FinalistOutcome::Untried => assert!(f.tried.is_empty()),
+                FinalistOutcome::Beaten(k) => {
+                    assert!(f.tried.iter().any(|t| !t.held && t.rate_rps == k))
+                }
+                FinalistOutcome::Carries(k) => {
+                    assert!(f.tried.iter().any(|t| t.held && t.rate_rps == k))
+                }
+                FinalistOutcome::Nothing => assert!(f.tried.iter().all(|t| !t.held)),
+            }
+        }
+    }
+
+    #[test]
+    fn what_holds_nothing_has_no_winner() {
+        let result = screened(&Fake::new(&["ttft=300ms"]));
+        let real = Fake::new(&["ttft=1ms"]);
+        let decision = decide(&result, &real, &WATCH).unwrap();
+        assert_eq!((decision.winner, decision.residual), (None, None));
+        assert!(decision.finalists.iter().all(|f| f.outcome == FinalistOutcome::Nothing));
+    }
+
+    #[test]
+    fn cancelled_before_anything_is_known() {
+        let result = screened(&Fake::new(&["ttft=300ms"]));
+        let cancel = AtomicBool::new(true);
+        let watch = Watch { progress: &Silent, cancel: &cancel };
+        assert_eq!(decide(&result, &Fake::new(&["ttft=1s"]), &watch), Err(Stop::Cancelled));
+    }
+}
