@@ -557,3 +557,81 @@ fn another_engines_host_time_costs_and_is_named() {
     assert!(tpot(&none) < tpot(&own) && tpot(&own) < tpot(&old));
     assert_eq!(old["device"], "h100-sxm (host time: vllm-v0)");
 }
+
+/// The real engine on a model small enough for a test.
+const TINY: &[&str] = &[
+    "--device",
+    "cpu",
+    "--model",
+    "tiny",
+    "--requests",
+    "12",
+    "--cut",
+    "96",
+    "--kv-memory",
+    "1MB",
+];
+
+#[test]
+fn the_real_engine_is_measured_and_says_so() {
+    for policy in ["static", "continuous", "paged", "chunked"] {
+        let run =
+            json(&with(&with(&["bench", "--policy", policy, "--rate", "20", "--json"], TINY), &[]));
+        assert_eq!(run["simulated"], false, "{policy}");
+        assert_eq!(run["completed"], 12, "{policy}");
+        assert!(run["device"].as_str().unwrap().starts_with("cpu (int8"), "{policy}");
+        assert!(run["mean_ttft_ms"].as_f64().unwrap() > 0.0, "{policy}");
+        let work = run["tokens_executed"].as_u64().unwrap();
+        assert!(work >= run["iterations"].as_u64().unwrap(), "{policy}");
+    }
+}
+
+#[test]
+fn this_machine_is_profiled_screened_and_decided_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let profile = dir.path().join("cpu.toml");
+    let profile = profile.to_str().unwrap();
+    let made = json(&[
+        "profile",
+        "measure",
+        "--model",
+        "tiny",
+        "--longest",
+        "128",
+        "--to",
+        profile,
+        "--json",
+    ]);
+    assert!(made["fit"]["gemm"]["rows"].as_u64().unwrap() > 20, "{made}");
+    let tune = [
+        "tune",
+        "--slo",
+        "ttft=10s",
+        "--max-seqs",
+        "8",
+        "--max-batch-tokens",
+        "256",
+        "--cpu-profile",
+        profile,
+        "--json",
+    ];
+    let out = knee(&with(&tune, TINY));
+    let result: Value = serde_json::from_slice(&out.stdout).expect("JSON on standard output");
+    assert_fits("tune.json", &result);
+    let decision = &result["decision"];
+    assert!(decision["runs"].as_u64().unwrap() > 0, "{decision}");
+    assert!(!decision["finalists"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn what_this_machine_cannot_do_is_said_in_a_line() {
+    let said = refused(&["bench", "--device", "cpu"]);
+    assert!(said.contains("random weights"), "{said}");
+    let said = refused(&["bench", "--device", "cpu", "--model", "tiny"]);
+    assert!(said.contains("add --cut"), "{said}");
+    let said =
+        refused(&["tune", "--device", "cpu,h100-sxm", "--model", "tiny", "--slo", "ttft=1s"]);
+    assert!(said.contains("alone"), "{said}");
+    let said = refused(&with(&["bench", "--kv-memory", "12"], &TINY[..4]));
+    assert!(said.contains("unit"), "{said}");
+}

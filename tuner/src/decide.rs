@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::capacity::{Effort, Knee, Probe, Prober, Stop, place_of, rate_at};
 use crate::evaluate::{Evaluate, Relax};
 use crate::progress::{Status, Watch};
-use crate::result::{Operating, TuneResult, config_of};
+use crate::result::{Neighbour, TuneResult, config_of};
 
 /// Rates are told apart to 3 %: real runs do not repeat closer.
 const EFFORT: Effort = Effort { resolution: 3, stride: 8, confirm: &[] };
@@ -21,8 +21,9 @@ const EFFORT: Effort = Effort { resolution: 3, stride: 8, confirm: &[] };
 /// What a prediction may be off beyond the residual.
 const SLACK: f64 = 1.15;
 
-/// Configurations tried at most.
-const MOST: usize = 8;
+/// Neighbours of the winner that are finalists, at most, and what they must be expected to carry of its capacity.
+const NEIGHBOURS: usize = 3;
+const NEAR: f64 = 0.97;
 
 /// What the real engine said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,6 +94,7 @@ pub fn decide(
     let mut all = finalists(screened);
     let mut decision =
         Decision { finalists: Vec::new(), winner: None, residual: None, runs: 0, busy_s: 0.0 };
+    let total = all.len();
     let mut best: Option<i32> = None;
     let mut ratios = Vec::new();
     for (i, (config, finalist)) in all.iter_mut().enumerate() {
@@ -100,7 +102,7 @@ pub fn decide(
         watch.progress.update(&Status {
             phase: "deciding on this machine".to_owned(),
             done: i,
-            total: MOST,
+            total,
             best: decision.winner.zip(best).map(|(w, k)| best_of(w, k)),
         });
         let residual = geometric_mean(&ratios).unwrap_or(1.0);
@@ -156,48 +158,34 @@ fn run(prober: &mut Prober<'_>, expected: i32, best: Option<i32>) -> Result<Foun
     })
 }
 
-/// The best of the search, of each policy, and near the front, most promising first.
+/// The best of each policy and the winner's best neighbours, most promising first. Policies differ in kind, and it is
+/// kinds that a prediction may be wrong about; neighbours differ by what a machine's noise may hide.
 fn finalists(screened: &TuneResult) -> Vec<(Config, Finalist)> {
-    let baselines = screened.baselines.iter().filter_map(|b| b.best.as_ref());
-    let mut all: Vec<&Operating> = screened.best.iter().chain(baselines).collect();
-    all.sort_by(|a, b| b.capacity_rps.total_cmp(&a.capacity_rps));
-    let mut finalists: Vec<(Config, Finalist)> = Vec::new();
-    for operating in all {
-        let Ok(config) = config_of(&operating.config) else { continue };
-        if finalists.iter().any(|(known, _)| *known == config) {
-            continue;
-        }
-        let finalist = Finalist {
-            label: operating.label.clone(),
-            config: operating.config.clone(),
-            predicted_rps: operating.capacity_rps,
-            outcome: FinalistOutcome::Untried,
-            tried: Vec::new(),
-        };
-        finalists.push((config, finalist));
-    }
-    let neighbours = screened.sensitivity.iter().filter_map(|n| {
-        let best = screened.best.as_ref()?;
+    let Some(best) = &screened.best else { return Vec::new() };
+    let policies = screened.baselines.iter().filter_map(|b| b.best.as_ref());
+    let policies = std::iter::once(best)
+        .chain(policies)
+        .map(|o| (o.label.clone(), o.config.clone(), o.capacity_rps));
+    let mut near: Vec<&Neighbour> = (screened.sensitivity.iter())
+        .filter(|n| n.capacity_rps > NEAR * best.capacity_rps)
+        .collect();
+    near.sort_by(|a, b| b.capacity_rps.total_cmp(&a.capacity_rps));
+    let near = near.into_iter().take(NEIGHBOURS).map(|n| {
         let mut config = best.config.clone();
         config.insert(n.knob.clone(), n.to.clone());
-        let finalist = Finalist {
-            label: format!("{} with {} {}", best.label, n.knob, n.to),
-            config: config.clone(),
-            predicted_rps: n.capacity_rps,
-            outcome: FinalistOutcome::Untried,
-            tried: Vec::new(),
-        };
-        Some((config_of(&config).ok()?, finalist))
+        (format!("the best with {} {}", n.knob, n.to), config, n.capacity_rps)
     });
-    for (config, finalist) in neighbours {
-        let near =
-            screened.best.as_ref().is_some_and(|b| finalist.predicted_rps > 0.95 * b.capacity_rps);
-        if near && finalists.iter().all(|(known, _)| *known != config) {
+    let mut finalists: Vec<(Config, Finalist)> = Vec::new();
+    for (label, knobs, predicted_rps) in policies.chain(near) {
+        let Ok(config) = config_of(&knobs) else { continue };
+        if finalists.iter().all(|(known, _)| *known != config) {
+            let outcome = FinalistOutcome::Untried;
+            let tried = Vec::new();
+            let finalist = Finalist { label, config: knobs, predicted_rps, outcome, tried };
             finalists.push((config, finalist));
         }
     }
     finalists.sort_by(|a, b| b.1.predicted_rps.total_cmp(&a.1.predicted_rps));
-    finalists.truncate(MOST);
     finalists
 }
 

@@ -141,3 +141,35 @@ impl Trace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_cut_trace_fits_and_what_fitted_stays(
+            lengths in prop::collection::vec((1..5000_u32, 0..5000_u32), 1..30), most in 2..6000_u32,
+        ) {
+            let requests = lengths.iter().enumerate().map(|(i, &(input, output))| TraceRequest {
+                arrival: Arrival::At(Duration::from_secs(i as u64)),
+                input,
+                output,
+                blocks: BlockSpan { start: 0, len: input.div_ceil(16) },
+                class: 0,
+                session: None,
+            });
+            let trace = Trace { requests: requests.collect(), block_tokens: 16, ..Trace::default() };
+            let cut = trace.clone().cut(most);
+            prop_assert!(cut.longest() <= most);
+            for (whole, r) in trace.requests.iter().zip(&cut.requests) {
+                prop_assert!(r.input >= 1 && r.blocks.len == r.input.div_ceil(16));
+                let fits = whole.input + whole.output <= most;
+                prop_assert!(!fits || whole == r);
+                // A response is shortened only where no prompt is left to shorten.
+                prop_assert!(r.output == whole.output || r.input == 1);
+            }
+        }
+    }
+}
