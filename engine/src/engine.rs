@@ -11,7 +11,7 @@ use crate::event::{Event, Iteration};
 use crate::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
 use crate::kv::waste::Ledger;
 use crate::plan::{Chunk, Plan, WorkerId};
-use crate::request::Request;
+use crate::request::{Request, RequestId};
 use crate::sched::Scheduler;
 use crate::sequence::{SeqId, Sequence};
 use crate::shape::Shape;
@@ -136,6 +136,16 @@ impl Engine {
         }
         self.changed();
         Ok(())
+    }
+
+    /// Ends at `now` what `request` has not generated yet; only its branch `branch`, where one is given. Its KV is free
+    /// for the next plan, or when the iteration is over that computes it. Not for executors that repeat batches.
+    pub fn end(&mut self, request: RequestId, branch: Option<u16>, now: Duration) {
+        for id in self.state.living(request, branch) {
+            self.account(self.state.seq(id).worker as WorkerId, now);
+            self.state.end(id);
+            self.changed();
+        }
     }
 
     fn changed(&mut self) {
