@@ -18,6 +18,7 @@ pub mod plan;
 pub mod profile;
 pub mod request;
 pub mod router;
+pub mod sample;
 pub mod sched;
 pub mod sequence;
 pub mod shape;
