@@ -12,6 +12,7 @@ pub mod exec;
 pub mod fleet;
 pub mod import;
 pub mod kv;
+pub mod live;
 pub mod memory;
 pub mod model;
 pub mod plan;
