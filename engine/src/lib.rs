@@ -22,6 +22,7 @@ pub mod router;
 pub mod sample;
 pub mod sched;
 pub mod sequence;
+pub mod server;
 pub mod shape;
 pub mod state;
 pub mod waiting;
