@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 /// Crate, and which of ours it may use.
 const CRATES: &[(&str, &[&str])] = &[
+    ("kernels", &[]),
     ("workloads", &[]),
-    ("engine", &[]),
+    ("engine", &["kernels"]),
     ("loadgen", &["workloads"]),
     ("tuner", &["engine", "loadgen", "workloads"]),
     ("reports", &["loadgen", "tuner", "workloads"]),

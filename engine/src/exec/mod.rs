@@ -6,6 +6,7 @@
 mod attention;
 mod correction;
 pub mod cost;
+pub mod cpu;
 mod hash;
 mod sim;
 pub mod speed;
@@ -13,6 +14,7 @@ pub mod speed;
 use std::time::Duration;
 
 pub use correction::Correction;
+pub use cpu::CpuExecutor;
 pub use hash::HashExecutor;
 pub use sim::SimExecutor;
 

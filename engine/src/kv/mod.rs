@@ -59,6 +59,31 @@ impl Table<'_> {
             }
         }
     }
+
+    /// The slots of tokens `0..len` as runs of consecutive ones: (first token, its slot, how many), as few as there can
+    /// be.
+    pub fn runs(&self, len: u32) -> impl Iterator<Item = (u32, u32, u32)> {
+        let table = *self;
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let first = next;
+            if first >= len {
+                return None;
+            }
+            let slot = table.slot(first);
+            next = match table {
+                Table::Extent(_) => len,
+                Table::Blocks(_, size) => {
+                    let mut end = (first / size + 1) * size;
+                    while end < len && table.slot(end) == slot + end - first {
+                        end += size;
+                    }
+                    end.min(len)
+                }
+            };
+            Some((first, slot, next - first))
+        })
+    }
 }
 
 /// What an allocator has given out, in slots.

@@ -1,0 +1,121 @@
+//! Linear layers with packed weights: `y = x W^T`, and what is done to `y` on the way out.
+//!
+//! Weights are packed once into panels of 32 output features, in the order kernels read them, so that a pass over a
+//! layer is one stream through memory. A register tile is some rows by one panel; its sums run over all input features
+//! before it is written, so a residual is added, or a gate applied, while the tile is still in registers.
+
+mod pack;
+mod tile;
+
+use super::buffer::Buffer;
+use super::rows::{BLOCK, Rows};
+use super::team::{Scattered, Team};
+use super::{Precision, simd::LANES};
+
+/// Output features of a panel.
+const PANEL: usize = 2 * LANES;
+
+/// Bytes of activations that a pass over the panels should leave in the second-level cache.
+const CACHED: usize = 384 << 10;
+
+/// The weights of one or more projections of the same input.
+#[derive(Debug)]
+pub struct Linear {
+    packed: Packed,
+    features: usize,
+    /// Output features written.
+    outputs: usize,
+    panels: usize,
+    /// One per output feature of a panel, padded.
+    bias: Vec<f32>,
+    gated: bool,
+}
+
+#[derive(Debug)]
+enum Packed {
+    /// By panel and block of 64 features: `[16][32][4]` unsigned bytes (128 = zero), then 32 scales in bf16.
+    Int8(Buffer<u8>),
+    /// By panel and pair of features: 2 x 16 pairs.
+    Bf16(Buffer<u16>),
+    /// By panel and pair of features: 2 x (16 firsts, 16 seconds).
+    F32(Buffer<f32>),
+}
+
+/// Where results go; rows of as many elements as the layer has outputs.
+#[derive(Debug)]
+pub enum Output<'a> {
+    /// They replace what is there.
+    Store(&'a mut [f32]),
+    /// They are added to what is there.
+    Add(&'a mut [f32]),
+}
+
+impl Output<'_> {
+    fn slice(&mut self) -> &mut [f32] {
+        match self {
+            Self::Store(y) | Self::Add(y) => y,
+        }
+    }
+}
+
+impl Linear {
+    /// Input features.
+    #[must_use]
+    pub fn features(&self) -> usize {
+        self.features
+    }
+
+    /// Elements of a row of results.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// What the weights are kept in.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        match self.packed {
+            Packed::Int8(_) => Precision::Int8,
+            Packed::Bf16(_) => Precision::Bf16,
+            Packed::F32(_) => Precision::F32,
+        }
+    }
+
+    /// Bytes read by one pass.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match &self.packed {
+            Packed::Int8(w) => w.len(),
+            Packed::Bf16(w) => w.len() * 2,
+            Packed::F32(w) => w.len() * 4,
+        }
+    }
+
+    /// Computes all rows of `x`.
+    ///
+    /// # Panics
+    /// When `x` has other features or another precision than the weights, or `y` is not one row for each of its rows.
+    pub fn forward(&self, team: &Team, x: &Rows, mut y: Output<'_>) {
+        assert_eq!((x.features, x.precision), (self.features, self.precision()), "rows for it");
+        let add = matches!(y, Output::Add(_));
+        assert_eq!(y.slice().len(), x.len() * self.outputs, "a row of results per row");
+        if x.is_empty() {
+            return;
+        }
+        let row_bytes = x.blocks * BLOCK * if x.precision == Precision::Int8 { 1 } else { 4 };
+        let chunk = (CACHED / row_bytes).max(LANES).min(x.len());
+        let chunks = x.len().div_ceil(chunk);
+        // Pieces small enough to even out what holds a thread up, large enough to be worth taking.
+        let groups = self.panels.min(8 * team.size());
+        let y = Scattered::new(y.slice());
+        let isa = team.isa();
+        team.split(chunks * groups, |_, piece| {
+            let (rows, group) = (piece / groups * chunk, piece % groups);
+            let rows = rows..(rows + chunk).min(x.len());
+            let panels = group * self.panels / groups..(group + 1) * self.panels / groups;
+            let part = tile::Part { linear: self, x, y, add, rows, panels };
+            // SAFETY: shapes were checked above, and each piece has its own rows or panels.
+            unsafe { isa.run(part) }
+        });
+    }
+}

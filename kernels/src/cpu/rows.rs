@@ -1,0 +1,242 @@
+//! Activations as linear layers take them: normalised where a norm comes before, quantised where weights are.
+//!
+//! Quantisation is per row and block of 64 features, like the weights': a few features of a transformer's activations
+//! are far larger than the rest, and with one scale per row they would take the others' bits.
+
+use super::Precision;
+use super::simd::{Isa, Kernel, LANES, Simd, sum_of_squares};
+use super::team::{Scattered, Team};
+
+/// Input features that share a scale.
+pub(super) const BLOCK: usize = 64;
+
+/// Below this many elements the caller does all of it: waking the team would take longer.
+const ALONE: usize = 4096;
+
+/// Rows of activations, ready for [`Linear::forward`](super::Linear::forward). Kept and filled again; never shrinks.
+#[derive(Debug)]
+pub struct Rows {
+    pub(super) precision: Precision,
+    pub(super) rows: usize,
+    pub(super) features: usize,
+    /// Blocks of features.
+    pub(super) blocks: usize,
+    /// Rows from one block to the next: odd, so that a row's blocks do not fight for the same lines of a cache.
+    pub(super) stride: usize,
+    /// By block, row, feature: the rows of a register tile are then a constant apart.
+    pub(super) float: Vec<f32>,
+    pub(super) bytes: Vec<i8>,
+    /// By block, row.
+    pub(super) scales: Vec<f32>,
+    /// By block, row: what unsigned weights (128 too large) add to a dot product, negated.
+    pub(super) offsets: Vec<i32>,
+    /// A row for each piece of work.
+    row: Vec<f32>,
+}
+
+/// What happens to a row before it is a linear layer's input.
+#[derive(Clone, Copy)]
+struct Norm<'a> {
+    weight: &'a [f32],
+    epsilon: f32,
+}
+
+impl Rows {
+    /// No rows yet, for weights of this precision.
+    #[must_use]
+    pub fn new(precision: Precision) -> Self {
+        Self {
+            precision,
+            rows: 0,
+            features: 0,
+            blocks: 0,
+            stride: 0,
+            float: Vec::new(),
+            bytes: Vec::new(),
+            scales: Vec::new(),
+            offsets: Vec::new(),
+            row: Vec::new(),
+        }
+    }
+
+    /// Rows held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Takes `x` (rows x `features`) as it is.
+    ///
+    /// # Panics
+    /// When `x` is not whole rows.
+    pub fn take(&mut self, team: &Team, x: &[f32], features: usize) {
+        self.fill(team, x, features, None);
+    }
+
+    /// Takes `x` (rows x features) RMS-normalised: `x * weight / sqrt(mean(x^2) + epsilon)`.
+    ///
+    /// # Panics
+    /// When `x` is not whole rows of as many features as `weight` has.
+    pub fn take_normalised(&mut self, team: &Team, x: &[f32], weight: &[f32], epsilon: f32) {
+        self.fill(team, x, weight.len(), Some(Norm { weight, epsilon }));
+    }
+
+    fn fill(&mut self, team: &Team, x: &[f32], features: usize, norm: Option<Norm<'_>>) {
+        assert!(features > 0 && x.len().is_multiple_of(features), "whole rows of {features}");
+        let (rows, blocks) = (x.len() / features, features.div_ceil(BLOCK));
+        let (stride, width) = (rows | 1, blocks * BLOCK);
+        (self.rows, self.features, self.blocks, self.stride) = (rows, features, blocks, stride);
+        let elements = stride * width;
+        let pieces = if elements <= ALONE { 1 } else { rows.min(4 * team.size()) };
+        grow(&mut self.row, pieces * width);
+        if self.precision == Precision::Int8 {
+            grow(&mut self.bytes, elements);
+            grow(&mut self.scales, stride * blocks);
+            grow(&mut self.offsets, stride * blocks);
+        } else {
+            grow(&mut self.float, elements);
+        }
+        let row = Scattered::new(&mut self.row);
+        let to = Blocks {
+            isa: team.isa(),
+            stride,
+            float: Scattered::new(&mut self.float),
+            bytes: Scattered::new(&mut self.bytes),
+            scales: Scattered::new(&mut self.scales),
+            offsets: Scattered::new(&mut self.offsets),
+        };
+        team.split(pieces, |_, piece| {
+            // SAFETY: each piece has its own row to work in, and its own rows to write.
+            unsafe {
+                let whole = row.part(piece * width, width);
+                for at in piece * rows / pieces..(piece + 1) * rows / pieces {
+                    normalise(to.isa, &x[at * features..(at + 1) * features], norm, whole);
+                    match self.precision {
+                        Precision::Int8 => to.quantise(at, whole),
+                        Precision::Bf16 | Precision::F32 => to.copy(at, whole),
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Where rows are written, block by block.
+struct Blocks {
+    isa: Isa,
+    stride: usize,
+    float: Scattered<f32>,
+    bytes: Scattered<i8>,
+    scales: Scattered<f32>,
+    offsets: Scattered<i32>,
+}
+
+impl Blocks {
+    /// # Safety
+    /// Nobody else writes this row.
+    unsafe fn copy(&self, row: usize, x: &[f32]) {
+        for (block, x) in x.chunks_exact(BLOCK).enumerate() {
+            self.float.part((block * self.stride + row) * BLOCK, BLOCK).copy_from_slice(x);
+        }
+    }
+
+    /// # Safety
+    /// Nobody else writes this row.
+    unsafe fn quantise(&self, row: usize, x: &[f32]) {
+        self.isa.run(Quantise { x, row, to: self });
+    }
+}
+
+fn grow<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, T::default());
+    }
+}
+
+/// Writes `from`, normalised or not, to the beginning of `to`, and zeroes after it.
+fn normalise(isa: Isa, from: &[f32], norm: Option<Norm<'_>>, to: &mut [f32]) {
+    let (to, rest) = to.split_at_mut(from.len());
+    match norm {
+        None => to.copy_from_slice(from),
+        Some(Norm { weight, epsilon }) => {
+            // SAFETY: the kernel's slices have the same length.
+            unsafe { isa.run(RmsNorm { x: from, weight, epsilon, to }) }
+        }
+    }
+    rest.fill(0.0);
+}
+
+/// RMS norm of one row; all slices have its length.
+pub(super) struct RmsNorm<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) weight: &'a [f32],
+    pub(super) epsilon: f32,
+    pub(super) to: &'a mut [f32],
+}
+
+impl Kernel for RmsNorm<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let n = self.x.len();
+        let (x, weight, to) = (self.x.as_ptr(), self.weight.as_ptr(), self.to.as_mut_ptr());
+        let mean = sum_of_squares::<S>(x, n) / n as f32;
+        let scale = 1.0 / (mean + self.epsilon).sqrt();
+        let mut at = 0;
+        while at + LANES <= n {
+            let scaled = S::mul(S::load(x.add(at)), S::splat(scale));
+            S::store(S::mul(scaled, S::load(weight.add(at))), to.add(at));
+            at += LANES;
+        }
+        while at < n {
+            *to.add(at) = *x.add(at) * scale * *weight.add(at);
+            at += 1;
+        }
+    }
+}
+
+/// Quantises a row of whole blocks.
+struct Quantise<'a> {
+    x: &'a [f32],
+    row: usize,
+    to: &'a Blocks,
+}
+
+impl Kernel for Quantise<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        const VECTORS: usize = BLOCK / LANES;
+        for (block, x) in self.x.chunks_exact(BLOCK).enumerate() {
+            let mut v = [S::splat(0.0); VECTORS];
+            let mut most = S::splat(0.0);
+            for i in 0..VECTORS {
+                v[i] = S::load(x.as_ptr().add(i * LANES));
+                most = S::max(most, S::max(v[i], S::sub(S::splat(0.0), v[i])));
+            }
+            let most = S::largest(most);
+            let scale = most / 127.0;
+            // A block so small that its scale has no inverse is zero.
+            let inverse = if scale >= f32::MIN_POSITIVE { 127.0 / most } else { 0.0 };
+            let at = block * self.to.stride + self.row;
+            let bytes = self.to.bytes.part(at * BLOCK, BLOCK);
+            let mut sum = S::splat(0.0);
+            for i in 0..VECTORS {
+                let whole = S::round(S::mul(v[i], S::splat(inverse)));
+                sum = S::add(sum, whole);
+                S::store_i8(whole, bytes.as_mut_ptr().add(i * LANES));
+            }
+            let sum = S::sum(sum) as i32;
+            self.to.scales.part(at, 1)[0] = scale;
+            self.to.offsets.part(at, 1)[0] = -128 * sum;
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Arithmetic, and nothing else: the kernels that executors are made of.
+//!
+//! A leaf: it knows tensors, rows and slots, not sequences or schedulers. It is the only crate of the workspace with
+//! `unsafe` code; everything it offers to others is safe to call.
+
+pub mod cpu;
