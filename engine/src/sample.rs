@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::exec::cpu::Sample;
 use crate::request::{RequestId, Token, mix};
 use crate::sequence::Sequence;
 
@@ -258,10 +259,10 @@ impl Sampler {
         let mut shared = self.lock();
         if shared.reports.is_empty() { None } else { shared.reports.remove(&(request, branch)) }
     }
+}
 
-    /// The next token of branch `branch` of the request of `seq`.
-    #[must_use]
-    pub fn sample(&self, seq: &Sequence, branch: u16, logits: &mut [f32]) -> Token {
+impl Sample for Sampler {
+    fn sample(&mut self, seq: &Sequence, branch: u16, logits: &mut [f32]) -> Token {
         let mut shared = self.lock();
         let Some(params) = shared.params.get(&seq.request) else { return most_likely(logits) };
         let (prompt, output) = seq.tokens.split_at((seq.prompt as usize).min(seq.tokens.len()));
