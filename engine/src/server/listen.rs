@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 /// Connections at once; more wait to be accepted.
 const MOST_CONNECTIONS: usize = 4096;
-/// Header lines, and bytes of them.
+/// Header lines, and bytes of them (somewhat more is let through when it comes all at once).
 const MOST_HEADERS: usize = 100;
 const MOST_HEADER_BYTES: usize = 64 * 1024;
 /// How long a client may take for its headers, or keep a connection without asking.
