@@ -1,6 +1,8 @@
 //! What the integration tests share: every scheduler and allocator by name, and executors that watch.
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
+pub(crate) mod conformance;
+
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
@@ -71,12 +73,14 @@ pub(crate) struct Watched<E> {
     inner: E,
     stages: u32,
     flights: VecDeque<Option<Duration>>,
+    /// When the plan submitted last ends: stages keep the order, however long a plan takes.
+    last: Duration,
 }
 
 impl<E: Executor> Watched<E> {
     /// Watches `inner`; with more than one stage, a plan ends so many times later than the next may begin.
     pub(crate) fn new(inner: E, stages: u32) -> Self {
-        Self { inner, stages, flights: VecDeque::new() }
+        Self { inner, stages, flights: VecDeque::new(), last: Duration::ZERO }
     }
 }
 
@@ -84,7 +88,11 @@ impl<E: Executor> Executor for Watched<E> {
     fn submit(&mut self, batch: &Batch<'_>, now: Duration, horizon: Horizon) -> Ticket {
         check_plan(batch.state, batch.plan, batch.worker);
         let ticket = self.inner.submit(batch, now, horizon);
-        let late = (self.stages > 1).then(|| ticket.next + (ticket.next - now) * (self.stages - 1));
+        let late = (self.stages > 1).then(|| {
+            let late = ticket.next + (ticket.next - now) * (self.stages - 1);
+            self.last = self.last.max(late);
+            self.last
+        });
         self.flights.push_back(late);
         Ticket { next: ticket.next, done: late.unwrap_or(ticket.done) }
     }

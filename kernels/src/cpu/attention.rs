@@ -192,27 +192,25 @@ impl<E: Element> Kernel for On<'_, E> {
         for (i, share) in shares[..queries].iter_mut().enumerate() {
             *share = 1.0 / self.piece.softmax::<S>(i);
         }
-        for chunk in 0..self.piece.heads.padded() / CHUNK {
-            let mut at = 0;
-            while at < queries {
-                let left = (queries - at).min(S::ROWS);
-                at += match left {
-                    12.. => self.values::<S, 12>(at, chunk, &shares),
-                    8.. => self.values::<S, 8>(at, chunk, &shares),
-                    6.. => self.values::<S, 6>(at, chunk, &shares),
-                    4.. => self.values::<S, 4>(at, chunk, &shares),
-                    3 => self.values::<S, 3>(at, chunk, &shares),
-                    2 => self.values::<S, 2>(at, chunk, &shares),
-                    _ => self.values::<S, 1>(at, chunk, &shares),
-                };
-            }
+        let mut at = 0;
+        while at < queries {
+            let left = (queries - at).min(S::ROWS);
+            at += match left {
+                12.. => self.values::<S, 12>(at, &shares),
+                8.. => self.values::<S, 8>(at, &shares),
+                6.. => self.values::<S, 6>(at, &shares),
+                4.. => self.values::<S, 4>(at, &shares),
+                3 => self.values::<S, 3>(at, &shares),
+                2 => self.values::<S, 2>(at, &shares),
+                _ => self.values::<S, 1>(at, &shares),
+            };
         }
     }
 }
 
 impl<E: Element> On<'_, E> {
-    /// Scores of queries `at..at + R` at all positions; two tiles of slots at a time where a run has them, so that
-    /// there are sums enough to hide the latency of one behind the others.
+    /// Scores of queries `at..at + R` at all positions; several tiles of slots at a time where a run has them, so that
+    /// there are sums enough to hide the latency of one behind the others. Meanwhile the values are fetched.
     #[inline(always)]
     unsafe fn scores<S: Simd, const R: usize>(&mut self, at: usize) -> usize {
         if R > S::ROWS {
@@ -221,23 +219,37 @@ impl<E: Element> On<'_, E> {
         let (from, until) = self.piece.positions();
         let tile_len = LANES * self.piece.heads.padded();
         let keys = self.data.keys.as_ptr().add(self.piece.kv_head * self.plane);
+        let values = self.data.values.as_ptr().add(self.piece.kv_head * self.plane);
         let mut queries = [std::ptr::null(); R];
         for r in 0..R {
             queries[r] = self.piece.query(at + r);
         }
-        for run in self.piece.runs {
+        let tiles_of = |run: &Stretch| (run.slot / LANES, (run.slot + run.len - 1) / LANES);
+        for (i, run) in self.piece.runs.iter().enumerate() {
             let Some(run) = run.within(from, until) else { continue };
-            let (mut tile, last) = (run.slot / LANES, (run.slot + run.len - 1) / LANES);
+            let (mut tile, last) = tiles_of(&run);
+            if at == 0 {
+                let next = self.piece.runs.get(i + 1).and_then(|next| next.within(from, until));
+                if let Some(next) = next {
+                    fetch::<S, E>(keys.add(tiles_of(&next).0 * tile_len), tile_len);
+                }
+            }
             while tile <= last {
                 let key = keys.add(tile * tile_len);
-                if tile < last {
+                let tiles = if 4 * R <= S::ROWS && tile + 3 <= last {
+                    let sums = self.products::<S, R, 4>(key, &queries);
+                    self.piece.keep::<S, R, 4>(&run, from, tile, at, &sums)
+                } else if tile < last {
                     let sums = self.products::<S, R, 2>(key, &queries);
-                    self.piece.keep::<S, R, 2>(&run, from, tile, at, &sums);
+                    self.piece.keep::<S, R, 2>(&run, from, tile, at, &sums)
                 } else {
                     let sums = self.products::<S, R, 1>(key, &queries);
-                    self.piece.keep::<S, R, 1>(&run, from, tile, at, &sums);
+                    self.piece.keep::<S, R, 1>(&run, from, tile, at, &sums)
+                };
+                if at == 0 {
+                    fetch::<S, E>(values.add(tile * tile_len), tiles * tile_len);
                 }
-                tile += 2;
+                tile += tiles;
             }
         }
         R
@@ -266,38 +278,67 @@ impl<E: Element> On<'_, E> {
         sums
     }
 
-    /// Results of queries `at..at + R`, 32 elements of them: their shares of the values, position after position.
+    /// Results of queries `at..at + R`, as many elements at a time as there are registers for.
     #[inline(always)]
-    unsafe fn values<S: Simd, const R: usize>(
+    unsafe fn values<S: Simd, const R: usize>(&mut self, at: usize, shares: &[f32; QUERIES]) -> usize {
+        if R > S::ROWS {
+            return R;
+        }
+        let (mut chunk, chunks) = (0, self.piece.heads.padded() / CHUNK);
+        while chunk < chunks {
+            chunk += if 2 * R <= S::ROWS && chunk + 1 < chunks {
+                self.mix::<S, R, 2>(at, chunk, shares)
+            } else {
+                self.mix::<S, R, 1>(at, chunk, shares)
+            };
+        }
+        R
+    }
+
+    /// `C` times 32 elements of the results: shares of the values, position after position.
+    #[inline(always)]
+    unsafe fn mix<S: Simd, const R: usize, const C: usize>(
         &mut self,
         at: usize,
         chunk: usize,
         shares: &[f32; QUERIES],
     ) -> usize {
-        if R > S::ROWS {
-            return R;
-        }
         let (from, until) = self.piece.positions();
         let padded = self.piece.heads.padded();
         let values = self.data.values.as_ptr().add(self.piece.kv_head * self.plane + chunk * CHUNK);
         let scores = self.piece.scores.as_ptr().add(at * self.piece.width);
-        let mut sums = [[S::splat(0.0); 2]; R];
+        let mut sums = [[[S::splat(0.0); 2]; C]; R];
         for run in self.piece.runs {
             let Some(run) = run.within(from, until) else { continue };
             for i in 0..run.len {
                 let value = values.add((run.slot + i) * padded);
-                let (first, second) = E::load_pairs::<S>(value);
+                let mut halves = [(S::splat(0.0), S::splat(0.0)); C];
+                for c in 0..C {
+                    halves[c] = E::load_pairs::<S>(value.add(c * CHUNK));
+                }
                 for r in 0..R {
                     let score = *scores.add(r * self.piece.width + run.position + i - from);
-                    sums[r][0] = S::fma(first, S::splat(score), sums[r][0]);
-                    sums[r][1] = S::fma(second, S::splat(score), sums[r][1]);
+                    for c in 0..C {
+                        sums[r][c][0] = S::fma(halves[c].0, S::splat(score), sums[r][c][0]);
+                        sums[r][c][1] = S::fma(halves[c].1, S::splat(score), sums[r][c][1]);
+                    }
                 }
             }
         }
         for r in 0..R {
-            self.piece.finish::<S>(at + r, chunk, sums[r], shares[at + r]);
+            for c in 0..C {
+                self.piece.finish::<S>(at + r, chunk + c, sums[r][c], shares[at + r]);
+            }
         }
-        R
+        C
+    }
+}
+
+/// Asks for `len` elements that will be read soon.
+#[inline(always)]
+unsafe fn fetch<S: Simd, E: Element>(from: *const E, len: usize) {
+    for line in (0..len * size_of::<E>()).step_by(64) {
+        S::prefetch(from.cast::<u8>().wrapping_add(line));
     }
 }
 
@@ -354,7 +395,7 @@ impl Piece<'_> {
         (self.seen(0).0 / LANES * LANES, self.seen(self.tile.rows as usize - 1).1)
     }
 
-    /// Writes the lanes of tiles of slots that belong to `run` where their positions are.
+    /// Writes the lanes of `T` tiles of slots that belong to `run` where their positions are; returns T.
     #[inline(always)]
     unsafe fn keep<S: Simd, const R: usize, const T: usize>(
         &mut self,
@@ -363,7 +404,7 @@ impl Piece<'_> {
         tile: usize,
         at: usize,
         sums: &[[S::F; T]; R],
-    ) {
+    ) -> usize {
         for t in 0..T {
             let start = (tile + t) * LANES;
             let (first, end) = (run.slot.max(start), (run.slot + run.len).min(start + LANES));
@@ -380,6 +421,7 @@ impl Piece<'_> {
                 }
             }
         }
+        T
     }
 
     /// Turns the scores of query `i` into exponentials, zero where it does not look; returns their sum.

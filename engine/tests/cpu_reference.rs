@@ -1,0 +1,267 @@
+//! The CPU executor's logits against a forward pass in f64 that keeps no cache, on small random models with each of the
+//! family's variations.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use engine::config::{AllocatorKind, Config, SchedulerKind};
+use engine::exec::cpu::{CpuExecutor, CpuModel, Isa, Precision, Sample, Team};
+use engine::model::llama::{LlamaConfig, RopeScaling};
+use engine::model::random::RandomWeights;
+use engine::model::weights::Weights;
+use engine::request::{Content, Token};
+use engine::sequence::Sequence;
+use engine::{Request, wiring};
+
+/// A matrix in f64.
+struct Matrix {
+    cols: usize,
+    data: Vec<f64>,
+}
+
+impl Matrix {
+    fn times(&self, x: &[f64]) -> Vec<f64> {
+        let dot = |row: &[f64]| row.iter().zip(x).map(|(w, x)| w * x).sum();
+        self.data.chunks_exact(self.cols).map(dot).collect()
+    }
+}
+
+/// The model, plainly.
+struct Reference {
+    weights: RandomWeights,
+    bf16: bool,
+}
+
+impl Reference {
+    fn matrix(&mut self, name: &str) -> Matrix {
+        let tensor = self.weights.tensor(name).unwrap();
+        // Norms and biases stay in f32 whatever the weights are kept in.
+        let round = self.bf16 && tensor.rows > 1;
+        let kept = |x: f32| {
+            let bits = x.to_bits();
+            let rounded = f32::from_bits(bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000);
+            f64::from(if round { rounded } else { x })
+        };
+        Matrix { cols: tensor.cols, data: tensor.data.into_iter().map(kept).collect() }
+    }
+
+    fn layer(&mut self, i: u32, name: &str) -> Matrix {
+        self.matrix(&format!("model.layers.{i}.{name}"))
+    }
+
+    fn norm(&self, x: &[f64], weight: &Matrix) -> Vec<f64> {
+        let square = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+        let scale = 1.0 / (square + f64::from(self.weights.config.rms_eps)).sqrt();
+        x.iter().zip(&weight.data).map(|(x, w)| x * scale * w).collect()
+    }
+
+    fn turn(&self, head: &[f64], position: usize) -> Vec<f64> {
+        let (config, half) = (&self.weights.config, head.len() / 2);
+        let scale = f64::from(config.rope_scale());
+        let frequencies = config.inv_freq();
+        (0..head.len())
+            .map(|i| {
+                let (sin, cos) = f64::from(position as f32 * frequencies[i % half]).sin_cos();
+                let other = if i < half { -head[i + half] } else { head[i - half] };
+                (head[i] * cos + other * sin) * scale
+            })
+            .collect()
+    }
+
+    /// Heads of a projection, normalised and turned.
+    fn heads(&mut self, i: u32, which: &str, x: &[Vec<f64>]) -> Vec<Vec<Vec<f64>>> {
+        let config = self.weights.config.clone();
+        let w = self.layer(i, &format!("self_attn.{which}_proj.weight"));
+        let bias = config.qkv_bias.then(|| self.layer(i, &format!("self_attn.{which}_proj.bias")));
+        let norm = (config.qk_norm && which != "v")
+            .then(|| self.layer(i, &format!("self_attn.{which}_norm.weight")));
+        let row = |(position, x): (usize, &Vec<f64>)| {
+            let mut y = w.times(x);
+            if let Some(bias) = &bias {
+                y.iter_mut().zip(&bias.data).for_each(|(y, b)| *y += b);
+            }
+            let head = |head: &[f64]| {
+                let head = norm.as_ref().map_or(head.to_vec(), |n| self.norm(head, n));
+                if which == "v" { head } else { self.turn(&head, position) }
+            };
+            y.chunks_exact(config.head_dim as usize).map(head).collect()
+        };
+        x.iter().enumerate().map(row).collect()
+    }
+
+    fn attention(&mut self, i: u32, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let config = self.weights.config.clone();
+        let [q, k, v] = ["q", "k", "v"].map(|which| self.heads(i, which, x));
+        let group = (config.heads / config.kv_heads) as usize;
+        let mut out = Vec::new();
+        for (at, heads) in q.iter().enumerate() {
+            let first = config.sliding_window.map_or(0, |w| (at + 1).saturating_sub(w as usize));
+            let mut row = Vec::new();
+            for (h, q) in heads.iter().enumerate() {
+                let score = |t: usize| {
+                    let dot: f64 = q.iter().zip(&k[t][h / group]).map(|(a, b)| a * b).sum();
+                    (dot / f64::from(config.head_dim).sqrt()).exp()
+                };
+                let scores: Vec<f64> = (first..=at).map(score).collect();
+                let sum: f64 = scores.iter().sum();
+                let mixed = |d: usize| {
+                    let parts = (first..=at).zip(&scores).map(|(t, s)| s * v[t][h / group][d]);
+                    parts.sum::<f64>() / sum
+                };
+                row.extend((0..config.head_dim as usize).map(mixed));
+            }
+            out.push(row);
+        }
+        out
+    }
+
+    /// Logits after the last of `tokens`.
+    fn logits(&mut self, tokens: &[Token]) -> Vec<f64> {
+        let config = self.weights.config.clone();
+        let embedding = self.matrix("model.embed_tokens.weight");
+        let width = config.hidden as usize;
+        let mut x: Vec<Vec<f64>> = tokens
+            .iter()
+            .map(|&t| embedding.data[t as usize * width..][..width].to_vec())
+            .collect();
+        for i in 0..config.layers {
+            let norm = self.layer(i, "input_layernorm.weight");
+            let normal: Vec<_> = x.iter().map(|x| self.norm(x, &norm)).collect();
+            let attended = self.attention(i, &normal);
+            let out = self.layer(i, "self_attn.o_proj.weight");
+            let norm = self.layer(i, "post_attention_layernorm.weight");
+            let [gate, up, down] =
+                ["gate", "up", "down"].map(|w| self.layer(i, &format!("mlp.{w}_proj.weight")));
+            for (x, attended) in x.iter_mut().zip(&attended) {
+                x.iter_mut().zip(out.times(attended)).for_each(|(x, y)| *x += y);
+                let normal = self.norm(x, &norm);
+                let gated = gate.times(&normal).into_iter().zip(up.times(&normal));
+                let inner: Vec<f64> = gated.map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+                x.iter_mut().zip(down.times(&inner)).for_each(|(x, y)| *x += y);
+            }
+        }
+        let norm = self.matrix("model.norm.weight");
+        let head =
+            if config.tied_embeddings { embedding } else { self.matrix("lm_head.weight") };
+        head.times(&self.norm(&x[x.len() - 1], &norm))
+    }
+}
+
+/// Greedy, and remembers contexts with their logits.
+struct Remember(Arc<Mutex<Vec<(Vec<Token>, Vec<f32>)>>>);
+
+impl Sample for Remember {
+    fn sample(&mut self, seq: &Sequence, _branch: u16, logits: &mut [f32]) -> Token {
+        self.0.lock().unwrap().push((seq.tokens.clone(), logits.to_vec()));
+        let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+        best.unwrap() as Token
+    }
+}
+
+/// Serves three prompts in chunks on paged memory; what was asked, and what the model said.
+fn serve(weights: &RandomWeights, precision: Precision, isa: Isa) -> Vec<(Vec<Token>, Vec<f32>)> {
+    let team = Arc::new(Team::with_isa(2, isa));
+    let model = CpuModel::load(&team, &mut weights.clone(), precision).unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sampler = || -> Box<dyn Sample> { Box::new(Remember(Arc::clone(&seen))) };
+    let executor = CpuExecutor::workers(&Arc::new(model), &team, &[256], sampler).remove(0);
+    let config = Config {
+        scheduler: SchedulerKind::Chunked,
+        allocator: AllocatorKind::Paged,
+        block_size: 4,
+        max_seqs: 3,
+        max_batch_tokens: 13,
+        max_model_len: 80,
+        prefix_cache: false,
+        ..Config::default()
+    };
+    let mut engine = wiring::engine(&config, 256, vec![Box::new(executor)]);
+    for (id, input) in [(0u32, 1u32), (1, 17), (2, 30)] {
+        let words: Vec<Token> = (0..input).map(|i| (i * 37 + id * 11) % 90).collect();
+        let content = Content::Tokens(words.into());
+        let request = Request { id, input, limit: 6, fate: None, width: 1, priority: 0, content };
+        engine.submit(request).unwrap();
+    }
+    let mut now = Duration::ZERO;
+    loop {
+        engine.start(now, Duration::MAX);
+        let Some(next) = engine.next_event() else { break };
+        now = next;
+        engine.step(now);
+    }
+    drop(engine);
+    Arc::into_inner(seen).unwrap().into_inner().unwrap()
+}
+
+/// Root mean square difference, in units of the spread of what is right.
+fn error(got: &[f32], want: &[f64]) -> f64 {
+    let mean = want.iter().sum::<f64>() / want.len() as f64;
+    let spread: f64 = want.iter().map(|w| (w - mean).powi(2)).sum();
+    let off: f64 = got.iter().zip(want).map(|(&g, w)| (f64::from(g) - w).powi(2)).sum();
+    (off / spread).sqrt()
+}
+
+fn small() -> LlamaConfig {
+    LlamaConfig { name: "small".to_owned(), layers: 2, hidden: 72, ffn: 100, vocab: 90, ..LlamaConfig::tiny() }
+}
+
+fn check(config: LlamaConfig) {
+    let weights = RandomWeights { config, seed: 11 };
+    for (precision, tolerance) in
+        [(Precision::F32, 2e-5), (Precision::Bf16, 2e-2), (Precision::Int8, 6e-2)]
+    {
+        let bf16 = precision != Precision::F32;
+        let mut reference = Reference { weights: weights.clone(), bf16 };
+        for isa in Isa::all() {
+            let seen = serve(&weights, precision, isa);
+            assert_eq!(seen.len(), 18);
+            for (context, logits) in seen {
+                let off = error(&logits, &reference.logits(&context));
+                assert!(off < tolerance, "{precision:?} {isa:?} {} tokens: {off}", context.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn grouped_queries() {
+    check(LlamaConfig { heads: 6, kv_heads: 2, ..small() });
+    check(LlamaConfig { heads: 3, kv_heads: 1, head_dim: 64, ..small() });
+}
+
+#[test]
+fn as_many_keys_as_queries() {
+    check(LlamaConfig { heads: 2, kv_heads: 2, head_dim: 128, ..small() });
+}
+
+#[test]
+fn heads_that_fill_no_vector() {
+    check(LlamaConfig { heads: 4, kv_heads: 4, head_dim: 20, ..small() });
+}
+
+#[test]
+fn untied_with_biases() {
+    check(LlamaConfig { tied_embeddings: false, qkv_bias: true, ..small() });
+}
+
+#[test]
+fn norms_of_heads() {
+    check(LlamaConfig { qk_norm: true, ..small() });
+}
+
+#[test]
+fn sliding_windows() {
+    check(LlamaConfig { sliding_window: Some(9), ..small() });
+}
+
+#[test]
+fn scaled_rotations() {
+    let rope_scaling = RopeScaling::Yarn {
+        factor: 4.0,
+        original_max_position: 16,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        attention_factor: None,
+    };
+    check(LlamaConfig { rope_scaling, ..small() });
+}
