@@ -1,5 +1,7 @@
 //! The command line: what can be typed. What it means is in `command`.
 
+pub(crate) mod serve;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -38,6 +40,8 @@ pub(crate) enum Command {
     /// Device profiles: make one from published tables, see what they hold
     #[command(subcommand)]
     Profile(Profile),
+    /// Serve a model on this machine behind the OpenAI interface
+    Serve(serve::Serve),
     /// Render the report of earlier results again
     Report(Report),
 }

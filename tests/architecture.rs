@@ -27,7 +27,11 @@ const ENGINE_NEVER: &[(&str, &[&str])] = &[
     ("sched", &["exec", "kv", "engine", "fleet"]),
     // It reads sequences and tables through `&State`, which owns both; it cannot change them.
     ("exec", &["sched", "engine", "fleet"]),
-    ("model", &["state", "sched", "engine", "kv", "exec"]),
+    ("model", &["sequence", "plan", "state", "sched", "engine", "kv", "exec", "live", "server"]),
+    ("sample", &["plan", "state", "sched", "engine", "kv", "live", "server"]),
+    // Whoever owns the clock sees the engine, and what it is asked and says.
+    ("live", &["plan", "sched", "kv", "exec", "fleet", "server"]),
+    ("server", &["sequence", "plan", "state", "sched", "kv", "exec", "fleet"]),
     ("profile", &["state", "sched", "engine", "kv", "exec"]),
 ];
 

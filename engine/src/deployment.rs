@@ -99,7 +99,11 @@ impl Deployment {
     }
 }
 
-fn check(c: &Config) -> Result<(), DeployError> {
+/// Refuses knobs that contradict each other, whatever the model and the device.
+///
+/// # Errors
+/// Which do.
+pub fn check(c: &Config) -> Result<(), DeployError> {
     if c.max_batch_tokens < c.max_seqs {
         return Err(DeployError::Budget { budget: c.max_batch_tokens, seqs: c.max_seqs });
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::event::{Event, Iteration};
 use crate::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
-use crate::kv::waste::Ledger;
+use crate::kv::waste::{Classes, Ledger};
 use crate::plan::{Chunk, Plan, WorkerId};
-use crate::request::Request;
+use crate::request::{Request, RequestId};
 use crate::sched::Scheduler;
 use crate::sequence::{SeqId, Sequence};
 use crate::shape::Shape;
@@ -136,6 +136,16 @@ impl Engine {
         }
         self.changed();
         Ok(())
+    }
+
+    /// Ends at `now` what `request` has not generated yet; only its branch `branch`, where one is given. Its KV is free
+    /// for the next plan, or when the iteration is over that computes it. Not for executors that repeat batches.
+    pub fn end(&mut self, request: RequestId, branch: Option<u16>, now: Duration) {
+        for id in self.state.living(request, branch) {
+            self.account(self.state.seq(id).worker as WorkerId, now);
+            self.state.end(id);
+            self.changed();
+        }
     }
 
     fn changed(&mut self) {
@@ -375,6 +385,17 @@ impl Engine {
     /// Each worker's ledger.
     pub fn ledgers(&self) -> impl Iterator<Item = &Ledger> {
         self.lanes.iter().map(|l| &l.ledger)
+    }
+
+    /// KV slots of all workers by what became of them.
+    #[must_use]
+    pub fn classes(&self) -> [(&'static str, u64); 6] {
+        let mut classes = Classes::NAMES.map(|name| (name, 0));
+        for worker in 0..self.lanes.len() {
+            let held = Classes::from(self.state.holding(worker)).to_array();
+            classes.iter_mut().zip(held).for_each(|(class, slots)| class.1 += slots);
+        }
+        classes
     }
 
     /// Workers.

@@ -44,6 +44,8 @@ pub struct Sequence {
     pub place: Place,
     /// Whether `end` is when it does end, not only when it must.
     pub fated: bool,
+    /// Whether it ends as soon as nobody computes or moves it.
+    pub cut: bool,
     /// Which of its request's branches it is.
     pub branch: u16,
     /// Branches its request asks for.

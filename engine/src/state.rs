@@ -5,6 +5,7 @@
 
 mod bridge;
 mod commit;
+mod end;
 mod verbs;
 
 use std::collections::VecDeque;
@@ -257,6 +258,7 @@ impl State {
             reached: 0,
             place: Place::Waiting,
             fated: request.fate.is_some(),
+            cut: false,
             branch: 0,
             width: request.width.max(1),
             forked: false,

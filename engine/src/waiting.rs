@@ -50,6 +50,11 @@ impl Waiting {
         self.entries.pop_first().map(|e| e.2)
     }
 
+    /// Takes `id` out, wherever it is.
+    pub fn remove(&mut self, id: SeqId) {
+        self.entries.retain(|e| e.2 != id);
+    }
+
     /// How many wait.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -32,6 +32,7 @@ fn sequence(request: u32, prompt: u32, content: Content, covered: u32) -> Sequen
         reached: 0,
         place: Place::Running,
         fated: true,
+        cut: false,
         branch: 0,
         width: 1,
         forked: false,

@@ -8,6 +8,7 @@ mod plan;
 mod profile;
 mod progress;
 mod report;
+mod serve;
 mod trace;
 mod tune;
 mod validate;
@@ -38,6 +39,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Validate(args) => validate::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Profile(args) => profile::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Report(args) => report::run(&args),
     }
 }

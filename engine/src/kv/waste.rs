@@ -68,6 +68,10 @@ impl From<Holding> for Classes {
 }
 
 impl Classes {
+    /// Their names, in the order of [`Classes::to_array`].
+    pub const NAMES: [&'static str; 6] =
+        ["used", "reserved", "internal", "external", "idle", "cached"];
+
     /// In the order used, reserved, internal, external, idle, cached.
     #[must_use]
     pub fn to_array(self) -> [u64; 6] {

@@ -40,11 +40,12 @@ impl Model {
         } else if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
             Self::gguf(path)?
         } else {
-            let shape = ModelShape::load(name)?;
             let Some(seed) = random else {
-                let what = "model: only its shape is known; give a folder or a .gguf file, or ask for random weights";
+                let what = "model: expected tiny, a Hugging Face folder (nothing is downloaded), a .gguf file, or a shape \
+                            with random weights";
                 return Err(ModelError::unsupported(path, what));
             };
+            let shape = ModelShape::load(name)?;
             return Ok(Self::made_up(LlamaConfig::of_shape(&shape)?, seed));
         };
         if let Some(seed) = random {

@@ -56,6 +56,9 @@ impl State {
         w.held += u64::from(computed - hit);
         w.running.push(id);
         w.kv.commit(id, &self.seqs[id as usize], hit);
+        if self.seqs[id as usize].cut {
+            self.end(id);
+        }
     }
 
     /// Moves the prefilled sequences of `plan` onto the bridge; their KV stays where it is until it is pulled.

@@ -95,7 +95,8 @@ impl State {
             if block > 0 && seq.computed / block != before / block {
                 self.workers[worker].kv.commit(id, seq, before);
             }
-            if emits && self.emit(id, steps, &mut tokens, out) {
+            let over = emits && self.emit(id, steps, &mut tokens, out);
+            if over || self.seqs[id as usize].cut {
                 ended.push(id);
             }
         }
@@ -142,6 +143,12 @@ impl State {
         out: &mut Iteration,
     ) -> bool {
         let seq = &mut self.seqs[id as usize];
+        if seq.cut && seq.len < seq.end {
+            // What was sampled for it belongs to nobody.
+            let branches = if seq.forks() { usize::from(seq.width) } else { 1 };
+            tokens.take(branches).for_each(drop);
+            return true;
+        }
         if seq.len < seq.end {
             if seq.branch == 0 {
                 out.emitted.push(seq.request);
@@ -210,7 +217,7 @@ impl State {
         }
     }
 
-    fn finish(&mut self, id: SeqId) {
+    pub(super) fn finish(&mut self, id: SeqId) {
         let (request, group) = (self.seq(id).request, self.seq(id).group);
         let last = match group {
             ALONE => true,
@@ -222,15 +229,22 @@ impl State {
         if last {
             self.events.push(Event::Finished { request });
         }
-        if self.config.scheduler == SchedulerKind::Static {
-            self.seqs[id as usize].place = Place::Ended;
-        } else {
-            self.forget(id);
+        match self.seq(id).place {
+            // Who waits holds neither a seat nor memory.
+            Place::Waiting => self.discard(id),
+            Place::Running if self.config.scheduler == SchedulerKind::Static => {
+                self.seqs[id as usize].place = Place::Ended;
+            }
+            _ => self.forget(id),
         }
     }
 
-    pub(super) fn forget(&mut self, id: SeqId) {
+    fn forget(&mut self, id: SeqId) {
         self.leave(id, false);
+        self.discard(id);
+    }
+
+    fn discard(&mut self, id: SeqId) {
         let seq = &mut self.seqs[id as usize];
         self.load -= u64::from(seq.end);
         seq.place = Place::Ended;

@@ -1,0 +1,391 @@
+//! The engine on a thread of its own, with a real clock: requests come in by a channel, tokens and text go out.
+//!
+//! The thread owns the engine, so nothing of it is locked. It is told about a client that went away by the drop of its
+//! [`Answer`], and ends that sequence before it plans again. Text is made here and not at the client's side, because a
+//! stop string ends a sequence.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+use crate::engine::Engine;
+use crate::event::{Event, Iteration};
+use crate::model::tokenizer::Tokenizer;
+use crate::model::tokenizer::stream::{Characters, Stops};
+use crate::request::{Content, Request, RequestId, Token};
+use crate::sample::{Logprobs, Sampler, SamplingParams};
+use crate::state::Rejected;
+
+/// What a client asks for.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// At least one token.
+    pub prompt: Arc<[Token]>,
+    /// Most tokens of output; at least 1.
+    pub limit: u32,
+    /// Completions wanted.
+    pub width: u16,
+    /// Higher goes first where the queue looks at it.
+    pub priority: i32,
+    /// How tokens are chosen.
+    pub sampling: SamplingParams,
+    /// Tokens that end a completion (once it has `sampling.min_tokens`); they are counted and not shown.
+    pub ends: Arc<[Token]>,
+    /// Strings that end it; they are not shown.
+    pub stops: Vec<String>,
+}
+
+/// Why a completion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// A token or string that ends it.
+    Stop,
+    /// As many tokens as were asked for.
+    Length,
+}
+
+/// What happened to a request. Times are since the engine's start.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Update {
+    /// It left the queue for the first time.
+    Admitted {
+        /// Prompt tokens found in the prefix cache.
+        cached: u32,
+        /// When the iteration that admitted it began.
+        at: Duration,
+    },
+    /// A branch of it got a token, or ended.
+    Step(Step),
+}
+
+/// One token of one branch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Which of its completions.
+    pub branch: u16,
+    /// The token; none only where a request ends without any.
+    pub token: Option<Token>,
+    /// Text that is certain now: whole characters, and nothing that may be the beginning of a stop string.
+    pub text: String,
+    /// Log probabilities, if they were asked for.
+    pub logprobs: Option<Logprobs>,
+    /// Set on the branch's last.
+    pub finish: Option<Finish>,
+    /// When its iteration ended.
+    pub at: Duration,
+}
+
+/// Why a request gets no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It could never run.
+    #[error(transparent)]
+    Never(#[from] Rejected),
+    /// The engine has ended.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// A request's answer as it comes. Dropped before its end, it cancels the request.
+#[derive(Debug)]
+pub struct Answer {
+    id: RequestId,
+    /// When the request was made.
+    pub asked: Duration,
+    updates: UnboundedReceiver<Update>,
+    commands: Sender<Command>,
+}
+
+impl Answer {
+    /// The next update; none after the last, or if the engine has died.
+    pub async fn next(&mut self) -> Option<Update> {
+        self.updates.recv().await
+    }
+
+    /// The same for callers without an executor of futures.
+    pub fn wait(&mut self) -> Option<Update> {
+        self.updates.blocking_recv()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // Of one that has ended the engine knows nothing any more; and the engine may have ended.
+        let _ = self.commands.send(Command::Cancel(self.id));
+    }
+}
+
+/// Looks at the engine after every iteration (given), and whenever it goes idle.
+pub type Watch = Box<dyn FnMut(Option<&Iteration>, &Engine) + Send>;
+
+enum Command {
+    Ask(RequestId, Box<Ask>, UnboundedSender<Update>, oneshot::Sender<Result<(), Rejected>>),
+    Cancel(RequestId),
+}
+
+/// A running engine. When it is dropped, it finishes what it has begun and ends.
+#[derive(Debug)]
+pub struct Live {
+    commands: Sender<Command>,
+    thread: JoinHandle<()>,
+    origin: Instant,
+    next: AtomicU32,
+}
+
+impl Live {
+    /// Starts `engine`. Its executors choose tokens by `sampler`; without a tokenizer there is no text.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn start(
+        engine: Engine,
+        sampler: Sampler,
+        tokenizer: Option<Arc<Tokenizer>>,
+        watch: Watch,
+    ) -> std::io::Result<Self> {
+        let (commands, inbox) = channel();
+        let origin = Instant::now();
+        let requests = HashMap::new();
+        let turn = Loop { engine, sampler, tokenizer, watch, origin, requests, tokens: Vec::new() };
+        let thread = std::thread::Builder::new().name("engine".to_owned());
+        let thread = thread.spawn(move || turn.run(&inbox))?;
+        Ok(Self { commands, thread, origin, next: AtomicU32::new(0) })
+    }
+
+    /// Time since the engine's start.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// Whether the engine's thread has ended, which it only does by itself if something is broken.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Sends a request in.
+    ///
+    /// # Errors
+    /// When it could never run, or the engine has ended.
+    pub async fn ask(&self, ask: Ask) -> Result<Answer, Refused> {
+        let (answer, verdict) = self.send(ask)?;
+        verdict.await.map_err(|_| Refused::Stopped)??;
+        Ok(answer)
+    }
+
+    /// The same for callers without an executor of futures.
+    ///
+    /// # Errors
+    /// When it could never run, or the engine has ended.
+    pub fn ask_blocking(&self, ask: Ask) -> Result<Answer, Refused> {
+        let (answer, verdict) = self.send(ask)?;
+        verdict.blocking_recv().map_err(|_| Refused::Stopped)??;
+        Ok(answer)
+    }
+
+    fn send(&self, ask: Ask) -> Result<(Answer, Verdict), Refused> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, updates) = unbounded_channel();
+        let (reply, verdict) = oneshot::channel();
+        let command = Command::Ask(id, Box::new(ask), sender, reply);
+        self.commands.send(command).map_err(|_| Refused::Stopped)?;
+        let commands = self.commands.clone();
+        Ok((Answer { id, asked: self.now(), updates, commands }, verdict))
+    }
+}
+
+type Verdict = oneshot::Receiver<Result<(), Rejected>>;
+
+/// A request under way.
+struct Open {
+    updates: UnboundedSender<Update>,
+    branches: Vec<Branch>,
+    limit: u32,
+    min_tokens: u32,
+    ends: Arc<[Token]>,
+}
+
+/// A completion under way.
+#[derive(Clone)]
+struct Branch {
+    characters: Characters,
+    stops: Stops,
+    count: u32,
+    done: bool,
+}
+
+/// What the thread owns.
+struct Loop {
+    engine: Engine,
+    sampler: Sampler,
+    tokenizer: Option<Arc<Tokenizer>>,
+    watch: Watch,
+    origin: Instant,
+    requests: HashMap<RequestId, Open>,
+    /// Scratch of `deliver`.
+    tokens: Vec<(RequestId, u16, Token)>,
+}
+
+impl Loop {
+    fn run(mut self, inbox: &Receiver<Command>) {
+        loop {
+            while let Ok(command) = inbox.try_recv() {
+                self.obey(command);
+            }
+            self.engine.start(self.origin.elapsed(), Duration::MAX);
+            let Some(at) = self.engine.next_event() else {
+                (self.watch)(None, &self.engine);
+                let Ok(command) = inbox.recv() else { return };
+                self.obey(command);
+                continue;
+            };
+            let now = self.origin.elapsed();
+            if at > now {
+                match inbox.recv_timeout(at - now) {
+                    Ok(command) => {
+                        self.obey(command);
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => std::thread::sleep(at - now),
+                }
+            }
+            if self.engine.step(self.origin.elapsed().max(at)).is_some() {
+                self.deliver();
+                (self.watch)(Some(self.engine.last_iteration()), &self.engine);
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Ask(id, ask, updates, reply) => {
+                let verdict = self.take_in(id, *ask, updates);
+                if reply.send(verdict).is_err() && verdict.is_ok() {
+                    self.cancel(id);
+                }
+            }
+            Command::Cancel(id) => self.cancel(id),
+        }
+    }
+
+    fn take_in(
+        &mut self,
+        id: RequestId,
+        ask: Ask,
+        updates: UnboundedSender<Update>,
+    ) -> Result<(), Rejected> {
+        let (limit, width) = (ask.limit.max(1), ask.width.max(1));
+        self.engine.submit(Request {
+            id,
+            input: ask.prompt.len() as u32,
+            limit,
+            fate: None,
+            width,
+            priority: ask.priority,
+            content: Content::Tokens(ask.prompt),
+        })?;
+        let branch = Branch {
+            characters: Characters::default(),
+            stops: Stops::new(ask.stops),
+            count: 0,
+            done: false,
+        };
+        let open = Open {
+            updates,
+            branches: vec![branch; usize::from(width)],
+            limit,
+            min_tokens: ask.sampling.min_tokens,
+            ends: ask.ends,
+        };
+        self.requests.insert(id, open);
+        self.sampler.insert(id, ask.sampling);
+        Ok(())
+    }
+
+    fn cancel(&mut self, id: RequestId) {
+        if self.requests.remove(&id).is_some() {
+            self.sampler.remove(id);
+            self.engine.end(id, None, self.origin.elapsed());
+        }
+    }
+
+    /// Hands out what the last iteration brought.
+    fn deliver(&mut self) {
+        let iteration = self.engine.last_iteration();
+        let at = iteration.ends.last().copied().unwrap_or_default();
+        for event in &iteration.events {
+            if let Event::Admitted { request, hit, at } = *event
+                && let Some(open) = self.requests.get(&request)
+            {
+                // A client that has gone away is taken note of when its answer is dropped.
+                let _ = open.updates.send(Update::Admitted { cached: hit, at });
+            }
+        }
+        let mut tokens = std::mem::take(&mut self.tokens);
+        tokens.extend(iteration.emitted.iter().zip(&iteration.tokens).map(|(&r, &t)| (r, 0, t)));
+        tokens.extend(iteration.branches.iter().map(|b| (b.request, b.branch, b.token)));
+        for (request, branch, token) in tokens.drain(..) {
+            self.hand_out(request, branch, token, at);
+        }
+        self.tokens = tokens;
+    }
+
+    fn hand_out(&mut self, id: RequestId, branch: u16, token: Token, at: Duration) {
+        let Some(open) = self.requests.get_mut(&id) else { return };
+        let mut step = open.step(branch, token, self.tokenizer.as_deref());
+        step.at = at;
+        step.logprobs = self.sampler.take_logprobs(id, branch);
+        let ended = step.finish.is_some();
+        let early = ended && open.branches[usize::from(branch)].count < open.limit;
+        let _ = open.updates.send(Update::Step(step));
+        let over = ended && open.branches.iter().all(|b| b.done);
+        if early {
+            self.engine.end(id, Some(branch), self.origin.elapsed());
+        }
+        if over {
+            self.requests.remove(&id);
+            self.sampler.remove(id);
+        }
+    }
+}
+
+impl Open {
+    /// What `token` adds to `branch`, and whether it ends it.
+    fn step(&mut self, branch: u16, token: Token, tokenizer: Option<&Tokenizer>) -> Step {
+        let b = &mut self.branches[usize::from(branch)];
+        b.count += 1;
+        let watched = b.count > self.min_tokens;
+        let mut finish = (watched && self.ends.contains(&token)).then_some(Finish::Stop);
+        let mut fresh = String::new();
+        if let Some(tokenizer) = tokenizer.filter(|t| finish.is_none() && !t.is_special(token)) {
+            b.characters.push(tokenizer.piece(token), &mut fresh);
+        }
+        if finish.is_none() && b.count >= self.limit {
+            finish = Some(Finish::Length);
+        }
+        if finish.is_some() {
+            b.characters.finish(&mut fresh);
+        }
+        let mut text = String::new();
+        if !watched {
+            text = fresh;
+        } else if b.stops.push(&fresh, &mut text) {
+            finish = Some(Finish::Stop);
+        } else if finish.is_some() {
+            b.stops.finish(&mut text);
+        }
+        b.done = finish.is_some();
+        Step { branch, token: Some(token), text, logprobs: None, finish, at: Duration::ZERO }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,278 @@
+//! The next token from logits, as each request asks for it.
+//!
+//! The order is vLLM's: log probabilities are those of the model as it is; then forbidden tokens, penalties, temperature,
+//! min-p, top-k, top-p. The random number of a token is a function of the request's seed, its branch and the token's
+//! position alone, so what else is in the batch, or a preemption, changes nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::exec::cpu::Sample;
+use crate::request::{RequestId, Token, mix};
+use crate::sequence::Sequence;
+
+/// Temperatures below this take the most likely token.
+const GREEDY: f32 = 1e-5;
+
+/// How a request's tokens are chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingParams {
+    /// Logits are divided by it; 0 = always the most likely token.
+    pub temperature: f32,
+    /// Only so many of the most likely tokens; 0 = all.
+    pub top_k: u32,
+    /// Only the most likely tokens whose probabilities reach this sum; 1 = all.
+    pub top_p: f32,
+    /// Only tokens at least so many times as likely as the most likely one; 0 = all.
+    pub min_p: f32,
+    /// Positive logits of tokens in prompt or output are divided by it, negative ones multiplied; 1 = none.
+    pub repetition_penalty: f32,
+    /// Taken from the logits of tokens in the output.
+    pub presence_penalty: f32,
+    /// Taken from them for each time they are there.
+    pub frequency_penalty: f32,
+    /// Where its random numbers begin.
+    pub seed: u64,
+    /// Report log probabilities of the chosen token and of so many of the most likely.
+    pub logprobs: Option<u32>,
+    /// Tokens that may not be chosen before there are `min_tokens` of output.
+    pub forbidden: Arc<[Token]>,
+    /// See `forbidden`.
+    pub min_tokens: u32,
+}
+
+impl Default for SamplingParams {
+    /// The most likely token, always.
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            seed: 0,
+            logprobs: None,
+            forbidden: Arc::new([]),
+            min_tokens: 0,
+        }
+    }
+}
+
+impl SamplingParams {
+    /// Refuses values outside the ranges above.
+    ///
+    /// # Errors
+    /// Which value is wrong and what it may be.
+    pub fn check(&self) -> Result<(), String> {
+        let within = |name: &str, value: f32, from: f32, to: f32| {
+            if value >= from && value <= to {
+                return Ok(());
+            }
+            Err(format!("{name} = {value} must be between {from} and {to}"))
+        };
+        within("temperature", self.temperature, 0.0, 100.0)?;
+        within("top_p", self.top_p, f32::MIN_POSITIVE, 1.0)
+            .map_err(|_| format!("top_p = {} must be above 0 and at most 1", self.top_p))?;
+        within("min_p", self.min_p, 0.0, 1.0)?;
+        within("repetition_penalty", self.repetition_penalty, 0.01, 100.0)?;
+        within("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
+        within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+    }
+}
+
+/// Log probabilities at one position, under the model as it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logprobs {
+    /// Of the chosen token.
+    pub chosen: f32,
+    /// The most likely tokens, best first.
+    pub top: Vec<(Token, f32)>,
+}
+
+/// Chooses the token after `prompt` and `output` from `logits` (one per token of the vocabulary), which it changes.
+pub fn choose(
+    params: &SamplingParams,
+    prompt: &[Token],
+    output: &[Token],
+    branch: u16,
+    logits: &mut [f32],
+) -> (Token, Option<Logprobs>) {
+    let plain = params.logprobs.map(|top| log_probabilities(logits, top as usize));
+    if (output.len() as u32) < params.min_tokens {
+        for &token in params.forbidden.iter() {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+    penalise(params, prompt, output, logits);
+    let token = if params.temperature < GREEDY {
+        most_likely(logits)
+    } else {
+        let stream = mix(mix(params.seed, u64::from(branch)), output.len() as u64);
+        draw(params, logits, ChaCha8Rng::seed_from_u64(stream).random())
+    };
+    let report = plain.map(|(of, top)| Logprobs { chosen: of(token), top });
+    (token, report)
+}
+
+/// The most likely token; of several, the first.
+fn most_likely(logits: &[f32]) -> Token {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (token, &logit) in logits.iter().enumerate() {
+        if logit > best.1 {
+            best = (token, logit);
+        }
+    }
+    best.0 as Token
+}
+
+/// The log probability of any token, and of the `top` most likely ones.
+fn log_probabilities(
+    logits: &[f32],
+    top: usize,
+) -> (impl Fn(Token) -> f32 + use<>, Vec<(Token, f32)>) {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from(l - most).exp()).sum();
+    let whole = f64::from(most) + sum.ln();
+    let of = |logit: f32| (f64::from(logit) - whole) as f32;
+    let mut order: Vec<(f32, Token)> = logits.iter().copied().zip(0..).collect();
+    best_first(&mut order, top);
+    let best = order.iter().map(|&(logit, token)| (token, of(logit))).collect();
+    let all: Arc<[f32]> = logits.into();
+    let chosen = move |token: Token| (f64::from(all[token as usize]) - whole) as f32;
+    (chosen, best)
+}
+
+/// Leaves the `most` greatest entries, greatest first; of equals, the first token first.
+fn best_first(entries: &mut Vec<(f32, Token)>, most: usize) {
+    let order = |a: &(f32, Token), b: &(f32, Token)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    if most < entries.len() {
+        entries.select_nth_unstable_by(most, order);
+        entries.truncate(most);
+    }
+    entries.sort_unstable_by(order);
+}
+
+fn penalise(params: &SamplingParams, prompt: &[Token], output: &[Token], logits: &mut [f32]) {
+    let SamplingParams { repetition_penalty: repeat, presence_penalty, frequency_penalty, .. } =
+        *params;
+    if repeat != 1.0 {
+        let seen: HashSet<Token> = prompt.iter().chain(output).copied().collect();
+        for token in seen {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit = if *logit > 0.0 { *logit / repeat } else { *logit * repeat };
+            }
+        }
+    }
+    if presence_penalty == 0.0 && frequency_penalty == 0.0 {
+        return;
+    }
+    let mut counts: HashMap<Token, f32> = HashMap::new();
+    for &token in output {
+        *counts.entry(token).or_default() += 1.0;
+    }
+    for (token, count) in counts {
+        if let Some(logit) = logits.get_mut(token as usize) {
+            *logit -= presence_penalty + frequency_penalty * count;
+        }
+    }
+}
+
+/// The token at `at` (from 0 to 1) of what the filters leave of the distribution.
+fn draw(params: &SamplingParams, logits: &[f32], at: f64) -> Token {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weight = |logit: f32| ((logit - most) / params.temperature).exp();
+    let mut left: Vec<(f32, Token)> = logits.iter().map(|&l| weight(l)).zip(0..).collect();
+    // Also drops what is not a number.
+    left.retain(|entry| entry.0 >= params.min_p && entry.0 > 0.0);
+    if params.top_k > 0 {
+        best_first(&mut left, params.top_k as usize);
+    }
+    if params.top_p < 1.0 {
+        nucleus(&mut left, f64::from(params.top_p));
+    }
+    let sum = |entries: &[(f32, Token)]| entries.iter().map(|e| f64::from(e.0)).sum::<f64>();
+    let mut rest = at * sum(&left);
+    for &(weight, token) in &left {
+        rest -= f64::from(weight);
+        if rest < 0.0 {
+            return token;
+        }
+    }
+    // Rounding may leave nothing but the last; a model that says nothing at all leaves none.
+    left.last().map_or_else(|| most_likely(logits), |entry| entry.1)
+}
+
+/// Leaves the fewest of the greatest entries that hold at least the share `p` of the sum.
+fn nucleus(entries: &mut Vec<(f32, Token)>, p: f64) {
+    let total: f64 = entries.iter().map(|e| f64::from(e.0)).sum();
+    // Together, entries below this hold less than the share that is left out: sorting can do without them.
+    let least = total * (1.0 - p) / entries.len() as f64;
+    entries.retain(|e| f64::from(e.0) >= least);
+    best_first(entries, usize::MAX);
+    let mut sum = 0.0;
+    let enough = entries.iter().position(|e| {
+        sum += f64::from(e.0);
+        sum >= p * total
+    });
+    entries.truncate(enough.map_or(entries.len(), |at| at + 1));
+}
+
+/// What a table of requests and their parameters is shared as: whoever takes requests in writes it, the executor reads it.
+#[derive(Debug, Clone, Default)]
+pub struct Sampler {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    params: HashMap<RequestId, SamplingParams>,
+    reports: HashMap<(RequestId, u16), Logprobs>,
+}
+
+impl Sampler {
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the tokens of `request` are chosen by `params`; of others, the most likely is taken.
+    pub fn insert(&self, request: RequestId, params: SamplingParams) {
+        self.lock().params.insert(request, params);
+    }
+
+    /// Forgets `request`.
+    pub fn remove(&self, request: RequestId) {
+        let mut shared = self.lock();
+        shared.params.remove(&request);
+        shared.reports.retain(|key, _| key.0 != request);
+    }
+
+    /// Log probabilities of the token sampled last for a branch, if they were asked for; they are handed over once.
+    #[must_use]
+    pub fn take_logprobs(&self, request: RequestId, branch: u16) -> Option<Logprobs> {
+        let mut shared = self.lock();
+        if shared.reports.is_empty() { None } else { shared.reports.remove(&(request, branch)) }
+    }
+}
+
+impl Sample for Sampler {
+    fn sample(&mut self, seq: &Sequence, branch: u16, logits: &mut [f32]) -> Token {
+        let mut shared = self.lock();
+        let Some(params) = shared.params.get(&seq.request) else { return most_likely(logits) };
+        let (prompt, output) = seq.tokens.split_at((seq.prompt as usize).min(seq.tokens.len()));
+        let (token, report) = choose(params, prompt, output, branch, logits);
+        if let Some(report) = report {
+            shared.reports.insert((seq.request, branch), report);
+        }
+        token
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Who gets in: the queue's limit, the key, and what a client is told when it does not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Json;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// Seconds after which a client that was turned away may try again: about the time in which a place becomes free when
+/// anybody's prompt takes part of a second.
+const RETRY_AFTER: &str = "1";
+
+/// Requests accepted and not yet started, at most `limit` of them.
+#[derive(Debug)]
+pub(super) struct Queue {
+    limit: usize,
+    waiting: AtomicUsize,
+}
+
+/// A place in the queue; it is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Queue>);
+
+impl Queue {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, waiting: AtomicUsize::new(0) }
+    }
+
+    /// A place, if there is one.
+    pub(super) fn enter(queue: &Arc<Self>) -> Option<Place> {
+        let next = |waiting: usize| (waiting < queue.limit).then_some(waiting + 1);
+        let entered = queue.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        entered.is_ok().then(|| Place(Arc::clone(queue)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether `headers` carry `key`. Takes as long for a wrong one as for a right one.
+pub(super) fn knows(headers: &HeaderMap, key: &str) -> bool {
+    let given = headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
+    let wanted = format!("Bearer {key}");
+    let differ = given.iter().zip(wanted.as_bytes()).fold(0, |all, (a, b)| all | (a ^ b));
+    given.len() == wanted.len() && differ == 0
+}
+
+/// Why there is no answer, in OpenAI's form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) message: String,
+    /// The field that is to blame.
+    pub(super) param: Option<&'static str>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), param: None }
+    }
+
+    /// Something is wrong with the request itself.
+    pub(super) fn bad(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// Something is wrong with this field of it.
+    pub(super) fn field(param: &'static str, message: impl Into<String>) -> Self {
+        Self { param: Some(param), ..Self::bad(message) }
+    }
+
+    /// The queue is full.
+    pub(super) fn busy(limit: usize) -> Self {
+        let message = format!("{limit} requests are waiting already; try again later");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+    }
+
+    /// The engine is dead.
+    pub(super) fn stopped() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped")
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let kind = match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            s if s.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        let error = json!({"message": self.message, "type": kind, "param": self.param,
+            "code": self.status.as_u16()});
+        let mut response = (self.status, Json(json!({ "error": error }))).into_response();
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            let after = HeaderValue::from_static(RETRY_AFTER);
+            response.headers_mut().insert(header::RETRY_AFTER, after);
+        }
+        response
+    }
+}
+
+impl Queue {
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_has_so_many_places() {
+        let queue = Arc::new(Queue::new(2));
+        let (first, second) = (Queue::enter(&queue), Queue::enter(&queue));
+        assert!(first.is_some() && second.is_some() && Queue::enter(&queue).is_none());
+        drop(first);
+        assert!(Queue::enter(&queue).is_some());
+    }
+
+    #[test]
+    fn only_the_key_itself_opens() {
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+            knows(&headers, "secret")
+        };
+        assert!(with("Bearer secret"));
+        for wrong in ["Bearer secre", "Bearer secrets", "Bearer Secret", "secret", ""] {
+            assert!(!with(wrong), "{wrong}");
+        }
+        assert!(!knows(&HeaderMap::new(), "secret"));
+    }
+}

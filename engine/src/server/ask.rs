@@ -1,0 +1,199 @@
+//! From what a client wrote to what the engine is asked: every field checked, with the name of the one that is wrong.
+
+use std::sync::Arc;
+
+use super::Service;
+use super::admit::Refusal;
+use super::reply::{Form, Wanted};
+use super::wire::{ChatContent, ChatMessage, ChatRequest, Common, CompletionRequest, Prompt};
+use crate::live::Ask;
+use crate::model::chat::Message;
+use crate::request::Token;
+use crate::sample::SamplingParams;
+
+/// Most completions of one request.
+const MOST_BRANCHES: u16 = 128;
+/// Most log probabilities per token.
+const MOST_LOGPROBS: u32 = 20;
+/// Most stop strings, their longest in bytes, and most stop tokens: all are looked for at every token.
+const MOST_STOPS: usize = 16;
+const LONGEST_STOP: usize = 1024;
+/// Tokens of a completion that does not say how many it wants, as in OpenAI's interface.
+const DEFAULT_LIMIT: u32 = 16;
+
+impl Service {
+    /// What a completion request asks for.
+    pub(super) fn completion(&self, request: CompletionRequest) -> Result<(Ask, Wanted), Refusal> {
+        if let Some(field) = request.unsupported() {
+            return Err(Refusal::field(field, format!("`{field}` is not supported")));
+        }
+        let several = || Refusal::field("prompt", "one prompt per request, please");
+        let prompt = match request.prompt {
+            Prompt::Text(text) => self.encode(&text, true)?,
+            Prompt::Tokens(tokens) => tokens,
+            Prompt::Texts(texts) => match texts.as_slice() {
+                [text] => self.encode(text, true)?,
+                _ => return Err(several()),
+            },
+            Prompt::Lists(mut lists) => match lists.len() {
+                1 => lists.swap_remove(0),
+                _ => return Err(several()),
+            },
+        };
+        let limit = request.common.max_tokens.unwrap_or(DEFAULT_LIMIT);
+        self.ask(prompt, limit, request.logprobs, Form::Text, request.common)
+    }
+
+    /// What a chat request asks for.
+    pub(super) fn chat(&self, request: ChatRequest) -> Result<(Ask, Wanted), Refusal> {
+        if let Some(field) = request.common.unsupported() {
+            return Err(Refusal::field(field, format!("`{field}` is not supported")));
+        }
+        let Some(template) = &self.model.chat else {
+            let why = "this model has no chat template: use /v1/completions";
+            return Err(Refusal::bad(why));
+        };
+        if request.messages.is_empty() {
+            return Err(Refusal::field("messages", "`messages` must not be empty"));
+        }
+        let messages: Result<Vec<Message>, Refusal> =
+            request.messages.into_iter().map(message).collect();
+        let text = template.render(&messages?).map_err(|e| Refusal::bad(e.to_string()))?;
+        // The template writes the control tokens itself.
+        let prompt = self.encode(&text, false)?;
+        let asked = request.max_completion_tokens.or(request.common.max_tokens);
+        let rest = self.model.max_len.saturating_sub(prompt.len() as u32);
+        let limit = asked.unwrap_or(rest.max(1));
+        let logprobs = match (request.logprobs, request.top_logprobs) {
+            (Some(true), top) => Some(top.unwrap_or(0)),
+            (_, Some(1..)) => {
+                return Err(Refusal::field("top_logprobs", "`top_logprobs` needs `logprobs`"));
+            }
+            _ => None,
+        };
+        self.ask(prompt, limit, logprobs, Form::Chat, request.common)
+    }
+
+    fn encode(&self, text: &str, specials: bool) -> Result<Vec<Token>, Refusal> {
+        let tokens = self.model.tokenizer.encode(text, specials);
+        tokens.map_err(|e| Refusal::bad(e.to_string()))
+    }
+
+    fn ask(
+        &self,
+        prompt: Vec<Token>,
+        limit: u32,
+        logprobs: Option<u32>,
+        form: Form,
+        common: Common,
+    ) -> Result<(Ask, Wanted), Refusal> {
+        if let Some(name) = common.model.as_ref().filter(|name| **name != self.model.name) {
+            let message =
+                format!("the model `{name}` does not exist; this is `{}`", self.model.name);
+            return Err(Refusal {
+                status: axum::http::StatusCode::NOT_FOUND,
+                ..Refusal::field("model", message)
+            });
+        }
+        let vocab = self.model.vocab;
+        if prompt.is_empty() {
+            return Err(Refusal::field("prompt", "the prompt must have at least one token"));
+        }
+        if let Some(token) = prompt.iter().find(|token| **token >= vocab) {
+            let message = format!("token {token} is not one of the model's {vocab}");
+            return Err(Refusal::field("prompt", message));
+        }
+        let n = common.n.unwrap_or(1);
+        within("n", u32::from(n), 1, u32::from(MOST_BRANCHES))?;
+        within("max_tokens", limit, 1, u32::MAX)?;
+        within("min_tokens", common.min_tokens.unwrap_or(0), 0, limit)?;
+        within("logprobs", logprobs.unwrap_or(0), 0, MOST_LOGPROBS)?;
+        let ends = self.ends(&common)?;
+        let wanted = Wanted {
+            form,
+            branches: n,
+            prompt: prompt.len() as u32,
+            token_ids: common.return_token_ids.unwrap_or(false),
+            stream: common.stream.unwrap_or(false),
+            usage: common.stream_options.and_then(|o| o.include_usage).unwrap_or(false),
+        };
+        let sampling = sampling(&common, logprobs, &ends)?;
+        let stops = stops(common.stop.map_or_else(Vec::new, super::wire::OneOrMany::list))?;
+        // In vLLM a lower number goes first.
+        let priority = common.priority.unwrap_or(0).saturating_neg();
+        let ask = Ask { prompt: prompt.into(), limit, width: n, priority, sampling, ends, stops };
+        Ok((ask, wanted))
+    }
+
+    /// The tokens that end a completion.
+    fn ends(&self, common: &Common) -> Result<Arc<[Token]>, Refusal> {
+        let mut ends = common.stop_token_ids.clone().unwrap_or_default();
+        if ends.len() > MOST_STOPS {
+            let message = format!("at most {MOST_STOPS} stop tokens");
+            return Err(Refusal::field("stop_token_ids", message));
+        }
+        if common.ignore_eos != Some(true) {
+            ends.extend_from_slice(&self.model.ends);
+        }
+        Ok(ends.into())
+    }
+}
+
+fn sampling(
+    common: &Common,
+    logprobs: Option<u32>,
+    ends: &Arc<[Token]>,
+) -> Result<SamplingParams, Refusal> {
+    let top_k = match common.top_k.unwrap_or(0) {
+        -1 => 0,
+        k => u32::try_from(k)
+            .map_err(|_| Refusal::field("top_k", format!("top_k = {k} must be -1, 0 or more")))?,
+    };
+    let params = SamplingParams {
+        temperature: common.temperature.unwrap_or(1.0),
+        top_k,
+        top_p: common.top_p.unwrap_or(1.0),
+        min_p: common.min_p.unwrap_or(0.0),
+        repetition_penalty: common.repetition_penalty.unwrap_or(1.0),
+        presence_penalty: common.presence_penalty.unwrap_or(0.0),
+        frequency_penalty: common.frequency_penalty.unwrap_or(0.0),
+        seed: common.seed.map_or_else(rand::random, i64::cast_unsigned),
+        logprobs,
+        forbidden: Arc::clone(ends),
+        min_tokens: common.min_tokens.unwrap_or(0),
+    };
+    params.check().map_err(Refusal::bad)?;
+    Ok(params)
+}
+
+fn stops(stops: Vec<String>) -> Result<Vec<String>, Refusal> {
+    if stops.len() > MOST_STOPS || stops.iter().any(|s| s.len() > LONGEST_STOP) {
+        let message = format!("at most {MOST_STOPS} stop strings of {LONGEST_STOP} bytes");
+        return Err(Refusal::field("stop", message));
+    }
+    Ok(stops)
+}
+
+fn within(name: &'static str, value: u32, from: u32, to: u32) -> Result<(), Refusal> {
+    if (from..=to).contains(&value) {
+        return Ok(());
+    }
+    Err(Refusal::field(name, format!("{name} = {value} must be between {from} and {to}")))
+}
+
+/// A message as templates want it: its texts put together.
+fn message(said: ChatMessage) -> Result<Message, Refusal> {
+    let content = match said.content {
+        None => String::new(),
+        Some(ChatContent::Text(text)) => text,
+        Some(ChatContent::Parts(parts)) => {
+            if let Some(part) = parts.iter().find(|part| part.r#type != "text") {
+                let message =
+                    format!("content of type `{}` is not supported: only text", part.r#type);
+                return Err(Refusal::field("messages", message));
+            }
+            parts.into_iter().filter_map(|part| part.text).collect()
+        }
+    };
+    Ok(Message { role: said.role, content })
+}

@@ -1,0 +1,231 @@
+//! What goes over the wire: OpenAI's completions and chat completions, with vLLM's extensions that make sense here.
+//!
+//! Fields that are not known are ignored, as both do. Fields that are known, would change the answer and are not
+//! supported are kept here, so that they can be refused.
+
+use serde::{Deserialize, Serialize};
+
+use crate::request::Token;
+
+/// A value that clients may give alone or as a list.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum OneOrMany {
+    /// Alone.
+    One(String),
+    /// A list.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    pub(super) fn list(self) -> Vec<String> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
+        }
+    }
+}
+
+/// A prompt: a text, tokens, or a list of one of these.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Prompt {
+    /// A text.
+    Text(String),
+    /// Its tokens.
+    Tokens(Vec<Token>),
+    /// Several texts.
+    Texts(Vec<String>),
+    /// Several lists of tokens.
+    Lists(Vec<Vec<Token>>),
+}
+
+/// What completions and chat completions have in common.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Common {
+    pub(super) model: Option<String>,
+    pub(super) max_tokens: Option<u32>,
+    pub(super) min_tokens: Option<u32>,
+    pub(super) n: Option<u16>,
+    pub(super) temperature: Option<f32>,
+    pub(super) top_p: Option<f32>,
+    pub(super) top_k: Option<i64>,
+    pub(super) min_p: Option<f32>,
+    pub(super) repetition_penalty: Option<f32>,
+    pub(super) presence_penalty: Option<f32>,
+    pub(super) frequency_penalty: Option<f32>,
+    pub(super) seed: Option<i64>,
+    pub(super) stop: Option<OneOrMany>,
+    pub(super) stop_token_ids: Option<Vec<Token>>,
+    pub(super) ignore_eos: Option<bool>,
+    pub(super) priority: Option<i32>,
+    pub(super) stream: Option<bool>,
+    pub(super) stream_options: Option<StreamOptions>,
+    pub(super) return_token_ids: Option<bool>,
+    logit_bias: Option<serde_json::Value>,
+    response_format: Option<serde_json::Value>,
+    tools: Option<serde_json::Value>,
+    functions: Option<serde_json::Value>,
+    use_beam_search: Option<bool>,
+}
+
+/// What a stream ends with.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(super) struct StreamOptions {
+    pub(super) include_usage: Option<bool>,
+}
+
+/// `POST /v1/completions`.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct CompletionRequest {
+    pub(super) prompt: Prompt,
+    pub(super) logprobs: Option<u32>,
+    echo: Option<bool>,
+    suffix: Option<String>,
+    best_of: Option<u16>,
+    #[serde(flatten)]
+    pub(super) common: Common,
+}
+
+/// `POST /v1/chat/completions`.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct ChatRequest {
+    pub(super) messages: Vec<ChatMessage>,
+    pub(super) max_completion_tokens: Option<u32>,
+    pub(super) logprobs: Option<bool>,
+    pub(super) top_logprobs: Option<u32>,
+    #[serde(flatten)]
+    pub(super) common: Common,
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct ChatMessage {
+    pub(super) role: String,
+    pub(super) content: Option<ChatContent>,
+}
+
+/// What was said: a text, or parts of which only texts are understood.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum ChatContent {
+    /// A text.
+    Text(String),
+    /// Parts.
+    Parts(Vec<Part>),
+}
+
+/// A part of a message.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Part {
+    pub(super) r#type: String,
+    pub(super) text: Option<String>,
+}
+
+impl Common {
+    /// The field that is set and not supported, if any.
+    pub(super) fn unsupported(&self) -> Option<&'static str> {
+        let set = |value: &Option<serde_json::Value>| {
+            value.as_ref().is_some_and(|v| match v {
+                serde_json::Value::Null => false,
+                serde_json::Value::Array(list) => !list.is_empty(),
+                serde_json::Value::Object(map) => !map.is_empty(),
+                _ => true,
+            })
+        };
+        let text = |format: &serde_json::Value| format["type"] == "text";
+        let formatted = self.response_format.as_ref().is_some_and(|f| !text(f));
+        let fields = [
+            ("logit_bias", set(&self.logit_bias)),
+            ("response_format", formatted && set(&self.response_format)),
+            ("tools", set(&self.tools)),
+            ("functions", set(&self.functions)),
+            ("use_beam_search", self.use_beam_search == Some(true)),
+        ];
+        fields.iter().find(|(_, set)| *set).map(|(name, _)| *name)
+    }
+}
+
+impl CompletionRequest {
+    /// The field that is set and not supported, if any.
+    pub(super) fn unsupported(&self) -> Option<&'static str> {
+        let best = self.best_of.is_some_and(|best| best != self.common.n.unwrap_or(1));
+        let fields = [
+            ("echo", self.echo == Some(true)),
+            ("suffix", self.suffix.as_ref().is_some_and(|s| !s.is_empty())),
+            ("best_of", best),
+        ];
+        let own = fields.iter().find(|(_, set)| *set).map(|(name, _)| *name);
+        own.or_else(|| self.common.unsupported())
+    }
+}
+
+/// An answer, whole or a piece of a stream.
+#[derive(Debug, Serialize)]
+pub(super) struct Completion {
+    pub(super) id: String,
+    pub(super) object: &'static str,
+    pub(super) created: u64,
+    pub(super) model: String,
+    pub(super) choices: Vec<Choice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) usage: Option<Usage>,
+}
+
+/// One of its completions. Which of `text`, `message` and `delta` is there says what was asked for.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Choice {
+    pub(super) index: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<Said>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) delta: Option<Said>,
+    pub(super) logprobs: Option<serde_json::Value>,
+    pub(super) finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token_ids: Option<Vec<Token>>,
+}
+
+/// What the assistant said, or a piece of it.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Said {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) role: Option<&'static str>,
+    pub(super) content: String,
+}
+
+/// Tokens in and out.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct Usage {
+    pub(super) prompt_tokens: u32,
+    pub(super) completion_tokens: u32,
+    pub(super) total_tokens: u32,
+    pub(super) prompt_tokens_details: PromptDetails,
+}
+
+/// Where prompt tokens came from.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct PromptDetails {
+    pub(super) cached_tokens: u32,
+}
+
+/// Log probabilities as completions show them: lists side by side.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct TextLogprobs {
+    pub(super) tokens: Vec<String>,
+    pub(super) token_logprobs: Vec<f32>,
+    pub(super) top_logprobs: Vec<serde_json::Map<String, serde_json::Value>>,
+    pub(super) text_offset: Vec<usize>,
+}
+
+/// A token's log probability as chat completions show it.
+#[derive(Debug, Serialize)]
+pub(super) struct TokenLogprob {
+    pub(super) token: String,
+    pub(super) logprob: f32,
+    pub(super) bytes: Vec<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) top_logprobs: Option<Vec<Self>>,
+}
