@@ -1,8 +1,10 @@
 //! The command line: what can be typed. What it means is in `command`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use loadgen::FaultShare;
 use workloads::{Format, TimeUnit};
 
 use crate::knobs::Knobs;
@@ -36,6 +38,8 @@ pub(crate) enum Command {
     /// Device profiles: make one from published tables, see what they hold
     #[command(subcommand)]
     Profile(Profile),
+    /// Serve OpenAI's API from a clockwork of known latency, to try clients and load generators on
+    Mock(Mock),
     /// Render the report of earlier results again
     Report(Report),
 }
@@ -415,4 +419,54 @@ pub(crate) struct Report {
     /// Print the stored report as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `knee mock`.
+#[derive(Debug, Args)]
+pub(crate) struct Mock {
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
+    pub(crate) listen: String,
+    /// Name of the model served
+    #[arg(long, value_name = "NAME", default_value = "mock")]
+    pub(crate) model: String,
+    /// From getting a slot to the first token
+    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = loadgen::parse_duration)]
+    pub(crate) ttft: Duration,
+    /// From token to token
+    #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = loadgen::parse_duration)]
+    pub(crate) itl: Duration,
+    /// Requests served at once, the others in a queue (default: no limit)
+    #[arg(long, value_name = "N", value_parser = whole::<u32, 1, { 1 << 30 }>)]
+    pub(crate) slots: Option<u32>,
+    /// Tokens of a response whose request does not say
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = whole::<u32, 1, { 1 << 20 }>)]
+    pub(crate) output: u32,
+    /// Stand still so long after the start for so long; repeatable
+    #[arg(long, value_name = "AT:TIME", value_parser = stall)]
+    pub(crate) stall: Vec<(Duration, Duration)>,
+    /// Answer 503 until so long after the start
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = loadgen::parse_duration)]
+    pub(crate) ready_after: Duration,
+    /// Misbehave: a status, cut, hang, drip, not-sse or no-usage, and to which share of requests (429=5%); repeatable
+    #[arg(long, value_name = "KIND[=SHARE]")]
+    pub(crate) fault: Vec<FaultShare>,
+    /// Retry-After of 429 and 503
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = loadgen::parse_duration)]
+    pub(crate) retry_after: Duration,
+    /// Key that clients must send
+    #[arg(long, value_name = "KEY")]
+    pub(crate) api_key: Option<String>,
+    /// Seed of which requests are befallen by faults
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Write a JSON line per request to this file: when it arrived and when its tokens left
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+}
+
+/// `AT:TIME`, both durations.
+fn stall(text: &str) -> Result<(Duration, Duration), String> {
+    let (at, lasts) = text.split_once(':').ok_or("expected AT:TIME, such as 10s:1s")?;
+    Ok((loadgen::parse_duration(at)?, loadgen::parse_duration(lasts)?))
 }

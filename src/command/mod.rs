@@ -3,6 +3,7 @@
 mod bench;
 mod calibrate;
 mod compare;
+mod mock;
 mod output;
 mod plan;
 mod profile;
@@ -38,6 +39,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Validate(args) => validate::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Profile(args) => profile::run(&args),
+        Command::Mock(args) => mock::run(args),
         Command::Report(args) => report::run(&args),
     }
 }
