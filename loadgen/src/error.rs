@@ -100,6 +100,9 @@ pub enum Error {
     /// Options of the mock server that contradict each other.
     #[error("{0}")]
     Mock(String),
+    /// A server that cannot be measured: who, why, and what to do.
+    #[error("{0}")]
+    Endpoint(String),
     /// The system refused something: what was tried, and what it said.
     #[error("{0}: {1}")]
     Io(String, String),

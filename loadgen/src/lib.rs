@@ -8,6 +8,7 @@
 mod error;
 mod histogram;
 mod latency;
+mod live;
 mod mock;
 mod net;
 mod openai;
@@ -24,6 +25,9 @@ mod time;
 pub use error::Error;
 pub use histogram::Histogram;
 pub use latency::{Latency, Stats};
+pub use live::{
+    Api, Audit, Failures, Live, LiveOptions, LiveRun, Progress, Prompts, Server, Trust, Wire,
+};
 pub use mock::{Fault, FaultShare, Mock, MockOptions, Served, Truth};
 pub use percentile::{Percentile, Statistic};
 pub use record::{Outcome, Record};

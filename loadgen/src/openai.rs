@@ -299,7 +299,8 @@ mod tests {
 
     #[test]
     fn usage_end_and_errors() {
-        let end = chunk(r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7,"x":1}}"#);
+        let end =
+            chunk(r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7,"x":1}}"#);
         assert_eq!(end.usage.unwrap().completion_tokens, Some(7));
         assert!(chunk(r#"{"choices":[{"text":"","finish_reason":"length"}]}"#).finished());
         assert_eq!(chunk(r#"{"error":{"message":"no","code":500}}"#).error(), Some("no"));
@@ -315,7 +316,8 @@ mod tests {
         assert_eq!(tokens(r#"{"prompt":[[1,2,3]]}"#), Some(3));
         assert_eq!(tokens(r#"{"prompt":"12345"}"#), Some(2));
         assert_eq!(tokens(r#"{"messages":[{"role":"user","content":"12345678"}]}"#), Some(2));
-        let parts = r#"{"messages":[{"content":[{"type":"text","text":"1234"}]},{"content":null}]}"#;
+        let parts =
+            r#"{"messages":[{"content":[{"type":"text","text":"1234"}]},{"content":null}]}"#;
         assert_eq!(tokens(parts), Some(1));
         assert_eq!(tokens(r#"{"model":"m"}"#), None);
     }

@@ -12,7 +12,8 @@ use crate::cli;
 
 pub(crate) fn run(args: cli::Mock) -> Result<ExitCode> {
     let log = args.log.as_ref().map(|path| -> Result<Box<dyn Write + Send>> {
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        let file =
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Box::new(BufWriter::with_capacity(1 << 20, file)))
     });
     let options = MockOptions {

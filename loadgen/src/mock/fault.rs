@@ -77,7 +77,8 @@ pub(super) fn draw(faults: &[FaultShare], seed: u64, index: u64) -> Option<Fault
         return None;
     }
     // SplitMix64 of (seed, index), its upper 53 bits as a number in [0, 1).
-    let mut z = (seed ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z =
+        (seed ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     let mut u = ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64;

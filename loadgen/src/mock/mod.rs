@@ -114,7 +114,10 @@ impl Mock {
     ) -> Result<Self, Error> {
         options.check()?;
         let listen = || Server::bind(address, options, log);
-        Ok(Self(listen().map_err(|e| Error::Io("cannot start the mock server".to_owned(), e.to_string()))?))
+        Ok(Self(
+            listen()
+                .map_err(|e| Error::Io("cannot start the mock server".to_owned(), e.to_string()))?,
+        ))
     }
 
     /// Where it listens.
@@ -128,6 +131,8 @@ impl Mock {
     /// # Errors
     /// When the poll or the log fails; a client's misbehaviour never ends it.
     pub fn serve(self, stop: &AtomicBool) -> Result<Served, Error> {
-        self.0.serve(stop).map_err(|e| Error::Io("the mock server stopped".to_owned(), e.to_string()))
+        self.0
+            .serve(stop)
+            .map_err(|e| Error::Io("the mock server stopped".to_owned(), e.to_string()))
     }
 }

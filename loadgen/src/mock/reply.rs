@@ -49,14 +49,15 @@ impl Voice {
     /// What opens a chat stream.
     pub(super) fn role(&self, model: &str) -> Vec<u8> {
         let delta = r#"{"role":"assistant","content":""}"#;
-        let choice = format!(r#"[{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":null}}]"#);
+        let choice =
+            format!(r#"[{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":null}}]"#);
         self.chunk(model, &choice, "null")
     }
 
     /// What closes a stream: the usage if asked for, the mark of the end, the end of the body.
     pub(super) fn end(&self, model: &str, usage: Option<(u32, u32)>) -> Vec<u8> {
-        let mut bytes =
-            usage.map_or_else(Vec::new, |(p, o)| self.chunk(model, "[]", &usage_json(p, o).to_string()));
+        let mut bytes = usage
+            .map_or_else(Vec::new, |(p, o)| self.chunk(model, "[]", &usage_json(p, o).to_string()));
         bytes.extend_from_slice(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n");
         bytes
     }
@@ -77,7 +78,10 @@ impl Voice {
     pub(super) fn whole(&self, model: &str, prompt: u32, output: u32) -> Vec<u8> {
         let text = TOKEN.repeat(output as usize);
         let (object, choice) = match self.protocol {
-            Protocol::Completion => ("text_completion", json!({"index": 0, "text": text, "logprobs": null, "finish_reason": "length"})),
+            Protocol::Completion => (
+                "text_completion",
+                json!({"index": 0, "text": text, "logprobs": null, "finish_reason": "length"}),
+            ),
             Protocol::Chat => (
                 "chat.completion",
                 json!({"index": 0, "message": {"role": "assistant", "content": text, "refusal": null}, "logprobs": null, "finish_reason": "length"}),

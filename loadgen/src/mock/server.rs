@@ -161,9 +161,7 @@ impl Server {
     /// Service time at an instant of the clock: time since the start without the stalls.
     fn service(&self, wall: u64) -> u64 {
         let since = wall.saturating_sub(self.started);
-        let stalled = |&(at, lasts): &(_, _)| {
-            since.saturating_sub(nanos(at)).min(nanos(lasts))
-        };
+        let stalled = |&(at, lasts): &(_, _)| since.saturating_sub(nanos(at)).min(nanos(lasts));
         since - self.options.stalls.iter().map(stalled).sum::<u64>()
     }
 
@@ -207,7 +205,8 @@ impl Server {
         if !self.conns.contains(key) {
             return;
         }
-        if (writable && self.flush(key) == Fate::Closed) || self.receive(key, closed) == Fate::Closed
+        if (writable && self.flush(key) == Fate::Closed)
+            || self.receive(key, closed) == Fate::Closed
         {
             self.close(key);
         }
