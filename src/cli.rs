@@ -1,13 +1,15 @@
 //! The command line: what can be typed. What it means is in `command`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use loadgen::FaultShare;
 use workloads::{Format, TimeUnit};
 
 use crate::knobs::Knobs;
+
+mod live;
+
+pub(crate) use live::{Live, Mock};
 
 /// Which LLM-serving configuration gives the most throughput under your latency targets, and how many GPUs that takes.
 #[derive(Debug, Parser)]
@@ -24,7 +26,7 @@ pub(crate) enum Command {
     Tune(Tune),
     /// Put batching and memory policies side by side, and try the papers' claims
     Compare(Compare),
-    /// Run one configuration at one rate
+    /// Run one configuration at one rate, or measure a server (--url)
     Bench(Bench),
     /// How many replicas and GPUs a demand takes, and what they cost
     Plan(Plan),
@@ -87,9 +89,9 @@ pub(crate) struct Scenario {
     pub(crate) attainment: Option<String>,
     #[command(flatten)]
     pub(crate) workload: Workload,
-    /// Model shape: a name (llama-3.1-8b, llama-3.1-70b, ...) or a TOML file
-    #[arg(long, default_value = "llama-3.1-8b")]
-    pub(crate) model: String,
+    /// Model shape: a name (llama-3.1-70b, ...) or a TOML file (default: llama-3.1-8b); of a server, the model's name
+    #[arg(long)]
+    pub(crate) model: Option<String>,
 }
 
 /// A trace, from a file or synthesised.
@@ -220,6 +222,8 @@ pub(crate) struct Bench {
     /// Log every iteration to this CSV file: what was computed, and how long it took
     #[arg(long, value_name = "FILE")]
     pub(crate) steps: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) live: Live,
     #[command(flatten)]
     pub(crate) output: Output,
     #[command(flatten)]
@@ -419,54 +423,4 @@ pub(crate) struct Report {
     /// Print the stored report as JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// `knee mock`.
-#[derive(Debug, Args)]
-pub(crate) struct Mock {
-    /// Where to listen
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
-    pub(crate) listen: String,
-    /// Name of the model served
-    #[arg(long, value_name = "NAME", default_value = "mock")]
-    pub(crate) model: String,
-    /// From getting a slot to the first token
-    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = loadgen::parse_duration)]
-    pub(crate) ttft: Duration,
-    /// From token to token
-    #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = loadgen::parse_duration)]
-    pub(crate) itl: Duration,
-    /// Requests served at once, the others in a queue (default: no limit)
-    #[arg(long, value_name = "N", value_parser = whole::<u32, 1, { 1 << 30 }>)]
-    pub(crate) slots: Option<u32>,
-    /// Tokens of a response whose request does not say
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = whole::<u32, 1, { 1 << 20 }>)]
-    pub(crate) output: u32,
-    /// Stand still so long after the start for so long; repeatable
-    #[arg(long, value_name = "AT:TIME", value_parser = stall)]
-    pub(crate) stall: Vec<(Duration, Duration)>,
-    /// Answer 503 until so long after the start
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = loadgen::parse_duration)]
-    pub(crate) ready_after: Duration,
-    /// Misbehave: a status, cut, hang, drip, not-sse or no-usage, and to which share of requests (429=5%); repeatable
-    #[arg(long, value_name = "KIND[=SHARE]")]
-    pub(crate) fault: Vec<FaultShare>,
-    /// Retry-After of 429 and 503
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = loadgen::parse_duration)]
-    pub(crate) retry_after: Duration,
-    /// Key that clients must send
-    #[arg(long, value_name = "KEY")]
-    pub(crate) api_key: Option<String>,
-    /// Seed of which requests are befallen by faults
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Write a JSON line per request to this file: when it arrived and when its tokens left
-    #[arg(long, value_name = "FILE")]
-    pub(crate) log: Option<PathBuf>,
-}
-
-/// `AT:TIME`, both durations.
-fn stall(text: &str) -> Result<(Duration, Duration), String> {
-    let (at, lasts) = text.split_once(':').ok_or("expected AT:TIME, such as 10s:1s")?;
-    Ok((loadgen::parse_duration(at)?, loadgen::parse_duration(lasts)?))
 }

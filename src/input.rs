@@ -12,6 +12,9 @@ use workloads::{Description, ReadOptions, Reference, Spec, Trace};
 
 use crate::cli::{Reading, Scenario, Workload};
 
+/// The model when nobody says.
+const MODEL: &str = "llama-3.1-8b";
+
 /// A trace and what its source is known to be like, where it was synthesised.
 pub(crate) struct Loaded {
     pub(crate) trace: Trace,
@@ -81,7 +84,7 @@ pub(crate) fn spec(name: &str) -> Result<Option<Spec>> {
 }
 
 /// The trace to run, with something in it.
-fn workload(workload: &Workload) -> Result<(Arc<Trace>, u64)> {
+pub(crate) fn workload(workload: &Workload) -> Result<(Arc<Trace>, u64)> {
     let Loaded { mut trace, seed, .. } = load(&workload.workload, &workload.read)?;
     if let Some(n) = workload.requests {
         trace = trace.head(n);
@@ -130,7 +133,8 @@ pub(crate) struct Prepared {
 /// Everything but the device.
 pub(crate) fn prepare(scenario: &Scenario) -> Result<Prepared> {
     let slo = Slo::parse(&scenario.slo, scenario.attainment.as_deref())?;
-    let model = Arc::new(ModelShape::load(&scenario.model)?);
+    let model = scenario.model.as_deref().unwrap_or(MODEL);
+    let model = Arc::new(ModelShape::load(model)?);
     let (trace, seed) = workload(&scenario.workload)?;
     let slo = slo.bind(&trace.classes)?;
     Ok(Prepared { trace, model, slo, seed })

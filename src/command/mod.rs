@@ -1,8 +1,10 @@
 //! One file per command: arguments in, library calls, results out.
 
 mod bench;
+mod bench_url;
 mod calibrate;
 mod compare;
+mod live;
 mod mock;
 mod output;
 mod plan;
@@ -31,6 +33,7 @@ use crate::cli::{Cli, Command};
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
+        Command::Bench(args) if args.live.url.is_some() => bench_url::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Plan(args) => plan::run(&args),
@@ -114,7 +117,7 @@ impl Common {
 }
 
 /// The processor this runs on.
-fn host() -> String {
+pub(crate) fn host() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -35,6 +35,10 @@ const GLANCE: u64 = 100_000_000;
 const RUN_UP: u64 = 5_000_000;
 /// Connections kept open and idle, so that a request rarely waits for one to be made.
 const SPARE: usize = 8;
+/// Connections under way at once before the first send: about what servers queue.
+const BACKLOG: usize = 64;
+/// How long the next of them may take, ns.
+const PATIENCE: u64 = 2_000_000_000;
 /// Requests rendered ahead of time.
 const AHEAD: usize = 32;
 /// Time until the next send that is enough to render a request in, ns.
@@ -93,6 +97,8 @@ pub(super) struct Drive<'a> {
     ready: Vec<Ready>,
     conns: Slab<Conn>,
     idle: Vec<usize>,
+    /// Being connected, and not for a request yet.
+    connecting: Vec<usize>,
     most_conns: usize,
     /// Due, and no connection to be had.
     starving: VecDeque<Due>,
@@ -101,7 +107,8 @@ pub(super) struct Drive<'a> {
     prepare_next: u32,
     buffers: Vec<Vec<u8>>,
     scratch: Vec<u8>,
-    origin: u64,
+    /// When times begin, ns of the clock.
+    pub(super) origin: u64,
     /// Since when what the current events report can have been there.
     seen_from: u64,
     in_flight: usize,
@@ -136,6 +143,7 @@ impl<'a> Drive<'a> {
             ready: Vec::new(),
             conns: Slab::new(),
             idle: Vec::new(),
+            connecting: Vec::new(),
             most_conns: most_connections()
                 .min(options.most_in_flight.map_or(usize::MAX, |n| n as usize)),
             starving: VecDeque::new(),
@@ -155,18 +163,26 @@ impl<'a> Drive<'a> {
         })
     }
 
-    /// Connections open before the first send.
+    /// Connects before the first send, a backlog of a server's at a time.
     pub(super) fn warm(&mut self, connections: usize) -> io::Result<()> {
-        let give_up = clock::now() + 2_000_000_000;
-        for _ in 0..connections.min(self.most_conns) {
-            // A server that does not listen is found out by the requests, one by one.
-            if self.open().is_err() {
-                break;
+        let wanted = connections.min(self.most_conns);
+        let mut give_up = clock::now() + PATIENCE;
+        while self.conns.len() < wanted || !self.connecting.is_empty() {
+            let room = wanted.saturating_sub(self.conns.len());
+            for _ in 0..room.min(BACKLOG.saturating_sub(self.connecting.len())) {
+                self.spare();
             }
-        }
-        while self.idle.len() < self.conns.len() && clock::now() < give_up {
+            let before = self.connecting.len();
             self.wait.wait(give_up)?;
             self.take_events();
+            let now = clock::now();
+            // A server that does not listen is found out by the requests, one by one.
+            if now >= give_up || now < self.no_spare_before {
+                break;
+            }
+            if self.connecting.len() < before {
+                give_up = now + PATIENCE;
+            }
         }
         Ok(())
     }
@@ -262,7 +278,7 @@ impl<'a> Drive<'a> {
 
     /// Puts a request on a connection.
     fn launch(&mut self, due: Due) {
-        let key = match self.idle.pop() {
+        let key = match self.idle.pop().or_else(|| self.connecting.pop()) {
             Some(key) => key,
             None if self.conns.len() >= self.most_conns => {
                 self.wires[due.request as usize].held_back = true;
@@ -319,8 +335,16 @@ impl<'a> Drive<'a> {
     /// Opens connections ahead of need.
     fn top_up(&mut self, now: u64) {
         let room = self.conns.len() < self.most_conns && now >= self.no_spare_before;
-        if self.idle.len() < SPARE && self.in_flight + SPARE > self.conns.len() && room {
-            let _ = self.open();
+        if self.idle.len() + self.connecting.len() < SPARE && room {
+            self.spare();
+        }
+    }
+
+    /// Opens a connection for no request yet.
+    fn spare(&mut self) {
+        match self.open() {
+            Ok(key) => self.connecting.push(key),
+            Err(_) => self.no_spare_before = clock::now() + 10 * GLANCE,
         }
     }
 
@@ -386,6 +410,7 @@ impl<'a> Drive<'a> {
                     if conn.flight.is_some() {
                         self.pump(key);
                     } else {
+                        self.connecting.retain(|&k| k != key);
                         self.idle.push(key);
                     }
                 }
@@ -518,8 +543,9 @@ impl<'a> Drive<'a> {
         let mut conn = self.conns.remove(key);
         // Closing removes it from the poll; not having been in it is no error.
         let _ = self.wait.registry().deregister(conn.io.socket());
-        if let Some(place) = self.idle.iter().rposition(|&k| k == key) {
-            self.idle.remove(place);
+        if conn.flight.is_none() {
+            self.idle.retain(|&k| k != key);
+            self.connecting.retain(|&k| k != key);
         }
         conn
     }

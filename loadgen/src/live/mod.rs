@@ -115,6 +115,8 @@ pub struct LiveRun {
     pub audit: Audit,
     /// Whether the user ended it.
     pub interrupted: bool,
+    /// The run's origin, in ns of the system's monotonic clock: [`Truth`](crate::Truth)s are on the same.
+    pub origin_ns: u64,
 }
 
 /// A server that answers, and how it wants to be asked.
@@ -188,7 +190,7 @@ impl Live {
 
 /// Sorts out what a drive collected: warm-up out, token counts by the server's own account.
 fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo) -> LiveRun {
-    let Drive { recorder, wires, tally, meter, .. } = drive;
+    let Drive { recorder, wires, tally, meter, origin: origin_ns, .. } = drive;
     let mut recording = recorder.into_recording();
     let warming = trace.classes.len();
     recording.itl.truncate(warming);
@@ -212,15 +214,27 @@ fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo
         record.scheduled = wire.sent.unwrap_or(record.scheduled);
     }
     let audit = Audit::new(&meter, &recording, &wires, (options, slo, short));
-    LiveRun { recording, from_send, wires, failures: tally.named(), audit, interrupted: false }
+    LiveRun {
+        recording,
+        from_send,
+        wires,
+        failures: tally.named(),
+        audit,
+        interrupted: false,
+        origin_ns,
+    }
 }
 
+/// From the start of one stream of a closed loop to the next: sent all at once, the last would be late.
+const STAGGER: Duration = Duration::from_micros(50);
+
 /// The same requests with `streams` of them (or of their sessions) always under way: everything waits from the
-/// start for one of so many seats.
+/// start for one of so many seats, of which one more is given every 50 µs.
 fn closed_loop(trace: &Trace, streams: u32) -> Trace {
     let mut trace = trace.clone();
     let mut fresh = trace.requests.iter().filter_map(|r| r.session).max().map_or(0, |s| s + 1);
     let mut latest: BTreeMap<u32, u32> = BTreeMap::new();
+    let mut begun = 0;
     for (index, request) in (0u32..).zip(&mut trace.requests) {
         let session = request.session.unwrap_or_else(|| {
             fresh += 1;
@@ -230,8 +244,9 @@ fn closed_loop(trace: &Trace, streams: u32) -> Trace {
         if matches!(request.arrival, Arrival::At(_)) {
             request.arrival = match latest.get(&session) {
                 Some(&previous) => Arrival::After { previous, think: Duration::ZERO },
-                None => Arrival::At(Duration::ZERO),
+                None => Arrival::At(STAGGER * begun),
             };
+            begun = streams.min(begun + 1);
         }
         latest.insert(session, index);
     }

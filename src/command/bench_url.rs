@@ -1,0 +1,105 @@
+//! `knee bench --url`: a server under one load.
+
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Result, bail};
+use loadgen::{LiveRun, Slo, Summary, Sustain};
+use reports::{About, BenchReport, Detail, LiveSide, Report};
+use workloads::Trace;
+
+use super::bench::result;
+use super::live::{Watch, find, options, scenario};
+use super::output::typed;
+use super::{Interrupted, cancel, measure};
+use crate::cli;
+use crate::input;
+
+pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
+    args.output.check()?;
+    if args.knobs.any() {
+        bail!("a server has its own configuration: leave the engine's flags out with --url");
+    }
+    let slo = Slo::parse(&args.scenario.slo, args.scenario.attainment.as_deref())?;
+    let (trace, seed) = input::workload(&args.scenario.workload)?;
+    let slo = slo.bind(&trace.classes)?;
+    let scale = scale(args, &trace)?;
+    let (live, url) = find(&args.live, args.scenario.model.as_deref())?;
+    let options = options(&args.live, scale, &slo);
+    let stop = cancel()?;
+    let mut watch = Watch::new(trace.requests.len(), args.output.json);
+    let (run, cost) = measure(|| {
+        live.run(&trace, &options, &slo, |progress| {
+            watch.update(progress);
+            !stop.load(Ordering::Relaxed)
+        })
+    });
+    watch.finish();
+    let run = run?;
+    if run.recording.records.is_empty() {
+        return if run.interrupted { Err(Interrupted.into()) } else { nothing(args) };
+    }
+    let open = args.live.concurrency.is_none();
+    let report = BenchReport {
+        about: About { command: typed(), assumptions: Vec::new() },
+        scenario: scenario((&live, &url), &trace, &slo, seed, (cost.wall_s, cost.cpu_s)),
+        config: Default::default(),
+        label: label(args, &run, &trace),
+        gpus: None,
+        rate_rps: open.then(|| scale * trace.offered_rate()).filter(|r| *r > 0.0),
+        detail: Detail::outside(&run.recording.records, &run.recording.itl_of_all()),
+        summary: Summary::new(&run.recording, &slo),
+        sustain: Sustain::new(&trace, &run.recording.records),
+        inside: None,
+        live: Some(LiveSide {
+            from_send: Summary::new(&run.from_send, &slo),
+            audit: run.audit.clone(),
+            failures: run.failures.clone(),
+            interrupted: run.interrupted,
+        }),
+    };
+    if let Some(dir) = args.output.folder() {
+        let mut bytes = Vec::new();
+        reports::csv::requests(&run.recording.records, &mut bytes)?;
+        reports::write_file(&dir, "requests.csv", &bytes)?;
+    }
+    let flat = result(&report);
+    args.output.deliver(&Report::Bench(Box::new(report)), &flat)?;
+    Ok(if run.interrupted { ExitCode::from(super::INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+fn nothing(args: &cli::Bench) -> Result<ExitCode> {
+    bail!(
+        "nothing was sent after the warm-up of {:?}: give a longer workload or a shorter --warmup",
+        args.live.warmup
+    )
+}
+
+/// By how much the trace is sped up; what is sent as others end has no speed.
+fn scale(args: &cli::Bench, trace: &Trace) -> Result<f64> {
+    match (args.rate, args.rate_scale) {
+        _ if args.live.concurrency.is_some() => Ok(1.0),
+        (Some(rate), _) => input::scale(trace, rate),
+        (None, scale) => input::fitting(trace, scale.unwrap_or(1.0)),
+    }
+}
+
+/// The load in a line.
+fn label(args: &cli::Bench, run: &LiveRun, trace: &Trace) -> String {
+    let api = match args.live.api {
+        loadgen::Api::Completions => "completions",
+        loadgen::Api::Chat => "chat",
+    };
+    let load = match args.live.concurrency {
+        Some(n) => format!("closed loop, {n} streams"),
+        None => "open loop".to_owned(),
+    };
+    let limit =
+        args.live.max_in_flight.map_or_else(String::new, |n| format!(", at most {n} in flight"));
+    let share = if trace.block_tokens == 0 || args.live.unshared {
+        "all prompts unique"
+    } else {
+        "prefixes shared as the workload says"
+    };
+    format!("{api}; {load}{limit}; {} requests counted; {share}", run.recording.records.len())
+}
