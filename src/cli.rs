@@ -9,7 +9,7 @@ use crate::knobs::Knobs;
 
 mod live;
 
-pub(crate) use live::{Live, Mock};
+pub(crate) use live::{Live, Mock, Reach, TuneServer};
 
 /// Which LLM-serving configuration gives the most throughput under your latency targets, and how many GPUs that takes.
 #[derive(Debug, Parser)]
@@ -22,7 +22,7 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Find the configuration that carries the most traffic under latency targets
+    /// Find the configuration that carries the most traffic under latency targets, or a server's highest rate (--url)
     Tune(Tune),
     /// Put batching and memory policies side by side, and try the papers' claims
     Compare(Compare),
@@ -165,6 +165,8 @@ pub(crate) struct Tune {
     #[arg(long, value_name = "N", value_parser = whole::<usize, 1, MOST_THREADS>, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
     #[command(flatten)]
+    pub(crate) server: TuneServer,
+    #[command(flatten)]
     pub(crate) output: Output,
     #[command(flatten)]
     pub(crate) knobs: Knobs,
@@ -214,13 +216,13 @@ pub(crate) struct Bench {
     )]
     pub(crate) rate_scale: Option<f64>,
     /// Offer all requests at once
-    #[arg(long)]
+    #[arg(long, conflicts_with = "url")]
     pub(crate) saturated: bool,
     /// What `knee calibrate` wrote for this device
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
     pub(crate) calibration: Option<PathBuf>,
     /// Log every iteration to this CSV file: what was computed, and how long it took
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
     pub(crate) steps: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) live: Live,

@@ -31,7 +31,8 @@ pub(crate) fn headline(report: &BenchReport, live: &LiveSide) -> String {
 pub(crate) fn doubts(live: &LiveSide) -> Vec<String> {
     let mut doubts = Vec::new();
     if live.interrupted {
-        doubts.push("The run was interrupted; this is what was measured until then.".to_owned());
+        let cut = live.failures.get("cancelled").map_or(0, |f| f.count);
+        doubts.push(format!("The run was interrupted. {} requests under way are left out, so long responses are under-represented.", count(cut)));
     }
     let verdict = live.audit.verdict;
     doubts.extend(live.audit.reasons.iter().map(|r| format!("{verdict}: {r}.")));
@@ -39,7 +40,7 @@ pub(crate) fn doubts(live: &LiveSide) -> Vec<String> {
     let failed = |(kind, f): (&String, &loadgen::Failures)| {
         format!("{} {} failed as {kind}: {}", count(f.count), word(f.count), f.cause)
     };
-    doubts.extend(live.failures.iter().map(failed));
+    doubts.extend(live.failures.iter().filter(|(kind, _)| *kind != "cancelled").map(failed));
     if live.audit.without_usage > 0 {
         let n = live.audit.without_usage;
         doubts.push(format!("The server did not count the tokens of {} {} (no usage in the stream); its chunks were counted instead.", count(n), word(n)));

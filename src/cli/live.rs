@@ -14,28 +14,16 @@ const LIVE: &str = "Measuring a server";
 /// Most streams a client is asked to hold.
 const MOST_STREAMS: u64 = 1 << 24;
 
-/// A server, and how it is driven.
+/// A server, and how prompts reach it.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = LIVE)]
-pub(crate) struct Live {
+pub(crate) struct Reach {
     /// Measure the OpenAI-compatible server at this address, such as http://localhost:8000
-    #[arg(long, value_name = "URL", conflicts_with_all = ["device", "calibration", "steps", "saturated"])]
+    #[arg(long, value_name = "URL", conflicts_with = "device")]
     pub(crate) url: Option<String>,
     /// Which of its endpoints: completions or chat
     #[arg(long, value_name = "API", default_value = "completions", requires = "url")]
     pub(crate) api: Api,
-    /// Keep so many requests (or sessions) under way, whatever their arrival times
-    #[arg(long, value_name = "N", requires = "url", value_parser = whole::<u32, 1, MOST_STREAMS>, conflicts_with_all = ["rate", "rate_scale"])]
-    pub(crate) concurrency: Option<u32>,
-    /// Hold requests back while so many are under way; their latencies count from when they were due
-    #[arg(long, value_name = "N", requires = "url", value_parser = whole::<u32, 1, MOST_STREAMS>)]
-    pub(crate) max_in_flight: Option<u32>,
-    /// Send for so long at most
-    #[arg(long, value_name = "TIME", requires = "url", value_parser = parse_duration)]
-    pub(crate) duration: Option<Duration>,
-    /// Send for so long before counting
-    #[arg(long, value_name = "TIME", requires = "url", default_value = "0s", value_parser = parse_duration)]
-    pub(crate) warmup: Duration,
     /// Give a request up so long after it was due
     #[arg(long, value_name = "TIME", requires = "url", default_value = "10min", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
@@ -60,6 +48,40 @@ pub(crate) struct Live {
     /// Number that makes this run's prompts different from those of others (default: from the clock)
     #[arg(long, value_name = "N", requires = "url")]
     pub(crate) salt: Option<u64>,
+}
+
+/// How one load drives a server.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = LIVE)]
+pub(crate) struct Live {
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    /// Keep so many requests (or sessions) under way, whatever their arrival times
+    #[arg(long, value_name = "N", requires = "url", value_parser = whole::<u32, 1, MOST_STREAMS>, conflicts_with_all = ["rate", "rate_scale"])]
+    pub(crate) concurrency: Option<u32>,
+    /// Hold requests back while so many are under way; their latencies count from when they were due
+    #[arg(long, value_name = "N", requires = "url", value_parser = whole::<u32, 1, MOST_STREAMS>)]
+    pub(crate) max_in_flight: Option<u32>,
+    /// Send for so long at most
+    #[arg(long, value_name = "TIME", requires = "url", value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Send for so long before counting
+    #[arg(long, value_name = "TIME", requires = "url", default_value = "0s", value_parser = parse_duration)]
+    pub(crate) warmup: Duration,
+}
+
+/// How the highest rate of a server is looked for.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = LIVE)]
+pub(crate) struct TuneServer {
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    /// How long a rate must hold (default: four times an unhurried request, 8 s at least)
+    #[arg(long, value_name = "TIME", requires = "url", value_parser = parse_duration)]
+    pub(crate) probe: Option<Duration>,
+    /// Load to spend at most
+    #[arg(long, value_name = "TIME", requires = "url", default_value = "10min", value_parser = parse_duration)]
+    pub(crate) budget: Duration,
 }
 
 /// `NAME:VALUE`.

@@ -4,13 +4,12 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
-use loadgen::{LiveRun, Slo, Summary, Sustain};
-use reports::{About, BenchReport, Detail, LiveSide, Report};
+use loadgen::{LiveOptions, LiveRun, Slo};
+use reports::Report;
 use workloads::Trace;
 
 use super::bench::result;
-use super::live::{Watch, find, options, scenario};
-use super::output::typed;
+use super::live::{Measured, Watch, find, options, scenario};
 use super::{Interrupted, cancel, measure};
 use crate::cli;
 use crate::input;
@@ -24,8 +23,15 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let (trace, seed) = input::workload(&args.scenario.workload)?;
     let slo = slo.bind(&trace.classes)?;
     let scale = scale(args, &trace)?;
-    let (live, url) = find(&args.live, args.scenario.model.as_deref())?;
-    let options = options(&args.live, scale, &slo);
+    let (live, url) = find(&args.live.reach, args.scenario.model.as_deref())?;
+    let options = LiveOptions {
+        rate_scale: scale,
+        streams: args.live.concurrency,
+        most_in_flight: args.live.max_in_flight,
+        duration: args.live.duration,
+        warmup: args.live.warmup,
+        ..options(&args.live.reach, &slo)
+    };
     let stop = cancel()?;
     let mut watch = Watch::new(trace.requests.len(), args.output.json);
     let (run, cost) = measure(|| {
@@ -36,28 +42,21 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     });
     watch.finish();
     let run = run?;
+    let run = if run.interrupted { run.without_unfinished() } else { run };
     if run.recording.records.is_empty() {
         return if run.interrupted { Err(Interrupted.into()) } else { nothing(args) };
     }
     let open = args.live.concurrency.is_none();
-    let report = BenchReport {
-        about: About { command: typed(), assumptions: Vec::new() },
-        scenario: scenario((&live, &url), &trace, &slo, seed, (cost.wall_s, cost.cpu_s)),
-        config: Default::default(),
+    let cost = (cost.wall_s, cost.cpu_s);
+    let measured = Measured {
+        run: &run,
+        trace: &trace,
+        slo: &slo,
+        scenario: scenario((&live, &url), &trace, &slo, seed, cost),
         label: label(args, &run, &trace),
-        gpus: None,
         rate_rps: open.then(|| scale * trace.offered_rate()).filter(|r| *r > 0.0),
-        detail: Detail::outside(&run.recording.records, &run.recording.itl_of_all()),
-        summary: Summary::new(&run.recording, &slo),
-        sustain: Sustain::new(&trace, &run.recording.records),
-        inside: None,
-        live: Some(LiveSide {
-            from_send: Summary::new(&run.from_send, &slo),
-            audit: run.audit.clone(),
-            failures: run.failures.clone(),
-            interrupted: run.interrupted,
-        }),
     };
+    let report = measured.report();
     if let Some(dir) = args.output.folder() {
         let mut bytes = Vec::new();
         reports::csv::requests(&run.recording.records, &mut bytes)?;
@@ -86,7 +85,7 @@ fn scale(args: &cli::Bench, trace: &Trace) -> Result<f64> {
 
 /// The load in a line.
 fn label(args: &cli::Bench, run: &LiveRun, trace: &Trace) -> String {
-    let api = match args.live.api {
+    let api = match args.live.reach.api {
         loadgen::Api::Completions => "completions",
         loadgen::Api::Chat => "chat",
     };
@@ -96,7 +95,7 @@ fn label(args: &cli::Bench, run: &LiveRun, trace: &Trace) -> String {
     };
     let limit =
         args.live.max_in_flight.map_or_else(String::new, |n| format!(", at most {n} in flight"));
-    let share = if trace.block_tokens == 0 || args.live.unshared {
+    let share = if trace.block_tokens == 0 || args.live.reach.unshared {
         "all prompts unique"
     } else {
         "prefixes shared as the workload says"

@@ -1,22 +1,27 @@
 //! What every command needs that measures a server: from flags to a server found, and a line of progress.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use loadgen::{BoundSlo, Live, LiveOptions, Metric, Progress, Prompts, Server};
+use loadgen::{
+    BoundSlo, Live, LiveOptions, LiveRun, Metric, Progress, Prompts, Server, Summary, Sustain,
+};
+use reports::{About, BenchReport, Detail, LiveSide, Scenario};
 use tuner::result::{DeviceInfo, WorkloadInfo};
 use workloads::{Arrival, Trace};
 
 use super::host;
+use super::output::typed;
 use crate::cli;
 
 /// How long a server may take to answer a question before the run.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The server that the flags name, found.
-pub(crate) fn find(args: &cli::Live, model: Option<&str>) -> Result<(Live, String)> {
+pub(crate) fn find(args: &cli::Reach, model: Option<&str>) -> Result<(Live, String)> {
     let Some(url) = args.url.clone() else { bail!("give the server's address: --url") };
     let key = args.api_key.clone().or_else(|| std::env::var("OPENAI_API_KEY").ok());
     let server = Server {
@@ -31,15 +36,10 @@ pub(crate) fn find(args: &cli::Live, model: Option<&str>) -> Result<(Live, Strin
     Ok((Live::find(&server, PATIENCE)?, url))
 }
 
-/// How it is driven, `rate_scale` times as fast as the trace.
-pub(crate) fn options(args: &cli::Live, rate_scale: f64, slo: &BoundSlo) -> LiveOptions {
+/// How it is driven, whatever the load.
+pub(crate) fn options(args: &cli::Reach, slo: &BoundSlo) -> LiveOptions {
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
     LiveOptions {
-        rate_scale,
-        streams: args.concurrency,
-        most_in_flight: args.max_in_flight,
-        duration: args.duration,
-        warmup: args.warmup,
         timeout: args.timeout,
         fluid: fluid(slo),
         salt: args.salt.unwrap_or_else(clock),
@@ -64,14 +64,14 @@ pub(crate) fn scenario(
     slo: &BoundSlo,
     seed: u64,
     (wall_s, cpu_s): (f64, f64),
-) -> reports::Scenario {
+) -> Scenario {
     let prompts = match live.prompts() {
         Prompts::Ids => "prompts are token ids of the exact length".to_owned(),
         Prompts::Text { per_word, overhead } => format!(
             "prompts are words: by the server's count {per_word:.3} tokens per word and {overhead:.1} for the template"
         ),
     };
-    reports::Scenario {
+    Scenario {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         simulated: false,
         seed,
@@ -98,6 +98,40 @@ fn workload(trace: &Trace) -> WorkloadInfo {
         requests_per_session: (starts < requests).then(|| requests as f64 / starts as f64),
         natural_rps: trace.offered_rate(),
         output_tokens_per_request: tokens as f64 / starts as f64,
+    }
+}
+
+/// What a measurement comes to, for reports.
+pub(crate) struct Measured<'a> {
+    pub(crate) run: &'a LiveRun,
+    pub(crate) trace: &'a Trace,
+    pub(crate) slo: &'a BoundSlo,
+    pub(crate) scenario: Scenario,
+    pub(crate) label: String,
+    pub(crate) rate_rps: Option<f64>,
+}
+
+impl Measured<'_> {
+    pub(crate) fn report(self) -> BenchReport {
+        let Measured { run, trace, slo, scenario, label, rate_rps } = self;
+        BenchReport {
+            about: About { command: typed(), assumptions: Vec::new() },
+            scenario,
+            config: BTreeMap::new(),
+            label,
+            gpus: None,
+            rate_rps,
+            detail: Detail::outside(&run.recording.records, &run.recording.itl_of_all()),
+            summary: Summary::new(&run.recording, slo),
+            sustain: Sustain::new(trace, &run.recording.records),
+            inside: None,
+            live: Some(LiveSide {
+                from_send: Summary::new(&run.from_send, slo),
+                audit: run.audit.clone(),
+                failures: run.failures.clone(),
+                interrupted: run.interrupted,
+            }),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod progress;
 mod report;
 mod trace;
 mod tune;
+mod tune_url;
 mod validate;
 
 use std::io::Write;
@@ -33,8 +34,9 @@ use crate::cli::{Cli, Command};
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
-        Command::Bench(args) if args.live.url.is_some() => bench_url::run(&args),
+        Command::Bench(args) if args.live.reach.url.is_some() => bench_url::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Tune(args) if args.server.reach.url.is_some() => tune_url::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Compare(args) => compare::run(&args),

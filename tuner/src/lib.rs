@@ -7,6 +7,7 @@ pub mod claims;
 pub mod compare;
 pub mod evaluate;
 pub mod export;
+pub mod live;
 pub mod observation;
 pub mod pareto;
 pub mod plan;

@@ -49,6 +49,8 @@ pub(super) struct Flight {
     trouble: Option<(Kind, String)>,
     /// The beginning of a body that is no stream.
     pub(super) body: Vec<u8>,
+    /// Its first token came later than any target allows.
+    pub(super) late: bool,
     /// When the next token should be there at the latest, for the fluidity index.
     pub(super) expected: u64,
 }

@@ -27,6 +27,7 @@ use crate::net::{clock, wait::Ready, wait::Wait};
 use crate::record::Outcome;
 use crate::recorder::Recorder;
 use crate::replay::{Due, Replay};
+use crate::slo::{BoundSlo, Metric};
 use crate::time::nanos;
 
 /// How often the stop flag, time-outs and progress are looked at, ns.
@@ -88,6 +89,9 @@ pub(super) struct Drive<'a> {
     endpoint: &'a Endpoint,
     prompter: &'a Prompter,
     options: &'a LiveOptions,
+    slo: &'a BoundSlo,
+    /// After so long without a first token no target on it can be met any more, ns.
+    patience: u64,
     pub(super) replay: Replay,
     pub(super) recorder: Recorder,
     pub(super) wires: Vec<Wire>,
@@ -125,7 +129,7 @@ impl<'a> Drive<'a> {
         trace: &'a Trace,
         replay: Replay,
         (endpoint, prompter): (&'a Endpoint, &'a Prompter),
-        options: &'a LiveOptions,
+        (options, slo): (&'a LiveOptions, &'a BoundSlo),
     ) -> Result<Self, Error> {
         let io = |e: io::Error| Error::Io("cannot poll sockets".to_owned(), e.to_string());
         Ok(Self {
@@ -133,6 +137,8 @@ impl<'a> Drive<'a> {
             endpoint,
             prompter,
             options,
+            slo,
+            patience: patience(slo),
             replay,
             // A class more than the trace has, for what is warm-up.
             recorder: Recorder::new(trace.requests.len(), trace.classes.len() + 1),
@@ -476,6 +482,9 @@ impl<'a> Drive<'a> {
             self.ends.resize(tokens as usize, time);
             self.recorder.emit(&[flight.request], time, &self.ends);
             self.progress.tokens += u64::from(tokens);
+            if flight.chunks == tokens {
+                flight.late = at > flight.due.saturating_add(self.patience);
+            }
             if let Some((_, itl)) = self.options.fluid {
                 fluid(&mut self.meter.fluid, &mut flight.expected, (at, tokens), nanos(itl));
             }
@@ -568,11 +577,13 @@ impl<'a> Drive<'a> {
     fn complete(&mut self, request: u32, at: u64) {
         self.progress.completed += 1;
         self.over(request, at, Outcome::Completed);
+        self.progress.missed += u64::from(!self.slo.meets(&self.recorder.record(request)));
     }
 
     fn fail(&mut self, request: u32, kind: Kind, why: &str, at: u64) {
         self.tally.note(kind, why);
         self.progress.failed += 1;
+        self.progress.missed += 1;
         self.over(request, at, kind.outcome());
     }
 
@@ -622,8 +633,19 @@ impl<'a> Drive<'a> {
     fn report(&mut self, now: u64, watch: &mut dyn FnMut(&Progress) -> bool) -> bool {
         self.progress.elapsed = self.since(now);
         self.progress.in_flight = self.in_flight as u64;
+        let too_late = now.saturating_sub(self.patience);
+        let missed = |f: &Flight| f.late || (f.chunks == 0 && f.due < too_late);
+        let flights = self.conns.iter().filter_map(|(_, c)| c.flight.as_ref());
+        self.progress.missing = flights.filter(|f| missed(f)).count() as u64;
         watch(&self.progress)
     }
+}
+
+/// The loosest limit on the first token, ns; without one, none.
+fn patience(slo: &BoundSlo) -> u64 {
+    let targets = slo.slo().targets().iter();
+    let first = targets.filter(|t| matches!(t.metric, Metric::Ttft | Metric::E2e));
+    first.map(|t| nanos(t.limit)).max().unwrap_or(u64::MAX)
 }
 
 /// A connection that ends before it is one was refused in another way.

@@ -28,6 +28,7 @@ pub use failure::Failures;
 pub use prompt::Prompts;
 
 use crate::error::Error;
+use crate::record::Outcome;
 use crate::recorder::Recording;
 use crate::replay::{Replay, ReplayOptions};
 use crate::slo::BoundSlo;
@@ -98,6 +99,10 @@ pub struct Progress {
     pub in_flight: u64,
     /// Token events received.
     pub tokens: u64,
+    /// Requests that ended without meeting every target.
+    pub missed: u64,
+    /// Requests under way whose first token is later than any target allows.
+    pub missing: u64,
 }
 
 /// What a run against a server showed.
@@ -117,6 +122,23 @@ pub struct LiveRun {
     pub interrupted: bool,
     /// The run's origin, in ns of the system's monotonic clock: [`Truth`](crate::Truth)s are on the same.
     pub origin_ns: u64,
+}
+
+impl LiveRun {
+    /// The same without what was still under way when the user ended the run: such a request says nothing about the
+    /// server. Long responses are under-represented in what is left.
+    #[must_use]
+    pub fn without_unfinished(mut self) -> Self {
+        let ended: Vec<bool> =
+            self.recording.records.iter().map(|r| r.outcome != Outcome::Unfinished).collect();
+        for records in [&mut self.recording.records, &mut self.from_send.records] {
+            let mut ended = ended.iter();
+            records.retain(|_| ended.next().is_some_and(|e| *e));
+        }
+        let mut ended = ended.iter();
+        self.wires.retain(|_| ended.next().is_some_and(|e| *e));
+        self
+    }
 }
 
 /// A server that answers, and how it wants to be asked.
@@ -175,7 +197,7 @@ impl Live {
         let Probed { model, prompts, extra } = &self.probed;
         let salt = (options.salt, options.shared_prefixes);
         let prompter = Prompter::new(&self.endpoint, *prompts, model, extra, salt);
-        let mut drive = Drive::new(trace, replay, (&self.endpoint, &prompter), options)?;
+        let mut drive = Drive::new(trace, replay, (&self.endpoint, &prompter), (options, slo))?;
         let warm = options.streams.map_or(8, |streams| streams as usize);
         drive.warm(warm).map_err(|e| Error::Io("cannot connect".to_owned(), e.to_string()))?;
         let mut interrupted = false;

@@ -86,7 +86,8 @@ fn nobody_listens() {
 fn the_wrong_key_and_the_wrong_model() {
     let rig = Rig::start(MockOptions { api_key: Some("secret".to_owned()), ..faulty(&[]) });
     all_failed(&run(&rig.url(), &load(20, 2, 8, 6), &quick()), "status_401");
-    let error = |server: &Server| Live::find(server, Duration::from_secs(5)).err().unwrap().to_string();
+    let error =
+        |server: &Server| Live::find(server, Duration::from_secs(5)).err().unwrap().to_string();
     assert!(error(&server(&rig.url())).contains("key"));
     let keyed = Server { api_key: Some("secret".to_owned()), ..server(&rig.url()) };
     assert!(Live::find(&keyed, Duration::from_secs(5)).is_ok());
@@ -116,13 +117,16 @@ fn servers_worse_than_the_mock() {
     let event = |json: &str| of(format!("{HEAD}data: {json}\n\n"));
     let token = r#"{"choices":[{"index":0,"text":"a","finish_reason":null}]}"#;
     let end = r#"{"choices":[{"index":0,"text":"","finish_reason":"stop"}]}"#;
-    assert!(all_failed(&event(r#"{"error":{"message":"no KV"}}"#), "server_error").contains("no KV"));
+    assert!(
+        all_failed(&event(r#"{"error":{"message":"no KV"}}"#), "server_error").contains("no KV")
+    );
     all_failed(&event("{\"choices\":[{\"text\""), "malformed");
     all_failed(&event(token), "cut");
     all_failed(&event("[DONE]"), "empty");
     all_failed(&of("220 smtp.example ESMTP\r\n".to_owned()), "malformed");
     all_failed(&of(String::new()), "cut");
-    let chunked = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunked =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     all_failed(&of(format!("{chunked}zz\r\n")), "malformed");
     // The end of the connection is a legal end of a body without a length, and a finish reason a legal end of a stream.
     let fine = of(format!("{HEAD}data: {token}\n\ndata: {end}\n\n"));

@@ -95,7 +95,9 @@ fn answer(mut stream: StreamOwned<ServerConnection, std::net::TcpStream>) {
     let (first, second) = (format!("{token}\n\n"), format!("{end}\n\ndata: [DONE]\n\n"));
     let length = first.len() + second.len();
     while read_request(&mut stream).is_ok() {
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {length}\r\n\r\n");
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {length}\r\n\r\n"
+        );
         let sent = stream
             .write_all((head + &first).as_bytes())
             .and_then(|()| stream.flush())
@@ -129,7 +131,8 @@ fn certificates_are_checked() {
     let unknown = drive(url, None, None);
     assert_eq!(unknown.failures["tls"].count, 20, "{:?}", unknown.failures);
     assert!(unknown.failures["tls"].cause.contains("certificate"), "{:?}", unknown.failures);
-    let misnamed = authority.serve("elsewhere.invalid", false).replace("elsewhere.invalid", "localhost");
+    let misnamed =
+        authority.serve("elsewhere.invalid", false).replace("elsewhere.invalid", "localhost");
     assert_eq!(drive(misnamed, Some(authority.ca()), None).failures["tls"].count, 20);
 }
 

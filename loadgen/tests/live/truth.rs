@@ -88,7 +88,8 @@ fn slots_queue_first_come_first_served() {
     truths.sort_by_key(|t| t.request);
     assert!(truths.windows(2).all(|w| w[0].started_ns <= w[1].started_ns));
     for t in &truths {
-        let inside = |at: u64| truths.iter().filter(move |o| o.started_ns.unwrap() <= at && at < o.end_ns);
+        let inside =
+            |at: u64| truths.iter().filter(move |o| o.started_ns.unwrap() <= at && at < o.end_ns);
         assert!(inside(t.started_ns.unwrap()).count() <= 2);
     }
 }
@@ -192,7 +193,10 @@ fn the_mock_survives_whatever_is_sent() {
         (b"POST /v1/completions HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", "411"),
         (b"POST /v1/completions HTTP/1.1\r\ncontent-length: 1\r\n\r\n{", "400"),
         (b"POST /v1/completions HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}", "400"),
-        (b"POST /v1/completions HTTP/1.1\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n", "100"),
+        (
+            b"POST /v1/completions HTTP/1.1\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n",
+            "100",
+        ),
     ] {
         let said = speak(rig.address, bytes);
         assert!(said.starts_with(&format!("HTTP/1.1 {expected}")), "{said}");
@@ -207,7 +211,8 @@ fn the_mock_survives_whatever_is_sent() {
 fn requests_of_a_shared_workload_hold_shared_tokens() {
     // The server's count is all that is visible from outside; the tokens themselves are checked where they are made.
     let rig = Rig::start(clockwork(0, 0));
-    let trace: Trace = workloads::synthesise(&workloads::preset("rag-long").unwrap(), None).unwrap().head(12);
+    let trace: Trace =
+        workloads::synthesise(&workloads::preset("rag-long").unwrap(), None).unwrap().head(12);
     let run = run(&rig.url(), &trace, &LiveOptions { rate_scale: 1e6, ..LiveOptions::default() });
     rig.end();
     let asked = |r: &loadgen::Record| trace.requests[r.request as usize].input.max(1);
