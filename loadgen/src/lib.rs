@@ -27,6 +27,7 @@ pub use histogram::Histogram;
 pub use latency::{Latency, Stats};
 pub use live::{
     Api, Audit, Failures, Live, LiveOptions, LiveRun, Progress, Prompts, Server, Trust, Wire,
+    export,
 };
 pub use mock::{Fault, FaultShare, Mock, MockOptions, Served, Truth};
 pub use percentile::{Percentile, Statistic};

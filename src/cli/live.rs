@@ -65,6 +65,9 @@ pub(crate) struct Live {
     /// Send for so long at most
     #[arg(long, value_name = "TIME", requires = "url", value_parser = parse_duration)]
     pub(crate) duration: Option<Duration>,
+    /// Write the result as another tool's too: vllm
+    #[arg(long, value_name = "TOOL", requires = "url", value_parser = ["vllm"])]
+    pub(crate) export: Option<String>,
     /// Send for so long before counting
     #[arg(long, value_name = "TIME", requires = "url", default_value = "0s", value_parser = parse_duration)]
     pub(crate) warmup: Duration,

@@ -1,11 +1,13 @@
 //! `knee bench --url`: a server under one load.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use anyhow::{Result, bail};
-use loadgen::{LiveOptions, LiveRun, Slo};
-use reports::Report;
+use loadgen::{LiveOptions, LiveRun, Slo, export};
+use reports::{BenchReport, Report};
 use workloads::Trace;
 
 use super::bench::result;
@@ -16,6 +18,9 @@ use crate::input;
 
 pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     args.output.check()?;
+    if args.live.export.is_some() && args.output.folder().is_none() {
+        bail!("--export writes a file: say where with --out");
+    }
     if args.knobs.any() {
         bail!("a server has its own configuration: leave the engine's flags out with --url");
     }
@@ -30,9 +35,11 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         most_in_flight: args.live.max_in_flight,
         duration: args.live.duration,
         warmup: args.live.warmup,
+        keep_gaps: args.live.export.is_some(),
         ..options(&args.live.reach, &slo)
     };
     let stop = cancel()?;
+    let began = SystemTime::now();
     let mut watch = Watch::new(trace.requests.len(), args.output.json);
     let (run, cost) = measure(|| {
         live.run(&trace, &options, &slo, |progress| {
@@ -58,13 +65,35 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     };
     let report = measured.report();
     if let Some(dir) = args.output.folder() {
-        let mut bytes = Vec::new();
-        reports::csv::requests(&run.recording.records, &mut bytes)?;
-        reports::write_file(&dir, "requests.csv", &bytes)?;
+        write(&dir, args, &run, &report, began)?;
     }
     let flat = result(&report);
     args.output.deliver(&Report::Bench(Box::new(report)), &flat)?;
     Ok(if run.interrupted { ExitCode::from(super::INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// Every request and every latency, for other tools.
+fn write(
+    dir: &Path,
+    args: &cli::Bench,
+    run: &LiveRun,
+    report: &BenchReport,
+    began: SystemTime,
+) -> Result<()> {
+    let mut bytes = Vec::new();
+    reports::csv::requests(&run.recording.records, &mut bytes)?;
+    reports::write_file(dir, "requests.csv", &bytes)?;
+    bytes.clear();
+    export::jsonl(run, &mut bytes)?;
+    reports::write_file(dir, "requests.jsonl", &bytes)?;
+    bytes.clear();
+    export::hdr(run, began, &mut bytes)?;
+    reports::write_file(dir, "latencies.hlog", &bytes)?;
+    if args.live.export.is_some() {
+        let file = export::vllm(run, &report.summary, &report.scenario.model, report.rate_rps);
+        reports::write_file(dir, "vllm.json", file.to_string().as_bytes())?;
+    }
+    Ok(())
 }
 
 fn nothing(args: &cli::Bench) -> Result<ExitCode> {

@@ -70,7 +70,11 @@ fn search(
     range: &mut Range<'_>,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<(Found, Option<(f64, LiveRun)>)> {
-    let unhurried = range.unhurried(go_on).map_err(|e| anyhow!(e))?;
+    let (unhurried, met) = range.unhurried(go_on).map_err(|e| anyhow!(e))?;
+    if !met {
+        // What one request at a time cannot have, no rate can.
+        return Ok((Found::of(Vec::new()), None));
+    }
     let typical = Duration::from_secs_f64(LIFETIMES * unhurried).clamp(LEAST, MOST);
     let effort = Effort {
         probe: args.server.probe.unwrap_or(typical),
@@ -127,14 +131,17 @@ fn said(found: &Found) -> String {
 }
 
 fn nowhere(args: &cli::Tune, found: &Found) -> Result<ExitCode> {
-    let why = found.shots.last().map_or("nothing was tried", |s| s.why.as_str());
-    let lowest = found.shots.iter().map(|s| s.rate_rps).fold(f64::INFINITY, f64::min);
+    let lowest = found.shots.iter().min_by(|a, b| a.rate_rps.total_cmp(&b.rate_rps));
+    let even = lowest.map_or_else(
+        || "one request at a time misses them".to_owned(),
+        |s| format!("{:.3} requests/s fails ({})", s.rate_rps, s.why),
+    );
     if args.output.json {
         super::print_json(
             &json!({ "capacity_rps": null, "shots": found.shots, "load_s": found.load_s }),
         )?;
     } else {
-        print(&format!("No rate holds the targets: even {lowest:.3} requests/s fails ({why}).\n"))?;
+        print(&format!("No rate holds the targets: even {even}.\n"))?;
     }
     Ok(ExitCode::from(2))
 }

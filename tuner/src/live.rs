@@ -17,6 +17,10 @@ use workloads::{Arrival, Trace};
 const OVERDUE: f64 = 0.03;
 /// How far from an estimate the rates beside it are tried.
 const BESIDE: f64 = 0.01;
+/// How far from an estimate a bound may be for the other to be looked for right beside it.
+const NEAR: f64 = 0.05;
+/// Fewer requests than this show nothing.
+const FEWEST: usize = 10;
 
 /// How a search is made.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -123,8 +127,8 @@ impl Found {
         let Some(lo) = self.capacity_rps else {
             let lowest = self.shots.iter().map(|s| s.rate_rps).fold(f64::INFINITY, f64::min);
             let guess = last.finished_rps.map_or(lowest / 2.0, |f| f.min(lowest / 2.0));
-            // A thousandth of where it began is nowhere.
-            return (lowest > start / 1024.0).then_some(guess.max(start / 2048.0));
+            // Where requests rarely meet, fewer of them change nothing.
+            return (lowest > start / 8.0).then_some(guess.max(start / 8.0));
         };
         if hi <= lo * (1.0 + precision) {
             // A rate that only passed a glimpse has not been shown to hold.
@@ -135,8 +139,13 @@ impl Found {
         let inside =
             |r: &f64| *r > lo * (1.0 + precision / 4.0) && *r < hi * (1.0 - precision / 4.0);
         let estimate = self.shots.iter().rev().filter(|s| !s.passed).find_map(|s| s.finished_rps);
+        let near = |r: f64| estimate.is_some_and(|e| (r / e - 1.0).abs() < NEAR);
+        // The last step, taken first where the estimate says that it is the last.
+        let step = 1.0 + 0.95 * precision;
         let beside = estimate.into_iter().flat_map(|e| [e * (1.0 - BESIDE), e * (1.0 + BESIDE)]);
-        beside.into_iter().find(inside).or(Some((lo * hi).sqrt()))
+        let last_step = [near(lo).then_some(lo * step), near(hi).then_some(hi / step)];
+        let middle = (lo * hi).sqrt();
+        beside.chain(last_step.into_iter().flatten()).find(inside).or(Some(middle))
     }
 }
 
@@ -155,12 +164,12 @@ pub struct Range<'a> {
 }
 
 impl Range<'_> {
-    /// A few requests one after the other: the latency of an unhurried server. The lowest sensible rate is one
-    /// request at a time.
+    /// A few requests one after the other: seconds that an unhurried server takes for one, and whether the targets
+    /// hold at least there.
     ///
     /// # Errors
     /// When nothing completes.
-    pub fn unhurried(&self, watch: &mut dyn FnMut() -> bool) -> Result<f64, String> {
+    pub fn unhurried(&self, watch: &mut dyn FnMut() -> bool) -> Result<(f64, bool), String> {
         let trace = self.trace.head(3);
         let options =
             LiveOptions { streams: Some(1), salt: self.options.salt ^ 1, ..self.options.clone() };
@@ -173,7 +182,8 @@ impl Range<'_> {
                 run.failures.values().next().map_or("it was interrupted", |f| f.cause.as_str());
             return Err(format!("no request completed on the idle server: {why}"));
         }
-        Ok(took.iter().sum::<f64>() / took.len() as f64)
+        let met = Summary::new(&run.from_send, self.slo).verdict.met;
+        Ok((took.iter().sum::<f64>() / took.len() as f64, met))
     }
 
     /// Waits until the server is as quick again as it was when nobody hurried it, for half a minute at most.
@@ -182,7 +192,7 @@ impl Range<'_> {
     /// When nothing completes.
     pub fn recover(&self, unhurried: f64, watch: &mut dyn FnMut() -> bool) -> Result<(), String> {
         let began = std::time::Instant::now();
-        while watch() && self.unhurried(watch)? > 1.5 * unhurried + 0.01 {
+        while watch() && self.unhurried(watch)?.0 > 1.5 * unhurried + 0.01 {
             if began.elapsed() > Duration::from_secs(30) {
                 break;
             }
@@ -223,8 +233,11 @@ impl Range<'_> {
         let run = run.map_err(|e| e.to_string())?;
         let summary = Summary::new(&run.recording, self.slo);
         let sustain = Sustain::new(&trace, &run.recording.records);
+        let offered = run.recording.records.len();
         let why = if hopeless || !summary.verdict.met {
             missed(&summary)
+        } else if offered < FEWEST {
+            format!("{offered} requests in {time:?} show nothing: give a longer --probe")
         } else if sustain.overdue > OVERDUE {
             sustain.reason
         } else {
@@ -344,7 +357,7 @@ mod tests {
             Ok::<_, ()>(Shot { rate_rps, passed: false, seconds: 1.0, finished_rps: None, why })
         });
         let found = found.unwrap();
-        assert_eq!((found.capacity_rps, shots), (None, 11));
+        assert_eq!((found.capacity_rps, shots), (None, 4));
     }
 
     #[test]

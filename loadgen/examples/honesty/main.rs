@@ -9,8 +9,9 @@ mod parts;
 mod rig;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
+type Part = (&'static str, fn() -> Outcome);
 
-const PARTS: [(&str, fn() -> Outcome); 6] = [
+const PARTS: [Part; 6] = [
     ("throughput", parts::throughput),
     ("streams", parts::streams),
     ("pace", parts::pace),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::LiveOptions;
-use super::drive::{Meter, Wire};
+use super::meter::{Meter, Wire};
 use crate::net::clock;
 use crate::recorder::Recording;
 use crate::slo::{BoundSlo, Metric};

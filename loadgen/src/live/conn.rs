@@ -49,6 +49,10 @@ pub(super) struct Flight {
     trouble: Option<(Kind, String)>,
     /// The beginning of a body that is no stream.
     pub(super) body: Vec<u8>,
+    /// When the latest token came.
+    pub(super) latest: u64,
+    /// Gaps between its tokens, where they are kept, ns.
+    pub(super) gaps: Vec<u64>,
     /// Its first token came later than any target allows.
     pub(super) late: bool,
     /// When the next token should be there at the latest, for the fluidity index.

@@ -19,16 +19,17 @@ use workloads::Trace;
 use super::conn::{Conn, Flight};
 use super::endpoint::Endpoint;
 use super::failure::{Kind, Tally};
+use super::meter::{Meter, Wire};
 use super::prompt::Prompter;
 use super::{LiveOptions, Progress};
 use crate::error::Error;
-use crate::histogram::Histogram;
 use crate::net::{clock, wait::Ready, wait::Wait};
-use crate::record::Outcome;
 use crate::recorder::Recorder;
 use crate::replay::{Due, Replay};
 use crate::slo::{BoundSlo, Metric};
 use crate::time::nanos;
+
+mod answers;
 
 /// How often the stop flag, time-outs and progress are looked at, ns.
 const GLANCE: u64 = 100_000_000;
@@ -47,42 +48,6 @@ const LEISURE: u64 = 200_000;
 /// A wait shorter than this did not sleep: what it reports may have been there before, ns.
 const NO_SLEEP: u64 = 3_000;
 
-/// What became of a request on the wire.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Wire {
-    /// When its first byte was handed to the socket; none when it never was.
-    pub sent: Option<Duration>,
-    /// Whether it waited because as many as allowed were under way, or no connection could be had.
-    pub held_back: bool,
-    /// Events that stood for tokens.
-    pub chunks: u32,
-    /// Of these, those that came in one read with the event before: their gap is not the server's.
-    pub coalesced: u32,
-    /// Prompt tokens by the server's count.
-    pub prompt_tokens: Option<u32>,
-    /// Generated tokens by the server's count.
-    pub completion_tokens: Option<u32>,
-}
-
-/// What the loop measured about itself.
-#[derive(Default)]
-pub(super) struct Meter {
-    /// How long before its stamp each read's bytes can have arrived at most.
-    pub(super) lag: Histogram,
-    pub(super) cpu: Duration,
-    pub(super) wall: Duration,
-    /// Requests in flight, integrated over time, until the last send.
-    pub(super) held_ns: u128,
-    pub(super) until_ns: u64,
-    pub(super) peak: usize,
-    /// Requests sent again because an idle connection was closed under them.
-    pub(super) resent: u64,
-    pub(super) connections: u64,
-    pub(super) reads: u64,
-    /// Tokens in time, and tokens expected, of the fluidity index.
-    pub(super) fluid: (u64, u64),
-}
-
 /// A run in progress.
 pub(super) struct Drive<'a> {
     trace: &'a Trace,
@@ -95,6 +60,8 @@ pub(super) struct Drive<'a> {
     pub(super) replay: Replay,
     pub(super) recorder: Recorder,
     pub(super) wires: Vec<Wire>,
+    /// Gaps between tokens by request, where they are kept.
+    pub(super) gaps: Vec<Vec<u64>>,
     pub(super) tally: Tally,
     pub(super) meter: Meter,
     wait: Wait,
@@ -143,6 +110,7 @@ impl<'a> Drive<'a> {
             // A class more than the trace has, for what is warm-up.
             recorder: Recorder::new(trace.requests.len(), trace.classes.len() + 1),
             wires: vec![Wire::default(); trace.requests.len()],
+            gaps: vec![Vec::new(); if options.keep_gaps { trace.requests.len() } else { 0 }],
             tally: Tally::default(),
             meter: Meter::default(),
             wait: Wait::new().map_err(io)?,
@@ -389,247 +357,6 @@ impl<'a> Drive<'a> {
         }
     }
 
-    /// Goes on with every connection that can, and sends what comes due in between.
-    fn take_events(&mut self) {
-        let mut ready = std::mem::take(&mut self.ready);
-        ready.extend(self.wait.ready());
-        let mut next = self.next_due().unwrap_or(u64::MAX);
-        for event in ready.drain(..) {
-            let at = self.advance(event);
-            if self.origin > 0 && at >= next {
-                self.send_due(at);
-            }
-            next = self.next_due().unwrap_or(u64::MAX);
-        }
-        self.ready = ready;
-    }
-
-    /// Goes on with one connection; the time of its last read, 0 if there was none.
-    fn advance(&mut self, event: Ready) -> u64 {
-        let key = event.token;
-        let Some(conn) = self.conns.get_mut(key) else { return 0 };
-        if !conn.established {
-            match conn.io.establish() {
-                Ok(false) => return 0,
-                Ok(true) => {
-                    conn.established = true;
-                    if conn.flight.is_some() {
-                        self.pump(key);
-                    } else {
-                        self.connecting.retain(|&k| k != key);
-                        self.idle.push(key);
-                    }
-                }
-                Err(e) => {
-                    self.no_spare_before = clock::now() + 10 * GLANCE;
-                    self.broken(key, connecting(Kind::of(&e)), &e.to_string());
-                    return 0;
-                }
-            }
-        } else if event.writable {
-            match conn.io.flush() {
-                Ok(true) if conn.flight.is_some() && conn.written < conn.out.len() => {
-                    self.pump(key)
-                }
-                Ok(_) => {}
-                Err(e) => {
-                    self.broken(key, Kind::of(&e), &e.to_string());
-                    return 0;
-                }
-            }
-        }
-        if self.conns.contains(key) { self.receive(key, event.closed) } else { 0 }
-    }
-
-    /// Reads what is there.
-    fn receive(&mut self, key: usize, closed: bool) -> u64 {
-        loop {
-            let conn = &mut self.conns[key];
-            let read = conn.io.read(&mut self.buffer);
-            let at = clock::now();
-            match read {
-                Ok(0) => self.ended(key, at),
-                Ok(n) => {
-                    self.meter.reads += 1;
-                    self.meter.lag.record_nanos(at.saturating_sub(self.seen_from), 1);
-                    let more = n == self.buffer.len() || closed || !conn.io.short_read_empties();
-                    if self.take_in(key, n, at) && more {
-                        continue;
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => self.broken(key, reading(Kind::of(&e)), &e.to_string()),
-            }
-            return at;
-        }
-    }
-
-    /// Understands the first `n` bytes of the buffer; whether the connection waits for more.
-    fn take_in(&mut self, key: usize, n: usize, at: u64) -> bool {
-        let conn = &mut self.conns[key];
-        let tokens = match conn.absorb(&self.buffer[..n]) {
-            Ok(tokens) => tokens,
-            Err((kind, why)) => {
-                self.broken(key, kind, &why);
-                return false;
-            }
-        };
-        let done = conn.response.is_done();
-        if let Some(flight) = conn.flight.as_mut().filter(|_| tokens > 0) {
-            let time = Duration::from_nanos(at.saturating_sub(self.origin));
-            self.ends.clear();
-            self.ends.resize(tokens as usize, time);
-            self.recorder.emit(&[flight.request], time, &self.ends);
-            self.progress.tokens += u64::from(tokens);
-            if flight.chunks == tokens {
-                flight.late = at > flight.due.saturating_add(self.patience);
-            }
-            if let Some((_, itl)) = self.options.fluid {
-                fluid(&mut self.meter.fluid, &mut flight.expected, (at, tokens), nanos(itl));
-            }
-        }
-        if done {
-            self.conclude(key, at);
-        }
-        !done
-    }
-
-    /// The response of a connection is whole.
-    fn conclude(&mut self, key: usize, at: u64) {
-        let conn = &mut self.conns[key];
-        let verdict = conn.verdict();
-        let (keep, whole) = (conn.response.keep_alive, conn.written == conn.out.len());
-        let flight = conn.flight.take();
-        conn.reused = true;
-        let mut out = std::mem::take(&mut conn.out);
-        out.clear();
-        if self.buffers.len() < 1024 {
-            self.buffers.push(out);
-        }
-        if keep && whole {
-            self.idle.push(key);
-        } else {
-            self.drop_conn(key);
-        }
-        if let Some(flight) = flight {
-            self.settle(&flight);
-            match verdict {
-                Ok(()) => self.complete(flight.request, at),
-                Err((kind, why)) => self.fail(flight.request, kind, &why, at),
-            }
-        }
-        self.feed_starving();
-    }
-
-    /// The server has closed the connection.
-    fn ended(&mut self, key: usize, at: u64) {
-        let conn = &mut self.conns[key];
-        if conn.response.ends_with_connection() {
-            self.conclude(key, at);
-        } else {
-            self.broken(key, Kind::Cut, "the server closed the connection in the middle");
-        }
-    }
-
-    /// A connection is no longer of use. A request that an idle connection was closed under goes out again.
-    fn broken(&mut self, key: usize, kind: Kind, why: &str) {
-        let conn = self.drop_conn(key);
-        let Some(mut flight) = conn.flight else { return };
-        let stale = conn.reused && !flight.answered && kind == Kind::Cut;
-        if stale && let Ok(fresh) = self.open() {
-            self.meter.resent += 1;
-            flight.answered = false;
-            self.conns[fresh].board(flight, conn.out);
-            return;
-        }
-        self.settle(&flight);
-        self.fail(flight.request, kind, why, clock::now());
-        self.feed_starving();
-    }
-
-    fn drop_conn(&mut self, key: usize) -> Conn {
-        let mut conn = self.conns.remove(key);
-        // Closing removes it from the poll; not having been in it is no error.
-        let _ = self.wait.registry().deregister(conn.io.socket());
-        if conn.flight.is_none() {
-            self.idle.retain(|&k| k != key);
-            self.connecting.retain(|&k| k != key);
-        }
-        conn
-    }
-
-    fn feed_starving(&mut self) {
-        let room = !self.idle.is_empty() || self.conns.len() < self.most_conns;
-        if room && let Some(due) = self.starving.pop_front() {
-            self.launch(due);
-        }
-    }
-
-    /// Keeps what the wire showed of a request.
-    fn settle(&mut self, flight: &Flight) {
-        let wire = &mut self.wires[flight.request as usize];
-        (wire.chunks, wire.coalesced) = (flight.chunks, flight.coalesced);
-        wire.prompt_tokens = flight.usage.prompt_tokens;
-        wire.completion_tokens = flight.usage.completion_tokens;
-    }
-
-    fn complete(&mut self, request: u32, at: u64) {
-        self.progress.completed += 1;
-        self.over(request, at, Outcome::Completed);
-        self.progress.missed += u64::from(!self.slo.meets(&self.recorder.record(request)));
-    }
-
-    fn fail(&mut self, request: u32, kind: Kind, why: &str, at: u64) {
-        self.tally.note(kind, why);
-        self.progress.failed += 1;
-        self.progress.missed += 1;
-        self.over(request, at, kind.outcome());
-    }
-
-    fn over(&mut self, request: u32, at: u64, outcome: Outcome) {
-        let time = self.since(at);
-        self.recorder.finish(request, time, outcome);
-        self.replay.completed(request, time);
-        self.count_flights(-1, at);
-    }
-
-    fn count_flights(&mut self, change: isize, now: u64) {
-        let spent = now.saturating_sub(self.in_flight_since);
-        self.held_so_far += spent as u128 * self.in_flight as u128;
-        self.in_flight_since = self.in_flight_since.max(now);
-        self.in_flight = self.in_flight.saturating_add_signed(change);
-        if change > 0 {
-            self.meter.peak = self.meter.peak.max(self.in_flight);
-            (self.meter.held_ns, self.meter.until_ns) =
-                (self.held_so_far, now.saturating_sub(self.origin));
-        }
-    }
-
-    /// Gives up what has taken too long.
-    fn give_up_late(&mut self, now: u64) {
-        let late = |c: &Conn| c.flight.as_ref().is_some_and(|f| f.deadline <= now);
-        let keys: Vec<usize> = self.conns.iter().filter(|(_, c)| late(c)).map(|(k, _)| k).collect();
-        for key in keys {
-            let timeout = self.options.timeout;
-            self.broken(key, Kind::Timeout, &format!("no end within {timeout:?}"));
-        }
-    }
-
-    /// The user has had enough: what is under way stays unfinished.
-    fn cancel(&mut self, now: u64) {
-        let keys: Vec<usize> = self.conns.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            if let Some(flight) = self.drop_conn(key).flight {
-                self.settle(&flight);
-                self.fail(flight.request, Kind::Cancelled, "the run was interrupted", now);
-            }
-        }
-        while let Some(due) = self.starving.pop_front() {
-            self.fail(due.request, Kind::Cancelled, "the run was interrupted", now);
-        }
-    }
-
     fn report(&mut self, now: u64, watch: &mut dyn FnMut(&Progress) -> bool) -> bool {
         self.progress.elapsed = self.since(now);
         self.progress.in_flight = self.in_flight as u64;
@@ -648,31 +375,6 @@ fn patience(slo: &BoundSlo) -> u64 {
     first.map(|t| nanos(t.limit)).max().unwrap_or(u64::MAX)
 }
 
-/// A connection that ends before it is one was refused in another way.
-fn connecting(kind: Kind) -> Kind {
-    if kind == Kind::Cut { Kind::Unreachable } else { kind }
-}
-
-/// While reading, a socket's time-out or refusal is the end of a connection that existed.
-fn reading(kind: Kind) -> Kind {
-    if kind == Kind::Tls { kind } else { Kind::Cut }
-}
-
-/// Counts `tokens` that came at `at` against when they were expected: a late one misses its own deadline and all
-/// that passed meanwhile, and the next ones are counted from it (the fluidity index of Agrawal et al., Etalon, 2024).
-fn fluid(sum: &mut (u64, u64), expected: &mut u64, (at, tokens): (u64, u32), itl: u64) {
-    for _ in 0..tokens {
-        if at <= *expected {
-            sum.0 += 1;
-            sum.1 += 1;
-            *expected += itl;
-        } else {
-            sum.1 += 1 + (at - *expected) / itl.max(1);
-            *expected = at + itl;
-        }
-    }
-}
-
 /// Descriptors that this process may have, less some for everything else. Asks for as many as are allowed.
 fn most_connections() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -682,21 +384,4 @@ fn most_connections() -> usize {
         if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
     let files = current.and_then(|n| usize::try_from(n).ok()).unwrap_or(1 << 20);
     files.saturating_sub(64).max(16)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fluidity_counts_the_deadlines_that_passed() {
-        let mut sum = (0, 0);
-        let mut expected = 100;
-        fluid(&mut sum, &mut expected, (90, 1), 20);
-        assert_eq!((sum, expected), ((1, 1), 120), "early: the slack stays");
-        fluid(&mut sum, &mut expected, (165, 1), 20);
-        assert_eq!((sum, expected), ((1, 4), 185), "late by 45: its own and two more missed");
-        fluid(&mut sum, &mut expected, (185, 2), 20);
-        assert_eq!((sum, expected), ((3, 6), 225));
-    }
 }

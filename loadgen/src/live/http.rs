@@ -192,10 +192,11 @@ fn frame(state: State, byte: u8) -> Result<State, String> {
                 None => return bad(),
             }
         }
-        (State::Size(n), b'\r' | b' ' | b'\t' | b';') => State::SizeRest(n),
         (State::Size(0) | State::SizeRest(0), b'\n') => State::Trailer(0),
         (State::Size(n) | State::SizeRest(n), b'\n') => State::Chunk(n),
-        (State::SizeRest(n), _) => State::SizeRest(n),
+        (State::Size(n), b'\r' | b' ' | b'\t' | b';') | (State::SizeRest(n), _) => {
+            State::SizeRest(n)
+        }
         (State::ChunkEnd, b'\r') => State::ChunkEnd,
         (State::ChunkEnd, b'\n') => State::Size(0),
         (State::Trailer(0), b'\n') => State::Done,

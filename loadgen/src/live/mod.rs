@@ -9,8 +9,10 @@ mod call;
 mod conn;
 mod drive;
 mod endpoint;
+pub mod export;
 mod failure;
 mod http;
+mod meter;
 mod probe;
 mod prompt;
 mod sse;
@@ -22,9 +24,10 @@ use std::time::Duration;
 use workloads::{Arrival, Trace};
 
 pub use audit::{Audit, Trust};
-pub use drive::Wire;
+
 pub use endpoint::{Api, Server};
 pub use failure::Failures;
+pub use meter::Wire;
 pub use prompt::Prompts;
 
 use crate::error::Error;
@@ -62,6 +65,8 @@ pub struct LiveOptions {
     pub salt: u64,
     /// Whether prefixes that the trace shares are shared on the wire.
     pub shared_prefixes: bool,
+    /// Whether every gap between tokens is kept, by request (8 bytes a token).
+    pub keep_gaps: bool,
 }
 
 impl Default for LiveOptions {
@@ -78,6 +83,7 @@ impl Default for LiveOptions {
             fluid: None,
             salt: 0,
             shared_prefixes: true,
+            keep_gaps: false,
         }
     }
 }
@@ -114,6 +120,8 @@ pub struct LiveRun {
     pub from_send: Recording,
     /// What the wire showed of each record, in their order.
     pub wires: Vec<Wire>,
+    /// Gaps between the tokens of each record, ns, where they were kept; else empty.
+    pub gaps: Vec<Vec<u64>>,
     /// Failures by name.
     pub failures: BTreeMap<String, Failures>,
     /// The client's account of itself.
@@ -135,8 +143,10 @@ impl LiveRun {
             let mut ended = ended.iter();
             records.retain(|_| ended.next().is_some_and(|e| *e));
         }
-        let mut ended = ended.iter();
-        self.wires.retain(|_| ended.next().is_some_and(|e| *e));
+        let mut keep = ended.iter();
+        self.wires.retain(|_| keep.next().is_some_and(|e| *e));
+        let mut keep = ended.iter();
+        self.gaps.retain(|_| keep.next().is_some_and(|e| *e));
         self
     }
 }
@@ -212,7 +222,7 @@ impl Live {
 
 /// Sorts out what a drive collected: warm-up out, token counts by the server's own account.
 fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo) -> LiveRun {
-    let Drive { recorder, wires, tally, meter, origin: origin_ns, .. } = drive;
+    let Drive { recorder, wires, tally, meter, origin: origin_ns, mut gaps, .. } = drive;
     let mut recording = recorder.into_recording();
     let warming = trace.classes.len();
     recording.itl.truncate(warming);
@@ -230,6 +240,8 @@ fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo
         }
         record.input = wire.prompt_tokens.unwrap_or(record.input);
     }
+    let mut kept = |r: &crate::Record| gaps.get_mut(r.request as usize).map(std::mem::take);
+    let gaps: Vec<Vec<u64>> = recording.records.iter().filter_map(&mut kept).collect();
     let wires: Vec<Wire> = recording.records.iter().map(|r| wires[r.request as usize]).collect();
     let mut from_send = recording.clone();
     for (record, wire) in from_send.records.iter_mut().zip(&wires) {
@@ -240,6 +252,7 @@ fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo
         recording,
         from_send,
         wires,
+        gaps,
         failures: tally.named(),
         audit,
         interrupted: false,
