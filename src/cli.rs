@@ -11,6 +11,10 @@ use workloads::{Format, TimeUnit};
 use crate::computing::Computing;
 use crate::knobs::Knobs;
 
+mod live;
+
+pub(crate) use live::{Live, Mock, Reach, TuneServer};
+
 /// Which LLM-serving configuration gives the most throughput under your latency targets, and how many GPUs that takes.
 #[derive(Debug, Parser)]
 #[command(version, about, arg_required_else_help = true, max_term_width = 100, after_help = STATUS)]
@@ -22,11 +26,11 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Find the configuration that carries the most traffic under latency targets
+    /// Find the configuration that carries the most traffic under latency targets, or a server's highest rate (--url)
     Tune(Tune),
     /// Put batching and memory policies side by side, and try the papers' claims
     Compare(Compare),
-    /// Run one configuration at one rate
+    /// Run one configuration at one rate, or measure a server (--url)
     Bench(Bench),
     /// How many replicas and GPUs a demand takes, and what they cost
     Plan(Plan),
@@ -42,6 +46,8 @@ pub(crate) enum Command {
     Profile(Profile),
     /// Serve a model on this machine behind the OpenAI interface
     Serve(serve::Serve),
+    /// Serve OpenAI's API from a clockwork of known latency, to try clients and load generators on
+    Mock(Mock),
     /// Render the report of earlier results again
     Report(Report),
 }
@@ -89,11 +95,19 @@ pub(crate) struct Scenario {
     pub(crate) attainment: Option<String>,
     #[command(flatten)]
     pub(crate) workload: Workload,
-    /// Model shape: a name (llama-3.1-8b, llama-3.1-70b, ...) or a TOML file
-    #[arg(long, default_value = "llama-3.1-8b")]
-    pub(crate) model: String,
+    /// A model's shape: a name (llama-3.1-70b, ...) or a TOML file (default: llama-3.1-8b); with --device cpu a model: a
+    /// folder, a .gguf file or tiny; of a server, the model's name
+    #[arg(long)]
+    pub(crate) model: Option<String>,
     #[command(flatten)]
     pub(crate) host: HostTime,
+}
+
+impl Scenario {
+    /// The model, or the one when nobody says.
+    pub(crate) fn model(&self) -> &str {
+        self.model.as_deref().unwrap_or("llama-3.1-8b")
+    }
 }
 
 /// Whose CPU time is added to an iteration.
@@ -178,6 +192,8 @@ pub(crate) struct Tune {
     #[arg(long, value_name = "N", value_parser = whole::<usize, 1, MOST_THREADS>, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
     #[command(flatten)]
+    pub(crate) server: TuneServer,
+    #[command(flatten)]
     pub(crate) output: Output,
     /// Profile of this machine by `knee profile measure` (default with --device cpu: measured first)
     #[arg(long, value_name = "FILE")]
@@ -234,14 +250,16 @@ pub(crate) struct Bench {
     )]
     pub(crate) rate_scale: Option<f64>,
     /// Offer all requests at once
-    #[arg(long)]
+    #[arg(long, conflicts_with = "url")]
     pub(crate) saturated: bool,
     /// What `knee calibrate` wrote for this device
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
     pub(crate) calibration: Option<PathBuf>,
     /// Log every iteration to this CSV file: what was computed, and how long it took
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
     pub(crate) steps: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) live: Live,
     #[command(flatten)]
     pub(crate) output: Output,
     #[command(flatten)]

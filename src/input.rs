@@ -84,7 +84,7 @@ pub(crate) fn spec(name: &str) -> Result<Option<Spec>> {
 }
 
 /// The trace to run, with something in it.
-fn workload(workload: &Workload) -> Result<(Arc<Trace>, u64)> {
+pub(crate) fn workload(workload: &Workload) -> Result<(Arc<Trace>, u64)> {
     let Loaded { mut trace, seed, .. } = load(&workload.workload, &workload.read)?;
     if let Some(n) = workload.requests {
         trace = trace.head(n);
@@ -145,14 +145,14 @@ pub(crate) fn shape(name: &str) -> Result<ModelShape> {
 impl Prepared {
     /// The scenario on `device`, of the model that `scenario` names.
     pub(crate) fn on(&self, device: Hardware, scenario: &Scenario) -> Result<Testbed> {
-        let model = Arc::new(shape(&scenario.model)?);
+        let model = Arc::new(shape(scenario.model())?);
         let bed = Testbed::new(Arc::clone(&self.trace), model, device.profile, self.slo.clone());
         Ok(bed.corrected(device.correction))
     }
 
     /// The scenario computed on this machine.
     pub(crate) fn here(&self, scenario: &Scenario, how: &Computing) -> Result<Testbed> {
-        let here = how.load(&scenario.model)?;
+        let here = how.load(scenario.model())?;
         let bed = self.like(&here, here.machine.limits(&here.name))?;
         Ok(bed.computed(here.machine))
     }

@@ -13,6 +13,11 @@ pub(crate) struct Knobs {
 }
 
 impl Knobs {
+    /// Whether any was set.
+    pub(crate) fn any(&self) -> bool {
+        self.file.is_some() || !self.set.is_empty()
+    }
+
     /// Every knob the user set, by name.
     pub(crate) fn pins(&self) -> Result<Vec<(String, String)>> {
         let mut pins = match &self.file {

@@ -92,4 +92,18 @@ pub enum Error {
         /// What it waits for.
         previous: u32,
     },
+    /// Not of the form `KIND[=SHARE]`.
+    #[error(
+        "fault {0:?} is not KIND[=SHARE]: a status from 400 to 599, cut, hang, drip, not-sse or no-usage, and a share such as 5%"
+    )]
+    Fault(String),
+    /// Options of the mock server that contradict each other.
+    #[error("{0}")]
+    Mock(String),
+    /// A server that cannot be measured: who, why, and what to do.
+    #[error("{0}")]
+    Endpoint(String),
+    /// The system refused something: what was tried, and what it said.
+    #[error("{0}: {1}")]
+    Io(String, String),
 }

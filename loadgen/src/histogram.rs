@@ -109,6 +109,11 @@ impl Histogram {
         found
     }
 
+    /// The buckets themselves, in ns.
+    pub(crate) fn hdr(&self) -> &Hdr<u64> {
+        &self.buckets
+    }
+
     /// Occupied buckets, ascending: upper edge and count.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
         self.buckets

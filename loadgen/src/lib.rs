@@ -8,6 +8,10 @@
 mod error;
 mod histogram;
 mod latency;
+mod live;
+mod mock;
+mod net;
+mod openai;
 mod percentile;
 mod record;
 mod recorder;
@@ -21,6 +25,11 @@ mod time;
 pub use error::Error;
 pub use histogram::Histogram;
 pub use latency::{Latency, Stats};
+pub use live::{
+    Api, Audit, Failures, Live, LiveOptions, LiveRun, Progress, Prompts, Server, Trust, Wire,
+    export,
+};
+pub use mock::{Fault, FaultShare, Mock, MockOptions, Served, Truth};
 pub use percentile::{Percentile, Statistic};
 pub use record::{Outcome, Record};
 pub use recorder::{Recorder, Recording};
@@ -29,3 +38,4 @@ pub use series::{Window, windows};
 pub use slo::{BoundSlo, Metric, Slo, Target};
 pub use summary::{Attained, Judged, Offered, Summary, Verdict};
 pub use sustain::Sustain;
+pub use time::parse_duration;

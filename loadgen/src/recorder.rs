@@ -208,6 +208,12 @@ impl Recorder {
         }
     }
 
+    /// What is known of `request` so far.
+    #[must_use]
+    pub fn record(&self, request: u32) -> Record {
+        complete(self.records[request as usize], &self.live[request as usize])
+    }
+
     /// Requests that arrived and have not finished, in order: what a run cut short leaves behind.
     pub fn unfinished(&self) -> impl Iterator<Item = u32> + '_ {
         let open = |r: &Record| r.outcome == Outcome::Unfinished;
@@ -222,15 +228,19 @@ impl Recorder {
     pub fn into_recording(self) -> Recording {
         let mut records = self.records;
         for (record, live) in records.iter_mut().zip(&self.live) {
-            if live.last_ns != NONE {
-                record.last_token = Some(Duration::from_nanos(live.last_ns));
-            }
-            (record.output, record.max_itl_ns) = (live.output, live.max_itl_ns);
+            *record = complete(*record, live);
         }
         let mut live = self.live.iter();
         records.retain(|_| live.next().is_some_and(|live| live.arrived));
         Recording { records, itl: self.itl }
     }
+}
+
+/// `record` with what is kept apart while it is live.
+fn complete(record: Record, live: &Live) -> Record {
+    let last = (live.last_ns != NONE).then(|| Duration::from_nanos(live.last_ns));
+    let last_token = last.or(record.last_token);
+    Record { last_token, output: live.output, max_itl_ns: live.max_itl_ns, ..record }
 }
 
 /// Counts `run` requests of one class that share the gap before a stretch's first token; `lead` is the length of

@@ -10,6 +10,7 @@
 use crate::error::Error;
 use crate::percentile::{Percentile, Statistic};
 use crate::record::Record;
+use crate::time::unit_nanos;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -111,19 +112,11 @@ fn parse_limit(text: &str, target: &str) -> Result<Duration, Error> {
     if !sign.is_empty() || value == 0.0 {
         return Err(Error::NotPositive(target.to_owned()));
     }
-    let unit_ns = match unit {
-        "ns" => 1.0,
-        "us" | "µs" | "μs" => 1e3,
-        "ms" => 1e6,
-        "s" => 1e9,
-        "min" | "m" => 60e9,
-        "h" => 3_600e9,
-        "" => {
-            let (text, suggestion) = (text.to_owned(), format!("{target}ms"));
-            return Err(Error::Unit { text, target: target.to_owned(), suggestion });
-        }
-        _ => return Err(bad()),
-    };
+    if unit.is_empty() {
+        let (text, suggestion) = (text.to_owned(), format!("{target}ms"));
+        return Err(Error::Unit { text, target: target.to_owned(), suggestion });
+    }
+    let unit_ns = unit_nanos(unit).ok_or_else(bad)?;
     match (value * unit_ns).round() {
         // Nothing serves a request for 292 years, and u64 nanoseconds must hold it.
         ns if ns > i64::MAX as f64 => Err(bad()),

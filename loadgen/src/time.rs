@@ -9,6 +9,32 @@ pub(crate) fn nanos(time: Duration) -> u64 {
     time.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(time.subsec_nanos()))
 }
 
+/// Nanoseconds of a unit of time as people write it.
+pub(crate) fn unit_nanos(unit: &str) -> Option<f64> {
+    Some(match unit {
+        "ns" => 1.0,
+        "us" | "µs" | "μs" => 1e3,
+        "ms" => 1e6,
+        "s" => 1e9,
+        "min" | "m" => 60e9,
+        "h" => 3_600e9,
+        _ => return None,
+    })
+}
+
+/// A time as people write it, such as `50ms` or `0s`.
+///
+/// # Errors
+/// Says what a time looks like.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let bad = || "write a number and one of ns, us, ms, s, min, h, such as 50ms".to_owned();
+    let ns = number.parse::<f64>().ok().zip(unit_nanos(unit)).ok_or_else(bad)?;
+    let ns = (ns.0 * ns.1).round();
+    if ns <= i64::MAX as f64 { Ok(Duration::from_nanos(ns as u64)) } else { Err(bad()) }
+}
+
 /// Serialises a `Duration` as decimal seconds.
 pub(crate) mod seconds {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};

@@ -3,9 +3,10 @@
 use crate::charts::{self, Chart};
 use crate::compare::{facts, origin};
 use crate::figures::{count, latency, limit, percent, rate, seconds, sig};
+use crate::measured;
 use crate::over_time;
 use crate::page::{self, Page, Row, Section, cell, code, pairs, table, tile};
-use crate::report::BenchReport;
+use crate::report::{BenchReport, Inside};
 use loadgen::Metric;
 use maud::{Markup, html};
 
@@ -13,19 +14,21 @@ use maud::{Markup, html};
 #[must_use]
 pub fn bench_page(report: &BenchReport) -> String {
     let s = &report.scenario;
-    let sections = vec![
+    let mut sections = vec![
         Section::new("answer", "", answer(report)),
         Section::new("latency", "Latency", latencies(report)),
         Section::new("output", "Over time", over_time(report)),
-        Section::new("kv", "KV memory", memory(report)),
-        Section::new("timeline", "Iterations", timeline(report)),
-        Section::new(
-            "configuration",
-            "Configuration",
-            pairs(report.config.iter().map(|(k, v)| (k.clone(), code(v)))),
-        ),
-        page::provenance(&origin(&report.about, s, slo_text(report)), Vec::new()),
     ];
+    if let Some(live) = &report.live {
+        sections.extend(measured::sections(live));
+    }
+    if let Some(inside) = &report.inside {
+        sections.push(Section::new("kv", "KV memory", memory(report, inside)));
+        sections.push(Section::new("timeline", "Iterations", timeline(report)));
+        let config = pairs(report.config.iter().map(|(k, v)| (k.clone(), code(v))));
+        sections.push(Section::new("configuration", "Configuration", config));
+    }
+    sections.push(page::provenance(&origin(&report.about, s, slo_text(report)), Vec::new()));
     Page {
         title: format!("knee bench: {} on {}", s.model, s.device.name),
         headline: headline(report),
@@ -39,19 +42,25 @@ pub fn bench_page(report: &BenchReport) -> String {
 
 /// The targets as a person says them.
 pub(crate) fn slo_text(report: &BenchReport) -> String {
-    let attained = report.observation.summary.verdict.attainment;
+    let attained = report.summary.verdict.attainment;
     page::slo_text(&report.scenario.slo, attained.map(|a| a.required))
 }
 
 /// What it did in one sentence.
 pub(crate) fn headline(report: &BenchReport) -> String {
-    let (summary, s) = (&report.observation.summary, &report.scenario);
+    let (summary, s) = (&report.summary, &report.scenario);
+    if let Some(live) = &report.live {
+        return measured::headline(report, live);
+    }
     let name = &s.workload.name;
     let load = match report.rate_rps {
         Some(rps) => format!("{} {} of {name} for", rate(rps), s.workload.unit()),
         None => format!("all of {name} at once in"),
     };
-    let who = if report.gpus == 1 { "One".to_owned() } else { format!("{} ×", report.gpus) };
+    let who = match report.gpus {
+        None | Some(1) => "One".to_owned(),
+        Some(gpus) => format!("{gpus} ×"),
+    };
     format!(
         "{who} {} served {load} {}: {} output tokens/s.",
         s.device.name,
@@ -62,24 +71,24 @@ pub(crate) fn headline(report: &BenchReport) -> String {
 
 /// What to doubt about a run.
 pub(crate) fn doubts(report: &BenchReport) -> Vec<String> {
-    let o = &report.observation;
-    let mut doubts = Vec::new();
-    if !o.sustain.sustained && report.rate_rps.is_some() {
-        doubts.push(format!("This rate cannot go on for ever: {}", o.sustain.reason));
+    let summary = &report.summary;
+    let mut doubts = report.live.as_ref().map_or_else(Vec::new, measured::doubts);
+    if !report.sustain.sustained && report.rate_rps.is_some() {
+        doubts.push(format!("This rate cannot go on for ever: {}", report.sustain.reason));
     }
-    let lost = o.summary.requests - o.summary.completed.min(o.summary.requests);
+    let lost = summary.requests - summary.completed.min(summary.requests);
     if lost > 0 {
         doubts.push(format!(
             "{} of {} requests did not complete and count as infinitely late.",
             count(lost),
-            count(o.summary.requests)
+            count(summary.requests)
         ));
     }
     doubts
 }
 
 fn answer(report: &BenchReport) -> Markup {
-    let (o, s) = (&report.observation, &report.observation.summary);
+    let s = &report.summary;
     let attained = s
         .attainment()
         .map_or_else(String::new, |a| format!("{} of requests meet every target", percent(a)));
@@ -90,7 +99,10 @@ fn answer(report: &BenchReport) -> Markup {
             (tile(false, &latency(s.ttft.p99), "p99 TTFT", &html! { "median " (latency(s.ttft.p50)) }))
             (tile(false, &latency(s.itl.p99), "p99 ITL", &html! { "p99 TPOT " (latency(s.tpot.p99)) }))
             (tile(false, &sig(s.output_tokens_per_s(), 3), "output tokens/s", &html! { (rate(s.request_throughput_rps())) " requests/s" }))
-            (tile(false, &sig(o.work.mean_batch, 3), "sequences per iteration", &html! { (count(o.work.iterations)) " iterations" }))
+            @if let Some(Inside { work, .. }) = &report.inside {
+                (tile(false, &sig(work.mean_batch, 3), "sequences per iteration", &html! { (count(work.iterations)) " iterations" }))
+            }
+            @if let Some(live) = &report.live { (measured::tile(live)) }
         }
         @if !s.verdict.targets.is_empty() { (verdict(report)) }
         (page::warnings(&doubts(report)))
@@ -109,7 +121,7 @@ fn verdict(report: &BenchReport) -> Markup {
         let most = limit(j.target.limit.as_secs_f64() * 1e3);
         (vec![cell(name), cell(latency(j.value)), cell(most), cell(margin), met], "")
     };
-    let rows: Vec<Row> = report.observation.summary.verdict.targets.iter().map(row).collect();
+    let rows: Vec<Row> = report.summary.verdict.targets.iter().map(row).collect();
     page::fitted(
         &[
             ("target", false),
@@ -123,7 +135,7 @@ fn verdict(report: &BenchReport) -> Markup {
 }
 
 fn latencies(report: &BenchReport) -> Markup {
-    let s = &report.observation.summary;
+    let s = &report.summary;
     let row = |m: Metric| {
         let x = s.stats(m);
         let values = [x.mean, x.p50, x.p90, x.p95, x.p99, x.p999, x.max];
@@ -153,8 +165,8 @@ fn over_time(report: &BenchReport) -> Markup {
     page::charts(&charts, "two")
 }
 
-fn memory(report: &BenchReport) -> Markup {
-    let (kv, w) = (&report.observation.kv, &report.observation.work);
+fn memory(report: &BenchReport, inside: &Inside) -> Markup {
+    let (kv, w) = (&inside.kv, &inside.work);
     let shares = charts::classes(kv).map(|c| (c.0.to_owned(), cell(percent(c.1))));
     let hit = w.tokens_cached as f64 / w.tokens_looked_up.max(1) as f64;
     let share = |n: u64| percent(n as f64 / w.tokens_executed.max(1) as f64);

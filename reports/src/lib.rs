@@ -17,6 +17,7 @@ mod figures;
 mod latency;
 mod load;
 mod losers;
+mod measured;
 mod over_time;
 mod page;
 mod planned;
@@ -35,8 +36,8 @@ pub use compare::compare_page;
 pub use error::Error;
 pub use load::{PAGE, STORED, load, write_file};
 pub use report::{
-    About, Assumption, BenchReport, CompareReport, Detail, Distribution, Export, Output, Report,
-    SAMPLES, SCHEMA, Scenario, TuneReport, ValidationReport,
+    About, Assumption, BenchReport, CompareReport, Detail, Distribution, Export, Inside, LiveSide,
+    Output, Report, SAMPLES, SCHEMA, Scenario, TuneReport, ValidationReport,
 };
 pub use tuning::tune_page;
 pub use validation::validation_page;

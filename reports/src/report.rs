@@ -4,19 +4,19 @@
 //! a stored report is some hundred kilobytes, however long the trace.
 
 use crate::plot::thinned;
-use loadgen::{Histogram, Metric, Record};
+use loadgen::{Audit, Failures, Histogram, Metric, Record, Summary, Sustain};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tuner::claims::Claims;
 use tuner::compare::PolicyResult;
 use tuner::export::Missing;
-use tuner::observation::{Detailed, IterationSpan, KvSample, Observation};
+use tuner::observation::{Detailed, IterationSpan, KvSample, KvShares, Work};
 use tuner::result::{DeviceInfo, TuneResult, WorkloadInfo};
 use tuner::validate::knee::Capacity;
 use tuner::validate::{Occupancy, Validation};
 
 /// Version of the stored form.
-pub const SCHEMA: &str = "knee.report/2";
+pub const SCHEMA: &str = "knee.report/3";
 
 /// Any report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,14 +71,42 @@ pub struct BenchReport {
     pub config: BTreeMap<String, String>,
     /// What a person calls it.
     pub label: String,
-    /// GPUs it takes.
-    pub gpus: u32,
-    /// Requests/s offered; none where all arrived at once.
+    /// GPUs it takes; none where a server does not tell.
+    pub gpus: Option<u32>,
+    /// Requests/s offered; none where all arrived at once or as others ended.
     pub rate_rps: Option<f64>,
-    /// Totals.
-    pub observation: Observation,
+    /// Latencies, throughput, goodput.
+    pub summary: Summary,
+    /// Whether the offered load could have gone on for ever.
+    pub sustain: Sustain,
+    /// What only a simulation sees.
+    pub inside: Option<Inside>,
+    /// What only a measurement has.
+    pub live: Option<LiveSide>,
     /// Everything over time.
     pub detail: Detail,
+}
+
+/// An engine from the inside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Inside {
+    /// What it did.
+    pub work: Work,
+    /// Where KV memory went, as means over time.
+    pub kv: KvShares,
+}
+
+/// How a server was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LiveSide {
+    /// The same run with latencies counted from the sends.
+    pub from_send: Summary,
+    /// The client's account of itself.
+    pub audit: Audit,
+    /// Failures by name.
+    pub failures: BTreeMap<String, Failures>,
+    /// Whether the user ended it early.
+    pub interrupted: bool,
 }
 
 /// How a report came about.
@@ -180,12 +208,22 @@ impl Detail {
     /// What a report keeps of a run.
     #[must_use]
     pub fn new(run: &Detailed) -> Self {
-        let records = |metric| Distribution { metric, points: of_records(metric, &run.records) };
-        let itl = Distribution { metric: Metric::Itl, points: of_histogram(&run.itl) };
         Self {
             kv: thinned(&run.kv_series, SAMPLES),
-            output: output(&run.records, SAMPLES / 2),
             window: window(&run.iterations, &run.kv_series),
+            ..Self::outside(&run.records, &run.itl)
+        }
+    }
+
+    /// What a report keeps of a run that was seen from outside only.
+    #[must_use]
+    pub fn outside(all: &[Record], itl: &Histogram) -> Self {
+        let records = |metric| Distribution { metric, points: of_records(metric, all) };
+        let itl = Distribution { metric: Metric::Itl, points: of_histogram(itl) };
+        Self {
+            kv: Vec::new(),
+            output: output(all, SAMPLES / 2),
+            window: Vec::new(),
             distributions: vec![
                 records(Metric::Ttft),
                 records(Metric::Tpot),

@@ -5,9 +5,10 @@ mod tune;
 use crate::bench::doubts;
 use crate::compare as comparing;
 use crate::figures::{capitalised, latency, opt_ms, percent, rate, sig};
-use crate::report::{BenchReport, CompareReport};
+use crate::measured::millis;
+use crate::report::{BenchReport, CompareReport, Inside, LiveSide};
 use crate::screen::{Look, Screen};
-use loadgen::Metric;
+use loadgen::{Metric, Trust};
 use tuner::claims::Finding;
 
 pub use crate::screen::WIDTH;
@@ -78,7 +79,7 @@ pub fn compare(report: &CompareReport, colour: bool) -> String {
 #[must_use]
 pub fn bench(report: &BenchReport, colour: bool) -> String {
     let mut s = Screen::new(colour);
-    let (o, sum) = (&report.observation, &report.observation.summary);
+    let sum = &report.summary;
     s.say(&crate::bench::headline(report), 0, Some(Look::Bold));
     let slo = crate::bench::slo_text(report);
     s.origin(report.scenario.simulated, &comparing::facts(&report.scenario, slo));
@@ -92,16 +93,36 @@ pub fn bench(report: &BenchReport, colour: bool) -> String {
     let rows: Vec<Vec<String>> = Metric::ALL.into_iter().map(row).collect();
     s.table(&["latency", "mean", "p50", "p90", "p99", "max"], &rows, None);
     s.gap();
-    let w = &o.work;
-    s.say(&format!(
-        "  {} of {} requests completed, {} good ones per second; {} iterations, mean batch {}, {} preemptions, busy {}",
-        sum.completed, sum.requests, rate(sum.goodput_rps()), w.iterations, sig(w.mean_batch, 3), w.preemptions, percent(w.busy)
-    ), 4, None);
-    let kv: Vec<String> = crate::charts::classes(&o.kv)
-        .iter()
-        .map(|(name, share)| format!("{name} {}", percent(*share)))
-        .collect();
-    s.say(&format!("  KV memory: {}", kv.join(", ")), 4, None);
+    let done = format!(
+        "  {} of {} requests completed, {} good ones per second",
+        sum.completed,
+        sum.requests,
+        rate(sum.goodput_rps())
+    );
+    match &report.inside {
+        None => s.say(&done, 4, None),
+        Some(Inside { work: w, kv }) => {
+            s.say(
+                &format!(
+                    "{done}; {} iterations, mean batch {}, {} preemptions, busy {}",
+                    w.iterations,
+                    sig(w.mean_batch, 3),
+                    w.preemptions,
+                    percent(w.busy)
+                ),
+                4,
+                None,
+            );
+            let kv: Vec<String> = crate::charts::classes(kv)
+                .iter()
+                .map(|(name, share)| format!("{name} {}", percent(*share)))
+                .collect();
+            s.say(&format!("  KV memory: {}", kv.join(", ")), 4, None);
+        }
+    }
+    if let Some(live) = &report.live {
+        audited(&mut s, live);
+    }
     for t in &sum.verdict.targets {
         let (word, look) = if t.met { ("held", Look::Good) } else { ("missed", Look::Bad) };
         let most = crate::figures::limit(t.target.limit.as_secs_f64() * 1e3);
@@ -112,4 +133,28 @@ pub fn bench(report: &BenchReport, colour: bool) -> String {
         s.say(&format!("! {}", capitalised(&d)), 2, Some(Look::Bad));
     }
     s.text
+}
+
+/// The client's account of itself in a line or two.
+fn audited(s: &mut Screen, live: &LiveSide) {
+    let a = &live.audit;
+    let ttft = |x: &loadgen::Stats| format!("{} / {}", latency(x.p50), latency(x.p99));
+    s.say(
+        &format!("  counted from the send: TTFT p50 / p99 {}", ttft(&live.from_send.ttft)),
+        4,
+        None,
+    );
+    let look = if a.verdict == Trust::Valid { Look::Good } else { Look::Bad };
+    s.say(
+        &format!(
+            "  {}: sends {} late at p99 (at most {}), reads at most {} late at p99, client {} of a core",
+            a.verdict,
+            millis(a.send_lateness_p99_ms),
+            millis(a.send_lateness_max_ms),
+            millis(a.reader_lag_p99_ms),
+            percent(a.cpu_share)
+        ),
+        4,
+        Some(look),
+    );
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use engine::Deployment;
-use reports::{BenchReport, Detail, Report};
+use reports::{BenchReport, Detail, Inside, Report};
 use serde_json::{Value, json};
 use tuner::calibrate::{StepLog, steps_of};
 use tuner::evaluate::{Evaluate, Relax};
@@ -47,10 +47,13 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         scenario: Common::new(prepared.seed, &sim).scenario(&sim.model().name, &cost),
         config: knobs(config),
         label: label(config),
-        gpus: deployment.gpus(),
+        gpus: Some(deployment.gpus()),
         rate_rps: (scale.is_finite() && natural > 0.0).then_some(scale * natural),
         detail: Detail::new(&run),
-        observation: run.observation.clone(),
+        summary: run.observation.summary.clone(),
+        sustain: run.observation.sustain.clone(),
+        inside: Some(Inside { work: run.observation.work, kv: run.observation.kv }),
+        live: None,
     };
     if let Some(dir) = args.output.folder() {
         write_run(&dir, &report.label, &run)?;
@@ -86,21 +89,22 @@ fn scale(args: &cli::Bench, trace: &Trace) -> Result<f64> {
     }
 }
 
-/// What scripts read: flat figures, and what they are of.
-fn result(report: &BenchReport) -> Value {
-    let (o, w) = (&report.observation, &report.observation.work);
-    let mut flat = o.summary.flat();
+/// What scripts read: flat figures, and what they are of. A key whose value a measurement from outside does not have
+/// is null.
+pub(crate) fn result(report: &BenchReport) -> Value {
+    let (w, kv) = report.inside.as_ref().map(|i| (i.work, i.kv)).unzip();
+    let mut flat = report.summary.flat();
     let mut put = |key: &str, value: Value| flat.insert(key.to_owned(), value);
-    put("iterations", json!(w.iterations));
-    put("preemptions", json!(w.preemptions));
-    put("tokens_executed", json!(w.tokens_executed));
-    put("tokens_padded", json!(w.tokens_padded));
-    put("tokens_recomputed", json!(w.tokens_recomputed));
-    put("mean_batch", json!(w.mean_batch));
-    put("kv", json!(o.kv));
-    put("kv_slots", json!(w.kv_slots));
-    put("sustained", json!(o.sustain.sustained));
-    put("slo_met", json!(o.summary.verdict.met));
+    put("iterations", json!(w.map(|w| w.iterations)));
+    put("preemptions", json!(w.map(|w| w.preemptions)));
+    put("tokens_executed", json!(w.map(|w| w.tokens_executed)));
+    put("tokens_padded", json!(w.map(|w| w.tokens_padded)));
+    put("tokens_recomputed", json!(w.map(|w| w.tokens_recomputed)));
+    put("mean_batch", json!(w.map(|w| w.mean_batch)));
+    put("kv", json!(kv));
+    put("kv_slots", json!(w.map(|w| w.kv_slots)));
+    put("sustained", json!(report.sustain.sustained));
+    put("slo_met", json!(report.summary.verdict.met));
     let s = &report.scenario;
     put("simulated", json!(s.simulated));
     put("version", json!(s.version));
@@ -114,5 +118,13 @@ fn result(report: &BenchReport) -> Value {
     put("wall_s", json!(s.wall_s));
     put("cpu_s", json!(s.cpu_s));
     put("host", json!(s.host));
+    if let Some(live) = &report.live {
+        put("from_send", Value::Object(live.from_send.flat()));
+        put("audit", json!(live.audit));
+        put("failures", json!(live.failures));
+        put("interrupted", json!(live.interrupted));
+        put("cached_tokens", Value::Null);
+        put("rate_rps", json!(report.rate_rps));
+    }
     Value::Object(flat)
 }

@@ -1,8 +1,11 @@
 //! One file per command: arguments in, library calls, results out.
 
 mod bench;
+mod bench_url;
 mod calibrate;
 mod compare;
+mod live;
+mod mock;
 mod output;
 mod plan;
 mod profile;
@@ -11,6 +14,7 @@ mod report;
 mod serve;
 mod trace;
 mod tune;
+mod tune_url;
 mod validate;
 
 use std::io::Write;
@@ -31,7 +35,9 @@ use crate::cli::{Cli, Command};
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
+        Command::Bench(args) if args.live.reach.url.is_some() => bench_url::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Tune(args) if args.server.reach.url.is_some() => tune_url::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Compare(args) => compare::run(&args),
@@ -40,6 +46,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Mock(args) => mock::run(args),
         Command::Report(args) => report::run(&args),
     }
 }
@@ -117,7 +124,7 @@ impl Common {
 }
 
 /// The processor this runs on.
-fn host() -> String {
+pub(crate) fn host() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

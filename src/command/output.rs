@@ -65,10 +65,24 @@ pub(crate) fn write_run(dir: &Path, title: &str, run: &tuner::observation::Detai
 
 /// How this report came about, and what it takes for granted.
 pub(crate) fn about(devices: &[&DeviceProfile]) -> About {
-    let words = std::env::args().skip(1);
-    let command = std::iter::once("knee".to_owned()).chain(words).collect::<Vec<_>>().join(" ");
+    let command = typed();
     let assumptions = devices.iter().flat_map(|d| assumptions(d)).collect();
     About { command, assumptions }
+}
+
+/// The command as it was typed, keys aside: it is stored.
+pub(crate) fn typed() -> String {
+    let mut hide = false;
+    let words = std::env::args().skip(1).map(|word| {
+        let secret =
+            std::mem::replace(&mut hide, matches!(word.as_str(), "--api-key" | "--header"));
+        match word.split_once('=') {
+            _ if secret => "***".to_owned(),
+            Some((flag @ ("--api-key" | "--header"), _)) => format!("{flag}=***"),
+            _ => word,
+        }
+    });
+    std::iter::once("knee".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 fn assumptions(device: &DeviceProfile) -> Vec<Assumption> {

@@ -94,7 +94,7 @@ fn beds(search: &Search<'_>, prepared: &Prepared) -> Result<(Vec<Testbed>, Optio
         let on = |device| prepared.on(device, search.scenario);
         return Ok((devices.into_iter().map(on).collect::<Result<_>>()?, None));
     };
-    let here = how.load(&search.scenario.model)?;
+    let here = how.load(search.scenario.model())?;
     let profile = match profile {
         Some(path) => DeviceProfile::load(&path.display().to_string())?,
         None => timed(&here, prepared.trace.longest())?.profile,

@@ -1,0 +1,268 @@
+//! The client's account of itself: how late it sent, how late it read, what it could not do, and whether that
+//! matters for what was asked.
+//!
+//! An error of the client is material when it is a good part of a latency target (without targets, of the median
+//! measured): from 5 % on the figures are SUSPECT, from 20 % on INVALID. Every reason says what to do.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::LiveOptions;
+use super::meter::{Meter, Wire};
+use crate::net::clock;
+use crate::recorder::Recording;
+use crate::slo::{BoundSlo, Metric};
+
+/// Shares of a target from which an error of the client makes figures suspect, or invalid.
+const MATERIAL: (f64, f64) = (0.05, 0.20);
+/// Busier than this share of a core, the client may be what is measured.
+const BUSY: f64 = 0.9;
+
+/// How far figures can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Trust {
+    /// The client's own error does not matter.
+    Valid,
+    /// It may.
+    Suspect,
+    /// It does.
+    Invalid,
+}
+
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Valid => "VALID",
+            Self::Suspect => "SUSPECT",
+            Self::Invalid => "INVALID",
+        })
+    }
+}
+
+/// What the client measured about itself. Times in ms unless named otherwise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Audit {
+    /// From when a request was due to when its first byte was handed to the socket: median.
+    pub send_lateness_p50_ms: f64,
+    /// 99th percentile.
+    pub send_lateness_p99_ms: f64,
+    /// The worst.
+    pub send_lateness_max_ms: f64,
+    /// How long bytes can have lain in the socket before they were stamped, at most: median over reads.
+    pub reader_lag_p50_ms: f64,
+    /// 99th percentile.
+    pub reader_lag_p99_ms: f64,
+    /// The worst.
+    pub reader_lag_max_ms: f64,
+    /// Requests in flight, mean over time until the last send.
+    pub streams_held: f64,
+    /// Most at once.
+    pub streams_peak: u64,
+    /// Streams asked for, in a closed loop.
+    pub streams_asked: Option<u32>,
+    /// Requests per second asked for, over the window of arrivals; none in a closed loop.
+    pub asked_rps: Option<f64>,
+    /// Requests per second sent.
+    pub sent_rps: Option<f64>,
+    /// Processor time of the client's loop, seconds.
+    pub cpu_s: f64,
+    /// The same as a share of one core.
+    pub cpu_share: f64,
+    /// Smallest difference the clock shows, ns.
+    pub clock_resolution_ns: u64,
+    /// Connections made.
+    pub connections: u64,
+    /// Requests sent again because an idle connection was closed under them.
+    pub resent: u64,
+    /// Requests held back by the limit on requests in flight, or for want of a connection. Their sends are late by
+    /// intent and not part of the lateness above.
+    pub held_back: u64,
+    /// Share of token events that came in one read with the one before: their gap is not the server's.
+    pub coalesced_share: f64,
+    /// Completed requests whose tokens the server did not count.
+    pub without_usage: u64,
+    /// Completed requests with fewer tokens than asked for.
+    pub short_outputs: u64,
+    /// Share of tokens that were in time for a reader at the pace of the targets (Etalon's fluidity index); none
+    /// without targets on first token and pace.
+    pub fluidity: Option<f64>,
+    /// How far the figures can be trusted.
+    pub verdict: Trust,
+    /// Why, and what to do.
+    pub reasons: Vec<String>,
+}
+
+impl Audit {
+    pub(super) fn new(
+        meter: &Meter,
+        run: &Recording,
+        wires: &[Wire],
+        (options, slo, short_outputs): (&LiveOptions, &BoundSlo, u64),
+    ) -> Self {
+        let pairs = || run.records.iter().zip(wires);
+        let sent: Vec<(Duration, Duration)> =
+            pairs().filter_map(|(r, w)| Some((r.scheduled, w.sent?))).collect();
+        let free = pairs().filter(|(_, w)| !w.held_back);
+        let mut late: Vec<u64> = free
+            .filter_map(|(r, w)| Some(crate::time::nanos(w.sent?.saturating_sub(r.scheduled))))
+            .collect();
+        late.sort_unstable();
+        let lag = |percent| ms(meter.lag.percentile(percent).unwrap_or_default());
+        let (chunks, coalesced) = wires.iter().fold((0u64, 0u64), |(all, part), w| {
+            (all + u64::from(w.chunks), part + u64::from(w.coalesced))
+        });
+        let completed = || pairs().filter(|(r, _)| r.completed());
+        let open = options.streams.is_none();
+        let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
+        let mut audit = Self {
+            send_lateness_p50_ms: rank(&late, 0.5),
+            send_lateness_p99_ms: rank(&late, 0.99),
+            send_lateness_max_ms: rank(&late, 1.0),
+            reader_lag_p50_ms: lag(50.0),
+            reader_lag_p99_ms: lag(99.0),
+            reader_lag_max_ms: lag(100.0),
+            streams_held: share(meter.held_ns as f64, meter.until_ns as f64),
+            streams_peak: meter.peak as u64,
+            streams_asked: options.streams,
+            asked_rps: rate(sent.iter().map(|s| s.0)).filter(|_| open),
+            sent_rps: rate(sent.iter().map(|s| s.1)),
+            cpu_s: meter.cpu.as_secs_f64(),
+            cpu_share: share(meter.cpu.as_secs_f64(), meter.wall.as_secs_f64()),
+            clock_resolution_ns: crate::time::nanos(clock::resolution()),
+            connections: meter.connections,
+            resent: meter.resent,
+            held_back: wires.iter().filter(|w| w.held_back).count() as u64,
+            coalesced_share: share(coalesced as f64, chunks as f64),
+            without_usage: completed().filter(|(_, w)| w.completion_tokens.is_none()).count()
+                as u64,
+            short_outputs,
+            fluidity: (meter.fluid.1 > 0).then(|| meter.fluid.0 as f64 / meter.fluid.1 as f64),
+            verdict: Trust::Valid,
+            reasons: Vec::new(),
+        };
+        audit.judge(run, slo, options.most_in_flight.is_some());
+        audit
+    }
+
+    fn doubt(&mut self, trust: Trust, reason: String) {
+        self.verdict = self.verdict.max(trust);
+        self.reasons.push(reason);
+    }
+
+    fn judge(&mut self, run: &Recording, slo: &BoundSlo, limited: bool) {
+        let completed = run.records.iter().filter(|r| r.completed()).count() as u64;
+        let own = self.send_lateness_p99_ms + self.reader_lag_p99_ms;
+        let (late, lag) = (self.send_lateness_p99_ms, self.reader_lag_p99_ms);
+        self.weigh(own, &reference(run, slo, &[Metric::Ttft, Metric::E2e]), |share| format!(
+            "sends were {late:.2} ms late and reads up to {lag:.2} ms (p99), together {share}: lower the load or give the client cores of its own"
+        ));
+        self.weigh(lag, &reference(run, slo, &[Metric::Itl]), |share| format!(
+            "reads may be up to {lag:.2} ms late (p99), {share}: lower the load or give the client cores of its own"
+        ));
+        if let (Some(asked), Some(sent), 0) = (self.asked_rps, self.sent_rps, self.held_back)
+            && sent < 0.98 * asked
+        {
+            let trust = if sent < 0.9 * asked { Trust::Invalid } else { Trust::Suspect };
+            self.doubt(trust, format!(
+                "{sent:.1} requests/s were sent of {asked:.1} asked for: the client could not keep up; lower the rate"
+            ));
+        }
+        if let Some(asked) = self.streams_asked
+            && self.streams_peak < u64::from(asked)
+            && run.records.len() as u64 > u64::from(asked)
+        {
+            let held = self.streams_peak;
+            self.doubt(Trust::Invalid, format!(
+                "{held} streams were held of {asked} asked for: raise the limit of open files (ulimit -n)"
+            ));
+        }
+        if self.held_back > 0 && !limited {
+            let held = self.held_back;
+            self.doubt(Trust::Suspect, format!(
+                "{held} requests waited for a connection: raise the limit of open files (ulimit -n)"
+            ));
+        }
+        if self.cpu_share > BUSY {
+            let busy = 100.0 * self.cpu_share;
+            self.doubt(Trust::Suspect, format!(
+                "the client kept a core {busy:.0} % busy and may be what limits: spread the load over several clients"
+            ));
+        }
+        if self.short_outputs * 20 > completed {
+            let short = self.short_outputs;
+            self.doubt(Trust::Suspect, format!(
+                "{short} of {completed} responses ended before the length asked for: the server does not honour ignore_eos, so the load is lighter than the workload"
+            ));
+        }
+        if self.coalesced_share > 0.05 && slo.slo().limits(Metric::Itl) {
+            let share = 100.0 * self.coalesced_share;
+            self.doubt(Trust::Suspect, format!(
+                "{share:.0} % of the tokens came together with the one before: gaps between tokens are not the server's; set a target on tpot instead of itl"
+            ));
+        }
+        if self.clock_resolution_ns > 1_000_000 {
+            self.doubt(
+                Trust::Invalid,
+                "the clock is coarser than 1 ms: use another machine".to_owned(),
+            );
+        }
+    }
+
+    /// Adds what `error` ms mean beside a reference, if they mean anything.
+    fn weigh(&mut self, error: f64, reference: &Option<Reference>, say: impl Fn(&str) -> String) {
+        let Some(reference) = reference else { return };
+        let share = error / reference.ms;
+        let trust = match share {
+            s if s < MATERIAL.0 => return,
+            // Beside nothing but a measured median, an error of a tenth of a millisecond is no reason for doubt.
+            _ if !reference.target && error < 0.1 => return,
+            s if s >= MATERIAL.1 && reference.target => Trust::Invalid,
+            _ => Trust::Suspect,
+        };
+        self.doubt(trust, say(&format!("{:.0} % of {}", 100.0 * share, reference.name)));
+    }
+}
+
+/// What an error is compared with.
+struct Reference {
+    ms: f64,
+    name: String,
+    target: bool,
+}
+
+/// The tightest target on one of `metrics`; without any, the median measured of the first.
+fn reference(run: &Recording, slo: &BoundSlo, metrics: &[Metric]) -> Option<Reference> {
+    let targets = slo.slo().targets().iter().filter(|t| metrics.contains(&t.metric));
+    if let Some(tightest) = targets.min_by_key(|t| t.limit) {
+        let name = format!("the target {tightest}");
+        return Some(Reference { ms: ms(tightest.limit), name, target: true });
+    }
+    let mut values: Vec<u64> = match metrics[0] {
+        Metric::Itl => vec![crate::time::nanos(run.itl_of_all().percentile(50.0)?)],
+        metric => run.records.iter().filter_map(|r| metric.of(r)).map(crate::time::nanos).collect(),
+    };
+    values.sort_unstable();
+    let median = rank(&values, 0.5);
+    let name = format!("the median {} of {median:.2} ms", metrics[0].name().to_uppercase());
+    (median > 0.0).then_some(Reference { ms: median, name, target: false })
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e6
+}
+
+/// Nearest rank of ascending ns, in ms; 0 of none.
+fn rank(ascending: &[u64], share: f64) -> f64 {
+    let rank = (share * ascending.len() as f64).ceil() as usize;
+    ascending.get(rank.max(1) - 1).map_or(0.0, |&ns| ns as f64 / 1e6)
+}
+
+/// Events per second over their own window.
+fn rate(times: impl Iterator<Item = Duration> + Clone) -> Option<f64> {
+    let (first, last) = (times.clone().min()?, times.clone().max()?);
+    let span = last.saturating_sub(first).as_secs_f64();
+    (span > 0.0).then(|| (times.count() - 1) as f64 / span)
+}

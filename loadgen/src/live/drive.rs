@@ -1,0 +1,387 @@
+//! The loop that sends and reads: one thread, one poll, an absolute schedule.
+//!
+//! Sending and reading share a thread, yet reading cannot delay a send by more than one read: the time is looked at
+//! after every read and whatever has come due goes out first. A thread of its own for pacing would need a core of
+//! its own: where client and server share two, it waits for the scheduler instead (or, spinning, takes the core from
+//! the server), and `cargo run --release -p knee-loadgen --example honesty -- pacing` measures that. Waiting ends
+//! by a timer descriptor `spin` before a send is due; the rest is polling.
+//!
+//! A read is stamped when it returns, before a byte of it is looked at. Between the arrival of bytes and their read
+//! lie the reads before it: how long at most is measured for every read (reader lag), and part of the audit.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use slab::Slab;
+use workloads::Trace;
+
+use super::conn::{Conn, Flight};
+use super::endpoint::Endpoint;
+use super::failure::{Kind, Tally};
+use super::meter::{Meter, Wire};
+use super::prompt::Prompter;
+use super::{LiveOptions, Progress};
+use crate::error::Error;
+use crate::net::{clock, wait::Ready, wait::Wait};
+use crate::recorder::Recorder;
+use crate::replay::{Due, Replay};
+use crate::slo::{BoundSlo, Metric};
+use crate::time::nanos;
+
+mod answers;
+
+/// How often the stop flag, time-outs and progress are looked at, ns.
+const GLANCE: u64 = 100_000_000;
+/// From the last preparation to the first send, ns.
+const RUN_UP: u64 = 5_000_000;
+/// Connections kept open and idle, so that a request rarely waits for one to be made.
+const SPARE: usize = 8;
+/// Connections under way at once before the first send: about what servers queue.
+const BACKLOG: usize = 64;
+/// How long the next of them may take, ns.
+const PATIENCE: u64 = 2_000_000_000;
+/// Requests rendered ahead of time.
+const AHEAD: usize = 32;
+/// Time until the next send that is enough to render a request in, ns.
+const LEISURE: u64 = 200_000;
+/// A wait shorter than this did not sleep: what it reports may have been there before, ns.
+const NO_SLEEP: u64 = 3_000;
+
+/// A run in progress.
+pub(super) struct Drive<'a> {
+    trace: &'a Trace,
+    endpoint: &'a Endpoint,
+    prompter: &'a Prompter,
+    options: &'a LiveOptions,
+    slo: &'a BoundSlo,
+    /// After so long without a first token no target on it can be met any more, ns.
+    patience: u64,
+    pub(super) replay: Replay,
+    pub(super) recorder: Recorder,
+    pub(super) wires: Vec<Wire>,
+    /// Gaps between tokens by request, where they are kept.
+    pub(super) gaps: Vec<Vec<u64>>,
+    pub(super) tally: Tally,
+    pub(super) meter: Meter,
+    wait: Wait,
+    ready: Vec<Ready>,
+    conns: Slab<Conn>,
+    idle: Vec<usize>,
+    /// Being connected, and not for a request yet.
+    connecting: Vec<usize>,
+    most_conns: usize,
+    /// Due, and no connection to be had.
+    starving: VecDeque<Due>,
+    /// Rendered ahead: (request, bytes), in the trace's order.
+    prepared: VecDeque<(u32, Vec<u8>)>,
+    prepare_next: u32,
+    buffers: Vec<Vec<u8>>,
+    scratch: Vec<u8>,
+    /// When times begin, ns of the clock.
+    pub(super) origin: u64,
+    /// Since when what the current events report can have been there.
+    seen_from: u64,
+    in_flight: usize,
+    in_flight_since: u64,
+    held_so_far: u128,
+    no_spare_before: u64,
+    ends: Vec<Duration>,
+    buffer: Vec<u8>,
+    pub(super) progress: Progress,
+}
+
+impl<'a> Drive<'a> {
+    pub(super) fn new(
+        trace: &'a Trace,
+        replay: Replay,
+        (endpoint, prompter): (&'a Endpoint, &'a Prompter),
+        (options, slo): (&'a LiveOptions, &'a BoundSlo),
+    ) -> Result<Self, Error> {
+        let io = |e: io::Error| Error::Io("cannot poll sockets".to_owned(), e.to_string());
+        Ok(Self {
+            trace,
+            endpoint,
+            prompter,
+            options,
+            slo,
+            patience: patience(slo),
+            replay,
+            // A class more than the trace has, for what is warm-up.
+            recorder: Recorder::new(trace.requests.len(), trace.classes.len() + 1),
+            wires: vec![Wire::default(); trace.requests.len()],
+            gaps: vec![Vec::new(); if options.keep_gaps { trace.requests.len() } else { 0 }],
+            tally: Tally::default(),
+            meter: Meter::default(),
+            wait: Wait::new().map_err(io)?,
+            ready: Vec::new(),
+            conns: Slab::new(),
+            idle: Vec::new(),
+            connecting: Vec::new(),
+            most_conns: most_connections()
+                .min(options.most_in_flight.map_or(usize::MAX, |n| n as usize)),
+            starving: VecDeque::new(),
+            prepared: VecDeque::new(),
+            prepare_next: 0,
+            buffers: Vec::new(),
+            scratch: Vec::new(),
+            origin: 0,
+            seen_from: 0,
+            in_flight: 0,
+            in_flight_since: 0,
+            held_so_far: 0,
+            no_spare_before: 0,
+            ends: Vec::new(),
+            buffer: vec![0; 256 << 10],
+            progress: Progress::default(),
+        })
+    }
+
+    /// Connects before the first send, a backlog of a server's at a time.
+    pub(super) fn warm(&mut self, connections: usize) -> io::Result<()> {
+        let wanted = connections.min(self.most_conns);
+        let mut give_up = clock::now() + PATIENCE;
+        while self.conns.len() < wanted || !self.connecting.is_empty() {
+            let room = wanted.saturating_sub(self.conns.len());
+            for _ in 0..room.min(BACKLOG.saturating_sub(self.connecting.len())) {
+                self.spare();
+            }
+            let before = self.connecting.len();
+            self.wait.wait(give_up)?;
+            self.take_events();
+            let now = clock::now();
+            // A server that does not listen is found out by the requests, one by one.
+            if now >= give_up || now < self.no_spare_before {
+                break;
+            }
+            if self.connecting.len() < before {
+                give_up = now + PATIENCE;
+            }
+        }
+        Ok(())
+    }
+
+    /// Until everything is sent and answered, or `stop` says so.
+    pub(super) fn run(&mut self, watch: &mut dyn FnMut(&Progress) -> bool) -> Result<(), Error> {
+        self.drive(watch).map_err(|e| Error::Io("the run stopped".to_owned(), e.to_string()))
+    }
+
+    fn drive(&mut self, watch: &mut dyn FnMut(&Progress) -> bool) -> io::Result<()> {
+        self.prepare(AHEAD);
+        let cpu = clock::thread_cpu();
+        self.origin = clock::now() + RUN_UP;
+        self.in_flight_since = self.origin;
+        self.seen_from = self.origin;
+        let mut glance = self.origin + GLANCE;
+        while clock::now() < self.origin {
+            self.wait.wait(self.origin)?;
+            self.take_events();
+        }
+        let spin = nanos(self.options.spin);
+        let mut looked = self.origin;
+        loop {
+            let before = clock::now();
+            self.send_due(before);
+            if self.is_over(before) {
+                break;
+            }
+            if before >= glance {
+                glance = before + GLANCE;
+                self.give_up_late(before);
+                if !self.report(before, watch) {
+                    self.cancel(before);
+                    break;
+                }
+            }
+            let next = self.next_due().unwrap_or(u64::MAX).saturating_sub(spin).min(glance);
+            if next > before + LEISURE {
+                self.prepare(1);
+                self.top_up(before);
+            }
+            let asleep = clock::now();
+            self.wait.wait(next)?;
+            let awake = clock::now();
+            // Bytes reported now came while it slept, or since it last looked.
+            let slept = awake - asleep > NO_SLEEP;
+            self.seen_from = if slept { awake } else { looked };
+            looked = awake;
+            self.take_events();
+        }
+        let end = clock::now();
+        self.meter.cpu = clock::thread_cpu().saturating_sub(cpu);
+        self.meter.wall = Duration::from_nanos(end.saturating_sub(self.origin));
+        self.report(end, watch);
+        Ok(())
+    }
+
+    fn since(&self, at: u64) -> Duration {
+        Duration::from_nanos(at.saturating_sub(self.origin))
+    }
+
+    fn is_over(&self, now: u64) -> bool {
+        let sent = self.replay.is_done() || self.is_closing(now);
+        sent && self.in_flight == 0 && self.starving.is_empty()
+    }
+
+    /// Whether the time for sending is over.
+    fn is_closing(&self, now: u64) -> bool {
+        self.options.duration.is_some_and(|d| now >= self.origin + nanos(d))
+    }
+
+    /// When the next send is due.
+    fn next_due(&self) -> Option<u64> {
+        let due = self.origin + nanos(self.replay.peek()?);
+        let last = self.options.duration.map_or(u64::MAX, |d| self.origin + nanos(d));
+        (due < last).then_some(due)
+    }
+
+    fn send_due(&mut self, now: u64) {
+        if self.is_closing(now) {
+            return;
+        }
+        while let Some(due) = self.replay.next(self.since(now)) {
+            let request = &self.trace.requests[due.request as usize];
+            let warming = due.at < self.options.warmup;
+            let class = if warming { self.trace.classes.len() as u16 } else { request.class };
+            self.recorder.arrive(due.request, class, request.input, due.at);
+            self.progress.due += 1;
+            self.count_flights(1, now);
+            self.launch(due);
+        }
+    }
+
+    /// Puts a request on a connection.
+    fn launch(&mut self, due: Due) {
+        let key = match self.idle.pop().or_else(|| self.connecting.pop()) {
+            Some(key) => key,
+            None if self.conns.len() >= self.most_conns => {
+                self.wires[due.request as usize].held_back = true;
+                self.starving.push_back(due);
+                return;
+            }
+            None => match self.open() {
+                Ok(key) => key,
+                Err(e) => {
+                    self.fail(due.request, Kind::of(&e), &e.to_string(), clock::now());
+                    return;
+                }
+            },
+        };
+        let bytes = self.bytes(due.request);
+        let at = self.origin + nanos(due.at);
+        let deadline = at.saturating_add(nanos(self.options.timeout));
+        let flight = Flight::new(due.request, at, deadline);
+        let conn = &mut self.conns[key];
+        conn.board(flight, bytes);
+        if conn.established {
+            self.pump(key);
+        }
+    }
+
+    /// The bytes of a request, rendered ahead or now.
+    fn bytes(&mut self, request: u32) -> Vec<u8> {
+        if let Ok(found) = self.prepared.binary_search_by_key(&request, |p| p.0)
+            && let Some((_, bytes)) = self.prepared.remove(found)
+        {
+            return bytes;
+        }
+        self.prepare_next = self.prepare_next.max(request + 1);
+        let mut bytes = self.buffers.pop().unwrap_or_default();
+        self.prompter.render(self.trace, request, &mut self.scratch, &mut bytes);
+        bytes
+    }
+
+    /// Renders up to `most` of the next requests that wait for nobody's answer.
+    fn prepare(&mut self, most: usize) {
+        let target = AHEAD.min(self.prepared.len() + most);
+        while self.prepared.len() < target {
+            let Some(next) = self.trace.requests.get(self.prepare_next as usize) else { return };
+            let request = self.prepare_next;
+            self.prepare_next += 1;
+            if matches!(next.arrival, workloads::Arrival::At(_)) {
+                let mut bytes = self.buffers.pop().unwrap_or_default();
+                self.prompter.render(self.trace, request, &mut self.scratch, &mut bytes);
+                self.prepared.push_back((request, bytes));
+            }
+        }
+    }
+
+    /// Opens connections ahead of need.
+    fn top_up(&mut self, now: u64) {
+        let room = self.conns.len() < self.most_conns && now >= self.no_spare_before;
+        if self.idle.len() + self.connecting.len() < SPARE && room {
+            self.spare();
+        }
+    }
+
+    /// Opens a connection for no request yet.
+    fn spare(&mut self) {
+        match self.open() {
+            Ok(key) => self.connecting.push(key),
+            Err(_) => self.no_spare_before = clock::now() + 10 * GLANCE,
+        }
+    }
+
+    fn open(&mut self) -> io::Result<usize> {
+        let (address, security) = (self.endpoint.addresses[0], self.endpoint.security.as_ref());
+        let entry = self.conns.vacant_entry();
+        let key = entry.key();
+        entry.insert(Conn::open(address, security, self.wait.registry(), key)?);
+        self.meter.connections += 1;
+        Ok(key)
+    }
+
+    /// Hands the socket what it takes of a request.
+    fn pump(&mut self, key: usize) {
+        let conn = &mut self.conns[key];
+        let Some(flight) = &mut conn.flight else { return };
+        if flight.sent == 0 {
+            flight.sent = clock::now();
+            self.wires[flight.request as usize].sent =
+                Some(Duration::from_nanos(flight.sent.saturating_sub(self.origin)));
+            self.progress.sent += 1;
+            let (ttft, _) = self.options.fluid.unwrap_or_default();
+            flight.expected = flight.due + nanos(ttft);
+        }
+        while conn.written < conn.out.len() {
+            match conn.io.write(&conn.out[conn.written..]) {
+                Ok(0) => return,
+                Ok(n) => conn.written += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    self.broken(key, Kind::of(&e), &e.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn report(&mut self, now: u64, watch: &mut dyn FnMut(&Progress) -> bool) -> bool {
+        self.progress.elapsed = self.since(now);
+        self.progress.in_flight = self.in_flight as u64;
+        let too_late = now.saturating_sub(self.patience);
+        let missed = |f: &Flight| f.late || (f.chunks == 0 && f.due < too_late);
+        let flights = self.conns.iter().filter_map(|(_, c)| c.flight.as_ref());
+        self.progress.missing = flights.filter(|f| missed(f)).count() as u64;
+        watch(&self.progress)
+    }
+}
+
+/// The loosest limit on the first token, ns; without one, none.
+fn patience(slo: &BoundSlo) -> u64 {
+    let targets = slo.slo().targets().iter();
+    let first = targets.filter(|t| matches!(t.metric, Metric::Ttft | Metric::E2e));
+    first.map(|t| nanos(t.limit)).max().unwrap_or(u64::MAX)
+}
+
+/// Descriptors that this process may have, less some for everything else. Asks for as many as are allowed.
+fn most_connections() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current =
+        if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    let files = current.and_then(|n| usize::try_from(n).ok()).unwrap_or(1 << 20);
+    files.saturating_sub(64).max(16)
+}

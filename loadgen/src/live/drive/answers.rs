@@ -1,0 +1,305 @@
+//! The reading half of the loop: what arrives on a connection, and how a request ends.
+
+use std::io;
+use std::time::Duration;
+
+use super::super::conn::{Conn, Flight};
+use super::super::failure::Kind;
+use super::{Drive, GLANCE};
+use crate::net::{clock, wait::Ready};
+use crate::record::Outcome;
+use crate::time::nanos;
+
+impl Drive<'_> {
+    /// Goes on with every connection that can, and sends what comes due in between.
+    pub(super) fn take_events(&mut self) {
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.extend(self.wait.ready());
+        let mut next = self.next_due().unwrap_or(u64::MAX);
+        for event in ready.drain(..) {
+            let at = self.advance(event);
+            if self.origin > 0 && at >= next {
+                self.send_due(at);
+            }
+            next = self.next_due().unwrap_or(u64::MAX);
+        }
+        self.ready = ready;
+    }
+
+    /// Goes on with one connection; the time of its last read, 0 if there was none.
+    fn advance(&mut self, event: Ready) -> u64 {
+        let key = event.token;
+        let Some(conn) = self.conns.get_mut(key) else { return 0 };
+        if !conn.established {
+            match conn.io.establish() {
+                Ok(false) => return 0,
+                Ok(true) => {
+                    conn.established = true;
+                    if conn.flight.is_some() {
+                        self.pump(key);
+                    } else {
+                        self.connecting.retain(|&k| k != key);
+                        self.idle.push(key);
+                    }
+                }
+                Err(e) => {
+                    self.no_spare_before = clock::now() + 10 * GLANCE;
+                    self.broken(key, connecting(Kind::of(&e)), &e.to_string());
+                    return 0;
+                }
+            }
+        } else if event.writable {
+            match conn.io.flush() {
+                Ok(true) if conn.flight.is_some() && conn.written < conn.out.len() => {
+                    self.pump(key);
+                }
+                Ok(_) => {}
+                Err(e) => {
+                    self.broken(key, Kind::of(&e), &e.to_string());
+                    return 0;
+                }
+            }
+        }
+        if self.conns.contains(key) { self.receive(key, event.closed) } else { 0 }
+    }
+
+    /// Reads what is there.
+    fn receive(&mut self, key: usize, closed: bool) -> u64 {
+        loop {
+            let conn = &mut self.conns[key];
+            let read = conn.io.read(&mut self.buffer);
+            let at = clock::now();
+            match read {
+                Ok(0) => self.ended(key, at),
+                Ok(n) => {
+                    self.meter.reads += 1;
+                    self.meter.lag.record_nanos(at.saturating_sub(self.seen_from), 1);
+                    let more = n == self.buffer.len() || closed || !conn.io.short_read_empties();
+                    if self.take_in(key, n, at) && more {
+                        continue;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => self.broken(key, reading(Kind::of(&e)), &e.to_string()),
+            }
+            return at;
+        }
+    }
+
+    /// Understands the first `n` bytes of the buffer; whether the connection waits for more.
+    fn take_in(&mut self, key: usize, n: usize, at: u64) -> bool {
+        let conn = &mut self.conns[key];
+        let tokens = match conn.absorb(&self.buffer[..n]) {
+            Ok(tokens) => tokens,
+            Err((kind, why)) => {
+                self.broken(key, kind, &why);
+                return false;
+            }
+        };
+        let done = conn.response.is_done();
+        if let Some(flight) = conn.flight.as_mut().filter(|_| tokens > 0) {
+            let time = Duration::from_nanos(at.saturating_sub(self.origin));
+            self.ends.clear();
+            self.ends.resize(tokens as usize, time);
+            self.recorder.emit(&[flight.request], time, &self.ends);
+            self.progress.tokens += u64::from(tokens);
+            let first = flight.chunks == tokens;
+            if first {
+                flight.late = at > flight.due.saturating_add(self.patience);
+            }
+            if self.options.keep_gaps {
+                flight.gaps.extend((!first).then(|| at - flight.latest));
+                flight.gaps.resize(flight.chunks as usize - 1, 0);
+                flight.latest = at;
+            }
+            if let Some((_, itl)) = self.options.fluid {
+                fluid(&mut self.meter.fluid, &mut flight.expected, (at, tokens), nanos(itl));
+            }
+        }
+        if done {
+            self.conclude(key, at);
+        }
+        !done
+    }
+
+    /// The response of a connection is whole.
+    fn conclude(&mut self, key: usize, at: u64) {
+        let conn = &mut self.conns[key];
+        let verdict = conn.verdict();
+        let (keep, whole) = (conn.response.keep_alive, conn.written == conn.out.len());
+        let flight = conn.flight.take();
+        conn.reused = true;
+        let mut out = std::mem::take(&mut conn.out);
+        out.clear();
+        if self.buffers.len() < 1024 {
+            self.buffers.push(out);
+        }
+        if keep && whole {
+            self.idle.push(key);
+        } else {
+            self.drop_conn(key);
+        }
+        if let Some(mut flight) = flight {
+            self.settle(&mut flight);
+            match verdict {
+                Ok(()) => self.complete(flight.request, at),
+                Err((kind, why)) => self.fail(flight.request, kind, &why, at),
+            }
+        }
+        self.feed_starving();
+    }
+
+    /// The server has closed the connection.
+    fn ended(&mut self, key: usize, at: u64) {
+        let conn = &mut self.conns[key];
+        if conn.response.ends_with_connection() {
+            self.conclude(key, at);
+        } else {
+            self.broken(key, Kind::Cut, "the server closed the connection in the middle");
+        }
+    }
+
+    /// A connection is no longer of use. A request that an idle connection was closed under goes out again.
+    pub(super) fn broken(&mut self, key: usize, kind: Kind, why: &str) {
+        let conn = self.drop_conn(key);
+        let Some(mut flight) = conn.flight else { return };
+        let stale = conn.reused && !flight.answered && kind == Kind::Cut;
+        if stale && let Ok(fresh) = self.open() {
+            self.meter.resent += 1;
+            flight.answered = false;
+            self.conns[fresh].board(flight, conn.out);
+            return;
+        }
+        self.settle(&mut flight);
+        self.fail(flight.request, kind, why, clock::now());
+        self.feed_starving();
+    }
+
+    fn drop_conn(&mut self, key: usize) -> Conn {
+        let mut conn = self.conns.remove(key);
+        // Closing removes it from the poll; not having been in it is no error.
+        let _ = self.wait.registry().deregister(conn.io.socket());
+        if conn.flight.is_none() {
+            self.idle.retain(|&k| k != key);
+            self.connecting.retain(|&k| k != key);
+        }
+        conn
+    }
+
+    fn feed_starving(&mut self) {
+        let room = !self.idle.is_empty() || self.conns.len() < self.most_conns;
+        if room && let Some(due) = self.starving.pop_front() {
+            self.launch(due);
+        }
+    }
+
+    /// Keeps what the wire showed of a request.
+    fn settle(&mut self, flight: &mut Flight) {
+        if self.options.keep_gaps {
+            self.gaps[flight.request as usize] = std::mem::take(&mut flight.gaps);
+        }
+        let wire = &mut self.wires[flight.request as usize];
+        (wire.chunks, wire.coalesced) = (flight.chunks, flight.coalesced);
+        wire.prompt_tokens = flight.usage.prompt_tokens;
+        wire.completion_tokens = flight.usage.completion_tokens;
+    }
+
+    fn complete(&mut self, request: u32, at: u64) {
+        self.progress.completed += 1;
+        self.over(request, at, Outcome::Completed);
+        self.progress.missed += u64::from(!self.slo.meets(&self.recorder.record(request)));
+    }
+
+    pub(super) fn fail(&mut self, request: u32, kind: Kind, why: &str, at: u64) {
+        self.tally.note(kind, why);
+        self.progress.failed += 1;
+        self.progress.missed += 1;
+        self.over(request, at, kind.outcome());
+    }
+
+    fn over(&mut self, request: u32, at: u64, outcome: Outcome) {
+        let time = self.since(at);
+        self.recorder.finish(request, time, outcome);
+        self.replay.completed(request, time);
+        self.count_flights(-1, at);
+    }
+
+    pub(super) fn count_flights(&mut self, change: isize, now: u64) {
+        let spent = now.saturating_sub(self.in_flight_since);
+        self.held_so_far += spent as u128 * self.in_flight as u128;
+        self.in_flight_since = self.in_flight_since.max(now);
+        self.in_flight = self.in_flight.saturating_add_signed(change);
+        if change > 0 {
+            self.meter.peak = self.meter.peak.max(self.in_flight);
+            (self.meter.held_ns, self.meter.until_ns) =
+                (self.held_so_far, now.saturating_sub(self.origin));
+        }
+    }
+
+    /// Gives up what has taken too long.
+    pub(super) fn give_up_late(&mut self, now: u64) {
+        let late = |c: &Conn| c.flight.as_ref().is_some_and(|f| f.deadline <= now);
+        let keys: Vec<usize> = self.conns.iter().filter(|(_, c)| late(c)).map(|(k, _)| k).collect();
+        for key in keys {
+            let timeout = self.options.timeout;
+            self.broken(key, Kind::Timeout, &format!("no end within {timeout:?}"));
+        }
+    }
+
+    /// The user has had enough: what is under way stays unfinished.
+    pub(super) fn cancel(&mut self, now: u64) {
+        let keys: Vec<usize> = self.conns.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            if let Some(mut flight) = self.drop_conn(key).flight {
+                self.settle(&mut flight);
+                self.fail(flight.request, Kind::Cancelled, "the run was interrupted", now);
+            }
+        }
+        while let Some(due) = self.starving.pop_front() {
+            self.fail(due.request, Kind::Cancelled, "the run was interrupted", now);
+        }
+    }
+}
+
+/// A connection that ends before it is one was refused in another way.
+fn connecting(kind: Kind) -> Kind {
+    if kind == Kind::Cut { Kind::Unreachable } else { kind }
+}
+
+/// While reading, a socket's time-out or refusal is the end of a connection that existed.
+fn reading(kind: Kind) -> Kind {
+    if kind == Kind::Tls { kind } else { Kind::Cut }
+}
+
+/// Counts `tokens` that came at `at` against when they were expected: a late one misses its own deadline and all
+/// that passed meanwhile, and the next ones are counted from it (the fluidity index of Agrawal et al., Etalon, 2024).
+fn fluid(sum: &mut (u64, u64), expected: &mut u64, (at, tokens): (u64, u32), itl: u64) {
+    for _ in 0..tokens {
+        if at <= *expected {
+            sum.0 += 1;
+            sum.1 += 1;
+            *expected += itl;
+        } else {
+            sum.1 += 1 + (at - *expected) / itl.max(1);
+            *expected = at + itl;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fluidity_counts_the_deadlines_that_passed() {
+        let mut sum = (0, 0);
+        let mut expected = 100;
+        fluid(&mut sum, &mut expected, (90, 1), 20);
+        assert_eq!((sum, expected), ((1, 1), 120), "early: the slack stays");
+        fluid(&mut sum, &mut expected, (165, 1), 20);
+        assert_eq!((sum, expected), ((1, 4), 185), "late by 45: its own and two more missed");
+        fluid(&mut sum, &mut expected, (185, 2), 20);
+        assert_eq!((sum, expected), ((3, 6), 225));
+    }
+}

@@ -1,0 +1,129 @@
+//! A measurement in the files of others: per-request JSON lines, HDR histogram logs, and the result of
+//! `vllm bench serve`, so that scripts made for it go on working.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use serde_json::{Value, json};
+
+use super::LiveRun;
+use crate::histogram::Histogram;
+use crate::slo::Metric;
+use crate::summary::Summary;
+
+/// One JSON object per request: its [`Record`](crate::Record), when it was sent, and what the wire showed.
+///
+/// # Errors
+/// When `to` cannot be written.
+pub fn jsonl(run: &LiveRun, to: &mut impl Write) -> io::Result<()> {
+    for (record, wire) in run.recording.records.iter().zip(&run.wires) {
+        let mut line = serde_json::to_value(record)?;
+        line["sent_s"] = json!(wire.sent.map(|t| t.as_secs_f64()));
+        line["held_back"] = json!(wire.held_back);
+        line["chunks"] = json!(wire.chunks);
+        line["coalesced"] = json!(wire.coalesced);
+        writeln!(to, "{line}")?;
+    }
+    Ok(())
+}
+
+/// An HDR log with one interval, the run: TTFT, TPOT, ITL and E2E by tag, values in ns; readable by HdrHistogram's
+/// log tools. Lost requests are not in it.
+///
+/// # Errors
+/// When `to` cannot be written.
+pub fn hdr(run: &LiveRun, started: SystemTime, to: &mut impl Write) -> io::Result<()> {
+    let failed = |e: &dyn std::fmt::Debug| io::Error::other(format!("{e:?}"));
+    let mut serializer = V2DeflateSerializer::new();
+    let mut log = IntervalLogWriterBuilder::new()
+        .add_comment("knee bench: latencies from the scheduled times, ns")
+        .with_start_time(started)
+        .begin_log_with(to, &mut serializer)?;
+    let records = &run.recording.records;
+    let length = records.iter().filter_map(|r| r.last_token).max().unwrap_or_default();
+    for metric in Metric::ALL {
+        let mut all = Histogram::new();
+        match metric {
+            Metric::Itl => all = run.recording.itl_of_all(),
+            _ => records.iter().filter_map(|r| metric.of(r)).for_each(|t| all.record_n(t, 1)),
+        }
+        let tag = Tag::new(metric.name());
+        log.write_histogram(all.hdr(), Duration::ZERO, length, tag).map_err(|e| failed(&e))?;
+    }
+    Ok(())
+}
+
+/// The result file of `vllm bench serve --save-result --save-detailed`, except generated texts, which nobody kept.
+/// Latencies count from the send there, so they do here. `itls` needs gaps that were kept.
+#[must_use]
+pub fn vllm(run: &LiveRun, summary: &Summary, model: &str, rate_rps: Option<f64>) -> Value {
+    let (records, seconds) = (&run.from_send.records, |t: Duration| t.as_secs_f64());
+    let duration = summary.duration_s.max(f64::MIN_POSITIVE);
+    let (input, output) = (summary.input_tokens, summary.output_tokens);
+    let mut file = json!({
+        "backend": "openai",
+        "model_id": model,
+        "num_prompts": records.len(),
+        "request_rate": rate_rps.map_or(json!("inf"), |r| json!(r)),
+        "max_concurrency": run.audit.streams_asked,
+        "duration": summary.duration_s,
+        "completed": summary.completed,
+        "failed": records.len() as u64 - summary.completed,
+        "total_input_tokens": input,
+        "total_output_tokens": output,
+        "request_throughput": summary.completed as f64 / duration,
+        "request_goodput": summary.goodput_rps(),
+        "output_throughput": output as f64 / duration,
+        "total_token_throughput": (input + output) as f64 / duration,
+        "input_lens": records.iter().map(|r| r.input).collect::<Vec<_>>(),
+        "output_lens": records.iter().map(|r| if r.completed() { r.output } else { 0 }).collect::<Vec<_>>(),
+        "ttfts": records.iter().map(|r| r.ttft().filter(|_| r.completed()).map_or(0.0, seconds)).collect::<Vec<_>>(),
+        "itls": run.gaps.iter().map(|g| g.iter().map(|ns| *ns as f64 / 1e9).collect()).collect::<Vec<Vec<f64>>>(),
+        "start_times": records.iter().map(|r| run.origin_ns as f64 / 1e9 + seconds(r.scheduled)).collect::<Vec<_>>(),
+        "errors": records.iter().map(|r| if r.completed() { "" } else { r.outcome.name() }).collect::<Vec<_>>(),
+    });
+    let completed = || records.iter().filter(|r| r.completed());
+    let gaps = || run.gaps.iter().zip(records).filter(|(_, r)| r.completed()).flat_map(|(g, _)| g);
+    for (name, metric) in [
+        ("ttft", Metric::Ttft),
+        ("tpot", Metric::Tpot),
+        ("itl", Metric::Itl),
+        ("e2el", Metric::E2e),
+    ] {
+        let mut ms: Vec<f64> = match metric {
+            Metric::Itl => gaps().map(|ns| *ns as f64 / 1e6).collect(),
+            _ => completed().filter_map(|r| Some(metric.of(r)?.as_nanos() as f64 / 1e6)).collect(),
+        };
+        ms.sort_by(f64::total_cmp);
+        let mean = ms.iter().sum::<f64>() / ms.len().max(1) as f64;
+        let variance = ms.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / ms.len().max(1) as f64;
+        file[format!("mean_{name}_ms")] = json!(mean);
+        file[format!("median_{name}_ms")] = json!(linear(&ms, 0.5));
+        file[format!("std_{name}_ms")] = json!(variance.sqrt());
+        file[format!("p99_{name}_ms")] = json!(linear(&ms, 0.99));
+    }
+    file
+}
+
+/// Percentile by linear interpolation, as numpy's default; 0 of none, as there.
+fn linear(ascending: &[f64], share: f64) -> f64 {
+    let Some(last) = ascending.len().checked_sub(1) else { return 0.0 };
+    let place = share * last as f64;
+    let (low, high) = (ascending[place.floor() as usize], ascending[place.ceil() as usize]);
+    low + (high - low) * place.fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::linear;
+
+    #[test]
+    fn percentiles_as_numpy_has_them() {
+        assert_eq!(linear(&[], 0.5), 0.0);
+        assert_eq!(linear(&[3.0], 0.99), 3.0);
+        assert_eq!(linear(&[1.0, 2.0, 4.0, 8.0], 0.5), 3.0);
+        assert!((linear(&[0.0, 10.0], 0.99) - 9.9).abs() < 1e-12);
+    }
+}

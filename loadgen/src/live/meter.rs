@@ -1,0 +1,41 @@
+//! What is counted while a run goes on: what the wire showed of each request, and what the loop did.
+
+use std::time::Duration;
+
+use crate::histogram::Histogram;
+
+/// What became of a request on the wire.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wire {
+    /// When its first byte was handed to the socket; none when it never was.
+    pub sent: Option<Duration>,
+    /// Whether it waited because as many as allowed were under way, or no connection could be had.
+    pub held_back: bool,
+    /// Events that stood for tokens.
+    pub chunks: u32,
+    /// Of these, those that came in one read with the event before: their gap is not the server's.
+    pub coalesced: u32,
+    /// Prompt tokens by the server's count.
+    pub prompt_tokens: Option<u32>,
+    /// Generated tokens by the server's count.
+    pub completion_tokens: Option<u32>,
+}
+
+/// What the loop measured about itself.
+#[derive(Default)]
+pub(super) struct Meter {
+    /// How long before its stamp each read's bytes can have arrived at most.
+    pub(super) lag: Histogram,
+    pub(super) cpu: Duration,
+    pub(super) wall: Duration,
+    /// Requests in flight, integrated over time, until the last send.
+    pub(super) held_ns: u128,
+    pub(super) until_ns: u64,
+    pub(super) peak: usize,
+    /// Requests sent again because an idle connection was closed under them.
+    pub(super) resent: u64,
+    pub(super) connections: u64,
+    pub(super) reads: u64,
+    /// Tokens in time, and tokens expected, of the fluidity index.
+    pub(super) fluid: (u64, u64),
+}

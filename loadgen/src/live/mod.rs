@@ -1,0 +1,290 @@
+//! Driving a real server: what is sent when, what came back, and how far the figures can be trusted.
+//!
+//! [`Live::find`] asks the server what it serves and how it counts; [`Live::run`] replays a trace against it and
+//! returns a [`LiveRun`]: the same [`Recording`] that a simulation makes, from the scheduled times and again from
+//! the sends, every failure under its own name, and the [`Audit`] of the client itself.
+
+mod audit;
+mod call;
+mod conn;
+mod drive;
+mod endpoint;
+pub mod export;
+mod failure;
+mod http;
+mod meter;
+mod probe;
+mod prompt;
+mod sse;
+mod transport;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use workloads::{Arrival, Trace};
+
+pub use audit::{Audit, Trust};
+
+pub use endpoint::{Api, Server};
+pub use failure::Failures;
+pub use meter::Wire;
+pub use prompt::Prompts;
+
+use crate::error::Error;
+use crate::record::Outcome;
+use crate::recorder::Recording;
+use crate::replay::{Replay, ReplayOptions};
+use crate::slo::BoundSlo;
+use drive::Drive;
+use endpoint::Endpoint;
+use probe::Probed;
+use prompt::Prompter;
+
+/// How a server is driven.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LiveOptions {
+    /// Arrival times are divided by it.
+    pub rate_scale: f64,
+    /// Keep so many requests (or sessions) under way instead, whatever their arrival times.
+    pub streams: Option<u32>,
+    /// Hold requests back while so many are under way. Their latencies count from when they were due all the same.
+    pub most_in_flight: Option<u32>,
+    /// See [`ReplayOptions`].
+    pub lift_session_cap: bool,
+    /// Send nothing later than this; what is under way then is waited for.
+    pub duration: Option<Duration>,
+    /// Requests due before this are sent and not counted.
+    pub warmup: Duration,
+    /// From when a request was due to when it is given up.
+    pub timeout: Duration,
+    /// How long before a send the waiting turns into polling.
+    pub spin: Duration,
+    /// First-token and token-to-token times of the fluidity index.
+    pub fluid: Option<(Duration, Duration)>,
+    /// What makes this run's prompts different from any other's.
+    pub salt: u64,
+    /// Whether prefixes that the trace shares are shared on the wire.
+    pub shared_prefixes: bool,
+    /// Whether every gap between tokens is kept, by request (8 bytes a token).
+    pub keep_gaps: bool,
+}
+
+impl Default for LiveOptions {
+    fn default() -> Self {
+        Self {
+            rate_scale: 1.0,
+            streams: None,
+            most_in_flight: None,
+            lift_session_cap: false,
+            duration: None,
+            warmup: Duration::ZERO,
+            timeout: Duration::from_secs(600),
+            spin: Duration::from_micros(50),
+            fluid: None,
+            salt: 0,
+            shared_prefixes: true,
+            keep_gaps: false,
+        }
+    }
+}
+
+/// How far a run has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Since the run's origin.
+    pub elapsed: Duration,
+    /// Requests that have come due.
+    pub due: u64,
+    /// Requests sent.
+    pub sent: u64,
+    /// Requests completed.
+    pub completed: u64,
+    /// Requests failed, in whatever way.
+    pub failed: u64,
+    /// Requests under way.
+    pub in_flight: u64,
+    /// Token events received.
+    pub tokens: u64,
+    /// Requests that ended without meeting every target.
+    pub missed: u64,
+    /// Requests under way whose first token is later than any target allows.
+    pub missing: u64,
+}
+
+/// What a run against a server showed.
+#[derive(Debug, Clone)]
+pub struct LiveRun {
+    /// Latencies from the scheduled times.
+    pub recording: Recording,
+    /// The same from the sends: what a client that forgives its own delays would report.
+    pub from_send: Recording,
+    /// What the wire showed of each record, in their order.
+    pub wires: Vec<Wire>,
+    /// Gaps between the tokens of each record, ns, where they were kept; else empty.
+    pub gaps: Vec<Vec<u64>>,
+    /// Failures by name.
+    pub failures: BTreeMap<String, Failures>,
+    /// The client's account of itself.
+    pub audit: Audit,
+    /// Whether the user ended it.
+    pub interrupted: bool,
+    /// The run's origin, in ns of the system's monotonic clock: [`Truth`](crate::Truth)s are on the same.
+    pub origin_ns: u64,
+}
+
+impl LiveRun {
+    /// The same without what was still under way when the user ended the run: such a request says nothing about the
+    /// server. Long responses are under-represented in what is left.
+    #[must_use]
+    pub fn without_unfinished(mut self) -> Self {
+        let ended: Vec<bool> =
+            self.recording.records.iter().map(|r| r.outcome != Outcome::Unfinished).collect();
+        for records in [&mut self.recording.records, &mut self.from_send.records] {
+            let mut ended = ended.iter();
+            records.retain(|_| ended.next().is_some_and(|e| *e));
+        }
+        let mut keep = ended.iter();
+        self.wires.retain(|_| keep.next().is_some_and(|e| *e));
+        let mut keep = ended.iter();
+        self.gaps.retain(|_| keep.next().is_some_and(|e| *e));
+        self
+    }
+}
+
+/// A server that answers, and how it wants to be asked.
+pub struct Live {
+    endpoint: Endpoint,
+    probed: Probed,
+}
+
+impl Live {
+    /// Finds the server, its model, and how prompts reach it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from answering: address, certificate, key, model.
+    pub fn find(server: &Server, timeout: Duration) -> Result<Self, Error> {
+        let mut endpoint = Endpoint::find(server)?;
+        let probed = probe::probe(&mut endpoint, server, timeout)?;
+        Ok(Self { endpoint, probed })
+    }
+
+    /// A server taken at the caller's word, nothing asked beforehand.
+    ///
+    /// # Errors
+    /// Address, header or certificate that are none.
+    pub fn assume(server: &Server, model: &str, prompts: Prompts) -> Result<Self, Error> {
+        let probed = Probed { model: model.to_owned(), prompts, extra: probe::GREEDY.to_owned() };
+        Ok(Self { endpoint: Endpoint::find(server)?, probed })
+    }
+
+    /// The model that is asked for.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        &self.probed.model
+    }
+
+    /// What prompts are made of.
+    #[must_use]
+    pub fn prompts(&self) -> Prompts {
+        self.probed.prompts
+    }
+
+    /// Replays `trace`, judged by `slo`. `watch` is called ten times per second and ends the run by saying no.
+    ///
+    /// # Errors
+    /// A rate that cannot be replayed, sockets that cannot be polled. A server's failures are results.
+    pub fn run(
+        &self,
+        trace: &Trace,
+        options: &LiveOptions,
+        slo: &BoundSlo,
+        mut watch: impl FnMut(&Progress) -> bool,
+    ) -> Result<LiveRun, Error> {
+        let closed = options.streams.map(|streams| closed_loop(trace, streams));
+        let trace = closed.as_ref().unwrap_or(trace);
+        let lift_session_cap = options.lift_session_cap && options.streams.is_none();
+        let replay = Replay::new(trace, options.rate_scale, ReplayOptions { lift_session_cap })?;
+        let Probed { model, prompts, extra } = &self.probed;
+        let salt = (options.salt, options.shared_prefixes);
+        let prompter = Prompter::new(&self.endpoint, *prompts, model, extra, salt);
+        let mut drive = Drive::new(trace, replay, (&self.endpoint, &prompter), (options, slo))?;
+        let warm = options.streams.map_or(8, |streams| streams as usize);
+        drive.warm(warm).map_err(|e| Error::Io("cannot connect".to_owned(), e.to_string()))?;
+        let mut interrupted = false;
+        drive.run(&mut |progress| {
+            let go_on = watch(progress);
+            interrupted |= !go_on;
+            go_on
+        })?;
+        Ok(LiveRun { interrupted, ..finish(drive, trace, options, slo) })
+    }
+}
+
+/// Sorts out what a drive collected: warm-up out, token counts by the server's own account.
+fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo) -> LiveRun {
+    let Drive { recorder, wires, tally, meter, origin: origin_ns, mut gaps, .. } = drive;
+    let mut recording = recorder.into_recording();
+    let warming = trace.classes.len();
+    recording.itl.truncate(warming);
+    recording.records.retain(|r| usize::from(r.class) < warming);
+    let asked = |r: &crate::Record| trace.requests[r.request as usize];
+    let short = recording.records.iter().filter(|r| {
+        let got = wires[r.request as usize].completion_tokens.unwrap_or(r.output);
+        r.completed() && got < asked(r).output
+    });
+    let short = short.count() as u64;
+    for record in &mut recording.records {
+        let wire = &wires[record.request as usize];
+        if let Some(tokens) = wire.completion_tokens.filter(|_| record.completed()) {
+            record.output = tokens;
+        }
+        record.input = wire.prompt_tokens.unwrap_or(record.input);
+    }
+    let mut kept = |r: &crate::Record| gaps.get_mut(r.request as usize).map(std::mem::take);
+    let gaps: Vec<Vec<u64>> = recording.records.iter().filter_map(&mut kept).collect();
+    let wires: Vec<Wire> = recording.records.iter().map(|r| wires[r.request as usize]).collect();
+    let mut from_send = recording.clone();
+    for (record, wire) in from_send.records.iter_mut().zip(&wires) {
+        record.scheduled = wire.sent.unwrap_or(record.scheduled);
+    }
+    let audit = Audit::new(&meter, &recording, &wires, (options, slo, short));
+    LiveRun {
+        recording,
+        from_send,
+        wires,
+        gaps,
+        failures: tally.named(),
+        audit,
+        interrupted: false,
+        origin_ns,
+    }
+}
+
+/// From the start of one stream of a closed loop to the next: sent all at once, the last would be late.
+const STAGGER: Duration = Duration::from_micros(50);
+
+/// The same requests with `streams` of them (or of their sessions) always under way: everything waits from the
+/// start for one of so many seats, of which one more is given every 50 µs.
+fn closed_loop(trace: &Trace, streams: u32) -> Trace {
+    let mut trace = trace.clone();
+    let mut fresh = trace.requests.iter().filter_map(|r| r.session).max().map_or(0, |s| s + 1);
+    let mut latest: BTreeMap<u32, u32> = BTreeMap::new();
+    let mut begun = 0;
+    for (index, request) in (0u32..).zip(&mut trace.requests) {
+        let session = request.session.unwrap_or_else(|| {
+            fresh += 1;
+            fresh - 1
+        });
+        request.session = Some(session);
+        if matches!(request.arrival, Arrival::At(_)) {
+            request.arrival = match latest.get(&session) {
+                Some(&previous) => Arrival::After { previous, think: Duration::ZERO },
+                None => Arrival::At(STAGGER * begun),
+            };
+            begun = streams.min(begun + 1);
+        }
+        latest.insert(session, index);
+    }
+    trace.max_concurrent_sessions = Some(streams);
+    trace
+}

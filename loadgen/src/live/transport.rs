@@ -1,0 +1,129 @@
+//! A connection's bytes, plain or under TLS, without ever blocking.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mio::net::TcpStream;
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
+
+/// What secures connections to one host.
+#[derive(Clone)]
+pub(crate) struct Security {
+    pub(crate) config: Arc<rustls::ClientConfig>,
+    pub(crate) name: ServerName<'static>,
+}
+
+/// One connection.
+pub(crate) struct Transport {
+    tcp: TcpStream,
+    tls: Option<Box<ClientConnection>>,
+}
+
+impl Transport {
+    /// Begins to connect.
+    pub(crate) fn connect(address: SocketAddr, security: Option<&Security>) -> io::Result<Self> {
+        let tcp = TcpStream::connect(address)?;
+        let session = |s: &Security| {
+            ClientConnection::new(Arc::clone(&s.config), s.name.clone()).map(Box::new)
+        };
+        let tls = security.map(session).transpose().map_err(io::Error::other)?;
+        Ok(Self { tcp, tls })
+    }
+
+    /// The socket, to be registered with a poll.
+    pub(crate) fn socket(&mut self) -> &mut TcpStream {
+        &mut self.tcp
+    }
+
+    /// Whether a read that comes back short has emptied the socket. Under TLS it only emptied a record.
+    pub(crate) fn short_read_empties(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    /// Goes on connecting; true once bytes can be sent.
+    ///
+    /// # Errors
+    /// Why it never will.
+    pub(crate) fn establish(&mut self) -> io::Result<bool> {
+        if let Some(error) = self.tcp.take_error()? {
+            return Err(error);
+        }
+        match self.tcp.peer_addr() {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => return Ok(false),
+            Err(e) => return Err(e),
+        }
+        let _ = self.tcp.set_nodelay(true);
+        let Some(tls) = &mut self.tls else { return Ok(true) };
+        while tls.is_handshaking() {
+            push(tls, &mut self.tcp)?;
+            match tls.read_tls(&mut self.tcp) {
+                Ok(0) => {
+                    let why = "the server closed the connection during the TLS handshake";
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                }
+                Ok(_) => {
+                    let done = tls.process_new_packets().map(drop);
+                    // An alert that says why may be waiting to be sent.
+                    push(tls, &mut self.tcp)?;
+                    done.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+        push(tls, &mut self.tcp)?;
+        Ok(true)
+    }
+
+    /// Sends what the socket takes.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else { return self.tcp.write(bytes) };
+        let taken = tls.writer().write(bytes)?;
+        push(tls, &mut self.tcp)?;
+        if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+    }
+
+    /// Hands the socket what TLS still holds; true when that is nothing.
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
+        let Some(tls) = &mut self.tls else { return Ok(true) };
+        push(tls, &mut self.tcp)?;
+        Ok(!tls.wants_write())
+    }
+
+    /// Reads what is there; 0 at the end.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else { return self.tcp.read(buffer) };
+        loop {
+            match tls.reader().read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                // The end without a farewell is how many servers close: the HTTP framing tells a cut from an end.
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                other => return other,
+            }
+            let more = tls.read_tls(&mut self.tcp)?;
+            tls.process_new_packets().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+            push(tls, &mut self.tcp)?;
+            if more == 0 {
+                return match tls.reader().read(buffer) {
+                    Ok(n) => Ok(n),
+                    Err(_) => Ok(0),
+                };
+            }
+        }
+    }
+}
+
+/// Writes TLS records until there are none or the socket is full.
+fn push(tls: &mut ClientConnection, tcp: &mut TcpStream) -> io::Result<()> {
+    while tls.wants_write() {
+        match tls.write_tls(tcp) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}

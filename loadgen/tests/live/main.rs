@@ -1,0 +1,6 @@
+//! The client against the mock in the same process, and against servers that behave worse than any mock.
+
+mod faults;
+mod rig;
+mod tls;
+mod truth;

@@ -1,0 +1,155 @@
+//! TLS: certificates are checked, other authorities can be trusted, and the client can show its own certificate.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loadgen::{Live, LiveOptions, LiveRun, Prompts, Server};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+
+use crate::rig::{load, read_request, slo};
+
+/// An authority, and files with its certificate and with a certificate and key that it signed.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    dir: PathBuf,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let dir = std::env::temp_dir().join(format!("knee-tls-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let authority = Self { issuer, dir };
+        authority.write("ca.pem", authority.issuer.pem());
+        authority
+    }
+
+    fn write(&self, name: &str, text: String) -> PathBuf {
+        let path = self.dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.dir.join("ca.pem")
+    }
+
+    /// A certificate for `host` and its key, as files.
+    fn identity(&self, host: &str) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let chain = self.write(&format!("{host}.pem"), certificate.pem());
+        (chain, self.write(&format!("{host}.key"), key.serialize_pem()))
+    }
+
+    /// A TLS server for `host`, one answer per connection; asks for a certificate of this authority if `mutual`.
+    fn serve(&self, host: &str, mutual: bool) -> String {
+        let (chain, key) = self.identity(host);
+        let chain = rustls::pki_types::CertificateDer::pem_file_iter(chain).unwrap();
+        let key = PrivateKeyDer::from_pem_file(key).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = if mutual {
+            let mut roots = RootCertStore::empty();
+            roots.add(self.issuer.der().clone()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let config = builder.with_single_cert(chain.map(Result::unwrap).collect(), key).unwrap();
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for tcp in listener.incoming().flatten() {
+                let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+                std::thread::spawn(move || answer(StreamOwned::new(session, tcp)));
+            }
+        });
+        format!("https://{host}:{port}")
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Two tokens in two records per request, until the client leaves.
+fn answer(mut stream: StreamOwned<ServerConnection, std::net::TcpStream>) {
+    let token = r#"data: {"choices":[{"text":"a","finish_reason":null}]}"#;
+    let end = r#"data: {"choices":[{"text":"b","finish_reason":"length"}]}"#;
+    let (first, second) = (format!("{token}\n\n"), format!("{end}\n\ndata: [DONE]\n\n"));
+    let length = first.len() + second.len();
+    while read_request(&mut stream).is_ok() {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {length}\r\n\r\n"
+        );
+        let sent = stream
+            .write_all((head + &first).as_bytes())
+            .and_then(|()| stream.flush())
+            .and_then(|()| stream.write_all(second.as_bytes()))
+            .and_then(|()| stream.flush());
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+fn drive(url: String, ca: Option<PathBuf>, identity: Option<(PathBuf, PathBuf)>) -> LiveRun {
+    let server = Server { url, ca, identity, ..Server::default() };
+    let live = Live::assume(&server, "m", Prompts::Ids).unwrap();
+    // A prompt of several records.
+    let trace = load(20, 3, 9_000, 2);
+    let options = LiveOptions { timeout: Duration::from_secs(5), ..LiveOptions::default() };
+    live.run(&trace, &options, &slo(&[], &trace), |_| true).unwrap()
+}
+
+fn fine(run: &LiveRun) -> bool {
+    run.failures.is_empty() && run.recording.records.iter().all(|r| r.completed() && r.output == 2)
+}
+
+#[test]
+fn certificates_are_checked() {
+    let authority = Authority::new("checked");
+    let url = authority.serve("localhost", false);
+    let trusted = drive(url.clone(), Some(authority.ca()), None);
+    assert!(fine(&trusted), "{:?}", trusted.failures);
+    let unknown = drive(url, None, None);
+    assert_eq!(unknown.failures["tls"].count, 20, "{:?}", unknown.failures);
+    assert!(unknown.failures["tls"].cause.contains("certificate"), "{:?}", unknown.failures);
+    let misnamed =
+        authority.serve("elsewhere.invalid", false).replace("elsewhere.invalid", "localhost");
+    assert_eq!(drive(misnamed, Some(authority.ca()), None).failures["tls"].count, 20);
+}
+
+#[test]
+fn a_client_can_show_who_it_is() {
+    let authority = Authority::new("mutual");
+    let url = authority.serve("localhost", true);
+    let known = drive(url.clone(), Some(authority.ca()), Some(authority.identity("client")));
+    assert!(fine(&known), "{:?}", known.failures);
+    let stranger = drive(url, Some(authority.ca()), None);
+    assert!(stranger.recording.records.iter().all(|r| !r.completed()));
+}
+
+#[test]
+fn a_server_that_speaks_no_tls() {
+    let rig = crate::rig::Rig::start(loadgen::MockOptions::default());
+    let run = drive(format!("https://{}", rig.address), None, None);
+    assert_eq!(run.failures["tls"].count, 20, "{:?}", run.failures);
+    rig.end();
+}

@@ -1,0 +1,144 @@
+//! What can be typed about real servers: how to reach and drive one, and the mock.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use loadgen::{Api, FaultShare, parse_duration};
+
+use super::whole;
+
+/// Heading of the flags for measuring a server.
+const LIVE: &str = "Measuring a server";
+
+/// Most streams a client is asked to hold.
+const MOST_STREAMS: u64 = 1 << 24;
+
+/// A server, and how prompts reach it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = LIVE)]
+pub(crate) struct Reach {
+    /// Measure the OpenAI-compatible server at this address, such as http://localhost:8000
+    #[arg(long, value_name = "URL", conflicts_with = "device")]
+    pub(crate) url: Option<String>,
+    /// Which of its endpoints: completions or chat
+    #[arg(long, value_name = "API", default_value = "completions", requires = "url")]
+    pub(crate) api: Api,
+    /// Give a request up so long after it was due
+    #[arg(long, value_name = "TIME", requires = "url", default_value = "10min", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+    /// Key sent as a bearer token (default: OPENAI_API_KEY)
+    #[arg(long, value_name = "KEY", requires = "url")]
+    pub(crate) api_key: Option<String>,
+    /// Header sent with every request; repeatable
+    #[arg(long, value_name = "NAME:VALUE", requires = "url", value_parser = header)]
+    pub(crate) header: Vec<(String, String)>,
+    /// Certificates (PEM) to trust besides the system's
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub(crate) ca_cert: Option<PathBuf>,
+    /// The client's own certificate (PEM), for servers that ask for one
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    pub(crate) client_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    pub(crate) client_key: Option<PathBuf>,
+    /// Make every prompt unique, even where the workload shares prefixes
+    #[arg(long, requires = "url")]
+    pub(crate) unshared: bool,
+    /// Number that makes this run's prompts different from those of others (default: from the clock)
+    #[arg(long, value_name = "N", requires = "url")]
+    pub(crate) salt: Option<u64>,
+}
+
+/// How one load drives a server.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = LIVE)]
+pub(crate) struct Live {
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    /// Keep so many requests (or sessions) under way, whatever their arrival times
+    #[arg(long, value_name = "N", requires = "url", value_parser = whole::<u32, 1, MOST_STREAMS>, conflicts_with_all = ["rate", "rate_scale"])]
+    pub(crate) concurrency: Option<u32>,
+    /// Hold requests back while so many are under way; their latencies count from when they were due
+    #[arg(long, value_name = "N", requires = "url", value_parser = whole::<u32, 1, MOST_STREAMS>)]
+    pub(crate) max_in_flight: Option<u32>,
+    /// Send for so long at most
+    #[arg(long, value_name = "TIME", requires = "url", value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Write the result as another tool's too: vllm
+    #[arg(long, value_name = "TOOL", requires = "url", value_parser = ["vllm"])]
+    pub(crate) export: Option<String>,
+    /// Send for so long before counting
+    #[arg(long, value_name = "TIME", requires = "url", default_value = "0s", value_parser = parse_duration)]
+    pub(crate) warmup: Duration,
+}
+
+/// How the highest rate of a server is looked for.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = LIVE)]
+pub(crate) struct TuneServer {
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    /// How long a rate must hold (default: four times an unhurried request, 8 s at least)
+    #[arg(long, value_name = "TIME", requires = "url", value_parser = parse_duration)]
+    pub(crate) probe: Option<Duration>,
+    /// Load to spend at most
+    #[arg(long, value_name = "TIME", requires = "url", default_value = "10min", value_parser = parse_duration)]
+    pub(crate) budget: Duration,
+}
+
+/// `NAME:VALUE`.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("expected NAME:VALUE")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// `knee mock`.
+#[derive(Debug, Args)]
+pub(crate) struct Mock {
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
+    pub(crate) listen: String,
+    /// Name of the model served
+    #[arg(long, value_name = "NAME", default_value = "mock")]
+    pub(crate) model: String,
+    /// From getting a slot to the first token
+    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = parse_duration)]
+    pub(crate) ttft: Duration,
+    /// From token to token
+    #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = parse_duration)]
+    pub(crate) itl: Duration,
+    /// Requests served at once, the others in a queue (default: no limit)
+    #[arg(long, value_name = "N", value_parser = whole::<u32, 1, { 1 << 30 }>)]
+    pub(crate) slots: Option<u32>,
+    /// Tokens of a response whose request does not say
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = whole::<u32, 1, { 1 << 20 }>)]
+    pub(crate) output: u32,
+    /// Stand still so long after the start for so long; repeatable
+    #[arg(long, value_name = "AT:TIME", value_parser = stall)]
+    pub(crate) stall: Vec<(Duration, Duration)>,
+    /// Answer 503 until so long after the start
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
+    pub(crate) ready_after: Duration,
+    /// Misbehave: a status, cut, hang, drip, not-sse or no-usage, and to which share of requests (429=5%); repeatable
+    #[arg(long, value_name = "KIND[=SHARE]")]
+    pub(crate) fault: Vec<FaultShare>,
+    /// Retry-After of 429 and 503
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    pub(crate) retry_after: Duration,
+    /// Key that clients must send
+    #[arg(long, value_name = "KEY")]
+    pub(crate) api_key: Option<String>,
+    /// Seed of which requests are befallen by faults
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Write a JSON line per request to this file: when it arrived and when its tokens left
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+}
+
+/// `AT:TIME`, both durations.
+fn stall(text: &str) -> Result<(Duration, Duration), String> {
+    let (at, lasts) = text.split_once(':').ok_or("expected AT:TIME, such as 10s:1s")?;
+    Ok((parse_duration(at)?, parse_duration(lasts)?))
+}

@@ -1,0 +1,224 @@
+//! Measuring a server from the command line: `knee bench --url` and `knee tune --url` against `knee mock`.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn knee(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_knee"));
+    command.args(words).env_remove("OPENAI_API_KEY");
+    command
+}
+
+/// `knee mock` on a free port, ended with the value.
+struct Mock {
+    child: Child,
+    url: String,
+}
+
+impl Mock {
+    fn start(words: &[&str]) -> Self {
+        let mut command = knee(&["mock", "--listen", "127.0.0.1:0"]);
+        let mut child = command.args(words).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.split_whitespace().find(|w| w.starts_with("http://")).unwrap().to_owned();
+        Self { child, url }
+    }
+
+    fn bench(&self, words: &[&str]) -> Command {
+        let mut command = knee(&["bench", "--url", &self.url, "--workload"]);
+        command.arg(workload()).args(words);
+        command
+    }
+}
+
+impl Drop for Mock {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A workload of short requests, as a file that lasts as long as the process.
+fn workload() -> &'static Path {
+    static FILE: std::sync::OnceLock<(TempDir, std::path::PathBuf)> = std::sync::OnceLock::new();
+    let (_, path) = FILE.get_or_init(|| {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("short.toml");
+        let text = r#"
+            schema = "knee.workload/1"
+            name = "short"
+            description = "Short requests"
+            provenance = ["made up"]
+            seed = 1
+            [size]
+            requests = 2000
+            [arrival]
+            process = "poisson"
+            rate_rps = 100.0
+            [lengths]
+            input = { dist = "uniform", min = 5, max = 50 }
+            output = { dist = "uniform", min = 2, max = 10 }
+        "#;
+        std::fs::write(&path, text).unwrap();
+        (dir, path)
+    });
+    path
+}
+
+fn json(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn keys(value: &Value) -> BTreeSet<String> {
+    value.as_object().unwrap().keys().cloned().collect()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_measurement_has_every_key_of_a_simulation() {
+    let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms"]);
+    let words = ["--requests", "50", "--json", "--slo", "ttft=2s", "--slo", "itl=1s"];
+    let measured = json(&mock.bench(&words).output().unwrap());
+    let simulated = json(&knee(&["bench", "--requests", "50", "--json"]).output().unwrap());
+    let missing: Vec<_> = keys(&simulated).difference(&keys(&measured)).cloned().collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert_eq!((&measured["simulated"], &measured["slo_met"]), (&false.into(), &true.into()));
+    assert_eq!((&measured["completed"], &measured["requests"]), (&50.into(), &50.into()));
+    for key in ["mean_batch", "kv", "gpus", "iterations"] {
+        assert!(measured[key].is_null(), "{key}: a server does not tell");
+    }
+    for key in ["mean_ttft_ms", "p99_ttft_ms", "p50_tpot_ms", "p99_itl_ms", "p90_e2e_ms"] {
+        assert!(measured[key].as_f64().unwrap() > 0.0, "{key}");
+        assert!(measured["from_send"][key].as_f64().unwrap() <= measured[key].as_f64().unwrap());
+    }
+    let audit = &measured["audit"];
+    for key in ["send_lateness_p50_ms", "send_lateness_p99_ms", "cpu_s", "streams_held", "fluidity"]
+    {
+        assert!(audit[key].is_number(), "{key}");
+    }
+    assert!(["VALID", "SUSPECT", "INVALID"].contains(&audit["verdict"].as_str().unwrap()));
+    assert!(audit["reasons"].is_array());
+}
+
+#[test]
+fn the_report_is_labelled_measured_and_can_be_drawn_again() {
+    let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms", "--fault", "429=20%"]);
+    let dir = TempDir::new().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let words = ["--requests", "60", "--out", out, "--export", "vllm", "--api-key", "hush-hush"];
+    let output = mock.bench(&words).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("MEASURED") && said.contains("status_429"), "{said}");
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    for name in ["report.html", "report.json"] {
+        assert!(!read(name).contains("hush-hush"), "{name} keeps the key");
+    }
+    let page = read("report.html");
+    assert!(page.contains("Can these figures be trusted?") && !page.contains("KV memory"));
+    let again = knee(&["report", out]).output().unwrap();
+    assert!(String::from_utf8(again.stdout).unwrap().contains("MEASURED"));
+    assert_eq!(page, read("report.html"));
+    assert_eq!(read("requests.jsonl").lines().count(), 60);
+    assert!(read("latencies.hlog").contains("Tag=ttft"));
+    let vllm: Value = serde_json::from_str(&read("vllm.json")).unwrap();
+    let failed = vllm["failed"].as_u64().unwrap();
+    assert!(failed > 0 && vllm["completed"].as_u64().unwrap() + failed == 60);
+    let gaps = |i: usize| vllm["itls"][i].as_array().unwrap().len() as u64;
+    for (i, length) in vllm["output_lens"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(gaps(i), length.as_u64().unwrap().saturating_sub(1));
+        assert_eq!(vllm["errors"][i].as_str().unwrap().is_empty(), length.as_u64() != Some(0));
+    }
+}
+
+#[test]
+fn a_closed_loop_keeps_its_streams() {
+    let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms"]);
+    let words = ["--requests", "100", "--json", "--concurrency", "8", "--api", "chat"];
+    let measured = json(&mock.bench(&words).output().unwrap());
+    let audit = &measured["audit"];
+    assert_eq!((&audit["streams_peak"], &audit["streams_asked"]), (&8.into(), &8.into()));
+    assert!(measured["rate_rps"].is_null());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_keeps_what_was_measured() {
+    let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms"]);
+    let dir = TempDir::new().unwrap();
+    let mut command = mock.bench(&["--rate", "20", "--out", dir.path().to_str().unwrap()]);
+    let child = command.stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("interrupted"), "{said}");
+    let result = std::fs::read(dir.path().join("result.json")).unwrap();
+    let result: Value = serde_json::from_slice(&result).unwrap();
+    assert!(result["completed"].as_u64().unwrap() > 5);
+    assert_eq!(result["interrupted"], true);
+}
+
+#[test]
+fn mistakes_are_one_line() {
+    let mock = Mock::start(&["--api-key", "right"]);
+    let refused = |words: &[&str]| {
+        let output = knee(words).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        let said = stderr(&output);
+        assert_eq!(said.lines().count(), 1, "{said}");
+        said
+    };
+    let url = mock.url.as_str();
+    assert!(refused(&["bench", "--url", url]).contains("API key"));
+    assert!(refused(&["bench", "--url", "http://127.0.0.1:1"]).contains("refused"));
+    assert!(refused(&["bench", "--url", "localhost:8000"]).contains("http://"));
+    assert!(refused(&["bench", "--url", url, "--max-seqs", "8"]).contains("own configuration"));
+    assert!(refused(&["bench", "--url", url, "--device", "h100-sxm"]).contains("--url"));
+    assert!(refused(&["bench", "--concurrency", "8"]).contains("--url"));
+    assert!(refused(&["tune", "--url", url]).contains("--slo"));
+    assert!(
+        refused(&["bench", "--url", url, "--api-key", "right", "--model", "other"])
+            .contains("does not exist")
+    );
+    assert!(refused(&["mock", "--fault", "sulk"]).contains("sulk"));
+    assert!(refused(&["mock", "--listen", "nowhere"]).contains("--listen"));
+}
+
+#[test]
+fn a_target_that_an_idle_server_misses_has_no_capacity() {
+    let mock = Mock::start(&["--ttft", "20ms", "--itl", "1ms"]);
+    let mut command = knee(&["tune", "--url", &mock.url, "--slo", "ttft=1ms", "--out"]);
+    let dir = TempDir::new().unwrap();
+    let output = command.arg(dir.path()).arg("--workload").arg(workload()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("No rate holds"));
+}
+
+#[test]
+fn a_search_ends_between_a_rate_that_holds_and_one_that_fails() {
+    let mock = Mock::start(&["--ttft", "20ms", "--itl", "1ms", "--slots", "4"]);
+    let mut command = knee(&["tune", "--url", &mock.url, "--slo", "ttft=200ms", "--json"]);
+    command.args(["--probe", "1500ms", "--budget", "40s", "--workload"]).arg(workload());
+    let found = json(&command.output().unwrap());
+    let (lo, hi) =
+        (found["capacity_rps"].as_f64().unwrap(), found["fails_at_rps"].as_f64().unwrap());
+    assert!(lo < hi);
+    for shot in found["shots"].as_array().unwrap() {
+        let rate = shot["rate_rps"].as_f64().unwrap();
+        assert!(rate >= hi || shot["passed"] == true);
+    }
+    assert_eq!(found["rate_rps"], found["capacity_rps"], "the figures are of that rate");
+}
