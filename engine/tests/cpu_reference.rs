@@ -39,7 +39,8 @@ impl Reference {
         let round = self.bf16 && tensor.rows > 1;
         let kept = |x: f32| {
             let bits = x.to_bits();
-            let rounded = f32::from_bits(bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000);
+            let rounded =
+                f32::from_bits(bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000);
             f64::from(if round { rounded } else { x })
         };
         Matrix { cols: tensor.cols, data: tensor.data.into_iter().map(kept).collect() }
@@ -141,8 +142,7 @@ impl Reference {
             }
         }
         let norm = self.matrix("model.norm.weight");
-        let head =
-            if config.tied_embeddings { embedding } else { self.matrix("lm_head.weight") };
+        let head = if config.tied_embeddings { embedding } else { self.matrix("lm_head.weight") };
         head.times(&self.norm(&x[x.len() - 1], &norm))
     }
 }
@@ -202,7 +202,14 @@ fn error(got: &[f32], want: &[f64]) -> f64 {
 }
 
 fn small() -> LlamaConfig {
-    LlamaConfig { name: "small".to_owned(), layers: 2, hidden: 72, ffn: 100, vocab: 90, ..LlamaConfig::tiny() }
+    LlamaConfig {
+        name: "small".to_owned(),
+        layers: 2,
+        hidden: 72,
+        ffn: 100,
+        vocab: 90,
+        ..LlamaConfig::tiny()
+    }
 }
 
 fn check(config: LlamaConfig) {

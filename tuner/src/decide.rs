@@ -286,10 +286,10 @@ mod tests {
             match f.outcome {
                 FinalistOutcome::Untried => assert!(f.tried.is_empty()),
                 FinalistOutcome::Beaten(k) => {
-                    assert!(f.tried.iter().any(|t| !t.held && t.rate_rps == k))
+                    assert!(f.tried.iter().any(|t| !t.held && t.rate_rps == k));
                 }
                 FinalistOutcome::Carries(k) => {
-                    assert!(f.tried.iter().any(|t| t.held && t.rate_rps == k))
+                    assert!(f.tried.iter().any(|t| t.held && t.rate_rps == k));
                 }
                 FinalistOutcome::Nothing => assert!(f.tried.iter().all(|t| !t.held)),
             }

@@ -280,7 +280,11 @@ impl<E: Element> On<'_, E> {
 
     /// Results of queries `at..at + R`, as many elements at a time as there are registers for.
     #[inline(always)]
-    unsafe fn values<S: Simd, const R: usize>(&mut self, at: usize, shares: &[f32; QUERIES]) -> usize {
+    unsafe fn values<S: Simd, const R: usize>(
+        &mut self,
+        at: usize,
+        shares: &[f32; QUERIES],
+    ) -> usize {
         if R > S::ROWS {
             return R;
         }
