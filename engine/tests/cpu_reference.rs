@@ -39,7 +39,8 @@ impl Reference {
         let round = self.bf16 && tensor.rows > 1;
         let kept = |x: f32| {
             let bits = x.to_bits();
-            let rounded = f32::from_bits(bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000);
+            let rounded =
+                f32::from_bits(bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000);
             f64::from(if round { rounded } else { x })
         };
         Matrix { cols: tensor.cols, data: tensor.data.into_iter().map(kept).collect() }
@@ -141,14 +142,16 @@ impl Reference {
             }
         }
         let norm = self.matrix("model.norm.weight");
-        let head =
-            if config.tied_embeddings { embedding } else { self.matrix("lm_head.weight") };
+        let head = if config.tied_embeddings { embedding } else { self.matrix("lm_head.weight") };
         head.times(&self.norm(&x[x.len() - 1], &norm))
     }
 }
 
-/// Greedy, and remembers contexts with their logits.
-struct Remember(Arc<Mutex<Vec<(Vec<Token>, Vec<f32>)>>>);
+/// A context, and the logits after it.
+type Said = (Vec<Token>, Vec<f32>);
+
+/// Greedy, and remembers.
+struct Remember(Arc<Mutex<Vec<Said>>>);
 
 impl Sample for Remember {
     fn sample(&mut self, seq: &Sequence, _branch: u16, logits: &mut [f32]) -> Token {
@@ -160,12 +163,7 @@ impl Sample for Remember {
 
 /// Serves three prompts in chunks on paged memory, on so many tensor-parallel ranks; what was asked, and what the model
 /// said.
-fn serve(
-    weights: &RandomWeights,
-    precision: Precision,
-    isa: Isa,
-    ranks: usize,
-) -> Vec<(Vec<Token>, Vec<f32>)> {
+fn serve(weights: &RandomWeights, precision: Precision, isa: Isa, ranks: usize) -> Vec<Said> {
     let share = |rank| {
         let team = Arc::new(Team::with_isa(2, isa));
         let weights = &mut weights.clone();
@@ -212,7 +210,14 @@ fn error(got: &[f32], want: &[f64]) -> f64 {
 }
 
 fn small() -> LlamaConfig {
-    LlamaConfig { name: "small".to_owned(), layers: 2, hidden: 72, ffn: 100, vocab: 90, ..LlamaConfig::tiny() }
+    LlamaConfig {
+        name: "small".to_owned(),
+        layers: 2,
+        hidden: 72,
+        ffn: 100,
+        vocab: 90,
+        ..LlamaConfig::tiny()
+    }
 }
 
 fn check(config: LlamaConfig) {
@@ -237,7 +242,7 @@ fn check(config: LlamaConfig) {
 #[test]
 fn tensor_parallel_ranks() {
     let config = LlamaConfig { heads: 8, kv_heads: 4, qkv_bias: true, qk_norm: true, ..small() };
-    let weights = RandomWeights { config, seed: 12 };
+    let mut weights = RandomWeights { config, seed: 12 };
     let mut reference = Reference { weights: weights.clone(), bf16: false };
     for ranks in [2, 4] {
         let seen = serve(&weights, Precision::F32, Isa::best(), ranks);
@@ -248,7 +253,7 @@ fn tensor_parallel_ranks() {
         assert_eq!(serve(&weights, Precision::F32, Isa::best(), ranks), seen);
     }
     let team = Team::new(1);
-    let refused = CpuModel::load_rank(&team, &mut weights.clone(), Precision::F32, 0, 3);
+    let refused = CpuModel::load_rank(&team, &mut weights, Precision::F32, 0, 3);
     assert_eq!(
         refused.unwrap_err().to_string(),
         "model small: kv_heads = 4 and ffn = 100 must be multiples of 3 ranks"

@@ -74,9 +74,8 @@ impl CpuExecutor {
             (model.share.rank, model.share.of) == (i, ranks.len())
         };
         assert!(!ranks.is_empty() && ranks.iter().enumerate().all(whole), "all ranks, in order");
-        let memory = |&n: &u32| {
-            Mutex::new(ranks.iter().map(|(model, _)| KvMemory::new(model, n)).collect())
-        };
+        let memory =
+            |&n: &u32| Mutex::new(ranks.iter().map(|(model, _)| KvMemory::new(model, n)).collect());
         let memories: Arc<[_]> = slots.iter().map(memory).collect();
         let member = |(model, team): &(Arc<CpuModel>, Arc<Team>)| Member {
             model: Arc::clone(model),
