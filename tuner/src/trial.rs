@@ -135,9 +135,8 @@ impl Testbed {
     /// # Errors
     /// When it cannot be deployed.
     pub fn deployment(&self, config: &Config, relax: Relax) -> Result<Deployment, Refused> {
-        if let (Some(_), true) = (&self.machine, pretends(relax)) {
-            let reason = "a real machine cannot be pretended to be another".to_owned();
-            return Err(Refused { reason });
+        if self.machine.is_some() {
+            possible(config, relax)?;
         }
         let device = match relax {
             Relax::Nothing | Relax::KvMemory | Relax::Pace(_) => Arc::clone(&self.device),
@@ -292,9 +291,14 @@ fn ceiling(deployment: &Deployment, trace: &Trace) -> f64 {
     starts as f64 * lanes / work.max(f64::MIN_POSITIVE)
 }
 
-/// Whether `relax` needs a device that is not there.
-fn pretends(relax: Relax) -> bool {
-    !matches!(relax, Relax::Nothing | Relax::KvMemory)
+/// What is asked of this machine must be something it can do.
+fn possible(config: &Config, relax: Relax) -> Result<(), Refused> {
+    let reason = match relax {
+        Relax::Nothing | Relax::KvMemory if config.tp * config.pp == 1 => return Ok(()),
+        Relax::Nothing | Relax::KvMemory => "this machine is one device: tp 1 and pp 1",
+        _ => "a real machine cannot be pretended to be another",
+    };
+    Err(Refused { reason: reason.to_owned() })
 }
 
 /// The device with one resource doubled.

@@ -9,7 +9,8 @@ use std::time::Duration;
 use kernels::cpu::{Run, Span, Team};
 
 use super::batch::Inputs;
-use super::forward::Scratch;
+use super::collective::Alone;
+use super::forward::{Rank, Scratch};
 use super::memory::KvMemory;
 use super::weights::CpuModel;
 use super::{Greedy, Spent};
@@ -79,6 +80,7 @@ pub fn measure(
     most: u32,
     watch: &mut dyn FnMut(usize, usize),
 ) -> Vec<Measured> {
+    let rank = Rank { model, team, collective: &Alone };
     let grid = grid(most.min(model.config.max_position));
     let mut memory = KvMemory::new(model, POOL);
     let mut scratch = Scratch::new(model.precision());
@@ -90,7 +92,7 @@ pub fn measure(
         let layers = if rows >= MANY { FEW_LAYERS.min(model.layers()) } else { model.layers() };
         let mut passes: Vec<Spent> = (0..=TIMES)
             .map(|_| {
-                scratch.forward_through(team, model, &inputs, &mut memory, layers);
+                scratch.forward_through(rank, &inputs, &mut memory, layers);
                 let start = std::time::Instant::now();
                 for i in 0..inputs.heads.len() {
                     std::hint::black_box(
