@@ -1,7 +1,7 @@
 //! `knee serve` from outside, over sockets: what clients get, and that nothing is left behind when they go.
 //!
 //! The built-in model is real (four layers, random weights), so its answers are checked against each other: streamed and
-//! whole, alone and in a crowd.
+//! whole, alone and in a crowd. One file, because every test talks to the same small client above it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
