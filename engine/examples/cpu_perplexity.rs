@@ -51,8 +51,7 @@ fn perplexity(executor: CpuExecutor, pieces: &[Vec<Token>], read: &Mutex<(f64, u
     for (id, piece) in (0..).zip(pieces) {
         let content = Content::Tokens(piece[..1].into());
         let limit = piece.len() as u32 - 1;
-        let request =
-            Request { id, input: 1, limit, fate: None, width: 1, priority: 0, content };
+        let request = Request { id, input: 1, limit, fate: None, width: 1, priority: 0, content };
         engine.submit(request).expect("a piece fits");
     }
     let mut now = Duration::ZERO;

@@ -77,8 +77,15 @@ fn run(executor: CpuExecutor, clock: Clock, batch: u32, prompt: u32, output: u32
     for id in 0..batch {
         let words: Vec<Token> = (0..prompt).map(|i| (id * 31 + i * 7) % 251).collect();
         let content = Content::Tokens(words.into());
-        let request =
-            Request { id, input: prompt, limit: output, fate: None, width: 1, priority: 0, content };
+        let request = Request {
+            id,
+            input: prompt,
+            limit: output,
+            fate: None,
+            width: 1,
+            priority: 0,
+            content,
+        };
         engine.submit(request).expect("there is room");
     }
     let (mut now, mut prompts, mut decodes) = (Duration::ZERO, 0.0, Vec::new());
@@ -115,7 +122,8 @@ fn measure(
     let clock: Clock = if team.size() == 1 { processor } else { wall };
     println!("{precision:?}: {:.1} MB of weights", model.bytes() as f64 / 1e6);
     let executor = |slots| {
-        let mut workers = CpuExecutor::workers(&model, team, &[slots], || Box::new(Greedy::default()));
+        let mut workers =
+            CpuExecutor::workers(&model, team, &[slots], || Box::new(Greedy::default()));
         workers.remove(0)
     };
     for batch in [1, 8, 32] {
@@ -143,8 +151,7 @@ fn measure(
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let (mut name, mut threads, mut precisions) =
-        (None, 2, vec![Precision::Int8, Precision::Bf16]);
+    let (mut name, mut threads, mut precisions) = (None, 2, vec![Precision::Int8, Precision::Bf16]);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--threads" => threads = args.next().ok_or("--threads needs a number")?.parse()?,

@@ -81,7 +81,8 @@ impl Model for Cpu {
         };
         let slots = 512 * u32::from(width);
         let executor = self.workers(&[slots]).remove(0);
-        let mut engine = wiring::engine(&config, slots, vec![Box::new(executor) as Box<dyn Executor>]);
+        let mut engine =
+            wiring::engine(&config, slots, vec![Box::new(executor) as Box<dyn Executor>]);
         let content = Content::Tokens(prompt.into());
         let request =
             Request { id: 0, input, limit: output, fate: None, width, priority: 0, content };

@@ -39,7 +39,8 @@ impl Reference {
         let round = self.bf16 && tensor.rows > 1;
         let kept = |x: f32| {
             let bits = x.to_bits();
-            let rounded = f32::from_bits(bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000);
+            let rounded =
+                f32::from_bits(bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000);
             f64::from(if round { rounded } else { x })
         };
         Matrix { cols: tensor.cols, data: tensor.data.into_iter().map(kept).collect() }
@@ -141,14 +142,16 @@ impl Reference {
             }
         }
         let norm = self.matrix("model.norm.weight");
-        let head =
-            if config.tied_embeddings { embedding } else { self.matrix("lm_head.weight") };
+        let head = if config.tied_embeddings { embedding } else { self.matrix("lm_head.weight") };
         head.times(&self.norm(&x[x.len() - 1], &norm))
     }
 }
 
-/// Greedy, and remembers contexts with their logits.
-struct Remember(Arc<Mutex<Vec<(Vec<Token>, Vec<f32>)>>>);
+/// A context, and the logits after it.
+type Said = (Vec<Token>, Vec<f32>);
+
+/// Greedy, and remembers.
+struct Remember(Arc<Mutex<Vec<Said>>>);
 
 impl Sample for Remember {
     fn sample(&mut self, seq: &Sequence, _branch: u16, logits: &mut [f32]) -> Token {
@@ -158,13 +161,18 @@ impl Sample for Remember {
     }
 }
 
-/// Serves three prompts in chunks on paged memory; what was asked, and what the model said.
-fn serve(weights: &RandomWeights, precision: Precision, isa: Isa) -> Vec<(Vec<Token>, Vec<f32>)> {
-    let team = Arc::new(Team::with_isa(2, isa));
-    let model = CpuModel::load(&team, &mut weights.clone(), precision).unwrap();
+/// Serves three prompts in chunks on paged memory, on so many tensor-parallel ranks; what was asked, and what the model
+/// said.
+fn serve(weights: &RandomWeights, precision: Precision, isa: Isa, ranks: usize) -> Vec<Said> {
+    let share = |rank| {
+        let team = Arc::new(Team::with_isa(2, isa));
+        let weights = &mut weights.clone();
+        (Arc::new(CpuModel::load_rank(&team, weights, precision, rank, ranks).unwrap()), team)
+    };
+    let ranks: Vec<_> = (0..ranks).map(share).collect();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sampler = || -> Box<dyn Sample> { Box::new(Remember(Arc::clone(&seen))) };
-    let executor = CpuExecutor::workers(&Arc::new(model), &team, &[256], sampler).remove(0);
+    let executor = CpuExecutor::tensor_parallel(&ranks, &[256], sampler).remove(0);
     let config = Config {
         scheduler: SchedulerKind::Chunked,
         allocator: AllocatorKind::Paged,
@@ -202,7 +210,14 @@ fn error(got: &[f32], want: &[f64]) -> f64 {
 }
 
 fn small() -> LlamaConfig {
-    LlamaConfig { name: "small".to_owned(), layers: 2, hidden: 72, ffn: 100, vocab: 90, ..LlamaConfig::tiny() }
+    LlamaConfig {
+        name: "small".to_owned(),
+        layers: 2,
+        hidden: 72,
+        ffn: 100,
+        vocab: 90,
+        ..LlamaConfig::tiny()
+    }
 }
 
 fn check(config: LlamaConfig) {
@@ -213,7 +228,7 @@ fn check(config: LlamaConfig) {
         let bf16 = precision != Precision::F32;
         let mut reference = Reference { weights: weights.clone(), bf16 };
         for isa in Isa::all() {
-            let seen = serve(&weights, precision, isa);
+            let seen = serve(&weights, precision, isa, 1);
             assert_eq!(seen.len(), 18);
             for (context, logits) in seen {
                 let off = error(&logits, &reference.logits(&context));
@@ -221,6 +236,28 @@ fn check(config: LlamaConfig) {
             }
         }
     }
+}
+
+/// Split over ranks, sums run in another order: the logits are the reference's all the same, and the same every time.
+#[test]
+fn tensor_parallel_ranks() {
+    let config = LlamaConfig { heads: 8, kv_heads: 4, qkv_bias: true, qk_norm: true, ..small() };
+    let mut weights = RandomWeights { config, seed: 12 };
+    let mut reference = Reference { weights: weights.clone(), bf16: false };
+    for ranks in [2, 4] {
+        let seen = serve(&weights, Precision::F32, Isa::best(), ranks);
+        for (context, logits) in &seen {
+            let off = error(logits, &reference.logits(context));
+            assert!(off < 2e-5, "{ranks} ranks, {} tokens: {off}", context.len());
+        }
+        assert_eq!(serve(&weights, Precision::F32, Isa::best(), ranks), seen);
+    }
+    let team = Team::new(1);
+    let refused = CpuModel::load_rank(&team, &mut weights, Precision::F32, 0, 3);
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "model small: kv_heads = 4 and ffn = 100 must be multiples of 3 ranks"
+    );
 }
 
 #[test]

@@ -17,7 +17,14 @@ struct Case {
 }
 
 impl Case {
-    fn new(heads: Heads, len: usize, normal: bool, window: Option<u32>, bf16: bool, seed: u64) -> Self {
+    fn new(
+        heads: Heads,
+        len: usize,
+        normal: bool,
+        window: Option<u32>,
+        bf16: bool,
+        seed: u64,
+    ) -> Self {
         let mut numbers = Numbers::new(seed);
         let qkv = numbers.vec(len * heads.width());
         let frequencies = (0..heads.dim / 2).map(|i| 0.5f32.powi(i as i32 % 20)).collect();
@@ -43,7 +50,11 @@ impl Case {
         (0..dim)
             .map(|i| {
                 let (sin, cos) = turn(i);
-                if i < half { x[i] * cos - x[i + half] * sin } else { x[i] * cos + x[i - half] * sin }
+                if i < half {
+                    x[i] * cos - x[i + half] * sin
+                } else {
+                    x[i] * cos + x[i - half] * sin
+                }
             })
             .collect()
     }
@@ -87,13 +98,18 @@ impl Case {
 
     /// The same by kernels: chunks of these lengths, each sharing its pass with some of another sequence's rows;
     /// `slot` says where each position lies. With the rest of the memory full of what must not be read.
-    fn run(&self, team: &Team, chunks: &[usize], slot: impl Fn(u32) -> u32, slots: usize) -> Vec<f32> {
+    fn run(
+        &self,
+        team: &Team,
+        chunks: &[usize],
+        slot: impl Fn(u32) -> u32,
+        slots: usize,
+    ) -> Vec<f32> {
         let mut kv = KvLayer::new(self.heads, slots, self.bf16);
         let (mut attention, mut rotation) = (Attention::default(), Rotation::default());
         let (mut queries, mut out) = (Vec::new(), Vec::new());
         let width = self.heads.width();
-        let norms =
-            self.norms.as_ref().map(|(query, key)| HeadNorms { query, key, epsilon: 1e-6 });
+        let norms = self.norms.as_ref().map(|(query, key)| HeadNorms { query, key, epsilon: 1e-6 });
         let poison = vec![f32::INFINITY; slots * width];
         rotation.set(&vec![0; slots], &self.frequencies, 1.0);
         let all: Vec<u32> = (0..slots as u32).collect();

@@ -161,3 +161,24 @@ pub trait KvAllocator: Send {
     /// Panics unless every slot is accounted for once; for tests.
     fn check(&self);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_the_slots_in_as_few_pieces_as_there_can_be() {
+        let blocks = [3, 4, 5, 1, 0, 7];
+        for (table, pieces) in [(Table::Blocks(&blocks, 4), 4), (Table::Extent(9), 1)] {
+            for len in 0..=24 {
+                let runs: Vec<_> = table.runs(len).collect();
+                let slots = runs.iter().flat_map(|&(_, slot, n)| slot..slot + n);
+                assert!(slots.eq((0..len).map(|at| table.slot(at))), "{table:?} up to {len}");
+                let firsts =
+                    runs.iter().scan(0, |at, &(_, _, n)| Some(std::mem::replace(at, *at + n)));
+                assert!(runs.iter().map(|r| r.0).eq(firsts));
+            }
+            assert_eq!(table.runs(24).count(), pieces);
+        }
+    }
+}

@@ -310,8 +310,9 @@ pub(crate) fn run<M: Model>(model: &M, scheduler: usize, cases: u32, least: u32)
                 config.pp = 1;
             }
             if is_legal(&config) {
-                let work =
-                    std::panic::AssertUnwindSafe(|| conforms(model, &config, slots, &specs, &expected));
+                let work = std::panic::AssertUnwindSafe(|| {
+                    conforms(model, &config, slots, &specs, &expected)
+                });
                 match std::panic::catch_unwind(work) {
                     Ok(n) => preempted.set(preempted.get() + n),
                     Err(broken) => {

@@ -119,8 +119,11 @@ impl KvLayer {
         assert!(whole && even, "sizes of heads that can be: {heads:?}");
         let slots = slots.next_multiple_of(LANES);
         let elements = heads.kv * slots * heads.padded();
-        let data =
-            if bf16 { Data::Bf16(Pair::zeroed(elements)) } else { Data::F32(Pair::zeroed(elements)) };
+        let data = if bf16 {
+            Data::Bf16(Pair::zeroed(elements))
+        } else {
+            Data::F32(Pair::zeroed(elements))
+        };
         Self { heads, slots, data }
     }
 
@@ -146,7 +149,11 @@ impl KvLayer {
     /// # Panics
     /// When there are no such slots.
     pub fn copy(&mut self, from: usize, to: usize, len: usize) {
-        assert!(from.max(to) + len <= self.slots, "slots {from} and {to} + {len} of {}", self.slots);
+        assert!(
+            from.max(to) + len <= self.slots,
+            "slots {from} and {to} + {len} of {}",
+            self.slots
+        );
         let (heads, plane) = (self.heads, self.plane());
         let mut one = |i| match &mut self.data {
             Data::Bf16(data) => data.copy(heads, plane, from + i, to + i),

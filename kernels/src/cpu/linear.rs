@@ -33,7 +33,7 @@ pub struct Linear {
 
 #[derive(Debug)]
 enum Packed {
-    /// By panel and block of 64 features: `[16][32][4]` unsigned bytes (128 = zero), then 32 scales in bf16.
+    /// By panel and block of features: `[BLOCK / 4][32][4]` unsigned bytes (128 = zero), then 32 scales in bf16.
     Int8(Buffer<u8>),
     /// By panel and pair of features: 2 x 16 pairs.
     Bf16(Buffer<u16>),

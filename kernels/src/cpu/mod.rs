@@ -32,7 +32,7 @@ pub use team::Team;
 /// What weights are kept in, and so what a linear layer computes with. Accumulation is f32 in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// 8-bit integers with a scale per 64 input features, on both sides: weights when packed, activations as they come.
+    /// 8-bit integers with a scale per 32 input features, on both sides: weights when packed, activations as they come.
     Int8,
     /// bf16 weights, f32 activations.
     Bf16,

@@ -126,7 +126,14 @@ impl Step<'_> {
         &self.qkv[at..at + self.heads.dim]
     }
 
-    fn turn(&self, row: usize, head: usize, norm: Option<(&[f32], f32)>, scale: f32, to: &mut [f32]) {
+    fn turn(
+        &self,
+        row: usize,
+        head: usize,
+        norm: Option<(&[f32], f32)>,
+        scale: f32,
+        to: &mut [f32],
+    ) {
         let pairs = self.rotation.pairs;
         let turns = &self.rotation.turns[row * pairs..(row + 1) * pairs];
         // SAFETY: a head is as long as its norm's weights and twice its pairs; `to` is at least that.

@@ -1,6 +1,6 @@
 //! Activations as linear layers take them: normalised where a norm comes before, quantised where weights are.
 //!
-//! Quantisation is per row and block of 64 features, like the weights': a few features of a transformer's activations
+//! Quantisation is per row and block of 32 features, like the weights': a few features of a transformer's activations
 //! are far larger than the rest, and with one scale per row they would take the others' bits.
 
 use super::Precision;
@@ -8,7 +8,7 @@ use super::simd::{Isa, Kernel, LANES, Simd, sum_of_squares};
 use super::team::{Scattered, Team};
 
 /// Input features that share a scale.
-pub(super) const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 32;
 
 /// Below this many elements the caller does all of it: waking the team would take longer.
 const ALONE: usize = 4096;

@@ -1,10 +1,21 @@
 //! The forward pass: embed, layers, norm, vocabulary head.
 
-use kernels::cpu::{Attention, HeadNorms, KvLayer, Output, Precision, Rotation, Rows, Team};
+use kernels::cpu::{
+    Attention, HeadNorms, KvLayer, Linear, Output, Precision, Rotation, Rows, Team,
+};
 
 use super::batch::Inputs;
+use super::collective::Collective;
 use super::memory::KvMemory;
 use super::weights::{CpuModel, Layer};
+
+/// Who computes: a model, or a rank's share of it, the rank's threads, and the way to the other ranks.
+#[derive(Clone, Copy)]
+pub(super) struct Rank<'a> {
+    pub(super) model: &'a CpuModel,
+    pub(super) team: &'a Team,
+    pub(super) collective: &'a dyn Collective,
+}
 
 /// Memory for one batch; grows to the largest and stays.
 #[derive(Debug)]
@@ -18,6 +29,8 @@ pub(super) struct Scratch {
     queries: Vec<f32>,
     attended: Vec<f32>,
     inner: Vec<f32>,
+    /// What one of several ranks adds to the residual stream.
+    part: Vec<f32>,
     last: Vec<f32>,
     logits: Vec<f32>,
     copy: Vec<f32>,
@@ -42,6 +55,7 @@ impl Scratch {
             queries: Vec::new(),
             attended: Vec::new(),
             inner: Vec::new(),
+            part: Vec::new(),
             last: Vec::new(),
             logits: Vec::new(),
             copy: Vec::new(),
@@ -53,55 +67,40 @@ impl Scratch {
         &mut self.logits[i * vocab..(i + 1) * vocab]
     }
 
-    /// Keeps a copy of them, for when several branches want them.
-    pub(super) fn copy_of_logits(&mut self, i: usize, vocab: usize) {
+    /// A copy of them, for when several branches want them.
+    pub(super) fn copied_logits(&mut self, i: usize, vocab: usize) -> &mut [f32] {
         self.copy.clear();
         self.copy.extend_from_slice(&self.logits[i * vocab..(i + 1) * vocab]);
-    }
-
-    /// That copy.
-    pub(super) fn copied(&mut self) -> &mut [f32] {
         &mut self.copy
     }
 
-    /// Computes `inputs`: writes keys and values to `memory`, and logits here.
-    pub(super) fn forward(
-        &mut self,
-        team: &Team,
-        model: &CpuModel,
-        inputs: &Inputs,
-        memory: &mut KvMemory,
-    ) {
-        let config = &model.config;
-        let hidden = config.hidden as usize;
+    /// Computes `inputs`: writes keys and values to `memory`, and logits here (the first rank's).
+    pub(super) fn forward(&mut self, rank: Rank<'_>, inputs: &Inputs, memory: &mut KvMemory) {
+        let model = rank.model;
+        let hidden = model.config.hidden as usize;
         let x = first(&mut self.x, inputs.tokens.len() * hidden);
         for (&token, x) in inputs.tokens.iter().zip(x.chunks_exact_mut(hidden)) {
             model.embedding.look_up(token, x);
         }
-        self.rotation.set(&inputs.positions, &model.frequencies, config.rope_scale());
+        self.rotation.set(&inputs.positions, &model.frequencies, model.config.rope_scale());
         for (layer, kv) in model.layers.iter().zip(&mut memory.layers) {
-            self.attend(team, model, layer, inputs, kv);
-            self.feed_forward(team, model, layer, inputs);
+            self.attend(rank, layer, inputs, kv);
+            self.feed_forward(rank, layer, inputs);
         }
-        self.head(team, model, inputs);
+        if let Some(head) = &model.head {
+            self.head(rank, head, inputs);
+        }
     }
 
-    fn attend(
-        &mut self,
-        team: &Team,
-        model: &CpuModel,
-        layer: &Layer,
-        inputs: &Inputs,
-        kv: &mut KvLayer,
-    ) {
+    fn attend(&mut self, rank: Rank<'_>, layer: &Layer, inputs: &Inputs, kv: &mut KvLayer) {
+        let Rank { model, team, .. } = rank;
         let (config, heads, rows) = (&model.config, model.heads(), inputs.tokens.len());
-        let x = &mut self.x[..rows * config.hidden as usize];
+        let x = &self.x[..rows * config.hidden as usize];
         self.rows.take_normalised(team, x, &layer.attention_norm, config.rms_eps);
         let qkv = first(&mut self.qkv, rows * heads.width());
         layer.qkv.forward(team, &self.rows, Output::Store(qkv));
         let norms = layer.head_norms.as_ref();
-        let norms =
-            norms.map(|(query, key)| HeadNorms { query, key, epsilon: config.rms_eps });
+        let norms = norms.map(|(query, key)| HeadNorms { query, key, epsilon: config.rms_eps });
         self.rotation.apply(team, qkv, norms, &inputs.slots, kv, &mut self.queries);
         let width = heads.queries * heads.dim;
         let attended = first(&mut self.attended, rows * width);
@@ -109,20 +108,33 @@ impl Scratch {
         let window = config.sliding_window;
         self.attention.forward(team, kv, &self.queries, spans, runs, window, attended);
         self.rows.take(team, attended, width);
-        layer.out.forward(team, &self.rows, Output::Add(x));
+        self.add(rank, &layer.out);
     }
 
-    fn feed_forward(&mut self, team: &Team, model: &CpuModel, layer: &Layer, inputs: &Inputs) {
+    fn feed_forward(&mut self, rank: Rank<'_>, layer: &Layer, inputs: &Inputs) {
+        let Rank { model, team, .. } = rank;
         let (config, rows) = (&model.config, inputs.tokens.len());
-        let x = &mut self.x[..rows * config.hidden as usize];
+        let x = &self.x[..rows * config.hidden as usize];
         self.rows.take_normalised(team, x, &layer.mlp_norm, config.rms_eps);
-        let inner = first(&mut self.inner, rows * config.ffn as usize);
+        let inner = first(&mut self.inner, rows * model.ffn());
         layer.gate_up.forward(team, &self.rows, Output::Store(inner));
-        self.rows.take(team, inner, config.ffn as usize);
-        layer.down.forward(team, &self.rows, Output::Add(x));
+        self.rows.take(team, inner, model.ffn());
+        self.add(rank, &layer.down);
     }
 
-    fn head(&mut self, team: &Team, model: &CpuModel, inputs: &Inputs) {
+    /// Adds what `layer` makes of the rows to the residual stream, over all ranks.
+    fn add(&mut self, Rank { model, team, collective }: Rank<'_>, layer: &Linear) {
+        let x = &mut self.x[..self.rows.len() * layer.outputs()];
+        if model.share.of == 1 {
+            return layer.forward(team, &self.rows, Output::Add(x));
+        }
+        let part = first(&mut self.part, x.len());
+        layer.forward(team, &self.rows, Output::Store(part));
+        collective.sum(model.share.rank, part);
+        x.iter_mut().zip(part).for_each(|(x, part)| *x += *part);
+    }
+
+    fn head(&mut self, Rank { model, team, .. }: Rank<'_>, head: &Linear, inputs: &Inputs) {
         let hidden = model.config.hidden as usize;
         let last = first(&mut self.last, inputs.heads.len() * hidden);
         for (&row, last) in inputs.heads.iter().zip(last.chunks_exact_mut(hidden)) {
@@ -130,6 +142,6 @@ impl Scratch {
         }
         self.rows.take_normalised(team, last, &model.norm, model.config.rms_eps);
         let logits = first(&mut self.logits, inputs.heads.len() * model.vocab());
-        model.head.forward(team, &self.rows, Output::Store(logits));
+        head.forward(team, &self.rows, Output::Store(logits));
     }
 }

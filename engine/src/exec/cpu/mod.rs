@@ -6,6 +6,7 @@
 //! tokens.
 
 mod batch;
+mod collective;
 mod forward;
 mod memory;
 mod sample;
@@ -21,20 +22,28 @@ pub use weights::CpuModel;
 
 use super::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
 use batch::Inputs;
-use forward::Scratch;
+use collective::{Alone, Collective, SharedMemory};
+use forward::{Rank, Scratch};
 use memory::KvMemory;
 
-/// One worker: a share of a team of threads, a KV memory, a sampler. Sequences must carry their tokens.
+/// One worker: a KV memory, a sampler, and threads, which are those of one team or of several tensor-parallel ranks.
+/// Sequences must carry their tokens.
 pub struct CpuExecutor {
-    model: Arc<CpuModel>,
-    team: Arc<Team>,
-    /// The KV memory of all workers, so that one can receive from another.
-    memories: Arc<[Mutex<KvMemory>]>,
+    ranks: Vec<Member>,
+    collective: Box<dyn Collective + Send>,
+    /// The KV memory of all workers, one for each rank, so that one worker can receive from another.
+    memories: Arc<[Mutex<Vec<KvMemory>>]>,
     sampler: Box<dyn Sample>,
     inputs: Inputs,
-    scratch: Scratch,
     flights: VecDeque<Outcome>,
     spare: Vec<Outcome>,
+}
+
+/// One rank of a worker.
+struct Member {
+    model: Arc<CpuModel>,
+    team: Arc<Team>,
+    scratch: Scratch,
 }
 
 impl CpuExecutor {
@@ -45,41 +54,87 @@ impl CpuExecutor {
         model: &Arc<CpuModel>,
         team: &Arc<Team>,
         slots: &[u32],
+        sampler: impl FnMut() -> Box<dyn Sample>,
+    ) -> Vec<Self> {
+        Self::tensor_parallel(&[(Arc::clone(model), Arc::clone(team))], slots, sampler)
+    }
+
+    /// The same where each worker's model is split over ranks: their shares, in order, each with the threads that
+    /// compute it. Ranks wait for each other, so no two share a team.
+    ///
+    /// # Panics
+    /// When the shares are not those of all ranks of one model.
+    #[must_use]
+    pub fn tensor_parallel(
+        ranks: &[(Arc<CpuModel>, Arc<Team>)],
+        slots: &[u32],
         mut sampler: impl FnMut() -> Box<dyn Sample>,
     ) -> Vec<Self> {
-        let memory = |&n: &u32| Mutex::new(KvMemory::new(model, n));
+        let whole = |(i, (model, _)): (usize, &(Arc<CpuModel>, _))| {
+            (model.share.rank, model.share.of) == (i, ranks.len())
+        };
+        assert!(!ranks.is_empty() && ranks.iter().enumerate().all(whole), "all ranks, in order");
+        let memory =
+            |&n: &u32| Mutex::new(ranks.iter().map(|(model, _)| KvMemory::new(model, n)).collect());
         let memories: Arc<[_]> = slots.iter().map(memory).collect();
-        let worker = |_: &u32| Self {
+        let member = |(model, team): &(Arc<CpuModel>, Arc<Team>)| Member {
             model: Arc::clone(model),
             team: Arc::clone(team),
+            scratch: Scratch::new(model.precision()),
+        };
+        let worker = |_: &u32| Self {
+            ranks: ranks.iter().map(member).collect(),
+            collective: match ranks.len() {
+                1 => Box::new(Alone),
+                n => Box::new(SharedMemory::new(n)),
+            },
             memories: Arc::clone(&memories),
             sampler: sampler(),
             inputs: Inputs::default(),
-            scratch: Scratch::new(model.precision()),
             flights: VecDeque::new(),
             spare: Vec::new(),
         };
         slots.iter().map(worker).collect()
     }
 
+    /// The forward pass, on every rank at once: the caller is one of the first rank's threads.
+    fn forward(&mut self, memories: &mut [KvMemory]) {
+        let (inputs, collective) = (&self.inputs, &*self.collective);
+        let mut ranks = self.ranks.iter_mut().zip(memories);
+        let run = |(member, memory): (&mut Member, &mut KvMemory)| {
+            let rank = Rank { model: &member.model, team: &member.team, collective };
+            member.scratch.forward(rank, inputs, memory);
+        };
+        let Some(first) = ranks.next() else { return };
+        if ranks.len() == 0 {
+            return run(first);
+        }
+        std::thread::scope(|scope| {
+            ranks.for_each(|rank| {
+                scope.spawn(move || run(rank));
+            });
+            run(first);
+        });
+    }
+
     fn sample(&mut self, batch: &Batch<'_>, tokens: &mut Vec<u32>) {
+        let Member { model, scratch, .. } = &mut self.ranks[0];
         for (i, &seq) in self.inputs.sampled.iter().enumerate() {
             let seq = batch.state.seq(seq);
-            let logits = self.scratch.logits(i, self.model.vocab());
             if seq.forks() {
                 for branch in 0..seq.width {
-                    self.scratch.copy_of_logits(i, self.model.vocab());
-                    let logits = self.scratch.copied();
+                    let logits = scratch.copied_logits(i, model.vocab());
                     tokens.push(self.sampler.sample(seq, branch, logits));
                 }
             } else {
+                let logits = scratch.logits(i, model.vocab());
                 tokens.push(self.sampler.sample(seq, seq.branch, logits));
             }
         }
     }
 }
 
-fn lock(memory: &Mutex<KvMemory>) -> MutexGuard<'_, KvMemory> {
+fn lock(memory: &Mutex<Vec<KvMemory>>) -> MutexGuard<'_, Vec<KvMemory>> {
     memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -89,13 +144,14 @@ impl Executor for CpuExecutor {
         let mut outcome = self.spare.pop().unwrap_or_default();
         outcome.ends.clear();
         outcome.tokens.clear();
+        let memories = Arc::clone(&self.memories);
         {
-            let mut memory = lock(&self.memories[batch.worker]);
-            for copy in batch.copies {
-                memory.copy(copy);
+            let mut memories = lock(&memories[batch.worker]);
+            for memory in memories.iter_mut() {
+                batch.copies.iter().for_each(|copy| memory.copy(copy));
             }
-            self.inputs.fill(batch, memory.padding());
-            self.scratch.forward(&self.team, &self.model, &self.inputs, &mut memory);
+            self.inputs.fill(batch, memories[0].padding());
+            self.forward(&mut memories);
         }
         self.sample(batch, &mut outcome.tokens);
         let done = now + start.elapsed();
@@ -119,7 +175,10 @@ impl Executor for CpuExecutor {
         let (from, to) =
             if t.from < t.to { (&mut *low, &mut *high) } else { (&mut *high, &mut *low) };
         for at in computed - t.tokens..computed {
-            to.receive(table(t.to).slot(at), from, table(t.from).slot(at));
+            let (to_slot, from_slot) = (table(t.to).slot(at), table(t.from).slot(at));
+            for (to, from) in to.iter_mut().zip(from.iter()) {
+                to.receive(to_slot, from, from_slot);
+            }
         }
         now + start.elapsed()
     }

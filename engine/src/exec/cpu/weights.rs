@@ -1,21 +1,58 @@
 //! A model's weights, packed for the kernels.
 
+use std::ops::Range;
+
 use kernels::cpu::{Embedding, Heads, Linear, Precision, Team};
 
+use crate::model::SpecError;
 use crate::model::llama::LlamaConfig;
 use crate::model::weights::{ModelError, Tensor, Weights};
 
-/// A model ready to run, shared by all workers.
+/// A model ready to run, or one tensor-parallel rank's share of it; shared by all workers.
 #[derive(Debug)]
 pub struct CpuModel {
     pub(super) config: LlamaConfig,
+    pub(super) share: Share,
     precision: Precision,
     pub(super) embedding: Embedding,
     pub(super) layers: Vec<Layer>,
     pub(super) norm: Vec<f32>,
-    pub(super) head: Linear,
+    /// The first rank's.
+    pub(super) head: Option<Linear>,
     /// Radians per position of each pair of elements.
     pub(super) frequencies: Vec<f32>,
+}
+
+/// Which of how many tensor-parallel ranks: attention is split by heads, the feed-forward layer by its inner features,
+/// and what both add to the residual stream is summed over ranks (Megatron-LM, Shoeybi et al. 2019).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Share {
+    pub(super) rank: usize,
+    pub(super) of: usize,
+}
+
+impl Share {
+    fn range(self, whole: usize) -> Range<usize> {
+        let each = whole / self.of;
+        self.rank * each..(self.rank + 1) * each
+    }
+
+    /// Its part of the output features, or of a vector.
+    fn rows(self, tensor: &Tensor) -> &[f32] {
+        let (rows, cols) =
+            if tensor.rows == 1 { (tensor.cols, 1) } else { (tensor.rows, tensor.cols) };
+        let Range { start, end } = self.range(rows);
+        &tensor.data[start * cols..end * cols]
+    }
+
+    /// Its part of the input features.
+    fn cols(self, tensor: Tensor) -> Vec<f32> {
+        if self.of == 1 {
+            return tensor.data;
+        }
+        let range = self.range(tensor.cols);
+        tensor.data.chunks_exact(tensor.cols).flat_map(|row| &row[range.clone()]).copied().collect()
+    }
 }
 
 /// One transformer layer.
@@ -35,24 +72,46 @@ impl CpuModel {
     /// Reads `weights`, one tensor after the other, and packs them in `precision` with the threads of `team`.
     ///
     /// # Errors
-    /// When a tensor is missing or cannot be read.
+    /// When a tensor is missing or cannot be read, or sizes are beyond the kernels.
     pub fn load(
         team: &Team,
         weights: &mut dyn Weights,
         precision: Precision,
     ) -> Result<Self, ModelError> {
+        Self::load_rank(team, weights, precision, 0, 1)
+    }
+
+    /// The share of tensor-parallel rank `rank` of `ranks`.
+    ///
+    /// # Errors
+    /// As [`CpuModel::load`], and when heads or inner features do not divide evenly.
+    pub fn load_rank(
+        team: &Team,
+        weights: &mut dyn Weights,
+        precision: Precision,
+        rank: usize,
+        ranks: usize,
+    ) -> Result<Self, ModelError> {
         let config = weights.config().clone();
+        let share = Share { rank, of: ranks };
+        check(&config, ranks)?;
         let hidden = config.hidden as usize;
         let table = weights.tensor("model.embed_tokens.weight")?;
         let embedding = Embedding::new(precision, &table.data, hidden);
-        let table = if config.tied_embeddings { table } else { weights.tensor("lm_head.weight")? };
-        let head = Linear::pack(team, precision, hidden, &[&table.data]);
+        let head = if rank > 0 {
+            None
+        } else if config.tied_embeddings {
+            Some(Linear::pack(team, precision, hidden, &[&table.data]))
+        } else {
+            let head = weights.tensor("lm_head.weight")?;
+            Some(Linear::pack(team, precision, hidden, &[&head.data]))
+        };
         drop(table);
-        let layer = |i| Layer::load(team, weights, &config, precision, i);
+        let layer = |i| Layer::load(team, weights, share, precision, i);
         let layers = (0..config.layers).map(layer).collect::<Result<_, _>>()?;
         let norm = weights.tensor("model.norm.weight")?.data;
         let frequencies = config.inv_freq();
-        Ok(Self { config, precision, embedding, layers, norm, head, frequencies })
+        Ok(Self { config, share, precision, embedding, layers, norm, head, frequencies })
     }
 
     /// What its weights are kept in.
@@ -71,7 +130,7 @@ impl CpuModel {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let linears = self.layers.iter().flat_map(|l| [&l.qkv, &l.out, &l.gate_up, &l.down]);
-        linears.chain([&self.head]).map(Linear::bytes).sum()
+        linears.chain(&self.head).map(Linear::bytes).sum()
     }
 
     /// Multiplications and additions of one row through the layers' projections, and through the vocabulary head.
@@ -80,60 +139,85 @@ impl CpuModel {
         let of = |l: &Linear| 2 * l.features() * l.outputs();
         let layers = self.layers.iter();
         let layers = layers.map(|l| of(&l.qkv) + of(&l.out) + 2 * of(&l.gate_up) + of(&l.down));
-        (layers.sum(), of(&self.head))
+        (layers.sum(), self.head.iter().map(of).sum())
     }
 
     pub(super) fn layers(&self) -> usize {
         self.layers.len()
     }
 
+    /// Heads of this rank.
     pub(super) fn heads(&self) -> Heads {
-        heads(&self.config)
+        Heads {
+            queries: self.config.heads as usize / self.share.of,
+            kv: self.config.kv_heads as usize / self.share.of,
+            dim: self.config.head_dim as usize,
+        }
+    }
+
+    /// Inner features of this rank.
+    pub(super) fn ffn(&self) -> usize {
+        self.config.ffn as usize / self.share.of
     }
 }
 
-fn heads(config: &LlamaConfig) -> Heads {
-    Heads {
-        queries: config.heads as usize,
-        kv: config.kv_heads as usize,
-        dim: config.head_dim as usize,
-    }
+/// Whether the kernels can run `config` on so many ranks.
+fn check(config: &LlamaConfig, ranks: usize) -> Result<(), ModelError> {
+    let divides = |n: u32| (n as usize).is_multiple_of(ranks.max(1));
+    let (heads, kv, dim) = (config.heads, config.kv_heads, config.head_dim);
+    let reason = if ranks == 0 {
+        "tensor parallelism is at least 1".to_owned()
+    } else if kv == 0 || !heads.is_multiple_of(kv) {
+        format!("heads = {heads} must be a multiple of kv_heads = {kv}")
+    } else if dim < 2 || dim % 2 == 1 || dim as usize > Heads::MAX_DIM {
+        format!("head_dim = {dim} must be even and at most {}", Heads::MAX_DIM)
+    } else if !divides(kv) || !divides(config.ffn) {
+        format!("kv_heads = {kv} and ffn = {} must be multiples of {ranks} ranks", config.ffn)
+    } else {
+        return Ok(());
+    };
+    Err(SpecError::Impossible { what: "model", name: config.name.clone(), reason }.into())
 }
 
 impl Layer {
     fn load(
         team: &Team,
         weights: &mut dyn Weights,
-        config: &LlamaConfig,
+        share: Share,
         precision: Precision,
         i: u32,
     ) -> Result<Self, ModelError> {
-        let mut read = |name: &str| -> Result<Vec<f32>, ModelError> {
-            let Tensor { data, .. } = weights.tensor(&format!("model.layers.{i}.{name}"))?;
-            Ok(data)
-        };
+        let config = weights.config().clone();
+        let mut read = |name: &str| weights.tensor(&format!("model.layers.{i}.{name}"));
         let hidden = config.hidden as usize;
-        let pack = |features: usize, parts: &[&[f32]]| Linear::pack(team, precision, features, parts);
+        let pack =
+            |features: usize, parts: &[&[f32]]| Linear::pack(team, precision, features, parts);
         let [q, k, v] = ["q", "k", "v"].map(|p| read(&format!("self_attn.{p}_proj.weight")));
-        let mut qkv = pack(hidden, &[&q?, &k?, &v?]);
+        let (q, k, v) = (q?, k?, v?);
+        let mut qkv = pack(hidden, &[share.rows(&q), share.rows(&k), share.rows(&v)]);
         if config.qkv_bias {
             let [q, k, v] = ["q", "k", "v"].map(|p| read(&format!("self_attn.{p}_proj.bias")));
-            qkv = qkv.biased(&[q?, k?, v?].concat());
+            let (q, k, v) = (q?, k?, v?);
+            qkv = qkv.biased(&[share.rows(&q), share.rows(&k), share.rows(&v)].concat());
         }
         let head_norms = if config.qk_norm {
-            Some((read("self_attn.q_norm.weight")?, read("self_attn.k_norm.weight")?))
+            Some((read("self_attn.q_norm.weight")?.data, read("self_attn.k_norm.weight")?.data))
         } else {
             None
         };
         let (gate, up) = (read("mlp.gate_proj.weight")?, read("mlp.up_proj.weight")?);
+        let (gate, up) = (share.rows(&gate), share.rows(&up));
+        let (out, down) = (read("self_attn.o_proj.weight")?, read("mlp.down_proj.weight")?);
+        let attended = share.range(out.cols).len();
+        let inner = share.range(down.cols).len();
         Ok(Self {
-            attention_norm: read("input_layernorm.weight")?,
+            attention_norm: read("input_layernorm.weight")?.data,
             qkv,
             head_norms,
-            out: pack(heads(config).queries * heads(config).dim, &[&read("self_attn.o_proj.weight")?]),
-            mlp_norm: read("post_attention_layernorm.weight")?,
-            gate_up: Linear::pack_gated(team, precision, hidden, &gate, &up),
-            down: pack(config.ffn as usize, &[&read("mlp.down_proj.weight")?]),
+            out: pack(attended, &[&share.cols(out)]),
+            mlp_norm: read("post_attention_layernorm.weight")?.data,
+            gate_up: Linear::pack_gated(team, precision, hidden, gate, up),
+            down: pack(inner, &[&share.cols(down)]),
         })
     }
 }

@@ -81,16 +81,18 @@ impl Packed {
     ) -> Self {
         let blocks = features.div_ceil(BLOCK);
         match precision {
-            Precision::Int8 => Self::Int8(filled(team, panels, blocks * BLOCK_BYTES, |panel, to| {
-                for (block, to) in to.chunks_exact_mut(BLOCK_BYTES).enumerate() {
-                    for within in 0..PANEL {
-                        let row = column(panel * PANEL + within).unwrap_or(&[]);
-                        let from = (block * BLOCK).min(row.len());
-                        let until = (from + BLOCK).min(row.len());
-                        quantise(&row[from..until], within, to);
+            Precision::Int8 => {
+                Self::Int8(filled(team, panels, blocks * BLOCK_BYTES, |panel, to| {
+                    for (block, to) in to.chunks_exact_mut(BLOCK_BYTES).enumerate() {
+                        for within in 0..PANEL {
+                            let row = column(panel * PANEL + within).unwrap_or(&[]);
+                            let from = (block * BLOCK).min(row.len());
+                            let until = (from + BLOCK).min(row.len());
+                            quantise(&row[from..until], within, to);
+                        }
                     }
-                }
-            })),
+                }))
+            }
             Precision::Bf16 => Self::Bf16(floats(team, panels, features, column)),
             Precision::F32 => Self::F32(floats(team, panels, features, column)),
         }
@@ -130,7 +132,7 @@ fn filled<T: Plain>(
     buffer
 }
 
-/// Writes up to 64 weights as column `within` of a block, with their scale. What is missing is zero.
+/// Writes up to a block of weights as column `within` of a block, with their scale. What is missing is zero.
 fn quantise(weights: &[f32], within: usize, to: &mut [u8]) {
     let most = weights.iter().fold(0.0f32, |m, w| m.max(w.abs()));
     let scale = scale_above(most / 127.0);

@@ -177,11 +177,9 @@ impl Part<'_> {
         let mut result = sums;
         if self.linear.gated {
             result[0] = S::mul(silu::<S>(sums[0]), sums[1]);
-        } else if let Some(bias) = self.linear.bias.get(panel * PANEL..) {
-            if !bias.is_empty() {
-                result[0] = S::add(sums[0], S::load(bias.as_ptr()));
-                result[1] = S::add(sums[1], S::load(bias.as_ptr().add(LANES)));
-            }
+        } else if !self.linear.bias.is_empty() {
+            let bias = self.linear.bias[panel * PANEL..(panel + 1) * PANEL].as_ptr();
+            result = [S::add(sums[0], S::load(bias)), S::add(sums[1], S::load(bias.add(LANES)))];
         }
         let mut whole = [0.0f32; PANEL];
         let target = if len == width { to.as_mut_ptr() } else { whole.as_mut_ptr() };
