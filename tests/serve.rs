@@ -168,7 +168,8 @@ fn asked(prompt: &str, max_tokens: u32) -> Value {
 }
 
 fn with(mut body: Value, more: Value) -> Value {
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let Value::Object(more) = more else { panic!("fields, not {more}") };
+    body.as_object_mut().unwrap().extend(more);
     body
 }
 
