@@ -19,6 +19,22 @@ fn weights(len: usize) -> Vec<f32> {
     (0..len as u32).map(|i| ((i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6) - 1.0).collect()
 }
 
+/// As many as a model has of them.
+fn layers(
+    team: &Team,
+    precision: Precision,
+    name: &str,
+    features: usize,
+    outputs: usize,
+) -> Vec<Linear> {
+    let w = weights(features * outputs);
+    let layer = |_| match name {
+        "gate, up" => Linear::pack_gated(team, precision, features, &w, &w),
+        _ => Linear::pack(team, precision, features, &[&w]),
+    };
+    (0..if name == "head" { 1 } else { LAYERS }).map(layer).collect()
+}
+
 fn main() {
     let threads = std::env::args().nth(1).map_or(2, |n| n.parse().expect("a number of threads"));
     let team = Team::new(threads);
@@ -33,14 +49,7 @@ fn main() {
     for precision in [Precision::Int8, Precision::Bf16] {
         let peak = if precision == Precision::Int8 { limits.int8 } else { limits.f32 };
         for (name, features, outputs) in SHAPES {
-            let w = weights(features * outputs);
-            let copies = if name == "head" { 1 } else { LAYERS };
-            let layers: Vec<Linear> = (0..copies)
-                .map(|_| match name {
-                    "gate, up" => Linear::pack_gated(&team, precision, features, &w, &w),
-                    _ => Linear::pack(&team, precision, features, &[&w]),
-                })
-                .collect();
+            let layers = layers(&team, precision, name, features, outputs);
             print!("{precision:?} {name:8}");
             for rows in [1, 8, 32, 512] {
                 let x = weights(rows * features);

@@ -9,7 +9,8 @@ mod kernel;
 use kernel::{On, Piece};
 
 use super::kv::{Data, KvLayer};
-use super::simd::LANES;
+use super::rows::grow;
+use super::simd::{Isa, LANES};
 use super::team::{Scattered, Team};
 
 /// Queries of one piece of work: rows of a chunk times heads that share keys.
@@ -83,13 +84,10 @@ impl Attention {
         // Windows start anywhere: room for the lanes before the first position, and after the last.
         let width = longest.next_multiple_of(LANES) + LANES;
         let each = QUERIES * width + heads.dim;
-        if self.scratch.len() < each * team.size() {
-            self.scratch.resize(each * team.size(), 0.0);
-        }
+        grow(&mut self.scratch, each * team.size());
         let scratch = Scattered::new(&mut self.scratch);
         let out = Scattered::new(out);
-        let tiles = &self.tiles;
-        let isa = team.isa();
+        let (tiles, isa) = (&self.tiles, team.isa());
         team.split(tiles.len() * heads.kv * parts, |member, piece| {
             let (tile, rest) = (piece / (heads.kv * parts), piece % (heads.kv * parts));
             let (head, part) = (rest / parts, rest % parts);
@@ -114,10 +112,7 @@ impl Attention {
                     waste,
                     out,
                 };
-                match &kv.data {
-                    Data::Bf16(data) => isa.run(On { piece, data, plane: kv.plane() }),
-                    Data::F32(data) => isa.run(On { piece, data, plane: kv.plane() }),
-                }
+                on(isa, kv, piece);
             }
         });
     }
@@ -132,7 +127,8 @@ impl Attention {
             let mut covered = 0;
             for run in &runs[span.runs.0 as usize..span.runs.1 as usize] {
                 assert_eq!(run.position, covered, "runs follow each other");
-                assert!((run.slot + run.len) as usize <= kv.slots(), "slots that exist");
+                let end = run.slot as usize + run.len as usize;
+                assert!(end <= kv.slots(), "slots that exist");
                 covered += run.len;
             }
             assert!(covered >= span.first + span.rows, "a slot for each position");
@@ -144,5 +140,16 @@ impl Attention {
             }));
         }
         longest as usize
+    }
+}
+
+/// Computes a piece on whichever kind of keys and values there are.
+///
+/// # Safety
+/// The piece's slots are those of `kv`, and nobody else has its scratch memory and its part of the results.
+unsafe fn on(isa: Isa, kv: &KvLayer, piece: Piece<'_>) {
+    match &kv.data {
+        Data::Bf16(data) => isa.run(On { piece, data, plane: kv.plane() }),
+        Data::F32(data) => isa.run(On { piece, data, plane: kv.plane() }),
     }
 }

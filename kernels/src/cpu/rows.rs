@@ -153,7 +153,8 @@ impl Blocks {
     }
 }
 
-fn grow<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) {
+/// Makes it at least so long.
+pub(super) fn grow<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) {
     if buffer.len() < len {
         buffer.resize(len, T::default());
     }
