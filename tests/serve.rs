@@ -19,9 +19,13 @@ struct Server {
 
 impl Server {
     fn start(flags: &[&str]) -> Self {
+        let tiny = ["--model", "tiny", "--kv-memory", "0.02", "--precision", "f32"];
+        Self::of(&[&tiny, flags].concat())
+    }
+
+    fn of(flags: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_knee"))
-            .args(["serve", "--model", "tiny", "--port", "0", "--kv-memory", "0.02"])
-            .args(["--precision", "f32", "--threads", "1"])
+            .args(["serve", "--port", "0", "--threads", "1"])
             .args(flags)
             .stdout(Stdio::piped())
             .spawn()
@@ -535,6 +539,33 @@ fn told_to_end_it_answers_who_is_inside() {
     let mut rest = String::new();
     server.stdout.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "");
+}
+
+/// The model that `scripts/fetch-model` fetches, where it has.
+#[test]
+fn a_real_model_answers() {
+    let home = std::env::var("HOME").unwrap_or_default();
+    let cache = std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| format!("{home}/.cache"));
+    let path = format!("{cache}/knee/SmolLM2-135M-Instruct.Q4_1.gguf");
+    if !std::path::Path::new(&path).exists() {
+        eprintln!("skipped: {path} is not there (scripts/fetch-model fetches it)");
+        return;
+    }
+    let cases = [
+        ("bf16", "What is the capital of France?", "The capital of France is Paris."),
+        ("int8", "Name three colours.", "1. Red"),
+    ];
+    for (precision, question, answer) in cases {
+        let flags = ["--model", &path, "--precision", precision, "--max-model-len", "512"];
+        let server = Server::of(&flags);
+        let messages = [json!({"role": "user", "content": question})];
+        let body = json!({"messages": messages, "temperature": 0, "max_completion_tokens": 10});
+        let choice = server.post("/v1/chat/completions", &body).json()["choices"][0].clone();
+        let said = choice["message"]["content"].as_str().unwrap();
+        assert!(said.starts_with(answer), "{precision}: {said}");
+        let ends = said == answer;
+        assert_eq!(choice["finish_reason"], if ends { "stop" } else { "length" }, "{precision}");
+    }
 }
 
 #[test]
