@@ -360,21 +360,22 @@ fn a_conversation() {
 fn who_goes_away_gives_everything_back() {
     let server = Server::start(&["--max-seqs", "4", "--max-queue", "100"]);
     let long = with(asked("go on and on", 4000), json!({"stream": true}));
-    for streamed in [true, false] {
+    for (streamed, sent) in [(true, 8.0), (false, 16.0)] {
         let body = with(long.clone(), json!({"stream": streamed, "n": 2}));
         let clients: Vec<TcpStream> =
             (0..8).map(|_| server.send("POST", "/v1/completions", &body.to_string(), "")).collect();
-        eventually("some run and some wait", || {
-            server.metric("vllm:num_requests_running") > 0.0
+        eventually("all are in, some run and some wait", || {
+            server.metric("vllm:prompt_tokens_total") == sent * "go on and on".len() as f64
+                && server.metric("vllm:num_requests_running") > 0.0
                 && server.metric("vllm:num_requests_waiting") > 0.0
         });
         assert!(server.slots("used") > 0.0);
         drop(clients);
         server.comes_to_rest();
     }
-    let aborted = server.get("/metrics").body;
-    let line = aborted.lines().find(|l| l.contains("finished_reason=\"abort\"")).unwrap();
-    assert!(line.ends_with(" 16"), "{line}");
+    let aborted =
+        "vllm:request_success_total{model_name=\"tiny\",engine=\"0\",finished_reason=\"abort\"} 16";
+    eventually("all are counted", || server.get("/metrics").body.lines().any(|l| l == aborted));
     assert_eq!(server.complete(&asked("still here", 5))["usage"]["completion_tokens"], 5);
 }
 
