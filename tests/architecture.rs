@@ -87,6 +87,10 @@ fn the_engine_imports_downwards() {
         let relative = path.strip_prefix(&src).unwrap();
         let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
         let Some(never) = modules.get(first.trim_end_matches(".rs")) else { continue };
+        // A test may look anywhere.
+        if relative.ends_with("tests.rs") {
+            continue;
+        }
         seen += 1;
         let code = code(&path);
         for target in *never {

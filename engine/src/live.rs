@@ -191,13 +191,13 @@ impl Live {
     }
 
     fn send(&self, ask: Ask) -> Result<(Answer, Verdict), Refused> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (id, asked) = (self.next.fetch_add(1, Ordering::Relaxed), self.now());
         let (sender, updates) = unbounded_channel();
         let (reply, verdict) = oneshot::channel();
         let command = Command::Ask(id, Box::new(ask), sender, reply);
         self.commands.send(command).map_err(|_| Refused::Stopped)?;
         let commands = self.commands.clone();
-        Ok((Answer { id, asked: self.now(), updates, commands }, verdict))
+        Ok((Answer { id, asked, updates, commands }, verdict))
     }
 }
 

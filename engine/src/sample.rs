@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kernels::cpu::{Isa, argmax};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -94,13 +95,15 @@ pub struct Logprobs {
     pub top: Vec<(Token, f32)>,
 }
 
-/// Chooses the token after `prompt` and `output` from `logits` (one per token of the vocabulary), which it changes.
-pub fn choose(
+/// Chooses the token after `prompt` and `output` from `logits` (one per token of the vocabulary), which it changes;
+/// `scratch` may hold anything.
+fn choose(
     params: &SamplingParams,
     prompt: &[Token],
     output: &[Token],
     branch: u16,
     logits: &mut [f32],
+    scratch: &mut Scratch,
 ) -> (Token, Option<Logprobs>) {
     let plain = params.logprobs.map(|top| log_probabilities(logits, top as usize));
     if (output.len() as u32) < params.min_tokens {
@@ -115,7 +118,7 @@ pub fn choose(
         most_likely(logits)
     } else {
         let stream = mix(mix(params.seed, u64::from(branch)), output.len() as u64);
-        draw(params, logits, ChaCha8Rng::seed_from_u64(stream).random())
+        draw(params, logits, ChaCha8Rng::seed_from_u64(stream).random(), scratch)
     };
     let report = plain.map(|(of, top)| Logprobs { chosen: of(token), top });
     (token, report)
@@ -123,13 +126,7 @@ pub fn choose(
 
 /// The most likely token; of several, the first.
 fn most_likely(logits: &[f32]) -> Token {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (token, &logit) in logits.iter().enumerate() {
-        if logit > best.1 {
-            best = (token, logit);
-        }
-    }
-    best.0 as Token
+    argmax(Isa::best(), logits) as Token
 }
 
 /// The log probability of any token, and of the `top` most likely ones.
@@ -185,49 +182,117 @@ fn penalise(params: &SamplingParams, prompt: &[Token], output: &[Token], logits:
 }
 
 /// The token at `at` (from 0 to 1) of what the filters leave of the distribution.
-fn draw(params: &SamplingParams, logits: &[f32], at: f64) -> Token {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weight = |logit: f32| ((logit - most) / params.temperature).exp();
-    let mut left: Vec<(f32, Token)> = logits.iter().map(|&l| weight(l)).zip(0..).collect();
-    // Also drops what is not a number.
-    left.retain(|entry| entry.0 >= params.min_p && entry.0 > 0.0);
-    if params.top_k > 0 {
-        best_first(&mut left, params.top_k as usize);
+fn draw(params: &SamplingParams, logits: &[f32], at: f64, scratch: &mut Scratch) -> Token {
+    let Scratch { weights, left } = scratch;
+    let best = most_likely(logits);
+    let most = logits.get(best as usize).copied().unwrap_or_default();
+    let scale = 1.0 / params.temperature;
+    weights.clear();
+    weights.extend(logits.iter().map(|&logit| exp((logit - most) * scale)));
+    let SamplingParams { top_k, top_p, min_p, .. } = *params;
+    if top_k == 0 && top_p >= 1.0 && min_p == 0.0 {
+        return find(weights, at).unwrap_or(best);
     }
-    if params.top_p < 1.0 {
-        nucleus(&mut left, f64::from(params.top_p));
+    let total: f64 = weights.chunks(BLOCK).map(sum).sum();
+    let nucleus_alone = top_k == 0 && min_p == 0.0;
+    // Together, tokens below this hold less than the share that is left out: sorting can do without them.
+    let least =
+        if nucleus_alone { total * (1.0 - f64::from(top_p)) / weights.len() as f64 } else { 0.0 };
+    let floor = (least as f32).max(min_p).max(NOTHING);
+    left.clear();
+    left.extend(weights.iter().copied().zip(0..).filter(|entry| entry.0 >= floor));
+    if top_k > 0 {
+        best_first(left, top_k as usize);
     }
-    let sum = |entries: &[(f32, Token)]| entries.iter().map(|e| f64::from(e.0)).sum::<f64>();
-    let mut rest = at * sum(&left);
-    for &(weight, token) in &left {
-        rest -= f64::from(weight);
-        if rest < 0.0 {
-            return token;
-        }
+    if top_p < 1.0 {
+        let total = if nucleus_alone { total } else { left.iter().map(|e| f64::from(e.0)).sum() };
+        nucleus(left, f64::from(top_p) * total);
     }
-    // Rounding may leave nothing but the last; a model that says nothing at all leaves none.
-    left.last().map_or_else(|| most_likely(logits), |entry| entry.1)
+    weights.clear();
+    weights.extend(left.iter().map(|entry| entry.0));
+    find(weights, at).map_or(best, |at| left[at as usize].1)
 }
 
-/// Leaves the fewest of the greatest entries that hold at least the share `p` of the sum.
-fn nucleus(entries: &mut Vec<(f32, Token)>, p: f64) {
-    let total: f64 = entries.iter().map(|e| f64::from(e.0)).sum();
-    // Together, entries below this hold less than the share that is left out: sorting can do without them.
-    let least = total * (1.0 - p) / entries.len() as f64;
-    entries.retain(|e| f64::from(e.0) >= least);
+/// Leaves the fewest of the greatest entries that hold `enough` between them.
+fn nucleus(entries: &mut Vec<(f32, Token)>, enough: f64) {
     best_first(entries, usize::MAX);
     let mut sum = 0.0;
-    let enough = entries.iter().position(|e| {
+    let last = entries.iter().position(|e| {
         sum += f64::from(e.0);
-        sum >= p * total
+        sum >= enough
     });
-    entries.truncate(enough.map_or(entries.len(), |at| at + 1));
+    entries.truncate(last.map_or(entries.len(), |at| at + 1));
 }
 
-/// What a table of requests and their parameters is shared as: whoever takes requests in writes it, the executor reads it.
+/// Weights up to this are those of tokens that cannot be: [`exp`] of minus infinity.
+const NOTHING: f32 = 2e-38;
+
+/// Weights that are summed at once.
+const BLOCK: usize = 512;
+
+/// Which of `weights` is at the share `at` of their sum; none if there is none.
+fn find(weights: &[f32], at: f64) -> Option<Token> {
+    let total: f64 = weights.chunks(BLOCK).map(sum).sum();
+    let mut rest = at * total;
+    let mut possible = None;
+    for (block, chunk) in weights.chunks(BLOCK).enumerate() {
+        let whole = sum(chunk);
+        if rest >= whole && (block + 1) * BLOCK < weights.len() {
+            rest -= whole;
+            continue;
+        }
+        for (i, &weight) in chunk.iter().enumerate().filter(|(_, weight)| **weight > NOTHING) {
+            rest -= f64::from(weight);
+            // Rounding may leave nothing but the last.
+            possible = Some((block * BLOCK + i) as Token);
+            if rest < 0.0 {
+                return possible;
+            }
+        }
+    }
+    possible
+}
+
+/// The sum of a block, in lanes that become vectors.
+fn sum(weights: &[f32]) -> f64 {
+    let (whole, rest) = weights.as_chunks::<16>();
+    let mut lanes = [0.0f32; 16];
+    for chunk in whole {
+        for (lane, weight) in lanes.iter_mut().zip(chunk) {
+            *lane += weight;
+        }
+    }
+    lanes.iter().chain(rest).map(|&x| f64::from(x)).sum()
+}
+
+/// e to the `x`, for `x` at most 0, within two units of the last place, down to 1e-38. The vocabulary is long and this
+/// is most of sampling: unlike the standard library's, it becomes vectors (the polynomial is that of Cephes' `expf`).
+fn exp(x: f32) -> f32 {
+    // Adding it leaves the nearest whole number in the last bits.
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.max(-87.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
+    let terms = [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5];
+    let p = terms.iter().fold(1.987_569_1e-4, |p, term| p * r + term);
+    let power = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
+    (p * r * r + r + 1.0) * f32::from_bits(power)
+}
+
+/// Room to work in.
+#[derive(Debug, Clone, Default)]
+struct Scratch {
+    weights: Vec<f32>,
+    left: Vec<(f32, Token)>,
+}
+
+/// Requests and how their tokens are chosen. Copies share it: whoever takes requests in writes it, an executor reads it.
 #[derive(Debug, Clone, Default)]
 pub struct Sampler {
     shared: Arc<Mutex<Shared>>,
+    /// Each copy's own.
+    scratch: Scratch,
 }
 
 #[derive(Debug, Default)]
@@ -263,10 +328,10 @@ impl Sampler {
 
 impl Sample for Sampler {
     fn sample(&mut self, seq: &Sequence, branch: u16, logits: &mut [f32]) -> Token {
-        let mut shared = self.lock();
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(params) = shared.params.get(&seq.request) else { return most_likely(logits) };
         let (prompt, output) = seq.tokens.split_at((seq.prompt as usize).min(seq.tokens.len()));
-        let (token, report) = choose(params, prompt, output, branch, logits);
+        let (token, report) = choose(params, prompt, output, branch, logits, &mut self.scratch);
         if let Some(report) = report {
             shared.reports.insert((seq.request, branch), report);
         }

@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use super::*;
 use crate::config::Config;
 use crate::exec::{Executor, HashExecutor};
-use crate::kv::waste::Classes;
 use crate::wiring;
 
 /// What the engine was seen to hold last.
@@ -25,8 +24,8 @@ fn start(config: &Config, slots: u32, step: Duration) -> (Live, Arc<Mutex<Held>>
     let seen = Arc::clone(&held);
     let watch = move |iteration: Option<&Iteration>, engine: &Engine| {
         let mut seen = seen.lock().unwrap();
-        let classes = Classes::from(engine.state.holding(0));
-        seen.used = classes.used + classes.reserved + classes.internal;
+        let free = |class: &&(&str, u64)| matches!(class.0, "idle" | "cached");
+        seen.used = engine.classes().iter().filter(|class| !free(class)).map(|c| c.1).sum();
         seen.running = engine.state.workers[0].running.len();
         seen.waiting = engine.state.waiting.len();
         let admitted = |e: &&Event| matches!(e, Event::Admitted { .. });

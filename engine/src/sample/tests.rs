@@ -4,6 +4,16 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn choose(
+    params: &SamplingParams,
+    prompt: &[Token],
+    output: &[Token],
+    branch: u16,
+    logits: &mut [f32],
+) -> (Token, Option<Logprobs>) {
+    super::choose(params, prompt, output, branch, logits, &mut Scratch::default())
+}
+
 fn logits() -> impl Strategy<Value = Vec<f32>> {
     // Few values, so that ties are common.
     prop::collection::vec((-8i8..9).prop_map(|l| f32::from(l) * 0.75), 1..24)
@@ -100,9 +110,9 @@ proptest! {
         let mut changed = logits.clone();
         penalise(&params, &prompt, &output, &mut changed);
         let mut got = vec![0.0; logits.len()];
-        let draws = 1000;
+        let (draws, mut scratch) = (1000, Scratch::default());
         for i in 0..draws {
-            got[draw(&params, &changed, f64::from(i) / f64::from(draws)) as usize] += 1.0 / f64::from(draws);
+            got[draw(&params, &changed, f64::from(i) / f64::from(draws), &mut scratch) as usize] += 1.0 / f64::from(draws);
         }
         let off: f64 = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).sum();
         let most = 0.001 * logits.len() as f64 + 1e-3;
@@ -182,4 +192,14 @@ fn parameters_out_of_range_are_named() {
     let bad = SamplingParams { temperature: f32::NAN, ..SamplingParams::default() };
     assert_eq!(bad.check().unwrap_err(), "temperature = NaN must be between 0 and 100");
     assert!(SamplingParams::default().check().is_ok());
+}
+
+#[test]
+fn powers_are_those_of_the_standard_library() {
+    for i in 0..200_000 {
+        let x = -87.0 * i as f32 / 200_000.0;
+        let (got, want) = (f64::from(exp(x)), f64::from(x).exp());
+        assert!((got / want - 1.0).abs() < 2.5e-7, "{x}: {got} for {want}");
+    }
+    assert!(exp(f32::NEG_INFINITY) < NOTHING && exp(-86.0) > NOTHING && exp(0.0) == 1.0);
 }

@@ -28,6 +28,10 @@ impl Queue {
         Self { limit, waiting: AtomicUsize::new(0) }
     }
 
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// A place, if there is one.
     pub(super) fn enter(queue: &Arc<Self>) -> Option<Place> {
         let next = |waiting: usize| (waiting < queue.limit).then_some(waiting + 1);
@@ -102,12 +106,6 @@ impl IntoResponse for Refusal {
             response.headers_mut().insert(header::RETRY_AFTER, after);
         }
         response
-    }
-}
-
-impl Queue {
-    pub(super) fn limit(&self) -> usize {
-        self.limit
     }
 }
 

@@ -84,7 +84,7 @@ pub struct Metrics {
 
 /// A request that has ended, or was left by its client.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Served {
+pub(super) struct Ended {
     /// `stop`, `length` or `abort`.
     pub(super) reason: &'static str,
     /// Prompt tokens.
@@ -264,8 +264,8 @@ impl Metrics {
     }
 
     /// A request is over.
-    pub(super) fn served(&self, served: Served) {
-        let Served { reason, prompt, output, first_branch, times: t } = served;
+    pub(super) fn over(&self, over: Ended) {
+        let Ended { reason, prompt, output, first_branch, times: t } = over;
         self.ended.get_or_create(&Reason { finished_reason: reason }).inc();
         self.prompt_length.observe(f64::from(prompt));
         self.output_length.observe(f64::from(output));

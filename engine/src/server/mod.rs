@@ -1,7 +1,7 @@
 //! The OpenAI-compatible server over a live engine.
 //!
 //! It decides who gets in and how an answer is worded; what runs when is the engine's affair. A client that goes away is
-//! noticed by the drop of its [`reply::Reply`], which cancels its request.
+//! noticed by the drop of its `Reply`, which cancels its request.
 
 mod admit;
 mod ask;

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::Service;
 use super::admit::{Place, Refusal};
-use super::metrics::{Served, Times};
+use super::metrics::{Ended, Times};
 use super::wire::{Choice, Completion, PromptDetails, Said, TextLogprobs, TokenLogprob, Usage};
 use crate::live::{Answer, Finish, Step, Update};
 use crate::request::Token;
@@ -276,7 +276,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        self.service.metrics.served(Served {
+        self.service.metrics.over(Ended {
             reason: self.reason,
             prompt: self.wanted.prompt,
             output: self.usage().completion_tokens,
