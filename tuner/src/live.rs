@@ -127,8 +127,9 @@ impl Found {
         let Some(lo) = self.capacity_rps else {
             let lowest = self.shots.iter().map(|s| s.rate_rps).fold(f64::INFINITY, f64::min);
             let guess = last.finished_rps.map_or(lowest / 2.0, |f| f.min(lowest / 2.0));
-            // Where requests rarely meet, fewer of them change nothing.
-            return (lowest > start / 8.0).then_some(guess.max(start / 8.0));
+            // Where requests rarely meet, fewer of them change nothing, unless the server is known to be slower.
+            let floor = if last.finished_rps.is_some() { start / 1024.0 } else { start / 8.0 };
+            return (lowest > floor).then_some(guess.max(floor));
         };
         if hi <= lo * (1.0 + precision) {
             // A rate that only passed a glimpse has not been shown to hold.

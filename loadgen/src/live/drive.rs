@@ -45,6 +45,8 @@ const PATIENCE: u64 = 2_000_000_000;
 const AHEAD: usize = 32;
 /// Time until the next send that is enough to render a request in, ns.
 const LEISURE: u64 = 200_000;
+/// The smallest difference of two times.
+const INSTANT: Duration = Duration::from_nanos(1);
 /// A wait shorter than this did not sleep: what it reports may have been there before, ns.
 const NO_SLEEP: u64 = 3_000;
 
@@ -235,11 +237,10 @@ impl<'a> Drive<'a> {
         (due < last).then_some(due)
     }
 
+    /// Sends what is due, however late it is noticed; nothing that is due after the end of the duration.
     fn send_due(&mut self, now: u64) {
-        if self.is_closing(now) {
-            return;
-        }
-        while let Some(due) = self.replay.next(self.since(now)) {
+        let end = self.options.duration.map_or(Duration::MAX, |d| d.saturating_sub(INSTANT));
+        while let Some(due) = self.replay.next(self.since(now).min(end)) {
             let request = &self.trace.requests[due.request as usize];
             let warming = due.at < self.options.warmup;
             let class = if warming { self.trace.classes.len() as u16 } else { request.class };

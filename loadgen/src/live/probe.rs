@@ -18,7 +18,7 @@ pub(super) const GREEDY: &str = r#""temperature":0,"ignore_eos":true"#;
 const PLAIN: &str = r#""temperature":0"#;
 /// Lengths of the probes, tokens or words.
 const SHORT: u32 = 32;
-const LONG: u32 = 192;
+const LONG: u32 = 384;
 
 /// What was found out.
 #[derive(Debug, Clone, PartialEq)]

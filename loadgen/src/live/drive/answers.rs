@@ -60,7 +60,9 @@ impl Drive<'_> {
                 }
             }
         }
-        if self.conns.contains(key) { self.receive(key, event.closed) } else { 0 }
+        // Sending may have failed, and its place may be another connection's by now.
+        let there = self.conns.get(key).is_some_and(|c| c.established);
+        if there { self.receive(key, event.closed) } else { 0 }
     }
 
     /// Reads what is there.
