@@ -44,9 +44,9 @@ impl Gguf {
         let config = meta.config(architecture)?;
         let interleaved = matches!(architecture, "llama" | "mistral");
         let mut gguf = Self { path: path.to_owned(), reader, content, config, interleaved };
+        gguf.config.check().map_err(|reason| ModelError::broken(path, reason))?;
         gguf.check_names()?;
         gguf.read_rope_factors()?;
-        gguf.config.check().map_err(|reason| ModelError::broken(path, reason))?;
         Ok(gguf)
     }
 
@@ -69,7 +69,13 @@ impl Gguf {
         if !self.content.tensor_infos.contains_key(ROPE_FACTORS) {
             return Ok(());
         }
-        let (factors, _) = self.read(ROPE_FACTORS)?;
+        let pairs = self.config.head_dim as usize / 2;
+        let what = format!("rotary factors (`{ROPE_FACTORS}`) that are not Llama 3.1's");
+        let refused = ModelError::unsupported(&self.path, what);
+        if self.dims(ROPE_FACTORS) != Some(vec![pairs]) {
+            return Err(refused);
+        }
+        let factors = self.read(ROPE_FACTORS)?;
         let plain = LlamaConfig { rope_scaling: RopeScaling::None, ..self.config.clone() };
         let base = plain.inv_freq();
         let factor = factors.iter().copied().fold(1.0, f32::max);
@@ -80,24 +86,23 @@ impl Gguf {
             original_max_position: 8192,
         };
         let scaled = self.config.inv_freq();
-        let same = factors.len() == base.len()
-            && (0..base.len()).all(|i| (base[i] / factors[i] / scaled[i] - 1.0).abs() < 1e-3);
-        if same {
-            return Ok(());
-        }
-        let what = format!("rotary factors (`{ROPE_FACTORS}`) that are not Llama 3.1's");
-        Err(ModelError::unsupported(&self.path, what))
+        let near = |i: usize| (base[i] / factors[i] / scaled[i] - 1.0).abs() < 1e-3;
+        if (0..pairs).all(near) { Ok(()) } else { Err(refused) }
     }
 
-    /// Elements and dimensions of the tensor called `name` in the file.
-    fn read(&mut self, name: &str) -> Result<(Vec<f32>, Vec<usize>), ModelError> {
+    /// Dimensions of the tensor called `name` in the file, if it is there.
+    fn dims(&self, name: &str) -> Option<Vec<usize>> {
+        Some(self.content.tensor_infos.get(name)?.shape.dims().to_vec())
+    }
+
+    /// Elements of the tensor called `name` in the file, whose dimensions have been found to be sensible.
+    fn read(&mut self, name: &str) -> Result<Vec<f32>, ModelError> {
         let broken = |e: candle_core::Error| {
             ModelError::broken(&self.path, format!("tensor `{name}`: {}", first_line(&e)))
         };
         let tensor = self.content.tensor(&mut self.reader, name, &Device::Cpu).map_err(broken)?;
-        let dims = tensor.shape().dims().to_vec();
         let whole = tensor.dequantize(&Device::Cpu).and_then(|t| t.flatten_all()?.to_vec1());
-        Ok((whole.map_err(broken)?, dims))
+        whole.map_err(broken)
     }
 
     /// The file's metadata, for the tokenizer.
@@ -112,11 +117,13 @@ impl Weights for Gguf {
     }
 
     fn tensor(&mut self, name: &str) -> Result<Tensor, ModelError> {
-        let stored = gguf_name(name).filter(|n| self.content.tensor_infos.contains_key(n));
+        let found = gguf_name(name).and_then(|stored| Some((self.dims(&stored)?, stored)));
         let missing =
             || ModelError::Missing { model: self.config.name.clone(), tensor: name.to_owned() };
-        let (mut data, dims) = self.read(&stored.ok_or_else(missing)?)?;
+        let (dims, stored) = found.ok_or_else(missing)?;
+        // First, because sizes that do not belong to the model may be beyond all memory.
         let (rows, cols) = checked(&self.config, name, &dims)?;
+        let mut data = self.read(&stored)?;
         if self.interleaved && (name.contains(".q_proj.") || name.contains(".k_proj.")) {
             let width = if rows == 1 { 1 } else { cols };
             data = halves_from_pairs(&data, self.config.head_dim as usize, width);

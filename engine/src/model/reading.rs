@@ -306,7 +306,7 @@ fn a_tensor_without_a_place_is_named() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// A file cut short or with a byte changed is read or refused; nothing panics.
     #[test]
