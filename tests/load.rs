@@ -8,9 +8,11 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// The binary, at work in a folder of the tests' own: it makes its default one where it is started.
 fn knee(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_knee"));
-    command.args(words).env_remove("OPENAI_API_KEY");
+    let folder = workload().parent().unwrap();
+    command.args(words).current_dir(folder).env_remove("OPENAI_API_KEY");
     command
 }
 
