@@ -79,8 +79,8 @@ pub(crate) struct Here {
 
 impl Computing {
     /// Loads `model`.
-    pub(crate) fn load(&self, model: &str) -> Result<Here> {
-        let mut model = Model::open(model, self.weights.map(|Random(seed)| seed))?;
+    pub(crate) fn load(&self, name: &str) -> Result<Here> {
+        let mut model = Model::open(name, self.weights.map(|Random(seed)| seed))?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.cpu_threads.map_or(processors, |n| n as usize);
         let precision = match self.precision {
@@ -88,15 +88,14 @@ impl Computing {
             Precision::Bf16 => "bf16",
             Precision::F32 => "f32",
         };
-        // Profiles of this machine count every format in elements of two bytes.
-        let shape = model.weights.config().shape(2);
+        let shape = crate::input::named(name, model.weights.config());
         let machine = Machine::load(model.weights.as_mut(), self.precision, threads)?;
         let token = machine.kv_bytes_per_token();
         let kv_slots = u32::try_from(self.kv_memory / token).unwrap_or(u32::MAX / 2);
         if kv_slots < 16 {
             bail!("--kv-memory holds {kv_slots} tokens of {token} bytes: give it more");
         }
-        let name = format!("cpu ({precision}, {threads} threads)");
-        Ok(Here { machine: Arc::new(machine), shape: Arc::new(shape), kv_slots, name })
+        let device = format!("cpu ({precision}, {threads} threads)");
+        Ok(Here { machine: Arc::new(machine), shape: Arc::new(shape), kv_slots, name: device })
     }
 }

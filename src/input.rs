@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use engine::exec::Correction;
 use engine::model::Model;
+use engine::model::llama::LlamaConfig;
 use engine::{DeviceProfile, ModelShape};
 use loadgen::{BoundSlo, Slo};
 use tuner::calibrate::Overlay;
@@ -132,12 +133,18 @@ pub(crate) struct Prepared {
     pub(crate) seed: u64,
 }
 
+/// The shape of `config`, called as its file or folder is. Profiles of this machine count every number format in
+/// elements of two bytes.
+pub(crate) fn named(model: &str, config: &LlamaConfig) -> ModelShape {
+    let stem = Path::new(model).file_stem().map(|s| s.to_string_lossy().into_owned());
+    ModelShape { name: stem.unwrap_or_else(|| config.name.clone()), ..config.shape(2) }
+}
+
 /// The shape of the model called `name`: a shipped one, a TOML file, or that of a model's own files.
 pub(crate) fn shape(name: &str) -> Result<ModelShape> {
     let path = Path::new(name);
     if name == "tiny" || path.is_dir() || path.extension().is_some_and(|e| e == "gguf") {
-        // As profiles of this machine count: elements of two bytes.
-        return Ok(Model::open(name, None)?.weights.config().shape(2));
+        return Ok(named(name, Model::open(name, None)?.weights.config()));
     }
     Ok(ModelShape::load(name)?)
 }
