@@ -28,8 +28,9 @@ pub(crate) fn sentence(decision: &Decision) -> String {
     let residual = decision.residual.map_or_else(String::new, |x| {
         format!("; the machine carries {} of what is simulated", percent(x))
     });
+    let choice = decision.best().map_or_else(String::new, |(f, _)| format!("Use {}. ", f.label));
     format!(
-        "Simulation found {} candidates; {tried} of them were run for real, {} runs and {} s of the engine{residual}.",
+        "{choice}Simulation recommended {} candidates; {tried} of them were run for real, {} runs and {} s of the engine{residual}.",
         decision.finalists.len(),
         decision.runs,
         sig(decision.busy_s, 3)
@@ -41,7 +42,7 @@ pub(crate) const COLUMNS: [(&str, bool); 5] = [
     ("configuration", false),
     ("simulated /s", true),
     ("measured /s", true),
-    ("p99 TTFT, TPOT there", true),
+    ("p99 TTFT, TPOT", true),
     ("runs", true),
 ];
 
@@ -65,7 +66,7 @@ pub(crate) fn cells(f: &Finalist) -> [String; 5] {
 pub(crate) fn section(r: &TuneResult) -> Markup {
     let Some(decision) = &r.decision else { return html! {} };
     let row = |(i, f): (usize, &Finalist)| -> Row {
-        let look = if decision.winner == Some(i) { "best" } else { "" };
+        let look = if decision.winner == Some(i) { "chosen" } else { "" };
         let [label, numbers @ ..] = cells(f);
         (std::iter::once(whole(label)).chain(numbers.map(cell)).collect(), look)
     };

@@ -31,11 +31,12 @@ impl TuneReport {
 #[must_use]
 pub fn tune_page(report: &TuneReport) -> String {
     let r = &report.result;
-    let mut sections = vec![Section::new("answer", "", answer::answer(report))];
+    let mut sections = Vec::new();
     if r.decision.is_some() {
-        let title = "What the real engine says";
-        sections.push(Section::new("decision", title, decision::section(r)));
+        sections.push(Section::new("decision", "", decision::section(r)));
     }
+    let simulated = if r.decision.is_some() { "By simulation" } else { "" };
+    sections.push(Section::new("answer", simulated, answer::answer(report)));
     sections.push(Section::new("latency", "Latency against rate", latency_curves(r)));
     sections.push(Section::new("pareto", "What it trades", tradeoffs::pareto(r)));
     sections.push(Section::new("policies", "Policies compared", compared(report)));

@@ -14,6 +14,7 @@ use crate::capacity::{Effort, Knee, Probe, Prober, Stop, place_of, rate_at};
 use crate::evaluate::{Evaluate, Relax};
 use crate::progress::{Status, Watch};
 use crate::result::{Neighbour, TuneResult, config_of};
+use crate::space;
 
 /// Rates are told apart to 3 %: real runs do not repeat closer.
 const EFFORT: Effort = Effort { resolution: 3, stride: 8, confirm: &[] };
@@ -173,7 +174,8 @@ fn finalists(screened: &TuneResult) -> Vec<(Config, Finalist)> {
     let near = near.into_iter().take(NEIGHBOURS).map(|n| {
         let mut config = best.config.clone();
         config.insert(n.knob.clone(), n.to.clone());
-        (format!("the best with {} {}", n.knob, n.to), config, n.capacity_rps)
+        let label = config_of(&config).map_or_else(|_| best.label.clone(), |c| space::label(&c));
+        (label, config, n.capacity_rps)
     });
     let mut finalists: Vec<(Config, Finalist)> = Vec::new();
     for (label, knobs, predicted_rps) in policies.chain(near) {

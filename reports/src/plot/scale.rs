@@ -47,11 +47,14 @@ impl Span {
                 ((lo - below).max(f64::MIN), (hi + room).min(f64::MAX))
             }
         };
+        // A bound that has no place on the scale is none: gaps of zero on a logarithmic one.
         if let Some((least, most)) = bounds {
-            (lo, hi) = (least, most);
+            (lo, hi) =
+                (Some(least).filter(usable).unwrap_or(lo), Some(most).filter(usable).unwrap_or(hi));
         }
         if lo >= hi {
             hi = if scale == Scale::Log { lo * 10.0 } else { lo + lo.abs().max(1.0) };
+            (lo, hi) = if hi.is_finite() { (lo, hi) } else { (lo / 2.0, lo) };
         }
         Self { scale, lo, hi }
     }
@@ -153,6 +156,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn whatever_the_bounds_ticks_are_few_and_inside(
+            values in prop::collection::vec(any::<f64>(), 0..5), log in any::<bool>(),
+            least in prop_oneof![any::<f64>(), Just(0.0)], most in prop_oneof![any::<f64>(), Just(0.0)],
+        ) {
+            let scale = if log { Scale::Log } else { Scale::Linear };
+            let span = Span::around(scale, values.into_iter(), Some((least, most)));
+            prop_assert!(span.lo < span.hi && span.lo.is_finite() && span.hi.is_finite(), "{span:?}");
+            prop_assert!(!log || span.lo > 0.0, "{span:?}");
+            prop_assert!(span.ticks(5).len() <= 20);
+        }
+
         #[test]
         fn every_value_has_a_place_inside(values in prop::collection::vec(any::<f64>(), 0..20), log in any::<bool>()) {
             let scale = if log { Scale::Log } else { Scale::Linear };
