@@ -28,7 +28,8 @@ impl Output {
         let Some(dir) = self.folder() else { return Ok(()) };
         let failed = || format!("cannot write to {}", dir.display());
         std::fs::create_dir_all(&dir).with_context(failed)?;
-        let probe = dir.join(".knee-probe");
+        // Of its own, because another run may be trying the same folder.
+        let probe = dir.join(format!(".knee-probe-{}", std::process::id()));
         std::fs::write(&probe, b"").with_context(failed)?;
         std::fs::remove_file(&probe).with_context(failed)
     }
