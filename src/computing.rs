@@ -78,9 +78,18 @@ pub(crate) struct Here {
 }
 
 impl Computing {
-    /// Loads `model`.
+    /// Loads the model called `name`.
     pub(crate) fn load(&self, name: &str) -> Result<Here> {
-        let mut model = Model::open(name, self.weights.map(|Random(seed)| seed))?;
+        self.compute(name, &mut self.open(name)?)
+    }
+
+    /// Opens it: text and weights.
+    pub(crate) fn open(&self, name: &str) -> Result<Model> {
+        Ok(Model::open(name, self.weights.map(|Random(seed)| seed))?)
+    }
+
+    /// Packs its weights for this machine.
+    pub(crate) fn compute(&self, name: &str, model: &mut Model) -> Result<Here> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.cpu_threads.map_or(processors, |n| n as usize);
         let precision = match self.precision {

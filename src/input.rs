@@ -136,8 +136,10 @@ pub(crate) struct Prepared {
 /// The shape of `config`, called as its file or folder is. Profiles of this machine count every number format in
 /// elements of two bytes.
 pub(crate) fn named(model: &str, config: &LlamaConfig) -> ModelShape {
-    let stem = Path::new(model).file_stem().map(|s| s.to_string_lossy().into_owned());
-    ModelShape { name: stem.unwrap_or_else(|| config.name.clone()), ..config.shape(2) }
+    let path = Path::new(model);
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    let name = name.map_or_else(|| config.name.clone(), |name| name.to_string_lossy().into_owned());
+    ModelShape { name, ..config.shape(2) }
 }
 
 /// The shape of the model called `name`: a shipped one, a TOML file, or that of a model's own files.

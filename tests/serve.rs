@@ -19,13 +19,13 @@ struct Server {
 
 impl Server {
     fn start(flags: &[&str]) -> Self {
-        let tiny = ["--model", "tiny", "--kv-memory", "0.02", "--precision", "f32"];
+        let tiny = ["--model", "tiny", "--kv-memory", "20MiB", "--precision", "f32"];
         Self::of(&[&tiny, flags].concat())
     }
 
     fn of(flags: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_knee"))
-            .args(["serve", "--port", "0", "--threads", "1"])
+            .args(["serve", "--port", "0", "--cpu-threads", "1"])
             .args(flags)
             .stdout(Stdio::piped())
             .spawn()
@@ -583,15 +583,15 @@ fn what_cannot_be_served_is_told_on_one_line() {
     );
     assert_eq!(
         told(&["--model", "tiny", "--tp", "2"]),
-        "knee: --device cpu runs one rank of one replica: leave tp, pp and replicas at 1\n"
+        "knee: this machine is one device: leave tp and pp at 1\n"
     );
     assert_eq!(
         told(&["--model", "tiny", "--max-model-len", "5000"]),
         "knee: max-model-len 5000 is beyond the model's 4096 tokens\n"
     );
     assert_eq!(
-        told(&["--model", "tiny", "--kv-memory", "0.001"]),
-        "knee: --kv-memory 0.001 GiB holds 1048 tokens per worker, but one request may need 4096: raise it, or lower max-model-len\n"
+        told(&["--model", "tiny", "--kv-memory", "1MiB"]),
+        "knee: --kv-memory holds 1024 tokens per worker, but one request may need 4096: raise it, or lower max-model-len\n"
     );
     assert!(
         told(&["--model", "nowhere.gguf"])

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use kernels::cpu::roofline;
 
+use crate::config::{Config, KvDtype};
 use crate::exec::Executor;
 use crate::exec::cost::Widths;
-use crate::exec::cpu::{CpuExecutor, CpuModel, Greedy, Measured, Precision, Team, measure};
+use crate::exec::cpu::{CpuExecutor, CpuModel, Measured, Precision, Sample, Team, measure};
 use crate::import::{self, ImportError, Imported, Row, Run};
 use crate::model::ModelShape;
 use crate::model::llama::LlamaConfig;
@@ -66,17 +67,31 @@ impl Machine {
     /// Keys and values of one token in all layers, bytes.
     #[must_use]
     pub fn kv_bytes_per_token(&self) -> u64 {
-        let element = if self.model.precision() == Precision::F32 { 4 } else { 2 };
-        let c = &self.config;
-        2 * element * u64::from(c.layers) * u64::from(c.kv_heads) * u64::from(c.head_dim)
+        let f32s = self.model.precision() == Precision::F32;
+        self.config.shape(2).kv_bytes_per_token(KvDtype::Bf16, 1) * if f32s { 2 } else { 1 }
     }
 
-    /// `workers` workers with `slots` of KV each, which take turns at the machine and always say the likeliest token.
+    /// Why it cannot run `config`, if it cannot.
     #[must_use]
-    pub fn executors(&self, workers: u32, slots: u32) -> Vec<Box<dyn Executor>> {
+    pub fn refuses(&self, config: &Config) -> Option<&'static str> {
+        if config.tp > 1 || config.pp > 1 {
+            return Some("this machine is one device: leave tp and pp at 1");
+        }
+        let bf16 = config.kv_dtype == KvDtype::Bf16;
+        let formats = "this machine keeps keys and values in bf16 (in f32 with --precision f32): leave kv-dtype at bf16";
+        (!bf16).then_some(formats)
+    }
+
+    /// `workers` workers with `slots` of KV each, which take turns at the machine; `sampler` makes each one's.
+    #[must_use]
+    pub fn executors(
+        &self,
+        workers: u32,
+        slots: u32,
+        sampler: impl FnMut() -> Box<dyn Sample>,
+    ) -> Vec<Box<dyn Executor>> {
         let slots = vec![slots; workers as usize];
-        let greedy = || Box::new(Greedy::default()) as _;
-        let workers = CpuExecutor::workers(&self.model, &self.team, &slots, greedy);
+        let workers = CpuExecutor::workers(&self.model, &self.team, &slots, sampler);
         workers.into_iter().map(|w| Box::new(w) as Box<dyn Executor>).collect()
     }
 

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use crate::config::{AllocatorKind, Config, SchedulerKind};
 use crate::deployment::Deployment;
 use crate::engine::Engine;
-use crate::exec::cpu::{CpuExecutor, CpuModel, Team};
+use crate::exec::cpu::Greedy;
 use crate::exec::{Executor, SimExecutor};
 use crate::fleet::Fleet;
 use crate::kv::{Contiguous, KvAllocator, Paged};
 use crate::machine::Machine;
 use crate::router::Router;
-use crate::sample::Sampler;
 use crate::sched::{Chunked, Continuous, Disagg, Scheduler, StaticBatch};
 use crate::state::State;
 
@@ -44,22 +43,6 @@ pub fn engine(config: &Config, slots: u32, executors: Vec<Box<dyn Executor>>) ->
     Engine::new(State::new(config.clone(), pools), scheduler(config), executors)
 }
 
-/// An engine of `config` that computes `model` on this machine's processor with the threads of `team`, each worker with
-/// `slots` of KV; tokens are chosen by `sampler`.
-#[must_use]
-pub fn on_cpu(
-    config: &Config,
-    model: &Arc<CpuModel>,
-    team: &Arc<Team>,
-    slots: u32,
-    sampler: &Sampler,
-) -> Engine {
-    let pools = vec![slots; config.workers() as usize];
-    let executors = CpuExecutor::workers(model, team, &pools, || Box::new(sampler.clone()));
-    let executors = executors.into_iter().map(|e| Box::new(e) as Box<dyn Executor>).collect();
-    engine(config, slots, executors)
-}
-
 /// All replicas of a deployment, simulated. `coupled` when requests wait for responses (closed-loop load).
 #[must_use]
 pub fn simulated(deployment: &Deployment, coupled: bool) -> Fleet {
@@ -75,7 +58,8 @@ pub fn simulated(deployment: &Deployment, coupled: bool) -> Fleet {
 #[must_use]
 pub fn computed(deployment: &Deployment, coupled: bool, machine: &Machine) -> Fleet {
     let workers = deployment.config.workers();
-    fleet(deployment, coupled, || machine.executors(workers, deployment.kv_slots))
+    let greedy = || Box::new(Greedy::default()) as _;
+    fleet(deployment, coupled, || machine.executors(workers, deployment.kv_slots, greedy))
 }
 
 fn fleet(

@@ -135,8 +135,13 @@ impl Testbed {
     /// # Errors
     /// When it cannot be deployed.
     pub fn deployment(&self, config: &Config, relax: Relax) -> Result<Deployment, Refused> {
-        if self.machine.is_some() {
-            possible(config, relax)?;
+        if let Some(machine) = &self.machine {
+            let pretence = "a real machine cannot be pretended to be another";
+            let pretends = !matches!(relax, Relax::Nothing | Relax::KvMemory);
+            let reason = if pretends { Some(pretence) } else { machine.refuses(config) };
+            if let Some(reason) = reason {
+                return Err(Refused { reason: reason.to_owned() });
+            }
         }
         let device = match relax {
             Relax::Nothing | Relax::KvMemory | Relax::Pace(_) => Arc::clone(&self.device),
@@ -289,16 +294,6 @@ fn ceiling(deployment: &Deployment, trace: &Trace) -> f64 {
     let work = (prompt + output) as f64 * best * f64::from(c.pp);
     let lanes = f64::from(c.replicas * c.workers() * c.pp);
     starts as f64 * lanes / work.max(f64::MIN_POSITIVE)
-}
-
-/// What is asked of this machine must be something it can do.
-fn possible(config: &Config, relax: Relax) -> Result<(), Refused> {
-    let reason = match relax {
-        Relax::Nothing | Relax::KvMemory if config.tp * config.pp == 1 => return Ok(()),
-        Relax::Nothing | Relax::KvMemory => "this machine is one device: tp 1 and pp 1",
-        _ => "a real machine cannot be pretended to be another",
-    };
-    Err(Refused { reason: reason.to_owned() })
 }
 
 /// The device with one resource doubled.
