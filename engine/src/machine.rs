@@ -117,22 +117,27 @@ impl Machine {
     }
 }
 
+/// Times of one grid of batches.
+#[derive(Debug, Clone)]
+pub struct Timings(Vec<Measured>);
+
 impl Machine {
-    /// What it takes for what, measured: a profile called `name` for sequences of up to `longest` tokens. Takes some
-    /// tens of seconds; `watch` is told how many of how many batches are timed.
+    /// Times batches of sequences of up to `longest` tokens, operator by operator. Takes some ten seconds; `watch` is
+    /// told how many of how many batches are timed.
+    #[must_use]
+    pub fn time(&self, longest: u32, watch: &mut dyn FnMut(usize, usize)) -> Timings {
+        Timings(measure(&self.team, &self.model, longest, watch))
+    }
+
+    /// A profile called `name` of these times: of each batch, those of the round in the middle.
     ///
     /// # Errors
-    /// When no profile can be made of the times.
-    pub fn profile(
-        &self,
-        name: &str,
-        longest: u32,
-        watch: &mut dyn FnMut(usize, usize),
-    ) -> Result<Imported, ImportError> {
-        let batches = measure(&self.team, &self.model, longest, watch);
+    /// When no profile can be made of them.
+    pub fn profile(&self, name: &str, rounds: &[Timings]) -> Result<Imported, ImportError> {
         let shape = self.config.shape(2);
         let widths = Widths::new(&shape, 1);
-        let rows: Vec<Row> = batches.iter().flat_map(|b| rows(b, &shape, &widths)).collect();
+        let rows: Vec<Row> =
+            middle(rounds).iter().flat_map(|b| self::rows(b, &shape, &widths)).collect();
         let limits = self.limits(name);
         let (flops, bandwidth) = reached(&rows, self.config.head_dim);
         let mut sheet: toml::Table = toml::from_str(LIMITS).expect("it is tested");
@@ -156,6 +161,17 @@ impl Machine {
         sheet.insert("memory_bandwidth".to_owned(), limits.memory_bandwidth.max(bandwidth).into());
         import::measured((name, &sheet.to_string()), rows, self.config.head_dim, import::SEED)
     }
+}
+
+/// Each batch as it was in the round in the middle.
+fn middle(rounds: &[Timings]) -> Vec<Measured> {
+    let batches = rounds.first().map_or(0, |round| round.0.len());
+    let one = |i: usize| {
+        let mut times: Vec<Measured> = rounds.iter().map(|round| round.0[i]).collect();
+        times.sort_by_key(|m| m.spent.total());
+        times[times.len() / 2]
+    };
+    (0..batches).map(one).collect()
 }
 
 /// The rows of operator tables that a timed batch makes; each operator on one layer.
