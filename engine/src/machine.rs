@@ -12,7 +12,7 @@ use kernels::cpu::roofline;
 use crate::config::{Config, KvDtype};
 use crate::exec::Executor;
 use crate::exec::cost::Widths;
-use crate::exec::cpu::{CpuExecutor, CpuModel, Measured, Precision, Sample, Team, measure};
+use crate::exec::cpu::{CpuExecutor, CpuModel, Measured, Precision, Sample, Spent, Team, measure};
 use crate::import::{self, ImportError, Imported, Row, Run};
 use crate::model::ModelShape;
 use crate::model::llama::LlamaConfig;
@@ -129,7 +129,7 @@ impl Machine {
         Timings(measure(&self.team, &self.model, longest, watch))
     }
 
-    /// A profile called `name` of these times: of each batch, those of the round in the middle.
+    /// A profile called `name` of these times, of each batch the mean of the rounds.
     ///
     /// # Errors
     /// When no profile can be made of them.
@@ -137,7 +137,7 @@ impl Machine {
         let shape = self.config.shape(2);
         let widths = Widths::new(&shape, 1);
         let rows: Vec<Row> =
-            middle(rounds).iter().flat_map(|b| self::rows(b, &shape, &widths)).collect();
+            mean(rounds).iter().flat_map(|b| self::rows(b, &shape, &widths)).collect();
         let limits = self.limits(name);
         let (flops, bandwidth) = reached(&rows, self.config.head_dim);
         let mut sheet: toml::Table = toml::from_str(LIMITS).expect("it is tested");
@@ -163,13 +163,12 @@ impl Machine {
     }
 }
 
-/// Each batch as it was in the round in the middle.
-fn middle(rounds: &[Timings]) -> Vec<Measured> {
+/// Each batch, with the mean of its times over the rounds: a run meets the slow moments of a machine too.
+fn mean(rounds: &[Timings]) -> Vec<Measured> {
     let batches = rounds.first().map_or(0, |round| round.0.len());
     let one = |i: usize| {
-        let mut times: Vec<Measured> = rounds.iter().map(|round| round.0[i]).collect();
-        times.sort_by_key(|m| m.spent.total());
-        times[times.len() / 2]
+        let spent = Spent::mean(rounds.iter().map(|round| &round.0[i].spent));
+        Measured { spent, ..rounds[0].0[i] }
     };
     (0..batches).map(one).collect()
 }
