@@ -28,7 +28,8 @@ fn every_kernel_compiles_and_spills_nothing() {
         for (source, compiled) in all(architecture) {
             let mut named: Vec<_> = compiled.kernels.iter().map(|k| k.kernel.as_str()).collect();
             let mut listed = source.kernels.to_vec();
-            (named.sort_unstable(), listed.sort_unstable());
+            named.sort_unstable();
+            listed.sort_unstable();
             assert_eq!(named, listed, "{} has the kernels it is said to have", source.file);
             for kernel in &compiled.kernels {
                 println!(

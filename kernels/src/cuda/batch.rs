@@ -195,6 +195,12 @@ impl DeviceBatch {
         self.ids.len
     }
 
+    /// Rows of attention's output, those that nobody reads included.
+    #[must_use]
+    pub fn attended_rows(&self) -> usize {
+        self.out_rows
+    }
+
     /// Rows whose logits are wanted.
     #[must_use]
     pub fn last_rows(&self) -> usize {

@@ -426,18 +426,18 @@ impl Device {
         unsafe { self.launch(T::GEMM, shape, arguments) }
     }
 
-    /// The token of each row of `logits` (`[rows, vocab]`), chosen as the row's draw says.
+    /// The token of each of the first `rows` rows of `logits` (`[rows, vocab]`), chosen as the row's draw says.
     ///
     /// # Errors
     /// See [`Device::embed`].
     pub fn sample(
         &self,
-        vocab: usize,
+        (rows, vocab): (usize, usize),
         logits: &Buffer<f32>,
         draws: &Buffer<Draw>,
         tokens: &mut Buffer<i32>,
     ) -> Result<(), CudaError> {
-        let rows = draws.len();
+        holds("draws", draws, rows)?;
         holds("logits", logits, rows * vocab)?;
         holds("tokens", tokens, rows)?;
         ensure(vocab > 0, || "a vocabulary without tokens".to_owned())?;

@@ -432,7 +432,12 @@ fn run_sample(device: &Device) -> Result<f64, CudaError> {
     logits[last..].fill(f32::NEG_INFINITY);
     logits[last + 500] = -3.0;
     let mut tokens = device.upload(&vec![-1; draws.len()])?;
-    device.sample(vocab, &device.upload(&logits)?, &device.upload(&draws)?, &mut tokens)?;
+    device.sample(
+        (draws.len(), vocab),
+        &device.upload(&logits)?,
+        &device.upload(&draws)?,
+        &mut tokens,
+    )?;
     let tokens = fetched(&tokens)?;
     let wrong = tokens.iter().zip(&draws).zip(logits.chunks(vocab));
     let wrong = wrong.filter(|((token, draw), row)| !may_be(row, draw, **token)).count();
