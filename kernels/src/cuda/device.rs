@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use half::bf16;
 
@@ -47,6 +48,10 @@ pub(super) trait Backend: Send + Sync {
     /// So many bytes are allocated there.
     unsafe fn write(&self, to: u64, from: &[u8]) -> Result<(), CudaError>;
 
+    /// # Safety
+    /// So many bytes are allocated at both, apart from each other.
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError>;
+
     /// Waits for everything before it.
     ///
     /// # Safety
@@ -70,6 +75,21 @@ pub(super) trait Backend: Send + Sync {
     unsafe fn multiply(&self, product: Product) -> Result<bool, CudaError>;
 
     fn synchronise(&self) -> Result<(), CudaError>;
+
+    /// Notes when everything before it is done.
+    fn mark(&self) -> Result<u64, CudaError>;
+
+    /// From one mark to a later one; waits for that.
+    ///
+    /// # Safety
+    /// Both are marks of this device.
+    unsafe fn between(&self, from: u64, to: u64) -> Result<Duration, CudaError>;
+
+    /// Gives a mark back.
+    ///
+    /// # Safety
+    /// It is one of this device, and nobody uses it any more.
+    unsafe fn unmark(&self, mark: u64);
 
     /// Bytes free and in all; none where that means nothing.
     fn memory(&self) -> Result<Option<(usize, usize)>, CudaError>;
@@ -177,12 +197,30 @@ impl Device {
         Ok(buffer)
     }
 
+    /// Copies a buffer to one that is at least as long.
+    ///
+    /// # Errors
+    /// When it is not, or the driver fails.
+    pub fn copy<T: Element>(&self, from: &Buffer<T>, to: &mut Buffer<T>) -> Result<(), CudaError> {
+        ensure(from.len <= to.len, || format!("{} elements to a buffer of {}", from.len, to.len))?;
+        // SAFETY: two buffers, and the sizes were checked.
+        unsafe { self.backend.copy(from.address, to.address, from.len * size_of::<T>()) }
+    }
+
     /// Waits until everything is done.
     ///
     /// # Errors
     /// When a kernel failed.
     pub fn synchronise(&self) -> Result<(), CudaError> {
         self.backend.synchronise()
+    }
+
+    /// A note of when everything asked for before it is done, by the device's own clock.
+    ///
+    /// # Errors
+    /// When the driver fails.
+    pub fn mark(&self) -> Result<Mark, CudaError> {
+        Ok(Mark { id: self.backend.mark()?, backend: Arc::clone(&self.backend) })
     }
 
     /// # Safety
@@ -207,6 +245,39 @@ impl Device {
     /// As [`Backend::multiply`].
     pub(super) unsafe fn multiply(&self, product: Product) -> Result<bool, CudaError> {
         self.backend.multiply(product)
+    }
+}
+
+/// A moment in a device's work.
+pub struct Mark {
+    id: u64,
+    backend: Arc<dyn Backend>,
+}
+
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mark")
+    }
+}
+
+impl Mark {
+    /// What passed since `earlier`, a mark of the same device; waits until this one is reached.
+    ///
+    /// # Errors
+    /// When a kernel failed, or the marks are those of two devices.
+    pub fn since(&self, earlier: &Self) -> Result<Duration, CudaError> {
+        ensure(Arc::ptr_eq(&self.backend, &earlier.backend), || {
+            "two marks of one device".to_owned()
+        })?;
+        // SAFETY: both are this device's and not given back.
+        unsafe { self.backend.between(earlier.id, self.id) }
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // SAFETY: this was its only owner.
+        unsafe { self.backend.unmark(self.id) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::time::Duration;
 
 use cudarc::driver::{result, sys};
 
@@ -160,6 +161,11 @@ impl Backend for Gpu {
         result::memcpy_htod_async(to, from, self.stream).map_err(call("cuMemcpyHtoDAsync"))
     }
 
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {
+        self.enter()?;
+        result::memcpy_dtod_async(to, from, bytes, self.stream).map_err(call("cuMemcpyDtoDAsync"))
+    }
+
     unsafe fn read(&self, from: u64, to: &mut [u8]) -> Result<(), CudaError> {
         self.enter()?;
         result::memcpy_dtoh_async(to, from, self.stream).map_err(call("cuMemcpyDtoHAsync"))?;
@@ -198,6 +204,30 @@ impl Backend for Gpu {
         self.enter()?;
         // SAFETY: the stream is ours.
         unsafe { result::stream::synchronize(self.stream) }.map_err(call("cuStreamSynchronize"))
+    }
+
+    fn mark(&self) -> Result<u64, CudaError> {
+        self.enter()?;
+        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT)
+            .map_err(call("cuEventCreate"))?;
+        // SAFETY: the event was just created, and the stream is ours.
+        unsafe { result::event::record(event, self.stream) }.map_err(call("cuEventRecord"))?;
+        Ok(event as u64)
+    }
+
+    unsafe fn between(&self, from: u64, to: u64) -> Result<Duration, CudaError> {
+        self.enter()?;
+        let (from, to) = (from as sys::CUevent, to as sys::CUevent);
+        result::event::synchronize(to).map_err(call("cuEventSynchronize"))?;
+        let milliseconds = result::event::elapsed(from, to).map_err(call("cuEventElapsedTime"))?;
+        Ok(Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1e3))
+    }
+
+    unsafe fn unmark(&self, mark: u64) {
+        if self.enter().is_ok() {
+            // A failure leaves nothing to do.
+            let _ = result::event::destroy(mark as sys::CUevent);
+        }
     }
 
     fn memory(&self) -> Result<Option<(usize, usize)>, CudaError> {

@@ -9,7 +9,8 @@ use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use libloading::Library;
 
@@ -211,6 +212,11 @@ impl Backend for Emulator {
         Ok(())
     }
 
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {
+        std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes);
+        Ok(())
+    }
+
     unsafe fn read(&self, from: u64, to: &mut [u8]) -> Result<(), CudaError> {
         self.check_margins()?;
         std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len());
@@ -249,6 +255,17 @@ impl Backend for Emulator {
     fn synchronise(&self) -> Result<(), CudaError> {
         self.check_margins()
     }
+
+    fn mark(&self) -> Result<u64, CudaError> {
+        static START: OnceLock<Instant> = OnceLock::new();
+        Ok(START.get_or_init(Instant::now).elapsed().as_nanos() as u64)
+    }
+
+    unsafe fn between(&self, from: u64, to: u64) -> Result<Duration, CudaError> {
+        Ok(Duration::from_nanos(to.saturating_sub(from)))
+    }
+
+    unsafe fn unmark(&self, _mark: u64) {}
 
     fn memory(&self) -> Result<Option<(usize, usize)>, CudaError> {
         Ok(None)

@@ -18,10 +18,11 @@ mod lt;
 pub mod nvrtc;
 mod ops;
 mod pool;
+pub mod roofline;
 pub mod source;
 
 pub use batch::{Batch, DeviceBatch, Limits, Seq};
-pub use device::{Buffer, Device, Element};
+pub use device::{Buffer, Device, Element, Mark};
 pub use ops::{Draw, HeadExtras, Products, Scratch};
 pub use pool::KvPool;
 

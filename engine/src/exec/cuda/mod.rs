@@ -11,6 +11,7 @@
 
 mod batch;
 mod forward;
+mod measure;
 mod weights;
 
 use std::collections::VecDeque;
@@ -20,9 +21,10 @@ use std::time::{Duration, Instant};
 use kernels::cuda::{Buffer, CudaError, DeviceBatch, Draw, KvPool, Limits};
 
 pub use kernels::cuda::Device;
+pub use measure::measure;
 pub use weights::{CudaModel, CudaModelError};
 
-use super::cpu::Sample;
+use super::cpu::{Sample, Spent};
 use super::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
 use crate::kv::KvCopy;
 use batch::Inputs;
