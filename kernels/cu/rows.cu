@@ -10,7 +10,7 @@ KERNEL __launch_bounds__(128) gather_rows(const bf16* __restrict__ table, const 
   for (int c = threadIdx.x; c < cols / 8; c += blockDim.x) to[c] = from[c];
 }
 
-// residual += x (where there is an x), y = rmsnorm(residual) * weight;  grid = rows, block = 256
+// residual += x (where there is an x), y = rmsnorm(residual) * weight;  grid = rows, block = whole warps, 256 at most
 KERNEL __launch_bounds__(256) add_rmsnorm(const bf16* x, bf16* residual, const bf16* __restrict__ weight, bf16* y,
                                           int cols, float epsilon) {
   SHARED(float, parts, [8]);
@@ -35,8 +35,7 @@ KERNEL __launch_bounds__(256) add_rmsnorm(const bf16* x, bf16* residual, const b
   if ((threadIdx.x & 31) == 0) parts[threadIdx.x >> 5] = squares;
   __syncthreads();
   float sum = 0.f;
-#pragma unroll
-  for (int i = 0; i < 8; i++) sum += parts[i];
+  for (int i = 0; i < (int)blockDim.x / 32; i++) sum += parts[i];
   const float scale = rsqrtf(sum / cols + epsilon);
   // Each thread reads back what it wrote itself.
   for (int c = threadIdx.x * 8; c < cols; c += blockDim.x * 8) {

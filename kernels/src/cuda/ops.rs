@@ -154,11 +154,12 @@ impl Device {
         if rows == 0 {
             return Ok(());
         }
+        let block = (cols / 8).next_multiple_of(32).min(256) as u32;
         let (residual, y) = (Arg::from(&*residual), Arg::from(&*y));
         let arguments =
             [x.into(), residual, weight.into(), y, (cols as i32).into(), epsilon.into()];
         // SAFETY: sizes were checked.
-        unsafe { self.launch("add_rmsnorm", line(rows, 256), arguments) }
+        unsafe { self.launch("add_rmsnorm", line(rows, block), arguments) }
     }
 
     /// `y[r, c] = silu(gate_up[r, c]) * gate_up[r, cols + c]`.
