@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::Args;
 use engine::exec::cpu::Precision;
-use engine::exec::cuda;
+use engine::exec::cuda::{self, Arithmetic};
 use engine::model::Model;
 use engine::{Machine, ModelShape};
 
@@ -22,6 +22,9 @@ pub(crate) struct Computing {
     /// Threads that compute (default: one per processor)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) cpu_threads: Option<u32>,
+    /// On a GPU: results that do not depend on what else is in the batch, with slower kernels (a processor's never do)
+    #[arg(long)]
+    pub(crate) deterministic: bool,
     /// Memory for keys and values of each worker, such as 512MB or 2GB
     #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = size)]
     pub(crate) kv_memory: u64,
@@ -145,7 +148,12 @@ impl Computing {
     }
 
     fn on_gpu(&self, device: &cuda::Device, model: &mut Model) -> Result<(Machine, String)> {
-        let machine = Machine::on_gpu(model.weights.as_mut(), device)?;
+        let (arithmetic, name) = if self.deterministic {
+            (Arithmetic::Invariant, "bf16, deterministic")
+        } else {
+            (Arithmetic::Fast, "bf16")
+        };
+        let machine = Machine::on_gpu(model.weights.as_mut(), device, arithmetic)?;
         let free = device.memory()?.map_or(u64::MAX, |(free, _)| free as u64);
         if free / 10 * 9 < self.kv_memory {
             let (asked, free) = (self.kv_memory as f64 / 1e9, free as f64 / 1e9);
@@ -154,7 +162,7 @@ impl Computing {
                 device.name()
             );
         }
-        Ok((machine, format!("{} (bf16)", device.name())))
+        Ok((machine, format!("{} ({name})", device.name())))
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Machine {
 #[derive(Debug)]
 enum Computer {
     Processor { model: Arc<CpuModel>, team: Arc<Team> },
-    Gpu(Arc<CudaModel>),
+    Gpu(Arc<CudaModel>, Arithmetic),
 }
 
 /// Why a GPU could not be measured.
@@ -65,14 +65,18 @@ impl Machine {
         Ok(Self { config, computer: Computer::Processor { model, team } })
     }
 
-    /// Reads `weights` and puts them, in bf16, on `device`.
+    /// Reads `weights` and puts them, in bf16, on `device`, to be computed with the kernels of `arithmetic`.
     ///
     /// # Errors
     /// When a tensor is missing or cannot be read, there are no kernels for the model, or memory is short.
-    pub fn on_gpu(weights: &mut dyn Weights, device: &Device) -> Result<Self, CudaModelError> {
+    pub fn on_gpu(
+        weights: &mut dyn Weights,
+        device: &Device,
+        arithmetic: Arithmetic,
+    ) -> Result<Self, CudaModelError> {
         let config = weights.config().clone();
         let model = Arc::new(CudaModel::load(device, weights)?);
-        Ok(Self { config, computer: Computer::Gpu(model) })
+        Ok(Self { config, computer: Computer::Gpu(model, arithmetic) })
     }
 
     /// What the model is.
@@ -86,7 +90,7 @@ impl Machine {
     pub fn kv_bytes_per_token(&self) -> u64 {
         let f32s = match &self.computer {
             Computer::Processor { model, .. } => model.precision() == Precision::F32,
-            Computer::Gpu(_) => false,
+            Computer::Gpu(..) => false,
         };
         self.config.shape(2).kv_bytes_per_token(KvDtype::Bf16, 1) * if f32s { 2 } else { 1 }
     }
@@ -119,8 +123,8 @@ impl Machine {
                 let workers = CpuExecutor::workers(model, team, &slots, sampler);
                 workers.into_iter().map(|w| Box::new(w) as Box<dyn Executor>).collect()
             }
-            Computer::Gpu(model) => {
-                let workers = CudaExecutor::workers(model, &slots, Arithmetic::Fast, sampler);
+            Computer::Gpu(model, arithmetic) => {
+                let workers = CudaExecutor::workers(model, &slots, *arithmetic, sampler);
                 let workers = workers.unwrap_or_else(|e| panic!("no room for workers: {e}"));
                 workers.into_iter().map(|w| Box::new(w) as Box<dyn Executor>).collect()
             }
@@ -145,7 +149,7 @@ impl Machine {
                 };
                 (memory_bytes(), flops, limits.read * 2.0 / width)
             }
-            Computer::Gpu(model) => {
+            Computer::Gpu(model, _) => {
                 let limits = cuda::roofline::measure(model.device())?;
                 let memory = model.device().memory()?.map(|(_, all)| all as u64);
                 (memory, limits.flops, limits.copy)
@@ -175,7 +179,9 @@ impl Machine {
     ) -> Result<Imported, MachineError> {
         let batches = match &self.computer {
             Computer::Processor { model, team } => measure(team, model, longest, watch),
-            Computer::Gpu(model) => crate::exec::cuda::measure(model, longest, watch)?,
+            Computer::Gpu(model, arithmetic) => {
+                crate::exec::cuda::measure(model, *arithmetic, longest, watch)?
+            }
         };
         let shape = self.config.shape(2);
         let widths = Widths::new(&shape, 1);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use engine::Machine;
 use engine::exec::cpu::Greedy;
-use engine::exec::cuda::Device;
+use engine::exec::cuda::{Arithmetic, Device};
 use engine::model::llama::LlamaConfig;
 use engine::model::random::RandomWeights;
 use kernels::cuda::emulator;
@@ -23,7 +23,9 @@ fn machine() -> Option<Machine> {
         ffn: 32,
         ..LlamaConfig::tiny()
     };
-    Some(Machine::on_gpu(&mut RandomWeights { config, seed: 1 }, &device).unwrap())
+    Some(
+        Machine::on_gpu(&mut RandomWeights { config, seed: 1 }, &device, Arithmetic::Fast).unwrap(),
+    )
 }
 
 #[test]

@@ -222,7 +222,7 @@ fn a_device_is_asked_only_for_what_it_can_do() {
         SamplingParams { presence_penalty: 0.1, ..plain.clone() },
         SamplingParams { frequency_penalty: 0.1, ..plain.clone() },
         SamplingParams { logprobs: Some(0), ..plain.clone() },
-        SamplingParams { min_tokens: 4, forbidden: Arc::clone(&forbidden), ..plain.clone() },
+        SamplingParams { min_tokens: 4, forbidden: Arc::clone(&forbidden), ..plain },
     ];
     assert!(more.iter().all(|params| params.on_device(3, 1).is_none()));
     let enough = SamplingParams { min_tokens: 3, forbidden, ..plain };

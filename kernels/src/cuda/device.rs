@@ -314,7 +314,7 @@ impl<T> fmt::Debug for Buffer<T> {
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
-        // SAFETY: allocated with this size, and this was its only owner. Freeing waits for kernels under way.
+        // SAFETY: allocated with this size, and this was its only owner; freeing waits for kernels under way.
         unsafe { self.backend.free(self.address, self.bytes) }
     }
 }

@@ -150,7 +150,8 @@ impl Backend for Gpu {
 
     unsafe fn free(&self, address: u64, _bytes: usize) {
         if self.enter().is_ok() {
-            // cuMemFree waits for what is under way. A failure leaves nothing to do.
+            // What is under way may use it. A failure leaves nothing to do.
+            let _ = result::stream::synchronize(self.stream);
             let _ = result::free_sync(address);
         }
     }

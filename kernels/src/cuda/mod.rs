@@ -9,6 +9,7 @@
 //!
 //! The emulator shows that kernels are right as they are written. None of this has run on a GPU yet.
 
+mod attention;
 mod batch;
 mod device;
 mod driver;
@@ -21,9 +22,10 @@ mod pool;
 pub mod roofline;
 pub mod source;
 
+pub use attention::{HeadExtras, Scratch};
 pub use batch::{Batch, DeviceBatch, Limits, Seq};
 pub use device::{Buffer, Device, Element, Mark};
-pub use ops::{Draw, HeadExtras, Products, Scratch};
+pub use ops::{Draw, Out, Products};
 pub use pool::KvPool;
 
 /// Why something could not be done on a CUDA device.

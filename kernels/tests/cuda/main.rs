@@ -1,6 +1,7 @@
 //! Every CUDA kernel against a reference in f64, on an emulated device in all orders of threads, or with
 //! `KNEE_TEST_DEVICE=cuda:0` on a real one; and that the checks can fail: kernels with a mistake in them are found out.
 
+mod cache;
 mod checks;
 mod mutants;
 mod reference;
@@ -19,11 +20,12 @@ fn devices() -> Result<Vec<(String, Device)>, String> {
     if let Some(reason) = emulator::absent() {
         return Err(reason.to_owned());
     }
-    let one = |order| (format!("order {order}"), emulator::device(cache(), order));
+    let one = |order| (format!("order {order}"), emulator::device(folder(), order));
     Ok((0..emulator::ORDERS).map(one).collect())
 }
 
-fn cache() -> &'static Path {
+/// Where compiled kernels are kept.
+fn folder() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
@@ -44,20 +46,8 @@ fn everywhere(check: &checks::Check) {
 }
 
 macro_rules! checks {
-    ($($check:ident),+ $(,)?) => { $(#[test] fn $check() { everywhere(&checks::$check()); })+ };
+    ($from:ident: $($check:ident),+ $(,)?) => { $(#[test] fn $check() { everywhere(&$from::$check()); })+ };
 }
 
-checks! {
-    embedding,
-    add_rmsnorm,
-    silu_mul,
-    rope_kv_write,
-    decode_attention,
-    prefill_attention,
-    attention_is_invariant,
-    small_products,
-    large_products,
-    products_are_invariant,
-    sample,
-    copy_slots,
-}
+checks! { checks: embedding, add_rmsnorm, silu_mul, small_products, large_products, products_are_invariant, sample }
+checks! { cache: rope_kv_write, decode_attention, prefill_attention, attention_is_invariant, copy_slots }

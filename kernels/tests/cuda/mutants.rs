@@ -3,7 +3,7 @@
 
 use kernels::cuda::{emulator, source};
 
-use super::{cache, checks};
+use super::{cache, checks, folder};
 
 /// A mistake: what it is, where, what is written instead of what, and which check it is for.
 struct Mutant {
@@ -41,77 +41,77 @@ const MUTANTS: &[Mutant] = &[
         file: "rope.cu",
         right: "a = low[j] * c - high[j] * s;",
         wrong: "a = low[j] * c + high[j] * s;",
-        check: checks::rope_kv_write,
+        check: cache::rope_kv_write,
     },
     Mutant {
         what: "values go where keys are",
         file: "rope.cu",
         right: "(value ? values : keys)",
         wrong: "(value ? keys : values)",
-        check: checks::rope_kv_write,
+        check: cache::rope_kv_write,
     },
     Mutant {
         what: "warps are added up before they are done",
         file: "decode.cu",
         right: "__syncthreads();",
         wrong: "",
-        check: checks::decode_attention,
+        check: cache::decode_attention,
     },
     Mutant {
         what: "the last token is not attended to",
         file: "decode.cu",
         right: "to = min(seq.context, (int)(blockIdx.y + 1) * split);",
         wrong: "to = min(seq.context - 1, (int)(blockIdx.y + 1) * split);",
-        check: checks::decode_attention,
+        check: cache::decode_attention,
     },
     Mutant {
         what: "the first split's scale is used for all",
         file: "decode.cu",
         right: "const float shrink = exp2f(stats[2 * s] - most);",
         wrong: "const float shrink = exp2f(stats[0] - most);",
-        check: checks::decode_attention,
+        check: cache::decode_attention,
     },
     Mutant {
         what: "the table is read one block early",
         file: "decode.cu",
         right: "slot_of(tables, seq, position)",
         wrong: "slot_of(tables, seq, max(0, position - 1))",
-        check: checks::decode_attention,
+        check: cache::decode_attention,
     },
     Mutant {
         what: "the next tile is loaded over one in use",
         file: "prefill.cu",
         right: "__syncthreads();  // the next round loads over this tile",
         wrong: "",
-        check: checks::prefill_attention,
+        check: cache::prefill_attention,
     },
     Mutant {
         what: "a tile is used before other warps' copies have arrived",
         file: "prefill.cu",
         right: "copy_async_wait<0>();\n    }\n    __syncthreads();",
         wrong: "copy_async_wait<0>();\n    }",
-        check: checks::prefill_attention,
+        check: cache::prefill_attention,
     },
     Mutant {
         what: "the wait leaves the current tile under way",
         file: "prefill.cu",
         right: "copy_async_wait<1>();",
         wrong: "copy_async_wait<2>();",
-        check: checks::prefill_attention,
+        check: cache::prefill_attention,
     },
     Mutant {
         what: "a row sees the token after it",
         file: "prefill.cu",
         right: "key <= row &&",
         wrong: "key <= row + 1 &&",
-        check: checks::prefill_attention,
+        check: cache::prefill_attention,
     },
     Mutant {
         what: "the other group's keys",
         file: "prefill.cu",
         right: "kv = head / (heads / kv_heads)",
         wrong: "kv = head % kv_heads",
-        check: checks::prefill_attention,
+        check: cache::prefill_attention,
     },
     Mutant {
         what: "the operands of two products are exchanged",
@@ -165,7 +165,7 @@ fn caught(mutant: &Mutant) -> Option<(i32, String)> {
     source.text = source.text.replacen(mutant.right, mutant.wrong, 1);
     let check = (mutant.check)();
     (0..emulator::ORDERS).find_map(|order| {
-        let device = emulator::of_sources(sources.clone(), cache(), order);
+        let device = emulator::of_sources(sources.clone(), folder(), order);
         match (check.run)(&device) {
             Ok(error) if error <= check.most => None,
             Ok(error) => Some((order, format!("error {error:.1e}"))),

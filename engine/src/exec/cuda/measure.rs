@@ -43,12 +43,13 @@ fn grid(most: u32, pool: u32) -> Vec<Work> {
     grid
 }
 
-/// Times `model` on its device; `watch` is told how many of how many batches are done. Sequences have up to `most` tokens.
+/// Times `model` on its device with the kernels of `arithmetic`; `watch` is told how many of how many batches are done. Sequences have up to `most` tokens.
 ///
 /// # Errors
 /// When memory is short or the device fails.
 pub fn measure(
     model: &CudaModel,
+    arithmetic: Arithmetic,
     most: u32,
     watch: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<Measured>, CudaError> {
@@ -65,7 +66,7 @@ pub fn measure(
     let mut measured = Vec::with_capacity(grid.len());
     for (done, &work) in grid.iter().enumerate() {
         watch(done, grid.len());
-        let batch = inputs(work, model.config.vocab, pool_size);
+        let batch = inputs(work, model.config.vocab, pool_size, arithmetic);
         let limits = Limits {
             vocab: model.vocab(),
             positions: turns.len() / heads.dim,
@@ -78,7 +79,7 @@ pub fn measure(
         let mut passes = Vec::with_capacity(TIMES);
         for pass in 0..=TIMES {
             forward.start_laps(device)?;
-            forward.run(model, Arithmetic::Fast, &on_device, &turns, &mut pool)?;
+            forward.run(model, arithmetic, &on_device, &turns, &mut pool)?;
             forward.sample(model, &draws, &mut tokens)?;
             let spent: Spent = forward.end_laps()?;
             if pass > 0 {
@@ -95,7 +96,7 @@ pub fn measure(
 }
 
 /// The rows of `work`, whose last row, or every decode, is sampled.
-fn inputs(work: Work, vocab: u32, pool: u32) -> Batch {
+fn inputs(work: Work, vocab: u32, pool: u32, arithmetic: Arithmetic) -> Batch {
     let mut batch = Batch::default();
     if work.tokens > 0 {
         let seq = sequence(&mut batch, 0, (work.history, work.tokens), vocab, pool);
@@ -103,7 +104,10 @@ fn inputs(work: Work, vocab: u32, pool: u32) -> Batch {
     }
     for seq in 0..work.decodes {
         let seq = sequence(&mut batch, seq, (work.length - 1, 1), vocab, pool);
-        batch.decodes.push(seq);
+        match arithmetic {
+            Arithmetic::Fast => batch.decodes.push(seq),
+            Arithmetic::Invariant => batch.chunks.push(seq),
+        }
     }
     batch
 }
