@@ -5,22 +5,26 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::Args;
 use engine::exec::cpu::Precision;
+use engine::exec::cuda::{self, Arithmetic};
 use engine::model::Model;
 use engine::{Machine, ModelShape};
 
-/// How the real engine runs (`--device cpu`).
+/// How the real engine runs (`--device cpu`, `--device cuda:N`).
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "The engine on this machine (--device cpu)")]
+#[command(next_help_heading = "The engine on this machine (--device cpu, cuda:N)")]
 pub(crate) struct Computing {
     /// What to compute with instead of the model's own weights: random, or random:SEED
     #[arg(long, value_name = "random[:SEED]", value_parser = weights)]
     pub(crate) weights: Option<Random>,
-    /// Number format of weights: int8, bf16 or f32
-    #[arg(long, default_value = "int8", value_parser = precision)]
-    pub(crate) precision: Precision,
+    /// Number format of weights: int8, bf16 or f32 (default: int8; on a GPU bf16, and nothing else)
+    #[arg(long, value_parser = precision)]
+    pub(crate) precision: Option<Precision>,
     /// Threads that compute (default: one per processor)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) cpu_threads: Option<u32>,
+    /// On a GPU: results that do not depend on what else is in the batch, with slower kernels (a processor's never do)
+    #[arg(long)]
+    pub(crate) deterministic: bool,
     /// Memory for keys and values of each worker, such as 512MB or 2GB
     #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = size)]
     pub(crate) kv_memory: u64,
@@ -65,7 +69,20 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// Whether `device` is this machine.
 pub(crate) fn is_here(device: &str) -> bool {
-    device == "cpu"
+    device == "cpu" || device == "cuda" || device.starts_with("cuda:")
+}
+
+/// Which GPU `device` is; none when it is the processor.
+fn gpu(device: &str) -> Result<Option<usize>> {
+    let number = match device {
+        "cpu" => return Ok(None),
+        "cuda" => Some(0),
+        other => other.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
+    };
+    match number {
+        Some(number) => Ok(Some(number)),
+        None => bail!("unknown device `{device}`: this machine is cpu, or cuda:N"),
+    }
 }
 
 /// A machine with its model loaded.
@@ -78,9 +95,23 @@ pub(crate) struct Here {
 }
 
 impl Computing {
-    /// Loads the model called `name`.
-    pub(crate) fn load(&self, name: &str) -> Result<Here> {
-        self.compute(name, &mut self.open(name)?)
+    /// Loads the model called `name` for `device`, which [`is_here`].
+    pub(crate) fn load(&self, device: &str, name: &str) -> Result<Here> {
+        // Whether there is such a device is told before a model is read.
+        let device = self.device(device)?;
+        self.compute(&device, name, &mut self.open(name)?)
+    }
+
+    /// Opens `device`, which [`is_here`].
+    pub(crate) fn device(&self, device: &str) -> Result<Device> {
+        let Some(index) = gpu(device)? else { return Ok(Device::Cpu) };
+        if self.precision.is_some_and(|p| p != Precision::Bf16) {
+            bail!("a GPU computes in bf16: leave --precision out");
+        }
+        if self.cpu_threads.is_some() {
+            bail!("--cpu-threads goes with --device cpu");
+        }
+        Ok(Device::Gpu(cuda::Device::open(index)?))
     }
 
     /// Opens it: text and weights.
@@ -89,22 +120,56 @@ impl Computing {
     }
 
     /// Packs its weights for this machine.
-    pub(crate) fn compute(&self, name: &str, model: &mut Model) -> Result<Here> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.cpu_threads.map_or(processors, |n| n as usize);
-        let precision = match self.precision {
-            Precision::Int8 => "int8",
-            Precision::Bf16 => "bf16",
-            Precision::F32 => "f32",
-        };
+    pub(crate) fn compute(&self, device: &Device, name: &str, model: &mut Model) -> Result<Here> {
         let shape = crate::input::named(name, model.weights.config());
-        let machine = Machine::load(model.weights.as_mut(), self.precision, threads)?;
+        let (machine, device) = match device {
+            Device::Cpu => self.on_processor(model)?,
+            Device::Gpu(device) => self.on_gpu(device, model)?,
+        };
         let token = machine.kv_bytes_per_token();
         let kv_slots = u32::try_from(self.kv_memory / token).unwrap_or(u32::MAX / 2);
         if kv_slots < 16 {
             bail!("--kv-memory holds {kv_slots} tokens of {token} bytes: give it more");
         }
-        let device = format!("cpu ({precision}, {threads} threads)");
         Ok(Here { machine: Arc::new(machine), shape: Arc::new(shape), kv_slots, name: device })
     }
+
+    fn on_processor(&self, model: &mut Model) -> Result<(Machine, String)> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.cpu_threads.map_or(processors, |n| n as usize);
+        let precision = self.precision.unwrap_or(Precision::Int8);
+        let machine = Machine::load(model.weights.as_mut(), precision, threads)?;
+        let precision = match precision {
+            Precision::Int8 => "int8",
+            Precision::Bf16 => "bf16",
+            Precision::F32 => "f32",
+        };
+        Ok((machine, format!("cpu ({precision}, {threads} threads)")))
+    }
+
+    fn on_gpu(&self, device: &cuda::Device, model: &mut Model) -> Result<(Machine, String)> {
+        let (arithmetic, name) = if self.deterministic {
+            (Arithmetic::Invariant, "bf16, deterministic")
+        } else {
+            (Arithmetic::Fast, "bf16")
+        };
+        let machine = Machine::on_gpu(model.weights.as_mut(), device, arithmetic)?;
+        let free = device.memory()?.map_or(u64::MAX, |(free, _)| free as u64);
+        if free / 10 * 9 < self.kv_memory {
+            let (asked, free) = (self.kv_memory as f64 / 1e9, free as f64 / 1e9);
+            bail!(
+                "--kv-memory {asked:.1}GB: {} has {free:.1}GB left for it and a batch",
+                device.name()
+            );
+        }
+        Ok((machine, format!("{} ({name})", device.name())))
+    }
+}
+
+/// What computes, found.
+pub(crate) enum Device {
+    /// The processor.
+    Cpu,
+    /// A GPU.
+    Gpu(cuda::Device),
 }

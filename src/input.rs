@@ -160,9 +160,14 @@ impl Prepared {
     }
 
     /// The scenario computed on this machine.
-    pub(crate) fn here(&self, scenario: &Scenario, how: &Computing) -> Result<Testbed> {
-        let here = how.load(scenario.model())?;
-        let bed = self.like(&here, here.machine.limits(&here.name))?;
+    pub(crate) fn here(
+        &self,
+        device: &str,
+        scenario: &Scenario,
+        how: &Computing,
+    ) -> Result<Testbed> {
+        let here = how.load(device, scenario.model())?;
+        let bed = self.like(&here, here.machine.limits(&here.name)?)?;
         Ok(bed.computed(here.machine))
     }
 

@@ -1,4 +1,4 @@
-//! This machine as a device: a model in memory, and the threads that compute it.
+//! This machine as a device: a model in memory, and the threads, or the GPU, that compute it.
 //!
 //! The other leaf than the cost model: the same engine over executors that compute. Time is the engine's own: an
 //! iteration takes as long as it was measured to take, and where nothing runs the clock jumps to the next arrival, so
@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kernels::cpu::roofline;
+use kernels::cuda::{self, CudaError};
 
 use crate::config::{Config, KvDtype};
 use crate::exec::Executor;
 use crate::exec::cost::Widths;
 use crate::exec::cpu::{CpuExecutor, CpuModel, Measured, Precision, Sample, Spent, Team, measure};
+use crate::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, CudaModelError, Device};
 use crate::import::{self, ImportError, Imported, Row, Run};
 use crate::model::ModelShape;
 use crate::model::llama::LlamaConfig;
@@ -22,12 +24,29 @@ use crate::profile::DeviceProfile;
 /// A processor that reaches its limits in everything.
 const LIMITS: &str = include_str!("../profiles/cpu.toml");
 
-/// A model on this machine's processor.
+/// A model on this machine's processor, or on one of its GPUs.
 #[derive(Debug)]
 pub struct Machine {
     config: LlamaConfig,
-    model: Arc<CpuModel>,
-    team: Arc<Team>,
+    computer: Computer,
+}
+
+/// What computes.
+#[derive(Debug)]
+enum Computer {
+    Processor { model: Arc<CpuModel>, team: Arc<Team> },
+    Gpu(Arc<CudaModel>, Arithmetic),
+}
+
+/// Why a GPU could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// No profile can be made of the times.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] CudaError),
 }
 
 impl Machine {
@@ -43,7 +62,21 @@ impl Machine {
         let config = weights.config().clone();
         let team = Arc::new(Team::new(threads));
         let model = Arc::new(CpuModel::load(&team, weights, precision)?);
-        Ok(Self { config, model, team })
+        Ok(Self { config, computer: Computer::Processor { model, team } })
+    }
+
+    /// Reads `weights` and puts them, in bf16, on `device`, to be computed with the kernels of `arithmetic`.
+    ///
+    /// # Errors
+    /// When a tensor is missing or cannot be read, there are no kernels for the model, or memory is short.
+    pub fn on_gpu(
+        weights: &mut dyn Weights,
+        device: &Device,
+        arithmetic: Arithmetic,
+    ) -> Result<Self, CudaModelError> {
+        let config = weights.config().clone();
+        let model = Arc::new(CudaModel::load(device, weights)?);
+        Ok(Self { config, computer: Computer::Gpu(model, arithmetic) })
     }
 
     /// What the model is.
@@ -52,22 +85,13 @@ impl Machine {
         &self.config
     }
 
-    /// The model.
-    #[must_use]
-    pub fn model(&self) -> &Arc<CpuModel> {
-        &self.model
-    }
-
-    /// The threads.
-    #[must_use]
-    pub fn team(&self) -> &Arc<Team> {
-        &self.team
-    }
-
     /// Keys and values of one token in all layers, bytes.
     #[must_use]
     pub fn kv_bytes_per_token(&self) -> u64 {
-        let f32s = self.model.precision() == Precision::F32;
+        let f32s = match &self.computer {
+            Computer::Processor { model, .. } => model.precision() == Precision::F32,
+            Computer::Gpu(..) => false,
+        };
         self.config.shape(2).kv_bytes_per_token(KvDtype::Bf16, 1) * if f32s { 2 } else { 1 }
     }
 
@@ -83,6 +107,9 @@ impl Machine {
     }
 
     /// `workers` workers with `slots` of KV each, which take turns at the machine; `sampler` makes each one's.
+    ///
+    /// # Panics
+    /// When a GPU has not so much memory: what is free is known before ([`Device::memory`]).
     #[must_use]
     pub fn executors(
         &self,
@@ -91,29 +118,50 @@ impl Machine {
         sampler: impl FnMut() -> Box<dyn Sample>,
     ) -> Vec<Box<dyn Executor>> {
         let slots = vec![slots; workers as usize];
-        let workers = CpuExecutor::workers(&self.model, &self.team, &slots, sampler);
-        workers.into_iter().map(|w| Box::new(w) as Box<dyn Executor>).collect()
+        match &self.computer {
+            Computer::Processor { model, team } => {
+                let workers = CpuExecutor::workers(model, team, &slots, sampler);
+                workers.into_iter().map(|w| Box::new(w) as Box<dyn Executor>).collect()
+            }
+            Computer::Gpu(model, arithmetic) => {
+                let workers = CudaExecutor::workers(model, &slots, *arithmetic, sampler);
+                let workers = workers.unwrap_or_else(|e| panic!("no room for workers: {e}"));
+                workers.into_iter().map(|w| Box::new(w) as Box<dyn Executor>).collect()
+            }
+        }
     }
 
     /// The machine as a device called `name` that reaches its limits in everything: no iteration takes less. Takes
     /// about a second.
-    #[must_use]
-    pub fn limits(&self, name: &str) -> DeviceProfile {
-        let limits = roofline::measure(&self.team);
-        // Operators are counted in bf16: an 8-bit weight is half of the bytes.
-        let (flops, width) = match self.model.precision() {
-            Precision::Int8 => (limits.int8, 1.0),
-            Precision::Bf16 => (limits.f32, 2.0),
-            Precision::F32 => (limits.f32, 4.0),
-        };
+    ///
+    /// # Errors
+    /// When a GPU fails.
+    pub fn limits(&self, name: &str) -> Result<DeviceProfile, MachineError> {
         let profile: DeviceProfile = toml::from_str(LIMITS).expect("it is tested");
-        DeviceProfile {
+        let (memory, flops, bandwidth) = match &self.computer {
+            Computer::Processor { model, team } => {
+                let limits = roofline::measure(team);
+                // Operators are counted in bf16: an 8-bit weight is half of the bytes.
+                let (flops, width) = match model.precision() {
+                    Precision::Int8 => (limits.int8, 1.0),
+                    Precision::Bf16 => (limits.f32, 2.0),
+                    Precision::F32 => (limits.f32, 4.0),
+                };
+                (memory_bytes(), flops, limits.read * 2.0 / width)
+            }
+            Computer::Gpu(model, _) => {
+                let limits = cuda::roofline::measure(model.device())?;
+                let memory = model.device().memory()?.map(|(_, all)| all as u64);
+                (memory, limits.flops, limits.copy)
+            }
+        };
+        Ok(DeviceProfile {
             name: name.to_owned(),
-            memory_bytes: memory_bytes().unwrap_or(profile.memory_bytes),
+            memory_bytes: memory.unwrap_or(profile.memory_bytes),
             peak_flops: flops,
-            memory_bandwidth: limits.read * 2.0 / width,
+            memory_bandwidth: bandwidth,
             ..profile
-        }
+        })
     }
 }
 
@@ -124,21 +172,32 @@ pub struct Timings(Vec<Measured>);
 impl Machine {
     /// Times batches of sequences of up to `longest` tokens, operator by operator. Takes some ten seconds; `watch` is
     /// told how many of how many batches are timed.
-    #[must_use]
-    pub fn time(&self, longest: u32, watch: &mut dyn FnMut(usize, usize)) -> Timings {
-        Timings(measure(&self.team, &self.model, longest, watch))
+    ///
+    /// # Errors
+    /// When a GPU fails.
+    pub fn time(
+        &self,
+        longest: u32,
+        watch: &mut dyn FnMut(usize, usize),
+    ) -> Result<Timings, MachineError> {
+        Ok(Timings(match &self.computer {
+            Computer::Processor { model, team } => measure(team, model, longest, watch),
+            Computer::Gpu(model, arithmetic) => {
+                crate::exec::cuda::measure(model, *arithmetic, longest, watch)?
+            }
+        }))
     }
 
     /// A profile called `name` of these times, of each batch the mean of the rounds.
     ///
     /// # Errors
-    /// When no profile can be made of them.
-    pub fn profile(&self, name: &str, rounds: &[Timings]) -> Result<Imported, ImportError> {
+    /// When no profile can be made of the times, or a GPU fails.
+    pub fn profile(&self, name: &str, rounds: &[Timings]) -> Result<Imported, MachineError> {
         let shape = self.config.shape(2);
         let widths = Widths::new(&shape, 1);
         let rows: Vec<Row> =
             mean(rounds).iter().flat_map(|b| self::rows(b, &shape, &widths)).collect();
-        let limits = self.limits(name);
+        let limits = self.limits(name)?;
         let (flops, bandwidth) = reached(&rows, self.config.head_dim);
         let mut sheet: toml::Table = toml::from_str(LIMITS).expect("it is tested");
         for operator in
@@ -159,7 +218,8 @@ impl Machine {
         sheet.insert("memory_bytes".to_owned(), (limits.memory_bytes as i64).into());
         sheet.insert("peak_flops".to_owned(), limits.peak_flops.max(flops).into());
         sheet.insert("memory_bandwidth".to_owned(), limits.memory_bandwidth.max(bandwidth).into());
-        import::measured((name, &sheet.to_string()), rows, self.config.head_dim, import::SEED)
+        let sheet = sheet.to_string();
+        Ok(import::measured((name, &sheet), rows, self.config.head_dim, import::SEED)?)
     }
 }
 

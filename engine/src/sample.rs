@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kernels::cpu::{Isa, argmax};
+use kernels::cuda::Draw;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -86,6 +87,30 @@ impl SamplingParams {
     }
 }
 
+impl SamplingParams {
+    /// The token after `output` others as a device draws it; none where that takes more than temperature, top-k and
+    /// top-p. The same numbers give the same distribution there, not always the same token: a device does not sort.
+    fn on_device(&self, output: usize, branch: u16) -> Option<Draw> {
+        let changed = self.repetition_penalty != 1.0
+            || self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0
+            || self.min_p > 0.0;
+        let forbids = (output as u32) < self.min_tokens && !self.forbidden.is_empty();
+        if changed || forbids || self.logprobs.is_some() {
+            return None;
+        }
+        if self.temperature < GREEDY {
+            return Some(Draw::GREEDY);
+        }
+        Some(Draw {
+            inverse_temperature: 1.0 / self.temperature,
+            top_k: i32::try_from(self.top_k).unwrap_or(0),
+            top_p: self.top_p,
+            at: chance(self, output, branch) as f32,
+        })
+    }
+}
+
 /// Log probabilities at one position, under the model as it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logprobs {
@@ -117,11 +142,16 @@ fn choose(
     let token = if params.temperature < GREEDY {
         most_likely(logits)
     } else {
-        let stream = mix(mix(params.seed, u64::from(branch)), output.len() as u64);
-        draw(params, logits, ChaCha8Rng::seed_from_u64(stream).random(), scratch)
+        draw(params, logits, chance(params, output.len(), branch), scratch)
     };
     let report = plain.map(|(of, top)| Logprobs { chosen: of(token), top });
     (token, report)
+}
+
+/// The random number, from 0 to 1, of the token after `output` others.
+fn chance(params: &SamplingParams, output: usize, branch: u16) -> f64 {
+    let stream = mix(mix(params.seed, u64::from(branch)), output as u64);
+    ChaCha8Rng::seed_from_u64(stream).random()
 }
 
 /// The most likely token; of several, the first.
@@ -336,6 +366,13 @@ impl Sample for Sampler {
             shared.reports.insert((seq.request, branch), report);
         }
         token
+    }
+
+    fn on_device(&mut self, seq: &Sequence, branch: u16) -> Option<Draw> {
+        let shared = self.lock();
+        let Some(params) = shared.params.get(&seq.request) else { return Some(Draw::GREEDY) };
+        let output = seq.tokens.len() - (seq.prompt as usize).min(seq.tokens.len());
+        params.on_device(output, branch)
     }
 }
 

@@ -4,3 +4,4 @@
 //! `unsafe` code; everything it offers to others is safe to call.
 
 pub mod cpu;
+pub mod cuda;

@@ -64,6 +64,9 @@ pub(crate) struct Measure {
     /// A folder, a .gguf file, or tiny; with --weights random any shape
     #[arg(long)]
     pub(crate) model: String,
+    /// What to time: cpu, or cuda:N
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
     /// The profile to write
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) to: PathBuf,
@@ -88,6 +91,9 @@ pub(crate) struct Check {
     /// Requests (or session starts) per second; default: the trace's own rate
     #[arg(long, value_name = "RPS", value_parser = above_zero, allow_negative_numbers = true)]
     pub(crate) rate: Option<f64>,
+    /// What to run on: cpu, or cuda:N
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
     /// How often the workload is run
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) repeats: u32,

@@ -27,6 +27,9 @@ pub(crate) struct Serve {
     /// Requests that may wait to be started; more are turned away with 429
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = whole::<usize, 1, { u64::MAX }>, allow_negative_numbers = true)]
     pub(crate) max_queue: usize,
+    /// What computes: cpu, or cuda:N
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
     #[command(flatten)]
     pub(crate) computing: Computing,
     #[command(flatten)]

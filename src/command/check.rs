@@ -23,7 +23,7 @@ use tuner::progress::{Progress, Status};
 pub(crate) fn run(args: &cli::Check) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
-    let here = args.computing.load(args.scenario.model())?;
+    let here = args.computing.load(&args.device, args.scenario.model())?;
     let (fidelity, profile) = check(args, &prepared, &here)?;
     let sim = prepared.like(&here, profile)?;
     let common = Common::new(prepared.seed, &sim);
@@ -85,7 +85,7 @@ fn check(args: &cli::Check, prepared: &Prepared, here: &Here) -> Result<(Fidelit
         Some(path) => Some(DeviceProfile::load(&path.display().to_string())?),
         None => None,
     };
-    let limits = here.machine.limits(&here.name);
+    let limits = here.machine.limits(&here.name)?;
     let real = prepared.like(here, limits)?.computed(Arc::clone(&here.machine));
     let deployment = real.deployment(&config, Relax::Nothing)?;
     let scale = match args.rate {
@@ -96,7 +96,7 @@ fn check(args: &cli::Check, prepared: &Prepared, here: &Here) -> Result<(Fidelit
     let (mut rounds, mut repeats) = (Vec::new(), Vec::new());
     for done in 0..args.repeats as usize {
         if given.is_none() {
-            rounds.push(timings(here, prepared.trace.longest()));
+            rounds.push(timings(here, prepared.trace.longest())?);
         }
         let phase = "running for real".to_owned();
         bar.update(&Status { phase, done, total: args.repeats as usize, best: None });

@@ -64,25 +64,25 @@ fn import(args: &cli::Import) -> Result<()> {
 
 /// Times this machine.
 fn measure(args: &cli::Measure) -> Result<()> {
-    let here = args.computing.load(&args.model)?;
+    let here = args.computing.load(&args.device, &args.model)?;
     let imported = timed(&here, args.longest)?;
     deliver(&imported, &args.to, args.plot.as_deref(), args.json)
 }
 
 /// The profile of this machine with its model.
 pub(crate) fn timed(here: &Here, longest: u32) -> Result<Imported> {
-    Ok(here.machine.profile(&here.name, &[timings(here, longest)])?)
+    Ok(here.machine.profile(&here.name, &[timings(here, longest)?])?)
 }
 
 /// Times this machine with its model, a bar meanwhile.
-pub(crate) fn timings(here: &Here, longest: u32) -> Timings {
+pub(crate) fn timings(here: &Here, longest: u32) -> Result<Timings> {
     let bar = Bar::new();
     let phase = format!("timing {}", here.machine.config().name);
     let timings = here.machine.time(longest, &mut |done, total| {
         bar.update(&Status { phase: phase.clone(), done, total, best: None });
     });
     bar.finish();
-    timings
+    Ok(timings?)
 }
 
 fn deliver(imported: &Imported, to: &Path, plot: Option<&Path>, json: bool) -> Result<()> {

@@ -25,8 +25,9 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
     let stop = super::cancel()?;
     let mut config = args.knobs.config()?;
     check(&config)?;
+    let device = args.computing.device(&args.device)?;
     let mut model = args.computing.open(&args.model)?;
-    let here = args.computing.compute(&args.model, &mut model)?;
+    let here = args.computing.compute(&device, &args.model, &mut model)?;
     if let Some(reason) = here.machine.refuses(&config) {
         bail!("{reason}");
     }

@@ -80,7 +80,9 @@ fn here(args: &cli::Tune) -> Result<Option<(&Computing, Option<&Path>)>> {
     match &args.device[..] {
         [only] if is_here(only) => Ok(Some((&args.computing, args.cpu_profile.as_deref()))),
         many if many.iter().any(|d| is_here(d)) => {
-            bail!("cpu is tuned for alone: what it computes is not what other devices are asked")
+            bail!(
+                "this machine is tuned for alone: what it computes is not what other devices are asked"
+            )
         }
         _ if args.cpu_profile.is_some() => bail!("--cpu-profile goes with --device cpu"),
         _ => Ok(None),
@@ -94,7 +96,8 @@ fn beds(search: &Search<'_>, prepared: &Prepared) -> Result<(Vec<Testbed>, Optio
         let on = |device| prepared.on(device, search.scenario);
         return Ok((devices.into_iter().map(on).collect::<Result<_>>()?, None));
     };
-    let here = how.load(search.scenario.model())?;
+    let device = search.devices.first().map_or("cpu", String::as_str);
+    let here = how.load(device, search.scenario.model())?;
     let profile = match profile {
         Some(path) => DeviceProfile::load(&path.display().to_string())?,
         None => timed(&here, prepared.trace.longest())?.profile,

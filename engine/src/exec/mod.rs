@@ -7,6 +7,7 @@ mod attention;
 mod correction;
 pub mod cost;
 pub mod cpu;
+pub mod cuda;
 mod hash;
 mod sim;
 pub mod speed;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub use correction::Correction;
 pub use cpu::CpuExecutor;
+pub use cuda::CudaExecutor;
 pub use hash::HashExecutor;
 pub use sim::SimExecutor;
 

@@ -203,3 +203,28 @@ fn powers_are_those_of_the_standard_library() {
     }
     assert!(exp(f32::NEG_INFINITY) < NOTHING && exp(-86.0) > NOTHING && exp(0.0) == 1.0);
 }
+
+/// A device draws what temperature, top-k and top-p say; whatever else is asked for takes the logits.
+#[test]
+fn a_device_is_asked_only_for_what_it_can_do() {
+    let plain = SamplingParams { temperature: 0.5, top_k: 7, top_p: 0.9, ..Default::default() };
+    let draw = plain.on_device(3, 1).unwrap();
+    assert_eq!((draw.inverse_temperature, draw.top_k, draw.top_p), (2.0, 7, 0.9));
+    assert!((0.0..=1.0).contains(&draw.at));
+    assert_eq!(plain.on_device(3, 1), Some(draw), "the same number for the same token");
+    assert_ne!(plain.on_device(4, 1), Some(draw));
+    assert_ne!(plain.on_device(3, 2), Some(draw));
+    assert_eq!(SamplingParams::default().on_device(0, 0), Some(Draw::GREEDY));
+    let forbidden: Arc<[Token]> = Arc::new([3]);
+    let more = [
+        SamplingParams { min_p: 0.1, ..plain.clone() },
+        SamplingParams { repetition_penalty: 1.1, ..plain.clone() },
+        SamplingParams { presence_penalty: 0.1, ..plain.clone() },
+        SamplingParams { frequency_penalty: 0.1, ..plain.clone() },
+        SamplingParams { logprobs: Some(0), ..plain.clone() },
+        SamplingParams { min_tokens: 4, forbidden: Arc::clone(&forbidden), ..plain },
+    ];
+    assert!(more.iter().all(|params| params.on_device(3, 1).is_none()));
+    let enough = SamplingParams { min_tokens: 3, forbidden, ..plain };
+    assert_eq!(enough.on_device(3, 1), Some(draw), "nothing is forbidden any more");
+}

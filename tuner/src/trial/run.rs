@@ -100,7 +100,7 @@ impl<'a> Run<'a> {
     fn content(&self, index: u32) -> Content {
         match &self.sim.machine {
             None => content(&self.trace.requests[index as usize], &self.trace, &self.sim.ids),
-            Some(machine) => prompt(&self.trace, index, machine.model().vocab() as u32),
+            Some(machine) => prompt(&self.trace, index, machine.config().vocab),
         }
     }
 

@@ -1,0 +1,132 @@
+//! Times passes over a grid of batches on a device: the raw material of its profile.
+//!
+//! All layers of all batches run, timed by the device's own clock between operators. Keys and values are scattered over
+//! the pool in blocks of 16.
+
+use kernels::cuda::{Batch, CudaError, DeviceBatch, Draw, KvPool, Limits, Seq};
+
+use super::forward::Forward;
+use super::weights::CudaModel;
+use super::{Arithmetic, Spent};
+use crate::exec::cpu::{Measured, Work};
+
+/// Passes timed, after one that is not.
+const TIMES: usize = 3;
+/// Tokens of keys and values in the pool, at most, and the share of free memory they may take.
+const POOL: u32 = 1 << 18;
+const SHARE: f64 = 0.5;
+const BLOCK: u32 = 16;
+/// Tokens in the pool where nobody says how much memory there is (an emulated device).
+const SMALL_POOL: u32 = 1 << 10;
+
+/// The grid for sequences of up to `most` tokens over a pool of `pool`.
+fn grid(most: u32, pool: u32) -> Vec<Work> {
+    let none = Work { tokens: 0, history: 0, decodes: 0, length: 0 };
+    let mut grid = Vec::new();
+    for length in [16, 64, 256, 512, 1024, 2048, 4096, 8192, 16_384] {
+        for decodes in (0..=8).map(|p| 1 << p) {
+            grid.push(Work { decodes, length, ..none });
+        }
+    }
+    grid.extend([3, 6, 12, 24, 48, 96, 192].map(|decodes| Work { decodes, length: 64, ..none }));
+    for history in [0, 256, 1024, 4096, 8192] {
+        for tokens in [16, 64, 128, 256, 512, 1024, 2048, 4096, 8192] {
+            grid.push(Work { tokens, history, ..none });
+        }
+    }
+    grid.extend([32, 96, 192, 384, 768, 1536].map(|tokens| Work { tokens, ..none }));
+    let fits = |w: &Work| {
+        let longest = w.length.max(w.tokens + w.history);
+        longest <= most && w.decodes * w.length <= pool && w.tokens + w.history <= pool
+    };
+    grid.retain(fits);
+    grid
+}
+
+/// Times `model` on its device with the kernels of `arithmetic`; `watch` is told how many of how many batches are done. Sequences have up to `most` tokens.
+///
+/// # Errors
+/// When memory is short or the device fails.
+pub fn measure(
+    model: &CudaModel,
+    arithmetic: Arithmetic,
+    most: u32,
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<Measured>, CudaError> {
+    let (device, heads, layers) = (&model.device, model.heads(), model.layers.len());
+    let room = device.memory()?.map_or(SMALL_POOL, |(free, _)| {
+        let tokens = free as f64 * SHARE / KvPool::bytes_per_slot(heads, layers) as f64;
+        tokens.min(f64::from(POOL)) as u32
+    });
+    let pool_size = (room / BLOCK * BLOCK).max(BLOCK);
+    let mut pool = KvPool::new(device, heads, layers, pool_size as usize)?;
+    let grid = grid(most.min(model.config.max_position), pool_size);
+    let turns = device.upload(&model.turns(most.min(model.config.max_position)))?;
+    let (mut forward, mut on_device) = (Forward::new(device)?, DeviceBatch::new(device)?);
+    let mut measured = Vec::with_capacity(grid.len());
+    for (done, &work) in grid.iter().enumerate() {
+        watch(done, grid.len());
+        let batch = inputs(work, model.config.vocab, pool_size, arithmetic);
+        let limits = Limits {
+            vocab: model.vocab(),
+            positions: turns.len() / heads.dim,
+            slots: pool.slots(),
+            rows: batch.ids.len(),
+        };
+        on_device.set(device, &batch, limits)?;
+        let draws = vec![Draw::GREEDY; batch.last.len()];
+        let mut tokens = Vec::new();
+        let mut passes = Vec::with_capacity(TIMES);
+        for pass in 0..=TIMES {
+            forward.start_laps(device)?;
+            forward.run(model, arithmetic, &on_device, &turns, &mut pool)?;
+            forward.sample(model, &draws, &mut tokens)?;
+            let spent: Spent = forward.end_laps()?;
+            if pass > 0 {
+                passes.push(spent);
+            }
+        }
+        passes.sort_by_key(Spent::total);
+        let spent = passes[passes.len() / 2];
+        let sampled = batch.last.len() as u32;
+        measured.push(Measured { work, layers: layers as u32, sampled, spent });
+    }
+    watch(grid.len(), grid.len());
+    Ok(measured)
+}
+
+/// The rows of `work`, whose last row, or every decode, is sampled.
+fn inputs(work: Work, vocab: u32, pool: u32, arithmetic: Arithmetic) -> Batch {
+    let mut batch = Batch::default();
+    if work.tokens > 0 {
+        let seq = sequence(&mut batch, 0, (work.history, work.tokens), vocab, pool);
+        batch.chunks.push(seq);
+    }
+    for seq in 0..work.decodes {
+        let seq = sequence(&mut batch, seq, (work.length - 1, 1), vocab, pool);
+        match arithmetic {
+            Arithmetic::Fast => batch.decodes.push(seq),
+            Arithmetic::Invariant => batch.chunks.push(seq),
+        }
+    }
+    batch
+}
+
+/// Adds `rows` rows after `first` others.
+fn sequence(batch: &mut Batch, seq: u32, (first, rows): (u32, u32), vocab: u32, pool: u32) -> Seq {
+    let (row, end) = (batch.ids.len() as i32, first + rows);
+    let blocks = end.div_ceil(BLOCK);
+    // An odd stride visits every block of a pool of 2^n before one twice.
+    let slot = |at: u32| {
+        let block = (seq * blocks + at / BLOCK).wrapping_mul(1237) % (pool / BLOCK);
+        (block * BLOCK + at % BLOCK) as i32
+    };
+    batch.ids.extend((first..end).map(|at| ((at * 31 + seq * 7) % vocab) as i32));
+    batch.positions.extend((first..end).map(|at| at as i32));
+    batch.slots.extend((first..end).map(slot));
+    let table = batch.tables.len() as i32;
+    batch.tables.extend((0..blocks).map(|block| slot(block * BLOCK)));
+    batch.last.push(row + rows as i32 - 1);
+    let shift = BLOCK.trailing_zeros() as i32;
+    Seq { row, out: row, rows: rows as i32, context: end as i32, table, shift }
+}

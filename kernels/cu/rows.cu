@@ -1,0 +1,72 @@
+// What is done to rows between matrix products: embedding, norm, SiLU * mul, gathering rows, copying KV slots.
+// Widths are multiples of 8. A row's result depends on that row alone.
+#include "common.cuh"
+
+// out[r] = table[ids[r]];  grid = rows, block = 128
+KERNEL __launch_bounds__(128) gather_rows(const bf16* __restrict__ table, const int* __restrict__ ids,
+                                          bf16* __restrict__ out, int cols) {
+  const Pieces* from = pieces(table + (size_t)ids[blockIdx.x] * cols);
+  Pieces* to = pieces(out + (size_t)blockIdx.x * cols);
+  for (int c = threadIdx.x; c < cols / 8; c += blockDim.x) to[c] = from[c];
+}
+
+// residual += x (where there is an x), y = rmsnorm(residual) * weight;  grid = rows, block = whole warps, 256 at most
+KERNEL __launch_bounds__(256) add_rmsnorm(const bf16* x, bf16* residual, const bf16* __restrict__ weight, bf16* y,
+                                          int cols, float epsilon) {
+  SHARED(float, parts, [8]);
+  const size_t base = (size_t)blockIdx.x * cols;
+  float squares = 0.f;
+  for (int c = threadIdx.x * 8; c < cols; c += blockDim.x * 8) {
+    float r[8];
+    unpack8(*pieces(residual + base + c), r);
+    if (x) {
+      float a[8];
+      unpack8(*pieces(x + base + c), a);
+#pragma unroll
+      for (int i = 0; i < 8; i++) r[i] += a[i];
+      const Pieces sum = pack8(r);
+      *pieces(residual + base + c) = sum;
+      unpack8(sum, r);  // the norm is that of the rounded sum, which is what the next layer adds to
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) squares += r[i] * r[i];
+  }
+  squares = warp_sum(squares);
+  if ((threadIdx.x & 31) == 0) parts[threadIdx.x >> 5] = squares;
+  __syncthreads();
+  float sum = 0.f;
+  for (int i = 0; i < (int)blockDim.x / 32; i++) sum += parts[i];
+  const float scale = rsqrtf(sum / cols + epsilon);
+  // Each thread reads back what it wrote itself.
+  for (int c = threadIdx.x * 8; c < cols; c += blockDim.x * 8) {
+    float r[8], w[8];
+    unpack8(*pieces(residual + base + c), r);
+    unpack8(*pieces(weight + c), w);
+#pragma unroll
+    for (int i = 0; i < 8; i++) r[i] *= scale * w[i];
+    *pieces(y + base + c) = pack8(r);
+  }
+}
+
+// y[r, c] = silu(gate_up[r, c]) * gate_up[r, cols + c];  grid = (ceil(cols / 8 / 256), rows), block = 256
+KERNEL __launch_bounds__(256) silu_mul(const bf16* __restrict__ gate_up, bf16* __restrict__ y, int cols) {
+  const int c = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
+  if (c >= cols) return;
+  const bf16* row = gate_up + (size_t)blockIdx.y * 2 * cols;
+  float g[8], u[8];
+  unpack8(*pieces(row + c), g);
+  unpack8(*pieces(row + cols + c), u);
+#pragma unroll
+  for (int i = 0; i < 8; i++) g[i] = g[i] / (1.f + __expf(-g[i])) * u[i];
+  *pieces(y + (size_t)blockIdx.y * cols + c) = pack8(g);
+}
+
+// Slot moves[2i] of every plane of `from` to slot moves[2i + 1] of `to`. A plane is one layer's keys or values.
+// No slot is both read and written.  grid = (moves, planes), block = 64
+KERNEL __launch_bounds__(64) copy_slots(const bf16* from, bf16* to, const int* __restrict__ moves, int width,
+                                        int from_slots, int to_slots) {
+  const int source = moves[2 * blockIdx.x], target = moves[2 * blockIdx.x + 1];
+  const Pieces* a = pieces(from + ((size_t)blockIdx.y * from_slots + source) * width);
+  Pieces* b = pieces(to + ((size_t)blockIdx.y * to_slots + target) * width);
+  for (int i = threadIdx.x; i < width / 8; i += blockDim.x) b[i] = a[i];
+}
