@@ -624,6 +624,29 @@ fn this_machine_is_profiled_screened_and_decided_on() {
 }
 
 #[test]
+fn the_engine_here_stands_beside_its_simulation() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = ["profile", "check", "--repeats", "2", "--rate", "20", "--json", "--out"];
+    let out = json(&with(&with(&check, &[dir.path().to_str().unwrap()]), TINY));
+    let names: Vec<&str> =
+        out["figures"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99", "E2E p50", "E2E p99", "requests/s"]
+    );
+    for figure in out["figures"].as_array().unwrap() {
+        assert_eq!(figure["measured"].as_array().unwrap().len(), 2, "{figure}");
+        let (median, predicted) = (&figure["median"], &figure["predicted"]);
+        let error = 100.0 * (predicted.as_f64().unwrap() / median.as_f64().unwrap() - 1.0);
+        assert!((error - figure["error_percent"].as_f64().unwrap()).abs() < 1e-6, "{figure}");
+    }
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(page.contains("MEASURED") && page.contains("SIMULATED"));
+    let said = refused(&with(&["profile", "check", "--capacity"], TINY));
+    assert!(said.contains("--slo"), "{said}");
+}
+
+#[test]
 fn what_this_machine_cannot_do_is_said_in_a_line() {
     let said = refused(&["bench", "--device", "cpu"]);
     assert!(said.contains("random weights"), "{said}");

@@ -5,7 +5,7 @@ use crate::compare::{facts, origin};
 use crate::figures::{count, latency, limit, percent, rate, seconds, sig};
 use crate::measured;
 use crate::over_time;
-use crate::page::{self, Page, Row, Section, cell, code, pairs, table, tile};
+use crate::page::{self, Page, Row, Section, Times, cell, code, pairs, table, tile};
 use crate::report::{BenchReport, Inside};
 use loadgen::Metric;
 use maud::{Markup, html};
@@ -32,7 +32,7 @@ pub fn bench_page(report: &BenchReport) -> String {
     Page {
         title: format!("knee bench: {} on {}", s.model, s.device.name),
         headline: headline(report),
-        simulated: s.simulated,
+        times: Times::of(s.simulated),
         facts: facts(s, slo_text(report)),
         sections,
         version: &s.version,

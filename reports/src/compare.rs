@@ -2,7 +2,7 @@
 
 use crate::charts::{self, Chart, bars};
 use crate::figures::{listed, opt_ms, percent, rate, sig};
-use crate::page::{self, Origin, Page, Row, Section, cell, table};
+use crate::page::{self, Origin, Page, Row, Section, Times, cell, table};
 use crate::plot::Ink;
 use crate::report::{CompareReport, Scenario};
 use crate::{latency, policies};
@@ -26,7 +26,7 @@ pub fn compare_page(report: &CompareReport) -> String {
     Page {
         title: format!("knee compare: {} on {}", s.model, s.device.name),
         headline: headline(report),
-        simulated: s.simulated,
+        times: Times::of(s.simulated),
         facts: facts(s, slo_text(report)),
         sections,
         version: &s.version,

@@ -3,7 +3,7 @@
 
 use crate::charts::{Chart, HALF, figure, metric_name};
 use crate::figures::{NONE, count, ms, rate, sig};
-use crate::page::{self, Page, Row, Section, cell, code, pairs, tile};
+use crate::page::{self, Page, Row, Section, Times, cell, code, pairs, tile};
 use crate::plot::{Axis, Ink, Layer, Mark, Scale};
 use crate::report::{Assumption, FidelityReport};
 use crate::screen::{Look, Screen};
@@ -154,7 +154,7 @@ pub fn fidelity_page(r: &FidelityReport) -> String {
     Page {
         title: format!("knee profile check: {} on {}", r.model, r.device),
         headline: headline(r),
-        simulated: true,
+        times: Times::Both,
         facts: vec![
             "beside measured".to_owned(),
             r.model.clone(),

@@ -14,14 +14,39 @@ pub(crate) struct Page<'a> {
     pub(crate) title: String,
     /// The answer in one sentence.
     pub(crate) headline: String,
-    /// Whether times are predicted.
-    pub(crate) simulated: bool,
+    /// Where its times come from.
+    pub(crate) times: Times,
     /// What it is about, in a few words each.
     pub(crate) facts: Vec<String>,
     /// Sections in order; those without content are left out.
     pub(crate) sections: Vec<Section>,
     /// Version of knee.
     pub(crate) version: &'a str,
+}
+
+/// Where the times of a page come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Times {
+    /// A cost model.
+    Simulated,
+    /// A device or a server.
+    Measured,
+    /// Some from the one, some from the other.
+    Both,
+}
+
+impl Times {
+    /// Of a run.
+    pub(crate) fn of(simulated: bool) -> Self {
+        if simulated { Self::Simulated } else { Self::Measured }
+    }
+
+    /// What is said first, and how it looks.
+    fn badges(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let measured = (self != Self::Simulated).then_some(("MEASURED", "badge live"));
+        let simulated = (self != Self::Measured).then_some(("SIMULATED", "badge"));
+        measured.into_iter().chain(simulated)
+    }
 }
 
 /// Part of a page.
@@ -58,7 +83,7 @@ impl Page<'_> {
                 body {
                     header {
                         p.kicker {
-                            (badge(self.simulated))
+                            @for (name, class) in self.times.badges() { span class=(class) { (name) } }
                             @for fact in &self.facts { span { (fact) } }
                         }
                         h1 { (self.headline) }
@@ -76,7 +101,7 @@ impl Page<'_> {
                             }
                         }
                     }
-                    footer { (footer(self.simulated, self.version)) }
+                    footer { (footer(self.times, self.version)) }
                 }
             }
         };
@@ -84,18 +109,14 @@ impl Page<'_> {
     }
 }
 
-fn badge(simulated: bool) -> Markup {
-    if simulated {
-        html! { span.badge { "SIMULATED" } }
-    } else {
-        html! { span.badge.live { "MEASURED" } }
-    }
-}
-
-fn footer(simulated: bool, version: &str) -> Markup {
+fn footer(times: Times, version: &str) -> Markup {
     html! {
         p {
-            @if simulated { "SIMULATED: every time in this report is predicted by a cost model, none was measured on a device. " }
+            @match times {
+                Times::Simulated => "SIMULATED: every time in this report is predicted by a cost model, none was measured on a device. ",
+                Times::Both => "SIMULATED and MEASURED times are in this report, each called so. ",
+                Times::Measured => "",
+            }
             "Made by knee " (version) "."
         }
     }

@@ -3,7 +3,7 @@
 use crate::charts;
 use crate::figures::{NONE, count, opt_ms, percent, rate, sig};
 use crate::latency::{self, At, Curve};
-use crate::page::{self, Origin, Page, Row, Section, cell, code, table, whole};
+use crate::page::{self, Origin, Page, Row, Section, Times, cell, code, table, whole};
 use crate::plot::Ink;
 use crate::report::{About, Detail, TuneReport};
 use crate::words::{self, slo_text};
@@ -50,7 +50,7 @@ pub fn tune_page(report: &TuneReport) -> String {
     Page {
         title: format!("knee: {} on {}", r.model, r.device),
         headline: headline(r),
-        simulated: r.simulated,
+        times: if r.decision.is_some() { Times::Both } else { Times::of(r.simulated) },
         facts: vec![
             r.model.clone(),
             r.device.clone(),

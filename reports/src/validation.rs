@@ -3,7 +3,7 @@
 
 use crate::charts::{Chart, HALF, figure, metric_name};
 use crate::figures::{NONE, count, ms, opt_ms, percent, rate, sig};
-use crate::page::{self, Page, Row, Section, cell, code, pairs, tile};
+use crate::page::{self, Page, Row, Section, Times, cell, code, pairs, tile};
 use crate::plot::{Axis, Ink, Layer, Scale};
 use crate::report::{Assumption, ValidationReport};
 use crate::screen::{Look, Screen};
@@ -222,7 +222,7 @@ pub fn validation_page(r: &ValidationReport) -> String {
     Page {
         title: format!("knee validate: {} on {}", r.model, r.device),
         headline: headline(r),
-        simulated: true,
+        times: Times::Both,
         facts: vec!["beside a recorded run".to_owned(), r.model.clone(), r.device.clone()],
         sections,
         version: &r.version,
