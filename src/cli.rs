@@ -12,8 +12,10 @@ use crate::computing::Computing;
 use crate::knobs::Knobs;
 
 mod live;
+mod profile;
 
 pub(crate) use live::{Live, Mock, Reach, TuneServer};
+pub(crate) use profile::{Check, Import, Measure, Profile};
 
 /// Which LLM-serving configuration gives the most throughput under your latency targets, and how many GPUs that takes.
 #[derive(Debug, Parser)]
@@ -407,79 +409,6 @@ pub(crate) enum Trace {
         #[arg(long, value_name = "N", value_parser = whole::<u64, 0, { u64::MAX }>, allow_negative_numbers = true)]
         seed: Option<u64>,
     },
-}
-
-/// `knee profile`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Profile {
-    /// Fit published operator tables into a profile
-    Import(Import),
-    /// Measure this machine: time a model's operators and fit them into a profile
-    Measure(Measure),
-    /// The shipped profiles
-    List {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// What a profile covers, where it comes from and how far it is off
-    Show {
-        /// A shipped device's name or a TOML file
-        name: String,
-        /// Show instead how fast it runs this model, at TP 1 to 8, beside the data sheet
-        #[arg(long, value_name = "NAME|FILE")]
-        model: Option<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-/// `knee profile import`.
-#[derive(Debug, Args)]
-pub(crate) struct Import {
-    /// Folder that holds aiconfigurator/, vidur/ or llmservingsim/ (CSV, gzipped or not)
-    pub(crate) dir: PathBuf,
-    /// The profile to write
-    #[arg(long, value_name = "FILE.toml")]
-    pub(crate) to: PathBuf,
-    /// Sheet of the device: a shipped device's name (default: that of the file), or a TOML file
-    #[arg(long, value_name = "NAME|FILE")]
-    pub(crate) device: Option<String>,
-    /// Take what the device's own tables lack from this family, as the sheet says; repeatable
-    #[arg(long, value_name = "FAMILY", value_delimiter = ',')]
-    pub(crate) compose: Vec<String>,
-    /// Draw predicted against measured
-    #[arg(long, value_name = "FILE.svg")]
-    pub(crate) plot: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// `knee profile measure`.
-#[derive(Debug, Args)]
-pub(crate) struct Measure {
-    /// A folder, a .gguf file, or tiny; with --weights random any shape
-    #[arg(long)]
-    pub(crate) model: String,
-    /// What to time: cpu, or cuda:N
-    #[arg(long, default_value = "cpu")]
-    pub(crate) device: String,
-    /// The profile to write
-    #[arg(long, value_name = "FILE.toml")]
-    pub(crate) to: PathBuf,
-    /// Longest sequence it has to cover, tokens
-    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(16..))]
-    pub(crate) longest: u32,
-    /// Draw predicted against measured
-    #[arg(long, value_name = "FILE.svg")]
-    pub(crate) plot: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) computing: Computing,
 }
 
 /// `knee report`.

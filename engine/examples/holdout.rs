@@ -4,15 +4,17 @@
 //!
 //! DIR holds the families' folders. Each fifth of an operator's rows is predicted by a fit to the other four. A layer's
 //! time is the sum of its operators', measured and predicted, for those shipped models and numbers of ranks whose
-//! matrix products are all in the tables.
+//! matrix products are all in the tables. Tables also hold batches whose keys and values no such device has room for
+//! beside the weights; the last line is about those it has.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use engine::ModelShape;
 use engine::exec::cost::Widths;
 use engine::import::{Imported, Point, Run, SHEETS, import, spread};
+use engine::memory::kv_slots;
 use engine::profile::FitError;
+use engine::{Config, ModelShape};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -67,10 +69,13 @@ fn layers(imported: &Imported) {
     let borrowed =
         |operator: &str| imported.profile.composed.iter().any(|c| c.starts_with(operator));
     let mut all: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let mut held: Vec<f64> = Vec::new();
     for name in ModelShape::names() {
         let Ok(model) = ModelShape::load(name) else { continue };
         for tp in [1, 2, 4, 8] {
             let widths = Widths::new(&model, tp);
+            let config = Config { tp, ..Config::default() };
+            let room = kv_slots(&model, &imported.profile, &config).map_or(0, |plan| plan.slots);
             // The layer without attention, of `m` tokens: measured and predicted.
             let dense = |m: f64| {
                 let mut sum = (0.0, 0.0);
@@ -87,7 +92,9 @@ fn layers(imported: &Imported) {
             let mut found: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
             for kind in ["prefill_attention", "mixed_attention", "decode_attention"] {
                 for point in points(kind).into_iter().flatten().filter(|_| !borrowed(kind)) {
-                    let Run::Attention { heads, chunks, tokens, decodes, .. } = point.run else {
+                    let Run::Attention { heads, chunks, tokens, history, decodes, length } =
+                        point.run
+                    else {
                         continue;
                     };
                     if heads != [widths.heads.query, widths.heads.kv] {
@@ -96,6 +103,9 @@ fn layers(imported: &Imported) {
                     if let Some((measured, unseen)) = dense(chunks * tokens + decodes) {
                         let ratio = (unseen + point.unseen) / (measured + point.measured);
                         found.entry(kind.trim_end_matches("_attention")).or_default().push(ratio);
+                        if chunks * (history + tokens) + decodes * length <= room as f64 {
+                            held.push(ratio);
+                        }
                     }
                 }
             }
@@ -115,7 +125,9 @@ fn layers(imported: &Imported) {
         }
     }
     let every: Vec<f64> = all.values().flatten().copied().collect();
-    if !every.is_empty() {
-        println!("  {:<50}{:>6} points {:>26}", "all layers", every.len(), percent(spread(&every)));
+    for (label, ratios) in [("all layers", every), ("all layers that fit in memory", held)] {
+        if !ratios.is_empty() {
+            println!("  {label:<50}{:>6} points {:>26}", ratios.len(), percent(spread(&ratios)));
+        }
     }
 }

@@ -13,7 +13,7 @@ use kernels::cuda::{self, CudaError};
 use crate::config::{Config, KvDtype};
 use crate::exec::Executor;
 use crate::exec::cost::Widths;
-use crate::exec::cpu::{CpuExecutor, CpuModel, Measured, Precision, Sample, Team, measure};
+use crate::exec::cpu::{CpuExecutor, CpuModel, Measured, Precision, Sample, Spent, Team, measure};
 use crate::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, CudaModelError, Device};
 use crate::import::{self, ImportError, Imported, Row, Run};
 use crate::model::ModelShape;
@@ -165,27 +165,38 @@ impl Machine {
     }
 }
 
+/// Times of one grid of batches.
+#[derive(Debug, Clone)]
+pub struct Timings(Vec<Measured>);
+
 impl Machine {
-    /// What it takes for what, measured: a profile called `name` for sequences of up to `longest` tokens. Takes some
-    /// tens of seconds; `watch` is told how many of how many batches are timed.
+    /// Times batches of sequences of up to `longest` tokens, operator by operator. Takes some ten seconds; `watch` is
+    /// told how many of how many batches are timed.
     ///
     /// # Errors
-    /// When no profile can be made of the times, or a GPU fails.
-    pub fn profile(
+    /// When a GPU fails.
+    pub fn time(
         &self,
-        name: &str,
         longest: u32,
         watch: &mut dyn FnMut(usize, usize),
-    ) -> Result<Imported, MachineError> {
-        let batches = match &self.computer {
+    ) -> Result<Timings, MachineError> {
+        Ok(Timings(match &self.computer {
             Computer::Processor { model, team } => measure(team, model, longest, watch),
             Computer::Gpu(model, arithmetic) => {
                 crate::exec::cuda::measure(model, *arithmetic, longest, watch)?
             }
-        };
+        }))
+    }
+
+    /// A profile called `name` of these times, of each batch the mean of the rounds.
+    ///
+    /// # Errors
+    /// When no profile can be made of them, or a GPU fails.
+    pub fn profile(&self, name: &str, rounds: &[Timings]) -> Result<Imported, MachineError> {
         let shape = self.config.shape(2);
         let widths = Widths::new(&shape, 1);
-        let rows: Vec<Row> = batches.iter().flat_map(|b| rows(b, &shape, &widths)).collect();
+        let rows: Vec<Row> =
+            mean(rounds).iter().flat_map(|b| self::rows(b, &shape, &widths)).collect();
         let limits = self.limits(name)?;
         let (flops, bandwidth) = reached(&rows, self.config.head_dim);
         let mut sheet: toml::Table = toml::from_str(LIMITS).expect("it is tested");
@@ -210,6 +221,16 @@ impl Machine {
         let sheet = sheet.to_string();
         Ok(import::measured((name, &sheet), rows, self.config.head_dim, import::SEED)?)
     }
+}
+
+/// Each batch, with the mean of its times over the rounds: a run meets the slow moments of a machine too.
+fn mean(rounds: &[Timings]) -> Vec<Measured> {
+    let batches = rounds.first().map_or(0, |round| round.0.len());
+    let one = |i: usize| {
+        let spent = Spent::mean(rounds.iter().map(|round| &round.0[i].spent));
+        Measured { spent, ..rounds[0].0[i] }
+    };
+    (0..batches).map(one).collect()
 }
 
 /// The rows of operator tables that a timed batch makes; each operator on one layer.

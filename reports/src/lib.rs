@@ -13,6 +13,7 @@ pub mod csv;
 mod decision;
 mod error;
 mod exports;
+mod fidelity;
 mod figures;
 mod latency;
 mod load;
@@ -34,10 +35,11 @@ mod words;
 pub use bench::bench_page;
 pub use compare::compare_page;
 pub use error::Error;
+pub use fidelity::fidelity_page;
 pub use load::{PAGE, STORED, load, write_file};
 pub use report::{
-    About, Assumption, BenchReport, CompareReport, Detail, Distribution, Export, Inside, LiveSide,
-    Output, Report, SAMPLES, SCHEMA, Scenario, TuneReport, ValidationReport,
+    About, Assumption, BenchReport, CompareReport, Detail, Distribution, Export, FidelityReport,
+    Inside, LiveSide, Output, Report, SAMPLES, SCHEMA, Scenario, TuneReport, ValidationReport,
 };
 pub use tuning::tune_page;
 pub use validation::validation_page;

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use tuner::claims::Claims;
 use tuner::compare::PolicyResult;
 use tuner::export::Missing;
+use tuner::fidelity::Fidelity;
 use tuner::observation::{Detailed, IterationSpan, KvSample, KvShares, Work};
 use tuner::result::{DeviceInfo, TuneResult, WorkloadInfo};
 use tuner::validate::knee::Capacity;
@@ -30,6 +31,8 @@ pub enum Report {
     Bench(Box<BenchReport>),
     /// `knee validate`.
     Validate(Box<ValidationReport>),
+    /// `knee profile check`.
+    Fidelity(Box<FidelityReport>),
 }
 
 /// The best configuration and everything that speaks for it.
@@ -365,6 +368,46 @@ impl ValidationReport {
             run.predicted_from_records = thinned(&run.predicted_from_records, SAMPLES);
         }
         self.reported_load = thinned(&self.reported_load, SAMPLES);
+        self
+    }
+}
+
+/// This machine's engine beside its simulation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FidelityReport {
+    /// How it came about.
+    pub about: About,
+    /// Version of knee.
+    pub version: String,
+    /// The model.
+    pub model: String,
+    /// How it was computed.
+    pub device: String,
+    /// The machine.
+    pub host: String,
+    /// Where its times come from.
+    pub profile: String,
+    /// The traffic.
+    pub workload: String,
+    /// The targets, as typed; may be empty.
+    pub targets: String,
+    /// Seed of what was synthesised.
+    pub seed: u64,
+    /// Every knob by name, as typed.
+    pub config: BTreeMap<String, String>,
+    /// What was found, thinned to what a plot resolves.
+    pub fidelity: Fidelity,
+}
+
+impl FidelityReport {
+    /// The same with distributions and iterations thinned.
+    #[must_use]
+    pub fn thinned(mut self) -> Self {
+        let found = &mut self.fidelity;
+        for values in found.measured.iter_mut().flatten().chain(&mut found.predicted) {
+            *values = thinned(values, SAMPLES);
+        }
+        found.pairs = thinned(&found.pairs, 5 * SAMPLES);
         self
     }
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod bench_url;
 mod calibrate;
+mod check;
 mod compare;
 mod live;
 mod mock;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow, bail};
 use engine::exec::speed::{Speed, speeds};
 use engine::import::{self, Family, Imported, Point};
+use engine::machine::Timings;
 use engine::profile::FitError;
 use engine::{DeviceProfile, ModelShape};
 use plotters::prelude::*;
@@ -23,6 +24,7 @@ pub(crate) fn run(args: &cli::Profile) -> Result<ExitCode> {
     match args {
         cli::Profile::Import(args) => import(args),
         cli::Profile::Measure(args) => measure(args),
+        cli::Profile::Check(args) => return super::check::run(args),
         cli::Profile::List { json } => list(*json),
         cli::Profile::Show { name, model, json } => show(name, model.as_deref(), *json),
     }?;
@@ -67,15 +69,20 @@ fn measure(args: &cli::Measure) -> Result<()> {
     deliver(&imported, &args.to, args.plot.as_deref(), args.json)
 }
 
-/// The profile of this machine with its model, a bar meanwhile.
+/// The profile of this machine with its model.
 pub(crate) fn timed(here: &Here, longest: u32) -> Result<Imported> {
+    Ok(here.machine.profile(&here.name, &[timings(here, longest)?])?)
+}
+
+/// Times this machine with its model, a bar meanwhile.
+pub(crate) fn timings(here: &Here, longest: u32) -> Result<Timings> {
     let bar = Bar::new();
     let phase = format!("timing {}", here.machine.config().name);
-    let imported = here.machine.profile(&here.name, longest, &mut |done, total| {
+    let timings = here.machine.time(longest, &mut |done, total| {
         bar.update(&Status { phase: phase.clone(), done, total, best: None });
     });
     bar.finish();
-    Ok(imported?)
+    Ok(timings?)
 }
 
 fn deliver(imported: &Imported, to: &Path, plot: Option<&Path>, json: bool) -> Result<()> {

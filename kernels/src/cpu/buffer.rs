@@ -1,6 +1,8 @@
-//! Memory for weights, keys and values: zeroed, page-aligned, and in huge pages where the system has them.
+//! Memory for weights, keys and values: zeroed, page-aligned, there from the start, and in huge pages where the system
+//! has them.
 //!
-//! A decode step streams over hundreds of megabytes once; with 4 KiB pages the page walks show.
+//! A decode step streams over hundreds of megabytes once; with 4 KiB pages the page walks show. Pages that are only
+//! found when they are first written to show too: the first prompt over a new pool took four times as long.
 
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -31,9 +33,11 @@ impl<T: Plain> Buffer<T> {
         let map = (bytes > 0).then(|| {
             let map = MmapMut::map_anon(bytes)
                 .unwrap_or_else(|e| panic!("cannot allocate {bytes} bytes of memory: {e}"));
-            // Only advice: where it is refused, pages are small and everything still works.
+            // Only advice: where it is refused, pages are small or late and everything still works.
             #[cfg(target_os = "linux")]
-            let _ = map.advise(memmap2::Advice::HugePage);
+            for advice in [memmap2::Advice::HugePage, memmap2::Advice::PopulateWrite] {
+                let _ = map.advise(advice);
+            }
             map
         });
         Self { map, len, of: PhantomData }

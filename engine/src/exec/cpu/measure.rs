@@ -4,8 +4,6 @@
 //! a few, because there every layer takes as long as the next. Keys and values are scattered over a pool that no cache
 //! holds either, in blocks of 16.
 
-use std::time::Duration;
-
 use kernels::cpu::{Run, Span, Team};
 
 use super::batch::Inputs;
@@ -145,13 +143,4 @@ fn sequence(inputs: &mut Inputs, seq: u32, first: u32, rows: u32, vocab: u32) {
     let runs = (start, inputs.runs.len() as u32);
     inputs.spans.push(Span { row, rows, first, runs, discard: false });
     inputs.heads.push(row + rows - 1);
-}
-
-impl Spent {
-    /// All of it.
-    #[must_use]
-    pub fn total(&self) -> Duration {
-        let linears: Duration = self.linears.iter().sum();
-        linears + self.attention + self.rest + self.head + self.sampling
-    }
 }

@@ -19,6 +19,37 @@ pub struct Spent {
     pub sampling: Duration,
 }
 
+impl Spent {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        let linears: Duration = self.linears.iter().sum();
+        linears + self.attention + self.rest + self.head + self.sampling
+    }
+
+    /// The mean of several, operator by operator; nothing of none.
+    #[must_use]
+    pub fn mean<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
+        let (mut sum, mut n) = (Self::default(), 0);
+        for one in all {
+            n += 1;
+            sum.linears.iter_mut().zip(&one.linears).for_each(|(sum, time)| *sum += *time);
+            sum.attention += one.attention;
+            sum.rest += one.rest;
+            sum.head += one.head;
+            sum.sampling += one.sampling;
+        }
+        let n = n.max(1);
+        Self {
+            linears: sum.linears.map(|time| time / n),
+            attention: sum.attention / n,
+            rest: sum.rest / n,
+            head: sum.head / n,
+            sampling: sum.sampling / n,
+        }
+    }
+}
+
 /// A running clock.
 #[derive(Debug)]
 pub(super) struct Laps(Instant);
@@ -33,5 +64,27 @@ impl Laps {
         let now = Instant::now();
         *to += now - self.0;
         self.0 = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_is_that_of_each_operator() {
+        let spent = |us: u64| {
+            let time = |i: u64| Duration::from_micros(us * i);
+            Spent {
+                linears: [1, 2, 3, 4].map(time),
+                attention: time(5),
+                rest: time(6),
+                head: time(7),
+                sampling: time(8),
+            }
+        };
+        assert_eq!(Spent::mean([spent(1), spent(3)].iter()), spent(2));
+        assert_eq!(spent(1).total(), Duration::from_micros(36));
+        assert_eq!(Spent::mean(std::iter::empty()), Spent::default());
     }
 }

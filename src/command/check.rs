@@ -1,0 +1,119 @@
+//! `knee profile check`: this machine's engine beside its simulation.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use engine::DeviceProfile;
+use reports::{FidelityReport, Report};
+use serde_json::json;
+use std::sync::Arc;
+use tuner::evaluate::{Evaluate, Relax};
+use tuner::fidelity::{Fidelity, compare, knees, play};
+use tuner::result::knobs;
+
+use super::output::about;
+use super::profile::timings;
+use super::progress::Bar;
+use super::{Common, cancel, stopped};
+use crate::cli;
+use crate::computing::Here;
+use crate::input::{self, Prepared};
+use tuner::progress::{Progress, Status};
+
+pub(crate) fn run(args: &cli::Check) -> Result<ExitCode> {
+    args.output.check()?;
+    let prepared = input::prepare(&args.scenario)?;
+    let here = args.computing.load(&args.device, args.scenario.model())?;
+    let (fidelity, profile) = check(args, &prepared, &here)?;
+    let sim = prepared.like(&here, profile)?;
+    let common = Common::new(prepared.seed, &sim);
+    let config = args.knobs.config()?;
+    let report = FidelityReport {
+        about: about(&[sim.device()]),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        model: sim.model().name.clone(),
+        device: here.name,
+        host: common.host,
+        profile: match &args.cpu_profile {
+            Some(path) => format!("the profile {}", path.display()),
+            None => "a profile measured before each run".to_owned(),
+        },
+        workload: sim.trace().name.clone(),
+        targets: args.scenario.slo.join(", "),
+        seed: prepared.seed,
+        config: knobs(&config),
+        fidelity: fidelity.clone(),
+    };
+    let result = json!({
+        "model": report.model,
+        "device": report.device,
+        "host": report.host,
+        "workload": report.workload,
+        "seed": report.seed,
+        "config": report.config,
+        "repeats": fidelity.repeats,
+        "requests": fidelity.requests,
+        "rate_rps": fidelity.rate_rps,
+        "figures": fidelity.figures.iter().map(|f| json!({
+            "name": f.name,
+            "measured": f.measured,
+            "median": f.median,
+            "spread_percent": f.spread,
+            "predicted": f.predicted,
+            "error_percent": f.error,
+            "aim_percent": f.aim,
+            "good_enough": f.holds(),
+        })).collect::<Vec<_>>(),
+        "steps": fidelity.steps,
+        "capacity": fidelity.capacity.map(|c| json!({
+            "measured_rps": c.measured_rps,
+            "predicted_rps": c.predicted_rps,
+            "error_percent": c.error(),
+            "runs": c.runs,
+        })),
+        "version": report.version,
+    });
+    args.output.deliver(&Report::Fidelity(Box::new(report.thinned())), &result)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Real runs, each after the machine was timed (unless a profile is given), so that both worlds see the same moods of
+/// a machine that others share; then the simulation.
+fn check(args: &cli::Check, prepared: &Prepared, here: &Here) -> Result<(Fidelity, DeviceProfile)> {
+    let config = args.knobs.config()?;
+    let given = match &args.cpu_profile {
+        Some(path) => Some(DeviceProfile::load(&path.display().to_string())?),
+        None => None,
+    };
+    let limits = here.machine.limits(&here.name)?;
+    let real = prepared.like(here, limits)?.computed(Arc::clone(&here.machine));
+    let deployment = real.deployment(&config, Relax::Nothing)?;
+    let scale = match args.rate {
+        Some(rate) => input::scale(real.trace(), rate)?,
+        None => 1.0,
+    };
+    let bar = Bar::new();
+    let (mut rounds, mut repeats) = (Vec::new(), Vec::new());
+    for done in 0..args.repeats as usize {
+        if given.is_none() {
+            rounds.push(timings(here, prepared.trace.longest())?);
+        }
+        let phase = "running for real".to_owned();
+        bar.update(&Status { phase, done, total: args.repeats as usize, best: None });
+        repeats.push(play(&real, &deployment, scale));
+    }
+    bar.finish();
+    let profile = match given {
+        Some(profile) => profile,
+        None => here.machine.profile(&here.name, &rounds)?.profile,
+    };
+    let sim = prepared.like(here, profile.clone())?;
+    let predicted = sim.deployment(&config, Relax::Nothing)?;
+    let rate = scale * sim.natural_rate(sim.requests());
+    let mut fidelity = compare(&repeats, &sim.detail(&predicted, scale), &predicted, rate);
+    if args.capacity {
+        input::need_rate(&prepared.trace)?;
+        fidelity.capacity = Some(knees(&sim, &real, &config, cancel()?).map_err(stopped)?);
+    }
+    Ok((fidelity, profile))
+}
