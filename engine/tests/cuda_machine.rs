@@ -41,7 +41,8 @@ fn its_keys_and_values_are_bf16_in_all_layers() {
 fn a_profile_is_made_of_its_times() {
     let Some(machine) = machine() else { return };
     let mut seen = (0, 0);
-    let imported = machine.profile("emulated", 64, &mut |done, all| seen = (done, all)).unwrap();
+    let timings = machine.time(64, &mut |done, all| seen = (done, all)).unwrap();
+    let imported = machine.profile("emulated", &[timings]).unwrap();
     assert!(seen.0 == seen.1 && seen.1 > 10, "{seen:?} batches");
     assert_eq!(imported.profile.name, "emulated");
     let operators = ["gemm", "prefill_attention", "decode_attention", "elementwise", "sampler"];

@@ -88,6 +88,9 @@ pub(crate) struct Measure {
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) scenario: Scenario,
+    /// What computes: cpu, or cuda:N
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
     /// Requests (or session starts) per second; default: the trace's own rate
     #[arg(long, value_name = "RPS", value_parser = above_zero, allow_negative_numbers = true)]
     pub(crate) rate: Option<f64>,

@@ -32,8 +32,8 @@ pub(crate) fn run(args: &cli::Check) -> Result<ExitCode> {
         about: about(&[sim.device()]),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model: sim.model().name.clone(),
-        device: here.name.clone(),
-        host: common.host.clone(),
+        device: here.name,
+        host: common.host,
         profile: match &args.cpu_profile {
             Some(path) => format!("the profile {}", path.display()),
             None => "a profile measured before each run".to_owned(),

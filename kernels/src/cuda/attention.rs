@@ -4,7 +4,7 @@ use half::bf16;
 
 use super::batch::DeviceBatch;
 use super::device::{Arg, Buffer, Device, Shape};
-use super::ops::{holds, plane};
+use super::ops::plane;
 use super::pool::KvPool;
 use super::{CudaError, ensure};
 
@@ -55,14 +55,16 @@ impl Device {
         (pool, layer): (&mut KvPool, usize),
     ) -> Result<(), CudaError> {
         let (heads, rows) = (pool.heads, batch.rows());
-        holds("queries, keys and values", qkv, rows * heads.width())?;
-        holds("the rotary table", turns, batch.limits.positions * heads.dim)?;
-        holds("queries", queries, rows * heads.queries * heads.dim)?;
-        extras.bias.map_or(Ok(()), |bias| holds("the bias", bias, heads.width()))?;
+        self.holds("queries, keys and values", qkv, rows * heads.width())?;
+        self.holds("the rotary table", turns, batch.limits.positions * heads.dim)?;
+        self.holds("queries", queries, rows * heads.queries * heads.dim)?;
+        extras.bias.map_or(Ok(()), |bias| self.holds("the bias", bias, heads.width()))?;
         if let Some((query, key)) = extras.norms {
-            holds("the query norm", query, heads.dim)?;
-            holds("the key norm", key, heads.dim)?;
+            self.holds("the query norm", query, heads.dim)?;
+            self.holds("the key norm", key, heads.dim)?;
         }
+        self.holds("the batch", &batch.ids.data, rows)?;
+        self.holds("the KV pool", &pool.data, 0)?;
         ensure(batch.limits.slots <= pool.slots && layer < pool.layers, || {
             format!("{} slots of layer {layer} are not in the pool", batch.limits.slots)
         })?;
@@ -106,8 +108,10 @@ impl Device {
     ) -> Result<(), CudaError> {
         let heads = pool.heads;
         let width = heads.queries * heads.dim;
-        holds("queries", queries, batch.rows() * width)?;
-        holds("attention's output", out, batch.out_rows * width)?;
+        self.holds("queries", queries, batch.rows() * width)?;
+        self.holds("attention's output", out, batch.out_rows * width)?;
+        self.holds("the batch", &batch.ids.data, batch.rows())?;
+        self.holds("the KV pool", &pool.data, 0)?;
         ensure(batch.limits.slots <= pool.slots && layer < pool.layers, || {
             format!("{} slots of layer {layer} are not in the pool", batch.limits.slots)
         })?;
@@ -169,6 +173,7 @@ impl Device {
         let split = longest.div_ceil(splits).next_multiple_of(16);
         let splits = longest.div_ceil(split);
         let partials = seqs * heads.queries * splits;
+        self.holds("the scratch memory", &scratch.partial, 0)?;
         if scratch.partial.len() < partials * heads.dim || scratch.stats.len() < partials * 2 {
             scratch.partial = self.zeros((partials * heads.dim).next_power_of_two())?;
             scratch.stats = self.zeros((partials * 2).next_power_of_two())?;
@@ -212,6 +217,8 @@ impl Device {
         moves: &[(u32, u32)],
     ) -> Result<(), CudaError> {
         let source = from.unwrap_or(to);
+        self.holds("the KV pool", &source.data, 0)?;
+        self.holds("the KV pool", &to.data, 0)?;
         ensure(source.heads == to.heads && source.layers == to.layers, || {
             "keys and values of one model are copied to its own".to_owned()
         })?;

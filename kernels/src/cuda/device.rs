@@ -202,7 +202,8 @@ impl Device {
     /// # Errors
     /// When it is not, or the driver fails.
     pub fn copy<T: Element>(&self, from: &Buffer<T>, to: &mut Buffer<T>) -> Result<(), CudaError> {
-        ensure(from.len <= to.len, || format!("{} elements to a buffer of {}", from.len, to.len))?;
+        self.holds("what is copied", from, 0)?;
+        self.holds("where it is copied to", to, from.len)?;
         // SAFETY: two buffers, and the sizes were checked.
         unsafe { self.backend.copy(from.address, to.address, from.len * size_of::<T>()) }
     }
@@ -221,6 +222,19 @@ impl Device {
     /// When the driver fails.
     pub fn mark(&self) -> Result<Mark, CudaError> {
         Ok(Mark { id: self.backend.mark()?, backend: Arc::clone(&self.backend) })
+    }
+
+    /// Refuses a buffer of another device, or one that is shorter than `len`.
+    pub(super) fn holds<T>(
+        &self,
+        what: &str,
+        buffer: &Buffer<T>,
+        len: usize,
+    ) -> Result<(), CudaError> {
+        ensure(Arc::ptr_eq(&self.backend, &buffer.backend), || {
+            format!("{what}: of another device than {}", self.name)
+        })?;
+        ensure(buffer.len >= len, || format!("{what} has {} elements, not {len}", buffer.len))
     }
 
     /// # Safety

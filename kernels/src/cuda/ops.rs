@@ -42,15 +42,6 @@ pub(super) fn plane(x: usize, y: usize, block: u32) -> Shape {
     Shape { grid: [x as u32, y as u32, 1], block, dynamic: 0 }
 }
 
-/// Refuses a buffer that is shorter than `len`.
-pub(super) fn holds<T: super::Element>(
-    what: &str,
-    buffer: &Buffer<T>,
-    len: usize,
-) -> Result<(), CudaError> {
-    ensure(buffer.len() >= len, || format!("{what} has {} elements, not {len}", buffer.len()))
-}
-
 fn eights(what: &str, n: usize) -> Result<(), CudaError> {
     ensure(n > 0 && n.is_multiple_of(8), || format!("{what} = {n} must be a multiple of 8"))
 }
@@ -67,7 +58,7 @@ impl Device {
         out: &mut Buffer<bf16>,
         hidden: usize,
     ) -> Result<(), CudaError> {
-        holds("the embedding", table, batch.limits.vocab * hidden)?;
+        self.holds("the embedding", table, batch.limits.vocab * hidden)?;
         self.gather(&batch.ids.data, batch.ids.len, table, out, hidden)
     }
 
@@ -82,7 +73,7 @@ impl Device {
         out: &mut Buffer<bf16>,
         hidden: usize,
     ) -> Result<(), CudaError> {
-        holds("rows", rows, batch.rows() * hidden)?;
+        self.holds("rows", rows, batch.rows() * hidden)?;
         self.gather(&batch.last.data, batch.last.len, rows, out, hidden)
     }
 
@@ -96,7 +87,8 @@ impl Device {
         cols: usize,
     ) -> Result<(), CudaError> {
         eights("row width", cols)?;
-        holds("gathered rows", out, len * cols)?;
+        self.holds("the batch", ids, len)?;
+        self.holds("gathered rows", out, len * cols)?;
         if len == 0 {
             return Ok(());
         }
@@ -120,9 +112,9 @@ impl Device {
     ) -> Result<(), CudaError> {
         let cols = weight.len();
         eights("row width", cols)?;
-        x.map_or(Ok(()), |x| holds("x", x, rows * cols))?;
-        holds("the residual stream", residual, rows * cols)?;
-        holds("normalised rows", y, rows * cols)?;
+        x.map_or(Ok(()), |x| self.holds("x", x, rows * cols))?;
+        self.holds("the residual stream", residual, rows * cols)?;
+        self.holds("normalised rows", y, rows * cols)?;
         if rows == 0 {
             return Ok(());
         }
@@ -146,8 +138,8 @@ impl Device {
         y: &mut Buffer<bf16>,
     ) -> Result<(), CudaError> {
         eights("inner width", cols)?;
-        holds("gates", gate_up, rows * 2 * cols)?;
-        holds("their product", y, rows * cols)?;
+        self.holds("gates", gate_up, rows * 2 * cols)?;
+        self.holds("their product", y, rows * cols)?;
         let mut done = 0;
         // The second dimension of a grid ends at 65,535.
         while done < rows {
@@ -175,9 +167,9 @@ impl Device {
         y: &mut Buffer<T>,
     ) -> Result<(), CudaError> {
         eights("input features", features)?;
-        holds("x", x, rows * features)?;
-        holds("the weight", weight, outputs * features)?;
-        holds("y", y, rows * outputs)?;
+        self.holds("x", x, rows * features)?;
+        self.holds("the weight", weight, outputs * features)?;
+        self.holds("y", y, rows * outputs)?;
         if rows == 0 {
             return Ok(());
         }
@@ -249,9 +241,9 @@ impl Device {
         draws: &Buffer<Draw>,
         tokens: &mut Buffer<i32>,
     ) -> Result<(), CudaError> {
-        holds("draws", draws, rows)?;
-        holds("logits", logits, rows * vocab)?;
-        holds("tokens", tokens, rows)?;
+        self.holds("draws", draws, rows)?;
+        self.holds("logits", logits, rows * vocab)?;
+        self.holds("tokens", tokens, rows)?;
         ensure(vocab > 0, || "a vocabulary without tokens".to_owned())?;
         if rows == 0 {
             return Ok(());
