@@ -117,7 +117,8 @@ fn the_report_is_labelled_measured_and_can_be_drawn_again() {
     let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms", "--fault", "429=20%"]);
     let dir = TempDir::new().unwrap();
     let out = dir.path().to_str().unwrap();
-    let words = ["--requests", "60", "--out", out, "--export", "vllm", "--api-key", "hush-hush"];
+    let words =
+        ["--requests", "60", "--out", out, "--export", "vllm,aiperf", "--api-key", "hush-hush"];
     let output = mock.bench(&words).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let said = String::from_utf8(output.stdout).unwrap();
@@ -141,6 +142,50 @@ fn the_report_is_labelled_measured_and_can_be_drawn_again() {
         assert_eq!(gaps(i), length.as_u64().unwrap().saturating_sub(1));
         assert_eq!(vllm["errors"][i].as_str().unwrap().is_empty(), length.as_u64() != Some(0));
     }
+}
+
+#[test]
+fn the_file_for_aiperf_has_its_keys_units_and_sense() {
+    let mock = Mock::start(&["--ttft", "20ms", "--itl", "2ms", "--fault", "429=20%"]);
+    let dir = TempDir::new().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let words = ["--requests", "80", "--out", out, "--export", "aiperf", "--slo", "ttft=2s"];
+    let output = mock.bench(&words).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let file = std::fs::read(dir.path().join("profile_export_aiperf.json")).unwrap();
+    let file: Value = serde_json::from_slice(&file).unwrap();
+    let result = std::fs::read(dir.path().join("result.json")).unwrap();
+    let result: Value = serde_json::from_slice(&result).unwrap();
+    let (completed, failed) = (&result["completed"], &result["rejected"]);
+    let figure = |name: &str, unit: &str, figure: &str| {
+        assert_eq!(file[name]["unit"], unit, "{name}");
+        file[name][figure].as_f64().unwrap_or_else(|| panic!("{name}.{figure}"))
+    };
+    for name in ["time_to_first_token", "inter_token_latency", "request_latency"] {
+        assert_eq!(&file[name]["count"], completed, "{name}");
+        let at = |p: &str| figure(name, "ms", p);
+        let rising = ["min", "p1", "p5", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max"];
+        assert!(rising.windows(2).all(|w| at(w[0]) <= at(w[1])), "{name}");
+        assert!((at("sum") / at("count") - at("avg")).abs() < 1e-6 && at("std") >= 0.0);
+    }
+    // A mean gap is its inter-token latency, every gap its inter-chunk latency: the mock's is 2 ms.
+    assert!(figure("time_to_first_token", "ms", "min") >= 20.0);
+    assert!((figure("inter_token_latency", "ms", "p50") - 2.0).abs() < 0.5);
+    let gaps = figure("inter_chunk_latency", "ms", "count");
+    let tokens = figure("total_osl", "tokens", "avg");
+    assert_eq!(gaps, tokens - completed.as_f64().unwrap());
+    assert_eq!(figure("output_sequence_length", "tokens", "sum"), tokens);
+    assert_eq!(figure("request_count", "requests", "avg"), completed.as_f64().unwrap());
+    assert_eq!(figure("error_request_count", "requests", "avg"), failed.as_f64().unwrap());
+    let (rate, lasts) = (
+        figure("request_throughput", "requests/sec", "avg"),
+        figure("benchmark_duration", "sec", "avg"),
+    );
+    assert!((rate * lasts - completed.as_f64().unwrap()).abs() < 1e-6);
+    assert_eq!(file["error_summary"][0]["count"], *failed);
+    assert_eq!(file["error_summary"][0]["error_details"]["code"], 429);
+    assert_eq!(file["good_request_count"]["avg"], file["request_count"]["avg"]);
+    assert!(file["start_time"].as_str() < file["end_time"].as_str());
 }
 
 #[test]

@@ -14,14 +14,8 @@ use maud::{Markup, html};
 #[must_use]
 pub fn bench_page(report: &BenchReport) -> String {
     let s = &report.scenario;
-    let mut sections = vec![
-        Section::new("answer", "", answer(report)),
-        Section::new("latency", "Latency", latencies(report)),
-        Section::new("output", "Over time", over_time(report)),
-    ];
-    if let Some(live) = &report.live {
-        sections.extend(measured::sections(live));
-    }
+    let mut sections = vec![Section::new("answer", "", answer(report))];
+    sections.extend(seen(report));
     if let Some(inside) = &report.inside {
         sections.push(Section::new("kv", "KV memory", memory(report, inside)));
         sections.push(Section::new("timeline", "Iterations", timeline(report)));
@@ -38,6 +32,18 @@ pub fn bench_page(report: &BenchReport) -> String {
         version: &s.version,
     }
     .render()
+}
+
+/// What was seen from outside.
+pub(crate) fn seen(report: &BenchReport) -> Vec<Section> {
+    let mut sections = vec![
+        Section::new("latency", "Latency", latencies(report)),
+        Section::new("output", "Over time", over_time(report)),
+    ];
+    if let Some(live) = &report.live {
+        sections.extend(measured::sections(live));
+    }
+    sections
 }
 
 /// The targets as a person says them.
@@ -87,7 +93,7 @@ pub(crate) fn doubts(report: &BenchReport) -> Vec<String> {
     doubts
 }
 
-fn answer(report: &BenchReport) -> Markup {
+pub(crate) fn answer(report: &BenchReport) -> Markup {
     let s = &report.summary;
     let attained = s
         .attainment()

@@ -15,6 +15,7 @@ mod error;
 mod exports;
 mod figures;
 mod latency;
+mod launched;
 mod load;
 mod losers;
 mod measured;
@@ -34,10 +35,12 @@ mod words;
 pub use bench::bench_page;
 pub use compare::compare_page;
 pub use error::Error;
+pub use launched::launch_page;
 pub use load::{PAGE, STORED, load, write_file};
 pub use report::{
-    About, Assumption, BenchReport, CompareReport, Detail, Distribution, Export, Inside, LiveSide,
-    Output, Report, SAMPLES, SCHEMA, Scenario, TuneReport, ValidationReport,
+    About, Assumption, BenchReport, CompareReport, Detail, Distribution, Export, Inside,
+    LaunchReport, LiveSide, Output, Report, SAMPLES, SCHEMA, Scenario, TuneReport,
+    ValidationReport,
 };
 pub use tuning::tune_page;
 pub use validation::validation_page;

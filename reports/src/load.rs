@@ -2,7 +2,7 @@
 //! after a crash, sees the old file or the new one.
 
 use crate::report::{Report, SCHEMA};
-use crate::{Error, bench_page, compare_page, csv, tune_page, validation_page};
+use crate::{Error, bench_page, compare_page, csv, launch_page, tune_page, validation_page};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
@@ -39,6 +39,7 @@ impl Report {
             Self::Compare(r) => compare_page(r),
             Self::Bench(r) => bench_page(r),
             Self::Validate(r) => validation_page(r),
+            Self::Launch(r) => launch_page(r),
         }
     }
 
@@ -50,6 +51,7 @@ impl Report {
             Self::Compare(r) => crate::terminal::compare(r, colour),
             Self::Bench(r) => crate::terminal::bench(r, colour),
             Self::Validate(r) => crate::validation::terminal(r, colour),
+            Self::Launch(r) => crate::terminal::launch(r, colour),
         }
     }
 

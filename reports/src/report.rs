@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use tuner::claims::Claims;
 use tuner::compare::PolicyResult;
 use tuner::export::Missing;
+use tuner::launch::Race;
 use tuner::observation::{Detailed, IterationSpan, KvSample, KvShares, Work};
 use tuner::result::{DeviceInfo, TuneResult, WorkloadInfo};
 use tuner::validate::knee::Capacity;
@@ -30,6 +31,25 @@ pub enum Report {
     Bench(Box<BenchReport>),
     /// `knee validate`.
     Validate(Box<ValidationReport>),
+    /// `knee tune --launch`.
+    Launch(Box<LaunchReport>),
+}
+
+/// What a server carries by its flags.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaunchReport {
+    /// How it came about.
+    pub about: About,
+    /// On what.
+    pub scenario: Scenario,
+    /// The command that starts a server, with `{flags}` in it.
+    pub command: String,
+    /// Share of requests that must meet every target, where that was asked for.
+    pub attainment: Option<f64>,
+    /// Every configuration.
+    pub race: Race,
+    /// The best configuration at its capacity.
+    pub best: Option<BenchReport>,
 }
 
 /// The best configuration and everything that speaks for it.

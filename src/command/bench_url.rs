@@ -18,7 +18,7 @@ use crate::input;
 
 pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     args.output.check()?;
-    if args.live.export.is_some() && args.output.folder().is_none() {
+    if !args.live.export.is_empty() && args.output.folder().is_none() {
         bail!("--export writes a file: say where with --out");
     }
     if args.knobs.any() {
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         most_in_flight: args.live.max_in_flight,
         duration: args.live.duration,
         warmup: args.live.warmup,
-        keep_gaps: args.live.export.is_some(),
+        keep_gaps: !args.live.export.is_empty(),
         ..options(&args.live.reach, &slo)
     };
     let stop = cancel()?;
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         run: &run,
         trace: &trace,
         slo: &slo,
-        scenario: scenario((&live, &url), &trace, &slo, seed, cost),
+        scenario: scenario(Some((&live, &url)), &trace, &slo, seed, cost),
         label: label(args, &run, &trace),
         rate_rps: open.then(|| scale * trace.offered_rate()).filter(|r| *r > 0.0),
     };
@@ -89,9 +89,16 @@ fn write(
     bytes.clear();
     export::hdr(run, began, &mut bytes)?;
     reports::write_file(dir, "latencies.hlog", &bytes)?;
-    if args.live.export.is_some() {
-        let file = export::vllm(run, &report.summary, &report.scenario.model, report.rate_rps);
-        reports::write_file(dir, "vllm.json", file.to_string().as_bytes())?;
+    for tool in &args.live.export {
+        let (summary, model, rate) = (&report.summary, &report.scenario.model, report.rate_rps);
+        let (name, file) = match tool.as_str() {
+            "vllm" => ("vllm.json", export::vllm(run, summary, model, rate)),
+            _ => {
+                let file = export::aiperf(run, summary, began, &report.about.command);
+                ("profile_export_aiperf.json", file)
+            }
+        };
+        reports::write_file(dir, name, file.to_string().as_bytes())?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ pub mod compare;
 pub mod decide;
 pub mod evaluate;
 pub mod export;
+pub mod launch;
 pub mod live;
 pub mod observation;
 pub mod pareto;

@@ -168,6 +168,14 @@ impl Live {
         Ok(Self { endpoint, probed })
     }
 
+    /// Whether the server, which may still be starting, takes requests by now.
+    ///
+    /// # Errors
+    /// Address, header or certificate that are none; a server that does not answer is not ready.
+    pub fn is_ready(server: &Server, timeout: Duration) -> Result<bool, Error> {
+        Ok(probe::answers(&mut Endpoint::find(server)?, timeout))
+    }
+
     /// A server taken at the caller's word, nothing asked beforehand.
     ///
     /// # Errors
