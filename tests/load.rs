@@ -198,6 +198,59 @@ fn a_closed_loop_keeps_its_streams() {
     assert!(measured["rate_rps"].is_null());
 }
 
+#[test]
+fn a_growing_queue_makes_figures_suspect_and_a_steady_one_does_not() {
+    let mock = Mock::start(&["--ttft", "20ms", "--slots", "2", "--itl", "1ms"]);
+    let verdict = |rate: &str| {
+        let words = ["--rate", rate, "--requests", "400", "--json"];
+        let measured = json(&mock.bench(&words).output().unwrap());
+        measured["audit"]["reasons"].to_string()
+    };
+    // Two slots and 25 ms carry 80 requests/s.
+    let behind = verdict("120");
+    assert!(behind.contains("falls behind") && behind.contains("lower the rate"), "{behind}");
+    assert!(!verdict("40").contains("not steady"));
+}
+
+#[test]
+fn sending_goes_on_until_the_figure_is_known_and_ends_with_every_answer() {
+    let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms", "--slots", "2"]);
+    let until = |wanted: &str, words: &[&str]| {
+        let words = [&["--json", "--until-ci", wanted], words].concat();
+        json(&mock.bench(&words).output().unwrap())
+    };
+    let narrow = |found: &Value| {
+        let all = found["precision"].as_array().unwrap();
+        let one = all.iter().find(|p| p["measured"] == "ttft:mean").unwrap();
+        let at = |key: &str| one[key].as_f64().unwrap();
+        assert!((at("value_ms") - found["mean_ttft_ms"].as_f64().unwrap()).abs() < 1e-3);
+        (at("high_ms") - at("low_ms")) / 2.0 / at("value_ms")
+    };
+    let coarse = until("ttft:mean=20%", &["--rate", "100"]);
+    let fine = until("ttft:mean=6%", &["--rate", "100", "--duration", "60s"]);
+    assert!(
+        narrow(&coarse) < 0.22 && narrow(&fine) < 0.07,
+        "{} {}",
+        narrow(&coarse),
+        narrow(&fine)
+    );
+    assert!(coarse["requests"].as_u64() < fine["requests"].as_u64());
+    for found in [&coarse, &fine] {
+        assert_eq!(
+            (&found["completed"], &found["interrupted"]),
+            (&found["requests"], &false.into())
+        );
+    }
+    let short = until("ttft:mean=0.01%", &["--concurrency", "4", "--duration", "2s"]);
+    let reasons = short["audit"]["reasons"].to_string();
+    assert!(
+        reasons.contains("raise --duration") && short["audit"]["verdict"] != "VALID",
+        "{reasons}"
+    );
+    let wrong = mock.bench(&["--until-ci", "itl=5%"]).output().unwrap();
+    assert!(stderr(&wrong).contains("ttft:p99=5%"), "{}", stderr(&wrong));
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interruption_keeps_what_was_measured() {

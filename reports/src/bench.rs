@@ -79,7 +79,11 @@ pub(crate) fn headline(report: &BenchReport) -> String {
 pub(crate) fn doubts(report: &BenchReport) -> Vec<String> {
     let summary = &report.summary;
     let mut doubts = report.live.as_ref().map_or_else(Vec::new, measured::doubts);
-    if !report.sustain.sustained && report.rate_rps.is_some() {
+    let said = |live: &crate::report::LiveSide| {
+        live.audit.reasons.iter().any(|r| r.contains(&report.sustain.reason))
+    };
+    let new = !report.live.as_ref().is_some_and(said);
+    if !report.sustain.sustained && report.rate_rps.is_some() && new {
         doubts.push(format!("This rate cannot go on for ever: {}", report.sustain.reason));
     }
     let lost = summary.requests - summary.completed.min(summary.requests);

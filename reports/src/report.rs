@@ -4,7 +4,7 @@
 //! a stored report is some hundred kilobytes, however long the trace.
 
 use crate::plot::thinned;
-use loadgen::{Audit, Failures, Histogram, Metric, Record, Summary, Sustain};
+use loadgen::{Audit, Failures, Histogram, Metric, Precision, Record, Summary, Sustain};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tuner::claims::Claims;
@@ -123,6 +123,9 @@ pub struct LiveSide {
     pub from_send: Summary,
     /// The client's account of itself.
     pub audit: Audit,
+    /// How sure the usual figures are.
+    #[serde(default)]
+    pub precision: Vec<Precision>,
     /// Failures by name.
     pub failures: BTreeMap<String, Failures>,
     /// Whether the user ended it early.

@@ -151,6 +151,9 @@ fn audited(s: &mut Screen, live: &LiveSide) {
         4,
         None,
     );
+    if !live.precision.is_empty() {
+        s.say(&format!("  {}", crate::measured::sure(live)), 4, None);
+    }
     let look = if a.verdict == Trust::Valid { Look::Good } else { Look::Bad };
     s.say(
         &format!(

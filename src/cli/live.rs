@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use loadgen::{Api, FaultShare, parse_duration};
+use loadgen::{Api, FaultShare, Wanted, parse_duration};
 use tuner::launch::flags::{Dialect, Values};
 
 use super::whole;
@@ -69,6 +69,10 @@ pub(crate) struct Live {
     /// Send for so long at most
     #[arg(long, value_name = "TIME", requires = "url", value_parser = parse_duration)]
     pub(crate) duration: Option<Duration>,
+    /// Send (the workload again and again) until half of a figure's 95 % interval is so small a share of it, such as
+    /// ttft:p99=5% or e2e:mean=2%; repeatable; for --duration at most (default then: 5min)
+    #[arg(long, value_name = "FIGURE=PERCENT", requires = "url")]
+    pub(crate) until_ci: Vec<Wanted>,
     /// Write the result as other tools' too: vllm (vllm.json), aiperf (profile_export_aiperf.json)
     #[arg(long, value_name = "TOOL,...", requires = "url", value_delimiter = ',', value_parser = ["vllm", "aiperf"])]
     pub(crate) export: Vec<String>,

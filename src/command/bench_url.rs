@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
 use loadgen::{LiveOptions, LiveRun, Slo, export};
 use reports::{BenchReport, Report};
+use tuner::live::lengthened;
 use workloads::Trace;
 
 use super::bench::result;
@@ -15,6 +17,11 @@ use super::live::{Measured, Watch, find, options, scenario};
 use super::{Interrupted, cancel, measure};
 use crate::cli;
 use crate::input;
+
+/// How long a figure is waited for, unless somebody says.
+const LONGEST: Duration = Duration::from_secs(300);
+/// Requests kept ready for that, at most.
+const MOST: usize = 1_000_000;
 
 pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     args.output.check()?;
@@ -28,12 +35,14 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let (trace, seed) = input::workload(&args.scenario.workload)?;
     let slo = slo.bind(&trace.classes)?;
     let scale = scale(args, &trace)?;
+    let trace = until(args, trace, scale)?;
     let (live, url) = find(&args.live.reach, args.scenario.model.as_deref())?;
     let options = LiveOptions {
         rate_scale: scale,
         streams: args.live.concurrency,
         most_in_flight: args.live.max_in_flight,
-        duration: args.live.duration,
+        duration: args.live.duration.or((!args.live.until_ci.is_empty()).then_some(LONGEST)),
+        until: args.live.until_ci.clone(),
         warmup: args.live.warmup,
         keep_gaps: !args.live.export.is_empty(),
         ..options(&args.live.reach, &slo)
@@ -108,6 +117,22 @@ fn nothing(args: &cli::Bench) -> Result<ExitCode> {
         "nothing was sent after the warm-up of {:?}: give a longer workload or a shorter --warmup",
         args.live.warmup
     )
+}
+
+/// The trace, over and over where it is not known beforehand how much of it a figure takes.
+fn until(args: &cli::Bench, trace: Arc<Trace>, scale: f64) -> Result<Arc<Trace>> {
+    if args.live.until_ci.is_empty() {
+        return Ok(trace);
+    }
+    let longest = args.live.duration.unwrap_or(LONGEST).as_secs_f64();
+    let needed = match args.live.concurrency {
+        Some(_) => MOST,
+        None => {
+            input::need_rate(&trace)?;
+            (scale * trace.offered_rate() * longest * 1.05).ceil() as usize + 8
+        }
+    };
+    Ok(Arc::new(lengthened(&trace, needed.min(MOST))))
 }
 
 /// By how much the trace is sped up; what is sent as others end has no speed.

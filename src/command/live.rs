@@ -139,6 +139,7 @@ impl Measured<'_> {
             live: Some(LiveSide {
                 from_send: Summary::new(&run.from_send, slo),
                 audit: run.audit.clone(),
+                precision: loadgen::precisions(&run.recording.records),
                 failures: run.failures.clone(),
                 interrupted: run.interrupted,
             }),

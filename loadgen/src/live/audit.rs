@@ -8,15 +8,21 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use workloads::Trace;
 
 use super::LiveOptions;
 use super::meter::{Meter, Wire};
 use crate::net::clock;
+use crate::record::Record;
 use crate::recorder::Recording;
 use crate::slo::{BoundSlo, Metric};
+use crate::steady::{beginning, precision, values};
+use crate::sustain::Sustain;
 
 /// Shares of a target from which an error of the client makes figures suspect, or invalid.
 const MATERIAL: (f64, f64) = (0.05, 0.20);
+/// Fewer requests than this are no load to judge.
+const FEWEST: usize = 20;
 /// Busier than this share of a core, the client may be what is measured.
 const BUSY: f64 = 0.9;
 
@@ -145,6 +151,58 @@ impl Audit {
         };
         audit.judge(run, slo, options.most_in_flight.is_some());
         audit
+    }
+
+    /// Whether the run was steady: a figure of a queue that grows tells how long the run was.
+    pub(super) fn judge_steadiness(
+        &mut self,
+        records: &[Record],
+        trace: &Trace,
+        options: &LiveOptions,
+    ) {
+        let sustain = Sustain::new(trace, records);
+        let falls_behind = options.streams.is_none()
+            && records.len() >= FEWEST
+            && !sustain.sustained
+            && sustain.span_s > 0.0
+            && records.iter().any(Record::completed);
+        if falls_behind {
+            let reason = &sustain.reason;
+            self.doubt(Trust::Suspect, format!(
+                "the load was not steady, the server {reason}: its latencies tell how long the run was; lower the rate, or send for longer if the run was short"
+            ));
+            return;
+        }
+        let times = values(Metric::Ttft, records.iter());
+        if let Some(cut) = beginning(&times) {
+            let first = records.iter().map(|r| r.scheduled).min().unwrap_or_default();
+            self.doubt(Trust::Suspect, match records.get(cut) {
+                Some(record) => {
+                    let s = (record.scheduled - first).as_secs_f64();
+                    let warmup = s + options.warmup.as_secs_f64();
+                    format!(
+                        "the first {s:.1} s were unlike the rest: leave them out with --warmup {}s",
+                        warmup.ceil()
+                    )
+                }
+                None => "first-token times drifted all through the run and never settled: send for longer, or warm the server up first".to_owned(),
+            });
+        }
+        for wanted in &options.until {
+            let of = values(wanted.metric, records.iter());
+            let known = precision(wanted.metric, wanted.statistic, &of);
+            let share = known.map_or(f64::INFINITY, |p| p.share());
+            if share > wanted.share {
+                let reached = match share {
+                    s if s.is_finite() => format!("known to {:.1} % only", 100.0 * s),
+                    _ => "not known to any precision".to_owned(),
+                };
+                self.doubt(
+                    Trust::Suspect,
+                    format!("{wanted} was asked for and the figure is {reached}: raise --duration"),
+                );
+            }
+        }
     }
 
     fn doubt(&mut self, trust: Trust, reason: String) {

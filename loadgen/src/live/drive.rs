@@ -11,6 +11,8 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use slab::Slab;
@@ -24,6 +26,7 @@ use super::prompt::Prompter;
 use super::{LiveOptions, Progress};
 use crate::error::Error;
 use crate::net::{clock, wait::Ready, wait::Wait};
+use crate::record::Record;
 use crate::recorder::Recorder;
 use crate::replay::{Due, Replay};
 use crate::slo::{BoundSlo, Metric};
@@ -90,8 +93,13 @@ pub(super) struct Drive<'a> {
     no_spare_before: u64,
     ends: Vec<Duration>,
     buffer: Vec<u8>,
+    /// Who is told of every request that ends, and says when that is enough.
+    tell: Option<Tell<'a>>,
     pub(super) progress: Progress,
 }
+
+/// Where ended requests go, and whether they are enough.
+pub(super) type Tell<'a> = (Sender<Record>, &'a AtomicBool);
 
 impl<'a> Drive<'a> {
     pub(super) fn new(
@@ -99,6 +107,7 @@ impl<'a> Drive<'a> {
         replay: Replay,
         (endpoint, prompter): (&'a Endpoint, &'a Prompter),
         (options, slo): (&'a LiveOptions, &'a BoundSlo),
+        tell: Option<Tell<'a>>,
     ) -> Result<Self, Error> {
         let io = |e: io::Error| Error::Io("cannot poll sockets".to_owned(), e.to_string());
         Ok(Self {
@@ -135,6 +144,7 @@ impl<'a> Drive<'a> {
             no_spare_before: 0,
             ends: Vec::new(),
             buffer: vec![0; 256 << 10],
+            tell,
             progress: Progress::default(),
         })
     }
@@ -227,18 +237,35 @@ impl<'a> Drive<'a> {
 
     /// Whether the time for sending is over.
     fn is_closing(&self, now: u64) -> bool {
-        self.options.duration.is_some_and(|d| now >= self.origin + nanos(d))
+        self.is_enough() || self.options.duration.is_some_and(|d| now >= self.origin + nanos(d))
+    }
+
+    fn is_enough(&self) -> bool {
+        self.tell.as_ref().is_some_and(|(_, enough)| enough.load(Ordering::Relaxed))
+    }
+
+    /// Whether somebody is told of ended requests.
+    pub(super) fn tells(&self) -> bool {
+        self.tell.is_some()
+    }
+
+    /// Lets whoever was told know that the run is over.
+    pub(super) fn tell_no_more(&mut self) {
+        self.tell = None;
     }
 
     /// When the next send is due.
     fn next_due(&self) -> Option<u64> {
-        let due = self.origin + nanos(self.replay.peek()?);
+        let due = self.origin + nanos(self.replay.peek().filter(|_| !self.is_enough())?);
         let last = self.options.duration.map_or(u64::MAX, |d| self.origin + nanos(d));
         (due < last).then_some(due)
     }
 
     /// Sends what is due, however late it is noticed; nothing that is due after the end of the duration.
     fn send_due(&mut self, now: u64) {
+        if self.is_enough() {
+            return;
+        }
         let end = self.options.duration.map_or(Duration::MAX, |d| d.saturating_sub(INSTANT));
         while let Some(due) = self.replay.next(self.since(now).min(end)) {
             let request = &self.trace.requests[due.request as usize];

@@ -17,8 +17,11 @@ mod probe;
 mod prompt;
 mod sse;
 mod transport;
+mod until;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use workloads::{Arrival, Trace};
@@ -35,6 +38,7 @@ use crate::record::Outcome;
 use crate::recorder::Recording;
 use crate::replay::{Replay, ReplayOptions};
 use crate::slo::BoundSlo;
+use crate::steady::Wanted;
 use drive::Drive;
 use endpoint::Endpoint;
 use probe::Probed;
@@ -67,6 +71,8 @@ pub struct LiveOptions {
     pub shared_prefixes: bool,
     /// Whether every gap between tokens is kept, by request (8 bytes a token).
     pub keep_gaps: bool,
+    /// Send nothing more once all these figures are known so well; see [`Wanted`].
+    pub until: Vec<Wanted>,
 }
 
 impl Default for LiveOptions {
@@ -84,6 +90,7 @@ impl Default for LiveOptions {
             salt: 0,
             shared_prefixes: true,
             keep_gaps: false,
+            until: Vec::new(),
         }
     }
 }
@@ -215,14 +222,28 @@ impl Live {
         let Probed { model, prompts, extra } = &self.probed;
         let salt = (options.salt, options.shared_prefixes);
         let prompter = Prompter::new(&self.endpoint, *prompts, model, extra, salt);
-        let mut drive = Drive::new(trace, replay, (&self.endpoint, &prompter), (options, slo))?;
+        let enough = AtomicBool::new(false);
+        let (say, ended) = mpsc::channel();
+        let tell = (!options.until.is_empty()).then_some((say, &enough));
+        let mut drive =
+            Drive::new(trace, replay, (&self.endpoint, &prompter), (options, slo), tell)?;
         let warm = options.streams.map_or(8, |streams| streams as usize);
         drive.warm(warm).map_err(|e| Error::Io("cannot connect".to_owned(), e.to_string()))?;
         let mut interrupted = false;
-        drive.run(&mut |progress| {
+        let mut watched = |progress: &Progress| {
             let go_on = watch(progress);
             interrupted |= !go_on;
             go_on
+        };
+        std::thread::scope(|scope| {
+            // It ends when it has seen enough, or when the drive's end of the channel is gone.
+            let (wanted, enough) = (&options.until, &enough);
+            if drive.tells() {
+                scope.spawn(move || until::watch(wanted, ended, enough));
+            }
+            let outcome = drive.run(&mut watched);
+            drive.tell_no_more();
+            outcome
         })?;
         Ok(LiveRun { interrupted, ..finish(drive, trace, options, slo) })
     }
@@ -255,7 +276,8 @@ fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo
     for (record, wire) in from_send.records.iter_mut().zip(&wires) {
         record.scheduled = wire.sent.unwrap_or(record.scheduled);
     }
-    let audit = Audit::new(&meter, &recording, &wires, (options, slo, short));
+    let mut audit = Audit::new(&meter, &recording, &wires, (options, slo, short));
+    audit.judge_steadiness(&recording.records, trace, options);
     LiveRun {
         recording,
         from_send,

@@ -243,7 +243,8 @@ fn natural_starts(trace: &Trace) -> f64 {
 }
 
 /// `trace`, over and over, until it has `n` requests that wait for nobody. Copies share no blocks.
-fn lengthened(trace: &Trace, n: usize) -> Trace {
+#[must_use]
+pub fn lengthened(trace: &Trace, n: usize) -> Trace {
     let (starts, own) = (natural_starts(trace) as usize, trace.requests.len() as u32);
     let copies = n.div_ceil(starts).max(1);
     let mut long = trace.clone();

@@ -25,7 +25,6 @@ const PERCENTILES: [u32; 9] = [1, 5, 10, 25, 50, 75, 90, 95, 99];
 pub fn aiperf(run: &LiveRun, summary: &Summary, began: SystemTime, command: &str) -> Value {
     let completed = || run.from_send.records.iter().filter(|r| r.completed());
     let of = |value: fn(&Record) -> Option<f64>| completed().filter_map(value).collect();
-    let ms = |time: Option<Duration>| time.map(|t| t.as_nanos() as f64 / 1e6);
     let gaps = || run.gaps.iter().zip(&run.from_send.records).filter(|(_, r)| r.completed());
     let seconds = length(run).as_secs_f64();
     let (mut file, mut put) = (Map::new(), Vec::new());
@@ -84,6 +83,10 @@ pub fn aiperf(run: &LiveRun, summary: &Summary, began: SystemTime, command: &str
         }
     }
     Value::Object(file)
+}
+
+fn ms(time: Option<Duration>) -> Option<f64> {
+    time.map(|t| t.as_nanos() as f64 / 1e6)
 }
 
 /// From the first send to the last token of a completed request.
