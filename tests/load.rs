@@ -311,7 +311,9 @@ fn a_target_that_an_idle_server_misses_has_no_capacity() {
 fn a_search_ends_between_a_rate_that_holds_and_one_that_fails() {
     let mock = Mock::start(&["--ttft", "20ms", "--itl", "1ms", "--slots", "4"]);
     let mut command = knee(&["tune", "--url", &mock.url, "--slo", "ttft=200ms", "--json"]);
-    command.args(["--probe", "1500ms", "--budget", "40s", "--workload"]).arg(workload());
+    // More requests are offered than the workload has: it is sent again and again.
+    command.args(["--probe", "1500ms", "--budget", "40s", "--requests", "60"]);
+    command.arg("--workload").arg(workload());
     let found = json(&command.output().unwrap());
     let (lo, hi) =
         (found["capacity_rps"].as_f64().unwrap(), found["fails_at_rps"].as_f64().unwrap());

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let (trace, seed) = input::workload(&args.scenario.workload)?;
     let slo = slo.bind(&trace.classes)?;
     let scale = scale(args, &trace)?;
-    let trace = until(args, trace, scale)?;
+    let sent = until(args, &trace, scale)?;
     let (live, url) = find(&args.live.reach, args.scenario.model.as_deref())?;
     let options = LiveOptions {
         rate_scale: scale,
@@ -49,9 +49,9 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     };
     let stop = cancel()?;
     let began = SystemTime::now();
-    let mut watch = Watch::new(trace.requests.len(), args.output.json);
+    let mut watch = Watch::new(sent.requests.len(), args.output.json);
     let (run, cost) = measure(|| {
-        live.run(&trace, &options, &slo, |progress| {
+        live.run(&sent, &options, &slo, |progress| {
             watch.update(progress);
             !stop.load(Ordering::Relaxed)
         })
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let cost = (cost.wall_s, cost.cpu_s);
     let measured = Measured {
         run: &run,
-        trace: &trace,
+        sent: &sent,
         slo: &slo,
         scenario: scenario(Some((&live, &url)), &trace, &slo, seed, cost),
         label: label(args, &run, &trace),
@@ -120,19 +120,19 @@ fn nothing(args: &cli::Bench) -> Result<ExitCode> {
 }
 
 /// The trace, over and over where it is not known beforehand how much of it a figure takes.
-fn until(args: &cli::Bench, trace: Arc<Trace>, scale: f64) -> Result<Arc<Trace>> {
+fn until(args: &cli::Bench, trace: &Arc<Trace>, scale: f64) -> Result<Arc<Trace>> {
     if args.live.until_ci.is_empty() {
-        return Ok(trace);
+        return Ok(Arc::clone(trace));
     }
     let longest = args.live.duration.unwrap_or(LONGEST).as_secs_f64();
     let needed = match args.live.concurrency {
         Some(_) => MOST,
         None => {
-            input::need_rate(&trace)?;
+            input::need_rate(trace)?;
             (scale * trace.offered_rate() * longest * 1.05).ceil() as usize + 8
         }
     };
-    Ok(Arc::new(lengthened(&trace, needed.min(MOST))))
+    Ok(Arc::new(lengthened(trace, needed.min(MOST))))
 }
 
 /// By how much the trace is sped up; what is sent as others end has no speed.

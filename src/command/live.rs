@@ -115,7 +115,8 @@ fn workload(trace: &Trace) -> WorkloadInfo {
 /// What a measurement comes to, for reports.
 pub(crate) struct Measured<'a> {
     pub(crate) run: &'a LiveRun,
-    pub(crate) trace: &'a Trace,
+    /// The trace that the run's records count through.
+    pub(crate) sent: &'a Trace,
     pub(crate) slo: &'a BoundSlo,
     pub(crate) scenario: Scenario,
     pub(crate) label: String,
@@ -124,7 +125,7 @@ pub(crate) struct Measured<'a> {
 
 impl Measured<'_> {
     pub(crate) fn report(self) -> BenchReport {
-        let Measured { run, trace, slo, scenario, label, rate_rps } = self;
+        let Measured { run, sent, slo, scenario, label, rate_rps } = self;
         BenchReport {
             about: About { command: typed(), assumptions: Vec::new() },
             scenario,
@@ -134,7 +135,7 @@ impl Measured<'_> {
             rate_rps,
             detail: Detail::outside(&run.recording.records, &run.recording.itl_of_all()),
             summary: Summary::new(&run.recording, slo),
-            sustain: Sustain::new(trace, &run.recording.records),
+            sustain: Sustain::new(sent, &run.recording.records),
             inside: None,
             live: Some(LiveSide {
                 from_send: Summary::new(&run.from_send, slo),

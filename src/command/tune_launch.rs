@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use loadgen::{Live, LiveRun};
+use loadgen::Live;
 use reports::{About, LaunchReport, Report};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tuner::launch::flags::defaults;
 use tuner::launch::process::Process;
 use tuner::launch::{Candidate, Failure, Race, Rules, Seen, Trial, screen};
-use tuner::live::{Aim, Range, Searched, Shot};
+use tuner::live::{Aim, Held, Range, Searched, Shot};
 
 use super::bench::result;
 use super::live::{Measured, launched, options, scenario, server};
@@ -145,8 +145,7 @@ impl Logs {
 
 /// The run at the best rate of the best configuration.
 struct Best {
-    rate: f64,
-    run: LiveRun,
+    held: Held,
     live: Live,
     url: String,
 }
@@ -229,9 +228,9 @@ impl Launcher<'_> {
             return Err(why);
         }
         let mut searched = searched?;
-        let best = self.best.as_ref().map_or(0.0, |b| b.rate);
-        if let Some((rate, run)) = searched.best.take().filter(|(rate, _)| *rate > best) {
-            self.best = Some(Best { rate, run, live, url: url.to_owned() });
+        let best = self.best.as_ref().map_or(0.0, |b| b.held.rate_rps);
+        if let Some(held) = searched.best.take().filter(|held| held.rate_rps > best) {
+            self.best = Some(Best { held, live, url: url.to_owned() });
         }
         Ok(searched)
     }
@@ -287,9 +286,10 @@ fn deliver(
         command,
         attainment: slo.slo().attainment().map(|share| share.fraction()),
         scenario: scenario.clone(),
-        best: best.map(|Best { rate, run, .. }| {
+        best: best.map(|Best { held, .. }| {
             let label = race.best().map_or_else(String::new, |(t, _)| t.candidate.label.clone());
-            Measured { run: &run, trace, slo, scenario, label, rate_rps: Some(rate) }.report()
+            let (run, sent, rate_rps) = (&held.run, &held.sent, Some(held.rate_rps));
+            Measured { run, sent, slo, scenario, label, rate_rps }.report()
         }),
         race,
     };

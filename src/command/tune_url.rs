@@ -46,15 +46,15 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     if stop.load(Ordering::Relaxed) && best.is_none() {
         return Err(Interrupted.into());
     }
-    let Some((rate, run)) = best else { return nowhere(args, &found) };
+    let Some(held) = best else { return nowhere(args, &found) };
     let cost = (cost.wall_s, cost.cpu_s);
     let measured = Measured {
-        run: &run,
-        trace: &trace,
+        run: &held.run,
+        sent: &held.sent,
         slo: &slo,
         scenario: scenario(Some((&live, &url)), &trace, &slo, seed, cost),
         label: said(&found),
-        rate_rps: Some(rate),
+        rate_rps: Some(held.rate_rps),
     };
     let report = measured.report();
     let mut flat = result(&report);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use range::{Aim, Range, Searched, lengthened};
+pub use range::{Aim, Held, Range, Searched, lengthened};
 
 /// How far from an estimate the rates beside it are tried.
 const BESIDE: f64 = 0.01;

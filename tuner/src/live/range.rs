@@ -37,8 +37,18 @@ pub struct Aim {
 pub struct Searched {
     /// The answer.
     pub found: Found,
-    /// The run at the rate found, and that rate.
-    pub best: Option<(f64, LiveRun)>,
+    /// The run at the rate found.
+    pub best: Option<Held>,
+}
+
+/// A rate that held.
+pub struct Held {
+    /// Requests (or sessions) per second offered.
+    pub rate_rps: f64,
+    /// What was seen.
+    pub run: LiveRun,
+    /// What was sent: the trace, over and over. The run's records count through it.
+    pub sent: Trace,
 }
 
 /// A server under search.
@@ -122,18 +132,18 @@ impl Range<'_> {
         let probe = aim.probe.unwrap_or(typical);
         let effort = Effort { probe, budget: aim.budget, ..Effort::default() };
         self.glimpse = effort.glimpse();
-        let (mut runs, mut stopped): (Vec<(f64, LiveRun)>, Option<String>) = (Vec::new(), None);
+        let (mut runs, mut stopped): (Vec<Held>, Option<String>) = (Vec::new(), None);
         // An interruption ends the search like an error, and what was found until then is kept here.
         let mut shots: Vec<Shot> = Vec::new();
         let mut shoot = |rate, time| {
-            let (shot, run) = self.shoot(rate, time, watch).map_err(|e| stopped = Some(e))?;
+            let (shot, held) = self.shoot(rate, time, watch).map_err(|e| stopped = Some(e))?;
             if !watch() {
                 return Err(());
             }
             say(&shot);
             shots.push(shot.clone());
             if shot.passed {
-                runs.push((rate, run));
+                runs.push(held);
             } else {
                 self.recover(unhurried, watch).map_err(|e| stopped = Some(e))?;
             }
@@ -153,7 +163,7 @@ impl Range<'_> {
             (Err(()), None) => Found::of(shots),
         };
         let best = found.capacity_rps;
-        let run = runs.into_iter().rev().find(|(rate, _)| Some(*rate) == best);
+        let run = runs.into_iter().rev().find(|held| Some(held.rate_rps) == best);
         Ok(Searched { found, best: run })
     }
 
@@ -166,7 +176,7 @@ impl Range<'_> {
         rate: f64,
         time: Duration,
         watch: &mut dyn FnMut() -> bool,
-    ) -> Result<(Shot, LiveRun), String> {
+    ) -> Result<(Shot, Held), String> {
         let natural = self.trace.offered_rate();
         let needed = (rate * time.as_secs_f64() * 1.05).ceil() as usize + 8;
         let trace = lengthened(self.trace, needed);
@@ -206,7 +216,8 @@ impl Range<'_> {
             |(t, n): (f64, u64)| (last.1.saturating_sub(n)) as f64 / (last.0 - t) / per_start;
         let finished_rps = half.filter(|h| last.0 > h.0 + 0.3).map(pace).filter(|r| *r > 0.0);
         let seconds = last.0;
-        Ok((Shot { rate_rps: rate, passed: why.is_empty(), seconds, finished_rps, why }, run))
+        let shot = Shot { rate_rps: rate, passed: why.is_empty(), seconds, finished_rps, why };
+        Ok((shot, Held { rate_rps: rate, run, sent: trace }))
     }
 }
 
