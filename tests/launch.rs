@@ -98,10 +98,12 @@ fn the_best_flags_win_and_a_server_that_cannot_start_is_a_trial() {
     let found: Value = serde_json::from_str(&read("result.json")).unwrap();
     assert_eq!(found["winner"]["flags"], "--itl 1ms");
     assert!(found["winner"]["command"].as_str().unwrap().ends_with("--model the-best --itl 1ms"));
-    // Four slots, 20 ms and five more tokens of 1 ms each: 160 requests/s; by default 20 ms each: 33.
+    // Four slots, 20 ms and five more tokens of 1 ms each: 160 requests/s; by default 20 ms each: 33. A second of too
+    // much is not yet 300 ms late, so that a third more may pass.
     let carries = |label| outcome(&found, label)["carries"].as_f64().unwrap();
-    assert!((120.0..170.0).contains(&carries("itl 1ms")), "{}", carries("itl 1ms"));
-    assert!((25.0..35.0).contains(&carries("the server's own defaults")));
+    assert!((120.0..215.0).contains(&carries("itl 1ms")), "{}", carries("itl 1ms"));
+    let own = carries("the server's own defaults");
+    assert!((10.0..45.0).contains(&own), "{own}");
     assert_eq!(found["capacity_rps"], found["rate_rps"], "the figures are of the best");
     let failed = &outcome(&found, "itl sulk")["failed"];
     assert!(failed["why"].as_str().unwrap().contains("before it took requests"), "{failed}");
@@ -155,14 +157,14 @@ fn a_server_that_dies_under_load_has_failed() {
     assert!(found["load_s"].as_f64().unwrap() > 0.0, "what it was tried with is kept: {found}");
 }
 
-/// Starts a search of mocks called `mark` and waits until rates are being tried.
+/// Starts a search of mocks called `mark` and waits until a rate has held.
 fn under_way(mark: &str, out: &Path) -> std::process::Child {
     let words = ["--knob", "itl=1ms", "--out", out.to_str().unwrap()];
     let mut command = tune(&mock(mark), &words);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let tried = lines.map_while(Result::ok).filter(|l| l.contains("requests/s for")).nth(1);
-    assert!(tried.is_some() && running(mark) > 0);
+    let held = lines.map_while(Result::ok).find(|l| l.contains(": holds"));
+    assert!(held.is_some() && running(mark) > 0);
     child
 }
 

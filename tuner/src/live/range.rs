@@ -11,6 +11,8 @@ use super::{Effort, Found, Shot, go_on, seek};
 const OVERDUE: f64 = 0.03;
 /// Fewer requests than this show nothing.
 const FEWEST: usize = 10;
+/// A rate is offered for so many on average, however long they take to come: then there hardly ever are too few.
+const ENOUGH: f64 = 16.0;
 /// A probe lasts so many unhurried requests, but not less than the least or more than the most.
 const LIFETIMES: f64 = 4.0;
 const LEAST: Duration = Duration::from_secs(8);
@@ -167,7 +169,7 @@ impl Range<'_> {
         Ok(Searched { found, best: run })
     }
 
-    /// Offers `rate` for `time`, or until it has failed.
+    /// Offers `rate` for `time` (longer where requests are too rare), or until it has failed.
     ///
     /// # Errors
     /// What the client cannot do; a server's failures are failures of the rate.
@@ -178,6 +180,7 @@ impl Range<'_> {
         watch: &mut dyn FnMut() -> bool,
     ) -> Result<(Shot, Held), String> {
         let natural = self.trace.offered_rate();
+        let time = time.max(Duration::from_secs_f64(ENOUGH / rate));
         let needed = (rate * time.as_secs_f64() * 1.05).ceil() as usize + 8;
         let trace = lengthened(self.trace, needed);
         let options = LiveOptions {
