@@ -209,7 +209,7 @@ fn a_growing_queue_makes_figures_suspect_and_a_steady_one_does_not() {
     // Two slots and 25 ms carry 80 requests/s.
     let behind = verdict("120");
     assert!(behind.contains("falls behind") && behind.contains("lower the rate"), "{behind}");
-    assert!(!verdict("40").contains("not steady"));
+    assert!(!verdict("40").contains("queue grew"));
 }
 
 #[test]

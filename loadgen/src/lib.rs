@@ -22,13 +22,14 @@ mod steady;
 mod summary;
 mod sustain;
 mod time;
+mod worker;
 
 pub use error::Error;
 pub use histogram::Histogram;
 pub use latency::{Latency, Stats};
 pub use live::{
-    Api, Audit, Failures, Live, LiveOptions, LiveRun, Progress, Prompts, Server, Trust, Wire,
-    export,
+    Api, Audit, Failures, Live, LiveOptions, LiveRun, Part, Progress, Prompts, Server, Trust, Wire,
+    export, merge,
 };
 pub use mock::{Fault, FaultShare, Mock, MockOptions, Served, Truth};
 pub use percentile::{Percentile, Statistic};
@@ -40,4 +41,5 @@ pub use slo::{BoundSlo, Metric, Slo, Target};
 pub use steady::{Precision, Wanted, precisions};
 pub use summary::{Attained, Judged, Offered, Summary, Verdict};
 pub use sustain::Sustain;
-pub use time::parse_duration;
+pub use time::{parse_duration, parse_instant};
+pub use worker::Worker;

@@ -18,6 +18,7 @@ use crate::recorder::Recording;
 use crate::slo::{BoundSlo, Metric};
 use crate::steady::{beginning, precision, values};
 use crate::sustain::Sustain;
+use crate::worker::Worker;
 
 /// Shares of a target from which an error of the client makes figures suspect, or invalid.
 const MATERIAL: (f64, f64) = (0.05, 0.20);
@@ -109,17 +110,8 @@ impl Audit {
         (options, slo, short_outputs): (&LiveOptions, &BoundSlo, u64),
     ) -> Self {
         let pairs = || run.records.iter().zip(wires);
-        let sent: Vec<(Duration, Duration)> =
-            pairs().filter_map(|(r, w)| Some((r.scheduled, w.sent?))).collect();
-        let free = pairs().filter(|(_, w)| !w.held_back);
-        let mut late: Vec<u64> = free
-            .filter_map(|(r, w)| Some(crate::time::nanos(w.sent?.saturating_sub(r.scheduled))))
-            .collect();
-        late.sort_unstable();
+        let (late, sent) = lateness(&run.records, wires);
         let lag = |percent| ms(meter.lag.percentile(percent).unwrap_or_default());
-        let (chunks, coalesced) = wires.iter().fold((0u64, 0u64), |(all, part), w| {
-            (all + u64::from(w.chunks), part + u64::from(w.coalesced))
-        });
         let completed = || pairs().filter(|(r, _)| r.completed());
         let open = options.streams.is_none();
         let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
@@ -141,7 +133,7 @@ impl Audit {
             connections: meter.connections,
             resent: meter.resent,
             held_back: wires.iter().filter(|w| w.held_back).count() as u64,
-            coalesced_share: share(coalesced as f64, chunks as f64),
+            coalesced_share: coalesced(wires),
             without_usage: completed().filter(|(_, w)| w.completion_tokens.is_none()).count()
                 as u64,
             short_outputs,
@@ -153,6 +145,56 @@ impl Audit {
         audit
     }
 
+    /// Of several clients under one schedule: what can be counted together is, of the rest the worst counts.
+    pub(super) fn of_all(parts: &[(Worker, &Self)], records: &[Record], wires: &[Wire]) -> Self {
+        let worst = |f: fn(&Self) -> f64| parts.iter().map(|(_, a)| f(a)).fold(0.0, f64::max);
+        let sum = |f: fn(&Self) -> u64| parts.iter().map(|(_, a)| f(a)).sum::<u64>();
+        let (late, sent) = lateness(records, wires);
+        let open = parts.iter().all(|(_, a)| a.asked_rps.is_some());
+        let mean = parts.iter().map(|(_, a)| a.fluidity).sum::<Option<f64>>();
+        let reason = |(w, a): &(Worker, &Self)| {
+            a.reasons.iter().map(|r| format!("worker {w}: {r}")).collect::<Vec<_>>()
+        };
+        Self {
+            send_lateness_p50_ms: rank(&late, 0.5),
+            send_lateness_p99_ms: rank(&late, 0.99),
+            send_lateness_max_ms: rank(&late, 1.0),
+            reader_lag_p50_ms: worst(|a| a.reader_lag_p50_ms),
+            reader_lag_p99_ms: worst(|a| a.reader_lag_p99_ms),
+            reader_lag_max_ms: worst(|a| a.reader_lag_max_ms),
+            streams_held: parts.iter().map(|(_, a)| a.streams_held).sum(),
+            streams_peak: sum(|a| a.streams_peak),
+            streams_asked: parts.iter().map(|(_, a)| a.streams_asked).sum(),
+            asked_rps: rate(sent.iter().map(|s| s.0)).filter(|_| open),
+            sent_rps: rate(sent.iter().map(|s| s.1)),
+            cpu_s: parts.iter().map(|(_, a)| a.cpu_s).sum(),
+            cpu_share: worst(|a| a.cpu_share),
+            clock_resolution_ns: parts
+                .iter()
+                .map(|(_, a)| a.clock_resolution_ns)
+                .max()
+                .unwrap_or(0),
+            connections: sum(|a| a.connections),
+            resent: sum(|a| a.resent),
+            held_back: sum(|a| a.held_back),
+            coalesced_share: coalesced(wires),
+            without_usage: sum(|a| a.without_usage),
+            short_outputs: sum(|a| a.short_outputs),
+            fluidity: mean.map(|sum| sum / parts.len() as f64),
+            verdict: parts.iter().map(|(_, a)| a.verdict).max().unwrap_or(Trust::Valid),
+            reasons: parts.iter().flat_map(reason).collect(),
+        }
+    }
+
+    /// Some of the load was not put together with the rest.
+    pub(super) fn missing_workers(&mut self, missing: usize, of: u32) {
+        if missing > 0 {
+            self.doubt(Trust::Suspect, format!(
+                "{missing} of {of} workers are missing: what is shown is not the whole load; add their folders"
+            ));
+        }
+    }
+
     /// Whether the run was steady: a figure of a queue that grows tells how long the run was.
     pub(super) fn judge_steadiness(
         &mut self,
@@ -161,16 +203,16 @@ impl Audit {
         options: &LiveOptions,
     ) {
         let sustain = Sustain::new(trace, records);
-        let falls_behind = options.streams.is_none()
-            && records.len() >= FEWEST
-            && !sustain.sustained
-            && sustain.span_s > 0.0
-            && records.iter().any(Record::completed);
-        if falls_behind {
+        let open = options.streams.is_none() && sustain.span_s > 0.0;
+        if open && records.len() >= FEWEST && !sustain.sustained {
             let reason = &sustain.reason;
-            self.doubt(Trust::Suspect, format!(
-                "the load was not steady, the server {reason}: its latencies tell how long the run was; lower the rate, or send for longer if the run was short"
-            ));
+            self.doubt(Trust::Suspect, if sustain.falls_behind() {
+                format!(
+                    "the queue grew, the server {reason}: latencies tell how long the run was, not what the server does; lower the rate"
+                )
+            } else {
+                format!("{reason}: send for longer")
+            });
             return;
         }
         let times = values(Metric::Ttft, records.iter());
@@ -306,6 +348,26 @@ fn reference(run: &Recording, slo: &BoundSlo, metrics: &[Metric]) -> Option<Refe
     let median = rank(&values, 0.5);
     let name = format!("the median {} of {median:.2} ms", metrics[0].name().to_uppercase());
     (median > 0.0).then_some(Reference { ms: median, name, target: false })
+}
+
+/// How late sends were that nothing was to hold back, ns, ascending; and every request's scheduled and real send.
+fn lateness(records: &[Record], wires: &[Wire]) -> (Vec<u64>, Vec<(Duration, Duration)>) {
+    let pairs = || records.iter().zip(wires);
+    let sent = pairs().filter_map(|(r, w)| Some((r.scheduled, w.sent?))).collect();
+    let free = pairs().filter(|(_, w)| !w.held_back);
+    let mut late: Vec<u64> = free
+        .filter_map(|(r, w)| Some(crate::time::nanos(w.sent?.saturating_sub(r.scheduled))))
+        .collect();
+    late.sort_unstable();
+    (late, sent)
+}
+
+/// Share of token events that came in one read with the one before.
+fn coalesced(wires: &[Wire]) -> f64 {
+    let (chunks, coalesced) = wires.iter().fold((0u64, 0u64), |(all, part), w| {
+        (all + u64::from(w.chunks), part + u64::from(w.coalesced))
+    });
+    if chunks > 0 { coalesced as f64 / chunks as f64 } else { 0.0 }
 }
 
 fn ms(time: Duration) -> f64 {

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use slab::Slab;
 use workloads::Trace;
@@ -181,7 +181,13 @@ impl<'a> Drive<'a> {
     fn drive(&mut self, watch: &mut dyn FnMut(&Progress) -> bool) -> io::Result<()> {
         self.prepare(AHEAD);
         let cpu = clock::thread_cpu();
-        self.origin = clock::now() + RUN_UP;
+        self.origin = match self.options.start_at {
+            None => clock::now() + RUN_UP,
+            Some(start) => {
+                let left = start.duration_since(SystemTime::now());
+                clock::now() + nanos(left.map_err(|_| io::Error::other(too_late()))?)
+            }
+        };
         self.in_flight_since = self.origin;
         self.seen_from = self.origin;
         let mut glance = self.origin + GLANCE;
@@ -326,7 +332,7 @@ impl<'a> Drive<'a> {
             let Some(next) = self.trace.requests.get(self.prepare_next as usize) else { return };
             let request = self.prepare_next;
             self.prepare_next += 1;
-            if matches!(next.arrival, workloads::Arrival::At(_)) {
+            if matches!(next.arrival, workloads::Arrival::At(_)) && self.replay.owns(request) {
                 let mut bytes = self.buffers.pop().unwrap_or_default();
                 self.prompter.render(self.trace, request, &mut self.scratch, &mut bytes);
                 self.prepared.push_back((request, bytes));
@@ -394,6 +400,11 @@ impl<'a> Drive<'a> {
         self.progress.missing = flights.filter(|f| missed(f)).count() as u64;
         watch(&self.progress)
     }
+}
+
+/// A schedule whose beginning is over cannot be kept.
+pub(super) fn too_late() -> Error {
+    Error::Endpoint("the instant of --start-at has passed: give a later one".to_owned())
 }
 
 /// The loosest limit on the first token, ns; without one, none.

@@ -7,8 +7,6 @@ use workloads::{Arrival, Trace};
 
 use super::{Effort, Found, Shot, go_on, seek};
 
-/// Largest share of overdue work in a rate that passes, as in [`Sustain`].
-const OVERDUE: f64 = 0.03;
 /// Fewer requests than this show nothing.
 const FEWEST: usize = 10;
 /// A rate is offered for so many on average, however long they take to come: then there hardly ever are too few.
@@ -208,7 +206,7 @@ impl Range<'_> {
             missed(&summary)
         } else if offered < FEWEST {
             format!("{offered} requests in {time:?} show nothing: give a longer --probe")
-        } else if sustain.overdue > OVERDUE {
+        } else if sustain.falls_behind() {
             sustain.reason
         } else {
             String::new()
