@@ -14,7 +14,7 @@ use crate::knobs::Knobs;
 
 mod live;
 
-pub(crate) use live::{Live, Mock, Reach, SERVED, TuneServer};
+pub(crate) use live::{Fleet, Live, Mock, Reach, SERVED, TuneServer};
 
 /// Which LLM-serving configuration gives the most throughput under your latency targets, and how many GPUs that takes.
 #[derive(Debug, Parser)]
@@ -489,8 +489,12 @@ pub(crate) struct Measure {
 /// `knee report`.
 #[derive(Debug, Args)]
 pub(crate) struct Report {
-    /// Folder of an earlier run
-    pub(crate) dir: PathBuf,
+    /// Folder of an earlier run; or those of all workers of one, put together in --out
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// Folder for what several workers saw together (default: knee-out)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
     /// Print the stored report as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -251,6 +251,84 @@ fn sending_goes_on_until_the_figure_is_known_and_ends_with_every_answer() {
     assert!(stderr(&wrong).contains("ttft:p99=5%"), "{}", stderr(&wrong));
 }
 
+#[test]
+fn workers_share_one_schedule_and_their_parts_make_one_run() {
+    let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms", "--fault", "429=5%"]);
+    let dir = TempDir::new().unwrap();
+    let folder = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let start = format!("{}", since.as_secs() + 4);
+    let begin = |worker: &str, name: &str| {
+        let words =
+            ["--requests", "300", "--rate", "150", "--slo", "ttft=2s", "--start-at", &start];
+        let own = ["--worker", worker, "--out", &folder(name)];
+        mock.bench(&[&words[..], &own].concat()).stdout(Stdio::null()).spawn().unwrap()
+    };
+    let workers = [begin("0/3", "a"), begin("1/3", "b"), begin("2/3", "c")];
+    for mut worker in workers {
+        assert!(worker.wait().unwrap().success());
+    }
+    let result = |name: &str| -> Value {
+        let bytes = std::fs::read(dir.path().join(name).join("result.json")).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    let parts = ["a", "b", "c"].map(&result);
+    let of_parts = |key: &str| parts.iter().map(|p| p[key].as_u64().unwrap()).sum::<u64>();
+    assert!(parts.iter().all(|p| p["requests"] == 100), "each has a third");
+    let (a, b, c, all) = (folder("a"), folder("b"), folder("c"), folder("all"));
+    let output = knee(&["report", &a, &c, &b, "--out", &all]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("3 workers") && said.contains("150 requests/s"), "{said}");
+    let whole = result("all");
+    assert_eq!(whole["requests"], 300);
+    for key in ["requests", "completed", "rejected"] {
+        assert_eq!(whole[key].as_u64().unwrap(), of_parts(key), "{key}");
+    }
+    let asked = whole["audit"]["asked_rps"].as_f64().unwrap();
+    assert!((130.0..170.0).contains(&asked), "{asked}");
+    // Percentiles of the whole are those of all requests, not means of the parts'.
+    let lines =
+        |name: &str| std::fs::read_to_string(dir.path().join(name).join("requests.jsonl")).unwrap();
+    let mut ttfts: Vec<f64> = ["a", "b", "c"]
+        .iter()
+        .flat_map(|name| lines(name).lines().map(str::to_owned).collect::<Vec<_>>())
+        .map(|line| serde_json::from_str::<Value>(&line).unwrap())
+        .filter(|r| r["outcome"] == "completed")
+        .map(|r| 1e3 * (r["first_token_s"].as_f64().unwrap() - r["scheduled_s"].as_f64().unwrap()))
+        .collect();
+    ttfts.sort_by(f64::total_cmp);
+    let median = whole["p50_ttft_ms"].as_f64().unwrap();
+    assert!((ttfts[150 - 1] - median).abs() < 1e-3, "{} {median}", ttfts[149]);
+    let scheduled: Vec<f64> = lines("all")
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap()["scheduled_s"].as_f64().unwrap())
+        .collect();
+    assert!(scheduled.is_sorted() && scheduled.len() == 300, "as if one had sent them all");
+    let two = json(&knee(&["report", &a, &b, "--json"]).output().unwrap());
+    assert!(two["audit"]["reasons"].to_string().contains("1 of 3 workers are missing"));
+    let twice = knee(&["report", &a, &a, "--json"]).output().unwrap();
+    assert!(stderr(&twice).contains("twice"), "{}", stderr(&twice));
+    let late =
+        mock.bench(&["--worker", "0/2", "--start-at", "1000", "--json", "--out", &a]).output();
+    assert!(stderr(&late.unwrap()).contains("has passed"));
+}
+
+#[test]
+fn what_runs_workers_is_printed_and_nothing_measured() {
+    let words = ["--workers", "slurm=4", "--start-at", "2026-05-04T12:00:00Z", "--rate", "9"];
+    let output = knee(&[&["bench", "--url", "http://no-such-host.invalid"], &words[..]].concat())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let line = "exec knee bench --url http://no-such-host.invalid --rate 9 \\";
+    assert!(said.contains(line) && said.contains("--start-at 1777896000 "), "{said}");
+    let none =
+        knee(&["bench", "--url", "http://x", "--workers", "pbs=4", "--start-at", "1"]).output();
+    assert!(stderr(&none.unwrap()).contains("k8s=N or slurm=N"));
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interruption_keeps_what_was_measured() {

@@ -1,10 +1,10 @@
 //! What can be typed about real servers: how to reach and drive one, and the mock.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use loadgen::{Api, FaultShare, Wanted, parse_duration};
+use loadgen::{Api, FaultShare, Wanted, Worker, parse_duration, parse_instant};
 use tuner::launch::flags::{Dialect, Values};
 
 use super::whole;
@@ -73,12 +73,42 @@ pub(crate) struct Live {
     /// ttft:p99=5% or e2e:mean=2%; repeatable; for --duration at most (default then: 5min)
     #[arg(long, value_name = "FIGURE=PERCENT", requires = "url")]
     pub(crate) until_ci: Vec<Wanted>,
+    /// Be one of N clients under one schedule: send only the requests that are worker I's (from 0); with --start-at
+    #[arg(long, value_name = "I/N", requires = "url", requires = "start_at")]
+    pub(crate) worker: Option<Worker>,
+    /// Begin at this instant: seconds since 1970, or such as 2026-05-04T12:00:00Z
+    #[arg(long, value_name = "INSTANT", requires = "url", value_parser = parse_instant)]
+    pub(crate) start_at: Option<SystemTime>,
+    /// Print what runs this command as N workers, and measure nothing: k8s=N (an Indexed Job) or slurm=N (an array)
+    #[arg(long, value_name = "SYSTEM=N", requires = "url", requires = "start_at", conflicts_with = "worker", value_parser = fleet)]
+    pub(crate) workers: Option<Fleet>,
     /// Write the result as other tools' too: vllm (vllm.json), aiperf (profile_export_aiperf.json)
     #[arg(long, value_name = "TOOL,...", requires = "url", value_delimiter = ',', value_parser = ["vllm", "aiperf"])]
     pub(crate) export: Vec<String>,
     /// Send for so long before counting
     #[arg(long, value_name = "TIME", requires = "url", default_value = "0s", value_parser = parse_duration)]
     pub(crate) warmup: Duration,
+}
+
+/// What runs several workers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fleet {
+    /// A Kubernetes Indexed Job.
+    Kubernetes(u32),
+    /// A Slurm array.
+    Slurm(u32),
+}
+
+/// `k8s=N` or `slurm=N`.
+fn fleet(text: &str) -> Result<Fleet, String> {
+    let bad = || "expected k8s=N or slurm=N with N from 1 to 1000, such as k8s=4".to_owned();
+    let (system, number) = text.split_once('=').ok_or_else(bad)?;
+    let number = whole::<u32, 1, 1000>(number).map_err(|_| bad())?;
+    match system {
+        "k8s" => Ok(Fleet::Kubernetes(number)),
+        "slurm" => Ok(Fleet::Slurm(number)),
+        _ => Err(bad()),
+    }
 }
 
 /// How the highest rate of a server is looked for.

@@ -1,5 +1,6 @@
 //! `knee bench --url`: a server under one load.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,13 +8,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
-use loadgen::{LiveOptions, LiveRun, Slo, export};
+use loadgen::{LiveOptions, LiveRun, Part, Slo, export};
 use reports::{BenchReport, Report};
 use tuner::live::lengthened;
+use tuner::study::fingerprint;
 use workloads::Trace;
 
 use super::bench::result;
-use super::live::{Measured, Watch, find, options, scenario};
+use super::live::{Measured, PART, Watch, find, options, scenario};
 use super::{Interrupted, cancel, measure};
 use crate::cli;
 use crate::input;
@@ -31,6 +33,13 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     if args.knobs.any() {
         bail!("a server has its own configuration: leave the engine's flags out with --url");
     }
+    if let (Some(fleet), Some(start)) = (args.live.workers, args.live.start_at) {
+        super::print(&super::workers::script(fleet, start))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.live.worker.is_some() && args.output.folder().is_none() {
+        bail!("a worker leaves what it saw in a folder: say where with --out");
+    }
     let slo = Slo::parse(&args.scenario.slo, args.scenario.attainment.as_deref())?;
     let (trace, seed) = input::workload(&args.scenario.workload)?;
     let slo = slo.bind(&trace.classes)?;
@@ -39,13 +48,22 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let (live, url) = find(&args.live.reach, args.scenario.model.as_deref())?;
     let options = LiveOptions {
         rate_scale: scale,
-        streams: args.live.concurrency,
-        most_in_flight: args.live.max_in_flight,
+        streams: share(args, args.live.concurrency)?,
+        most_in_flight: share(args, args.live.max_in_flight)?,
+        worker: args.live.worker,
+        start_at: args.live.start_at,
         duration: args.live.duration.or((!args.live.until_ci.is_empty()).then_some(LONGEST)),
         until: args.live.until_ci.clone(),
         warmup: args.live.warmup,
         keep_gaps: !args.live.export.is_empty(),
         ..options(&args.live.reach, &slo)
+    };
+    let options = match (args.live.worker, args.live.start_at) {
+        // Prompts that are shared between requests are shared between workers.
+        (Some(_), Some(start)) if args.live.reach.salt.is_none() => {
+            LiveOptions { salt: since_epoch(start).as_nanos() as u64, ..options }
+        }
+        _ => options,
     };
     let stop = cancel()?;
     let began = SystemTime::now();
@@ -75,6 +93,11 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let report = measured.report();
     if let Some(dir) = args.output.folder() {
         write(&dir, args, &run, &report, began)?;
+        if let Some(worker) = args.live.worker {
+            let agreed = agreed(args, &report, &trace);
+            let part = Part::new(&run, &sent, worker, &options, agreed);
+            reports::write_file(&dir, PART, &serde_json::to_vec(&part)?)?;
+        }
     }
     let flat = result(&report);
     args.output.deliver(&Report::Bench(Box::new(report)), &flat)?;
@@ -89,15 +112,7 @@ fn write(
     report: &BenchReport,
     began: SystemTime,
 ) -> Result<()> {
-    let mut bytes = Vec::new();
-    reports::csv::requests(&run.recording.records, &mut bytes)?;
-    reports::write_file(dir, "requests.csv", &bytes)?;
-    bytes.clear();
-    export::jsonl(run, &mut bytes)?;
-    reports::write_file(dir, "requests.jsonl", &bytes)?;
-    bytes.clear();
-    export::hdr(run, began, &mut bytes)?;
-    reports::write_file(dir, "latencies.hlog", &bytes)?;
+    records(dir, run, began)?;
     for tool in &args.live.export {
         let (summary, model, rate) = (&report.summary, &report.scenario.model, report.rate_rps);
         let (name, file) = match tool.as_str() {
@@ -110,6 +125,51 @@ fn write(
         reports::write_file(dir, name, file.to_string().as_bytes())?;
     }
     Ok(())
+}
+
+/// Every request as CSV and JSON lines, and an HDR log.
+pub(crate) fn records(dir: &Path, run: &LiveRun, began: SystemTime) -> Result<()> {
+    let mut bytes = Vec::new();
+    reports::csv::requests(&run.recording.records, &mut bytes)?;
+    reports::write_file(dir, "requests.csv", &bytes)?;
+    bytes.clear();
+    export::jsonl(run, &mut bytes)?;
+    reports::write_file(dir, "requests.jsonl", &bytes)?;
+    bytes.clear();
+    export::hdr(run, began, &mut bytes)?;
+    reports::write_file(dir, "latencies.hlog", &bytes)?;
+    Ok(())
+}
+
+/// A worker's part of what all of them hold together.
+fn share(args: &cli::Bench, whole: Option<u32>) -> Result<Option<u32>> {
+    let (Some(worker), Some(whole)) = (args.live.worker, whole) else { return Ok(whole) };
+    match worker.part_of(whole) {
+        0 => bail!("{whole} streams are too few for {} workers: each needs one", worker.of),
+        part => Ok(Some(part)),
+    }
+}
+
+fn since_epoch(at: SystemTime) -> Duration {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// What all workers of one run have in common.
+fn agreed(args: &cli::Bench, report: &BenchReport, trace: &Trace) -> BTreeMap<String, String> {
+    let (s, live) = (&report.scenario, &args.live);
+    let start = live.start_at.map(|at| since_epoch(at).as_nanos());
+    [
+        ("start", format!("{start:?}")),
+        ("number of workers", format!("{:?}", live.worker.map(|w| w.of))),
+        ("workload", format!("{} {}", s.workload.name, fingerprint(trace))),
+        ("rate", format!("{:?}", report.rate_rps)),
+        ("streams", format!("{:?}", live.concurrency)),
+        ("warm-up", format!("{:?}", live.warmup)),
+        ("model", s.model.clone()),
+        ("targets", s.slo.join(" ")),
+    ]
+    .map(|(what, value)| (what.to_owned(), value))
+    .into()
 }
 
 fn nothing(args: &cli::Bench) -> Result<ExitCode> {

@@ -17,6 +17,8 @@ use super::host;
 use super::output::typed;
 use crate::cli;
 
+/// Where a worker leaves what it saw, for `knee report`.
+pub(crate) const PART: &str = "part.json";
 /// How long a server may take to answer a question before the run.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -17,6 +17,7 @@ mod tune;
 mod tune_launch;
 mod tune_url;
 mod validate;
+mod workers;
 
 use std::io::Write;
 use std::process::ExitCode;
