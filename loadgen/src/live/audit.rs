@@ -16,7 +16,7 @@ use crate::net::clock;
 use crate::record::Record;
 use crate::recorder::Recording;
 use crate::slo::{BoundSlo, Metric};
-use crate::steady::{beginning, precision, values};
+use crate::steady::{Wanted, beginning, precision, values};
 use crate::sustain::Sustain;
 use crate::worker::Worker;
 
@@ -230,7 +230,12 @@ impl Audit {
                 None => "first-token times drifted all through the run and never settled: send for longer, or warm the server up first".to_owned(),
             });
         }
-        for wanted in &options.until {
+        self.judge_precision(records, &options.until);
+    }
+
+    /// Whether figures are as sure as they were to be.
+    fn judge_precision(&mut self, records: &[Record], wanted: &[Wanted]) {
+        for wanted in wanted {
             let of = values(wanted.metric, records.iter());
             let known = precision(wanted.metric, wanted.statistic, &of);
             let share = known.map_or(f64::INFINITY, |p| p.share());

@@ -23,57 +23,10 @@ const PERCENTILES: [u32; 9] = [1, 5, 10, 25, 50, 75, 90, 95, 99];
 /// The file. Gaps between tokens need to have been kept. `began` is when the run did; `command` is what was typed.
 #[must_use]
 pub fn aiperf(run: &LiveRun, summary: &Summary, began: SystemTime, command: &str) -> Value {
-    let completed = || run.from_send.records.iter().filter(|r| r.completed());
-    let of = |value: fn(&Record) -> Option<f64>| completed().filter_map(value).collect();
-    let gaps = || run.gaps.iter().zip(&run.from_send.records).filter(|(_, r)| r.completed());
-    let seconds = length(run).as_secs_f64();
-    let (mut file, mut put) = (Map::new(), Vec::new());
-    put.extend([
-        ("time_to_first_token", distribution("ms", of(|r| ms(r.ttft())))),
-        (
-            "time_to_second_token",
-            distribution(
-                "ms",
-                gaps().filter_map(|(g, _)| Some(*g.first()? as f64 / 1e6)).collect(),
-            ),
-        ),
-        ("request_latency", distribution("ms", of(|r| ms(r.e2e())))),
-        ("inter_token_latency", distribution("ms", of(|r| ms(r.tpot())))),
-        (
-            "inter_chunk_latency",
-            distribution("ms", gaps().flat_map(|(g, _)| g).map(|ns| *ns as f64 / 1e6).collect()),
-        ),
-        (
-            "output_token_throughput_per_user",
-            distribution(
-                "tokens/sec/user",
-                of(|r| Some(1.0 / r.tpot().filter(|t| !t.is_zero())?.as_secs_f64())),
-            ),
-        ),
-        ("output_sequence_length", distribution("tokens", of(|r| Some(f64::from(r.output))))),
-        ("input_sequence_length", distribution("tokens", of(|r| Some(f64::from(r.input))))),
-    ]);
-    let failed = run.from_send.records.len() as u64 - summary.completed;
-    let rate = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
-    let total = summary.input_tokens + summary.output_tokens;
-    let mut scalar =
-        |name, unit, value: f64| put.push((name, Some(json!({"unit": unit, "avg": value}))));
-    scalar("request_count", "requests", summary.completed as f64);
-    scalar("request_throughput", "requests/sec", rate(summary.completed));
-    scalar("output_token_throughput", "tokens/sec", rate(summary.output_tokens));
-    scalar("total_token_throughput", "tokens/sec", rate(total));
-    scalar("total_isl", "tokens", summary.input_tokens as f64);
-    scalar("total_osl", "tokens", summary.output_tokens as f64);
-    scalar("benchmark_duration", "sec", seconds);
-    if !summary.verdict.targets.is_empty() {
-        scalar("good_request_count", "requests", summary.good as f64);
-        scalar("goodput", "requests/sec", rate(summary.good));
-    }
-    if failed > 0 {
-        scalar("error_request_count", "requests", failed as f64);
-    }
+    let mut file = Map::new();
+    let figures = distributions(run).into_iter().chain(totals(run, summary));
+    file.extend(figures.filter_map(|(name, value)| Some((name.to_owned(), value?))));
     file.insert("schema_version".to_owned(), json!(SCHEMA));
-    file.extend(put.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     file.insert("run_info".to_owned(), json!({ "cli_command": command }));
     file.insert("was_cancelled".to_owned(), json!(run.interrupted));
     file.insert("error_summary".to_owned(), errors(run));
@@ -83,6 +36,58 @@ pub fn aiperf(run: &LiveRun, summary: &Summary, began: SystemTime, command: &str
         }
     }
     Value::Object(file)
+}
+
+/// A metric by its name there; none where nothing has it.
+type Figure = (&'static str, Option<Value>);
+
+/// What each request has of its own.
+fn distributions(run: &LiveRun) -> Vec<Figure> {
+    let completed = || run.from_send.records.iter().filter(|r| r.completed());
+    let of = |value: fn(&Record) -> Option<f64>| completed().filter_map(value).collect();
+    let gaps = || {
+        let kept = run.gaps.iter().zip(&run.from_send.records);
+        kept.filter(|(_, r)| r.completed()).map(|(gaps, _)| gaps)
+    };
+    let per_user = |r: &Record| Some(1.0 / r.tpot().filter(|t| !t.is_zero())?.as_secs_f64());
+    let second = gaps().filter_map(|g| Some(*g.first()? as f64 / 1e6)).collect();
+    let every = gaps().flatten().map(|ns| *ns as f64 / 1e6).collect();
+    vec![
+        ("time_to_first_token", distribution("ms", of(|r| ms(r.ttft())))),
+        ("time_to_second_token", distribution("ms", second)),
+        ("request_latency", distribution("ms", of(|r| ms(r.e2e())))),
+        ("inter_token_latency", distribution("ms", of(|r| ms(r.tpot())))),
+        ("inter_chunk_latency", distribution("ms", every)),
+        ("output_token_throughput_per_user", distribution("tokens/sec/user", of(per_user))),
+        ("output_sequence_length", distribution("tokens", of(|r| Some(f64::from(r.output))))),
+        ("input_sequence_length", distribution("tokens", of(|r| Some(f64::from(r.input))))),
+    ]
+}
+
+/// What all requests have together.
+fn totals(run: &LiveRun, summary: &Summary) -> Vec<Figure> {
+    let seconds = length(run).as_secs_f64();
+    let rate = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+    let one = |name, unit, value: f64| (name, Some(json!({"unit": unit, "avg": value})));
+    let (input, output) = (summary.input_tokens, summary.output_tokens);
+    let mut totals = vec![
+        one("request_count", "requests", summary.completed as f64),
+        one("request_throughput", "requests/sec", rate(summary.completed)),
+        one("output_token_throughput", "tokens/sec", rate(output)),
+        one("total_token_throughput", "tokens/sec", rate(input + output)),
+        one("total_isl", "tokens", input as f64),
+        one("total_osl", "tokens", output as f64),
+        one("benchmark_duration", "sec", seconds),
+    ];
+    if !summary.verdict.targets.is_empty() {
+        totals.push(one("good_request_count", "requests", summary.good as f64));
+        totals.push(one("goodput", "requests/sec", rate(summary.good)));
+    }
+    let failed = run.from_send.records.len() as u64 - summary.completed;
+    if failed > 0 {
+        totals.push(one("error_request_count", "requests", failed as f64));
+    }
+    totals
 }
 
 fn ms(time: Option<Duration>) -> Option<f64> {
