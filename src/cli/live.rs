@@ -71,7 +71,7 @@ pub(crate) struct Live {
     pub(crate) duration: Option<Duration>,
     /// Send (the workload again and again) until half of a figure's 95 % interval is so small a share of it, such as
     /// ttft:p99=5% or e2e:mean=2%; repeatable; for --duration at most (default then: 5min)
-    #[arg(long, value_name = "FIGURE=PERCENT", requires = "url")]
+    #[arg(long, value_name = "FIGURE=PERCENT", requires = "url", conflicts_with = "worker")]
     pub(crate) until_ci: Vec<Wanted>,
     /// Be one of N clients under one schedule: send only the requests that are worker I's (from 0); with --start-at
     #[arg(long, value_name = "I/N", requires = "url", requires = "start_at")]

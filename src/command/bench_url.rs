@@ -75,6 +75,9 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         })
     });
     watch.finish();
+    if run.is_err() && stop.load(Ordering::Relaxed) {
+        return Err(Interrupted.into());
+    }
     let run = run?;
     let run = if run.interrupted { run.without_unfinished() } else { run };
     if run.recording.records.is_empty() {
