@@ -4,7 +4,8 @@ pub(crate) mod serve;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::ArgPredicate;
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use engine::DeviceProfile;
 use workloads::{Format, TimeUnit};
 
@@ -14,7 +15,7 @@ use crate::knobs::Knobs;
 mod live;
 mod profile;
 
-pub(crate) use live::{Live, Mock, Reach, TuneServer};
+pub(crate) use live::{Fleet, Live, Mock, Reach, SERVED, TuneServer};
 pub(crate) use profile::{Check, Import, Measure, Profile};
 
 /// Which LLM-serving configuration gives the most throughput under your latency targets, and how many GPUs that takes.
@@ -28,7 +29,7 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Find the configuration that carries the most traffic under latency targets, or a server's highest rate (--url)
+    /// Find the configuration that carries the most traffic under latency targets, also of servers (--url, --launch)
     Tune(Tune),
     /// Put batching and memory policies side by side, and try the papers' claims
     Compare(Compare),
@@ -172,11 +173,17 @@ pub(crate) struct Output {
 
 /// `knee tune`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new(SERVED).multiple(true))]
 pub(crate) struct Tune {
     #[command(flatten)]
     pub(crate) scenario: Scenario,
     /// Hardware profiles: names (see `knee profile list`) or TOML files; cpu: this machine, where the real engine decides
-    #[arg(long, value_delimiter = ',', default_value = "h100-sxm")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "h100-sxm",
+        default_value_if("launch", ArgPredicate::IsPresent, None)
+    )]
     pub(crate) device: Vec<String>,
     /// GPUs to use at most
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u32, 1, MOST_GPUS>, allow_negative_numbers = true)]
@@ -414,8 +421,12 @@ pub(crate) enum Trace {
 /// `knee report`.
 #[derive(Debug, Args)]
 pub(crate) struct Report {
-    /// Folder of an earlier run
-    pub(crate) dir: PathBuf,
+    /// Folder of an earlier run; or those of all workers of one, put together in --out
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// Folder for what several workers saw together (default: knee-out)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
     /// Print the stored report as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -117,7 +117,8 @@ fn the_report_is_labelled_measured_and_can_be_drawn_again() {
     let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms", "--fault", "429=20%"]);
     let dir = TempDir::new().unwrap();
     let out = dir.path().to_str().unwrap();
-    let words = ["--requests", "60", "--out", out, "--export", "vllm", "--api-key", "hush-hush"];
+    let words =
+        ["--requests", "60", "--out", out, "--export", "vllm,aiperf", "--api-key", "hush-hush"];
     let output = mock.bench(&words).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let said = String::from_utf8(output.stdout).unwrap();
@@ -144,6 +145,50 @@ fn the_report_is_labelled_measured_and_can_be_drawn_again() {
 }
 
 #[test]
+fn the_file_for_aiperf_has_its_keys_units_and_sense() {
+    let mock = Mock::start(&["--ttft", "20ms", "--itl", "2ms", "--fault", "429=20%"]);
+    let dir = TempDir::new().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let words = ["--requests", "80", "--out", out, "--export", "aiperf", "--slo", "ttft=2s"];
+    let output = mock.bench(&words).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let file = std::fs::read(dir.path().join("profile_export_aiperf.json")).unwrap();
+    let file: Value = serde_json::from_slice(&file).unwrap();
+    let result = std::fs::read(dir.path().join("result.json")).unwrap();
+    let result: Value = serde_json::from_slice(&result).unwrap();
+    let (completed, failed) = (&result["completed"], &result["rejected"]);
+    let figure = |name: &str, unit: &str, figure: &str| {
+        assert_eq!(file[name]["unit"], unit, "{name}");
+        file[name][figure].as_f64().unwrap_or_else(|| panic!("{name}.{figure}"))
+    };
+    for name in ["time_to_first_token", "inter_token_latency", "request_latency"] {
+        assert_eq!(&file[name]["count"], completed, "{name}");
+        let at = |p: &str| figure(name, "ms", p);
+        let rising = ["min", "p1", "p5", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max"];
+        assert!(rising.windows(2).all(|w| at(w[0]) <= at(w[1])), "{name}");
+        assert!((at("sum") / at("count") - at("avg")).abs() < 1e-6 && at("std") >= 0.0);
+    }
+    // A mean gap is its inter-token latency, every gap its inter-chunk latency: the mock's is 2 ms.
+    assert!(figure("time_to_first_token", "ms", "min") >= 20.0);
+    assert!((figure("inter_token_latency", "ms", "p50") - 2.0).abs() < 0.5);
+    let gaps = figure("inter_chunk_latency", "ms", "count");
+    let tokens = figure("total_osl", "tokens", "avg");
+    assert_eq!(gaps, tokens - completed.as_f64().unwrap());
+    assert_eq!(figure("output_sequence_length", "tokens", "sum"), tokens);
+    assert_eq!(figure("request_count", "requests", "avg"), completed.as_f64().unwrap());
+    assert_eq!(figure("error_request_count", "requests", "avg"), failed.as_f64().unwrap());
+    let (rate, lasts) = (
+        figure("request_throughput", "requests/sec", "avg"),
+        figure("benchmark_duration", "sec", "avg"),
+    );
+    assert!((rate * lasts - completed.as_f64().unwrap()).abs() < 1e-6);
+    assert_eq!(file["error_summary"][0]["count"], *failed);
+    assert_eq!(file["error_summary"][0]["error_details"]["code"], 429);
+    assert_eq!(file["good_request_count"]["avg"], file["request_count"]["avg"]);
+    assert!(file["start_time"].as_str() < file["end_time"].as_str());
+}
+
+#[test]
 fn a_closed_loop_keeps_its_streams() {
     let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms"]);
     let words = ["--requests", "100", "--json", "--concurrency", "8", "--api", "chat"];
@@ -151,6 +196,137 @@ fn a_closed_loop_keeps_its_streams() {
     let audit = &measured["audit"];
     assert_eq!((&audit["streams_peak"], &audit["streams_asked"]), (&8.into(), &8.into()));
     assert!(measured["rate_rps"].is_null());
+}
+
+#[test]
+fn a_growing_queue_makes_figures_suspect_and_a_steady_one_does_not() {
+    let mock = Mock::start(&["--ttft", "20ms", "--slots", "2", "--itl", "1ms"]);
+    let verdict = |rate: &str| {
+        let words = ["--rate", rate, "--requests", "400", "--json"];
+        let measured = json(&mock.bench(&words).output().unwrap());
+        measured["audit"]["reasons"].to_string()
+    };
+    // Two slots and 25 ms carry 80 requests/s.
+    let behind = verdict("120");
+    assert!(behind.contains("falls behind") && behind.contains("lower the rate"), "{behind}");
+    assert!(!verdict("40").contains("queue grew"));
+}
+
+#[test]
+fn sending_goes_on_until_the_figure_is_known_and_ends_with_every_answer() {
+    let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms", "--slots", "2"]);
+    let until = |wanted: &str, words: &[&str]| {
+        let words = [&["--json", "--until-ci", wanted], words].concat();
+        json(&mock.bench(&words).output().unwrap())
+    };
+    let narrow = |found: &Value| {
+        let all = found["precision"].as_array().unwrap();
+        let one = all.iter().find(|p| p["measured"] == "ttft:mean").unwrap();
+        let at = |key: &str| one[key].as_f64().unwrap();
+        assert!((at("value_ms") - found["mean_ttft_ms"].as_f64().unwrap()).abs() < 1e-3);
+        (at("high_ms") - at("low_ms")) / 2.0 / at("value_ms")
+    };
+    let coarse = until("ttft:mean=20%", &["--rate", "100"]);
+    let fine = until("ttft:mean=6%", &["--rate", "100", "--duration", "60s"]);
+    assert!(
+        narrow(&coarse) < 0.22 && narrow(&fine) < 0.07,
+        "{} {}",
+        narrow(&coarse),
+        narrow(&fine)
+    );
+    assert!(coarse["requests"].as_u64() < fine["requests"].as_u64());
+    for found in [&coarse, &fine] {
+        assert_eq!(
+            (&found["completed"], &found["interrupted"]),
+            (&found["requests"], &false.into())
+        );
+    }
+    let short = until("ttft:mean=0.01%", &["--concurrency", "4", "--duration", "2s"]);
+    let reasons = short["audit"]["reasons"].to_string();
+    assert!(
+        reasons.contains("raise --duration") && short["audit"]["verdict"] != "VALID",
+        "{reasons}"
+    );
+    let wrong = mock.bench(&["--until-ci", "itl=5%"]).output().unwrap();
+    assert!(stderr(&wrong).contains("ttft:p99=5%"), "{}", stderr(&wrong));
+}
+
+#[test]
+fn workers_share_one_schedule_and_their_parts_make_one_run() {
+    let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms", "--fault", "429=5%"]);
+    let dir = TempDir::new().unwrap();
+    let folder = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let start = format!("{}", since.as_secs() + 4);
+    let begin = |worker: &str, name: &str| {
+        let words =
+            ["--requests", "300", "--rate", "150", "--slo", "ttft=2s", "--start-at", &start];
+        let own = ["--worker", worker, "--out", &folder(name)];
+        mock.bench(&[&words[..], &own].concat()).stdout(Stdio::null()).spawn().unwrap()
+    };
+    let workers = [begin("0/3", "a"), begin("1/3", "b"), begin("2/3", "c")];
+    for mut worker in workers {
+        assert!(worker.wait().unwrap().success());
+    }
+    let result = |name: &str| -> Value {
+        let bytes = std::fs::read(dir.path().join(name).join("result.json")).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    let parts = ["a", "b", "c"].map(&result);
+    let of_parts = |key: &str| parts.iter().map(|p| p[key].as_u64().unwrap()).sum::<u64>();
+    assert!(parts.iter().all(|p| p["requests"] == 100), "each has a third");
+    let (a, b, c, all) = (folder("a"), folder("b"), folder("c"), folder("all"));
+    let output = knee(&["report", &a, &c, &b, "--out", &all]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("3 workers") && said.contains("150 requests/s"), "{said}");
+    let whole = result("all");
+    assert_eq!(whole["requests"], 300);
+    for key in ["requests", "completed", "rejected"] {
+        assert_eq!(whole[key].as_u64().unwrap(), of_parts(key), "{key}");
+    }
+    let asked = whole["audit"]["asked_rps"].as_f64().unwrap();
+    assert!((130.0..170.0).contains(&asked), "{asked}");
+    // Percentiles of the whole are those of all requests, not means of the parts'.
+    let lines =
+        |name: &str| std::fs::read_to_string(dir.path().join(name).join("requests.jsonl")).unwrap();
+    let mut ttfts: Vec<f64> = ["a", "b", "c"]
+        .iter()
+        .flat_map(|name| lines(name).lines().map(str::to_owned).collect::<Vec<_>>())
+        .map(|line| serde_json::from_str::<Value>(&line).unwrap())
+        .filter(|r| r["outcome"] == "completed")
+        .map(|r| 1e3 * (r["first_token_s"].as_f64().unwrap() - r["scheduled_s"].as_f64().unwrap()))
+        .collect();
+    ttfts.sort_by(f64::total_cmp);
+    let median = whole["p50_ttft_ms"].as_f64().unwrap();
+    assert!((ttfts[150 - 1] - median).abs() < 1e-3, "{} {median}", ttfts[149]);
+    let scheduled: Vec<f64> = lines("all")
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap()["scheduled_s"].as_f64().unwrap())
+        .collect();
+    assert!(scheduled.is_sorted() && scheduled.len() == 300, "as if one had sent them all");
+    let two = json(&knee(&["report", &a, &b, "--json"]).output().unwrap());
+    assert!(two["audit"]["reasons"].to_string().contains("1 of 3 workers are missing"));
+    let twice = knee(&["report", &a, &a, "--json"]).output().unwrap();
+    assert!(stderr(&twice).contains("twice"), "{}", stderr(&twice));
+    let late =
+        mock.bench(&["--worker", "0/2", "--start-at", "1000", "--json", "--out", &a]).output();
+    assert!(stderr(&late.unwrap()).contains("has passed"));
+}
+
+#[test]
+fn what_runs_workers_is_printed_and_nothing_measured() {
+    let words = ["--workers", "slurm=4", "--start-at", "2026-05-04T12:00:00Z", "--rate", "9"];
+    let output = knee(&[&["bench", "--url", "http://no-such-host.invalid"], &words[..]].concat())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let line = "exec knee bench --url http://no-such-host.invalid --rate 9 \\";
+    assert!(said.contains(line) && said.contains("--start-at 1777896000 "), "{said}");
+    let none =
+        knee(&["bench", "--url", "http://x", "--workers", "pbs=4", "--start-at", "1"]).output();
+    assert!(stderr(&none.unwrap()).contains("k8s=N or slurm=N"));
 }
 
 #[cfg(unix)]
@@ -213,7 +389,9 @@ fn a_target_that_an_idle_server_misses_has_no_capacity() {
 fn a_search_ends_between_a_rate_that_holds_and_one_that_fails() {
     let mock = Mock::start(&["--ttft", "20ms", "--itl", "1ms", "--slots", "4"]);
     let mut command = knee(&["tune", "--url", &mock.url, "--slo", "ttft=200ms", "--json"]);
-    command.args(["--probe", "1500ms", "--budget", "40s", "--workload"]).arg(workload());
+    // More requests are offered than the workload has: it is sent again and again.
+    command.args(["--probe", "1500ms", "--budget", "40s", "--requests", "60"]);
+    command.arg("--workload").arg(workload());
     let found = json(&command.output().unwrap());
     let (lo, hi) =
         (found["capacity_rps"].as_f64().unwrap(), found["fails_at_rps"].as_f64().unwrap());

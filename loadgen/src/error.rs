@@ -92,6 +92,17 @@ pub enum Error {
         /// What it waits for.
         previous: u32,
     },
+    /// Not of the form `METRIC[:pNN]=SHARE`.
+    #[error(
+        "precision {0:?} is not METRIC[:pNN]=PERCENT of ttft, tpot or e2e, for example ttft:p99=5% or e2e:mean=2%"
+    )]
+    Precision(String),
+    /// Not of the form `i/n`.
+    #[error("worker {0:?} is not I/N with I from 0 to N-1, such as 0/4")]
+    Worker(String),
+    /// Parts of runs that cannot be put together: which, and why.
+    #[error("{0}")]
+    Merge(String),
     /// Not of the form `KIND[=SHARE]`.
     #[error(
         "fault {0:?} is not KIND[=SHARE]: a status from 400 to 599, cut, hang, drip, not-sse or no-usage, and a share such as 5%"

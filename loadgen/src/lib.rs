@@ -18,16 +18,18 @@ mod recorder;
 mod replay;
 mod series;
 mod slo;
+mod steady;
 mod summary;
 mod sustain;
 mod time;
+mod worker;
 
 pub use error::Error;
 pub use histogram::Histogram;
 pub use latency::{Latency, Stats};
 pub use live::{
-    Api, Audit, Failures, Live, LiveOptions, LiveRun, Progress, Prompts, Server, Trust, Wire,
-    export,
+    Api, Audit, Failures, Live, LiveOptions, LiveRun, Part, Progress, Prompts, Server, Trust, Wire,
+    export, merge,
 };
 pub use mock::{Fault, FaultShare, Mock, MockOptions, Served, Truth};
 pub use percentile::{Percentile, Statistic};
@@ -36,6 +38,8 @@ pub use recorder::{Recorder, Recording};
 pub use replay::{Due, Replay, ReplayOptions};
 pub use series::{Window, windows};
 pub use slo::{BoundSlo, Metric, Slo, Target};
+pub use steady::{Precision, Wanted, precisions};
 pub use summary::{Attained, Judged, Offered, Summary, Verdict};
 pub use sustain::Sustain;
-pub use time::parse_duration;
+pub use time::{parse_duration, parse_instant};
+pub use worker::Worker;

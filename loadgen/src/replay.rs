@@ -8,6 +8,7 @@
 
 use crate::error::Error;
 use crate::time::nanos;
+use crate::worker::Worker;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub struct Replay {
     turns: Vec<(u32, u32, Duration)>,
     seats: Option<Seats>,
     unsent: usize,
+    /// Which requests are sent here, where others send the rest.
+    own: Option<Vec<bool>>,
 }
 
 /// The cap on concurrent sessions.
@@ -97,7 +100,25 @@ impl Replay {
             // A cap of 0 would never send anything; one seat is the least that means something.
             seats: cap.map(|cap| Seats::new(trace, cap.max(1))),
             unsent: trace.requests.len(),
+            own: None,
         })
+    }
+
+    /// Only what `worker` sends of it, at the same times.
+    #[must_use]
+    pub fn share(mut self, trace: &Trace, worker: Worker) -> Self {
+        let own = worker.owns(trace);
+        self.open.retain(|due| own[due.request as usize]);
+        self.turns.retain(|turn| own[turn.1 as usize]);
+        self.unsent = own.iter().filter(|own| **own).count();
+        self.own = Some(own);
+        self
+    }
+
+    /// Whether `request` is sent here.
+    #[must_use]
+    pub fn owns(&self, request: u32) -> bool {
+        self.own.as_ref().is_none_or(|own| own[request as usize])
     }
 
     /// When the next request known so far is due: the time to call [`Replay::next`] at. More may become known by

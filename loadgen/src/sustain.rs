@@ -111,6 +111,12 @@ impl Sustain {
         sustain
     }
 
+    /// Whether more work than passes was overdue.
+    #[must_use]
+    pub fn falls_behind(&self) -> bool {
+        self.overdue > LIMIT
+    }
+
     fn judge(&mut self, records: &[Record]) {
         let percent = |x: f64| format!("{:.1} %", 100.0 * x);
         let completed = records.iter().filter(|r| r.completed()).count();
@@ -119,7 +125,7 @@ impl Sustain {
             (false, "no request completed".to_owned())
         } else if self.span_s == 0.0 && records.len() > 1 {
             (false, "all requests arrive at one instant: no steady rate is offered".to_owned())
-        } else if self.overdue > LIMIT {
+        } else if self.falls_behind() {
             let growth = percent(self.growth.max(0.0));
             (
                 false,

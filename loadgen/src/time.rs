@@ -2,7 +2,7 @@
 //!
 //! Decimal seconds are read back to the same nanosecond for any time below 2^52 ns (52 days).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Whole nanoseconds, saturating after 584 years.
 pub(crate) fn nanos(time: Duration) -> u64 {
@@ -33,6 +33,20 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let ns = number.parse::<f64>().ok().zip(unit_nanos(unit)).ok_or_else(bad)?;
     let ns = (ns.0 * ns.1).round();
     if ns <= i64::MAX as f64 { Ok(Duration::from_nanos(ns as u64)) } else { Err(bad()) }
+}
+
+/// An instant as machines agree on it: seconds since 1970, or RFC 3339 such as `2026-05-04T12:00:00Z`.
+///
+/// # Errors
+/// Says what an instant looks like.
+pub fn parse_instant(text: &str) -> Result<SystemTime, String> {
+    let bad = || "write seconds since 1970 or a time such as 2026-05-04T12:00:00Z".to_owned();
+    if let Ok(seconds) = text.parse::<f64>() {
+        let since = Duration::try_from_secs_f64(seconds).map_err(|_| bad())?;
+        return UNIX_EPOCH.checked_add(since).ok_or_else(bad);
+    }
+    let parsed = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339);
+    parsed.map(SystemTime::from).map_err(|_| bad())
 }
 
 /// Serialises a `Duration` as decimal seconds.

@@ -14,14 +14,8 @@ use maud::{Markup, html};
 #[must_use]
 pub fn bench_page(report: &BenchReport) -> String {
     let s = &report.scenario;
-    let mut sections = vec![
-        Section::new("answer", "", answer(report)),
-        Section::new("latency", "Latency", latencies(report)),
-        Section::new("output", "Over time", over_time(report)),
-    ];
-    if let Some(live) = &report.live {
-        sections.extend(measured::sections(live));
-    }
+    let mut sections = vec![Section::new("answer", "", answer(report))];
+    sections.extend(seen(report));
     if let Some(inside) = &report.inside {
         sections.push(Section::new("kv", "KV memory", memory(report, inside)));
         sections.push(Section::new("timeline", "Iterations", timeline(report)));
@@ -38,6 +32,18 @@ pub fn bench_page(report: &BenchReport) -> String {
         version: &s.version,
     }
     .render()
+}
+
+/// What was seen from outside.
+pub(crate) fn seen(report: &BenchReport) -> Vec<Section> {
+    let mut sections = vec![
+        Section::new("latency", "Latency", latencies(report)),
+        Section::new("output", "Over time", over_time(report)),
+    ];
+    if let Some(live) = &report.live {
+        sections.extend(measured::sections(live));
+    }
+    sections
 }
 
 /// The targets as a person says them.
@@ -73,7 +79,11 @@ pub(crate) fn headline(report: &BenchReport) -> String {
 pub(crate) fn doubts(report: &BenchReport) -> Vec<String> {
     let summary = &report.summary;
     let mut doubts = report.live.as_ref().map_or_else(Vec::new, measured::doubts);
-    if !report.sustain.sustained && report.rate_rps.is_some() {
+    let said = |live: &crate::report::LiveSide| {
+        live.audit.reasons.iter().any(|r| r.contains(&report.sustain.reason))
+    };
+    let new = !report.live.as_ref().is_some_and(said);
+    if !report.sustain.sustained && report.rate_rps.is_some() && new {
         doubts.push(format!("This rate cannot go on for ever: {}", report.sustain.reason));
     }
     let lost = summary.requests - summary.completed.min(summary.requests);
@@ -87,7 +97,7 @@ pub(crate) fn doubts(report: &BenchReport) -> Vec<String> {
     doubts
 }
 
-fn answer(report: &BenchReport) -> Markup {
+pub(crate) fn answer(report: &BenchReport) -> Markup {
     let s = &report.summary;
     let attained = s
         .attainment()

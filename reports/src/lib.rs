@@ -16,6 +16,7 @@ mod exports;
 mod fidelity;
 mod figures;
 mod latency;
+mod launched;
 mod load;
 mod losers;
 mod measured;
@@ -36,10 +37,12 @@ pub use bench::bench_page;
 pub use compare::compare_page;
 pub use error::Error;
 pub use fidelity::fidelity_page;
+pub use launched::launch_page;
 pub use load::{PAGE, STORED, load, write_file};
 pub use report::{
     About, Assumption, BenchReport, CompareReport, Detail, Distribution, Export, FidelityReport,
-    Inside, LiveSide, Output, Report, SAMPLES, SCHEMA, Scenario, TuneReport, ValidationReport,
+    Inside, LaunchReport, LiveSide, Output, Report, SAMPLES, SCHEMA, Scenario, TuneReport,
+    ValidationReport,
 };
 pub use tuning::tune_page;
 pub use validation::validation_page;

@@ -1,7 +1,7 @@
 //! What the report of a server's measurement adds: how far to trust it, what failed, and the figures of a client that
 //! forgives its own delays.
 
-use crate::figures::{count, latency, percent, rate, seconds, sig};
+use crate::figures::{capitalised, count, latency, ms, percent, rate, seconds, sig};
 use crate::page::{Row, Section, cell, pairs, table, tile as plain_tile};
 use crate::report::{BenchReport, LiveSide};
 use crate::{charts, page};
@@ -113,8 +113,22 @@ fn audit(live: &LiveSide) -> Markup {
     };
     html! {
         p { (mark) " " @if a.reasons.is_empty() { "The client\u{2019}s own error does not matter for these figures." } @else { (a.reasons.join("; ")) } }
+        @if !live.precision.is_empty() { p { (capitalised(&sure(live))) "." } }
         (pairs(rows.into_iter()))
     }
+}
+
+/// How sure the usual figures are, in words.
+pub(crate) fn sure(live: &LiveSide) -> String {
+    let one = |p: &loadgen::Precision| {
+        let name = tuner::result::subject(&p.measured);
+        match p.high_ms {
+            Some(high) => format!("{name} within {} to {}", ms(p.low_ms), ms(high)),
+            None => format!("{name} above {}", ms(p.low_ms)),
+        }
+    };
+    let all: Vec<String> = live.precision.iter().map(one).collect();
+    format!("with 95 % confidence {}", all.join(", "))
 }
 
 fn from_send(live: &LiveSide) -> Markup {

@@ -4,13 +4,14 @@
 //! a stored report is some hundred kilobytes, however long the trace.
 
 use crate::plot::thinned;
-use loadgen::{Audit, Failures, Histogram, Metric, Record, Summary, Sustain};
+use loadgen::{Audit, Failures, Histogram, Metric, Precision, Record, Summary, Sustain};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tuner::claims::Claims;
 use tuner::compare::PolicyResult;
 use tuner::export::Missing;
 use tuner::fidelity::Fidelity;
+use tuner::launch::Race;
 use tuner::observation::{Detailed, IterationSpan, KvSample, KvShares, Work};
 use tuner::result::{DeviceInfo, TuneResult, WorkloadInfo};
 use tuner::validate::knee::Capacity;
@@ -33,6 +34,25 @@ pub enum Report {
     Validate(Box<ValidationReport>),
     /// `knee profile check`.
     Fidelity(Box<FidelityReport>),
+    /// `knee tune --launch`.
+    Launch(Box<LaunchReport>),
+}
+
+/// What a server carries by its flags.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaunchReport {
+    /// How it came about.
+    pub about: About,
+    /// On what.
+    pub scenario: Scenario,
+    /// The command that starts a server, with `{flags}` in it.
+    pub command: String,
+    /// Share of requests that must meet every target, where that was asked for.
+    pub attainment: Option<f64>,
+    /// Every configuration.
+    pub race: Race,
+    /// The best configuration at its capacity.
+    pub best: Option<BenchReport>,
 }
 
 /// The best configuration and everything that speaks for it.
@@ -106,6 +126,9 @@ pub struct LiveSide {
     pub from_send: Summary,
     /// The client's account of itself.
     pub audit: Audit,
+    /// How sure the usual figures are.
+    #[serde(default)]
+    pub precision: Vec<Precision>,
     /// Failures by name.
     pub failures: BTreeMap<String, Failures>,
     /// Whether the user ended it early.

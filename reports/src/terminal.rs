@@ -1,5 +1,6 @@
 //! The answer for a terminal, 100 columns at most, in colour only if the caller knows that somebody sees it.
 
+mod launch;
 mod tune;
 
 use crate::bench::doubts;
@@ -12,6 +13,7 @@ use loadgen::{Metric, Trust};
 use tuner::claims::Finding;
 
 pub use crate::screen::WIDTH;
+pub use launch::launch;
 pub use tune::tune;
 
 /// The summary of `knee compare`.
@@ -79,11 +81,17 @@ pub fn compare(report: &CompareReport, colour: bool) -> String {
 #[must_use]
 pub fn bench(report: &BenchReport, colour: bool) -> String {
     let mut s = Screen::new(colour);
-    let sum = &report.summary;
     s.say(&crate::bench::headline(report), 0, Some(Look::Bold));
     let slo = crate::bench::slo_text(report);
     s.origin(report.scenario.simulated, &comparing::facts(&report.scenario, slo));
     s.say(&format!("  {}", report.label), 4, None);
+    figures(&mut s, report);
+    s.text
+}
+
+/// The figures of a run, what became of its targets, and what to doubt.
+fn figures(s: &mut Screen, report: &BenchReport) {
+    let sum = &report.summary;
     s.gap();
     let row = |m: Metric| {
         let x = sum.stats(m);
@@ -121,7 +129,7 @@ pub fn bench(report: &BenchReport, colour: bool) -> String {
         }
     }
     if let Some(live) = &report.live {
-        audited(&mut s, live);
+        audited(s, live);
     }
     for t in &sum.verdict.targets {
         let (word, look) = if t.met { ("held", Look::Good) } else { ("missed", Look::Bad) };
@@ -132,7 +140,6 @@ pub fn bench(report: &BenchReport, colour: bool) -> String {
     for d in doubts(report) {
         s.say(&format!("! {}", capitalised(&d)), 2, Some(Look::Bad));
     }
-    s.text
 }
 
 /// The client's account of itself in a line or two.
@@ -144,6 +151,9 @@ fn audited(s: &mut Screen, live: &LiveSide) {
         4,
         None,
     );
+    if !live.precision.is_empty() {
+        s.say(&format!("  {}", crate::measured::sure(live)), 4, None);
+    }
     let look = if a.verdict == Trust::Valid { Look::Good } else { Look::Bad };
     s.say(
         &format!(

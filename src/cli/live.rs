@@ -1,15 +1,19 @@
 //! What can be typed about real servers: how to reach and drive one, and the mock.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use loadgen::{Api, FaultShare, parse_duration};
+use loadgen::{Api, FaultShare, Wanted, Worker, parse_duration, parse_instant};
+use tuner::launch::flags::{Dialect, Values};
 
 use super::whole;
 
 /// Heading of the flags for measuring a server.
 const LIVE: &str = "Measuring a server";
+
+/// The flags that say which server is measured: --url, --launch.
+pub(crate) const SERVED: &str = "served";
 
 /// Most streams a client is asked to hold.
 const MOST_STREAMS: u64 = 1 << 24;
@@ -19,22 +23,22 @@ const MOST_STREAMS: u64 = 1 << 24;
 #[command(next_help_heading = LIVE)]
 pub(crate) struct Reach {
     /// Measure the OpenAI-compatible server at this address, such as http://localhost:8000
-    #[arg(long, value_name = "URL", conflicts_with = "device")]
+    #[arg(long, value_name = "URL", conflicts_with = "device", group = SERVED)]
     pub(crate) url: Option<String>,
     /// Which of its endpoints: completions or chat
-    #[arg(long, value_name = "API", default_value = "completions", requires = "url")]
+    #[arg(long, value_name = "API", default_value = "completions", requires = SERVED)]
     pub(crate) api: Api,
     /// Give a request up so long after it was due
-    #[arg(long, value_name = "TIME", requires = "url", default_value = "10min", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", requires = SERVED, default_value = "10min", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
     /// Key sent as a bearer token (default: OPENAI_API_KEY)
-    #[arg(long, value_name = "KEY", requires = "url")]
+    #[arg(long, value_name = "KEY", requires = SERVED)]
     pub(crate) api_key: Option<String>,
     /// Header sent with every request; repeatable
-    #[arg(long, value_name = "NAME:VALUE", requires = "url", value_parser = header)]
+    #[arg(long, value_name = "NAME:VALUE", requires = SERVED, value_parser = header)]
     pub(crate) header: Vec<(String, String)>,
     /// Certificates (PEM) to trust besides the system's
-    #[arg(long, value_name = "FILE", requires = "url")]
+    #[arg(long, value_name = "FILE", requires = SERVED)]
     pub(crate) ca_cert: Option<PathBuf>,
     /// The client's own certificate (PEM), for servers that ask for one
     #[arg(long, value_name = "FILE", requires = "client_key")]
@@ -43,10 +47,10 @@ pub(crate) struct Reach {
     #[arg(long, value_name = "FILE", requires = "client_cert")]
     pub(crate) client_key: Option<PathBuf>,
     /// Make every prompt unique, even where the workload shares prefixes
-    #[arg(long, requires = "url")]
+    #[arg(long, requires = SERVED)]
     pub(crate) unshared: bool,
     /// Number that makes this run's prompts different from those of others (default: from the clock)
-    #[arg(long, value_name = "N", requires = "url")]
+    #[arg(long, value_name = "N", requires = SERVED)]
     pub(crate) salt: Option<u64>,
 }
 
@@ -65,12 +69,46 @@ pub(crate) struct Live {
     /// Send for so long at most
     #[arg(long, value_name = "TIME", requires = "url", value_parser = parse_duration)]
     pub(crate) duration: Option<Duration>,
-    /// Write the result as another tool's too: vllm
-    #[arg(long, value_name = "TOOL", requires = "url", value_parser = ["vllm"])]
-    pub(crate) export: Option<String>,
+    /// Send (the workload again and again) until half of a figure's 95 % interval is so small a share of it, such as
+    /// ttft:p99=5% or e2e:mean=2%; repeatable; for --duration at most (default then: 5min)
+    #[arg(long, value_name = "FIGURE=PERCENT", requires = "url", conflicts_with = "worker")]
+    pub(crate) until_ci: Vec<Wanted>,
+    /// Be one of N clients under one schedule: send only the requests that are worker I's (from 0); with --start-at
+    #[arg(long, value_name = "I/N", requires = "url", requires = "start_at")]
+    pub(crate) worker: Option<Worker>,
+    /// Begin at this instant: seconds since 1970, or such as 2026-05-04T12:00:00Z
+    #[arg(long, value_name = "INSTANT", requires = "url", value_parser = parse_instant)]
+    pub(crate) start_at: Option<SystemTime>,
+    /// Print what runs this command as N workers, and measure nothing: k8s=N (an Indexed Job) or slurm=N (an array)
+    #[arg(long, value_name = "SYSTEM=N", requires = "url", requires = "start_at", conflicts_with = "worker", value_parser = fleet)]
+    pub(crate) workers: Option<Fleet>,
+    /// Write the result as other tools' too: vllm (vllm.json), aiperf (profile_export_aiperf.json)
+    #[arg(long, value_name = "TOOL,...", requires = "url", value_delimiter = ',', value_parser = ["vllm", "aiperf"])]
+    pub(crate) export: Vec<String>,
     /// Send for so long before counting
     #[arg(long, value_name = "TIME", requires = "url", default_value = "0s", value_parser = parse_duration)]
     pub(crate) warmup: Duration,
+}
+
+/// What runs several workers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fleet {
+    /// A Kubernetes Indexed Job.
+    Kubernetes(u32),
+    /// A Slurm array.
+    Slurm(u32),
+}
+
+/// `k8s=N` or `slurm=N`.
+fn fleet(text: &str) -> Result<Fleet, String> {
+    let bad = || "expected k8s=N or slurm=N with N from 1 to 1000, such as k8s=4".to_owned();
+    let (system, number) = text.split_once('=').ok_or_else(bad)?;
+    let number = whole::<u32, 1, 1000>(number).map_err(|_| bad())?;
+    match system {
+        "k8s" => Ok(Fleet::Kubernetes(number)),
+        "slurm" => Ok(Fleet::Slurm(number)),
+        _ => Err(bad()),
+    }
 }
 
 /// How the highest rate of a server is looked for.
@@ -80,11 +118,34 @@ pub(crate) struct TuneServer {
     #[command(flatten)]
     pub(crate) reach: Reach,
     /// How long a rate must hold (default: four times an unhurried request, 8 s at least)
-    #[arg(long, value_name = "TIME", requires = "url", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", requires = SERVED, value_parser = parse_duration)]
     pub(crate) probe: Option<Duration>,
     /// Load to spend at most
-    #[arg(long, value_name = "TIME", requires = "url", default_value = "10min", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", requires = SERVED, default_value = "10min", value_parser = parse_duration)]
     pub(crate) budget: Duration,
+    #[command(flatten)]
+    pub(crate) launch: Launch,
+}
+
+/// Servers that are started to be measured.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Starting servers to measure")]
+pub(crate) struct Launch {
+    /// Start a server per configuration with this shell command, {flags} and {port} filled in; --device: simulate first
+    #[arg(long, value_name = "COMMAND", group = SERVED)]
+    pub(crate) launch: Option<String>,
+    /// Whose flags the server takes: vllm or knee
+    #[arg(long, value_name = "vllm|knee", requires = "launch", default_value = "vllm")]
+    pub(crate) flags: Dialect,
+    /// Values of a flag to try, such as max-num-seqs=16,64,256; repeatable (default: seats and token budget)
+    #[arg(long, value_name = "NAME=VALUE,...", requires = "launch")]
+    pub(crate) knob: Vec<Values>,
+    /// Start so many configurations at most besides the server's own defaults (default: 4 after a simulation, else all)
+    #[arg(long, value_name = "N", requires = "launch", value_parser = whole::<usize, 1, 10_000>)]
+    pub(crate) tries: Option<usize>,
+    /// How long a server may take until it takes requests
+    #[arg(long, value_name = "TIME", requires = "launch", default_value = "10min", value_parser = parse_duration)]
+    pub(crate) ready_timeout: Duration,
 }
 
 /// `NAME:VALUE`.

@@ -94,9 +94,6 @@ pub(crate) struct Check {
     /// Requests (or session starts) per second; default: the trace's own rate
     #[arg(long, value_name = "RPS", value_parser = above_zero, allow_negative_numbers = true)]
     pub(crate) rate: Option<f64>,
-    /// What to run on: cpu, or cuda:N
-    #[arg(long, default_value = "cpu")]
-    pub(crate) device: String,
     /// How often the workload is run
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) repeats: u32,

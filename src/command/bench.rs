@@ -121,6 +121,7 @@ pub(crate) fn result(report: &BenchReport) -> Value {
     if let Some(live) = &report.live {
         put("from_send", Value::Object(live.from_send.flat()));
         put("audit", json!(live.audit));
+        put("precision", json!(live.precision));
         put("failures", json!(live.failures));
         put("interrupted", json!(live.interrupted));
         put("cached_tokens", Value::Null);

@@ -1,53 +1,83 @@
 //! `knee bench --url`: a server under one load.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
-use loadgen::{LiveOptions, LiveRun, Slo, export};
+use loadgen::{LiveOptions, LiveRun, Part, Slo, export};
 use reports::{BenchReport, Report};
+use tuner::live::lengthened;
+use tuner::study::fingerprint;
 use workloads::Trace;
 
 use super::bench::result;
-use super::live::{Measured, Watch, find, options, scenario};
+use super::live::{Measured, PART, Watch, find, options, scenario};
 use super::{Interrupted, cancel, measure};
 use crate::cli;
 use crate::input;
 
+/// How long a figure is waited for, unless somebody says.
+const LONGEST: Duration = Duration::from_secs(300);
+/// Requests kept ready for that, at most.
+const MOST: usize = 1_000_000;
+
 pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     args.output.check()?;
-    if args.live.export.is_some() && args.output.folder().is_none() {
+    if !args.live.export.is_empty() && args.output.folder().is_none() {
         bail!("--export writes a file: say where with --out");
     }
     if args.knobs.any() {
         bail!("a server has its own configuration: leave the engine's flags out with --url");
     }
+    if let (Some(fleet), Some(start)) = (args.live.workers, args.live.start_at) {
+        super::print(&super::workers::script(fleet, start))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.live.worker.is_some() && args.output.folder().is_none() {
+        bail!("a worker leaves what it saw in a folder: say where with --out");
+    }
     let slo = Slo::parse(&args.scenario.slo, args.scenario.attainment.as_deref())?;
     let (trace, seed) = input::workload(&args.scenario.workload)?;
     let slo = slo.bind(&trace.classes)?;
     let scale = scale(args, &trace)?;
+    let sent = until(args, &trace, scale)?;
     let (live, url) = find(&args.live.reach, args.scenario.model.as_deref())?;
     let options = LiveOptions {
         rate_scale: scale,
-        streams: args.live.concurrency,
-        most_in_flight: args.live.max_in_flight,
-        duration: args.live.duration,
+        streams: share(args, args.live.concurrency)?,
+        most_in_flight: share(args, args.live.max_in_flight)?,
+        worker: args.live.worker,
+        start_at: args.live.start_at,
+        duration: args.live.duration.or((!args.live.until_ci.is_empty()).then_some(LONGEST)),
+        until: args.live.until_ci.clone(),
         warmup: args.live.warmup,
-        keep_gaps: args.live.export.is_some(),
+        keep_gaps: !args.live.export.is_empty(),
         ..options(&args.live.reach, &slo)
+    };
+    let options = match (args.live.worker, args.live.start_at) {
+        // Prompts that are shared between requests are shared between workers.
+        (Some(_), Some(start)) if args.live.reach.salt.is_none() => {
+            LiveOptions { salt: since_epoch(start).as_nanos() as u64, ..options }
+        }
+        _ => options,
     };
     let stop = cancel()?;
     let began = SystemTime::now();
-    let mut watch = Watch::new(trace.requests.len(), args.output.json);
+    let mut watch = Watch::new(sent.requests.len(), args.output.json);
     let (run, cost) = measure(|| {
-        live.run(&trace, &options, &slo, |progress| {
+        live.run(&sent, &options, &slo, |progress| {
             watch.update(progress);
             !stop.load(Ordering::Relaxed)
         })
     });
     watch.finish();
+    if run.is_err() && stop.load(Ordering::Relaxed) {
+        return Err(Interrupted.into());
+    }
     let run = run?;
     let run = if run.interrupted { run.without_unfinished() } else { run };
     if run.recording.records.is_empty() {
@@ -57,15 +87,20 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let cost = (cost.wall_s, cost.cpu_s);
     let measured = Measured {
         run: &run,
-        trace: &trace,
+        sent: &sent,
         slo: &slo,
-        scenario: scenario((&live, &url), &trace, &slo, seed, cost),
+        scenario: scenario(Some((&live, &url)), &trace, &slo, seed, cost),
         label: label(args, &run, &trace),
         rate_rps: open.then(|| scale * trace.offered_rate()).filter(|r| *r > 0.0),
     };
     let report = measured.report();
     if let Some(dir) = args.output.folder() {
         write(&dir, args, &run, &report, began)?;
+        if let Some(worker) = args.live.worker {
+            let agreed = agreed(args, &report, &trace);
+            let part = Part::new(&run, &sent, worker, &options, agreed);
+            reports::write_file(&dir, PART, &serde_json::to_vec(&part)?)?;
+        }
     }
     let flat = result(&report);
     args.output.deliver(&Report::Bench(Box::new(report)), &flat)?;
@@ -80,6 +115,23 @@ fn write(
     report: &BenchReport,
     began: SystemTime,
 ) -> Result<()> {
+    records(dir, run, began)?;
+    for tool in &args.live.export {
+        let (summary, model, rate) = (&report.summary, &report.scenario.model, report.rate_rps);
+        let (name, file) = match tool.as_str() {
+            "vllm" => ("vllm.json", export::vllm(run, summary, model, rate)),
+            _ => {
+                let file = export::aiperf(run, summary, began, &report.about.command);
+                ("profile_export_aiperf.json", file)
+            }
+        };
+        reports::write_file(dir, name, file.to_string().as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Every request as CSV and JSON lines, and an HDR log.
+pub(crate) fn records(dir: &Path, run: &LiveRun, began: SystemTime) -> Result<()> {
     let mut bytes = Vec::new();
     reports::csv::requests(&run.recording.records, &mut bytes)?;
     reports::write_file(dir, "requests.csv", &bytes)?;
@@ -89,11 +141,38 @@ fn write(
     bytes.clear();
     export::hdr(run, began, &mut bytes)?;
     reports::write_file(dir, "latencies.hlog", &bytes)?;
-    if args.live.export.is_some() {
-        let file = export::vllm(run, &report.summary, &report.scenario.model, report.rate_rps);
-        reports::write_file(dir, "vllm.json", file.to_string().as_bytes())?;
-    }
     Ok(())
+}
+
+/// A worker's part of what all of them hold together.
+fn share(args: &cli::Bench, whole: Option<u32>) -> Result<Option<u32>> {
+    let (Some(worker), Some(whole)) = (args.live.worker, whole) else { return Ok(whole) };
+    match worker.part_of(whole) {
+        0 => bail!("{whole} streams are too few for {} workers: each needs one", worker.of),
+        part => Ok(Some(part)),
+    }
+}
+
+fn since_epoch(at: SystemTime) -> Duration {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// What all workers of one run have in common.
+fn agreed(args: &cli::Bench, report: &BenchReport, trace: &Trace) -> BTreeMap<String, String> {
+    let (s, live) = (&report.scenario, &args.live);
+    let start = live.start_at.map(|at| since_epoch(at).as_nanos());
+    [
+        ("start", format!("{start:?}")),
+        ("number of workers", format!("{:?}", live.worker.map(|w| w.of))),
+        ("workload", format!("{} {}", s.workload.name, fingerprint(trace))),
+        ("rate", format!("{:?}", report.rate_rps)),
+        ("streams", format!("{:?}", live.concurrency)),
+        ("warm-up", format!("{:?}", live.warmup)),
+        ("model", s.model.clone()),
+        ("targets", s.slo.join(" ")),
+    ]
+    .map(|(what, value)| (what.to_owned(), value))
+    .into()
 }
 
 fn nothing(args: &cli::Bench) -> Result<ExitCode> {
@@ -101,6 +180,22 @@ fn nothing(args: &cli::Bench) -> Result<ExitCode> {
         "nothing was sent after the warm-up of {:?}: give a longer workload or a shorter --warmup",
         args.live.warmup
     )
+}
+
+/// The trace, over and over where it is not known beforehand how much of it a figure takes.
+fn until(args: &cli::Bench, trace: &Arc<Trace>, scale: f64) -> Result<Arc<Trace>> {
+    if args.live.until_ci.is_empty() {
+        return Ok(Arc::clone(trace));
+    }
+    let longest = args.live.duration.unwrap_or(LONGEST).as_secs_f64();
+    let needed = match args.live.concurrency {
+        Some(_) => MOST,
+        None => {
+            input::need_rate(trace)?;
+            (scale * trace.offered_rate() * longest * 1.05).ceil() as usize + 8
+        }
+    };
+    Ok(Arc::new(lengthened(trace, needed.min(MOST))))
 }
 
 /// By how much the trace is sped up; what is sent as others end has no speed.

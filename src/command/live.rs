@@ -17,23 +17,33 @@ use super::host;
 use super::output::typed;
 use crate::cli;
 
+/// Where a worker leaves what it saw, for `knee report`.
+pub(crate) const PART: &str = "part.json";
 /// How long a server may take to answer a question before the run.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The server that the flags name, found.
 pub(crate) fn find(args: &cli::Reach, model: Option<&str>) -> Result<(Live, String)> {
     let Some(url) = args.url.clone() else { bail!("give the server's address: --url") };
-    let key = args.api_key.clone().or_else(|| std::env::var("OPENAI_API_KEY").ok());
-    let server = Server {
-        url: url.clone(),
+    Ok((Live::find(&server(args, &url, model), PATIENCE)?, url))
+}
+
+/// A server that we started ourselves. It may be broken: it is not waited for longer than for a request.
+pub(crate) fn launched(args: &cli::Reach, url: &str) -> Result<Live> {
+    Ok(Live::find(&server(args, url, None), PATIENCE.min(args.timeout))?)
+}
+
+/// A server at `url`, reached as the flags say.
+pub(crate) fn server(args: &cli::Reach, url: &str, model: Option<&str>) -> Server {
+    Server {
+        url: url.to_owned(),
         api: args.api,
         model: model.map(str::to_owned),
-        api_key: key,
+        api_key: args.api_key.clone().or_else(|| std::env::var("OPENAI_API_KEY").ok()),
         headers: args.header.clone(),
         ca: args.ca_cert.clone(),
         identity: args.client_cert.clone().zip(args.client_key.clone()),
-    };
-    Ok((Live::find(&server, PATIENCE)?, url))
+    }
 }
 
 /// How it is driven, whatever the load.
@@ -57,27 +67,30 @@ fn fluid(slo: &BoundSlo) -> Option<(Duration, Duration)> {
     tightest(&[Metric::Ttft]).zip(tightest(&[Metric::Itl, Metric::Tpot]))
 }
 
-/// What is measured, as reports put it.
+/// What is measured, as reports put it; `live` is none where no server was found.
 pub(crate) fn scenario(
-    (live, url): (&Live, &str),
+    live: Option<(&Live, &str)>,
     trace: &Trace,
     slo: &BoundSlo,
     seed: u64,
     (wall_s, cpu_s): (f64, f64),
 ) -> Scenario {
-    let prompts = match live.prompts() {
+    let prompts = |live: &Live| match live.prompts() {
         Prompts::Ids => "prompts are token ids of the exact length".to_owned(),
         Prompts::Text { per_word, overhead } => format!(
             "prompts are words: by the server's count {per_word:.3} tokens per word and {overhead:.1} for the template"
         ),
     };
+    let (name, provenance, model) = live.map_or_else(Default::default, |(live, url)| {
+        (url.to_owned(), prompts(live), live.model().to_owned())
+    });
     Scenario {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         simulated: false,
         seed,
         workload: workload(trace),
-        model: live.model().to_owned(),
-        device: DeviceInfo { name: url.to_owned(), provenance: prompts, price: None },
+        model,
+        device: DeviceInfo { name, provenance, price: None },
         slo: slo.slo().targets().iter().map(ToString::to_string).collect(),
         wall_s,
         cpu_s,
@@ -104,7 +117,8 @@ fn workload(trace: &Trace) -> WorkloadInfo {
 /// What a measurement comes to, for reports.
 pub(crate) struct Measured<'a> {
     pub(crate) run: &'a LiveRun,
-    pub(crate) trace: &'a Trace,
+    /// The trace that the run's records count through.
+    pub(crate) sent: &'a Trace,
     pub(crate) slo: &'a BoundSlo,
     pub(crate) scenario: Scenario,
     pub(crate) label: String,
@@ -113,7 +127,7 @@ pub(crate) struct Measured<'a> {
 
 impl Measured<'_> {
     pub(crate) fn report(self) -> BenchReport {
-        let Measured { run, trace, slo, scenario, label, rate_rps } = self;
+        let Measured { run, sent, slo, scenario, label, rate_rps } = self;
         BenchReport {
             about: About { command: typed(), assumptions: Vec::new() },
             scenario,
@@ -123,11 +137,12 @@ impl Measured<'_> {
             rate_rps,
             detail: Detail::outside(&run.recording.records, &run.recording.itl_of_all()),
             summary: Summary::new(&run.recording, slo),
-            sustain: Sustain::new(trace, &run.recording.records),
+            sustain: Sustain::new(sent, &run.recording.records),
             inside: None,
             live: Some(LiveSide {
                 from_send: Summary::new(&run.from_send, slo),
                 audit: run.audit.clone(),
+                precision: loadgen::precisions(&run.recording.records),
                 failures: run.failures.clone(),
                 interrupted: run.interrupted,
             }),

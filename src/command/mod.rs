@@ -15,8 +15,10 @@ mod report;
 mod serve;
 mod trace;
 mod tune;
+mod tune_launch;
 mod tune_url;
 mod validate;
+mod workers;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -38,6 +40,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Bench(args) if args.live.reach.url.is_some() => bench_url::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Tune(args) if args.server.launch.launch.is_some() => tune_launch::run(&args),
         Command::Tune(args) if args.server.reach.url.is_some() => tune_url::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Plan(args) => plan::run(&args),

@@ -80,10 +80,35 @@ pub(crate) fn typed() -> String {
         match word.split_once('=') {
             _ if secret => "***".to_owned(),
             Some((flag @ ("--api-key" | "--header"), _)) => format!("{flag}=***"),
+            _ if word.contains(' ') => format!("'{}'", unkeyed(&word)),
             _ => word,
         }
     });
     std::iter::once("knee".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// A command for a shell, keys and tokens aside.
+pub(crate) fn unkeyed(command: &str) -> String {
+    let mut hide = false;
+    let words = command.split_inclusive(char::is_whitespace).map(|piece| {
+        let word = piece.trim_end();
+        let gap = &piece[word.len()..];
+        let secret = |name: &str| {
+            let name = name.trim_start_matches('-').to_ascii_lowercase().replace('-', "_");
+            ["api_key", "token", "secret", "password"].iter().any(|end| name.ends_with(end))
+        };
+        let hidden = !word.is_empty() && std::mem::take(&mut hide);
+        match word.split_once('=') {
+            _ if hidden => format!("***{gap}"),
+            Some((name, _)) if secret(name) => format!("{name}=***{gap}"),
+            None if word.starts_with("--") && secret(word) => {
+                hide = true;
+                piece.to_owned()
+            }
+            _ => piece.to_owned(),
+        }
+    });
+    words.collect()
 }
 
 fn assumptions(device: &DeviceProfile) -> Vec<Assumption> {

@@ -5,21 +5,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
-use loadgen::{LiveRun, Slo};
+use loadgen::Slo;
 use reports::Report;
 use serde_json::json;
-use tuner::live::{Effort, Found, Range, Shot, seek};
+use tuner::live::{Aim, Found, Range, Searched, Shot};
 
 use super::bench::result;
 use super::live::{Measured, find, options, scenario};
 use super::{INTERRUPTED, Interrupted, cancel, measure, print};
 use crate::cli;
 use crate::input;
-
-/// A probe lasts so many unhurried requests, but not less than the least or more than the most.
-const LIFETIMES: f64 = 4.0;
-const LEAST: Duration = Duration::from_secs(8);
-const MOST: Duration = Duration::from_secs(120);
 
 pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     args.output.check()?;
@@ -39,20 +34,27 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     let mut go_on = || !stop.load(Ordering::Relaxed);
     let mut range =
         Range { live: &live, trace: &trace, slo: &slo, options, glimpse: Duration::ZERO };
-    let (searched, cost) = measure(|| search(args, &mut range, &mut go_on));
-    let (found, best) = searched?;
+    let (probe, budget) = (args.server.probe, args.server.budget);
+    let aim = Aim { probe, budget, beat: None, expected: None };
+    let mut say = |shot: &Shot| {
+        if !args.output.json {
+            eprintln!("{}", line(shot));
+        }
+    };
+    let (searched, cost) = measure(|| range.search(&aim, &mut say, &mut go_on));
+    let Searched { found, best } = searched.map_err(|e| anyhow!(e))?;
     if stop.load(Ordering::Relaxed) && best.is_none() {
         return Err(Interrupted.into());
     }
-    let Some((rate, run)) = best else { return nowhere(args, &found) };
+    let Some(held) = best else { return nowhere(args, &found) };
     let cost = (cost.wall_s, cost.cpu_s);
     let measured = Measured {
-        run: &run,
-        trace: &trace,
+        run: &held.run,
+        sent: &held.sent,
         slo: &slo,
-        scenario: scenario((&live, &url), &trace, &slo, seed, cost),
+        scenario: scenario(Some((&live, &url)), &trace, &slo, seed, cost),
         label: said(&found),
-        rate_rps: Some(rate),
+        rate_rps: Some(held.rate_rps),
     };
     let report = measured.report();
     let mut flat = result(&report);
@@ -64,57 +66,10 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     Ok(if go_on() { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
 }
 
-/// The search, and the run at the rate that it found.
-fn search(
-    args: &cli::Tune,
-    range: &mut Range<'_>,
-    go_on: &mut dyn FnMut() -> bool,
-) -> Result<(Found, Option<(f64, LiveRun)>)> {
-    let (unhurried, met) = range.unhurried(go_on).map_err(|e| anyhow!(e))?;
-    if !met {
-        // What one request at a time cannot have, no rate can.
-        return Ok((Found::of(Vec::new()), None));
-    }
-    let typical = Duration::from_secs_f64(LIFETIMES * unhurried).clamp(LEAST, MOST);
-    let effort = Effort {
-        probe: args.server.probe.unwrap_or(typical),
-        budget: args.server.budget,
-        ..Effort::default()
-    };
-    range.glimpse = effort.glimpse();
-    let (mut runs, mut stopped): (Vec<(f64, LiveRun)>, Option<String>) = (Vec::new(), None);
-    // An interruption ends the search like an error, and what was found until then is kept in `shots`.
-    let mut shots: Vec<Shot> = Vec::new();
-    let found = seek(1.0 / unhurried, effort, |rate, time| {
-        let (shot, run) = range.shoot(rate, time, go_on).map_err(|e| stopped = Some(e))?;
-        if !go_on() {
-            return Err(());
-        }
-        say(args, &shot);
-        if shot.passed {
-            runs.push((rate, run));
-        } else {
-            range.recover(unhurried, go_on).map_err(|e| stopped = Some(e))?;
-        }
-        shots.push(shot.clone());
-        Ok(shot)
-    });
-    let found = match (found, stopped) {
-        (Ok(found), _) => found,
-        (Err(()), Some(why)) => bail!("{why}"),
-        (Err(()), None) => Found::of(shots),
-    };
-    let best = found.capacity_rps;
-    let run = runs.into_iter().rev().find(|(rate, _)| Some(*rate) == best);
-    Ok((found, run))
-}
-
-fn say(args: &cli::Tune, shot: &Shot) {
-    if args.output.json {
-        return;
-    }
+/// A rate tried, in a line.
+pub(crate) fn line(shot: &Shot) -> String {
     let verdict = if shot.passed { "holds".to_owned() } else { format!("fails: {}", shot.why) };
-    eprintln!("{:>10.2} requests/s for {:>5.1} s: {verdict}", shot.rate_rps, shot.seconds);
+    format!("{:>10.2} requests/s for {:>5.1} s: {verdict}", shot.rate_rps, shot.seconds)
 }
 
 /// The answer in a line.

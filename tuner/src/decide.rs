@@ -20,7 +20,7 @@ use crate::space;
 const EFFORT: Effort = Effort { resolution: 3, stride: 8, confirm: &[] };
 
 /// What a prediction may be off beyond the residual.
-const SLACK: f64 = 1.15;
+pub(crate) const SLACK: f64 = 1.15;
 
 /// Neighbours of the winner that are finalists, at most, and what they must be expected to carry of its capacity.
 const NEIGHBOURS: usize = 3;
@@ -203,7 +203,7 @@ impl Tried {
     }
 }
 
-fn geometric_mean(ratios: &[f64]) -> Option<f64> {
+pub(crate) fn geometric_mean(ratios: &[f64]) -> Option<f64> {
     let sum: f64 = ratios.iter().map(|r| r.ln()).sum();
     (!ratios.is_empty()).then(|| (sum / ratios.len() as f64).exp())
 }

@@ -9,6 +9,7 @@ pub mod decide;
 pub mod evaluate;
 pub mod export;
 pub mod fidelity;
+pub mod launch;
 pub mod live;
 pub mod observation;
 pub mod pareto;

@@ -7,20 +7,18 @@
 //! probe, because a rate that overloads a server by a share e is late by e times the time it has lasted: only a
 //! probe that lasts slack / e tells.
 
+mod range;
+
 use std::time::Duration;
 
-use loadgen::{BoundSlo, Live, LiveOptions, LiveRun, Statistic, Summary, Sustain};
 use serde::{Deserialize, Serialize};
-use workloads::{Arrival, Trace};
 
-/// Largest share of overdue work in a rate that passes, as in [`Sustain`].
-const OVERDUE: f64 = 0.03;
+pub use range::{Aim, Held, Range, Searched, lengthened};
+
 /// How far from an estimate the rates beside it are tried.
 const BESIDE: f64 = 0.01;
 /// How far from an estimate a bound may be for the other to be looked for right beside it.
 const NEAR: f64 = 0.05;
-/// Fewer requests than this show nothing.
-const FEWEST: usize = 10;
 
 /// How a search is made.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -82,10 +80,21 @@ pub struct Found {
 pub fn seek<E>(
     start: f64,
     effort: Effort,
+    shoot: impl FnMut(f64, Duration) -> Result<Shot, E>,
+) -> Result<Found, E> {
+    go_on(Found::of(Vec::new()), start, effort, shoot)
+}
+
+/// Goes on with a search from what it `found` so far, next at `start` requests/s.
+///
+/// # Errors
+/// Whatever `shoot` fails with.
+pub fn go_on<E>(
+    mut found: Found,
+    start: f64,
+    effort: Effort,
     mut shoot: impl FnMut(f64, Duration) -> Result<Shot, E>,
 ) -> Result<Found, E> {
-    let mut found =
-        Found { capacity_rps: None, fails_at_rps: None, shots: Vec::new(), load_s: 0.0 };
     let mut next = start;
     while found.load_s < effort.budget.as_secs_f64() {
         let doubling = found.fails_at_rps.is_none();
@@ -150,170 +159,6 @@ impl Found {
     }
 }
 
-/// A server under search.
-pub struct Range<'a> {
-    /// The server.
-    pub live: &'a Live,
-    /// The traffic.
-    pub trace: &'a Trace,
-    /// The targets.
-    pub slo: &'a BoundSlo,
-    /// How it is driven; rate and duration are the search's.
-    pub options: LiveOptions,
-    /// How long a rate that fails is watched, for what the server finishes under overload.
-    pub glimpse: Duration,
-}
-
-impl Range<'_> {
-    /// A few requests one after the other: seconds that an unhurried server takes for one, and whether the targets
-    /// hold at least there.
-    ///
-    /// # Errors
-    /// When nothing completes.
-    pub fn unhurried(&self, watch: &mut dyn FnMut() -> bool) -> Result<(f64, bool), String> {
-        let trace = self.trace.head(3);
-        let options =
-            LiveOptions { streams: Some(1), salt: self.options.salt ^ 1, ..self.options.clone() };
-        let run =
-            self.live.run(&trace, &options, self.slo, |_| watch()).map_err(|e| e.to_string())?;
-        let took: Vec<f64> =
-            run.from_send.records.iter().filter_map(|r| Some(r.e2e()?.as_secs_f64())).collect();
-        if took.is_empty() {
-            let why =
-                run.failures.values().next().map_or("it was interrupted", |f| f.cause.as_str());
-            return Err(format!("no request completed on the idle server: {why}"));
-        }
-        let met = Summary::new(&run.from_send, self.slo).verdict.met;
-        Ok((took.iter().sum::<f64>() / took.len() as f64, met))
-    }
-
-    /// Waits until the server is as quick again as it was when nobody hurried it, for half a minute at most.
-    ///
-    /// # Errors
-    /// When nothing completes.
-    pub fn recover(&self, unhurried: f64, watch: &mut dyn FnMut() -> bool) -> Result<(), String> {
-        let began = std::time::Instant::now();
-        while watch() && self.unhurried(watch)?.0 > 1.5 * unhurried + 0.01 {
-            if began.elapsed() > Duration::from_secs(30) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Offers `rate` for `time`, or until it has failed.
-    ///
-    /// # Errors
-    /// What the client cannot do; a server's failures are failures of the rate.
-    pub fn shoot(
-        &self,
-        rate: f64,
-        time: Duration,
-        watch: &mut dyn FnMut() -> bool,
-    ) -> Result<(Shot, LiveRun), String> {
-        let natural = self.trace.offered_rate();
-        let needed = (rate * time.as_secs_f64() * 1.05).ceil() as usize + 8;
-        let trace = lengthened(self.trace, needed);
-        let options = LiveOptions {
-            rate_scale: rate / natural,
-            duration: Some(time),
-            salt: self.options.salt ^ rate.to_bits(),
-            ..self.options.clone()
-        };
-        let planned = rate * time.as_secs_f64();
-        let allowed = allowed(self.slo) * planned;
-        let (mut half, mut last, mut hopeless) = (None, (0.0, 0), false);
-        let run = self.live.run(&trace, &options, self.slo, |p| {
-            last = (p.elapsed.as_secs_f64(), p.tokens);
-            if half.is_none() && p.elapsed >= self.glimpse / 2 {
-                half = Some(last);
-            }
-            hopeless |= (p.missed + p.missing) as f64 > allowed;
-            watch() && !(hopeless && p.elapsed >= self.glimpse * 3 / 4)
-        });
-        let run = run.map_err(|e| e.to_string())?;
-        let summary = Summary::new(&run.recording, self.slo);
-        let sustain = Sustain::new(&trace, &run.recording.records);
-        let offered = run.recording.records.len();
-        let why = if hopeless || !summary.verdict.met {
-            missed(&summary)
-        } else if offered < FEWEST {
-            format!("{offered} requests in {time:?} show nothing: give a longer --probe")
-        } else if sustain.overdue > OVERDUE {
-            sustain.reason
-        } else {
-            String::new()
-        };
-        let output = self.trace.requests.iter().map(|r| f64::from(r.output)).sum::<f64>();
-        let per_start = output / natural_starts(self.trace);
-        let pace =
-            |(t, n): (f64, u64)| (last.1.saturating_sub(n)) as f64 / (last.0 - t) / per_start;
-        let finished_rps = half.filter(|h| last.0 > h.0 + 0.3).map(pace).filter(|r| *r > 0.0);
-        let seconds = last.0;
-        Ok((Shot { rate_rps: rate, passed: why.is_empty(), seconds, finished_rps, why }, run))
-    }
-}
-
-/// The share of requests that may miss targets, for all targets together.
-fn allowed(slo: &BoundSlo) -> f64 {
-    if let Some(share) = slo.slo().attainment() {
-        return 1.0 - share.fraction();
-    }
-    let of = |s: Statistic| match s {
-        Statistic::Mean => 1.0,
-        Statistic::Percentile(p) => 1.0 - p.fraction(),
-    };
-    slo.slo().targets().iter().map(|t| of(t.statistic)).sum::<f64>().min(1.0)
-}
-
-/// The targets missed, in words.
-fn missed(summary: &Summary) -> String {
-    let words: Vec<String> = summary
-        .verdict
-        .targets
-        .iter()
-        .filter(|j| !j.met)
-        .map(|j| format!("{} of {:.1}", j.measured, j.value))
-        .collect();
-    if words.is_empty() {
-        "too many requests missed their targets".to_owned()
-    } else {
-        words.join(", ")
-    }
-}
-
-fn natural_starts(trace: &Trace) -> f64 {
-    trace.requests.iter().filter(|r| matches!(r.arrival, Arrival::At(_))).count().max(1) as f64
-}
-
-/// `trace`, over and over, until it has `n` requests that wait for nobody. Copies share no blocks.
-fn lengthened(trace: &Trace, n: usize) -> Trace {
-    let (starts, own) = (natural_starts(trace) as usize, trace.requests.len() as u32);
-    let copies = n.div_ceil(starts).max(1);
-    let mut long = trace.clone();
-    let gap = Duration::from_secs_f64(1.0 / trace.offered_rate().max(1e-9));
-    let sessions = trace.requests.iter().filter_map(|r| r.session).max().map_or(0, |s| s + 1);
-    let blocks = trace.block_ids.len() as u32;
-    for copy in 1..copies as u32 {
-        let later = (trace.span() + gap) * copy;
-        long.requests.extend(trace.requests.iter().map(|r| {
-            let mut r = *r;
-            r.arrival = match r.arrival {
-                Arrival::At(at) => Arrival::At(at + later),
-                Arrival::After { previous, think } => {
-                    Arrival::After { previous: previous + copy * own, think }
-                }
-            };
-            r.session = r.session.map(|s| s + copy * sessions);
-            r.blocks.start += copy * blocks;
-            r
-        }));
-        let fresh = |id: &u64| id ^ (u64::from(copy) << 40);
-        long.block_ids.extend(trace.block_ids.iter().map(fresh));
-    }
-    long
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,29 +204,5 @@ mod tests {
         });
         let found = found.unwrap();
         assert_eq!((found.capacity_rps, shots), (None, 4));
-    }
-
-    #[test]
-    fn a_longer_trace_is_the_same_trace_again() {
-        let preset = workloads::preset("agentic").unwrap();
-        let trace = workloads::synthesise(&preset, None).unwrap().head(40);
-        let starts = natural_starts(&trace) as usize;
-        let long = lengthened(&trace, starts * 3);
-        assert_eq!(long.requests.len(), 120);
-        assert!((long.offered_rate() / trace.offered_rate() - 1.0).abs() < 0.2);
-        for (i, r) in long.requests.iter().enumerate() {
-            let first = &trace.requests[i % 40];
-            assert_eq!((r.input, r.output), (first.input, first.output));
-            assert_eq!(long.blocks_of(r).len(), trace.blocks_of(first).len());
-            match r.arrival {
-                Arrival::After { previous, .. } => assert_eq!(previous as usize / 40, i / 40),
-                Arrival::At(_) => assert!(i < 40 || r.arrival != first.arrival),
-            }
-        }
-        let shared = |a: usize, b: usize| {
-            let ids = long.blocks_of(&long.requests[a]);
-            long.blocks_of(&long.requests[b]).iter().any(|id| ids.contains(id))
-        };
-        assert!(!shared(0, 40), "copies share nothing");
     }
 }

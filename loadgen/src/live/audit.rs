@@ -8,15 +8,22 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use workloads::Trace;
 
 use super::LiveOptions;
 use super::meter::{Meter, Wire};
 use crate::net::clock;
+use crate::record::Record;
 use crate::recorder::Recording;
 use crate::slo::{BoundSlo, Metric};
+use crate::steady::{Wanted, beginning, precision, values};
+use crate::sustain::Sustain;
+use crate::worker::Worker;
 
 /// Shares of a target from which an error of the client makes figures suspect, or invalid.
 const MATERIAL: (f64, f64) = (0.05, 0.20);
+/// Fewer requests than this are no load to judge.
+const FEWEST: usize = 20;
 /// Busier than this share of a core, the client may be what is measured.
 const BUSY: f64 = 0.9;
 
@@ -103,17 +110,8 @@ impl Audit {
         (options, slo, short_outputs): (&LiveOptions, &BoundSlo, u64),
     ) -> Self {
         let pairs = || run.records.iter().zip(wires);
-        let sent: Vec<(Duration, Duration)> =
-            pairs().filter_map(|(r, w)| Some((r.scheduled, w.sent?))).collect();
-        let free = pairs().filter(|(_, w)| !w.held_back);
-        let mut late: Vec<u64> = free
-            .filter_map(|(r, w)| Some(crate::time::nanos(w.sent?.saturating_sub(r.scheduled))))
-            .collect();
-        late.sort_unstable();
+        let (late, sent) = lateness(&run.records, wires);
         let lag = |percent| ms(meter.lag.percentile(percent).unwrap_or_default());
-        let (chunks, coalesced) = wires.iter().fold((0u64, 0u64), |(all, part), w| {
-            (all + u64::from(w.chunks), part + u64::from(w.coalesced))
-        });
         let completed = || pairs().filter(|(r, _)| r.completed());
         let open = options.streams.is_none();
         let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
@@ -135,7 +133,7 @@ impl Audit {
             connections: meter.connections,
             resent: meter.resent,
             held_back: wires.iter().filter(|w| w.held_back).count() as u64,
-            coalesced_share: share(coalesced as f64, chunks as f64),
+            coalesced_share: coalesced(wires),
             without_usage: completed().filter(|(_, w)| w.completion_tokens.is_none()).count()
                 as u64,
             short_outputs,
@@ -145,6 +143,113 @@ impl Audit {
         };
         audit.judge(run, slo, options.most_in_flight.is_some());
         audit
+    }
+
+    /// Of several clients under one schedule: what can be counted together is, of the rest the worst counts.
+    pub(super) fn of_all(parts: &[(Worker, &Self)], records: &[Record], wires: &[Wire]) -> Self {
+        let worst = |f: fn(&Self) -> f64| parts.iter().map(|(_, a)| f(a)).fold(0.0, f64::max);
+        let sum = |f: fn(&Self) -> u64| parts.iter().map(|(_, a)| f(a)).sum::<u64>();
+        let (late, sent) = lateness(records, wires);
+        let open = parts.iter().all(|(_, a)| a.asked_rps.is_some());
+        let mean = parts.iter().map(|(_, a)| a.fluidity).sum::<Option<f64>>();
+        let reason = |(w, a): &(Worker, &Self)| {
+            a.reasons.iter().map(|r| format!("worker {w}: {r}")).collect::<Vec<_>>()
+        };
+        Self {
+            send_lateness_p50_ms: rank(&late, 0.5),
+            send_lateness_p99_ms: rank(&late, 0.99),
+            send_lateness_max_ms: rank(&late, 1.0),
+            reader_lag_p50_ms: worst(|a| a.reader_lag_p50_ms),
+            reader_lag_p99_ms: worst(|a| a.reader_lag_p99_ms),
+            reader_lag_max_ms: worst(|a| a.reader_lag_max_ms),
+            streams_held: parts.iter().map(|(_, a)| a.streams_held).sum(),
+            streams_peak: sum(|a| a.streams_peak),
+            streams_asked: parts.iter().map(|(_, a)| a.streams_asked).sum(),
+            asked_rps: rate(sent.iter().map(|s| s.0)).filter(|_| open),
+            sent_rps: rate(sent.iter().map(|s| s.1)),
+            cpu_s: parts.iter().map(|(_, a)| a.cpu_s).sum(),
+            cpu_share: worst(|a| a.cpu_share),
+            clock_resolution_ns: parts
+                .iter()
+                .map(|(_, a)| a.clock_resolution_ns)
+                .max()
+                .unwrap_or(0),
+            connections: sum(|a| a.connections),
+            resent: sum(|a| a.resent),
+            held_back: sum(|a| a.held_back),
+            coalesced_share: coalesced(wires),
+            without_usage: sum(|a| a.without_usage),
+            short_outputs: sum(|a| a.short_outputs),
+            fluidity: mean.map(|sum| sum / parts.len() as f64),
+            verdict: parts.iter().map(|(_, a)| a.verdict).max().unwrap_or(Trust::Valid),
+            reasons: parts.iter().flat_map(reason).collect(),
+        }
+    }
+
+    /// Some of the load was not put together with the rest.
+    pub(super) fn missing_workers(&mut self, missing: usize, of: u32) {
+        if missing > 0 {
+            self.doubt(Trust::Suspect, format!(
+                "{missing} of {of} workers are missing: what is shown is not the whole load; add their folders"
+            ));
+        }
+    }
+
+    /// Whether the run was steady: a figure of a queue that grows tells how long the run was.
+    pub(super) fn judge_steadiness(
+        &mut self,
+        records: &[Record],
+        trace: &Trace,
+        options: &LiveOptions,
+    ) {
+        let sustain = Sustain::new(trace, records);
+        let open = options.streams.is_none() && sustain.span_s > 0.0;
+        if open && records.len() >= FEWEST && !sustain.sustained {
+            let reason = &sustain.reason;
+            self.doubt(Trust::Suspect, if sustain.falls_behind() {
+                format!(
+                    "the queue grew, the server {reason}: latencies tell how long the run was, not what the server does; lower the rate"
+                )
+            } else {
+                format!("{reason}: send for longer")
+            });
+            return;
+        }
+        let times = values(Metric::Ttft, records.iter());
+        if let Some(cut) = beginning(&times) {
+            let first = records.iter().map(|r| r.scheduled).min().unwrap_or_default();
+            self.doubt(Trust::Suspect, match records.get(cut) {
+                Some(record) => {
+                    let s = (record.scheduled - first).as_secs_f64();
+                    let warmup = s + options.warmup.as_secs_f64();
+                    format!(
+                        "the first {s:.1} s were unlike the rest: leave them out with --warmup {}s",
+                        warmup.ceil()
+                    )
+                }
+                None => "first-token times drifted all through the run and never settled: send for longer, or warm the server up first".to_owned(),
+            });
+        }
+        self.judge_precision(records, &options.until);
+    }
+
+    /// Whether figures are as sure as they were to be.
+    fn judge_precision(&mut self, records: &[Record], wanted: &[Wanted]) {
+        for wanted in wanted {
+            let of = values(wanted.metric, records.iter());
+            let known = precision(wanted.metric, wanted.statistic, &of);
+            let share = known.map_or(f64::INFINITY, |p| p.share());
+            if share > wanted.share {
+                let reached = match share {
+                    s if s.is_finite() => format!("known to {:.1} % only", 100.0 * s),
+                    _ => "not known to any precision".to_owned(),
+                };
+                self.doubt(
+                    Trust::Suspect,
+                    format!("{wanted} was asked for and the figure is {reached}: raise --duration"),
+                );
+            }
+        }
     }
 
     fn doubt(&mut self, trust: Trust, reason: String) {
@@ -248,6 +353,26 @@ fn reference(run: &Recording, slo: &BoundSlo, metrics: &[Metric]) -> Option<Refe
     let median = rank(&values, 0.5);
     let name = format!("the median {} of {median:.2} ms", metrics[0].name().to_uppercase());
     (median > 0.0).then_some(Reference { ms: median, name, target: false })
+}
+
+/// How late sends were that nothing was to hold back, ns, ascending; and every request's scheduled and real send.
+fn lateness(records: &[Record], wires: &[Wire]) -> (Vec<u64>, Vec<(Duration, Duration)>) {
+    let pairs = || records.iter().zip(wires);
+    let sent = pairs().filter_map(|(r, w)| Some((r.scheduled, w.sent?))).collect();
+    let free = pairs().filter(|(_, w)| !w.held_back);
+    let mut late: Vec<u64> = free
+        .filter_map(|(r, w)| Some(crate::time::nanos(w.sent?.saturating_sub(r.scheduled))))
+        .collect();
+    late.sort_unstable();
+    (late, sent)
+}
+
+/// Share of token events that came in one read with the one before.
+fn coalesced(wires: &[Wire]) -> f64 {
+    let (chunks, coalesced) = wires.iter().fold((0u64, 0u64), |(all, part), w| {
+        (all + u64::from(w.chunks), part + u64::from(w.coalesced))
+    });
+    if chunks > 0 { coalesced as f64 / chunks as f64 } else { 0.0 }
 }
 
 fn ms(time: Duration) -> f64 {

@@ -11,7 +11,9 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, SystemTime};
 
 use slab::Slab;
 use workloads::Trace;
@@ -24,23 +26,19 @@ use super::prompt::Prompter;
 use super::{LiveOptions, Progress};
 use crate::error::Error;
 use crate::net::{clock, wait::Ready, wait::Wait};
+use crate::record::Record;
 use crate::recorder::Recorder;
 use crate::replay::{Due, Replay};
 use crate::slo::{BoundSlo, Metric};
 use crate::time::nanos;
 
 mod answers;
+mod connections;
 
 /// How often the stop flag, time-outs and progress are looked at, ns.
 const GLANCE: u64 = 100_000_000;
 /// From the last preparation to the first send, ns.
 const RUN_UP: u64 = 5_000_000;
-/// Connections kept open and idle, so that a request rarely waits for one to be made.
-const SPARE: usize = 8;
-/// Connections under way at once before the first send: about what servers queue.
-const BACKLOG: usize = 64;
-/// How long the next of them may take, ns.
-const PATIENCE: u64 = 2_000_000_000;
 /// Requests rendered ahead of time.
 const AHEAD: usize = 32;
 /// Time until the next send that is enough to render a request in, ns.
@@ -90,8 +88,13 @@ pub(super) struct Drive<'a> {
     no_spare_before: u64,
     ends: Vec<Duration>,
     buffer: Vec<u8>,
+    /// Who is told of every request that ends, and says when that is enough.
+    tell: Option<Tell<'a>>,
     pub(super) progress: Progress,
 }
+
+/// Where ended requests go, and whether they are enough.
+pub(super) type Tell<'a> = (Sender<Record>, &'a AtomicBool);
 
 impl<'a> Drive<'a> {
     pub(super) fn new(
@@ -99,6 +102,7 @@ impl<'a> Drive<'a> {
         replay: Replay,
         (endpoint, prompter): (&'a Endpoint, &'a Prompter),
         (options, slo): (&'a LiveOptions, &'a BoundSlo),
+        tell: Option<Tell<'a>>,
     ) -> Result<Self, Error> {
         let io = |e: io::Error| Error::Io("cannot poll sockets".to_owned(), e.to_string());
         Ok(Self {
@@ -120,7 +124,7 @@ impl<'a> Drive<'a> {
             conns: Slab::new(),
             idle: Vec::new(),
             connecting: Vec::new(),
-            most_conns: most_connections()
+            most_conns: connections::most()
                 .min(options.most_in_flight.map_or(usize::MAX, |n| n as usize)),
             starving: VecDeque::new(),
             prepared: VecDeque::new(),
@@ -135,32 +139,9 @@ impl<'a> Drive<'a> {
             no_spare_before: 0,
             ends: Vec::new(),
             buffer: vec![0; 256 << 10],
+            tell,
             progress: Progress::default(),
         })
-    }
-
-    /// Connects before the first send, a backlog of a server's at a time.
-    pub(super) fn warm(&mut self, connections: usize) -> io::Result<()> {
-        let wanted = connections.min(self.most_conns);
-        let mut give_up = clock::now() + PATIENCE;
-        while self.conns.len() < wanted || !self.connecting.is_empty() {
-            let room = wanted.saturating_sub(self.conns.len());
-            for _ in 0..room.min(BACKLOG.saturating_sub(self.connecting.len())) {
-                self.spare();
-            }
-            let before = self.connecting.len();
-            self.wait.wait(give_up)?;
-            self.take_events();
-            let now = clock::now();
-            // A server that does not listen is found out by the requests, one by one.
-            if now >= give_up || now < self.no_spare_before {
-                break;
-            }
-            if self.connecting.len() < before {
-                give_up = now + PATIENCE;
-            }
-        }
-        Ok(())
     }
 
     /// Until everything is sent and answered, or `stop` says so.
@@ -171,7 +152,13 @@ impl<'a> Drive<'a> {
     fn drive(&mut self, watch: &mut dyn FnMut(&Progress) -> bool) -> io::Result<()> {
         self.prepare(AHEAD);
         let cpu = clock::thread_cpu();
-        self.origin = clock::now() + RUN_UP;
+        self.origin = match self.options.start_at {
+            None => clock::now() + RUN_UP,
+            Some(start) => {
+                let left = start.duration_since(SystemTime::now());
+                clock::now() + nanos(left.map_err(|_| io::Error::other(too_late()))?)
+            }
+        };
         self.in_flight_since = self.origin;
         self.seen_from = self.origin;
         let mut glance = self.origin + GLANCE;
@@ -227,18 +214,35 @@ impl<'a> Drive<'a> {
 
     /// Whether the time for sending is over.
     fn is_closing(&self, now: u64) -> bool {
-        self.options.duration.is_some_and(|d| now >= self.origin + nanos(d))
+        self.is_enough() || self.options.duration.is_some_and(|d| now >= self.origin + nanos(d))
+    }
+
+    fn is_enough(&self) -> bool {
+        self.tell.as_ref().is_some_and(|(_, enough)| enough.load(Ordering::Relaxed))
+    }
+
+    /// Whether somebody is told of ended requests.
+    pub(super) fn tells(&self) -> bool {
+        self.tell.is_some()
+    }
+
+    /// Lets whoever was told know that the run is over.
+    pub(super) fn tell_no_more(&mut self) {
+        self.tell = None;
     }
 
     /// When the next send is due.
     fn next_due(&self) -> Option<u64> {
-        let due = self.origin + nanos(self.replay.peek()?);
+        let due = self.origin + nanos(self.replay.peek().filter(|_| !self.is_enough())?);
         let last = self.options.duration.map_or(u64::MAX, |d| self.origin + nanos(d));
         (due < last).then_some(due)
     }
 
     /// Sends what is due, however late it is noticed; nothing that is due after the end of the duration.
     fn send_due(&mut self, now: u64) {
+        if self.is_enough() {
+            return;
+        }
         let end = self.options.duration.map_or(Duration::MAX, |d| d.saturating_sub(INSTANT));
         while let Some(due) = self.replay.next(self.since(now).min(end)) {
             let request = &self.trace.requests[due.request as usize];
@@ -299,37 +303,12 @@ impl<'a> Drive<'a> {
             let Some(next) = self.trace.requests.get(self.prepare_next as usize) else { return };
             let request = self.prepare_next;
             self.prepare_next += 1;
-            if matches!(next.arrival, workloads::Arrival::At(_)) {
+            if matches!(next.arrival, workloads::Arrival::At(_)) && self.replay.owns(request) {
                 let mut bytes = self.buffers.pop().unwrap_or_default();
                 self.prompter.render(self.trace, request, &mut self.scratch, &mut bytes);
                 self.prepared.push_back((request, bytes));
             }
         }
-    }
-
-    /// Opens connections ahead of need.
-    fn top_up(&mut self, now: u64) {
-        let room = self.conns.len() < self.most_conns && now >= self.no_spare_before;
-        if self.idle.len() + self.connecting.len() < SPARE && room {
-            self.spare();
-        }
-    }
-
-    /// Opens a connection for no request yet.
-    fn spare(&mut self) {
-        match self.open() {
-            Ok(key) => self.connecting.push(key),
-            Err(_) => self.no_spare_before = clock::now() + 10 * GLANCE,
-        }
-    }
-
-    fn open(&mut self) -> io::Result<usize> {
-        let (address, security) = (self.endpoint.addresses[0], self.endpoint.security.as_ref());
-        let entry = self.conns.vacant_entry();
-        let key = entry.key();
-        entry.insert(Conn::open(address, security, self.wait.registry(), key)?);
-        self.meter.connections += 1;
-        Ok(key)
     }
 
     /// Hands the socket what it takes of a request.
@@ -369,20 +348,14 @@ impl<'a> Drive<'a> {
     }
 }
 
+/// A schedule whose beginning is over cannot be kept.
+pub(super) fn too_late() -> Error {
+    Error::Endpoint("the instant of --start-at has passed: give a later one".to_owned())
+}
+
 /// The loosest limit on the first token, ns; without one, none.
 fn patience(slo: &BoundSlo) -> u64 {
     let targets = slo.slo().targets().iter();
     let first = targets.filter(|t| matches!(t.metric, Metric::Ttft | Metric::E2e));
     first.map(|t| nanos(t.limit)).max().unwrap_or(u64::MAX)
-}
-
-/// Descriptors that this process may have, less some for everything else. Asks for as many as are allowed.
-fn most_connections() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let current =
-        if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
-    let files = current.and_then(|n| usize::try_from(n).ok()).unwrap_or(1 << 20);
-    files.saturating_sub(64).max(16)
 }

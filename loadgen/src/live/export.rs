@@ -1,5 +1,7 @@
-//! A measurement in the files of others: per-request JSON lines, HDR histogram logs, and the result of
-//! `vllm bench serve`, so that scripts made for it go on working.
+//! A measurement in the files of others: per-request JSON lines, HDR histogram logs, and the results of
+//! `vllm bench serve` and AIPerf, so that scripts made for them go on working.
+
+mod aiperf;
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
@@ -7,6 +9,8 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use serde_json::{Value, json};
+
+pub use aiperf::aiperf;
 
 use super::LiveRun;
 use crate::histogram::Histogram;
@@ -92,19 +96,33 @@ pub fn vllm(run: &LiveRun, summary: &Summary, model: &str, rate_rps: Option<f64>
         ("itl", Metric::Itl),
         ("e2el", Metric::E2e),
     ] {
-        let mut ms: Vec<f64> = match metric {
+        let ms = Series::new(match metric {
             Metric::Itl => gaps().map(|ns| *ns as f64 / 1e6).collect(),
             _ => completed().filter_map(|r| Some(metric.of(r)?.as_nanos() as f64 / 1e6)).collect(),
-        };
-        ms.sort_by(f64::total_cmp);
-        let mean = ms.iter().sum::<f64>() / ms.len().max(1) as f64;
-        let variance = ms.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / ms.len().max(1) as f64;
-        file[format!("mean_{name}_ms")] = json!(mean);
-        file[format!("median_{name}_ms")] = json!(linear(&ms, 0.5));
-        file[format!("std_{name}_ms")] = json!(variance.sqrt());
-        file[format!("p99_{name}_ms")] = json!(linear(&ms, 0.99));
+        });
+        file[format!("mean_{name}_ms")] = json!(ms.mean);
+        file[format!("median_{name}_ms")] = json!(linear(&ms.ascending, 0.5));
+        file[format!("std_{name}_ms")] = json!(ms.deviation);
+        file[format!("p99_{name}_ms")] = json!(linear(&ms.ascending, 0.99));
     }
     file
+}
+
+/// Values and their first two moments, as numpy has them (0 of none).
+struct Series {
+    ascending: Vec<f64>,
+    mean: f64,
+    deviation: f64,
+}
+
+impl Series {
+    fn new(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let count = values.len().max(1) as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
+        Self { ascending: values, mean, deviation: variance.sqrt() }
+    }
 }
 
 /// Percentile by linear interpolation, as numpy's default; 0 of none, as there.

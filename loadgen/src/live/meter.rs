@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::histogram::Histogram;
+use crate::time::seconds;
 
 /// What became of a request on the wire.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wire {
     /// When its first byte was handed to the socket; none when it never was.
+    #[serde(rename = "sent_s", with = "seconds::option")]
     pub sent: Option<Duration>,
     /// Whether it waited because as many as allowed were under way, or no connection could be had.
     pub held_back: bool,

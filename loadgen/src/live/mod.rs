@@ -13,13 +13,17 @@ pub mod export;
 mod failure;
 mod http;
 mod meter;
+mod part;
 mod probe;
 mod prompt;
 mod sse;
 mod transport;
+mod until;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime};
 
 use workloads::{Arrival, Trace};
 
@@ -28,6 +32,7 @@ pub use audit::{Audit, Trust};
 pub use endpoint::{Api, Server};
 pub use failure::Failures;
 pub use meter::Wire;
+pub use part::{Part, merge};
 pub use prompt::Prompts;
 
 use crate::error::Error;
@@ -35,6 +40,8 @@ use crate::record::Outcome;
 use crate::recorder::Recording;
 use crate::replay::{Replay, ReplayOptions};
 use crate::slo::BoundSlo;
+use crate::steady::Wanted;
+use crate::worker::Worker;
 use drive::Drive;
 use endpoint::Endpoint;
 use probe::Probed;
@@ -67,6 +74,12 @@ pub struct LiveOptions {
     pub shared_prefixes: bool,
     /// Whether every gap between tokens is kept, by request (8 bytes a token).
     pub keep_gaps: bool,
+    /// Only this worker's share is sent.
+    pub worker: Option<Worker>,
+    /// When the trace begins; at once without.
+    pub start_at: Option<SystemTime>,
+    /// Send nothing more once all these figures are known so well; see [`Wanted`].
+    pub until: Vec<Wanted>,
 }
 
 impl Default for LiveOptions {
@@ -84,6 +97,9 @@ impl Default for LiveOptions {
             salt: 0,
             shared_prefixes: true,
             keep_gaps: false,
+            worker: None,
+            start_at: None,
+            until: Vec::new(),
         }
     }
 }
@@ -168,6 +184,14 @@ impl Live {
         Ok(Self { endpoint, probed })
     }
 
+    /// Whether the server, which may still be starting, takes requests by now.
+    ///
+    /// # Errors
+    /// Address, header or certificate that are none; a server that does not answer is not ready.
+    pub fn is_ready(server: &Server, timeout: Duration) -> Result<bool, Error> {
+        Ok(probe::answers(&mut Endpoint::find(server)?, timeout))
+    }
+
     /// A server taken at the caller's word, nothing asked beforehand.
     ///
     /// # Errors
@@ -203,20 +227,60 @@ impl Live {
         let closed = options.streams.map(|streams| closed_loop(trace, streams));
         let trace = closed.as_ref().unwrap_or(trace);
         let lift_session_cap = options.lift_session_cap && options.streams.is_none();
-        let replay = Replay::new(trace, options.rate_scale, ReplayOptions { lift_session_cap })?;
+        let mut replay =
+            Replay::new(trace, options.rate_scale, ReplayOptions { lift_session_cap })?;
+        if let Some(worker) = options.worker {
+            replay = replay.share(trace, worker);
+        }
         let Probed { model, prompts, extra } = &self.probed;
         let salt = (options.salt, options.shared_prefixes);
         let prompter = Prompter::new(&self.endpoint, *prompts, model, extra, salt);
-        let mut drive = Drive::new(trace, replay, (&self.endpoint, &prompter), (options, slo))?;
+        let enough = AtomicBool::new(false);
+        let (say, ended) = mpsc::channel();
+        let tell = (!options.until.is_empty()).then_some((say, &enough));
+        let mut drive =
+            Drive::new(trace, replay, (&self.endpoint, &prompter), (options, slo), tell)?;
+        await_start(options.start_at, &mut watch)?;
         let warm = options.streams.map_or(8, |streams| streams as usize);
         drive.warm(warm).map_err(|e| Error::Io("cannot connect".to_owned(), e.to_string()))?;
         let mut interrupted = false;
-        drive.run(&mut |progress| {
+        let mut watched = |progress: &Progress| {
             let go_on = watch(progress);
             interrupted |= !go_on;
             go_on
+        };
+        std::thread::scope(|scope| {
+            // It ends when it has seen enough, or when the drive's end of the channel is gone.
+            let (wanted, enough) = (&options.until, &enough);
+            if drive.tells() {
+                scope.spawn(move || until::watch(wanted, ended, enough));
+            }
+            let outcome = drive.run(&mut watched);
+            drive.tell_no_more();
+            outcome
         })?;
         Ok(LiveRun { interrupted, ..finish(drive, trace, options, slo) })
+    }
+}
+
+/// Before the start, for what has to be done by then.
+const EARLY: Duration = Duration::from_secs(2);
+
+/// Until shortly before `start`, or until the user does not want to wait any more.
+fn await_start(
+    start: Option<SystemTime>,
+    watch: &mut dyn FnMut(&Progress) -> bool,
+) -> Result<(), Error> {
+    let Some(start) = start else { return Ok(()) };
+    loop {
+        let left = start.duration_since(SystemTime::now()).map_err(|_| drive::too_late())?;
+        if left <= EARLY {
+            return Ok(());
+        }
+        if !watch(&Progress::default()) {
+            return Err(Error::Endpoint("interrupted before the start".to_owned()));
+        }
+        std::thread::sleep((left - EARLY).min(Duration::from_millis(100)));
     }
 }
 
@@ -247,7 +311,8 @@ fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo
     for (record, wire) in from_send.records.iter_mut().zip(&wires) {
         record.scheduled = wire.sent.unwrap_or(record.scheduled);
     }
-    let audit = Audit::new(&meter, &recording, &wires, (options, slo, short));
+    let mut audit = Audit::new(&meter, &recording, &wires, (options, slo, short));
+    audit.judge_steadiness(&recording.records, trace, options);
     LiveRun {
         recording,
         from_send,

@@ -77,6 +77,18 @@ pub(super) fn probe(
     Err(Error::Endpoint(format!("the server refuses every form of request; the last with {said}")))
 }
 
+/// Whether a server that may still be starting takes requests: by `/health`, or by `/v1/models` where it has no such
+/// path. Whatever else keeps it from answering means that it is not there yet.
+pub(super) fn answers(endpoint: &mut Endpoint, timeout: Duration) -> bool {
+    choose_address(endpoint, timeout);
+    let status = |path| call(endpoint, "GET", path, None, timeout).map_or(0, |r| r.status);
+    match status("/health") {
+        200 => true,
+        404 | 405 => status("/v1/models") == 200,
+        _ => false,
+    }
+}
+
 /// Puts the first of the host's addresses that answers in front.
 fn choose_address(endpoint: &mut Endpoint, timeout: Duration) {
     let answers = |a: &_| std::net::TcpStream::connect_timeout(a, timeout).is_ok();

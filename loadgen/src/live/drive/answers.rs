@@ -225,6 +225,12 @@ impl Drive<'_> {
         self.recorder.finish(request, time, outcome);
         self.replay.completed(request, time);
         self.count_flights(-1, at);
+        if let Some((say, _)) = &self.tell {
+            let record = self.recorder.record(request);
+            // Nobody listens any more once it was enough.
+            let counts = usize::from(record.class) < self.trace.classes.len();
+            let _ = counts.then(|| say.send(record));
+        }
     }
 
     pub(super) fn count_flights(&mut self, change: isize, now: u64) {

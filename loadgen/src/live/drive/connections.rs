@@ -1,0 +1,76 @@
+//! Connections made before they are needed, so that a request rarely waits for one.
+
+use std::io;
+
+use super::super::conn::Conn;
+use super::{Drive, GLANCE};
+use crate::net::clock;
+
+/// Connections kept open and idle, so that a request rarely waits for one to be made.
+const SPARE: usize = 8;
+/// Connections under way at once before the first send: about what servers queue.
+const BACKLOG: usize = 64;
+/// How long the next of them may take, ns.
+const PATIENCE: u64 = 2_000_000_000;
+
+impl Drive<'_> {
+    /// Connects before the first send, a backlog of a server's at a time.
+    pub(in crate::live) fn warm(&mut self, connections: usize) -> io::Result<()> {
+        let wanted = connections.min(self.most_conns);
+        let mut give_up = clock::now() + PATIENCE;
+        while self.conns.len() < wanted || !self.connecting.is_empty() {
+            let room = wanted.saturating_sub(self.conns.len());
+            for _ in 0..room.min(BACKLOG.saturating_sub(self.connecting.len())) {
+                self.spare();
+            }
+            let before = self.connecting.len();
+            self.wait.wait(give_up)?;
+            self.take_events();
+            let now = clock::now();
+            // A server that does not listen is found out by the requests, one by one.
+            if now >= give_up || now < self.no_spare_before {
+                break;
+            }
+            if self.connecting.len() < before {
+                give_up = now + PATIENCE;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens connections ahead of need.
+    pub(super) fn top_up(&mut self, now: u64) {
+        let room = self.conns.len() < self.most_conns && now >= self.no_spare_before;
+        if self.idle.len() + self.connecting.len() < SPARE && room {
+            self.spare();
+        }
+    }
+
+    /// Opens a connection for no request yet.
+    fn spare(&mut self) {
+        match self.open() {
+            Ok(key) => self.connecting.push(key),
+            Err(_) => self.no_spare_before = clock::now() + 10 * GLANCE,
+        }
+    }
+
+    pub(super) fn open(&mut self) -> io::Result<usize> {
+        let (address, security) = (self.endpoint.addresses[0], self.endpoint.security.as_ref());
+        let entry = self.conns.vacant_entry();
+        let key = entry.key();
+        entry.insert(Conn::open(address, security, self.wait.registry(), key)?);
+        self.meter.connections += 1;
+        Ok(key)
+    }
+}
+
+/// Descriptors that this process may have, less some for everything else. Asks for as many as are allowed.
+pub(super) fn most() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current =
+        if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    let files = current.and_then(|n| usize::try_from(n).ok()).unwrap_or(1 << 20);
+    files.saturating_sub(64).max(16)
+}

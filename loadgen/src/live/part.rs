@@ -1,0 +1,188 @@
+//! One worker's part of a run as it is stored, and several of them put together.
+//!
+//! All workers count from the same instant and through the same trace, so their requests together are those of one run:
+//! records are united and histograms added, and every figure of the whole is computed from these, not from the parts'
+//! figures. Of the clients' own errors the worst counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
+
+use super::{Audit, Failures, LiveOptions, LiveRun, Wire};
+use crate::error::Error;
+use crate::histogram::Histogram;
+use crate::record::Record;
+use crate::recorder::Recording;
+use crate::time::seconds;
+use crate::worker::Worker;
+
+/// Version of the stored form.
+const SCHEMA: &str = "knee.part/1";
+
+/// What one worker saw.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    schema: String,
+    /// Which worker.
+    pub worker: Worker,
+    /// What all of them agreed on, such as workload, rate and start: parts that differ here are not of one run.
+    pub agreed: BTreeMap<String, String>,
+    /// Streams that it was to hold, in a closed loop.
+    streams: Option<u32>,
+    classes: Vec<String>,
+    requests: Vec<Stored>,
+    itl: Vec<Histogram>,
+    failures: BTreeMap<String, Failures>,
+    audit: Audit,
+    interrupted: bool,
+}
+
+/// A request, what was seen of it, and what it was to be.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Stored {
+    record: Record,
+    wire: Wire,
+    /// The turn that it waited for, and for how long.
+    after: Option<After>,
+    /// Tokens asked for.
+    asked: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct After {
+    previous: u32,
+    #[serde(rename = "think_s", with = "seconds")]
+    think: Duration,
+}
+
+impl Part {
+    /// What `worker` saw in `run` of `sent`.
+    #[must_use]
+    pub fn new(
+        run: &LiveRun,
+        sent: &Trace,
+        worker: Worker,
+        options: &LiveOptions,
+        agreed: BTreeMap<String, String>,
+    ) -> Self {
+        let stored = |(record, wire): (&Record, &Wire)| {
+            let request = &sent.requests[record.request as usize];
+            let after = match request.arrival {
+                Arrival::At(_) => None,
+                Arrival::After { previous, think } => Some(After { previous, think }),
+            };
+            Stored { record: *record, wire: *wire, after, asked: request.output }
+        };
+        Self {
+            schema: SCHEMA.to_owned(),
+            worker,
+            agreed,
+            streams: options.streams,
+            classes: sent.classes.clone(),
+            requests: run.recording.records.iter().zip(&run.wires).map(stored).collect(),
+            itl: run.recording.itl.clone(),
+            failures: run.failures.clone(),
+            audit: run.audit.clone(),
+            interrupted: run.interrupted,
+        }
+    }
+
+    /// Reads a stored part.
+    ///
+    /// # Errors
+    /// When it is none, or of another version.
+    pub fn read(text: &str) -> Result<Self, Error> {
+        let part: Self = serde_json::from_str(text).map_err(|e| Error::Merge(e.to_string()))?;
+        if part.schema == SCHEMA {
+            return Ok(part);
+        }
+        Err(Error::Merge(format!("its form is {}, this is of {SCHEMA}", part.schema)))
+    }
+}
+
+/// The whole run, and the trace that its records count through.
+///
+/// # Errors
+/// When parts are of different runs, or one is there twice.
+pub fn merge(parts: &[Part]) -> Result<(LiveRun, Trace), Error> {
+    let [first, others @ ..] = parts else {
+        return Err(Error::Merge("nothing to put together".to_owned()));
+    };
+    for other in others {
+        let keys: BTreeSet<&String> = first.agreed.keys().chain(other.agreed.keys()).collect();
+        if let Some(key) = keys.into_iter().find(|k| first.agreed.get(*k) != other.agreed.get(*k)) {
+            let (worker, value) = (other.worker, |p: &Part| p.agreed.get(key).cloned());
+            let (one, two) = (value(first).unwrap_or_default(), value(other).unwrap_or_default());
+            return Err(Error::Merge(format!(
+                "worker {worker} is of another run: its {key} is {two:?}, that of {} is {one:?}",
+                first.worker
+            )));
+        }
+    }
+    let mut workers: Vec<Worker> = parts.iter().map(|p| p.worker).collect();
+    workers.sort_unstable();
+    if let Some(twice) = workers.windows(2).find(|w| w[0] == w[1]) {
+        return Err(Error::Merge(format!("worker {} is there twice", twice[0])));
+    }
+    let mut all: Vec<Stored> = parts.iter().flat_map(|p| p.requests.iter().copied()).collect();
+    all.sort_by_key(|s| (s.record.scheduled, s.record.request));
+    let sent = renumbered(&mut all, &first.classes);
+    let mut itl = first.itl.clone();
+    for other in others {
+        itl.iter_mut().zip(&other.itl).for_each(|(sum, part)| sum.merge(part));
+    }
+    let recording = Recording { records: all.iter().map(|s| s.record).collect(), itl };
+    let mut from_send = recording.clone();
+    for (record, stored) in from_send.records.iter_mut().zip(&all) {
+        record.scheduled = stored.wire.sent.unwrap_or(record.scheduled);
+    }
+    let wires: Vec<Wire> = all.iter().map(|s| s.wire).collect();
+    let audits: Vec<(Worker, &Audit)> = parts.iter().map(|p| (p.worker, &p.audit)).collect();
+    let mut audit = Audit::of_all(&audits, &recording.records, &wires);
+    let missing = first.worker.of as usize - workers.len().min(first.worker.of as usize);
+    audit.missing_workers(missing, first.worker.of);
+    let streams = parts.iter().map(|p| p.streams).sum::<Option<u32>>();
+    let options = LiveOptions { streams, ..LiveOptions::default() };
+    audit.judge_steadiness(&recording.records, &sent, &options);
+    let mut failures: BTreeMap<String, Failures> = BTreeMap::new();
+    for (kind, failed) in parts.iter().flat_map(|p| &p.failures) {
+        let sum = failures.entry(kind.clone()).or_default();
+        sum.count += failed.count;
+        if sum.cause.is_empty() {
+            sum.cause.clone_from(&failed.cause);
+        }
+    }
+    let interrupted = parts.iter().any(|p| p.interrupted);
+    let gaps = Vec::new();
+    Ok((
+        LiveRun { recording, from_send, wires, gaps, failures, audit, interrupted, origin_ns: 0 },
+        sent,
+    ))
+}
+
+/// What was sent, in order of time, as a trace; records are made to count through it. A turn whose predecessor was not
+/// counted is one that waited for nobody.
+fn renumbered(all: &mut [Stored], classes: &[String]) -> Trace {
+    let places: BTreeMap<u32, u32> =
+        (0u32..).zip(all.iter()).map(|(new, s)| (s.record.request, new)).collect();
+    let mut requests = Vec::with_capacity(all.len());
+    for (new, stored) in (0u32..).zip(all.iter_mut()) {
+        let previous = stored.after.and_then(|a| Some((*places.get(&a.previous)?, a.think)));
+        let arrival = match previous.filter(|(previous, _)| *previous < new) {
+            Some((previous, think)) => Arrival::After { previous, think },
+            None => Arrival::At(stored.record.scheduled),
+        };
+        stored.record.request = new;
+        requests.push(TraceRequest {
+            arrival,
+            input: stored.record.input,
+            output: stored.asked,
+            blocks: BlockSpan::default(),
+            class: stored.record.class,
+            session: None,
+        });
+    }
+    Trace { requests, classes: classes.to_vec(), ..Trace::default() }
+}

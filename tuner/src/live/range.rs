@@ -1,0 +1,313 @@
+//! A server under search: rates offered to it, what of them held, and the whole search of its capacity.
+
+use std::time::{Duration, Instant};
+
+use loadgen::{BoundSlo, Live, LiveOptions, LiveRun, Statistic, Summary, Sustain};
+use workloads::{Arrival, Trace};
+
+use super::{Effort, Found, Shot, go_on, seek};
+
+/// Fewer requests than this show nothing.
+const FEWEST: usize = 10;
+/// A rate is offered for so many on average, however long they take to come: then there hardly ever are too few.
+const ENOUGH: f64 = 16.0;
+/// A probe lasts so many unhurried requests, but not less than the least or more than the most.
+const LIFETIMES: f64 = 4.0;
+const LEAST: Duration = Duration::from_secs(8);
+const MOST: Duration = Duration::from_secs(120);
+/// From a rate that holds to the next one looked at, where nothing else says where to look.
+const AHEAD: f64 = 1.25;
+/// How long a server may take to be itself again after a rate that was too much.
+const REST: Duration = Duration::from_secs(30);
+
+/// What a search is for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Aim {
+    /// How long a rate must hold; none: four unhurried requests, 8 s at least.
+    pub probe: Option<Duration>,
+    /// Load to spend at most.
+    pub budget: Duration,
+    /// The rate to hold for the search to go on at all.
+    pub beat: Option<f64>,
+    /// Where the answer is expected, requests/s.
+    pub expected: Option<f64>,
+}
+
+/// What a search of a server showed.
+pub struct Searched {
+    /// The answer.
+    pub found: Found,
+    /// The run at the rate found.
+    pub best: Option<Held>,
+}
+
+/// A rate that held.
+pub struct Held {
+    /// Requests (or sessions) per second offered.
+    pub rate_rps: f64,
+    /// What was seen.
+    pub run: LiveRun,
+    /// What was sent: the trace, over and over. The run's records count through it.
+    pub sent: Trace,
+}
+
+/// A server under search.
+pub struct Range<'a> {
+    /// The server.
+    pub live: &'a Live,
+    /// The traffic.
+    pub trace: &'a Trace,
+    /// The targets.
+    pub slo: &'a BoundSlo,
+    /// How it is driven; rate and duration are the search's.
+    pub options: LiveOptions,
+    /// How long a rate that fails is watched, for what the server finishes under overload.
+    pub glimpse: Duration,
+}
+
+impl Range<'_> {
+    /// A few requests one after the other: seconds that an unhurried server takes for one, and whether the targets
+    /// hold at least there.
+    ///
+    /// # Errors
+    /// When nothing completes.
+    pub fn unhurried(&self, watch: &mut dyn FnMut() -> bool) -> Result<(f64, bool), String> {
+        let trace = self.trace.head(3);
+        let options =
+            LiveOptions { streams: Some(1), salt: self.options.salt ^ 1, ..self.options.clone() };
+        let run =
+            self.live.run(&trace, &options, self.slo, |_| watch()).map_err(|e| e.to_string())?;
+        let took: Vec<f64> =
+            run.from_send.records.iter().filter_map(|r| Some(r.e2e()?.as_secs_f64())).collect();
+        if took.is_empty() {
+            let failed = run.failures.iter().find(|(kind, _)| *kind != "cancelled");
+            let why = failed.map_or("it was interrupted", |(_, f)| f.cause.as_str());
+            return Err(format!("no request completed on the idle server: {why}"));
+        }
+        let met = Summary::new(&run.from_send, self.slo).verdict.met;
+        Ok((took.iter().sum::<f64>() / took.len() as f64, met))
+    }
+
+    /// Waits until the server is as quick again as it was when nobody hurried it, for half a minute at most.
+    ///
+    /// # Errors
+    /// When nothing completes.
+    pub fn recover(&self, unhurried: f64, watch: &mut dyn FnMut() -> bool) -> Result<(), String> {
+        let (began, patience) =
+            (Instant::now(), REST.max(Duration::from_secs_f64(9.0 * unhurried)));
+        let mut waits = || watch() && began.elapsed() < patience;
+        loop {
+            match self.unhurried(&mut waits) {
+                Ok((again, _)) if again > 1.5 * unhurried + 0.01 && waits() => {}
+                Ok(_) => return Ok(()),
+                Err(_) if !watch() => return Ok(()),
+                Err(_) if began.elapsed() >= patience => {
+                    let s = patience.as_secs();
+                    return Err(format!(
+                        "it completed nothing for {s} s after a rate that was too much"
+                    ));
+                }
+                Err(why) => return Err(why),
+            }
+        }
+    }
+
+    /// The highest rate that holds. Where a rate is to be beaten, that one is tried first and decides whether the search
+    /// goes on. What was found until `watch` said no is kept.
+    ///
+    /// # Errors
+    /// When the idle server completes nothing, or the client cannot go on.
+    pub fn search(
+        &mut self,
+        aim: &Aim,
+        say: &mut dyn FnMut(&Shot),
+        watch: &mut dyn FnMut() -> bool,
+    ) -> Result<Searched, String> {
+        let (unhurried, met) = self.unhurried(watch)?;
+        if !met {
+            // What one request at a time cannot have, no rate can.
+            return Ok(Searched { found: Found::of(Vec::new()), best: None });
+        }
+        let typical = Duration::from_secs_f64(LIFETIMES * unhurried).clamp(LEAST, MOST);
+        let probe = aim.probe.unwrap_or(typical);
+        let effort = Effort { probe, budget: aim.budget, ..Effort::default() };
+        self.glimpse = effort.glimpse();
+        let (mut runs, mut stopped): (Vec<Held>, Option<String>) = (Vec::new(), None);
+        // An interruption ends the search like an error, and what was found until then is kept here.
+        let mut shots: Vec<Shot> = Vec::new();
+        let mut shoot = |rate, time| {
+            let (shot, held) = self.shoot(rate, time, watch).map_err(|e| stopped = Some(e))?;
+            if !watch() {
+                return Err(());
+            }
+            say(&shot);
+            shots.push(shot.clone());
+            if shot.passed {
+                runs.push(held);
+            } else {
+                self.recover(unhurried, watch).map_err(|e| stopped = Some(e))?;
+            }
+            Ok(shot)
+        };
+        let found = match aim.beat {
+            None => seek(aim.expected.unwrap_or(1.0 / unhurried), effort, shoot),
+            Some(beat) => shoot(beat, effort.probe).and_then(|first| {
+                let (held, found) = (first.passed, Found::of(vec![first]));
+                let next = aim.expected.filter(|e| *e > AHEAD * beat).unwrap_or(AHEAD * beat);
+                if held { go_on(found, next, effort, shoot) } else { Ok(found) }
+            }),
+        };
+        let found = match (found, stopped) {
+            (Ok(found), _) => found,
+            (Err(()), Some(why)) => return Err(why),
+            (Err(()), None) => Found::of(shots),
+        };
+        let best = found.capacity_rps;
+        let run = runs.into_iter().rev().find(|held| Some(held.rate_rps) == best);
+        Ok(Searched { found, best: run })
+    }
+
+    /// Offers `rate` for `time` (longer where requests are too rare), or until it has failed.
+    ///
+    /// # Errors
+    /// What the client cannot do; a server's failures are failures of the rate.
+    pub fn shoot(
+        &self,
+        rate: f64,
+        time: Duration,
+        watch: &mut dyn FnMut() -> bool,
+    ) -> Result<(Shot, Held), String> {
+        let natural = self.trace.offered_rate();
+        let time = time.max(Duration::from_secs_f64(ENOUGH / rate));
+        let needed = (rate * time.as_secs_f64() * 1.05).ceil() as usize + 8;
+        let trace = lengthened(self.trace, needed);
+        let options = LiveOptions {
+            rate_scale: rate / natural,
+            duration: Some(time),
+            salt: self.options.salt ^ rate.to_bits(),
+            ..self.options.clone()
+        };
+        let planned = rate * time.as_secs_f64();
+        let allowed = allowed(self.slo) * planned;
+        let (mut half, mut last, mut hopeless) = (None, (0.0, 0), false);
+        let run = self.live.run(&trace, &options, self.slo, |p| {
+            last = (p.elapsed.as_secs_f64(), p.tokens);
+            if half.is_none() && p.elapsed >= self.glimpse / 2 {
+                half = Some(last);
+            }
+            hopeless |= (p.missed + p.missing) as f64 > allowed;
+            watch() && !(hopeless && p.elapsed >= self.glimpse * 3 / 4)
+        });
+        let run = run.map_err(|e| e.to_string())?;
+        let summary = Summary::new(&run.recording, self.slo);
+        let sustain = Sustain::new(&trace, &run.recording.records);
+        let offered = run.recording.records.len();
+        let why = if hopeless || !summary.verdict.met {
+            missed(&summary)
+        } else if offered < FEWEST {
+            format!("{offered} requests in {time:?} show nothing: give a longer --probe")
+        } else if sustain.falls_behind() {
+            sustain.reason
+        } else {
+            String::new()
+        };
+        let output = self.trace.requests.iter().map(|r| f64::from(r.output)).sum::<f64>();
+        let per_start = output / natural_starts(self.trace);
+        let pace =
+            |(t, n): (f64, u64)| (last.1.saturating_sub(n)) as f64 / (last.0 - t) / per_start;
+        let finished_rps = half.filter(|h| last.0 > h.0 + 0.3).map(pace).filter(|r| *r > 0.0);
+        let seconds = last.0;
+        let shot = Shot { rate_rps: rate, passed: why.is_empty(), seconds, finished_rps, why };
+        Ok((shot, Held { rate_rps: rate, run, sent: trace }))
+    }
+}
+
+/// The share of requests that may miss targets, for all targets together.
+fn allowed(slo: &BoundSlo) -> f64 {
+    if let Some(share) = slo.slo().attainment() {
+        return 1.0 - share.fraction();
+    }
+    let of = |s: Statistic| match s {
+        Statistic::Mean => 1.0,
+        Statistic::Percentile(p) => 1.0 - p.fraction(),
+    };
+    slo.slo().targets().iter().map(|t| of(t.statistic)).sum::<f64>().min(1.0)
+}
+
+/// The targets missed, in words.
+fn missed(summary: &Summary) -> String {
+    let words: Vec<String> = summary
+        .verdict
+        .targets
+        .iter()
+        .filter(|j| !j.met)
+        .map(|j| format!("{} of {:.1}", j.measured, j.value))
+        .collect();
+    if words.is_empty() {
+        "too many requests missed their targets".to_owned()
+    } else {
+        words.join(", ")
+    }
+}
+
+fn natural_starts(trace: &Trace) -> f64 {
+    trace.requests.iter().filter(|r| matches!(r.arrival, Arrival::At(_))).count().max(1) as f64
+}
+
+/// `trace`, over and over, until it has `n` requests that wait for nobody. Copies share no blocks.
+#[must_use]
+pub fn lengthened(trace: &Trace, n: usize) -> Trace {
+    let (starts, own) = (natural_starts(trace) as usize, trace.requests.len() as u32);
+    let copies = n.div_ceil(starts).max(1);
+    let mut long = trace.clone();
+    let gap = Duration::from_secs_f64(1.0 / trace.offered_rate().max(1e-9));
+    let sessions = trace.requests.iter().filter_map(|r| r.session).max().map_or(0, |s| s + 1);
+    let blocks = trace.block_ids.len() as u32;
+    for copy in 1..copies as u32 {
+        let later = (trace.span() + gap) * copy;
+        long.requests.extend(trace.requests.iter().map(|r| {
+            let mut r = *r;
+            r.arrival = match r.arrival {
+                Arrival::At(at) => Arrival::At(at + later),
+                Arrival::After { previous, think } => {
+                    Arrival::After { previous: previous + copy * own, think }
+                }
+            };
+            r.session = r.session.map(|s| s + copy * sessions);
+            r.blocks.start += copy * blocks;
+            r
+        }));
+        let fresh = |id: &u64| id ^ (u64::from(copy) << 40);
+        long.block_ids.extend(trace.block_ids.iter().map(fresh));
+    }
+    long
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_longer_trace_is_the_same_trace_again() {
+        let preset = workloads::preset("agentic").unwrap();
+        let trace = workloads::synthesise(&preset, None).unwrap().head(40);
+        let starts = natural_starts(&trace) as usize;
+        let long = lengthened(&trace, starts * 3);
+        assert_eq!(long.requests.len(), 120);
+        assert!((long.offered_rate() / trace.offered_rate() - 1.0).abs() < 0.2);
+        for (i, r) in long.requests.iter().enumerate() {
+            let first = &trace.requests[i % 40];
+            assert_eq!((r.input, r.output), (first.input, first.output));
+            assert_eq!(long.blocks_of(r).len(), trace.blocks_of(first).len());
+            match r.arrival {
+                Arrival::After { previous, .. } => assert_eq!(previous as usize / 40, i / 40),
+                Arrival::At(_) => assert!(i < 40 || r.arrival != first.arrival),
+            }
+        }
+        let shared = |a: usize, b: usize| {
+            let ids = long.blocks_of(&long.requests[a]);
+            long.blocks_of(&long.requests[b]).iter().any(|id| ids.contains(id))
+        };
+        assert!(!shared(0, 40), "copies share nothing");
+    }
+}
