@@ -67,7 +67,7 @@ pub fn version() -> Result<(i32, i32), CudaError> {
     static FOUND: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     let found = FOUND.get_or_init(|| {
         // NVRTC looks for its built-ins by name only: they must be there before.
-        preload("libnvrtc-builtins.so.13.0");
+        (0..10).for_each(|minor| preload(&format!("libnvrtc-builtins.so.13.{minor}")));
         preload("libnvrtc.so.13");
         // SAFETY: it only opens the library.
         unsafe { sys::is_culib_present() }
