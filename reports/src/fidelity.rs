@@ -33,9 +33,9 @@ const COLUMNS: [(&str, bool); 6] = [
 
 fn cells(f: &Figure) -> [String; 6] {
     let verdict = match (f.holds(), f.aim) {
-        (Some(true), Some(aim)) if f.error.abs() <= aim => format!("yes: within {aim} %"),
-        (Some(true), _) => "yes: within twice what repeats differ by".to_owned(),
-        (Some(false), Some(aim)) => format!("no: {aim} % aimed at"),
+        (Some(true), Some(aim)) if f.error.abs() <= aim => format!("yes, within {aim} %"),
+        (Some(true), _) => "yes, as repeats".to_owned(),
+        (Some(false), Some(aim)) => format!("no, {aim} % aimed at"),
         _ => String::new(),
     };
     let spread = f.spread.map_or_else(|| NONE.to_owned(), |s| format!("{s:.1}\u{202f}%"));
@@ -189,7 +189,10 @@ fn tables(r: &FidelityReport) -> Markup {
         r.fidelity.steps.iter().map(|s| (step_cells(s).map(cell).into(), "")).collect();
     html! {
         (page::fitted(&COLUMNS, &rows))
-        p { "Measured is the median of the repeats; they differ by the standard deviation given." }
+        p {
+            "Measured is the median of the repeats; they differ by the standard deviation given. An error below twice "
+            "that cannot be told from another repeat: it is good enough."
+        }
         (page::fitted(&STEPS, &steps))
         p { "Iterations are predicted for the very batches that were measured." }
     }
