@@ -1,7 +1,7 @@
 //! The page and the terminal summary of `knee profile check`: the engine on this machine beside its simulation. Both in
 //! one file, because they say the same sentences.
 
-use crate::charts::{Chart, HALF, figure, metric_name};
+use crate::charts::{Chart, HALF, THIRD, figure, metric_name};
 use crate::figures::{NONE, count, ms, rate, sig};
 use crate::page::{self, Page, Row, Section, Times, cell, code, pairs, tile};
 use crate::plot::{Axis, Ink, Layer, Mark, Scale};
@@ -226,7 +226,7 @@ fn distribution(r: &FidelityReport, at: usize) -> Option<Chart> {
     Some(Chart {
         title: name.to_owned(),
         figure: figure(
-            HALF,
+            THIRD,
             &format!("cumulative distributions of {name}, measured and simulated"),
             Axis::new(format!("{name}, ms"), scale),
             Axis::new("requests at or below, %", Scale::FromZero).within(0.0, 102.0),
