@@ -95,11 +95,11 @@ pub(crate) struct Here {
 }
 
 impl Computing {
-    /// Loads the model called `name` for `device`, which [`is_here`].
-    pub(crate) fn load(&self, device: &str, name: &str) -> Result<Here> {
+    /// Loads the model called `name` for `device`, which [`is_here`], on `tp` tensor-parallel ranks.
+    pub(crate) fn load(&self, device: &str, name: &str, tp: u32) -> Result<Here> {
         // Whether there is such a device is told before a model is read.
         let device = self.device(device)?;
-        self.compute(&device, name, &mut self.open(name)?)
+        self.compute(&device, name, &mut self.open(name)?, tp)
     }
 
     /// Opens `device`, which [`is_here`].
@@ -119,11 +119,18 @@ impl Computing {
         Ok(Model::open(name, self.weights.map(|Random(seed)| seed))?)
     }
 
-    /// Packs its weights for this machine.
-    pub(crate) fn compute(&self, device: &Device, name: &str, model: &mut Model) -> Result<Here> {
+    /// Packs its weights for this machine, on `tp` tensor-parallel ranks.
+    pub(crate) fn compute(
+        &self,
+        device: &Device,
+        name: &str,
+        model: &mut Model,
+        tp: u32,
+    ) -> Result<Here> {
         let shape = crate::input::named(name, model.weights.config());
         let (machine, device) = match device {
-            Device::Cpu => self.on_processor(model)?,
+            Device::Cpu => self.on_processor(model, tp)?,
+            Device::Gpu(_) if tp > 1 => bail!("a model runs on one GPU here: leave tp at 1"),
             Device::Gpu(device) => self.on_gpu(device, model)?,
         };
         let token = machine.kv_bytes_per_token();
@@ -134,11 +141,11 @@ impl Computing {
         Ok(Here { machine: Arc::new(machine), shape: Arc::new(shape), kv_slots, name: device })
     }
 
-    fn on_processor(&self, model: &mut Model) -> Result<(Machine, String)> {
+    fn on_processor(&self, model: &mut Model, tp: u32) -> Result<(Machine, String)> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.cpu_threads.map_or(processors, |n| n as usize);
         let precision = self.precision.unwrap_or(Precision::Int8);
-        let machine = Machine::load(model.weights.as_mut(), precision, threads)?;
+        let machine = Machine::load(model.weights.as_mut(), precision, threads, tp as usize)?;
         let precision = match precision {
             Precision::Int8 => "int8",
             Precision::Bf16 => "bf16",

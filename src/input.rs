@@ -159,14 +159,15 @@ impl Prepared {
         Ok(bed.corrected(device.correction))
     }
 
-    /// The scenario computed on this machine.
+    /// The scenario computed on this machine, on `tp` tensor-parallel ranks.
     pub(crate) fn here(
         &self,
         device: &str,
         scenario: &Scenario,
         how: &Computing,
+        tp: u32,
     ) -> Result<Testbed> {
-        let here = how.load(device, scenario.model())?;
+        let here = how.load(device, scenario.model(), tp)?;
         let bed = self.like(&here, here.machine.limits(&here.name)?)?;
         Ok(bed.computed(here.machine))
     }

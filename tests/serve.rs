@@ -177,6 +177,27 @@ fn with(mut body: Value, more: Value) -> Value {
     body
 }
 
+/// Each of two ranks sums half of the products, so logits differ in their last bits; the likeliest tokens do not.
+#[test]
+fn tensor_parallel_ranks_say_what_one_says() {
+    let said = |flags: &[&str]| {
+        let server = Server::start(flags);
+        let choice = server.complete(&asked("To be, or not to be", 48))["choices"][0].clone();
+        server.comes_to_rest();
+        choice["token_ids"].clone()
+    };
+    let one = said(&[]);
+    assert_eq!(one.as_array().unwrap().len(), 48);
+    assert_eq!(said(&["--tp", "2"]), one);
+    let refused = Command::new(env!("CARGO_BIN_EXE_knee"))
+        .args(["serve", "--model", "tiny", "--tp", "3"])
+        .output()
+        .unwrap();
+    assert!(!refused.status.success());
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(why.contains("3 ranks"), "{why}");
+}
+
 #[test]
 fn an_answer_is_the_same_streamed_and_whole() {
     let server = Server::start(&[]);

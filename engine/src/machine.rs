@@ -1,4 +1,5 @@
-//! This machine as a device: a model in memory, and the threads, or the GPU, that compute it.
+//! This machine as a device: a model in memory, and the threads, or the GPU, that compute it. A tensor-parallel model's
+//! device is one of its ranks: a share of the threads.
 //!
 //! The other leaf than the cost model: the same engine over executors that compute. Time is the engine's own: an
 //! iteration takes as long as it was measured to take, and where nothing runs the clock jumps to the next arrival, so
@@ -34,7 +35,8 @@ pub struct Machine {
 /// What computes.
 #[derive(Debug)]
 enum Computer {
-    Processor { model: Arc<CpuModel>, team: Arc<Team> },
+    /// Tensor-parallel ranks in order, at least one: a share of the model, and the threads that compute it.
+    Processor(Vec<(Arc<CpuModel>, Arc<Team>)>),
     Gpu(Arc<CudaModel>, Arithmetic),
 }
 
@@ -50,19 +52,25 @@ pub enum MachineError {
 }
 
 impl Machine {
-    /// Reads `weights` and packs them in `precision`, for `threads` threads.
+    /// Reads `weights` and packs them in `precision`, for `ranks` tensor-parallel ranks (1 = the whole model) that share
+    /// `threads` threads; each has one at least.
     ///
     /// # Errors
-    /// When a tensor is missing or cannot be read.
+    /// When a tensor is missing or cannot be read, or heads do not divide.
     pub fn load(
         weights: &mut dyn Weights,
         precision: Precision,
         threads: usize,
+        ranks: usize,
     ) -> Result<Self, ModelError> {
         let config = weights.config().clone();
-        let team = Arc::new(Team::new(threads));
-        let model = Arc::new(CpuModel::load(&team, weights, precision)?);
-        Ok(Self { config, computer: Computer::Processor { model, team } })
+        let rank = |rank| {
+            let team = Arc::new(Team::new(threads / ranks.max(1)));
+            let share = CpuModel::load_rank(&team, weights, precision, rank, ranks)?;
+            Ok((Arc::new(share), team))
+        };
+        let ranks = (0..ranks.max(1)).map(rank).collect::<Result<_, ModelError>>()?;
+        Ok(Self { config, computer: Computer::Processor(ranks) })
     }
 
     /// Reads `weights` and puts them, in bf16, on `device`, to be computed with the kernels of `arithmetic`.
@@ -89,17 +97,29 @@ impl Machine {
     #[must_use]
     pub fn kv_bytes_per_token(&self) -> u64 {
         let f32s = match &self.computer {
-            Computer::Processor { model, .. } => model.precision() == Precision::F32,
+            Computer::Processor(ranks) => ranks[0].0.precision() == Precision::F32,
             Computer::Gpu(..) => false,
         };
         self.config.shape(2).kv_bytes_per_token(KvDtype::Bf16, 1) * if f32s { 2 } else { 1 }
     }
 
+    /// Tensor-parallel ranks.
+    #[must_use]
+    pub fn ranks(&self) -> u32 {
+        match &self.computer {
+            Computer::Processor(ranks) => ranks.len() as u32,
+            Computer::Gpu(..) => 1,
+        }
+    }
+
     /// Why it cannot run `config`, if it cannot.
     #[must_use]
     pub fn refuses(&self, config: &Config) -> Option<&'static str> {
-        if config.tp > 1 || config.pp > 1 {
-            return Some("this machine is one device: leave tp and pp at 1");
+        if config.pp > 1 {
+            return Some("this machine has no pipeline stages: leave pp at 1");
+        }
+        if config.tp != self.ranks() {
+            return Some("this machine's model is laid out for another tp");
         }
         let bf16 = config.kv_dtype == KvDtype::Bf16;
         let formats = "this machine keeps keys and values in bf16 (in f32 with --precision f32): leave kv-dtype at bf16";
@@ -119,8 +139,8 @@ impl Machine {
     ) -> Vec<Box<dyn Executor>> {
         let slots = vec![slots; workers as usize];
         match &self.computer {
-            Computer::Processor { model, team } => {
-                let workers = CpuExecutor::workers(model, team, &slots, sampler);
+            Computer::Processor(ranks) => {
+                let workers = CpuExecutor::tensor_parallel(ranks, &slots, sampler);
                 workers.into_iter().map(|w| Box::new(w) as Box<dyn Executor>).collect()
             }
             Computer::Gpu(model, arithmetic) => {
@@ -139,7 +159,8 @@ impl Machine {
     pub fn limits(&self, name: &str) -> Result<DeviceProfile, MachineError> {
         let profile: DeviceProfile = toml::from_str(LIMITS).expect("it is tested");
         let (memory, flops, bandwidth) = match &self.computer {
-            Computer::Processor { model, team } => {
+            Computer::Processor(ranks) => {
+                let (model, team) = &ranks[0];
                 let limits = roofline::measure(team);
                 // Operators are counted in bf16: an 8-bit weight is half of the bytes.
                 let (flops, width) = match model.precision() {
@@ -181,7 +202,7 @@ impl Machine {
         watch: &mut dyn FnMut(usize, usize),
     ) -> Result<Timings, MachineError> {
         Ok(Timings(match &self.computer {
-            Computer::Processor { model, team } => measure(team, model, longest, watch),
+            Computer::Processor(ranks) => measure(&ranks[0].1, &ranks[0].0, longest, watch),
             Computer::Gpu(model, arithmetic) => {
                 crate::exec::cuda::measure(model, *arithmetic, longest, watch)?
             }

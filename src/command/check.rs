@@ -23,7 +23,7 @@ use tuner::progress::{Progress, Status};
 pub(crate) fn run(args: &cli::Check) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
-    let here = args.computing.load(&args.device, args.scenario.model())?;
+    let here = args.computing.load(&args.device, args.scenario.model(), 1)?;
     let (fidelity, profile) = check(args, &prepared, &here)?;
     let sim = prepared.like(&here, profile)?;
     let common = Common::new(prepared.seed, &sim);

@@ -64,7 +64,7 @@ fn import(args: &cli::Import) -> Result<()> {
 
 /// Times this machine.
 fn measure(args: &cli::Measure) -> Result<()> {
-    let here = args.computing.load(&args.device, &args.model)?;
+    let here = args.computing.load(&args.device, &args.model, 1)?;
     let imported = timed(&here, args.longest)?;
     deliver(&imported, &args.to, args.plot.as_deref(), args.json)
 }

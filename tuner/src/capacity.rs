@@ -84,6 +84,8 @@ impl Effort {
     pub const COLD: Self = Self { resolution: 1, stride: 64, confirm: &[] };
     /// A good guess is known.
     pub const WARM: Self = Self { resolution: 1, stride: 8, confirm: &[] };
+    /// For a real engine: a run costs what it lasts, and does not repeat closer than 3 %.
+    pub const REAL: Self = Self { resolution: 3, stride: 8, confirm: &[] };
     /// For results that are shown: lower rates are tried as well, 5, 15 and 40 % below.
     pub const FINAL: Self = Self { resolution: 1, stride: 4, confirm: &[5, 16, 51] };
 }

@@ -12,7 +12,7 @@ use loadgen::Metric;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::{Effort, Knee, Prober, Stop, place_of, rate_at};
+use crate::capacity::{Effort, FLOOR, Knee, Prober, Stop, place_of, rate_at};
 use crate::claims::Claims;
 use crate::evaluate::{Evaluate, Relax};
 use crate::observation::Observation;
@@ -149,8 +149,15 @@ fn default_rates(knees: &[Option<f64>], natural: f64) -> Vec<f64> {
 /// When it cannot run, or the user ended it.
 pub fn capacity(sim: &Testbed, config: &Config, cancel: &AtomicBool) -> Result<Option<f64>, Stop> {
     let mut prober = Prober::new(sim, config, Relax::Nothing, sim.requests(), cancel)?;
-    let start = place_of(sim.natural_rate(sim.requests()));
-    Ok(match prober.knee(start, Effort { confirm: Effort::FINAL.confirm, ..Effort::COLD })? {
+    let (start, effort) = if sim.is_simulated() {
+        let thorough = Effort { confirm: Effort::FINAL.confirm, ..Effort::COLD };
+        (sim.natural_rate(sim.requests()), thorough)
+    } else {
+        // Where it can do no more is near, and costs one run.
+        let full = sim.saturated(config).map_err(Stop::Refused)?;
+        (full.summary.request_throughput_rps().max(rate_at(FLOOR)), Effort::REAL)
+    };
+    Ok(match prober.knee(place_of(start), effort)? {
         Knee::Between { lo, .. } => Some(rate_at(lo)),
         Knee::Nowhere => None,
     })

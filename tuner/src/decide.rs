@@ -16,9 +16,6 @@ use crate::progress::{Status, Watch};
 use crate::result::{Neighbour, TuneResult, config_of};
 use crate::space;
 
-/// Rates are told apart to 3 %: real runs do not repeat closer.
-const EFFORT: Effort = Effort { resolution: 3, stride: 8, confirm: &[] };
-
 /// What a prediction may be off beyond the residual.
 pub(crate) const SLACK: f64 = 1.15;
 
@@ -145,7 +142,7 @@ enum Found {
 fn run(prober: &mut Prober<'_>, expected: i32, best: Option<i32>) -> Result<Found, Stop> {
     let start = match best {
         Some(best) => {
-            let better = best + EFFORT.resolution;
+            let better = best + Effort::REAL.resolution;
             if !prober.passes(better)? {
                 return Ok(Found::Beaten(better));
             }
@@ -153,7 +150,7 @@ fn run(prober: &mut Prober<'_>, expected: i32, best: Option<i32>) -> Result<Foun
         }
         None => expected,
     };
-    Ok(match prober.knee(start, EFFORT)? {
+    Ok(match prober.knee(start, Effort::REAL)? {
         Knee::Between { lo, .. } => Found::Carries(lo),
         Knee::Nowhere => Found::Nothing,
     })

@@ -16,9 +16,6 @@ use crate::observation::Detailed;
 use crate::trial::Testbed;
 use crate::validate::{Four, side};
 
-/// Real knees are told apart to 3 %: real runs do not repeat closer.
-const REAL: Effort = Effort { resolution: 3, stride: 8, confirm: &[] };
-
 /// One run on the real engine.
 #[derive(Debug, Clone)]
 pub struct Played {
@@ -263,7 +260,7 @@ pub fn knees(
         Ok::<_, Stop>((lo, prober.into_probes().len() as u64))
     };
     let (predicted, _) = knee(sim, natural, Effort::COLD)?;
-    let (measured, runs) = knee(real, predicted.unwrap_or(natural), REAL)?;
+    let (measured, runs) = knee(real, predicted.unwrap_or(natural), Effort::REAL)?;
     let (measured_rps, predicted_rps) = (measured.map(rate_at), predicted.map(rate_at));
     Ok(BothKnees { measured_rps, predicted_rps, runs })
 }
