@@ -603,8 +603,8 @@ fn what_cannot_be_served_is_told_on_one_line() {
         "knee: llama-3.1-8b: unsupported model: expected tiny, a Hugging Face folder (nothing is downloaded), a .gguf file, or a shape with random weights\n"
     );
     assert_eq!(
-        told(&["--model", "tiny", "--tp", "2"]),
-        "knee: this machine is one device: leave tp and pp at 1\n"
+        told(&["--model", "tiny", "--pp", "2"]),
+        "knee: this machine has no pipeline stages: leave pp at 1\n"
     );
     assert_eq!(
         told(&["--model", "tiny", "--max-model-len", "5000"]),
