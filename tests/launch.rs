@@ -10,34 +10,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const KNEE: &str = env!("CARGO_BIN_EXE_knee");
+mod common;
 
-/// A workload of short requests in a folder of the tests' own, which the binary works in.
-fn workload() -> &'static Path {
-    static FILE: std::sync::OnceLock<(TempDir, std::path::PathBuf)> = std::sync::OnceLock::new();
-    let (_, path) = FILE.get_or_init(|| {
-        let dir = TempDir::new().unwrap();
-        let path = dir.path().join("short.toml");
-        let text = r#"
-            schema = "knee.workload/1"
-            name = "short"
-            description = "Short requests"
-            provenance = ["made up"]
-            seed = 1
-            [size]
-            requests = 500
-            [arrival]
-            process = "poisson"
-            rate_rps = 100.0
-            [lengths]
-            input = { dist = "uniform", min = 5, max = 50 }
-            output = { dist = "uniform", min = 2, max = 10 }
-        "#;
-        std::fs::write(&path, text).unwrap();
-        (dir, path)
-    });
-    path
-}
+use common::workload;
+
+const KNEE: &str = env!("CARGO_BIN_EXE_knee");
 
 fn tune(launch: &str, words: &[&str]) -> Command {
     let mut command = Command::new(KNEE);

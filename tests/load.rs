@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+mod common;
+
+use common::workload;
 
 /// The binary, at work in a folder of the tests' own: it makes its default one where it is started.
 fn knee(words: &[&str]) -> Command {
@@ -44,33 +47,6 @@ impl Drop for Mock {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A workload of short requests, as a file that lasts as long as the process.
-fn workload() -> &'static Path {
-    static FILE: std::sync::OnceLock<(TempDir, std::path::PathBuf)> = std::sync::OnceLock::new();
-    let (_, path) = FILE.get_or_init(|| {
-        let dir = TempDir::new().unwrap();
-        let path = dir.path().join("short.toml");
-        let text = r#"
-            schema = "knee.workload/1"
-            name = "short"
-            description = "Short requests"
-            provenance = ["made up"]
-            seed = 1
-            [size]
-            requests = 2000
-            [arrival]
-            process = "poisson"
-            rate_rps = 100.0
-            [lengths]
-            input = { dist = "uniform", min = 5, max = 50 }
-            output = { dist = "uniform", min = 2, max = 10 }
-        "#;
-        std::fs::write(&path, text).unwrap();
-        (dir, path)
-    });
-    path
 }
 
 fn json(output: &Output) -> Value {

@@ -119,7 +119,7 @@ impl Machine {
             return Some("this machine has no pipeline stages: leave pp at 1");
         }
         if config.tp != self.ranks() {
-            return Some("this machine's model is laid out for another tp");
+            return Some("this machine's model is laid out for another tp: leave tp at 1");
         }
         let bf16 = config.kv_dtype == KvDtype::Bf16;
         let formats = "this machine keeps keys and values in bf16 (in f32 with --precision f32): leave kv-dtype at bf16";

@@ -6,30 +6,16 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::Nth;
 use common::SCHEDULERS;
 use common::conformance::{Model, run};
 use engine::config::{AllocatorKind, Config, Reserve, SchedulerKind};
 use engine::exec::Executor;
-use engine::exec::cpu::{CpuExecutor, CpuModel, Precision, Sample, Team};
+use engine::exec::cpu::{CpuExecutor, CpuModel, Precision, Team};
 use engine::model::llama::LlamaConfig;
 use engine::model::random::RandomWeights;
 use engine::request::{Content, Token};
-use engine::sequence::Sequence;
 use engine::{Request, wiring};
-
-/// Branch `b` says the token that is `b`-th likeliest, so that branches differ.
-struct Nth;
-
-impl Sample for Nth {
-    fn sample(&mut self, _seq: &Sequence, branch: u16, logits: &mut [f32]) -> Token {
-        let mut best = 0;
-        for _ in 0..=branch {
-            best = (0..logits.len()).fold(0, |b, i| if logits[i] > logits[b] { i } else { b });
-            logits[best] = f32::NEG_INFINITY;
-        }
-        best as Token
-    }
-}
 
 struct Cpu {
     model: Arc<CpuModel>,

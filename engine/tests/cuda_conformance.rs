@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::conformance::{Model, Spec, conforms, expected};
-use common::{ALLOCATORS, SCHEDULERS, is_legal};
+use common::{ALLOCATORS, Nth, SCHEDULERS, is_legal};
 use engine::config::{AllocatorKind, Config, Reserve, SchedulerKind};
 use engine::exec::Executor;
 use engine::exec::cpu::{CpuExecutor, CpuModel, Greedy, Precision, Sample, Team};
@@ -57,20 +57,6 @@ fn config() -> LlamaConfig {
 
 fn weights(config: LlamaConfig) -> RandomWeights {
     RandomWeights { config, seed: 3 }
-}
-
-/// Branch `b` says the token that is `b`-th likeliest, so that branches differ; logits are fetched for that.
-struct Nth;
-
-impl Sample for Nth {
-    fn sample(&mut self, _seq: &Sequence, branch: u16, logits: &mut [f32]) -> Token {
-        let mut best = 0;
-        for _ in 0..=branch {
-            best = (0..logits.len()).fold(0, |b, i| if logits[i] > logits[b] { i } else { b });
-            logits[best] = f32::NEG_INFINITY;
-        }
-        best as Token
-    }
 }
 
 /// What `executor` says to a prompt when nothing else is there, by branch.

@@ -1,33 +1,35 @@
 //! `knee profile check`: this machine's engine beside its simulation.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use anyhow::Result;
-use engine::DeviceProfile;
+use engine::{Config, DeviceProfile};
 use reports::{FidelityReport, Report};
 use serde_json::json;
-use std::sync::Arc;
+use tuner::capacity::Stop;
 use tuner::evaluate::{Evaluate, Relax};
-use tuner::fidelity::{Fidelity, compare, knees, play};
+use tuner::fidelity::{Fidelity, Played, compare, knees, play};
+use tuner::progress::{Progress, Status};
 use tuner::result::knobs;
+use tuner::trial::Testbed;
 
 use super::output::about;
 use super::profile::timings;
 use super::progress::Bar;
-use super::{Common, cancel, stopped};
+use super::{Common, INTERRUPTED, Interrupted, cancel, stopped};
 use crate::cli;
 use crate::computing::Here;
 use crate::input::{self, Prepared};
-use tuner::progress::{Progress, Status};
 
 pub(crate) fn run(args: &cli::Check) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
     let here = args.computing.load(&args.device, args.scenario.model(), 1)?;
-    let (fidelity, profile) = check(args, &prepared, &here)?;
-    let sim = prepared.like(&here, profile)?;
-    let common = Common::new(prepared.seed, &sim);
     let config = args.knobs.config()?;
+    let (fidelity, sim) = check(args, &prepared, &here, &config)?;
+    let common = Common::new(prepared.seed, &sim);
     let report = FidelityReport {
         about: about(&[sim.device()]),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -74,46 +76,70 @@ pub(crate) fn run(args: &cli::Check) -> Result<ExitCode> {
         "version": report.version,
     });
     args.output.deliver(&Report::Fidelity(Box::new(report.thinned())), &result)?;
-    Ok(ExitCode::SUCCESS)
+    let interrupted = cancel()?.load(Ordering::Relaxed);
+    Ok(if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
-/// Real runs, each after the machine was timed (unless a profile is given), so that both worlds see the same moods of
-/// a machine that others share; then the simulation.
-fn check(args: &cli::Check, prepared: &Prepared, here: &Here) -> Result<(Fidelity, DeviceProfile)> {
-    let config = args.knobs.config()?;
-    let given = match &args.cpu_profile {
-        Some(path) => Some(DeviceProfile::load(&path.display().to_string())?),
-        None => None,
-    };
+/// Real runs, then the simulation. An interruption keeps the runs that are over.
+fn check(
+    args: &cli::Check,
+    prepared: &Prepared,
+    here: &Here,
+    config: &Config,
+) -> Result<(Fidelity, Testbed)> {
     let limits = here.machine.limits(&here.name)?;
     let real = prepared.like(here, limits)?.computed(Arc::clone(&here.machine));
-    let deployment = real.deployment(&config, Relax::Nothing)?;
     let scale = match args.rate {
         Some(rate) => input::scale(real.trace(), rate)?,
         None => 1.0,
     };
-    let bar = Bar::new();
-    let (mut rounds, mut repeats) = (Vec::new(), Vec::new());
-    for done in 0..args.repeats as usize {
-        if given.is_none() {
-            rounds.push(timings(here, prepared.trace.longest())?);
-        }
-        let phase = "running for real".to_owned();
-        bar.update(&Status { phase, done, total: args.repeats as usize, best: None });
-        repeats.push(play(&real, &deployment, scale));
-    }
-    bar.finish();
-    let profile = match given {
-        Some(profile) => profile,
-        None => here.machine.profile(&here.name, &rounds)?.profile,
-    };
-    let sim = prepared.like(here, profile.clone())?;
-    let predicted = sim.deployment(&config, Relax::Nothing)?;
+    let (repeats, profile) = repeats(args, here, &real, config, scale)?;
+    let sim = prepared.like(here, profile)?;
+    let predicted = sim.deployment(config, Relax::Nothing)?;
     let rate = scale * sim.natural_rate(sim.requests());
     let mut fidelity = compare(&repeats, &sim.detail(&predicted, scale), &predicted, rate);
     if args.capacity {
         input::need_rate(&prepared.trace)?;
-        fidelity.capacity = Some(knees(&sim, &real, &config, cancel()?).map_err(stopped)?);
+        fidelity.capacity = match knees(&sim, &real, config, cancel()?) {
+            Ok(knees) => Some(knees),
+            Err(Stop::Cancelled) => None,
+            Err(stop) => return Err(stopped(stop)),
+        };
     }
-    Ok((fidelity, profile))
+    Ok((fidelity, sim))
+}
+
+/// The workload on `real`, and a profile of the machine: each run after the machine was timed (unless a profile is
+/// given), so that both worlds see the same moods of a machine that others share.
+fn repeats(
+    args: &cli::Check,
+    here: &Here,
+    real: &Testbed,
+    config: &Config,
+    scale: f64,
+) -> Result<(Vec<Played>, DeviceProfile)> {
+    let given = match &args.cpu_profile {
+        Some(path) => Some(DeviceProfile::load(&path.display().to_string())?),
+        None => None,
+    };
+    let deployment = real.deployment(config, Relax::Nothing)?;
+    let (stop, bar, total) = (cancel()?, Bar::new(), args.repeats as usize);
+    let (mut rounds, mut repeats) = (Vec::new(), Vec::new());
+    while repeats.len() < total && !stop.load(Ordering::Relaxed) {
+        if given.is_none() {
+            rounds.push(timings(here, real.trace().longest())?);
+        }
+        let phase = "running for real".to_owned();
+        bar.update(&Status { phase, done: repeats.len(), total, best: None });
+        repeats.push(play(real, &deployment, scale));
+    }
+    bar.finish();
+    if repeats.is_empty() {
+        return Err(Interrupted.into());
+    }
+    let profile = match given {
+        Some(profile) => profile,
+        None => here.machine.profile(&here.name, &rounds)?.profile,
+    };
+    Ok((repeats, profile))
 }

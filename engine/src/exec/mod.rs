@@ -8,6 +8,7 @@ mod correction;
 pub mod cost;
 pub mod cpu;
 pub mod cuda;
+mod flights;
 mod hash;
 mod sim;
 pub mod speed;

@@ -3,11 +3,11 @@
 //! Pipeline stages are lanes in a row: a plan enters a stage when it has left the one before and the plan ahead of it
 //! has left this one. Bubbles follow from that; nobody computes them.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cost::CostModel;
+use super::flights::Flights;
 use super::{Batch, Correction, Executor, Horizon, Outcome, Ticket, Transfer};
 use crate::shape::Shape;
 
@@ -20,8 +20,7 @@ pub struct SimExecutor {
     stages: Vec<Duration>,
     /// When the link that brings KV here is free.
     link: Duration,
-    flights: VecDeque<Outcome>,
-    spare: Vec<Outcome>,
+    flights: Flights,
 }
 
 impl SimExecutor {
@@ -33,8 +32,7 @@ impl SimExecutor {
             correction: None,
             stages: vec![Duration::ZERO; pp as usize],
             link: Duration::ZERO,
-            flights: VecDeque::new(),
-            spare: Vec::new(),
+            flights: Flights::default(),
         }
     }
 
@@ -55,8 +53,7 @@ impl SimExecutor {
 
 impl Executor for SimExecutor {
     fn submit(&mut self, batch: &Batch<'_>, now: Duration, horizon: Horizon) -> Ticket {
-        let mut outcome = self.spare.pop().unwrap_or_default();
-        outcome.ends.clear();
+        let mut outcome = self.flights.outcome();
         let mut shape = batch.shape;
         if self.stages.len() == 1 {
             let mut at = now;
@@ -81,18 +78,16 @@ impl Executor for SimExecutor {
             outcome.ends.push(at);
         }
         let done = outcome.ends[outcome.ends.len() - 1];
-        self.flights.push_back(outcome);
+        self.flights.depart(outcome);
         Ticket { next: self.stages[0], done }
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {
-        let ready = self.flights.pop_front().expect("a batch was submitted");
-        self.spare.push(std::mem::replace(outcome, ready));
+        self.flights.arrive(outcome);
     }
 
     fn steps_before(&self, at: Duration) -> u32 {
-        let ends = self.flights.front().map_or(&[][..], |o| &o.ends);
-        ends.partition_point(|&end| end < at) as u32
+        self.flights.ends().partition_point(|&end| end < at) as u32
     }
 
     fn transfer(&mut self, transfer: &Transfer<'_>, now: Duration) -> Duration {

@@ -7,10 +7,27 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use engine::config::{AllocatorKind, Config, PromptKv, Reserve, SchedulerKind};
+use engine::exec::cpu::Sample;
 use engine::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
 use engine::kv::waste::Classes;
 use engine::plan::{Chunk, Plan};
+use engine::request::Token;
+use engine::sequence::Sequence;
 use engine::state::State;
+
+/// Branch `b` says the token that is `b`-th likeliest, so that branches differ; logits are fetched for that.
+pub(crate) struct Nth;
+
+impl Sample for Nth {
+    fn sample(&mut self, _seq: &Sequence, branch: u16, logits: &mut [f32]) -> Token {
+        let mut best = 0;
+        for _ in 0..=branch {
+            best = (0..logits.len()).fold(0, |b, i| if logits[i] > logits[b] { i } else { b });
+            logits[best] = f32::NEG_INFINITY;
+        }
+        best as Token
+    }
+}
 
 /// A way to change a config, and what to call it.
 pub(crate) type Variant = (&'static str, fn(&mut Config));

@@ -6,6 +6,7 @@ use super::batch::DeviceBatch;
 use super::device::{Arg, Buffer, Device, Shape};
 use super::ops::plane;
 use super::pool::KvPool;
+use super::source::DECODE;
 use super::{CudaError, ensure};
 
 /// What some models do to heads before rotation.
@@ -249,25 +250,5 @@ impl Device {
 }
 
 fn decode_kernel(dim: usize, group: usize) -> &'static str {
-    const NAMES: [[&str; 4]; 3] = [
-        [
-            "decode_attention_d32_g1",
-            "decode_attention_d32_g2",
-            "decode_attention_d32_g4",
-            "decode_attention_d32_g8",
-        ],
-        [
-            "decode_attention_d64_g1",
-            "decode_attention_d64_g2",
-            "decode_attention_d64_g4",
-            "decode_attention_d64_g8",
-        ],
-        [
-            "decode_attention_d128_g1",
-            "decode_attention_d128_g2",
-            "decode_attention_d128_g4",
-            "decode_attention_d128_g8",
-        ],
-    ];
-    NAMES[(dim / 32).ilog2() as usize][group.ilog2() as usize]
+    DECODE[4 * (dim / 32).ilog2() as usize + group.ilog2() as usize]
 }

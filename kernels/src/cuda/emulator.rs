@@ -92,7 +92,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Emulator {
     /// The library of the file that `kernel` is in.
-    fn library<'a>(&self, state: &'a mut State, source: &Source) -> Result<&'a Library, CudaError> {
+    fn compiled<'a>(
+        &self,
+        state: &'a mut State,
+        source: &Source,
+    ) -> Result<&'a Library, CudaError> {
         if !state.libraries.contains_key(source.file) {
             let path = build(source, &self.cache)?;
             // SAFETY: it is ours, just compiled, and does nothing when loaded.
@@ -234,7 +238,7 @@ impl Backend for Emulator {
         let (source, index) = found.ok_or_else(|| failed(format!("no kernel {kernel}")))?;
         let run = {
             let mut state = locked(&self.state);
-            let library = self.library(&mut state, source)?;
+            let library = self.compiled(&mut state, source)?;
             *library.get::<Run>(b"knee_run").map_err(|e| failed(e.to_string()))?
         };
         let [x, y, z] = shape.grid;

@@ -17,6 +17,24 @@ pub const HEADERS: [(&str, &str); 2] = [
     ("ptx.cuh", include_str!("../../cu/ptx.cuh")),
 ];
 
+/// Kernels of decode attention: by elements of a head (32, 64, 128) and then query heads per KV head (1, 2, 4, 8); and
+/// what puts their parts together.
+pub(super) const DECODE: [&str; 13] = [
+    "decode_attention_d32_g1",
+    "decode_attention_d32_g2",
+    "decode_attention_d32_g4",
+    "decode_attention_d32_g8",
+    "decode_attention_d64_g1",
+    "decode_attention_d64_g2",
+    "decode_attention_d64_g4",
+    "decode_attention_d64_g8",
+    "decode_attention_d128_g1",
+    "decode_attention_d128_g2",
+    "decode_attention_d128_g4",
+    "decode_attention_d128_g8",
+    "decode_combine",
+];
+
 const FILES: [(&str, &str, &[&str]); 6] = [
     (
         "rows.cu",
@@ -24,25 +42,7 @@ const FILES: [(&str, &str, &[&str]); 6] = [
         &["gather_rows", "add_rmsnorm", "silu_mul", "copy_slots"],
     ),
     ("rope.cu", include_str!("../../cu/rope.cu"), &["rope_kv_write"]),
-    (
-        "decode.cu",
-        include_str!("../../cu/decode.cu"),
-        &[
-            "decode_attention_d32_g1",
-            "decode_attention_d32_g2",
-            "decode_attention_d32_g4",
-            "decode_attention_d32_g8",
-            "decode_attention_d64_g1",
-            "decode_attention_d64_g2",
-            "decode_attention_d64_g4",
-            "decode_attention_d64_g8",
-            "decode_attention_d128_g1",
-            "decode_attention_d128_g2",
-            "decode_attention_d128_g4",
-            "decode_attention_d128_g8",
-            "decode_combine",
-        ],
-    ),
+    ("decode.cu", include_str!("../../cu/decode.cu"), &DECODE),
     (
         "prefill.cu",
         include_str!("../../cu/prefill.cu"),

@@ -91,7 +91,7 @@ impl Span {
             return vec![self.lo, self.hi];
         }
         let first = (self.lo / step).ceil();
-        let inside = |v: &f64| *v <= self.hi * (1.0 + 1e-12) || *v <= self.hi;
+        let inside = |v: &f64| v.is_finite() && (*v <= self.hi * (1.0 + 1e-12) || *v <= self.hi);
         (0..20).map(|i| (first + f64::from(i)) * step).take_while(inside).map(|v| v + 0.0).collect()
     }
 
@@ -143,6 +143,13 @@ mod tests {
     fn labels(scale: Scale, lo: f64, hi: f64) -> Vec<String> {
         let span = Span::around(scale, [].into_iter(), Some((lo, hi)));
         span.ticks(5).into_iter().map(|t| t.1).collect()
+    }
+
+    /// The tick after the last that a number can hold is none.
+    #[test]
+    fn the_largest_numbers_have_finite_ticks() {
+        let span = Span::around(Scale::Linear, [1.746303435703553e308, 0.0].into_iter(), None);
+        assert!(span.ticks(5).iter().all(|(v, _)| v.is_finite()), "{:?}", span.ticks(5));
     }
 
     #[test]

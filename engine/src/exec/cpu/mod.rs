@@ -14,7 +14,6 @@ mod sample;
 mod spent;
 mod weights;
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +23,7 @@ pub use sample::{Greedy, Sample};
 pub use spent::Spent;
 pub use weights::CpuModel;
 
+use super::flights::Flights;
 use super::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
 use batch::Inputs;
 use collective::{Alone, Collective, SharedMemory};
@@ -39,8 +39,7 @@ pub struct CpuExecutor {
     memories: Arc<[Mutex<Vec<KvMemory>>]>,
     sampler: Box<dyn Sample>,
     inputs: Inputs,
-    flights: VecDeque<Outcome>,
-    spare: Vec<Outcome>,
+    flights: Flights,
 }
 
 /// One rank of a worker.
@@ -95,8 +94,7 @@ impl CpuExecutor {
             memories: Arc::clone(&memories),
             sampler: sampler(),
             inputs: Inputs::default(),
-            flights: VecDeque::new(),
-            spare: Vec::new(),
+            flights: Flights::default(),
         };
         slots.iter().map(worker).collect()
     }
@@ -145,9 +143,7 @@ fn lock(memory: &Mutex<Vec<KvMemory>>) -> MutexGuard<'_, Vec<KvMemory>> {
 impl Executor for CpuExecutor {
     fn submit(&mut self, batch: &Batch<'_>, now: Duration, _horizon: Horizon) -> Ticket {
         let start = Instant::now();
-        let mut outcome = self.spare.pop().unwrap_or_default();
-        outcome.ends.clear();
-        outcome.tokens.clear();
+        let mut outcome = self.flights.outcome();
         let memories = Arc::clone(&self.memories);
         {
             let mut memories = lock(&memories[batch.worker]);
@@ -160,13 +156,12 @@ impl Executor for CpuExecutor {
         self.sample(batch, &mut outcome.tokens);
         let done = now + start.elapsed();
         outcome.ends.push(done);
-        self.flights.push_back(outcome);
+        self.flights.depart(outcome);
         Ticket { next: done, done }
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {
-        let ready = self.flights.pop_front().expect("a batch was submitted");
-        self.spare.push(std::mem::replace(outcome, ready));
+        self.flights.arrive(outcome);
     }
 
     fn transfer(&mut self, t: &Transfer<'_>, now: Duration) -> Duration {

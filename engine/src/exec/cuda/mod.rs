@@ -14,7 +14,6 @@ mod forward;
 mod measure;
 mod weights;
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +24,7 @@ pub use measure::measure;
 pub use weights::{CudaModel, CudaModelError};
 
 use super::cpu::{Sample, Spent};
+use super::flights::Flights;
 use super::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
 use crate::kv::KvCopy;
 use batch::Inputs;
@@ -58,8 +58,7 @@ pub struct CudaExecutor {
     forward: Forward,
     turns: Arc<Buffer<f32>>,
     choices: Choices,
-    flights: VecDeque<Outcome>,
-    spare: Vec<Outcome>,
+    flights: Flights,
 }
 
 /// Room for choosing tokens.
@@ -111,8 +110,7 @@ impl CudaExecutor {
                 forward: Forward::new(device)?,
                 turns: Arc::clone(&turns),
                 choices: Choices::default(),
-                flights: VecDeque::new(),
-                spare: Vec::new(),
+                flights: Flights::default(),
             })
         };
         slots.iter().map(worker).collect()
@@ -198,21 +196,18 @@ fn move_inside(device: &Device, pool: &mut KvPool, copy: &KvCopy) -> Result<(), 
 impl Executor for CudaExecutor {
     fn submit(&mut self, batch: &Batch<'_>, now: Duration, _horizon: Horizon) -> Ticket {
         let start = Instant::now();
-        let mut outcome = self.spare.pop().unwrap_or_default();
-        outcome.ends.clear();
-        outcome.tokens.clear();
+        let mut outcome = self.flights.outcome();
         sound(self.run(batch, &mut outcome.tokens));
         // A pass that samples nothing is waited for too: its time is what it took.
         sound(self.model.device.synchronise());
         let done = now + start.elapsed();
         outcome.ends.push(done);
-        self.flights.push_back(outcome);
+        self.flights.depart(outcome);
         Ticket { next: done, done }
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {
-        let ready = self.flights.pop_front().expect("a batch was submitted");
-        self.spare.push(std::mem::replace(outcome, ready));
+        self.flights.arrive(outcome);
     }
 
     fn transfer(&mut self, t: &Transfer<'_>, now: Duration) -> Duration {
