@@ -310,6 +310,10 @@ pub(crate) struct Validate {
     /// Only this run of a file that holds several
     #[arg(long, value_name = "NAME")]
     pub(crate) run: Option<String>,
+    /// The prompts that were sent, so that those which begin alike share KV: JSON lines in order of arrival, each
+    /// with prompt_token_ids
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompts: Option<PathBuf>,
     /// Running and waiting as the engine reported them: CSV with t, running, waiting
     #[arg(long, value_name = "FILE")]
     pub(crate) timeseries: Option<PathBuf>,
@@ -334,6 +338,10 @@ pub(crate) struct Calibrate {
     /// Which run of a file that holds several
     #[arg(long, value_name = "NAME")]
     pub(crate) run: Option<String>,
+    /// The prompts that were sent, so that those which begin alike share KV: JSON lines in order of arrival, each
+    /// with prompt_token_ids
+    #[arg(long, value_name = "FILE", conflicts_with = "steps")]
+    pub(crate) prompts: Option<PathBuf>,
     /// What to fit: host (time per iteration and sequence) or all (and a factor per operator class; from steps only)
     #[arg(long, value_name = "host|all")]
     pub(crate) fit: Option<String>,

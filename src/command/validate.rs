@@ -1,5 +1,6 @@
 //! `knee validate`: a recorded run, replayed.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use reports::{Assumption, Report, ValidationReport};
 use serde_json::json;
 use tuner::result::knobs;
 use tuner::validate::knee::capacity;
+use tuner::validate::prompts::with_prompts;
 use tuner::validate::recorded::Recorded;
 use tuner::validate::{self, Setup, read};
 
@@ -40,7 +42,7 @@ pub(crate) fn run(args: &cli::Validate) -> Result<ExitCode> {
         Some(path) => read::read_load(path)?,
         None => Vec::new(),
     };
-    let runs = recorded(&args.requests, args.run.as_deref())?;
+    let runs = recorded(&args.requests, args.run.as_deref(), args.prompts.as_deref())?;
     let mut both = Vec::new();
     for run in runs {
         let validation = validate::validate(&run, &setup)?;
@@ -95,8 +97,12 @@ pub(crate) fn run(args: &cli::Validate) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The runs of a file, or the one asked for.
-pub(crate) fn recorded(path: &std::path::Path, run: Option<&str>) -> Result<Vec<Recorded>> {
+/// The runs of a file, or the one asked for; with the prompts that were sent, where another file has them.
+pub(crate) fn recorded(
+    path: &Path,
+    run: Option<&str>,
+    prompts: Option<&Path>,
+) -> Result<Vec<Recorded>> {
     let mut runs = read::read(path)?;
     if let Some(name) = run {
         let names: Vec<String> = runs.iter().map(|r| r.name.clone()).collect();
@@ -105,7 +111,11 @@ pub(crate) fn recorded(path: &std::path::Path, run: Option<&str>) -> Result<Vec<
             bail!("{}: no run `{name}`: it holds {}", path.display(), names.join(", "));
         }
     }
-    Ok(runs)
+    let Some(prompts) = prompts else { return Ok(runs) };
+    match <[Recorded; 1]>::try_from(runs) {
+        Ok([run]) => Ok(vec![with_prompts(run, prompts)?]),
+        Err(_) => bail!("--prompts are of one run: say which with --run"),
+    }
 }
 
 /// What a run was made with, as typed.

@@ -5,6 +5,7 @@
 //! measured value: above zero, the prediction was too slow (or, for throughput, too high).
 
 pub mod knee;
+pub mod prompts;
 pub mod read;
 pub mod recorded;
 

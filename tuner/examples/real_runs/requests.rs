@@ -7,11 +7,49 @@ use engine::Config;
 use engine::config::Policy;
 use tuner::calibrate::from_requests;
 use tuner::validate::knee::{Capacity, capacity};
-use tuner::validate::recorded::Recorded;
+use tuner::validate::recorded::{Alike, Recorded};
 use tuner::validate::{self, Setup, Validation, read};
 
 use crate::setup::{Aims, NONE, ahead, between_iterations, figures, push, setup, v1};
 use crate::{Results, Source};
+
+/// Prompts of LLMServingSim's bench that continue an earlier request's conversation: row, earlier row, tokens that are
+/// the same, as whole blocks of 16. Not in the recorded runs; read off the prompts of the workload that was sent
+/// (sharegpt-llama-3.1-8b-300-sps10.jsonl of that project, commit 5daddb2), as `knee validate --prompts` does.
+const CONTINUED: [(usize, usize, u32); 32] = [
+    (47, 40, 448),
+    (66, 35, 624),
+    (68, 28, 352),
+    (79, 17, 848),
+    (88, 27, 320),
+    (93, 82, 624),
+    (117, 45, 384),
+    (128, 63, 832),
+    (139, 117, 992),
+    (140, 76, 384),
+    (152, 31, 32),
+    (158, 107, 608),
+    (173, 153, 448),
+    (174, 38, 1312),
+    (177, 22, 480),
+    (180, 61, 816),
+    (183, 31, 304),
+    (184, 151, 576),
+    (188, 138, 720),
+    (200, 109, 256),
+    (209, 201, 592),
+    (220, 146, 512),
+    (223, 36, 800),
+    (227, 226, 512),
+    (235, 56, 832),
+    (237, 207, 1264),
+    (265, 149, 592),
+    (280, 147, 816),
+    (281, 186, 816),
+    (285, 165, 720),
+    (287, 111, 448),
+    (293, 163, 256),
+];
 
 /// LLMServingSim's bench: vLLM 0.19, 300 requests of ShareGPT at 10/s, the engine's own clock. First with the profiles as
 /// they are, then with the host time found on the other GPU's run, both ways round.
@@ -29,6 +67,8 @@ pub(crate) fn llmservingsim(source: &Source, r: &mut Results) {
         let done = (|| {
             let setup = Setup { kv_blocks, ..setup(source, device, "Llama-3.1-8B", config)? };
             let run = read::read(&source.path(&file)).map_err(|e| e.to_string())?.remove(0);
+            let continued = |(row, earlier, tokens)| Alike { row, earlier, tokens };
+            let run = run.alike(CONTINUED.map(continued).to_vec());
             let v = validate::validate(&run, &setup).map_err(|e| e.to_string())?;
             let fitted = from_requests(&run, &setup, 1).map_err(|e| e.to_string())?;
             Ok::<_, String>((run, setup, v, fitted.overlay(device, folder)))

@@ -9,7 +9,10 @@ use loadgen::{Outcome, Record};
 use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
 
 /// Tokens per identity of a prompt's content: the smallest block size in use, so that any other is a multiple.
-const IDENTITY_TOKENS: u32 = 16;
+pub(crate) const IDENTITY_TOKENS: u32 = 16;
+
+/// Identities from here on are of prompts that nobody named.
+const UNNAMED: u64 = 1 << 38;
 
 /// One request as it was recorded. Times count from the run's first arrival.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,6 +46,19 @@ pub struct Recorded {
     pub rows: Vec<Row>,
     /// Leading tokens that all prompts of a group share, by identity: see [`Recorded::sharing`].
     shared: Option<Shared>,
+    /// Prompts that begin as an earlier one does: see [`Recorded::alike`].
+    alike: Vec<Alike>,
+}
+
+/// A prompt that begins as one before it does, such as the next turn of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alike {
+    /// Its row, in order of arrival.
+    pub row: usize,
+    /// The row before it.
+    pub earlier: usize,
+    /// Tokens that are the same from the first on.
+    pub tokens: u32,
 }
 
 /// Prompts in groups that begin alike.
@@ -65,7 +81,7 @@ impl Recorded {
             r.first_token = r.first_token.map(shift);
             r.last_token = r.last_token.map(shift);
         }
-        Self { name: name.into(), rate, rows, shared: None }
+        Self { name: name.into(), rate, rows, shared: None, alike: Vec::new() }
     }
 
     /// The same prompts in groups of `per_group` identities whose first `tokens` tokens are equal: a pool of questions
@@ -73,6 +89,14 @@ impl Recorded {
     #[must_use]
     pub fn sharing(mut self, tokens: u32, per_group: u64) -> Self {
         self.shared = Some(Shared { tokens, per_group: per_group.max(1) });
+        self
+    }
+
+    /// The same with these prompts beginning as earlier ones do.
+    #[must_use]
+    pub fn alike(mut self, mut alike: Vec<Alike>) -> Self {
+        alike.sort_by_key(|a| a.row);
+        self.alike = alike;
         self
     }
 
@@ -105,13 +129,24 @@ impl Recorded {
     #[must_use]
     pub fn trace(&self, cap: Option<u32>) -> Trace {
         let mut block_ids = Vec::new();
-        let known = self.rows.iter().any(|r| r.prompt.is_some());
-        let mut requests = Vec::with_capacity(self.rows.len());
+        let known = !self.alike.is_empty() || self.rows.iter().any(|r| r.prompt.is_some());
+        let mut requests: Vec<TraceRequest> = Vec::with_capacity(self.rows.len());
         for (row, index) in self.rows.iter().zip(0u32..) {
             let start = block_ids.len() as u32;
-            if let Some(prompt) = row.prompt {
-                block_ids
-                    .extend((0..row.input.div_ceil(IDENTITY_TOKENS)).map(|i| self.id(prompt, i)));
+            if known {
+                let alike = self.alike.binary_search_by_key(&(index as usize), |a| a.row);
+                let alike = alike.ok().map(|at| self.alike[at]);
+                if let Some((a, earlier)) = alike.and_then(|a| Some((a, requests.get(a.earlier)?)))
+                {
+                    let same = (a.tokens / IDENTITY_TOKENS).min(earlier.blocks.len) as usize;
+                    let from = earlier.blocks.start as usize;
+                    block_ids.extend_from_within(from..from + same);
+                }
+                // A prompt that nobody named is like no other.
+                let prompt = row.prompt.unwrap_or(UNNAMED + u64::from(index));
+                let done = block_ids.len() as u32 - start;
+                let blocks = done..row.input.div_ceil(IDENTITY_TOKENS);
+                block_ids.extend(blocks.map(|i| self.id(prompt, i)));
             }
             requests.push(TraceRequest {
                 arrival: Arrival::At(row.arrival),
@@ -183,5 +218,21 @@ mod tests {
         assert_ne!(ids(&grouped, 0)[2], ids(&grouped, 2)[2]);
         assert_ne!(ids(&grouped, 0)[0], ids(&grouped, 3)[0], "another group");
         assert_eq!(grouped.max_concurrent_sessions, Some(2));
+    }
+
+    #[test]
+    fn a_prompt_begins_as_the_one_it_continues() {
+        let rows = [0, 1, 2].map(|at| row(at, None)).to_vec();
+        let none = Recorded::new("x", None, rows.clone()).trace(None);
+        assert!(none.block_ids.is_empty(), "nothing is known of any prompt");
+        let turns = vec![Alike { row: 2, earlier: 0, tokens: 35 }];
+        let trace = Recorded::new("x", None, rows).alike(turns).trace(None);
+        let ids = |i: usize| trace.blocks_of(&trace.requests[i]).to_vec();
+        assert_eq!([ids(0).len(), ids(1).len(), ids(2).len()], [3, 3, 3]);
+        assert_eq!(ids(0)[..2], ids(2)[..2]);
+        let mut all = trace.block_ids.clone();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 7, "only those two are the same");
     }
 }
