@@ -173,6 +173,7 @@ pub(crate) fn sustain(sustained: bool) -> Sustain {
     Sustain {
         sustained,
         overdue: late,
+        limit: 0.03,
         growth: late,
         backlog: late,
         span_s: 1000.0,
