@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use engine::exec::Correction;
 use engine::model::Model;
 use engine::model::llama::LlamaConfig;
-use engine::{DeviceProfile, ModelShape};
+use engine::{Config, DeviceProfile, ModelShape};
 use loadgen::{BoundSlo, Slo};
 use tuner::calibrate::Overlay;
 use tuner::trial::Testbed;
@@ -159,15 +159,15 @@ impl Prepared {
         Ok(bed.corrected(device.correction))
     }
 
-    /// The scenario computed on this machine, on `tp` tensor-parallel ranks.
+    /// The scenario computed on this machine, the model split as `config` says.
     pub(crate) fn here(
         &self,
         device: &str,
         scenario: &Scenario,
         how: &Computing,
-        tp: u32,
+        config: &Config,
     ) -> Result<Testbed> {
-        let here = how.load(device, scenario.model(), tp)?;
+        let here = how.load(device, scenario.model(), config)?;
         let bed = self.like(&here, here.machine.limits(&here.name)?)?;
         Ok(bed.computed(here.machine))
     }

@@ -198,6 +198,29 @@ fn tensor_parallel_ranks_say_what_one_says() {
     assert!(why.contains("3 ranks"), "{why}");
 }
 
+/// Stages hand on what they computed as it is: several clients at once get the tokens of a model in one piece.
+#[test]
+fn pipeline_stages_say_what_one_says() {
+    let said = |flags: &[&str]| {
+        let server = Server::start(flags);
+        let ids = std::thread::scope(|scope| {
+            let ask = |i: usize| {
+                let prompt = &"To be, or not to be"[i..];
+                server.complete(&asked(prompt, 40))["choices"][0]["token_ids"].clone()
+            };
+            let clients: Vec<_> = (0..5).map(|i| scope.spawn(move || ask(i))).collect();
+            clients.into_iter().map(|client| client.join().unwrap()).collect::<Vec<_>>()
+        });
+        server.comes_to_rest();
+        ids
+    };
+    let one = said(&[]);
+    assert!(one.iter().all(|ids| ids.as_array().unwrap().len() == 40));
+    assert_eq!(said(&["--pp", "2"]), one);
+    assert_eq!(said(&["--pp", "4", "--policy", "continuous"]), one);
+    assert_eq!(said(&["--tp", "2", "--pp", "2"]), said(&["--tp", "2"]));
+}
+
 #[test]
 fn an_answer_is_the_same_streamed_and_whole() {
     let server = Server::start(&[]);
@@ -603,8 +626,8 @@ fn what_cannot_be_served_is_told_on_one_line() {
         "knee: llama-3.1-8b: unsupported model: expected tiny, a Hugging Face folder (nothing is downloaded), a .gguf file, or a shape with random weights\n"
     );
     assert_eq!(
-        told(&["--model", "tiny", "--pp", "2"]),
-        "knee: this machine has no pipeline stages: leave pp at 1\n"
+        told(&["--model", "tiny", "--pp", "5"]),
+        "knee: model tiny: layers = 4 do not fill 5 pipeline stages\n"
     );
     assert_eq!(
         told(&["--model", "tiny", "--max-model-len", "5000"]),

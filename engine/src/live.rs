@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::engine::Engine;
 use crate::event::{Event, Iteration};
+use crate::exec::Wake;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::tokenizer::stream::{Characters, Stops};
 use crate::request::{Content, Request, RequestId, Token};
@@ -99,7 +100,7 @@ pub struct Answer {
     /// When the request was made.
     pub asked: Duration,
     updates: UnboundedReceiver<Update>,
-    commands: Sender<Command>,
+    commands: Arc<Sender<Command>>,
 }
 
 impl Answer {
@@ -127,12 +128,14 @@ pub type Watch = Box<dyn FnMut(Option<&Iteration>, &Engine) + Send>;
 enum Command {
     Ask(RequestId, Box<Ask>, UnboundedSender<Update>, oneshot::Sender<Result<(), Rejected>>),
     Cancel(RequestId),
+    /// A batch may be done.
+    Look,
 }
 
 /// A running engine. When it is dropped, it finishes what it has begun and ends.
 #[derive(Debug)]
 pub struct Live {
-    commands: Sender<Command>,
+    commands: Arc<Sender<Command>>,
     thread: JoinHandle<()>,
     origin: Instant,
     next: AtomicU32,
@@ -150,8 +153,19 @@ impl Live {
         watch: Watch,
     ) -> std::io::Result<Self> {
         let (commands, inbox) = channel();
+        let commands = Arc::new(commands);
+        // Whoever computes does not keep alive the engine that it works for.
+        let caller = Arc::downgrade(&commands);
+        let wake: Wake = Arc::new(move || {
+            if let Some(commands) = caller.upgrade() {
+                // The engine may have ended.
+                let _ = commands.send(Command::Look);
+            }
+        });
         let origin = Instant::now();
         let requests = HashMap::new();
+        let mut engine = engine;
+        engine.wake_by(&wake);
         let turn = Loop { engine, sampler, tokenizer, watch, origin, requests, tokens: Vec::new() };
         let thread = std::thread::Builder::new().name("engine".to_owned());
         let thread = thread.spawn(move || turn.run(&inbox))?;
@@ -196,7 +210,7 @@ impl Live {
         let (reply, verdict) = oneshot::channel();
         let command = Command::Ask(id, Box::new(ask), sender, reply);
         self.commands.send(command).map_err(|_| Refused::Stopped)?;
-        let commands = self.commands.clone();
+        let commands = Arc::clone(&self.commands);
         Ok((Answer { id, asked, updates, commands }, verdict))
     }
 }
@@ -240,13 +254,21 @@ impl Loop {
                 self.obey(command);
             }
             self.engine.start(self.origin.elapsed(), Duration::MAX);
+            let now = self.origin.elapsed();
+            self.engine.wait(now, now);
             let Some(at) = self.engine.next_event() else {
-                (self.watch)(None, &self.engine);
-                let Ok(command) = inbox.recv() else { return };
-                self.obey(command);
+                let busy = self.engine.in_flight().next().is_some();
+                if !busy {
+                    (self.watch)(None, &self.engine);
+                }
+                match inbox.recv() {
+                    Ok(command) => self.obey(command),
+                    // Nobody is left who could be told.
+                    Err(_) if busy => self.engine.wait(now, Duration::MAX),
+                    Err(_) => return,
+                }
                 continue;
             };
-            let now = self.origin.elapsed();
             if at > now {
                 match inbox.recv_timeout(at - now) {
                     Ok(command) => {
@@ -273,6 +295,7 @@ impl Loop {
                 }
             }
             Command::Cancel(id) => self.cancel(id),
+            Command::Look => {}
         }
     }
 

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
     check(&config)?;
     let device = args.computing.device(&args.device)?;
     let mut model = args.computing.open(&args.model)?;
-    let here = args.computing.compute(&device, &args.model, &mut model, config.tp)?;
+    let here = args.computing.compute(&device, &args.model, &mut model, &config)?;
     if let Some(reason) = here.machine.refuses(&config) {
         bail!("{reason}");
     }
