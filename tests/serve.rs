@@ -198,9 +198,10 @@ fn tensor_parallel_ranks_say_what_one_says() {
     assert!(why.contains("3 ranks"), "{why}");
 }
 
-/// Stages hand on what they computed as it is: several clients at once get the tokens of a model in one piece.
+/// Stages hand on what they computed as it is, and replicas are copies: several clients at once get the tokens of one model
+/// in one piece.
 #[test]
-fn pipeline_stages_say_what_one_says() {
+fn pipeline_stages_and_replicas_say_what_one_says() {
     let said = |flags: &[&str]| {
         let server = Server::start(flags);
         let ids = std::thread::scope(|scope| {
@@ -219,6 +220,8 @@ fn pipeline_stages_say_what_one_says() {
     assert_eq!(said(&["--pp", "2"]), one);
     assert_eq!(said(&["--pp", "4", "--policy", "continuous"]), one);
     assert_eq!(said(&["--tp", "2", "--pp", "2"]), said(&["--tp", "2"]));
+    assert_eq!(said(&["--replicas", "3", "--router", "round-robin"]), one);
+    assert_eq!(said(&["--replicas", "2", "--pp", "2"]), one);
 }
 
 #[test]
@@ -402,7 +405,14 @@ fn a_conversation() {
 
 #[test]
 fn who_goes_away_gives_everything_back() {
-    let server = Server::start(&["--max-seqs", "4", "--max-queue", "100"]);
+    for (flags, replicas) in [(vec![], 1), (vec!["--pp", "2"], 1), (vec!["--replicas", "2"], 2)] {
+        let seats = (4 / replicas).to_string();
+        go_away(&[&["--max-seqs", &seats, "--max-queue", "100"], flags.as_slice()].concat());
+    }
+}
+
+fn go_away(flags: &[&str]) {
+    let server = Server::start(flags);
     let long = with(asked("go on and on", 4000), json!({"stream": true}));
     for (streamed, sent) in [(true, 8.0), (false, 16.0)] {
         let body = with(long.clone(), json!({"stream": streamed, "n": 2}));
@@ -572,7 +582,13 @@ fn answers_are_those_of_the_document() {
 
 #[test]
 fn told_to_end_it_answers_who_is_inside() {
-    let mut server = Server::start(&[]);
+    for flags in [&[][..], &["--pp", "3"], &["--replicas", "2"]] {
+        end(flags);
+    }
+}
+
+fn end(flags: &[&str]) {
+    let mut server = Server::start(flags);
     let body = with(asked("to the end", 600), json!({"stream": true}));
     let inside = server.send("POST", "/v1/completions", &body.to_string(), "");
     eventually("it runs", || server.metric("vllm:num_requests_running") == 1.0);

@@ -38,8 +38,12 @@ pub struct Machine {
 /// What computes.
 #[derive(Debug)]
 enum Computer {
-    /// Pipeline stages in order, and of each its tensor-parallel ranks; at least one of both.
-    Processor(Vec<Vec<Share>>),
+    /// Pipeline stages in order, and of each its tensor-parallel ranks; at least one of both. With `apart`, workers compute
+    /// on threads of their own while whoever asks goes on, as stages do anyway.
+    Processor {
+        stages: Vec<Vec<Share>>,
+        apart: bool,
+    },
     Gpu(Arc<CudaModel>, Arithmetic),
 }
 
@@ -74,9 +78,9 @@ impl Machine {
             Ok((Arc::new(model), team))
         };
         let mut stage = |stage| (0..ranks).map(|rank| share(stage, rank)).collect();
-        let parts = (0..stages).map(&mut stage).collect::<Result<_, ModelError>>()?;
+        let stages = (0..stages).map(&mut stage).collect::<Result<_, ModelError>>()?;
         let config = weights.config().clone();
-        Ok(Self { config, computer: Computer::Processor(parts) })
+        Ok(Self { config, computer: Computer::Processor { stages, apart: false } })
     }
 
     /// Reads `weights` and puts them, in bf16, on `device`, to be computed with the kernels of `arithmetic`.
@@ -93,6 +97,22 @@ impl Machine {
         Ok(Self { config, computer: Computer::Gpu(model, arithmetic) })
     }
 
+    /// So many machines (at least 1) of this one: they share its weights, and each has as many threads as is its part.
+    /// None where it cannot be split.
+    #[must_use]
+    pub fn replicas(&self, n: u32) -> Option<Vec<Self>> {
+        let Computer::Processor { stages, .. } = &self.computer else { return None };
+        let share = |(model, team): &Share| {
+            (Arc::clone(model), Arc::new(Team::with_isa(team.size() / n as usize, team.isa())))
+        };
+        let replica = |_| {
+            let stages = stages.iter().map(|ranks| ranks.iter().map(share).collect()).collect();
+            let computer = Computer::Processor { stages, apart: true };
+            Self { config: self.config.clone(), computer }
+        };
+        Some((0..n).map(replica).collect())
+    }
+
     /// What the model is.
     #[must_use]
     pub fn config(&self) -> &LlamaConfig {
@@ -103,7 +123,7 @@ impl Machine {
     #[must_use]
     pub fn kv_bytes_per_token(&self) -> u64 {
         let f32s = match &self.computer {
-            Computer::Processor(parts) => parts[0][0].0.precision() == Precision::F32,
+            Computer::Processor { stages, .. } => stages[0][0].0.precision() == Precision::F32,
             Computer::Gpu(..) => false,
         };
         self.config.shape(2).kv_bytes_per_token(KvDtype::Bf16, 1) * if f32s { 2 } else { 1 }
@@ -113,7 +133,7 @@ impl Machine {
     #[must_use]
     pub fn split(&self) -> (u32, u32) {
         match &self.computer {
-            Computer::Processor(parts) => (parts[0].len() as u32, parts.len() as u32),
+            Computer::Processor { stages, .. } => (stages[0].len() as u32, stages.len() as u32),
             Computer::Gpu(..) => (1, 1),
         }
     }
@@ -151,11 +171,11 @@ impl Machine {
     ) -> Vec<Box<dyn Executor>> {
         let slots = vec![slots; workers as usize];
         match &self.computer {
-            Computer::Processor(stages) if stages.len() > 1 => {
+            Computer::Processor { stages, apart } if *apart || stages.len() > 1 => {
                 let worker = |&slots| CpuPipeline::new(stages, slots, sampler());
                 slots.iter().map(worker).map(|w| Box::new(w) as Box<dyn Executor>).collect()
             }
-            Computer::Processor(stages) => {
+            Computer::Processor { stages, .. } => {
                 let workers = CpuExecutor::tensor_parallel(&stages[0], &slots, sampler);
                 workers.into_iter().map(|w| Box::new(w) as Box<dyn Executor>).collect()
             }
@@ -175,8 +195,8 @@ impl Machine {
     pub fn limits(&self, name: &str) -> Result<DeviceProfile, MachineError> {
         let profile: DeviceProfile = toml::from_str(LIMITS).expect("it is tested");
         let (memory, flops, bandwidth) = match &self.computer {
-            Computer::Processor(parts) => {
-                let (model, team) = &parts[0][0];
+            Computer::Processor { stages, .. } => {
+                let (model, team) = &stages[0][0];
                 let limits = roofline::measure(team);
                 // Operators are counted in bf16: an 8-bit weight is half of the bytes.
                 let (flops, width) = match model.precision() {
@@ -218,7 +238,9 @@ impl Machine {
         watch: &mut dyn FnMut(usize, usize),
     ) -> Result<Timings, MachineError> {
         Ok(Timings(match &self.computer {
-            Computer::Processor(parts) => measure(&parts[0][0].1, &parts[0][0].0, longest, watch),
+            Computer::Processor { stages, .. } => {
+                measure(&stages[0][0].1, &stages[0][0].0, longest, watch)
+            }
             Computer::Gpu(model, arithmetic) => {
                 crate::exec::cuda::measure(model, *arithmetic, longest, watch)?
             }
