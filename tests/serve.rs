@@ -639,11 +639,15 @@ fn what_cannot_be_served_is_told_on_one_line() {
     };
     assert_eq!(
         told(&["--model", "llama-3.1-8b"]),
-        "knee: llama-3.1-8b: unsupported model: expected tiny, a Hugging Face folder (nothing is downloaded), a .gguf file, or a shape with random weights\n"
+        "knee: llama-3.1-8b: unsupported model: expected tiny, a Hugging Face folder, a .gguf file, hf:ORG/NAME, or a shape with random weights\n"
     );
     assert_eq!(
         told(&["--model", "tiny", "--pp", "5"]),
         "knee: model tiny: layers = 4 do not fill 5 pipeline stages\n"
+    );
+    assert_eq!(
+        told(&["--model", "tiny", "--replicas", "2", "--policy", "disagg"]),
+        "knee: the workers of one replica take turns, those of several do not: leave replicas at 1\n"
     );
     assert_eq!(
         told(&["--model", "tiny", "--max-model-len", "5000"]),

@@ -1,8 +1,8 @@
 //! Replicas behind a router, in virtual time: the next thing that happens anywhere happens next.
 //!
 //! Whoever offers the load says when its next request is due; everything before that instant is played out, iteration
-//! by iteration. Only predicted time passes, or what an executor measures. With as few replicas as one deployment has, looking at each for the
-//! earliest event is cheaper than a heap.
+//! by iteration. Only predicted time passes, or what an executor measures. With as few replicas as one deployment has,
+//! looking at each for the earliest event is cheaper than a heap.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! The executor that computes: a Llama-family model on this machine's processor, over real keys and values.
 //!
 //! A batch is computed when it is submitted, by the caller and the team's other threads, and `complete` hands over what
-//! was found; where a model is split over pipeline stages ([`CpuPipeline`]), these compute it while the caller goes on. A row's logits depend on its context alone, to the bit: not on the batch around it, on chunking, on the
-//! allocator's layout or on the number of threads (see `kernels::cpu`), so every scheduler and allocator gives the same
-//! tokens.
+//! was found; where a model is split over pipeline stages ([`CpuPipeline`]), these compute it while the caller goes on. A
+//! row's logits depend on its context alone, to the bit: not on the batch around it, on chunking, on the allocator's
+//! layout or on the number of threads (see `kernels::cpu`), so every scheduler and allocator gives the same tokens.
 
 mod batch;
 mod collective;
