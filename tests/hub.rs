@@ -185,8 +185,19 @@ impl Drop for Server {
 
 /// What a model is called when it is served, and the tokens it says.
 fn said(hub: &str, home: &Path, model: &str) -> (String, Value) {
-    let flags =
-        ["serve", "--port", "0", "--cpu-threads", "1", "--precision", "f32", "--model", model];
+    let flags = [
+        "serve",
+        "--port",
+        "0",
+        "--cpu-threads",
+        "1",
+        "--kv-memory",
+        "1MB",
+        "--precision",
+        "f32",
+        "--model",
+        model,
+    ];
     let child = knee(hub, home).args(flags).stdout(Stdio::piped()).spawn().unwrap();
     let mut server = Server(child);
     let mut line = String::new();

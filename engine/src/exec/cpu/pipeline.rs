@@ -3,7 +3,8 @@
 //!
 //! A batch takes its token ids, block tables and copies along, so every stage sees batches, and what they do to its
 //! keys and values, in the order in which they were submitted. The engine goes on as soon as one is submitted and learns
-//! that it is done when its logits come out of the last stage. What a stage is idle in between is a bubble.
+//! that it is done when its logits come out of the last stage. What a stage is idle in between is a bubble. One stage
+//! alone is a worker that computes beside others, as replicas do.
 //!
 //! While a batch is inside, the clock runs as clocks do, whoever owns it: where nothing is, it may jump.
 
@@ -28,9 +29,9 @@ use crate::state::State;
 /// When a stage has: nothing could go on.
 pub struct CpuPipeline {
     /// Into the first stage; none when no more is to come.
-    inlet: Option<Sender<Box<Job>>>,
+    inlet: Option<Sender<Job>>,
     /// Out of the last.
-    outlet: Receiver<Box<Job>>,
+    outlet: Receiver<Job>,
     threads: Vec<JoinHandle<()>>,
     wake: Arc<OnceLock<Wake>>,
     /// Batches between the two.
@@ -41,7 +42,7 @@ pub struct CpuPipeline {
     vocab: usize,
     chooser: Chooser,
     flights: Flights,
-    spare: Vec<Box<Job>>,
+    spare: Vec<Job>,
 }
 
 /// A batch on its way.
@@ -57,13 +58,13 @@ struct Job {
 
 /// The way out of a stage. Whoever waits behind the last one is told of every batch, and of the stage's end.
 struct Outlet {
-    next: Option<Sender<Box<Job>>>,
+    next: Option<Sender<Job>>,
     wake: Option<Arc<OnceLock<Wake>>>,
 }
 
 impl Outlet {
     /// Whether somebody took it.
-    fn send(&self, job: Box<Job>) -> bool {
+    fn send(&self, job: Job) -> bool {
         let sent = self.next.as_ref().is_some_and(|next| next.send(job).is_ok());
         self.wake();
         sent
@@ -135,7 +136,7 @@ impl CpuPipeline {
 }
 
 /// The life of a stage: until nothing can come any more, or nobody takes what it made.
-fn serve(mut stage: Stage, mut memories: Vec<KvMemory>, inbox: &Receiver<Box<Job>>, to: &Outlet) {
+fn serve(mut stage: Stage, mut memories: Vec<KvMemory>, inbox: &Receiver<Job>, to: &Outlet) {
     while let Ok(mut job) = inbox.recv() {
         for memory in &mut memories {
             job.copies.iter().for_each(|copy| memory.copy(copy));
