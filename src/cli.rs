@@ -99,7 +99,7 @@ pub(crate) struct Scenario {
     #[command(flatten)]
     pub(crate) workload: Workload,
     /// A model's shape: a name (llama-3.1-70b, ...) or a TOML file (default: llama-3.1-8b); with --device cpu a model: a
-    /// folder, a .gguf file or tiny; of a server, the model's name
+    /// folder, a .gguf file, hf:ORG/NAME or tiny; of a server, the model's name
     #[arg(long)]
     pub(crate) model: Option<String>,
     #[command(flatten)]

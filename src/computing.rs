@@ -7,7 +7,7 @@ use clap::Args;
 use engine::exec::cpu::Precision;
 use engine::exec::cuda::{self, Arithmetic};
 use engine::model::Model;
-use engine::{Machine, ModelShape};
+use engine::{Config, Machine, ModelShape};
 
 /// How the real engine runs (`--device cpu`, `--device cuda:N`).
 #[derive(Debug, Clone, Args)]
@@ -95,11 +95,11 @@ pub(crate) struct Here {
 }
 
 impl Computing {
-    /// Loads the model called `name` for `device`, which [`is_here`], on `tp` tensor-parallel ranks.
-    pub(crate) fn load(&self, device: &str, name: &str, tp: u32) -> Result<Here> {
+    /// Loads the model called `name` for `device`, which [`is_here`], split as `config` says.
+    pub(crate) fn load(&self, device: &str, name: &str, config: &Config) -> Result<Here> {
         // Whether there is such a device is told before a model is read.
         let device = self.device(device)?;
-        self.compute(&device, name, &mut self.open(name)?, tp)
+        self.compute(&device, name, &mut self.open(name)?, config)
     }
 
     /// Opens `device`, which [`is_here`].
@@ -119,18 +119,20 @@ impl Computing {
         Ok(Model::open(name, self.weights.map(|Random(seed)| seed))?)
     }
 
-    /// Packs its weights for this machine, on `tp` tensor-parallel ranks.
+    /// Packs its weights for this machine, split over ranks and stages as `config` says.
     pub(crate) fn compute(
         &self,
         device: &Device,
         name: &str,
         model: &mut Model,
-        tp: u32,
+        config: &Config,
     ) -> Result<Here> {
         let shape = crate::input::named(name, model.weights.config());
         let (machine, device) = match device {
-            Device::Cpu => self.on_processor(model, tp)?,
-            Device::Gpu(_) if tp > 1 => bail!("a model runs on one GPU here: leave tp at 1"),
+            Device::Cpu => self.on_processor(model, config)?,
+            Device::Gpu(_) if config.tp > 1 || config.pp > 1 => {
+                bail!("a model runs on one GPU here: leave tp and pp at 1")
+            }
             Device::Gpu(device) => self.on_gpu(device, model)?,
         };
         let token = machine.kv_bytes_per_token();
@@ -141,11 +143,12 @@ impl Computing {
         Ok(Here { machine: Arc::new(machine), shape: Arc::new(shape), kv_slots, name: device })
     }
 
-    fn on_processor(&self, model: &mut Model, tp: u32) -> Result<(Machine, String)> {
+    fn on_processor(&self, model: &mut Model, config: &Config) -> Result<(Machine, String)> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.cpu_threads.map_or(processors, |n| n as usize);
         let precision = self.precision.unwrap_or(Precision::Int8);
-        let machine = Machine::load(model.weights.as_mut(), precision, threads, tp as usize)?;
+        let machine =
+            Machine::load(model.weights.as_mut(), precision, threads, (config.tp, config.pp))?;
         let precision = match precision {
             Precision::Int8 => "int8",
             Precision::Bf16 => "bf16",

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use engine::exec::Correction;
-use engine::model::Model;
 use engine::model::llama::LlamaConfig;
-use engine::{DeviceProfile, ModelShape};
+use engine::model::{Model, hub};
+use engine::{Config, DeviceProfile, ModelShape};
 use loadgen::{BoundSlo, Slo};
 use tuner::calibrate::Overlay;
 use tuner::trial::Testbed;
@@ -133,10 +133,13 @@ pub(crate) struct Prepared {
     pub(crate) seed: u64,
 }
 
-/// The shape of `config`, called as its file or folder is. Profiles of this machine count every number format in
-/// elements of two bytes.
+/// The shape of `config`, called as its file or folder is, or as the hub calls it. Profiles of this machine count every
+/// number format in elements of two bytes.
 pub(crate) fn named(model: &str, config: &LlamaConfig) -> ModelShape {
     let path = Path::new(model);
+    if model.starts_with(hub::PREFIX) {
+        return config.shape(2);
+    }
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     let name = name.map_or_else(|| config.name.clone(), |name| name.to_string_lossy().into_owned());
     ModelShape { name, ..config.shape(2) }
@@ -144,6 +147,9 @@ pub(crate) fn named(model: &str, config: &LlamaConfig) -> ModelShape {
 
 /// The shape of the model called `name`: a shipped one, a TOML file, or that of a model's own files.
 pub(crate) fn shape(name: &str) -> Result<ModelShape> {
+    if let Some(id) = name.strip_prefix(hub::PREFIX) {
+        return Ok(named(name, &hub::config(id)?));
+    }
     let path = Path::new(name);
     if name == "tiny" || path.is_dir() || path.extension().is_some_and(|e| e == "gguf") {
         return Ok(named(name, Model::open(name, None)?.weights.config()));
@@ -159,15 +165,15 @@ impl Prepared {
         Ok(bed.corrected(device.correction))
     }
 
-    /// The scenario computed on this machine, on `tp` tensor-parallel ranks.
+    /// The scenario computed on this machine, the model split as `config` says.
     pub(crate) fn here(
         &self,
         device: &str,
         scenario: &Scenario,
         how: &Computing,
-        tp: u32,
+        config: &Config,
     ) -> Result<Testbed> {
-        let here = how.load(device, scenario.model(), tp)?;
+        let here = how.load(device, scenario.model(), config)?;
         let bed = self.like(&here, here.machine.limits(&here.name)?)?;
         Ok(bed.computed(here.machine))
     }

@@ -584,6 +584,12 @@ fn the_real_engine_is_measured_and_says_so() {
         let work = run["tokens_executed"].as_u64().unwrap();
         assert!(work >= run["iterations"].as_u64().unwrap(), "{policy}");
     }
+    let flags = ["bench", "--pp", "2", "--saturated", "--kv-memory", "2MB", "--json"];
+    let flags = with(&flags, &TINY[..8]);
+    let run = json(&flags);
+    assert_eq!((&run["completed"], &run["config"]["pp"]), (&12.into(), &"2".into()));
+    let said = refused(&with(&flags, &["--replicas", "2"]));
+    assert!(said.contains("take turns"), "{said}");
 }
 
 #[test]

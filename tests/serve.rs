@@ -198,6 +198,32 @@ fn tensor_parallel_ranks_say_what_one_says() {
     assert!(why.contains("3 ranks"), "{why}");
 }
 
+/// Stages hand on what they computed as it is, and replicas are copies: several clients at once get the tokens of one model
+/// in one piece.
+#[test]
+fn pipeline_stages_and_replicas_say_what_one_says() {
+    let said = |flags: &[&str]| {
+        let server = Server::start(flags);
+        let ids = std::thread::scope(|scope| {
+            let ask = |i: usize| {
+                let prompt = &"To be, or not to be"[i..];
+                server.complete(&asked(prompt, 40))["choices"][0]["token_ids"].clone()
+            };
+            let clients: Vec<_> = (0..5).map(|i| scope.spawn(move || ask(i))).collect();
+            clients.into_iter().map(|client| client.join().unwrap()).collect::<Vec<_>>()
+        });
+        server.comes_to_rest();
+        ids
+    };
+    let one = said(&[]);
+    assert!(one.iter().all(|ids| ids.as_array().unwrap().len() == 40));
+    assert_eq!(said(&["--pp", "2"]), one);
+    assert_eq!(said(&["--pp", "4", "--policy", "continuous"]), one);
+    assert_eq!(said(&["--tp", "2", "--pp", "2"]), said(&["--tp", "2"]));
+    assert_eq!(said(&["--replicas", "3", "--router", "round-robin"]), one);
+    assert_eq!(said(&["--replicas", "2", "--pp", "2"]), one);
+}
+
 #[test]
 fn an_answer_is_the_same_streamed_and_whole() {
     let server = Server::start(&[]);
@@ -379,7 +405,14 @@ fn a_conversation() {
 
 #[test]
 fn who_goes_away_gives_everything_back() {
-    let server = Server::start(&["--max-seqs", "4", "--max-queue", "100"]);
+    for (flags, replicas) in [(vec![], 1), (vec!["--pp", "2"], 1), (vec!["--replicas", "2"], 2)] {
+        let seats = (4 / replicas).to_string();
+        go_away(&[&["--max-seqs", &seats, "--max-queue", "100"], flags.as_slice()].concat());
+    }
+}
+
+fn go_away(flags: &[&str]) {
+    let server = Server::start(flags);
     let long = with(asked("go on and on", 4000), json!({"stream": true}));
     for (streamed, sent) in [(true, 8.0), (false, 16.0)] {
         let body = with(long.clone(), json!({"stream": streamed, "n": 2}));
@@ -549,7 +582,13 @@ fn answers_are_those_of_the_document() {
 
 #[test]
 fn told_to_end_it_answers_who_is_inside() {
-    let mut server = Server::start(&[]);
+    for flags in [&[][..], &["--pp", "3"], &["--replicas", "2"]] {
+        end(flags);
+    }
+}
+
+fn end(flags: &[&str]) {
+    let mut server = Server::start(flags);
     let body = with(asked("to the end", 600), json!({"stream": true}));
     let inside = server.send("POST", "/v1/completions", &body.to_string(), "");
     eventually("it runs", || server.metric("vllm:num_requests_running") == 1.0);
@@ -600,11 +639,15 @@ fn what_cannot_be_served_is_told_on_one_line() {
     };
     assert_eq!(
         told(&["--model", "llama-3.1-8b"]),
-        "knee: llama-3.1-8b: unsupported model: expected tiny, a Hugging Face folder (nothing is downloaded), a .gguf file, or a shape with random weights\n"
+        "knee: llama-3.1-8b: unsupported model: expected tiny, a Hugging Face folder, a .gguf file, hf:ORG/NAME, or a shape with random weights\n"
     );
     assert_eq!(
-        told(&["--model", "tiny", "--pp", "2"]),
-        "knee: this machine has no pipeline stages: leave pp at 1\n"
+        told(&["--model", "tiny", "--pp", "5"]),
+        "knee: model tiny: layers = 4 do not fill 5 pipeline stages\n"
+    );
+    assert_eq!(
+        told(&["--model", "tiny", "--replicas", "2", "--policy", "disagg"]),
+        "knee: the workers of one replica take turns, those of several do not: leave replicas at 1\n"
     );
     assert_eq!(
         told(&["--model", "tiny", "--max-model-len", "5000"]),

@@ -25,7 +25,7 @@ struct Clockwork {
 impl Executor for Clockwork {
     fn submit(&mut self, _: &Batch<'_>, now: Duration, _: Horizon) -> Ticket {
         self.end = now + STEP;
-        Ticket { next: self.end, done: self.end }
+        Ticket { next: self.end, done: Some(self.end) }
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {

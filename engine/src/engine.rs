@@ -2,13 +2,14 @@
 //!
 //! The engine is told the time and never asks for it. Whoever owns the clock calls [`Engine::start`] to let idle workers
 //! begin, learns from [`Engine::next_event`] when something will happen, and calls [`Engine::step`] when it has: a virtual
-//! clock jumps there, a live one waits.
+//! clock jumps there, a live one waits. Where only the executor can tell when it is done, [`Engine::wait`] waits for it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{Event, Iteration};
-use crate::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
+use crate::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer, Wake};
 use crate::kv::waste::{Classes, Ledger};
 use crate::plan::{Chunk, Plan, WorkerId};
 use crate::request::{Request, RequestId};
@@ -252,13 +253,30 @@ impl Engine {
     /// When something happens next on `worker`.
     fn lane_event(&self, worker: WorkerId) -> Option<Duration> {
         let lane = &self.lanes[worker];
-        let done = lane.flights.front().map(|f| f.ticket.done);
+        let done = lane.flights.front().and_then(|f| f.ticket.done);
         let room = !lane.flights.is_empty() && lane.flights.len() < self.depth && lane.stale;
         let events = [done, lane.transfers.front().copied(), lane.wake, room.then_some(lane.free)];
         events.into_iter().flatten().min()
     }
 
-    /// When something happens next, if anything is under way.
+    /// Lets time pass from `now` until a batch is done of which nobody could say when, but not beyond `until` or
+    /// whatever else is due.
+    pub fn wait(&mut self, now: Duration, until: Duration) {
+        let until = self.next_event().map_or(until, |at| at.min(until));
+        for lane in &mut self.lanes {
+            let open = lane.flights.front_mut().filter(|f| f.ticket.done.is_none());
+            if let Some(flight) = open {
+                flight.ticket.done = lane.executor.wait(&self.state, now, until);
+            }
+        }
+    }
+
+    /// Who is told whenever [`Engine::wait`] would find a batch done.
+    pub fn wake_by(&mut self, wake: &Wake) {
+        self.lanes.iter_mut().for_each(|lane| lane.executor.wake_by(Arc::clone(wake)));
+    }
+
+    /// When something happens next, if that is known of anything.
     #[must_use]
     pub fn next_event(&self) -> Option<Duration> {
         (0..self.lanes.len()).filter_map(|w| self.lane_event(w)).min()
@@ -280,7 +298,8 @@ impl Engine {
                 self.changed();
             }
         }
-        let due = |l: &Lane| l.flights.front().is_some_and(|f| f.ticket.done <= now);
+        let due =
+            |l: &Lane| l.flights.front().is_some_and(|f| f.ticket.done.is_some_and(|at| at <= now));
         let worker = self.lanes.iter().position(due)?;
         self.finish(worker);
         Some(worker)
@@ -404,7 +423,7 @@ impl Engine {
         self.lanes.len()
     }
 
-    /// Iterations in flight name these sequences; for tests.
+    /// Sequences that iterations in flight name.
     pub fn in_flight(&self) -> impl Iterator<Item = SeqId> + '_ {
         self.lanes.iter().flat_map(|l| &l.flights).flat_map(|f| &f.plan.chunks).map(|c| c.seq)
     }

@@ -1,8 +1,8 @@
 //! Replicas behind a router, in virtual time: the next thing that happens anywhere happens next.
 //!
 //! Whoever offers the load says when its next request is due; everything before that instant is played out, iteration
-//! by iteration. Only predicted time passes. With as few replicas as one deployment has, looking at each for the
-//! earliest event is cheaper than a heap.
+//! by iteration. Only predicted time passes, or what an executor measures. With as few replicas as one deployment has,
+//! looking at each for the earliest event is cheaper than a heap.
 
 use std::time::Duration;
 
@@ -61,7 +61,9 @@ impl Fleet {
     /// Plays on until the next request is due at `arrival`, or an iteration ends before that.
     pub fn advance(&mut self, arrival: Option<Duration>) -> Next {
         loop {
-            self.start(arrival.unwrap_or(Duration::MAX));
+            let until = arrival.unwrap_or(Duration::MAX);
+            self.start(until);
+            self.replicas.iter_mut().for_each(|replica| replica.wait(self.now, until));
             let next = (0..self.replicas.len())
                 .filter_map(|i| self.replicas[i].next_event().map(|at| (at, i)))
                 .min();

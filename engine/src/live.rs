@@ -1,6 +1,7 @@
-//! The engine on a thread of its own, with a real clock: requests come in by a channel, tokens and text go out.
+//! The engine, or several replicas of it behind a router, on a thread of their own, with a real clock: requests come in by
+//! a channel, tokens and text go out.
 //!
-//! The thread owns the engine, so nothing of it is locked. It is told about a client that went away by the drop of its
+//! The thread owns the engines, so nothing of them is locked. It is told about a client that went away by the drop of its
 //! [`Answer`], and ends that sequence before it plans again. Text is made here and not at the client's side, because a
 //! stop string ends a sequence.
 
@@ -14,11 +15,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
+use crate::config::RouterKind;
 use crate::engine::Engine;
 use crate::event::{Event, Iteration};
 use crate::model::tokenizer::Tokenizer;
 use crate::model::tokenizer::stream::{Characters, Stops};
 use crate::request::{Content, Request, RequestId, Token};
+use crate::router::Router;
 use crate::sample::{Logprobs, Sampler, SamplingParams};
 use crate::state::Rejected;
 
@@ -99,7 +102,7 @@ pub struct Answer {
     /// When the request was made.
     pub asked: Duration,
     updates: UnboundedReceiver<Update>,
-    commands: Sender<Command>,
+    commands: Arc<Sender<Command>>,
 }
 
 impl Answer {
@@ -121,18 +124,20 @@ impl Drop for Answer {
     }
 }
 
-/// Looks at the engine after every iteration (given), and whenever it goes idle.
-pub type Watch = Box<dyn FnMut(Option<&Iteration>, &Engine) + Send>;
+/// Looks at the replicas after every iteration of one (given), and whenever all go idle.
+pub type Watch = Box<dyn FnMut(Option<&Iteration>, &[Engine]) + Send>;
 
 enum Command {
     Ask(RequestId, Box<Ask>, UnboundedSender<Update>, oneshot::Sender<Result<(), Rejected>>),
     Cancel(RequestId),
+    /// A batch may be done.
+    Look,
 }
 
 /// A running engine. When it is dropped, it finishes what it has begun and ends.
 #[derive(Debug)]
 pub struct Live {
-    commands: Sender<Command>,
+    commands: Arc<Sender<Command>>,
     thread: JoinHandle<()>,
     origin: Instant,
     next: AtomicU32,
@@ -149,10 +154,36 @@ impl Live {
         tokenizer: Option<Arc<Tokenizer>>,
         watch: Watch,
     ) -> std::io::Result<Self> {
+        let router = Router::new(RouterKind::LeastLoaded);
+        Self::start_replicas(vec![engine], router, sampler, tokenizer, watch)
+    }
+
+    /// Starts `replicas` (at least one) of an engine behind `router`. They run side by side where their executors compute
+    /// while the engine goes on, otherwise they take turns.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn start_replicas(
+        mut replicas: Vec<Engine>,
+        router: Router,
+        sampler: Sampler,
+        tokenizer: Option<Arc<Tokenizer>>,
+        watch: Watch,
+    ) -> std::io::Result<Self> {
         let (commands, inbox) = channel();
+        let commands = Arc::new(commands);
+        // Whoever computes does not keep alive the engine that it works for.
+        let caller = Arc::downgrade(&commands);
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+            if let Some(commands) = caller.upgrade() {
+                // The engine may have ended.
+                let _ = commands.send(Command::Look);
+            }
+        });
         let origin = Instant::now();
-        let requests = HashMap::new();
-        let turn = Loop { engine, sampler, tokenizer, watch, origin, requests, tokens: Vec::new() };
+        replicas.iter_mut().for_each(|replica| replica.wake_by(&wake));
+        let (requests, tokens) = (HashMap::new(), Vec::new());
+        let turn = Loop { replicas, router, sampler, tokenizer, watch, origin, requests, tokens };
         let thread = std::thread::Builder::new().name("engine".to_owned());
         let thread = thread.spawn(move || turn.run(&inbox))?;
         Ok(Self { commands, thread, origin, next: AtomicU32::new(0) })
@@ -196,7 +227,7 @@ impl Live {
         let (reply, verdict) = oneshot::channel();
         let command = Command::Ask(id, Box::new(ask), sender, reply);
         self.commands.send(command).map_err(|_| Refused::Stopped)?;
-        let commands = self.commands.clone();
+        let commands = Arc::clone(&self.commands);
         Ok((Answer { id, asked, updates, commands }, verdict))
     }
 }
@@ -205,6 +236,8 @@ type Verdict = oneshot::Receiver<Result<(), Rejected>>;
 
 /// A request under way.
 struct Open {
+    /// Where.
+    replica: usize,
     updates: UnboundedSender<Update>,
     branches: Vec<Branch>,
     limit: u32,
@@ -223,7 +256,8 @@ struct Branch {
 
 /// What the thread owns.
 struct Loop {
-    engine: Engine,
+    replicas: Vec<Engine>,
+    router: Router,
     sampler: Sampler,
     tokenizer: Option<Arc<Tokenizer>>,
     watch: Watch,
@@ -239,11 +273,19 @@ impl Loop {
             while let Ok(command) = inbox.try_recv() {
                 self.obey(command);
             }
-            self.engine.start(self.origin.elapsed(), Duration::MAX);
-            let Some(at) = self.engine.next_event() else {
-                (self.watch)(None, &self.engine);
-                let Ok(command) = inbox.recv() else { return };
-                self.obey(command);
+            let Some((at, replica)) = self.next() else {
+                let busy = self.replicas.iter().position(|r| r.in_flight().next().is_some());
+                if busy.is_none() {
+                    (self.watch)(None, &self.replicas);
+                }
+                match (inbox.recv(), busy) {
+                    (Ok(command), _) => self.obey(command),
+                    // Nobody is left who could be told.
+                    (Err(_), Some(busy)) => {
+                        self.replicas[busy].wait(self.origin.elapsed(), Duration::MAX);
+                    }
+                    (Err(_), None) => return,
+                }
                 continue;
             };
             let now = self.origin.elapsed();
@@ -257,11 +299,22 @@ impl Loop {
                     Err(RecvTimeoutError::Disconnected) => std::thread::sleep(at - now),
                 }
             }
-            if self.engine.step(self.origin.elapsed().max(at)).is_some() {
-                self.deliver();
-                (self.watch)(Some(self.engine.last_iteration()), &self.engine);
+            if self.replicas[replica].step(self.origin.elapsed().max(at)).is_some() {
+                self.deliver(replica);
+                (self.watch)(Some(self.replicas[replica].last_iteration()), &self.replicas);
             }
         }
+    }
+
+    /// Lets begin who can; when something happens next, and where.
+    fn next(&mut self) -> Option<(Duration, usize)> {
+        for replica in &mut self.replicas {
+            replica.start(self.origin.elapsed(), Duration::MAX);
+            let now = self.origin.elapsed();
+            replica.wait(now, now);
+        }
+        let next = self.replicas.iter().enumerate();
+        next.filter_map(|(i, replica)| Some((replica.next_event()?, i))).min()
     }
 
     fn obey(&mut self, command: Command) {
@@ -273,6 +326,7 @@ impl Loop {
                 }
             }
             Command::Cancel(id) => self.cancel(id),
+            Command::Look => {}
         }
     }
 
@@ -283,7 +337,7 @@ impl Loop {
         updates: UnboundedSender<Update>,
     ) -> Result<(), Rejected> {
         let (limit, width) = (ask.limit.max(1), ask.width.max(1));
-        self.engine.submit(Request {
+        let request = Request {
             id,
             input: ask.prompt.len() as u32,
             limit,
@@ -291,7 +345,12 @@ impl Loop {
             width,
             priority: ask.priority,
             content: Content::Tokens(ask.prompt),
-        })?;
+        };
+        let replica = match self.replicas.len() {
+            1 => 0,
+            _ => self.router.pick(&request, &self.replicas, self.origin.elapsed()),
+        };
+        self.replicas[replica].submit(request)?;
         let branch = Branch {
             characters: Characters::default(),
             stops: Stops::new(ask.stops),
@@ -299,6 +358,7 @@ impl Loop {
             done: false,
         };
         let open = Open {
+            replica,
             updates,
             branches: vec![branch; usize::from(width)],
             limit,
@@ -311,15 +371,15 @@ impl Loop {
     }
 
     fn cancel(&mut self, id: RequestId) {
-        if self.requests.remove(&id).is_some() {
+        if let Some(open) = self.requests.remove(&id) {
             self.sampler.remove(id);
-            self.engine.end(id, None, self.origin.elapsed());
+            self.replicas[open.replica].end(id, None, self.origin.elapsed());
         }
     }
 
-    /// Hands out what the last iteration brought.
-    fn deliver(&mut self) {
-        let iteration = self.engine.last_iteration();
+    /// Hands out what the last iteration of `replica` brought.
+    fn deliver(&mut self, replica: usize) {
+        let iteration = self.replicas[replica].last_iteration();
         let at = iteration.ends.last().copied().unwrap_or_default();
         for event in &iteration.events {
             if let Event::Admitted { request, hit, at } = *event
@@ -346,9 +406,9 @@ impl Loop {
         let ended = step.finish.is_some();
         let early = ended && open.branches[usize::from(branch)].count < open.limit;
         let _ = open.updates.send(Update::Step(step));
-        let over = ended && open.branches.iter().all(|b| b.done);
+        let (over, replica) = (ended && open.branches.iter().all(|b| b.done), open.replica);
         if early {
-            self.engine.end(id, Some(branch), self.origin.elapsed());
+            self.replicas[replica].end(id, Some(branch), self.origin.elapsed());
         }
         if over {
             self.requests.remove(&id);

@@ -1,5 +1,5 @@
-//! This machine as a device: a model in memory, and the threads, or the GPU, that compute it. A tensor-parallel model's
-//! device is one of its ranks: a share of the threads.
+//! This machine as a device: a model in memory, and the threads, or the GPU, that compute it. The device of a model that
+//! is split over tensor-parallel ranks and pipeline stages is one part's share of the threads.
 //!
 //! The other leaf than the cost model: the same engine over executors that compute. Time is the engine's own: an
 //! iteration takes as long as it was measured to take, and where nothing runs the clock jumps to the next arrival, so
@@ -14,7 +14,10 @@ use kernels::cuda::{self, CudaError};
 use crate::config::{Config, KvDtype};
 use crate::exec::Executor;
 use crate::exec::cost::Widths;
-use crate::exec::cpu::{CpuExecutor, CpuModel, Measured, Precision, Sample, Spent, Team, measure};
+use crate::exec::cpu::{
+    CpuExecutor, CpuModel, CpuPipeline, Measured, Part, Precision, Sample, Share, Spent, Team,
+    measure,
+};
 use crate::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, CudaModelError, Device};
 use crate::import::{self, ImportError, Imported, Row, Run};
 use crate::model::ModelShape;
@@ -35,8 +38,12 @@ pub struct Machine {
 /// What computes.
 #[derive(Debug)]
 enum Computer {
-    /// Tensor-parallel ranks in order, at least one: a share of the model, and the threads that compute it.
-    Processor(Vec<(Arc<CpuModel>, Arc<Team>)>),
+    /// Pipeline stages in order, and of each its tensor-parallel ranks; at least one of both. With `apart`, workers compute
+    /// on threads of their own while whoever asks goes on, as stages do anyway.
+    Processor {
+        stages: Vec<Vec<Share>>,
+        apart: bool,
+    },
     Gpu(Arc<CudaModel>, Arithmetic),
 }
 
@@ -52,25 +59,28 @@ pub enum MachineError {
 }
 
 impl Machine {
-    /// Reads `weights` and packs them in `precision`, for `ranks` tensor-parallel ranks (1 = the whole model) that share
-    /// `threads` threads; each has one at least.
+    /// Reads `weights` and packs them in `precision`, for `tp` tensor-parallel ranks in each of `pp` pipeline stages (1
+    /// and 1 = the whole model), which share `threads` threads; each has one at least.
     ///
     /// # Errors
-    /// When a tensor is missing or cannot be read, or heads do not divide.
+    /// When a tensor is missing or cannot be read, heads do not divide, or layers do not fill the stages.
     pub fn load(
         weights: &mut dyn Weights,
         precision: Precision,
         threads: usize,
-        ranks: usize,
+        (tp, pp): (u32, u32),
     ) -> Result<Self, ModelError> {
-        let config = weights.config().clone();
-        let rank = |rank| {
-            let team = Arc::new(Team::new(threads / ranks.max(1)));
-            let share = CpuModel::load_rank(&team, weights, precision, rank, ranks)?;
-            Ok((Arc::new(share), team))
+        let (ranks, stages) = (tp.max(1) as usize, pp.max(1) as usize);
+        let mut share = |stage, rank| {
+            let team = Arc::new(Team::new(threads / (ranks * stages)));
+            let part = Part { rank, ranks, stage, stages };
+            let model = CpuModel::load_part(&team, weights, precision, part)?;
+            Ok((Arc::new(model), team))
         };
-        let ranks = (0..ranks.max(1)).map(rank).collect::<Result<_, ModelError>>()?;
-        Ok(Self { config, computer: Computer::Processor(ranks) })
+        let mut stage = |stage| (0..ranks).map(|rank| share(stage, rank)).collect();
+        let stages = (0..stages).map(&mut stage).collect::<Result<_, ModelError>>()?;
+        let config = weights.config().clone();
+        Ok(Self { config, computer: Computer::Processor { stages, apart: false } })
     }
 
     /// Reads `weights` and puts them, in bf16, on `device`, to be computed with the kernels of `arithmetic`.
@@ -87,6 +97,22 @@ impl Machine {
         Ok(Self { config, computer: Computer::Gpu(model, arithmetic) })
     }
 
+    /// So many machines (at least 1) of this one: they share its weights, and each has as many threads as is its part.
+    /// None where it cannot be split.
+    #[must_use]
+    pub fn replicas(&self, n: u32) -> Option<Vec<Self>> {
+        let Computer::Processor { stages, .. } = &self.computer else { return None };
+        let share = |(model, team): &Share| {
+            (Arc::clone(model), Arc::new(Team::with_isa(team.size() / n as usize, team.isa())))
+        };
+        let replica = |_| {
+            let stages = stages.iter().map(|ranks| ranks.iter().map(share).collect()).collect();
+            let computer = Computer::Processor { stages, apart: true };
+            Self { config: self.config.clone(), computer }
+        };
+        Some((0..n).map(replica).collect())
+    }
+
     /// What the model is.
     #[must_use]
     pub fn config(&self) -> &LlamaConfig {
@@ -97,29 +123,35 @@ impl Machine {
     #[must_use]
     pub fn kv_bytes_per_token(&self) -> u64 {
         let f32s = match &self.computer {
-            Computer::Processor(ranks) => ranks[0].0.precision() == Precision::F32,
+            Computer::Processor { stages, .. } => stages[0][0].0.precision() == Precision::F32,
             Computer::Gpu(..) => false,
         };
         self.config.shape(2).kv_bytes_per_token(KvDtype::Bf16, 1) * if f32s { 2 } else { 1 }
     }
 
-    /// Tensor-parallel ranks.
+    /// Tensor-parallel ranks of each pipeline stage, and stages.
     #[must_use]
-    pub fn ranks(&self) -> u32 {
+    pub fn split(&self) -> (u32, u32) {
         match &self.computer {
-            Computer::Processor(ranks) => ranks.len() as u32,
-            Computer::Gpu(..) => 1,
+            Computer::Processor { stages, .. } => (stages[0].len() as u32, stages.len() as u32),
+            Computer::Gpu(..) => (1, 1),
         }
     }
 
     /// Why it cannot run `config`, if it cannot.
     #[must_use]
     pub fn refuses(&self, config: &Config) -> Option<&'static str> {
-        if config.pp > 1 {
-            return Some("this machine has no pipeline stages: leave pp at 1");
+        let (tp, pp) = self.split();
+        if config.pp != pp {
+            return Some("this machine's model is laid out for another pp: leave pp at 1");
         }
-        if config.tp != self.ranks() {
+        if config.tp != tp {
             return Some("this machine's model is laid out for another tp: leave tp at 1");
+        }
+        if config.replicas > 1 && pp > 1 {
+            return Some(
+                "replicas take turns at this machine, pipeline stages do not: leave one of the two at 1",
+            );
         }
         let bf16 = config.kv_dtype == KvDtype::Bf16;
         let formats = "this machine keeps keys and values in bf16 (in f32 with --precision f32): leave kv-dtype at bf16";
@@ -135,12 +167,16 @@ impl Machine {
         &self,
         workers: u32,
         slots: u32,
-        sampler: impl FnMut() -> Box<dyn Sample>,
+        mut sampler: impl FnMut() -> Box<dyn Sample>,
     ) -> Vec<Box<dyn Executor>> {
         let slots = vec![slots; workers as usize];
         match &self.computer {
-            Computer::Processor(ranks) => {
-                let workers = CpuExecutor::tensor_parallel(ranks, &slots, sampler);
+            Computer::Processor { stages, apart } if *apart || stages.len() > 1 => {
+                let worker = |&slots| CpuPipeline::new(stages, slots, sampler());
+                slots.iter().map(worker).map(|w| Box::new(w) as Box<dyn Executor>).collect()
+            }
+            Computer::Processor { stages, .. } => {
+                let workers = CpuExecutor::tensor_parallel(&stages[0], &slots, sampler);
                 workers.into_iter().map(|w| Box::new(w) as Box<dyn Executor>).collect()
             }
             Computer::Gpu(model, arithmetic) => {
@@ -159,8 +195,8 @@ impl Machine {
     pub fn limits(&self, name: &str) -> Result<DeviceProfile, MachineError> {
         let profile: DeviceProfile = toml::from_str(LIMITS).expect("it is tested");
         let (memory, flops, bandwidth) = match &self.computer {
-            Computer::Processor(ranks) => {
-                let (model, team) = &ranks[0];
+            Computer::Processor { stages, .. } => {
+                let (model, team) = &stages[0][0];
                 let limits = roofline::measure(team);
                 // Operators are counted in bf16: an 8-bit weight is half of the bytes.
                 let (flops, width) = match model.precision() {
@@ -202,7 +238,9 @@ impl Machine {
         watch: &mut dyn FnMut(usize, usize),
     ) -> Result<Timings, MachineError> {
         Ok(Timings(match &self.computer {
-            Computer::Processor(ranks) => measure(&ranks[0].1, &ranks[0].0, longest, watch),
+            Computer::Processor { stages, .. } => {
+                measure(&stages[0][0].1, &stages[0][0].0, longest, watch)
+            }
             Computer::Gpu(model, arithmetic) => {
                 crate::exec::cuda::measure(model, *arithmetic, longest, watch)?
             }

@@ -1,5 +1,6 @@
 //! The conformance body over the CPU executor: a small random model in f32 says the same, to the bit of its logits'
-//! order, under every scheduler, allocator, chunk size, preemption and prefix cache as it does to a request alone.
+//! order, under every scheduler, allocator, chunk size, preemption and prefix cache as it does to a request alone; split
+//! over pipeline stages it says the same as whole.
 
 mod common;
 
@@ -11,34 +12,45 @@ use common::SCHEDULERS;
 use common::conformance::{Model, run};
 use engine::config::{AllocatorKind, Config, Reserve, SchedulerKind};
 use engine::exec::Executor;
-use engine::exec::cpu::{CpuExecutor, CpuModel, Precision, Team};
+use engine::exec::cpu::{CpuExecutor, CpuModel, CpuPipeline, Part, Precision, Share, Team};
 use engine::model::llama::LlamaConfig;
 use engine::model::random::RandomWeights;
 use engine::request::{Content, Token};
-use engine::{Request, wiring};
+use engine::{Engine, Request, wiring};
 
 struct Cpu {
-    model: Arc<CpuModel>,
-    team: Arc<Team>,
+    ranks: Vec<Share>,
+}
+
+/// The model in so many stages of so many tensor-parallel ranks.
+fn parts(ranks: usize, stages: usize) -> Vec<Vec<Share>> {
+    let config = LlamaConfig {
+        name: "small".to_owned(),
+        layers: 2,
+        hidden: 32,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+        ffn: 48,
+        vocab: 128,
+        ..LlamaConfig::tiny()
+    };
+    let share = |stage, rank| {
+        let (team, part) = (Arc::new(Team::new(1)), Part { rank, ranks, stage, stages });
+        let weights = &mut RandomWeights { config: config.clone(), seed: 3 };
+        (Arc::new(CpuModel::load_part(&team, weights, Precision::F32, part).unwrap()), team)
+    };
+    let stage = |stage| (0..ranks).map(|rank| share(stage, rank)).collect();
+    (0..stages).map(stage).collect()
 }
 
 impl Cpu {
     fn new() -> Self {
-        let config = LlamaConfig {
-            name: "small".to_owned(),
-            layers: 2,
-            hidden: 32,
-            heads: 4,
-            kv_heads: 2,
-            head_dim: 8,
-            ffn: 48,
-            vocab: 128,
-            ..LlamaConfig::tiny()
-        };
-        let team = Arc::new(Team::new(1));
-        let weights = &mut RandomWeights { config, seed: 3 };
-        let model = Arc::new(CpuModel::load(&team, weights, Precision::F32).unwrap());
-        Self { model, team }
+        Self::on_ranks(1)
+    }
+
+    fn on_ranks(ranks: usize) -> Self {
+        Self { ranks: parts(ranks, 1).remove(0) }
     }
 }
 
@@ -50,7 +62,7 @@ impl Model for Cpu {
     }
 
     fn workers(&self, pools: &[u32]) -> Vec<CpuExecutor> {
-        CpuExecutor::workers(&self.model, &self.team, pools, || Box::new(Nth))
+        CpuExecutor::tensor_parallel(&self.ranks, pools, || Box::new(Nth))
     }
 
     fn alone(&self, prompt: Vec<Token>, output: u32, width: u16) -> Vec<Vec<Token>> {
@@ -90,6 +102,43 @@ impl Model for Cpu {
     }
 }
 
+/// The same in stages.
+struct Staged {
+    parts: Vec<Vec<Share>>,
+    whole: Cpu,
+}
+
+impl Staged {
+    fn new(ranks: usize) -> Self {
+        Self { parts: parts(ranks, 2), whole: Cpu::on_ranks(ranks) }
+    }
+
+    fn worker(&self, slots: u32) -> CpuPipeline {
+        CpuPipeline::new(&self.parts, slots, Box::new(Nth))
+    }
+}
+
+impl Model for Staged {
+    type Worker = CpuPipeline;
+
+    fn vocab(&self) -> u64 {
+        self.whole.vocab()
+    }
+
+    fn has_stages(&self) -> bool {
+        true
+    }
+
+    fn workers(&self, pools: &[u32]) -> Vec<CpuPipeline> {
+        pools.iter().map(|&slots| self.worker(slots)).collect()
+    }
+
+    /// What one stage says.
+    fn alone(&self, prompt: Vec<Token>, output: u32, width: u16) -> Vec<Vec<Token>> {
+        self.whole.alone(prompt, output, width)
+    }
+}
+
 macro_rules! every_allocator_under {
     ($($test:ident = $scheduler:literal),+ $(,)?) => { $(#[test] fn $test() { run(&Cpu::new(), $scheduler, 8, 0); })+ };
 }
@@ -104,6 +153,64 @@ every_allocator_under! {
     disagg_one_to_one = 6,
     disagg_two_to_one = 7,
     disagg_one_to_two = 8,
+}
+
+macro_rules! every_allocator_in_stages_under {
+    ($($test:ident = $scheduler:literal on $ranks:literal),+ $(,)?) => {
+        mod stages { use super::*; $(#[test] fn $test() { run(&Staged::new($ranks), $scheduler, 8, 0); })+ }
+    };
+}
+
+// Those that a pipeline can be filled with.
+every_allocator_in_stages_under! {
+    continuous = 2 on 1,
+    continuous_mixed = 3 on 1,
+    chunked = 4 on 1,
+    chunked_threshold = 5 on 1,
+    chunked_on_two_ranks_each = 4 on 2,
+}
+
+/// An engine with that many requests of `input` tokens.
+fn engine_of_stages(executor: CpuPipeline, requests: u32, input: u32) -> Engine {
+    let config = Config {
+        pp: 2,
+        max_seqs: 8,
+        max_batch_tokens: 1500,
+        max_model_len: 2048,
+        ..Config::default()
+    };
+    let mut engine = wiring::engine(&config, 4096, vec![Box::new(executor)]);
+    for id in 0..requests {
+        let content = Content::Tokens(vec![5; input as usize].into());
+        let request = Request { id, input, limit: 3, fate: None, width: 1, priority: 0, content };
+        engine.submit(request).unwrap();
+    }
+    engine
+}
+
+/// The engine goes on while a batch is computed; it learns the end when there is one, and not before.
+#[test]
+fn several_batches_are_in_flight() {
+    let mut engine = engine_of_stages(Staged::new(1).worker(4096), 2, 1500);
+    let begin = Duration::from_secs(100);
+    engine.start(begin, Duration::MAX);
+    assert_eq!(engine.in_flight().count(), 2, "a batch has room for one of the prompts");
+    assert_eq!(engine.next_event(), None, "nobody knows when");
+    engine.wait(begin, Duration::MAX);
+    let first = engine.next_event().unwrap();
+    assert!(first > begin && engine.step(first).is_some());
+    engine.start(first, Duration::MAX);
+    engine.wait(first, Duration::MAX);
+    assert!(engine.next_event().unwrap() >= first, "in order");
+}
+
+/// A stage that panics does not leave the engine waiting: here its keys and values are beyond its memory.
+#[test]
+#[should_panic(expected = "slots that exist")]
+fn a_broken_stage_is_the_end() {
+    let mut engine = engine_of_stages(Staged::new(1).worker(0), 1, 1500);
+    engine.start(Duration::ZERO, Duration::MAX);
+    engine.wait(Duration::ZERO, Duration::MAX);
 }
 
 #[test]

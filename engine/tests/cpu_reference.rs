@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use engine::config::{AllocatorKind, Config, SchedulerKind};
-use engine::exec::cpu::{CpuExecutor, CpuModel, Isa, Precision, Sample, Team};
+use engine::exec::Executor;
+use engine::exec::cpu::{CpuExecutor, CpuModel, CpuPipeline, Isa, Part, Precision, Sample, Team};
 use engine::model::llama::{LlamaConfig, RopeScaling};
 use engine::model::random::RandomWeights;
 use engine::model::weights::Weights;
@@ -161,18 +162,28 @@ impl Sample for Remember {
     }
 }
 
-/// Serves three prompts in chunks on paged memory, on so many tensor-parallel ranks; what was asked, and what the model
-/// said.
-fn serve(weights: &RandomWeights, precision: Precision, isa: Isa, ranks: usize) -> Vec<Said> {
-    let share = |rank| {
+/// Serves three prompts in chunks on paged memory, on so many tensor-parallel ranks and pipeline stages; what was asked,
+/// and what the model said.
+fn serve(
+    weights: &RandomWeights,
+    precision: Precision,
+    isa: Isa,
+    (ranks, stages): (usize, usize),
+) -> Vec<Said> {
+    let share = |stage, rank| {
         let team = Arc::new(Team::with_isa(2, isa));
-        let weights = &mut weights.clone();
-        (Arc::new(CpuModel::load_rank(&team, weights, precision, rank, ranks).unwrap()), team)
+        let part = Part { rank, ranks, stage, stages };
+        let model = CpuModel::load_part(&team, &mut weights.clone(), precision, part);
+        (Arc::new(model.unwrap()), team)
     };
-    let ranks: Vec<_> = (0..ranks).map(share).collect();
+    let parts: Vec<Vec<_>> =
+        (0..stages).map(|stage| (0..ranks).map(|rank| share(stage, rank)).collect()).collect();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sampler = || -> Box<dyn Sample> { Box::new(Remember(Arc::clone(&seen))) };
-    let executor = CpuExecutor::tensor_parallel(&ranks, &[256], sampler).remove(0);
+    let executor: Box<dyn Executor> = match stages {
+        1 => Box::new(CpuExecutor::tensor_parallel(&parts[0], &[256], sampler).remove(0)),
+        _ => Box::new(CpuPipeline::new(&parts, 256, sampler())),
+    };
     let config = Config {
         scheduler: SchedulerKind::Chunked,
         allocator: AllocatorKind::Paged,
@@ -181,9 +192,10 @@ fn serve(weights: &RandomWeights, precision: Precision, isa: Isa, ranks: usize) 
         max_batch_tokens: 13,
         max_model_len: 80,
         prefix_cache: false,
+        pp: stages as u32,
         ..Config::default()
     };
-    let mut engine = wiring::engine(&config, 256, vec![Box::new(executor)]);
+    let mut engine = wiring::engine(&config, 256, vec![executor]);
     for (id, input) in [(0u32, 1u32), (1, 17), (2, 30)] {
         let words: Vec<Token> = (0..input).map(|i| (i * 37 + id * 11) % 90).collect();
         let content = Content::Tokens(words.into());
@@ -193,6 +205,7 @@ fn serve(weights: &RandomWeights, precision: Precision, isa: Isa, ranks: usize) 
     let mut now = Duration::ZERO;
     loop {
         engine.start(now, Duration::MAX);
+        engine.wait(now, Duration::MAX);
         let Some(next) = engine.next_event() else { break };
         now = next;
         engine.step(now);
@@ -228,7 +241,7 @@ fn check(config: LlamaConfig) {
         let bf16 = precision != Precision::F32;
         let mut reference = Reference { weights: weights.clone(), bf16 };
         for isa in Isa::all() {
-            let seen = serve(&weights, precision, isa, 1);
+            let seen = serve(&weights, precision, isa, (1, 1));
             assert_eq!(seen.len(), 18);
             for (context, logits) in seen {
                 let off = error(&logits, &reference.logits(&context));
@@ -245,19 +258,48 @@ fn tensor_parallel_ranks() {
     let mut weights = RandomWeights { config, seed: 12 };
     let mut reference = Reference { weights: weights.clone(), bf16: false };
     for ranks in [2, 4] {
-        let seen = serve(&weights, Precision::F32, Isa::best(), ranks);
+        let seen = serve(&weights, Precision::F32, Isa::best(), (ranks, 1));
         for (context, logits) in &seen {
             let off = error(logits, &reference.logits(context));
             assert!(off < 2e-5, "{ranks} ranks, {} tokens: {off}", context.len());
         }
-        assert_eq!(serve(&weights, Precision::F32, Isa::best(), ranks), seen);
+        assert_eq!(serve(&weights, Precision::F32, Isa::best(), (ranks, 1)), seen);
     }
     let team = Team::new(1);
-    let refused = CpuModel::load_rank(&team, &mut weights, Precision::F32, 0, 3);
+    let part = Part { ranks: 3, ..Part::WHOLE };
+    let refused = CpuModel::load_part(&team, &mut weights, Precision::F32, part);
     assert_eq!(
         refused.unwrap_err().to_string(),
         "model small: kv_heads = 4 and ffn = 100 must be multiples of 3 ranks"
     );
+}
+
+/// Stages hand the residual stream on as it is: the logits are those of one stage to the bit, whatever is in flight.
+#[test]
+fn pipeline_stages() {
+    for tied_embeddings in [true, false] {
+        let config = LlamaConfig { layers: 5, tied_embeddings, ..small() };
+        let mut weights = RandomWeights { config, seed: 13 };
+        for (precision, ranks) in [(Precision::F32, 1), (Precision::Int8, 1), (Precision::F32, 2)] {
+            // Stages share sequences out over batches, so that these are sampled in another order.
+            let sorted = |stages| {
+                let mut seen = serve(&weights, precision, Isa::best(), (ranks, stages));
+                seen.sort_by(|a, b| a.0.cmp(&b.0));
+                seen
+            };
+            let one = sorted(1);
+            assert_eq!(one.len(), 18);
+            for stages in [2, 3, 5] {
+                assert_eq!(sorted(stages), one, "{precision:?}, {ranks} ranks, {stages} stages");
+            }
+        }
+        let (team, part) = (Team::new(1), Part { stages: 6, ..Part::WHOLE });
+        let refused = CpuModel::load_part(&team, &mut weights, Precision::F32, part);
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "model small: layers = 5 do not fill 6 pipeline stages"
+        );
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@ use crate::knobs::Knobs;
 /// `knee serve`.
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// A Hugging Face folder, a .gguf file, tiny (built in), or a model shape (with --weights random)
+    /// A Hugging Face folder, a .gguf file, hf:ORG/NAME (fetched from the hub), tiny (built in), or a model shape (with
+    /// --weights random)
     #[arg(long, value_name = "PATH|tiny")]
     pub(crate) model: String,
     /// Address to listen on

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
     let sim = if is_here(&args.device) {
-        prepared.here(&args.device, &args.scenario, &args.computing, args.knobs.config()?.tp)?
+        prepared.here(&args.device, &args.scenario, &args.computing, &args.knobs.config()?)?
     } else {
         let calibration = args.calibration.as_deref();
         prepared

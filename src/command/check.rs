@@ -26,7 +26,7 @@ use crate::input::{self, Prepared};
 pub(crate) fn run(args: &cli::Check) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
-    let here = args.computing.load(&args.device, args.scenario.model(), 1)?;
+    let here = args.computing.load(&args.device, args.scenario.model(), &Config::default())?;
     let config = args.knobs.config()?;
     let (fidelity, sim) = check(args, &prepared, &here, &config)?;
     let common = Common::new(prepared.seed, &sim);

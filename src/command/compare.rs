@@ -19,7 +19,7 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
     let sim = if is_here(&args.device) {
-        prepared.here(&args.device, &args.scenario, &args.computing, args.knobs.config()?.tp)?
+        prepared.here(&args.device, &args.scenario, &args.computing, &args.knobs.config()?)?
     } else {
         prepared.on(input::hardware(&args.device, None, &args.scenario.host)?, &args.scenario)?
     };

@@ -10,7 +10,7 @@ use engine::exec::speed::{Speed, speeds};
 use engine::import::{self, Family, Imported, Point};
 use engine::machine::Timings;
 use engine::profile::FitError;
-use engine::{DeviceProfile, ModelShape};
+use engine::{Config, DeviceProfile, ModelShape};
 use plotters::prelude::*;
 use serde_json::{Value, json};
 use tuner::progress::{Progress, Status};
@@ -64,7 +64,7 @@ fn import(args: &cli::Import) -> Result<()> {
 
 /// Times this machine.
 fn measure(args: &cli::Measure) -> Result<()> {
-    let here = args.computing.load(&args.device, &args.model, 1)?;
+    let here = args.computing.load(&args.device, &args.model, &Config::default())?;
     let imported = timed(&here, args.longest)?;
     deliver(&imported, &args.to, args.plot.as_deref(), args.json)
 }

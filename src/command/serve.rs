@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use engine::config::AllocatorKind;
 use engine::live::Live;
+use engine::router::Router;
 use engine::sample::Sampler;
 use engine::server::{Metrics, Served, Service};
-use engine::{Config, deployment, wiring};
+use engine::{Config, Engine, Machine, deployment, wiring};
 use tokio::net::TcpListener;
 
 use crate::cli::serve::Serve;
@@ -27,7 +28,9 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
     check(&config)?;
     let device = args.computing.device(&args.device)?;
     let mut model = args.computing.open(&args.model)?;
-    let here = args.computing.compute(&device, &args.model, &mut model, config.tp)?;
+    let here = args.computing.compute(&device, &args.model, &mut model, &config)?;
+    // Each replica is a machine of its own.
+    let replicas = std::mem::replace(&mut config.replicas, 1);
     if let Some(reason) = here.machine.refuses(&config) {
         bail!("{reason}");
     }
@@ -35,10 +38,24 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
     let name = args.served_model_name.clone().unwrap_or_else(|| here.shape.name.clone());
     let (metrics, sampler) = (Metrics::new(&name), Sampler::default());
     let samplers = || Box::new(sampler.clone()) as _;
-    let executors = here.machine.executors(config.workers(), slots, samplers);
-    let engine = wiring::engine(&config, slots, executors);
-    let tokenizer = Arc::new(model.tokenizer);
-    let live = Live::start(engine, sampler, Some(Arc::clone(&tokenizer)), metrics.watch())?;
+    let workers = config.workers() * replicas;
+    let engine = |machine: &Machine| {
+        wiring::engine(&config, slots, machine.executors(config.workers(), slots, samplers))
+    };
+    let engines: Vec<Engine> = match replicas {
+        1 => vec![engine(&here.machine)],
+        n => {
+            let machines = here.machine.replicas(n);
+            machines
+                .context("a GPU serves one replica: leave replicas at 1")?
+                .iter()
+                .map(engine)
+                .collect()
+        }
+    };
+    let (tokenizer, router) = (Arc::new(model.tokenizer), Router::new(config.router));
+    let text = Some(Arc::clone(&tokenizer));
+    let live = Live::start_replicas(engines, router, sampler.clone(), text, metrics.watch())?;
     let served = Served {
         name: name.clone(),
         tokenizer,
@@ -51,9 +68,8 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
     let service = Service::new(live, served, metrics, args.max_queue, key);
     let ready = |address: SocketAddr| {
         format!(
-            "serving {name} at http://{address} on {}, {} workers x {slots} KV slots\n",
+            "serving {name} at http://{address} on {}, {workers} workers x {slots} KV slots\n",
             here.name,
-            config.workers()
         )
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -82,11 +98,13 @@ async fn listen(
     Ok(service.serve(listener, stopped, PATIENCE).await)
 }
 
-/// Refuses knobs that one processor cannot be run with.
+/// Refuses knobs that this machine cannot be run with.
 fn check(config: &Config) -> Result<()> {
     deployment::check(config)?;
-    if config.replicas > 1 {
-        bail!("this machine serves one replica: leave replicas at 1");
+    if config.replicas > 1 && config.workers() > 1 {
+        bail!(
+            "the workers of one replica take turns, those of several do not: leave replicas at 1"
+        );
     }
     Ok(())
 }

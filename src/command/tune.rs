@@ -97,7 +97,7 @@ fn beds(search: &Search<'_>, prepared: &Prepared) -> Result<(Vec<Testbed>, Optio
         return Ok((devices.into_iter().map(on).collect::<Result<_>>()?, None));
     };
     let device = search.devices.first().map_or("cpu", String::as_str);
-    let here = how.load(device, search.scenario.model(), 1)?;
+    let here = how.load(device, search.scenario.model(), &Config::default())?;
     let profile = match profile {
         Some(path) => DeviceProfile::load(&path.display().to_string())?,
         None => timed(&here, prepared.trace.longest())?.profile,

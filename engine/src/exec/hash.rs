@@ -63,7 +63,7 @@ impl Executor for HashExecutor {
             }
         }
         self.flights.push_back(outcome);
-        Ticket { next: now + self.step, done: now + self.step }
+        Ticket { next: now + self.step, done: Some(now + self.step) }
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {

@@ -13,10 +13,11 @@ mod hash;
 mod sim;
 pub mod speed;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use correction::Correction;
-pub use cpu::CpuExecutor;
+pub use cpu::{CpuExecutor, CpuPipeline};
 pub use cuda::CudaExecutor;
 pub use hash::HashExecutor;
 pub use sim::SimExecutor;
@@ -71,8 +72,8 @@ pub struct Horizon {
 pub struct Ticket {
     /// When the worker can take another batch.
     pub next: Duration,
-    /// When the batch is done, where that is known; a real executor says now and lets `complete` wait.
-    pub done: Duration,
+    /// When the batch is done; none where that is only known when it is ([`Executor::wait`]).
+    pub done: Option<Duration>,
 }
 
 /// What an executor made of a batch.
@@ -84,12 +85,24 @@ pub struct Outcome {
     pub tokens: Vec<Token>,
 }
 
+/// Tells whoever waits for a batch to look again.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
 /// Runs iterations of one worker.
 pub trait Executor: Send {
     /// Starts `batch` at `now`.
     fn submit(&mut self, batch: &Batch<'_>, now: Duration, horizon: Horizon) -> Ticket;
 
-    /// Ends the batch submitted first, into `outcome` (handed over empty).
+    /// Waits from `now` on until the batch submitted first is done, but not beyond `until`; returns when it was. Only an
+    /// executor that did not say so when it took the batch is asked.
+    fn wait(&mut self, _state: &State, _now: Duration, _until: Duration) -> Option<Duration> {
+        None
+    }
+
+    /// Whom to tell whenever a batch is done that [`Executor::wait`] has to be asked about.
+    fn wake_by(&mut self, _wake: Wake) {}
+
+    /// Ends the batch submitted first, which is done, into `outcome` (handed over empty).
     fn complete(&mut self, outcome: &mut Outcome);
 
     /// Steps of the batch submitted first that ended before `at`; only an executor that repeats batches is asked.

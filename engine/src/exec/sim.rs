@@ -79,7 +79,7 @@ impl Executor for SimExecutor {
         }
         let done = outcome.ends[outcome.ends.len() - 1];
         self.flights.depart(outcome);
-        Ticket { next: self.stages[0], done }
+        Ticket { next: self.stages[0], done: Some(done) }
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {

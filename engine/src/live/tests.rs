@@ -14,26 +14,37 @@ struct Held {
     running: usize,
     waiting: usize,
     requests_seen: u64,
+    /// Replicas that were computing at once.
+    most_busy: usize,
 }
 
 fn start(config: &Config, slots: u32, step: Duration) -> (Live, Arc<Mutex<Held>>) {
-    let executors = HashExecutor::workers(&[slots], step).into_iter();
-    let executors = executors.map(|e| Box::new(e) as Box<dyn Executor>).collect();
-    let engine = wiring::engine(config, slots, executors);
+    let engine = |_| {
+        let executors = HashExecutor::workers(&[slots], step).into_iter();
+        let executors = executors.map(|e| Box::new(e) as Box<dyn Executor>).collect();
+        wiring::engine(config, slots, executors)
+    };
     let held = Arc::new(Mutex::new(Held::default()));
     let seen = Arc::clone(&held);
-    let watch = move |iteration: Option<&Iteration>, engine: &Engine| {
+    let watch = move |iteration: Option<&Iteration>, engines: &[Engine]| {
         let mut seen = seen.lock().unwrap();
         let free = |class: &&(&str, u64)| matches!(class.0, "idle" | "cached");
-        seen.used = engine.classes().iter().filter(|class| !free(class)).map(|c| c.1).sum();
-        seen.running = engine.state.workers[0].running.len();
-        seen.waiting = engine.state.waiting.len();
+        let used = |e: &Engine| -> u64 {
+            e.classes().iter().filter(|class| !free(class)).map(|c| c.1).sum()
+        };
+        seen.used = engines.iter().map(used).sum();
+        seen.running = engines.iter().map(|e| e.state.workers[0].running.len()).sum();
+        seen.waiting = engines.iter().map(|e| e.state.waiting.len()).sum();
         let admitted = |e: &&Event| matches!(e, Event::Admitted { .. });
         let events = iteration.map_or(&[][..], |i| &i.events);
         seen.requests_seen += events.iter().filter(admitted).count() as u64;
+        seen.most_busy =
+            seen.most_busy.max(engines.iter().filter(|e| e.in_flight().next().is_some()).count());
     };
-    let tokenizer = Some(Arc::new(Tokenizer::bytes()));
-    let live = Live::start(engine, Sampler::default(), tokenizer, Box::new(watch));
+    let (tokenizer, sampler) = (Some(Arc::new(Tokenizer::bytes())), Sampler::default());
+    let engines: Vec<Engine> = (0..config.replicas).map(engine).collect();
+    let router = Router::new(config.router);
+    let live = Live::start_replicas(engines, router, sampler, tokenizer, Box::new(watch));
     (live.unwrap(), held)
 }
 
@@ -89,7 +100,19 @@ fn comes_to_rest(held: &Mutex<Held>) -> Held {
 
 #[test]
 fn every_client_gets_its_own_tokens() {
-    let (live, held) = start(&config(), 800, Duration::from_micros(50));
+    clients_get_their_own_tokens(&config());
+}
+
+#[test]
+fn every_client_gets_its_own_tokens_from_a_replica() {
+    for router in [RouterKind::RoundRobin, RouterKind::LeastLoaded, RouterKind::PrefixAffine] {
+        let held = clients_get_their_own_tokens(&Config { replicas: 3, router, ..config() });
+        assert!(held.most_busy > 1, "several at once: {held:?}");
+    }
+}
+
+fn clients_get_their_own_tokens(config: &Config) -> Held {
+    let (live, held) = start(config, 800, Duration::from_micros(50));
     std::thread::scope(|scope| {
         for client in 0..12u32 {
             let live = &live;
@@ -127,6 +150,7 @@ fn every_client_gets_its_own_tokens() {
     });
     let rest = comes_to_rest(&held);
     assert!(rest.requests_seen > 100, "{rest:?}");
+    rest
 }
 
 #[test]
@@ -217,7 +241,7 @@ fn shown(ask: &Ask, tokens: &[Token]) -> (Vec<String>, Option<Finish>) {
     };
     let min_tokens = ask.sampling.min_tokens;
     let (limit, ends) = (ask.limit, Arc::clone(&ask.ends));
-    let mut open = Open { updates, branches: vec![branch], limit, min_tokens, ends };
+    let mut open = Open { replica: 0, updates, branches: vec![branch], limit, min_tokens, ends };
     let tokenizer = Tokenizer::bytes();
     let mut texts = Vec::new();
     for &token in tokens {

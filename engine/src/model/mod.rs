@@ -6,6 +6,7 @@
 pub mod chat;
 mod config_json;
 pub mod gguf;
+pub mod hub;
 pub mod llama;
 mod open;
 pub mod random;

@@ -1,10 +1,12 @@
-//! A model by its name: a folder, a file, the built-in one, or a shape filled with random weights.
+//! A model by its name: a folder, a file, one on the Hugging Face hub, the built-in one, or a shape filled with random
+//! weights.
 
 use std::path::Path;
 
 use super::ModelShape;
 use super::chat::ChatTemplate;
 use super::gguf::Gguf;
+use super::hub;
 use super::llama::LlamaConfig;
 use super::random::RandomWeights;
 use super::safetensors::Folder;
@@ -25,8 +27,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens `name`: `tiny`, a Hugging Face folder, a `.gguf` file; with a seed in `random`, weights are made up, and a
-    /// shipped shape or a TOML shape file will do too.
+    /// Opens `name`: `tiny`, a Hugging Face folder, a `.gguf` file, `hf:ORG/NAME`; with a seed in `random`, weights are
+    /// made up, and a shipped shape or a TOML shape file will do too.
     ///
     /// # Errors
     /// When it cannot be read, or cannot be run.
@@ -35,14 +37,16 @@ impl Model {
         if name == "tiny" {
             return Ok(Self::made_up(LlamaConfig::tiny(), random.unwrap_or(0)));
         }
-        let mut model = if path.is_dir() {
-            Self::folder(path)?
+        let mut model = if let Some(id) = name.strip_prefix(hub::PREFIX) {
+            Self::folder(&hub::folder(id)?, |dir| Folder::open_as(dir, id))?
+        } else if path.is_dir() {
+            Self::folder(path, Folder::open)?
         } else if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
             Self::gguf(path)?
         } else {
             let Some(seed) = random else {
-                let what = "model: expected tiny, a Hugging Face folder (nothing is downloaded), a .gguf file, or a shape \
-                            with random weights";
+                let what = "model: expected tiny, a Hugging Face folder, a .gguf file, hf:ORG/NAME, or a shape with random \
+                            weights";
                 return Err(ModelError::unsupported(path, what));
             };
             let shape = ModelShape::load(name)?;
@@ -62,8 +66,11 @@ impl Model {
         Self { weights: Box::new(RandomWeights { config, seed }), tokenizer, chat, ends }
     }
 
-    fn folder(dir: &Path) -> Result<Self, ModelError> {
-        let weights = Folder::open(dir)?;
+    fn folder(
+        dir: &Path,
+        open: impl FnOnce(&Path) -> Result<Folder, ModelError>,
+    ) -> Result<Self, ModelError> {
+        let weights = open(dir)?;
         let tokenizer = Tokenizer::open(&dir.join("tokenizer.json"))?;
         let ends = weights.ends().to_vec();
         Ok(Self { chat: ChatTemplate::open(dir)?, weights: Box::new(weights), tokenizer, ends })

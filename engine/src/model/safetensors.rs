@@ -45,7 +45,15 @@ impl Folder {
     pub fn open(dir: &Path) -> Result<Self, ModelError> {
         let whole = dir.canonicalize().map_err(|e| ModelError::read(dir, e))?;
         let name = whole.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy());
-        let (config, mut ends) = config_json::read(&dir.join("config.json"), &name)?;
+        Self::open_as(dir, &name)
+    }
+
+    /// The same for a model that is called `name`.
+    ///
+    /// # Errors
+    /// When a file is missing or broken, or the model has something that cannot be run.
+    pub fn open_as(dir: &Path, name: &str) -> Result<Self, ModelError> {
+        let (config, mut ends) = config_json::read(&dir.join("config.json"), name)?;
         for end in config_json::generation_ends(&dir.join("generation_config.json")) {
             if !ends.contains(&end) {
                 ends.push(end);
@@ -81,7 +89,7 @@ impl Folder {
 }
 
 /// The files that hold a folder's weights.
-fn shards(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+pub(super) fn shards(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let index = dir.join("model.safetensors.index.json");
     let single = dir.join("model.safetensors");
     if single.exists() || !index.exists() {

@@ -82,6 +82,14 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A model that the Hugging Face hub does not give.
+    #[error("hf:{id}: {reason}")]
+    Hub {
+        /// What it is called there.
+        id: String,
+        /// Why.
+        reason: String,
+    },
     /// A text that cannot be turned into tokens, or messages that cannot be turned into a prompt.
     #[error("{0}")]
     Text(String),

@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
-use crate::engine::{Engine, Totals};
+use crate::engine::Engine;
 use crate::event::{Event, Iteration};
 
 /// vLLM's bucket limits, seconds: time to first token.
@@ -206,24 +206,28 @@ impl Metrics {
     #[must_use]
     pub fn watch(&self) -> crate::live::Watch {
         let metrics = self.clone();
-        let mut before = Totals::default();
-        Box::new(move |iteration, engine| {
-            metrics.look(engine, &mut before);
+        let mut before = (0, 0);
+        Box::new(move |iteration, replicas| {
+            metrics.look(replicas, &mut before);
             if let Some(iteration) = iteration {
                 metrics.count(iteration);
             }
         })
     }
 
-    fn look(&self, engine: &Engine, before: &mut Totals) {
-        let totals = engine.totals();
-        self.preemptions.inc_by(totals.preemptions - before.preemptions);
-        self.recomputed.inc_by(totals.recomputed - before.recomputed);
-        *before = totals;
-        let running: usize = engine.state.workers.iter().map(|w| w.running.len()).sum();
-        self.running.set(running as i64);
-        self.waiting.set(engine.state.waiting.len() as i64);
-        let classes = engine.classes();
+    fn look(&self, replicas: &[Engine], before: &mut (u64, u64)) {
+        let totals = || replicas.iter().map(Engine::totals);
+        let after = (totals().map(|t| t.preemptions).sum(), totals().map(|t| t.recomputed).sum());
+        self.preemptions.inc_by(after.0 - before.0);
+        self.recomputed.inc_by(after.1 - before.1);
+        *before = after;
+        let workers = replicas.iter().flat_map(|engine| &engine.state.workers);
+        self.running.set(workers.map(|w| w.running.len()).sum::<usize>() as i64);
+        self.waiting.set(replicas.iter().map(|e| e.state.waiting.len()).sum::<usize>() as i64);
+        let mut classes = replicas[0].classes();
+        for other in &replicas[1..] {
+            classes.iter_mut().zip(other.classes()).for_each(|(sum, class)| sum.1 += class.1);
+        }
         let capacity: u64 = classes.iter().map(|c| c.1).sum();
         for (class, slots) in classes {
             self.slots.get_or_create(&Class { class }).set(slots as i64);

@@ -21,6 +21,11 @@ pub(crate) trait Model {
     /// Tokens it knows.
     fn vocab(&self) -> u64;
 
+    /// Whether it has real pipeline stages, so that none need be made up.
+    fn has_stages(&self) -> bool {
+        false
+    }
+
     /// Workers with these slots of KV each.
     fn workers(&self, pools: &[u32]) -> Vec<Self::Worker>;
 
@@ -177,7 +182,8 @@ fn play<M: Model>(
     specs: &[Spec],
 ) -> (Engine, Seen, Vec<u32>) {
     let pools = vec![slots; config.workers() as usize];
-    let watch = |e| Box::new(Watched::new(e, config.pp)) as Box<dyn Executor>;
+    let stages = if model.has_stages() { 1 } else { config.pp };
+    let watch = |e| Box::new(Watched::new(e, stages)) as Box<dyn Executor>;
     let executors = model.workers(&pools).into_iter().map(watch).collect();
     let mut engine = wiring::engine(config, slots, executors);
     let (mut seen, mut accepted) = (Seen::default(), Vec::new());
@@ -186,6 +192,7 @@ fn play<M: Model>(
     loop {
         let arrival = specs.get(next).map(|s| due + s.gap);
         engine.start(now, arrival.unwrap_or(Duration::MAX));
+        engine.wait(now, arrival.unwrap_or(Duration::MAX));
         check_memory(&engine.state);
         let flying: Vec<_> = engine.in_flight().collect();
         assert_eq!(flying.iter().collect::<HashSet<_>>().len(), flying.len());

@@ -111,7 +111,11 @@ impl<E: Executor> Executor for Watched<E> {
             self.last
         });
         self.flights.push_back(late);
-        Ticket { next: ticket.next, done: late.unwrap_or(ticket.done) }
+        Ticket { next: ticket.next, done: late.or(ticket.done) }
+    }
+
+    fn wait(&mut self, state: &State, now: Duration, until: Duration) -> Option<Duration> {
+        self.inner.wait(state, now, until)
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {
@@ -148,7 +152,7 @@ impl Executor for Clockwork {
             ends.push(at);
         }
         self.flights.push_back(ends);
-        Ticket { next: at, done: at }
+        Ticket { next: at, done: Some(at) }
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {

@@ -33,8 +33,8 @@ pub(super) struct Scratch {
     /// What one of several ranks adds to the residual stream.
     part: Vec<f32>,
     last: Vec<f32>,
-    logits: Vec<f32>,
-    copy: Vec<f32>,
+    /// Of the rows that went through the head, one after the other; there may be more of an earlier pass.
+    pub(super) logits: Vec<f32>,
     laps: Laps,
     /// Where the time of the last pass went.
     pub(super) spent: Spent,
@@ -62,27 +62,26 @@ impl Scratch {
             part: Vec::new(),
             last: Vec::new(),
             logits: Vec::new(),
-            copy: Vec::new(),
             laps: Laps::start(),
             spent: Spent::default(),
         }
     }
 
-    /// Logits of the `i`-th row that went through the head.
-    pub(super) fn logits(&mut self, i: usize, vocab: usize) -> &mut [f32] {
-        &mut self.logits[i * vocab..(i + 1) * vocab]
+    /// The residual stream of the first `rows` rows.
+    pub(super) fn residual(&self, rows: usize, model: &CpuModel) -> &[f32] {
+        &self.x[..rows * model.config.hidden as usize]
     }
 
-    /// A copy of them, for when several branches want them.
-    pub(super) fn copied_logits(&mut self, i: usize, vocab: usize) -> &mut [f32] {
-        self.copy.clear();
-        self.copy.extend_from_slice(&self.logits[i * vocab..(i + 1) * vocab]);
-        &mut self.copy
-    }
-
-    /// Computes `inputs`: writes keys and values to `memory`, and logits here (the first rank's).
-    pub(super) fn forward(&mut self, rank: Rank<'_>, inputs: &Inputs, memory: &mut KvMemory) {
-        self.forward_through(rank, inputs, memory, rank.model.layers());
+    /// Computes `inputs`: writes keys and values to `memory`, and logits here (the last stage's first rank). `received`
+    /// is the residual stream as the stage before left it; the first stage reads tokens instead.
+    pub(super) fn forward(
+        &mut self,
+        rank: Rank<'_>,
+        inputs: &Inputs,
+        received: &[f32],
+        memory: &mut KvMemory,
+    ) {
+        self.forward_through(rank, inputs, received, memory, rank.model.layers());
     }
 
     /// The same through the first `layers` layers only, where times are wanted and not results.
@@ -90,6 +89,7 @@ impl Scratch {
         &mut self,
         rank: Rank<'_>,
         inputs: &Inputs,
+        received: &[f32],
         memory: &mut KvMemory,
         layers: usize,
     ) {
@@ -97,8 +97,13 @@ impl Scratch {
         let model = rank.model;
         let hidden = model.config.hidden as usize;
         let x = first(&mut self.x, inputs.tokens.len() * hidden);
-        for (&token, x) in inputs.tokens.iter().zip(x.chunks_exact_mut(hidden)) {
-            model.embedding.look_up(token, x);
+        match &model.embedding {
+            Some(embedding) => {
+                for (&token, x) in inputs.tokens.iter().zip(x.chunks_exact_mut(hidden)) {
+                    embedding.look_up(token, x);
+                }
+            }
+            None => x.copy_from_slice(received),
         }
         self.rotation.set(&inputs.positions, &model.frequencies, model.config.rope_scale());
         self.laps.lap(&mut self.spent.rest);
@@ -155,12 +160,12 @@ impl Scratch {
     /// Adds what `layer` makes of the rows to the residual stream, over all ranks.
     fn add(&mut self, Rank { model, team, collective }: Rank<'_>, layer: &Linear) {
         let x = &mut self.x[..self.rows.len() * layer.outputs()];
-        if model.share.of == 1 {
+        if model.part.ranks == 1 {
             return layer.forward(team, &self.rows, Output::Add(x));
         }
         let part = first(&mut self.part, x.len());
         layer.forward(team, &self.rows, Output::Store(part));
-        collective.sum(model.share.rank, part);
+        collective.sum(model.part.rank, part);
         x.iter_mut().zip(part).for_each(|(x, part)| *x += *part);
     }
 

@@ -90,12 +90,11 @@ pub fn measure(
         let layers = if rows >= MANY { FEW_LAYERS.min(model.layers()) } else { model.layers() };
         let mut passes: Vec<Spent> = (0..=TIMES)
             .map(|_| {
-                scratch.forward_through(rank, &inputs, &mut memory, layers);
+                scratch.forward_through(rank, &inputs, &[], &mut memory, layers);
                 let start = std::time::Instant::now();
-                for i in 0..inputs.heads.len() {
-                    std::hint::black_box(
-                        Greedy::default().choose(scratch.logits(i, model.vocab())),
-                    );
+                let rows = scratch.logits.chunks_exact(model.vocab()).take(inputs.heads.len());
+                for logits in rows {
+                    std::hint::black_box(Greedy::default().choose(logits));
                 }
                 scratch.spent.sampling = start.elapsed();
                 scratch.spent

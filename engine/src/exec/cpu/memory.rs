@@ -13,15 +13,13 @@ const PADDING: u32 = 1024;
 #[derive(Debug)]
 pub(super) struct KvMemory {
     pub(super) layers: Vec<KvLayer>,
-    /// First of the padding's slots.
-    padding: u32,
 }
 
 impl KvMemory {
     pub(super) fn new(model: &CpuModel, slots: u32) -> Self {
         let bf16 = model.precision() != Precision::F32;
         let layer = |_| KvLayer::new(model.heads(), (slots + PADDING) as usize, bf16);
-        Self { layers: (0..model.layers()).map(layer).collect(), padding: slots }
+        Self { layers: (0..model.layers()).map(layer).collect() }
     }
 
     pub(super) fn copy(&mut self, copy: &KvCopy) {
@@ -35,10 +33,6 @@ impl KvMemory {
             layer.receive(to as usize, theirs, from as usize);
         }
     }
-
-    pub(super) fn padding(&self) -> Padding {
-        Padding { start: self.padding }
-    }
 }
 
 /// Where a padding token is.
@@ -48,6 +42,11 @@ pub(super) struct Padding {
 }
 
 impl Padding {
+    /// That of a worker with `slots` slots: behind them.
+    pub(super) fn after(slots: u32) -> Self {
+        Self { start: slots }
+    }
+
     pub(super) fn slot(self, position: u32) -> u32 {
         self.start + position % PADDING
     }

@@ -4,7 +4,8 @@ use kernels::cpu::{Isa, argmax};
 use kernels::cuda::Draw;
 
 use crate::request::Token;
-use crate::sequence::Sequence;
+use crate::sequence::{SeqId, Sequence};
+use crate::state::State;
 
 /// Chooses the next token of a sequence.
 pub trait Sample: Send {
@@ -15,6 +16,40 @@ pub trait Sample: Send {
     /// How a device may choose that token without its logits being seen; none where they have to be.
     fn on_device(&mut self, _seq: &Sequence, _branch: u16) -> Option<Draw> {
         None
+    }
+}
+
+/// A worker's sampler, and room for a row of logits that several branches want.
+pub(super) struct Chooser {
+    sampler: Box<dyn Sample>,
+    copy: Vec<f32>,
+}
+
+impl Chooser {
+    pub(super) fn new(sampler: Box<dyn Sample>) -> Self {
+        Self { sampler, copy: Vec::new() }
+    }
+
+    /// The tokens after `sampled`, given a row of `logits` for each, which may be overwritten.
+    pub(super) fn choose<'a>(
+        &mut self,
+        state: &State,
+        sampled: &[SeqId],
+        logits: impl Iterator<Item = &'a mut [f32]>,
+        tokens: &mut Vec<Token>,
+    ) {
+        for (&seq, logits) in sampled.iter().zip(logits) {
+            let seq = state.seq(seq);
+            if !seq.forks() {
+                tokens.push(self.sampler.sample(seq, seq.branch, logits));
+                continue;
+            }
+            for branch in 0..seq.width {
+                self.copy.clear();
+                self.copy.extend_from_slice(logits);
+                tokens.push(self.sampler.sample(seq, branch, &mut self.copy));
+            }
+        }
     }
 }
 

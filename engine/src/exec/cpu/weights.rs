@@ -8,32 +8,49 @@ use crate::model::SpecError;
 use crate::model::llama::LlamaConfig;
 use crate::model::weights::{ModelError, Tensor, Weights};
 
-/// A model ready to run, or one tensor-parallel rank's share of it; shared by all workers.
+/// A model ready to run, or a [`Part`] of it; shared by all workers.
 #[derive(Debug)]
 pub struct CpuModel {
     pub(super) config: LlamaConfig,
-    pub(super) share: Share,
+    pub(super) part: Part,
     precision: Precision,
-    pub(super) embedding: Embedding,
+    /// The first stage's.
+    pub(super) embedding: Option<Embedding>,
     pub(super) layers: Vec<Layer>,
     pub(super) norm: Vec<f32>,
-    /// The first rank's.
+    /// That of the last stage's first rank.
     pub(super) head: Option<Linear>,
     /// Radians per position of each pair of elements.
     pub(super) frequencies: Vec<f32>,
 }
 
-/// Which of how many tensor-parallel ranks: attention is split by heads, the feed-forward layer by its inner features,
-/// and what both add to the residual stream is summed over ranks (Megatron-LM, Shoeybi et al. 2019).
+/// Which part of a model: layers are split over pipeline stages; in each stage attention is split over tensor-parallel
+/// ranks by heads, the feed-forward layer by its inner features, and what both add to the residual stream is summed over
+/// ranks (Megatron-LM, Shoeybi et al. 2019).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Share {
-    pub(super) rank: usize,
-    pub(super) of: usize,
+pub struct Part {
+    /// Which tensor-parallel rank, from 0.
+    pub rank: usize,
+    /// Of how many.
+    pub ranks: usize,
+    /// Which pipeline stage, from 0.
+    pub stage: usize,
+    /// Of how many.
+    pub stages: usize,
 }
 
-impl Share {
+impl Part {
+    /// All of it.
+    pub const WHOLE: Self = Self { rank: 0, ranks: 1, stage: 0, stages: 1 };
+
+    /// Its layers of `all`: the last stage has the vocabulary head too, so the first ones have a layer more.
+    fn layers(self, all: u32) -> Range<u32> {
+        let first = |stage: usize| (stage * all as usize).div_ceil(self.stages) as u32;
+        first(self.stage)..first(self.stage + 1)
+    }
+
     fn range(self, whole: usize) -> Range<usize> {
-        let each = whole / self.of;
+        let each = whole / self.ranks;
         self.rank * each..(self.rank + 1) * each
     }
 
@@ -47,7 +64,7 @@ impl Share {
 
     /// Its part of the input features.
     fn cols(self, tensor: Tensor) -> Vec<f32> {
-        if self.of == 1 {
+        if self.ranks == 1 {
             return tensor.data;
         }
         let range = self.range(tensor.cols);
@@ -78,40 +95,39 @@ impl CpuModel {
         weights: &mut dyn Weights,
         precision: Precision,
     ) -> Result<Self, ModelError> {
-        Self::load_rank(team, weights, precision, 0, 1)
+        Self::load_part(team, weights, precision, Part::WHOLE)
     }
 
-    /// The share of tensor-parallel rank `rank` of `ranks`.
+    /// The same for a part of the model.
     ///
     /// # Errors
-    /// As [`CpuModel::load`], and when heads or inner features do not divide evenly.
-    pub fn load_rank(
+    /// As [`CpuModel::load`], and when heads or inner features do not divide evenly, or layers do not fill the stages.
+    pub fn load_part(
         team: &Team,
         weights: &mut dyn Weights,
         precision: Precision,
-        rank: usize,
-        ranks: usize,
+        part: Part,
     ) -> Result<Self, ModelError> {
         let config = weights.config().clone();
-        let share = Share { rank, of: ranks };
-        check(&config, ranks)?;
+        check(&config, part)?;
         let hidden = config.hidden as usize;
-        let table = weights.tensor("model.embed_tokens.weight")?;
-        let embedding = Embedding::new(precision, &table.data, hidden);
-        let head = if rank > 0 {
-            None
-        } else if config.tied_embeddings {
-            Some(Linear::pack(team, precision, hidden, &[&table.data]))
-        } else {
-            let head = weights.tensor("lm_head.weight")?;
-            Some(Linear::pack(team, precision, hidden, &[&head.data]))
-        };
-        drop(table);
-        let layer = |i| Layer::load(team, weights, share, precision, i);
-        let layers = (0..config.layers).map(layer).collect::<Result<_, _>>()?;
+        let heads = part.stage + 1 == part.stages && part.rank == 0;
+        let tied = heads && config.tied_embeddings;
+        let (mut embedding, mut head) = (None, None);
+        if part.stage == 0 || tied {
+            let table = weights.tensor("model.embed_tokens.weight")?;
+            embedding = (part.stage == 0).then(|| Embedding::new(precision, &table.data, hidden));
+            head = tied.then(|| Linear::pack(team, precision, hidden, &[&table.data]));
+        }
+        if heads && !tied {
+            let table = weights.tensor("lm_head.weight")?;
+            head = Some(Linear::pack(team, precision, hidden, &[&table.data]));
+        }
+        let layer = |i| Layer::load(team, weights, part, precision, i);
+        let layers = part.layers(config.layers).map(layer).collect::<Result<_, _>>()?;
         let norm = weights.tensor("model.norm.weight")?.data;
         let frequencies = config.inv_freq();
-        Ok(Self { config, share, precision, embedding, layers, norm, head, frequencies })
+        Ok(Self { config, part, precision, embedding, layers, norm, head, frequencies })
     }
 
     /// What its weights are kept in.
@@ -149,30 +165,32 @@ impl CpuModel {
     /// Heads of this rank.
     pub(super) fn heads(&self) -> Heads {
         Heads {
-            queries: self.config.heads as usize / self.share.of,
-            kv: self.config.kv_heads as usize / self.share.of,
+            queries: self.config.heads as usize / self.part.ranks,
+            kv: self.config.kv_heads as usize / self.part.ranks,
             dim: self.config.head_dim as usize,
         }
     }
 
     /// Inner features of this rank.
     pub(super) fn ffn(&self) -> usize {
-        self.config.ffn as usize / self.share.of
+        self.config.ffn as usize / self.part.ranks
     }
 }
 
-/// Whether the kernels can run `config` on so many ranks.
-fn check(config: &LlamaConfig, ranks: usize) -> Result<(), ModelError> {
+/// Whether the kernels can run `config` on so many ranks and stages.
+fn check(config: &LlamaConfig, Part { ranks, stages, .. }: Part) -> Result<(), ModelError> {
     let divides = |n: u32| (n as usize).is_multiple_of(ranks.max(1));
     let (heads, kv, dim) = (config.heads, config.kv_heads, config.head_dim);
-    let reason = if ranks == 0 {
-        "tensor parallelism is at least 1".to_owned()
+    let reason = if ranks == 0 || stages == 0 {
+        "a model has at least one rank and one stage".to_owned()
     } else if kv == 0 || !heads.is_multiple_of(kv) {
         format!("heads = {heads} must be a multiple of kv_heads = {kv}")
     } else if dim < 2 || dim % 2 == 1 || dim as usize > Heads::MAX_DIM {
         format!("head_dim = {dim} must be even and at most {}", Heads::MAX_DIM)
     } else if !divides(kv) || !divides(config.ffn) {
         format!("kv_heads = {kv} and ffn = {} must be multiples of {ranks} ranks", config.ffn)
+    } else if stages > config.layers as usize {
+        format!("layers = {} do not fill {stages} pipeline stages", config.layers)
     } else {
         return Ok(());
     };
@@ -183,7 +201,7 @@ impl Layer {
     fn load(
         team: &Team,
         weights: &mut dyn Weights,
-        share: Share,
+        part: Part,
         precision: Precision,
         i: u32,
     ) -> Result<Self, ModelError> {
@@ -194,11 +212,11 @@ impl Layer {
             |features: usize, parts: &[&[f32]]| Linear::pack(team, precision, features, parts);
         let [q, k, v] = ["q", "k", "v"].map(|p| read(&format!("self_attn.{p}_proj.weight")));
         let (q, k, v) = (q?, k?, v?);
-        let mut qkv = pack(hidden, &[share.rows(&q), share.rows(&k), share.rows(&v)]);
+        let mut qkv = pack(hidden, &[part.rows(&q), part.rows(&k), part.rows(&v)]);
         if config.qkv_bias {
             let [q, k, v] = ["q", "k", "v"].map(|p| read(&format!("self_attn.{p}_proj.bias")));
             let (q, k, v) = (q?, k?, v?);
-            qkv = qkv.biased(&[share.rows(&q), share.rows(&k), share.rows(&v)].concat());
+            qkv = qkv.biased(&[part.rows(&q), part.rows(&k), part.rows(&v)].concat());
         }
         let head_norms = if config.qk_norm {
             Some((read("self_attn.q_norm.weight")?.data, read("self_attn.k_norm.weight")?.data))
@@ -206,18 +224,18 @@ impl Layer {
             None
         };
         let (gate, up) = (read("mlp.gate_proj.weight")?, read("mlp.up_proj.weight")?);
-        let (gate, up) = (share.rows(&gate), share.rows(&up));
+        let (gate, up) = (part.rows(&gate), part.rows(&up));
         let (out, down) = (read("self_attn.o_proj.weight")?, read("mlp.down_proj.weight")?);
-        let attended = share.range(out.cols).len();
-        let inner = share.range(down.cols).len();
+        let attended = part.range(out.cols).len();
+        let inner = part.range(down.cols).len();
         Ok(Self {
             attention_norm: read("input_layernorm.weight")?.data,
             qkv,
             head_norms,
-            out: pack(attended, &[&share.cols(out)]),
+            out: pack(attended, &[&part.cols(out)]),
             mlp_norm: read("post_attention_layernorm.weight")?.data,
             gate_up: Linear::pack_gated(team, precision, hidden, gate, up),
-            down: pack(inner, &[&share.cols(down)]),
+            down: pack(inner, &[&part.cols(down)]),
         })
     }
 }

@@ -203,7 +203,7 @@ impl Executor for CudaExecutor {
         let done = now + start.elapsed();
         outcome.ends.push(done);
         self.flights.depart(outcome);
-        Ticket { next: done, done }
+        Ticket { next: done, done: Some(done) }
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {
