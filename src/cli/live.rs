@@ -196,6 +196,9 @@ pub(crate) struct Mock {
     /// Write a JSON line per request to this file: when it arrived and when its tokens left
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
+    /// Write every prompt and answer into it too
+    #[arg(long, requires = "log")]
+    pub(crate) log_prompts: bool,
 }
 
 /// `AT:TIME`, both durations.

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let slo = slo.bind(&trace.classes)?;
     let scale = scale(args, &trace)?;
     let sent = until(args, &trace, scale)?;
-    let (live, url) = find(&args.live.reach, args.scenario.model.as_deref())?;
+    let (live, url) = find(&args.live.reach, args.scenario.model.as_deref(), &trace)?;
     let options = LiveOptions {
         rate_scale: scale,
         streams: share(args, args.live.concurrency)?,
@@ -224,5 +224,10 @@ fn label(args: &cli::Bench, run: &LiveRun, trace: &Trace) -> String {
     } else {
         "prefixes shared as the workload says"
     };
-    format!("{api}; {load}{limit}; {} requests counted; {share}", run.recording.records.len())
+    let answers = match run.audit.answers_returned {
+        0 => String::new(),
+        turns => format!("; {turns} turns repeat what the server had answered"),
+    };
+    let counted = run.recording.records.len();
+    format!("{api}; {load}{limit}; {counted} requests counted; {share}{answers}")
 }

@@ -22,15 +22,27 @@ pub(crate) const PART: &str = "part.json";
 /// How long a server may take to answer a question before the run.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The server that the flags name, found.
-pub(crate) fn find(args: &cli::Reach, model: Option<&str>) -> Result<(Live, String)> {
+/// The server that the flags name, found, and asked how it wants `trace`.
+pub(crate) fn find(
+    args: &cli::Reach,
+    model: Option<&str>,
+    trace: &Trace,
+) -> Result<(Live, String)> {
     let Some(url) = args.url.clone() else { bail!("give the server's address: --url") };
-    Ok((Live::find(&server(args, &url, model), PATIENCE)?, url))
+    Ok((suited(args, &server(args, &url, model), trace, PATIENCE)?, url))
 }
 
 /// A server that we started ourselves. It may be broken: it is not waited for longer than for a request.
-pub(crate) fn launched(args: &cli::Reach, url: &str) -> Result<Live> {
-    Ok(Live::find(&server(args, url, None), PATIENCE.min(args.timeout))?)
+pub(crate) fn launched(args: &cli::Reach, url: &str, trace: &Trace) -> Result<Live> {
+    suited(args, &server(args, url, None), trace, PATIENCE.min(args.timeout))
+}
+
+fn suited(args: &cli::Reach, server: &Server, trace: &Trace, patience: Duration) -> Result<Live> {
+    let mut live = Live::find(server, patience)?;
+    if !args.unshared {
+        live.suit(trace, patience)?;
+    }
+    Ok(live)
 }
 
 /// A server at `url`, reached as the flags say.

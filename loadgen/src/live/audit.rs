@@ -93,6 +93,13 @@ pub struct Audit {
     pub without_usage: u64,
     /// Completed requests with fewer tokens than asked for.
     pub short_outputs: u64,
+    /// Turns that repeated an earlier answer as the server gave it.
+    #[serde(default)]
+    pub answers_returned: u64,
+    /// Turns that could not: it failed, brought no text, was shorter than the workload's, or had not ended by then.
+    /// Made-up tokens stood in its place.
+    #[serde(default)]
+    pub answers_made_up: u64,
     /// Share of tokens that were in time for a reader at the pace of the targets (Etalon's fluidity index); none
     /// without targets on first token and pace.
     pub fluidity: Option<f64>,
@@ -137,6 +144,8 @@ impl Audit {
             without_usage: completed().filter(|(_, w)| w.completion_tokens.is_none()).count()
                 as u64,
             short_outputs,
+            answers_returned: meter.answers.0,
+            answers_made_up: meter.answers.1,
             fluidity: (meter.fluid.1 > 0).then(|| meter.fluid.0 as f64 / meter.fluid.1 as f64),
             verdict: Trust::Valid,
             reasons: Vec::new(),
@@ -180,6 +189,8 @@ impl Audit {
             coalesced_share: coalesced(wires),
             without_usage: sum(|a| a.without_usage),
             short_outputs: sum(|a| a.short_outputs),
+            answers_returned: sum(|a| a.answers_returned),
+            answers_made_up: sum(|a| a.answers_made_up),
             fluidity: mean.map(|sum| sum / parts.len() as f64),
             verdict: parts.iter().map(|(_, a)| a.verdict).max().unwrap_or(Trust::Valid),
             reasons: parts.iter().flat_map(reason).collect(),
@@ -300,6 +311,13 @@ impl Audit {
             let short = self.short_outputs;
             self.doubt(Trust::Suspect, format!(
                 "{short} of {completed} responses ended before the length asked for: the server does not honour ignore_eos, so the load is lighter than the workload"
+            ));
+        }
+        let repeating = self.answers_returned + self.answers_made_up;
+        if self.answers_made_up * 20 > repeating {
+            let made_up = self.answers_made_up;
+            self.doubt(Trust::Suspect, format!(
+                "{made_up} of {repeating} turns should repeat an earlier answer that failed, had no text, was cut short or had not ended: made-up tokens stand for the rest of it, so the server's prefix cache finds less than in production"
             ));
         }
         if self.coalesced_share > 0.05 && slo.slo().limits(Metric::Itl) {

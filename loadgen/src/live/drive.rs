@@ -22,7 +22,8 @@ use super::conn::{Conn, Flight};
 use super::endpoint::Endpoint;
 use super::failure::{Kind, Tally};
 use super::meter::{Meter, Wire};
-use super::prompt::Prompter;
+use super::prompt::{Asked, Prompter};
+use super::talk::{Hearing, Talks};
 use super::{LiveOptions, Progress};
 use crate::error::Error;
 use crate::net::{clock, wait::Ready, wait::Wait};
@@ -64,6 +65,7 @@ pub(super) struct Drive<'a> {
     pub(super) gaps: Vec<Vec<u64>>,
     pub(super) tally: Tally,
     pub(super) meter: Meter,
+    pub(super) talks: Talks,
     wait: Wait,
     ready: Vec<Ready>,
     conns: Slab<Conn>,
@@ -73,7 +75,7 @@ pub(super) struct Drive<'a> {
     most_conns: usize,
     /// Due, and no connection to be had.
     starving: VecDeque<Due>,
-    /// Rendered ahead: (request, bytes), in the trace's order.
+    /// Rendered ahead: (request, bytes), ascending.
     prepared: VecDeque<(u32, Vec<u8>)>,
     prepare_next: u32,
     buffers: Vec<Vec<u8>>,
@@ -119,6 +121,7 @@ impl<'a> Drive<'a> {
             gaps: vec![Vec::new(); if options.keep_gaps { trace.requests.len() } else { 0 }],
             tally: Tally::default(),
             meter: Meter::default(),
+            talks: Talks::new(trace, prompter.shares()),
             wait: Wait::new().map_err(io)?,
             ready: Vec::new(),
             conns: Slab::new(),
@@ -185,6 +188,7 @@ impl<'a> Drive<'a> {
             let next = self.next_due().unwrap_or(u64::MAX).saturating_sub(spin).min(glance);
             if next > before + LEISURE {
                 self.prepare(1);
+                self.prepare_turn();
                 self.top_up(before);
             }
             let asleep = clock::now();
@@ -275,7 +279,11 @@ impl<'a> Drive<'a> {
         let bytes = self.bytes(due.request);
         let at = self.origin + nanos(due.at);
         let deadline = at.saturating_add(nanos(self.options.timeout));
-        let flight = Flight::new(due.request, at, deadline);
+        let mut flight = Flight::new(due.request, at, deadline);
+        self.talks.sent(due.request);
+        if self.talks.awaits(due.request) {
+            flight.hearing = Some(Box::new(Hearing::new(self.prompter.writes_ids())));
+        }
         let conn = &mut self.conns[key];
         conn.board(flight, bytes);
         if conn.established {
@@ -291,8 +299,15 @@ impl<'a> Drive<'a> {
             return bytes;
         }
         self.prepare_next = self.prepare_next.max(request + 1);
+        self.render(request)
+    }
+
+    fn render(&mut self, index: u32) -> Vec<u8> {
         let mut bytes = self.buffers.pop().unwrap_or_default();
-        self.prompter.render(self.trace, request, &mut self.scratch, &mut bytes);
+        let passages = &self.talks.passages(self.trace, index);
+        let awaited = self.talks.awaits(index);
+        let asked = Asked { trace: self.trace, index, passages, awaited };
+        self.prompter.render(&asked, &mut self.scratch, &mut bytes);
         bytes
     }
 
@@ -303,11 +318,23 @@ impl<'a> Drive<'a> {
             let Some(next) = self.trace.requests.get(self.prepare_next as usize) else { return };
             let request = self.prepare_next;
             self.prepare_next += 1;
-            if matches!(next.arrival, workloads::Arrival::At(_)) && self.replay.owns(request) {
-                let mut bytes = self.buffers.pop().unwrap_or_default();
-                self.prompter.render(self.trace, request, &mut self.scratch, &mut bytes);
+            let waits = !matches!(next.arrival, workloads::Arrival::At(_));
+            if !waits && self.replay.owns(request) && self.talks.is_ready(request) {
+                let bytes = self.render(request);
                 self.prepared.push_back((request, bytes));
             }
+        }
+    }
+
+    /// Renders the request that is due next, if that has been waiting for an answer.
+    fn prepare_turn(&mut self) {
+        let Some(Due { request, .. }) = self.replay.upcoming() else { return };
+        if let Err(place) = self.prepared.binary_search_by_key(&request, |p| p.0)
+            && self.prepared.len() < 2 * AHEAD
+            && self.talks.is_ready(request)
+        {
+            let bytes = self.render(request);
+            self.prepared.insert(place, (request, bytes));
         }
     }
 

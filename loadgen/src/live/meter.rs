@@ -40,6 +40,8 @@ pub(super) struct Meter {
     pub(super) resent: u64,
     pub(super) connections: u64,
     pub(super) reads: u64,
+    /// Turns that repeated an earlier answer, and those that could not.
+    pub(super) answers: (u64, u64),
     /// Tokens in time, and tokens expected, of the fluidity index.
     pub(super) fluid: (u64, u64),
 }

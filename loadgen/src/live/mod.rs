@@ -17,6 +17,7 @@ mod part;
 mod probe;
 mod prompt;
 mod sse;
+mod talk;
 mod transport;
 mod until;
 
@@ -201,6 +202,18 @@ impl Live {
         Ok(Self { endpoint: Endpoint::find(server)?, probed })
     }
 
+    /// Makes ready for the turns of `trace` that repeat answers: from a server that does not say which tokens its
+    /// answers are, answers come back as text, so prompts are text too.
+    ///
+    /// # Errors
+    /// Whatever keeps it from answering.
+    pub fn suit(&mut self, trace: &Trace, timeout: Duration) -> Result<(), Error> {
+        if talk::repeats_answers(trace) {
+            probe::for_answers(&self.endpoint, &mut self.probed, timeout)?;
+        }
+        Ok(())
+    }
+
     /// The model that is asked for.
     #[must_use]
     pub fn model(&self) -> &str {
@@ -286,7 +299,8 @@ fn await_start(
 
 /// Sorts out what a drive collected: warm-up out, token counts by the server's own account.
 fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo) -> LiveRun {
-    let Drive { recorder, wires, tally, meter, origin: origin_ns, mut gaps, .. } = drive;
+    let Drive { recorder, wires, tally, mut meter, talks, origin: origin_ns, mut gaps, .. } = drive;
+    meter.answers = (talks.returned, talks.made_up);
     let mut recording = recorder.into_recording();
     let warming = trace.classes.len();
     recording.itl.truncate(warming);

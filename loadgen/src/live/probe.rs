@@ -9,7 +9,7 @@ use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
 
 use super::call::{Reply, call};
 use super::endpoint::{Api, Endpoint, Server};
-use super::prompt::{Prompter, Prompts};
+use super::prompt::{Asked, Prompter, Prompts};
 use crate::error::Error;
 
 /// Members of every request: greedy, and as long as asked whatever the model wants to say.
@@ -75,6 +75,33 @@ pub(super) fn probe(
         }
     }
     Err(Error::Endpoint(format!("the server refuses every form of request; the last with {said}")))
+}
+
+/// Text instead of token ids, unless the server says which tokens its answers are (vLLM's `return_token_ids`): a turn
+/// that repeats an answer must have it in the form that the rest of the prompt has.
+pub(super) fn for_answers(
+    endpoint: &Endpoint,
+    probed: &mut Probed,
+    timeout: Duration,
+) -> Result<(), Error> {
+    if probed.prompts != Prompts::Ids {
+        return Ok(());
+    }
+    let Probed { model, extra, .. } = &*probed;
+    let returning = format!(r#"{extra},"return_token_ids":true"#);
+    let reply = ask(endpoint, model, (Prompts::Ids, &returning), SHORT, timeout)?;
+    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+    if reply.status == 200 && body["choices"][0]["token_ids"].is_array() {
+        return Ok(());
+    }
+    let text = (Prompts::Text { per_word: 1.0, overhead: 0.0 }, extra.as_str());
+    let short = ask(endpoint, model, text, SHORT, timeout)?;
+    if short.status != 200 {
+        return Err(refused(endpoint, short.status, &short));
+    }
+    let long = ask(endpoint, model, text, LONG, timeout)?;
+    probed.prompts = calibrated(counted(&short), counted(&long))?;
+    Ok(())
 }
 
 /// Whether a server that may still be starting takes requests: by `/health`, or by `/v1/models` where it has no such
@@ -143,7 +170,8 @@ fn ask(
     };
     let trace = Trace { requests: vec![request], ..Trace::default() };
     let (mut body, mut whole) = (Vec::new(), Vec::new());
-    prompter.render(&trace, 0, &mut body, &mut whole);
+    let asked = Asked { trace: &trace, index: 0, passages: &[], awaited: false };
+    prompter.render(&asked, &mut body, &mut whole);
     let mut value: Value = serde_json::from_slice(&body)
         .map_err(|e| Error::Endpoint(format!("--extra-body makes a body that is not JSON: {e}")))?;
     value["stream"] = json!(false);

@@ -145,7 +145,12 @@ impl Drive<'_> {
         if let Some(mut flight) = flight {
             self.settle(&mut flight);
             match verdict {
-                Ok(()) => self.complete(flight.request, at),
+                Ok(()) => {
+                    if let Some(hearing) = flight.hearing.take() {
+                        self.talks.heard(self.trace, flight.request, *hearing, flight.usage);
+                    }
+                    self.complete(flight.request, at);
+                }
                 Err((kind, why)) => self.fail(flight.request, kind, &why, at),
             }
         }
@@ -223,6 +228,7 @@ impl Drive<'_> {
     fn over(&mut self, request: u32, at: u64, outcome: Outcome) {
         let time = self.since(at);
         self.recorder.finish(request, time, outcome);
+        self.talks.over(request);
         self.replay.completed(request, time);
         self.count_flights(-1, at);
         if let Some((say, _)) = &self.tell {
