@@ -46,6 +46,10 @@ pub(crate) struct Reach {
     /// Its key (PEM)
     #[arg(long, value_name = "FILE", requires = "client_cert")]
     pub(crate) client_key: Option<PathBuf>,
+    /// The model's tokenizer (tokenizer.json, a folder that holds one, or a GGUF file): prompts are then text of exactly
+    /// as many tokens as asked for, and answers that the server does not count are counted by it
+    #[arg(long, value_name = "FILE", requires = SERVED)]
+    pub(crate) tokenizer: Option<PathBuf>,
     /// Make every prompt unique, even where the workload shares prefixes
     #[arg(long, requires = SERVED)]
     pub(crate) unshared: bool,

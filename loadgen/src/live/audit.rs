@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use workloads::Trace;
 
 use super::LiveOptions;
+use super::gauges::{Gauge, Gauges};
 use super::meter::{Meter, Wire};
 use crate::net::clock;
 use crate::record::Record;
@@ -89,7 +90,7 @@ pub struct Audit {
     pub held_back: u64,
     /// Share of token events that came in one read with the one before: their gap is not the server's.
     pub coalesced_share: f64,
-    /// Completed requests whose tokens the server did not count.
+    /// Completed requests whose tokens neither the server nor a tokenizer counted: their events stand for them.
     pub without_usage: u64,
     /// Completed requests with fewer tokens than asked for.
     pub short_outputs: u64,
@@ -141,8 +142,7 @@ impl Audit {
             resent: meter.resent,
             held_back: wires.iter().filter(|w| w.held_back).count() as u64,
             coalesced_share: coalesced(wires),
-            without_usage: completed().filter(|(_, w)| w.completion_tokens.is_none()).count()
-                as u64,
+            without_usage: completed().filter(|(_, w)| w.output().is_none()).count() as u64,
             short_outputs,
             answers_returned: meter.answers.0,
             answers_made_up: meter.answers.1,
@@ -337,15 +337,10 @@ impl Audit {
     /// Adds what `error` ms mean beside a reference, if they mean anything.
     fn weigh(&mut self, error: f64, reference: &Option<Reference>, say: impl Fn(&str) -> String) {
         let Some(reference) = reference else { return };
-        let share = error / reference.ms;
-        let trust = match share {
-            s if s < MATERIAL.0 => return,
-            // Beside nothing but a measured median, an error of a tenth of a millisecond is no reason for doubt.
-            _ if !reference.target && error < 0.1 => return,
-            s if s >= MATERIAL.1 && reference.target => Trust::Invalid,
-            _ => Trust::Suspect,
-        };
-        self.doubt(trust, say(&format!("{:.0} % of {}", 100.0 * share, reference.name)));
+        let (trust, share) = (reference.trust(error), 100.0 * error / reference.ms);
+        if trust > Trust::Valid {
+            self.doubt(trust, say(&format!("{share:.0} % of {}", reference.name)));
+        }
     }
 }
 
@@ -356,12 +351,49 @@ struct Reference {
     target: bool,
 }
 
+impl Reference {
+    /// The tightest target on one of `metrics`.
+    fn target(slo: &BoundSlo, metrics: &[Metric]) -> Option<Self> {
+        let targets = slo.slo().targets().iter().filter(|t| metrics.contains(&t.metric));
+        let tightest = targets.min_by_key(|t| t.limit)?;
+        let name = format!("the target {tightest}");
+        Some(Self { ms: ms(tightest.limit), name, target: true })
+    }
+
+    /// What an error of so many ms makes of figures beside it.
+    fn trust(&self, error: f64) -> Trust {
+        match error / self.ms {
+            share if share < MATERIAL.0 => Trust::Valid,
+            // Beside nothing but a measured median, an error of a tenth of a millisecond is no reason for doubt.
+            _ if !self.target && error < 0.1 => Trust::Valid,
+            share if share >= MATERIAL.1 && self.target => Trust::Invalid,
+            _ => Trust::Suspect,
+        }
+    }
+}
+
+impl Gauges {
+    /// How far figures can be trusted by what the client's own errors are so far; none while nothing has been sent. Of a
+    /// whole run the [`Audit`] asks more.
+    #[must_use]
+    pub fn trust(&self, slo: &BoundSlo) -> Option<Trust> {
+        let p99 = |gauge: &Gauge| gauge.percentile(99.0).map_or(0.0, ms);
+        let own = ms(self.late.percentile(99.0)?) + p99(&self.lag);
+        let median = || {
+            let ms = ms(self.ttft.percentile(50.0)?);
+            Some(Reference { ms, name: String::new(), target: false })
+        };
+        let first = Reference::target(slo, &[Metric::Ttft, Metric::E2e]).or_else(median);
+        let gaps = Reference::target(slo, &[Metric::Itl]);
+        let trusts = [first.map(|r| r.trust(own)), gaps.map(|r| r.trust(p99(&self.lag)))];
+        trusts.into_iter().flatten().max()
+    }
+}
+
 /// The tightest target on one of `metrics`; without any, the median measured of the first.
 fn reference(run: &Recording, slo: &BoundSlo, metrics: &[Metric]) -> Option<Reference> {
-    let targets = slo.slo().targets().iter().filter(|t| metrics.contains(&t.metric));
-    if let Some(tightest) = targets.min_by_key(|t| t.limit) {
-        let name = format!("the target {tightest}");
-        return Some(Reference { ms: ms(tightest.limit), name, target: true });
+    if let Some(target) = Reference::target(slo, metrics) {
+        return Some(target);
     }
     let mut values: Vec<u64> = match metrics[0] {
         Metric::Itl => vec![crate::time::nanos(run.itl_of_all().percentile(50.0)?)],

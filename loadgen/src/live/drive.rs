@@ -21,9 +21,11 @@ use workloads::Trace;
 use super::conn::{Conn, Flight};
 use super::endpoint::Endpoint;
 use super::failure::{Kind, Tally};
+use super::gauges::Gauges;
 use super::meter::{Meter, Wire};
 use super::prompt::{Asked, Prompter};
 use super::talk::{Hearing, Talks};
+use super::vocabulary::Tokens;
 use super::{LiveOptions, Progress};
 use crate::error::Error;
 use crate::net::{clock, wait::Ready, wait::Wait};
@@ -65,7 +67,12 @@ pub(super) struct Drive<'a> {
     pub(super) gaps: Vec<Vec<u64>>,
     pub(super) tally: Tally,
     pub(super) meter: Meter,
+    gauges: &'a Gauges,
     pub(super) talks: Talks,
+    /// Whether the text of answers is to be counted where the server does not.
+    pub(super) keep_texts: bool,
+    /// Of those, what has ended.
+    texts: Vec<(u32, Hearing)>,
     wait: Wait,
     ready: Vec<Ready>,
     conns: Slab<Conn>,
@@ -104,7 +111,7 @@ impl<'a> Drive<'a> {
         replay: Replay,
         (endpoint, prompter): (&'a Endpoint, &'a Prompter),
         (options, slo): (&'a LiveOptions, &'a BoundSlo),
-        tell: Option<Tell<'a>>,
+        (gauges, tell): (&'a Gauges, Option<Tell<'a>>),
     ) -> Result<Self, Error> {
         let io = |e: io::Error| Error::Io("cannot poll sockets".to_owned(), e.to_string());
         Ok(Self {
@@ -121,7 +128,10 @@ impl<'a> Drive<'a> {
             gaps: vec![Vec::new(); if options.keep_gaps { trace.requests.len() } else { 0 }],
             tally: Tally::default(),
             meter: Meter::default(),
+            gauges,
             talks: Talks::new(trace, prompter.shares()),
+            keep_texts: false,
+            texts: Vec::new(),
             wait: Wait::new().map_err(io)?,
             ready: Vec::new(),
             conns: Slab::new(),
@@ -230,6 +240,13 @@ impl<'a> Drive<'a> {
         self.tell.is_some()
     }
 
+    /// Counts the tokens of answers that the server did not count.
+    pub(super) fn count_texts(&mut self, tokens: Option<&Tokens>) {
+        for (request, heard) in self.texts.drain(..) {
+            self.wires[request as usize].tokenized = tokens.and_then(|t| heard.tokens(t));
+        }
+    }
+
     /// Lets whoever was told know that the run is over.
     pub(super) fn tell_no_more(&mut self) {
         self.tell = None;
@@ -281,7 +298,7 @@ impl<'a> Drive<'a> {
         let deadline = at.saturating_add(nanos(self.options.timeout));
         let mut flight = Flight::new(due.request, at, deadline);
         self.talks.sent(due.request);
-        if self.talks.awaits(due.request) {
+        if self.talks.awaits(due.request) || self.keep_texts {
             flight.hearing = Some(Box::new(Hearing::new(self.prompter.writes_ids())));
         }
         let conn = &mut self.conns[key];
@@ -344,8 +361,11 @@ impl<'a> Drive<'a> {
         let Some(flight) = &mut conn.flight else { return };
         if flight.sent == 0 {
             flight.sent = clock::now();
-            self.wires[flight.request as usize].sent =
-                Some(Duration::from_nanos(flight.sent.saturating_sub(self.origin)));
+            let wire = &mut self.wires[flight.request as usize];
+            wire.sent = Some(Duration::from_nanos(flight.sent.saturating_sub(self.origin)));
+            if !wire.held_back {
+                self.gauges.late.record(flight.sent.saturating_sub(flight.due));
+            }
             self.progress.sent += 1;
             let (ttft, _) = self.options.fluid.unwrap_or_default();
             flight.expected = flight.due + nanos(ttft);

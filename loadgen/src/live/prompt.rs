@@ -1,7 +1,7 @@
 //! The bodies of requests: prompts of a known length that share what the trace says they share, and nothing else.
 //!
 //! Where the server takes token ids, a prompt is exactly as long as the trace wants. Otherwise it is words, as many
-//! as the server's own count of a few probes says. Either is a function of (salt, block identity) for blocks that
+//! as the server's own count of a few probes says; with words of its own tokenizer that is exact too. Either is a function of (salt, block identity) for blocks that
 //! the trace shares between requests, of (salt, request) for all others: prefixes that are alike in the trace are
 //! alike on the wire, and the salt, new in every run, keeps a server's cache of the last run from answering this one.
 //! Where a turn repeats an answer ([`Talks`](super::talk::Talks)), what the server said stands in its place.
@@ -12,77 +12,10 @@ use workloads::{Trace, TraceRequest};
 
 use super::endpoint::{Api, Endpoint};
 use super::talk::Passage;
+use super::vocabulary::Vocabulary;
 
 /// Token ids used: above the special tokens of every vocabulary, within the smallest one in use.
 const IDS: std::ops::Range<u64> = 1_000..20_000;
-
-/// Words that common vocabularies hold as one token each.
-const WORDS: [&str; 64] = [
-    "time",
-    "year",
-    "people",
-    "way",
-    "day",
-    "man",
-    "thing",
-    "woman",
-    "life",
-    "child",
-    "world",
-    "school",
-    "state",
-    "family",
-    "student",
-    "group",
-    "country",
-    "problem",
-    "hand",
-    "part",
-    "place",
-    "case",
-    "week",
-    "company",
-    "system",
-    "program",
-    "question",
-    "work",
-    "government",
-    "number",
-    "night",
-    "point",
-    "home",
-    "water",
-    "room",
-    "mother",
-    "area",
-    "money",
-    "story",
-    "fact",
-    "month",
-    "lot",
-    "right",
-    "study",
-    "book",
-    "eye",
-    "job",
-    "word",
-    "business",
-    "issue",
-    "side",
-    "kind",
-    "head",
-    "house",
-    "service",
-    "friend",
-    "father",
-    "power",
-    "hour",
-    "game",
-    "line",
-    "end",
-    "member",
-    "law",
-];
 
 /// What a prompt is made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -101,6 +34,7 @@ pub enum Prompts {
 /// Renders requests.
 pub(crate) struct Prompter {
     prompts: Prompts,
+    vocabulary: Vocabulary,
     api: Api,
     salt: u64,
     /// Whether blocks that the trace shares are shared on the wire.
@@ -116,7 +50,7 @@ impl Prompter {
     /// For requests to `endpoint`; `extra` is JSON members added to every body, without braces.
     pub(crate) fn new(
         endpoint: &Endpoint,
-        prompts: Prompts,
+        (prompts, vocabulary): (Prompts, &Vocabulary),
         model: &str,
         extra: &str,
         (salt, shared): (u64, bool),
@@ -139,6 +73,7 @@ impl Prompter {
         let model = serde_json::Value::from(model);
         Self {
             prompts,
+            vocabulary: vocabulary.clone(),
             api,
             salt,
             shared,
@@ -181,7 +116,8 @@ impl Prompter {
         match self.prompts {
             Prompts::Ids => ids(made_up, ask, to),
             Prompts::Text { per_word, overhead } => {
-                Text { made_up, per_word, at: overhead, chat: self.api == Api::Chat, begun: false }
+                let (vocabulary, chat) = (&self.vocabulary, self.api == Api::Chat);
+                Text { made_up, vocabulary, per_word, at: overhead, chat, begun: false }
                     .write(ask, to);
             }
         }
@@ -289,6 +225,7 @@ fn push_id(position: u32, id: u64, to: &mut Vec<u8>) {
 /// A prompt of words in the course of being written.
 struct Text<'a> {
     made_up: MadeUp<'a>,
+    vocabulary: &'a Vocabulary,
     per_word: f64,
     /// Tokens so far, by the server's count.
     at: f64,
@@ -316,11 +253,11 @@ impl Text<'_> {
     fn words(&mut self, until: u32, to: &mut Vec<u8>) {
         loop {
             if self.begun {
-                to.push(b' ');
+                to.extend_from_slice(self.vocabulary.gap.as_bytes());
             }
             self.begun = true;
             let random = self.made_up.at(self.at.max(0.0) as u32);
-            to.extend_from_slice(WORDS[(random >> 58) as usize].as_bytes());
+            to.extend_from_slice(self.vocabulary.word(random).as_bytes());
             self.at += self.per_word;
             if self.at + self.per_word / 2.0 > f64::from(until) {
                 return;
@@ -385,7 +322,13 @@ mod tests {
     fn bodies(api: Api, prompts: Prompts, salt: u64, shared: bool) -> Vec<Value> {
         let server = Server { url: "http://127.0.0.1".to_owned(), api, ..Server::default() };
         let endpoint = Endpoint::find(&server).unwrap();
-        let prompter = Prompter::new(&endpoint, prompts, "m\"1", r#""top_k":1"#, (salt, shared));
+        let prompter = Prompter::new(
+            &endpoint,
+            (prompts, &Vocabulary::default()),
+            "m\"1",
+            r#""top_k":1"#,
+            (salt, shared),
+        );
         let body = |index| {
             let (mut scratch, mut bytes) = (Vec::new(), Vec::new());
             let trace = trace();
@@ -450,7 +393,8 @@ mod tests {
         use crate::live::talk::{Hearing, Talks};
         let server = Server { url: "http://127.0.0.1".to_owned(), api, ..Server::default() };
         let endpoint = Endpoint::find(&server).unwrap();
-        let prompter = Prompter::new(&endpoint, prompts, "m", "", (7, true));
+        let prompter =
+            Prompter::new(&endpoint, (prompts, &Vocabulary::default()), "m", "", (7, true));
         let (trace, mut talks) = (session(), Talks::new(&session(), true));
         let body = |talks: &Talks, index| {
             let passages = talks.passages(&trace, index);

@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use workloads::{Arrival, Trace};
 
+use super::vocabulary::Tokens;
 use crate::openai::Usage;
 
 /// No request, no conversation.
@@ -26,13 +26,13 @@ pub(super) enum Words {
 }
 
 /// An answer in the course of arriving.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Hearing {
     words: Words,
     /// Events that brought some of it.
     events: u32,
-    /// Tokens came that are not repeated: a model's reasoning stays with the turn it was for.
-    aside: bool,
+    /// What is not repeated: a model's reasoning stays with the turn it was for.
+    aside: Option<String>,
 }
 
 /// A whole answer.
@@ -210,7 +210,7 @@ impl Talks {
     /// The answer to `request` has arrived whole.
     pub(super) fn heard(&mut self, trace: &Trace, request: u32, heard: Hearing, usage: Usage) {
         let Some(turn) = self.turns.get(request as usize).filter(|t| t.awaited) else { return };
-        let counted = usage.completion_tokens.filter(|_| !heard.aside);
+        let counted = usage.completion_tokens.filter(|_| heard.aside.is_none());
         let tokens = match &heard.words {
             Words::Ids(ids) => ids.len() as u32,
             Words::Text(text) if text.is_empty() => 0,
@@ -283,14 +283,15 @@ struct Choice {
 #[derive(Deserialize)]
 struct Delta {
     content: Option<String>,
-    reasoning_content: Option<IgnoredAny>,
-    reasoning: Option<IgnoredAny>,
-    tool_calls: Option<IgnoredAny>,
+    reasoning_content: Option<String>,
+    reasoning: Option<String>,
+    tool_calls: Option<serde_json::Value>,
 }
 
 impl Delta {
-    fn is_aside(&self) -> bool {
-        self.reasoning_content.is_some() || self.reasoning.is_some() || self.tool_calls.is_some()
+    fn aside(&mut self) -> Option<String> {
+        let thought = self.reasoning_content.take().or(self.reasoning.take());
+        thought.or_else(|| self.tool_calls.take().map(|call| call.to_string()))
     }
 }
 
@@ -298,14 +299,23 @@ impl Hearing {
     /// Of token ids, or of text.
     pub(super) fn new(ids: bool) -> Self {
         let words = if ids { Words::Ids(Vec::new()) } else { Words::Text(String::new()) };
-        Self { words, events: 0, aside: false }
+        Self { words, events: 0, aside: None }
+    }
+
+    /// Tokens of all its text; none where it has no text, or `tokens` does not know.
+    pub(super) fn tokens(&self, tokens: &Tokens) -> Option<u32> {
+        let Words::Text(text) = &self.words else { return None };
+        let aside = self.aside.as_deref().map_or(Some(0), |aside| tokens.count(aside))?;
+        u32::try_from(tokens.count(text)? + aside).ok()
     }
 
     /// Takes in the data of an event that stands for a token.
     pub(super) fn take_in(&mut self, data: &[u8]) {
         let event = serde_json::from_slice::<Event>(data).ok();
-        let Some(choice) = event.and_then(|e| e.choices.into_iter().next()) else { return };
-        self.aside |= choice.delta.as_ref().is_some_and(Delta::is_aside);
+        let Some(mut choice) = event.and_then(|e| e.choices.into_iter().next()) else { return };
+        if let Some(aside) = choice.delta.as_mut().and_then(Delta::aside) {
+            self.aside.get_or_insert_default().push_str(&aside);
+        }
         match &mut self.words {
             Words::Ids(ids) => ids.extend(choice.token_ids.unwrap_or_default()),
             Words::Text(text) => {
@@ -343,7 +353,7 @@ mod tests {
     }
 
     fn hears(talks: &mut Talks, trace: &Trace, request: u32, ids: &[u32]) {
-        let hearing = Hearing { words: Words::Ids(ids.to_vec()), events: 0, aside: false };
+        let hearing = Hearing { words: Words::Ids(ids.to_vec()), events: 0, aside: None };
         talks.heard(trace, request, hearing, Usage::default());
         talks.over(request);
     }
@@ -400,7 +410,8 @@ mod tests {
             hearing.take_in(event.as_bytes());
         }
         assert_eq!(hearing.words, Words::Text("an \"éswer".to_owned()));
-        assert!(hearing.aside && hearing.events == 2);
+        assert_eq!((hearing.aside.as_deref(), hearing.events), (Some("Hm"), 2));
+        assert_eq!(hearing.tokens(&Tokens::new(|text| Some(text.len()))), Some(2 + 10));
         let said = Said { request: 0, tokens: 4, total: Some(99), words: hearing.words };
         let part = |take| Passage { at: 10, take, said: &said };
         assert_eq!((part(4).text(), part(4).end()), ("an \"éswer", 99));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::conn::{Conn, Flight};
 use super::super::failure::Kind;
+use super::super::talk::Hearing;
 use super::{Drive, GLANCE};
 use crate::net::{clock, wait::Ready};
 use crate::record::Outcome;
@@ -75,7 +76,9 @@ impl Drive<'_> {
                 Ok(0) => self.ended(key, at),
                 Ok(n) => {
                     self.meter.reads += 1;
-                    self.meter.lag.record_nanos(at.saturating_sub(self.seen_from), 1);
+                    let lag = at.saturating_sub(self.seen_from);
+                    self.meter.lag.record_nanos(lag, 1);
+                    self.gauges.lag.record(lag);
                     let more = n == self.buffer.len() || closed || !conn.io.short_read_empties();
                     if self.take_in(key, n, at) && more {
                         continue;
@@ -108,6 +111,7 @@ impl Drive<'_> {
             self.progress.tokens += u64::from(tokens);
             let first = flight.chunks == tokens;
             if first {
+                self.gauges.ttft.record(at.saturating_sub(flight.due));
                 flight.late = at > flight.due.saturating_add(self.patience);
             }
             if self.options.keep_gaps {
@@ -146,8 +150,8 @@ impl Drive<'_> {
             self.settle(&mut flight);
             match verdict {
                 Ok(()) => {
-                    if let Some(hearing) = flight.hearing.take() {
-                        self.talks.heard(self.trace, flight.request, *hearing, flight.usage);
+                    if let Some(heard) = flight.hearing.take() {
+                        self.hear(&flight, *heard);
                     }
                     self.complete(flight.request, at);
                 }
@@ -212,10 +216,22 @@ impl Drive<'_> {
         wire.completion_tokens = flight.usage.completion_tokens;
     }
 
+    /// Keeps an answer for whoever needs it.
+    fn hear(&mut self, flight: &Flight, heard: Hearing) {
+        if self.keep_texts && flight.usage.completion_tokens.is_none() {
+            self.texts.push((flight.request, heard.clone()));
+        }
+        self.talks.heard(self.trace, flight.request, heard, flight.usage);
+    }
+
     fn complete(&mut self, request: u32, at: u64) {
         self.progress.completed += 1;
         self.over(request, at, Outcome::Completed);
-        self.progress.missed += u64::from(!self.slo.meets(&self.recorder.record(request)));
+        let record = self.recorder.record(request);
+        self.progress.missed += u64::from(!self.slo.meets(&record));
+        if let Some(tpot) = record.tpot() {
+            self.gauges.tpot.record(nanos(tpot));
+        }
     }
 
     pub(super) fn fail(&mut self, request: u32, kind: Kind, why: &str, at: u64) {
