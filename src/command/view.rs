@@ -192,7 +192,8 @@ mod tests {
     fn screen(lasts: Option<u64>) -> Screen {
         let load =
             Load { requests: 100, lasts: lasts.map(Duration::from_secs), may_end_early: false };
-        let slo = loadgen::Slo::parse(&["ttft=200ms"], None).unwrap().bind(&["all"]).unwrap();
+        let slo =
+            loadgen::Slo::parse(&["ttft=200ms"], None).unwrap().bind(&["all".to_owned()]).unwrap();
         Screen { load, gauges: Arc::default(), slo, window: VecDeque::new() }
     }
 
