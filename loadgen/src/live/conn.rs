@@ -16,6 +16,8 @@ const KEPT: usize = 2_000;
 
 /// A connection.
 pub(super) struct Conn {
+    /// Which of the run's connections it is.
+    pub(super) serial: u64,
     pub(super) io: Transport,
     /// Whether bytes can be sent.
     pub(super) established: bool,
@@ -67,11 +69,12 @@ impl Conn {
         address: SocketAddr,
         security: Option<&Security>,
         registry: &Registry,
-        key: usize,
+        (key, serial): (usize, u64),
     ) -> std::io::Result<Self> {
         let mut io = Transport::connect(address, security)?;
         registry.register(io.socket(), Token(key), Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self {
+            serial,
             io,
             established: false,
             reused: false,

@@ -38,6 +38,8 @@ use crate::time::nanos;
 mod answers;
 mod connections;
 
+use answers::Piece;
+
 /// How often the stop flag, time-outs and progress are looked at, ns.
 const GLANCE: u64 = 100_000_000;
 /// From the last preparation to the first send, ns.
@@ -96,7 +98,10 @@ pub(super) struct Drive<'a> {
     held_so_far: u128,
     no_spare_before: u64,
     ends: Vec<Duration>,
+    /// What has been read and not understood yet: `filled` bytes, cut into `pieces`.
     buffer: Vec<u8>,
+    filled: usize,
+    pieces: Vec<Piece>,
     /// Who is told of every request that ends, and says when that is enough.
     tell: Option<Tell<'a>>,
     pub(super) progress: Progress,
@@ -151,7 +156,9 @@ impl<'a> Drive<'a> {
             held_so_far: 0,
             no_spare_before: 0,
             ends: Vec::new(),
-            buffer: vec![0; 256 << 10],
+            buffer: vec![0; 512 << 10],
+            filled: 0,
+            pieces: Vec::new(),
             tell,
             progress: Progress::default(),
         })
