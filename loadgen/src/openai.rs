@@ -22,6 +22,7 @@ pub(crate) struct Ask<'a> {
     max_completion_tokens: Option<u32>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
+    return_token_ids: Option<bool>,
     pub(crate) n: Option<u32>,
 }
 
@@ -53,6 +54,11 @@ impl Ask<'_> {
     /// Whether the answer comes token by token.
     pub(crate) fn streams(&self) -> bool {
         self.stream.unwrap_or(false)
+    }
+
+    /// Whether the answer's tokens are wanted beside its text.
+    pub(crate) fn wants_ids(&self) -> bool {
+        self.return_token_ids.unwrap_or(false)
     }
 
     /// Whether a stream shall end with a count of its tokens.

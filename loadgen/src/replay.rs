@@ -125,9 +125,15 @@ impl Replay {
     /// [`Replay::completed`]. None while everything left waits for an ending (or all is sent).
     #[must_use]
     pub fn peek(&self) -> Option<Duration> {
+        self.upcoming().map(|due| due.at)
+    }
+
+    /// The request that [`Replay::peek`] tells the time of.
+    #[must_use]
+    pub fn upcoming(&self) -> Option<Due> {
         let open = self.open.get(self.next_open).copied();
         let released = self.released.peek().map(|&Reverse(due)| due);
-        [open, released].into_iter().flatten().min().map(|due| due.at)
+        [open, released].into_iter().flatten().min()
     }
 
     /// A request due at or before `now`, earliest first; call until none. A session without a seat is put in line

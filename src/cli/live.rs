@@ -46,6 +46,10 @@ pub(crate) struct Reach {
     /// Its key (PEM)
     #[arg(long, value_name = "FILE", requires = "client_cert")]
     pub(crate) client_key: Option<PathBuf>,
+    /// The model's tokenizer (tokenizer.json, a folder that holds one, or a GGUF file): prompts are then text of exactly
+    /// as many tokens as asked for, and answers that the server does not count are counted by it
+    #[arg(long, value_name = "FILE", requires = SERVED)]
+    pub(crate) tokenizer: Option<PathBuf>,
     /// Make every prompt unique, even where the workload shares prefixes
     #[arg(long, requires = SERVED)]
     pub(crate) unshared: bool,
@@ -196,6 +200,9 @@ pub(crate) struct Mock {
     /// Write a JSON line per request to this file: when it arrived and when its tokens left
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
+    /// Write every prompt and answer into it too
+    #[arg(long, requires = "log")]
+    pub(crate) log_prompts: bool,
 }
 
 /// `AT:TIME`, both durations.

@@ -8,14 +8,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
-use loadgen::{LiveOptions, LiveRun, Part, Slo, export};
+use loadgen::{Gauges, LiveOptions, LiveRun, Part, Slo, export};
 use reports::{BenchReport, Report};
 use tuner::live::lengthened;
 use tuner::study::fingerprint;
 use workloads::Trace;
 
 use super::bench::result;
-use super::live::{Measured, PART, Watch, find, options, scenario};
+use super::live::{Measured, PART, find, options, scenario};
+use super::view::{Load, View};
 use super::{Interrupted, cancel, measure};
 use crate::cli;
 use crate::input;
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let slo = slo.bind(&trace.classes)?;
     let scale = scale(args, &trace)?;
     let sent = until(args, &trace, scale)?;
-    let (live, url) = find(&args.live.reach, args.scenario.model.as_deref())?;
+    let (live, url) = find(&args.live.reach, args.scenario.model.as_deref(), &trace)?;
     let options = LiveOptions {
         rate_scale: scale,
         streams: share(args, args.live.concurrency)?,
@@ -67,14 +68,15 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     };
     let stop = cancel()?;
     let began = SystemTime::now();
-    let mut watch = Watch::new(sent.requests.len(), args.output.json);
+    let gauges = Arc::new(Gauges::default());
+    let view = View::open(load(&sent, &options), &gauges, &slo, args.output.json);
     let (run, cost) = measure(|| {
-        live.run(&sent, &options, &slo, |progress| {
-            watch.update(progress);
+        live.run_showing(&sent, &options, &slo, &gauges, |progress| {
+            view.show(progress);
             !stop.load(Ordering::Relaxed)
         })
     });
-    watch.finish();
+    view.close();
     if run.is_err() && stop.load(Ordering::Relaxed) {
         return Err(Interrupted.into());
     }
@@ -105,6 +107,24 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let flat = result(&report);
     args.output.deliver(&Report::Bench(Box::new(report)), &flat)?;
     Ok(if run.interrupted { ExitCode::from(super::INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// What is to be sent, for whoever watches.
+fn load(sent: &Trace, options: &LiveOptions) -> Load {
+    let worker = |requests: usize| match options.worker {
+        Some(worker) => worker.owns(sent).into_iter().filter(|own| *own).count(),
+        None => requests,
+    };
+    let lasts = sent.span().div_f64(options.rate_scale);
+    Load {
+        requests: worker(sent.requests.len()) as u64,
+        lasts: match (options.streams, options.duration) {
+            (None, Some(duration)) => Some(lasts.min(duration)),
+            (None, None) => Some(lasts),
+            (Some(_), duration) => duration,
+        },
+        may_end_early: !options.until.is_empty(),
+    }
 }
 
 /// Every request and every latency, for other tools.
@@ -224,5 +244,10 @@ fn label(args: &cli::Bench, run: &LiveRun, trace: &Trace) -> String {
     } else {
         "prefixes shared as the workload says"
     };
-    format!("{api}; {load}{limit}; {} requests counted; {share}", run.recording.records.len())
+    let answers = match run.audit.answers_returned {
+        0 => String::new(),
+        turns => format!("; {turns} turns repeat what the server had answered"),
+    };
+    let counted = run.recording.records.len();
+    format!("{api}; {load}{limit}; {counted} requests counted; {share}{answers}")
 }

@@ -1,13 +1,14 @@
-//! What every command needs that measures a server: from flags to a server found, and a line of progress.
+//! What every command needs that measures a server: from flags to a server found, and from a run to a report.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use engine::model::gguf::Gguf;
+use engine::model::tokenizer::Tokenizer;
 use loadgen::{
-    BoundSlo, Live, LiveOptions, LiveRun, Metric, Progress, Prompts, Server, Summary, Sustain,
+    BoundSlo, Live, LiveOptions, LiveRun, Metric, Prompts, Server, Summary, Sustain, Tokens,
 };
 use reports::{About, BenchReport, Detail, LiveSide, Scenario};
 use tuner::result::{DeviceInfo, WorkloadInfo};
@@ -22,15 +23,28 @@ pub(crate) const PART: &str = "part.json";
 /// How long a server may take to answer a question before the run.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The server that the flags name, found.
-pub(crate) fn find(args: &cli::Reach, model: Option<&str>) -> Result<(Live, String)> {
+/// The server that the flags name, found, and asked how it wants `trace`.
+pub(crate) fn find(
+    args: &cli::Reach,
+    model: Option<&str>,
+    trace: &Trace,
+) -> Result<(Live, String)> {
     let Some(url) = args.url.clone() else { bail!("give the server's address: --url") };
-    Ok((Live::find(&server(args, &url, model), PATIENCE)?, url))
+    Ok((suited(args, server(args, &url, model), trace, PATIENCE)?, url))
 }
 
 /// A server that we started ourselves. It may be broken: it is not waited for longer than for a request.
-pub(crate) fn launched(args: &cli::Reach, url: &str) -> Result<Live> {
-    Ok(Live::find(&server(args, url, None), PATIENCE.min(args.timeout))?)
+pub(crate) fn launched(args: &cli::Reach, url: &str, trace: &Trace) -> Result<Live> {
+    suited(args, server(args, url, None), trace, PATIENCE.min(args.timeout))
+}
+
+fn suited(args: &cli::Reach, server: Server, trace: &Trace, patience: Duration) -> Result<Live> {
+    let tokenizer = args.tokenizer.as_deref().map(tokens).transpose()?;
+    let mut live = Live::find(&Server { tokenizer, ..server }, patience)?;
+    if !args.unshared {
+        live.suit(trace, patience)?;
+    }
+    Ok(live)
 }
 
 /// A server at `url`, reached as the flags say.
@@ -43,7 +57,20 @@ pub(crate) fn server(args: &cli::Reach, url: &str, model: Option<&str>) -> Serve
         headers: args.header.clone(),
         ca: args.ca_cert.clone(),
         identity: args.client_cert.clone().zip(args.client_key.clone()),
+        tokenizer: None,
     }
+}
+
+/// What counts tokens as the file at `path` says.
+fn tokens(path: &Path) -> Result<Tokens> {
+    let tokenizer = if path.is_dir() {
+        Tokenizer::open(&path.join("tokenizer.json"))?
+    } else if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
+        Tokenizer::of_gguf(&Gguf::open(path)?)?
+    } else {
+        Tokenizer::open(path)?
+    };
+    Ok(Tokens::new(move |text| tokenizer.encode(text, false).ok().map(|ids| ids.len())))
 }
 
 /// How it is driven, whatever the load.
@@ -77,6 +104,9 @@ pub(crate) fn scenario(
 ) -> Scenario {
     let prompts = |live: &Live| match live.prompts() {
         Prompts::Ids => "prompts are token ids of the exact length".to_owned(),
+        Prompts::Text { overhead, .. } if live.is_exact() => format!(
+            "prompts are text of the exact length by the tokenizer given, {overhead:.0} tokens of each the server's own"
+        ),
         Prompts::Text { per_word, overhead } => format!(
             "prompts are words: by the server's count {per_word:.3} tokens per word and {overhead:.1} for the template"
         ),
@@ -146,52 +176,6 @@ impl Measured<'_> {
                 failures: run.failures.clone(),
                 interrupted: run.interrupted,
             }),
-        }
-    }
-}
-
-/// How a run goes, on standard error: a line that changes on a terminal, a line every ten seconds elsewhere.
-pub(crate) struct Watch {
-    bar: Option<ProgressBar>,
-    total: usize,
-    said: Duration,
-}
-
-impl Watch {
-    pub(crate) fn new(total: usize, quiet: bool) -> Self {
-        let seen = std::io::stderr().is_terminal();
-        let bar = (seen && !quiet).then(|| {
-            let bar = ProgressBar::new(total as u64);
-            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
-            let style = ProgressStyle::with_template("{elapsed:>6} [{bar:24}] {pos}/{len} {msg}");
-            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-            bar.set_style(style.progress_chars("=> "));
-            bar
-        });
-        let said = if quiet { Duration::MAX } else { Duration::ZERO };
-        Self { bar, total, said }
-    }
-
-    pub(crate) fn update(&mut self, p: &Progress) {
-        let rate = p.completed as f64 / p.elapsed.as_secs_f64().max(1e-9);
-        let text = format!("{} in flight, {} failed, {rate:.1} requests/s", p.in_flight, p.failed);
-        match &self.bar {
-            Some(bar) => {
-                bar.set_position(p.completed + p.failed);
-                bar.set_message(text);
-            }
-            None if p.elapsed >= self.said.saturating_add(Duration::from_secs(10)) => {
-                self.said = p.elapsed;
-                let (at, done) = (p.elapsed.as_secs(), p.completed + p.failed);
-                eprintln!("{at:>5} s: {done} of {} done, {text}", self.total);
-            }
-            None => {}
-        }
-    }
-
-    pub(crate) fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
         }
     }
 }

@@ -28,6 +28,7 @@ pub(crate) fn run(args: cli::Mock) -> Result<ExitCode> {
         retry_after: args.retry_after,
         api_key: args.api_key,
         seed: args.seed,
+        log_prompts: args.log_prompts,
     };
     let stop = cancel()?;
     let mock = Mock::bind(args.listen.as_str(), options, log.transpose()?)

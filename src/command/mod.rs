@@ -18,6 +18,7 @@ mod tune;
 mod tune_launch;
 mod tune_url;
 mod validate;
+mod view;
 mod workers;
 
 use std::io::Write;

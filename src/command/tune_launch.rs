@@ -214,7 +214,7 @@ impl Launcher<'_> {
         let died =
             |process: &mut Process, when: &str| process.ended().map(|e| format!("{e} {when}"));
         let (reach, slo) = (&self.args.server.reach, &self.prepared.slo);
-        let live = launched(reach, url)
+        let live = launched(reach, url, &self.prepared.trace)
             .map_err(|e| died(process, "when it was asked").unwrap_or_else(|| e.to_string()))?;
         let (trace, options) = (&*self.prepared.trace, options(reach, slo));
         let mut range = Range { live: &live, trace, slo, options, glimpse: Duration::ZERO };

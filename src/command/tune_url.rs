@@ -28,7 +28,7 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     let (trace, seed) = input::workload(&args.scenario.workload)?;
     input::need_rate(&trace)?;
     let slo = slo.bind(&trace.classes)?;
-    let (live, url) = find(&args.server.reach, args.scenario.model.as_deref())?;
+    let (live, url) = find(&args.server.reach, args.scenario.model.as_deref(), &trace)?;
     let options = options(&args.server.reach, &slo);
     let stop = cancel()?;
     let mut go_on = || !stop.load(Ordering::Relaxed);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use workloads::Trace;
 
 use super::LiveOptions;
+use super::gauges::{Gauge, Gauges};
 use super::meter::{Meter, Wire};
 use crate::net::clock;
 use crate::record::Record;
@@ -89,10 +90,17 @@ pub struct Audit {
     pub held_back: u64,
     /// Share of token events that came in one read with the one before: their gap is not the server's.
     pub coalesced_share: f64,
-    /// Completed requests whose tokens the server did not count.
+    /// Completed requests whose tokens neither the server nor a tokenizer counted: their events stand for them.
     pub without_usage: u64,
     /// Completed requests with fewer tokens than asked for.
     pub short_outputs: u64,
+    /// Turns that repeated an earlier answer as the server gave it.
+    #[serde(default)]
+    pub answers_returned: u64,
+    /// Turns that could not: it failed, brought no text, was shorter than the workload's, or had not ended by then.
+    /// Made-up tokens stood in its place.
+    #[serde(default)]
+    pub answers_made_up: u64,
     /// Share of tokens that were in time for a reader at the pace of the targets (Etalon's fluidity index); none
     /// without targets on first token and pace.
     pub fluidity: Option<f64>,
@@ -134,9 +142,10 @@ impl Audit {
             resent: meter.resent,
             held_back: wires.iter().filter(|w| w.held_back).count() as u64,
             coalesced_share: coalesced(wires),
-            without_usage: completed().filter(|(_, w)| w.completion_tokens.is_none()).count()
-                as u64,
+            without_usage: completed().filter(|(_, w)| w.output().is_none()).count() as u64,
             short_outputs,
+            answers_returned: meter.answers.0,
+            answers_made_up: meter.answers.1,
             fluidity: (meter.fluid.1 > 0).then(|| meter.fluid.0 as f64 / meter.fluid.1 as f64),
             verdict: Trust::Valid,
             reasons: Vec::new(),
@@ -180,6 +189,8 @@ impl Audit {
             coalesced_share: coalesced(wires),
             without_usage: sum(|a| a.without_usage),
             short_outputs: sum(|a| a.short_outputs),
+            answers_returned: sum(|a| a.answers_returned),
+            answers_made_up: sum(|a| a.answers_made_up),
             fluidity: mean.map(|sum| sum / parts.len() as f64),
             verdict: parts.iter().map(|(_, a)| a.verdict).max().unwrap_or(Trust::Valid),
             reasons: parts.iter().flat_map(reason).collect(),
@@ -302,6 +313,13 @@ impl Audit {
                 "{short} of {completed} responses ended before the length asked for: the server does not honour ignore_eos, so the load is lighter than the workload"
             ));
         }
+        let repeating = self.answers_returned + self.answers_made_up;
+        if self.answers_made_up * 20 > repeating {
+            let made_up = self.answers_made_up;
+            self.doubt(Trust::Suspect, format!(
+                "{made_up} of {repeating} turns should repeat an earlier answer that failed, had no text, was cut short or had not ended: made-up tokens stand for the rest of it, so the server's prefix cache finds less than in production"
+            ));
+        }
         if self.coalesced_share > 0.05 && slo.slo().limits(Metric::Itl) {
             let share = 100.0 * self.coalesced_share;
             self.doubt(Trust::Suspect, format!(
@@ -319,15 +337,10 @@ impl Audit {
     /// Adds what `error` ms mean beside a reference, if they mean anything.
     fn weigh(&mut self, error: f64, reference: &Option<Reference>, say: impl Fn(&str) -> String) {
         let Some(reference) = reference else { return };
-        let share = error / reference.ms;
-        let trust = match share {
-            s if s < MATERIAL.0 => return,
-            // Beside nothing but a measured median, an error of a tenth of a millisecond is no reason for doubt.
-            _ if !reference.target && error < 0.1 => return,
-            s if s >= MATERIAL.1 && reference.target => Trust::Invalid,
-            _ => Trust::Suspect,
-        };
-        self.doubt(trust, say(&format!("{:.0} % of {}", 100.0 * share, reference.name)));
+        let (trust, share) = (reference.trust(error), 100.0 * error / reference.ms);
+        if trust > Trust::Valid {
+            self.doubt(trust, say(&format!("{share:.0} % of {}", reference.name)));
+        }
     }
 }
 
@@ -338,12 +351,49 @@ struct Reference {
     target: bool,
 }
 
+impl Reference {
+    /// The tightest target on one of `metrics`.
+    fn target(slo: &BoundSlo, metrics: &[Metric]) -> Option<Self> {
+        let targets = slo.slo().targets().iter().filter(|t| metrics.contains(&t.metric));
+        let tightest = targets.min_by_key(|t| t.limit)?;
+        let name = format!("the target {tightest}");
+        Some(Self { ms: ms(tightest.limit), name, target: true })
+    }
+
+    /// What an error of so many ms makes of figures beside it.
+    fn trust(&self, error: f64) -> Trust {
+        match error / self.ms {
+            share if share < MATERIAL.0 => Trust::Valid,
+            // Beside nothing but a measured median, an error of a tenth of a millisecond is no reason for doubt.
+            _ if !self.target && error < 0.1 => Trust::Valid,
+            share if share >= MATERIAL.1 && self.target => Trust::Invalid,
+            _ => Trust::Suspect,
+        }
+    }
+}
+
+impl Gauges {
+    /// How far figures can be trusted by what the client's own errors are so far; none while nothing has been sent. Of a
+    /// whole run the [`Audit`] asks more.
+    #[must_use]
+    pub fn trust(&self, slo: &BoundSlo) -> Option<Trust> {
+        let p99 = |gauge: &Gauge| gauge.percentile(99.0).map_or(0.0, ms);
+        let own = ms(self.late.percentile(99.0)?) + p99(&self.lag);
+        let median = || {
+            let ms = ms(self.ttft.percentile(50.0)?);
+            Some(Reference { ms, name: String::new(), target: false })
+        };
+        let first = Reference::target(slo, &[Metric::Ttft, Metric::E2e]).or_else(median);
+        let gaps = Reference::target(slo, &[Metric::Itl]);
+        let trusts = [first.map(|r| r.trust(own)), gaps.map(|r| r.trust(p99(&self.lag)))];
+        trusts.into_iter().flatten().max()
+    }
+}
+
 /// The tightest target on one of `metrics`; without any, the median measured of the first.
 fn reference(run: &Recording, slo: &BoundSlo, metrics: &[Metric]) -> Option<Reference> {
-    let targets = slo.slo().targets().iter().filter(|t| metrics.contains(&t.metric));
-    if let Some(tightest) = targets.min_by_key(|t| t.limit) {
-        let name = format!("the target {tightest}");
-        return Some(Reference { ms: ms(tightest.limit), name, target: true });
+    if let Some(target) = Reference::target(slo, metrics) {
+        return Some(target);
     }
     let mut values: Vec<u64> = match metrics[0] {
         Metric::Itl => vec![crate::time::nanos(run.itl_of_all().percentile(50.0)?)],

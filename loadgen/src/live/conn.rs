@@ -7,6 +7,7 @@ use mio::{Interest, Registry, Token};
 use super::failure::Kind;
 use super::http::Response;
 use super::sse::Lines;
+use super::talk::Hearing;
 use super::transport::{Security, Transport};
 use crate::openai::{Chunk, Usage};
 
@@ -15,6 +16,8 @@ const KEPT: usize = 2_000;
 
 /// A connection.
 pub(super) struct Conn {
+    /// Which of the run's connections it is.
+    pub(super) serial: u64,
     pub(super) io: Transport,
     /// Whether bytes can be sent.
     pub(super) established: bool,
@@ -44,6 +47,8 @@ pub(super) struct Flight {
     /// Of these, those that came in one read with the event before.
     pub(super) coalesced: u32,
     pub(super) usage: Usage,
+    /// Its answer, where a later turn repeats it.
+    pub(super) hearing: Option<Box<Hearing>>,
     /// The server said that the response is complete.
     ended: bool,
     trouble: Option<(Kind, String)>,
@@ -64,11 +69,12 @@ impl Conn {
         address: SocketAddr,
         security: Option<&Security>,
         registry: &Registry,
-        key: usize,
+        (key, serial): (usize, u64),
     ) -> std::io::Result<Self> {
         let mut io = Transport::connect(address, security)?;
         registry.register(io.socket(), Token(key), Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self {
+            serial,
             io,
             established: false,
             reused: false,
@@ -157,7 +163,12 @@ impl Flight {
             self.trouble = Some((Kind::ServerError, error.to_owned()));
             return;
         }
-        self.chunks += u32::from(chunk.has_token());
+        if chunk.has_token() {
+            self.chunks += 1;
+            if let Some(hearing) = &mut self.hearing {
+                hearing.take_in(data);
+            }
+        }
         self.ended |= chunk.finished();
         if let Some(usage) = chunk.usage {
             self.usage = usage;

@@ -21,8 +21,11 @@ use workloads::Trace;
 use super::conn::{Conn, Flight};
 use super::endpoint::Endpoint;
 use super::failure::{Kind, Tally};
+use super::gauges::Gauges;
 use super::meter::{Meter, Wire};
-use super::prompt::Prompter;
+use super::prompt::{Asked, Prompter};
+use super::talk::{Hearing, Talks};
+use super::vocabulary::Tokens;
 use super::{LiveOptions, Progress};
 use crate::error::Error;
 use crate::net::{clock, wait::Ready, wait::Wait};
@@ -34,6 +37,8 @@ use crate::time::nanos;
 
 mod answers;
 mod connections;
+
+use answers::Piece;
 
 /// How often the stop flag, time-outs and progress are looked at, ns.
 const GLANCE: u64 = 100_000_000;
@@ -64,6 +69,12 @@ pub(super) struct Drive<'a> {
     pub(super) gaps: Vec<Vec<u64>>,
     pub(super) tally: Tally,
     pub(super) meter: Meter,
+    gauges: &'a Gauges,
+    pub(super) talks: Talks,
+    /// Whether the text of answers is to be counted where the server does not.
+    pub(super) keep_texts: bool,
+    /// Of those, what has ended.
+    texts: Vec<(u32, Hearing)>,
     wait: Wait,
     ready: Vec<Ready>,
     conns: Slab<Conn>,
@@ -73,7 +84,7 @@ pub(super) struct Drive<'a> {
     most_conns: usize,
     /// Due, and no connection to be had.
     starving: VecDeque<Due>,
-    /// Rendered ahead: (request, bytes), in the trace's order.
+    /// Rendered ahead: (request, bytes), ascending.
     prepared: VecDeque<(u32, Vec<u8>)>,
     prepare_next: u32,
     buffers: Vec<Vec<u8>>,
@@ -87,7 +98,10 @@ pub(super) struct Drive<'a> {
     held_so_far: u128,
     no_spare_before: u64,
     ends: Vec<Duration>,
+    /// What has been read and not understood yet: `filled` bytes, cut into `pieces`.
     buffer: Vec<u8>,
+    filled: usize,
+    pieces: Vec<Piece>,
     /// Who is told of every request that ends, and says when that is enough.
     tell: Option<Tell<'a>>,
     pub(super) progress: Progress,
@@ -102,7 +116,7 @@ impl<'a> Drive<'a> {
         replay: Replay,
         (endpoint, prompter): (&'a Endpoint, &'a Prompter),
         (options, slo): (&'a LiveOptions, &'a BoundSlo),
-        tell: Option<Tell<'a>>,
+        (gauges, tell): (&'a Gauges, Option<Tell<'a>>),
     ) -> Result<Self, Error> {
         let io = |e: io::Error| Error::Io("cannot poll sockets".to_owned(), e.to_string());
         Ok(Self {
@@ -119,6 +133,10 @@ impl<'a> Drive<'a> {
             gaps: vec![Vec::new(); if options.keep_gaps { trace.requests.len() } else { 0 }],
             tally: Tally::default(),
             meter: Meter::default(),
+            gauges,
+            talks: Talks::new(trace, prompter.shares()),
+            keep_texts: false,
+            texts: Vec::new(),
             wait: Wait::new().map_err(io)?,
             ready: Vec::new(),
             conns: Slab::new(),
@@ -138,7 +156,9 @@ impl<'a> Drive<'a> {
             held_so_far: 0,
             no_spare_before: 0,
             ends: Vec::new(),
-            buffer: vec![0; 256 << 10],
+            buffer: vec![0; 512 << 10],
+            filled: 0,
+            pieces: Vec::new(),
             tell,
             progress: Progress::default(),
         })
@@ -185,6 +205,7 @@ impl<'a> Drive<'a> {
             let next = self.next_due().unwrap_or(u64::MAX).saturating_sub(spin).min(glance);
             if next > before + LEISURE {
                 self.prepare(1);
+                self.prepare_turn();
                 self.top_up(before);
             }
             let asleep = clock::now();
@@ -224,6 +245,13 @@ impl<'a> Drive<'a> {
     /// Whether somebody is told of ended requests.
     pub(super) fn tells(&self) -> bool {
         self.tell.is_some()
+    }
+
+    /// Counts the tokens of answers that the server did not count.
+    pub(super) fn count_texts(&mut self, tokens: Option<&Tokens>) {
+        for (request, heard) in self.texts.drain(..) {
+            self.wires[request as usize].tokenized = tokens.and_then(|t| heard.tokens(t));
+        }
     }
 
     /// Lets whoever was told know that the run is over.
@@ -275,7 +303,11 @@ impl<'a> Drive<'a> {
         let bytes = self.bytes(due.request);
         let at = self.origin + nanos(due.at);
         let deadline = at.saturating_add(nanos(self.options.timeout));
-        let flight = Flight::new(due.request, at, deadline);
+        let mut flight = Flight::new(due.request, at, deadline);
+        self.talks.sent(due.request);
+        if self.talks.awaits(due.request) || self.keep_texts {
+            flight.hearing = Some(Box::new(Hearing::new(self.prompter.writes_ids())));
+        }
         let conn = &mut self.conns[key];
         conn.board(flight, bytes);
         if conn.established {
@@ -291,8 +323,15 @@ impl<'a> Drive<'a> {
             return bytes;
         }
         self.prepare_next = self.prepare_next.max(request + 1);
+        self.render(request)
+    }
+
+    fn render(&mut self, index: u32) -> Vec<u8> {
         let mut bytes = self.buffers.pop().unwrap_or_default();
-        self.prompter.render(self.trace, request, &mut self.scratch, &mut bytes);
+        let passages = &self.talks.passages(self.trace, index);
+        let awaited = self.talks.awaits(index);
+        let asked = Asked { trace: self.trace, index, passages, awaited };
+        self.prompter.render(&asked, &mut self.scratch, &mut bytes);
         bytes
     }
 
@@ -303,11 +342,23 @@ impl<'a> Drive<'a> {
             let Some(next) = self.trace.requests.get(self.prepare_next as usize) else { return };
             let request = self.prepare_next;
             self.prepare_next += 1;
-            if matches!(next.arrival, workloads::Arrival::At(_)) && self.replay.owns(request) {
-                let mut bytes = self.buffers.pop().unwrap_or_default();
-                self.prompter.render(self.trace, request, &mut self.scratch, &mut bytes);
+            let waits = !matches!(next.arrival, workloads::Arrival::At(_));
+            if !waits && self.replay.owns(request) && self.talks.is_ready(request) {
+                let bytes = self.render(request);
                 self.prepared.push_back((request, bytes));
             }
+        }
+    }
+
+    /// Renders the request that is due next, if that has been waiting for an answer.
+    fn prepare_turn(&mut self) {
+        let Some(Due { request, .. }) = self.replay.upcoming() else { return };
+        if let Err(place) = self.prepared.binary_search_by_key(&request, |p| p.0)
+            && self.prepared.len() < 2 * AHEAD
+            && self.talks.is_ready(request)
+        {
+            let bytes = self.render(request);
+            self.prepared.insert(place, (request, bytes));
         }
     }
 
@@ -317,8 +368,11 @@ impl<'a> Drive<'a> {
         let Some(flight) = &mut conn.flight else { return };
         if flight.sent == 0 {
             flight.sent = clock::now();
-            self.wires[flight.request as usize].sent =
-                Some(Duration::from_nanos(flight.sent.saturating_sub(self.origin)));
+            let wire = &mut self.wires[flight.request as usize];
+            wire.sent = Some(Duration::from_nanos(flight.sent.saturating_sub(self.origin)));
+            if !wire.held_back {
+                self.gauges.late.record(flight.sent.saturating_sub(flight.due));
+            }
             self.progress.sent += 1;
             let (ttft, _) = self.options.fluid.unwrap_or_default();
             flight.expected = flight.due + nanos(ttft);

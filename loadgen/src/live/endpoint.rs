@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::transport::Security;
+use super::vocabulary::Tokens;
 use crate::error::Error;
 
 /// Which of OpenAI's endpoints is driven.
@@ -61,6 +62,9 @@ pub struct Server {
     pub ca: Option<PathBuf>,
     /// The client's own certificate chain and key (PEM), where the server asks for one.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// The tokenizer of its model, where that is at hand: prompts are then text of exact length, and what the server
+    /// does not count is counted by it.
+    pub tokenizer: Option<Tokens>,
 }
 
 /// A server found: where it is, and what every request to it begins with.

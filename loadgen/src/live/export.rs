@@ -28,6 +28,8 @@ pub fn jsonl(run: &LiveRun, to: &mut impl Write) -> io::Result<()> {
         line["held_back"] = json!(wire.held_back);
         line["chunks"] = json!(wire.chunks);
         line["coalesced"] = json!(wire.coalesced);
+        line["prompt_tokens"] = json!(wire.prompt_tokens);
+        line["completion_tokens"] = json!(wire.completion_tokens);
         writeln!(to, "{line}")?;
     }
     Ok(())

@@ -23,6 +23,16 @@ pub struct Wire {
     pub prompt_tokens: Option<u32>,
     /// Generated tokens by the server's count.
     pub completion_tokens: Option<u32>,
+    /// The same by a tokenizer, where there is one and the server did not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenized: Option<u32>,
+}
+
+impl Wire {
+    /// Generated tokens, by whoever counted them.
+    pub(super) fn output(&self) -> Option<u32> {
+        self.completion_tokens.or(self.tokenized)
+    }
 }
 
 /// What the loop measured about itself.
@@ -40,6 +50,8 @@ pub(super) struct Meter {
     pub(super) resent: u64,
     pub(super) connections: u64,
     pub(super) reads: u64,
+    /// Turns that repeated an earlier answer, and those that could not.
+    pub(super) answers: (u64, u64),
     /// Tokens in time, and tokens expected, of the fluidity index.
     pub(super) fluid: (u64, u64),
 }

@@ -11,14 +11,17 @@ mod drive;
 mod endpoint;
 pub mod export;
 mod failure;
+mod gauges;
 mod http;
 mod meter;
 mod part;
 mod probe;
 mod prompt;
 mod sse;
+mod talk;
 mod transport;
 mod until;
+mod vocabulary;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -31,9 +34,11 @@ pub use audit::{Audit, Trust};
 
 pub use endpoint::{Api, Server};
 pub use failure::Failures;
+pub use gauges::{Gauge, Gauges};
 pub use meter::Wire;
 pub use part::{Part, merge};
 pub use prompt::Prompts;
+pub use vocabulary::Tokens;
 
 use crate::error::Error;
 use crate::record::Outcome;
@@ -46,6 +51,7 @@ use drive::Drive;
 use endpoint::Endpoint;
 use probe::Probed;
 use prompt::Prompter;
+use vocabulary::Vocabulary;
 
 /// How a server is driven.
 #[derive(Debug, Clone, PartialEq)]
@@ -171,6 +177,7 @@ impl LiveRun {
 pub struct Live {
     endpoint: Endpoint,
     probed: Probed,
+    tokens: Option<Tokens>,
 }
 
 impl Live {
@@ -181,7 +188,7 @@ impl Live {
     pub fn find(server: &Server, timeout: Duration) -> Result<Self, Error> {
         let mut endpoint = Endpoint::find(server)?;
         let probed = probe::probe(&mut endpoint, server, timeout)?;
-        Ok(Self { endpoint, probed })
+        Ok(Self { endpoint, probed, tokens: server.tokenizer.clone() })
     }
 
     /// Whether the server, which may still be starting, takes requests by now.
@@ -197,14 +204,36 @@ impl Live {
     /// # Errors
     /// Address, header or certificate that are none.
     pub fn assume(server: &Server, model: &str, prompts: Prompts) -> Result<Self, Error> {
-        let probed = Probed { model: model.to_owned(), prompts, extra: probe::GREEDY.to_owned() };
-        Ok(Self { endpoint: Endpoint::find(server)?, probed })
+        let vocabulary = server.tokenizer.as_ref().map(Vocabulary::of).transpose()?;
+        let (model, extra) = (model.to_owned(), probe::GREEDY.to_owned());
+        let vocabulary = vocabulary.unwrap_or_default();
+        let probed = Probed { model, prompts, vocabulary, extra };
+        let tokens = server.tokenizer.clone();
+        Ok(Self { endpoint: Endpoint::find(server)?, probed, tokens })
+    }
+
+    /// Makes ready for the turns of `trace` that repeat answers: from a server that does not say which tokens its
+    /// answers are, answers come back as text, so prompts are text too.
+    ///
+    /// # Errors
+    /// Whatever keeps it from answering.
+    pub fn suit(&mut self, trace: &Trace, timeout: Duration) -> Result<(), Error> {
+        if talk::repeats_answers(trace) {
+            probe::for_answers(&self.endpoint, &mut self.probed, timeout)?;
+        }
+        Ok(())
     }
 
     /// The model that is asked for.
     #[must_use]
     pub fn model(&self) -> &str {
         &self.probed.model
+    }
+
+    /// Whether text prompts are of words that a tokenizer keeps apart.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        self.tokens.is_some()
     }
 
     /// What prompts are made of.
@@ -222,6 +251,21 @@ impl Live {
         trace: &Trace,
         options: &LiveOptions,
         slo: &BoundSlo,
+        watch: impl FnMut(&Progress) -> bool,
+    ) -> Result<LiveRun, Error> {
+        self.run_showing(trace, options, slo, &Gauges::default(), watch)
+    }
+
+    /// The same, with latencies to be seen in `gauges` as they come.
+    ///
+    /// # Errors
+    /// As [`Live::run`].
+    pub fn run_showing(
+        &self,
+        trace: &Trace,
+        options: &LiveOptions,
+        slo: &BoundSlo,
+        gauges: &Gauges,
         mut watch: impl FnMut(&Progress) -> bool,
     ) -> Result<LiveRun, Error> {
         let closed = options.streams.map(|streams| closed_loop(trace, streams));
@@ -232,14 +276,15 @@ impl Live {
         if let Some(worker) = options.worker {
             replay = replay.share(trace, worker);
         }
-        let Probed { model, prompts, extra } = &self.probed;
+        let Probed { model, prompts, vocabulary, extra } = &self.probed;
         let salt = (options.salt, options.shared_prefixes);
-        let prompter = Prompter::new(&self.endpoint, *prompts, model, extra, salt);
+        let prompter = Prompter::new(&self.endpoint, (*prompts, vocabulary), model, extra, salt);
         let enough = AtomicBool::new(false);
         let (say, ended) = mpsc::channel();
         let tell = (!options.until.is_empty()).then_some((say, &enough));
         let mut drive =
-            Drive::new(trace, replay, (&self.endpoint, &prompter), (options, slo), tell)?;
+            Drive::new(trace, replay, (&self.endpoint, &prompter), (options, slo), (gauges, tell))?;
+        drive.keep_texts = self.tokens.is_some();
         await_start(options.start_at, &mut watch)?;
         let warm = options.streams.map_or(8, |streams| streams as usize);
         drive.warm(warm).map_err(|e| Error::Io("cannot connect".to_owned(), e.to_string()))?;
@@ -259,6 +304,7 @@ impl Live {
             drive.tell_no_more();
             outcome
         })?;
+        drive.count_texts(self.tokens.as_ref());
         Ok(LiveRun { interrupted, ..finish(drive, trace, options, slo) })
     }
 }
@@ -286,20 +332,21 @@ fn await_start(
 
 /// Sorts out what a drive collected: warm-up out, token counts by the server's own account.
 fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo) -> LiveRun {
-    let Drive { recorder, wires, tally, meter, origin: origin_ns, mut gaps, .. } = drive;
+    let Drive { recorder, wires, tally, mut meter, talks, origin: origin_ns, mut gaps, .. } = drive;
+    meter.answers = (talks.returned, talks.made_up);
     let mut recording = recorder.into_recording();
     let warming = trace.classes.len();
     recording.itl.truncate(warming);
     recording.records.retain(|r| usize::from(r.class) < warming);
     let asked = |r: &crate::Record| trace.requests[r.request as usize];
     let short = recording.records.iter().filter(|r| {
-        let got = wires[r.request as usize].completion_tokens.unwrap_or(r.output);
+        let got = wires[r.request as usize].output().unwrap_or(r.output);
         r.completed() && got < asked(r).output
     });
     let short = short.count() as u64;
     for record in &mut recording.records {
         let wire = &wires[record.request as usize];
-        if let Some(tokens) = wire.completion_tokens.filter(|_| record.completed()) {
+        if let Some(tokens) = wire.output().filter(|_| record.completed()) {
             record.output = tokens;
         }
         record.input = wire.prompt_tokens.unwrap_or(record.input);

@@ -9,7 +9,8 @@ use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
 
 use super::call::{Reply, call};
 use super::endpoint::{Api, Endpoint, Server};
-use super::prompt::{Prompter, Prompts};
+use super::prompt::{Asked, Prompter, Prompts};
+use super::vocabulary::Vocabulary;
 use crate::error::Error;
 
 /// Members of every request: greedy, and as long as asked whatever the model wants to say.
@@ -21,10 +22,11 @@ const SHORT: u32 = 32;
 const LONG: u32 = 384;
 
 /// What was found out.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) struct Probed {
     pub(super) model: String,
     pub(super) prompts: Prompts,
+    pub(super) vocabulary: Vocabulary,
     pub(super) extra: String,
 }
 
@@ -49,24 +51,36 @@ pub(super) fn probe(
         Some(model) => model.clone(),
         None => first_model(endpoint, timeout)?,
     };
-    let ids = (endpoint.api == Api::Completions).then_some(Prompts::Ids);
+    let vocabulary = server.tokenizer.as_ref().map(Vocabulary::of).transpose()?;
+    let exact = vocabulary.is_some();
+    let vocabulary = vocabulary.unwrap_or_default();
+    let ids = (endpoint.api == Api::Completions && !exact).then_some(Prompts::Ids);
     let text = Prompts::Text { per_word: 1.0, overhead: 0.0 };
     let mut said = String::new();
     for prompts in ids.into_iter().chain([text]) {
         for extra in [GREEDY, PLAIN] {
-            let ask = |length| ask(endpoint, &model, (prompts, extra), length, timeout);
+            let form = (prompts, &vocabulary, extra);
+            let ask = |length| ask(endpoint, &model, form, length, timeout);
             let reply = ask(SHORT)?;
             match reply.status {
                 200 if prompts == Prompts::Ids
                     && counted(&reply).is_none_or(|n| n.abs_diff(SHORT) < 4) =>
                 {
-                    return Ok(Probed { model, prompts, extra: extra.to_owned() });
+                    return Ok(Probed { model, prompts, vocabulary, extra: extra.to_owned() });
                 }
                 // It takes a list of numbers for something else: text then.
                 200 if prompts == Prompts::Ids => {}
                 200 => {
                     let prompts = calibrated(counted(&reply), counted(&ask(LONG)?))?;
-                    return Ok(Probed { model, prompts, extra: extra.to_owned() });
+                    if let Prompts::Text { per_word, .. } = prompts
+                        && exact
+                        && per_word != 1.0
+                    {
+                        return Err(Error::Endpoint(format!(
+                            "a word that is one token by --tokenizer is {per_word:.3} by the server's count: give the tokenizer of the model that it serves"
+                        )));
+                    }
+                    return Ok(Probed { model, prompts, vocabulary, extra: extra.to_owned() });
                 }
                 400 | 422 => {}
                 status => return Err(refused(endpoint, status, &reply)),
@@ -75,6 +89,33 @@ pub(super) fn probe(
         }
     }
     Err(Error::Endpoint(format!("the server refuses every form of request; the last with {said}")))
+}
+
+/// Text instead of token ids, unless the server says which tokens its answers are (vLLM's `return_token_ids`): a turn
+/// that repeats an answer must have it in the form that the rest of the prompt has.
+pub(super) fn for_answers(
+    endpoint: &Endpoint,
+    probed: &mut Probed,
+    timeout: Duration,
+) -> Result<(), Error> {
+    if probed.prompts != Prompts::Ids {
+        return Ok(());
+    }
+    let Probed { model, extra, vocabulary, .. } = &*probed;
+    let returning = format!(r#"{extra},"return_token_ids":true"#);
+    let reply = ask(endpoint, model, (Prompts::Ids, vocabulary, &returning), SHORT, timeout)?;
+    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+    if reply.status == 200 && body["choices"][0]["token_ids"].is_array() {
+        return Ok(());
+    }
+    let text = (Prompts::Text { per_word: 1.0, overhead: 0.0 }, vocabulary, extra.as_str());
+    let short = ask(endpoint, model, text, SHORT, timeout)?;
+    if short.status != 200 {
+        return Err(refused(endpoint, short.status, &short));
+    }
+    let long = ask(endpoint, model, text, LONG, timeout)?;
+    probed.prompts = calibrated(counted(&short), counted(&long))?;
+    Ok(())
 }
 
 /// Whether a server that may still be starting takes requests: by `/health`, or by `/v1/models` where it has no such
@@ -126,13 +167,13 @@ fn refused(endpoint: &Endpoint, status: u16, reply: &Reply) -> Error {
 fn ask(
     endpoint: &Endpoint,
     model: &str,
-    (prompts, extra): (Prompts, &str),
+    (prompts, vocabulary, extra): (Prompts, &Vocabulary, &str),
     length: u32,
     timeout: Duration,
 ) -> Result<Reply, Error> {
     // Drawn from the clock: a probe must not be answered from a cache either.
     let salt = (crate::net::clock::now(), false);
-    let prompter = Prompter::new(endpoint, prompts, model, extra, salt);
+    let prompter = Prompter::new(endpoint, (prompts, vocabulary), model, extra, salt);
     let request = TraceRequest {
         arrival: Arrival::At(Duration::ZERO),
         input: length,
@@ -143,7 +184,8 @@ fn ask(
     };
     let trace = Trace { requests: vec![request], ..Trace::default() };
     let (mut body, mut whole) = (Vec::new(), Vec::new());
-    prompter.render(&trace, 0, &mut body, &mut whole);
+    let asked = Asked { trace: &trace, index: 0, passages: &[], awaited: false };
+    prompter.render(&asked, &mut body, &mut whole);
     let mut value: Value = serde_json::from_slice(&body)
         .map_err(|e| Error::Endpoint(format!("--extra-body makes a body that is not JSON: {e}")))?;
     value["stream"] = json!(false);

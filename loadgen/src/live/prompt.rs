@@ -1,86 +1,21 @@
 //! The bodies of requests: prompts of a known length that share what the trace says they share, and nothing else.
 //!
 //! Where the server takes token ids, a prompt is exactly as long as the trace wants. Otherwise it is words, as many
-//! as the server's own count of a few probes says. Either is a function of (salt, block identity) for blocks that
+//! as the server's own count of a few probes says; with words of its own tokenizer that is exact too. Either is a function of (salt, block identity) for blocks that
 //! the trace shares between requests, of (salt, request) for all others: prefixes that are alike in the trace are
 //! alike on the wire, and the salt, new in every run, keeps a server's cache of the last run from answering this one.
+//! Where a turn repeats an answer ([`Talks`](super::talk::Talks)), what the server said stands in its place.
 
 use std::io::Write as _;
 
 use workloads::{Trace, TraceRequest};
 
 use super::endpoint::{Api, Endpoint};
+use super::talk::Passage;
+use super::vocabulary::Vocabulary;
 
 /// Token ids used: above the special tokens of every vocabulary, within the smallest one in use.
 const IDS: std::ops::Range<u64> = 1_000..20_000;
-
-/// Words that common vocabularies hold as one token each.
-const WORDS: [&str; 64] = [
-    "time",
-    "year",
-    "people",
-    "way",
-    "day",
-    "man",
-    "thing",
-    "woman",
-    "life",
-    "child",
-    "world",
-    "school",
-    "state",
-    "family",
-    "student",
-    "group",
-    "country",
-    "problem",
-    "hand",
-    "part",
-    "place",
-    "case",
-    "week",
-    "company",
-    "system",
-    "program",
-    "question",
-    "work",
-    "government",
-    "number",
-    "night",
-    "point",
-    "home",
-    "water",
-    "room",
-    "mother",
-    "area",
-    "money",
-    "story",
-    "fact",
-    "month",
-    "lot",
-    "right",
-    "study",
-    "book",
-    "eye",
-    "job",
-    "word",
-    "business",
-    "issue",
-    "side",
-    "kind",
-    "head",
-    "house",
-    "service",
-    "friend",
-    "father",
-    "power",
-    "hour",
-    "game",
-    "line",
-    "end",
-    "member",
-    "law",
-];
 
 /// What a prompt is made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -99,6 +34,7 @@ pub enum Prompts {
 /// Renders requests.
 pub(crate) struct Prompter {
     prompts: Prompts,
+    vocabulary: Vocabulary,
     api: Api,
     salt: u64,
     /// Whether blocks that the trace shares are shared on the wire.
@@ -114,7 +50,7 @@ impl Prompter {
     /// For requests to `endpoint`; `extra` is JSON members added to every body, without braces.
     pub(crate) fn new(
         endpoint: &Endpoint,
-        prompts: Prompts,
+        (prompts, vocabulary): (Prompts, &Vocabulary),
         model: &str,
         extra: &str,
         (salt, shared): (u64, bool),
@@ -137,6 +73,7 @@ impl Prompter {
         let model = serde_json::Value::from(model);
         Self {
             prompts,
+            vocabulary: vocabulary.clone(),
             api,
             salt,
             shared,
@@ -151,71 +88,194 @@ impl Prompter {
         self.api
     }
 
-    /// A whole HTTP request for request `index` of the trace, appended to `to`. `body` is scratch space.
-    pub(crate) fn render(&self, trace: &Trace, index: u32, body: &mut Vec<u8>, to: &mut Vec<u8>) {
-        let request = &trace.requests[index as usize];
+    /// Whether what it writes are token ids.
+    pub(crate) fn writes_ids(&self) -> bool {
+        self.prompts == Prompts::Ids
+    }
+
+    /// Whether blocks that the trace shares are shared on the wire.
+    pub(crate) fn shares(&self) -> bool {
+        self.shared
+    }
+
+    /// A whole HTTP request, appended to `to`. `body` is scratch space.
+    pub(crate) fn render(&self, ask: &Asked<'_>, body: &mut Vec<u8>, to: &mut Vec<u8>) {
         body.clear();
-        self.body(trace, request, index, body);
+        self.body(ask, body);
         to.extend_from_slice(self.head.as_bytes());
+        let index = ask.index;
         // Writing to a vector cannot fail.
         let _ = write!(to, "{index}\r\ncontent-length: {}\r\n\r\n", body.len());
         to.extend_from_slice(body);
     }
 
-    fn body(&self, trace: &Trace, request: &TraceRequest, index: u32, to: &mut Vec<u8>) {
+    fn body(&self, ask: &Asked<'_>, to: &mut Vec<u8>) {
+        let request = ask.request();
         to.extend_from_slice(self.opening.as_bytes());
-        self.prompt(trace, request, index, to);
+        let made_up = MadeUp::new(self, ask);
+        match self.prompts {
+            Prompts::Ids => ids(made_up, ask, to),
+            Prompts::Text { per_word, overhead } => {
+                let (vocabulary, chat) = (&self.vocabulary, self.api == Api::Chat);
+                Text { made_up, vocabulary, per_word, at: overhead, chat, begun: false }
+                    .write(ask, to);
+            }
+        }
         to.extend_from_slice(self.closing.as_bytes());
+        if ask.awaited && self.writes_ids() {
+            to.extend_from_slice(br#","return_token_ids":true"#);
+        }
         let output = request.output.max(1);
         let _ = write!(
             to,
             ",\"max_tokens\":{output},\"stream\":true,\"stream_options\":{{\"include_usage\":true}}}}"
         );
     }
+}
 
-    /// The prompt's tokens or words, blocks of the trace from their identities.
-    fn prompt(&self, trace: &Trace, request: &TraceRequest, index: u32, to: &mut Vec<u8>) {
-        let length = self.units(request.input);
-        let own = mix(self.salt ^ mix(u64::from(index) + 1));
-        let blocks = if self.shared { trace.blocks_of(request) } else { &[] };
-        let block_tokens = u64::from(trace.block_tokens);
-        let mut random = own;
-        for position in 0..length {
-            if block_tokens > 0 && position % block_tokens == 0 {
-                let block = blocks.get((position / block_tokens) as usize);
-                random = block.map_or(own ^ mix(position), |&id| mix(self.salt ^ mix(id ^ SHARED)));
-            }
-            random = random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            self.unit(position, mix(random), to);
+/// A request to be rendered.
+pub(crate) struct Asked<'a> {
+    pub(crate) trace: &'a Trace,
+    pub(crate) index: u32,
+    /// What of its prompt has been said before.
+    pub(crate) passages: &'a [Passage<'a>],
+    /// Whether a later turn repeats its answer.
+    pub(crate) awaited: bool,
+}
+
+impl Asked<'_> {
+    fn request(&self) -> &TraceRequest {
+        &self.trace.requests[self.index as usize]
+    }
+}
+
+/// Random numbers by position in a prompt, alike where the trace's blocks are.
+struct MadeUp<'a> {
+    salt: u64,
+    own: u64,
+    blocks: &'a [u64],
+    block_tokens: u32,
+    /// Where the current block begins, and what its numbers follow from.
+    block: (u32, u64),
+}
+
+impl<'a> MadeUp<'a> {
+    fn new(prompter: &Prompter, ask: &Asked<'a>) -> Self {
+        let blocks = if prompter.shared { ask.trace.blocks_of(ask.request()) } else { &[] };
+        let own = mix(prompter.salt ^ mix(u64::from(ask.index) + 1));
+        let block_tokens = if blocks.is_empty() { 0 } else { ask.trace.block_tokens };
+        let mut made_up = Self { salt: prompter.salt, own, blocks, block_tokens, block: (0, own) };
+        made_up.enter(0);
+        made_up
+    }
+
+    fn enter(&mut self, position: u32) {
+        if let Some(block) = position.checked_div(self.block_tokens) {
+            let start = block * self.block_tokens;
+            let known = self.blocks.get(block as usize);
+            let seed = known
+                .map_or(self.own ^ mix(u64::from(start)), |&id| mix(self.salt ^ mix(id ^ SHARED)));
+            self.block = (start, seed);
         }
     }
 
-    /// Tokens or words that make up a prompt of `tokens`.
-    fn units(&self, tokens: u32) -> u64 {
-        match self.prompts {
-            Prompts::Ids => u64::from(tokens.max(1)),
-            Prompts::Text { per_word, overhead } => {
-                ((f64::from(tokens) - overhead) / per_word).round().max(1.0) as u64
+    /// The number at `position`; positions are best asked for in order.
+    fn at(&mut self, position: u32) -> u64 {
+        let offset = position.wrapping_sub(self.block.0);
+        if self.block_tokens > 0 && offset >= self.block_tokens {
+            self.enter(position);
+        }
+        let offset = u64::from(position - self.block.0);
+        mix(self.block.1.wrapping_add(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(offset + 1)))
+    }
+}
+
+/// A prompt of token ids, said and made up.
+fn ids(mut made_up: MadeUp<'_>, ask: &Asked<'_>, to: &mut Vec<u8>) {
+    let mut position = 0;
+    let mut fill = |from: u32, until: u32, to: &mut Vec<u8>| {
+        for position in from..until {
+            let span = u128::from(IDS.end - IDS.start);
+            let id = (u128::from(made_up.at(position)) * span) >> 64;
+            push_id(position, IDS.start + id as u64, to);
+        }
+    };
+    for passage in ask.passages.iter().filter(|p| !p.ids().is_empty()) {
+        // Two answers in one place are two to the same prompt: the first stands.
+        if passage.at < position {
+            continue;
+        }
+        fill(position, passage.at, to);
+        position = passage.at;
+        for &id in passage.ids() {
+            push_id(position, u64::from(id), to);
+            position += 1;
+        }
+    }
+    fill(position, ask.request().input.max(1), to);
+}
+
+fn push_id(position: u32, id: u64, to: &mut Vec<u8>) {
+    if position > 0 {
+        to.push(b',');
+    }
+    to.extend_from_slice(itoa::Buffer::new().format(id).as_bytes());
+}
+
+/// A prompt of words in the course of being written.
+struct Text<'a> {
+    made_up: MadeUp<'a>,
+    vocabulary: &'a Vocabulary,
+    per_word: f64,
+    /// Tokens so far, by the server's count.
+    at: f64,
+    chat: bool,
+    /// Whether the current message has any words.
+    begun: bool,
+}
+
+impl Text<'_> {
+    fn write(mut self, ask: &Asked<'_>, to: &mut Vec<u8>) {
+        let mut covered = 0;
+        for passage in ask.passages.iter().filter(|p| !p.text().is_empty()) {
+            if passage.at < covered {
+                continue;
+            }
+            self.words(passage.at, to);
+            self.answer(passage.text(), to);
+            covered = passage.at + passage.take;
+            self.at = f64::from(passage.end());
+        }
+        self.words(ask.request().input, to);
+    }
+
+    /// Words until there are `until` tokens, to the nearest word; one at least.
+    fn words(&mut self, until: u32, to: &mut Vec<u8>) {
+        loop {
+            if self.begun {
+                to.extend_from_slice(self.vocabulary.gap.as_bytes());
+            }
+            self.begun = true;
+            let random = self.made_up.at(self.at.max(0.0) as u32);
+            to.extend_from_slice(self.vocabulary.word(random).as_bytes());
+            self.at += self.per_word;
+            if self.at + self.per_word / 2.0 > f64::from(until) {
+                return;
             }
         }
     }
 
-    fn unit(&self, position: u64, random: u64, to: &mut Vec<u8>) {
-        match self.prompts {
-            Prompts::Ids => {
-                let span = u128::from(IDS.end - IDS.start);
-                let id = IDS.start + ((u128::from(random) * span) >> 64) as u64;
-                if position > 0 {
-                    to.push(b',');
-                }
-                to.extend_from_slice(itoa::Buffer::new().format(id).as_bytes());
-            }
-            Prompts::Text { .. } => {
-                if position > 0 {
-                    to.push(b' ');
-                }
-                to.extend_from_slice(WORDS[(random >> 58) as usize].as_bytes());
-            }
+    /// What the server said, in a chat as its own message.
+    fn answer(&mut self, text: &str, to: &mut Vec<u8>) {
+        let quoted = serde_json::Value::from(text).to_string();
+        let escaped = &quoted[1..quoted.len() - 1];
+        if self.chat {
+            to.extend_from_slice(br#""},{"role":"assistant","content":""#);
+        }
+        to.extend_from_slice(escaped.as_bytes());
+        if self.chat {
+            to.extend_from_slice(br#""},{"role":"user","content":""#);
+            self.begun = false;
         }
     }
 }
@@ -262,10 +322,18 @@ mod tests {
     fn bodies(api: Api, prompts: Prompts, salt: u64, shared: bool) -> Vec<Value> {
         let server = Server { url: "http://127.0.0.1".to_owned(), api, ..Server::default() };
         let endpoint = Endpoint::find(&server).unwrap();
-        let prompter = Prompter::new(&endpoint, prompts, "m\"1", r#""top_k":1"#, (salt, shared));
+        let prompter = Prompter::new(
+            &endpoint,
+            (prompts, &Vocabulary::default()),
+            "m\"1",
+            r#""top_k":1"#,
+            (salt, shared),
+        );
         let body = |index| {
             let (mut scratch, mut bytes) = (Vec::new(), Vec::new());
-            prompter.render(&trace(), index, &mut scratch, &mut bytes);
+            let trace = trace();
+            let asked = Asked { trace: &trace, index, passages: &[], awaited: false };
+            prompter.render(&asked, &mut scratch, &mut bytes);
             let text = String::from_utf8(bytes).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
@@ -303,5 +371,89 @@ mod tests {
         assert_eq!(content.split(' ').count(), 4, "{content}");
         let plain = bodies(Api::Completions, prompts, 1, true);
         assert!(plain[0]["prompt"].as_str().unwrap().starts_with(content));
+    }
+
+    /// Two turns of a session: 6 tokens and an answer of 4, all of which the second repeats.
+    fn session() -> Trace {
+        let mut trace = trace();
+        trace.requests.truncate(2);
+        for (index, (input, output, blocks)) in
+            [(6, 4, (0, 3)), (14, 3, (0, 4))].into_iter().enumerate()
+        {
+            let request = &mut trace.requests[index];
+            (request.input, request.output, request.session) = (input, output, Some(1));
+            request.blocks = BlockSpan { start: blocks.0, len: blocks.1 };
+        }
+        trace.requests[1].arrival = Arrival::After { previous: 0, think: Duration::ZERO };
+        trace
+    }
+
+    /// The bodies of both turns, the first of which was answered with `events`.
+    fn turns(api: Api, prompts: Prompts, events: &[&str], usage: Option<(u32, u32)>) -> [Value; 2] {
+        use crate::live::talk::{Hearing, Talks};
+        let server = Server { url: "http://127.0.0.1".to_owned(), api, ..Server::default() };
+        let endpoint = Endpoint::find(&server).unwrap();
+        let prompter =
+            Prompter::new(&endpoint, (prompts, &Vocabulary::default()), "m", "", (7, true));
+        let (trace, mut talks) = (session(), Talks::new(&session(), true));
+        let body = |talks: &Talks, index| {
+            let passages = talks.passages(&trace, index);
+            let awaited = talks.awaits(index);
+            let (mut scratch, mut bytes) = (Vec::new(), Vec::new());
+            let asked = Asked { trace: &trace, index, passages: &passages, awaited };
+            prompter.render(&asked, &mut scratch, &mut bytes);
+            serde_json::from_slice(&scratch).unwrap()
+        };
+        let first = body(&talks, 0);
+        let mut hearing = Hearing::new(prompts == Prompts::Ids);
+        events.iter().for_each(|e| hearing.take_in(e.as_bytes()));
+        let (prompt_tokens, completion_tokens) = usage.unzip();
+        talks.heard(&trace, 0, hearing, crate::openai::Usage { prompt_tokens, completion_tokens });
+        talks.over(0);
+        [first, body(&talks, 1)]
+    }
+
+    #[test]
+    fn a_turn_is_the_prompt_before_it_the_answer_and_more() {
+        let events =
+            [r#"{"choices":[{"token_ids":[5,6]}]}"#, r#"{"choices":[{"token_ids":[7,8]}]}"#];
+        let [first, second] = turns(Api::Completions, Prompts::Ids, &events, None);
+        assert_eq!(
+            (&first["return_token_ids"], &second["return_token_ids"]),
+            (&true.into(), &Value::Null)
+        );
+        let (first, second) = (ids(&first), ids(&second));
+        assert_eq!((first.len(), second.len()), (6, 14));
+        assert_eq!((&second[..6], &second[6..10]), (&first[..], &[5, 6, 7, 8][..]));
+        assert!(second[10..].iter().all(|id| IDS.contains(id)));
+        // Half an answer is followed by what would have stood there anyway.
+        let [_, short] = turns(Api::Completions, Prompts::Ids, &events[..1], None);
+        let [_, none] = turns(Api::Completions, Prompts::Ids, &[], None);
+        let (short, none) = (ids(&short), ids(&none));
+        assert_eq!((&short[6..8], &short[8..], none.len()), (&[5, 6][..], &none[8..], 14));
+        assert_eq!((&none[..6], &none[10..]), (&first[..], &second[10..]));
+    }
+
+    #[test]
+    fn text_and_messages_carry_the_answer_too() {
+        let events =
+            [r#"{"choices":[{"text":" \"a\n"}]}"#, r#"{"choices":[{"delta":{"content":"b"}}]}"#];
+        let words = Prompts::Text { per_word: 1.0, overhead: 2.0 };
+        let [first, second] = turns(Api::Completions, words, &events, Some((6, 4)));
+        let (first, second) =
+            (first["prompt"].as_str().unwrap(), second["prompt"].as_str().unwrap());
+        assert_eq!(first.split(' ').count(), 4);
+        let rest = second.strip_prefix(first).unwrap().strip_prefix(" \"a\nb ").unwrap();
+        assert_eq!(rest.split(' ').count(), 4, "{second}");
+        // By the server's count the two were 12 tokens: two are left.
+        let [first, second] = turns(Api::Chat, words, &events, Some((8, 4)));
+        let message =
+            |role: &str, content: Value| serde_json::json!({"role": role, "content": content});
+        let messages = second["messages"].as_array().unwrap();
+        assert_eq!(messages[0], first["messages"][0]);
+        assert_eq!(messages[1], message("assistant", " \"a\nb".into()));
+        let last = messages[2]["content"].as_str().unwrap();
+        assert_eq!((messages.len(), last.split(' ').count()), (3, 2), "{second}");
+        assert_eq!(messages[2], message("user", last.into()));
     }
 }

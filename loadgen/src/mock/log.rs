@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// One request's truth. Instants in ns of the system's monotonic clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,12 @@ pub struct Truth {
     pub prompt_tokens: u32,
     /// `complete`, a fault's name, `gone` (the client left) or a status.
     pub outcome: String,
+    /// The prompt or the messages as they came, where these are logged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<Value>,
+    /// What was or would have been answered to it: token ids where these were asked for, else text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Value>,
 }
 
 impl Truth {

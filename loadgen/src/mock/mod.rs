@@ -47,6 +47,8 @@ pub struct MockOptions {
     pub api_key: Option<String>,
     /// Seed of who is befallen by faults.
     pub seed: u64,
+    /// Whether the log holds prompts and answers.
+    pub log_prompts: bool,
 }
 
 impl Default for MockOptions {
@@ -63,6 +65,7 @@ impl Default for MockOptions {
             retry_after: Duration::from_secs(1),
             api_key: None,
             seed: 1,
+            log_prompts: false,
         }
     }
 }

@@ -13,9 +13,6 @@ pub(super) enum Protocol {
     Chat,
 }
 
-/// The text of every token.
-const TOKEN: &str = " tok";
-
 /// What the answers to one request have in common.
 #[derive(Debug, Clone)]
 pub(super) struct Voice {
@@ -24,6 +21,8 @@ pub(super) struct Voice {
     pub(super) number: u64,
     /// Seconds since 1970.
     pub(super) created: u64,
+    /// Whether tokens are shown by their ids too.
+    pub(super) ids: bool,
 }
 
 impl Voice {
@@ -32,13 +31,37 @@ impl Voice {
         format!("{kind}-{:08x}", self.number)
     }
 
+    /// The text of every token: of four bytes, as the mock counts, and seldom that of another answer.
+    fn token(&self) -> String {
+        let letter = |place: u64| char::from(b'a' + (self.number / place % 26) as u8);
+        [' ', letter(26 * 26), letter(26), letter(1)].iter().collect()
+    }
+
+    /// The id of every token.
+    fn token_id(&self) -> u64 {
+        1_000 + self.number % 19_000
+    }
+
+    /// What it says in `output` tokens.
+    pub(super) fn answer(&self, output: u32) -> Value {
+        if self.ids {
+            Value::from(vec![self.token_id(); output as usize])
+        } else {
+            Value::from(self.token().repeat(output as usize))
+        }
+    }
+
     /// One event of the stream, in an HTTP chunk of its own. The model's name is quoted JSON already.
     pub(super) fn event(&self, model: &str, finished: bool) -> Vec<u8> {
         let finish = if finished { "\"length\"" } else { "null" };
-        let choice = match self.protocol {
-            Protocol::Completion => format!("\"text\":\"{TOKEN}\""),
-            Protocol::Chat => format!("\"delta\":{{\"content\":\"{TOKEN}\"}}"),
+        let token = self.token();
+        let mut choice = match self.protocol {
+            Protocol::Completion => format!("\"text\":\"{token}\""),
+            Protocol::Chat => format!("\"delta\":{{\"content\":\"{token}\"}}"),
         };
+        if self.ids {
+            choice += &format!(",\"token_ids\":[{}]", self.token_id());
+        }
         self.chunk(
             model,
             &format!("[{{\"index\":0,{choice},\"logprobs\":null,\"finish_reason\":{finish}}}]"),
@@ -76,8 +99,8 @@ impl Voice {
 
     /// The whole response of a request that does not stream.
     pub(super) fn whole(&self, model: &str, prompt: u32, output: u32) -> Vec<u8> {
-        let text = TOKEN.repeat(output as usize);
-        let (object, choice) = match self.protocol {
+        let text = self.token().repeat(output as usize);
+        let (object, mut choice) = match self.protocol {
             Protocol::Completion => (
                 "text_completion",
                 json!({"index": 0, "text": text, "logprobs": null, "finish_reason": "length"}),
@@ -87,6 +110,9 @@ impl Voice {
                 json!({"index": 0, "message": {"role": "assistant", "content": text, "refusal": null}, "logprobs": null, "finish_reason": "length"}),
             ),
         };
+        if self.ids {
+            choice["token_ids"] = self.answer(output);
+        }
         let model: Value = serde_json::from_str(model).unwrap_or_default();
         let body = json!({"id": self.id(), "object": object, "created": self.created, "model": model, "choices": [choice], "usage": usage_json(prompt, output)});
         full(200, "application/json", body.to_string().as_bytes(), "")

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use loadgen::{Live, LiveOptions, LiveRun, MockOptions, Prompts, Server, Summary};
+use loadgen::{Live, LiveOptions, LiveRun, MockOptions, Prompts, Server, Summary, Tokens};
 
 use crate::rig::{Rig, canned, load, run, server, silent, slo};
 
@@ -69,6 +69,30 @@ fn no_usage_is_counted_and_chunks_stand_in() {
     assert!(run.failures.is_empty());
     assert_eq!(run.audit.without_usage, 20);
     assert!(run.recording.records.iter().all(|r| r.completed() && r.output == 6));
+}
+
+#[test]
+fn what_the_server_does_not_count_a_tokenizer_does() {
+    let rig = Rig::start(faulty(&["no-usage=50%"]));
+    let by_words = Some(Tokens::new(|text| Some(3 * text.split_whitespace().count())));
+    let server = Server { tokenizer: by_words.clone(), ..server(&rig.url()) };
+    // A word is three tokens to it in every text: prompts cannot be made, answers counted they can.
+    assert!(Live::assume(&server, "mock", Prompts::Ids).is_err());
+    let by_words = Some(Tokens::new(|text| Some(text.split_whitespace().count())));
+    let server = Server { tokenizer: by_words, ..server };
+    let trace = load(20, 2, 8, 6);
+    let text = Prompts::Text { per_word: 1.0, overhead: 0.0 };
+    let live = Live::assume(&server, "mock", text).unwrap();
+    let run = live.run(&trace, &quick(), &slo(&[], &trace), |_| true).unwrap();
+    assert_eq!(run.audit.without_usage, 0);
+    assert!(run.recording.records.iter().all(|r| r.completed() && r.output == 6));
+    let tokenized = run.wires.iter().filter(|w| w.tokenized == Some(6)).count();
+    assert!((1..20).contains(&tokenized), "{tokenized}");
+    assert!(run.wires.iter().all(|w| w.tokenized.is_none() != w.completion_tokens.is_none()));
+    // The mock counts four bytes a token, so this is not its tokenizer.
+    let error = Live::find(&server, Duration::from_secs(5)).err().unwrap().to_string();
+    assert!(error.contains("one token by --tokenizer is 1."), "{error}");
+    rig.end();
 }
 
 #[test]

@@ -2,5 +2,6 @@
 
 mod faults;
 mod rig;
+mod sessions;
 mod tls;
 mod truth;

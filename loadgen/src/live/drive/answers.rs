@@ -1,17 +1,41 @@
 //! The reading half of the loop: what arrives on a connection, and how a request ends.
 
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::super::conn::{Conn, Flight};
 use super::super::failure::Kind;
+use super::super::talk::Hearing;
 use super::{Drive, GLANCE};
 use crate::net::{clock, wait::Ready};
 use crate::record::Outcome;
 use crate::time::nanos;
 
+/// Free bytes of the buffer that are enough for a read.
+const ROOM: usize = 64 << 10;
+
+/// What one read brought.
+pub(super) struct Piece {
+    key: usize,
+    /// Tells the connection from later ones in its place.
+    serial: u64,
+    /// So many of the buffer, after those of the pieces before.
+    bytes: usize,
+    at: u64,
+    end: Option<End>,
+}
+
+/// Why no more will come.
+enum End {
+    Closed,
+    Broken(Kind, String),
+}
+
 impl Drive<'_> {
-    /// Goes on with every connection that can, and sends what comes due in between.
+    /// Goes on with every connection that can, and sends what comes due in between. All that is there is read, and so
+    /// stamped, before any of it is looked at: when many tokens come at once, the last one's time does not depend on what
+    /// it takes to understand the others.
     pub(super) fn take_events(&mut self) {
         let mut ready = std::mem::take(&mut self.ready);
         ready.extend(self.wait.ready());
@@ -20,10 +44,11 @@ impl Drive<'_> {
             let at = self.advance(event);
             if self.origin > 0 && at >= next {
                 self.send_due(at);
+                next = self.next_due().unwrap_or(u64::MAX);
             }
-            next = self.next_due().unwrap_or(u64::MAX);
         }
         self.ready = ready;
+        self.understand();
     }
 
     /// Goes on with one connection; the time of its last read, 0 if there was none.
@@ -65,38 +90,70 @@ impl Drive<'_> {
         if there { self.receive(key, event.closed) } else { 0 }
     }
 
-    /// Reads what is there.
+    /// Reads what is there; when.
     fn receive(&mut self, key: usize, closed: bool) -> u64 {
+        let serial = self.conns[key].serial;
         loop {
-            let conn = &mut self.conns[key];
-            let read = conn.io.read(&mut self.buffer);
-            let at = clock::now();
-            match read {
-                Ok(0) => self.ended(key, at),
-                Ok(n) => {
-                    self.meter.reads += 1;
-                    self.meter.lag.record_nanos(at.saturating_sub(self.seen_from), 1);
-                    let more = n == self.buffer.len() || closed || !conn.io.short_read_empties();
-                    if self.take_in(key, n, at) && more {
-                        continue;
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => self.broken(key, reading(Kind::of(&e)), &e.to_string()),
+            if self.buffer.len() - self.filled < ROOM {
+                self.understand();
             }
-            return at;
+            let Some(conn) = self.conns.get_mut(key).filter(|c| c.serial == serial) else {
+                return 0;
+            };
+            let free = &mut self.buffer[self.filled..];
+            let room = free.len();
+            let read = conn.io.read(free);
+            let at = clock::now();
+            let (bytes, end) = match read {
+                Ok(0) => (0, Some(End::Closed)),
+                Ok(n) => (n, None),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return at,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => (0, Some(End::Broken(reading(Kind::of(&e)), e.to_string()))),
+            };
+            let more = end.is_none() && (bytes == room || closed || !conn.io.short_read_empties());
+            self.filled += bytes;
+            self.pieces.push(Piece { key, serial, bytes, at, end });
+            if !more {
+                return at;
+            }
         }
     }
 
-    /// Understands the first `n` bytes of the buffer; whether the connection waits for more.
-    fn take_in(&mut self, key: usize, n: usize, at: u64) -> bool {
+    /// Makes sense of all that has been read.
+    fn understand(&mut self) {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        let mut from = 0;
+        for Piece { key, serial, bytes, at, end } in pieces.drain(..) {
+            let range = from..from + bytes;
+            from += bytes;
+            if bytes > 0 {
+                let lag = at.saturating_sub(self.seen_from);
+                self.meter.reads += 1;
+                self.meter.lag.record_nanos(lag, 1);
+                self.gauges.lag.record(lag);
+            }
+            // What came before may have ended the connection, and its place may be another's by now.
+            if self.conns.get(key).is_none_or(|c| c.serial != serial) {
+                continue;
+            }
+            match end {
+                None => self.take_in(key, range, at),
+                Some(End::Closed) => self.ended(key, at),
+                Some(End::Broken(kind, why)) => self.broken(key, kind, &why),
+            }
+        }
+        (self.pieces, self.filled) = (pieces, 0);
+    }
+
+    /// Understands a piece of the buffer.
+    fn take_in(&mut self, key: usize, range: Range<usize>, at: u64) {
         let conn = &mut self.conns[key];
-        let tokens = match conn.absorb(&self.buffer[..n]) {
+        let tokens = match conn.absorb(&self.buffer[range]) {
             Ok(tokens) => tokens,
             Err((kind, why)) => {
                 self.broken(key, kind, &why);
-                return false;
+                return;
             }
         };
         let done = conn.response.is_done();
@@ -108,6 +165,7 @@ impl Drive<'_> {
             self.progress.tokens += u64::from(tokens);
             let first = flight.chunks == tokens;
             if first {
+                self.gauges.ttft.record(at.saturating_sub(flight.due));
                 flight.late = at > flight.due.saturating_add(self.patience);
             }
             if self.options.keep_gaps {
@@ -122,7 +180,6 @@ impl Drive<'_> {
         if done {
             self.conclude(key, at);
         }
-        !done
     }
 
     /// The response of a connection is whole.
@@ -145,7 +202,12 @@ impl Drive<'_> {
         if let Some(mut flight) = flight {
             self.settle(&mut flight);
             match verdict {
-                Ok(()) => self.complete(flight.request, at),
+                Ok(()) => {
+                    if let Some(heard) = flight.hearing.take() {
+                        self.hear(&flight, *heard);
+                    }
+                    self.complete(flight.request, at);
+                }
                 Err((kind, why)) => self.fail(flight.request, kind, &why, at),
             }
         }
@@ -207,10 +269,22 @@ impl Drive<'_> {
         wire.completion_tokens = flight.usage.completion_tokens;
     }
 
+    /// Keeps an answer for whoever needs it.
+    fn hear(&mut self, flight: &Flight, heard: Hearing) {
+        if self.keep_texts && flight.usage.completion_tokens.is_none() {
+            self.texts.push((flight.request, heard.clone()));
+        }
+        self.talks.heard(self.trace, flight.request, heard, flight.usage);
+    }
+
     fn complete(&mut self, request: u32, at: u64) {
         self.progress.completed += 1;
         self.over(request, at, Outcome::Completed);
-        self.progress.missed += u64::from(!self.slo.meets(&self.recorder.record(request)));
+        let record = self.recorder.record(request);
+        self.progress.missed += u64::from(!self.slo.meets(&record));
+        if let Some(tpot) = record.tpot() {
+            self.gauges.tpot.record(nanos(tpot));
+        }
     }
 
     pub(super) fn fail(&mut self, request: u32, kind: Kind, why: &str, at: u64) {
@@ -223,6 +297,7 @@ impl Drive<'_> {
     fn over(&mut self, request: u32, at: u64, outcome: Outcome) {
         let time = self.since(at);
         self.recorder.finish(request, time, outcome);
+        self.talks.over(request);
         self.replay.completed(request, time);
         self.count_flights(-1, at);
         if let Some((say, _)) = &self.tell {

@@ -58,7 +58,8 @@ impl Drive<'_> {
         let (address, security) = (self.endpoint.addresses[0], self.endpoint.security.as_ref());
         let entry = self.conns.vacant_entry();
         let key = entry.key();
-        entry.insert(Conn::open(address, security, self.wait.registry(), key)?);
+        let serial = self.meter.connections;
+        entry.insert(Conn::open(address, security, self.wait.registry(), (key, serial))?);
         self.meter.connections += 1;
         Ok(key)
     }

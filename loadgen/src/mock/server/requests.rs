@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read};
 
+use serde_json::Value;
+
 use super::super::fault::{self, Fault};
 use super::super::log::Truth;
 use super::super::reply::{self, Protocol, Voice};
@@ -14,6 +16,13 @@ use crate::time::nanos;
 const LARGEST: usize = 64 << 20;
 /// Headers understood in one request.
 const HEADERS: usize = 96;
+
+/// The prompt or the messages of a request.
+fn asked(body: &[u8]) -> Option<Value> {
+    let mut body: Value = serde_json::from_slice(body).ok()?;
+    let members = body.as_object_mut()?;
+    members.remove("prompt").or_else(|| members.remove("messages"))
+}
 
 impl Server {
     pub(super) fn receive(&mut self, key: usize, closed: bool) -> Fate {
@@ -154,10 +163,11 @@ impl Server {
         let number = self.served.requests;
         self.served.requests += 1;
         let fault = fault::draw(&self.options.faults, self.options.seed, number);
-        let voice = Voice { protocol, number, created: self.created };
+        let voice = Voice { protocol, number, created: self.created, ids: ask.wants_ids() };
         let stream = ask.streams();
         let output = ask.output_tokens().unwrap_or(self.options.output);
         let kept = self.log.is_kept();
+        let shown = kept && self.options.log_prompts;
         self.generations += 1;
         let conn = &mut self.conns[key];
         conn.generation = self.generations;
@@ -173,6 +183,8 @@ impl Server {
                 end_ns: 0,
                 prompt_tokens,
                 outcome: String::new(),
+                prompt: if shown { asked(body) } else { None },
+                answer: shown.then(|| voice.answer(output.max(1))),
             },
             event: if stream { voice.event(&self.model, false) } else { Vec::new() },
             voice,
