@@ -24,11 +24,7 @@ pub(crate) fn throughput() -> super::Outcome {
         let run = rig.run(&trace, &options, &[])?;
         let mock = (rig.cpu_s() - before) * 1e6 / f64::from(n);
         let client = run.audit.cpu_s * 1e6 / f64::from(n);
-        let body = r#"{"model":"mock","prompt":[1,2,3,4,5,6,7,8],"max_tokens":32,"stream":true,"stream_options":{"include_usage":true}}"#;
-        let request = format!(
-            "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let request = request(32);
         let bare = bare::answers(&rig.address, request.as_bytes(), 2, Duration::from_secs(2))?;
         println!(
             "{streams:>8} {:>12.0} {client:>12.1} {mock:>12.1} {bare:>12.0} {:>10}",
@@ -49,8 +45,20 @@ pub(crate) fn streams() -> super::Outcome {
         let options = LiveOptions { streams: Some(streams), ..LiveOptions::default() };
         let run = rig.run(&trace, &options, &["ttft=200ms", "itl=50ms"])?;
         compare(&format!("{streams} streams"), &run, &rig.end()?);
+        let rig = Rig::start("50ms", "20ms", "-", false)?;
+        let bare = bare::reads(&rig.address, request(128).as_bytes(), streams as usize)?;
+        println!("         a loop that only waits and reads: {bare:.2} µs per token");
     }
     Ok(())
+}
+
+/// A request for so many tokens.
+fn request(tokens: u32) -> String {
+    let body = format!(
+        r#"{{"model":"mock","prompt":[1,2,3,4,5,6,7,8],"max_tokens":{tokens},"stream":true,"stream_options":{{"include_usage":true}}}}"#
+    );
+    let length = body.len();
+    format!("POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
 /// Lateness of sends in an open loop, beside a loop that does nothing but wake up.
@@ -189,7 +197,7 @@ fn header() {
 /// their common clock: the client's own error. "Reported - served": TTFT from the send less the server's own (from
 /// its read of the request to the write): all that lies between the two, the server's queue of unread requests too.
 fn compare(name: &str, run: &LiveRun, truths: &HashMap<u32, Truth>) {
-    let (mut seen, mut reported) = (Vec::new(), Vec::new());
+    let (mut seen, mut reported, mut served) = (Vec::new(), Vec::new(), Vec::new());
     let mut true_gaps: Vec<i64> = Vec::new();
     for record in &run.from_send.records {
         let Some(truth) = truths.get(&record.request) else { continue };
@@ -198,6 +206,7 @@ fn compare(name: &str, run: &LiveRun, truths: &HashMap<u32, Truth>) {
         else {
             continue;
         };
+        served.push(first as i64 - truth.started_ns.unwrap_or(first) as i64);
         seen.push((run.origin_ns + read.as_nanos() as u64) as i64 - first as i64);
         reported.push(ttft.as_nanos() as i64 - (first - truth.arrived_ns) as i64);
         true_gaps.extend(truth.writes.windows(2).map(|w| (w[1].0 - w[0].0) as i64));
@@ -220,6 +229,13 @@ fn compare(name: &str, run: &LiveRun, truths: &HashMap<u32, Truth>) {
         gap(99.0) - rank(&mut true_gaps, 99.0),
         run.audit.cpu_s * 1e6 / chunks as f64,
         run.audit.verdict
+    );
+    let least = served.iter().copied().min().unwrap_or(0);
+    served.iter_mut().for_each(|ns| *ns -= least);
+    println!(
+        "         the mock's own first tokens beyond its quickest: p50 {:.3}, p99 {:.3} ms",
+        rank(&mut served, 50.0),
+        rank(&mut served, 99.0)
     );
     for reason in &run.audit.reasons {
         println!("         {reason}");

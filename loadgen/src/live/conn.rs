@@ -6,6 +6,7 @@ use mio::{Interest, Registry, Token};
 
 use super::failure::Kind;
 use super::http::Response;
+use super::like::Like;
 use super::sse::Lines;
 use super::talk::Hearing;
 use super::transport::{Security, Transport};
@@ -47,6 +48,8 @@ pub(super) struct Flight {
     /// Of these, those that came in one read with the event before.
     pub(super) coalesced: u32,
     pub(super) usage: Usage,
+    /// What its events have in common.
+    like: Like,
     /// Its answer, where a later turn repeats it.
     pub(super) hearing: Option<Box<Hearing>>,
     /// The server said that the response is complete.
@@ -150,6 +153,10 @@ impl Flight {
         if data.is_empty() || self.trouble.is_some() {
             return;
         }
+        if self.like.is_token(data) {
+            self.token(data);
+            return;
+        }
         let chunk: Chunk = match serde_json::from_slice(data) {
             Ok(chunk) => chunk,
             Err(e) => {
@@ -163,15 +170,22 @@ impl Flight {
             self.trouble = Some((Kind::ServerError, error.to_owned()));
             return;
         }
+        self.ended |= chunk.finished();
         if chunk.has_token() {
-            self.chunks += 1;
-            if let Some(hearing) = &mut self.hearing {
-                hearing.take_in(data);
+            self.token(data);
+            if !chunk.finished() && chunk.usage.is_none() {
+                self.like.learn(data);
             }
         }
-        self.ended |= chunk.finished();
         if let Some(usage) = chunk.usage {
             self.usage = usage;
+        }
+    }
+
+    fn token(&mut self, data: &[u8]) {
+        self.chunks += 1;
+        if let Some(hearing) = &mut self.hearing {
+            hearing.take_in(data);
         }
     }
 }

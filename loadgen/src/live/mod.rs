@@ -13,6 +13,7 @@ pub mod export;
 mod failure;
 mod gauges;
 mod http;
+mod like;
 mod meter;
 mod part;
 mod probe;
