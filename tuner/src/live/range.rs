@@ -15,6 +15,9 @@ const ENOUGH: f64 = 16.0;
 const LIFETIMES: f64 = 4.0;
 const LEAST: Duration = Duration::from_secs(8);
 const MOST: Duration = Duration::from_secs(120);
+/// Requests in flight at the first rate, where no other is expected (Little's law): nearly every server takes as many,
+/// and slower rates cost the most seconds to offer.
+const FIRST: f64 = 4.0;
 /// From a rate that holds to the next one looked at, where nothing else says where to look.
 const AHEAD: f64 = 1.25;
 /// How long a server may take to be itself again after a rate that was too much.
@@ -150,7 +153,7 @@ impl Range<'_> {
             Ok(shot)
         };
         let found = match aim.beat {
-            None => seek(aim.expected.unwrap_or(1.0 / unhurried), effort, shoot),
+            None => seek(aim.expected.unwrap_or(FIRST / unhurried), effort, shoot),
             Some(beat) => shoot(beat, effort.probe).and_then(|first| {
                 let (held, found) = (first.passed, Found::of(vec![first]));
                 let next = aim.expected.filter(|e| *e > AHEAD * beat).unwrap_or(AHEAD * beat);
