@@ -75,7 +75,7 @@ fn no_usage_is_counted_and_chunks_stand_in() {
 fn what_the_server_does_not_count_a_tokenizer_does() {
     let rig = Rig::start(faulty(&["no-usage=50%"]));
     let by_words = Some(Tokens::new(|text| Some(3 * text.split_whitespace().count())));
-    let server = Server { tokenizer: by_words.clone(), ..server(&rig.url()) };
+    let server = Server { tokenizer: by_words, ..server(&rig.url()) };
     // A word is three tokens to it in every text: prompts cannot be made, answers counted they can.
     assert!(Live::assume(&server, "mock", Prompts::Ids).is_err());
     let by_words = Some(Tokens::new(|text| Some(text.split_whitespace().count())));
