@@ -536,6 +536,16 @@ fn recorded_runs_that_cannot_be_read_say_where() {
     let series = file("t.csv", "t,running\n1,2\n");
     let with_series = ["validate", "--requests", &good, "--timeseries", &series];
     assert!(refused(&with_series).contains("t.csv:1: no column waiting"));
+    let row = r#"{"prompt_token_ids": [1, 2, 3, 4, 5]}"#;
+    for (prompts, said) in [
+        (row.to_owned() + "\n{\"prompt\": 1}\n", "p.jsonl:2: missing field `prompt_token_ids`"),
+        (row.replace(", 5", "") + "\n", "p.jsonl:1: a prompt of 4 tokens where the run recorded 5"),
+        (format!("{row}\n{row}\n"), "p.jsonl: 2 prompts for 1 recorded requests"),
+    ] {
+        let prompts = file("p.jsonl", &prompts);
+        let said_so = refused(&["validate", "--requests", &good, "--prompts", &prompts]);
+        assert!(said_so.contains(said), "{said_so}");
+    }
 }
 
 #[test]

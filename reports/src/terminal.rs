@@ -5,16 +5,23 @@ mod tune;
 
 use crate::bench::doubts;
 use crate::compare as comparing;
-use crate::figures::{capitalised, latency, opt_ms, percent, rate, sig};
+use crate::figures::{THIN, capitalised, latency, ms, opt_ms, percent, rate, sig};
 use crate::measured::millis;
 use crate::report::{BenchReport, CompareReport, Inside, LiveSide};
 use crate::screen::{Look, Screen};
 use loadgen::{Metric, Trust};
+use std::time::Duration;
 use tuner::claims::Finding;
 
 pub use crate::screen::WIDTH;
 pub use launch::launch;
 pub use tune::tune;
+
+/// A latency in ms, or in seconds from one on, to three digits.
+#[must_use]
+pub fn time(time: Duration) -> String {
+    ms(time.as_secs_f64() * 1e3).replace(THIN, " ")
+}
 
 /// The summary of `knee compare`.
 #[must_use]
