@@ -82,9 +82,10 @@ fn audit(live: &LiveSide) -> Markup {
             three(a.send_lateness_p50_ms, a.send_lateness_p99_ms, a.send_lateness_max_ms),
         ),
         (
-            "reads late at most, p50 / p99 / max".to_owned(),
+            "bytes read after they came, p50 / p99 / max".to_owned(),
             three(a.reader_lag_p50_ms, a.reader_lag_p99_ms, a.reader_lag_max_ms),
         ),
+        ("times of tokens off by at most, p99".to_owned(), cell(millis(a.stamp_error_p99_ms))),
         (
             "streams held, mean and most".to_owned(),
             cell(format!("{}, {}", sig(a.streams_held, 3), count(a.streams_peak))),

@@ -164,11 +164,11 @@ fn audited(s: &mut Screen, live: &LiveSide) {
     let look = if a.verdict == Trust::Valid { Look::Good } else { Look::Bad };
     s.say(
         &format!(
-            "  {}: sends {} late at p99 (at most {}), reads at most {} late at p99, client {} of a core",
+            "  {}: sends {} late at p99 (at most {}), times of tokens at most {} off at p99, client {} of a core",
             a.verdict,
             millis(a.send_lateness_p99_ms),
             millis(a.send_lateness_max_ms),
-            millis(a.reader_lag_p99_ms),
+            millis(a.stamp_error_p99_ms),
             percent(a.cpu_share)
         ),
         4,

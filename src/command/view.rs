@@ -151,14 +151,14 @@ impl Screen {
         };
         let (ttft, tpot) = (spread(&self.gauges.ttft), spread(&self.gauges.tpot));
         let p99 = |gauge: &Gauge| gauge.percentile(99.0).map_or_else(|| "-".to_owned(), time);
-        let (late, lag) = (p99(&self.gauges.late), p99(&self.gauges.lag));
+        let (late, error) = (p99(&self.gauges.late), p99(&self.gauges.stamp_error));
         let trust =
             self.gauges.trust(&self.slo).map_or_else(String::new, |t| format!(": {t} so far"));
         format!(
             "sending {sent:.1} of {due:.1} requests/s due, {flying} in flight, {tokens:.0} tokens/s\n\
              {completed} completed{missed}, {failed} failed\n\
              TTFT {ttft}   TPOT {tpot}\n\
-             sends {late} late, reads up to {lag} (p99){trust}"
+             sends {late} late, times of tokens off by up to {error} (p99){trust}"
         )
     }
 }

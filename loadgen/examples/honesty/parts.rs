@@ -35,9 +35,10 @@ pub(crate) fn throughput() -> super::Outcome {
     Ok(())
 }
 
-/// Errors of reported latencies at true TTFT 50 ms and ITL 20 ms.
+/// Errors of reported latencies at true TTFT 50 ms and ITL 20 ms: so many streams one after the other, and as many
+/// at a time with evenly spaced beginnings.
 pub(crate) fn streams() -> super::Outcome {
-    println!("closed loop, true TTFT 50 ms, ITL 20 ms, 128 tokens; reported − true, ms");
+    println!("true TTFT 50 ms, ITL 20 ms, 128 tokens; reported − true, ms");
     header();
     for streams in [256, 1024] {
         let rig = Rig::start("50ms", "20ms", "-", true)?;
@@ -45,6 +46,10 @@ pub(crate) fn streams() -> super::Outcome {
         let options = LiveOptions { streams: Some(streams), ..LiveOptions::default() };
         let run = rig.run(&trace, &options, &["ttft=200ms", "itl=50ms"])?;
         compare(&format!("{streams} streams"), &run, &rig.end()?);
+        let rig = Rig::start("50ms", "20ms", "-", true)?;
+        let trace = load(streams * 4, Duration::from_millis(50 + 127 * 20) / streams, 64, 128);
+        let run = rig.run(&trace, &LiveOptions::default(), &["ttft=200ms", "itl=50ms"])?;
+        compare(&format!("{:.0} at a time", run.audit.streams_held), &run, &rig.end()?);
         let rig = Rig::start("50ms", "20ms", "-", false)?;
         let bare = bare::reads(&rig.address, request(128).as_bytes(), streams as usize)?;
         println!("         a loop that only waits and reads: {bare:.2} µs per token");
@@ -194,8 +199,8 @@ fn header() {
 /// Prints how far reported latencies are from the true ones, request by request.
 ///
 /// "Seen - written": how much later than the server handed its first token to the socket the client saw it, on
-/// their common clock: the client's own error. "Reported - served": TTFT from the send less the server's own (from
-/// its read of the request to the write): all that lies between the two, the server's queue of unread requests too.
+/// their common clock: the client's own error. "Reported - served": TTFT from the send less the server's own (from the
+/// arrival of the request to the write): all that lies between the two.
 fn compare(name: &str, run: &LiveRun, truths: &HashMap<u32, Truth>) {
     let (mut seen, mut reported, mut served) = (Vec::new(), Vec::new(), Vec::new());
     let mut true_gaps: Vec<i64> = Vec::new();

@@ -59,12 +59,17 @@ pub struct Audit {
     pub send_lateness_p99_ms: f64,
     /// The worst.
     pub send_lateness_max_ms: f64,
-    /// How long bytes can have lain in the socket before they were stamped, at most: median over reads.
+    /// How long bytes had lain in the socket when they were read; where the system does not stamp arrivals, at most:
+    /// median over reads.
     pub reader_lag_p50_ms: f64,
     /// 99th percentile.
     pub reader_lag_p99_ms: f64,
     /// The worst.
     pub reader_lag_max_ms: f64,
+    /// How far the times of tokens can be from their arrival, 99th percentile: nothing where the system stamps arrivals,
+    /// else the reader's lag.
+    #[serde(default)]
+    pub stamp_error_p99_ms: f64,
     /// Requests in flight, mean over time until the last send.
     pub streams_held: f64,
     /// Most at once.
@@ -130,6 +135,7 @@ impl Audit {
             reader_lag_p50_ms: lag(50.0),
             reader_lag_p99_ms: lag(99.0),
             reader_lag_max_ms: lag(100.0),
+            stamp_error_p99_ms: ms(meter.stamp_error.percentile(99.0).unwrap_or_default()),
             streams_held: share(meter.held_ns as f64, meter.until_ns as f64),
             streams_peak: meter.peak as u64,
             streams_asked: options.streams,
@@ -171,6 +177,7 @@ impl Audit {
             reader_lag_p50_ms: worst(|a| a.reader_lag_p50_ms),
             reader_lag_p99_ms: worst(|a| a.reader_lag_p99_ms),
             reader_lag_max_ms: worst(|a| a.reader_lag_max_ms),
+            stamp_error_p99_ms: worst(|a| a.stamp_error_p99_ms),
             streams_held: parts.iter().map(|(_, a)| a.streams_held).sum(),
             streams_peak: sum(|a| a.streams_peak),
             streams_asked: parts.iter().map(|(_, a)| a.streams_asked).sum(),
@@ -270,13 +277,12 @@ impl Audit {
 
     fn judge(&mut self, run: &Recording, slo: &BoundSlo, limited: bool) {
         let completed = run.records.iter().filter(|r| r.completed()).count() as u64;
-        let own = self.send_lateness_p99_ms + self.reader_lag_p99_ms;
-        let (late, lag) = (self.send_lateness_p99_ms, self.reader_lag_p99_ms);
-        self.weigh(own, &reference(run, slo, &[Metric::Ttft, Metric::E2e]), |share| format!(
-            "sends were {late:.2} ms late and reads up to {lag:.2} ms (p99), together {share}: lower the load or give the client cores of its own"
+        let (late, error) = (self.send_lateness_p99_ms, self.stamp_error_p99_ms);
+        self.weigh(late + error, &reference(run, slo, &[Metric::Ttft, Metric::E2e]), |share| format!(
+            "sends were {late:.2} ms late and times of tokens up to {error:.2} ms (p99), together {share}: lower the load or give the client cores of its own"
         ));
-        self.weigh(lag, &reference(run, slo, &[Metric::Itl]), |share| format!(
-            "reads may be up to {lag:.2} ms late (p99), {share}: lower the load or give the client cores of its own"
+        self.weigh(error, &reference(run, slo, &[Metric::Itl]), |share| format!(
+            "times of tokens may be up to {error:.2} ms late (p99), {share}: lower the load or give the client cores of its own"
         ));
         if let (Some(asked), Some(sent), 0) = (self.asked_rps, self.sent_rps, self.held_back)
             && sent < 0.98 * asked
@@ -378,14 +384,14 @@ impl Gauges {
     #[must_use]
     pub fn trust(&self, slo: &BoundSlo) -> Option<Trust> {
         let p99 = |gauge: &Gauge| gauge.percentile(99.0).map_or(0.0, ms);
-        let own = ms(self.late.percentile(99.0)?) + p99(&self.lag);
+        let own = ms(self.late.percentile(99.0)?) + p99(&self.stamp_error);
         let median = || {
             let ms = ms(self.ttft.percentile(50.0)?);
             Some(Reference { ms, name: String::new(), target: false })
         };
         let first = Reference::target(slo, &[Metric::Ttft, Metric::E2e]).or_else(median);
         let gaps = Reference::target(slo, &[Metric::Itl]);
-        let trusts = [first.map(|r| r.trust(own)), gaps.map(|r| r.trust(p99(&self.lag)))];
+        let trusts = [first.map(|r| r.trust(own)), gaps.map(|r| r.trust(p99(&self.stamp_error)))];
         trusts.into_iter().flatten().max()
     }
 }

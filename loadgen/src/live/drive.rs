@@ -6,8 +6,10 @@
 //! the server), and `cargo run --release -p knee-loadgen --example honesty -- pacing` measures that. Waiting ends
 //! by a timer descriptor `spin` before a send is due; the rest is polling.
 //!
-//! A read is stamped when it returns, before a byte of it is looked at. Between the arrival of bytes and their read
-//! lie the reads before it: how long at most is measured for every read (reader lag), and part of the audit.
+//! Tokens count from when the kernel says that their bytes arrived ([`crate::net::arrival`]), so that a busy client, or
+//! one that had to wait for a core, does not make the server look slow. Where it does not say, from when the read
+//! returned, before a byte was looked at; how long at most bytes can have waited for it is measured for every read and
+//! part of the audit.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,7 +30,7 @@ use super::talk::{Hearing, Talks};
 use super::vocabulary::Tokens;
 use super::{LiveOptions, Progress};
 use crate::error::Error;
-use crate::net::{clock, wait::Ready, wait::Wait};
+use crate::net::{arrival::Receiver, clock, wait::Ready, wait::Wait};
 use crate::record::Record;
 use crate::recorder::Recorder;
 use crate::replay::{Due, Replay};
@@ -77,6 +79,7 @@ pub(super) struct Drive<'a> {
     texts: Vec<(u32, Hearing)>,
     wait: Wait,
     ready: Vec<Ready>,
+    receiver: Receiver,
     conns: Slab<Conn>,
     idle: Vec<usize>,
     /// Being connected, and not for a request yet.
@@ -139,6 +142,7 @@ impl<'a> Drive<'a> {
             texts: Vec::new(),
             wait: Wait::new().map_err(io)?,
             ready: Vec::new(),
+            receiver: Receiver::new(),
             conns: Slab::new(),
             idle: Vec::new(),
             connecting: Vec::new(),

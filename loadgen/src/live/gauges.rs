@@ -24,8 +24,8 @@ pub struct Gauges {
     pub tpot: Gauge,
     /// Sends, after they were due.
     pub late: Gauge,
-    /// How long bytes can have waited to be read.
-    pub lag: Gauge,
+    /// How far the times of tokens can be from their arrival.
+    pub stamp_error: Gauge,
 }
 
 impl Default for Gauge {

@@ -38,8 +38,10 @@ impl Wire {
 /// What the loop measured about itself.
 #[derive(Default)]
 pub(super) struct Meter {
-    /// How long before its stamp each read's bytes can have arrived at most.
+    /// How long before its read each read's bytes had arrived; where nobody knows, can have at most.
     pub(super) lag: Histogram,
+    /// How far each read's stamp can be from its arrival.
+    pub(super) stamp_error: Histogram,
     pub(super) cpu: Duration,
     pub(super) wall: Duration,
     /// Requests in flight, integrated over time, until the last send.
@@ -49,7 +51,6 @@ pub(super) struct Meter {
     /// Requests sent again because an idle connection was closed under them.
     pub(super) resent: u64,
     pub(super) connections: u64,
-    pub(super) reads: u64,
     /// Turns that repeated an earlier answer, and those that could not.
     pub(super) answers: (u64, u64),
     /// Tokens in time, and tokens expected, of the fluidity index.

@@ -1,12 +1,14 @@
 //! A connection's bytes, plain or under TLS, without ever blocking.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
+
+use crate::net::arrival::{self, Receiver};
 
 /// What secures connections to one host.
 #[derive(Clone)]
@@ -19,17 +21,31 @@ pub(crate) struct Security {
 pub(crate) struct Transport {
     tcp: TcpStream,
     tls: Option<Box<ClientConnection>>,
+    /// When what was read last had arrived, where that is known.
+    arrived: Option<u64>,
+}
+
+/// A socket whose reads note when the bytes arrived.
+struct Noting<'a>(&'a TcpStream, &'a mut Receiver, &'a mut Option<u64>);
+
+impl io::Read for Noting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (bytes, arrived) = self.1.receive(self.0, buffer)?;
+        *self.2 = arrived;
+        Ok(bytes)
+    }
 }
 
 impl Transport {
     /// Begins to connect.
     pub(crate) fn connect(address: SocketAddr, security: Option<&Security>) -> io::Result<Self> {
         let tcp = TcpStream::connect(address)?;
+        arrival::note(&tcp);
         let session = |s: &Security| {
             ClientConnection::new(Arc::clone(&s.config), s.name.clone()).map(Box::new)
         };
         let tls = security.map(session).transpose().map_err(io::Error::other)?;
-        Ok(Self { tcp, tls })
+        Ok(Self { tcp, tls, arrived: None })
     }
 
     /// The socket, to be registered with a poll.
@@ -58,7 +74,7 @@ impl Transport {
         let _ = self.tcp.set_nodelay(true);
         let Some(tls) = &mut self.tls else { return Ok(true) };
         while tls.is_handshaking() {
-            push(tls, &mut self.tcp)?;
+            push(tls, &self.tcp)?;
             match tls.read_tls(&mut self.tcp) {
                 Ok(0) => {
                     let why = "the server closed the connection during the TLS handshake";
@@ -67,14 +83,14 @@ impl Transport {
                 Ok(_) => {
                     let done = tls.process_new_packets().map(drop);
                     // An alert that says why may be waiting to be sent.
-                    push(tls, &mut self.tcp)?;
+                    push(tls, &self.tcp)?;
                     done.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(e) => return Err(e),
             }
         }
-        push(tls, &mut self.tcp)?;
+        push(tls, &self.tcp)?;
         Ok(true)
     }
 
@@ -82,20 +98,26 @@ impl Transport {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return self.tcp.write(bytes) };
         let taken = tls.writer().write(bytes)?;
-        push(tls, &mut self.tcp)?;
+        push(tls, &self.tcp)?;
         if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
     }
 
     /// Hands the socket what TLS still holds; true when that is nothing.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         let Some(tls) = &mut self.tls else { return Ok(true) };
-        push(tls, &mut self.tcp)?;
+        push(tls, &self.tcp)?;
         Ok(!tls.wants_write())
     }
 
+    /// When what was read last had arrived, where that is known.
+    pub(crate) fn arrived(&self) -> Option<u64> {
+        self.arrived
+    }
+
     /// Reads what is there; 0 at the end.
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(tls) = &mut self.tls else { return self.tcp.read(buffer) };
+    pub(crate) fn read(&mut self, buffer: &mut [u8], receiver: &mut Receiver) -> io::Result<usize> {
+        let mut tcp = Noting(&self.tcp, receiver, &mut self.arrived);
+        let Some(tls) = &mut self.tls else { return tcp.read(buffer) };
         loop {
             match tls.reader().read(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
@@ -103,9 +125,9 @@ impl Transport {
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 other => return other,
             }
-            let more = tls.read_tls(&mut self.tcp)?;
+            let more = tls.read_tls(&mut tcp)?;
             tls.process_new_packets().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-            push(tls, &mut self.tcp)?;
+            push(tls, &self.tcp)?;
             if more == 0 {
                 return match tls.reader().read(buffer) {
                     Ok(n) => Ok(n),
@@ -117,9 +139,9 @@ impl Transport {
 }
 
 /// Writes TLS records until there are none or the socket is full.
-fn push(tls: &mut ClientConnection, tcp: &mut TcpStream) -> io::Result<()> {
+fn push(tls: &mut ClientConnection, mut tcp: &TcpStream) -> io::Result<()> {
     while tls.wants_write() {
-        match tls.write_tls(tcp) {
+        match tls.write_tls(&mut tcp) {
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(e) => return Err(e),

@@ -15,7 +15,7 @@ pub struct Truth {
     pub request: u64,
     /// The client's own name for it (`X-Request-Id`), where it gave one.
     pub id: Option<String>,
-    /// When the socket gave its last byte.
+    /// When its last byte arrived; where the system does not stamp that, when it was read.
     pub arrived_ns: u64,
     /// When it got a slot; none when it never did.
     pub started_ns: Option<u64>,

@@ -1,7 +1,8 @@
 //! The mock's loop: sockets in, due tokens out.
 //!
 //! Service time is the monotonic clock without the stalls, so that a stall delays everything under way and nothing
-//! needs to know of it. Whatever is due at an instant leaves in one write per stream.
+//! needs to know of it. Whatever is due at an instant leaves in one write per stream. A request is served from when it
+//! arrived, not from when this loop found the time to read it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -18,7 +19,7 @@ use super::fault::Fault;
 use super::log::{Log, Truth};
 use super::reply::{self, Protocol, Voice};
 use super::{MockOptions, Served};
-use crate::net::{clock, wait::Wait};
+use crate::net::{arrival, arrival::Receiver, clock, wait::Wait};
 use crate::time::nanos;
 
 mod requests;
@@ -34,6 +35,7 @@ const DRIP: u64 = 1_000_000_000;
 pub(super) struct Server {
     listener: TcpListener,
     wait: Wait,
+    receiver: Receiver,
     options: MockOptions,
     /// The model's name as JSON.
     model: String,
@@ -109,6 +111,7 @@ impl Server {
         Ok(Self {
             listener,
             wait,
+            receiver: Receiver::new(),
             model: serde_json::Value::from(options.model.as_str()).to_string(),
             options,
             conns: Slab::new(),
@@ -136,6 +139,7 @@ impl Server {
             self.emit_due(now);
             let next = self.due.peek().map_or(u64::MAX, |d| self.wall(d.0.0));
             self.wait.wait(next.min(now + GLANCE))?;
+            self.receiver.set_clock();
             let ready: Vec<_> = self.wait.ready().collect();
             for event in ready {
                 if event.token == LISTENER {
@@ -177,6 +181,7 @@ impl Server {
         // Out of descriptors, the rest waits in the backlog; another error concerns one client.
         while let Ok((mut stream, _)) = self.listener.accept() {
             let _ = stream.set_nodelay(true);
+            arrival::note(&stream);
             let entry = self.conns.vacant_entry();
             let interest = Interest::READABLE | Interest::WRITABLE;
             if self.wait.registry().register(&mut stream, Token(entry.key()), interest).is_err() {
@@ -209,10 +214,10 @@ impl Server {
         }
     }
 
-    /// Gives the request of a connection a slot, and at once what is due at once.
-    fn seat(&mut self, key: usize) -> Fate {
+    /// Gives the request of a connection a slot, from when it arrived at `at`, and at once what is due at once.
+    fn seat(&mut self, key: usize, at: u64) -> Fate {
+        let Some(due) = self.occupy(key, at) else { return Fate::Open };
         let now = clock::now();
-        let Some(due) = self.occupy(key, now) else { return Fate::Open };
         if self.wall(due) <= now {
             return self.emit(key, now);
         }
@@ -220,14 +225,14 @@ impl Server {
         Fate::Open
     }
 
-    /// Puts the request of a connection on a slot; the service time of its first token.
-    fn occupy(&mut self, key: usize, now: u64) -> Option<u64> {
-        let service = self.service(now);
+    /// Puts the request of a connection on a slot that it has had since `at`; the service time of its first token.
+    fn occupy(&mut self, key: usize, at: u64) -> Option<u64> {
+        let service = self.service(at);
         let work = self.conns[key].work.as_mut()?;
         self.running += 1;
         self.served.peak_streams = self.served.peak_streams.max(u64::from(self.running));
         work.holds_slot = true;
-        work.truth.started_ns = Some(now);
+        work.truth.started_ns = Some(at);
         let tokens = if work.stream { 0 } else { work.output - 1 };
         let delay = nanos(self.options.itl).saturating_mul(u64::from(tokens));
         work.first_due = service + nanos(self.options.ttft) + delay;

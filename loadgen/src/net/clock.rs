@@ -3,11 +3,28 @@
 
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_getres, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 
 /// Nanoseconds since an origin common to all processes of this machine (on Linux, the boot).
 pub(crate) fn now() -> u64 {
     nanos(clock_gettime(ClockId::Monotonic))
+}
+
+/// How far the wall clock is ahead of [`now`]: of some readings the one least disturbed.
+pub(crate) fn wall_ahead() -> u64 {
+    let (mut least, mut ahead) = (u64::MAX, 0);
+    for _ in 0..8 {
+        let before = now();
+        let wall = nanos(clock_gettime(ClockId::Realtime));
+        let took = now() - before;
+        if took < least {
+            (least, ahead) = (took, wall.wrapping_sub(before + took / 2));
+        }
+        if least < 500 {
+            break;
+        }
+    }
+    ahead
 }
 
 /// The smallest difference the clock can show.
@@ -20,7 +37,7 @@ pub(crate) fn thread_cpu() -> Duration {
     Duration::from_nanos(nanos(clock_gettime(ClockId::ThreadCPUTime)))
 }
 
-fn nanos(time: rustix::time::Timespec) -> u64 {
+fn nanos(time: Timespec) -> u64 {
     let (s, ns) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
     s.unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(ns.unwrap_or(0))
 }

@@ -15,6 +15,11 @@ const ENOUGH: f64 = 16.0;
 const LIFETIMES: f64 = 4.0;
 const LEAST: Duration = Duration::from_secs(8);
 const MOST: Duration = Duration::from_secs(120);
+/// A probe that held is lengthened when its requests lasted more than this share of it: near its capacity a server
+/// takes many times what it takes for an unhurried request, and nothing can have fallen behind yet.
+const CROWDED: f64 = 0.5;
+/// The share that they are then to last.
+const ROOMY: f64 = 0.25;
 /// Requests in flight at the first rate, where no other is expected (Little's law): nearly every server takes as many,
 /// and slower rates cost the most seconds to offer.
 const FIRST: f64 = 4.0;
@@ -26,7 +31,8 @@ const REST: Duration = Duration::from_secs(30);
 /// What a search is for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Aim {
-    /// How long a rate must hold; none: four unhurried requests, 8 s at least.
+    /// How long a rate must hold; none: four unhurried requests, 8 s at least, and longer where requests under load
+    /// outlast that.
     pub probe: Option<Duration>,
     /// Load to spend at most.
     pub budget: Duration,
@@ -52,6 +58,8 @@ pub struct Held {
     pub run: LiveRun,
     /// What was sent: the trace, over and over. The run's records count through it.
     pub sent: Trace,
+    /// How long a typical request lasts, as a share of the run ([`Sustain::request_share`]).
+    pub lasted: f64,
 }
 
 /// A server under search.
@@ -138,19 +146,30 @@ impl Range<'_> {
         let (mut runs, mut stopped): (Vec<Held>, Option<String>) = (Vec::new(), None);
         // An interruption ends the search like an error, and what was found until then is kept here.
         let mut shots: Vec<Shot> = Vec::new();
-        let mut shoot = |rate, time| {
-            let (shot, held) = self.shoot(rate, time, watch).map_err(|e| stopped = Some(e))?;
+        let (mut stretch, mut spent) = (1.0, 0.0);
+        let longest = if aim.probe.is_some() { 1.0 } else { MOST.div_duration_f64(probe) };
+        let mut shoot = |rate, time: Duration| loop {
+            let offered = self.shoot(rate, time.mul_f64(stretch), watch);
+            let (mut shot, held) = offered.map_err(|e| stopped = Some(e))?;
             if !watch() {
                 return Err(());
             }
             say(&shot);
+            if shot.passed
+                && time >= probe
+                && let Some(longer) = longer(stretch, held.lasted, longest)
+            {
+                (stretch, spent) = (longer, spent + shot.seconds);
+                continue;
+            }
+            shot.seconds += std::mem::take(&mut spent);
             shots.push(shot.clone());
             if shot.passed {
                 runs.push(held);
             } else {
                 self.recover(unhurried, watch).map_err(|e| stopped = Some(e))?;
             }
-            Ok(shot)
+            return Ok(shot);
         };
         let found = match aim.beat {
             None => seek(aim.expected.unwrap_or(FIRST / unhurried), effort, shoot),
@@ -204,7 +223,7 @@ impl Range<'_> {
         let run = run.map_err(|e| e.to_string())?;
         let summary = Summary::new(&run.recording, self.slo);
         let sustain = Sustain::new(&trace, &run.recording.records);
-        let offered = run.recording.records.len();
+        let (offered, lasted) = (run.recording.records.len(), sustain.request_share);
         let why = if hopeless || !summary.verdict.met {
             missed(&summary)
         } else if offered < FEWEST {
@@ -221,8 +240,15 @@ impl Range<'_> {
         let finished_rps = half.filter(|h| last.0 > h.0 + 0.3).map(pace).filter(|r| *r > 0.0);
         let seconds = last.0;
         let shot = Shot { rate_rps: rate, passed: why.is_empty(), seconds, finished_rps, why };
-        Ok((shot, Held { rate_rps: rate, run, sent: trace }))
+        Ok((shot, Held { rate_rps: rate, run, sent: trace, lasted }))
     }
+}
+
+/// How many times as long a probe must last in which requests lasted such a share, and which was `stretch` times as long
+/// already; none where it was long enough, or is as long as it may be.
+fn longer(stretch: f64, lasted: f64, longest: f64) -> Option<f64> {
+    let wanted = (stretch * lasted / ROOMY).min(longest);
+    (lasted > CROWDED && wanted > stretch).then_some(wanted)
 }
 
 /// The share of requests that may miss targets, for all targets together.
@@ -244,7 +270,10 @@ fn missed(summary: &Summary) -> String {
         .targets
         .iter()
         .filter(|j| !j.met)
-        .map(|j| format!("{} of {:.1}", j.measured, j.value))
+        .map(|j| match j.value.finite() {
+            Some(_) => format!("{} of {:.1}", j.measured, j.value),
+            None => format!("{} of requests that failed", j.measured),
+        })
         .collect();
     if words.is_empty() {
         "too many requests missed their targets".to_owned()
@@ -289,6 +318,17 @@ pub fn lengthened(trace: &Trace, n: usize) -> Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_probe_that_its_requests_outlast_is_lengthened_once() {
+        assert_eq!(longer(1.0, 0.3, 15.0), None);
+        let stretch = longer(1.0, 0.8, 15.0).unwrap();
+        // The same requests in the longer probe leave it as it is.
+        assert_eq!((stretch, longer(stretch, 0.8 / stretch, 15.0)), (3.2, None));
+        assert_eq!(longer(1.0, 0.8, 2.0), Some(2.0), "as far as probes go");
+        assert_eq!(longer(2.0, 0.8, 2.0), None);
+        assert_eq!(longer(1.0, 0.8, 1.0), None, "a length that was asked for stays");
+    }
 
     #[test]
     fn a_longer_trace_is_the_same_trace_again() {

@@ -22,8 +22,17 @@ pub(super) struct Piece {
     serial: u64,
     /// So many of the buffer, after those of the pieces before.
     bytes: usize,
+    /// When it arrived; where nobody knows, when it was read.
     at: u64,
+    lag: Lag,
     end: Option<End>,
+}
+
+/// Time between the arrival of bytes and their read, ns.
+#[derive(Clone, Copy)]
+enum Lag {
+    Known(u64),
+    AtMost(u64),
 }
 
 /// Why no more will come.
@@ -33,17 +42,18 @@ enum End {
 }
 
 impl Drive<'_> {
-    /// Goes on with every connection that can, and sends what comes due in between. All that is there is read, and so
-    /// stamped, before any of it is looked at: when many tokens come at once, the last one's time does not depend on what
-    /// it takes to understand the others.
+    /// Goes on with every connection that can, and sends what comes due in between. All that is there is read before
+    /// any of it is looked at: when many tokens come at once, the last one's time does not depend on what it takes to
+    /// understand the others even where the kernel does not stamp them.
     pub(super) fn take_events(&mut self) {
+        self.receiver.set_clock();
         let mut ready = std::mem::take(&mut self.ready);
         ready.extend(self.wait.ready());
         let mut next = self.next_due().unwrap_or(u64::MAX);
         for event in ready.drain(..) {
-            let at = self.advance(event);
-            if self.origin > 0 && at >= next {
-                self.send_due(at);
+            let now = self.advance(event);
+            if self.origin > 0 && now >= next {
+                self.send_due(now);
                 next = self.next_due().unwrap_or(u64::MAX);
             }
         }
@@ -102,20 +112,24 @@ impl Drive<'_> {
             };
             let free = &mut self.buffer[self.filled..];
             let room = free.len();
-            let read = conn.io.read(free);
-            let at = clock::now();
+            let read = conn.io.read(free, &mut self.receiver);
+            let now = clock::now();
             let (bytes, end) = match read {
                 Ok(0) => (0, Some(End::Closed)),
                 Ok(n) => (n, None),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return at,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return now,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => (0, Some(End::Broken(reading(Kind::of(&e)), e.to_string()))),
             };
             let more = end.is_none() && (bytes == room || closed || !conn.io.short_read_empties());
+            let (at, lag) = match conn.io.arrived().filter(|_| bytes > 0) {
+                Some(at) => (at, Lag::Known(now.saturating_sub(at))),
+                None => (now, Lag::AtMost(now.saturating_sub(self.seen_from))),
+            };
             self.filled += bytes;
-            self.pieces.push(Piece { key, serial, bytes, at, end });
+            self.pieces.push(Piece { key, serial, bytes, at, lag, end });
             if !more {
-                return at;
+                return now;
             }
         }
     }
@@ -124,14 +138,17 @@ impl Drive<'_> {
     fn understand(&mut self) {
         let mut pieces = std::mem::take(&mut self.pieces);
         let mut from = 0;
-        for Piece { key, serial, bytes, at, end } in pieces.drain(..) {
+        for Piece { key, serial, bytes, at, lag, end } in pieces.drain(..) {
             let range = from..from + bytes;
             from += bytes;
             if bytes > 0 {
-                let lag = at.saturating_sub(self.seen_from);
-                self.meter.reads += 1;
+                let (lag, error) = match lag {
+                    Lag::Known(lag) => (lag, 0),
+                    Lag::AtMost(lag) => (lag, lag),
+                };
                 self.meter.lag.record_nanos(lag, 1);
-                self.gauges.lag.record(lag);
+                self.meter.stamp_error.record_nanos(error, 1);
+                self.gauges.stamp_error.record(error);
             }
             // What came before may have ended the connection, and its place may be another's by now.
             if self.conns.get(key).is_none_or(|c| c.serial != serial) {
@@ -157,6 +174,8 @@ impl Drive<'_> {
             }
         };
         let done = conn.response.is_done();
+        // Stamps are of two clocks; what happened in order stays so.
+        let at = conn.flight.as_ref().map_or(at, |f| at.max(f.latest).max(f.sent));
         if let Some(flight) = conn.flight.as_mut().filter(|_| tokens > 0) {
             let time = Duration::from_nanos(at.saturating_sub(self.origin));
             self.ends.clear();
@@ -171,8 +190,8 @@ impl Drive<'_> {
             if self.options.keep_gaps {
                 flight.gaps.extend((!first).then(|| at - flight.latest));
                 flight.gaps.resize(flight.chunks as usize - 1, 0);
-                flight.latest = at;
             }
+            flight.latest = at;
             if let Some((_, itl)) = self.options.fluid {
                 fluid(&mut self.meter.fluid, &mut flight.expected, (at, tokens), nanos(itl));
             }

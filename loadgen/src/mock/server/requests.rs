@@ -1,6 +1,6 @@
 //! From bytes to requests: what a client asks for, and what it is refused at once.
 
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 
 use serde_json::Value;
 
@@ -28,14 +28,14 @@ impl Server {
     pub(super) fn receive(&mut self, key: usize, closed: bool) -> Fate {
         loop {
             let conn = &mut self.conns[key];
-            let read = match conn.stream.read(&mut self.buffer) {
-                Ok(0) => return Fate::Closed,
-                Ok(n) => n,
+            let (read, arrived) = match self.receiver.receive(&conn.stream, &mut self.buffer) {
+                Ok((0, _)) => return Fate::Closed,
+                Ok(read) => read,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Fate::Open,
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => return Fate::Closed,
             };
-            let at = clock::now();
+            let at = arrived.unwrap_or_else(clock::now);
             conn.inbox.extend_from_slice(&self.buffer[..read]);
             if conn.inbox.len() > LARGEST {
                 return self.refuse(key, 413, "this request is larger than the mock accepts");
@@ -211,7 +211,7 @@ impl Server {
                 self.queue.push_back((key, self.generations));
                 Fate::Open
             }
-            _ => self.seat(key),
+            _ => self.seat(key, at),
         }
     }
 
