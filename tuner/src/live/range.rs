@@ -272,7 +272,7 @@ fn missed(summary: &Summary) -> String {
         .filter(|j| !j.met)
         .map(|j| match j.value.finite() {
             Some(_) => format!("{} of {:.1}", j.measured, j.value),
-            None => format!("{} of requests that failed", j.measured),
+            None => format!("{} missed by too many requests", j.measured),
         })
         .collect();
     if words.is_empty() {
