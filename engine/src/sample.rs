@@ -44,6 +44,8 @@ pub struct SamplingParams {
     pub forbidden: Arc<[Token]>,
     /// See `forbidden`.
     pub min_tokens: u32,
+    /// Choose nothing: offer so many of the most likely tokens to whoever does ([`Sampler::take_offers`]).
+    pub offers: Option<u32>,
 }
 
 impl Default for SamplingParams {
@@ -61,6 +63,7 @@ impl Default for SamplingParams {
             logprobs: None,
             forbidden: Arc::new([]),
             min_tokens: 0,
+            offers: None,
         }
     }
 }
@@ -96,7 +99,7 @@ impl SamplingParams {
             || self.frequency_penalty != 0.0
             || self.min_p > 0.0;
         let forbids = (output as u32) < self.min_tokens && !self.forbidden.is_empty();
-        if changed || forbids || self.logprobs.is_some() {
+        if changed || forbids || self.logprobs.is_some() || self.offers.is_some() {
             return None;
         }
         if self.temperature < GREEDY {
@@ -111,13 +114,16 @@ impl SamplingParams {
     }
 }
 
+/// A token that may come next, and its log probability under the model as it is.
+pub type Offer = (Token, f32);
+
 /// Log probabilities at one position, under the model as it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logprobs {
     /// Of the chosen token.
     pub chosen: f32,
     /// The most likely tokens, best first.
-    pub top: Vec<(Token, f32)>,
+    pub top: Vec<Offer>,
 }
 
 /// Chooses the token after `prompt` and `output` from `logits` (one per token of the vocabulary), which it changes;
@@ -131,13 +137,7 @@ fn choose(
     scratch: &mut Scratch,
 ) -> (Token, Option<Logprobs>) {
     let plain = params.logprobs.map(|top| log_probabilities(logits, top as usize));
-    if (output.len() as u32) < params.min_tokens {
-        for &token in params.forbidden.iter() {
-            if let Some(logit) = logits.get_mut(token as usize) {
-                *logit = f32::NEG_INFINITY;
-            }
-        }
-    }
+    forbid(params, output, logits);
     penalise(params, prompt, output, logits);
     let token = if params.temperature < GREEDY {
         most_likely(logits)
@@ -146,6 +146,34 @@ fn choose(
     };
     let report = plain.map(|(of, top)| Logprobs { chosen: of(token), top });
     (token, report)
+}
+
+/// Makes impossible what may not come yet.
+fn forbid(params: &SamplingParams, output: &[Token], logits: &mut [f32]) {
+    if (output.len() as u32) < params.min_tokens {
+        for &token in params.forbidden.iter() {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+}
+
+/// The `most` likely tokens after `output` that may come, best first; of equals, the first token first.
+fn offer(params: &SamplingParams, output: &[Token], logits: &mut [f32], most: u32) -> Vec<Offer> {
+    let whole = log_sum(logits);
+    forbid(params, output, logits);
+    let mut order: Vec<(f32, Token)> = logits.iter().copied().zip(0..).collect();
+    best_first(&mut order, most as usize);
+    order.retain(|entry| entry.0 > f32::NEG_INFINITY);
+    order.iter().map(|&(logit, token)| (token, (f64::from(logit) - whole) as f32)).collect()
+}
+
+/// The logarithm of the sum of what logits stand for.
+fn log_sum(logits: &[f32]) -> f64 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from(l - most).exp()).sum();
+    f64::from(most) + sum.ln()
 }
 
 /// The random number, from 0 to 1, of the token after `output` others.
@@ -164,9 +192,7 @@ fn log_probabilities(
     logits: &[f32],
     top: usize,
 ) -> (impl Fn(Token) -> f32 + use<>, Vec<(Token, f32)>) {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&l| f64::from(l - most).exp()).sum();
-    let whole = f64::from(most) + sum.ln();
+    let whole = log_sum(logits);
     let of = |logit: f32| (f64::from(logit) - whole) as f32;
     let mut order: Vec<(f32, Token)> = logits.iter().copied().zip(0..).collect();
     best_first(&mut order, top);
@@ -329,6 +355,7 @@ pub struct Sampler {
 struct Shared {
     params: HashMap<RequestId, SamplingParams>,
     reports: HashMap<(RequestId, u16), Logprobs>,
+    offers: HashMap<(RequestId, u16), Vec<Offer>>,
 }
 
 impl Sampler {
@@ -346,6 +373,13 @@ impl Sampler {
         let mut shared = self.lock();
         shared.params.remove(&request);
         shared.reports.retain(|key, _| key.0 != request);
+        shared.offers.retain(|key, _| key.0 != request);
+    }
+
+    /// What may follow a branch that was computed last, best first; it is handed over once.
+    #[must_use]
+    pub fn take_offers(&self, request: RequestId, branch: u16) -> Vec<Offer> {
+        self.lock().offers.remove(&(request, branch)).unwrap_or_default()
     }
 
     /// Log probabilities of the token sampled last for a branch, if they were asked for; they are handed over once.
@@ -361,6 +395,12 @@ impl Sample for Sampler {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(params) = shared.params.get(&seq.request) else { return most_likely(logits) };
         let (prompt, output) = seq.tokens.split_at((seq.prompt as usize).min(seq.tokens.len()));
+        if let Some(most) = params.offers {
+            let offers = offer(params, output, logits, most);
+            let best = offers.first().map_or(0, |offer| offer.0);
+            shared.offers.insert((seq.request, branch), offers);
+            return best;
+        }
         let (token, report) = choose(params, prompt, output, branch, logits, &mut self.scratch);
         if let Some(report) = report {
             shared.reports.insert((seq.request, branch), report);
