@@ -19,7 +19,8 @@ use crate::space;
 /// What a prediction may be off beyond the residual.
 pub(crate) const SLACK: f64 = 1.15;
 
-/// Neighbours of the winner that are finalists, at most, and what they must be expected to carry of its capacity.
+/// Neighbours of the winner that are finalists, at most, and what they must be expected to carry of its capacity. A knob
+/// that does nothing makes no finalist: to measure the winner again under another name finds only noise.
 const NEIGHBOURS: usize = 3;
 const NEAR: f64 = 0.97;
 
@@ -165,7 +166,7 @@ fn finalists(screened: &TuneResult) -> Vec<(Config, Finalist)> {
         .chain(policies)
         .map(|o| (o.label.clone(), o.config.clone(), o.capacity_rps));
     let mut near: Vec<&Neighbour> = (screened.sensitivity.iter())
-        .filter(|n| n.capacity_rps > NEAR * best.capacity_rps)
+        .filter(|n| !n.idle && n.capacity_rps > NEAR * best.capacity_rps)
         .collect();
     near.sort_by(|a, b| b.capacity_rps.total_cmp(&a.capacity_rps));
     let near = near.into_iter().take(NEIGHBOURS).map(|n| {
@@ -291,6 +292,24 @@ mod tests {
                     assert!(f.tried.iter().any(|t| t.held && t.rate_rps == k));
                 }
                 FinalistOutcome::Nothing => assert!(f.tried.iter().all(|t| !t.held)),
+            }
+        }
+    }
+
+    /// What the knobs of a neighbour do not change, the real engine is not asked about.
+    #[test]
+    fn what_does_nothing_is_not_tried() {
+        let result = screened(&Fake::new(&["ttft=300ms", "tpot=40ms"]));
+        let (idle, live): (Vec<&Neighbour>, Vec<_>) =
+            result.sensitivity.iter().partition(|n| n.idle);
+        let knob = |knob: &str| move |n: &&Neighbour| n.knob == knob;
+        assert!(idle.iter().any(knob("victim")) && live.iter().any(knob("max-batch-tokens")));
+        assert!(idle.iter().all(|n| n.capacity_rps == n.winner_rps));
+        let best = &result.best.as_ref().unwrap().config;
+        for (_, finalist) in finalists(&result) {
+            for n in &idle {
+                let changed = best.iter().filter(|(k, v)| finalist.config[*k] != **v).count();
+                assert!(changed != 1 || finalist.config[&n.knob] == best[&n.knob], "{}", n.knob);
             }
         }
     }

@@ -17,6 +17,17 @@ struct Examined {
     good: Option<i32>,
 }
 
+/// Whether `probes` are those of the winner, known before or made now, wherever both tried the same: at two rates at
+/// least, which are one that holds and one that does not.
+fn are_same(probes: &[Probe], known: &[Probe], made: &[Probe]) -> bool {
+    let winners = |p: &Probe| {
+        known.iter().chain(made).find(|w| (w.head, w.k) == (p.head, p.k)).map(|w| &w.observation)
+    };
+    let pairs: Vec<_> =
+        probes.iter().filter_map(|p| Some((&p.observation, winners(p)?))).collect();
+    pairs.len() > 1 && pairs.iter().all(|(own, winner)| own.summary == winner.summary)
+}
+
 impl Tuning<'_, '_> {
     /// Measures the winner's neighbours; one that is better on the whole trace becomes the winner, once. Returns the
     /// last winner's, and those of them that hold anything.
@@ -67,12 +78,14 @@ impl Tuning<'_, '_> {
         let mut examined = Vec::new();
         let mut probes = winner.probes.clone();
         for (knob, config, measured) in measured {
-            let (good, broke) = match measured {
+            let (good, broke, idle) = match measured {
                 Ok(m) => {
+                    let own = &self.found.entries[best].probes;
+                    let idle = m.good == winner.good && are_same(&m.probes, own, &winner.probes);
                     probes.extend(m.probes);
-                    (m.good, m.broke)
+                    (m.good, m.broke, idle)
                 }
-                Err(Stop::Refused(refused)) => (None, refused.reason),
+                Err(Stop::Refused(refused)) => (None, refused.reason, false),
                 Err(Stop::Cancelled) => continue,
             };
             let value = |c: &Config| {
@@ -84,6 +97,7 @@ impl Tuning<'_, '_> {
                 to: value(&config),
                 capacity_rps: good.map_or(0.0, rate_at),
                 winner_rps: winner.rate(),
+                idle,
                 head: self.head,
                 broke,
             };
