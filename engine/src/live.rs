@@ -5,6 +5,8 @@
 //! [`Answer`], and ends that sequence before it plans again. Text is made here and not at the client's side, because a
 //! stop string ends a sequence.
 
+mod open;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+
+use open::{Branch, Open};
 
 use crate::beam::{BeamSearch, Search};
 use crate::config::RouterKind;
@@ -238,27 +242,6 @@ impl Live {
 
 type Verdict = oneshot::Receiver<Result<(), Rejected>>;
 
-/// A request under way.
-struct Open {
-    /// Where.
-    replica: usize,
-    updates: UnboundedSender<Update>,
-    branches: Vec<Branch>,
-    limit: u32,
-    min_tokens: u32,
-    ends: Arc<[Token]>,
-    search: Option<Search>,
-}
-
-/// A completion under way.
-#[derive(Clone)]
-struct Branch {
-    characters: Characters,
-    stops: Stops,
-    count: u32,
-    done: bool,
-}
-
 /// What the thread owns.
 struct Loop {
     replicas: Vec<Engine>,
@@ -452,61 +435,6 @@ impl Loop {
             self.requests.remove(&id);
             self.sampler.remove(id);
         }
-    }
-}
-
-impl Open {
-    /// Hands the answers of its search out.
-    fn answer(&mut self, tokenizer: Option<&Tokenizer>, at: Duration) {
-        let Some(search) = self.search.take() else { return };
-        let branches = self.branches.len() as u16;
-        let mut answers = search.answers().into_iter();
-        for branch in 0..branches {
-            let beam = answers.next().unwrap_or_default();
-            let mut logprobs = beam.logprobs.into_iter();
-            for token in beam.tokens {
-                let step = self.step(branch, token, tokenizer);
-                self.send(Step { at, logprobs: logprobs.next(), ..step });
-            }
-            if !self.branches[usize::from(branch)].done {
-                // The model has fewer answers than were asked for.
-                let (text, finish) = (String::new(), Some(Finish::Stop));
-                self.send(Step { branch, token: None, text, logprobs: None, finish, at });
-            }
-        }
-    }
-
-    fn send(&self, step: Step) {
-        // A client that has gone away is taken note of when its answer is dropped.
-        let _ = self.updates.send(Update::Step(step));
-    }
-
-    /// What `token` adds to `branch`, and whether it ends it.
-    fn step(&mut self, branch: u16, token: Token, tokenizer: Option<&Tokenizer>) -> Step {
-        let b = &mut self.branches[usize::from(branch)];
-        b.count += 1;
-        let watched = b.count > self.min_tokens;
-        let mut finish = (watched && self.ends.contains(&token)).then_some(Finish::Stop);
-        let mut fresh = String::new();
-        if let Some(tokenizer) = tokenizer.filter(|t| finish.is_none() && !t.is_special(token)) {
-            b.characters.push(tokenizer.piece(token), &mut fresh);
-        }
-        if finish.is_none() && b.count >= self.limit {
-            finish = Some(Finish::Length);
-        }
-        if finish.is_some() {
-            b.characters.finish(&mut fresh);
-        }
-        let mut text = String::new();
-        if !watched {
-            text = fresh;
-        } else if b.stops.push(&fresh, &mut text) {
-            finish = Some(Finish::Stop);
-        } else if finish.is_some() {
-            b.stops.finish(&mut text);
-        }
-        b.done = finish.is_some();
-        Step { branch, token: Some(token), text, logprobs: None, finish, at: Duration::ZERO }
     }
 }
 

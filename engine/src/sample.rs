@@ -4,6 +4,8 @@
 //! min-p, top-k, top-p. The random number of a token is a function of the request's seed, its branch and the token's
 //! position alone, so what else is in the batch, or a preemption, changes nothing.
 
+mod logprobs;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +13,9 @@ use kernels::cpu::{Isa, argmax};
 use kernels::cuda::Draw;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+pub use logprobs::{Logprobs, Offer};
+use logprobs::{log_probabilities, offer};
 
 use crate::exec::cpu::Sample;
 use crate::request::{RequestId, Token, mix};
@@ -114,18 +119,6 @@ impl SamplingParams {
     }
 }
 
-/// A token that may come next, and its log probability under the model as it is.
-pub type Offer = (Token, f32);
-
-/// Log probabilities at one position, under the model as it is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Logprobs {
-    /// Of the chosen token.
-    pub chosen: f32,
-    /// The most likely tokens, best first.
-    pub top: Vec<Offer>,
-}
-
 /// Chooses the token after `prompt` and `output` from `logits` (one per token of the vocabulary), which it changes;
 /// `scratch` may hold anything.
 fn choose(
@@ -159,23 +152,6 @@ fn forbid(params: &SamplingParams, output: &[Token], logits: &mut [f32]) {
     }
 }
 
-/// The `most` likely tokens after `output` that may come, best first; of equals, the first token first.
-fn offer(params: &SamplingParams, output: &[Token], logits: &mut [f32], most: u32) -> Vec<Offer> {
-    let whole = log_sum(logits);
-    forbid(params, output, logits);
-    let mut order: Vec<(f32, Token)> = logits.iter().copied().zip(0..).collect();
-    best_first(&mut order, most as usize);
-    order.retain(|entry| entry.0 > f32::NEG_INFINITY);
-    order.iter().map(|&(logit, token)| (token, (f64::from(logit) - whole) as f32)).collect()
-}
-
-/// The logarithm of the sum of what logits stand for.
-fn log_sum(logits: &[f32]) -> f64 {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&l| f64::from(l - most).exp()).sum();
-    f64::from(most) + sum.ln()
-}
-
 /// The random number, from 0 to 1, of the token after `output` others.
 fn chance(params: &SamplingParams, output: usize, branch: u16) -> f64 {
     let stream = mix(mix(params.seed, u64::from(branch)), output as u64);
@@ -185,21 +161,6 @@ fn chance(params: &SamplingParams, output: usize, branch: u16) -> f64 {
 /// The most likely token; of several, the first.
 fn most_likely(logits: &[f32]) -> Token {
     argmax(Isa::best(), logits) as Token
-}
-
-/// The log probability of any token, and of the `top` most likely ones.
-fn log_probabilities(
-    logits: &[f32],
-    top: usize,
-) -> (impl Fn(Token) -> f32 + use<>, Vec<(Token, f32)>) {
-    let whole = log_sum(logits);
-    let of = |logit: f32| (f64::from(logit) - whole) as f32;
-    let mut order: Vec<(f32, Token)> = logits.iter().copied().zip(0..).collect();
-    best_first(&mut order, top);
-    let best = order.iter().map(|&(logit, token)| (token, of(logit))).collect();
-    let all: Arc<[f32]> = logits.into();
-    let chosen = move |token: Token| (f64::from(all[token as usize]) - whole) as f32;
-    (chosen, best)
 }
 
 /// Leaves the `most` greatest entries, greatest first; of equals, the first token first.

@@ -302,8 +302,8 @@ mod tests {
         let result = screened(&Fake::new(&["ttft=300ms", "tpot=40ms"]));
         let (idle, live): (Vec<&Neighbour>, Vec<_>) =
             result.sensitivity.iter().partition(|n| n.idle);
-        let knob = |knob: &str| move |n: &&Neighbour| n.knob == knob;
-        assert!(idle.iter().any(knob("victim")) && live.iter().any(knob("max-batch-tokens")));
+        let has = |all: &[&Neighbour], knob: &str| all.iter().any(|n| n.knob == knob);
+        assert!(has(&idle, "victim") && has(&live, "max-batch-tokens"));
         assert!(idle.iter().all(|n| n.capacity_rps == n.winner_rps));
         let best = &result.best.as_ref().unwrap().config;
         for (_, finalist) in finalists(&result) {
