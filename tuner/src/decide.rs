@@ -14,7 +14,7 @@ use crate::capacity::{Effort, Knee, Probe, Prober, Stop, place_of, rate_at};
 use crate::evaluate::{Evaluate, Relax};
 use crate::progress::{Status, Watch};
 use crate::result::{Neighbour, TuneResult, config_of};
-use crate::space;
+use crate::{space, verdict};
 
 /// What a prediction may be off beyond the residual.
 pub(crate) const SLACK: f64 = 1.15;
@@ -79,6 +79,8 @@ pub struct Tried {
     pub ttft_p99_ms: Option<f64>,
     /// The same.
     pub tpot_p99_ms: Option<f64>,
+    /// Whether all that was wrong is that the requests were too few for such a rate.
+    pub too_few: bool,
 }
 
 /// Tries what `screened` recommends on `real`.
@@ -144,7 +146,7 @@ fn run(prober: &mut Prober<'_>, expected: i32, best: Option<i32>) -> Result<Foun
     let start = match best {
         Some(best) => {
             let better = best + Effort::REAL.resolution;
-            if !prober.passes(better)? {
+            if !prober.passes_again(better)? {
                 return Ok(Found::Beaten(better));
             }
             expected.max(better)
@@ -197,6 +199,7 @@ impl Tried {
             held: probe.passes(),
             ttft_p99_ms: s.ttft.p99.millis(),
             tpot_p99_ms: s.tpot.p99.millis(),
+            too_few: verdict::too_short(&probe.observation),
         }
     }
 }
@@ -207,6 +210,20 @@ pub(crate) fn geometric_mean(ratios: &[f64]) -> Option<f64> {
 }
 
 impl Decision {
+    /// What to think of before it is believed.
+    #[must_use]
+    pub fn doubt(&self) -> Option<String> {
+        let (finalist, rps) = self.best()?;
+        // By rate, and of two tries the second last.
+        let above = finalist.tried.iter().find(|t| t.rate_rps > rps)?.rate_rps;
+        let bound = finalist.tried.iter().rfind(|t| t.rate_rps <= above)?;
+        bound.too_few.then(|| {
+            "the measured capacity is bounded by the number of requests, not by the targets: use more \
+             of them (--requests)"
+                .to_owned()
+        })
+    }
+
     /// The finalist that won, and what it carries, requests/s.
     #[must_use]
     pub fn best(&self) -> Option<(&Finalist, f64)> {

@@ -23,8 +23,7 @@ fn are_same(probes: &[Probe], known: &[Probe], made: &[Probe]) -> bool {
     let winners = |p: &Probe| {
         known.iter().chain(made).find(|w| (w.head, w.k) == (p.head, p.k)).map(|w| &w.observation)
     };
-    let pairs: Vec<_> =
-        probes.iter().filter_map(|p| Some((&p.observation, winners(p)?))).collect();
+    let pairs: Vec<_> = probes.iter().filter_map(|p| Some((&p.observation, winners(p)?))).collect();
     pairs.len() > 1 && pairs.iter().all(|(own, winner)| own.summary == winner.summary)
 }
 
