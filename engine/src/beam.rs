@@ -29,7 +29,6 @@ pub struct Beam {
     pub logprobs: Vec<Logprobs>,
     /// The log probability of all of it.
     pub sum: f64,
-    ended: bool,
 }
 
 /// A search under way: beam `n` is branch `n` of its request.
@@ -58,6 +57,7 @@ impl Search {
         logprobs: Option<u32>,
     ) -> Self {
         let (prompt, limit) = (prompt as usize, limit as usize);
+        let how = BeamSearch { width: how.width.max(1), ..how };
         Self { how, prompt, limit, ends, logprobs, beams: vec![Beam::default()], done: Vec::new() }
     }
 
@@ -71,37 +71,51 @@ impl Search {
     /// Goes on by what may follow each beam, best first. The next beams, best first: which one it was, and what it goes
     /// on with; none when the search is over.
     pub fn advance(&mut self, mut offers: impl FnMut(u16) -> Vec<Offer>) -> Vec<(u16, Token)> {
-        let mut next: Vec<(u16, Offer, Beam)> = Vec::new();
-        for (branch, beam) in (0u16..).zip(&self.beams) {
-            let offers = offers(branch);
-            for &offer in &offers {
-                let grown = beam.grown(offer, &offers, self.logprobs, &self.ends);
-                if grown.ended {
-                    self.done.push(grown);
-                } else {
-                    next.push((branch, offer, grown));
+        let beams = std::mem::take(&mut self.beams);
+        let offers: Vec<Vec<Offer>> = (0u16..).zip(&beams).map(|(n, _)| offers(n)).collect();
+        let mut next: Vec<(f64, u16, Offer)> = Vec::new();
+        for ((branch, beam), offers) in (0u16..).zip(&beams).zip(&offers) {
+            for &offer in offers {
+                let sum = beam.sum + f64::from(offer.1);
+                if !self.ends.contains(&offer.0) {
+                    next.push((sum, branch, offer));
+                } else if self.wins(sum, beam.tokens.len()) {
+                    self.done.push(beam.grown(offer, offers, self.logprobs));
+                    let done = std::mem::take(&mut self.done);
+                    self.done = self.ranked(done);
                 }
             }
         }
         // The order among equals stays.
-        next.sort_by(|a, b| b.2.sum.total_cmp(&a.2.sum));
+        next.sort_by(|a, b| b.0.total_cmp(&a.0));
         next.truncate(usize::from(self.how.width));
-        let goes_on = next.iter().map(|&(branch, (token, _), _)| (branch, token)).collect();
-        self.beams = next.into_iter().map(|(_, _, beam)| beam).collect();
-        let mut done = std::mem::take(&mut self.done);
-        self.rank(&mut done);
-        self.done = done;
-        if self.is_over() { Vec::new() } else { goes_on }
+        let grown = |&(_, branch, offer): &(f64, u16, Offer)| {
+            let at = usize::from(branch);
+            beams[at].grown(offer, &offers[at], self.logprobs)
+        };
+        self.beams = next.iter().map(grown).collect();
+        if self.is_over() {
+            return Vec::new();
+        }
+        next.iter().map(|&(_, branch, (token, _))| (branch, token)).collect()
     }
 
-    /// Leaves the answers, best first.
-    fn rank(&self, beams: &mut Vec<Beam>) {
+    /// Whether an answer of so many tokens before its end is one of the best so far.
+    fn wins(&self, sum: f64, output: usize) -> bool {
+        let last = self.done.get(usize::from(self.how.width) - 1);
+        last.is_none_or(|last| self.scored(sum, output) > self.score(last))
+    }
+
+    /// The answers among `beams`, best first.
+    fn ranked(&self, mut beams: Vec<Beam>) -> Vec<Beam> {
         beams.sort_by(|a, b| self.score(b).total_cmp(&self.score(a)));
         beams.truncate(usize::from(self.how.width));
+        beams
     }
 
     fn score(&self, beam: &Beam) -> f64 {
-        self.scored(beam.sum, beam.tokens.len() - usize::from(beam.ended))
+        let ended = beam.tokens.last().is_some_and(|last| self.ends.contains(last));
+        self.scored(beam.sum, beam.tokens.len() - usize::from(ended))
     }
 
     fn scored(&self, sum: f64, output: usize) -> f64 {
@@ -127,17 +141,15 @@ impl Search {
     pub fn answers(mut self) -> Vec<Beam> {
         let mut all = std::mem::take(&mut self.done);
         all.append(&mut self.beams);
-        self.rank(&mut all);
-        all
+        self.ranked(all)
     }
 }
 
 impl Beam {
-    fn grown(&self, offer: Offer, all: &[Offer], logprobs: Option<u32>, ends: &[Token]) -> Self {
+    fn grown(&self, offer: Offer, all: &[Offer], logprobs: Option<u32>) -> Self {
         let mut grown = self.clone();
         grown.tokens.push(offer.0);
         grown.sum += f64::from(offer.1);
-        grown.ended = ends.contains(&offer.0);
         if let Some(top) = logprobs {
             let top = all[..all.len().min(top as usize)].to_vec();
             grown.logprobs.push(Logprobs { chosen: offer.1, top });

@@ -18,9 +18,7 @@ impl State {
         if others().all(|other| other.held) {
             out.settled.push(seq.request);
         } else if others().any(|other| other.place == Place::Waiting) {
-            let request = seq.request;
             self.park(id);
-            self.events.push(Event::Preempted { request });
         }
     }
 
@@ -28,6 +26,8 @@ impl State {
     pub(super) fn park(&mut self, id: SeqId) {
         self.leave(id, true);
         self.seqs[id as usize].place = Place::Parked;
+        let request = self.seq(id).request;
+        self.events.push(Event::Preempted { request });
     }
 
     /// Parks those of the group of `id`, which waits now, that are held.

@@ -203,9 +203,9 @@ impl State {
         } else {
             self.leave(id, true);
             self.wait(id);
+            self.events.push(Event::Preempted { request });
             self.park_held(id);
         }
-        self.events.push(Event::Preempted { request });
         self.end_batch(worker);
     }
 

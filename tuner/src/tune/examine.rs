@@ -17,14 +17,16 @@ struct Examined {
     good: Option<i32>,
 }
 
-/// Whether `probes` are those of the winner, known before or made now, wherever both tried the same: at two rates at
-/// least, which are one that holds and one that does not.
-fn are_same(probes: &[Probe], known: &[Probe], made: &[Probe]) -> bool {
-    let winners = |p: &Probe| {
-        known.iter().chain(made).find(|w| (w.head, w.k) == (p.head, p.k)).map(|w| &w.observation)
+/// Whether the `own` runs are the `winner`'s wherever both were tried at the same: at two rates at least, which are one
+/// that holds and one that does not.
+fn are_same(own: [&[Probe]; 2], winner: [&[Probe]; 2]) -> bool {
+    let of = |p: &Probe| {
+        let same = |w: &&Probe| (w.head, w.k) == (p.head, p.k);
+        winner.into_iter().flatten().find(same).map(|w| &w.observation.summary)
     };
-    let pairs: Vec<_> = probes.iter().filter_map(|p| Some((&p.observation, winners(p)?))).collect();
-    pairs.len() > 1 && pairs.iter().all(|(own, winner)| own.summary == winner.summary)
+    let own = own.into_iter().flatten();
+    let pairs: Vec<_> = own.filter_map(|p| Some((&p.observation.summary, of(p)?))).collect();
+    pairs.len() > 1 && pairs.iter().all(|(own, winner)| own == winner)
 }
 
 impl Tuning<'_, '_> {
@@ -79,8 +81,10 @@ impl Tuning<'_, '_> {
         for (knob, config, measured) in measured {
             let (good, broke, idle) = match measured {
                 Ok(m) => {
-                    let own = &self.found.entries[best].probes;
-                    let idle = m.good == winner.good && are_same(&m.probes, own, &winner.probes);
+                    let known = self.entry_of(device, &config);
+                    let known = known.map_or(&[][..], |e| e.probes.as_slice());
+                    let winners = [self.found.entries[best].probes.as_slice(), &winner.probes];
+                    let idle = m.good == winner.good && are_same([known, &m.probes], winners);
                     probes.extend(m.probes);
                     (m.good, m.broke, idle)
                 }
