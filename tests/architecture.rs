@@ -29,6 +29,7 @@ const ENGINE_NEVER: &[(&str, &[&str])] = &[
     ("exec", &["sched", "engine", "fleet"]),
     ("model", &["sequence", "plan", "state", "sched", "engine", "kv", "exec", "live", "server"]),
     ("sample", &["plan", "state", "sched", "engine", "kv", "live", "server"]),
+    ("beam", &["sequence", "plan", "state", "sched", "engine", "kv", "exec", "live", "server"]),
     // Whoever owns the clock sees the engine, and what it is asked and says.
     ("live", &["plan", "sched", "kv", "exec", "fleet", "server"]),
     ("server", &["sequence", "plan", "state", "sched", "kv", "exec", "fleet"]),

@@ -12,7 +12,7 @@ use crate::event::{Event, Iteration};
 use crate::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer, Wake};
 use crate::kv::waste::{Classes, Ledger};
 use crate::plan::{Chunk, Plan, WorkerId};
-use crate::request::{Request, RequestId};
+use crate::request::{Request, RequestId, Token};
 use crate::sched::Scheduler;
 use crate::sequence::{SeqId, Sequence};
 use crate::shape::Shape;
@@ -128,15 +128,41 @@ impl Engine {
     /// # Errors
     /// When it could never run here.
     pub fn submit(&mut self, request: Request) -> Result<(), Rejected> {
+        self.take_in(request, false)
+    }
+
+    /// The same for a request whose branches go on together, by tokens that are not sampled but chosen from outside
+    /// ([`Engine::choose`]). It begins with one branch, and never has more than its width.
+    ///
+    /// # Errors
+    /// When it could never run here.
+    pub fn submit_together(&mut self, request: Request) -> Result<(), Rejected> {
+        self.take_in(request, true)
+    }
+
+    fn take_in(&mut self, request: Request, together: bool) -> Result<(), Rejected> {
         // Planning runs ahead of the device by one iteration.
         let planned = self.lanes.iter().any(|l| !l.flights.is_empty());
         if self.state.config.async_scheduling && planned {
-            self.state.enqueue_unseen(request)?;
+            self.state.enqueue_unseen(request, together)?;
         } else {
-            self.state.enqueue(request)?;
+            self.state.enqueue(request, together)?;
         }
         self.changed();
         Ok(())
+    }
+
+    /// How the branches of `request` go on from `now`, which the last iteration settled: branch `n` with the token
+    /// `next[n].1` after what branch `next[n].0` was. Branches that nobody names end; [`Engine::end`] ends all.
+    ///
+    /// # Panics
+    /// When `request` is not settled, or `next` is empty.
+    pub fn choose(&mut self, request: RequestId, next: &[(u16, Token)], now: Duration) {
+        for id in self.state.living(request, None) {
+            self.account(self.state.seq(id).worker as WorkerId, now);
+        }
+        self.state.choose(request, next);
+        self.changed();
     }
 
     /// Ends at `now` what `request` has not generated yet; only its branch `branch`, where one is given. Its KV is free

@@ -58,6 +58,8 @@ pub struct Iteration {
     pub branch_tokens: u32,
     /// These, when they are real.
     pub branches: Vec<BranchToken>,
+    /// Requests whose branches go on together and are all computed: [`crate::Engine::choose`] says how.
+    pub settled: Vec<RequestId>,
     /// What else happened, in order: when it was planned (admissions, preemptions), then at the last of `ends`.
     pub events: Vec<Event>,
     /// The work of the first step.
@@ -71,6 +73,7 @@ impl Iteration {
         self.emitted.clear();
         self.tokens.clear();
         self.branches.clear();
+        self.settled.clear();
         self.events.clear();
         self.branch_tokens = 0;
     }

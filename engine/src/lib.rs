@@ -4,6 +4,7 @@
 //! source of random numbers, so the same scheduler and allocator code runs in virtual time and live: what was searched
 //! is what gets served. The two leaves that differ are who answers [`exec::Executor`] and who owns the clock.
 
+pub mod beam;
 pub mod config;
 pub mod deployment;
 pub mod engine;

@@ -5,6 +5,8 @@
 //! [`Answer`], and ends that sequence before it plans again. Text is made here and not at the client's side, because a
 //! stop string ends a sequence.
 
+mod open;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,6 +17,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
+use open::{Branch, Open};
+
+use crate::beam::{BeamSearch, Search};
 use crate::config::RouterKind;
 use crate::engine::Engine;
 use crate::event::{Event, Iteration};
@@ -42,6 +47,9 @@ pub struct Ask {
     pub ends: Arc<[Token]>,
     /// Strings that end it; they are not shown.
     pub stops: Vec<String>,
+    /// Search for the likeliest completions instead of sampling: they come when the search is over, best first, and
+    /// `stops` is not looked at.
+    pub beams: Option<BeamSearch>,
 }
 
 /// Why a completion ended.
@@ -234,26 +242,6 @@ impl Live {
 
 type Verdict = oneshot::Receiver<Result<(), Rejected>>;
 
-/// A request under way.
-struct Open {
-    /// Where.
-    replica: usize,
-    updates: UnboundedSender<Update>,
-    branches: Vec<Branch>,
-    limit: u32,
-    min_tokens: u32,
-    ends: Arc<[Token]>,
-}
-
-/// A completion under way.
-#[derive(Clone)]
-struct Branch {
-    characters: Characters,
-    stops: Stops,
-    count: u32,
-    done: bool,
-}
-
 /// What the thread owns.
 struct Loop {
     replicas: Vec<Engine>,
@@ -336,10 +324,12 @@ impl Loop {
         ask: Ask,
         updates: UnboundedSender<Update>,
     ) -> Result<(), Rejected> {
-        let (limit, width) = (ask.limit.max(1), ask.width.max(1));
+        let (limit, branches) = (ask.limit.max(1), ask.width.max(1));
+        let width = ask.beams.map_or(branches, |how| how.width.max(1));
+        let input = ask.prompt.len() as u32;
         let request = Request {
             id,
-            input: ask.prompt.len() as u32,
+            input,
             limit,
             fate: None,
             width,
@@ -350,23 +340,37 @@ impl Loop {
             1 => 0,
             _ => self.router.pick(&request, &self.replicas, self.origin.elapsed()),
         };
-        self.replicas[replica].submit(request)?;
+        let engine = &mut self.replicas[replica];
+        let mut sampling = ask.sampling;
+        let search = match ask.beams {
+            Some(how) => {
+                engine.submit_together(request)?;
+                let how = BeamSearch { width, ..how };
+                Some(Search::new(how, input, limit, Arc::clone(&ask.ends), sampling.logprobs))
+            }
+            None => {
+                engine.submit(request)?;
+                None
+            }
+        };
+        sampling.offers = search.as_ref().map(Search::offers);
         let branch = Branch {
             characters: Characters::default(),
-            stops: Stops::new(ask.stops),
+            stops: Stops::new(if search.is_some() { Vec::new() } else { ask.stops }),
             count: 0,
             done: false,
         };
         let open = Open {
             replica,
             updates,
-            branches: vec![branch; usize::from(width)],
+            branches: vec![branch; usize::from(branches)],
             limit,
-            min_tokens: ask.sampling.min_tokens,
+            min_tokens: sampling.min_tokens,
             ends: ask.ends,
+            search,
         };
         self.requests.insert(id, open);
-        self.sampler.insert(id, ask.sampling);
+        self.sampler.insert(id, sampling);
         Ok(())
     }
 
@@ -392,10 +396,27 @@ impl Loop {
         let mut tokens = std::mem::take(&mut self.tokens);
         tokens.extend(iteration.emitted.iter().zip(&iteration.tokens).map(|(&r, &t)| (r, 0, t)));
         tokens.extend(iteration.branches.iter().map(|b| (b.request, b.branch, b.token)));
+        let settled = iteration.settled.clone();
         for (request, branch, token) in tokens.drain(..) {
             self.hand_out(request, branch, token, at);
         }
         self.tokens = tokens;
+        settled.into_iter().for_each(|request| self.search(request, at));
+    }
+
+    /// All beams of `id` are computed: they go on, or are the answer.
+    fn search(&mut self, id: RequestId, at: Duration) {
+        let Some(open) = self.requests.get_mut(&id) else { return };
+        let Some(search) = &mut open.search else { return };
+        let next = search.advance(|branch| self.sampler.take_offers(id, branch));
+        let (engine, now) = (&mut self.replicas[open.replica], self.origin.elapsed());
+        if !next.is_empty() {
+            return engine.choose(id, &next, now);
+        }
+        engine.end(id, None, now);
+        self.sampler.remove(id);
+        let Some(mut open) = self.requests.remove(&id) else { return };
+        open.answer(self.tokenizer.as_deref(), at);
     }
 
     fn hand_out(&mut self, id: RequestId, branch: u16, token: Token, at: Duration) {
@@ -405,7 +426,7 @@ impl Loop {
         step.logprobs = self.sampler.take_logprobs(id, branch);
         let ended = step.finish.is_some();
         let early = ended && open.branches[usize::from(branch)].count < open.limit;
-        let _ = open.updates.send(Update::Step(step));
+        open.send(step);
         let (over, replica) = (ended && open.branches.iter().all(|b| b.done), open.replica);
         if early {
             self.replicas[replica].end(id, Some(branch), self.origin.elapsed());
@@ -414,36 +435,6 @@ impl Loop {
             self.requests.remove(&id);
             self.sampler.remove(id);
         }
-    }
-}
-
-impl Open {
-    /// What `token` adds to `branch`, and whether it ends it.
-    fn step(&mut self, branch: u16, token: Token, tokenizer: Option<&Tokenizer>) -> Step {
-        let b = &mut self.branches[usize::from(branch)];
-        b.count += 1;
-        let watched = b.count > self.min_tokens;
-        let mut finish = (watched && self.ends.contains(&token)).then_some(Finish::Stop);
-        let mut fresh = String::new();
-        if let Some(tokenizer) = tokenizer.filter(|t| finish.is_none() && !t.is_special(token)) {
-            b.characters.push(tokenizer.piece(token), &mut fresh);
-        }
-        if finish.is_none() && b.count >= self.limit {
-            finish = Some(Finish::Length);
-        }
-        if finish.is_some() {
-            b.characters.finish(&mut fresh);
-        }
-        let mut text = String::new();
-        if !watched {
-            text = fresh;
-        } else if b.stops.push(&fresh, &mut text) {
-            finish = Some(Finish::Stop);
-        } else if finish.is_some() {
-            b.stops.finish(&mut text);
-        }
-        b.done = finish.is_some();
-        Step { branch, token: Some(token), text, logprobs: None, finish, at: Duration::ZERO }
     }
 }
 

@@ -4,6 +4,8 @@
 //! min-p, top-k, top-p. The random number of a token is a function of the request's seed, its branch and the token's
 //! position alone, so what else is in the batch, or a preemption, changes nothing.
 
+mod logprobs;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +13,9 @@ use kernels::cpu::{Isa, argmax};
 use kernels::cuda::Draw;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+pub use logprobs::{Logprobs, Offer};
+use logprobs::{log_probabilities, offer};
 
 use crate::exec::cpu::Sample;
 use crate::request::{RequestId, Token, mix};
@@ -44,6 +49,8 @@ pub struct SamplingParams {
     pub forbidden: Arc<[Token]>,
     /// See `forbidden`.
     pub min_tokens: u32,
+    /// Choose nothing: offer so many of the most likely tokens to whoever does ([`Sampler::take_offers`]).
+    pub offers: Option<u32>,
 }
 
 impl Default for SamplingParams {
@@ -61,6 +68,7 @@ impl Default for SamplingParams {
             logprobs: None,
             forbidden: Arc::new([]),
             min_tokens: 0,
+            offers: None,
         }
     }
 }
@@ -96,7 +104,7 @@ impl SamplingParams {
             || self.frequency_penalty != 0.0
             || self.min_p > 0.0;
         let forbids = (output as u32) < self.min_tokens && !self.forbidden.is_empty();
-        if changed || forbids || self.logprobs.is_some() {
+        if changed || forbids || self.logprobs.is_some() || self.offers.is_some() {
             return None;
         }
         if self.temperature < GREEDY {
@@ -111,15 +119,6 @@ impl SamplingParams {
     }
 }
 
-/// Log probabilities at one position, under the model as it is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Logprobs {
-    /// Of the chosen token.
-    pub chosen: f32,
-    /// The most likely tokens, best first.
-    pub top: Vec<(Token, f32)>,
-}
-
 /// Chooses the token after `prompt` and `output` from `logits` (one per token of the vocabulary), which it changes;
 /// `scratch` may hold anything.
 fn choose(
@@ -131,13 +130,7 @@ fn choose(
     scratch: &mut Scratch,
 ) -> (Token, Option<Logprobs>) {
     let plain = params.logprobs.map(|top| log_probabilities(logits, top as usize));
-    if (output.len() as u32) < params.min_tokens {
-        for &token in params.forbidden.iter() {
-            if let Some(logit) = logits.get_mut(token as usize) {
-                *logit = f32::NEG_INFINITY;
-            }
-        }
-    }
+    forbid(params, output, logits);
     penalise(params, prompt, output, logits);
     let token = if params.temperature < GREEDY {
         most_likely(logits)
@@ -146,6 +139,17 @@ fn choose(
     };
     let report = plain.map(|(of, top)| Logprobs { chosen: of(token), top });
     (token, report)
+}
+
+/// Makes impossible what may not come yet.
+fn forbid(params: &SamplingParams, output: &[Token], logits: &mut [f32]) {
+    if (output.len() as u32) < params.min_tokens {
+        for &token in params.forbidden.iter() {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
 }
 
 /// The random number, from 0 to 1, of the token after `output` others.
@@ -157,23 +161,6 @@ fn chance(params: &SamplingParams, output: usize, branch: u16) -> f64 {
 /// The most likely token; of several, the first.
 fn most_likely(logits: &[f32]) -> Token {
     argmax(Isa::best(), logits) as Token
-}
-
-/// The log probability of any token, and of the `top` most likely ones.
-fn log_probabilities(
-    logits: &[f32],
-    top: usize,
-) -> (impl Fn(Token) -> f32 + use<>, Vec<(Token, f32)>) {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&l| f64::from(l - most).exp()).sum();
-    let whole = f64::from(most) + sum.ln();
-    let of = |logit: f32| (f64::from(logit) - whole) as f32;
-    let mut order: Vec<(f32, Token)> = logits.iter().copied().zip(0..).collect();
-    best_first(&mut order, top);
-    let best = order.iter().map(|&(logit, token)| (token, of(logit))).collect();
-    let all: Arc<[f32]> = logits.into();
-    let chosen = move |token: Token| (f64::from(all[token as usize]) - whole) as f32;
-    (chosen, best)
 }
 
 /// Leaves the `most` greatest entries, greatest first; of equals, the first token first.
@@ -329,6 +316,7 @@ pub struct Sampler {
 struct Shared {
     params: HashMap<RequestId, SamplingParams>,
     reports: HashMap<(RequestId, u16), Logprobs>,
+    offers: HashMap<(RequestId, u16), Vec<Offer>>,
 }
 
 impl Sampler {
@@ -346,6 +334,13 @@ impl Sampler {
         let mut shared = self.lock();
         shared.params.remove(&request);
         shared.reports.retain(|key, _| key.0 != request);
+        shared.offers.retain(|key, _| key.0 != request);
+    }
+
+    /// What may follow a branch that was computed last, best first; it is handed over once.
+    #[must_use]
+    pub fn take_offers(&self, request: RequestId, branch: u16) -> Vec<Offer> {
+        self.lock().offers.remove(&(request, branch)).unwrap_or_default()
     }
 
     /// Log probabilities of the token sampled last for a branch, if they were asked for; they are handed over once.
@@ -361,6 +356,12 @@ impl Sample for Sampler {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(params) = shared.params.get(&seq.request) else { return most_likely(logits) };
         let (prompt, output) = seq.tokens.split_at((seq.prompt as usize).min(seq.tokens.len()));
+        if let Some(most) = params.offers {
+            let offers = offer(params, output, logits, most);
+            let best = offers.first().map_or(0, |offer| offer.0);
+            shared.offers.insert((seq.request, branch), offers);
+            return best;
+        }
         let (token, report) = choose(params, prompt, output, branch, logits, &mut self.scratch);
         if let Some(report) = report {
             shared.reports.insert((seq.request, branch), report);

@@ -15,6 +15,8 @@ pub enum Place {
     Waiting,
     /// In a worker's running list.
     Running,
+    /// Computed, its KV given up again, until the rest of its group is computed too.
+    Parked,
     /// Prefilled, its KV still on a prefill worker, until a decode worker pulls it.
     Bridge,
     /// Its KV is on the way to a decode worker.
@@ -52,6 +54,10 @@ pub struct Sequence {
     pub width: u16,
     /// Whether its request's other branches exist.
     pub forked: bool,
+    /// Whether its request's branches go on together, by tokens that are chosen from outside (beam search).
+    pub together: bool,
+    /// Whether it is computed and waits for its next token, until the rest of its group is computed too.
+    pub held: bool,
     /// Worker whose KV it holds.
     pub worker: u32,
     /// The request it answers.

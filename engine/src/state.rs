@@ -3,6 +3,7 @@
 //! `admit`, `extend`, `preempt`, `pull`, `reject` are written once, here and below; a scheduler only decides in which
 //! order to call them. There is no clock, thread or random number in this file.
 
+mod beams;
 mod bridge;
 mod commit;
 mod end;
@@ -170,16 +171,17 @@ impl State {
         self.load
     }
 
-    /// Puts a request into the queue, or rejects it when it could not run even alone.
-    pub fn enqueue(&mut self, request: Request) -> Result<(), Rejected> {
-        let id = self.take_in(request)?;
+    /// Puts a request into the queue, or rejects it when it could not run even alone. With `together`, its branches go
+    /// on together (see [`State::choose`]).
+    pub fn enqueue(&mut self, request: Request, together: bool) -> Result<(), Rejected> {
+        let id = self.take_in(request, together)?;
         self.wait(id);
         Ok(())
     }
 
     /// The same for a request that the next plan does not see, because it has been made already.
-    pub fn enqueue_unseen(&mut self, request: Request) -> Result<(), Rejected> {
-        let id = self.take_in(request)?;
+    pub fn enqueue_unseen(&mut self, request: Request, together: bool) -> Result<(), Rejected> {
+        let id = self.take_in(request, together)?;
         self.unseen.push(id);
         Ok(())
     }
@@ -202,14 +204,16 @@ impl State {
         self.workers[worker].late = (0, 0);
     }
 
-    fn take_in(&mut self, request: Request) -> Result<SeqId, Rejected> {
-        let seq = self.sequence(request, self.tickets);
+    fn take_in(&mut self, request: Request, together: bool) -> Result<SeqId, Rejected> {
+        let mut seq = self.sequence(request, self.tickets);
+        // Beams fork where the search says, not where the prompt ends.
+        (seq.together, seq.forked) = (together, together);
         self.reject(&seq)?;
         self.tickets += 1;
         self.load += u64::from(seq.end);
-        let wide = seq.width > 1;
+        let grouped = seq.width > 1 || together;
         let id = self.insert(seq);
-        if wide {
+        if grouped {
             let group = self.unused_groups.pop().unwrap_or_else(|| {
                 self.groups.push(Group::default());
                 self.groups.len() as u32 - 1
@@ -228,7 +232,8 @@ impl State {
         }
         // Branches share blocks within one pool; they cannot be moved to another one by one.
         let disagg = self.config.scheduler == SchedulerKind::Disagg;
-        if u32::from(seq.width) > self.config.max_seqs || (disagg && seq.width > 1) {
+        let forks = seq.width > 1 || seq.together;
+        if u32::from(seq.width) > self.config.max_seqs || (disagg && forks) {
             return Err(Rejected::TooWide { width: seq.width });
         }
         match self.workers.iter().find(|w| !w.kv.fits(seq)) {
@@ -262,6 +267,8 @@ impl State {
             branch: 0,
             width: request.width.max(1),
             forked: false,
+            together: false,
+            held: false,
             worker: 0,
             request: request.id,
             group: ALONE,

@@ -36,6 +36,8 @@ fn sequence(request: u32, prompt: u32, content: Content, covered: u32) -> Sequen
         branch: 0,
         width: 1,
         forked: false,
+        together: false,
+        held: false,
         worker: 0,
         request,
         group: ALONE,

@@ -54,7 +54,7 @@ pub(crate) fn cells(f: &Finalist) -> [String; 5] {
         FinalistOutcome::Nothing => ("nothing".to_owned(), None),
         FinalistOutcome::Untried => ("not tried".to_owned(), None),
     };
-    let there = f.tried.iter().find(|t| Some(t.rate_rps) == at);
+    let there = f.tried.iter().rfind(|t| Some(t.rate_rps) == at);
     let there = there.map_or_else(
         || NONE.to_owned(),
         |t| format!("{}, {}", opt_ms(t.ttft_p99_ms), opt_ms(t.tpot_p99_ms)),

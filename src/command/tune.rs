@@ -178,7 +178,9 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
         let bar = Bar::new();
         let decision = decide(&result, &real, &Watch { progress: &bar, cancel: cancel()? });
         bar.finish();
-        result.decision = Some(decision.map_err(stopped)?);
+        let decision = decision.map_err(stopped)?;
+        result.warnings.extend(decision.doubt());
+        result.decision = Some(decision);
     }
     if let Some(study) = study {
         study.close()?;

@@ -14,12 +14,13 @@ use crate::capacity::{Effort, Knee, Probe, Prober, Stop, place_of, rate_at};
 use crate::evaluate::{Evaluate, Relax};
 use crate::progress::{Status, Watch};
 use crate::result::{Neighbour, TuneResult, config_of};
-use crate::space;
+use crate::{space, verdict};
 
 /// What a prediction may be off beyond the residual.
 pub(crate) const SLACK: f64 = 1.15;
 
-/// Neighbours of the winner that are finalists, at most, and what they must be expected to carry of its capacity.
+/// Neighbours of the winner that are finalists, at most, and what they must be expected to carry of its capacity. A knob
+/// that does nothing makes no finalist: to measure the winner again under another name finds only noise.
 const NEIGHBOURS: usize = 3;
 const NEAR: f64 = 0.97;
 
@@ -78,6 +79,8 @@ pub struct Tried {
     pub ttft_p99_ms: Option<f64>,
     /// The same.
     pub tpot_p99_ms: Option<f64>,
+    /// Whether all that was wrong is that the requests were too few for such a rate.
+    pub too_few: bool,
 }
 
 /// Tries what `screened` recommends on `real`.
@@ -143,7 +146,7 @@ fn run(prober: &mut Prober<'_>, expected: i32, best: Option<i32>) -> Result<Foun
     let start = match best {
         Some(best) => {
             let better = best + Effort::REAL.resolution;
-            if !prober.passes(better)? {
+            if !prober.passes_again(better)? {
                 return Ok(Found::Beaten(better));
             }
             expected.max(better)
@@ -165,7 +168,7 @@ fn finalists(screened: &TuneResult) -> Vec<(Config, Finalist)> {
         .chain(policies)
         .map(|o| (o.label.clone(), o.config.clone(), o.capacity_rps));
     let mut near: Vec<&Neighbour> = (screened.sensitivity.iter())
-        .filter(|n| n.capacity_rps > NEAR * best.capacity_rps)
+        .filter(|n| !n.idle && n.capacity_rps > NEAR * best.capacity_rps)
         .collect();
     near.sort_by(|a, b| b.capacity_rps.total_cmp(&a.capacity_rps));
     let near = near.into_iter().take(NEIGHBOURS).map(|n| {
@@ -196,6 +199,7 @@ impl Tried {
             held: probe.passes(),
             ttft_p99_ms: s.ttft.p99.millis(),
             tpot_p99_ms: s.tpot.p99.millis(),
+            too_few: verdict::too_short(&probe.observation),
         }
     }
 }
@@ -206,6 +210,20 @@ pub(crate) fn geometric_mean(ratios: &[f64]) -> Option<f64> {
 }
 
 impl Decision {
+    /// What to think of before it is believed.
+    #[must_use]
+    pub fn doubt(&self) -> Option<String> {
+        let (finalist, rps) = self.best()?;
+        // By rate, and of two tries the second last.
+        let above = finalist.tried.iter().find(|t| t.rate_rps > rps)?.rate_rps;
+        let bound = finalist.tried.iter().rfind(|t| t.rate_rps <= above)?;
+        bound.too_few.then(|| {
+            "the measured capacity is bounded by the number of requests, not by the targets: use more \
+             of them (--requests)"
+                .to_owned()
+        })
+    }
+
     /// The finalist that won, and what it carries, requests/s.
     #[must_use]
     pub fn best(&self) -> Option<(&Finalist, f64)> {
@@ -291,6 +309,24 @@ mod tests {
                     assert!(f.tried.iter().any(|t| t.held && t.rate_rps == k));
                 }
                 FinalistOutcome::Nothing => assert!(f.tried.iter().all(|t| !t.held)),
+            }
+        }
+    }
+
+    /// What the knobs of a neighbour do not change, the real engine is not asked about.
+    #[test]
+    fn what_does_nothing_is_not_tried() {
+        let result = screened(&Fake::new(&["ttft=300ms", "tpot=40ms"]));
+        let (idle, live): (Vec<&Neighbour>, Vec<_>) =
+            result.sensitivity.iter().partition(|n| n.idle);
+        let has = |all: &[&Neighbour], knob: &str| all.iter().any(|n| n.knob == knob);
+        assert!(has(&idle, "victim") && has(&live, "max-batch-tokens"));
+        assert!(idle.iter().all(|n| n.capacity_rps == n.winner_rps));
+        let best = &result.best.as_ref().unwrap().config;
+        for (_, finalist) in finalists(&result) {
+            for n in &idle {
+                let changed = best.iter().filter(|(k, v)| finalist.config[*k] != **v).count();
+                assert!(changed != 1 || finalist.config[&n.knob] == best[&n.knob], "{}", n.knob);
             }
         }
     }

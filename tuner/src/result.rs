@@ -307,6 +307,10 @@ pub struct Neighbour {
     pub capacity_rps: f64,
     /// The winner's on the same requests.
     pub winner_rps: f64,
+    /// Whether the knob does nothing here: every run at a rate that the winner was tried at is the winner's, request by
+    /// request.
+    #[serde(default)]
+    pub idle: bool,
     /// Requests of the trace used.
     pub head: usize,
     /// What gave way first above that capacity, or why it cannot run.

@@ -67,6 +67,7 @@ fn ask(prompt: &[Token], limit: u32) -> Ask {
         sampling: SamplingParams::default(),
         ends: Arc::new([]),
         stops: Vec::new(),
+        beams: None,
     }
 }
 
@@ -241,7 +242,8 @@ fn shown(ask: &Ask, tokens: &[Token]) -> (Vec<String>, Option<Finish>) {
     };
     let min_tokens = ask.sampling.min_tokens;
     let (limit, ends) = (ask.limit, Arc::clone(&ask.ends));
-    let mut open = Open { replica: 0, updates, branches: vec![branch], limit, min_tokens, ends };
+    let (replica, branches) = (0, vec![branch]);
+    let mut open = Open { replica, updates, branches, limit, min_tokens, ends, search: None };
     let tokenizer = Tokenizer::bytes();
     let mut texts = Vec::new();
     for &token in tokens {

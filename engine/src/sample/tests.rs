@@ -222,9 +222,27 @@ fn a_device_is_asked_only_for_what_it_can_do() {
         SamplingParams { presence_penalty: 0.1, ..plain.clone() },
         SamplingParams { frequency_penalty: 0.1, ..plain.clone() },
         SamplingParams { logprobs: Some(0), ..plain.clone() },
+        SamplingParams { offers: Some(1), ..plain.clone() },
         SamplingParams { min_tokens: 4, forbidden: Arc::clone(&forbidden), ..plain },
     ];
     assert!(more.iter().all(|params| params.on_device(3, 1).is_none()));
     let enough = SamplingParams { min_tokens: 3, forbidden, ..plain };
     assert_eq!(enough.on_device(3, 1), Some(draw), "nothing is forbidden any more");
+}
+
+#[test]
+fn offers_are_the_likeliest_that_may_come() {
+    let (logits, forbidden) = ([0.5, 2.0, -1.0, 2.0, 1.0], Arc::from([1]));
+    let params = SamplingParams { forbidden, min_tokens: 2, ..SamplingParams::default() };
+    let sum: f64 = logits.iter().map(|l: &f32| f64::from(*l).exp()).sum();
+    let log = |logit: f64| (logit - sum.ln()) as f32;
+    let near = |offers: &[Offer], tokens: &[(Token, f32)]| {
+        offers.len() == tokens.len()
+            && offers.iter().zip(tokens).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 1e-6)
+    };
+    let early = offer(&params, &[7], &mut logits.clone(), 3);
+    assert!(near(&early, &[(3, log(2.0)), (4, log(1.0)), (0, log(0.5))]), "{early:?}");
+    let late = offer(&params, &[7, 7], &mut logits.clone(), 2);
+    assert!(near(&late, &[(1, log(2.0)), (3, log(2.0))]), "{late:?}");
+    assert_eq!(offer(&params, &[], &mut logits.clone(), 99).len(), 4, "no more than there are");
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::Scheduler;
 use crate::plan::{Plan, WorkerId};
-use crate::sequence::SeqId;
 use crate::state::State;
 
 /// See the module.
@@ -14,8 +13,8 @@ use crate::state::State;
 pub struct StaticBatch {
     /// When the queue was first seen waiting, by worker.
     since: Vec<Option<Duration>>,
-    /// Members of the batch with the length they joined at, by worker.
-    joined: Vec<Vec<(SeqId, u32)>>,
+    /// Arrivals of the batch's members with the length at which they joined, by worker.
+    joined: Vec<Vec<(u64, u32)>>,
 }
 
 impl StaticBatch {
@@ -48,7 +47,8 @@ impl Scheduler for StaticBatch {
             while state.admit(worker, plan, 0, now).is_some() {}
             let members = state.workers[worker].running.iter();
             self.joined[worker].clear();
-            self.joined[worker].extend(members.map(|&id| (id, state.seq(id).len)));
+            let member = members.map(|&id| (state.seq(id).ticket, state.seq(id).len));
+            self.joined[worker].extend(member);
         }
         state.extend(worker, plan, budget, true, |s| if s.decodes() { 0 } else { s.todo() });
         let prefills = !plan.is_idle();
@@ -64,7 +64,7 @@ impl Scheduler for StaticBatch {
 /// Every seat costs as much as the longest: prompts of one pass each other's length, decodes the batch's longest
 /// prompt plus the steps made (rows are padded on the left), for ended members too. A member that was preempted out
 /// of an earlier batch joined with more than its prompt.
-fn pad(state: &State, worker: WorkerId, plan: &mut Plan, prefills: bool, joined: &[(SeqId, u32)]) {
+fn pad(state: &State, worker: WorkerId, plan: &mut Plan, prefills: bool, joined: &[(u64, u32)]) {
     if prefills {
         plan.seats = plan.chunks.len() as u32;
         plan.padded_to = plan.chunks.iter().map(|c| c.n).max().unwrap_or(0);
@@ -72,7 +72,8 @@ fn pad(state: &State, worker: WorkerId, plan: &mut Plan, prefills: bool, joined:
     }
     plan.seats = state.workers[worker].running.len() as u32;
     let any = state.seq(plan.chunks[0].seq);
-    let started = joined.iter().find(|j| j.0 == plan.chunks[0].seq).map_or(any.prompt, |j| j.1);
+    let own = joined.iter().filter(|j| j.0 == any.ticket).map(|j| j.1);
+    let started = own.min().unwrap_or(any.prompt);
     let longest = joined.iter().map(|j| j.1).max().unwrap_or(0);
     plan.padded_to = longest.max(started) + any.len - started;
 }

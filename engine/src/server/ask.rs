@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use super::Service;
 use super::admit::Refusal;
+use super::beams;
 use super::reply::{Form, Wanted};
 use super::wire::{ChatContent, ChatMessage, ChatRequest, Common, CompletionRequest, Prompt};
+use crate::beam::BeamSearch;
 use crate::live::Ask;
 use crate::model::chat::Message;
 use crate::request::Token;
 use crate::sample::SamplingParams;
 
 /// Most completions of one request.
-const MOST_BRANCHES: u16 = 128;
+pub(super) const MOST_BRANCHES: u16 = 128;
 /// Most log probabilities per token.
 const MOST_LOGPROBS: u32 = 20;
 /// Most stop strings, their longest in bytes, and most stop tokens: all are looked for at every token.
@@ -41,7 +43,8 @@ impl Service {
             },
         };
         let limit = request.common.max_tokens.unwrap_or(DEFAULT_LIMIT);
-        self.ask(prompt, limit, request.logprobs, Form::Text, request.common)
+        let beams = beams::search(&request.common, request.best_of)?;
+        self.ask(prompt, limit, request.logprobs, Form::Text, beams, request.common)
     }
 
     /// What a chat request asks for.
@@ -71,7 +74,8 @@ impl Service {
             }
             _ => None,
         };
-        self.ask(prompt, limit, logprobs, Form::Chat, request.common)
+        let beams = beams::search(&request.common, None)?;
+        self.ask(prompt, limit, logprobs, Form::Chat, beams, request.common)
     }
 
     fn encode(&self, text: &str, specials: bool) -> Result<Vec<Token>, Refusal> {
@@ -85,6 +89,7 @@ impl Service {
         limit: u32,
         logprobs: Option<u32>,
         form: Form,
+        beams: Option<BeamSearch>,
         common: Common,
     ) -> Result<(Ask, Wanted), Refusal> {
         if let Some(name) = common.model.as_ref().filter(|name| **name != self.model.name) {
@@ -112,6 +117,7 @@ impl Service {
         let wanted = Wanted {
             form,
             branches: n,
+            searched: beams.is_some(),
             prompt: prompt.len() as u32,
             token_ids: common.return_token_ids.unwrap_or(false),
             stream: common.stream.unwrap_or(false),
@@ -121,7 +127,8 @@ impl Service {
         let stops = stops(common.stop.map_or_else(Vec::new, super::wire::OneOrMany::list))?;
         // In vLLM a lower number goes first.
         let priority = common.priority.unwrap_or(0).saturating_neg();
-        let ask = Ask { prompt: prompt.into(), limit, width: n, priority, sampling, ends, stops };
+        let (prompt, width) = (prompt.into(), n);
+        let ask = Ask { prompt, limit, width, priority, sampling, ends, stops, beams };
         Ok((ask, wanted))
     }
 
@@ -161,6 +168,7 @@ fn sampling(
         logprobs,
         forbidden: Arc::clone(ends),
         min_tokens: common.min_tokens.unwrap_or(0),
+        offers: None,
     };
     params.check().map_err(Refusal::bad)?;
     Ok(params)
@@ -174,7 +182,7 @@ fn stops(stops: Vec<String>) -> Result<Vec<String>, Refusal> {
     Ok(stops)
 }
 
-fn within(name: &'static str, value: u32, from: u32, to: u32) -> Result<(), Refusal> {
+pub(super) fn within(name: &'static str, value: u32, from: u32, to: u32) -> Result<(), Refusal> {
     if (from..=to).contains(&value) {
         return Ok(());
     }

@@ -91,8 +91,8 @@ pub(super) struct Ended {
     pub(super) prompt: u32,
     /// Tokens of all its completions.
     pub(super) output: u32,
-    /// Tokens of its first completion.
-    pub(super) first_branch: u32,
+    /// Tokens of its first completion, where they came one by one.
+    pub(super) paced: u32,
     /// When it was sent in, started, had its first token and its last.
     pub(super) times: Times,
 }
@@ -262,6 +262,11 @@ impl Metrics {
         self.rejected.inc();
     }
 
+    /// A token came out of a beam search, which no iteration told of.
+    pub(super) fn found(&self, token: bool) {
+        self.generation_tokens.inc_by(u64::from(token));
+    }
+
     /// So long passed between two tokens of one completion.
     pub(super) fn gap(&self, gap: Duration) {
         self.between.observe(gap.as_secs_f64());
@@ -269,7 +274,7 @@ impl Metrics {
 
     /// A request is over.
     pub(super) fn over(&self, over: Ended) {
-        let Ended { reason, prompt, output, first_branch, times: t } = over;
+        let Ended { reason, prompt, output, paced, times: t } = over;
         self.ended.get_or_create(&Reason { finished_reason: reason }).inc();
         self.prompt_length.observe(f64::from(prompt));
         self.output_length.observe(f64::from(output));
@@ -287,8 +292,8 @@ impl Metrics {
             return;
         }
         span(&self.whole, asked, t.last);
-        if let (Some(first), Some(last), 2..) = (t.first, t.last, first_branch) {
-            let per = last.saturating_sub(first).as_secs_f64() / f64::from(first_branch - 1);
+        if let (Some(first), Some(last), 2..) = (t.first, t.last, paced) {
+            let per = last.saturating_sub(first).as_secs_f64() / f64::from(paced - 1);
             self.per_token.observe(per);
         }
     }

@@ -5,6 +5,7 @@
 
 mod admit;
 mod ask;
+mod beams;
 mod listen;
 mod metrics;
 mod reply;

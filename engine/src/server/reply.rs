@@ -33,6 +33,8 @@ pub(super) enum Form {
 pub(super) struct Wanted {
     pub(super) form: Form,
     pub(super) branches: u16,
+    /// Whether all of it comes at once.
+    pub(super) searched: bool,
     pub(super) prompt: u32,
     pub(super) token_ids: bool,
     pub(super) stream: bool,
@@ -114,7 +116,9 @@ impl Reply {
     fn note(&mut self, step: &Step) {
         let branch = &mut self.branches[usize::from(step.branch)];
         branch.tokens += u32::from(step.token.is_some());
-        if let Some(last) = branch.last.replace(step.at) {
+        if self.wanted.searched {
+            self.service.metrics.found(step.token.is_some());
+        } else if let Some(last) = branch.last.replace(step.at) {
             self.service.metrics.gap(step.at.saturating_sub(last));
         }
         branch.done = step.finish.is_some();
@@ -280,7 +284,7 @@ impl Drop for Reply {
             reason: self.reason,
             prompt: self.wanted.prompt,
             output: self.usage().completion_tokens,
-            first_branch: self.branches[0].tokens,
+            paced: if self.wanted.searched { 0 } else { self.branches[0].tokens },
             times: self.times,
         });
     }

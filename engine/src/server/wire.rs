@@ -66,7 +66,8 @@ pub(super) struct Common {
     response_format: Option<serde_json::Value>,
     tools: Option<serde_json::Value>,
     functions: Option<serde_json::Value>,
-    use_beam_search: Option<bool>,
+    pub(super) use_beam_search: Option<bool>,
+    pub(super) length_penalty: Option<f64>,
 }
 
 /// What a stream ends with.
@@ -82,7 +83,7 @@ pub(super) struct CompletionRequest {
     pub(super) logprobs: Option<u32>,
     echo: Option<bool>,
     suffix: Option<String>,
-    best_of: Option<u16>,
+    pub(super) best_of: Option<u16>,
     #[serde(flatten)]
     pub(super) common: Common,
 }
@@ -140,7 +141,6 @@ impl Common {
             ("response_format", formatted && set(&self.response_format)),
             ("tools", set(&self.tools)),
             ("functions", set(&self.functions)),
-            ("use_beam_search", self.use_beam_search == Some(true)),
         ];
         fields.iter().find(|(_, set)| *set).map(|(name, _)| *name)
     }
@@ -149,7 +149,9 @@ impl Common {
 impl CompletionRequest {
     /// The field that is set and not supported, if any.
     pub(super) fn unsupported(&self) -> Option<&'static str> {
-        let best = self.best_of.is_some_and(|best| best != self.common.n.unwrap_or(1));
+        // Of sampled completions nobody says which is the best.
+        let searched = self.common.use_beam_search == Some(true);
+        let best = self.best_of.is_some_and(|best| best != self.common.n.unwrap_or(1)) && !searched;
         let fields = [
             ("echo", self.echo == Some(true)),
             ("suffix", self.suffix.as_ref().is_some_and(|s| !s.is_empty())),

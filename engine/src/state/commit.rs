@@ -149,6 +149,12 @@ impl State {
             tokens.take(branches).for_each(drop);
             return true;
         }
+        if seq.together && seq.len < seq.end {
+            // Which token follows is for the search to say.
+            tokens.next();
+            self.hold(id, out);
+            return false;
+        }
         if seq.len < seq.end {
             if seq.branch == 0 {
                 out.emitted.push(seq.request);
@@ -176,7 +182,6 @@ impl State {
     fn fork(&mut self, id: SeqId, tokens: &mut impl Iterator<Item = Token>, out: &mut Iteration) {
         self.seqs[id as usize].forked = true;
         let parent = self.seq(id).clone();
-        let (group, worker) = (parent.group as usize, parent.worker as usize);
         for branch in 1..parent.width {
             let mut seq = Sequence { branch, slots: 0, place: Place::Running, ..parent.clone() };
             out.branch_tokens += 1;
@@ -184,31 +189,43 @@ impl State {
                 *last = token;
                 out.branches.push(BranchToken { request: parent.request, branch, token });
             }
-            if seq.len == seq.end {
-                continue;
-            }
-            self.load += u64::from(seq.end);
-            let child = self.insert(seq);
-            self.groups[group].members.push(child);
-            self.groups[group].live += 1;
-            let spare = self.spare(worker);
-            let w = &mut self.workers[worker];
-            match w.kv.fork(id, child, &parent, spare) {
-                Ok(slots) => {
-                    w.held += u64::from(parent.computed);
-                    self.load -= u64::from(parent.computed);
-                    w.running.push(child);
-                    self.groups[group].seated += 1;
-                    self.set_slots(child, slots);
-                }
-                Err(_) => {
-                    self.seqs[child as usize].computed = 0;
-                    self.wait(child);
-                }
+            if seq.len < seq.end {
+                self.branch_off(id, seq);
             }
         }
-        // Whoever writes next must ask, because the last block may be shared now.
-        let members = self.groups[group].members.clone();
+        self.share(parent.group);
+    }
+
+    /// A new branch, as `child` is, from `parent`, whose computed tokens it begins with.
+    pub(super) fn branch_off(&mut self, parent: SeqId, child: Sequence) {
+        let (group, worker, computed) =
+            (child.group as usize, child.worker as usize, child.computed);
+        let runs = child.place == Place::Running;
+        self.load += u64::from(child.end);
+        let id = self.insert(child);
+        self.groups[group].members.push(id);
+        self.groups[group].live += 1;
+        let spare = self.spare(worker);
+        let w = &mut self.workers[worker];
+        let forked = runs.then(|| w.kv.fork(parent, id, &self.seqs[parent as usize], spare));
+        match forked {
+            Some(Ok(slots)) => {
+                w.held += u64::from(computed);
+                self.load -= u64::from(computed);
+                w.running.push(id);
+                self.groups[group].seated += 1;
+                self.set_slots(id, slots);
+            }
+            _ => {
+                self.seqs[id as usize].computed = 0;
+                self.wait(id);
+            }
+        }
+    }
+
+    /// Whoever of `group` writes next must ask, because the last block may be shared now.
+    pub(super) fn share(&mut self, group: u32) {
+        let members = self.groups[group as usize].members.clone();
         for member in members {
             if self.seq(member).place == Place::Running {
                 let computed = self.seq(member).computed;
@@ -231,7 +248,7 @@ impl State {
         }
         match self.seq(id).place {
             // Who waits holds neither a seat nor memory.
-            Place::Waiting => self.discard(id),
+            Place::Waiting | Place::Parked => self.discard(id),
             Place::Running if self.config.scheduler == SchedulerKind::Static => {
                 self.seqs[id as usize].place = Place::Ended;
             }
@@ -239,12 +256,12 @@ impl State {
         }
     }
 
-    fn forget(&mut self, id: SeqId) {
+    pub(super) fn forget(&mut self, id: SeqId) {
         self.leave(id, false);
         self.discard(id);
     }
 
-    fn discard(&mut self, id: SeqId) {
+    pub(super) fn discard(&mut self, id: SeqId) {
         let seq = &mut self.seqs[id as usize];
         self.load -= u64::from(seq.end);
         seq.place = Place::Ended;

@@ -35,7 +35,7 @@ impl State {
                 self.unseen.retain(|&other| other != id);
             }
             Place::Bridge => self.bridge.retain(|&other| other != id),
-            Place::Running | Place::Moving | Place::Ended => {}
+            Place::Running | Place::Parked | Place::Moving | Place::Ended => {}
         }
         let worker = self.seqs[id as usize].worker as WorkerId;
         self.set_end(id);

@@ -197,10 +197,15 @@ impl State {
     pub fn preempt(&mut self, id: SeqId, plan: &mut Plan) {
         (plan.preempted, plan.full) = (true, true);
         plan.drop_seq(id);
-        self.leave(id, true);
-        self.wait(id);
         let (request, worker) = (self.seq(id).request, self.seq(id).worker as usize);
-        self.events.push(Event::Preempted { request });
+        if self.seq(id).held {
+            self.park(id);
+        } else {
+            self.leave(id, true);
+            self.wait(id);
+            self.events.push(Event::Preempted { request });
+            self.park_held(id);
+        }
         self.end_batch(worker);
     }
 

@@ -88,7 +88,7 @@ fn specs() -> impl Strategy<Value = Vec<Spec>> {
 }
 
 /// Knobs that are drawn, beside the scheduler and the allocator.
-fn knobs() -> impl Strategy<Value = (Config, u32)> {
+pub(crate) fn knobs() -> impl Strategy<Value = (Config, u32)> {
     let queue = prop_oneof![
         2 => Just(QueueOrder::Fcfs),
         1 => Just(QueueOrder::Priority),

@@ -17,6 +17,18 @@ struct Examined {
     good: Option<i32>,
 }
 
+/// Whether the `own` runs are the `winner`'s wherever both were tried at the same: at two rates at least, which are one
+/// that holds and one that does not.
+fn are_same(own: [&[Probe]; 2], winner: [&[Probe]; 2]) -> bool {
+    let of = |p: &Probe| {
+        let same = |w: &&Probe| (w.head, w.k) == (p.head, p.k);
+        winner.into_iter().flatten().find(same).map(|w| &w.observation.summary)
+    };
+    let own = own.into_iter().flatten();
+    let pairs: Vec<_> = own.filter_map(|p| Some((&p.observation.summary, of(p)?))).collect();
+    pairs.len() > 1 && pairs.iter().all(|(own, winner)| own == winner)
+}
+
 impl Tuning<'_, '_> {
     /// Measures the winner's neighbours; one that is better on the whole trace becomes the winner, once. Returns the
     /// last winner's, and those of them that hold anything.
@@ -67,12 +79,16 @@ impl Tuning<'_, '_> {
         let mut examined = Vec::new();
         let mut probes = winner.probes.clone();
         for (knob, config, measured) in measured {
-            let (good, broke) = match measured {
+            let (good, broke, idle) = match measured {
                 Ok(m) => {
+                    let known = self.entry_of(device, &config);
+                    let known = known.map_or(&[][..], |e| e.probes.as_slice());
+                    let winners = [self.found.entries[best].probes.as_slice(), &winner.probes];
+                    let idle = m.good == winner.good && are_same([known, &m.probes], winners);
                     probes.extend(m.probes);
-                    (m.good, m.broke)
+                    (m.good, m.broke, idle)
                 }
-                Err(Stop::Refused(refused)) => (None, refused.reason),
+                Err(Stop::Refused(refused)) => (None, refused.reason, false),
                 Err(Stop::Cancelled) => continue,
             };
             let value = |c: &Config| {
@@ -84,6 +100,7 @@ impl Tuning<'_, '_> {
                 to: value(&config),
                 capacity_rps: good.map_or(0.0, rate_at),
                 winner_rps: winner.rate(),
+                idle,
                 head: self.head,
                 broke,
             };
