@@ -3,7 +3,8 @@
 use half::bf16;
 
 use super::batch::DeviceBatch;
-use super::device::{Arg, Buffer, Device, Shape};
+use super::device::{Arg, Device, Shape};
+use super::memory::Buffer;
 use super::ops::plane;
 use super::pool::KvPool;
 use super::source::DECODE;
@@ -82,8 +83,8 @@ impl Device {
             (&batch.positions.data).into(),
             (&batch.slots.data).into(),
             Arg::from(&*queries),
-            Arg::Pointer(pool.plane(layer, 0)),
-            Arg::Pointer(pool.plane(layer, 1)),
+            pool.plane(layer, 0),
+            pool.plane(layer, 1),
             (heads.queries as i32).into(),
             (heads.kv as i32).into(),
             (heads.dim as i32).into(),
@@ -120,8 +121,8 @@ impl Device {
         let scale = (1.0 / (heads.dim as f64).sqrt() * std::f64::consts::LOG2_E) as f32;
         let places = [
             queries.into(),
-            Arg::Pointer(pool.plane(layer, 0)),
-            Arg::Pointer(pool.plane(layer, 1)),
+            pool.plane(layer, 0),
+            pool.plane(layer, 1),
         ];
         if batch.chunks.len > 0 {
             let [queries, keys, values] = places;
@@ -156,7 +157,7 @@ impl Device {
     fn decode(
         &self,
         batch: &DeviceBatch,
-        [queries, keys, values]: [Arg; 3],
+        [queries, keys, values]: [Arg<'_>; 3],
         pool: &KvPool,
         (scale, window): (f32, i32),
         scratch: &mut Scratch,
@@ -193,9 +194,11 @@ impl Device {
             (split as i32).into(),
         ];
         let grid = [(heads.queries / group) as u32, splits as u32, seqs as u32];
+        // Those on tensor cores keep two tiles each of keys and values.
+        let dynamic = if group == 8 { (4 * 64 * heads.dim * size_of::<bf16>()) as u32 } else { 0 };
         // SAFETY: sizes were checked, here and by the caller, and indices by the batch.
         unsafe {
-            self.launch(kernel, Shape { grid, block: 128, dynamic: 0 }, arguments)?;
+            self.launch(kernel, Shape { grid, block: 128, dynamic }, arguments)?;
             let combine = [
                 Arg::from(&scratch.partial),
                 Arg::from(&scratch.stats),
@@ -235,16 +238,20 @@ impl Device {
             return Ok(());
         }
         let pairs: Vec<i32> = moves.iter().flat_map(|&(a, b)| [a as i32, b as i32]).collect();
-        let pairs = self.upload(&pairs)?;
+        if to.moves.len() < pairs.len() {
+            to.moves = self.zeros(pairs.len().next_power_of_two())?;
+        }
+        to.moves.write(0, &pairs)?;
+        let source = from.unwrap_or(to);
         let arguments = [
             Arg::from(&source.data),
             Arg::from(&to.data),
-            (&pairs).into(),
+            (&to.moves).into(),
             ((to.heads.kv * to.heads.dim) as i32).into(),
             (source.slots as i32).into(),
             (to.slots as i32).into(),
         ];
-        // SAFETY: sizes and slots were checked; widths are multiples of 32. `pairs` is freed when the kernel is done.
+        // SAFETY: sizes and slots were checked; widths are multiples of 32.
         unsafe { self.launch("copy_slots", plane(moves.len(), to.layers * 2, 64), arguments) }
     }
 }
