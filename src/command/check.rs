@@ -97,7 +97,7 @@ fn check(
     let sim = prepared.like(here, profile)?;
     let predicted = sim.deployment(config, Relax::Nothing)?;
     let rate = scale * sim.natural_rate(sim.requests());
-    let mut fidelity = compare(&repeats, &sim.detail(&predicted, scale), &predicted, rate);
+    let mut fidelity = compare(&repeats, &sim.detail(&predicted, scale)?, &predicted, rate);
     if args.capacity {
         input::need_rate(&prepared.trace)?;
         fidelity.capacity = match knees(&sim, &real, config, cancel()?) {
@@ -131,7 +131,7 @@ fn repeats(
         }
         let phase = "running for real".to_owned();
         bar.update(&Status { phase, done: repeats.len(), total, best: None });
-        repeats.push(play(real, &deployment, scale));
+        repeats.push(play(real, &deployment, scale)?);
     }
     bar.finish();
     if repeats.is_empty() {

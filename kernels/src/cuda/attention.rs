@@ -26,6 +26,7 @@ pub struct HeadExtras<'a> {
 pub struct Scratch {
     partial: Buffer<f32>,
     stats: Buffer<f32>,
+    grown: u64,
 }
 
 impl Scratch {
@@ -34,7 +35,13 @@ impl Scratch {
     /// # Errors
     /// When the driver fails.
     pub fn new(device: &Device) -> Result<Self, CudaError> {
-        Ok(Self { partial: device.zeros(0)?, stats: device.zeros(0)? })
+        Ok(Self { partial: device.zeros(0)?, stats: device.zeros(0)?, grown: 0 })
+    }
+
+    /// How often it was replaced by more.
+    #[must_use]
+    pub fn grown(&self) -> u64 {
+        self.grown
     }
 }
 
@@ -119,11 +126,7 @@ impl Device {
         })?;
         let window = i32::try_from(window).unwrap_or(0);
         let scale = (1.0 / (heads.dim as f64).sqrt() * std::f64::consts::LOG2_E) as f32;
-        let places = [
-            queries.into(),
-            pool.plane(layer, 0),
-            pool.plane(layer, 1),
-        ];
+        let places = [queries.into(), pool.plane(layer, 0), pool.plane(layer, 1)];
         if batch.chunks.len > 0 {
             let [queries, keys, values] = places;
             let kernel = match heads.dim {
@@ -179,6 +182,7 @@ impl Device {
         if scratch.partial.len() < partials * heads.dim || scratch.stats.len() < partials * 2 {
             scratch.partial = self.zeros((partials * heads.dim).next_power_of_two())?;
             scratch.stats = self.zeros((partials * 2).next_power_of_two())?;
+            scratch.grown += 1;
         }
         let arguments = [
             queries,

@@ -70,7 +70,9 @@ impl Device {
     /// # Errors
     /// When it does not fit the batch, is another device's, or the driver fails.
     pub fn replay(&self, graph: &Graph, batch: &DeviceBatch) -> Result<(), CudaError> {
-        ensure(Arc::ptr_eq(self.backend(), &graph.backend), || "a graph of this device".to_owned())?;
+        ensure(Arc::ptr_eq(self.backend(), &graph.backend), || {
+            "a graph of this device".to_owned()
+        })?;
         ensure(graph.fits(batch), || format!("{graph:?} is not for {:?}", batch.sizes()))?;
         // SAFETY: it holds its memory, and the batch's numbers are below the limits that its launches rely on.
         unsafe { self.backend().replay(graph.id) }

@@ -109,7 +109,9 @@ impl<T: Element> Buffer<T> {
     }
 
     fn reaches(&self, at: usize, len: usize) -> Result<(), CudaError> {
-        ensure(at + len <= self.len, || format!("{len} elements at {at} of a buffer of {}", self.len))
+        ensure(at + len <= self.len, || {
+            format!("{len} elements at {at} of a buffer of {}", self.len)
+        })
     }
 }
 

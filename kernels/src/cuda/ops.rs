@@ -148,8 +148,11 @@ impl Device {
         // The second dimension of a grid ends at 65,535.
         while done < rows {
             let some = (rows - done).min(1 << 15);
-            let arguments =
-                [Arg::within(gate_up, done * 2 * cols), Arg::within(y, done * cols), (cols as i32).into()];
+            let arguments = [
+                Arg::within(gate_up, done * 2 * cols),
+                Arg::within(y, done * cols),
+                (cols as i32).into(),
+            ];
             let shape = plane((cols / 8).div_ceil(256), some, 256);
             // SAFETY: sizes were checked.
             unsafe { self.launch("silu_mul", shape, arguments)? }

@@ -119,7 +119,10 @@ fn a_small_device_says_what_is_missing() {
     let held = device.zeros::<f32>(500_000).unwrap();
     assert_eq!(device.memory().unwrap(), Some((1_000_000, 3_000_000)));
     let said = device.zeros::<f32>(500_000).unwrap_err().to_string();
-    assert_eq!(said, "out of device memory: 2.0 MB more were asked for, 1.0 MB are free: 1.0 MB short");
+    assert_eq!(
+        said,
+        "out of device memory: 2.0 MB more were asked for, 1.0 MB are free: 1.0 MB short"
+    );
     drop(held);
     assert!(device.zeros::<f32>(500_000).is_ok());
 }

@@ -18,7 +18,6 @@ const OWN: [(&str, &str); 2] = [
 /// Two that want the same library need only one to compile it.
 static ONE_BUILD: Mutex<()> = Mutex::new(());
 
-
 pub(super) fn compiler() -> String {
     std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned())
 }
