@@ -49,7 +49,7 @@ const SAID: &str = "an emulated GPU failed: the emulator failed: an unspecified 
 #[test]
 fn a_run_ends_with_the_reason() {
     for overlapped in [false, true] {
-        for kernels in [0, 1, 25, 60, 150, 400] {
+        for kernels in [0, 1, 10, 60, 150, 400] {
             let fuse = Fuse::default();
             let Some(worker) = worker(&fuse, Box::<Greedy>::default()) else { return };
             let worker = if overlapped { worker.overlapped() } else { worker };
@@ -79,10 +79,33 @@ fn a_run_ends_with_the_reason() {
             println!("{kernels} kernels: {tokens} tokens, {finished:?} finished");
             assert_eq!(fleet.fault().unwrap().to_string(), SAID);
             assert_eq!(fleet.advance(None), Next::Broken, "for good");
-            assert_eq!(tokens > 0, kernels > 25, "a pass was whole or it was not");
-            assert_eq!(finished, if kernels == 400 { vec![0, 2] } else { finished.clone() });
-            assert!(!finished.contains(&1));
+            assert_eq!(tokens > 0, kernels > 10, "a pass was whole or it was not");
+            assert!(!finished.contains(&1) && (kernels < 400 || finished == [0, 2]));
         }
+    }
+}
+
+/// Whoever waits for the device learns that it has failed; a batch that is only asked for is not waited for.
+#[test]
+fn a_submitted_batch_is_not_waited_for() {
+    for overlapped in [false, true] {
+        let fuse = Fuse::default();
+        let Some(worker) = worker(&fuse, Box::<Greedy>::default()) else { return };
+        let worker = if overlapped { worker.overlapped() } else { worker };
+        let mut engine = wiring::engine(&knobs(), 512, vec![Box::new(worker)]);
+        // The first batch makes room, and whoever gives memory back waits.
+        engine.submit(request(0, 1)).unwrap();
+        engine.start(Duration::ZERO, Duration::MAX);
+        engine.wait(Duration::ZERO, Duration::MAX);
+        let now = engine.next_event().unwrap();
+        assert_eq!(engine.step(now), Some(0));
+        engine.submit(request(0, 5)).unwrap();
+        fuse.light(0);
+        engine.start(now, Duration::MAX);
+        assert_eq!(engine.fault().is_none(), overlapped, "so much is known when it is submitted");
+        assert_eq!(engine.in_flight().count(), 1);
+        engine.wait(now, Duration::MAX);
+        assert_eq!(engine.fault().unwrap().to_string(), SAID);
     }
 }
 

@@ -140,12 +140,20 @@ fn too_little_memory_is_said_with_what_is_missing() {
     let Some(machine) = small(3 << 20) else { return };
     assert_eq!(
         machine.unwrap_err(),
-        "tiny needs 4.3 MB of weights, but an emulated GPU has 3.1 MB free: 1.2 MB short"
+        "tiny needs 4.3 MB of weights, but an emulated GPU has 3.1 MB free: 1.1 MB short"
     );
     let machine = small(250 << 20).unwrap().unwrap();
     let said =
         |fraction, asked| machine.kv_memory(&knobs(fraction), asked).unwrap_err().to_string();
-    assert_eq!(said(0.3, None), "");
-    assert_eq!(said(0.9, Some(200 << 20)), "");
+    assert_eq!(
+        said(0.3, None),
+        "an emulated GPU has no room for keys and values: weights and what else is there take 4.3 MB and batches 136.4 MB \
+         of the 78.6 MB that are kv-fraction 0.3, 62.3 MB short; raise kv-fraction, or lower max-batch-tokens or max-seqs"
+    );
+    assert_eq!(
+        said(0.9, Some(200 << 20)),
+        "210.0 MB of keys and values were asked for, but beside weights, batches (136.4 MB) and what else is there an \
+         emulated GPU has 121.5 MB: 88.5 MB short"
+    );
     assert_eq!(machine.kv_memory(&knobs(0.3), Some(50 << 20)).unwrap(), Some(50 << 20));
 }

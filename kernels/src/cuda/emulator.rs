@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -77,6 +77,8 @@ pub struct Pretence {
     pub memory: Option<usize>,
     /// When it fails.
     pub fuse: Fuse,
+    /// How often it has done what was recorded.
+    pub replays: Arc<AtomicU64>,
 }
 
 /// When an emulated device fails, for good: told at any time.
@@ -315,6 +317,7 @@ impl Backend for Emulator {
     }
 
     unsafe fn replay(&self, recording: u64) -> Result<(), CudaError> {
+        self.pretence.replays.fetch_add(1, Ordering::Relaxed);
         self.stream.replay(recording)
     }
 
