@@ -89,7 +89,8 @@ fn pretending(memory: Option<usize>, fuse: &Fuse) -> Option<Device> {
         println!("skipped: {reason}");
         return None;
     }
-    Some(emulator::pretending(folder(), Pretence { memory, fuse: fuse.clone() }))
+    let pretence = Pretence { memory, fuse: fuse.clone(), ..Pretence::default() };
+    Some(emulator::pretending(folder(), pretence))
 }
 
 /// A kernel that fails is told of when something is waited for, and then for ever.
