@@ -25,10 +25,19 @@ pub(crate) struct Computing {
     /// On a GPU: results that do not depend on what else is in the batch, with slower kernels (a processor's never do)
     #[arg(long)]
     pub(crate) deterministic: bool,
-    /// Memory for keys and values of each worker, such as 512MB or 2GB
-    #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = size)]
-    pub(crate) kv_memory: u64,
+    /// On a GPU: launch every kernel by itself instead of replaying decodes as CUDA graphs
+    #[arg(long)]
+    pub(crate) no_graphs: bool,
+    /// Memory for keys and values of each worker, such as 512MB or 2GB (default: 1GB; on a GPU what kv-fraction of its
+    /// memory leaves beside weights and a batch)
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) kv_memory: Option<u64>,
 }
+
+/// Bytes of keys and values where nobody says how many.
+const KV_MEMORY: u64 = 1_000_000_000;
+/// Most KV slots of a worker: indices of them are 32 bits.
+const MOST_SLOTS: u32 = 1 << 29;
 
 /// A seed of made-up weights.
 #[derive(Debug, Clone, Copy)]
@@ -130,13 +139,14 @@ impl Computing {
         let shape = crate::input::named(name, model.weights.config());
         let (machine, device) = match device {
             Device::Cpu => self.on_processor(model, config)?,
-            Device::Gpu(_) if config.tp > 1 || config.pp > 1 => {
-                bail!("a model runs on one GPU here: leave tp and pp at 1")
+            Device::Gpu(_) if config.pp > 1 => {
+                bail!("a model runs on one GPU here: leave pp at 1")
             }
-            Device::Gpu(device) => self.on_gpu(device, model)?,
+            Device::Gpu(device) => self.on_gpu(device, model, config.tp)?,
         };
         let token = machine.kv_bytes_per_token();
-        let kv_slots = u32::try_from(self.kv_memory / token).unwrap_or(u32::MAX / 2);
+        let kv_memory = machine.kv_memory(config, self.kv_memory)?.unwrap_or(KV_MEMORY);
+        let kv_slots = u32::try_from(kv_memory / token).unwrap_or(u32::MAX).min(MOST_SLOTS);
         if kv_slots < 16 {
             bail!("--kv-memory holds {kv_slots} tokens of {token} bytes: give it more");
         }
@@ -157,22 +167,21 @@ impl Computing {
         Ok((machine, format!("cpu ({precision}, {threads} threads)")))
     }
 
-    fn on_gpu(&self, device: &cuda::Device, model: &mut Model) -> Result<(Machine, String)> {
+    fn on_gpu(
+        &self,
+        device: &cuda::Device,
+        model: &mut Model,
+        ranks: u32,
+    ) -> Result<(Machine, String)> {
         let (arithmetic, name) = if self.deterministic {
             (Arithmetic::Invariant, "bf16, deterministic")
         } else {
             (Arithmetic::Fast, "bf16")
         };
-        let machine = Machine::on_gpu(model.weights.as_mut(), device, arithmetic)?;
-        let free = device.memory()?.map_or(u64::MAX, |(free, _)| free as u64);
-        if free / 10 * 9 < self.kv_memory {
-            let (asked, free) = (self.kv_memory as f64 / 1e9, free as f64 / 1e9);
-            bail!(
-                "--kv-memory {asked:.1}GB: {} has {free:.1}GB left for it and a batch",
-                device.name()
-            );
-        }
-        Ok((machine, format!("{} ({name})", device.name())))
+        let machine = Machine::on_gpu(model.weights.as_mut(), device, arithmetic, ranks)?;
+        let machine = if self.no_graphs { machine.without_graphs() } else { machine };
+        let split = if ranks > 1 { format!(", {ranks} ranks on one GPU") } else { String::new() };
+        Ok((machine, format!("{} ({name}{split})", device.name())))
     }
 }
 

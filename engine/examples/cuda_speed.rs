@@ -148,6 +148,7 @@ fn attention(
         chunks,
         tables,
         last: Vec::new(),
+        reach: 0,
     };
     let mut on_device = DeviceBatch::new(device)?;
     let limit = Limits { vocab: 1, positions: 1, slots: pool.slots(), rows: seqs * rows };

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::event::{Event, Iteration};
 use crate::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer, Wake};
+use crate::fault::Fault;
 use crate::kv::waste::{Classes, Ledger};
 use crate::plan::{Chunk, Plan, WorkerId};
 use crate::request::{Request, RequestId, Token};
@@ -85,6 +86,8 @@ pub struct Engine {
     spare: Vec<Plan>,
     /// Repeat plans where nothing but lengths would change.
     stretches: bool,
+    /// Why nothing happens any more.
+    fault: Option<Fault>,
 }
 
 impl Engine {
@@ -115,12 +118,26 @@ impl Engine {
             outcome: Outcome::default(),
             spare: Vec::new(),
             stretches: true,
+            fault: None,
         }
     }
 
     /// Makes every iteration a step of its own; results are the same, only slower.
     pub fn disable_stretches(&mut self) {
         self.stretches = false;
+    }
+
+    /// Why nothing happens here any more, if that is so: a device has failed.
+    #[must_use]
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    /// Looks whether the device under `worker` has failed.
+    fn check(&mut self, worker: WorkerId) {
+        if self.fault.is_none() {
+            self.fault = self.lanes[worker].executor.fault().cloned();
+        }
     }
 
     /// Takes a request in.
@@ -202,7 +219,8 @@ impl Engine {
 
     fn can_start(&self, worker: WorkerId, now: Duration) -> bool {
         let lane = &self.lanes[worker];
-        lane.stale && lane.flights.len() < self.depth && lane.free <= now
+        let room = lane.stale && lane.flights.len() < self.depth && lane.free <= now;
+        room && self.fault.is_none()
     }
 
     fn start_one(&mut self, worker: WorkerId, now: Duration, until: Duration) {
@@ -245,6 +263,7 @@ impl Engine {
         let lane = &mut self.lanes[worker];
         let events = std::mem::take(&mut lane.events);
         lane.flights.push_back(Flight { plan, ticket, start: now, shape, recomputed, events });
+        self.check(worker);
     }
 
     fn start_transfers(&mut self, worker: WorkerId, plan: &Plan, now: Duration) {
@@ -256,6 +275,7 @@ impl Engine {
             let at = lane.executor.transfer(&transfer, now);
             lane.transfers.push_back(at);
         }
+        self.check(worker);
     }
 
     /// The work of `plan`, and how much of it was done before.
@@ -289,10 +309,15 @@ impl Engine {
     /// whatever else is due.
     pub fn wait(&mut self, now: Duration, until: Duration) {
         let until = self.next_event().map_or(until, |at| at.min(until));
-        for lane in &mut self.lanes {
+        for worker in 0..self.lanes.len() {
+            if self.fault.is_some() {
+                return;
+            }
+            let lane = &mut self.lanes[worker];
             let open = lane.flights.front_mut().filter(|f| f.ticket.done.is_none());
             if let Some(flight) = open {
                 flight.ticket.done = lane.executor.wait(&self.state, now, until);
+                self.check(worker);
             }
         }
     }
@@ -302,9 +327,12 @@ impl Engine {
         self.lanes.iter_mut().for_each(|lane| lane.executor.wake_by(Arc::clone(wake)));
     }
 
-    /// When something happens next, if that is known of anything.
+    /// When something happens next, if that is known of anything; nothing does where a device has failed.
     #[must_use]
     pub fn next_event(&self) -> Option<Duration> {
+        if self.fault.is_some() {
+            return None;
+        }
         (0..self.lanes.len()).filter_map(|w| self.lane_event(w)).min()
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::event::Iteration;
+use crate::fault::Fault;
 use crate::request::Request;
 use crate::router::Router;
 use crate::state::Rejected;
@@ -21,6 +22,8 @@ pub enum Next {
     Iteration(usize),
     /// Nothing is under way, and no request was announced.
     Idle,
+    /// Nothing happens any more, because a device has failed ([`Fleet::fault`]).
+    Broken,
 }
 
 /// Replicas of one engine.
@@ -64,6 +67,9 @@ impl Fleet {
             let until = arrival.unwrap_or(Duration::MAX);
             self.start(until);
             self.replicas.iter_mut().for_each(|replica| replica.wait(self.now, until));
+            if self.fault().is_some() {
+                return Next::Broken;
+            }
             let next = (0..self.replicas.len())
                 .filter_map(|i| self.replicas[i].next_event().map(|at| (at, i)))
                 .min();
@@ -97,6 +103,12 @@ impl Fleet {
                 self.replicas[i].start(self.now, until);
             }
         }
+    }
+
+    /// Why nothing happens any more, if that is so.
+    #[must_use]
+    pub fn fault(&self) -> Option<&Fault> {
+        self.replicas.iter().find_map(Engine::fault)
     }
 
     /// Brings every ledger up to now.

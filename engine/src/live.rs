@@ -8,9 +8,9 @@
 mod open;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use crate::beam::{BeamSearch, Search};
 use crate::config::RouterKind;
 use crate::engine::Engine;
 use crate::event::{Event, Iteration};
+use crate::fault::Fault;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::tokenizer::stream::{Characters, Stops};
 use crate::request::{Content, Request, RequestId, Token};
@@ -149,6 +150,7 @@ pub struct Live {
     thread: JoinHandle<()>,
     origin: Instant,
     next: AtomicU32,
+    fault: Arc<OnceLock<Fault>>,
 }
 
 impl Live {
@@ -191,16 +193,26 @@ impl Live {
         let origin = Instant::now();
         replicas.iter_mut().for_each(|replica| replica.wake_by(&wake));
         let (requests, tokens) = (HashMap::new(), Vec::new());
-        let turn = Loop { replicas, router, sampler, tokenizer, watch, origin, requests, tokens };
+        let fault = Arc::<OnceLock<Fault>>::default();
+        let found = Arc::clone(&fault);
+        let turn =
+            Loop { replicas, router, sampler, tokenizer, watch, origin, found, requests, tokens };
         let thread = std::thread::Builder::new().name("engine".to_owned());
         let thread = thread.spawn(move || turn.run(&inbox))?;
-        Ok(Self { commands, thread, origin, next: AtomicU32::new(0) })
+        Ok(Self { commands, thread, origin, next: AtomicU32::new(0), fault })
     }
 
     /// Time since the engine's start.
     #[must_use]
     pub fn now(&self) -> Duration {
         self.origin.elapsed()
+    }
+
+    /// Where it is said why the engine has ended, once a device under it has failed. Answers under way end without their
+    /// last step then.
+    #[must_use]
+    pub fn fault(&self) -> Arc<OnceLock<Fault>> {
+        Arc::clone(&self.fault)
     }
 
     /// Whether the engine's thread has ended, which it only does by itself if something is broken.
@@ -250,6 +262,7 @@ struct Loop {
     tokenizer: Option<Arc<Tokenizer>>,
     watch: Watch,
     origin: Instant,
+    found: Arc<OnceLock<Fault>>,
     requests: HashMap<RequestId, Open>,
     /// Scratch of `deliver`.
     tokens: Vec<(RequestId, u16, Token)>,
@@ -261,7 +274,13 @@ impl Loop {
             while let Ok(command) = inbox.try_recv() {
                 self.obey(command);
             }
-            let Some((at, replica)) = self.next() else {
+            let next = self.next();
+            if let Some(fault) = self.replicas.iter().find_map(Engine::fault) {
+                // Said before whoever waits is let go. It was not said before: this is the end.
+                let _ = self.found.set(fault.clone());
+                return;
+            }
+            let Some((at, replica)) = next else {
                 let busy = self.replicas.iter().position(|r| r.in_flight().next().is_some());
                 if busy.is_none() {
                     (self.watch)(None, &self.replicas);

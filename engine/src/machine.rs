@@ -18,7 +18,7 @@ use crate::exec::cpu::{
     CpuExecutor, CpuModel, CpuPipeline, Measured, Part, Precision, Sample, Share, Spent, Team,
     measure,
 };
-use crate::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, CudaModelError, Device};
+use crate::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, CudaModelError, Device, RoomError};
 use crate::import::{self, ImportError, Imported, Row, Run};
 use crate::model::ModelShape;
 use crate::model::llama::LlamaConfig;
@@ -40,14 +40,25 @@ pub struct Machine {
 enum Computer {
     /// Pipeline stages in order, and of each its tensor-parallel ranks; at least one of both. With `apart`, workers compute
     /// on threads of their own while whoever asks goes on, as stages do anyway.
-    Processor {
-        stages: Vec<Vec<Share>>,
-        apart: bool,
+    Processor { stages: Vec<Vec<Share>>, apart: bool },
+    Gpu {
+        model: Arc<CudaModel>,
+        arithmetic: Arithmetic,
+        /// Whether decodes are recorded and done as a whole.
+        graphs: bool,
     },
-    Gpu(Arc<CudaModel>, Arithmetic),
 }
 
-/// Why a GPU could not be measured.
+/// Whose clock workers go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// The engine's own: workers take turns, and each is timed as if it had the machine to itself.
+    Virtual,
+    /// Everybody's: a GPU computes while whoever asks goes on.
+    Real,
+}
+
+/// Why a GPU could not be measured, or has no room.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// No profile can be made of the times.
@@ -56,6 +67,9 @@ pub enum MachineError {
     /// The device failed.
     #[error(transparent)]
     Device(#[from] CudaError),
+    /// There is too little memory.
+    #[error(transparent)]
+    Room(#[from] RoomError),
 }
 
 impl Machine {
@@ -83,7 +97,8 @@ impl Machine {
         Ok(Self { config, computer: Computer::Processor { stages, apart: false } })
     }
 
-    /// Reads `weights` and puts them, in bf16, on `device`, to be computed with the kernels of `arithmetic`.
+    /// Reads `weights` and puts them, in bf16, on `device`, to be computed with the kernels of `arithmetic`, split over
+    /// `ranks` tensor-parallel ranks that all share it (1 = not at all).
     ///
     /// # Errors
     /// When a tensor is missing or cannot be read, there are no kernels for the model, or memory is short.
@@ -91,10 +106,32 @@ impl Machine {
         weights: &mut dyn Weights,
         device: &Device,
         arithmetic: Arithmetic,
+        ranks: u32,
     ) -> Result<Self, CudaModelError> {
         let config = weights.config().clone();
-        let model = Arc::new(CudaModel::load(device, weights)?);
-        Ok(Self { config, computer: Computer::Gpu(model, arithmetic) })
+        let model = Arc::new(CudaModel::load_split(device, weights, ranks as usize)?);
+        Ok(Self { config, computer: Computer::Gpu { model, arithmetic, graphs: true } })
+    }
+
+    /// The same; a GPU is asked for every kernel by itself, always.
+    #[must_use]
+    pub fn without_graphs(mut self) -> Self {
+        if let Computer::Gpu { graphs, .. } = &mut self.computer {
+            *graphs = false;
+        }
+        self
+    }
+
+    /// Bytes of keys and values for each worker of `config`, where the machine is a GPU that knows: those that are
+    /// `asked` for, or as many as its `kv_fraction` leaves beside weights and batches.
+    ///
+    /// # Errors
+    /// When there is no room for so many.
+    pub fn kv_memory(&self, config: &Config, asked: Option<u64>) -> Result<Option<u64>, RoomError> {
+        match &self.computer {
+            Computer::Processor { .. } => Ok(asked),
+            Computer::Gpu { model, .. } => model.kv_memory(config, asked),
+        }
     }
 
     /// So many machines (at least 1) of this one: they share its weights, and each has as many threads as is its part.
@@ -124,7 +161,7 @@ impl Machine {
     pub fn kv_bytes_per_token(&self) -> u64 {
         let f32s = match &self.computer {
             Computer::Processor { stages, .. } => stages[0][0].0.precision() == Precision::F32,
-            Computer::Gpu(..) => false,
+            Computer::Gpu { .. } => false,
         };
         self.config.shape(2).kv_bytes_per_token(KvDtype::Bf16, 1) * if f32s { 2 } else { 1 }
     }
@@ -134,7 +171,7 @@ impl Machine {
     pub fn split(&self) -> (u32, u32) {
         match &self.computer {
             Computer::Processor { stages, .. } => (stages[0].len() as u32, stages.len() as u32),
-            Computer::Gpu(..) => (1, 1),
+            Computer::Gpu { model, .. } => (model.ranks() as u32, 1),
         }
     }
 
@@ -158,19 +195,19 @@ impl Machine {
         (!bf16).then_some(formats)
     }
 
-    /// `workers` workers with `slots` of KV each, which take turns at the machine; `sampler` makes each one's.
+    /// `workers` workers with `slots` of KV each; `sampler` makes each one's.
     ///
-    /// # Panics
-    /// When a GPU has not so much memory: what is free is known before ([`Device::memory`]).
-    #[must_use]
+    /// # Errors
+    /// When a GPU has not so much memory.
     pub fn executors(
         &self,
         workers: u32,
         slots: u32,
+        clock: Clock,
         mut sampler: impl FnMut() -> Box<dyn Sample>,
-    ) -> Vec<Box<dyn Executor>> {
+    ) -> Result<Vec<Box<dyn Executor>>, MachineError> {
         let slots = vec![slots; workers as usize];
-        match &self.computer {
+        Ok(match &self.computer {
             Computer::Processor { stages, apart } if *apart || stages.len() > 1 => {
                 let worker = |&slots| CpuPipeline::new(stages, slots, sampler());
                 slots.iter().map(worker).map(|w| Box::new(w) as Box<dyn Executor>).collect()
@@ -179,12 +216,18 @@ impl Machine {
                 let workers = CpuExecutor::tensor_parallel(&stages[0], &slots, sampler);
                 workers.into_iter().map(|w| Box::new(w) as Box<dyn Executor>).collect()
             }
-            Computer::Gpu(model, arithmetic) => {
-                let workers = CudaExecutor::workers(model, &slots, *arithmetic, sampler);
-                let workers = workers.unwrap_or_else(|e| panic!("no room for workers: {e}"));
-                workers.into_iter().map(|w| Box::new(w) as Box<dyn Executor>).collect()
+            Computer::Gpu { model, arithmetic, graphs } => {
+                let workers = CudaExecutor::workers(model, &slots, *arithmetic, sampler)?;
+                let worker = |worker: CudaExecutor| {
+                    let worker = if *graphs { worker } else { worker.without_graphs() };
+                    match clock {
+                        Clock::Virtual => Box::new(worker) as Box<dyn Executor>,
+                        Clock::Real => Box::new(worker.overlapped()),
+                    }
+                };
+                workers.into_iter().map(worker).collect()
             }
-        }
+        })
     }
 
     /// The machine as a device called `name` that reaches its limits in everything: no iteration takes less. Takes
@@ -206,7 +249,7 @@ impl Machine {
                 };
                 (memory_bytes(), flops, limits.read * 2.0 / width)
             }
-            Computer::Gpu(model, _) => {
+            Computer::Gpu { model, .. } => {
                 let limits = cuda::roofline::measure(model.device())?;
                 let memory = model.device().memory()?.map(|(_, all)| all as u64);
                 (memory, limits.flops, limits.copy)
@@ -241,7 +284,7 @@ impl Machine {
             Computer::Processor { stages, .. } => {
                 measure(&stages[0][0].1, &stages[0][0].0, longest, watch)
             }
-            Computer::Gpu(model, arithmetic) => {
+            Computer::Gpu { model, arithmetic, .. } => {
                 crate::exec::cuda::measure(model, *arithmetic, longest, watch)?
             }
         }))

@@ -1,5 +1,6 @@
 //! The one place that names concrete schedulers, allocators and executors.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use crate::config::{AllocatorKind, Config, SchedulerKind};
@@ -9,7 +10,7 @@ use crate::exec::cpu::Greedy;
 use crate::exec::{Executor, SimExecutor};
 use crate::fleet::Fleet;
 use crate::kv::{Contiguous, KvAllocator, Paged};
-use crate::machine::Machine;
+use crate::machine::{Clock, Machine, MachineError};
 use crate::router::Router;
 use crate::sched::{Chunked, Continuous, Disagg, Scheduler, StaticBatch};
 use crate::state::State;
@@ -51,24 +52,32 @@ pub fn simulated(deployment: &Deployment, coupled: bool) -> Fleet {
         Box::new(executor.corrected(deployment.correction.clone()))
     };
     let workers = deployment.config.workers();
-    fleet(deployment, coupled, || (0..workers).map(|_| executor()).collect())
+    let executors = || Ok((0..workers).map(|_| executor()).collect());
+    fleet(deployment, coupled, executors).unwrap_or_else(|never: Infallible| match never {})
 }
 
 /// All replicas of a deployment, computed on `machine`, where they take turns.
-#[must_use]
-pub fn computed(deployment: &Deployment, coupled: bool, machine: &Machine) -> Fleet {
-    let workers = deployment.config.workers();
-    let greedy = || Box::new(Greedy::default()) as _;
-    fleet(deployment, coupled, || machine.executors(workers, deployment.kv_slots, greedy))
-}
-
-fn fleet(
+///
+/// # Errors
+/// When a device has not the memory for it.
+pub fn computed(
     deployment: &Deployment,
     coupled: bool,
-    executors: impl Fn() -> Vec<Box<dyn Executor>>,
-) -> Fleet {
+    machine: &Machine,
+) -> Result<Fleet, MachineError> {
+    let workers = deployment.config.workers();
+    let greedy = || Box::new(Greedy::default()) as _;
+    let slots = deployment.kv_slots;
+    fleet(deployment, coupled, || machine.executors(workers, slots, Clock::Virtual, greedy))
+}
+
+fn fleet<E>(
+    deployment: &Deployment,
+    coupled: bool,
+    executors: impl Fn() -> Result<Vec<Box<dyn Executor>>, E>,
+) -> Result<Fleet, E> {
     let config = &deployment.config;
-    let replica = |_| engine(config, deployment.kv_slots, executors());
-    let replicas = (0..config.replicas).map(replica).collect();
-    Fleet::new(replicas, Router::new(config.router), coupled)
+    let replica = |_| Ok(engine(config, deployment.kv_slots, executors()?));
+    let replicas = (0..config.replicas).map(replica).collect::<Result<_, E>>()?;
+    Ok(Fleet::new(replicas, Router::new(config.router), coupled))
 }

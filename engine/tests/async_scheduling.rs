@@ -44,7 +44,7 @@ fn steps(config: Config, requests: &[(Duration, u32)]) -> Vec<(Duration, Vec<u32
                 who.sort_unstable();
                 steps.extend(it.ends.iter().map(|end| (*end, who.clone())));
             }
-            Next::Idle => return steps,
+            Next::Idle | Next::Broken => return steps,
         }
     }
 }

@@ -4,104 +4,39 @@
 
 mod common;
 
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::conformance::{Model, Spec, conforms, expected};
-use common::{ALLOCATORS, Nth, SCHEDULERS, is_legal};
-use engine::config::{AllocatorKind, Config, Reserve, SchedulerKind};
+use common::cuda::{VOCAB, compared, config, device, forced, said, weights};
+use common::{ALLOCATORS, Nth, SCHEDULERS, Variant, is_legal};
+use engine::config::Config;
 use engine::exec::Executor;
 use engine::exec::cpu::{CpuExecutor, CpuModel, Greedy, Precision, Sample, Team};
-use engine::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, Device};
+use engine::exec::cuda::{Arithmetic, CudaExecutor, CudaModel};
 use engine::model::llama::LlamaConfig;
-use engine::model::random::RandomWeights;
-use engine::request::{Content, Token, mix};
-use engine::sequence::Sequence;
-use engine::{Request, wiring};
-use kernels::cuda::emulator;
+use engine::request::{Token, mix};
 
-/// A device, unless there can be none here.
-fn device() -> Option<Device> {
-    if let Ok(name) = std::env::var("KNEE_TEST_DEVICE") {
-        let index = name.strip_prefix("cuda:").and_then(|n| n.parse().ok());
-        let device = Device::open(index.expect("KNEE_TEST_DEVICE is cuda:N"));
-        return Some(device.expect("the device that was asked for"));
-    }
-    if let Some(reason) = emulator::absent() {
-        println!("skipped: {reason}");
-        return None;
-    }
-    Some(emulator::device(Path::new(env!("CARGO_TARGET_TMPDIR")), 0))
+/// A model, and how its workers compute: the tokens are those of a plain worker however they do.
+struct Cuda {
+    model: Arc<CudaModel>,
+    overlapped: bool,
+    graphs: bool,
 }
-
-const VOCAB: u32 = 96;
-
-/// With every variation of the family.
-fn config() -> LlamaConfig {
-    LlamaConfig {
-        name: "small".to_owned(),
-        layers: 2,
-        hidden: 32,
-        heads: 2,
-        kv_heads: 1,
-        head_dim: 32,
-        ffn: 40,
-        vocab: VOCAB,
-        qkv_bias: true,
-        qk_norm: true,
-        tied_embeddings: false,
-        ..LlamaConfig::tiny()
-    }
-}
-
-fn weights(config: LlamaConfig) -> RandomWeights {
-    RandomWeights { config, seed: 3 }
-}
-
-/// What `executor` says to a prompt when nothing else is there, by branch.
-fn said(
-    executor: Box<dyn Executor>,
-    prompt: &[Token],
-    limit: u32,
-    width: u16,
-    budget: u32,
-) -> Vec<Vec<Token>> {
-    let config = Config {
-        scheduler: if budget < 512 { SchedulerKind::Chunked } else { SchedulerKind::Continuous },
-        allocator: AllocatorKind::Contiguous,
-        reserve: Reserve::Max,
-        prefix_cache: false,
-        max_seqs: u32::from(width),
-        max_batch_tokens: budget,
-        max_model_len: 512,
-        ..Config::default()
-    };
-    let mut engine = wiring::engine(&config, 512 * u32::from(width), vec![executor]);
-    let (input, content) = (prompt.len() as u32, Content::Tokens(prompt.into()));
-    let request = Request { id: 0, input, limit, fate: None, width, priority: 0, content };
-    engine.submit(request).unwrap();
-    let mut said = vec![Vec::new(); width as usize];
-    let mut now = Duration::ZERO;
-    loop {
-        engine.start(now, Duration::MAX);
-        let Some(next) = engine.next_event() else { return said };
-        now = next;
-        engine.step(now);
-        let iteration = engine.last_iteration();
-        said[0].extend(&iteration.tokens);
-        for branch in &iteration.branches {
-            said[branch.branch as usize].push(branch.token);
-        }
-    }
-}
-
-struct Cuda(Arc<CudaModel>);
 
 impl Cuda {
     fn new() -> Option<Self> {
-        let model = CudaModel::load(&device()?, &mut weights(config())).unwrap();
-        Some(Self(Arc::new(model)))
+        Self::split(config(), 1)
+    }
+
+    fn split(config: LlamaConfig, ranks: usize) -> Option<Self> {
+        let model = CudaModel::load_split(&device()?, &mut weights(config), ranks).unwrap();
+        Some(Self { model: Arc::new(model), overlapped: false, graphs: false })
+    }
+
+    fn way(&self, worker: CudaExecutor) -> CudaExecutor {
+        let worker = if self.graphs { worker } else { worker.without_graphs() };
+        if self.overlapped { worker.overlapped() } else { worker }
     }
 
     fn worker(
@@ -111,10 +46,10 @@ impl Cuda {
         sampler: Box<dyn Sample>,
     ) -> Box<dyn Executor> {
         let mut sampler = Some(sampler);
-        let workers = CudaExecutor::workers(&self.0, &[slots], arithmetic, || {
+        let workers = CudaExecutor::workers(&self.model, &[slots], arithmetic, || {
             sampler.take().expect("one worker")
         });
-        Box::new(workers.unwrap().remove(0))
+        Box::new(self.way(workers.unwrap().remove(0)))
     }
 }
 
@@ -126,12 +61,16 @@ impl Model for Cuda {
     }
 
     fn workers(&self, pools: &[u32]) -> Vec<CudaExecutor> {
-        CudaExecutor::workers(&self.0, pools, Arithmetic::Invariant, || Box::new(Nth)).unwrap()
+        let sampler = || Box::new(Nth) as Box<dyn Sample>;
+        let workers = CudaExecutor::workers(&self.model, pools, Arithmetic::Invariant, sampler);
+        workers.unwrap().into_iter().map(|worker| self.way(worker)).collect()
     }
 
+    /// Always plain.
     fn alone(&self, prompt: Vec<Token>, output: u32, width: u16) -> Vec<Vec<Token>> {
+        let plain = Self { model: Arc::clone(&self.model), overlapped: false, graphs: false };
         let slots = 512 * u32::from(width);
-        let executor = self.worker(Arithmetic::Invariant, slots, Box::new(Nth));
+        let executor = plain.worker(Arithmetic::Invariant, slots, Box::new(Nth));
         said(executor, &prompt, output, width, 512)
     }
 }
@@ -153,14 +92,13 @@ fn specs() -> Vec<Spec> {
         .to_vec()
 }
 
-#[test]
-fn the_same_tokens_under_every_scheduler_and_allocator() {
-    let Some(model) = Cuda::new() else { return };
+/// Every one of `schedulers` with every one of `allocators`; requests that gave way.
+fn conforming(model: &Cuda, schedulers: &[Variant], allocators: &[Variant]) -> u32 {
     let specs = specs();
-    let expected = expected(&model, &specs);
+    let expected = expected(model, &specs);
     let (mut preempted, mut runs) = (0, 0);
-    for (_, schedule) in SCHEDULERS {
-        for (_, allocate) in ALLOCATORS {
+    for (_, schedule) in schedulers {
+        for (_, allocate) in allocators {
             let mut config = Config {
                 max_seqs: 3,
                 max_batch_tokens: 40,
@@ -170,13 +108,71 @@ fn the_same_tokens_under_every_scheduler_and_allocator() {
             schedule(&mut config);
             allocate(&mut config);
             if is_legal(&config) {
-                preempted += conforms(&model, &config, 128, &specs, &expected);
+                preempted += conforms(model, &config, 128, &specs, &expected);
                 runs += 1;
             }
         }
     }
     println!("{runs} runs, {preempted} preemptions");
+    preempted
+}
+
+#[test]
+fn the_same_tokens_under_every_scheduler_and_allocator() {
+    let Some(model) = Cuda::new() else { return };
+    let preempted = conforming(&model, SCHEDULERS, ALLOCATORS);
     assert!(preempted > 10, "memory was tight: {preempted} preemptions");
+}
+
+/// Allocators that copy, share and move.
+fn few_allocators() -> Vec<Variant> {
+    let few = ["doubling", "paged 4, prefix"];
+    ALLOCATORS.iter().filter(|(name, _)| few.contains(name)).copied().collect()
+}
+
+/// Decodes filled up with padding and done as recorded, while prompts make memory grow in between.
+#[test]
+fn the_same_tokens_from_graphs() {
+    let Some(model) = Cuda::new() else { return };
+    conforming(&Cuda { graphs: true, ..model }, SCHEDULERS, &few_allocators());
+}
+
+#[test]
+fn the_same_tokens_while_the_engine_goes_on() {
+    let Some(model) = Cuda::new() else { return };
+    let model = Cuda { graphs: true, overlapped: true, ..model };
+    conforming(&model, SCHEDULERS, &few_allocators());
+}
+
+/// A model whose heads and inner features two ranks can share.
+fn even() -> LlamaConfig {
+    LlamaConfig { heads: 4, kv_heads: 2, ffn: 48, ..config() }
+}
+
+#[test]
+fn the_same_tokens_from_several_ranks() {
+    let Some(model) = Cuda::split(even(), 2) else { return };
+    conforming(&Cuda { graphs: true, ..model }, SCHEDULERS, &few_allocators());
+}
+
+/// Split over ranks, the model is the same one: sums in another order, and rounded once more.
+#[test]
+fn ranks_say_what_the_whole_says() {
+    let (Some(whole), Some(split)) = (Cuda::split(even(), 1), Cuda::split(even(), 2)) else {
+        return;
+    };
+    let prompt: Vec<Token> = (0..70).map(|i| (mix(4, i) % u64::from(VOCAB)) as Token).collect();
+    for arithmetic in [Arithmetic::Fast, Arithmetic::Invariant] {
+        let greedy = Box::<Greedy>::default();
+        let answer = said(whole.worker(arithmetic, 512, greedy), &prompt, 25, 1, 512).remove(0);
+        let logits =
+            |model: &Cuda| forced(|s| model.worker(arithmetic, 512, s), &prompt, &answer, 32);
+        let (gaps, error) = compared(&logits(&whole), &logits(&split));
+        println!("{arithmetic:?}: logits of two ranks {error:.1e} off, gaps {gaps:?}");
+        assert!(error > 0.0, "they add up in another order");
+        assert!(error < 0.02 && gaps.iter().all(|&gap| gap < 0.1), "{error:e}, {gaps:?}");
+        assert!(gaps.len() <= 1, "{gaps:?}");
+    }
 }
 
 /// Had it always the same to say, any order of anything would do.
@@ -186,56 +182,6 @@ fn the_model_tells_contexts_apart() {
     let seen: std::collections::HashSet<_> =
         (0..20).map(|first| model.alone(vec![first, 5], 6, 1)).collect();
     assert!(seen.len() > 12, "different prompts, different answers: {}", seen.len());
-}
-
-/// Says what it is told to, and keeps the logits.
-struct Forced {
-    tokens: Vec<Token>,
-    kept: Arc<Mutex<Vec<Vec<f32>>>>,
-}
-
-impl Sample for Forced {
-    fn sample(&mut self, seq: &Sequence, _branch: u16, logits: &mut [f32]) -> Token {
-        self.kept.lock().unwrap().push(logits.to_vec());
-        self.tokens[seq.output() as usize]
-    }
-}
-
-/// Logits after every token of `answer`, whatever the executor would have said.
-fn forced(
-    worker: impl FnOnce(Box<dyn Sample>) -> Box<dyn Executor>,
-    prompt: &[Token],
-    answer: &[Token],
-    budget: u32,
-) -> Vec<Vec<f32>> {
-    let kept = Arc::default();
-    let sampler = Forced { tokens: answer.to_vec(), kept: Arc::clone(&kept) };
-    let said = said(worker(Box::new(sampler)), prompt, answer.len() as u32, 1, budget);
-    assert_eq!(said[0], answer, "it says what it is told to");
-    let kept = kept.lock().unwrap();
-    assert_eq!(kept.len(), answer.len());
-    kept.clone()
-}
-
-fn top(logits: &[f32]) -> usize {
-    (0..logits.len()).fold(0, |b, i| if logits[i] > logits[b] { i } else { b })
-}
-
-/// Positions at which the two differ in the most likely token, and by how much that token is ahead in the first; and how
-/// far the second's logits are from the first's.
-fn compared(reference: &[Vec<f32>], other: &[Vec<f32>]) -> (Vec<f32>, f64) {
-    let (mut gaps, mut error, mut size) = (Vec::new(), 0.0, 0.0);
-    for (a, b) in reference.iter().zip(other) {
-        let (best, chosen) = (top(a), top(b));
-        if best != chosen {
-            gaps.push(a[best] - a[chosen]);
-        }
-        for (a, b) in a.iter().zip(b) {
-            error += f64::from(a - b).powi(2);
-            size += f64::from(*a).powi(2);
-        }
-    }
-    (gaps, (error / size).sqrt())
 }
 
 /// The teacher-forced law: where the most likely tokens differ, they were nearly as likely.
@@ -282,6 +228,7 @@ fn it_says_what_the_cpu_says() {
 #[test]
 fn tokens_chosen_on_the_device_are_the_likeliest() {
     let Some(model) = Cuda::new() else { return };
+    let model = Cuda { graphs: true, ..model };
     let prompt: Vec<Token> = (0..40).map(|i| (mix(9, i) % u64::from(VOCAB)) as Token).collect();
     for arithmetic in [Arithmetic::Fast, Arithmetic::Invariant] {
         let says = |sampler: Box<dyn Sample>| {
@@ -300,6 +247,9 @@ fn models_without_kernels_are_refused() {
     };
     let odd = refused(LlamaConfig { head_dim: 80, ..config() });
     assert!(odd.contains("head_dim = 80: the CUDA kernels have 32, 64 and 128"), "{odd}");
+    let uneven = CudaModel::load_split(&device, &mut weights(config()), 2).unwrap_err();
+    let uneven = uneven.to_string();
+    assert!(uneven.contains("kv_heads = 1 and ffn = 40 must be multiples of 2 ranks"), "{uneven}");
     let odd = refused(LlamaConfig { ffn: 44, ..config() });
     assert!(odd.contains("ffn size = 44: the CUDA kernels need a multiple of 8"), "{odd}");
 }

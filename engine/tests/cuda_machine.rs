@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use engine::Machine;
 use engine::exec::cpu::Greedy;
 use engine::exec::cuda::{Arithmetic, Device};
+use engine::machine::Clock;
 use engine::model::llama::LlamaConfig;
 use engine::model::random::RandomWeights;
-use kernels::cuda::emulator;
+use engine::request::Content;
+use engine::{Config, Machine, Request};
+use kernels::cuda::emulator::{self, Pretence};
 
 fn machine() -> Option<Machine> {
     if let Some(reason) = emulator::absent() {
@@ -24,7 +26,8 @@ fn machine() -> Option<Machine> {
         ..LlamaConfig::tiny()
     };
     Some(
-        Machine::on_gpu(&mut RandomWeights { config, seed: 1 }, &device, Arithmetic::Fast).unwrap(),
+        Machine::on_gpu(&mut RandomWeights { config, seed: 1 }, &device, Arithmetic::Fast, 1)
+            .unwrap(),
     )
 }
 
@@ -32,8 +35,8 @@ fn machine() -> Option<Machine> {
 fn its_keys_and_values_are_bf16_in_all_layers() {
     let Some(machine) = machine() else { return };
     assert_eq!(machine.kv_bytes_per_token(), 2 * 32 * 2);
-    let workers = machine.executors(2, 64, || Box::<Greedy>::default());
-    assert_eq!(workers.len(), 2);
+    let workers = machine.executors(2, 64, Clock::Virtual, || Box::<Greedy>::default());
+    assert_eq!(workers.unwrap().len(), 2);
 }
 
 /// Times of an emulated device mean nothing; that a profile comes of them does.
@@ -63,4 +66,94 @@ fn no_driver_is_an_error() {
             assert!(!said.contains('\n') && said.len() > 20, "{said}");
         }
     }
+}
+
+/// A machine with so much memory, of a model whose weights are some megabytes.
+fn small(bytes: usize) -> Option<Result<Machine, String>> {
+    if let Some(reason) = emulator::absent() {
+        println!("skipped: {reason}");
+        return None;
+    }
+    let pretence = Pretence { memory: Some(bytes), ..Pretence::default() };
+    let device = emulator::pretending(Path::new(env!("CARGO_TARGET_TMPDIR")), pretence);
+    let config = LlamaConfig {
+        layers: 2,
+        hidden: 256,
+        heads: 8,
+        kv_heads: 1,
+        head_dim: 32,
+        ffn: 512,
+        vocab: 4096,
+        max_position: 512,
+        ..LlamaConfig::tiny()
+    };
+    let mut weights = RandomWeights { config, seed: 1 };
+    let machine = Machine::on_gpu(&mut weights, &device, Arithmetic::Fast, 1);
+    Some(machine.map_err(|e| e.to_string()))
+}
+
+fn knobs(fraction: f64) -> Config {
+    let (max_seqs, max_batch_tokens) = (16, 256);
+    Config { max_seqs, max_batch_tokens, kv_fraction: fraction, ..Config::default() }
+}
+
+/// What is left for keys and values is nearly all that is left: workers with so much of it, and their largest batches,
+/// find room.
+#[test]
+fn keys_and_values_get_what_is_left() {
+    let Some(machine) = small(250 << 20) else { return };
+    let machine = machine.unwrap();
+    let config = knobs(0.95);
+    let kv = machine.kv_memory(&config, None).unwrap().expect("a GPU that says how much it has");
+    let less = machine.kv_memory(&knobs(0.9), None).unwrap().unwrap();
+    // A twentieth of the memory, to the byte that is rounded.
+    assert!((kv - less).abs_diff((250 << 20) / 20) < 2, "{kv} and {less}");
+    assert!(((80 << 20)..(130 << 20)).contains(&kv), "{kv} beside 128 MiB of slack");
+    // Two workers have half each, less what another batch takes.
+    let two = machine.kv_memory(&Config { replicas: 2, ..knobs(0.95) }, None).unwrap().unwrap();
+    assert!(two < kv / 2 && two > kv / 2 - (8 << 20), "{two} of {kv}");
+    let slots = (kv / machine.kv_bytes_per_token()) as u32;
+    let clock = Clock::Virtual;
+    let workers = machine.executors(1, slots, clock, || Box::<Greedy>::default()).unwrap();
+    let config = Config { max_model_len: 512, ..config };
+    let mut engine = engine::wiring::engine(&config, slots, workers);
+    for id in 0..16 {
+        let prompt = (0..40).map(|at| id * 40 + at).collect();
+        let content = Content::Tokens(prompt);
+        let request =
+            Request { id, input: 40, limit: 2, fate: None, width: 1, priority: 0, content };
+        engine.submit(request).unwrap();
+    }
+    let mut now = std::time::Duration::ZERO;
+    loop {
+        engine.start(now, std::time::Duration::MAX);
+        let Some(next) = engine.next_event() else { break };
+        now = next;
+        engine.step(now);
+    }
+    assert_eq!(engine.fault(), None);
+    assert!(engine.state.is_empty());
+}
+
+#[test]
+fn too_little_memory_is_said_with_what_is_missing() {
+    let Some(machine) = small(3 << 20) else { return };
+    assert_eq!(
+        machine.unwrap_err(),
+        "tiny needs 4.3 MB of weights, but an emulated GPU has 3.1 MB free: 1.1 MB short"
+    );
+    let machine = small(250 << 20).unwrap().unwrap();
+    let said =
+        |fraction, asked| machine.kv_memory(&knobs(fraction), asked).unwrap_err().to_string();
+    assert_eq!(
+        said(0.3, None),
+        "an emulated GPU has no room for keys and values: weights and what else is there take 4.3 MB and batches 136.4 MB \
+         of the 78.6 MB that are kv-fraction 0.3, 62.3 MB short; raise kv-fraction, or lower max-batch-tokens or max-seqs"
+    );
+    assert_eq!(
+        said(0.9, Some(200 << 20)),
+        "210.0 MB of keys and values were asked for, but beside weights, batches (136.4 MB) and what else is there an \
+         emulated GPU has 121.5 MB: 88.5 MB short"
+    );
+    assert_eq!(machine.kv_memory(&knobs(0.3), Some(50 << 20)).unwrap(), Some(50 << 20));
 }

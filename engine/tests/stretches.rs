@@ -195,7 +195,7 @@ fn play(deployment: &Deployment, specs: &[Spec], load: Load, stretches: bool) ->
     loop {
         let arrival = due.peek().map(|&Reverse((at, _))| at);
         match fleet.advance(arrival) {
-            Next::Idle => break,
+            Next::Idle | Next::Broken => break,
             Next::Arrival => {
                 let Some(Reverse((at, id))) = due.pop() else { unreachable!("one was announced") };
                 if fleet.submit(requests[id].clone(), at).is_err() {

@@ -70,3 +70,25 @@ KERNEL __launch_bounds__(64) copy_slots(const bf16* from, bf16* to, const int* _
   Pieces* b = pieces(to + ((size_t)blockIdx.y * to_slots + target) * width);
   for (int i = threadIdx.x; i < width / 8; i += blockDim.x) b[i] = a[i];
 }
+
+// Ranks' parts of the same rows, each replaced by the sum of all, which is taken in f32 and in the order of ranks: the
+// same bits everywhere. At most eight ranks; `count` pieces.  grid = ceil(count / 256), block = 256
+KERNEL __launch_bounds__(256) all_reduce(bf16* p0, bf16* p1, bf16* p2, bf16* p3, bf16* p4, bf16* p5, bf16* p6, bf16* p7,
+                                         int ranks, int count) {
+  bf16* const parts[8] = {p0, p1, p2, p3, p4, p5, p6, p7};
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  float sum[8] = {0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f};
+#pragma unroll
+  for (int r = 0; r < 8; r++)
+    if (r < ranks) {
+      float part[8];
+      unpack8(pieces(parts[r])[i], part);
+#pragma unroll
+      for (int j = 0; j < 8; j++) sum[j] += part[j];
+    }
+  const Pieces all = pack8(sum);
+#pragma unroll
+  for (int r = 0; r < 8; r++)
+    if (r < ranks) pieces(parts[r])[i] = all;
+}

@@ -35,12 +35,10 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let natural = sim.natural_rate(sim.requests());
     let scale = scale(args, sim.trace())?;
     let (run, cost) = match &args.steps {
-        None => measure(|| sim.detail(&deployment, scale)),
-        Some(path) => {
-            let (run, cost) = measure(|| logged(&sim, &deployment, scale, path));
-            (run?, cost)
-        }
+        None => measure(|| anyhow::Ok(sim.detail(&deployment, scale)?)),
+        Some(path) => measure(|| logged(&sim, &deployment, scale, path)),
     };
+    let run = run?;
     let config = &deployment.config;
     let report = BenchReport {
         about: about(&[sim.device()]),
@@ -76,8 +74,9 @@ fn logged(sim: &Testbed, deployment: &Deployment, scale: f64, path: &Path) -> Re
             }
         }
     });
+    // Steps of a run that a failing device ended are kept.
     outcome.and_then(|()| log.finish()).with_context(failed)?;
-    Ok(run)
+    Ok(run?)
 }
 
 /// By how much the trace is sped up.

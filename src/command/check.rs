@@ -26,8 +26,10 @@ use crate::input::{self, Prepared};
 pub(crate) fn run(args: &cli::Check) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
-    let here = args.computing.load(&args.device, args.scenario.model(), &Config::default())?;
     let config = args.knobs.config()?;
+    // Whole, whatever the configuration: a split one is refused with the reason.
+    let whole = Config { tp: 1, pp: 1, ..config.clone() };
+    let here = args.computing.load(&args.device, args.scenario.model(), &whole)?;
     let (fidelity, sim) = check(args, &prepared, &here, &config)?;
     let common = Common::new(prepared.seed, &sim);
     let report = FidelityReport {
@@ -97,7 +99,7 @@ fn check(
     let sim = prepared.like(here, profile)?;
     let predicted = sim.deployment(config, Relax::Nothing)?;
     let rate = scale * sim.natural_rate(sim.requests());
-    let mut fidelity = compare(&repeats, &sim.detail(&predicted, scale), &predicted, rate);
+    let mut fidelity = compare(&repeats, &sim.detail(&predicted, scale)?, &predicted, rate);
     if args.capacity {
         input::need_rate(&prepared.trace)?;
         fidelity.capacity = match knees(&sim, &real, config, cancel()?) {
@@ -131,7 +133,7 @@ fn repeats(
         }
         let phase = "running for real".to_owned();
         bar.update(&Status { phase, done: repeats.len(), total, best: None });
-        repeats.push(play(real, &deployment, scale));
+        repeats.push(play(real, &deployment, scale)?);
     }
     bar.finish();
     if repeats.is_empty() {

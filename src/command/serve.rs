@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use engine::config::AllocatorKind;
 use engine::live::Live;
+use engine::machine::Clock;
 use engine::router::Router;
 use engine::sample::Sampler;
 use engine::server::{Metrics, Served, Service};
@@ -39,23 +40,25 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
     let (metrics, sampler) = (Metrics::new(&name), Sampler::default());
     let samplers = || Box::new(sampler.clone()) as _;
     let workers = config.workers() * replicas;
-    let engine = |machine: &Machine| {
-        wiring::engine(&config, slots, machine.executors(config.workers(), slots, samplers))
+    let engine = |machine: &Machine| -> Result<Engine> {
+        let executors = machine.executors(config.workers(), slots, Clock::Real, samplers)?;
+        Ok(wiring::engine(&config, slots, executors))
     };
     let engines: Vec<Engine> = match replicas {
-        1 => vec![engine(&here.machine)],
+        1 => vec![engine(&here.machine)?],
         n => {
             let machines = here.machine.replicas(n);
             machines
                 .context("a GPU serves one replica: leave replicas at 1")?
                 .iter()
                 .map(engine)
-                .collect()
+                .collect::<Result<_>>()?
         }
     };
     let (tokenizer, router) = (Arc::new(model.tokenizer), Router::new(config.router));
     let text = Some(Arc::clone(&tokenizer));
     let live = Live::start_replicas(engines, router, sampler.clone(), text, metrics.watch())?;
+    let fault = live.fault();
     let served = Served {
         name: name.clone(),
         tokenizer,
@@ -73,7 +76,11 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
         )
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let drained = runtime.block_on(listen(args, service, stop, ready))?;
+    let stopped = || stop.load(Ordering::Relaxed) || fault.get().is_some();
+    let drained = runtime.block_on(listen(args, service, stopped, ready))?;
+    if let Some(fault) = fault.get() {
+        bail!("{fault}");
+    }
     if !drained {
         bail!("ended with requests unanswered after {} seconds", PATIENCE.as_secs());
     }
@@ -83,19 +90,19 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
 async fn listen(
     args: &Serve,
     service: Service,
-    stop: &'static AtomicBool,
+    stopped: impl Fn() -> bool,
     ready: impl Fn(SocketAddr) -> String,
 ) -> Result<bool> {
     let listener = TcpListener::bind((args.host.as_str(), args.port)).await;
     let place = || format!("cannot listen on {}:{}", args.host, args.port);
     let listener = listener.with_context(place)?;
     super::print(&ready(listener.local_addr()?))?;
-    let stopped = async {
-        while !stop.load(Ordering::Relaxed) {
+    let end = async {
+        while !stopped() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    Ok(service.serve(listener, stopped, PATIENCE).await)
+    Ok(service.serve(listener, end, PATIENCE).await)
 }
 
 /// Refuses knobs that this machine cannot be run with.

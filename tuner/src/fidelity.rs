@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibrate::{Step, steps_of};
 use crate::capacity::{Effort, Knee, Prober, Stop, place_of, rate_at};
-use crate::evaluate::{Evaluate, Relax};
+use crate::evaluate::{Evaluate, Refused, Relax};
 use crate::observation::Detailed;
 use crate::trial::Testbed;
 use crate::validate::{Four, side};
@@ -138,11 +138,13 @@ pub struct Fidelity {
 }
 
 /// Runs `real` once.
-#[must_use]
-pub fn play(real: &Testbed, deployment: &Deployment, scale: f64) -> Played {
+///
+/// # Errors
+/// When the machine fails.
+pub fn play(real: &Testbed, deployment: &Deployment, scale: f64) -> Result<Played, Refused> {
     let mut steps = Vec::new();
-    let run = real.watched(deployment, scale, &mut |it| steps.extend(steps_of(it)));
-    Played { records: run.records, steps }
+    let run = real.watched(deployment, scale, &mut |it| steps.extend(steps_of(it)))?;
+    Ok(Played { records: run.records, steps })
 }
 
 /// Puts `repeats` beside the simulation `run` of `deployment`, at `rate_rps`.

@@ -163,10 +163,11 @@ impl Testbed {
         Ok(deployment)
     }
 
-    fn fleet(&self, deployment: &Deployment, coupled: bool) -> Fleet {
+    fn fleet(&self, deployment: &Deployment, coupled: bool) -> Result<Fleet, Refused> {
         match &self.machine {
-            None => engine::wiring::simulated(deployment, coupled),
-            Some(machine) => engine::wiring::computed(deployment, coupled, machine),
+            None => Ok(engine::wiring::simulated(deployment, coupled)),
+            Some(machine) => engine::wiring::computed(deployment, coupled, machine)
+                .map_err(|e| Refused { reason: e.to_string() }),
         }
     }
 
@@ -184,31 +185,37 @@ impl Testbed {
     }
 
     /// One run of `deployment` with everything kept that a report draws.
-    #[must_use]
-    pub fn detail(&self, deployment: &Deployment, scale: f64) -> Detailed {
+    ///
+    /// # Errors
+    /// When the machine that computes it fails; so in all of these. A simulation does not.
+    pub fn detail(&self, deployment: &Deployment, scale: f64) -> Result<Detailed, Refused> {
         self.watched(deployment, scale, &mut |_| ())
     }
 
     /// The same; `watch` sees every iteration (or stretch of equal ones) as it ends.
-    #[must_use]
+    ///
+    /// # Errors
+    /// See [`Testbed::detail`].
     pub fn watched(
         &self,
         deployment: &Deployment,
         scale: f64,
         watch: &mut dyn FnMut(&Iteration),
-    ) -> Detailed {
+    ) -> Result<Detailed, Refused> {
         self.play(deployment, scale, LIFTED, watch)
     }
 
     /// One run of `deployment` as a client really makes it, with its cap on what is in flight. `watch` as
     /// above.
-    #[must_use]
+    ///
+    /// # Errors
+    /// See [`Testbed::detail`].
     pub fn rerun(
         &self,
         deployment: &Deployment,
         scale: f64,
         watch: &mut dyn FnMut(&Iteration),
-    ) -> Detailed {
+    ) -> Result<Detailed, Refused> {
         self.play(deployment, scale, ReplayOptions { lift_session_cap: false }, watch)
     }
 
@@ -218,12 +225,12 @@ impl Testbed {
         scale: f64,
         options: ReplayOptions,
         watch: &mut dyn FnMut(&Iteration),
-    ) -> Detailed {
+    ) -> Result<Detailed, Refused> {
         let _turn = self.turn();
-        let mut run = Run::new(self, deployment, Arc::clone(&self.trace), scale, options);
+        let mut run = Run::new(self, deployment, Arc::clone(&self.trace), scale, options)?;
         run.keep(watch);
-        run.play();
-        run.detailed()
+        run.play()?;
+        Ok(run.detailed())
     }
 
     /// One run of `config` over the whole trace, `scale` times as fast as recorded.
@@ -232,7 +239,7 @@ impl Testbed {
     /// When it cannot run.
     pub fn replay(&self, config: &Config, scale: f64) -> Result<Observation, Refused> {
         let deployment = self.deployment(config, Relax::Nothing)?;
-        Ok(self.observe(&deployment, self.trace.requests.len(), scale))
+        self.observe(&deployment, self.trace.requests.len(), scale)
     }
 
     /// One run with everything offered at once: what `config` can do when nobody waits for anybody.
@@ -244,19 +251,26 @@ impl Testbed {
     }
 
     /// One run of `deployment` over the first `head` requests.
-    #[must_use]
-    pub fn observe(&self, deployment: &Deployment, head: usize, scale: f64) -> Observation {
+    ///
+    /// # Errors
+    /// See [`Testbed::detail`].
+    pub fn observe(
+        &self,
+        deployment: &Deployment,
+        head: usize,
+        scale: f64,
+    ) -> Result<Observation, Refused> {
         let _turn = self.turn();
-        let mut run = Run::new(self, deployment, self.head(head), scale, LIFTED);
-        run.play();
-        run.observe()
+        let mut run = Run::new(self, deployment, self.head(head), scale, LIFTED)?;
+        run.play()?;
+        Ok(run.observe())
     }
 }
 
 impl Evaluate for Testbed {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
         let deployment = self.deployment(trial.config, trial.relax)?;
-        Ok(self.observe(&deployment, trial.head, trial.scale))
+        self.observe(&deployment, trial.head, trial.scale)
     }
 
     fn requests(&self) -> usize {

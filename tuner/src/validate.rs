@@ -166,7 +166,7 @@ pub fn rerun(
 ) -> Result<Detailed, Refused> {
     let sim = simulator(recorded, setup);
     let deployment = deployment(&sim, setup)?;
-    Ok(sim.rerun(&deployment, 1.0, watch))
+    sim.rerun(&deployment, 1.0, watch)
 }
 
 /// A simulator that offers what was recorded, without targets.

@@ -44,7 +44,8 @@ fn run(scheduler: &str, slots: Option<u32>) -> (Detailed, Vec<Iteration>) {
         deployment.kv_slots = slots;
     }
     let mut seen = Vec::new();
-    let detail = sim.watched(&deployment, 1.0, &mut |iteration| seen.push(iteration.clone()));
+    let detail =
+        sim.watched(&deployment, 1.0, &mut |iteration| seen.push(iteration.clone())).unwrap();
     assert_eq!(detail.observation.summary.completed, 300, "{scheduler}");
     (detail, seen)
 }

@@ -22,6 +22,7 @@ pub use cuda::CudaExecutor;
 pub use hash::HashExecutor;
 pub use sim::SimExecutor;
 
+use crate::fault::Fault;
 use crate::kv::KvCopy;
 use crate::plan::{Plan, WorkerId};
 use crate::request::Token;
@@ -101,6 +102,12 @@ pub trait Executor: Send {
 
     /// Whom to tell whenever a batch is done that [`Executor::wait`] has to be asked about.
     fn wake_by(&mut self, _wake: Wake) {}
+
+    /// Why nothing can be done any more, from when that is so: what is not done never will be, and is not asked for. Looked
+    /// at after every batch, wait and transfer.
+    fn fault(&self) -> Option<&Fault> {
+        None
+    }
 
     /// Ends the batch submitted first, which is done, into `outcome` (handed over empty).
     fn complete(&mut self, outcome: &mut Outcome);

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
 pub(crate) mod conformance;
+pub(crate) mod cuda;
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use engine::config::{AllocatorKind, Config, PromptKv, Reserve, SchedulerKind};
 use engine::exec::cpu::Sample;
 use engine::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
+use engine::fault::Fault;
 use engine::kv::waste::Classes;
 use engine::plan::{Chunk, Plan};
 use engine::request::Token;
@@ -116,6 +118,10 @@ impl<E: Executor> Executor for Watched<E> {
 
     fn wait(&mut self, state: &State, now: Duration, until: Duration) -> Option<Duration> {
         self.inner.wait(state, now, until)
+    }
+
+    fn fault(&self) -> Option<&Fault> {
+        self.inner.fault()
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {

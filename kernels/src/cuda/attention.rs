@@ -3,7 +3,8 @@
 use half::bf16;
 
 use super::batch::DeviceBatch;
-use super::device::{Arg, Buffer, Device, Shape};
+use super::device::{Arg, Device, Shape};
+use super::memory::Buffer;
 use super::ops::plane;
 use super::pool::KvPool;
 use super::source::DECODE;
@@ -25,6 +26,7 @@ pub struct HeadExtras<'a> {
 pub struct Scratch {
     partial: Buffer<f32>,
     stats: Buffer<f32>,
+    grown: u64,
 }
 
 impl Scratch {
@@ -33,7 +35,13 @@ impl Scratch {
     /// # Errors
     /// When the driver fails.
     pub fn new(device: &Device) -> Result<Self, CudaError> {
-        Ok(Self { partial: device.zeros(0)?, stats: device.zeros(0)? })
+        Ok(Self { partial: device.zeros(0)?, stats: device.zeros(0)?, grown: 0 })
+    }
+
+    /// How often it was replaced by more.
+    #[must_use]
+    pub fn grown(&self) -> u64 {
+        self.grown
     }
 }
 
@@ -82,8 +90,8 @@ impl Device {
             (&batch.positions.data).into(),
             (&batch.slots.data).into(),
             Arg::from(&*queries),
-            Arg::Pointer(pool.plane(layer, 0)),
-            Arg::Pointer(pool.plane(layer, 1)),
+            pool.plane(layer, 0),
+            pool.plane(layer, 1),
             (heads.queries as i32).into(),
             (heads.kv as i32).into(),
             (heads.dim as i32).into(),
@@ -118,11 +126,7 @@ impl Device {
         })?;
         let window = i32::try_from(window).unwrap_or(0);
         let scale = (1.0 / (heads.dim as f64).sqrt() * std::f64::consts::LOG2_E) as f32;
-        let places = [
-            queries.into(),
-            Arg::Pointer(pool.plane(layer, 0)),
-            Arg::Pointer(pool.plane(layer, 1)),
-        ];
+        let places = [queries.into(), pool.plane(layer, 0), pool.plane(layer, 1)];
         if batch.chunks.len > 0 {
             let [queries, keys, values] = places;
             let kernel = match heads.dim {
@@ -156,7 +160,7 @@ impl Device {
     fn decode(
         &self,
         batch: &DeviceBatch,
-        [queries, keys, values]: [Arg; 3],
+        [queries, keys, values]: [Arg<'_>; 3],
         pool: &KvPool,
         (scale, window): (f32, i32),
         scratch: &mut Scratch,
@@ -178,6 +182,7 @@ impl Device {
         if scratch.partial.len() < partials * heads.dim || scratch.stats.len() < partials * 2 {
             scratch.partial = self.zeros((partials * heads.dim).next_power_of_two())?;
             scratch.stats = self.zeros((partials * 2).next_power_of_two())?;
+            scratch.grown += 1;
         }
         let arguments = [
             queries,
@@ -193,9 +198,11 @@ impl Device {
             (split as i32).into(),
         ];
         let grid = [(heads.queries / group) as u32, splits as u32, seqs as u32];
+        // Those on tensor cores keep two tiles each of keys and values.
+        let dynamic = if group == 8 { (4 * 64 * heads.dim * size_of::<bf16>()) as u32 } else { 0 };
         // SAFETY: sizes were checked, here and by the caller, and indices by the batch.
         unsafe {
-            self.launch(kernel, Shape { grid, block: 128, dynamic: 0 }, arguments)?;
+            self.launch(kernel, Shape { grid, block: 128, dynamic }, arguments)?;
             let combine = [
                 Arg::from(&scratch.partial),
                 Arg::from(&scratch.stats),
@@ -235,16 +242,20 @@ impl Device {
             return Ok(());
         }
         let pairs: Vec<i32> = moves.iter().flat_map(|&(a, b)| [a as i32, b as i32]).collect();
-        let pairs = self.upload(&pairs)?;
+        if to.moves.len() < pairs.len() {
+            to.moves = self.zeros(pairs.len().next_power_of_two())?;
+        }
+        to.moves.write(0, &pairs)?;
+        let source = from.unwrap_or(to);
         let arguments = [
             Arg::from(&source.data),
             Arg::from(&to.data),
-            (&pairs).into(),
+            (&to.moves).into(),
             ((to.heads.kv * to.heads.dim) as i32).into(),
             (source.slots as i32).into(),
             (to.slots as i32).into(),
         ];
-        // SAFETY: sizes and slots were checked; widths are multiples of 32. `pairs` is freed when the kernel is done.
+        // SAFETY: sizes and slots were checked; widths are multiples of 32.
         unsafe { self.launch("copy_slots", plane(moves.len(), to.layers * 2, 64), arguments) }
     }
 }

@@ -1,6 +1,9 @@
 //! A batch's metadata: what kernels index with. Checked once, here, and then kept on the device from batch to batch.
 
-use super::device::{Buffer, Device, Element};
+use std::sync::Arc;
+
+use super::device::Device;
+use super::memory::{Buffer, Element, Memory};
 use super::{CudaError, ensure};
 
 /// One sequence's part of a batch; see `common.cuh`.
@@ -38,10 +41,13 @@ pub struct Batch {
     pub tables: Vec<i32>,
     /// Rows whose logits are wanted.
     pub last: Vec<i32>,
+    /// Context for which the split kernel is laid out, where it is longer than the longest of `decodes`: batches that
+    /// agree on it are launched alike.
+    pub reach: i32,
 }
 
 /// What a batch's numbers must stay below.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Tokens of the vocabulary.
     pub vocab: usize,
@@ -56,7 +62,8 @@ pub struct Limits {
 impl Batch {
     /// Empties it.
     pub fn clear(&mut self) {
-        let Self { ids, positions, slots, decodes, chunks, tables, last } = self;
+        let Self { ids, positions, slots, decodes, chunks, tables, last, reach } = self;
+        *reach = 0;
         [ids, positions, slots, tables, last].into_iter().for_each(Vec::clear);
         [decodes, chunks].into_iter().for_each(Vec::clear);
     }
@@ -103,6 +110,18 @@ impl Batch {
 
 /// Rows of a tile of the tiled kernel.
 pub(super) const TILE: i32 = 64;
+
+/// What launches for a batch depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sizes {
+    rows: usize,
+    decodes: usize,
+    chunks: usize,
+    tiles: usize,
+    last: usize,
+    longest: i32,
+    limits: Limits,
+}
 
 /// A batch on a device.
 #[derive(Debug)]
@@ -183,10 +202,31 @@ impl DeviceBatch {
         self.tables.set(device, &batch.tables)?;
         self.tiles.set(device, &tiles)?;
         self.last.set(device, &batch.last)?;
-        self.longest = batch.decodes.iter().map(|seq| seq.context).max().unwrap_or(0);
+        let longest = batch.decodes.iter().map(|seq| seq.context).max();
+        self.longest = longest.map_or(0, |longest| longest.max(batch.reach));
         let all = batch.decodes.iter().chain(&batch.chunks);
         self.out_rows = all.map(|seq| (seq.out + seq.rows) as usize).max().unwrap_or(0);
         Ok(())
+    }
+
+    pub(super) fn sizes(&self) -> Sizes {
+        Sizes {
+            rows: self.ids.len,
+            decodes: self.decodes.len,
+            chunks: self.chunks.len,
+            tiles: self.tiles.len,
+            last: self.last.len,
+            longest: self.longest,
+            limits: self.limits,
+        }
+    }
+
+    /// Where it is.
+    pub(super) fn memories(&self) -> [&Arc<Memory>; 8] {
+        let Self { ids, positions, slots, decodes, chunks, tables, tiles, last, .. } = self;
+        let [ids, positions, slots] = [ids, positions, slots].map(|b| &b.data.memory);
+        let [tables, tiles, last] = [tables, tiles, last].map(|b| &b.data.memory);
+        [ids, positions, slots, &decodes.data.memory, &chunks.data.memory, tables, tiles, last]
     }
 
     /// Rows.

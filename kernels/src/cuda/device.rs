@@ -2,14 +2,10 @@
 
 use std::ffi::c_void;
 use std::fmt;
-use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use half::bf16;
-
-use super::batch::Seq;
-use super::ops::Draw;
+use super::memory::{Buffer, Element, Mark, Memory};
 use super::{CudaError, driver, ensure};
 
 /// A launch: threads in three dimensions, and shared memory beyond what the kernel declares.
@@ -74,10 +70,49 @@ pub(super) trait Backend: Send + Sync {
     /// The addresses are those of matrices of these sizes.
     unsafe fn multiply(&self, product: Product) -> Result<bool, CudaError>;
 
+    /// New memory on the host that the device can write to by itself.
+    fn pin(&self, bytes: usize) -> Result<u64, CudaError>;
+
+    /// Gives it back.
+    ///
+    /// # Safety
+    /// It came from `pin` with the same size, and nobody on the host uses it any more.
+    unsafe fn unpin(&self, address: u64, bytes: usize);
+
+    /// Copies from the device to pinned memory without waiting.
+    ///
+    /// # Safety
+    /// So many bytes are allocated at both, and the host does not touch the latter before a later mark is reached.
+    unsafe fn fetch(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError>;
+
     fn synchronise(&self) -> Result<(), CudaError>;
+
+    /// From here on, what is asked for is recorded and not done.
+    fn begin_recording(&self) -> Result<(), CudaError>;
+
+    /// Up to here; something to be done again and again.
+    fn end_recording(&self) -> Result<u64, CudaError>;
+
+    /// Does what was recorded.
+    ///
+    /// # Safety
+    /// It is a recording of this device, and all memory that it uses is still allocated.
+    unsafe fn replay(&self, recording: u64) -> Result<(), CudaError>;
+
+    /// Gives a recording back.
+    ///
+    /// # Safety
+    /// It is one of this device, and nobody uses it any more.
+    unsafe fn forget(&self, recording: u64);
 
     /// Notes when everything before it is done.
     fn mark(&self) -> Result<u64, CudaError>;
+
+    /// Waits for a mark.
+    ///
+    /// # Safety
+    /// It is one of this device.
+    unsafe fn wait(&self, mark: u64) -> Result<(), CudaError>;
 
     /// From one mark to a later one; waits for that.
     ///
@@ -101,6 +136,8 @@ pub struct Device {
     backend: Arc<dyn Backend>,
     name: Arc<str>,
     processors: u32,
+    /// What a recording under way uses.
+    pub(super) recorded: Arc<Mutex<Option<Vec<Arc<Memory>>>>>,
 }
 
 impl fmt::Debug for Device {
@@ -110,34 +147,42 @@ impl fmt::Debug for Device {
 }
 
 /// A kernel's argument.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Arg {
-    Pointer(u64),
+#[derive(Clone, Copy)]
+pub(super) enum Arg<'a> {
+    /// An address in some memory, or none.
+    Pointer(u64, Option<&'a Arc<Memory>>),
     Int(i32),
     Float(f32),
 }
 
-impl From<i32> for Arg {
+impl<'a> Arg<'a> {
+    /// Element `at` of a buffer.
+    pub(super) fn within<T: Element>(buffer: &'a Buffer<T>, at: usize) -> Self {
+        Self::Pointer(buffer.address(at), Some(&buffer.memory))
+    }
+}
+
+impl From<i32> for Arg<'_> {
     fn from(x: i32) -> Self {
         Self::Int(x)
     }
 }
 
-impl From<f32> for Arg {
+impl From<f32> for Arg<'_> {
     fn from(x: f32) -> Self {
         Self::Float(x)
     }
 }
 
-impl<T: Element> From<&Buffer<T>> for Arg {
-    fn from(buffer: &Buffer<T>) -> Self {
-        Self::Pointer(buffer.address)
+impl<'a, T: Element> From<&'a Buffer<T>> for Arg<'a> {
+    fn from(buffer: &'a Buffer<T>) -> Self {
+        Self::within(buffer, 0)
     }
 }
 
-impl<T: Element> From<Option<&Buffer<T>>> for Arg {
-    fn from(buffer: Option<&Buffer<T>>) -> Self {
-        Self::Pointer(buffer.map_or(0, |b| b.address))
+impl<'a, T: Element> From<Option<&'a Buffer<T>>> for Arg<'a> {
+    fn from(buffer: Option<&'a Buffer<T>>) -> Self {
+        buffer.map_or(Self::Pointer(0, None), Self::from)
     }
 }
 
@@ -149,12 +194,16 @@ impl Device {
     pub fn open(index: usize) -> Result<Self, CudaError> {
         let gpu = driver::Gpu::open(index)?;
         let (name, processors) = (gpu.name.as_str().into(), gpu.processors);
-        Ok(Self { backend: Arc::new(gpu), name, processors })
+        Ok(Self { backend: Arc::new(gpu), name, processors, recorded: Arc::default() })
     }
 
     #[cfg(feature = "emulator")]
     pub(super) fn emulated(backend: Arc<dyn Backend>, name: &str) -> Self {
-        Self { backend, name: name.into(), processors: 4 }
+        Self { backend, name: name.into(), processors: 4, recorded: Arc::default() }
+    }
+
+    pub(super) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
     }
 
     /// What it is called.
@@ -182,9 +231,7 @@ impl Device {
     /// # Errors
     /// When there is not so much.
     pub fn zeros<T: Element>(&self, len: usize) -> Result<Buffer<T>, CudaError> {
-        let bytes = (len * size_of::<T>()).max(16);
-        let address = self.backend.allocate(bytes)?;
-        Ok(Buffer { address, len, bytes, backend: Arc::clone(&self.backend), of: PhantomData })
+        Buffer::new(&self.backend, len)
     }
 
     /// Memory that holds `data`.
@@ -203,9 +250,10 @@ impl Device {
     /// When it is not, or the driver fails.
     pub fn copy<T: Element>(&self, from: &Buffer<T>, to: &mut Buffer<T>) -> Result<(), CudaError> {
         self.holds("what is copied", from, 0)?;
-        self.holds("where it is copied to", to, from.len)?;
+        self.holds("where it is copied to", to, from.len())?;
+        let bytes = from.len() * size_of::<T>();
         // SAFETY: two buffers, and the sizes were checked.
-        unsafe { self.backend.copy(from.address, to.address, from.len * size_of::<T>()) }
+        unsafe { self.backend.copy(from.address(0), to.address(0), bytes) }
     }
 
     /// Waits until everything is done.
@@ -221,7 +269,7 @@ impl Device {
     /// # Errors
     /// When the driver fails.
     pub fn mark(&self) -> Result<Mark, CudaError> {
-        Ok(Mark { id: self.backend.mark()?, backend: Arc::clone(&self.backend) })
+        Mark::new(&self.backend)
     }
 
     /// Refuses a buffer of another device, or one that is shorter than `len`.
@@ -231,10 +279,18 @@ impl Device {
         buffer: &Buffer<T>,
         len: usize,
     ) -> Result<(), CudaError> {
-        ensure(Arc::ptr_eq(&self.backend, &buffer.backend), || {
+        ensure(Arc::ptr_eq(&self.backend, &buffer.memory.backend), || {
             format!("{what}: of another device than {}", self.name)
         })?;
-        ensure(buffer.len >= len, || format!("{what} has {} elements, not {len}", buffer.len))
+        ensure(buffer.len() >= len, || format!("{what} has {} elements, not {len}", buffer.len()))
+    }
+
+    /// Keeps `memory` for as long as a recording under way is kept.
+    fn note<'a>(&self, memory: impl Iterator<Item = &'a Arc<Memory>>) {
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(recorded) = &mut *recorded {
+            recorded.extend(memory.cloned());
+        }
     }
 
     /// # Safety
@@ -243,11 +299,15 @@ impl Device {
         &self,
         kernel: &'static str,
         shape: Shape,
-        arguments: [Arg; N],
+        arguments: [Arg<'_>; N],
     ) -> Result<(), CudaError> {
+        self.note(arguments.iter().filter_map(|argument| match argument {
+            Arg::Pointer(_, memory) => *memory,
+            Arg::Int(_) | Arg::Float(_) => None,
+        }));
         // On a little-endian machine an argument of four bytes is the beginning of eight.
         let mut words = arguments.map(|argument| match argument {
-            Arg::Pointer(address) => address,
+            Arg::Pointer(address, _) => address,
             Arg::Int(x) => u64::from(x as u32),
             Arg::Float(x) => u64::from(x.to_bits()),
         });
@@ -256,123 +316,13 @@ impl Device {
     }
 
     /// # Safety
-    /// As [`Backend::multiply`].
-    pub(super) unsafe fn multiply(&self, product: Product) -> Result<bool, CudaError> {
+    /// As [`Backend::multiply`]; these are the memories of its matrices.
+    pub(super) unsafe fn multiply(
+        &self,
+        product: Product,
+        memories: [&Arc<Memory>; 3],
+    ) -> Result<bool, CudaError> {
+        self.note(memories.into_iter());
         self.backend.multiply(product)
-    }
-}
-
-/// A moment in a device's work.
-pub struct Mark {
-    id: u64,
-    backend: Arc<dyn Backend>,
-}
-
-impl fmt::Debug for Mark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mark")
-    }
-}
-
-impl Mark {
-    /// What passed since `earlier`, a mark of the same device; waits until this one is reached.
-    ///
-    /// # Errors
-    /// When a kernel failed, or the marks are those of two devices.
-    pub fn since(&self, earlier: &Self) -> Result<Duration, CudaError> {
-        ensure(Arc::ptr_eq(&self.backend, &earlier.backend), || {
-            "two marks of one device".to_owned()
-        })?;
-        // SAFETY: both are this device's and not given back.
-        unsafe { self.backend.between(earlier.id, self.id) }
-    }
-}
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        // SAFETY: this was its only owner.
-        unsafe { self.backend.unmark(self.id) }
-    }
-}
-
-/// What buffers may hold: plain bytes, without padding.
-///
-/// # Safety
-/// Every pattern of bits is a value.
-pub unsafe trait Element: Copy + Send + Sync + 'static {}
-// SAFETY: numbers, and structures of four-byte numbers.
-unsafe impl Element for bf16 {}
-// SAFETY: as above.
-unsafe impl Element for f32 {}
-// SAFETY: as above.
-unsafe impl Element for i32 {}
-// SAFETY: as above.
-unsafe impl Element for Seq {}
-// SAFETY: as above.
-unsafe impl Element for Draw {}
-
-/// Elements on a device.
-pub struct Buffer<T> {
-    pub(super) address: u64,
-    len: usize,
-    bytes: usize,
-    backend: Arc<dyn Backend>,
-    of: PhantomData<T>,
-}
-
-impl<T> fmt::Debug for Buffer<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Buffer of {}", self.len)
-    }
-}
-
-impl<T> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this size, and this was its only owner; freeing waits for kernels under way.
-        unsafe { self.backend.free(self.address, self.bytes) }
-    }
-}
-
-impl<T: Element> Buffer<T> {
-    /// Elements.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it has none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Replaces elements from `at` on.
-    ///
-    /// # Errors
-    /// When it is not so long, or the driver fails.
-    pub fn write(&mut self, at: usize, data: &[T]) -> Result<(), CudaError> {
-        ensure(at + data.len() <= self.len, || {
-            format!("{} elements at {at} of a buffer of {}", data.len(), self.len)
-        })?;
-        // SAFETY: elements are plain bytes, and the range was checked.
-        unsafe {
-            let bytes = std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val(data));
-            self.backend.write(self.address + (at * size_of::<T>()) as u64, bytes)
-        }
-    }
-
-    /// Fetches `to.len()` elements from `at` on, when everything before is done.
-    ///
-    /// # Errors
-    /// When it is not so long, or the driver or a kernel failed.
-    pub fn read(&self, at: usize, to: &mut [T]) -> Result<(), CudaError> {
-        ensure(at + to.len() <= self.len, || {
-            format!("{} elements at {at} of a buffer of {}", to.len(), self.len)
-        })?;
-        // SAFETY: elements are plain bytes of which every pattern is a value, and the range was checked.
-        unsafe {
-            let bytes = std::slice::from_raw_parts_mut(to.as_mut_ptr().cast(), size_of_val(to));
-            self.backend.read(self.address + (at * size_of::<T>()) as u64, bytes)
-        }
     }
 }

@@ -201,6 +201,66 @@ impl Backend for Gpu {
         Ok(true)
     }
 
+    fn pin(&self, bytes: usize) -> Result<u64, CudaError> {
+        self.enter()?;
+        // SAFETY: the context is current.
+        let place = unsafe { result::malloc_host(bytes, 0) }.map_err(call("cuMemHostAlloc"))?;
+        Ok(place as u64)
+    }
+
+    unsafe fn unpin(&self, address: u64, _bytes: usize) {
+        if self.enter().is_ok() {
+            // What is under way may write there. A failure leaves nothing to do.
+            let _ = result::stream::synchronize(self.stream);
+            let _ = result::free_host(address as *mut c_void);
+        }
+    }
+
+    unsafe fn fetch(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {
+        self.enter()?;
+        let to = std::slice::from_raw_parts_mut(to as *mut u8, bytes);
+        result::memcpy_dtoh_async(to, from, self.stream).map_err(call("cuMemcpyDtoHAsync"))
+    }
+
+    fn begin_recording(&self) -> Result<(), CudaError> {
+        self.enter()?;
+        // What other threads wait for meanwhile is not to end the recording.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream is ours.
+        unsafe { result::stream::begin_capture(self.stream, mode) }
+            .map_err(call("cuStreamBeginCapture"))
+    }
+
+    fn end_recording(&self) -> Result<u64, CudaError> {
+        self.enter()?;
+        // SAFETY: the stream is ours; the graph is whole, and needed no more once it is executable.
+        unsafe {
+            let graph =
+                result::stream::end_capture(self.stream).map_err(call("cuStreamEndCapture"))?;
+            if graph.is_null() {
+                let reason = "the recording was broken off".to_owned();
+                return Err(CudaError::Call { call: "cuStreamEndCapture", reason });
+            }
+            let made = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+            let _ = result::graph::destroy(graph);
+            Ok(made.map_err(call("cuGraphInstantiate"))? as u64)
+        }
+    }
+
+    unsafe fn replay(&self, recording: u64) -> Result<(), CudaError> {
+        self.enter()?;
+        result::graph::launch(recording as sys::CUgraphExec, self.stream)
+            .map_err(call("cuGraphLaunch"))
+    }
+
+    unsafe fn forget(&self, recording: u64) {
+        if self.enter().is_ok() {
+            // It may be under way. A failure leaves nothing to do.
+            let _ = result::stream::synchronize(self.stream);
+            let _ = result::graph::exec_destroy(recording as sys::CUgraphExec);
+        }
+    }
+
     fn synchronise(&self) -> Result<(), CudaError> {
         self.enter()?;
         // SAFETY: the stream is ours.
@@ -214,6 +274,11 @@ impl Backend for Gpu {
         // SAFETY: the event was just created, and the stream is ours.
         unsafe { result::event::record(event, self.stream) }.map_err(call("cuEventRecord"))?;
         Ok(event as u64)
+    }
+
+    unsafe fn wait(&self, mark: u64) -> Result<(), CudaError> {
+        self.enter()?;
+        result::event::synchronize(mark as sys::CUevent).map_err(call("cuEventSynchronize"))
     }
 
     unsafe fn between(&self, from: u64, to: u64) -> Result<Duration, CudaError> {

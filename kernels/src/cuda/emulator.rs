@@ -1,27 +1,27 @@
 //! The kernels on a processor, for tests: compiled by the machine's C++ compiler when a test asks for them.
 //!
 //! What it shows and what it cannot is said in `kernels/cu/emulator/cuda_emulator.h`. Memory has margins that are
-//! checked whenever something is read, so that a kernel that writes beyond its buffers is found out.
+//! checked whenever something is read, so that a kernel that writes beyond its buffers is found out. Work is done when
+//! somebody waits for it ([`stream`]), so that a host that does not wait is found out too.
+
+mod library;
+mod stream;
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::fmt::Write as _;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use libloading::Library;
 
 use super::CudaError;
 use super::device::{Backend, Device, Product, Shape};
-use super::source::{self, HEADERS, Source};
-
-const OWN: [(&str, &str); 2] = [
-    ("cuda_emulator.h", include_str!("../../cu/emulator/cuda_emulator.h")),
-    ("ptx_emulator.h", include_str!("../../cu/emulator/ptx_emulator.h")),
-];
+use super::source::{self, Source};
+use library::{build, compiler};
+use stream::{Op, Stream};
 
 /// Orders in which threads may run; see `cuda_emulator.h`.
 pub const ORDERS: i32 = 6;
@@ -46,10 +46,6 @@ pub fn absent() -> Option<&'static str> {
     (!works).then_some("no C++ compiler (g++, or what CXX names) on this machine")
 }
 
-fn compiler() -> String {
-    std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned())
-}
-
 /// An emulated device that runs threads in one of [`ORDERS`]. Libraries are kept below `cache`.
 #[must_use]
 pub fn device(cache: &Path, order: i32) -> Device {
@@ -59,15 +55,61 @@ pub fn device(cache: &Path, order: i32) -> Device {
 /// The same with these sources, such as ones with a mistake in them.
 #[must_use]
 pub fn of_sources(sources: Vec<Source>, cache: &Path, order: i32) -> Device {
-    let emulator = Emulator { sources, cache: cache.to_owned(), order, state: Mutex::default() };
+    build_device(sources, cache, order, Pretence::default())
+}
+
+/// The same that is as small, and fails when, it is told to.
+#[must_use]
+pub fn pretending(cache: &Path, pretence: Pretence) -> Device {
+    build_device(source::all(), cache, 0, pretence)
+}
+
+fn build_device(sources: Vec<Source>, cache: &Path, order: i32, pretence: Pretence) -> Device {
+    let (state, stream) = (Mutex::default(), Stream::default());
+    let emulator = Emulator { sources, cache: cache.to_owned(), order, pretence, state, stream };
     Device::emulated(Arc::new(emulator), "an emulated GPU")
+}
+
+/// What a device is pretended to be.
+#[derive(Debug, Clone, Default)]
+pub struct Pretence {
+    /// Bytes of its memory; none = as many as are asked for.
+    pub memory: Option<usize>,
+    /// When it fails.
+    pub fuse: Fuse,
+    /// How often it has done what was recorded.
+    pub replays: Arc<AtomicU64>,
+}
+
+/// When an emulated device fails, for good: told at any time.
+#[derive(Debug, Clone)]
+pub struct Fuse(Arc<AtomicI64>);
+
+impl Default for Fuse {
+    fn default() -> Self {
+        Self(Arc::new(AtomicI64::new(i64::MAX)))
+    }
+}
+
+impl Fuse {
+    /// After so many more kernels.
+    pub fn light(&self, kernels: u32) {
+        self.0.store(i64::from(kernels), Ordering::Relaxed);
+    }
+
+    fn burn(&self) -> Result<(), CudaError> {
+        let left = self.0.fetch_sub(1, Ordering::Relaxed);
+        if left > 0 { Ok(()) } else { Err(failed("an unspecified launch failure")) }
+    }
 }
 
 struct Emulator {
     sources: Vec<Source>,
     cache: PathBuf,
     order: i32,
+    pretence: Pretence,
     state: Mutex<State>,
+    stream: Stream,
 }
 
 #[derive(Default)]
@@ -83,9 +125,6 @@ fn failed(what: impl Into<String>) -> CudaError {
 
 /// Compiled libraries keep state of their own (threads, shared memory): one launch at a time.
 static ONE_LAUNCH: Mutex<()> = Mutex::new(());
-/// Two that want the same library need only one to compile it.
-static ONE_BUILD: Mutex<()> = Mutex::new(());
-
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -107,6 +146,63 @@ impl Emulator {
         Ok(&state.libraries[source.file])
     }
 
+    /// Does one thing that was asked for.
+    fn work(&self, op: Op) -> Result<(), CudaError> {
+        match op {
+            // SAFETY: whoever asked said that the memory is there, and it is not given back before this is done.
+            Op::Write { to, bytes } => unsafe {
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len());
+            },
+            // SAFETY: as above.
+            Op::Copy { from, to, bytes } => unsafe {
+                std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes);
+            },
+            Op::Launch { kernel, shape, mut words } => {
+                self.pretence.fuse.burn()?;
+                // SAFETY: as above, and the words are the kernel's parameters.
+                unsafe { self.run(kernel, shape, &mut words)? }
+            }
+            Op::Mark(_) => {}
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// As [`Backend::launch`].
+    unsafe fn run(
+        &self,
+        kernel: &'static str,
+        shape: Shape,
+        words: &mut [u64],
+    ) -> Result<(), CudaError> {
+        let place = |s: &Source| s.kernels.iter().position(|k| *k == kernel);
+        let found = self.sources.iter().find_map(|s| Some((s, place(s)?)));
+        let (source, index) = found.ok_or_else(|| failed(format!("no kernel {kernel}")))?;
+        let run = {
+            let mut state = locked(&self.state);
+            let library = self.compiled(&mut state, source)?;
+            *library.get::<Run>(b"knee_run").map_err(|e| failed(e.to_string()))?
+        };
+        let [x, y, z] = shape.grid;
+        let sizes = [x, y, z, shape.block];
+        let mut arguments: Vec<*mut c_void> =
+            words.iter_mut().map(|word| std::ptr::from_mut(word).cast()).collect();
+        let _one = locked(&ONE_LAUNCH);
+        let error =
+            run(index as c_int, sizes.as_ptr(), shape.dynamic, self.order, arguments.as_mut_ptr());
+        if error.is_null() {
+            return Ok(());
+        }
+        Err(failed(format!("{kernel}: {}", CStr::from_ptr(error).to_string_lossy())))
+    }
+
+    /// Everything that was asked for.
+    fn finish(&self) -> Result<(), CudaError> {
+        self.stream.not_recording("something was waited for")?;
+        self.stream.work_off(None, |op| self.work(op))?;
+        self.check_margins()
+    }
+
     fn check_margins(&self) -> Result<(), CudaError> {
         for (&address, &bytes) in &locked(&self.state).buffers {
             // SAFETY: allocated with margins on both sides.
@@ -122,71 +218,12 @@ impl Emulator {
     }
 }
 
-/// Compiles `source` into a library below `cache`, unless it is there.
-fn build(source: &Source, cache: &Path) -> Result<PathBuf, CudaError> {
-    let _one = locked(&ONE_BUILD);
-    let mut main = format!("#include \"{}\"\n{MAIN_BEGIN}", source.file);
-    for kernel in source.kernels {
-        let _ = writeln!(main, "    [](void** p) {{ emulator::run_kernel({kernel}, p); }},");
-    }
-    main.push_str(MAIN_END);
-    let mut files = vec![(source.file, source.text.as_str()), ("main.cpp", &main)];
-    files.extend(HEADERS.iter().chain(&OWN));
-    let mut hash = DefaultHasher::new();
-    (files.as_slice(), FLAGS, compiler()).hash(&mut hash);
-    let stem = source.file.trim_end_matches(".cu");
-    let library = cache.join(format!("knee-emulator-{stem}-{:016x}.so", hash.finish()));
-    if library.exists() {
-        return Ok(library);
-    }
-    let io = |e: std::io::Error| failed(format!("{}: {e}", cache.display()));
-    let folder = cache.join(format!("build-{stem}-{:016x}-{}", hash.finish(), std::process::id()));
-    std::fs::create_dir_all(&folder).map_err(io)?;
-    for (name, text) in files {
-        std::fs::write(folder.join(name), text).map_err(io)?;
-    }
-    let mut command = Command::new(compiler());
-    command.args(FLAGS).args(["main.cpp", "-o", "library.so"]).current_dir(&folder);
-    let out = command.output().map_err(|e| failed(format!("{}: {e}", compiler())))?;
-    if !out.status.success() {
-        let log = String::from_utf8_lossy(&out.stderr).into_owned();
-        return Err(CudaError::Compile { file: source.file, log });
-    }
-    // Only a whole library takes the name.
-    std::fs::rename(folder.join("library.so"), &library).map_err(io)?;
-    std::fs::remove_dir_all(&folder).map_err(io)?;
-    Ok(library)
-}
-
-const FLAGS: [&str; 9] = [
-    "-std=c++17",
-    "-O1",
-    "-shared",
-    "-fPIC",
-    "-fvisibility=hidden",
-    "-fno-gnu-unique",
-    "-ffp-contract=off",
-    "-DKNEE_EMULATOR",
-    "-w",
-];
-
-const MAIN_BEGIN: &str = "static const emulator::Launch KERNELS[] = {\n";
-const MAIN_END: &str = r#"};
-extern "C" __attribute__((visibility("default"))) const char* knee_run(
-    int kernel, const unsigned* sizes, unsigned dynamic, int order, void** parameters) {
-  emulator::Machine& m = emulator::machine();
-  m.grid = {sizes[0], sizes[1], sizes[2]};
-  m.block = {sizes[3], 1, 1};
-  m.dynamic.resize(dynamic + 16);
-  m.order = order;
-  m.error.clear();
-  KERNELS[kernel](parameters);
-  return m.error.empty() ? nullptr : m.error.c_str();
-}
-"#;
-
 impl Backend for Emulator {
     fn allocate(&self, bytes: usize) -> Result<u64, CudaError> {
+        self.stream.not_recording("memory was asked for")?;
+        if let Some((free, _)) = self.memory()?.filter(|(free, _)| *free < bytes) {
+            return Err(CudaError::OutOfMemory { wanted: bytes, free });
+        }
         let whole = bytes + 2 * MARGIN;
         let layout =
             std::alloc::Layout::from_size_align(whole, 256).map_err(|_| failed("layout"))?;
@@ -205,6 +242,8 @@ impl Backend for Emulator {
     }
 
     unsafe fn free(&self, address: u64, bytes: usize) {
+        // What was asked for may use it; what failed never will.
+        let _ = self.stream.work_off(None, |op| self.work(op));
         locked(&self.state).buffers.remove(&address);
         if let Ok(layout) = std::alloc::Layout::from_size_align(bytes + 2 * MARGIN, 256) {
             std::alloc::dealloc((address as usize - MARGIN) as *mut u8, layout);
@@ -212,17 +251,15 @@ impl Backend for Emulator {
     }
 
     unsafe fn write(&self, to: u64, from: &[u8]) -> Result<(), CudaError> {
-        std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len());
-        Ok(())
+        self.stream.ask(Op::Write { to, bytes: from.to_vec() })
     }
 
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {
-        std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes);
-        Ok(())
+        self.stream.ask(Op::Copy { from, to, bytes })
     }
 
     unsafe fn read(&self, from: u64, to: &mut [u8]) -> Result<(), CudaError> {
-        self.check_margins()?;
+        self.finish()?;
         std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len());
         Ok(())
     }
@@ -233,45 +270,82 @@ impl Backend for Emulator {
         shape: Shape,
         arguments: &mut [*mut c_void],
     ) -> Result<(), CudaError> {
-        let place = |s: &Source| s.kernels.iter().position(|k| *k == kernel);
-        let found = self.sources.iter().find_map(|s| Some((s, place(s)?)));
-        let (source, index) = found.ok_or_else(|| failed(format!("no kernel {kernel}")))?;
-        let run = {
-            let mut state = locked(&self.state);
-            let library = self.compiled(&mut state, source)?;
-            *library.get::<Run>(b"knee_run").map_err(|e| failed(e.to_string()))?
-        };
-        let [x, y, z] = shape.grid;
-        let sizes = [x, y, z, shape.block];
-        let _one = locked(&ONE_LAUNCH);
-        let error =
-            run(index as c_int, sizes.as_ptr(), shape.dynamic, self.order, arguments.as_mut_ptr());
-        if error.is_null() {
-            return Ok(());
-        }
-        Err(failed(format!("{kernel}: {}", CStr::from_ptr(error).to_string_lossy())))
+        let words = arguments.iter().map(|&at| *at.cast::<u64>()).collect();
+        self.stream.ask(Op::Launch { kernel, shape, words })
     }
 
     unsafe fn multiply(&self, _product: Product) -> Result<bool, CudaError> {
         Ok(false)
     }
 
+    fn pin(&self, bytes: usize) -> Result<u64, CudaError> {
+        self.stream.not_recording("memory was asked for")?;
+        let layout =
+            std::alloc::Layout::from_size_align(bytes.max(1), 256).map_err(|_| failed("layout"))?;
+        // SAFETY: the layout is not empty, and all of it is written.
+        unsafe {
+            let start = std::alloc::alloc(layout);
+            if start.is_null() {
+                return Err(failed("no memory on the host"));
+            }
+            start.write_bytes(PATTERN, bytes);
+            Ok(start as u64)
+        }
+    }
+
+    unsafe fn unpin(&self, address: u64, bytes: usize) {
+        let _ = self.stream.work_off(None, |op| self.work(op));
+        if let Ok(layout) = std::alloc::Layout::from_size_align(bytes.max(1), 256) {
+            std::alloc::dealloc(address as *mut u8, layout);
+        }
+    }
+
+    unsafe fn fetch(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {
+        self.stream.ask(Op::Copy { from, to, bytes })
+    }
+
     fn synchronise(&self) -> Result<(), CudaError> {
-        self.check_margins()
+        self.finish()
+    }
+
+    fn begin_recording(&self) -> Result<(), CudaError> {
+        self.stream.begin_recording()
+    }
+
+    fn end_recording(&self) -> Result<u64, CudaError> {
+        self.stream.end_recording()
+    }
+
+    unsafe fn replay(&self, recording: u64) -> Result<(), CudaError> {
+        self.pretence.replays.fetch_add(1, Ordering::Relaxed);
+        self.stream.replay(recording)
+    }
+
+    unsafe fn forget(&self, recording: u64) {
+        self.stream.forget(recording);
     }
 
     fn mark(&self) -> Result<u64, CudaError> {
-        static START: OnceLock<Instant> = OnceLock::new();
-        Ok(START.get_or_init(Instant::now).elapsed().as_nanos() as u64)
+        self.stream.mark()
+    }
+
+    unsafe fn wait(&self, mark: u64) -> Result<(), CudaError> {
+        self.stream.work_off(Some(mark), |op| self.work(op))?;
+        self.check_margins()
     }
 
     unsafe fn between(&self, from: u64, to: u64) -> Result<Duration, CudaError> {
-        Ok(Duration::from_nanos(to.saturating_sub(from)))
+        let reached = |mark| self.stream.work_off(Some(mark), |op| self.work(op));
+        let (from, to) = (reached(from)?, reached(to)?);
+        Ok(from.zip(to).map_or(Duration::ZERO, |(from, to)| to.saturating_duration_since(from)))
     }
 
-    unsafe fn unmark(&self, _mark: u64) {}
+    unsafe fn unmark(&self, mark: u64) {
+        self.stream.unmark(mark);
+    }
 
     fn memory(&self) -> Result<Option<(usize, usize)>, CudaError> {
-        Ok(None)
+        let taken: usize = locked(&self.state).buffers.values().sum();
+        Ok(self.pretence.memory.map(|all| (all.saturating_sub(taken), all)))
     }
 }

@@ -15,7 +15,9 @@ mod device;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+mod graph;
 mod lt;
+mod memory;
 pub mod nvrtc;
 mod ops;
 mod pool;
@@ -24,8 +26,10 @@ pub mod source;
 
 pub use attention::{HeadExtras, Scratch};
 pub use batch::{Batch, DeviceBatch, Limits, Seq};
-pub use device::{Buffer, Device, Element, Mark};
-pub use ops::{Draw, Out, Products};
+pub use device::Device;
+pub use graph::Graph;
+pub use memory::{Buffer, Element, Fetched, Mark};
+pub use ops::{Draw, MOST_RANKS, Out, Products};
 pub use pool::KvPool;
 
 /// Why something could not be done on a CUDA device.
@@ -70,7 +74,10 @@ pub enum CudaError {
         minor: i32,
     },
     /// No room.
-    #[error("out of device memory: {wanted} bytes more were asked for, {free} are free")]
+    #[error(
+        "out of device memory: {} more were asked for, {} are free: {} short",
+        size(*wanted), size(*free), size(wanted.saturating_sub(*free))
+    )]
     OutOfMemory {
         /// Bytes asked for.
         wanted: usize,
@@ -96,6 +103,15 @@ pub enum CudaError {
     /// Sizes or indices that do not go together.
     #[error("{0}")]
     Sizes(String),
+}
+
+/// Bytes in people's units.
+fn size(bytes: usize) -> String {
+    if bytes < 1_000_000_000 {
+        format!("{:.1} MB", bytes as f64 / 1e6)
+    } else {
+        format!("{:.1} GB", bytes as f64 / 1e9)
+    }
 }
 
 /// An error unless `holds`.

@@ -3,7 +3,8 @@
 use half::bf16;
 
 use super::batch::{DeviceBatch, Seq};
-use super::device::{Arg, Buffer, Device, Product, Shape};
+use super::device::{Arg, Device, Product, Shape};
+use super::memory::Buffer;
 use super::{CudaError, ensure};
 
 /// How one row's token is chosen; see `sample.cu`.
@@ -24,6 +25,9 @@ impl Draw {
     /// The most likely token.
     pub const GREEDY: Self = Self { inverse_temperature: 0.0, top_k: 0, top_p: 1.0, at: 0.0 };
 }
+
+/// Most ranks that one device's sum takes.
+pub const MOST_RANKS: usize = 8;
 
 /// How matrices are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,14 +148,40 @@ impl Device {
         // The second dimension of a grid ends at 65,535.
         while done < rows {
             let some = (rows - done).min(1 << 15);
-            let arguments =
-                [shifted(gate_up, done * 2 * cols), shifted(y, done * cols), (cols as i32).into()];
+            let arguments = [
+                Arg::within(gate_up, done * 2 * cols),
+                Arg::within(y, done * cols),
+                (cols as i32).into(),
+            ];
             let shape = plane((cols / 8).div_ceil(256), some, 256);
             // SAFETY: sizes were checked.
             unsafe { self.launch("silu_mul", shape, arguments)? }
             done += some;
         }
         Ok(())
+    }
+
+    /// Replaces the first `len` elements of each of `parts`, those of tensor-parallel ranks, by the sum of all.
+    ///
+    /// # Errors
+    /// See [`Device::embed`]; also when there are more than [`MOST_RANKS`] of them.
+    pub fn all_reduce(&self, parts: &mut [&mut Buffer<bf16>], len: usize) -> Result<(), CudaError> {
+        let ranks = parts.len();
+        ensure((1..=MOST_RANKS).contains(&ranks), || {
+            format!("{ranks} ranks: the sum over ranks takes 1 to {MOST_RANKS}")
+        })?;
+        eights("elements to sum", len.max(8))?;
+        parts.iter().try_for_each(|part| self.holds("a rank's part", part, len))?;
+        if len == 0 {
+            return Ok(());
+        }
+        let part = |rank: usize| Arg::from(parts.get(rank).map(|part| &**part));
+        let [p0, p1, p2, p3] = [0, 1, 2, 3].map(part);
+        let [p4, p5, p6, p7] = [4, 5, 6, 7].map(part);
+        let (ranks, count) = ((ranks as i32).into(), ((len / 8) as i32).into());
+        let arguments = [p0, p1, p2, p3, p4, p5, p6, p7, ranks, count];
+        // SAFETY: sizes were checked, and nobody else has these buffers.
+        unsafe { self.launch("all_reduce", line((len / 8).div_ceil(256), 256), arguments) }
     }
 
     /// `y = x * weight^T`: `x` is `[rows, features]`, `weight` `[outputs, features]`, `y` `[rows, outputs]`.
@@ -178,18 +208,17 @@ impl Device {
             return self.gemm(sizes, x, weight, y);
         }
         if rows > MOST_DOTS {
-            let (x_at, w_at) = (x.address, weight.address);
             let product = Product {
-                x: x_at,
-                weight: w_at,
-                y: y.address,
+                x: x.address(0),
+                weight: weight.address(0),
+                y: y.address(0),
                 y_is_f32: T::F32,
                 rows,
                 features,
                 outputs,
             };
             // SAFETY: sizes were checked.
-            let done = unsafe { self.multiply(product)? };
+            let done = unsafe { self.multiply(product, [&x.memory, &weight.memory, &y.memory])? };
             return if done { Ok(()) } else { self.gemm(sizes, x, weight, y) };
         }
         let mut done = 0;
@@ -197,9 +226,9 @@ impl Device {
             let some = 1 << (rows - done).ilog2();
             let (kernel, grid) = (T::gemv(some), outputs.div_ceil(8));
             let arguments = [
-                shifted(x, done * features),
+                Arg::within(x, done * features),
                 weight.into(),
-                shifted(y, done * outputs),
+                Arg::within(y, done * outputs),
                 (features as i32).into(),
                 (outputs as i32).into(),
             ];
@@ -256,11 +285,6 @@ impl Device {
 
 /// Rows up to which dot products are used.
 const MOST_DOTS: usize = 8;
-
-/// The address of element `at`.
-fn shifted<T: super::Element>(buffer: &Buffer<T>, at: usize) -> Arg {
-    Arg::Pointer(buffer.address + (at * size_of::<T>()) as u64)
-}
 
 /// What a matrix product can be written as.
 pub trait Out: super::Element {

@@ -2,7 +2,8 @@
 
 use half::bf16;
 
-use super::device::{Buffer, Device};
+use super::device::{Arg, Device};
+use super::memory::Buffer;
 use super::{CudaError, ensure};
 use crate::cpu::Heads;
 
@@ -14,6 +15,8 @@ pub struct KvPool {
     pub(super) layers: usize,
     pub(super) slots: usize,
     pub(super) data: Buffer<bf16>,
+    /// Pairs of slots for copies to this pool; grows and stays.
+    pub(super) moves: Buffer<i32>,
 }
 
 impl KvPool {
@@ -36,7 +39,7 @@ impl KvPool {
         })?;
         ensure(slots < 1 << 30, || format!("{slots} KV slots are more than 2^30"))?;
         let data = device.zeros(layers * 2 * slots * kv * dim)?;
-        Ok(Self { heads, layers, slots, data })
+        Ok(Self { heads, layers, slots, data, moves: device.zeros(0)? })
     }
 
     /// Slots there are.
@@ -52,9 +55,9 @@ impl KvPool {
     }
 
     /// Where a layer's keys (`values` = 0) or values (1) are.
-    pub(super) fn plane(&self, layer: usize, values: usize) -> u64 {
-        let plane = self.slots * self.heads.kv * self.heads.dim * size_of::<bf16>();
-        self.data.address + ((layer * 2 + values) * plane) as u64
+    pub(super) fn plane(&self, layer: usize, values: usize) -> Arg<'_> {
+        let plane = self.slots * self.heads.kv * self.heads.dim;
+        Arg::within(&self.data, (layer * 2 + values) * plane)
     }
 
     /// The whole memory, `[layers, 2, slots, kv_heads, head_dim]`.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use half::bf16;
 
 use super::CudaError;
-use super::device::{Buffer, Device};
+use super::device::Device;
+use super::memory::Buffer;
 use super::ops::Products;
 
 /// Limits of a device, measured.

@@ -127,6 +127,7 @@ fn attend(device: &Device, case: &Attention, split: bool) -> Result<Vec<bf16>, C
         chunks,
         tables: case.tables.clone(),
         last: Vec::new(),
+        reach: 0,
     };
     let mut on_device = DeviceBatch::new(device)?;
     let limits = Limits { vocab: 1, positions: 1, slots: case.slots, rows };
@@ -160,10 +161,14 @@ pub(crate) fn decode_attention() -> Check {
             Attention::new((3, 1, 32), &[(1, 29)], WHOLE, 8),
             Attention::new((4, 1, 32), &[(1, 100)], 6, 0),
             Attention::new((8, 1, 32), &[(1, 7), (1, 1)], 0, 0),
+            // Groups of eight go through tensor cores: two of them, and sixteen heads to one of keys and values.
+            Attention::new((16, 2, 64), &[(1, 200), (1, 15)], 4, 70),
+            Attention::new((16, 1, 32), &[(1, 66)], WHOLE, 0),
         ];
         worst_of(device, &cases, true)
     };
-    Check { name: "paged decode attention", most: ROUNDED, run }
+    // On tensor cores weights are rounded to bf16 before they meet the values.
+    Check { name: "paged decode attention", most: 5e-3, run }
 }
 
 pub(crate) fn prefill_attention() -> Check {

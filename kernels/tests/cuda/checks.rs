@@ -95,6 +95,29 @@ fn run_add_rmsnorm(device: &Device) -> Result<f64, CudaError> {
     Ok(worst)
 }
 
+pub(crate) fn all_reduce() -> Check {
+    Check { name: "sum over ranks", most: 0.0, run: run_all_reduce }
+}
+
+/// Rounded once, and the same bits on every rank; what lies behind stays as it was.
+fn run_all_reduce(device: &Device) -> Result<f64, CudaError> {
+    let mut worst = 0.0f64;
+    for (ranks, len) in [(1, 16), (2, 2056), (3, 264), (8, 4096)] {
+        let mut random = Random(ranks as u64);
+        let parts: Vec<Vec<bf16>> = (0..ranks).map(|_| random.bf16s(len + 8)).collect();
+        let sum = |i: usize| parts.iter().map(|part| part[i].to_f32()).sum::<f32>();
+        let sums: Vec<bf16> = (0..len).map(|i| bf16::from_f32(sum(i))).collect();
+        let uploaded = parts.iter().map(|part| device.upload(part));
+        let mut buffers = uploaded.collect::<Result<Vec<_>, _>>()?;
+        device.all_reduce(&mut buffers.iter_mut().collect::<Vec<_>>(), len)?;
+        for (buffer, part) in buffers.iter().zip(&parts) {
+            let want = [&sums[..], &part[len..]].concat();
+            worst = worst.max(exactly(&fetched(buffer)?, &want));
+        }
+    }
+    Ok(worst)
+}
+
 pub(crate) fn silu_mul() -> Check {
     Check { name: "SiLU * mul", most: ROUNDED, run: run_silu_mul }
 }

@@ -5,6 +5,7 @@ mod cache;
 mod checks;
 mod mutants;
 mod reference;
+mod stream;
 
 use std::path::Path;
 
@@ -50,7 +51,7 @@ macro_rules! checks {
     ($from:ident: $($check:ident),+ $(,)?) => { $(#[test] fn $check() { everywhere(&$from::$check()); })+ };
 }
 
-checks! { checks: embedding, add_rmsnorm, silu_mul, small_products, large_products, products_are_invariant, sample }
+checks! { checks: embedding, add_rmsnorm, silu_mul, all_reduce, small_products, large_products, products_are_invariant, sample }
 checks! { cache: rope_kv_write, decode_attention, prefill_attention, attention_is_invariant, copy_slots }
 
 /// What launching relies on is checked: sizes, indices, and whose memory it is.
@@ -79,6 +80,7 @@ fn what_does_not_fit_is_refused() {
         chunks: Vec::new(),
         tables: vec![16, 0],
         last: vec![0],
+        reach: 0,
     };
     let mut on_device = DeviceBatch::new(device).unwrap();
     on_device.set(device, &batch, limits).expect("it is sound");

@@ -119,7 +119,7 @@ fn row(
     deployment.kv_slots = slots(model, device, &config);
     let start = Instant::now();
     let scale = rate / trace.offered_rate();
-    let observation = sim.observe(&deployment, trace.requests.len(), scale);
+    let observation = sim.observe(&deployment, trace.requests.len(), scale)?;
     let seconds = start.elapsed().as_secs_f64(); // one thread
     let s = &observation.summary;
     let ms = |stats: &Stats, of: fn(&Stats) -> Latency| of(stats).millis().unwrap_or(f64::NAN);

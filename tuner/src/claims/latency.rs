@@ -22,7 +22,7 @@ impl Bench<'_> {
         let worst = |policy| {
             let config = Config { prefix_cache: false, ..self.policy(policy) };
             let deployment = sim.deployment(&config, crate::evaluate::Relax::Nothing)?;
-            let run = sim.detail(&deployment, 1.0);
+            let run = sim.detail(&deployment, 1.0)?;
             let others = run.records.iter().filter(|r| r.request != guest);
             Ok(others.filter_map(loadgen::Record::max_itl).max().unwrap_or_default())
         };

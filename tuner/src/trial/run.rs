@@ -10,6 +10,7 @@ use workloads::{Trace, TraceRequest};
 
 use super::Testbed;
 use super::prompts::prompt;
+use crate::evaluate::Refused;
 use crate::observation::{Detailed, IterationSpan, KvSample, KvShares, Observation, Work};
 
 /// Iterations kept for a timeline, at most.
@@ -38,13 +39,13 @@ impl<'a> Run<'a> {
         trace: Arc<Trace>,
         scale: f64,
         options: ReplayOptions,
-    ) -> Self {
+    ) -> Result<Self, Refused> {
         let capped = trace.max_concurrent_sessions.is_some() && !options.lift_session_cap;
         let replay = Replay::new(&trace, scale, options).expect("scales are positive");
         let workers = deployment.config.replicas * deployment.config.workers();
-        Self {
+        Ok(Self {
             sim,
-            fleet: sim.fleet(deployment, sim.coupled || capped),
+            fleet: sim.fleet(deployment, sim.coupled || capped)?,
             replay,
             recorder: Recorder::new(trace.requests.len(), trace.classes.len()),
             spans: None,
@@ -54,7 +55,7 @@ impl<'a> Run<'a> {
             workers,
             slots: u64::from(deployment.kv_slots) * u64::from(workers),
             trace,
-        }
+        })
     }
 
     /// Keeps every iteration, and shows it to `watch` as it ends.
@@ -63,15 +64,27 @@ impl<'a> Run<'a> {
     }
 
     /// To the end of the trace, and of everything in flight.
-    pub(super) fn play(&mut self) {
+    ///
+    /// # Errors
+    /// When the machine fails before that: what it would have done nobody knows.
+    pub(super) fn play(&mut self) -> Result<(), Refused> {
+        let mut done = 0usize;
         loop {
             match self.fleet.advance(self.replay.peek()) {
                 Next::Arrival => self.arrivals(),
-                Next::Iteration(i) => self.iteration(i),
+                Next::Iteration(i) => done += self.iteration(i),
                 Next::Idle => break,
+                Next::Broken => {
+                    let fault = self.fleet.fault().map(ToString::to_string).unwrap_or_default();
+                    let all = self.trace.requests.len();
+                    return Err(Refused {
+                        reason: format!("{fault}; {done} of {all} requests had been answered"),
+                    });
+                }
             }
         }
         self.fleet.settle();
+        Ok(())
     }
 
     fn arrivals(&mut self) {
@@ -104,8 +117,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn iteration(&mut self, replica: usize) {
+    /// What an iteration brought; how many requests it finished.
+    fn iteration(&mut self, replica: usize) -> usize {
         let it = self.fleet.iteration(replica);
+        let mut finished = 0;
         let end = it.ends[it.ends.len() - 1];
         self.recorder.emit(&it.emitted, it.start, &it.ends);
         if let Some(watch) = &mut self.watch {
@@ -121,6 +136,7 @@ impl<'a> Run<'a> {
                 Event::Finished { request } => {
                     self.recorder.finish(request, end, Outcome::Completed);
                     self.replay.completed(request, end);
+                    finished += 1;
                 }
             }
         }
@@ -130,6 +146,7 @@ impl<'a> Run<'a> {
             let workers = self.fleet.replicas()[replica].workers();
             spans.push(span((replica * workers + it.worker) as u32, it));
         }
+        finished
     }
 
     /// What was seen.

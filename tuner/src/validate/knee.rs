@@ -158,7 +158,7 @@ fn extend(
     let at_scale =
         |run: &(Recorded, Validation), scale: f64| -> Result<Option<(f64, f64)>, Refused> {
             let sim = simulator(&run.0, setup);
-            let detailed = sim.rerun(&deployment(&sim, setup)?, scale, &mut |_| ());
+            let detailed = sim.rerun(&deployment(&sim, setup)?, scale, &mut |_| ())?;
             let value = statistic(&side(&detailed.records), target);
             Ok(value.map(|v| (run.1.rate_rps * scale, v)))
         };
@@ -243,7 +243,7 @@ impl Pinned {
 
 impl Evaluate for Pinned {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
-        Ok(self.sim.observe(&self.deployment, trial.head, trial.scale))
+        self.sim.observe(&self.deployment, trial.head, trial.scale)
     }
 
     fn requests(&self) -> usize {

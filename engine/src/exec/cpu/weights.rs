@@ -55,7 +55,7 @@ impl Part {
     }
 
     /// Its part of the output features, or of a vector.
-    fn rows(self, tensor: &Tensor) -> &[f32] {
+    pub(in crate::exec) fn rows(self, tensor: &Tensor) -> &[f32] {
         let (rows, cols) =
             if tensor.rows == 1 { (tensor.cols, 1) } else { (tensor.rows, tensor.cols) };
         let Range { start, end } = self.range(rows);
@@ -63,7 +63,7 @@ impl Part {
     }
 
     /// Its part of the input features.
-    fn cols(self, tensor: Tensor) -> Vec<f32> {
+    pub(in crate::exec) fn cols(self, tensor: Tensor) -> Vec<f32> {
         if self.ranks == 1 {
             return tensor.data;
         }

@@ -87,6 +87,36 @@ impl Inputs {
         }
     }
 
+    /// Rows, where all of them are single new tokens whose attention somebody reads.
+    pub(super) fn decodes(&self) -> Option<usize> {
+        let (rows, seqs) =
+            (self.batch.ids.len(), self.batch.decodes.len() + self.batch.chunks.len());
+        (rows > 0 && rows == seqs && self.discarded == 0).then_some(rows)
+    }
+
+    /// Fills a batch of decodes up to `rows` rows, whose logits are all computed, and lays it out for contexts of up to
+    /// `reach` where that matters.
+    pub(super) fn fill_up(
+        &mut self,
+        rows: usize,
+        reach: i32,
+        padding: u32,
+        arithmetic: Arithmetic,
+    ) {
+        for _ in self.batch.ids.len()..rows {
+            self.pad(0, 1, padding, arithmetic);
+        }
+        let last = rows as i32 - 1;
+        self.batch.last.resize(rows, last);
+        self.batch.reach = reach;
+    }
+
+    /// The longest context.
+    pub(super) fn longest(&self) -> i32 {
+        let all = self.batch.decodes.iter().chain(&self.batch.chunks);
+        all.map(|seq| seq.context).max().unwrap_or(0)
+    }
+
     fn push(&mut self, seq: Seq, arithmetic: Arithmetic) {
         if seq.rows == 1 && arithmetic == Arithmetic::Fast {
             self.batch.decodes.push(seq);

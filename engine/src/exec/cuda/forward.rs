@@ -1,4 +1,4 @@
-//! The forward pass on a device: embed, layers, norm, vocabulary head, and the choice of tokens.
+//! What one rank does in a forward pass on a device: embed, layers, norm, vocabulary head, and the choice of tokens.
 
 use std::time::Duration;
 
@@ -8,7 +8,6 @@ use kernels::cuda::{
     Scratch,
 };
 
-use super::Arithmetic;
 use super::weights::{CudaModel, Layer};
 use crate::exec::cpu::Spent;
 
@@ -18,7 +17,7 @@ pub(super) struct Forward {
     /// The residual stream.
     x: Buffer<bf16>,
     /// What attention or the feed-forward layer adds to it.
-    added: Buffer<bf16>,
+    pub(super) added: Buffer<bf16>,
     normed: Buffer<bf16>,
     qkv: Buffer<bf16>,
     queries: Buffer<bf16>,
@@ -32,6 +31,8 @@ pub(super) struct Forward {
     draws: Buffer<Draw>,
     tokens: Buffer<i32>,
     scratch: Scratch,
+    /// How often any of these was replaced by a larger one.
+    grown: u64,
     /// When each operator was done and what it counts as, where that is wanted.
     laps: Option<Vec<(Mark, Part)>>,
 }
@@ -48,14 +49,15 @@ const DOWN: Part = |spent| &mut spent.linears[3];
 const HEAD: Part = |spent| &mut spent.head;
 const SAMPLING: Part = |spent| &mut spent.sampling;
 
-/// `buffer` with room for `len` elements, made if it is not there; what was in it is gone then.
-fn grow<T: Element>(device: &Device, buffer: &mut Buffer<T>, len: usize) -> Result<(), CudaError> {
-    if buffer.len() < len {
-        // The old one first: both may not fit.
-        *buffer = device.zeros(0)?;
-        *buffer = device.zeros(len)?;
+/// `buffer` with room for `len` elements, made if it is not there; what was in it is gone then. Returns 1 if it was made.
+fn grow<T: Element>(device: &Device, buffer: &mut Buffer<T>, len: usize) -> Result<u64, CudaError> {
+    if buffer.len() >= len {
+        return Ok(0);
     }
-    Ok(())
+    // The old one first: both may not fit.
+    *buffer = device.zeros(0)?;
+    *buffer = device.zeros(len)?;
+    Ok(1)
 }
 
 impl Forward {
@@ -75,8 +77,14 @@ impl Forward {
             draws: device.zeros(0)?,
             tokens: device.zeros(0)?,
             scratch: Scratch::new(device)?,
+            grown: 0,
             laps: None,
         })
+    }
+
+    /// How often memory has been replaced by more of it.
+    pub(super) fn grown(&self) -> u64 {
+        self.grown + self.scratch.grown()
     }
 
     /// From here on, where the device's time goes is noted.
@@ -103,7 +111,7 @@ impl Forward {
 
     fn make_room(&mut self, model: &CudaModel, batch: &DeviceBatch) -> Result<(), CudaError> {
         let (device, heads, config) = (&model.device, model.heads(), &model.config);
-        let (hidden, ffn) = (config.hidden as usize, config.ffn as usize);
+        let (hidden, ffn) = (config.hidden as usize, model.ffn());
         let (rows, last, width) = (batch.rows(), batch.last_rows(), heads.queries * heads.dim);
         for (buffer, len) in [
             (&mut self.x, rows * hidden),
@@ -117,60 +125,56 @@ impl Forward {
             (&mut self.last_x, last * hidden),
             (&mut self.last_added, last * hidden),
         ] {
-            grow(device, buffer, len)?;
+            self.grown += grow(device, buffer, len)?;
         }
-        grow(device, &mut self.logits, last * model.vocab())
+        self.grown += grow(device, &mut self.logits, last * model.vocab())?;
+        Ok(())
     }
 
-    /// Computes `batch`: writes keys and values to `pool`, and logits here.
-    pub(super) fn run(
+    /// Makes room for `batch` and reads its embeddings.
+    pub(super) fn begin(
         &mut self,
         model: &CudaModel,
-        arithmetic: Arithmetic,
         batch: &DeviceBatch,
-        turns: &Buffer<f32>,
-        pool: &mut KvPool,
     ) -> Result<(), CudaError> {
         self.make_room(model, batch)?;
-        let products = match arithmetic {
-            Arithmetic::Fast => Products::Fast,
-            Arithmetic::Invariant => Products::Invariant,
-        };
+        model.device.embed(batch, &model.embedding, &mut self.x, model.config.hidden as usize)
+    }
+
+    /// The logits of the rows that are wanted.
+    pub(super) fn head(
+        &mut self,
+        model: &CudaModel,
+        products: Products,
+        batch: &DeviceBatch,
+    ) -> Result<(), CudaError> {
         let (device, hidden) = (&model.device, model.config.hidden as usize);
-        let (rows, epsilon) = (batch.rows(), model.config.rms_eps);
-        device.embed(batch, &model.embedding, &mut self.x, hidden)?;
-        for (i, layer) in model.layers.iter().enumerate() {
-            let added = (i > 0).then_some(&self.added);
-            let norm = &layer.attention_norm;
-            device.add_rmsnorm(rows, added, &mut self.x, norm, &mut self.normed, epsilon)?;
-            self.lap(device, REST)?;
-            self.attend(model, products, layer, batch, turns, (&mut *pool, i))?;
-            let (added, norm) = (Some(&self.added), &layer.mlp_norm);
-            device.add_rmsnorm(rows, added, &mut self.x, norm, &mut self.normed, epsilon)?;
-            self.lap(device, REST)?;
-            self.feed_forward(model, products, layer, rows)?;
-        }
         let last = batch.last_rows();
         device.gather_last(batch, &self.x, &mut self.last_x, hidden)?;
         device.gather_last(batch, &self.added, &mut self.last_added, hidden)?;
         let (added, normed) = (Some(&self.last_added), &mut self.normed);
+        let epsilon = model.config.rms_eps;
         device.add_rmsnorm(last, added, &mut self.last_x, &model.norm, normed, epsilon)?;
         let sizes = (last, hidden, model.vocab());
         device.linear(products, sizes, &self.normed, model.head(), &mut self.logits)?;
         self.lap(device, HEAD)
     }
 
-    fn attend(
+    /// Attention of a layer: what it adds to the residual stream, or this rank's part of it.
+    pub(super) fn attend(
         &mut self,
         model: &CudaModel,
         products: Products,
-        layer: &Layer,
+        (i, layer): (usize, &Layer),
         batch: &DeviceBatch,
         turns: &Buffer<f32>,
-        (pool, i): (&mut KvPool, usize),
+        pool: &mut KvPool,
     ) -> Result<(), CudaError> {
         let (device, heads, config) = (&model.device, model.heads(), &model.config);
         let (rows, hidden) = (batch.rows(), config.hidden as usize);
+        let (added, norm) = ((i > 0).then_some(&self.added), &layer.attention_norm);
+        device.add_rmsnorm(rows, added, &mut self.x, norm, &mut self.normed, config.rms_eps)?;
+        self.lap(device, REST)?;
         let sizes = (rows, hidden, heads.width());
         device.linear(products, sizes, &self.normed, &layer.qkv, &mut self.qkv)?;
         self.lap(device, QKV)?;
@@ -191,15 +195,19 @@ impl Forward {
         self.lap(device, OUT)
     }
 
-    fn feed_forward(
+    /// The feed-forward layer, likewise.
+    pub(super) fn feed_forward(
         &mut self,
         model: &CudaModel,
         products: Products,
         layer: &Layer,
         rows: usize,
     ) -> Result<(), CudaError> {
-        let device = &model.device;
-        let (hidden, ffn) = (model.config.hidden as usize, model.config.ffn as usize);
+        let (device, epsilon) = (&model.device, model.config.rms_eps);
+        let (hidden, ffn) = (model.config.hidden as usize, model.ffn());
+        let (added, norm) = (Some(&self.added), &layer.mlp_norm);
+        device.add_rmsnorm(rows, added, &mut self.x, norm, &mut self.normed, epsilon)?;
+        self.lap(device, REST)?;
         let sizes = (rows, hidden, 2 * ffn);
         device.linear(products, sizes, &self.normed, &layer.gate_up, &mut self.gate_up)?;
         self.lap(device, GATE_UP)?;
@@ -209,18 +217,12 @@ impl Forward {
         self.lap(device, DOWN)
     }
 
-    /// The tokens of the first rows through the vocabulary head, one for each of `draws`, into `tokens`.
+    /// The tokens of the first rows through the vocabulary head, one for each of `draws`.
     pub(super) fn sample(
         &mut self,
         model: &CudaModel,
         draws: &[Draw],
-        tokens: &mut Vec<i32>,
-    ) -> Result<(), CudaError> {
-        tokens.clear();
-        tokens.resize(draws.len(), 0);
-        if draws.is_empty() {
-            return Ok(());
-        }
+    ) -> Result<&Buffer<i32>, CudaError> {
         let device = &model.device;
         grow(device, &mut self.draws, draws.len().next_power_of_two())?;
         grow(device, &mut self.tokens, draws.len())?;
@@ -228,6 +230,6 @@ impl Forward {
         let (vocab, all) = (model.vocab(), draws.len());
         device.sample((all, vocab), &self.logits, &self.draws, &mut self.tokens)?;
         self.lap(device, SAMPLING)?;
-        self.tokens.read(0, tokens)
+        Ok(&self.tokens)
     }
 }

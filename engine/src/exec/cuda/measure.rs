@@ -5,7 +5,7 @@
 
 use kernels::cuda::{Batch, CudaError, DeviceBatch, Draw, KvPool, Limits, Seq};
 
-use super::forward::Forward;
+use super::pass::Pass;
 use super::weights::CudaModel;
 use super::{Arithmetic, Spent};
 use crate::exec::cpu::{Measured, Work};
@@ -53,16 +53,19 @@ pub fn measure(
     most: u32,
     watch: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<Measured>, CudaError> {
-    let (device, heads, layers) = (&model.device, model.heads(), model.layers.len());
+    let (device, heads) = (&model.device, model.heads());
+    let layers = model.config.layers as usize;
     let room = device.memory()?.map_or(SMALL_POOL, |(free, _)| {
-        let tokens = free as f64 * SHARE / KvPool::bytes_per_slot(heads, layers) as f64;
+        let tokens =
+            free as f64 * SHARE / (KvPool::bytes_per_slot(heads, layers) * model.ranks()) as f64;
         tokens.min(f64::from(POOL)) as u32
     });
     let pool_size = (room / BLOCK * BLOCK).max(BLOCK);
-    let mut pool = KvPool::new(device, heads, layers, pool_size as usize)?;
+    let pool = |_| KvPool::new(device, heads, layers, pool_size as usize);
+    let mut pools = (0..model.ranks()).map(pool).collect::<Result<Vec<_>, _>>()?;
     let grid = grid(most.min(model.config.max_position), pool_size);
     let turns = device.upload(&model.turns(most.min(model.config.max_position)))?;
-    let (mut forward, mut on_device) = (Forward::new(device)?, DeviceBatch::new(device)?);
+    let (mut pass, mut on_device) = (Pass::new(model)?, DeviceBatch::new(device)?);
     let mut measured = Vec::with_capacity(grid.len());
     for (done, &work) in grid.iter().enumerate() {
         watch(done, grid.len());
@@ -70,19 +73,18 @@ pub fn measure(
         let limits = Limits {
             vocab: model.vocab(),
             positions: turns.len() / heads.dim,
-            slots: pool.slots(),
+            slots: pools[0].slots(),
             rows: batch.ids.len(),
         };
         on_device.set(device, &batch, limits)?;
         let draws = vec![Draw::GREEDY; batch.last.len()];
-        let mut tokens = Vec::new();
         let mut passes = Vec::with_capacity(TIMES);
-        for pass in 0..=TIMES {
-            forward.start_laps(device)?;
-            forward.run(model, arithmetic, &on_device, &turns, &mut pool)?;
-            forward.sample(model, &draws, &mut tokens)?;
-            let spent: Spent = forward.end_laps()?;
-            if pass > 0 {
+        for time in 0..=TIMES {
+            pass.start_laps(model)?;
+            pass.run(model, arithmetic, &on_device, &turns, &mut pools)?;
+            pass.sample(model, &draws)?;
+            let spent: Spent = pass.end_laps()?;
+            if time > 0 {
                 passes.push(spent);
             }
         }

@@ -1,34 +1,49 @@
-//! The executor that computes on a CUDA device: a Llama-family model over paged keys and values.
+//! The executor that computes on a CUDA device: a Llama-family model in bf16, over real keys and values.
 //!
-//! A batch is computed when it is submitted and `complete` hands over what was found, as on the CPU. Sequences with one
-//! new token and chunks go through one pass; ids alone come back, unless a request asks for something that only its
-//! logits tell. Static batches' padding is computed like anything else.
+//! A batch is asked for when it is submitted, and ids alone come back, unless a request asks for something that only its
+//! logits tell. By itself the executor waits for them at once, so that workers take turns; with
+//! [`CudaExecutor::overlapped`] it lets the engine go on, and a thread waits. Sequences with one new token and chunks go
+//! through one pass; decodes are recorded as graphs and done as a whole. Static batches' padding is computed like
+//! anything else.
 //!
 //! [`Arithmetic::Fast`] takes the fastest kernels there are. [`Arithmetic::Invariant`] takes those whose results for a
 //! row depend on its context alone, to the bit, so that every scheduler, allocator and chunk size gives the same tokens.
 //!
+//! A model may be split over tensor-parallel ranks, all of which share the one device: it shows that the split is right.
+//!
 //! Shown on an emulated device; never run on a GPU yet.
 
 mod batch;
+mod collective;
+mod flight;
 mod forward;
+mod graphs;
 mod measure;
+mod pass;
+mod room;
 mod weights;
 
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kernels::cuda::{Buffer, CudaError, DeviceBatch, Draw, KvPool, Limits};
+use kernels::cuda::{Buffer, CudaError, DeviceBatch, Draw, KvPool, Limits, Products};
 
 pub use kernels::cuda::Device;
 pub use measure::measure;
+pub use room::{Room, RoomError};
 pub use weights::{CudaModel, CudaModelError};
 
 use super::cpu::{Sample, Spent};
 use super::flights::Flights;
-use super::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
+use super::{Batch, Executor, Horizon, Outcome, Ticket, Transfer, Wake};
+use crate::fault::Fault;
 use crate::kv::KvCopy;
+use crate::state::State;
 use batch::Inputs;
-use forward::Forward;
+use flight::{Job, Watch};
+use graphs::Graphs;
+use pass::Pass;
 
 /// Which kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,48 +54,51 @@ pub enum Arithmetic {
     Invariant,
 }
 
+impl Arithmetic {
+    fn products(self) -> Products {
+        match self {
+            Self::Fast => Products::Fast,
+            Self::Invariant => Products::Invariant,
+        }
+    }
+}
+
 /// Slots that stand for the padding of static batches, beyond the allocator's; longer padding runs over them again. A
 /// power of two.
 const PADDING: u32 = 1024;
 
 /// One worker on a device: a KV pool, a sampler, and memory for one batch. Sequences must carry their tokens.
-///
-/// # Panics
-/// When the device fails in the middle of a batch: an executor has no way to say so, and nothing could go on.
 pub struct CudaExecutor {
     model: Arc<CudaModel>,
-    /// The pools of all workers, so that one can receive from another.
-    pools: Arc<[Mutex<KvPool>]>,
+    /// The pools of all workers, one for each rank, so that one worker can receive from another.
+    pools: Arc<[Mutex<Vec<KvPool>>]>,
     arithmetic: Arithmetic,
     sampler: Box<dyn Sample>,
     inputs: Inputs,
     on_device: DeviceBatch,
-    forward: Forward,
+    pass: Pass,
+    graphs: Option<Graphs>,
     turns: Arc<Buffer<f32>>,
-    choices: Choices,
-    flights: Flights,
-}
-
-/// Room for choosing tokens.
-#[derive(Debug, Default)]
-struct Choices {
     draws: Vec<Draw>,
-    tokens: Vec<i32>,
-    logits: Vec<f32>,
     copy: Vec<f32>,
+    /// Who waits for the device, where that is not the caller.
+    watch: Option<Watch>,
+    /// Batches that are waited for there.
+    inside: usize,
+    /// The time at an instant: when a batch was last submitted while none was inside.
+    clock: (Duration, Instant),
+    spare: Vec<Job>,
+    flights: Flights,
+    fault: Option<Fault>,
 }
 
-/// What an executor does when the device fails.
-fn sound<T>(result: Result<T, CudaError>) -> T {
-    result.unwrap_or_else(|error| panic!("the CUDA device failed: {error}"))
-}
-
-fn lock(pool: &Mutex<KvPool>) -> MutexGuard<'_, KvPool> {
+fn lock(pool: &Mutex<Vec<KvPool>>) -> MutexGuard<'_, Vec<KvPool>> {
     pool.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl CudaExecutor {
-    /// Workers with these `slots` of KV each, which share `model` and its device; `sampler` makes each worker's.
+    /// Workers with these `slots` of KV each, which share `model` and its device and take turns at it; `sampler` makes
+    /// each worker's.
     ///
     /// # Errors
     /// When the device has not so much memory.
@@ -90,14 +108,15 @@ impl CudaExecutor {
         arithmetic: Arithmetic,
         mut sampler: impl FnMut() -> Box<dyn Sample>,
     ) -> Result<Vec<Self>, CudaError> {
-        let (device, layers) = (&model.device, model.layers.len());
+        let (device, layers) = (&model.device, model.config.layers as usize);
         let pool = |&n: &u32| {
             let slots = (n + PADDING) as usize;
-            KvPool::new(device, model.heads(), layers, slots).map(Mutex::new)
+            let rank = |_| KvPool::new(device, model.heads(), layers, slots);
+            (0..model.ranks()).map(rank).collect::<Result<_, _>>().map(Mutex::new)
         };
         let pools: Arc<[_]> = slots.iter().map(pool).collect::<Result<Vec<_>, _>>()?.into();
-        // No sequence is longer than its pool.
-        let longest = slots.iter().max().map_or(0, |n| n + PADDING);
+        // No sequence is longer than its pool, or than the model allows.
+        let longest = slots.iter().max().map_or(0, |n| n + PADDING).min(model.most_positions());
         let turns = Arc::new(device.upload(&model.turns(longest))?);
         let worker = |_: &u32| {
             Ok(Self {
@@ -107,70 +126,164 @@ impl CudaExecutor {
                 sampler: sampler(),
                 inputs: Inputs::default(),
                 on_device: DeviceBatch::new(device)?,
-                forward: Forward::new(device)?,
+                pass: Pass::new(model)?,
+                graphs: Some(Graphs::default()),
                 turns: Arc::clone(&turns),
-                choices: Choices::default(),
+                draws: Vec::new(),
+                copy: Vec::new(),
+                watch: None,
+                inside: 0,
+                clock: (Duration::ZERO, Instant::now()),
+                spare: Vec::new(),
                 flights: Flights::default(),
+                fault: None,
             })
         };
         slots.iter().map(worker).collect()
     }
 
-    /// Everything from the plan to tokens.
-    fn run(&mut self, batch: &Batch<'_>, tokens: &mut Vec<u32>) -> Result<(), CudaError> {
-        let pools = Arc::clone(&self.pools);
-        {
-            let mut pool = lock(&pools[batch.worker]);
-            for copy in batch.copies {
-                move_inside(&self.model.device, &mut pool, copy)?;
-            }
-            let padding = pool.slots() as u32 - PADDING;
-            self.inputs.fill(batch, padding, self.arithmetic);
-            let rows = self.inputs.batch.ids.len();
-            let limits = Limits {
-                vocab: self.model.vocab(),
-                positions: self.turns.len() / self.model.config.head_dim as usize,
-                slots: pool.slots(),
-                rows: rows + self.inputs.discarded,
-            };
-            let model = &self.model;
-            self.on_device.set(&model.device, &self.inputs.batch, limits)?;
-            self.forward.run(model, self.arithmetic, &self.on_device, &self.turns, &mut pool)?;
-        }
-        self.choose(batch, tokens)
+    /// The same, which goes on while the device computes. While a batch is on it, the clock runs as clocks do.
+    #[must_use]
+    pub fn overlapped(self) -> Self {
+        Self { watch: Some(Watch::new()), ..self }
     }
 
-    /// On the device where every sequence's token can be chosen there, else from logits here.
-    fn choose(&mut self, batch: &Batch<'_>, tokens: &mut Vec<u32>) -> Result<(), CudaError> {
-        let Choices { draws, tokens: chosen, logits, copy } = &mut self.choices;
-        let (sampler, vocab) = (&mut self.sampler, self.model.vocab());
-        let seqs = self.inputs.sampled.iter().map(|&id| batch.state.seq(id));
-        draws.clear();
-        let mut draw = |seq: &crate::sequence::Sequence| {
+    /// The same that asks for every kernel by itself, always.
+    #[must_use]
+    pub fn without_graphs(self) -> Self {
+        Self { graphs: None, ..self }
+    }
+
+    /// Asks for everything from the plan to tokens.
+    fn ask(&mut self, batch: &Batch<'_>) -> Result<Job, CudaError> {
+        let pools = Arc::clone(&self.pools);
+        {
+            let mut pools = lock(&pools[batch.worker]);
+            for copy in batch.copies {
+                pools.iter_mut().try_for_each(|p| move_inside(&self.model.device, p, copy))?;
+            }
+            self.compute(batch, &mut pools)?;
+        }
+        self.choose(batch)
+    }
+
+    /// Up to logits.
+    fn compute(&mut self, batch: &Batch<'_>, pools: &mut [KvPool]) -> Result<(), CudaError> {
+        let (slots, arithmetic) = (pools[0].slots(), self.arithmetic);
+        let padding = slots as u32 - PADDING;
+        self.inputs.fill(batch, padding, arithmetic);
+        let rows = self.inputs.decodes().and_then(graphs::bucket);
+        let key = rows.filter(|_| self.graphs.is_some()).map(|rows| {
+            // The tiled kernel looks at each sequence's length by itself.
+            let split = arithmetic == Arithmetic::Fast;
+            (rows, if split { graphs::reach(self.inputs.longest()) } else { 0 })
+        });
+        if let Some((rows, reach)) = key {
+            self.inputs.fill_up(rows, reach, padding, arithmetic);
+        }
+        let limits = Limits {
+            vocab: self.model.vocab(),
+            positions: self.turns.len() / self.model.config.head_dim as usize,
+            slots,
+            rows: self.inputs.batch.ids.len() + self.inputs.discarded,
+        };
+        let (model, turns) = (&self.model, &self.turns);
+        self.on_device.set(&model.device, &self.inputs.batch, limits)?;
+        let on_device = &self.on_device;
+        let mut work = |pass: &mut Pass| pass.run(model, arithmetic, on_device, turns, pools);
+        match key.zip(self.graphs.as_mut()) {
+            Some((key, graphs)) => graphs.run(key, &model.device, on_device, &mut self.pass, work),
+            None => work(&mut self.pass),
+        }
+    }
+
+    /// On the device where every sequence's token can be chosen there, else the logits have to be seen.
+    fn choose(&mut self, batch: &Batch<'_>) -> Result<Job, CudaError> {
+        let mut job = self.spare.pop().unwrap_or_else(|| Job::new(&self.model.device));
+        job.sampled.clone_from(&self.inputs.sampled);
+        self.draws.clear();
+        let (sampler, draws) = (&mut self.sampler, &mut self.draws);
+        // Padding's rows are not asked for a token.
+        job.chosen = job.sampled.iter().all(|&id| {
+            let seq = batch.state.seq(id);
             let draw = if seq.forks() { None } else { sampler.on_device(seq, seq.branch) };
             draw.map(|draw| draws.push(draw)).is_some()
-        };
-        if seqs.clone().all(&mut draw) {
-            // Padding's rows are not asked for a token.
-            self.forward.sample(&self.model, draws, chosen)?;
-            tokens.extend(chosen.iter().map(|&token| token as u32));
-            return Ok(());
+        });
+        if job.chosen && !draws.is_empty() {
+            let tokens = self.pass.sample(&self.model, draws)?;
+            job.ids.ask(tokens, draws.len())?;
+        } else if !job.chosen {
+            job.logits.ask(self.pass.logits(), job.sampled.len() * self.model.vocab())?;
         }
-        logits.resize(self.inputs.sampled.len() * vocab, 0.0);
-        self.forward.logits.read(0, logits)?;
-        for (seq, logits) in seqs.zip(logits.chunks_exact_mut(vocab)) {
-            if seq.forks() {
-                for branch in 0..seq.width {
-                    copy.clear();
-                    copy.extend_from_slice(logits);
-                    tokens.push(sampler.sample(seq, branch, copy));
+        job.done = Some(self.model.device.mark()?);
+        Ok(job)
+    }
+
+    /// Takes what came of a batch that ended at `done`.
+    fn land(&mut self, mut job: Job, state: &State, done: Duration) -> Result<(), CudaError> {
+        let mut outcome = self.flights.outcome();
+        outcome.ends.push(done);
+        let tokens = &mut outcome.tokens;
+        if job.sampled.is_empty() {
+            // Nothing was asked for.
+        } else if job.chosen {
+            tokens.extend(job.ids.get()?.iter().map(|&token| token as u32));
+        } else {
+            let logits = job.logits.get()?.chunks_exact_mut(self.model.vocab());
+            for (&id, logits) in job.sampled.iter().zip(logits) {
+                let seq = state.seq(id);
+                if !seq.forks() {
+                    tokens.push(self.sampler.sample(seq, seq.branch, logits));
+                    continue;
                 }
-            } else {
-                tokens.push(sampler.sample(seq, seq.branch, logits));
+                for branch in 0..seq.width {
+                    self.copy.clear();
+                    self.copy.extend_from_slice(logits);
+                    tokens.push(self.sampler.sample(seq, branch, &mut self.copy));
+                }
             }
         }
+        self.spare.push(job);
+        self.flights.depart(outcome);
         Ok(())
     }
+
+    /// Nothing more will be done.
+    fn fail(&mut self, error: &CudaError) {
+        let device = self.model.device.name();
+        self.fault.get_or_insert_with(|| Fault::new(&format!("{device} failed: {error}")));
+    }
+
+    fn time(&self) -> Duration {
+        self.clock.0 + self.clock.1.elapsed()
+    }
+
+    /// Asks for `batch` and waits for it.
+    fn run(&mut self, batch: &Batch<'_>, now: Duration) -> Result<Duration, CudaError> {
+        let start = Instant::now();
+        let job = self.ask(batch)?;
+        // A pass that samples nothing is waited for too: its time is what it took.
+        job.wait()?;
+        let done = now + start.elapsed();
+        self.land(job, batch.state, done)?;
+        Ok(done)
+    }
+
+    /// Asks for `batch`, and has it waited for.
+    fn send(&mut self, batch: &Batch<'_>, now: Duration) -> Result<(), CudaError> {
+        if self.inside == 0 {
+            self.clock = (now, Instant::now());
+        }
+        let job = self.ask(batch)?;
+        self.inside += 1;
+        let followed = self.watch.as_ref().is_some_and(|watch| watch.follow(job));
+        if followed { Ok(()) } else { Err(gone()) }
+    }
+}
+
+/// The thread that waits has ended, which it does not by itself.
+fn gone() -> CudaError {
+    CudaError::Call { call: "waiting", reason: "its thread has ended".to_owned() }
 }
 
 /// Copies consecutive slots, as if through a buffer where they overlap: so many at once as do not.
@@ -195,15 +308,42 @@ fn move_inside(device: &Device, pool: &mut KvPool, copy: &KvCopy) -> Result<(), 
 
 impl Executor for CudaExecutor {
     fn submit(&mut self, batch: &Batch<'_>, now: Duration, _horizon: Horizon) -> Ticket {
-        let start = Instant::now();
-        let mut outcome = self.flights.outcome();
-        sound(self.run(batch, &mut outcome.tokens));
-        // A pass that samples nothing is waited for too: its time is what it took.
-        sound(self.model.device.synchronise());
-        let done = now + start.elapsed();
-        outcome.ends.push(done);
-        self.flights.depart(outcome);
-        Ticket { next: done, done: Some(done) }
+        let done = match &self.watch {
+            Some(_) => self.send(batch, now).map(|()| None),
+            None => self.run(batch, now).map(Some),
+        };
+        let done = done.unwrap_or_else(|error| {
+            self.fail(&error);
+            None
+        });
+        Ticket { next: done.unwrap_or(now), done }
+    }
+
+    fn wait(&mut self, state: &State, now: Duration, until: Duration) -> Option<Duration> {
+        let left = until.saturating_sub(self.time());
+        let landed = match self.watch.as_ref()?.next(left) {
+            Err(RecvTimeoutError::Timeout) => return None,
+            Err(RecvTimeoutError::Disconnected) => Err(gone()),
+            Ok((job, over)) => {
+                self.inside -= 1;
+                over.map(|at| (job, self.clock.0 + at.saturating_duration_since(self.clock.1)))
+            }
+        };
+        let landed = landed.and_then(|(job, done)| {
+            let done = done.max(now);
+            self.land(job, state, done).map(|()| done)
+        });
+        landed.map_err(|error| self.fail(&error)).ok()
+    }
+
+    fn wake_by(&mut self, wake: Wake) {
+        if let Some(watch) = &self.watch {
+            watch.wake_by(wake);
+        }
+    }
+
+    fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {
@@ -221,8 +361,12 @@ impl Executor for CudaExecutor {
         let (low, high) = (t.from.min(t.to), t.from.max(t.to));
         let (mut low, mut high) = (lock(&self.pools[low]), lock(&self.pools[high]));
         let (from, to) = if t.from < t.to { (&*low, &mut *high) } else { (&*high, &mut *low) };
-        sound(self.model.device.copy_slots(Some(from), to, &moves));
-        sound(self.model.device.synchronise());
+        let device = &self.model.device;
+        let mut ranks = from.iter().zip(to.iter_mut());
+        let moved = ranks.try_for_each(|(from, to)| device.copy_slots(Some(from), to, &moves));
+        let moved = moved.and_then(|()| device.synchronise());
+        drop((low, high));
+        moved.unwrap_or_else(|error| self.fail(&error));
         now + start.elapsed()
     }
 }

@@ -2,11 +2,14 @@
 
 use half::bf16;
 use kernels::cpu::Heads;
-use kernels::cuda::{Buffer, CudaError, Device};
+use kernels::cuda::{Buffer, CudaError, Device, MOST_RANKS};
 
+use super::PADDING;
+use super::room::RoomError;
+use crate::exec::cpu::Part;
 use crate::model::SpecError;
 use crate::model::llama::LlamaConfig;
-use crate::model::weights::{ModelError, Weights};
+use crate::model::weights::{ModelError, Tensor, Weights};
 
 /// Why a model cannot be put on a device.
 #[derive(Debug, thiserror::Error)]
@@ -17,25 +20,29 @@ pub enum CudaModelError {
     /// The device.
     #[error(transparent)]
     Device(#[from] CudaError),
+    /// There is too little memory.
+    #[error(transparent)]
+    Room(#[from] RoomError),
 }
 
-/// A model ready to run; shared by all workers.
+/// A model ready to run, split over tensor-parallel ranks that share a device; shared by all workers.
 #[derive(Debug)]
 pub struct CudaModel {
     pub(super) device: Device,
     pub(super) config: LlamaConfig,
     pub(super) embedding: Buffer<bf16>,
-    pub(super) layers: Vec<Layer>,
+    /// Each rank's share of the layers.
+    pub(super) ranks: Vec<Vec<Layer>>,
     pub(super) norm: Buffer<bf16>,
     /// None where it is the embedding.
     head: Option<Buffer<bf16>>,
 }
 
-/// One transformer layer.
+/// One transformer layer, or a rank's share of it: heads, and inner features.
 #[derive(Debug)]
 pub(super) struct Layer {
     pub(super) attention_norm: Buffer<bf16>,
-    /// Queries, keys, values: `[(heads + 2 kv_heads) * head_dim, hidden]`.
+    /// Queries, keys, values: `[(heads + 2 kv_heads) * head_dim, hidden]`, of this rank's heads.
     pub(super) qkv: Buffer<bf16>,
     pub(super) qkv_bias: Option<Buffer<bf16>>,
     /// Norms of single query and key heads.
@@ -53,16 +60,39 @@ impl CudaModel {
     /// # Errors
     /// When a tensor is missing or cannot be read, there are no kernels for its sizes, or memory is short.
     pub fn load(device: &Device, weights: &mut dyn Weights) -> Result<Self, CudaModelError> {
+        Self::load_split(device, weights, 1)
+    }
+
+    /// The same, split over `ranks` tensor-parallel ranks as over so many GPUs, all of them on `device`.
+    ///
+    /// # Errors
+    /// As [`CudaModel::load`], and when heads or inner features do not divide evenly.
+    pub fn load_split(
+        device: &Device,
+        weights: &mut dyn Weights,
+        ranks: usize,
+    ) -> Result<Self, CudaModelError> {
         let config = weights.config().clone();
-        check(&config)?;
+        check(&config, ranks)?;
+        // Said of all weights at once: the tensor that does not fit any more tells nobody how much is missing.
+        let needed = config.shape(2).weight_bytes();
+        if let Some((free, _)) = device.memory()?.filter(|(free, _)| (*free as u64) < needed) {
+            let (model, device) = (config.name, device.name().to_owned());
+            return Err(
+                RoomError::Weights { model, device, weights: needed, free: free as u64 }.into()
+            );
+        }
         let mut loader = Loader { device, weights };
-        let embedding = loader.joined(&["model.embed_tokens.weight".to_owned()])?;
+        let embedding = loader.whole("model.embed_tokens.weight")?;
         let tied = config.tied_embeddings;
-        let head = (!tied).then(|| loader.joined(&["lm_head.weight".to_owned()])).transpose()?;
-        let layers =
-            (0..config.layers).map(|i| loader.layer(&config, i)).collect::<Result<_, _>>()?;
-        let norm = loader.joined(&["model.norm.weight".to_owned()])?;
-        Ok(Self { device: device.clone(), config, embedding, layers, norm, head })
+        let head = (!tied).then(|| loader.whole("lm_head.weight")).transpose()?;
+        let mut rank = |rank| {
+            let part = Part { rank, ranks, ..Part::WHOLE };
+            (0..config.layers).map(|i| loader.layer(&config, part, i)).collect::<Result<_, _>>()
+        };
+        let ranks = (0..ranks).map(&mut rank).collect::<Result<_, CudaModelError>>()?;
+        let norm = loader.whole("model.norm.weight")?;
+        Ok(Self { device: device.clone(), config, embedding, ranks, norm, head })
     }
 
     /// The device it is on.
@@ -81,12 +111,29 @@ impl CudaModel {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
+    /// Tensor-parallel ranks that share the device.
+    #[must_use]
+    pub fn ranks(&self) -> usize {
+        self.ranks.len()
+    }
+
+    /// Heads of a rank.
     pub(super) fn heads(&self) -> Heads {
         Heads {
-            queries: self.config.heads as usize,
-            kv: self.config.kv_heads as usize,
+            queries: self.config.heads as usize / self.ranks(),
+            kv: self.config.kv_heads as usize / self.ranks(),
             dim: self.config.head_dim as usize,
         }
+    }
+
+    /// Inner features of a rank.
+    pub(super) fn ffn(&self) -> usize {
+        self.config.ffn as usize / self.ranks()
+    }
+
+    /// Positions that any sequence may have.
+    pub(super) fn most_positions(&self) -> u32 {
+        self.config.max_position.next_power_of_two() + PADDING
     }
 
     /// Cosines and sines of `positions` positions, `[positions, head_dim / 2, 2]`.
@@ -100,15 +147,21 @@ impl CudaModel {
     }
 }
 
-/// Whether there are kernels for `config`.
-fn check(config: &LlamaConfig) -> Result<(), ModelError> {
-    let eights = [("hidden size", config.hidden), ("ffn size", config.ffn)];
+/// Whether there are kernels for `config` on so many ranks.
+fn check(config: &LlamaConfig, ranks: usize) -> Result<(), ModelError> {
+    let split = ranks.max(1) as u32;
+    let eights = [("hidden size", config.hidden), ("ffn size", config.ffn / split)];
     let uneven = eights.iter().find(|(_, n)| !n.is_multiple_of(8));
     let reason = if !matches!(config.head_dim, 32 | 64 | 128) {
         format!("head_dim = {}: the CUDA kernels have 32, 64 and 128", config.head_dim)
     } else if config.kv_heads == 0 || !config.heads.is_multiple_of(config.kv_heads) {
         let (heads, kv_heads) = (config.heads, config.kv_heads);
         format!("heads = {heads} must be a multiple of kv_heads = {kv_heads}")
+    } else if !(1..=MOST_RANKS).contains(&ranks) {
+        format!("{ranks} ranks: one GPU takes 1 to {MOST_RANKS}")
+    } else if !config.kv_heads.is_multiple_of(split) || !config.ffn.is_multiple_of(split) {
+        let (kv_heads, ffn) = (config.kv_heads, config.ffn);
+        format!("kv_heads = {kv_heads} and ffn = {ffn} must be multiples of {ranks} ranks")
     } else if let Some((what, n)) = uneven {
         format!("{what} = {n}: the CUDA kernels need a multiple of 8")
     } else {
@@ -124,36 +177,48 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// Tensors one below the other.
-    fn joined(&mut self, names: &[String]) -> Result<Buffer<bf16>, CudaModelError> {
+    /// What `share` takes of tensors, one below the other.
+    fn joined(
+        &mut self,
+        names: &[String],
+        share: impl Fn(Tensor) -> Vec<f32>,
+    ) -> Result<Buffer<bf16>, CudaModelError> {
         let mut rows = Vec::new();
         for name in names {
-            let tensor = self.weights.tensor(name)?;
-            rows.extend(tensor.data.iter().map(|&x| bf16::from_f32(x)));
+            let tensor = share(self.weights.tensor(name)?);
+            rows.extend(tensor.iter().map(|&x| bf16::from_f32(x)));
         }
         Ok(self.device.upload(&rows)?)
     }
 
-    fn layer(&mut self, config: &LlamaConfig, i: u32) -> Result<Layer, CudaModelError> {
+    fn whole(&mut self, name: &str) -> Result<Buffer<bf16>, CudaModelError> {
+        self.joined(&[name.to_owned()], |tensor| tensor.data)
+    }
+
+    fn layer(&mut self, config: &LlamaConfig, part: Part, i: u32) -> Result<Layer, CudaModelError> {
         let name = |part: &str| format!("model.layers.{i}.{part}");
         let all = |parts: [&str; 3], kind: &str| {
             parts.map(|p| name(&format!("self_attn.{p}_proj.{kind}"))).to_vec()
         };
-        let mut one = |part: &str| self.joined(&[name(part)]);
-        let attention_norm = one("input_layernorm.weight")?;
-        let mlp_norm = one("post_attention_layernorm.weight")?;
-        let out = one("self_attn.o_proj.weight")?;
-        let down = one("mlp.down_proj.weight")?;
+        let rows = |tensor: Tensor| part.rows(&tensor).to_vec();
+        let cols = |tensor: Tensor| part.cols(tensor);
         let head_norms = if config.qk_norm {
-            Some((one("self_attn.q_norm.weight")?, one("self_attn.k_norm.weight")?))
+            let query = self.whole(&name("self_attn.q_norm.weight"))?;
+            Some((query, self.whole(&name("self_attn.k_norm.weight"))?))
         } else {
             None
         };
-        let qkv = self.joined(&all(["q", "k", "v"], "weight"))?;
         let biases = all(["q", "k", "v"], "bias");
-        let qkv_bias = config.qkv_bias.then(|| self.joined(&biases)).transpose()?;
-        let gate_up =
-            self.joined(&["gate", "up"].map(|p| name(&format!("mlp.{p}_proj.weight"))))?;
-        Ok(Layer { attention_norm, qkv, qkv_bias, head_norms, out, mlp_norm, gate_up, down })
+        Ok(Layer {
+            attention_norm: self.whole(&name("input_layernorm.weight"))?,
+            qkv: self.joined(&all(["q", "k", "v"], "weight"), rows)?,
+            qkv_bias: config.qkv_bias.then(|| self.joined(&biases, rows)).transpose()?,
+            head_norms,
+            out: self.joined(&[name("self_attn.o_proj.weight")], cols)?,
+            mlp_norm: self.whole(&name("post_attention_layernorm.weight"))?,
+            gate_up: self
+                .joined(&["gate", "up"].map(|p| name(&format!("mlp.{p}_proj.weight"))), rows)?,
+            down: self.joined(&[name("mlp.down_proj.weight")], cols)?,
+        })
     }
 }

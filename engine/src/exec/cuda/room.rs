@@ -1,0 +1,167 @@
+//! How much of a device's memory is left for keys and values: of the share that the engine may use, what weights, whoever
+//! else is there, and batches do not take.
+
+use kernels::cuda::CudaError;
+
+use super::PADDING;
+use super::weights::CudaModel;
+use crate::config::Config;
+
+/// Metadata of batches, graphs, and what libraries take when they are first used.
+const SLACK: u64 = 128 << 20;
+/// Fewer tokens than this are no memory.
+const LEAST_SLOTS: u64 = 16;
+
+/// Where a device's memory goes, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// All of it.
+    pub all: u64,
+    /// Weights, and whatever else is there already.
+    pub taken: u64,
+    /// What workers need for their largest batches.
+    pub batches: u64,
+    /// What the engine may use: `kv_fraction`.
+    pub limit: u64,
+    /// Keys and values of a token.
+    pub slot: u64,
+    /// Workers.
+    pub workers: u64,
+}
+
+/// Why there is no room.
+#[derive(Debug, thiserror::Error)]
+pub enum RoomError {
+    /// The driver does not say.
+    #[error(transparent)]
+    Device(#[from] CudaError),
+    /// The weights alone are too large.
+    #[error(
+        "{model} needs {} of weights, but {device} has {} free: {} short",
+        size(*weights), size(*free), size(weights - free)
+    )]
+    Weights {
+        /// The model.
+        model: String,
+        /// The device.
+        device: String,
+        /// Bytes of weights.
+        weights: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// Nothing is left for keys and values.
+    #[error(
+        "{device} has no room for keys and values: weights and what else is there take {} and batches {} of the {} that \
+         are kv-fraction {fraction}, {} short; raise kv-fraction, or lower max-batch-tokens or max-seqs",
+        size(room.taken), size(room.batches), size(room.limit), size(*short)
+    )]
+    None {
+        /// The device.
+        device: String,
+        /// Where its memory goes.
+        room: Room,
+        /// The fraction asked for.
+        fraction: f64,
+        /// What is missing, bytes.
+        short: u64,
+    },
+    /// Less is left than was asked for.
+    #[error(
+        "{} of keys and values were asked for, but beside weights, batches ({}) and what else is there {device} has \
+         {}: {} short",
+        size(*asked), size(room.batches), size(*left), size(asked - left)
+    )]
+    Less {
+        /// The device.
+        device: String,
+        /// Where its memory goes.
+        room: Room,
+        /// Bytes that all workers were to have.
+        asked: u64,
+        /// Bytes that are left for them.
+        left: u64,
+    },
+}
+
+/// Bytes in people's units.
+fn size(bytes: u64) -> String {
+    let (scaled, unit) =
+        if bytes < 1_000_000_000 { (bytes as f64 / 1e6, "MB") } else { (bytes as f64 / 1e9, "GB") };
+    format!("{scaled:.1} {unit}")
+}
+
+impl Room {
+    /// Bytes of keys and values for each worker within the limit.
+    fn within(&self) -> u64 {
+        self.limit.saturating_sub(self.taken + self.batches) / self.workers
+    }
+}
+
+impl CudaModel {
+    /// Bytes of keys and values for each worker of `config`: those that are `asked` for, or as many as its `kv_fraction`
+    /// leaves. None where nobody says how much memory there is (an emulated device) and nothing is asked for.
+    ///
+    /// # Errors
+    /// When there is no room for so many, or hardly any.
+    pub fn kv_memory(&self, config: &Config, asked: Option<u64>) -> Result<Option<u64>, RoomError> {
+        let Some(room) = self.room(config)? else { return Ok(asked) };
+        let device = self.device.name().to_owned();
+        // Rows of padding are kept beside what the allocator gives out.
+        let padding = u64::from(PADDING) * room.slot;
+        if let Some(each) = asked {
+            let asked = (each + padding) * room.workers;
+            let left = room.all.saturating_sub(room.taken + room.batches);
+            if asked > left {
+                return Err(RoomError::Less { device, room, asked, left });
+            }
+            return Ok(Some(each));
+        }
+        let least = (LEAST_SLOTS * room.slot + padding) * room.workers;
+        let kv = room.within().saturating_sub(padding);
+        if kv < LEAST_SLOTS * room.slot {
+            let short = room.taken + room.batches + least - room.limit;
+            return Err(RoomError::None { device, room, fraction: config.kv_fraction, short });
+        }
+        Ok(Some(kv))
+    }
+
+    /// Where the device's memory goes now that the weights are there, if it says so.
+    fn room(&self, config: &Config) -> Result<Option<Room>, RoomError> {
+        let Some((free, all)) = self.device.memory()? else { return Ok(None) };
+        let workers = u64::from(config.workers() * config.replicas);
+        let layers = self.config.layers as usize;
+        let slot = kernels::cuda::KvPool::bytes_per_slot(self.heads(), layers) * self.ranks();
+        Ok(Some(Room {
+            all: all as u64,
+            taken: (all - free) as u64,
+            batches: workers * (self.batch_bytes(config) + self.turns_bytes()) + SLACK,
+            limit: (all as f64 * config.kv_fraction) as u64,
+            slot: slot as u64,
+            workers,
+        }))
+    }
+
+    /// Most positions that the rotary table has.
+    fn turns_bytes(&self) -> u64 {
+        u64::from(self.most_positions()) * u64::from(self.config.head_dim) * 4
+    }
+
+    /// Bytes of buffers for the largest batch of `config`: what `Forward::make_room` and split attention ask for.
+    fn batch_bytes(&self, config: &Config) -> u64 {
+        let (heads, ranks) = (self.heads(), self.ranks() as u64);
+        let (hidden, ffn) = (u64::from(self.config.hidden), self.ffn() as u64);
+        let width = (heads.queries * heads.dim) as u64;
+        let (rows, seqs) = (u64::from(config.max_batch_tokens), u64::from(config.max_seqs));
+        // A prompt above an unchunked budget runs alone.
+        let rows = rows.max(u64::from(config.max_model_len));
+        let row = 3 * hidden + heads.width() as u64 + 2 * width + 3 * ffn;
+        let last = seqs * (2 * hidden * 2 + u64::from(self.config.vocab) * 4);
+        let group = 8;
+        let partials =
+            group * 4 * u64::from(self.device.processors()) + seqs * heads.queries as u64;
+        // Buffers of partial results are powers of two.
+        let split = 2 * partials * (heads.dim as u64 + 2) * 4;
+        ranks * (rows * row * 2 + last + split)
+    }
+}

@@ -1,0 +1,17 @@
+//! What ends an engine before its work is done: the device under it has failed.
+
+use std::sync::Arc;
+
+/// Why nothing can go on: in one line, for people. Of what was under way nothing comes any more; what was finished stays.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Fault(Arc<str>);
+
+impl Fault {
+    /// Because of `reason`.
+    #[must_use]
+    pub fn new(reason: &str) -> Self {
+        // Libraries' messages may have several lines.
+        Self(reason.lines().map(str::trim).collect::<Vec<_>>().join(" ").into())
+    }
+}

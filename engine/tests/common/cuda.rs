@@ -1,0 +1,142 @@
+//! A small model on the CUDA device of a test, and what it says.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use engine::config::{AllocatorKind, Config, Reserve, SchedulerKind};
+use engine::exec::Executor;
+use engine::exec::cpu::Sample;
+use engine::exec::cuda::Device;
+use engine::model::llama::LlamaConfig;
+use engine::model::random::RandomWeights;
+use engine::request::{Content, Token};
+use engine::sequence::Sequence;
+use engine::{Request, wiring};
+use kernels::cuda::emulator;
+
+/// A device, unless there can be none here.
+pub(crate) fn device() -> Option<Device> {
+    if let Ok(name) = std::env::var("KNEE_TEST_DEVICE") {
+        let index = name.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+        let device = Device::open(index.expect("KNEE_TEST_DEVICE is cuda:N"));
+        return Some(device.expect("the device that was asked for"));
+    }
+    if let Some(reason) = emulator::absent() {
+        println!("skipped: {reason}");
+        return None;
+    }
+    Some(emulator::device(Path::new(env!("CARGO_TARGET_TMPDIR")), 0))
+}
+
+pub(crate) const VOCAB: u32 = 96;
+
+/// With every variation of the family.
+pub(crate) fn config() -> LlamaConfig {
+    LlamaConfig {
+        name: "small".to_owned(),
+        layers: 2,
+        hidden: 32,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 32,
+        ffn: 40,
+        vocab: VOCAB,
+        qkv_bias: true,
+        qk_norm: true,
+        tied_embeddings: false,
+        ..LlamaConfig::tiny()
+    }
+}
+
+pub(crate) fn weights(config: LlamaConfig) -> RandomWeights {
+    RandomWeights { config, seed: 3 }
+}
+
+/// What `executor` says to a prompt when nothing else is there, by branch.
+pub(crate) fn said(
+    executor: Box<dyn Executor>,
+    prompt: &[Token],
+    limit: u32,
+    width: u16,
+    budget: u32,
+) -> Vec<Vec<Token>> {
+    let config = Config {
+        scheduler: if budget < 512 { SchedulerKind::Chunked } else { SchedulerKind::Continuous },
+        allocator: AllocatorKind::Contiguous,
+        reserve: Reserve::Max,
+        prefix_cache: false,
+        max_seqs: u32::from(width),
+        max_batch_tokens: budget,
+        max_model_len: 512,
+        ..Config::default()
+    };
+    let mut engine = wiring::engine(&config, 512 * u32::from(width), vec![executor]);
+    let (input, content) = (prompt.len() as u32, Content::Tokens(prompt.into()));
+    let request = Request { id: 0, input, limit, fate: None, width, priority: 0, content };
+    engine.submit(request).unwrap();
+    let mut said = vec![Vec::new(); width as usize];
+    let mut now = Duration::ZERO;
+    loop {
+        engine.start(now, Duration::MAX);
+        engine.wait(now, Duration::MAX);
+        let Some(next) = engine.next_event() else { return said };
+        now = next;
+        engine.step(now);
+        let iteration = engine.last_iteration();
+        said[0].extend(&iteration.tokens);
+        for branch in &iteration.branches {
+            said[branch.branch as usize].push(branch.token);
+        }
+    }
+}
+
+/// Says what it is told to, and keeps the logits.
+pub(crate) struct Forced {
+    tokens: Vec<Token>,
+    kept: Arc<Mutex<Vec<Vec<f32>>>>,
+}
+
+impl Sample for Forced {
+    fn sample(&mut self, seq: &Sequence, _branch: u16, logits: &mut [f32]) -> Token {
+        self.kept.lock().unwrap().push(logits.to_vec());
+        self.tokens[seq.output() as usize]
+    }
+}
+
+/// Logits after every token of `answer`, whatever the executor would have said.
+pub(crate) fn forced(
+    worker: impl FnOnce(Box<dyn Sample>) -> Box<dyn Executor>,
+    prompt: &[Token],
+    answer: &[Token],
+    budget: u32,
+) -> Vec<Vec<f32>> {
+    let kept = Arc::default();
+    let sampler = Forced { tokens: answer.to_vec(), kept: Arc::clone(&kept) };
+    let said = said(worker(Box::new(sampler)), prompt, answer.len() as u32, 1, budget);
+    assert_eq!(said[0], answer, "it says what it is told to");
+    let kept = kept.lock().unwrap();
+    assert_eq!(kept.len(), answer.len());
+    kept.clone()
+}
+
+pub(crate) fn top(logits: &[f32]) -> usize {
+    (0..logits.len()).fold(0, |b, i| if logits[i] > logits[b] { i } else { b })
+}
+
+/// Positions at which the two differ in the most likely token, and by how much that token is ahead in the first; and how
+/// far the second's logits are from the first's.
+pub(crate) fn compared(reference: &[Vec<f32>], other: &[Vec<f32>]) -> (Vec<f32>, f64) {
+    let (mut gaps, mut error, mut size) = (Vec::new(), 0.0, 0.0);
+    for (a, b) in reference.iter().zip(other) {
+        let (best, chosen) = (top(a), top(b));
+        if best != chosen {
+            gaps.push(a[best] - a[chosen]);
+        }
+        for (a, b) in a.iter().zip(b) {
+            error += f64::from(a - b).powi(2);
+            size += f64::from(*a).powi(2);
+        }
+    }
+    (gaps, (error / size).sqrt())
+}
