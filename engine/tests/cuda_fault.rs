@@ -122,6 +122,7 @@ fn a_server_ends_with_the_reason() {
             prompt: [1, 2, 3, 4, 5].into(),
             limit,
             width: 1,
+            beams: None,
             priority: 0,
             sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
             ends: Arc::new([]),
