@@ -259,6 +259,12 @@ impl<'a> Prober<'a> {
         }
     }
 
+    /// What was seen at `k`, if it was tried.
+    #[must_use]
+    pub fn probe(&self, k: i32) -> Option<&Probe> {
+        self.probes.get(&k)
+    }
+
     /// The lowest place known to fail.
     #[must_use]
     pub fn lowest_failure(&self) -> Option<i32> {

@@ -171,16 +171,22 @@ fn finalists(screened: &TuneResult) -> Vec<(Config, Finalist)> {
         .filter(|n| !n.idle && n.capacity_rps > NEAR * best.capacity_rps)
         .collect();
     near.sort_by(|a, b| b.capacity_rps.total_cmp(&a.capacity_rps));
-    let near = near.into_iter().take(NEIGHBOURS).map(|n| {
+    let changed = |n: &Neighbour| {
         let mut config = best.config.clone();
         config.insert(n.knob.clone(), n.to.clone());
+        config
+    };
+    let idle = screened.sensitivity.iter().filter(|n| n.idle);
+    let idle: Vec<_> = idle.filter_map(|n| config_of(&changed(n)).ok()).collect();
+    let near = near.into_iter().take(NEIGHBOURS).map(|n| {
+        let config = changed(n);
         let label = config_of(&config).map_or_else(|_| best.label.clone(), |c| space::label(&c));
         (label, config, n.capacity_rps)
     });
     let mut finalists: Vec<(Config, Finalist)> = Vec::new();
     for (label, knobs, predicted_rps) in policies.chain(near) {
         let Ok(config) = config_of(&knobs) else { continue };
-        if finalists.iter().all(|(known, _)| *known != config) {
+        if finalists.iter().all(|(known, _)| *known != config) && !idle.contains(&config) {
             let outcome = FinalistOutcome::Untried;
             let tried = Vec::new();
             let finalist = Finalist { label, config: knobs, predicted_rps, outcome, tried };
@@ -325,8 +331,9 @@ mod tests {
         let best = &result.best.as_ref().unwrap().config;
         for (_, finalist) in finalists(&result) {
             for n in &idle {
-                let changed = best.iter().filter(|(k, v)| finalist.config[*k] != **v).count();
-                assert!(changed != 1 || finalist.config[&n.knob] == best[&n.knob], "{}", n.knob);
+                let mut same = best.clone();
+                same.insert(n.knob.clone(), n.to.clone());
+                assert!(finalist.config != same, "{} = {}", n.knob, n.to);
             }
         }
     }

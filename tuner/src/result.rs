@@ -307,8 +307,7 @@ pub struct Neighbour {
     pub capacity_rps: f64,
     /// The winner's on the same requests.
     pub winner_rps: f64,
-    /// Whether the knob does nothing here: every run at a rate that the winner was tried at is the winner's, request by
-    /// request.
+    /// Whether the knob does nothing here: about the winner's knee, its runs are the winner's to the last figure.
     #[serde(default)]
     pub idle: bool,
     /// Requests of the trace used.

@@ -2,13 +2,14 @@
 
 use super::steady::Rival;
 use super::{Method, Tuning, candidate};
-use crate::capacity::{FLOOR, Probe, Stop, rate_at};
-use crate::evaluate::Evaluate;
+use crate::capacity::{FLOOR, Probe, Prober, Stop, rate_at};
+use crate::evaluate::{Evaluate, Relax};
 use crate::result::Neighbour;
 use crate::search::{self, Candidate, Contest, Entry, Rung};
 use crate::why::{self, Subject};
 use engine::Config;
 use rayon::prelude::*;
+use std::sync::atomic::AtomicBool;
 
 /// What a knob's other value does, and the candidate it belongs to.
 struct Examined {
@@ -17,16 +18,24 @@ struct Examined {
     good: Option<i32>,
 }
 
-/// Whether the `own` runs are the `winner`'s wherever both were tried at the same: at two rates at least, which are one
-/// that holds and one that does not.
-fn are_same(own: [&[Probe]; 2], winner: [&[Probe]; 2]) -> bool {
-    let of = |p: &Probe| {
-        let same = |w: &&Probe| (w.head, w.k) == (p.head, p.k);
-        winner.into_iter().flatten().find(same).map(|w| &w.observation.summary)
+/// Whether `subject`, of which these runs were made, does the same as another configuration did in all of `runs`.
+fn does_the_same(
+    subject: &Subject<'_>,
+    made: &[Probe],
+    runs: &[&Probe],
+    cancel: &AtomicBool,
+) -> bool {
+    let Some(head) = runs.first().map(|run| run.head) else { return false };
+    let (evaluate, config) = (subject.evaluate, subject.config);
+    let Ok(prober) = Prober::new(evaluate, config, Relax::Nothing, head, cancel) else {
+        return false;
     };
-    let own = own.into_iter().flatten();
-    let pairs: Vec<_> = own.filter_map(|p| Some((&p.observation.summary, of(p)?))).collect();
-    pairs.len() > 1 && pairs.iter().all(|(own, winner)| own == winner)
+    let mut prober = prober.knowing(subject.known).knowing(made);
+    runs.iter().all(|run| {
+        let tried = prober.passes(run.k).is_ok();
+        let own = prober.probe(run.k).filter(|_| tried);
+        own.is_some_and(|own| own.observation.summary == run.observation.summary)
+    })
 }
 
 impl Tuning<'_, '_> {
@@ -64,6 +73,12 @@ impl Tuning<'_, '_> {
         let winner = Subject { evaluate, config: from, known: &entry.probes, start };
         let Ok(winner) = why::measure(&winner, self.head, cancel) else { return Vec::new() };
         let start = winner.good.unwrap_or(start);
+        // Its runs about its knee: where the knobs that matter show.
+        let on_head = |p: &&Probe| p.head == self.head;
+        let mut edge: Vec<&Probe> =
+            entry.probes.iter().chain(&winner.probes).filter(on_head).collect();
+        edge.sort_by_key(|p| (p.k - start).abs());
+        edge.truncate(2);
         let near = self.request.space.neighbours(from);
         let measured: Vec<_> = near
             .into_par_iter()
@@ -73,22 +88,21 @@ impl Tuning<'_, '_> {
                     self.entry_of(device, &config).map_or(&[], |e| e.probes.as_slice());
                 let subject = Subject { evaluate, config: &config, known, start };
                 let measured = why::measure(&subject, self.head, cancel);
-                (knob, config, measured)
+                let idle = measured.as_ref().is_ok_and(|m| {
+                    m.good == winner.good && does_the_same(&subject, &m.probes, &edge, cancel)
+                });
+                (knob, config, measured, idle)
             })
             .collect();
         let mut examined = Vec::new();
         let mut probes = winner.probes.clone();
-        for (knob, config, measured) in measured {
-            let (good, broke, idle) = match measured {
+        for (knob, config, measured, idle) in measured {
+            let (good, broke) = match measured {
                 Ok(m) => {
-                    let known = self.entry_of(device, &config);
-                    let known = known.map_or(&[][..], |e| e.probes.as_slice());
-                    let winners = [self.found.entries[best].probes.as_slice(), &winner.probes];
-                    let idle = m.good == winner.good && are_same([known, &m.probes], winners);
                     probes.extend(m.probes);
-                    (m.good, m.broke, idle)
+                    (m.good, m.broke)
                 }
-                Err(Stop::Refused(refused)) => (None, refused.reason, false),
+                Err(Stop::Refused(refused)) => (None, refused.reason),
                 Err(Stop::Cancelled) => continue,
             };
             let value = |c: &Config| {
