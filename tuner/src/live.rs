@@ -52,7 +52,10 @@ pub struct Shot {
     pub rate_rps: f64,
     /// Whether the targets held and the load could have gone on.
     pub passed: bool,
-    /// How long it took.
+    /// How long it was offered, s.
+    #[serde(default)]
+    pub offered_s: f64,
+    /// How long it took until the last answer, s.
     pub seconds: f64,
     /// Requests per second that the server finished, by its tokens, in the second half.
     pub finished_rps: Option<f64>,
@@ -143,7 +146,7 @@ impl Found {
         if hi <= lo * (1.0 + precision) {
             // A rate that only passed a glimpse has not been shown to hold.
             let long = effort.probe.as_secs_f64() * 0.99;
-            let held = |s: &Shot| s.passed && s.rate_rps == lo && s.seconds >= long;
+            let held = |s: &Shot| s.passed && s.rate_rps == lo && s.offered_s >= long;
             return (!self.shots.iter().any(held)).then_some(lo);
         }
         let inside =
@@ -164,15 +167,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A server that finishes `capacity` requests per second, offered more than that: late after a while.
-    fn fluid(capacity: f64, slack: f64) -> impl FnMut(f64, Duration) -> Result<Shot, ()> {
+    /// A server that finishes `capacity` requests per second, offered more than that: late after a while. A request
+    /// takes `drain` s.
+    fn fluid(
+        capacity: f64,
+        slack: f64,
+        drain: f64,
+    ) -> impl FnMut(f64, Duration) -> Result<Shot, ()> {
         move |rate, time| {
             let (time, over) = (time.as_secs_f64(), rate / capacity - 1.0);
             // Of what is offered over t, over * t is the delay; a hundredth may be beyond the slack.
             let passed = over <= 0.0 || over * time * 0.99 <= slack;
             let seconds = if passed { time } else { (slack / over).clamp(2.4, time) };
             let finished_rps = Some(rate.min(capacity));
-            Ok(Shot { rate_rps: rate, passed, seconds, finished_rps, why: String::new() })
+            // Requests under way at the end are waited for.
+            let (offered_s, seconds) = (seconds, if passed { seconds + drain } else { seconds });
+            let why = String::new();
+            Ok(Shot { rate_rps: rate, passed, offered_s, seconds, finished_rps, why })
         }
     }
 
@@ -180,17 +191,20 @@ mod tests {
         #[test]
         fn a_known_capacity_is_found_in_a_minute(capacity in 1.0..5_000.0f64, start in 0.01..1.0f64) {
             let start = (capacity * start).max(capacity / 64.0);
-            let found = seek(start, Effort::default(), fluid(capacity, 0.1)).unwrap();
+            let found = seek(start, Effort::default(), fluid(capacity, 0.1, 0.0)).unwrap();
             let (lo, hi) = (found.capacity_rps.unwrap(), found.fails_at_rps.unwrap());
             prop_assert!((lo / capacity - 1.0).abs() < 0.03, "{lo} of {capacity}");
             prop_assert!(hi <= lo * 1.021 && found.load_s <= 65.0, "{hi} {} s", found.load_s);
-            prop_assert!(found.shots.iter().any(|s| s.passed && s.rate_rps == lo && s.seconds >= 8.0));
+            prop_assert!(found.shots.iter().any(|s| s.passed && s.rate_rps == lo && s.offered_s >= 8.0));
         }
 
         #[test]
         fn a_start_above_capacity_comes_down(capacity in 1.0..100.0f64, start in 1.0..50.0f64) {
-            let found = seek(capacity * start, Effort::default(), fluid(capacity, 0.1)).unwrap();
-            prop_assert!((found.capacity_rps.unwrap() / capacity - 1.0).abs() < 0.03);
+            let found = seek(capacity * start, Effort::default(), fluid(capacity, 0.1, 6.0)).unwrap();
+            let lo = found.capacity_rps.unwrap();
+            prop_assert!((lo / capacity - 1.0).abs() < 0.03);
+            let whole = |s: &Shot| s.passed && s.rate_rps == lo && s.offered_s >= 8.0;
+            prop_assert!(found.shots.iter().any(whole), "waiting for the last answers is no probe");
         }
     }
 
@@ -200,7 +214,8 @@ mod tests {
         let found = seek(10.0, Effort::default(), |rate_rps, _| {
             shots += 1;
             let why = "late".to_owned();
-            Ok::<_, ()>(Shot { rate_rps, passed: false, seconds: 1.0, finished_rps: None, why })
+            let (passed, offered_s, seconds) = (false, 1.0, 1.0);
+            Ok::<_, ()>(Shot { rate_rps, passed, offered_s, seconds, finished_rps: None, why })
         });
         let found = found.unwrap();
         assert_eq!((found.capacity_rps, shots), (None, 4));

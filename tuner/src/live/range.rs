@@ -239,7 +239,9 @@ impl Range<'_> {
             |(t, n): (f64, u64)| (last.1.saturating_sub(n)) as f64 / (last.0 - t) / per_start;
         let finished_rps = half.filter(|h| last.0 > h.0 + 0.3).map(pace).filter(|r| *r > 0.0);
         let seconds = last.0;
-        let shot = Shot { rate_rps: rate, passed: why.is_empty(), seconds, finished_rps, why };
+        let passed = why.is_empty();
+        let offered_s = if passed { time.as_secs_f64() } else { seconds };
+        let shot = Shot { rate_rps: rate, passed, offered_s, seconds, finished_rps, why };
         Ok((shot, Held { rate_rps: rate, run, sent: trace, lasted }))
     }
 }
