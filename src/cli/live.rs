@@ -121,7 +121,8 @@ fn fleet(text: &str) -> Result<Fleet, String> {
 pub(crate) struct TuneServer {
     #[command(flatten)]
     pub(crate) reach: Reach,
-    /// How long a rate must hold (default: four times an unhurried request, 8 s at least)
+    /// How long a rate must hold (default: four times an unhurried request, 8 s at least, up to 2 min where requests
+    /// under load outlast that)
     #[arg(long, value_name = "TIME", requires = SERVED, value_parser = parse_duration)]
     pub(crate) probe: Option<Duration>,
     /// Load to spend at most

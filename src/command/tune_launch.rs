@@ -217,7 +217,7 @@ impl Launcher<'_> {
         let live = launched(reach, url, &self.prepared.trace)
             .map_err(|e| died(process, "when it was asked").unwrap_or_else(|| e.to_string()))?;
         let (trace, options) = (&*self.prepared.trace, options(reach, slo));
-        let mut range = Range { live: &live, trace, slo, options, glimpse: Duration::ZERO };
+        let mut range = Range::new(&live, trace, slo, options);
         let mut watch = || !self.stop.load(Ordering::Relaxed) && process.ended().is_none();
         let mut told = |shot: &Shot| {
             say(self.args, &format!("  {}", super::tune_url::line(shot)));

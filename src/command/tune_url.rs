@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use loadgen::Slo;
@@ -32,8 +31,7 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     let options = options(&args.server.reach, &slo);
     let stop = cancel()?;
     let mut go_on = || !stop.load(Ordering::Relaxed);
-    let mut range =
-        Range { live: &live, trace: &trace, slo: &slo, options, glimpse: Duration::ZERO };
+    let mut range = Range::new(&live, &trace, &slo, options);
     let (probe, budget) = (args.server.probe, args.server.budget);
     let aim = Aim { probe, budget, beat: None, expected: None };
     let mut say = |shot: &Shot| {

@@ -55,7 +55,7 @@ pub struct Shot {
     /// How long it was offered, s.
     #[serde(default)]
     pub offered_s: f64,
-    /// How long it took until the last answer, s.
+    /// How long it took until the last answer, s; with shorter probes that it held before this one.
     pub seconds: f64,
     /// Requests per second that the server finished, by its tokens, in the second half.
     pub finished_rps: Option<f64>,

@@ -45,6 +45,8 @@ pub(super) struct Server {
     /// Connections whose request waits for a slot, with their generation.
     queue: VecDeque<(usize, u64)>,
     running: u32,
+    /// When a slot became free that somebody may have waited for.
+    freed: u64,
     generations: u64,
     started: u64,
     created: u64,
@@ -118,6 +120,7 @@ impl Server {
             due: BinaryHeap::new(),
             queue: VecDeque::new(),
             running: 0,
+            freed: 0,
             generations: 0,
             started: clock::now(),
             created,
@@ -216,7 +219,8 @@ impl Server {
 
     /// Gives the request of a connection a slot, from when it arrived at `at`, and at once what is due at once.
     fn seat(&mut self, key: usize, at: u64) -> Fate {
-        let Some(due) = self.occupy(key, at) else { return Fate::Open };
+        // It may have arrived while the slot was another's.
+        let Some(due) = self.occupy(key, at.max(self.freed)) else { return Fate::Open };
         let now = clock::now();
         if self.wall(due) <= now {
             return self.emit(key, now);
@@ -367,6 +371,9 @@ impl Server {
         }
         if !work.holds_slot {
             return;
+        }
+        if self.options.slots == Some(self.running) {
+            self.freed = clock::now();
         }
         self.running -= 1;
         while let Some((next, generation)) = self.queue.pop_front() {

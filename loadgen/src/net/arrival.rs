@@ -80,12 +80,15 @@ mod system {
     ) -> io::Result<(usize, Option<u64>)> {
         let mut into = [IoSliceMut::new(buffer)];
         let message = recvmsg::<()>(tcp.as_raw_fd(), &mut into, Some(beside), MsgFlags::empty())?;
-        let stamp = message.cmsgs()?.find_map(|beside| match beside {
-            ControlMessageOwned::ScmTimestampns(at) => {
-                let (s, ns) = (at.tv_sec() as u64, at.tv_nsec() as u64);
-                Some(s.wrapping_mul(1_000_000_000).wrapping_add(ns))
-            }
-            _ => None,
+        // The bytes are taken: whatever is wrong with the stamp, they stay.
+        let stamp = message.cmsgs().ok().and_then(|mut all| {
+            all.find_map(|beside| match beside {
+                ControlMessageOwned::ScmTimestampns(at) => {
+                    let (s, ns) = (at.tv_sec() as u64, at.tv_nsec() as u64);
+                    Some(s.wrapping_mul(1_000_000_000).wrapping_add(ns))
+                }
+                _ => None,
+            })
         });
         Ok((message.bytes, stamp))
     }

@@ -1,5 +1,6 @@
 //! A server under search: rates offered to it, what of them held, and the whole search of its capacity.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use loadgen::{BoundSlo, Live, LiveOptions, LiveRun, Statistic, Summary, Sustain};
@@ -15,8 +16,8 @@ const ENOUGH: f64 = 16.0;
 const LIFETIMES: f64 = 4.0;
 const LEAST: Duration = Duration::from_secs(8);
 const MOST: Duration = Duration::from_secs(120);
-/// A probe that held is lengthened when its requests lasted more than this share of it: near its capacity a server
-/// takes many times what it takes for an unhurried request, and nothing can have fallen behind yet.
+/// A probe that held is lengthened when its quicker requests lasted more than this share of it: near its capacity a
+/// server takes many times what it takes for an unhurried request, and nothing can have fallen behind yet.
 const CROWDED: f64 = 0.5;
 /// The share that they are then to last.
 const ROOMY: f64 = 0.25;
@@ -58,7 +59,8 @@ pub struct Held {
     pub run: LiveRun,
     /// What was sent: the trace, over and over. The run's records count through it.
     pub sent: Trace,
-    /// How long a typical request lasts, as a share of the run ([`Sustain::request_share`]).
+    /// How long a request lasts at the pace of the run's quicker ones, as a share of the run
+    /// ([`Sustain::request_share`]).
     pub lasted: f64,
 }
 
@@ -73,10 +75,24 @@ pub struct Range<'a> {
     /// How it is driven; rate and duration are the search's.
     pub options: LiveOptions,
     /// How long a rate that fails is watched, for what the server finishes under overload.
-    pub glimpse: Duration,
+    glimpse: Duration,
+    /// Runs so far: none sends prompts that another has sent, which the server may remember.
+    runs: Cell<u64>,
 }
 
-impl Range<'_> {
+impl<'a> Range<'a> {
+    /// See the fields.
+    #[must_use]
+    pub fn new(live: &'a Live, trace: &'a Trace, slo: &'a BoundSlo, options: LiveOptions) -> Self {
+        Self { live, trace, slo, options, glimpse: Duration::ZERO, runs: Cell::new(0) }
+    }
+
+    /// What makes the next run's prompts its own.
+    fn salt(&self) -> u64 {
+        self.runs.set(self.runs.get() + 1);
+        self.options.salt ^ self.runs.get().wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
     /// A few requests one after the other: seconds that an unhurried server takes for one, and whether the targets
     /// hold at least there.
     ///
@@ -84,8 +100,7 @@ impl Range<'_> {
     /// When nothing completes.
     pub fn unhurried(&self, watch: &mut dyn FnMut() -> bool) -> Result<(f64, bool), String> {
         let trace = self.trace.head(3);
-        let options =
-            LiveOptions { streams: Some(1), salt: self.options.salt ^ 1, ..self.options.clone() };
+        let options = LiveOptions { streams: Some(1), salt: self.salt(), ..self.options.clone() };
         let run =
             self.live.run(&trace, &options, self.slo, |_| watch()).map_err(|e| e.to_string())?;
         let took: Vec<f64> =
@@ -146,30 +161,35 @@ impl Range<'_> {
         let (mut runs, mut stopped): (Vec<Held>, Option<String>) = (Vec::new(), None);
         // An interruption ends the search like an error, and what was found until then is kept here.
         let mut shots: Vec<Shot> = Vec::new();
-        let (mut stretch, mut spent) = (1.0, 0.0);
-        let longest = if aim.probe.is_some() { 1.0 } else { MOST.div_duration_f64(probe) };
-        let mut shoot = |rate, time: Duration| loop {
-            let offered = self.shoot(rate, time.mul_f64(stretch), watch);
-            let (mut shot, held) = offered.map_err(|e| stopped = Some(e))?;
-            if !watch() {
-                return Err(());
+        let (mut whole, mut load_s) = (probe, 0.0);
+        let longest = if aim.probe.is_some() { Duration::ZERO } else { MOST };
+        let mut shoot = |rate, time: Duration| {
+            let (mut time, mut shorter_s) = (if time < probe { time } else { whole }, 0.0);
+            loop {
+                let offered = self.shoot(rate, time, watch);
+                let (mut shot, held) = offered.map_err(|e| stopped = Some(e))?;
+                if !watch() {
+                    return Err(());
+                }
+                say(&shot);
+                load_s += shot.seconds;
+                shots.push(shot.clone());
+                let probed = shot.passed && shot.offered_s >= 0.99 * probe.as_secs_f64();
+                let longer = longer(shot.offered_s, held.lasted, longest.as_secs_f64())
+                    .filter(|_| probed && load_s < aim.budget.as_secs_f64());
+                if shot.passed {
+                    runs.push(held);
+                } else {
+                    self.recover(unhurried, watch).map_err(|e| stopped = Some(e))?;
+                }
+                let Some(longer) = longer else {
+                    shot.seconds += shorter_s;
+                    return Ok(shot);
+                };
+                shorter_s += shot.seconds;
+                whole = Duration::from_secs_f64(longer);
+                time = whole;
             }
-            say(&shot);
-            if shot.passed
-                && time >= probe
-                && let Some(longer) = longer(stretch, held.lasted, longest)
-            {
-                (stretch, spent) = (longer, spent + shot.seconds);
-                continue;
-            }
-            shot.seconds += std::mem::take(&mut spent);
-            shots.push(shot.clone());
-            if shot.passed {
-                runs.push(held);
-            } else {
-                self.recover(unhurried, watch).map_err(|e| stopped = Some(e))?;
-            }
-            return Ok(shot);
         };
         let found = match aim.beat {
             None => seek(aim.expected.unwrap_or(FIRST / unhurried), effort, shoot),
@@ -206,7 +226,7 @@ impl Range<'_> {
         let options = LiveOptions {
             rate_scale: rate / natural,
             duration: Some(time),
-            salt: self.options.salt ^ rate.to_bits(),
+            salt: self.salt(),
             ..self.options.clone()
         };
         let planned = rate * time.as_secs_f64();
@@ -246,11 +266,11 @@ impl Range<'_> {
     }
 }
 
-/// How many times as long a probe must last in which requests lasted such a share, and which was `stretch` times as long
-/// already; none where it was long enough, or is as long as it may be.
-fn longer(stretch: f64, lasted: f64, longest: f64) -> Option<f64> {
-    let wanted = (stretch * lasted / ROOMY).min(longest);
-    (lasted > CROWDED && wanted > stretch).then_some(wanted)
+/// How long a probe should be, s, in which requests lasted such a share of the time that the rate was offered; none where
+/// that was long enough, or is as long as it may be.
+fn longer(offered_s: f64, lasted: f64, longest_s: f64) -> Option<f64> {
+    let wanted = (offered_s * lasted / ROOMY).min(longest_s);
+    (lasted > CROWDED && wanted > offered_s).then_some(wanted)
 }
 
 /// The share of requests that may miss targets, for all targets together.
@@ -323,13 +343,14 @@ mod tests {
 
     #[test]
     fn a_probe_that_its_requests_outlast_is_lengthened_once() {
-        assert_eq!(longer(1.0, 0.3, 15.0), None);
-        let stretch = longer(1.0, 0.8, 15.0).unwrap();
+        assert_eq!(longer(8.0, 0.3, 120.0), None);
+        let s = longer(8.0, 0.8, 120.0).unwrap();
         // The same requests in the longer probe leave it as it is.
-        assert_eq!((stretch, longer(stretch, 0.8 / stretch, 15.0)), (3.2, None));
-        assert_eq!(longer(1.0, 0.8, 2.0), Some(2.0), "as far as probes go");
-        assert_eq!(longer(2.0, 0.8, 2.0), None);
-        assert_eq!(longer(1.0, 0.8, 1.0), None, "a length that was asked for stays");
+        assert_eq!((s, longer(s, 0.8 * 8.0 / s, 120.0)), (25.6, None));
+        assert_eq!(longer(8.0, 0.8, 16.0), Some(16.0), "as far as probes go");
+        assert_eq!(longer(16.0, 0.8, 16.0), None);
+        assert_eq!(longer(160.0, 0.8, 120.0), None, "rare requests are offered for longer anyway");
+        assert_eq!(longer(8.0, 0.8, 0.0), None, "a length that was asked for stays");
     }
 
     #[test]

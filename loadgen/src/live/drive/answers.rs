@@ -46,9 +46,11 @@ impl Drive<'_> {
     /// any of it is looked at: when many tokens come at once, the last one's time does not depend on what it takes to
     /// understand the others even where the kernel does not stamp them.
     pub(super) fn take_events(&mut self) {
-        self.receiver.set_clock();
         let mut ready = std::mem::take(&mut self.ready);
         ready.extend(self.wait.ready());
+        if !ready.is_empty() {
+            self.receiver.set_clock();
+        }
         let mut next = self.next_due().unwrap_or(u64::MAX);
         for event in ready.drain(..) {
             let now = self.advance(event);
@@ -138,24 +140,27 @@ impl Drive<'_> {
     fn understand(&mut self) {
         let mut pieces = std::mem::take(&mut self.pieces);
         let mut from = 0;
+        let earliest = pieces.iter().filter(|p| p.bytes > 0).map(|p| p.at).min().unwrap_or(0);
         for Piece { key, serial, bytes, at, lag, end } in pieces.drain(..) {
             let range = from..from + bytes;
             from += bytes;
-            if bytes > 0 {
-                let (lag, error) = match lag {
-                    Lag::Known(lag) => (lag, 0),
-                    Lag::AtMost(lag) => (lag, lag),
-                };
-                self.meter.lag.record_nanos(lag, 1);
-                self.meter.stamp_error.record_nanos(error, 1);
-                self.gauges.stamp_error.record(error);
-            }
             // What came before may have ended the connection, and its place may be another's by now.
             if self.conns.get(key).is_none_or(|c| c.serial != serial) {
                 continue;
             }
             match end {
-                None => self.take_in(key, range, at),
+                None => {
+                    let tokens = self.take_in(key, range, at);
+                    let (lag, error) = match lag {
+                        // The stamp is the last segment's. Others may have lain there as long as anything did.
+                        Lag::Known(lag) if tokens > 1 => (lag, at.saturating_sub(earliest)),
+                        Lag::Known(lag) => (lag, 0),
+                        Lag::AtMost(lag) => (lag, lag),
+                    };
+                    self.meter.lag.record_nanos(lag, 1);
+                    self.meter.stamp_error.record_nanos(error, 1);
+                    self.gauges.stamp_error.record(error);
+                }
                 Some(End::Closed) => self.ended(key, at),
                 Some(End::Broken(kind, why)) => self.broken(key, kind, &why),
             }
@@ -163,14 +168,14 @@ impl Drive<'_> {
         (self.pieces, self.filled) = (pieces, 0);
     }
 
-    /// Understands a piece of the buffer.
-    fn take_in(&mut self, key: usize, range: Range<usize>, at: u64) {
+    /// Understands a piece of the buffer; the tokens in it.
+    fn take_in(&mut self, key: usize, range: Range<usize>, at: u64) -> u32 {
         let conn = &mut self.conns[key];
         let tokens = match conn.absorb(&self.buffer[range]) {
             Ok(tokens) => tokens,
             Err((kind, why)) => {
                 self.broken(key, kind, &why);
-                return;
+                return 0;
             }
         };
         let done = conn.response.is_done();
@@ -199,6 +204,7 @@ impl Drive<'_> {
         if done {
             self.conclude(key, at);
         }
+        tokens
     }
 
     /// The response of a connection is whole.
