@@ -30,10 +30,10 @@ pub(crate) fn sentence(decision: &Decision) -> String {
     });
     let choice = decision.best().map_or_else(String::new, |(f, _)| format!("Use {}. ", f.label));
     format!(
-        "{choice}Simulation recommended {} candidates; {tried} of them were run for real, {} runs and {} s of the engine{residual}.",
+        "{choice}Simulation recommended {} candidates; {tried} of them were run for real, {} runs in {} s{residual}.",
         decision.finalists.len(),
         decision.runs,
-        sig(decision.busy_s, 3)
+        sig(decision.took_s, 3)
     )
 }
 

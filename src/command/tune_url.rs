@@ -66,8 +66,12 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
 
 /// A rate tried, in a line.
 pub(crate) fn line(shot: &Shot) -> String {
-    let verdict = if shot.passed { "holds".to_owned() } else { format!("fails: {}", shot.why) };
-    format!("{:>10.2} requests/s for {:>5.1} s: {verdict}", shot.rate_rps, shot.seconds)
+    let verdict = match (shot.passed, shot.steady) {
+        (true, true) => "holds".to_owned(),
+        (true, false) => "holds as yet: its requests take longer".to_owned(),
+        (false, _) => format!("fails: {}", shot.why),
+    };
+    format!("{:>10.2} requests/s for {:>5.1} s: {verdict}", shot.rate_rps, shot.offered_s)
 }
 
 /// The answer in a line.

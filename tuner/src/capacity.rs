@@ -188,7 +188,7 @@ impl<'a> Prober<'a> {
             self.climb(start, effort.stride)?;
             start
         } else {
-            match self.descend(start, effort.stride)? {
+            match self.descend(start, effort)? {
                 Some(k) => k,
                 None => return Ok(Knee::Nowhere),
             }
@@ -212,7 +212,7 @@ impl<'a> Prober<'a> {
                 })?;
             match broken {
                 None => return Ok(Knee::Between { lo, hi: self.lowest_failure() }),
-                Some(k) => match self.descend(k, effort.stride)? {
+                Some(k) => match self.descend(k, effort)? {
                     Some(k) => lo = k,
                     None => return Ok(Knee::Nowhere),
                 },
@@ -232,20 +232,28 @@ impl<'a> Prober<'a> {
     }
 
     /// Down from a failing place to one that passes; none if even the floor fails.
-    fn descend(&mut self, from: i32, stride: i32) -> Result<Option<i32>, Stop> {
-        let (mut at, mut stride) = (from, stride);
+    fn descend(&mut self, from: i32, effort: Effort) -> Result<Option<i32>, Stop> {
+        let (mut at, mut stride) = (from, effort.stride);
         while at > FLOOR {
             // Far below a failure, ask first whether an empty machine can do it at all.
-            if from - at >= 2 * 64 && !self.passes(FLOOR)? {
+            if from - at >= 2 * 64 && !self.passes_floor(effort)? {
                 return Ok(None);
             }
             at = (at - stride).max(FLOOR);
             stride *= 2;
+            if at == FLOOR && !self.passes_floor(effort)? {
+                return Ok(None);
+            }
             if self.passes(at)? {
                 return Ok(Some(at));
             }
         }
         Ok(None)
+    }
+
+    /// Whether the lowest rate of all holds: a failure there ends the search.
+    fn passes_floor(&mut self, effort: Effort) -> Result<bool, Stop> {
+        if effort.repeat { self.passes_again(FLOOR) } else { self.passes(FLOOR) }
     }
 
     /// Narrows the gap between the highest good place and the lowest failure; returns the former.

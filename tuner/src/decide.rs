@@ -6,6 +6,7 @@
 //! carry clearly less than that, by all that was learnt, is not tried at all.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use engine::Config;
 use serde::{Deserialize, Serialize};
@@ -35,8 +36,8 @@ pub struct Decision {
     pub residual: Option<f64>,
     /// Real runs made.
     pub runs: u64,
-    /// Seconds that the engine was busy with them.
-    pub busy_s: f64,
+    /// Seconds they took, waiting for arrivals not counted: the engine's clock jumps over it.
+    pub took_s: f64,
 }
 
 /// A configuration that simulation recommends.
@@ -94,8 +95,8 @@ pub fn decide(
 ) -> Result<Decision, Stop> {
     let mut all = finalists(screened);
     let mut decision =
-        Decision { finalists: Vec::new(), winner: None, residual: None, runs: 0, busy_s: 0.0 };
-    let total = all.len();
+        Decision { finalists: Vec::new(), winner: None, residual: None, runs: 0, took_s: 0.0 };
+    let (total, began) = (all.len(), Instant::now());
     let mut best: Option<i32> = None;
     let mut ratios = Vec::new();
     for (i, (config, finalist)) in all.iter_mut().enumerate() {
@@ -115,7 +116,6 @@ pub fn decide(
         let outcome = run(&mut prober, place_of(expected), best);
         let probes = prober.into_probes();
         decision.runs += probes.len() as u64;
-        decision.busy_s += probes.iter().map(|p| p.observation.summary.duration_s).sum::<f64>();
         finalist.tried = probes.iter().map(Tried::of).collect();
         finalist.outcome = match outcome {
             Ok(Found::Carries(k)) => {
@@ -131,6 +131,7 @@ pub fn decide(
             Err(stop) => return Err(stop),
         };
     }
+    decision.took_s = began.elapsed().as_secs_f64();
     decision.residual = geometric_mean(&ratios);
     decision.finalists = all.into_iter().map(|(_, finalist)| finalist).collect();
     Ok(decision)

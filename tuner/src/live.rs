@@ -5,7 +5,8 @@
 //! per second while it is overloaded is an estimate of where it stops keeping up, and the next rate tried is just
 //! below, then just above it; bisection does the rest. A failing rate costs a glimpse, a passing one the whole of a
 //! probe, because a rate that overloads a server by a share e is late by e times the time it has lasted: only a
-//! probe that lasts slack / e tells.
+//! probe that lasts slack / e tells. One whose requests outlast it tells nothing at all: the server has not yet got
+//! what it would be given for ever.
 
 mod range;
 
@@ -53,8 +54,10 @@ pub struct Shot {
     /// Whether the targets held and the load could have gone on.
     pub passed: bool,
     /// How long it was offered, s.
-    #[serde(default)]
     pub offered_s: f64,
+    /// Whether that was long enough beside its requests for its holding to say that it would hold for ever; or as long as
+    /// any rate is offered.
+    pub steady: bool,
     /// How long it took until the last answer, s; with shorter probes that it held before this one.
     pub seconds: f64,
     /// Requests per second that the server finished, by its tokens, in the second half.
@@ -66,7 +69,8 @@ pub struct Shot {
 /// What a search found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Found {
-    /// The highest rate that held with none below it failing; none where even the lowest failed.
+    /// The highest rate that held with none below it failing, under steady load if any did; none where even the lowest
+    /// failed.
     pub capacity_rps: Option<f64>,
     /// The lowest rate that failed; none where the search ended before one did.
     pub fails_at_rps: Option<f64>,
@@ -106,7 +110,7 @@ pub fn go_on<E>(
         let shot = shoot(next, time)?;
         found.load_s += shot.seconds;
         found.shots.push(shot);
-        found.settle();
+        found.take_stock();
         let Some(rate) = found.next(start, effort) else { break };
         next = rate;
     }
@@ -119,29 +123,36 @@ impl Found {
     pub fn of(shots: Vec<Shot>) -> Self {
         let load_s = shots.iter().map(|s| s.seconds).sum();
         let mut found = Self { capacity_rps: None, fails_at_rps: None, shots, load_s };
-        found.settle();
+        found.take_stock();
         found
     }
 
-    /// Takes the last shot in.
-    fn settle(&mut self) {
+    /// Draws the bounds from all shots.
+    fn take_stock(&mut self) {
         let failures = self.shots.iter().filter(|s| !s.passed).map(|s| s.rate_rps);
         self.fails_at_rps = failures.min_by(f64::total_cmp);
+        self.capacity_rps = self.highest(|s| s.steady).or_else(|| self.highest(|_| true));
+    }
+
+    /// The highest rate that held as `how` asks, with none below it failing.
+    fn highest(&self, how: impl Fn(&Shot) -> bool) -> Option<f64> {
         let below = |r: f64| self.fails_at_rps.is_none_or(|f| r < f);
-        let passes = self.shots.iter().filter(|s| s.passed && below(s.rate_rps));
-        self.capacity_rps = passes.map(|s| s.rate_rps).max_by(f64::total_cmp);
+        let passes = self.shots.iter().filter(|s| s.passed && how(s) && below(s.rate_rps));
+        passes.map(|s| s.rate_rps).max_by(f64::total_cmp)
     }
 
     /// The rate to try next; none when it is known well enough.
     fn next(&self, start: f64, effort: Effort) -> Option<f64> {
         let (last, precision) = (self.shots.last()?, effort.precision);
-        let Some(hi) = self.fails_at_rps else { return Some(2.0 * last.rate_rps) };
-        let Some(lo) = self.capacity_rps else {
-            let lowest = self.shots.iter().map(|s| s.rate_rps).fold(f64::INFINITY, f64::min);
-            let guess = last.finished_rps.map_or(lowest / 2.0, |f| f.min(lowest / 2.0));
+        let Some(hi) = self.fails_at_rps else {
+            // A glimpse that tells nothing costs more than one that fails: fewer of them.
+            return Some(if last.steady { 2.0 } else { 4.0 } * last.rate_rps);
+        };
+        let Some(lo) = self.highest(|s| s.steady) else {
+            let guess = last.finished_rps.map_or(hi / 2.0, |f| f.min(hi / 2.0));
             // Where requests rarely meet, fewer of them change nothing, unless the server is known to be slower.
             let floor = if last.finished_rps.is_some() { start / 1024.0 } else { start / 8.0 };
-            return (lowest > floor).then_some(guess.max(floor));
+            return (hi > floor).then_some(guess.max(floor));
         };
         if hi <= lo * (1.0 + precision) {
             // A rate that only passed a glimpse has not been shown to hold.
@@ -168,22 +179,28 @@ mod tests {
     use proptest::prelude::*;
 
     /// A server that finishes `capacity` requests per second, offered more than that: late after a while. A request
-    /// takes `drain` s.
+    /// takes `drain` s, and the server any rate until then; a whole probe is lengthened to that of two.
     fn fluid(
         capacity: f64,
         slack: f64,
         drain: f64,
     ) -> impl FnMut(f64, Duration) -> Result<Shot, ()> {
         move |rate, time| {
+            let whole = time >= Effort::default().probe;
             let (time, over) = (time.as_secs_f64(), rate / capacity - 1.0);
-            // Of what is offered over t, over * t is the delay; a hundredth may be beyond the slack.
-            let passed = over <= 0.0 || over * time * 0.99 <= slack;
-            let seconds = if passed { time } else { (slack / over).clamp(2.4, time) };
+            let time = if whole { time.max(2.0 * drain) } else { time };
+            let steady = time >= 2.0 * drain;
+            // Of what is offered over t, over * t is the delay; a hundredth may be beyond the slack. Requests under way
+            // hide it for a while.
+            let delay = 0.99 * (over * (time - drain)).max(over * time - drain);
+            let passed = over <= 0.0 || delay <= slack;
+            let seconds =
+                if passed { time } else { (drain + slack / over).clamp(2.4_f64.min(time), time) };
             let finished_rps = Some(rate.min(capacity));
             // Requests under way at the end are waited for.
             let (offered_s, seconds) = (seconds, if passed { seconds + drain } else { seconds });
             let why = String::new();
-            Ok(Shot { rate_rps: rate, passed, offered_s, seconds, finished_rps, why })
+            Ok(Shot { rate_rps: rate, passed, offered_s, steady, seconds, finished_rps, why })
         }
     }
 
@@ -206,6 +223,18 @@ mod tests {
             let whole = |s: &Shot| s.passed && s.rate_rps == lo && s.offered_s >= 8.0;
             prop_assert!(found.shots.iter().any(whole), "waiting for the last answers is no probe");
         }
+
+        #[test]
+        fn a_rate_held_only_while_nothing_had_ended_is_none(
+            capacity in 1.0..100.0f64, start in 0.05..8.0f64, drain in 4.0..20.0f64,
+        ) {
+            let fluid = fluid(capacity, 0.1, drain);
+            let found = seek(capacity * start, Effort::default(), fluid).unwrap();
+            let (lo, hi) = (found.capacity_rps.unwrap(), found.fails_at_rps.unwrap());
+            prop_assert!((lo / capacity - 1.0).abs() < 0.03, "{lo} of {capacity}");
+            prop_assert!(hi <= lo * 1.021);
+            prop_assert!(found.shots.iter().any(|s| s.steady && s.rate_rps == lo));
+        }
     }
 
     #[test]
@@ -215,7 +244,15 @@ mod tests {
             shots += 1;
             let why = "late".to_owned();
             let (passed, offered_s, seconds) = (false, 1.0, 1.0);
-            Ok::<_, ()>(Shot { rate_rps, passed, offered_s, seconds, finished_rps: None, why })
+            Ok::<_, ()>(Shot {
+                rate_rps,
+                passed,
+                offered_s,
+                steady: true,
+                seconds,
+                finished_rps: None,
+                why,
+            })
         });
         let found = found.unwrap();
         assert_eq!((found.capacity_rps, shots), (None, 4));

@@ -69,7 +69,6 @@ pub struct Audit {
     /// How far the times of tokens can be from their arrival, 99th percentile over reads: nothing where the system stamped
     /// the arrival of a read with one token; with several, how long the earliest bytes read then had lain there; without
     /// a stamp, the reader's lag.
-    #[serde(default)]
     pub stamp_error_p99_ms: f64,
     /// Requests in flight, mean over time until the last send.
     pub streams_held: f64,

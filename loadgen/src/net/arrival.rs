@@ -6,12 +6,14 @@
 //! read took from). Where it does not (another system, a stamp that cannot be right), the read's own time has to do.
 
 use std::io;
+use std::ops::Range;
 
 use mio::net::TcpStream;
 
 use super::clock;
 
-/// A stamp further from its read than this is the doing of a clock that was set meanwhile, ns.
+/// A stamp this long before bytes could have come unseen, or after their read, is the doing of a clock that was set
+/// meanwhile, ns.
 const PLAUSIBLE: u64 = 1_000_000_000;
 
 /// Reads bytes together with when they arrived.
@@ -20,16 +22,19 @@ pub(crate) struct Receiver {
     beside: Vec<u8>,
     /// How far the clock of the stamps is ahead of [`clock`], ns.
     ahead: u64,
+    /// When the clocks were looked at last, and the time before that, on [`clock`].
+    looked: [u64; 2],
 }
 
 impl Receiver {
     pub(crate) fn new() -> Self {
-        Self { beside: system::room(), ahead: clock::wall_ahead() }
+        Self { beside: system::room(), ahead: clock::wall_ahead(), looked: [clock::now(); 2] }
     }
 
-    /// Looks at both clocks again: the stamps' may be slewed or set at any time.
+    /// Looks at both clocks again, as is due before each round of reads: the stamps' may be slewed or set at any time.
     pub(crate) fn set_clock(&mut self) {
         self.ahead = clock::wall_ahead();
+        self.looked = [clock::now(), self.looked[0]];
     }
 
     /// Reads what is there, 0 at the end; and when on [`clock`] it had arrived, where that is known.
@@ -40,7 +45,8 @@ impl Receiver {
     ) -> io::Result<(usize, Option<u64>)> {
         let (bytes, stamp) = system::receive(tcp, buffer, &mut self.beside)?;
         let arrived = stamp.map(|wall| wall.wrapping_sub(self.ahead));
-        Ok((bytes, arrived.and_then(|at| plausible(at, clock::now()))))
+        // What came before the last round would have been read then. A client that was stopped finds older stamps.
+        Ok((bytes, arrived.and_then(|at| plausible(at, self.looked[1]..clock::now()))))
     }
 }
 
@@ -49,10 +55,11 @@ pub(crate) fn note(tcp: &TcpStream) {
     system::note(tcp);
 }
 
-/// `at`, if what was read at `now` can have arrived then.
-fn plausible(at: u64, now: u64) -> Option<u64> {
+/// `at`, if what can have come `within` a time, read at its end, can have arrived then.
+fn plausible(at: u64, within: Range<u64>) -> Option<u64> {
+    let possible = within.start.saturating_sub(PLAUSIBLE)..within.end.saturating_add(PLAUSIBLE);
     // Two readings of two clocks: a hair into the future is now.
-    (at.abs_diff(now) < PLAUSIBLE).then(|| at.min(now))
+    possible.contains(&at).then(|| at.min(within.end))
 }
 
 #[cfg(target_os = "linux")]
@@ -159,10 +166,13 @@ mod tests {
 
     #[test]
     fn a_stamp_that_cannot_be_right_is_none() {
-        let now = 10 * PLAUSIBLE;
-        assert_eq!(plausible(now - 500, now), Some(now - 500));
-        assert_eq!(plausible(now + 500, now), Some(now), "a hair into the future");
-        assert_eq!(plausible(now - 2 * PLAUSIBLE, now), None);
-        assert_eq!(plausible(now + 2 * PLAUSIBLE, now), None);
+        let now = 100 * PLAUSIBLE;
+        let within = now - PLAUSIBLE / 2..now;
+        assert_eq!(plausible(now - 500, within.clone()), Some(now - 500));
+        assert_eq!(plausible(now + 500, within.clone()), Some(now), "a hair into the future");
+        assert_eq!(plausible(now - 2 * PLAUSIBLE, within.clone()), None);
+        assert_eq!(plausible(now + 2 * PLAUSIBLE, within), None);
+        let stopped = now - 20 * PLAUSIBLE..now;
+        assert_eq!(plausible(now - 20 * PLAUSIBLE, stopped), Some(now - 20 * PLAUSIBLE));
     }
 }

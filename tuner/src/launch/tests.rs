@@ -13,7 +13,7 @@ fn candidate(truth: f64, predicted: Option<f64>) -> Candidate {
 
 fn shot(rate_rps: f64, passed: bool) -> Shot {
     let (finished_rps, why) = (None, String::new());
-    Shot { rate_rps, passed, offered_s: 8.0, seconds: 8.0, finished_rps, why }
+    Shot { rate_rps, passed, offered_s: 8.0, steady: true, seconds: 8.0, finished_rps, why }
 }
 
 /// What a search of it shows: the rate to beat first, then exactly the truth. Below 0 the server dies.

@@ -171,12 +171,13 @@ impl<'a> Range<'a> {
                 if !watch() {
                     return Err(());
                 }
+                let probed = shot.passed && shot.offered_s >= 0.99 * probe.as_secs_f64();
+                let longer = longer(shot.offered_s, held.lasted, longest.as_secs_f64());
+                shot.steady |= probed && longer.is_none();
                 say(&shot);
                 load_s += shot.seconds;
                 shots.push(shot.clone());
-                let probed = shot.passed && shot.offered_s >= 0.99 * probe.as_secs_f64();
-                let longer = longer(shot.offered_s, held.lasted, longest.as_secs_f64())
-                    .filter(|_| probed && load_s < aim.budget.as_secs_f64());
+                let longer = longer.filter(|_| probed && load_s < aim.budget.as_secs_f64());
                 if shot.passed {
                     runs.push(held);
                 } else {
@@ -261,7 +262,8 @@ impl<'a> Range<'a> {
         let seconds = last.0;
         let passed = why.is_empty();
         let offered_s = if passed { time.as_secs_f64() } else { seconds };
-        let shot = Shot { rate_rps: rate, passed, offered_s, seconds, finished_rps, why };
+        let steady = lasted <= CROWDED;
+        let shot = Shot { rate_rps: rate, passed, offered_s, steady, seconds, finished_rps, why };
         Ok((shot, Held { rate_rps: rate, run, sent: trace, lasted }))
     }
 }
