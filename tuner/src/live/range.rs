@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use loadgen::{BoundSlo, Live, LiveOptions, LiveRun, Statistic, Summary, Sustain};
 use workloads::{Arrival, Trace};
 
-use super::{Effort, Found, Shot, go_on, seek};
+use super::{Effort, Found, Shot, overtake, seek};
 
 /// Fewer requests than this show nothing.
 const FEWEST: usize = 10;
@@ -21,6 +21,9 @@ const MOST: Duration = Duration::from_secs(120);
 const CROWDED: f64 = 0.5;
 /// The share that they are then to last.
 const ROOMY: f64 = 0.25;
+/// The same of a probe that held its targets and yet seems to fall behind: while a server fills up, its first requests
+/// are quicker than any later ones will ever be.
+const FILLED: f64 = 0.125;
 /// Requests in flight at the first rate, where no other is expected (Little's law): nearly every server takes as many,
 /// and slower rates cost the most seconds to offer.
 const FIRST: f64 = 4.0;
@@ -62,6 +65,8 @@ pub struct Held {
     /// How long a request lasts at the pace of the run's quicker ones, as a share of the run
     /// ([`Sustain::request_share`]).
     pub lasted: f64,
+    /// Whether it held its targets, and some work was overdue.
+    pub overdue: bool,
 }
 
 /// A server under search.
@@ -163,7 +168,7 @@ impl<'a> Range<'a> {
         let mut shots: Vec<Shot> = Vec::new();
         let (mut whole, mut load_s) = (probe, 0.0);
         let longest = if aim.probe.is_some() { Duration::ZERO } else { MOST };
-        let mut shoot = |rate, time: Duration| {
+        let shoot = |rate, time: Duration| {
             let (mut time, mut shorter_s) = (if time < probe { time } else { whole }, 0.0);
             loop {
                 let offered = self.shoot(rate, time, watch);
@@ -171,8 +176,10 @@ impl<'a> Range<'a> {
                 if !watch() {
                     return Err(());
                 }
-                let probed = shot.passed && shot.offered_s >= 0.99 * probe.as_secs_f64();
-                let longer = longer(shot.offered_s, held.lasted, longest.as_secs_f64());
+                let probed = shot.offered_s >= 0.99 * probe.as_secs_f64();
+                let probed = probed && (shot.passed || held.overdue);
+                let lasted = (held.lasted, held.overdue);
+                let longer = longer(shot.offered_s, lasted, longest.as_secs_f64());
                 shot.steady |= probed && longer.is_none();
                 say(&shot);
                 load_s += shot.seconds;
@@ -194,11 +201,10 @@ impl<'a> Range<'a> {
         };
         let found = match aim.beat {
             None => seek(aim.expected.unwrap_or(FIRST / unhurried), effort, shoot),
-            Some(beat) => shoot(beat, effort.probe).and_then(|first| {
-                let (held, found) = (first.passed, Found::of(vec![first]));
+            Some(beat) => {
                 let next = aim.expected.filter(|e| *e > AHEAD * beat).unwrap_or(AHEAD * beat);
-                if held { go_on(found, next, effort, shoot) } else { Ok(found) }
-            }),
+                overtake(beat, next, effort, shoot)
+            }
         };
         let found = match (found, stopped) {
             (Ok(found), _) => found,
@@ -250,7 +256,7 @@ impl<'a> Range<'a> {
         } else if offered < FEWEST {
             format!("{offered} requests in {time:?} show nothing: give a longer --probe")
         } else if sustain.falls_behind() {
-            sustain.reason
+            sustain.reason.clone()
         } else {
             String::new()
         };
@@ -261,18 +267,21 @@ impl<'a> Range<'a> {
         let finished_rps = half.filter(|h| last.0 > h.0 + 0.3).map(pace).filter(|r| *r > 0.0);
         let seconds = last.0;
         let passed = why.is_empty();
-        let offered_s = if passed { time.as_secs_f64() } else { seconds };
+        let overdue = !hopeless && summary.verdict.met && sustain.falls_behind();
+        let whole = time.as_secs_f64();
+        let offered_s = if passed || overdue { whole } else { seconds.min(whole) };
         let steady = lasted <= CROWDED;
         let shot = Shot { rate_rps: rate, passed, offered_s, steady, seconds, finished_rps, why };
-        Ok((shot, Held { rate_rps: rate, run, sent: trace, lasted }))
+        Ok((shot, Held { rate_rps: rate, run, sent: trace, lasted, overdue }))
     }
 }
 
-/// How long a probe should be, s, in which requests lasted such a share of the time that the rate was offered; none where
-/// that was long enough, or is as long as it may be.
-fn longer(offered_s: f64, lasted: f64, longest_s: f64) -> Option<f64> {
-    let wanted = (offered_s * lasted / ROOMY).min(longest_s);
-    (lasted > CROWDED && wanted > offered_s).then_some(wanted)
+/// How long a probe should be, s, in which requests lasted such a share of the time that the rate was offered, and
+/// whether some were overdue; none where that was long enough, or is as long as it may be.
+fn longer(offered_s: f64, (lasted, overdue): (f64, bool), longest_s: f64) -> Option<f64> {
+    let (most, aim) = if overdue { (ROOMY, FILLED) } else { (CROWDED, ROOMY) };
+    let wanted = (offered_s * lasted / aim).min(longest_s);
+    (lasted > most && wanted > offered_s).then_some(wanted)
 }
 
 /// The share of requests that may miss targets, for all targets together.
@@ -345,14 +354,17 @@ mod tests {
 
     #[test]
     fn a_probe_that_its_requests_outlast_is_lengthened_once() {
-        assert_eq!(longer(8.0, 0.3, 120.0), None);
-        let s = longer(8.0, 0.8, 120.0).unwrap();
+        let held = |lasted| (lasted, false);
+        assert_eq!(longer(8.0, held(0.3), 120.0), None);
+        let s = longer(8.0, held(0.8), 120.0).unwrap();
         // The same requests in the longer probe leave it as it is.
-        assert_eq!((s, longer(s, 0.8 * 8.0 / s, 120.0)), (25.6, None));
-        assert_eq!(longer(8.0, 0.8, 16.0), Some(16.0), "as far as probes go");
-        assert_eq!(longer(16.0, 0.8, 16.0), None);
-        assert_eq!(longer(160.0, 0.8, 120.0), None, "rare requests are offered for longer anyway");
-        assert_eq!(longer(8.0, 0.8, 0.0), None, "a length that was asked for stays");
+        assert_eq!((s, longer(s, held(0.8 * 8.0 / s), 120.0)), (25.6, None));
+        assert_eq!(longer(8.0, held(0.8), 16.0), Some(16.0), "as far as probes go");
+        assert_eq!(longer(16.0, held(0.8), 16.0), None);
+        assert_eq!(longer(160.0, held(0.8), 120.0), None, "rare requests are offered for longer");
+        assert_eq!(longer(8.0, held(0.8), 0.0), None, "a length that was asked for stays");
+        let s = longer(16.0, (0.35, true), 120.0).unwrap();
+        assert_eq!((s, longer(s, (0.35 * 16.0 / s, true), 120.0)), (44.8, None));
     }
 
     #[test]
