@@ -193,12 +193,14 @@ impl Found {
         }
         let inside =
             |r: &f64| *r > lo * (1.0 + precision / 4.0) && *r < hi * (1.0 - precision / 4.0);
-        let estimate = self.shots.iter().rev().filter(|s| !s.passed).find_map(|s| s.finished_rps);
+        let estimate = self.latest().filter(|s| !s.passed).filter_map(|s| s.finished_rps).last();
         let near = |r: f64| estimate.is_some_and(|e| (r / e - 1.0).abs() < NEAR);
-        // The last step, taken first where the estimate says that it is the last.
+        // The last step, taken first where the estimate says that it is the last. Up, only until a rate above the
+        // estimate holds: it was too low then, and every rate that holds costs a whole probe.
         let step = 1.0 + 0.95 * precision;
+        let below = estimate.is_some_and(|e| lo <= e);
         let beside = estimate.into_iter().flat_map(|e| [e * (1.0 - BESIDE), e * (1.0 + BESIDE)]);
-        let last_step = [near(lo).then_some(lo * step), near(hi).then_some(hi / step)];
+        let last_step = [(below && near(lo)).then_some(lo * step), near(hi).then_some(hi / step)];
         let middle = (lo * hi).sqrt();
         beside.chain(last_step.into_iter().flatten()).find(inside).or(Some(middle))
     }
