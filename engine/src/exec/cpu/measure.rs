@@ -43,11 +43,8 @@ pub struct Measured {
 /// Rows per pass from which a few layers tell as much as all.
 const MANY: u32 = 128;
 const FEW_LAYERS: usize = 6;
-/// Rounds through all batches: what else a machine does lasts seconds, and would be the whole truth about a batch that was
-/// timed in one go.
-const ROUNDS: usize = 3;
-/// Passes timed in a round, after one that is not.
-const TIMES: usize = 2;
+/// Passes timed, after one that is not.
+const TIMES: usize = 3;
 /// Tokens of keys and values in the pool, at most.
 const POOL: u32 = 32_768;
 const BLOCK: u32 = 16;
@@ -85,19 +82,15 @@ pub fn measure(
     let grid = grid(most.min(model.config.max_position));
     let mut memory = KvMemory::new(model, POOL);
     let mut scratch = Scratch::new(model.precision());
-    let mut passes: Vec<Vec<Spent>> = vec![Vec::new(); grid.len()];
-    let layers_of = |inputs: &Inputs| match inputs.tokens.len() as u32 {
-        MANY.. => FEW_LAYERS.min(model.layers()),
-        _ => model.layers(),
-    };
-    let (all, mut done) = (ROUNDS * grid.len(), 0);
-    for _ in 0..ROUNDS {
-        for (&work, passes) in grid.iter().zip(&mut passes) {
-            watch(done, all);
-            done += 1;
-            let inputs = inputs(work, model.vocab() as u32);
-            let mut pass = || {
-                scratch.forward_through(rank, &inputs, &[], &mut memory, layers_of(&inputs));
+    let mut measured = Vec::with_capacity(grid.len());
+    for (done, &work) in grid.iter().enumerate() {
+        watch(done, grid.len());
+        let inputs = inputs(work, model.vocab() as u32);
+        let rows = inputs.tokens.len() as u32;
+        let layers = if rows >= MANY { FEW_LAYERS.min(model.layers()) } else { model.layers() };
+        let mut passes: Vec<Spent> = (0..=TIMES)
+            .map(|_| {
+                scratch.forward_through(rank, &inputs, &[], &mut memory, layers);
                 let start = std::time::Instant::now();
                 let rows = scratch.logits.chunks_exact(model.vocab()).take(inputs.heads.len());
                 for logits in rows {
@@ -105,20 +98,16 @@ pub fn measure(
                 }
                 scratch.spent.sampling = start.elapsed();
                 scratch.spent
-            };
-            pass();
-            passes.extend((0..TIMES).map(|_| pass()));
-        }
-    }
-    watch(all, all);
-    let measured = grid.iter().zip(passes).map(|(&work, mut passes)| {
+            })
+            .skip(1)
+            .collect();
         passes.sort_by_key(|spent| spent.total());
-        let spent = passes[(passes.len() - 1) / 2];
-        let inputs = inputs(work, model.vocab() as u32);
-        let (layers, sampled) = (layers_of(&inputs) as u32, inputs.heads.len() as u32);
-        Measured { work, layers, sampled, spent }
-    });
-    measured.collect()
+        let spent = passes[passes.len() / 2];
+        let sampled = inputs.heads.len() as u32;
+        measured.push(Measured { work, layers: layers as u32, sampled, spent });
+    }
+    watch(grid.len(), grid.len());
+    measured
 }
 
 /// The rows of `work`, whose last row, or every decode, is sampled.
