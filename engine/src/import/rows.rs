@@ -120,12 +120,20 @@ pub(super) const COARSE_TOKENS: [f64; 18] = [
     3072.0, 4096.0, 8192.0, 16_384.0,
 ];
 
-/// Tokens at which the shapes of a few models have knots.
-pub(super) fn fine_tokens() -> Vec<f64> {
-    let mut tokens = vec![1.0, 8.0, 16.0, 17.0, 32.0, 48.0, 64.0, 65.0, 96.0, 128.0, 129.0, 192.0];
-    tokens.extend([256.0, 257.0].iter());
-    tokens.extend((5..=16).map(|i| 64.0 * f64::from(i)));
-    tokens.extend((9..=16).map(|i| 128.0 * f64::from(i)));
+/// Tokens at which the shapes of a few models have knots. Matrix products compute whole tiles of rows: right after a
+/// multiple of a tile's rows their time jumps. Where there are rows between two multiples of 64, a jump has a knot on
+/// either side.
+pub(super) fn fine_tokens(samples: &[(Sample, Row)]) -> Vec<f64> {
+    let told = |from: f64| samples.iter().any(|(s, _)| from < s.x && s.x < from + 64.0);
+    let mut tokens = vec![1.0, 8.0, 16.0, 17.0, 32.0, 48.0];
+    for multiple in (1..=32).map(|i| 64.0 * f64::from(i)) {
+        if multiple <= 1024.0 || multiple % 128.0 == 0.0 || told(multiple - 64.0) {
+            tokens.push(multiple);
+        }
+        if told(multiple) {
+            tokens.push(multiple + 1.0);
+        }
+    }
     tokens.extend([3072.0, 4096.0, 6144.0, 8192.0, 12_288.0, 16_384.0]);
     tokens
 }
