@@ -137,3 +137,32 @@ pub(super) fn fine_tokens(samples: &[(Sample, Row)]) -> Vec<f64> {
     tokens.extend([3072.0, 4096.0, 6144.0, 8192.0, 12_288.0, 16_384.0]);
     tokens
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_rows_show_has_a_knot_on_either_side() {
+        let rows = |tokens: &[f64]| -> Vec<(Sample, Row)> {
+            let row = |&m: &f64| {
+                let run = Run::Gemm { m, n: 512, k: 512 };
+                (sample([512, 512], m, 0.0, 1e-5), Row { run, seconds: 1e-5 })
+            };
+            tokens.iter().map(row).collect()
+        };
+        let within = |from: f64, to: f64, rows: &[(Sample, Row)]| -> Vec<f64> {
+            fine_tokens(rows).into_iter().filter(|m| (from..=to).contains(m)).collect()
+        };
+        let dense: Vec<f64> = (1..=128).map(|i| 16.0 * f64::from(i)).collect();
+        assert_eq!(within(256.0, 400.0, &rows(&dense)), [256.0, 257.0, 320.0, 321.0, 384.0, 385.0]);
+        assert_eq!(
+            within(1856.0, 2048.0, &rows(&dense)),
+            [1856.0, 1857.0, 1920.0, 1921.0, 1984.0, 1985.0, 2048.0]
+        );
+        let octaves: Vec<f64> = (0..12).map(|e| 2f64.powi(e)).collect();
+        assert_eq!(within(256.0, 400.0, &rows(&octaves)), [256.0, 320.0, 384.0]);
+        assert_eq!(within(1856.0, 2048.0, &rows(&octaves)), [1920.0, 2048.0]);
+        assert!(fine_tokens(&rows(&dense)).is_sorted_by(|a, b| a < b));
+    }
+}
