@@ -5,8 +5,8 @@
 //! The folder is not part of the repository (its README lists sources, licences and grades); LLMServingSim's bench
 //! lies beside it. Two constants of the H100 come from runs of this folder, which say so in the output and are no
 //! evidence for it, and each RTX card has the host time found on the other's run; nothing else is fitted to any of these
-//! runs. `--profile NAME=FILE` and `--calibration FILE` replace
-//! a device's profile or add what `knee calibrate` found on another run.
+//! runs. `--profile NAME=FILE` and `--calibration FILE` replace a device's profile or add what `knee calibrate` found on
+//! another run.
 
 mod causes;
 mod loads;
