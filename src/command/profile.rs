@@ -180,7 +180,7 @@ fn constants(d: &DeviceProfile) -> Vec<(String, String, String)> {
         ),
     ];
     if let Some(share) = d.sustained_gemm {
-        rows.push(row("of matrix products", share.to_string(), source("sustained_gemm")));
+        rows.push(row("sustained GEMM", share.to_string(), source("sustained_gemm")));
     }
     for (what, link) in [("node link", &d.node), ("network link", &d.network)] {
         let value = format!("{} µs + {:.1} GB/s", link.start_us, link.bandwidth / 1e9);
