@@ -56,6 +56,29 @@ fn a_decode_is_bound_by_memory_and_a_prompt_by_compute() {
 }
 
 #[test]
+fn a_share_of_matrix_products_is_theirs_alone() {
+    let model = ModelShape::load("llama-3.1-8b").unwrap();
+    let device = DeviceProfile::load("rtx4090").unwrap();
+    let of = |share| {
+        let device = DeviceProfile { sustained_gemm: share, ..device.clone() };
+        let cost = CostModel::new(&model, &device, 1, 1, KvDtype::Bf16, 2048);
+        [shape(32, 1000, 2016, 0), shape(32, 1000, 0, 0)].map(|shape| cost.breakdown(&shape))
+    };
+    let ([prompt, decodes], [slower, same]) = (of(None), of(Some(0.8)));
+    assert!((slower.dense / prompt.dense - 1.25).abs() < 1e-9, "computing bounds a prompt");
+    assert_eq!(slower.prefill_attention, prompt.prefill_attention);
+    assert_eq!(same, decodes, "reading bounds decodes");
+}
+
+#[test]
+fn a_tile_more_of_tokens_is_a_step() {
+    // On this card 657 to 768 tokens take as long as one another in the tables, a fourth more than 640.
+    let cost = cost("llama-3.1-8b", "rtx-pro-6000", 1, 1, KvDtype::Bf16);
+    let [before, after, end] = [640, 641, 768].map(|tokens| cost.dense(tokens));
+    assert!(after > 1.15 * before && end < 1.05 * after, "{before} {after} {end}");
+}
+
+#[test]
 fn tensor_parallelism_halves_the_work_and_adds_sums() {
     let at = |tp| {
         cost("llama-3.1-70b", "h100", tp, 1, KvDtype::Bf16).breakdown(&shape(64, 1000, 512, 0))

@@ -179,6 +179,9 @@ fn constants(d: &DeviceProfile) -> Vec<(String, String, String)> {
             d.attention.source.clone(),
         ),
     ];
+    if let Some(share) = d.sustained_gemm {
+        rows.push(row("sustained GEMM", share.to_string(), source("sustained_gemm")));
+    }
     for (what, link) in [("node link", &d.node), ("network link", &d.network)] {
         let value = format!("{} µs + {:.1} GB/s", link.start_us, link.bandwidth / 1e9);
         rows.push(row(what, value, link.source.clone()));

@@ -192,7 +192,7 @@ impl<'a> Work<'a> {
         let most = samples.iter().map(|(s, _)| s.x).fold(1.0, f64::max);
         // A grid of hundreds of shapes knows a knot from its neighbours; a few models' shapes need more knots.
         let fine = shapes.len() <= 40;
-        let x = if fine { fine_tokens() } else { COARSE_TOKENS.to_vec() };
+        let x = if fine { fine_tokens(&samples) } else { COARSE_TOKENS.to_vec() };
         let x = x.into_iter().filter(|m| *m <= most).collect();
         let form =
             (shapes, x, Vec::new(), gemm_metric as Metric, [0.3, if fine { 0.01 } else { 0.02 }]);

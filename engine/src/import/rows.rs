@@ -120,12 +120,49 @@ pub(super) const COARSE_TOKENS: [f64; 18] = [
     3072.0, 4096.0, 8192.0, 16_384.0,
 ];
 
-/// Tokens at which the shapes of a few models have knots.
-pub(super) fn fine_tokens() -> Vec<f64> {
-    let mut tokens = vec![1.0, 8.0, 16.0, 17.0, 32.0, 48.0, 64.0, 65.0, 96.0, 128.0, 129.0, 192.0];
-    tokens.extend([256.0, 257.0].iter());
-    tokens.extend((5..=16).map(|i| 64.0 * f64::from(i)));
-    tokens.extend((9..=16).map(|i| 128.0 * f64::from(i)));
+/// Tokens at which the shapes of a few models have knots. Matrix products compute whole tiles of rows: right after a
+/// multiple of a tile's rows their time jumps. Where there are rows between two multiples of 64, a jump has a knot on
+/// either side.
+pub(super) fn fine_tokens(samples: &[(Sample, Row)]) -> Vec<f64> {
+    let told = |from: f64| samples.iter().any(|(s, _)| from < s.x && s.x < from + 64.0);
+    let mut tokens = vec![1.0, 8.0, 16.0, 17.0, 32.0, 48.0];
+    for multiple in (1..=32).map(|i| 64.0 * f64::from(i)) {
+        if multiple <= 1024.0 || multiple % 128.0 == 0.0 || told(multiple - 64.0) {
+            tokens.push(multiple);
+        }
+        if told(multiple) {
+            tokens.push(multiple + 1.0);
+        }
+    }
     tokens.extend([3072.0, 4096.0, 6144.0, 8192.0, 12_288.0, 16_384.0]);
     tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_rows_show_has_a_knot_on_either_side() {
+        let rows = |tokens: &[f64]| -> Vec<(Sample, Row)> {
+            let row = |&m: &f64| {
+                let run = Run::Gemm { m, n: 512, k: 512 };
+                (sample([512, 512], m, 0.0, 1e-5), Row { run, seconds: 1e-5 })
+            };
+            tokens.iter().map(row).collect()
+        };
+        let within = |from: f64, to: f64, rows: &[(Sample, Row)]| -> Vec<f64> {
+            fine_tokens(rows).into_iter().filter(|m| (from..=to).contains(m)).collect()
+        };
+        let dense: Vec<f64> = (1..=128).map(|i| 16.0 * f64::from(i)).collect();
+        assert_eq!(within(256.0, 400.0, &rows(&dense)), [256.0, 257.0, 320.0, 321.0, 384.0, 385.0]);
+        assert_eq!(
+            within(1856.0, 2048.0, &rows(&dense)),
+            [1856.0, 1857.0, 1920.0, 1921.0, 1984.0, 1985.0, 2048.0]
+        );
+        let octaves: Vec<f64> = (0..12).map(|e| 2f64.powi(e)).collect();
+        assert_eq!(within(256.0, 400.0, &rows(&octaves)), [256.0, 320.0, 384.0]);
+        assert_eq!(within(1856.0, 2048.0, &rows(&octaves)), [1920.0, 2048.0]);
+        assert!(fine_tokens(&rows(&dense)).is_sorted_by(|a, b| a < b));
+    }
 }

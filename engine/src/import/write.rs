@@ -8,7 +8,7 @@ use super::Fitted;
 use crate::profile::FitError;
 
 /// Entries in the order in which people look for them.
-const ORDER: [&str; 25] = [
+const ORDER: [&str; 26] = [
     "name",
     "provenance",
     "composed",
@@ -21,6 +21,7 @@ const ORDER: [&str; 25] = [
     "gpus_per_node",
     "runtime_bytes",
     "sustained",
+    "sustained_gemm",
     "sources",
     "host",
     "price",

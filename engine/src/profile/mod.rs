@@ -64,6 +64,10 @@ pub struct DeviceProfile {
     /// Share of the tables' compute rate that a loaded GPU keeps: kernels timed alone run at boost clock, a serving
     /// GPU against its power limit.
     pub sustained: f64,
+    /// The share that matrix products keep, where a run shows another than `sustained`: an engine's library may compute
+    /// them by other kernels than those that were timed.
+    #[serde(default)]
+    pub sustained_gemm: Option<f64>,
     /// Matrix products `[m,k] x [k,n]`: shapes (n, k), x = m.
     pub gemm: Table,
     /// Attention of prompt chunks, alone or with decodes in the same kernel: shapes (query heads, KV heads), x = query
@@ -155,6 +159,7 @@ impl DeviceProfile {
             ("memory_bandwidth", self.memory_bandwidth),
             ("gpus_per_node", f64::from(self.gpus_per_node)),
             ("sustained", self.sustained),
+            ("sustained_gemm", self.sustained_gemm.unwrap_or(1.0)),
             ("node.bandwidth", self.node.bandwidth),
             ("network.bandwidth", self.network.bandwidth),
         ];
@@ -175,8 +180,10 @@ impl DeviceProfile {
         if let Some((field, x)) = not_negative.iter().find(|(_, x)| !(x.is_finite() && *x >= 0.0)) {
             return Some(format!("{field} = {x} must not be negative"));
         }
-        if self.sustained > 1.0 || self.attention.skew > 1.0 {
-            return Some("sustained and attention.skew are shares: at most 1".to_owned());
+        let shares = [self.sustained, self.sustained_gemm.unwrap_or(1.0), self.attention.skew];
+        if shares.iter().any(|share| *share > 1.0) {
+            let shares = "sustained, sustained_gemm and attention.skew are shares: at most 1";
+            return Some(shares.to_owned());
         }
         let sums = &self.all_reduce;
         if sums.is_empty() || !sums.is_sorted_by(|a, b| a.ranks < b.ranks) {
@@ -216,9 +223,10 @@ impl DeviceProfile {
     /// The roofline of [`Self::gemm`].
     #[must_use]
     pub fn gemm_roof(&self, n: f64, k: f64, element_bytes: f64) -> Roof {
+        let sustained = self.sustained_gemm.unwrap_or(self.sustained);
         Roof {
             start: self.gemm.start_us * 1e-6,
-            compute: 2.0 * n * k / (self.sustained * self.peak_flops),
+            compute: 2.0 * n * k / (sustained * self.peak_flops),
             fixed: element_bytes * n * k / self.memory_bandwidth,
             memory: element_bytes * (n + k) / self.memory_bandwidth,
         }

@@ -53,18 +53,6 @@ const OLD_HOST: Without = Without {
 
 pub(crate) const CAUSES: &[Cause] = &[
     Cause {
-        set: "llmservingsim",
-        setup: "host of",
-        show: &["TTFT mean", "TTFT p50", "TPOT p50", "E2E p50", "E2E p99"],
-        found: "the two runs ask for 777 and 0 µs of host time. Without any, everything of the 4090 is within 1.3 %. The \
-                other's 128 decodes alone take what its tables say (26.8 ms measured, 26.7 predicted) and its prompts \
-                too, but while a prompt comes every 100 ms a tenth fewer iterations end than predicted, some 8 ms lost \
-                for each, and its last 30 to 65 sequences decode 8 to 15 % slower than their table: unknown why. That \
-                long contexts end last does not explain it (counting the seven longest moves both runs by 1.5 %, the \
-                wrong way on the 4090)",
-        without: None,
-    },
-    Cause {
         set: "blis",
         setup: "llama-2-7b-tp1-general",
         show: &["TPOT p50", "E2E p50", "E2E p99"],

@@ -4,8 +4,9 @@
 //!
 //! The folder is not part of the repository (its README lists sources, licences and grades); LLMServingSim's bench
 //! lies beside it. Two constants of the H100 come from runs of this folder, which say so in the output and are no
-//! evidence for it; nothing else is fitted to any of these runs. `--profile NAME=FILE` and `--calibration FILE` replace
-//! a device's profile or add what `knee calibrate` found on another run.
+//! evidence for it, and each RTX card has the host time found on the other's run; nothing else is fitted to any of these
+//! runs. `--profile NAME=FILE` and `--calibration FILE` replace a device's profile or add what `knee calibrate` found on
+//! another run.
 
 mod causes;
 mod loads;
@@ -39,13 +40,17 @@ const SETS: &[(&str, Set)] = &[
     ("bsc-bursts", loads::bursts),
 ];
 
-/// What the H100's profile took from here, and from where.
-const FITTED: [(&str, &str); 2] = [
+/// What profiles took from here, and from where.
+const FITTED: [(&str, &str); 3] = [
     (
-        "host time",
+        "host time of H100",
         "sim-to-real's H100 stages of other models than Llama-2 and CodeLlama, by mean TPOT",
     ),
-    ("sustained compute", "bsc-bursts of prompts alone, by how their time grows with the prompt"),
+    (
+        "sustained compute of H100",
+        "bsc-bursts of prompts alone, by how their time grows with the prompt",
+    ),
+    ("host time of RTX 4090", "llmservingsim's run on the RTX PRO 6000, and the other way round"),
 ];
 
 /// Sets that are not run, and why.
