@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use engine::exec::cpu::Greedy;
-use engine::exec::cuda::{Arithmetic, Device};
+use engine::exec::cuda::{Arithmetic, Device, Layout};
 use engine::machine::Clock;
 use engine::model::llama::LlamaConfig;
 use engine::model::random::RandomWeights;
@@ -25,10 +25,8 @@ fn machine() -> Option<Machine> {
         ffn: 32,
         ..LlamaConfig::tiny()
     };
-    Some(
-        Machine::on_gpu(&mut RandomWeights { config, seed: 1 }, &device, Arithmetic::Fast, 1)
-            .unwrap(),
-    )
+    let layout = Layout::whole(Arithmetic::Fast);
+    Some(Machine::on_gpus(&mut RandomWeights { config, seed: 1 }, &[device], layout).unwrap())
 }
 
 #[test]
@@ -88,7 +86,7 @@ fn small(bytes: usize) -> Option<Result<Machine, String>> {
         ..LlamaConfig::tiny()
     };
     let mut weights = RandomWeights { config, seed: 1 };
-    let machine = Machine::on_gpu(&mut weights, &device, Arithmetic::Fast, 1);
+    let machine = Machine::on_gpus(&mut weights, &[device], Layout::whole(Arithmetic::Fast));
     Some(machine.map_err(|e| e.to_string()))
 }
 
