@@ -169,8 +169,7 @@ fn the_same_tokens_from_several_stages() {
 #[test]
 fn the_same_tokens_from_ranks_in_stages() {
     let Some(model) = Cuda::split(even(), 2, 2) else { return };
-    let preempted = conforming(&model, SCHEDULERS, ALLOCATORS);
-    assert!(preempted > 5, "memory was tight: {preempted} preemptions");
+    conforming(&model, SCHEDULERS, &few_allocators());
 }
 
 /// Ranks and stages with a device each, which exchange what they have.

@@ -111,7 +111,7 @@ impl CudaExecutor {
                 inputs: Inputs::default(),
                 places: places.iter().map(Place::another).collect::<Result<_, _>>()?,
                 pass: Pass::new(model)?,
-                // What passes from device to device is not recorded (see `pass`).
+                // What passes from device to device is not recorded (see `kernels::cuda::Collective`).
                 graphs: (places.len() == 1).then(Graphs::default),
                 draws: Vec::new(),
                 copy: Vec::new(),
