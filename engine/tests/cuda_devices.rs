@@ -12,6 +12,7 @@ use common::cuda::{
 use engine::config::Config;
 use engine::exec::cpu::Greedy;
 use engine::exec::cuda::{Arithmetic, CudaModel, Layout};
+use engine::model::llama::LlamaConfig;
 use engine::request::{Content, Token, mix};
 use engine::{Request, wiring};
 use kernels::cuda::emulator::{Fuse, Pretence};
@@ -92,6 +93,29 @@ fn one_that_fails_is_the_end_of_all() {
             assert!(fault.contains("an unspecified launch failure"), "{fault}");
             let devices = ranks * stages;
             assert!(fault.starts_with(&format!("{devices} x an emulated GPU failed")), "{fault}");
+        }
+    }
+}
+
+/// No device has more of the weights than the cost model says.
+#[test]
+fn weights_take_what_the_cost_model_says() {
+    let sized = Pretence { memory: Some(1 << 20), ..Pretence::default() };
+    for tied_embeddings in [false, true] {
+        // Biases, which are small, have no place there.
+        let config = LlamaConfig { tied_embeddings, qkv_bias: false, ..even() };
+        for (ranks, stages) in SPLITS {
+            for arithmetic in [Arithmetic::Fast, Arithmetic::Invariant] {
+                let layout = Layout { arithmetic, ranks, stages };
+                let pretences = vec![sized.clone(); ranks * stages];
+                let Some(model) = spread_over(&pretences, config.clone(), layout) else { return };
+                for (at, device) in model.devices().iter().enumerate() {
+                    let (free, all) = device.memory().unwrap().expect("it says how much it has");
+                    let (tp, pp, stage) = (ranks as u32, stages as u32, (at / ranks) as u32);
+                    let said = config.shape(2).rank_weight_bytes(tp, pp, stage);
+                    assert_eq!((all - free) as u64, said, "{tp} x {pp}, part {at}");
+                }
+            }
         }
     }
 }

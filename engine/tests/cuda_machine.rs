@@ -161,7 +161,7 @@ fn too_little_memory_is_said_with_what_is_missing() {
     assert_eq!(
         said(0.9, Some(200 << 20)),
         "210.0 MB of keys and values were asked for, but beside weights, batches (136.2 MB) and what else is there an \
-         emulated GPU has 121.7 MB: 88.3 MB short"
+         emulated GPU has 121.6 MB: 88.3 MB short"
     );
     assert_eq!(machine.kv_memory(&knobs(0.3), Some(50 << 20)).unwrap(), Some(50 << 20));
 }

@@ -260,6 +260,20 @@ mod tests {
         assert_eq!(fake.log(), "destroy 0\ndestroy 1\n");
     }
 
+    /// NVIDIA's own, where it is installed: without GPUs there is nothing to connect, and that is an error too.
+    #[test]
+    fn the_real_library_has_what_is_called() {
+        let Some(path) = nvrtc::find(NAME) else {
+            return println!("skipped: no {NAME} in KNEE_CUDA_DIR or a toolkit");
+        };
+        Functions::load(&path).unwrap();
+        if !Path::new("/dev/nvidiactl").exists() {
+            let said = Nccl::open(&[(0, 0), (1, 0)]).err().unwrap().to_string();
+            println!("{said}");
+            assert!(said.starts_with("ncclCommInitAll failed: ") && !said.contains('\n'), "{said}");
+        }
+    }
+
     #[test]
     fn a_library_that_is_not_there_is_an_error() {
         let said = Nccl::load(Path::new("/nowhere/libnccl.so.2"), &[(0, 0)]).err().unwrap();

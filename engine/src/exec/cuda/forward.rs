@@ -150,9 +150,10 @@ impl Forward {
         ] {
             self.grown += grow(device, buffer, len)?;
         }
-        let joined = if model.joins() { ranks } else { 0 };
+        // Either this rank's part of every column, or its own columns whole.
+        let (joined, columns) = if model.joins() { (ranks, hidden / ranks) } else { (0, hidden) };
         self.grown += self.inner.make_room(device, attended.max(rows * ffn), joined)?;
-        self.grown += self.added.make_room(device, rows * hidden, joined)?;
+        self.grown += self.added.make_room(device, rows * columns, joined)?;
         if shard.head.is_some() {
             let all = if ranks > 1 && shard.part.rank == 0 { ranks } else { 0 };
             self.grown += self.logits.make_room(device, last * model.tokens(), all)?;

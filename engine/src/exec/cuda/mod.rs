@@ -9,8 +9,8 @@
 //! [`Arithmetic::Fast`] takes the fastest kernels there are. [`Arithmetic::Invariant`] takes those whose results for a
 //! row depend on its context alone, to the bit, so that every scheduler, allocator and chunk size gives the same tokens.
 //!
-//! A model may be split over pipeline stages ([`pass`]) and their tensor-parallel ranks ([`stage`]). Parts that all share
-//! one device show that the split is right. With stages, as many batches are under way.
+//! A model may be split over pipeline stages (`pass`) and their tensor-parallel ranks (`stage`), all on one device, which
+//! shows that the split is right, or on a device each. There are as many batches under way as stages.
 //!
 //! Shown on an emulated device; never run on a GPU yet.
 

@@ -167,3 +167,55 @@ fn copy(from: u64, to: u64, bytes: usize) {
     // SAFETY: whoever asked said that so many bytes are at both; a rank may send to where it is.
     unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::collective::Endpoint;
+    use super::super::super::device::Backend;
+    use super::*;
+    use crate::cuda::emulator::{Pretence, several};
+
+    /// A fresh pair of devices, of which each comes to the given ones of two meetings of both, in that order; what the first
+    /// says.
+    fn said(orders: [&[usize]; 2]) -> Result<(), String> {
+        let devices = several(&std::env::temp_dir(), &[Pretence::default(), Pretence::default()]);
+        let emulator = |device: &crate::cuda::Device| match device.backend().endpoint() {
+            Ok(Endpoint::Emulated(emulator)) => emulator,
+            _ => panic!("it is emulated"),
+        };
+        let devices: Vec<_> = devices.iter().map(emulator).collect();
+        let meeting = |_| {
+            let (ranks, devices) = (BTreeSet::from([0, 1]), devices.clone());
+            Arc::new(Meeting { calls: Vec::new(), ranks, devices, come: Mutex::default() })
+        };
+        let meetings: Vec<_> = (0..2).map(meeting).collect();
+        for (rank, order) in orders.into_iter().enumerate() {
+            for &which in order {
+                let meeting = Arc::clone(&meetings[which]);
+                devices[rank].stream.ask(Op::Meet { meeting, rank }).unwrap();
+            }
+        }
+        devices[0].synchronise().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_would_hang_is_an_error() {
+        assert_eq!(said([&[0, 1], &[0, 1]]), Ok(()));
+        let crossed = said([&[0, 1], &[1, 0]]).unwrap_err();
+        assert!(crossed.contains("ranks 1 and 0 wait for each other"), "{crossed}");
+        let alone = said([&[0, 1], &[0]]).unwrap_err();
+        assert!(alone.contains("rank 1 never comes to where 0 waits"), "{alone}");
+    }
+
+    #[test]
+    fn ranks_that_disagree_are_refused() {
+        let fabric = Fabric::new(Vec::new());
+        let refused = |calls: &[(usize, Call)]| fabric.check(calls).is_err();
+        let send = |bytes| (0, Call::Send { from: 0, bytes, rank: 1 });
+        let receive = |bytes| (1, Call::Receive { to: 0, bytes, rank: 0 });
+        assert!(!refused(&[send(8), receive(8)]));
+        assert!(refused(&[send(8), receive(16)]) && refused(&[send(8)]) && refused(&[receive(8)]));
+        let sum = |rank, elements| (rank, Call::Sum { at: 0, elements });
+        assert!(refused(&[sum(0, 8), sum(1, 8)]), "of no ranks");
+    }
+}
