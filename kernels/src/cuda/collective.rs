@@ -124,6 +124,9 @@ impl Collective {
     ) -> Result<(), CudaError> {
         self.one_each(parts.len())?;
         self.one_each(all.len())?;
+        if len == 0 {
+            return Ok(());
+        }
         let Some(link) = &self.link else {
             for all in all {
                 self.copy_all(parts, all, len)?;
@@ -153,6 +156,9 @@ impl Collective {
         len: usize,
     ) -> Result<(), CudaError> {
         self.one_each(parts.len())?;
+        if len == 0 {
+            return Ok(());
+        }
         let Some(link) = &self.link else { return self.copy_all(parts, all, len) };
         self.devices[0].holds("what is collected", all, len * parts.len())?;
         for (device, part) in self.devices.iter().zip(parts) {
@@ -183,6 +189,9 @@ impl Collective {
             ensure(known, || format!("ranks {from} and {to} of {}", self.ranks()))?;
             self.devices[*from].holds("what is handed over", part, len)?;
             self.devices[*to].holds("where it goes", place, len)?;
+        }
+        if len == 0 {
+            return Ok(());
         }
         let Some(link) = &self.link else {
             let mut moves = moves.iter_mut();

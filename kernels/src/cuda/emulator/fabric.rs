@@ -28,6 +28,15 @@ impl Fabric {
             Call::Share { bytes, .. } => Some((1, bytes)),
             Call::Send { .. } | Call::Receive { .. } => None,
         };
+        let empty = |call: &Call| match *call {
+            Call::Sum { elements, .. } => elements == 0,
+            Call::Share { bytes, .. } | Call::Send { bytes, .. } | Call::Receive { bytes, .. } => {
+                bytes == 0
+            }
+        };
+        if calls.iter().any(|(_, call)| empty(call)) {
+            return Err(failed("ranks meet for nothing"));
+        }
         let sizes: Vec<_> = calls.iter().map(|(_, call)| size(call)).collect();
         if sizes.iter().any(Option::is_some) {
             let all = calls.iter().map(|call| call.0).eq(0..self.0.len());
@@ -217,5 +226,6 @@ mod tests {
         assert!(refused(&[send(8), receive(16)]) && refused(&[send(8)]) && refused(&[receive(8)]));
         let sum = |rank, elements| (rank, Call::Sum { at: 0, elements });
         assert!(refused(&[sum(0, 8), sum(1, 8)]), "of no ranks");
+        assert!(refused(&[send(0), receive(0)]));
     }
 }
