@@ -224,7 +224,8 @@ pub(crate) struct Compare {
     /// Requests/s at which latencies are compared (default: chosen from the capacities)
     #[arg(long, value_delimiter = ',', value_name = "RPS,...", value_parser = above_zero, allow_negative_numbers = true)]
     pub(crate) rates: Vec<f64>,
-    /// Hardware profile (a name or a TOML file), or cpu or cuda:N: this machine, with the real engine
+    /// Hardware profile (a name or a TOML file), or this machine, with the real engine: cpu, cuda:N, or as many GPUs as
+    /// --tp and --pp make parts (cuda:0-3; not tested on several GPUs)
     #[arg(long, default_value = "h100-sxm")]
     pub(crate) device: String,
     /// Leave the papers' claims untried
@@ -243,7 +244,8 @@ pub(crate) struct Compare {
 pub(crate) struct Bench {
     #[command(flatten)]
     pub(crate) scenario: Scenario,
-    /// Hardware profile (a name or a TOML file), or cpu or cuda:N: this machine, with the real engine
+    /// Hardware profile (a name or a TOML file), or this machine, with the real engine: cpu, cuda:N, or as many GPUs as
+    /// --tp and --pp make parts (cuda:0-3; not tested on several GPUs)
     #[arg(long, default_value = "h100-sxm")]
     pub(crate) device: String,
     /// Requests (or session starts) per second; default: the trace's own rate

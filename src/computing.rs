@@ -5,13 +5,13 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::Args;
 use engine::exec::cpu::Precision;
-use engine::exec::cuda::{self, Arithmetic};
+use engine::exec::cuda::{self, Arithmetic, Layout};
 use engine::model::Model;
 use engine::{Config, Machine, ModelShape};
 
-/// How the real engine runs (`--device cpu`, `--device cuda:N`).
+/// How the real engine runs (`--device cpu`, `--device cuda:N`, `--device cuda:0-3`).
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "The engine on this machine (--device cpu, cuda:N)")]
+#[command(next_help_heading = "The engine on this machine (--device cpu, cuda:N, cuda:0-3)")]
 pub(crate) struct Computing {
     /// What to compute with instead of the model's own weights: random, or random:SEED
     #[arg(long, value_name = "random[:SEED]", value_parser = weights)]
@@ -81,17 +81,39 @@ pub(crate) fn is_here(device: &str) -> bool {
     device == "cpu" || device == "cuda" || device.starts_with("cuda:")
 }
 
-/// Which GPU `device` is; none when it is the processor.
-fn gpu(device: &str) -> Result<Option<usize>> {
-    let number = match device {
-        "cpu" => return Ok(None),
-        "cuda" => Some(0),
-        other => other.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
+/// Most GPUs of a machine.
+const MOST_GPUS: usize = 64;
+
+/// Which GPUs `device` is; none when it is the processor.
+fn gpus(device: &str) -> Result<Vec<usize>> {
+    let numbers = match device {
+        "cpu" => return Ok(Vec::new()),
+        "cuda" => Some(vec![0]),
+        other => other.strip_prefix("cuda:").and_then(numbers),
     };
-    match number {
-        Some(number) => Ok(Some(number)),
-        None => bail!("unknown device `{device}`: this machine is cpu, or cuda:N"),
+    let Some(numbers) = numbers else {
+        bail!(
+            "unknown device `{device}`: this machine is cpu, cuda:N, or several GPUs as cuda:0-3 or cuda:0,2"
+        );
+    };
+    match numbers.iter().enumerate().find(|(i, n)| numbers[..*i].contains(n)) {
+        Some((_, twice)) => bail!("{device} names GPU {twice} twice"),
+        None => Ok(numbers),
     }
+}
+
+/// What a list of numbers and ranges stands for.
+fn numbers(text: &str) -> Option<Vec<usize>> {
+    let mut numbers = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        if first > last || last >= MOST_GPUS {
+            return None;
+        }
+        numbers.extend(first..=last);
+    }
+    Some(numbers)
 }
 
 /// A machine with its model loaded.
@@ -113,14 +135,18 @@ impl Computing {
 
     /// Opens `device`, which [`is_here`].
     pub(crate) fn device(&self, device: &str) -> Result<Device> {
-        let Some(index) = gpu(device)? else { return Ok(Device::Cpu) };
+        let gpus = gpus(device)?;
+        if gpus.is_empty() {
+            return Ok(Device::Cpu);
+        }
         if self.precision.is_some_and(|p| p != Precision::Bf16) {
             bail!("a GPU computes in bf16: leave --precision out");
         }
         if self.cpu_threads.is_some() {
             bail!("--cpu-threads goes with --device cpu");
         }
-        Ok(Device::Gpu(cuda::Device::open(index)?))
+        let devices = gpus.into_iter().map(cuda::Device::open).collect::<Result<_, _>>()?;
+        Ok(Device::Gpus(devices))
     }
 
     /// Opens it: text and weights.
@@ -139,10 +165,7 @@ impl Computing {
         let shape = crate::input::named(name, model.weights.config());
         let (machine, device) = match device {
             Device::Cpu => self.on_processor(model, config)?,
-            Device::Gpu(_) if config.pp > 1 => {
-                bail!("a model runs on one GPU here: leave pp at 1")
-            }
-            Device::Gpu(device) => self.on_gpu(device, model, config.tp)?,
+            Device::Gpus(devices) => self.on_gpus(devices, model, config)?,
         };
         let token = machine.kv_bytes_per_token();
         let kv_memory = machine.kv_memory(config, self.kv_memory)?.unwrap_or(KV_MEMORY);
@@ -167,21 +190,38 @@ impl Computing {
         Ok((machine, format!("cpu ({precision}, {threads} threads)")))
     }
 
-    fn on_gpu(
+    fn on_gpus(
         &self,
-        device: &cuda::Device,
+        devices: &[cuda::Device],
         model: &mut Model,
-        ranks: u32,
+        config: &Config,
     ) -> Result<(Machine, String)> {
         let (arithmetic, name) = if self.deterministic {
             (Arithmetic::Invariant, "bf16, deterministic")
         } else {
             (Arithmetic::Fast, "bf16")
         };
-        let machine = Machine::on_gpu(model.weights.as_mut(), device, arithmetic, ranks)?;
+        let (ranks, stages) = (config.tp as usize, config.pp as usize);
+        let layout = Layout { arithmetic, ranks, stages };
+        let machine = Machine::on_gpus(model.weights.as_mut(), devices, layout)?;
         let machine = if self.no_graphs { machine.without_graphs() } else { machine };
-        let split = if ranks > 1 { format!(", {ranks} ranks on one GPU") } else { String::new() };
-        Ok((machine, format!("{} ({name}{split})", device.name())))
+        let split = match (ranks, stages) {
+            (1, 1) => String::new(),
+            (ranks, 1) => format!(", {ranks} ranks"),
+            (1, stages) => format!(", {stages} stages"),
+            (ranks, stages) => format!(", {stages} stages of {ranks} ranks"),
+        };
+        let name = match devices {
+            [one] if split.is_empty() => format!("{} ({name})", one.name()),
+            [one] => format!("{} ({name}{split} on one GPU)", one.name()),
+            [one, ..] => format!(
+                "{} x {} ({name}{split}; not tested on several GPUs)",
+                devices.len(),
+                one.name()
+            ),
+            [] => name.to_owned(),
+        };
+        Ok((machine, name))
     }
 }
 
@@ -189,6 +229,6 @@ impl Computing {
 pub(crate) enum Device {
     /// The processor.
     Cpu,
-    /// A GPU.
-    Gpu(cuda::Device),
+    /// GPUs: one, or one for each part of a model.
+    Gpus(Vec<cuda::Device>),
 }

@@ -38,4 +38,11 @@ fn what_a_gpu_cannot_do_is_said() {
     assert!(said.contains("a GPU computes in bf16"), "{said}");
     let said = says(&["serve", "--port", "0", "--model", "tiny", "--device", "cuda:first"]);
     assert!(said.contains("unknown device `cuda:first`"), "{said}");
+    for unknown in ["cuda:3-1", "cuda:0,", "cuda:0-4096", "cuda:-1"] {
+        let said = says(&["serve", "--port", "0", "--model", "tiny", "--device", unknown]);
+        assert!(said.contains(&format!("unknown device `{unknown}`")), "{said}");
+        assert!(said.contains("several GPUs as cuda:0-3 or cuda:0,2"), "{said}");
+    }
+    let said = says(&["serve", "--port", "0", "--model", "tiny", "--device", "cuda:0-2,1"]);
+    assert!(said.contains("cuda:0-2,1 names GPU 1 twice"), "{said}");
 }

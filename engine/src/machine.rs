@@ -18,7 +18,7 @@ use crate::exec::cpu::{
     CpuExecutor, CpuModel, CpuPipeline, Measured, Part, Precision, Sample, Share, Spent, Team,
     measure,
 };
-use crate::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, CudaModelError, Device, RoomError};
+use crate::exec::cuda::{CudaExecutor, CudaModel, CudaModelError, Device, Layout, RoomError};
 use crate::import::{self, ImportError, Imported, Row, Run};
 use crate::model::ModelShape;
 use crate::model::llama::LlamaConfig;
@@ -28,7 +28,7 @@ use crate::profile::DeviceProfile;
 /// A processor that reaches its limits in everything.
 const LIMITS: &str = include_str!("../profiles/cpu.toml");
 
-/// A model on this machine's processor, or on one of its GPUs.
+/// A model on this machine's processor, or on its GPUs.
 #[derive(Debug)]
 pub struct Machine {
     config: LlamaConfig,
@@ -43,7 +43,6 @@ enum Computer {
     Processor { stages: Vec<Vec<Share>>, apart: bool },
     Gpu {
         model: Arc<CudaModel>,
-        arithmetic: Arithmetic,
         /// Whether decodes are recorded and done as a whole.
         graphs: bool,
     },
@@ -97,20 +96,19 @@ impl Machine {
         Ok(Self { config, computer: Computer::Processor { stages, apart: false } })
     }
 
-    /// Reads `weights` and puts them, in bf16, on `device`, to be computed with the kernels of `arithmetic`, split over
-    /// `ranks` tensor-parallel ranks that all share it (1 = not at all).
+    /// Reads `weights` and puts them, in bf16, on `devices`, to be computed as `layout` says: all parts on one device, or
+    /// each on its own.
     ///
     /// # Errors
     /// When a tensor is missing or cannot be read, there are no kernels for the model, or memory is short.
-    pub fn on_gpu(
+    pub fn on_gpus(
         weights: &mut dyn Weights,
-        device: &Device,
-        arithmetic: Arithmetic,
-        ranks: u32,
+        devices: &[Device],
+        layout: Layout,
     ) -> Result<Self, CudaModelError> {
         let config = weights.config().clone();
-        let model = Arc::new(CudaModel::load_split(device, weights, ranks as usize)?);
-        Ok(Self { config, computer: Computer::Gpu { model, arithmetic, graphs: true } })
+        let model = Arc::new(CudaModel::load(devices, weights, layout)?);
+        Ok(Self { config, computer: Computer::Gpu { model, graphs: true } })
     }
 
     /// The same; a GPU is asked for every kernel by itself, always.
@@ -171,7 +169,7 @@ impl Machine {
     pub fn split(&self) -> (u32, u32) {
         match &self.computer {
             Computer::Processor { stages, .. } => (stages[0].len() as u32, stages.len() as u32),
-            Computer::Gpu { model, .. } => (model.ranks() as u32, 1),
+            Computer::Gpu { model, .. } => (model.ranks() as u32, model.stages() as u32),
         }
     }
 
@@ -216,8 +214,8 @@ impl Machine {
                 let workers = CpuExecutor::tensor_parallel(&stages[0], &slots, sampler);
                 workers.into_iter().map(|w| Box::new(w) as Box<dyn Executor>).collect()
             }
-            Computer::Gpu { model, arithmetic, graphs } => {
-                let workers = CudaExecutor::workers(model, &slots, *arithmetic, sampler)?;
+            Computer::Gpu { model, graphs } => {
+                let workers = CudaExecutor::workers(model, &slots, sampler)?;
                 let worker = |worker: CudaExecutor| {
                     let worker = if *graphs { worker } else { worker.without_graphs() };
                     match clock {
@@ -250,8 +248,9 @@ impl Machine {
                 (memory_bytes(), flops, limits.read * 2.0 / width)
             }
             Computer::Gpu { model, .. } => {
-                let limits = cuda::roofline::measure(model.device())?;
-                let memory = model.device().memory()?.map(|(_, all)| all as u64);
+                let device = &model.devices()[0];
+                let limits = cuda::roofline::measure(device)?;
+                let memory = device.memory()?.map(|(_, all)| all as u64);
                 (memory, limits.flops, limits.copy)
             }
         };
@@ -284,9 +283,7 @@ impl Machine {
             Computer::Processor { stages, .. } => {
                 measure(&stages[0][0].1, &stages[0][0].0, longest, watch)
             }
-            Computer::Gpu { model, arithmetic, .. } => {
-                crate::exec::cuda::measure(model, *arithmetic, longest, watch)?
-            }
+            Computer::Gpu { model, .. } => crate::exec::cuda::measure(model, longest, watch)?,
         }))
     }
 

@@ -1,6 +1,7 @@
 //! The conformance body over the CUDA executor, its kernels on an emulated device (or with `KNEE_TEST_DEVICE=cuda:0` on a
 //! real one): with invariant arithmetic a small random model says the same under every scheduler and allocator as it
-//! does to a request alone; and what it says is what the CPU executor says, within rounding.
+//! does to a request alone, in one piece or split over ranks and stages; and what it says is what the CPU executor says,
+//! within rounding.
 
 mod common;
 
@@ -8,48 +9,51 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::conformance::{Model, Spec, conforms, expected};
-use common::cuda::{VOCAB, compared, config, device, forced, said, weights};
+use common::cuda::{
+    VOCAB, compared, config, device, even, forced, plain, said, spread, weights, worker,
+};
 use common::{ALLOCATORS, Nth, SCHEDULERS, Variant, is_legal};
 use engine::config::Config;
 use engine::exec::Executor;
 use engine::exec::cpu::{CpuExecutor, CpuModel, Greedy, Precision, Sample, Team};
-use engine::exec::cuda::{Arithmetic, CudaExecutor, CudaModel};
+use engine::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, Device, Layout};
 use engine::model::llama::LlamaConfig;
-use engine::request::{Token, mix};
+use engine::request::{Content, Token, mix};
+use engine::{Request, wiring};
 
-/// A model, and how its workers compute: the tokens are those of a plain worker however they do.
+/// A model, and how its workers compute: the tokens are those of a plain worker that has the model in one piece however
+/// they do.
 struct Cuda {
     model: Arc<CudaModel>,
+    whole: Arc<CudaModel>,
     overlapped: bool,
     graphs: bool,
 }
 
+/// The model in such a layout.
+fn laid_out(config: LlamaConfig, layout: Layout) -> Option<Arc<CudaModel>> {
+    let model = CudaModel::load(&[device()?], &mut weights(config), layout);
+    Some(Arc::new(model.unwrap()))
+}
+
+/// Over so many ranks and stages, with results that depend on the context alone.
+const fn split(ranks: usize, stages: usize) -> Layout {
+    Layout { arithmetic: Arithmetic::Invariant, ranks, stages }
+}
+
 impl Cuda {
     fn new() -> Option<Self> {
-        Self::split(config(), 1)
+        Self::split(config(), 1, 1)
     }
 
-    fn split(config: LlamaConfig, ranks: usize) -> Option<Self> {
-        let model = CudaModel::load_split(&device()?, &mut weights(config), ranks).unwrap();
-        Some(Self { model: Arc::new(model), overlapped: false, graphs: false })
-    }
-
-    fn way(&self, worker: CudaExecutor) -> CudaExecutor {
-        let worker = if self.graphs { worker } else { worker.without_graphs() };
-        if self.overlapped { worker.overlapped() } else { worker }
-    }
-
-    fn worker(
-        &self,
-        arithmetic: Arithmetic,
-        slots: u32,
-        sampler: Box<dyn Sample>,
-    ) -> Box<dyn Executor> {
-        let mut sampler = Some(sampler);
-        let workers = CudaExecutor::workers(&self.model, &[slots], arithmetic, || {
-            sampler.take().expect("one worker")
-        });
-        Box::new(self.way(workers.unwrap().remove(0)))
+    fn split(config: LlamaConfig, ranks: usize, stages: usize) -> Option<Self> {
+        let whole = laid_out(config.clone(), split(1, 1))?;
+        let model = if ranks * stages == 1 {
+            whole.clone()
+        } else {
+            laid_out(config, split(ranks, stages))?
+        };
+        Some(Self { model, whole, overlapped: false, graphs: false })
     }
 }
 
@@ -60,18 +64,23 @@ impl Model for Cuda {
         u64::from(VOCAB)
     }
 
-    fn workers(&self, pools: &[u32]) -> Vec<CudaExecutor> {
-        let sampler = || Box::new(Nth) as Box<dyn Sample>;
-        let workers = CudaExecutor::workers(&self.model, pools, Arithmetic::Invariant, sampler);
-        workers.unwrap().into_iter().map(|worker| self.way(worker)).collect()
+    fn has_stages(&self) -> bool {
+        self.model.stages() > 1
     }
 
-    /// Always plain.
+    fn workers(&self, pools: &[u32]) -> Vec<CudaExecutor> {
+        let sampler = || Box::new(Nth) as Box<dyn Sample>;
+        let way = |worker: CudaExecutor| {
+            let worker = if self.graphs { worker } else { worker.without_graphs() };
+            if self.overlapped { worker.overlapped() } else { worker }
+        };
+        let workers = CudaExecutor::workers(&self.model, pools, sampler);
+        workers.unwrap().into_iter().map(way).collect()
+    }
+
     fn alone(&self, prompt: Vec<Token>, output: u32, width: u16) -> Vec<Vec<Token>> {
-        let plain = Self { model: Arc::clone(&self.model), overlapped: false, graphs: false };
-        let slots = 512 * u32::from(width);
-        let executor = plain.worker(Arithmetic::Invariant, slots, Box::new(Nth));
-        said(executor, &prompt, output, width, 512)
+        let executor = worker(&self.whole, 512 * u32::from(width), Box::new(Nth)).without_graphs();
+        said(Box::new(executor), &prompt, output, width, 512)
     }
 }
 
@@ -100,6 +109,7 @@ fn conforming(model: &Cuda, schedulers: &[Variant], allocators: &[Variant]) -> u
     for (_, schedule) in schedulers {
         for (_, allocate) in allocators {
             let mut config = Config {
+                pp: model.model.stages() as u32,
                 max_seqs: 3,
                 max_batch_tokens: 40,
                 max_model_len: 128,
@@ -144,35 +154,94 @@ fn the_same_tokens_while_the_engine_goes_on() {
     conforming(&model, SCHEDULERS, &few_allocators());
 }
 
-/// A model whose heads and inner features two ranks can share.
-fn even() -> LlamaConfig {
-    LlamaConfig { heads: 4, kv_heads: 2, ffn: 48, ..config() }
-}
-
 #[test]
 fn the_same_tokens_from_several_ranks() {
-    let Some(model) = Cuda::split(even(), 2) else { return };
+    let Some(model) = Cuda::split(even(), 2, 1) else { return };
     conforming(&Cuda { graphs: true, ..model }, SCHEDULERS, &few_allocators());
 }
 
-/// Split over ranks, the model is the same one: sums in another order, and rounded once more.
 #[test]
-fn ranks_say_what_the_whole_says() {
-    let (Some(whole), Some(split)) = (Cuda::split(even(), 1), Cuda::split(even(), 2)) else {
-        return;
-    };
+fn the_same_tokens_from_several_stages() {
+    let Some(model) = Cuda::split(even(), 1, 3) else { return };
+    conforming(&Cuda { graphs: true, ..model }, SCHEDULERS, &few_allocators());
+}
+
+#[test]
+fn the_same_tokens_from_ranks_in_stages() {
+    let Some(model) = Cuda::split(even(), 2, 2) else { return };
+    conforming(&model, SCHEDULERS, &few_allocators());
+}
+
+/// Ranks and stages with a device each, which exchange what they have.
+#[test]
+fn the_same_tokens_from_several_devices() {
+    let Some(whole) = laid_out(even(), split(1, 1)) else { return };
+    let Some(model) = spread(even(), split(2, 2)) else { return };
+    let model = Cuda { model, whole, overlapped: false, graphs: true };
+    conforming(&model, SCHEDULERS, &few_allocators());
+}
+
+/// Split over ranks and stages, the model is the same one: to the bit of its logits where no sum is split, else within
+/// rounding, and stages alone change nothing at all.
+#[test]
+fn parts_say_what_the_whole_says() {
+    let four = LlamaConfig { kv_heads: 4, ffn: 64, ..even() };
+    let tied = LlamaConfig { tied_embeddings: true, ..even() };
+    let splits = [(even(), 2, 1), (even(), 1, 2), (four, 4, 1), (tied.clone(), 2, 1), (tied, 2, 3)];
     let prompt: Vec<Token> = (0..70).map(|i| (mix(4, i) % u64::from(VOCAB)) as Token).collect();
-    for arithmetic in [Arithmetic::Fast, Arithmetic::Invariant] {
-        let greedy = Box::<Greedy>::default();
-        let answer = said(whole.worker(arithmetic, 512, greedy), &prompt, 25, 1, 512).remove(0);
-        let logits =
-            |model: &Cuda| forced(|s| model.worker(arithmetic, 512, s), &prompt, &answer, 32);
-        let (gaps, error) = compared(&logits(&whole), &logits(&split));
-        println!("{arithmetic:?}: logits of two ranks {error:.1e} off, gaps {gaps:?}");
-        assert!(error > 0.0, "they add up in another order");
-        assert!(error < 0.02 && gaps.iter().all(|&gap| gap < 0.1), "{error:e}, {gaps:?}");
-        assert!(gaps.len() <= 1, "{gaps:?}");
+    for (config, ranks, stages) in splits {
+        for arithmetic in [Arithmetic::Fast, Arithmetic::Invariant] {
+            let layout = |ranks, stages| Layout { arithmetic, ranks, stages };
+            let Some(whole) = laid_out(config.clone(), layout(1, 1)) else { return };
+            let Some(parts) = laid_out(config.clone(), layout(ranks, stages)) else { return };
+            let greedy = |model| plain(model, Box::<Greedy>::default());
+            let answer = said(greedy(&whole), &prompt, 25, 1, 512).remove(0);
+            let logits = |model: &Arc<CudaModel>| forced(|s| plain(model, s), &prompt, &answer, 32);
+            let (of_whole, of_parts) = (logits(&whole), logits(&parts));
+            let (gaps, error) = compared(&of_whole, &of_parts);
+            println!("{arithmetic:?}, {ranks} x {stages}: {error:.1e} off, gaps {gaps:?}");
+            if arithmetic == Arithmetic::Invariant || ranks == 1 {
+                assert_eq!(of_whole, of_parts, "to the bit");
+                // The same, chosen where logits are put together.
+                assert_eq!(said(greedy(&parts), &prompt, 25, 1, 512)[0], answer);
+                continue;
+            }
+            assert!(error > 0.0, "they add up in another order");
+            assert!(error < 0.02 && gaps.iter().all(|&gap| gap < 0.1), "{error:e}, {gaps:?}");
+            assert!(gaps.len() <= 1, "{gaps:?}");
+        }
     }
+}
+
+/// The engine goes on while stages compute: as many batches are under way as there are stages.
+#[test]
+fn several_batches_are_in_flight() {
+    let Some(model) = laid_out(even(), split(1, 2)) else { return };
+    let config = Config {
+        pp: 2,
+        max_seqs: 4,
+        max_batch_tokens: 40,
+        max_model_len: 128,
+        ..Config::default()
+    };
+    let executor = Box::new(worker(&model, 512, Box::<Greedy>::default()));
+    let mut engine = wiring::engine(&config, 512, vec![executor]);
+    for id in 0..3 {
+        let content = Content::Tokens(vec![5; 40].into());
+        let request =
+            Request { id, input: 40, limit: 3, fate: None, width: 1, priority: 0, content };
+        engine.submit(request).unwrap();
+    }
+    let begin = Duration::from_secs(100);
+    engine.start(begin, Duration::MAX);
+    assert_eq!(engine.in_flight().count(), 2, "a batch has room for one of the prompts");
+    assert_eq!(engine.next_event(), None, "nobody knows when");
+    engine.wait(begin, Duration::MAX);
+    let first = engine.next_event().unwrap();
+    assert!(first > begin && engine.step(first).is_some());
+    assert_eq!(engine.last_iteration().emitted, [0], "in order");
+    engine.start(first, Duration::MAX);
+    assert!(engine.in_flight().count() > 1, "another, beside the second");
 }
 
 /// Had it always the same to say, any order of anything would do.
@@ -187,7 +256,6 @@ fn the_model_tells_contexts_apart() {
 /// The teacher-forced law: where the most likely tokens differ, they were nearly as likely.
 #[test]
 fn it_says_what_the_cpu_says() {
-    let Some(model) = Cuda::new() else { return };
     let team = Arc::new(Team::new(1));
     let cpu = |precision| {
         let model = CpuModel::load(&team, &mut weights(config()), precision).unwrap();
@@ -211,8 +279,9 @@ fn it_says_what_the_cpu_says() {
         let (_, rounding) =
             compared(&want, &forced(|s| of_cpu(&cpu_bf16, s), &prompt, &answer, 512));
         for arithmetic in [Arithmetic::Fast, Arithmetic::Invariant] {
-            let worker = |s| model.worker(arithmetic, 512, s);
-            let (gaps, error) = compared(&want, &forced(worker, &prompt, &answer, budget));
+            let Some(model) = laid_out(config(), Layout::whole(arithmetic)) else { return };
+            let (gaps, error) =
+                compared(&want, &forced(|s| plain(&model, s), &prompt, &answer, budget));
             println!(
                 "{arithmetic:?}: logits {error:.1e} off (CPU bf16: {rounding:.1e}), gaps {gaps:?}"
             );
@@ -227,12 +296,11 @@ fn it_says_what_the_cpu_says() {
 /// Ids that the device chose are those of its logits.
 #[test]
 fn tokens_chosen_on_the_device_are_the_likeliest() {
-    let Some(model) = Cuda::new() else { return };
-    let model = Cuda { graphs: true, ..model };
     let prompt: Vec<Token> = (0..40).map(|i| (mix(9, i) % u64::from(VOCAB)) as Token).collect();
     for arithmetic in [Arithmetic::Fast, Arithmetic::Invariant] {
+        let Some(model) = laid_out(config(), Layout::whole(arithmetic)) else { return };
         let says = |sampler: Box<dyn Sample>| {
-            said(model.worker(arithmetic, 512, sampler), &prompt, 20, 1, 512)
+            said(Box::new(worker(&model, 512, sampler)), &prompt, 20, 1, 512)
         };
         assert_eq!(says(Box::<Greedy>::default()), says(Box::new(Nth)));
     }
@@ -242,14 +310,29 @@ fn tokens_chosen_on_the_device_are_the_likeliest() {
 #[test]
 fn models_without_kernels_are_refused() {
     let Some(device) = device() else { return };
-    let refused = |config| {
-        CudaModel::load(&device, &mut weights(config)).map(|_| ()).unwrap_err().to_string()
+    let devices = [device.clone(), device.clone(), device];
+    let refused = |config, devices: &[Device], layout, why: &str| {
+        let model = CudaModel::load(devices, &mut weights(config), layout);
+        let said = model.map(|_| ()).unwrap_err().to_string();
+        assert!(said.contains(why) && !said.contains('\n'), "{said}");
     };
-    let odd = refused(LlamaConfig { head_dim: 80, ..config() });
-    assert!(odd.contains("head_dim = 80: the CUDA kernels have 32, 64 and 128"), "{odd}");
-    let uneven = CudaModel::load_split(&device, &mut weights(config()), 2).unwrap_err();
-    let uneven = uneven.to_string();
-    assert!(uneven.contains("kv_heads = 1 and ffn = 40 must be multiples of 2 ranks"), "{uneven}");
-    let odd = refused(LlamaConfig { ffn: 44, ..config() });
-    assert!(odd.contains("ffn size = 44: the CUDA kernels need a multiple of 8"), "{odd}");
+    let (one, whole, fast) =
+        (&devices[..1], split(1, 1), Layout { arithmetic: Arithmetic::Fast, ..split(2, 1) });
+    let wide = LlamaConfig { head_dim: 80, ..config() };
+    refused(wide, one, whole, "head_dim = 80: the CUDA kernels have 32, 64 and 128");
+    let odd = LlamaConfig { ffn: 44, ..config() };
+    refused(odd, one, whole, "ffn size = 44 of a rank: the CUDA kernels need a multiple of 8");
+    refused(config(), one, fast, "kv_heads = 1 must be a multiple of 2 ranks");
+    let words = LlamaConfig { vocab: 97, ..even() };
+    refused(words, one, fast, "vocab = 97 must be a multiple of 2 ranks");
+    let narrow = LlamaConfig { hidden: 24, ..even() };
+    refused(narrow, one, split(2, 1), "hidden size = 12 of a rank");
+    refused(even(), one, split(1, 4), "layers = 3 do not fill 4 pipeline stages");
+    refused(even(), one, split(9, 1), "9 ranks: a model takes 1 to 8");
+    refused(
+        even(),
+        &devices,
+        split(2, 1),
+        "tp 2 x pp 1 on 3 GPUs: one GPU takes all parts, or each has its own",
+    );
 }

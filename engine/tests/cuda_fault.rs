@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::cuda::{config, weights};
 use engine::config::Config;
 use engine::exec::cpu::{Greedy, Sample};
-use engine::exec::cuda::{Arithmetic, CudaExecutor, CudaModel};
+use engine::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, Layout};
 use engine::live::{Ask, Live, Refused, Update};
 use engine::request::Content;
 use engine::router::Router;
@@ -26,10 +26,11 @@ fn worker(fuse: &Fuse, sampler: Box<dyn Sample>) -> Option<CudaExecutor> {
     }
     let pretence = Pretence { fuse: fuse.clone(), ..Pretence::default() };
     let device = emulator::pretending(Path::new(env!("CARGO_TARGET_TMPDIR")), pretence);
-    let model = CudaModel::load(&device, &mut weights(config())).unwrap();
+    let layout = Layout::whole(Arithmetic::Fast);
+    let model = CudaModel::load(&[device], &mut weights(config()), layout).unwrap();
     let mut sampler = Some(sampler);
     let sampler = || sampler.take().expect("one worker");
-    let workers = CudaExecutor::workers(&Arc::new(model), &[512], Arithmetic::Fast, sampler);
+    let workers = CudaExecutor::workers(&Arc::new(model), &[512], sampler);
     Some(workers.unwrap().remove(0))
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::cuda::{VOCAB, config, weights};
 use engine::config::Config;
 use engine::exec::cpu::Greedy;
-use engine::exec::cuda::{Arithmetic, CudaExecutor, CudaModel};
+use engine::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, Layout};
 use engine::request::{Content, Token, mix};
 use engine::{Request, wiring};
 use kernels::cuda::emulator::{self, Pretence};
@@ -33,13 +33,8 @@ const LONGER: Load = &[(0, 5, 20), (0, 8, 21), (0, 11, 22), (8, 200, 20)];
 const WIDER: Load = &[(0, 30, 1), (0, 30, 1), (0, 20, 30), (10, 10, 1), (10, 10, 1), (10, 10, 1)];
 
 /// What they are told.
-fn said(
-    model: &Arc<CudaModel>,
-    arithmetic: Arithmetic,
-    graphs: bool,
-    load: Load,
-) -> BTreeMap<u32, Vec<Token>> {
-    let workers = CudaExecutor::workers(model, &[1024], arithmetic, || Box::<Greedy>::default());
+fn said(model: &Arc<CudaModel>, graphs: bool, load: Load) -> BTreeMap<u32, Vec<Token>> {
+    let workers = CudaExecutor::workers(model, &[1024], || Box::<Greedy>::default());
     let worker = workers.unwrap().remove(0);
     let worker = if graphs { worker } else { worker.without_graphs() };
     let config =
@@ -72,14 +67,17 @@ fn they_say_the_same() {
     let replays = Arc::<AtomicU64>::default();
     let pretence = Pretence { replays: Arc::clone(&replays), ..Pretence::default() };
     let device = emulator::pretending(Path::new(env!("CARGO_TARGET_TMPDIR")), pretence);
-    let model = Arc::new(CudaModel::load(&device, &mut weights(config())).unwrap());
-    for (load, least) in [(LONGER, 20), (WIDER, 25)] {
-        for arithmetic in [Arithmetic::Fast, Arithmetic::Invariant] {
-            let one_by_one = said(&model, arithmetic, false, load);
+    let devices = [device];
+    for arithmetic in [Arithmetic::Fast, Arithmetic::Invariant] {
+        let layout = Layout::whole(arithmetic);
+        let model = CudaModel::load(&devices, &mut weights(config()), layout).unwrap();
+        let model = Arc::new(model);
+        for (load, least) in [(LONGER, 20), (WIDER, 25)] {
+            let one_by_one = said(&model, false, load);
             assert_eq!(replays.swap(0, Ordering::Relaxed), 0, "none where none are wanted");
             let lengths = one_by_one.values().map(|tokens| tokens.len() as u32);
             assert!(lengths.eq(load.iter().map(|who| who.2)), "everybody is answered");
-            assert_eq!(said(&model, arithmetic, true, load), one_by_one, "{arithmetic:?}");
+            assert_eq!(said(&model, true, load), one_by_one, "{arithmetic:?}");
             // But for prompts, and the first decode of each size.
             let replays = replays.swap(0, Ordering::Relaxed);
             println!("{arithmetic:?}: {replays} replays");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use engine::exec::cpu::Greedy;
-use engine::exec::cuda::{Arithmetic, Device};
+use engine::exec::cuda::{Arithmetic, Device, Layout};
 use engine::machine::Clock;
 use engine::model::llama::LlamaConfig;
 use engine::model::random::RandomWeights;
@@ -11,38 +11,46 @@ use engine::request::Content;
 use engine::{Config, Machine, Request};
 use kernels::cuda::emulator::{self, Pretence};
 
-fn machine() -> Option<Machine> {
+const WHOLE: Layout = Layout::whole(Arithmetic::Fast);
+
+fn machine(layout: Layout) -> Option<Machine> {
     if let Some(reason) = emulator::absent() {
         println!("skipped: {reason}");
         return None;
     }
     let device = emulator::device(Path::new(env!("CARGO_TARGET_TMPDIR")), 0);
     let config = LlamaConfig {
-        layers: 1,
+        layers: layout.stages as u32,
         hidden: 32,
-        heads: 2,
-        kv_heads: 1,
+        heads: 2 * layout.ranks as u32,
+        kv_heads: layout.ranks as u32,
         ffn: 32,
         ..LlamaConfig::tiny()
     };
-    Some(
-        Machine::on_gpu(&mut RandomWeights { config, seed: 1 }, &device, Arithmetic::Fast, 1)
-            .unwrap(),
-    )
+    Some(Machine::on_gpus(&mut RandomWeights { config, seed: 1 }, &[device], layout).unwrap())
 }
 
 #[test]
 fn its_keys_and_values_are_bf16_in_all_layers() {
-    let Some(machine) = machine() else { return };
-    assert_eq!(machine.kv_bytes_per_token(), 2 * 32 * 2);
-    let workers = machine.executors(2, 64, Clock::Virtual, || Box::<Greedy>::default());
-    assert_eq!(workers.unwrap().len(), 2);
+    for (ranks, stages) in [(1, 1), (2, 3)] {
+        let Some(machine) = machine(Layout { ranks, stages, ..WHOLE }) else { return };
+        assert_eq!(machine.kv_bytes_per_token(), (ranks * stages * 2 * 32 * 2) as u64);
+        assert_eq!(machine.split(), (ranks as u32, stages as u32));
+        let workers = machine.executors(2, 64, Clock::Virtual, || Box::<Greedy>::default());
+        assert_eq!(workers.unwrap().len(), 2);
+    }
 }
 
 /// Times of an emulated device mean nothing; that a profile comes of them does.
 #[test]
 fn a_profile_is_made_of_its_times() {
-    let Some(machine) = machine() else { return };
+    for (ranks, stages) in [(1, 1), (2, 2)] {
+        let Some(machine) = machine(Layout { ranks, stages, ..WHOLE }) else { return };
+        profile(&machine);
+    }
+}
+
+fn profile(machine: &Machine) {
     let mut seen = (0, 0);
     let timings = machine.time(64, &mut |done, all| seen = (done, all)).unwrap();
     let imported = machine.profile("emulated", &[timings]).unwrap();
@@ -88,7 +96,7 @@ fn small(bytes: usize) -> Option<Result<Machine, String>> {
         ..LlamaConfig::tiny()
     };
     let mut weights = RandomWeights { config, seed: 1 };
-    let machine = Machine::on_gpu(&mut weights, &device, Arithmetic::Fast, 1);
+    let machine = Machine::on_gpus(&mut weights, &[device], Layout::whole(Arithmetic::Fast));
     Some(machine.map_err(|e| e.to_string()))
 }
 
@@ -147,13 +155,13 @@ fn too_little_memory_is_said_with_what_is_missing() {
         |fraction, asked| machine.kv_memory(&knobs(fraction), asked).unwrap_err().to_string();
     assert_eq!(
         said(0.3, None),
-        "an emulated GPU has no room for keys and values: weights and what else is there take 4.3 MB and batches 136.4 MB \
-         of the 78.6 MB that are kv-fraction 0.3, 62.3 MB short; raise kv-fraction, or lower max-batch-tokens or max-seqs"
+        "an emulated GPU has no room for keys and values: weights and what else is there take 4.3 MB and batches 136.2 MB \
+         of the 78.6 MB that are kv-fraction 0.3, 62.1 MB short; raise kv-fraction, or lower max-batch-tokens or max-seqs"
     );
     assert_eq!(
         said(0.9, Some(200 << 20)),
-        "210.0 MB of keys and values were asked for, but beside weights, batches (136.4 MB) and what else is there an \
-         emulated GPU has 121.5 MB: 88.5 MB short"
+        "210.0 MB of keys and values were asked for, but beside weights, batches (136.2 MB) and what else is there an \
+         emulated GPU has 121.6 MB: 88.3 MB short"
     );
     assert_eq!(machine.kv_memory(&knobs(0.3), Some(50 << 20)).unwrap(), Some(50 << 20));
 }

@@ -1,13 +1,18 @@
-// What is done to rows between matrix products: embedding, norm, SiLU * mul, gathering rows, copying KV slots.
+// What is done to rows between matrix products: embedding, norm, SiLU * mul, gathering rows, copying KV slots, putting
+// ranks' results together.
 // Widths are multiples of 8. A row's result depends on that row alone.
 #include "common.cuh"
 
-// out[r] = table[ids[r]];  grid = rows, block = 128
+// out[r] = table[ids[r] - first] where the table has that row, else zeros: of a table that several ranks share, each has
+// `rows` rows from `first` on, and their results add up to the whole's.  grid = rows, block = 128
 KERNEL __launch_bounds__(128) gather_rows(const bf16* __restrict__ table, const int* __restrict__ ids,
-                                          bf16* __restrict__ out, int cols) {
-  const Pieces* from = pieces(table + (size_t)ids[blockIdx.x] * cols);
+                                          bf16* __restrict__ out, int cols, int first, int rows) {
+  const int row = ids[blockIdx.x] - first;
+  const bool here = row >= 0 && row < rows;
+  const Pieces none = {0, 0, 0, 0};
+  const Pieces* from = pieces(table + (size_t)(here ? row : 0) * cols);
   Pieces* to = pieces(out + (size_t)blockIdx.x * cols);
-  for (int c = threadIdx.x; c < cols / 8; c += blockDim.x) to[c] = from[c];
+  for (int c = threadIdx.x; c < cols / 8; c += blockDim.x) to[c] = here ? from[c] : none;
 }
 
 // residual += x (where there is an x), y = rmsnorm(residual) * weight;  grid = rows, block = whole warps, 256 at most
@@ -91,4 +96,14 @@ KERNEL __launch_bounds__(256) all_reduce(bf16* p0, bf16* p1, bf16* p2, bf16* p3,
 #pragma unroll
   for (int r = 0; r < 8; r++)
     if (r < ranks) pieces(parts[r])[i] = all;
+}
+
+// What ranks have of the same rows, `[ranks, rows, words]` in words of four bytes, side by side: `[rows, ranks * words]`.
+// grid = (rows, ceil(ranks * words / 256)), block = 256
+KERNEL __launch_bounds__(256) join_columns(const unsigned* __restrict__ parts, unsigned* __restrict__ out, int ranks,
+                                           int words) {
+  const int i = blockIdx.y * blockDim.x + threadIdx.x;
+  if (i >= ranks * words) return;
+  const size_t row = (size_t)(i / words) * gridDim.x + blockIdx.x;
+  out[(size_t)blockIdx.x * ranks * words + i] = parts[row * words + i % words];
 }

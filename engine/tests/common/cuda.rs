@@ -7,20 +7,25 @@ use std::time::Duration;
 use engine::config::{AllocatorKind, Config, Reserve, SchedulerKind};
 use engine::exec::Executor;
 use engine::exec::cpu::Sample;
-use engine::exec::cuda::Device;
+use engine::exec::cuda::{CudaExecutor, CudaModel, Device, Layout};
 use engine::model::llama::LlamaConfig;
 use engine::model::random::RandomWeights;
 use engine::request::{Content, Token};
 use engine::sequence::Sequence;
 use engine::{Request, wiring};
-use kernels::cuda::emulator;
+use kernels::cuda::emulator::{self, Pretence};
+
+/// The GPUs to test on: those of `KNEE_TEST_DEVICE=cuda:0,1`; none on emulated devices.
+pub(crate) fn gpus() -> Vec<usize> {
+    let Ok(name) = std::env::var("KNEE_TEST_DEVICE") else { return Vec::new() };
+    let index = |n: &str| n.parse().expect("KNEE_TEST_DEVICE is cuda:N, or cuda:N,M");
+    name.trim_start_matches("cuda:").split(',').map(index).collect()
+}
 
 /// A device, unless there can be none here.
 pub(crate) fn device() -> Option<Device> {
-    if let Ok(name) = std::env::var("KNEE_TEST_DEVICE") {
-        let index = name.strip_prefix("cuda:").and_then(|n| n.parse().ok());
-        let device = Device::open(index.expect("KNEE_TEST_DEVICE is cuda:N"));
-        return Some(device.expect("the device that was asked for"));
+    if let Some(index) = gpus().first() {
+        return Some(Device::open(*index).expect("the device that was asked for"));
     }
     if let Some(reason) = emulator::absent() {
         println!("skipped: {reason}");
@@ -51,6 +56,52 @@ pub(crate) fn config() -> LlamaConfig {
 
 pub(crate) fn weights(config: LlamaConfig) -> RandomWeights {
     RandomWeights { config, seed: 3 }
+}
+
+/// A model whose heads, inner features and tokens two ranks can share, and layers two stages, if not evenly.
+pub(crate) fn even() -> LlamaConfig {
+    LlamaConfig { layers: 3, heads: 4, kv_heads: 2, ffn: 48, ..config() }
+}
+
+/// The model in such a layout, every part on a device of its own, unless there are not so many here.
+pub(crate) fn spread(config: LlamaConfig, layout: Layout) -> Option<Arc<CudaModel>> {
+    let (gpus, parts) = (gpus(), layout.ranks * layout.stages);
+    if gpus.is_empty() {
+        return spread_over(&vec![Pretence::default(); parts], config, layout);
+    }
+    if gpus.len() < parts {
+        println!("skipped: {parts} parts need as many GPUs");
+        return None;
+    }
+    let devices = gpus[..parts].iter().map(|&index| Device::open(index));
+    let devices: Vec<_> = devices.collect::<Result<_, _>>().expect("the devices asked for");
+    Some(Arc::new(CudaModel::load(&devices, &mut weights(config), layout).unwrap()))
+}
+
+/// The same on emulated devices that pretend.
+pub(crate) fn spread_over(
+    pretences: &[Pretence],
+    config: LlamaConfig,
+    layout: Layout,
+) -> Option<Arc<CudaModel>> {
+    if let Some(reason) = emulator::absent() {
+        println!("skipped: {reason}");
+        return None;
+    }
+    let devices = emulator::several(Path::new(env!("CARGO_TARGET_TMPDIR")), pretences);
+    Some(Arc::new(CudaModel::load(&devices, &mut weights(config), layout).unwrap()))
+}
+
+/// A worker that overlaps nothing by itself.
+pub(crate) fn worker(model: &Arc<CudaModel>, slots: u32, sampler: Box<dyn Sample>) -> CudaExecutor {
+    let mut sampler = Some(sampler);
+    let workers = CudaExecutor::workers(model, &[slots], || sampler.take().expect("one worker"));
+    workers.unwrap().remove(0)
+}
+
+/// One that asks for every kernel by itself.
+pub(crate) fn plain(model: &Arc<CudaModel>, sampler: Box<dyn Sample>) -> Box<dyn Executor> {
+    Box::new(worker(model, 512, sampler).without_graphs())
 }
 
 /// What `executor` says to a prompt when nothing else is there, by branch.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::collective::Endpoint;
 use super::memory::{Buffer, Element, Mark, Memory};
 use super::{CudaError, driver, ensure};
 
@@ -125,6 +126,9 @@ pub(super) trait Backend: Send + Sync {
     /// # Safety
     /// It is one of this device, and nobody uses it any more.
     unsafe fn unmark(&self, mark: u64);
+
+    /// Where ways to other devices begin.
+    fn endpoint(&self) -> Result<Endpoint, CudaError>;
 
     /// Bytes free and in all; none where that means nothing.
     fn memory(&self) -> Result<Option<(usize, usize)>, CudaError>;
@@ -249,11 +253,30 @@ impl Device {
     /// # Errors
     /// When it is not, or the driver fails.
     pub fn copy<T: Element>(&self, from: &Buffer<T>, to: &mut Buffer<T>) -> Result<(), CudaError> {
-        self.holds("what is copied", from, 0)?;
-        self.holds("where it is copied to", to, from.len())?;
-        let bytes = from.len() * size_of::<T>();
+        self.copy_part((from, 0), (to, 0), from.len())
+    }
+
+    /// Copies `len` elements, from one place to another.
+    pub(super) fn copy_part<T: Element>(
+        &self,
+        (from, at): (&Buffer<T>, usize),
+        (to, start): (&mut Buffer<T>, usize),
+        len: usize,
+    ) -> Result<(), CudaError> {
+        self.holds("what is copied", from, at + len)?;
+        self.holds("where it is copied to", to, start + len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        self.note([&from.memory, &to.memory].into_iter());
+        let bytes = len * size_of::<T>();
         // SAFETY: two buffers, and the sizes were checked.
-        unsafe { self.backend.copy(from.address(0), to.address(0), bytes) }
+        unsafe { self.backend.copy(from.address(at), to.address(start), bytes) }
+    }
+
+    /// Whether it is the same one.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.backend, &other.backend)
     }
 
     /// Waits until everything is done.

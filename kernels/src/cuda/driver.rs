@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cudarc::driver::{result, sys};
 
+use super::collective::Endpoint;
 use super::device::{Backend, Product, Shape};
 use super::lt::Lt;
 use super::{CudaError, nvrtc, source};
@@ -17,6 +18,7 @@ const PLAIN_SHARED: i32 = 48 << 10;
 pub(super) struct Gpu {
     pub(super) name: String,
     pub(super) processors: u32,
+    index: usize,
     device: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
@@ -72,6 +74,7 @@ impl Gpu {
         let mut gpu = Self {
             name,
             processors,
+            index,
             device,
             context,
             stream: std::ptr::null_mut(),
@@ -294,6 +297,10 @@ impl Backend for Gpu {
             // A failure leaves nothing to do.
             let _ = result::event::destroy(mark as sys::CUevent);
         }
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, CudaError> {
+        Ok(Endpoint::Gpu { index: self.index, stream: self.stream as u64 })
     }
 
     fn memory(&self) -> Result<Option<(usize, usize)>, CudaError> {

@@ -4,6 +4,7 @@
 //! checked whenever something is read, so that a kernel that writes beyond its buffers is found out. Work is done when
 //! somebody waits for it ([`stream`]), so that a host that does not wait is found out too.
 
+mod fabric;
 mod library;
 mod stream;
 
@@ -12,14 +13,16 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use libloading::Library;
 
 use super::CudaError;
+use super::collective::Endpoint;
 use super::device::{Backend, Device, Product, Shape};
 use super::source::{self, Source};
+pub(super) use fabric::Fabric;
 use library::{build, compiler};
 use stream::{Op, Stream};
 
@@ -64,10 +67,38 @@ pub fn pretending(cache: &Path, pretence: Pretence) -> Device {
     build_device(source::all(), cache, 0, pretence)
 }
 
+/// Several that meet, one for each of `pretences`.
+#[must_use]
+pub fn several(cache: &Path, pretences: &[Pretence]) -> Vec<Device> {
+    let turn = Arc::default();
+    let device = |pretence: &Pretence| {
+        let stream = Stream::taking_turns(&turn);
+        on_stream(source::all(), cache, (0, pretence.clone()), stream)
+    };
+    pretences.iter().map(device).collect()
+}
+
 fn build_device(sources: Vec<Source>, cache: &Path, order: i32, pretence: Pretence) -> Device {
-    let (state, stream) = (Mutex::default(), Stream::default());
-    let emulator = Emulator { sources, cache: cache.to_owned(), order, pretence, state, stream };
-    Device::emulated(Arc::new(emulator), "an emulated GPU")
+    on_stream(sources, cache, (order, pretence), Stream::default())
+}
+
+fn on_stream(
+    sources: Vec<Source>,
+    cache: &Path,
+    (order, pretence): (i32, Pretence),
+    stream: Stream,
+) -> Device {
+    let emulator = Arc::new_cyclic(|me| Emulator {
+        me: Weak::clone(me),
+        sources,
+        cache: cache.to_owned(),
+        order,
+        pretence,
+        state: Mutex::default(),
+        stream,
+        waits: Mutex::default(),
+    });
+    Device::emulated(emulator, "an emulated GPU")
 }
 
 /// What a device is pretended to be.
@@ -103,13 +134,16 @@ impl Fuse {
     }
 }
 
-struct Emulator {
+pub(super) struct Emulator {
+    me: Weak<Self>,
     sources: Vec<Source>,
     cache: PathBuf,
     order: i32,
     pretence: Pretence,
     state: Mutex<State>,
     stream: Stream,
+    /// Whether it has come to where several meet, and they have not.
+    waits: Mutex<bool>,
 }
 
 #[derive(Default)]
@@ -162,6 +196,7 @@ impl Emulator {
                 // SAFETY: as above, and the words are the kernel's parameters.
                 unsafe { self.run(kernel, shape, &mut words)? }
             }
+            Op::Meet { meeting, rank } => meeting.come(rank)?,
             Op::Mark(_) => {}
         }
         Ok(())
@@ -342,6 +377,10 @@ impl Backend for Emulator {
 
     unsafe fn unmark(&self, mark: u64) {
         self.stream.unmark(mark);
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, CudaError> {
+        self.me.upgrade().map(Endpoint::Emulated).ok_or_else(|| failed("it is gone"))
     }
 
     fn memory(&self) -> Result<Option<(usize, usize)>, CudaError> {

@@ -11,6 +11,7 @@
 
 mod attention;
 mod batch;
+mod collective;
 mod device;
 mod driver;
 #[cfg(feature = "emulator")]
@@ -18,6 +19,7 @@ pub mod emulator;
 mod graph;
 mod lt;
 mod memory;
+mod nccl;
 pub mod nvrtc;
 mod ops;
 mod pool;
@@ -26,10 +28,11 @@ pub mod source;
 
 pub use attention::{HeadExtras, Scratch};
 pub use batch::{Batch, DeviceBatch, Limits, Seq};
+pub use collective::{Collective, MOST_RANKS};
 pub use device::Device;
 pub use graph::Graph;
 pub use memory::{Buffer, Element, Fetched, Mark};
-pub use ops::{Draw, MOST_RANKS, Out, Products};
+pub use ops::{Draw, Out, Products};
 pub use pool::KvPool;
 
 /// Why something could not be done on a CUDA device.
@@ -45,6 +48,11 @@ pub enum CudaError {
         "NVRTC was not found (libnvrtc.so.13): install CUDA 13, or set KNEE_CUDA_DIR to what scripts/fetch-nvrtc prints"
     )]
     NoCompiler,
+    /// The library through which GPUs meet is not there.
+    #[error(
+        "NCCL was not found (libnccl.so.2), through which GPUs meet: install it, or add its folder to KNEE_CUDA_DIR"
+    )]
+    NoNccl,
     /// No such device.
     #[error("there is no cuda:{index}: this machine has {count} CUDA devices")]
     NoDevice {

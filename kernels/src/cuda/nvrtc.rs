@@ -48,11 +48,14 @@ fn folders() -> Vec<PathBuf> {
     roots.iter().flat_map(|root| [root.join("lib64"), root.join("lib"), root.clone()]).collect()
 }
 
+/// Where a library is, if it is in one of the folders.
+pub(super) fn find(name: &str) -> Option<PathBuf> {
+    folders().into_iter().map(|folder| folder.join(name)).find(|path| path.exists())
+}
+
 /// Loads a library from one of the folders for good, so that whoever asks for its name later gets it.
 pub(super) fn preload(name: &str) {
-    let Some(path) = folders().into_iter().map(|d| d.join(name)).find(|p| p.exists()) else {
-        return;
-    };
+    let Some(path) = find(name) else { return };
     // SAFETY: NVIDIA's libraries do nothing unsound when they are loaded.
     if let Ok(library) = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) } {
         std::mem::forget(library);

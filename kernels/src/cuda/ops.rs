@@ -2,9 +2,9 @@
 
 use half::bf16;
 
-use super::batch::{DeviceBatch, Seq};
+use super::batch::{DeviceBatch, Grown, Seq};
 use super::device::{Arg, Device, Product, Shape};
-use super::memory::Buffer;
+use super::memory::{Buffer, Element};
 use super::{CudaError, ensure};
 
 /// How one row's token is chosen; see `sample.cu`.
@@ -26,9 +26,6 @@ impl Draw {
     pub const GREEDY: Self = Self { inverse_temperature: 0.0, top_k: 0, top_p: 1.0, at: 0.0 };
 }
 
-/// Most ranks that one device's sum takes.
-pub const MOST_RANKS: usize = 8;
-
 /// How matrices are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Products {
@@ -46,24 +43,29 @@ pub(super) fn plane(x: usize, y: usize, block: u32) -> Shape {
     Shape { grid: [x as u32, y as u32, 1], block, dynamic: 0 }
 }
 
-fn eights(what: &str, n: usize) -> Result<(), CudaError> {
+pub(super) fn eights(what: &str, n: usize) -> Result<(), CudaError> {
     ensure(n > 0 && n.is_multiple_of(8), || format!("{what} = {n} must be a multiple of 8"))
 }
 
 impl Device {
-    /// `out[r] = table[ids[r]]` for the batch's tokens; rows are `hidden` wide.
+    /// `out[r] = table[ids[r] - first]` for the batch's tokens, zeros for those that are not in `table`: the rows of the
+    /// vocabulary from `first` on that one of several ranks has, or all of them. Rows are `hidden` wide.
     ///
     /// # Errors
     /// When sizes disagree or the launch fails; so in all of these.
     pub fn embed(
         &self,
         batch: &DeviceBatch,
-        table: &Buffer<bf16>,
+        (table, first): (&Buffer<bf16>, usize),
         out: &mut Buffer<bf16>,
         hidden: usize,
     ) -> Result<(), CudaError> {
-        self.holds("the embedding", table, batch.limits.vocab * hidden)?;
-        self.gather(&batch.ids.data, batch.ids.len, table, out, hidden)
+        let rows = table.len() / hidden.max(1);
+        self.holds("the embedding", table, 0)?;
+        ensure(rows > 0 && first + rows <= batch.limits.vocab, || {
+            format!("{rows} rows from {first} on of a vocabulary of {}", batch.limits.vocab)
+        })?;
+        self.gather(&batch.ids, (table, first, rows), out, hidden)
     }
 
     /// `out[i] = rows[last[i]]`: the rows whose logits are wanted.
@@ -78,27 +80,53 @@ impl Device {
         hidden: usize,
     ) -> Result<(), CudaError> {
         self.holds("rows", rows, batch.rows() * hidden)?;
-        self.gather(&batch.last.data, batch.last.len, rows, out, hidden)
+        self.gather(&batch.last, (rows, 0, batch.rows()), out, hidden)
     }
 
-    /// The caller has checked what `ids` point to.
+    /// The caller has checked that the table has so many rows.
     fn gather(
         &self,
-        ids: &Buffer<i32>,
-        len: usize,
-        table: &Buffer<bf16>,
+        ids: &Grown<i32>,
+        (table, first, rows): (&Buffer<bf16>, usize, usize),
         out: &mut Buffer<bf16>,
         cols: usize,
     ) -> Result<(), CudaError> {
         eights("row width", cols)?;
-        self.holds("the batch", ids, len)?;
-        self.holds("gathered rows", out, len * cols)?;
-        if len == 0 {
+        self.holds("the batch", &ids.data, ids.len)?;
+        self.holds("gathered rows", out, ids.len * cols)?;
+        if ids.len == 0 {
             return Ok(());
         }
-        let arguments = [table.into(), ids.into(), Arg::from(&*out), (cols as i32).into()];
-        // SAFETY: sizes were checked here, indices by the batch.
-        unsafe { self.launch("gather_rows", line(len, 128), arguments) }
+        let [cols, first, rows] = [cols, first, rows].map(|n| Arg::Int(n as i32));
+        let arguments = [table.into(), (&ids.data).into(), Arg::from(&*out), cols, first, rows];
+        // SAFETY: sizes were checked; the kernel takes no row that the table has not.
+        unsafe { self.launch("gather_rows", line(ids.len, 128), arguments) }
+    }
+
+    /// Puts what `ranks` ranks have of the same rows, `[ranks, rows, columns]`, side by side: `[rows, ranks * columns]`.
+    ///
+    /// # Errors
+    /// See [`Device::embed`].
+    pub fn join_columns<T: Element>(
+        &self,
+        (ranks, rows, columns): (usize, usize, usize),
+        parts: &Buffer<T>,
+        out: &mut Buffer<T>,
+    ) -> Result<(), CudaError> {
+        let words = columns * size_of::<T>() / 4;
+        ensure(words * 4 == columns * size_of::<T>() && columns > 0, || {
+            format!("{columns} columns of {} bytes are not whole words", size_of::<T>())
+        })?;
+        self.holds("what ranks have", parts, ranks * rows * columns)?;
+        self.holds("joined rows", out, ranks * rows * columns)?;
+        if rows == 0 {
+            return Ok(());
+        }
+        let arguments =
+            [parts.into(), Arg::from(&*out), (ranks as i32).into(), (words as i32).into()];
+        let shape = plane(rows, (ranks * words).div_ceil(256), 256);
+        // SAFETY: sizes were checked.
+        unsafe { self.launch("join_columns", shape, arguments) }
     }
 
     /// `residual += x` (where there is an `x`), `y = rmsnorm(residual) * weight`, for `rows` rows.
@@ -159,29 +187,6 @@ impl Device {
             done += some;
         }
         Ok(())
-    }
-
-    /// Replaces the first `len` elements of each of `parts`, those of tensor-parallel ranks, by the sum of all.
-    ///
-    /// # Errors
-    /// See [`Device::embed`]; also when there are more than [`MOST_RANKS`] of them.
-    pub fn all_reduce(&self, parts: &mut [&mut Buffer<bf16>], len: usize) -> Result<(), CudaError> {
-        let ranks = parts.len();
-        ensure((1..=MOST_RANKS).contains(&ranks), || {
-            format!("{ranks} ranks: the sum over ranks takes 1 to {MOST_RANKS}")
-        })?;
-        eights("elements to sum", len.max(8))?;
-        parts.iter().try_for_each(|part| self.holds("a rank's part", part, len))?;
-        if len == 0 {
-            return Ok(());
-        }
-        let part = |rank: usize| Arg::from(parts.get(rank).map(|part| &**part));
-        let [p0, p1, p2, p3] = [0, 1, 2, 3].map(part);
-        let [p4, p5, p6, p7] = [4, 5, 6, 7].map(part);
-        let (ranks, count) = ((ranks as i32).into(), ((len / 8) as i32).into());
-        let arguments = [p0, p1, p2, p3, p4, p5, p6, p7, ranks, count];
-        // SAFETY: sizes were checked, and nobody else has these buffers.
-        unsafe { self.launch("all_reduce", line((len / 8).div_ceil(256), 256), arguments) }
     }
 
     /// `y = x * weight^T`: `x` is `[rows, features]`, `weight` `[outputs, features]`, `y` `[rows, outputs]`.
@@ -287,7 +292,7 @@ impl Device {
 const MOST_DOTS: usize = 8;
 
 /// What a matrix product can be written as.
-pub trait Out: super::Element {
+pub trait Out: Element {
     #[doc(hidden)]
     const F32: bool;
     #[doc(hidden)]

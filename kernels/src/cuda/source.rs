@@ -39,7 +39,7 @@ const FILES: [(&str, &str, &[&str]); 6] = [
     (
         "rows.cu",
         include_str!("../../cu/rows.cu"),
-        &["gather_rows", "add_rmsnorm", "silu_mul", "copy_slots", "all_reduce"],
+        &["gather_rows", "add_rmsnorm", "silu_mul", "copy_slots", "all_reduce", "join_columns"],
     ),
     ("rope.cu", include_str!("../../cu/rope.cu"), &["rope_kv_write"]),
     ("decode.cu", include_str!("../../cu/decode.cu"), &DECODE),

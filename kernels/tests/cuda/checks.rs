@@ -2,7 +2,9 @@
 //! outputs that fill no block. Those of keys and values are in `cache`.
 
 use half::bf16;
-use kernels::cuda::{Batch, Buffer, CudaError, Device, DeviceBatch, Draw, Limits, Products};
+use kernels::cuda::{
+    Batch, Buffer, Collective, CudaError, Device, DeviceBatch, Draw, Limits, Products,
+};
 
 use super::reference::{Random, distance, rmsnorm, wide};
 
@@ -45,7 +47,7 @@ pub(crate) fn embedding() -> Check {
 fn run_embedding(device: &Device) -> Result<f64, CudaError> {
     let (vocab, hidden) = (11, 2056);
     let table = Random(3).bf16s(vocab * hidden);
-    let ids = vec![3, 0, 10, 3, 7];
+    let ids = vec![3, 0, 10, 9, 7];
     let rows = ids.len();
     let batch = Batch {
         positions: vec![0; rows],
@@ -58,13 +60,24 @@ fn run_embedding(device: &Device) -> Result<f64, CudaError> {
     let mut on_device = DeviceBatch::new(device)?;
     on_device.set(device, &batch, limits)?;
     let mut out = unwritten(device, rows * hidden)?;
-    device.embed(&on_device, &device.upload(&table)?, &mut out, hidden)?;
+    device.embed(&on_device, (&device.upload(&table)?, 0), &mut out, hidden)?;
     let mut last = unwritten(device, 2 * hidden)?;
     device.gather_last(&on_device, &out, &mut last, hidden)?;
     let row = |id: i32| &table[id as usize * hidden..][..hidden];
     let want: Vec<bf16> = batch.ids.iter().flat_map(|&id| row(id)).copied().collect();
     let want_last = [row(7), row(0)].concat();
-    Ok(exactly(&fetched(&out)?, &want).max(exactly(&fetched(&last)?, &want_last)))
+    // Of a rank that has a part of the vocabulary; tokens at both of its ends and beyond them.
+    let (first, end) = (3, 10);
+    let part = device.upload(&table[first * hidden..end * hidden])?;
+    let mut partly = unwritten(device, rows * hidden)?;
+    device.embed(&on_device, (&part, first), &mut partly, hidden)?;
+    let zeros = vec![bf16::ZERO; hidden];
+    let has = |id: i32| (first..end).contains(&(id as usize));
+    let want_partly: Vec<bf16> =
+        batch.ids.iter().flat_map(|&id| if has(id) { row(id) } else { &zeros }).copied().collect();
+    Ok(exactly(&fetched(&out)?, &want)
+        .max(exactly(&fetched(&last)?, &want_last))
+        .max(exactly(&fetched(&partly)?, &want_partly)))
 }
 
 pub(crate) fn add_rmsnorm() -> Check {
@@ -109,10 +122,45 @@ fn run_all_reduce(device: &Device) -> Result<f64, CudaError> {
         let sums: Vec<bf16> = (0..len).map(|i| bf16::from_f32(sum(i))).collect();
         let uploaded = parts.iter().map(|part| device.upload(part));
         let mut buffers = uploaded.collect::<Result<Vec<_>, _>>()?;
-        device.all_reduce(&mut buffers.iter_mut().collect::<Vec<_>>(), len)?;
+        let group = Collective::new(&vec![device.clone(); ranks])?;
+        group.sum(&mut buffers.iter_mut().collect::<Vec<_>>(), len)?;
         for (buffer, part) in buffers.iter().zip(&parts) {
             let want = [&sums[..], &part[len..]].concat();
             worst = worst.max(exactly(&fetched(buffer)?, &want));
+        }
+    }
+    Ok(worst)
+}
+
+pub(crate) fn join_columns() -> Check {
+    Check { name: "ranks' columns", most: 0.0, run: run_join_columns }
+}
+
+/// What ranks share or one of them collects, put side by side: every rank has its columns of every row.
+fn run_join_columns(device: &Device) -> Result<f64, CudaError> {
+    let mut worst = 0.0f64;
+    for (ranks, rows, columns) in [(1, 3, 8), (2, 5, 130), (3, 2, 264), (8, 1, 48)] {
+        let mut random = Random(columns as u64);
+        let group = Collective::new(&vec![device.clone(); ranks])?;
+        // More than is exchanged.
+        let parts: Vec<Vec<bf16>> = (0..ranks).map(|_| random.bf16s(rows * columns + 16)).collect();
+        let row = |row: usize| {
+            parts.iter().flat_map(move |part| &part[row * columns..(row + 1) * columns]).copied()
+        };
+        let want: Vec<bf16> = (0..rows).flat_map(row).collect();
+        let uploaded = parts.iter().map(|part| device.upload(part));
+        let uploaded = uploaded.collect::<Result<Vec<_>, _>>()?;
+        let sent: Vec<_> = uploaded.iter().collect();
+        let places = (0..ranks).map(|_| unwritten(device, ranks * rows * columns));
+        let mut places = places.collect::<Result<Vec<_>, _>>()?;
+        group.share(&sent, &mut places.iter_mut().collect::<Vec<_>>(), rows * columns)?;
+        let mut collected = unwritten(device, ranks * rows * columns)?;
+        group.collect(&sent, &mut collected, rows * columns)?;
+        places.push(collected);
+        for place in &places {
+            let mut joined = unwritten(device, ranks * rows * columns)?;
+            device.join_columns((ranks, rows, columns), place, &mut joined)?;
+            worst = worst.max(exactly(&fetched(&joined)?, &want));
         }
     }
     Ok(worst)

@@ -3,6 +3,7 @@
 
 mod cache;
 mod checks;
+mod devices;
 mod mutants;
 mod reference;
 mod stream;
@@ -15,7 +16,8 @@ use kernels::cuda::{Batch, CudaError, Device, DeviceBatch, Limits, Seq, emulator
 /// Devices to test on, or why there are none.
 fn devices() -> Result<Vec<(String, Device)>, String> {
     if let Ok(name) = std::env::var("KNEE_TEST_DEVICE") {
-        let index = name.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+        // The first, where several are named.
+        let index = name.strip_prefix("cuda:").and_then(|n| n.split(',').next()?.parse().ok());
         let device = Device::open(index.expect("KNEE_TEST_DEVICE is cuda:N"));
         return Ok(vec![(name, device.expect("the device that was asked for"))]);
     }
@@ -51,7 +53,8 @@ macro_rules! checks {
     ($from:ident: $($check:ident),+ $(,)?) => { $(#[test] fn $check() { everywhere(&$from::$check()); })+ };
 }
 
-checks! { checks: embedding, add_rmsnorm, silu_mul, all_reduce, small_products, large_products, products_are_invariant, sample }
+checks! { checks: embedding, add_rmsnorm, silu_mul, all_reduce, join_columns }
+checks! { checks: small_products, large_products, products_are_invariant, sample }
 checks! { cache: rope_kv_write, decode_attention, prefill_attention, attention_is_invariant, copy_slots }
 
 /// What launching relies on is checked: sizes, indices, and whose memory it is.

@@ -114,6 +114,20 @@ const MUTANTS: &[Mutant] = &[
         check: checks::all_reduce,
     },
     Mutant {
+        what: "a rank takes a token that is the next rank's first",
+        file: "rows.cu",
+        right: "row >= 0 && row < rows;",
+        wrong: "row >= 0 && row <= rows;",
+        check: checks::embedding,
+    },
+    Mutant {
+        what: "ranks' columns are put in another order",
+        file: "rows.cu",
+        right: "parts[row * words + i % words]",
+        wrong: "parts[row * words + (words - 1 - i % words)]",
+        check: checks::join_columns,
+    },
+    Mutant {
         what: "the table is read one block early",
         file: "decode.cu",
         right: "slot_of(tables, seq, position)",

@@ -38,7 +38,7 @@ fn results_arrive_as_they_were() {
     let [mut first, mut second] = [Fetched::new(device), Fetched::new(device)];
     for (ids, fetched) in [(&[3, 1, 4], &mut first), (&[1, 5, 2], &mut second)] {
         on_device.set(device, &batch(ids), limits(3)).unwrap();
-        device.embed(&on_device, &table, &mut out, 8).unwrap();
+        device.embed(&on_device, (&table, 0), &mut out, 8).unwrap();
         fetched.ask(&out, 24).unwrap();
     }
     out.write(0, &[bf16::ZERO; 24]).unwrap();
@@ -57,7 +57,7 @@ fn recorded_work_is_done_again() {
     let (table, mut out) = (table(device), device.zeros::<bf16>(24).unwrap());
     let mut on_device = DeviceBatch::new(device).unwrap();
     on_device.set(device, &batch(&[7, 6, 5]), limits(3)).unwrap();
-    let graph = device.record(&on_device, || device.embed(&on_device, &table, &mut out, 8));
+    let graph = device.record(&on_device, || device.embed(&on_device, (&table, 0), &mut out, 8));
     let graph = graph.unwrap();
     drop(table);
     let rows = |out: &kernels::cuda::Buffer<bf16>| {
@@ -104,13 +104,13 @@ fn a_device_fails_for_good() {
     let mut fetched = Fetched::new(&device);
     fuse.light(1);
     for _ in 0..2 {
-        device.embed(&on_device, &table, &mut out, 8).expect("nobody knows yet");
+        device.embed(&on_device, (&table, 0), &mut out, 8).expect("nobody knows yet");
     }
     fetched.ask(&out, 24).unwrap();
     let said = |error: CudaError| error.to_string();
     assert!(said(fetched.get().unwrap_err()).contains("an unspecified launch failure"));
     assert!(said(device.synchronise().unwrap_err()).contains("an unspecified launch failure"));
-    assert!(device.embed(&on_device, &table, &mut out, 8).is_err());
+    assert!(device.embed(&on_device, (&table, 0), &mut out, 8).is_err());
 }
 
 /// Memory ends, and says by how much.

@@ -2,6 +2,7 @@
 //!
 //! Reading the clock ten times a layer costs a few microseconds a pass, so it is always on.
 
+use std::iter::Sum;
 use std::time::{Duration, Instant};
 
 /// Time by operator, all layers together.
@@ -30,15 +31,8 @@ impl Spent {
     /// The mean of several, operator by operator; nothing of none.
     #[must_use]
     pub fn mean<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
-        let (mut sum, mut n) = (Self::default(), 0);
-        for one in all {
-            n += 1;
-            sum.linears.iter_mut().zip(&one.linears).for_each(|(sum, time)| *sum += *time);
-            sum.attention += one.attention;
-            sum.rest += one.rest;
-            sum.head += one.head;
-            sum.sampling += one.sampling;
-        }
+        let mut n = 0;
+        let sum: Self = all.inspect(|_| n += 1).sum();
         let n = n.max(1);
         Self {
             linears: sum.linears.map(|time| time / n),
@@ -47,6 +41,18 @@ impl Spent {
             head: sum.head / n,
             sampling: sum.sampling / n,
         }
+    }
+}
+
+impl<'a> Sum<&'a Self> for Spent {
+    fn sum<I: Iterator<Item = &'a Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            linears: std::array::from_fn(|i| sum.linears[i] + one.linears[i]),
+            attention: sum.attention + one.attention,
+            rest: sum.rest + one.rest,
+            head: sum.head + one.head,
+            sampling: sum.sampling + one.sampling,
+        })
     }
 }
 

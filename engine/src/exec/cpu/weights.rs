@@ -44,7 +44,7 @@ impl Part {
     pub const WHOLE: Self = Self { rank: 0, ranks: 1, stage: 0, stages: 1 };
 
     /// Its layers of `all`: the last stage has the vocabulary head too, so the first ones have a layer more.
-    fn layers(self, all: u32) -> Range<u32> {
+    pub(in crate::exec) fn layers(self, all: u32) -> Range<u32> {
         let first = |stage: usize| (stage * all as usize).div_ceil(self.stages) as u32;
         first(self.stage)..first(self.stage + 1)
     }

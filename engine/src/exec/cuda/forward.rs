@@ -1,33 +1,50 @@
-//! What one rank does in a forward pass on a device: embed, layers, norm, vocabulary head, and the choice of tokens.
+//! What one rank of a pipeline stage does by itself in a forward pass on a device, between the points where ranks meet.
 
 use std::time::Duration;
 
 use half::bf16;
 use kernels::cuda::{
-    Buffer, CudaError, Device, DeviceBatch, Draw, Element, HeadExtras, KvPool, Mark, Products,
-    Scratch,
+    Buffer, Collective, CudaError, Device, DeviceBatch, Draw, HeadExtras, KvPool, Mark, Scratch,
 };
 
-use super::weights::{CudaModel, Layer};
+use super::columns::{Columns, grow};
+use super::weights::{CudaModel, Layer, Shard};
 use crate::exec::cpu::Spent;
 
-/// Memory for one batch; grows to the largest and stays.
+/// What a rank computes: its shard of a model, and a batch on the shard's device.
+#[derive(Clone, Copy)]
+pub(super) struct Task<'a> {
+    pub(super) model: &'a CudaModel,
+    pub(super) shard: &'a Shard,
+    pub(super) batch: &'a DeviceBatch,
+    /// The rotary table.
+    pub(super) turns: &'a Buffer<f32>,
+}
+
+impl<'a> Task<'a> {
+    /// How this rank and the others of its stage meet.
+    pub(super) fn group(&self) -> &'a Collective {
+        &self.model.groups[self.shard.part.stage]
+    }
+}
+
+/// Memory of one rank for one batch; grows to the largest and stays.
 #[derive(Debug)]
 pub(super) struct Forward {
     /// The residual stream.
-    x: Buffer<bf16>,
-    /// What attention or the feed-forward layer adds to it.
-    pub(super) added: Buffer<bf16>,
+    pub(super) x: Buffer<bf16>,
+    /// What attention or the feed-forward layer adds to it, or this rank's part of that.
+    pub(super) added: Columns<bf16>,
     normed: Buffer<bf16>,
     qkv: Buffer<bf16>,
     queries: Buffer<bf16>,
-    attended: Buffer<bf16>,
     gate_up: Buffer<bf16>,
-    inner: Buffer<bf16>,
+    /// What attention or the feed-forward layer makes of this rank's heads or inner features.
+    pub(super) inner: Columns<bf16>,
     last_x: Buffer<bf16>,
     last_added: Buffer<bf16>,
-    /// One for each row through the vocabulary head.
-    pub(super) logits: Buffer<f32>,
+    /// One row for each through the vocabulary head: this rank's tokens, and, on the first rank, all.
+    pub(super) logits: Columns<f32>,
     draws: Buffer<Draw>,
     tokens: Buffer<i32>,
     scratch: Scratch,
@@ -49,31 +66,40 @@ const DOWN: Part = |spent| &mut spent.linears[3];
 const HEAD: Part = |spent| &mut spent.head;
 const SAMPLING: Part = |spent| &mut spent.sampling;
 
-/// `buffer` with room for `len` elements, made if it is not there; what was in it is gone then. Returns 1 if it was made.
-fn grow<T: Element>(device: &Device, buffer: &mut Buffer<T>, len: usize) -> Result<u64, CudaError> {
-    if buffer.len() >= len {
-        return Ok(0);
+/// Products that lead back to the residual stream, where ranks meet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Back {
+    /// From attention.
+    Out,
+    /// From the feed-forward layer.
+    Down,
+}
+
+impl Back {
+    /// Features that one rank multiplies, where the product is split by features.
+    pub(super) fn features(self, model: &CudaModel) -> usize {
+        let heads = model.heads();
+        if self == Self::Out { heads.queries * heads.dim } else { model.ffn() }
     }
-    // The old one first: both may not fit.
-    *buffer = device.zeros(0)?;
-    *buffer = device.zeros(len)?;
-    Ok(1)
+
+    fn weight(self, layer: &Layer) -> &Buffer<bf16> {
+        if self == Self::Out { &layer.out } else { &layer.down }
+    }
 }
 
 impl Forward {
     pub(super) fn new(device: &Device) -> Result<Self, CudaError> {
         Ok(Self {
             x: device.zeros(0)?,
-            added: device.zeros(0)?,
+            added: Columns::new(device)?,
             normed: device.zeros(0)?,
             qkv: device.zeros(0)?,
             queries: device.zeros(0)?,
-            attended: device.zeros(0)?,
             gate_up: device.zeros(0)?,
-            inner: device.zeros(0)?,
+            inner: Columns::new(device)?,
             last_x: device.zeros(0)?,
             last_added: device.zeros(0)?,
-            logits: device.zeros(0)?,
+            logits: Columns::new(device)?,
             draws: device.zeros(0)?,
             tokens: device.zeros(0)?,
             scratch: Scratch::new(device)?,
@@ -87,10 +113,9 @@ impl Forward {
         self.grown + self.scratch.grown()
     }
 
-    /// From here on, where the device's time goes is noted.
-    pub(super) fn start_laps(&mut self, device: &Device) -> Result<(), CudaError> {
-        self.laps = Some(vec![(device.mark()?, REST)]);
-        Ok(())
+    /// From the next batch on, where the device's time goes is noted.
+    pub(super) fn start_laps(&mut self) {
+        self.laps = Some(Vec::new());
     }
 
     /// Where it went, operator by operator.
@@ -109,74 +134,60 @@ impl Forward {
         Ok(())
     }
 
-    fn make_room(&mut self, model: &CudaModel, batch: &DeviceBatch) -> Result<(), CudaError> {
-        let (device, heads, config) = (&model.device, model.heads(), &model.config);
-        let (hidden, ffn) = (config.hidden as usize, model.ffn());
+    fn make_room(&mut self, Task { model, shard, batch, .. }: Task<'_>) -> Result<(), CudaError> {
+        let (device, heads, config) = (&shard.device, model.heads(), &model.config);
+        let (hidden, ffn, ranks) = (config.hidden as usize, model.ffn(), model.ranks());
         let (rows, last, width) = (batch.rows(), batch.last_rows(), heads.queries * heads.dim);
+        let attended = batch.attended_rows().max(rows) * width;
         for (buffer, len) in [
             (&mut self.x, rows * hidden),
-            (&mut self.added, rows * hidden),
             (&mut self.normed, rows.max(last) * hidden),
             (&mut self.qkv, rows * heads.width()),
             (&mut self.queries, rows * width),
-            (&mut self.attended, batch.attended_rows().max(rows) * width),
             (&mut self.gate_up, rows * 2 * ffn),
-            (&mut self.inner, rows * ffn),
             (&mut self.last_x, last * hidden),
             (&mut self.last_added, last * hidden),
         ] {
             self.grown += grow(device, buffer, len)?;
         }
-        self.grown += grow(device, &mut self.logits, last * model.vocab())?;
+        // Either this rank's part of every column, or its own columns whole.
+        let (joined, columns) = if model.joins() { (ranks, hidden / ranks) } else { (0, hidden) };
+        self.grown += self.inner.make_room(device, attended.max(rows * ffn), joined)?;
+        self.grown += self.added.make_room(device, rows * columns, joined)?;
+        if shard.head.is_some() {
+            let all = if ranks > 1 && shard.part.rank == 0 { ranks } else { 0 };
+            self.grown += self.logits.make_room(device, last * model.tokens(), all)?;
+        }
         Ok(())
     }
 
-    /// Makes room for `batch` and reads its embeddings.
-    pub(super) fn begin(
-        &mut self,
-        model: &CudaModel,
-        batch: &DeviceBatch,
-    ) -> Result<(), CudaError> {
-        self.make_room(model, batch)?;
-        model.device.embed(batch, &model.embedding, &mut self.x, model.config.hidden as usize)
+    /// Makes room for a batch, and reads its embeddings where this is the first stage: those that this rank has.
+    pub(super) fn begin(&mut self, task: Task<'_>) -> Result<(), CudaError> {
+        self.make_room(task)?;
+        let Task { model, shard, batch, .. } = task;
+        self.lap(&shard.device, REST)?;
+        let Some(table) = &shard.embedding else { return Ok(()) };
+        let (first, hidden) = (shard.part.rank * model.tokens(), model.config.hidden as usize);
+        shard.device.embed(batch, (table, first), &mut self.x, hidden)
     }
 
-    /// The logits of the rows that are wanted.
-    pub(super) fn head(
-        &mut self,
-        model: &CudaModel,
-        products: Products,
-        batch: &DeviceBatch,
-    ) -> Result<(), CudaError> {
-        let (device, hidden) = (&model.device, model.config.hidden as usize);
-        let last = batch.last_rows();
-        device.gather_last(batch, &self.x, &mut self.last_x, hidden)?;
-        device.gather_last(batch, &self.added, &mut self.last_added, hidden)?;
-        let (added, normed) = (Some(&self.last_added), &mut self.normed);
-        let epsilon = model.config.rms_eps;
-        device.add_rmsnorm(last, added, &mut self.last_x, &model.norm, normed, epsilon)?;
-        let sizes = (last, hidden, model.vocab());
-        device.linear(products, sizes, &self.normed, model.head(), &mut self.logits)?;
-        self.lap(device, HEAD)
-    }
-
-    /// Attention of a layer: what it adds to the residual stream, or this rank's part of it.
+    /// Attention of layer `i` up to the product that leads back.
     pub(super) fn attend(
         &mut self,
-        model: &CudaModel,
-        products: Products,
-        (i, layer): (usize, &Layer),
-        batch: &DeviceBatch,
-        turns: &Buffer<f32>,
+        task: Task<'_>,
+        i: usize,
         pool: &mut KvPool,
     ) -> Result<(), CudaError> {
-        let (device, heads, config) = (&model.device, model.heads(), &model.config);
+        let Task { model, shard, batch, turns } = task;
+        let (device, config, layer) = (&shard.device, &model.config, &shard.layers[i]);
         let (rows, hidden) = (batch.rows(), config.hidden as usize);
-        let (added, norm) = ((i > 0).then_some(&self.added), &layer.attention_norm);
+        // Nothing was added to embeddings.
+        let added = (i > 0 || shard.part.stage > 0).then(|| self.added.all());
+        let norm = &layer.attention_norm;
         device.add_rmsnorm(rows, added, &mut self.x, norm, &mut self.normed, config.rms_eps)?;
         self.lap(device, REST)?;
-        let sizes = (rows, hidden, heads.width());
-        device.linear(products, sizes, &self.normed, &layer.qkv, &mut self.qkv)?;
+        let sizes = (rows, hidden, model.heads().width());
+        device.linear(model.products(), sizes, &self.normed, &layer.qkv, &mut self.qkv)?;
         self.lap(device, QKV)?;
         let extras = HeadExtras {
             bias: layer.qkv_bias.as_ref(),
@@ -187,48 +198,75 @@ impl Forward {
         device.rope_kv_write(batch, &self.qkv, extras, turns, queries, (&mut *pool, i))?;
         self.lap(device, REST)?;
         let window = config.sliding_window.unwrap_or(0);
-        let (scratch, attended) = (&mut self.scratch, &mut self.attended);
+        let (scratch, attended) = (&mut self.scratch, &mut self.inner.part);
         device.attend(batch, &self.queries, (pool, i), window, scratch, attended)?;
-        self.lap(device, ATTENTION)?;
-        let sizes = (rows, heads.queries * heads.dim, hidden);
-        device.linear(products, sizes, &self.attended, &layer.out, &mut self.added)?;
-        self.lap(device, OUT)
+        self.lap(device, ATTENTION)
     }
 
     /// The feed-forward layer, likewise.
-    pub(super) fn feed_forward(
-        &mut self,
-        model: &CudaModel,
-        products: Products,
-        layer: &Layer,
-        rows: usize,
-    ) -> Result<(), CudaError> {
-        let (device, epsilon) = (&model.device, model.config.rms_eps);
-        let (hidden, ffn) = (model.config.hidden as usize, model.ffn());
-        let (added, norm) = (Some(&self.added), &layer.mlp_norm);
+    pub(super) fn feed_forward(&mut self, task: Task<'_>, i: usize) -> Result<(), CudaError> {
+        let Task { model, shard, batch, .. } = task;
+        let (device, epsilon, layer) = (&shard.device, model.config.rms_eps, &shard.layers[i]);
+        let (rows, hidden, ffn) = (batch.rows(), model.config.hidden as usize, model.ffn());
+        let (added, norm) = (Some(self.added.all()), &layer.mlp_norm);
         device.add_rmsnorm(rows, added, &mut self.x, norm, &mut self.normed, epsilon)?;
         self.lap(device, REST)?;
-        let sizes = (rows, hidden, 2 * ffn);
-        device.linear(products, sizes, &self.normed, &layer.gate_up, &mut self.gate_up)?;
+        let (sizes, weight) = ((rows, hidden, 2 * ffn), &layer.gate_up);
+        device.linear(model.products(), sizes, &self.normed, weight, &mut self.gate_up)?;
         self.lap(device, GATE_UP)?;
-        device.silu_mul(rows, ffn, &self.gate_up, &mut self.inner)?;
-        self.lap(device, REST)?;
-        device.linear(products, (rows, ffn, hidden), &self.inner, &layer.down, &mut self.added)?;
-        self.lap(device, DOWN)
+        device.silu_mul(rows, ffn, &self.gate_up, &mut self.inner.part)?;
+        self.lap(device, REST)
+    }
+
+    /// The product of layer `i` that leads back to the residual stream: of this rank's features, or of all features for
+    /// this rank's columns.
+    pub(super) fn project(
+        &mut self,
+        task: Task<'_>,
+        i: usize,
+        back: Back,
+    ) -> Result<(), CudaError> {
+        let Task { model, shard, batch, .. } = task;
+        let (ranks, hidden) = (model.ranks(), model.config.hidden as usize);
+        let (features, outputs) = (back.features(model), hidden);
+        let (features, outputs) =
+            if model.joins() { (features * ranks, outputs / ranks) } else { (features, outputs) };
+        let (sizes, x) = ((batch.rows(), features, outputs), self.inner.all());
+        let (weight, y) = (back.weight(&shard.layers[i]), &mut self.added.part);
+        shard.device.linear(model.products(), sizes, x, weight, y)?;
+        self.lap(&shard.device, if back == Back::Out { OUT } else { DOWN })
+    }
+
+    /// The logits of the rows that are wanted, of this rank's tokens; nothing where this is not the last stage.
+    pub(super) fn head(&mut self, task: Task<'_>) -> Result<(), CudaError> {
+        let Task { model, shard, batch, .. } = task;
+        let (device, hidden) = (&shard.device, model.config.hidden as usize);
+        let Some(head) = &shard.head else { return Ok(()) };
+        // A head that is not there is the embedding.
+        let Some(weight) = head.weight.as_ref().or(shard.embedding.as_ref()) else { return Ok(()) };
+        let (last, added) = (batch.last_rows(), self.added.all());
+        device.gather_last(batch, &self.x, &mut self.last_x, hidden)?;
+        device.gather_last(batch, added, &mut self.last_added, hidden)?;
+        let (added, normed) = (Some(&self.last_added), &mut self.normed);
+        let epsilon = model.config.rms_eps;
+        device.add_rmsnorm(last, added, &mut self.last_x, &head.norm, normed, epsilon)?;
+        let (sizes, logits) = ((last, hidden, model.tokens()), &mut self.logits.part);
+        device.linear(model.products(), sizes, &self.normed, weight, logits)?;
+        self.lap(device, HEAD)
     }
 
     /// The tokens of the first rows through the vocabulary head, one for each of `draws`.
     pub(super) fn sample(
         &mut self,
-        model: &CudaModel,
+        device: &Device,
+        vocab: usize,
         draws: &[Draw],
     ) -> Result<&Buffer<i32>, CudaError> {
-        let device = &model.device;
         grow(device, &mut self.draws, draws.len().next_power_of_two())?;
         grow(device, &mut self.tokens, draws.len())?;
         self.draws.write(0, draws)?;
-        let (vocab, all) = (model.vocab(), draws.len());
-        device.sample((all, vocab), &self.logits, &self.draws, &mut self.tokens)?;
+        let (sizes, logits) = ((draws.len(), vocab), self.logits.all());
+        device.sample(sizes, logits, &self.draws, &mut self.tokens)?;
         self.lap(device, SAMPLING)?;
         Ok(&self.tokens)
     }

@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
-use kernels::cuda::{CudaError, Device, DeviceBatch, Graph};
+use kernels::cuda::{CudaError, Graph};
 
-use super::pass::Pass;
+use super::pass::{Pass, Place};
 
 /// Batches of more rows take long enough for the host to keep up with.
 const MOST_ROWS: usize = 256;
@@ -48,8 +48,7 @@ impl Graphs {
     pub(super) fn run(
         &mut self,
         key: Key,
-        device: &Device,
-        batch: &DeviceBatch,
+        Place { device, batch, .. }: &Place,
         pass: &mut Pass,
         work: impl FnOnce(&mut Pass) -> Result<(), CudaError>,
     ) -> Result<(), CudaError> {

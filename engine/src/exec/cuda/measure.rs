@@ -3,9 +3,9 @@
 //! All layers of all batches run, timed by the device's own clock between operators. Keys and values are scattered over
 //! the pool in blocks of 16.
 
-use kernels::cuda::{Batch, CudaError, DeviceBatch, Draw, KvPool, Limits, Seq};
+use kernels::cuda::{Batch, CudaError, Draw, Limits, Seq};
 
-use super::pass::Pass;
+use super::pass::{Pass, Place};
 use super::weights::CudaModel;
 use super::{Arithmetic, Spent};
 use crate::exec::cpu::{Measured, Work};
@@ -43,45 +43,38 @@ fn grid(most: u32, pool: u32) -> Vec<Work> {
     grid
 }
 
-/// Times `model` on its device with the kernels of `arithmetic`; `watch` is told how many of how many batches are done. Sequences have up to `most` tokens.
+/// Times `model` on its devices; `watch` is told how many of how many batches are done. Sequences have up to `most` tokens.
 ///
 /// # Errors
-/// When memory is short or the device fails.
+/// When memory is short or a device fails.
 pub fn measure(
     model: &CudaModel,
-    arithmetic: Arithmetic,
     most: u32,
     watch: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<Measured>, CudaError> {
-    let (device, heads) = (&model.device, model.heads());
-    let layers = model.config.layers as usize;
-    let room = device.memory()?.map_or(SMALL_POOL, |(free, _)| {
-        let tokens =
-            free as f64 * SHARE / (KvPool::bytes_per_slot(heads, layers) * model.ranks()) as f64;
-        tokens.min(f64::from(POOL)) as u32
-    });
-    let pool_size = (room / BLOCK * BLOCK).max(BLOCK);
-    let pool = |_| KvPool::new(device, heads, layers, pool_size as usize);
-    let mut pools = (0..model.ranks()).map(pool).collect::<Result<Vec<_>, _>>()?;
-    let grid = grid(most.min(model.config.max_position), pool_size);
-    let turns = device.upload(&model.turns(most.min(model.config.max_position)))?;
-    let (mut pass, mut on_device) = (Pass::new(model)?, DeviceBatch::new(device)?);
+    let slots = slots(model)?;
+    let mut pools = super::pools(model, slots as usize)?;
+    let most = most.min(model.config.max_position);
+    let grid = grid(most, slots);
+    let (mut places, mut pass) = (Place::all(model, most)?, Pass::new(model)?);
     let mut measured = Vec::with_capacity(grid.len());
     for (done, &work) in grid.iter().enumerate() {
         watch(done, grid.len());
-        let batch = inputs(work, model.config.vocab, pool_size, arithmetic);
+        let batch = inputs(work, model.config.vocab, slots, model.arithmetic());
         let limits = Limits {
             vocab: model.vocab(),
-            positions: turns.len() / heads.dim,
-            slots: pools[0].slots(),
+            positions: most as usize,
+            slots: slots as usize,
             rows: batch.ids.len(),
         };
-        on_device.set(device, &batch, limits)?;
+        for Place { device, batch: on_device, .. } in &mut places {
+            on_device.set(device, &batch, limits)?;
+        }
         let draws = vec![Draw::GREEDY; batch.last.len()];
         let mut passes = Vec::with_capacity(TIMES);
         for time in 0..=TIMES {
-            pass.start_laps(model)?;
-            pass.run(model, arithmetic, &on_device, &turns, &mut pools)?;
+            pass.start_laps();
+            pass.run(model, &places, &mut pools)?;
             pass.sample(model, &draws)?;
             let spent: Spent = pass.end_laps()?;
             if time > 0 {
@@ -90,11 +83,24 @@ pub fn measure(
         }
         passes.sort_by_key(Spent::total);
         let spent = passes[passes.len() / 2];
-        let sampled = batch.last.len() as u32;
-        measured.push(Measured { work, layers: layers as u32, sampled, spent });
+        let (layers, sampled) = (model.config.layers, batch.last.len() as u32);
+        measured.push(Measured { work, layers, sampled, spent });
     }
     watch(grid.len(), grid.len());
     Ok(measured)
+}
+
+/// Tokens of keys and values that there is room for in a share of every device's memory.
+fn slots(model: &CudaModel) -> Result<u32, CudaError> {
+    let mut slots = POOL;
+    for (place, device) in model.devices().iter().enumerate() {
+        let here = match device.memory()? {
+            None => SMALL_POOL,
+            Some((free, _)) => (free as f64 * SHARE / model.slot_bytes(place) as f64) as u32,
+        };
+        slots = slots.min(here);
+    }
+    Ok((slots / BLOCK * BLOCK).max(BLOCK))
 }
 
 /// The rows of `work`, whose last row, or every decode, is sampled.

@@ -9,30 +9,32 @@
 //! [`Arithmetic::Fast`] takes the fastest kernels there are. [`Arithmetic::Invariant`] takes those whose results for a
 //! row depend on its context alone, to the bit, so that every scheduler, allocator and chunk size gives the same tokens.
 //!
-//! A model may be split over tensor-parallel ranks, all of which share the one device: it shows that the split is right.
+//! A model may be split over pipeline stages (`pass`) and their tensor-parallel ranks (`stage`), all on one device, which
+//! shows that the split is right, or on a device each. There are as many batches under way as stages.
 //!
 //! Shown on an emulated device; never run on a GPU yet.
 
 mod batch;
-mod collective;
+mod columns;
 mod flight;
 mod forward;
 mod graphs;
 mod measure;
 mod pass;
 mod room;
+mod stage;
 mod weights;
 
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kernels::cuda::{Buffer, CudaError, DeviceBatch, Draw, KvPool, Limits, Products};
+use kernels::cuda::{CudaError, Draw, KvPool, Limits};
 
 pub use kernels::cuda::Device;
 pub use measure::measure;
 pub use room::{Room, RoomError};
-pub use weights::{CudaModel, CudaModelError};
+pub use weights::{CudaModel, CudaModelError, Layout};
 
 use super::cpu::{Sample, Spent};
 use super::flights::Flights;
@@ -43,42 +45,31 @@ use crate::state::State;
 use batch::Inputs;
 use flight::{Job, Watch};
 use graphs::Graphs;
-use pass::Pass;
+use pass::{Pass, Place};
 
 /// Which kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arithmetic {
     /// The fastest.
     Fast,
-    /// Those whose results do not depend on what else is in the batch.
+    /// Those whose results do not depend on what else is in the batch, nor on how the model is split.
     Invariant,
-}
-
-impl Arithmetic {
-    fn products(self) -> Products {
-        match self {
-            Self::Fast => Products::Fast,
-            Self::Invariant => Products::Invariant,
-        }
-    }
 }
 
 /// Slots that stand for the padding of static batches, beyond the allocator's; longer padding runs over them again. A
 /// power of two.
 const PADDING: u32 = 1024;
 
-/// One worker on a device: a KV pool, a sampler, and memory for one batch. Sequences must carry their tokens.
+/// One worker on one device or several: KV pools, a sampler, and memory for one batch. Sequences must carry their tokens.
 pub struct CudaExecutor {
     model: Arc<CudaModel>,
-    /// The pools of all workers, one for each rank, so that one worker can receive from another.
+    /// The pools of all workers, one for each shard of the model, so that one worker can receive from another.
     pools: Arc<[Mutex<Vec<KvPool>>]>,
-    arithmetic: Arithmetic,
     sampler: Box<dyn Sample>,
     inputs: Inputs,
-    on_device: DeviceBatch,
+    places: Vec<Place>,
     pass: Pass,
     graphs: Option<Graphs>,
-    turns: Arc<Buffer<f32>>,
     draws: Vec<Draw>,
     copy: Vec<f32>,
     /// Who waits for the device, where that is not the caller.
@@ -97,38 +88,31 @@ fn lock(pool: &Mutex<Vec<KvPool>>) -> MutexGuard<'_, Vec<KvPool>> {
 }
 
 impl CudaExecutor {
-    /// Workers with these `slots` of KV each, which share `model` and its device and take turns at it; `sampler` makes
+    /// Workers with these `slots` of KV each, which share `model` and its devices and take turns at them; `sampler` makes
     /// each worker's.
     ///
     /// # Errors
-    /// When the device has not so much memory.
+    /// When a device has not so much memory.
     pub fn workers(
         model: &Arc<CudaModel>,
         slots: &[u32],
-        arithmetic: Arithmetic,
         mut sampler: impl FnMut() -> Box<dyn Sample>,
     ) -> Result<Vec<Self>, CudaError> {
-        let (device, layers) = (&model.device, model.config.layers as usize);
-        let pool = |&n: &u32| {
-            let slots = (n + PADDING) as usize;
-            let rank = |_| KvPool::new(device, model.heads(), layers, slots);
-            (0..model.ranks()).map(rank).collect::<Result<_, _>>().map(Mutex::new)
-        };
-        let pools: Arc<[_]> = slots.iter().map(pool).collect::<Result<Vec<_>, _>>()?.into();
+        let pools = slots.iter().map(|&n| pools(model, (n + PADDING) as usize).map(Mutex::new));
+        let pools: Arc<[_]> = pools.collect::<Result<Vec<_>, _>>()?.into();
         // No sequence is longer than its pool, or than the model allows.
         let longest = slots.iter().max().map_or(0, |n| n + PADDING).min(model.most_positions());
-        let turns = Arc::new(device.upload(&model.turns(longest))?);
+        let places = Place::all(model, longest)?;
         let worker = |_: &u32| {
-            Ok(Self {
+            let worker = Self {
                 model: Arc::clone(model),
                 pools: Arc::clone(&pools),
-                arithmetic,
                 sampler: sampler(),
                 inputs: Inputs::default(),
-                on_device: DeviceBatch::new(device)?,
+                places: places.iter().map(Place::another).collect::<Result<_, _>>()?,
                 pass: Pass::new(model)?,
-                graphs: Some(Graphs::default()),
-                turns: Arc::clone(&turns),
+                // What passes from device to device is not recorded (see `kernels::cuda::Collective`).
+                graphs: (places.len() == 1).then(Graphs::default),
                 draws: Vec::new(),
                 copy: Vec::new(),
                 watch: None,
@@ -137,7 +121,9 @@ impl CudaExecutor {
                 spare: Vec::new(),
                 flights: Flights::default(),
                 fault: None,
-            })
+            };
+            // Somebody has to feed the next stage's batch while another is under way.
+            Ok(if model.stages() > 1 { worker.overlapped() } else { worker })
         };
         slots.iter().map(worker).collect()
     }
@@ -160,7 +146,9 @@ impl CudaExecutor {
         {
             let mut pools = lock(&pools[batch.worker]);
             for copy in batch.copies {
-                pools.iter_mut().try_for_each(|p| move_inside(&self.model.device, p, copy))?;
+                for (pool, shard) in pools.iter_mut().zip(&self.model.shards) {
+                    move_inside(&shard.device, pool, copy)?;
+                }
             }
             self.compute(batch, &mut pools)?;
         }
@@ -169,7 +157,7 @@ impl CudaExecutor {
 
     /// Up to logits.
     fn compute(&mut self, batch: &Batch<'_>, pools: &mut [KvPool]) -> Result<(), CudaError> {
-        let (slots, arithmetic) = (pools[0].slots(), self.arithmetic);
+        let (slots, arithmetic) = (pools[0].slots(), self.model.arithmetic());
         let padding = slots as u32 - PADDING;
         self.inputs.fill(batch, padding, arithmetic);
         let rows = self.inputs.decodes().and_then(graphs::bucket);
@@ -183,23 +171,24 @@ impl CudaExecutor {
         }
         let limits = Limits {
             vocab: self.model.vocab(),
-            positions: self.turns.len() / self.model.config.head_dim as usize,
+            positions: self.places[0].turns.len() / self.model.config.head_dim as usize,
             slots,
             rows: self.inputs.batch.ids.len() + self.inputs.discarded,
         };
-        let (model, turns) = (&self.model, &self.turns);
-        self.on_device.set(&model.device, &self.inputs.batch, limits)?;
-        let on_device = &self.on_device;
-        let mut work = |pass: &mut Pass| pass.run(model, arithmetic, on_device, turns, pools);
+        for Place { device, batch, .. } in &mut self.places {
+            batch.set(device, &self.inputs.batch, limits)?;
+        }
+        let (model, places) = (&self.model, &self.places);
+        let mut work = |pass: &mut Pass| pass.run(model, places, pools);
         match key.zip(self.graphs.as_mut()) {
-            Some((key, graphs)) => graphs.run(key, &model.device, on_device, &mut self.pass, work),
+            Some((key, graphs)) => graphs.run(key, &places[0], &mut self.pass, work),
             None => work(&mut self.pass),
         }
     }
 
     /// On the device where every sequence's token can be chosen there, else the logits have to be seen.
     fn choose(&mut self, batch: &Batch<'_>) -> Result<Job, CudaError> {
-        let mut job = self.spare.pop().unwrap_or_else(|| Job::new(&self.model.device));
+        let mut job = self.spare.pop().unwrap_or_else(|| Job::new(self.model.last_device()));
         job.sampled.clone_from(&self.inputs.sampled);
         self.draws.clear();
         let (sampler, draws) = (&mut self.sampler, &mut self.draws);
@@ -215,7 +204,7 @@ impl CudaExecutor {
         } else if !job.chosen {
             job.logits.ask(self.pass.logits(), job.sampled.len() * self.model.vocab())?;
         }
-        job.done = Some(self.model.device.mark()?);
+        job.done = Some(self.model.last_device().mark()?);
         Ok(job)
     }
 
@@ -250,7 +239,7 @@ impl CudaExecutor {
 
     /// Nothing more will be done.
     fn fail(&mut self, error: &CudaError) {
-        let device = self.model.device.name();
+        let device = self.model.device_name();
         self.fault.get_or_insert_with(|| Fault::new(&format!("{device} failed: {error}")));
     }
 
@@ -279,6 +268,14 @@ impl CudaExecutor {
         let followed = self.watch.as_ref().is_some_and(|watch| watch.follow(job));
         if followed { Ok(()) } else { Err(gone()) }
     }
+}
+
+/// Keys and values of every shard's layers and heads.
+fn pools(model: &CudaModel, slots: usize) -> Result<Vec<KvPool>, CudaError> {
+    let pool = |shard: &weights::Shard| {
+        KvPool::new(&shard.device, model.heads(), shard.layers.len(), slots)
+    };
+    model.shards.iter().map(pool).collect()
 }
 
 /// The thread that waits has ended, which it does not by itself.
@@ -361,10 +358,11 @@ impl Executor for CudaExecutor {
         let (low, high) = (t.from.min(t.to), t.from.max(t.to));
         let (mut low, mut high) = (lock(&self.pools[low]), lock(&self.pools[high]));
         let (from, to) = if t.from < t.to { (&*low, &mut *high) } else { (&*high, &mut *low) };
-        let device = &self.model.device;
-        let mut ranks = from.iter().zip(to.iter_mut());
-        let moved = ranks.try_for_each(|(from, to)| device.copy_slots(Some(from), to, &moves));
-        let moved = moved.and_then(|()| device.synchronise());
+        let mut shards = self.model.shards.iter().zip(from.iter().zip(to.iter_mut()));
+        let moved = shards
+            .try_for_each(|(shard, (from, to))| shard.device.copy_slots(Some(from), to, &moves));
+        let mut devices = self.model.devices().iter();
+        let moved = moved.and_then(|()| devices.try_for_each(Device::synchronise));
         drop((low, high));
         moved.unwrap_or_else(|error| self.fail(&error));
         now + start.elapsed()

@@ -1,71 +1,102 @@
-//! A pass over all ranks of a model: what each does by itself, and where they meet.
+//! A pass over all of a model: its pipeline stages one behind the other, and what one hands to the next.
+//!
+//! All of it is asked for at once and nothing is waited for: a device does what it was asked for in order. So the stages
+//! of several batches overlap by themselves where stages have devices of their own.
 
-use half::bf16;
-use kernels::cuda::{Buffer, CudaError, DeviceBatch, Draw, KvPool};
+use std::sync::Arc;
 
-use super::Arithmetic;
-use super::collective::{Alone, Collective, OneDevice};
-use super::forward::Forward;
+use kernels::cuda::{Buffer, Collective, CudaError, Device, DeviceBatch, Draw, KvPool};
+
+use super::forward::Task;
+use super::stage::Stage;
 use super::weights::CudaModel;
 use crate::exec::cpu::Spent;
 
-/// Memory for one batch on every rank, and the way from rank to rank.
+/// A device, and what the batch under way needs on it.
+pub(super) struct Place {
+    pub(super) device: Device,
+    pub(super) batch: DeviceBatch,
+    /// The rotary table.
+    pub(super) turns: Arc<Buffer<f32>>,
+}
+
+impl Place {
+    /// One for each device of `model`, for sequences of up to `longest` tokens.
+    pub(super) fn all(model: &CudaModel, longest: u32) -> Result<Vec<Self>, CudaError> {
+        let turns = model.turns(longest);
+        let place = |device: &Device| {
+            let (batch, turns) = (DeviceBatch::new(device)?, Arc::new(device.upload(&turns)?));
+            Ok(Self { device: device.clone(), batch, turns })
+        };
+        model.devices().iter().map(place).collect()
+    }
+
+    /// The same for another worker.
+    pub(super) fn another(&self) -> Result<Self, CudaError> {
+        let (device, turns) = (self.device.clone(), Arc::clone(&self.turns));
+        Ok(Self { batch: DeviceBatch::new(&device)?, device, turns })
+    }
+}
+
+/// Memory for one batch in every stage.
 pub(super) struct Pass {
-    ranks: Vec<Forward>,
-    collective: Box<dyn Collective>,
+    stages: Vec<Stage>,
 }
 
 impl Pass {
     pub(super) fn new(model: &CudaModel) -> Result<Self, CudaError> {
-        let ranks = model.ranks.iter().map(|_| Forward::new(&model.device));
-        let collective: Box<dyn Collective> = match model.ranks.len() {
-            1 => Box::new(Alone),
-            _ => Box::new(OneDevice(model.device.clone())),
-        };
-        Ok(Self { ranks: ranks.collect::<Result<_, _>>()?, collective })
+        let stages = (0..model.stages()).map(|at| Stage::new(model, at));
+        Ok(Self { stages: stages.collect::<Result<_, _>>()? })
     }
 
     /// How often memory has been replaced by more of it: what was recorded before is of no use then.
     pub(super) fn grown(&self) -> u64 {
-        self.ranks.iter().map(Forward::grown).sum()
+        self.stages.iter().flat_map(|stage| &stage.ranks).map(|rank| rank.grown()).sum()
     }
 
-    /// Computes `batch`: each rank writes keys and values to its own of `pools`, the first the logits.
+    /// Computes the batch that is on `places`, with the KV pools of all shards; the last stage's first rank has the logits.
     pub(super) fn run(
         &mut self,
         model: &CudaModel,
-        arithmetic: Arithmetic,
-        batch: &DeviceBatch,
-        turns: &Buffer<f32>,
+        places: &[Place],
         pools: &mut [KvPool],
     ) -> Result<(), CudaError> {
-        for rank in &mut self.ranks {
-            rank.begin(model, batch)?;
-        }
-        let products = arithmetic.products();
-        for i in 0..model.config.layers as usize {
-            for ((rank, layers), pool) in self.ranks.iter_mut().zip(&model.ranks).zip(&mut *pools) {
-                rank.attend(model, products, (i, &layers[i]), batch, turns, pool)?;
+        let ranks = model.ranks();
+        for (at, pools) in pools.chunks_mut(ranks).enumerate() {
+            let shards = model.stage(at).iter().enumerate();
+            let tasks: Vec<Task<'_>> = shards
+                .map(|(rank, shard)| {
+                    let Place { batch, turns, .. } = &places[model.place(at * ranks + rank)];
+                    Task { model, shard, batch, turns }
+                })
+                .collect();
+            self.stages[at].begin(&tasks)?;
+            if let Some(between) = model.between.as_ref().filter(|_| at > 0) {
+                let rows = tasks[0].batch.rows();
+                self.hand_over(between, at, rows * model.config.hidden as usize)?;
             }
-            self.sum(model, batch)?;
-            for (rank, layers) in self.ranks.iter_mut().zip(&model.ranks) {
-                rank.feed_forward(model, products, &layers[i], batch.rows())?;
-            }
-            self.sum(model, batch)?;
+            self.stages[at].run(&tasks, pools)?;
         }
-        self.ranks[0].head(model, products, batch)
+        Ok(())
     }
 
-    /// What the ranks add to the residual stream.
-    fn sum(&mut self, model: &CudaModel, batch: &DeviceBatch) -> Result<(), CudaError> {
-        let mut parts: Vec<&mut Buffer<bf16>> =
-            self.ranks.iter_mut().map(|rank| &mut rank.added).collect();
-        self.collective.sum(&mut parts, batch.rows() * model.config.hidden as usize)
+    /// Gives stage `to` what the one before made, rank by rank: the residual stream, and what is yet to be added to it,
+    /// which the first norm does.
+    fn hand_over(&mut self, between: &Collective, to: usize, len: usize) -> Result<(), CudaError> {
+        let (before, after) = self.stages.split_at_mut(to);
+        let (Some(from), Some(stage)) = (before.last(), after.first_mut()) else { return Ok(()) };
+        let (ranks, mut moves) = (stage.ranks.len(), Vec::new());
+        for (rank, (from, into)) in from.ranks.iter().zip(&mut stage.ranks).enumerate() {
+            let (sender, receiver) = ((to - 1) * ranks + rank, to * ranks + rank);
+            moves.push((sender, receiver, &from.x, &mut into.x));
+            moves.push((sender, receiver, from.added.all(), into.added.all_mut()));
+        }
+        between.hand_over(&mut moves, len)
     }
 
     /// One row for each through the vocabulary head.
     pub(super) fn logits(&self) -> &Buffer<f32> {
-        &self.ranks[0].logits
+        self.stages[self.stages.len() - 1].ranks[0].logits.all()
     }
 
     /// Chooses tokens for the first of those rows, one for each of `draws`.
@@ -74,16 +105,19 @@ impl Pass {
         model: &CudaModel,
         draws: &[Draw],
     ) -> Result<&Buffer<i32>, CudaError> {
-        self.ranks[0].sample(model, draws)
+        let last = self.stages.len() - 1;
+        self.stages[last].ranks[0].sample(model.last_device(), model.vocab(), draws)
     }
 
-    /// From here on, where the first rank's time goes is noted.
-    pub(super) fn start_laps(&mut self, model: &CudaModel) -> Result<(), CudaError> {
-        self.ranks[0].start_laps(&model.device)
+    /// From the next batch on, where the time of each stage's first rank goes is noted.
+    pub(super) fn start_laps(&mut self) {
+        self.stages.iter_mut().for_each(|stage| stage.ranks[0].start_laps());
     }
 
-    /// Where it went, operator by operator.
+    /// Where it went, operator by operator, in all stages together.
     pub(super) fn end_laps(&mut self) -> Result<Spent, CudaError> {
-        self.ranks[0].end_laps()
+        let stages = self.stages.iter_mut().map(|stage| stage.ranks[0].end_laps());
+        let spent = stages.collect::<Result<Vec<_>, _>>()?;
+        Ok(spent.iter().sum())
     }
 }

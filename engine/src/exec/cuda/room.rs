@@ -1,10 +1,10 @@
 //! How much of a device's memory is left for keys and values: of the share that the engine may use, what weights, whoever
 //! else is there, and batches do not take.
 
-use kernels::cuda::CudaError;
+use kernels::cuda::{CudaError, KvPool};
 
 use super::PADDING;
-use super::weights::CudaModel;
+use super::weights::{CudaModel, Shard};
 use crate::config::Config;
 
 /// Metadata of batches, graphs, and what libraries take when they are first used.
@@ -99,14 +99,35 @@ impl Room {
 }
 
 impl CudaModel {
-    /// Bytes of keys and values for each worker of `config`: those that are `asked` for, or as many as its `kv_fraction`
-    /// leaves. None where nobody says how much memory there is (an emulated device) and nothing is asked for.
+    /// Bytes of keys and values, of all shards together, for each worker of `config`: those that are `asked` for, or as
+    /// many as its `kv_fraction` leaves on the device that has least to spare. None where nobody says how much memory
+    /// there is (an emulated device) and nothing is asked for.
     ///
     /// # Errors
     /// When there is no room for so many, or hardly any.
     pub fn kv_memory(&self, config: &Config, asked: Option<u64>) -> Result<Option<u64>, RoomError> {
-        let Some(room) = self.room(config)? else { return Ok(asked) };
-        let device = self.device.name().to_owned();
+        let places = 0..self.devices().len();
+        let whole: u64 = places.clone().map(|place| self.slot_bytes(place)).sum();
+        let mut least = asked;
+        for place in places {
+            let share = self.slot_bytes(place);
+            let asked = asked.map(|bytes| bytes / whole * share + bytes % whole * share / whole);
+            let here = self.kv_memory_at(place, config, asked)?;
+            let all = here.map(|bytes| bytes / share * whole + bytes % share * whole / share);
+            least = [least, all].into_iter().flatten().min();
+        }
+        Ok(least)
+    }
+
+    /// The same on one device: bytes of its shards.
+    fn kv_memory_at(
+        &self,
+        place: usize,
+        config: &Config,
+        asked: Option<u64>,
+    ) -> Result<Option<u64>, RoomError> {
+        let Some(room) = self.room(place, config)? else { return Ok(asked) };
+        let device = self.devices()[place].name().to_owned();
         // Rows of padding are kept beside what the allocator gives out.
         let padding = u64::from(PADDING) * room.slot;
         if let Some(each) = asked {
@@ -126,18 +147,28 @@ impl CudaModel {
         Ok(Some(kv))
     }
 
-    /// Where the device's memory goes now that the weights are there, if it says so.
-    fn room(&self, config: &Config) -> Result<Option<Room>, RoomError> {
-        let Some((free, all)) = self.device.memory()? else { return Ok(None) };
+    /// The shards on one of the devices.
+    fn here(&self, place: usize) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().skip(place).step_by(self.devices().len())
+    }
+
+    /// Bytes of a token's keys and values on one of the devices.
+    pub(super) fn slot_bytes(&self, place: usize) -> u64 {
+        let bytes = |shard: &Shard| KvPool::bytes_per_slot(self.heads(), shard.layers.len()) as u64;
+        self.here(place).map(bytes).sum()
+    }
+
+    /// Where a device's memory goes now that the weights are there, if it says so.
+    fn room(&self, place: usize, config: &Config) -> Result<Option<Room>, RoomError> {
+        let Some((free, all)) = self.devices()[place].memory()? else { return Ok(None) };
         let workers = u64::from(config.workers() * config.replicas);
-        let layers = self.config.layers as usize;
-        let slot = kernels::cuda::KvPool::bytes_per_slot(self.heads(), layers) * self.ranks();
+        let batch: u64 = self.here(place).map(|shard| self.batch_bytes(shard, place, config)).sum();
         Ok(Some(Room {
             all: all as u64,
             taken: (all - free) as u64,
-            batches: workers * (self.batch_bytes(config) + self.turns_bytes()) + SLACK,
+            batches: workers * (batch + self.turns_bytes()) + SLACK,
             limit: (all as f64 * config.kv_fraction) as u64,
-            slot: slot as u64,
+            slot: self.slot_bytes(place),
             workers,
         }))
     }
@@ -147,21 +178,31 @@ impl CudaModel {
         u64::from(self.most_positions()) * u64::from(self.config.head_dim) * 4
     }
 
-    /// Bytes of buffers for the largest batch of `config`: what `Forward::make_room` and split attention ask for.
-    fn batch_bytes(&self, config: &Config) -> u64 {
+    /// Bytes of a shard's buffers for the largest batch of `config`: what `Forward::make_room` and split attention ask
+    /// for.
+    fn batch_bytes(&self, shard: &Shard, place: usize, config: &Config) -> u64 {
         let (heads, ranks) = (self.heads(), self.ranks() as u64);
         let (hidden, ffn) = (u64::from(self.config.hidden), self.ffn() as u64);
         let width = (heads.queries * heads.dim) as u64;
         let (rows, seqs) = (u64::from(config.max_batch_tokens), u64::from(config.max_seqs));
         // A prompt above an unchunked budget runs alone.
         let rows = rows.max(u64::from(config.max_model_len));
-        let row = 3 * hidden + heads.width() as u64 + 2 * width + 3 * ffn;
-        let last = seqs * (2 * hidden * 2 + u64::from(self.config.vocab) * 4);
+        let inner = width.max(ffn);
+        // What is exchanged is there as it arrives, and put together.
+        let joined = if self.joins() { 2 * (ranks * inner + hidden) } else { 0 };
+        let row = 3 * hidden + heads.width() as u64 + width + 2 * ffn + inner + joined;
+        let tokens = self.tokens() as u64;
+        let logits = match (&shard.head, shard.part.rank) {
+            (None, _) => 0,
+            (Some(_), 0) if ranks > 1 => (2 * ranks + 1) * tokens,
+            (Some(_), _) => tokens,
+        };
+        let last = seqs * (2 * hidden * 2 + logits * 4);
         let group = 8;
-        let partials =
-            group * 4 * u64::from(self.device.processors()) + seqs * heads.queries as u64;
+        let processors = u64::from(self.devices()[place].processors());
+        let partials = group * 4 * processors + seqs * heads.queries as u64;
         // Buffers of partial results are powers of two.
         let split = 2 * partials * (heads.dim as u64 + 2) * 4;
-        ranks * (rows * row * 2 + last + split)
+        rows * row * 2 + last + split
     }
 }

@@ -1,11 +1,14 @@
-//! A model's weights on a CUDA device, in bf16.
+//! A model's weights on CUDA devices, in bf16: which part of a split model has what, and on which device.
+//!
+//! Every part has its tokens' rows of the embedding and of the vocabulary head alone, so that its memory is what the cost
+//! model says it is (`ModelShape::rank_weight_bytes`).
 
 use half::bf16;
 use kernels::cpu::Heads;
-use kernels::cuda::{Buffer, CudaError, Device, MOST_RANKS};
+use kernels::cuda::{Buffer, Collective, CudaError, Device, MOST_RANKS, Products};
 
-use super::PADDING;
 use super::room::RoomError;
+use super::{Arithmetic, PADDING};
 use crate::exec::cpu::Part;
 use crate::model::SpecError;
 use crate::model::llama::LlamaConfig;
@@ -25,17 +28,57 @@ pub enum CudaModelError {
     Room(#[from] RoomError),
 }
 
-/// A model ready to run, split over tensor-parallel ranks that share a device; shared by all workers.
+/// How a model is computed, and over how many parts it is split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Which kernels.
+    pub arithmetic: Arithmetic,
+    /// Tensor-parallel ranks of each pipeline stage.
+    pub ranks: usize,
+    /// Pipeline stages.
+    pub stages: usize,
+}
+
+impl Layout {
+    /// A model in one piece.
+    #[must_use]
+    pub const fn whole(arithmetic: Arithmetic) -> Self {
+        Self { arithmetic, ranks: 1, stages: 1 }
+    }
+}
+
+/// A model ready to run, split over pipeline stages and their tensor-parallel ranks; shared by all workers.
 #[derive(Debug)]
 pub struct CudaModel {
-    pub(super) device: Device,
     pub(super) config: LlamaConfig,
-    pub(super) embedding: Buffer<bf16>,
-    /// Each rank's share of the layers.
-    pub(super) ranks: Vec<Vec<Layer>>,
+    layout: Layout,
+    devices: Vec<Device>,
+    /// Stage by stage, and in each rank by rank.
+    pub(super) shards: Vec<Shard>,
+    /// How the ranks of each stage meet.
+    pub(super) groups: Vec<Collective>,
+    /// How stages do, where there are several.
+    pub(super) between: Option<Collective>,
+}
+
+/// What one rank of one stage has of a model.
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) device: Device,
+    pub(super) part: Part,
+    /// Its tokens', `[vocab / ranks, hidden]`: the first stage's.
+    pub(super) embedding: Option<Buffer<bf16>>,
+    pub(super) layers: Vec<Layer>,
+    /// The last stage's.
+    pub(super) head: Option<Head>,
+}
+
+/// The vocabulary head, or a rank's share of it: tokens.
+#[derive(Debug)]
+pub(super) struct Head {
     pub(super) norm: Buffer<bf16>,
-    /// None where it is the embedding.
-    head: Option<Buffer<bf16>>,
+    /// `[vocab / ranks, hidden]`; none where it is the embedding.
+    pub(super) weight: Option<Buffer<bf16>>,
 }
 
 /// One transformer layer, or a rank's share of it: heads, and inner features.
@@ -55,50 +98,69 @@ pub(super) struct Layer {
 }
 
 impl CudaModel {
-    /// Reads `weights`, one tensor after the other, and puts them on `device`.
+    /// Reads `weights`, one tensor after the other, and puts each part on its device: all of them on one, or stage by
+    /// stage and in each rank by rank on as many.
     ///
     /// # Errors
-    /// When a tensor is missing or cannot be read, there are no kernels for its sizes, or memory is short.
-    pub fn load(device: &Device, weights: &mut dyn Weights) -> Result<Self, CudaModelError> {
-        Self::load_split(device, weights, 1)
-    }
-
-    /// The same, split over `ranks` tensor-parallel ranks as over so many GPUs, all of them on `device`.
-    ///
-    /// # Errors
-    /// As [`CudaModel::load`], and when heads or inner features do not divide evenly.
-    pub fn load_split(
-        device: &Device,
+    /// When a tensor is missing or cannot be read, there are no kernels for its sizes, these do not divide evenly, layers
+    /// do not fill the stages, devices are too few or too many, or memory is short.
+    pub fn load(
+        devices: &[Device],
         weights: &mut dyn Weights,
-        ranks: usize,
+        layout: Layout,
     ) -> Result<Self, CudaModelError> {
         let config = weights.config().clone();
-        check(&config, ranks)?;
-        // Said of all weights at once: the tensor that does not fit any more tells nobody how much is missing.
-        let needed = config.shape(2).weight_bytes();
-        if let Some((free, _)) = device.memory()?.filter(|(free, _)| (*free as u64) < needed) {
-            let (model, device) = (config.name, device.name().to_owned());
-            return Err(
-                RoomError::Weights { model, device, weights: needed, free: free as u64 }.into()
-            );
-        }
-        let mut loader = Loader { device, weights };
-        let embedding = loader.whole("model.embed_tokens.weight")?;
-        let tied = config.tied_embeddings;
-        let head = (!tied).then(|| loader.whole("lm_head.weight")).transpose()?;
-        let mut rank = |rank| {
-            let part = Part { rank, ranks, ..Part::WHOLE };
-            (0..config.layers).map(|i| loader.layer(&config, part, i)).collect::<Result<_, _>>()
+        check(&config, layout, devices.len())?;
+        let Layout { ranks, stages, .. } = layout;
+        room_for_weights(&config, layout, devices)?;
+        let shard = |at: usize| {
+            let part = Part { rank: at % ranks, ranks, stage: at / ranks, stages };
+            Loader { device: &devices[at % devices.len()], weights, layout, part }.shard()
         };
-        let ranks = (0..ranks).map(&mut rank).collect::<Result<_, CudaModelError>>()?;
-        let norm = loader.whole("model.norm.weight")?;
-        Ok(Self { device: device.clone(), config, embedding, ranks, norm, head })
+        let shards = (0..ranks * stages).map(shard).collect::<Result<Vec<_>, CudaModelError>>()?;
+        let places: Vec<_> = shards.iter().map(|shard| shard.device.clone()).collect();
+        let groups = places.chunks(ranks).map(Collective::new).collect::<Result<_, _>>()?;
+        let between = (stages > 1).then(|| Collective::new(&places)).transpose()?;
+        Ok(Self { config, layout, devices: devices.to_vec(), shards, groups, between })
     }
 
-    /// The device it is on.
+    /// The devices that it is on.
     #[must_use]
-    pub fn device(&self) -> &Device {
-        &self.device
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// The device that chooses tokens.
+    pub(super) fn last_device(&self) -> &Device {
+        &self.stage(self.stages() - 1)[0].device
+    }
+
+    /// Which of the devices a shard is on.
+    pub(super) fn place(&self, shard: usize) -> usize {
+        shard % self.devices.len()
+    }
+
+    /// What its devices are called.
+    #[must_use]
+    pub fn device_name(&self) -> String {
+        let name = self.devices[0].name();
+        match self.devices.len() {
+            1 => name.to_owned(),
+            n => format!("{n} x {name}"),
+        }
+    }
+
+    /// Which kernels compute it.
+    #[must_use]
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.layout.arithmetic
+    }
+
+    pub(super) fn products(&self) -> Products {
+        match self.layout.arithmetic {
+            Arithmetic::Fast => Products::Fast,
+            Arithmetic::Invariant => Products::Invariant,
+        }
     }
 
     /// Tokens of the vocabulary.
@@ -107,28 +169,45 @@ impl CudaModel {
         self.config.vocab as usize
     }
 
-    pub(super) fn head(&self) -> &Buffer<bf16> {
-        self.head.as_ref().unwrap_or(&self.embedding)
+    /// Those of them that a rank has.
+    pub(super) fn tokens(&self) -> usize {
+        self.vocab() / self.layout.ranks
     }
 
-    /// Tensor-parallel ranks that share the device.
+    /// Tensor-parallel ranks of a stage.
     #[must_use]
     pub fn ranks(&self) -> usize {
-        self.ranks.len()
+        self.layout.ranks
+    }
+
+    /// Pipeline stages.
+    #[must_use]
+    pub fn stages(&self) -> usize {
+        self.layout.stages
+    }
+
+    /// The ranks of a stage.
+    pub(super) fn stage(&self, at: usize) -> &[Shard] {
+        &self.shards[at * self.layout.ranks..][..self.layout.ranks]
+    }
+
+    /// Whether ranks exchange features instead of summing products of their own.
+    pub(super) fn joins(&self) -> bool {
+        joins(self.layout)
     }
 
     /// Heads of a rank.
     pub(super) fn heads(&self) -> Heads {
         Heads {
-            queries: self.config.heads as usize / self.ranks(),
-            kv: self.config.kv_heads as usize / self.ranks(),
+            queries: self.config.heads as usize / self.layout.ranks,
+            kv: self.config.kv_heads as usize / self.layout.ranks,
             dim: self.config.head_dim as usize,
         }
     }
 
     /// Inner features of a rank.
     pub(super) fn ffn(&self) -> usize {
-        self.config.ffn as usize / self.ranks()
+        self.config.ffn as usize / self.layout.ranks
     }
 
     /// Positions that any sequence may have.
@@ -147,36 +226,89 @@ impl CudaModel {
     }
 }
 
-/// Whether there are kernels for `config` on so many ranks.
-fn check(config: &LlamaConfig, ranks: usize) -> Result<(), ModelError> {
+fn joins(layout: Layout) -> bool {
+    layout.arithmetic == Arithmetic::Invariant && layout.ranks > 1
+}
+
+/// Whether there are kernels for `config` in such a layout on so many devices.
+fn check(config: &LlamaConfig, layout: Layout, devices: usize) -> Result<(), ModelError> {
+    let Layout { ranks, stages, .. } = layout;
     let split = ranks.max(1) as u32;
-    let eights = [("hidden size", config.hidden), ("ffn size", config.ffn / split)];
+    let columns = if joins(layout) { split } else { 1 };
+    let eights = [("hidden size", config.hidden / columns), ("ffn size", config.ffn / split)];
     let uneven = eights.iter().find(|(_, n)| !n.is_multiple_of(8));
+    let divided = [("kv_heads", config.kv_heads), ("ffn", config.ffn), ("vocab", config.vocab)];
+    let odd = divided.iter().find(|(_, n)| !n.is_multiple_of(split));
     let reason = if !matches!(config.head_dim, 32 | 64 | 128) {
         format!("head_dim = {}: the CUDA kernels have 32, 64 and 128", config.head_dim)
     } else if config.kv_heads == 0 || !config.heads.is_multiple_of(config.kv_heads) {
         let (heads, kv_heads) = (config.heads, config.kv_heads);
         format!("heads = {heads} must be a multiple of kv_heads = {kv_heads}")
     } else if !(1..=MOST_RANKS).contains(&ranks) {
-        format!("{ranks} ranks: one GPU takes 1 to {MOST_RANKS}")
-    } else if !config.kv_heads.is_multiple_of(split) || !config.ffn.is_multiple_of(split) {
-        let (kv_heads, ffn) = (config.kv_heads, config.ffn);
-        format!("kv_heads = {kv_heads} and ffn = {ffn} must be multiples of {ranks} ranks")
+        format!("{ranks} ranks: a model takes 1 to {MOST_RANKS}")
+    } else if let Some((what, n)) = odd {
+        format!("{what} = {n} must be a multiple of {ranks} ranks")
+    } else if !(1..=config.layers as usize).contains(&stages) {
+        format!("layers = {} do not fill {stages} pipeline stages", config.layers)
     } else if let Some((what, n)) = uneven {
-        format!("{what} = {n}: the CUDA kernels need a multiple of 8")
+        format!("{what} = {n} of a rank: the CUDA kernels need a multiple of 8")
+    } else if devices != 1 && devices != ranks * stages {
+        format!(
+            "tp {ranks} x pp {stages} on {devices} GPUs: one GPU takes all parts, or each has its own"
+        )
     } else {
         return Ok(());
     };
     Err(SpecError::Impossible { what: "model", name: config.name.clone(), reason }.into())
 }
 
-/// Reads tensors and puts them on the device.
+/// Refuses weights that do not fit. Said of all at once: the tensor that does not fit any more tells nobody how much is
+/// missing.
+fn room_for_weights(
+    config: &LlamaConfig,
+    Layout { ranks, stages, .. }: Layout,
+    devices: &[Device],
+) -> Result<(), CudaModelError> {
+    let shape = config.shape(2);
+    for (at, device) in devices.iter().enumerate() {
+        let here = (at..ranks * stages).step_by(devices.len());
+        let (tp, pp) = (ranks as u32, stages as u32);
+        let bytes = |shard: usize| shape.rank_weight_bytes(tp, pp, (shard / ranks) as u32);
+        let needed: u64 = here.map(bytes).sum();
+        if let Some((free, _)) = device.memory()?.filter(|(free, _)| (*free as u64) < needed) {
+            let (model, device) = (config.name.clone(), device.name().to_owned());
+            return Err(
+                RoomError::Weights { model, device, weights: needed, free: free as u64 }.into()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Reads tensors and puts what one shard has of them on its device.
 struct Loader<'a> {
     device: &'a Device,
     weights: &'a mut dyn Weights,
+    layout: Layout,
+    part: Part,
 }
 
 impl Loader<'_> {
+    fn shard(mut self) -> Result<Shard, CudaModelError> {
+        let (part, config) = (self.part, self.weights.config().clone());
+        let (first, last) = (part.stage == 0, part.stage + 1 == part.stages);
+        let table = "model.embed_tokens.weight";
+        let embedding = first.then(|| self.rows(&[table.to_owned()])).transpose()?;
+        let name = if config.tied_embeddings { table } else { "lm_head.weight" };
+        let own = last && !(config.tied_embeddings && first);
+        let weight = own.then(|| self.rows(&[name.to_owned()])).transpose()?;
+        let layers = part.layers(config.layers).map(|i| self.layer(&config, i));
+        let layers = layers.collect::<Result<_, _>>()?;
+        let norm = last.then(|| self.whole("model.norm.weight")).transpose()?;
+        let head = norm.map(|norm| Head { norm, weight });
+        Ok(Shard { device: self.device.clone(), part, embedding, layers, head })
+    }
+
     /// What `share` takes of tensors, one below the other.
     fn joined(
         &mut self,
@@ -195,13 +327,29 @@ impl Loader<'_> {
         self.joined(&[name.to_owned()], |tensor| tensor.data)
     }
 
-    fn layer(&mut self, config: &LlamaConfig, part: Part, i: u32) -> Result<Layer, CudaModelError> {
+    /// Its output features.
+    fn rows(&mut self, names: &[String]) -> Result<Buffer<bf16>, CudaModelError> {
+        let part = self.part;
+        self.joined(names, |tensor| match part.ranks {
+            1 => tensor.data,
+            _ => part.rows(&tensor).to_vec(),
+        })
+    }
+
+    /// What leads back to the residual stream: its input features, or, where ranks exchange these, its output features.
+    fn back(&mut self, name: String) -> Result<Buffer<bf16>, CudaModelError> {
+        if joins(self.layout) {
+            return self.rows(&[name]);
+        }
+        let part = self.part;
+        self.joined(&[name], |tensor| part.cols(tensor))
+    }
+
+    fn layer(&mut self, config: &LlamaConfig, i: u32) -> Result<Layer, CudaModelError> {
         let name = |part: &str| format!("model.layers.{i}.{part}");
         let all = |parts: [&str; 3], kind: &str| {
             parts.map(|p| name(&format!("self_attn.{p}_proj.{kind}"))).to_vec()
         };
-        let rows = |tensor: Tensor| part.rows(&tensor).to_vec();
-        let cols = |tensor: Tensor| part.cols(tensor);
         let head_norms = if config.qk_norm {
             let query = self.whole(&name("self_attn.q_norm.weight"))?;
             Some((query, self.whole(&name("self_attn.k_norm.weight"))?))
@@ -211,14 +359,13 @@ impl Loader<'_> {
         let biases = all(["q", "k", "v"], "bias");
         Ok(Layer {
             attention_norm: self.whole(&name("input_layernorm.weight"))?,
-            qkv: self.joined(&all(["q", "k", "v"], "weight"), rows)?,
-            qkv_bias: config.qkv_bias.then(|| self.joined(&biases, rows)).transpose()?,
+            qkv: self.rows(&all(["q", "k", "v"], "weight"))?,
+            qkv_bias: config.qkv_bias.then(|| self.rows(&biases)).transpose()?,
             head_norms,
-            out: self.joined(&[name("self_attn.o_proj.weight")], cols)?,
+            out: self.back(name("self_attn.o_proj.weight"))?,
             mlp_norm: self.whole(&name("post_attention_layernorm.weight"))?,
-            gate_up: self
-                .joined(&["gate", "up"].map(|p| name(&format!("mlp.{p}_proj.weight"))), rows)?,
-            down: self.joined(&[name("mlp.down_proj.weight")], cols)?,
+            gate_up: self.rows(&["gate", "up"].map(|p| name(&format!("mlp.{p}_proj.weight"))))?,
+            down: self.back(name("mlp.down_proj.weight"))?,
         })
     }
 }

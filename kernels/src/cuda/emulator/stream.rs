@@ -2,11 +2,12 @@
 //! a real device might be, so that a host that does not wait where it must is found out.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::super::CudaError;
 use super::super::device::Shape;
+use super::fabric::Meeting;
 use super::{failed, locked};
 
 /// One thing to do.
@@ -16,14 +17,26 @@ pub(super) enum Op {
     Write { to: u64, bytes: Vec<u8> },
     Copy { from: u64, to: u64, bytes: usize },
     Mark(u64),
+    Meet { meeting: Arc<Meeting>, rank: usize },
+}
+
+/// What is worked for.
+#[derive(Clone, Copy)]
+pub(super) enum Goal<'a> {
+    /// A mark.
+    Mark(u64),
+    /// That a device has come to where several meet.
+    Met(&'a dyn Fn() -> bool),
+    /// Everything.
+    All,
 }
 
 /// Things to do, in order.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     asked: Mutex<Asked>,
-    /// Whoever has this does them.
-    turn: Mutex<()>,
+    /// Whoever has this does them, and those of devices that it meets.
+    turn: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +64,11 @@ impl Asked {
 }
 
 impl Stream {
+    /// One of a device that may meet those with the same `turn`.
+    pub(super) fn taking_turns(turn: &Arc<Mutex<()>>) -> Self {
+        Self { asked: Mutex::default(), turn: Arc::clone(turn) }
+    }
+
     /// To be done, or recorded.
     pub(super) fn ask(&self, op: Op) -> Result<(), CudaError> {
         let mut asked = locked(&self.asked);
@@ -83,16 +101,30 @@ impl Stream {
     pub(super) fn work_off(
         &self,
         mark: Option<u64>,
-        mut work: impl FnMut(Op) -> Result<(), CudaError>,
+        work: impl FnMut(Op) -> Result<(), CudaError>,
     ) -> Result<Option<Instant>, CudaError> {
         let _turn = locked(&self.turn);
+        self.work_until(mark.map_or(Goal::All, Goal::Mark), work)
+    }
+
+    /// The same for whoever has the turn already.
+    pub(super) fn work_until(
+        &self,
+        goal: Goal<'_>,
+        mut work: impl FnMut(Op) -> Result<(), CudaError>,
+    ) -> Result<Option<Instant>, CudaError> {
         loop {
             let next = {
                 let mut asked = locked(&self.asked);
                 asked.sound()?;
-                let reached = mark.and_then(|mark| asked.reached.get(&mark));
-                if reached.is_some() {
-                    return Ok(reached.copied());
+                match goal {
+                    Goal::Mark(mark) => {
+                        if let Some(&at) = asked.reached.get(&mark) {
+                            return Ok(Some(at));
+                        }
+                    }
+                    Goal::Met(here) if here() => return Ok(None),
+                    Goal::Met(_) | Goal::All => {}
                 }
                 asked.queue.pop_front()
             };
