@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use engine::exec::cuda::Arithmetic;
+use engine::exec::cuda::{Arithmetic, Layout};
 use engine::model::llama::LlamaConfig;
 use engine::model::random::RandomWeights;
 use engine::{Config, DeviceProfile, Machine};
@@ -35,7 +35,8 @@ fn a_trial_says_why_it_ended() {
     let config = LlamaConfig { kv_heads: 1, ..config };
     let shape = Arc::new(config.shape(2));
     let mut weights = RandomWeights { config, seed: 1 };
-    let machine = Machine::on_gpu(&mut weights, &device, Arithmetic::Fast, 1).unwrap();
+    let layout = Layout::whole(Arithmetic::Fast);
+    let machine = Machine::on_gpus(&mut weights, &[device], layout).unwrap();
     let trace = trace();
     let slo = Slo::parse::<&str>(&[], None).unwrap().bind(&trace.classes).unwrap();
     let profile = Arc::new(DeviceProfile::load("a100-sxm").unwrap());
