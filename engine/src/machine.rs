@@ -18,7 +18,9 @@ use crate::exec::cpu::{
     CpuExecutor, CpuModel, CpuPipeline, Measured, Part, Precision, Sample, Share, Spent, Team,
     measure,
 };
-use crate::exec::cuda::{CudaExecutor, CudaModel, CudaModelError, Device, Layout, RoomError};
+use crate::exec::cuda::{
+    CudaExecutor, CudaModel, CudaModelError, Device, Layout, RoomError, Uneven,
+};
 use crate::import::{self, ImportError, Imported, Row, Run};
 use crate::model::ModelShape;
 use crate::model::llama::LlamaConfig;
@@ -266,7 +268,11 @@ impl Machine {
 
 /// Times of one grid of batches.
 #[derive(Debug, Clone)]
-pub struct Timings(Vec<Measured>);
+pub struct Timings {
+    batches: Vec<Measured>,
+    /// Decodes of unequal lengths, where they were timed.
+    uneven: Vec<Uneven>,
+}
 
 impl Machine {
     /// Times batches of sequences of up to `longest` tokens, operator by operator. Takes some ten seconds; `watch` is
@@ -279,12 +285,15 @@ impl Machine {
         longest: u32,
         watch: &mut dyn FnMut(usize, usize),
     ) -> Result<Timings, MachineError> {
-        Ok(Timings(match &self.computer {
+        let (batches, uneven) = match &self.computer {
             Computer::Processor { stages, .. } => {
-                measure(&stages[0][0].1, &stages[0][0].0, longest, watch)
+                (measure(&stages[0][0].1, &stages[0][0].0, longest, watch), Vec::new())
             }
-            Computer::Gpu { model, .. } => crate::exec::cuda::measure(model, longest, watch)?,
-        }))
+            Computer::Gpu { model, graphs, .. } => {
+                crate::exec::cuda::measure(model, *graphs, longest, watch)?
+            }
+        };
+        Ok(Timings { batches, uneven })
     }
 
     /// A profile called `name` of these times, of each batch the mean of the rounds.
@@ -294,8 +303,9 @@ impl Machine {
     pub fn profile(&self, name: &str, rounds: &[Timings]) -> Result<Imported, MachineError> {
         let shape = self.config.shape(2);
         let widths = Widths::new(&shape, 1);
-        let rows: Vec<Row> =
+        let mut rows: Vec<Row> =
             mean(rounds).iter().flat_map(|b| self::rows(b, &shape, &widths)).collect();
+        rows.extend(rounds.iter().flat_map(|round| &round.uneven).map(skew));
         let limits = self.limits(name)?;
         let (flops, bandwidth) = reached(&rows, self.config.head_dim);
         let mut sheet: toml::Table = toml::from_str(LIMITS).expect("it is tested");
@@ -324,12 +334,19 @@ impl Machine {
 
 /// Each batch, with the mean of its times over the rounds: a run meets the slow moments of a machine too.
 fn mean(rounds: &[Timings]) -> Vec<Measured> {
-    let batches = rounds.first().map_or(0, |round| round.0.len());
+    let batches = rounds.first().map_or(0, |round| round.batches.len());
     let one = |i: usize| {
-        let spent = Spent::mean(rounds.iter().map(|round| &round.0[i].spent));
-        Measured { spent, ..rounds[0].0[i] }
+        let spent = Spent::mean(rounds.iter().map(|round| &round.batches[i].spent));
+        Measured { spent, ..rounds[0].batches[i] }
     };
     (0..batches).map(one).collect()
+}
+
+/// The row of unequal lengths.
+fn skew(uneven: &Uneven) -> Row {
+    let [mixed, mean, longest] =
+        [uneven.mixed, uneven.mean, uneven.longest].map(|time| time.as_secs_f64());
+    Row { run: Run::Skew { mean, longest }, seconds: mixed }
 }
 
 /// The rows of operator tables that a timed batch makes; each operator on one layer.

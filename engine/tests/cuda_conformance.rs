@@ -333,6 +333,6 @@ fn models_without_kernels_are_refused() {
         even(),
         &devices,
         split(2, 1),
-        "tp 2 x pp 1 on 3 GPUs: one GPU takes all parts, or each has its own",
+        "tp 2 x pp 1 on 3 GPUs: name one, which takes all parts, or 2",
     );
 }

@@ -48,7 +48,7 @@ fn they_say_what_parts_on_one_device_say() {
     }
 }
 
-/// A device that fails in the middle takes the others with it: nobody waits for it for ever.
+/// An emulated device that fails in the middle takes the others with it: nobody waits for it for ever.
 #[test]
 fn one_that_fails_is_the_end_of_all() {
     for (ranks, stages) in SPLITS {

@@ -1,6 +1,8 @@
 //! A machine that is a GPU, its kernels on an emulated device: what `--device cuda:0` does without the command line.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use engine::exec::cpu::Greedy;
 use engine::exec::cuda::{Arithmetic, Device, Layout};
@@ -61,6 +63,30 @@ fn profile(machine: &Machine) {
     for operator in operators {
         assert!(text.contains_key(operator), "no {operator} in\n{}", imported.toml);
     }
+    // Chunks beside decodes were timed, and decodes of unequal lengths.
+    assert!(!imported.toml.contains("taken as the sum of both kinds"), "{}", imported.toml);
+    assert!(imported.profile.fit.contains_key("mixed_attention"), "{:?}", imported.profile.fit);
+    assert!(imported.notes.iter().any(|note| note.starts_with("unequal decode lengths")));
+}
+
+/// Decodes that the engine replays are timed as they are replayed, and where it does not, they are not.
+#[test]
+fn a_profile_is_of_the_engine_with_its_graphs() {
+    if let Some(reason) = emulator::absent() {
+        return println!("skipped: {reason}");
+    }
+    let pretence = Pretence::default();
+    let replays = Arc::clone(&pretence.replays);
+    let device = emulator::pretending(Path::new(env!("CARGO_TARGET_TMPDIR")), pretence);
+    let (hidden, heads, kv_heads) = (32, 2, 1);
+    let config = LlamaConfig { layers: 1, hidden, heads, kv_heads, ffn: 32, ..LlamaConfig::tiny() };
+    let machine =
+        Machine::on_gpus(&mut RandomWeights { config, seed: 1 }, &[device], WHOLE).unwrap();
+    machine.time(16, &mut |_, _| ()).unwrap();
+    let with = replays.load(Ordering::Relaxed);
+    machine.without_graphs().time(16, &mut |_, _| ()).unwrap();
+    // Batches of 1 to 64 decodes of 16 tokens, four times each.
+    assert_eq!((with, replays.load(Ordering::Relaxed) - with), (28, 0));
 }
 
 /// A machine without a driver says so in one line, and nothing panics.

@@ -72,7 +72,7 @@ pub struct Found {
     /// The highest rate that held with none below it failing, under steady load if any did; none where even the lowest
     /// failed.
     pub capacity_rps: Option<f64>,
-    /// The lowest rate that failed; none where the search ended before one did.
+    /// The lowest rate that failed, at its last try; none where the search ended before one did.
     pub fails_at_rps: Option<f64>,
     /// Every rate, in the order tried.
     pub shots: Vec<Shot>,
@@ -129,7 +129,7 @@ pub fn overtake<E>(
     mut shoot: impl FnMut(f64, Duration) -> Result<Shot, E>,
 ) -> Result<Found, E> {
     let mut shots = vec![shoot(beat, effort.probe)?];
-    if !shots[0].passed {
+    if !shots[0].passed && shots[0].seconds < effort.budget.as_secs_f64() {
         shots.push(shoot(beat, effort.probe)?);
     }
     let found = Found::of(shots);
@@ -188,7 +188,7 @@ impl Found {
             if !self.shots.iter().any(held) {
                 return Some(lo);
             }
-            let failed = self.shots.iter().filter(|s| s.rate_rps == hi).count();
+            let failed = self.shots.iter().filter(|s| s.rate_rps == hi && !s.passed).count();
             return (failed < 2).then_some(hi);
         }
         let inside =

@@ -277,7 +277,7 @@ impl<'a> Work<'a> {
     fn skew(&mut self, origin: &Origin<'_>) -> f64 {
         let rows: Vec<(f64, f64, f64)> = (origin.part.rows.iter())
             .filter_map(|r| match r.run {
-                Run::Skew { mean, longest } => Some((mean, longest, r.seconds)),
+                Run::Skew { mean, longest } if r.seconds > 0.0 => Some((mean, longest, r.seconds)),
                 _ => None,
             })
             .collect();
@@ -289,7 +289,8 @@ impl<'a> Work<'a> {
             up += (longest - mean) * (t - mean) / (t * t);
             down += ((longest - mean) / t).powi(2);
         }
-        let share = (1e3 * up / down).round().clamp(0.0, 1e3) / 1e3;
+        // Where nothing is longer than the mean, nothing is skewed.
+        let share = if down > 0.0 { (1e3 * up / down).round().clamp(0.0, 1e3) / 1e3 } else { 0.0 };
         let off = |share: f64| {
             super::spread(
                 &rows.iter().map(|(m, l, t)| (m + share * (l - m)) / t).collect::<Vec<_>>(),

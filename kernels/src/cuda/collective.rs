@@ -6,7 +6,9 @@
 //! one thread, which needs groups lest the first device's call wait for the second's. Such groups are not recorded in
 //! graphs: NVIDIA warns that graphs which meet may deadlock where one thread launches them for several devices.
 //!
-//! Several devices are emulated in tests; this has not run on several GPUs.
+//! Several devices are emulated in tests; this has not run on several GPUs. When one of several GPUs fails, the others may
+//! wait for it for ever in what NCCL has launched: nothing aborts that yet, and the process has to be killed. (Emulated
+//! devices that would wait say so.)
 
 use std::fmt;
 
@@ -45,9 +47,9 @@ pub(super) trait Link: Send + Sync {
 
 /// Ranks that work together, in order.
 pub struct Collective {
-    devices: Vec<Device>,
-    /// None where all share a device.
+    /// None where all share a device. First, so that it is gone before the streams that it knows.
     link: Option<Box<dyn Link>>,
+    devices: Vec<Device>,
 }
 
 impl fmt::Debug for Collective {

@@ -56,7 +56,10 @@ impl Functions {
     fn load(path: &Path) -> Result<Self, CudaError> {
         // SAFETY: NVIDIA's libraries do nothing unsound when they are loaded.
         let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
-        let library = library.map_err(|_| CudaError::NoNccl)?;
+        let library = library.map_err(|error| match path.exists() {
+            true => CudaError::Call { call: NAME, reason: error.to_string() },
+            false => CudaError::NoNccl,
+        })?;
         macro_rules! symbol {
             ($name:literal) => {{
                 // SAFETY: the field's type is the function's, as NCCL's header has it.

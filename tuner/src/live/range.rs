@@ -183,20 +183,22 @@ impl<'a> Range<'a> {
                 shot.steady |= probed && longer.is_none();
                 say(&shot);
                 load_s += shot.seconds;
-                shots.push(shot.clone());
                 let longer = longer.filter(|_| probed && load_s < aim.budget.as_secs_f64());
                 if shot.passed {
                     runs.push(held);
+                    whole = whole.max(time.min(MOST));
                 } else {
                     self.recover(unhurried, watch).map_err(|e| stopped = Some(e))?;
+                }
+                if shot.passed || longer.is_none() {
+                    shots.push(shot.clone());
                 }
                 let Some(longer) = longer else {
                     shot.seconds += shorter_s;
                     return Ok(shot);
                 };
                 shorter_s += shot.seconds;
-                whole = Duration::from_secs_f64(longer);
-                time = whole;
+                time = Duration::from_secs_f64(longer);
             }
         };
         let found = match aim.beat {

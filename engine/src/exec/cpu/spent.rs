@@ -28,6 +28,18 @@ impl Spent {
         linears + self.attention + self.rest + self.head + self.sampling
     }
 
+    /// The same if computing took `share` of its time, and choosing tokens as long as it did.
+    #[must_use]
+    pub(in crate::exec) fn computing(&self, share: f64) -> Self {
+        Self {
+            linears: self.linears.map(|time| time.mul_f64(share)),
+            attention: self.attention.mul_f64(share),
+            rest: self.rest.mul_f64(share),
+            head: self.head.mul_f64(share),
+            sampling: self.sampling,
+        }
+    }
+
     /// The mean of several, operator by operator; nothing of none.
     #[must_use]
     pub fn mean<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
@@ -76,6 +88,21 @@ impl Laps {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn computing_faster_leaves_the_choice_of_tokens() {
+        let ms = Duration::from_millis;
+        let spent = Spent {
+            linears: [ms(4); 4],
+            attention: ms(6),
+            rest: ms(2),
+            head: ms(8),
+            sampling: ms(1),
+        };
+        let faster = spent.computing(0.5);
+        assert_eq!((faster.linears[3], faster.head, faster.sampling), (ms(2), ms(4), ms(1)));
+        assert_eq!(faster.total() - faster.sampling, (spent.total() - spent.sampling) / 2);
+    }
 
     #[test]
     fn the_mean_is_that_of_each_operator() {

@@ -1,10 +1,13 @@
 //! Times passes over a grid of batches on a device: the raw material of its profile.
 //!
 //! All layers of all batches run, timed by the device's own clock between operators. Keys and values are scattered over
-//! the pool in blocks of 16.
+//! the pool in blocks of 16. Decodes that the engine replays as graphs are timed so too.
 
-use kernels::cuda::{Batch, CudaError, Draw, Limits, Seq};
+use std::time::Duration;
 
+use kernels::cuda::{Batch, CudaError, Draw, KvPool, Limits, Seq};
+
+use super::graphs::{self, Graphs};
 use super::pass::{Pass, Place};
 use super::weights::CudaModel;
 use super::{Arithmetic, Spent};
@@ -18,6 +21,23 @@ const SHARE: f64 = 0.5;
 const BLOCK: u32 = 16;
 /// Tokens in the pool where nobody says how much memory there is (an emulated device).
 const SMALL_POOL: u32 = 1 << 10;
+
+/// Batches of decodes of unequal lengths: how many, and the tokens of the longest, which a quarter of them are.
+const UNEVEN: [(u32, u32); 7] =
+    [(8, 64), (16, 1024), (64, 1024), (16, 4096), (64, 4096), (8, 8192), (32, 8192)];
+/// The others are shorter by this factor.
+const SHORTER: u32 = 4;
+
+/// What attention takes in all layers for batches of as many decodes.
+#[derive(Debug, Clone, Copy)]
+pub struct Uneven {
+    /// Of unequal lengths.
+    pub mixed: Duration,
+    /// All of their mean length.
+    pub mean: Duration,
+    /// All of the longest one's.
+    pub longest: Duration,
+}
 
 /// The grid for sequences of up to `most` tokens over a pool of `pool`.
 fn grid(most: u32, pool: u32) -> Vec<Work> {
@@ -35,59 +55,161 @@ fn grid(most: u32, pool: u32) -> Vec<Work> {
         }
     }
     grid.extend([32, 96, 192, 384, 768, 1536].map(|tokens| Work { tokens, ..none }));
+    // A chunk beside decodes.
+    for (decodes, length) in [(4, 16), (16, 512), (64, 1024), (128, 512)] {
+        for (tokens, history) in [(48, 0), (256, 0), (256, 2048), (1024, 0), (1024, 2048)] {
+            grid.push(Work { tokens, history, decodes, length });
+        }
+    }
     let fits = |w: &Work| {
         let longest = w.length.max(w.tokens + w.history);
-        longest <= most && w.decodes * w.length <= pool && w.tokens + w.history <= pool
+        longest <= most && w.decodes * w.length + w.tokens + w.history <= pool
     };
     grid.retain(fits);
     grid
 }
 
-/// Times `model` on its devices; `watch` is told how many of how many batches are done. Sequences have up to `most` tokens.
+/// Times `model` on its devices, as an engine that replays graphs or does not; `watch` is told how many of how many batches
+/// are done. Sequences have up to `most` tokens.
 ///
 /// # Errors
 /// When memory is short or a device fails.
 pub fn measure(
     model: &CudaModel,
+    with_graphs: bool,
     most: u32,
     watch: &mut dyn FnMut(usize, usize),
-) -> Result<Vec<Measured>, CudaError> {
-    let slots = slots(model)?;
-    let mut pools = super::pools(model, slots as usize)?;
+) -> Result<(Vec<Measured>, Vec<Uneven>), CudaError> {
     let most = most.min(model.config.max_position);
-    let grid = grid(most, slots);
-    let (mut places, mut pass) = (Place::all(model, most)?, Pass::new(model)?);
+    let mut stand = Stand::new(model, most)?;
+    let grid = grid(most, stand.slots);
+    let uneven =
+        UNEVEN.iter().filter(|(n, longest)| *longest <= most && n * longest <= stand.slots);
+    let uneven: Vec<_> = uneven.copied().collect();
+    let all = grid.len() + uneven.len();
     let mut measured = Vec::with_capacity(grid.len());
     for (done, &work) in grid.iter().enumerate() {
-        watch(done, grid.len());
-        let batch = inputs(work, model.config.vocab, slots, model.arithmetic());
+        watch(done, all);
+        let lengths = vec![work.length; work.decodes as usize];
+        let batch = stand.batch((work.history, work.tokens), &lengths);
+        let mut spent = stand.time(&batch)?;
+        if with_graphs && work.tokens == 0 {
+            let apart = spent.total() - spent.sampling;
+            if let Some(whole) = stand.replayed(&batch)?.filter(|whole| *whole < apart) {
+                // What a graph saves is the wait for launches, of which short operators have most.
+                spent = spent.computing(whole.as_secs_f64() / apart.as_secs_f64());
+            }
+        }
+        let (layers, sampled) = (model.config.layers, batch.last.len() as u32);
+        measured.push(Measured { work, layers, sampled, spent });
+    }
+    let mut skewed = Vec::with_capacity(uneven.len());
+    for (done, (decodes, longest)) in uneven.into_iter().enumerate() {
+        watch(grid.len() + done, all);
+        let long = |i: u32| i < decodes / 4;
+        let lengths: Vec<u32> =
+            (0..decodes).map(|i| if long(i) { longest } else { longest / SHORTER }).collect();
+        let mean = lengths.iter().sum::<u32>() / decodes;
+        let mut attention = |lengths: &[u32]| {
+            let batch = stand.batch((0, 0), lengths);
+            stand.time(&batch).map(|spent| spent.attention)
+        };
+        skewed.push(Uneven {
+            mixed: attention(&lengths)?,
+            mean: attention(&vec![mean; decodes as usize])?,
+            longest: attention(&vec![longest; decodes as usize])?,
+        });
+    }
+    watch(all, all);
+    Ok((measured, skewed))
+}
+
+/// A model on its devices, and memory to time it with.
+struct Stand<'a> {
+    model: &'a CudaModel,
+    pools: Vec<KvPool>,
+    places: Vec<Place>,
+    pass: Pass,
+    /// Tokens that each pool has room for.
+    slots: u32,
+    /// Tokens of the longest sequence.
+    most: u32,
+}
+
+impl<'a> Stand<'a> {
+    fn new(model: &'a CudaModel, most: u32) -> Result<Self, CudaError> {
+        let slots = slots(model)?;
+        let pools = super::pools(model, slots as usize)?;
+        let (places, pass) = (Place::all(model, most)?, Pass::new(model)?);
+        Ok(Self { model, pools, places, pass, slots, most })
+    }
+
+    /// The rows of a chunk of (history, tokens), if it has any, and of decodes of these lengths. The chunk's last row, and
+    /// every decode, is sampled.
+    fn batch(&self, (history, tokens): (u32, u32), lengths: &[u32]) -> Batch {
+        let (vocab, pool) = (self.model.config.vocab, self.slots);
+        let mut batch = Batch::default();
+        if tokens > 0 {
+            let seq = sequence(&mut batch, 0, (history, tokens), vocab, pool);
+            batch.chunks.push(seq);
+        }
+        for (seq, length) in lengths.iter().enumerate() {
+            let seq = sequence(&mut batch, seq as u32, (length - 1, 1), vocab, pool);
+            match self.model.arithmetic() {
+                Arithmetic::Fast => batch.decodes.push(seq),
+                Arithmetic::Invariant => batch.chunks.push(seq),
+            }
+        }
+        batch
+    }
+
+    /// Time by operator: of the pass in the middle of those timed.
+    fn time(&mut self, batch: &Batch) -> Result<Spent, CudaError> {
         let limits = Limits {
-            vocab: model.vocab(),
-            positions: most as usize,
-            slots: slots as usize,
+            vocab: self.model.vocab(),
+            positions: self.most as usize,
+            slots: self.slots as usize,
             rows: batch.ids.len(),
         };
-        for Place { device, batch: on_device, .. } in &mut places {
-            on_device.set(device, &batch, limits)?;
+        for Place { device, batch: on_device, .. } in &mut self.places {
+            on_device.set(device, batch, limits)?;
         }
         let draws = vec![Draw::GREEDY; batch.last.len()];
         let mut passes = Vec::with_capacity(TIMES);
         for time in 0..=TIMES {
-            pass.start_laps();
-            pass.run(model, &places, &mut pools)?;
-            pass.sample(model, &draws)?;
-            let spent: Spent = pass.end_laps()?;
+            self.pass.start_laps();
+            self.pass.run(self.model, &self.places, &mut self.pools)?;
+            self.pass.sample(self.model, &draws)?;
+            let spent: Spent = self.pass.end_laps()?;
             if time > 0 {
                 passes.push(spent);
             }
         }
         passes.sort_by_key(Spent::total);
-        let spent = passes[passes.len() / 2];
-        let (layers, sampled) = (model.config.layers, batch.last.len() as u32);
-        measured.push(Measured { work, layers, sampled, spent });
+        Ok(passes[passes.len() / 2])
     }
-    watch(grid.len(), grid.len());
-    Ok(measured)
+
+    /// What the batch timed last takes up to its logits when it is replayed as a graph; none where the engine would not.
+    fn replayed(&mut self, batch: &Batch) -> Result<Option<Duration>, CudaError> {
+        let Self { model, pools, places, pass, .. } = self;
+        let ([place], rows) = (&places[..], batch.ids.len()) else { return Ok(None) };
+        if graphs::bucket(rows) != Some(rows) {
+            return Ok(None);
+        }
+        let (mut graphs, mut passes) = (Graphs::default(), Vec::with_capacity(TIMES));
+        // Seen, then recorded.
+        for time in 0..2 + TIMES {
+            let began = place.device.mark()?;
+            graphs.run((rows, 0), place, pass, |pass| pass.run(model, places, pools))?;
+            let ended = place.device.mark()?;
+            let took = ended.since(&began)?;
+            if time >= 2 {
+                passes.push(took);
+            }
+        }
+        passes.sort_unstable();
+        Ok(Some(passes[passes.len() / 2]))
+    }
 }
 
 /// Tokens of keys and values that there is room for in a share of every device's memory.
@@ -101,23 +223,6 @@ fn slots(model: &CudaModel) -> Result<u32, CudaError> {
         slots = slots.min(here);
     }
     Ok((slots / BLOCK * BLOCK).max(BLOCK))
-}
-
-/// The rows of `work`, whose last row, or every decode, is sampled.
-fn inputs(work: Work, vocab: u32, pool: u32, arithmetic: Arithmetic) -> Batch {
-    let mut batch = Batch::default();
-    if work.tokens > 0 {
-        let seq = sequence(&mut batch, 0, (work.history, work.tokens), vocab, pool);
-        batch.chunks.push(seq);
-    }
-    for seq in 0..work.decodes {
-        let seq = sequence(&mut batch, seq, (work.length - 1, 1), vocab, pool);
-        match arithmetic {
-            Arithmetic::Fast => batch.decodes.push(seq),
-            Arithmetic::Invariant => batch.chunks.push(seq),
-        }
-    }
-    batch
 }
 
 /// Adds `rows` rows after `first` others.

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use kernels::cuda::{CudaError, Draw, KvPool, Limits};
 
 pub use kernels::cuda::Device;
-pub use measure::measure;
+pub use measure::{Uneven, measure};
 pub use room::{Room, RoomError};
 pub use weights::{CudaModel, CudaModelError, Layout};
 

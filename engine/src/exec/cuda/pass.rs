@@ -1,7 +1,8 @@
 //! A pass over all of a model: its pipeline stages one behind the other, and what one hands to the next.
 //!
-//! All of it is asked for at once and nothing is waited for: a device does what it was asked for in order. So the stages
-//! of several batches overlap by themselves where stages have devices of their own.
+//! All of it is asked for at once: a device does what it was asked for in order. So the stages of several batches overlap by
+//! themselves where stages have devices of their own, as far as the driver takes a batch's description, which is in
+//! pageable memory, without waiting for what the device is at (CUDA promises that for 64 KB at most).
 
 use std::sync::Arc;
 

@@ -254,7 +254,8 @@ fn check(config: &LlamaConfig, layout: Layout, devices: usize) -> Result<(), Mod
         format!("{what} = {n} of a rank: the CUDA kernels need a multiple of 8")
     } else if devices != 1 && devices != ranks * stages {
         format!(
-            "tp {ranks} x pp {stages} on {devices} GPUs: one GPU takes all parts, or each has its own"
+            "tp {ranks} x pp {stages} on {devices} GPUs: name one, which takes all parts, or {}",
+            ranks * stages
         )
     } else {
         return Ok(());
