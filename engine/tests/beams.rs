@@ -9,12 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::conformance::knobs;
-use common::{ALLOCATORS, SCHEDULERS, Watched, check_memory, is_legal};
+use common::{ALLOCATORS, SCHEDULERS, Watched, caught, check_memory, is_legal, small};
 use engine::beam::{BeamSearch, Search};
 use engine::config::{Config, SchedulerKind};
 use engine::exec::Executor;
 use engine::exec::cpu::{CpuExecutor, CpuModel, Precision, Sample, Team};
-use engine::model::llama::LlamaConfig;
 use engine::model::random::RandomWeights;
 use engine::request::{Content, Token, mix};
 use engine::sample::{Sampler, SamplingParams};
@@ -89,17 +88,7 @@ impl Sample for Keep {
 
 impl Cpu {
     fn new() -> Self {
-        let config = LlamaConfig {
-            name: "small".to_owned(),
-            layers: 2,
-            hidden: 32,
-            heads: 4,
-            kv_heads: 2,
-            head_dim: 8,
-            ffn: 48,
-            vocab: VOCAB,
-            ..LlamaConfig::tiny()
-        };
+        let config = small(VOCAB);
         let team = Arc::new(Team::new(1));
         let weights = &mut RandomWeights { config, seed: 5 };
         let model = Arc::new(CpuModel::load(&team, weights, Precision::F32).unwrap());
@@ -332,16 +321,9 @@ fn run(scheduler: usize, least: u32) {
             if !is_legal(&config) {
                 continue;
             }
+            let case = format!("{name} x {allocator}");
             let work = || conforms(&cpu, &config, slots, &specs, &expected);
-            match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
-                Ok(n) => preempted.set(preempted.get() + n),
-                Err(broken) => {
-                    let said = broken.downcast_ref::<String>().cloned();
-                    let said = said.or(broken.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-                    let said = said.unwrap_or_default();
-                    return Err(TestCaseError::fail(format!("{name} x {allocator}: {said}")));
-                }
-            }
+            preempted.set(preempted.get() + caught(&case, work)?);
         }
         Ok(())
     };

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::Nth;
-use common::SCHEDULERS;
 use common::conformance::{Model, run};
+use common::{SCHEDULERS, small};
 use engine::config::{AllocatorKind, Config, Reserve, SchedulerKind};
 use engine::exec::Executor;
 use engine::exec::cpu::{CpuExecutor, CpuModel, CpuPipeline, Part, Precision, Share, Team};
-use engine::model::llama::LlamaConfig;
 use engine::model::random::RandomWeights;
 use engine::request::{Content, Token};
 use engine::{Engine, Request, wiring};
@@ -24,17 +23,7 @@ struct Cpu {
 
 /// The model in so many stages of so many tensor-parallel ranks.
 fn parts(ranks: usize, stages: usize) -> Vec<Vec<Share>> {
-    let config = LlamaConfig {
-        name: "small".to_owned(),
-        layers: 2,
-        hidden: 32,
-        heads: 4,
-        kv_heads: 2,
-        head_dim: 8,
-        ffn: 48,
-        vocab: 128,
-        ..LlamaConfig::tiny()
-    };
+    let config = small(128);
     let share = |stage, rank| {
         let (team, part) = (Arc::new(Team::new(1)), Part { rank, ranks, stage, stages });
         let weights = &mut RandomWeights { config: config.clone(), seed: 3 };

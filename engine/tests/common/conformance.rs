@@ -11,7 +11,7 @@ use engine::state::Rejected;
 use engine::{Engine, Event, Iteration, Request, wiring};
 use proptest::prelude::*;
 
-use super::{ALLOCATORS, SCHEDULERS, Watched, check_memory, is_legal};
+use super::{ALLOCATORS, SCHEDULERS, Watched, caught, check_memory, is_legal};
 
 /// Something that turns contexts into tokens.
 pub(crate) trait Model {
@@ -317,18 +317,9 @@ pub(crate) fn run<M: Model>(model: &M, scheduler: usize, cases: u32, least: u32)
                 config.pp = 1;
             }
             if is_legal(&config) {
-                let work = std::panic::AssertUnwindSafe(|| {
-                    conforms(model, &config, slots, &specs, &expected)
-                });
-                match std::panic::catch_unwind(work) {
-                    Ok(n) => preempted.set(preempted.get() + n),
-                    Err(broken) => {
-                        let said = broken.downcast_ref::<String>().cloned();
-                        let said = said.or(broken.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-                        let said = said.unwrap_or_default();
-                        return Err(TestCaseError::fail(format!("{name} x {allocator}: {said}")));
-                    }
-                }
+                let case = format!("{name} x {allocator}");
+                let work = || conforms(model, &config, slots, &specs, &expected);
+                preempted.set(preempted.get() + caught(&case, work)?);
             }
         }
         Ok(())

@@ -12,10 +12,36 @@ use engine::exec::cpu::Sample;
 use engine::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
 use engine::fault::Fault;
 use engine::kv::waste::Classes;
+use engine::model::llama::LlamaConfig;
 use engine::plan::{Chunk, Plan};
 use engine::request::Token;
 use engine::sequence::Sequence;
 use engine::state::State;
+use proptest::test_runner::TestCaseError;
+
+/// What `work` returns, or what it panicked with as a failure of `case`.
+pub(crate) fn caught<T>(case: &str, work: impl FnOnce() -> T) -> Result<T, TestCaseError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|broken| {
+        let said = broken.downcast_ref::<String>().cloned();
+        let said = said.or(broken.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        TestCaseError::fail(format!("{case}: {}", said.unwrap_or_default()))
+    })
+}
+
+/// A model that two ranks or two stages can share, quick to compute.
+pub(crate) fn small(vocab: u32) -> LlamaConfig {
+    LlamaConfig {
+        name: "small".to_owned(),
+        layers: 2,
+        hidden: 32,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+        ffn: 48,
+        vocab,
+        ..LlamaConfig::tiny()
+    }
+}
 
 /// Branch `b` says the token that is `b`-th likeliest, so that branches differ; logits are fetched for that.
 pub(crate) struct Nth;

@@ -189,7 +189,7 @@ mod tests {
     /// A library that writes down what it is called with, compiled where there is a compiler.
     struct Fake {
         folder: std::path::PathBuf,
-        library: std::path::PathBuf,
+        file: std::path::PathBuf,
     }
 
     impl Drop for Fake {
@@ -205,12 +205,12 @@ mod tests {
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(folder.join("nccl.cpp"), include_str!("../../tests/nccl/fake.cpp"))
                 .unwrap();
-            let library = folder.join(NAME);
+            let file = folder.join(NAME);
             let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
             let mut command = Command::new(compiler);
             command.args(["-shared", "-fPIC", "-o", NAME, "nccl.cpp"]).current_dir(&folder);
             match command.output() {
-                Ok(out) if out.status.success() => Some(Self { folder, library }),
+                Ok(out) if out.status.success() => Some(Self { folder, file }),
                 Ok(out) => panic!("{}", String::from_utf8_lossy(&out.stderr)),
                 Err(_) => {
                     println!("skipped: no C++ compiler");
@@ -225,7 +225,7 @@ mod tests {
             type Log = unsafe extern "C" fn() -> *const c_char;
             // SAFETY: it is ours, and loaded already where it was used.
             unsafe {
-                let library = Library::open(Some(&self.library), RTLD_NOW).unwrap();
+                let library = Library::open(Some(&self.file), RTLD_NOW).unwrap();
                 let log = library.get::<Log>(b"fake_log").unwrap();
                 CStr::from_ptr(log()).to_str().unwrap().to_owned()
             }
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn calls_come_in_groups_with_their_counts_types_and_streams() {
         let Some(fake) = Fake::new("calls") else { return };
-        let nccl = Nccl::load(&fake.library, &[(2, 0x51), (5, 0x52)]).unwrap();
+        let nccl = Nccl::load(&fake.file, &[(2, 0x51), (5, 0x52)]).unwrap();
         // SAFETY: the library looks at no memory.
         let meet = |calls: &[(usize, Call)]| unsafe { nccl.meet(calls) };
         assert_eq!(fake.log(), "init 2 5\n");
