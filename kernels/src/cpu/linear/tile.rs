@@ -32,12 +32,18 @@ impl Kernel for Part<'_> {
         for panel in self.panels.clone() {
             let mut row = self.rows.start;
             while row < self.rows.end {
-                let left = (self.rows.end - row).min(S::ROWS);
-                row += match left {
+                // Tiles as equal as can be: one of a single row would read the panel for little.
+                let left = self.rows.end - row;
+                row += match left.div_ceil(left.div_ceil(S::ROWS)) {
                     12.. => self.tile::<S, 12>(panel, row),
-                    8.. => self.tile::<S, 8>(panel, row),
-                    6.. => self.tile::<S, 6>(panel, row),
-                    4.. => self.tile::<S, 4>(panel, row),
+                    11 => self.tile::<S, 11>(panel, row),
+                    10 => self.tile::<S, 10>(panel, row),
+                    9 => self.tile::<S, 9>(panel, row),
+                    8 => self.tile::<S, 8>(panel, row),
+                    7 => self.tile::<S, 7>(panel, row),
+                    6 => self.tile::<S, 6>(panel, row),
+                    5 => self.tile::<S, 5>(panel, row),
+                    4 => self.tile::<S, 4>(panel, row),
                     3 => self.tile::<S, 3>(panel, row),
                     2 => self.tile::<S, 2>(panel, row),
                     _ => self.tile::<S, 1>(panel, row),
