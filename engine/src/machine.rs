@@ -318,6 +318,7 @@ impl Machine {
         let import: toml::Table =
             import.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned().into())).collect();
         sheet.insert("import".to_owned(), import.into());
+        sheet.insert("elementwise_together".to_owned(), true.into());
         sheet.insert("name".to_owned(), name.to_owned().into());
         let model = format!(
             "{}: passes of {} timed on this machine, operator by operator",
@@ -352,7 +353,7 @@ fn skew(uneven: &Uneven) -> Row {
 /// The rows of operator tables that a timed batch makes; each operator on one layer.
 fn rows(batch: &Measured, shape: &ModelShape, widths: &Widths) -> Vec<Row> {
     let Measured { work, layers, sampled, spent } = *batch;
-    let m = f64::from(work.tokens + work.decodes);
+    let m = f64::from(work.rows());
     let per_layer = |time: Duration| time.as_secs_f64() / f64::from(layers);
     let mut rows = Vec::new();
     let mut push = |run, seconds| rows.push(Row { run, seconds });
@@ -363,18 +364,15 @@ fn rows(batch: &Measured, shape: &ModelShape, widths: &Widths) -> Vec<Row> {
     push(head, spent.head.as_secs_f64());
     let attention = Run::Attention {
         heads: [widths.heads.query, widths.heads.kv],
-        chunks: if work.tokens > 0 { 1.0 } else { 0.0 },
+        chunks: f64::from(work.prompts),
         tokens: f64::from(work.tokens),
         history: f64::from(work.history),
         decodes: f64::from(work.decodes),
         length: f64::from(work.length),
     };
     push(attention, per_layer(spent.attention));
-    let all: f64 = widths.moved.iter().sum();
-    for elements in &widths.moved {
-        let bytes = 2.0 * m * elements;
-        push(Run::Move { bytes }, per_layer(spent.rest) * elements / all);
-    }
+    let bytes = 2.0 * m * widths.moved.iter().sum::<f64>();
+    push(Run::Move { bytes }, per_layer(spent.rest));
     let bytes = 4.0 * f64::from(sampled) * f64::from(shape.vocab);
     push(Run::Choose { bytes }, spent.sampling.as_secs_f64());
     rows
@@ -390,8 +388,8 @@ fn reached(rows: &[Row], head_dim: u32) -> (f64, f64) {
                 let (n, k) = (f64::from(n), f64::from(k));
                 (2.0 * m * n * k, 2.0 * (n * k + m * (n + k)))
             }
-            Run::Attention { heads: [query, _], tokens, history, decodes: 0.0, .. } => {
-                let pairs = tokens * history + tokens * (tokens + 1.0) / 2.0;
+            Run::Attention { heads: [query, _], chunks, tokens, history, decodes: 0.0, .. } => {
+                let pairs = chunks * (tokens * history + tokens * (tokens + 1.0) / 2.0);
                 (4.0 * dim * f64::from(query) * pairs, 0.0)
             }
             Run::Attention { heads: [_, kv], decodes, length, .. } => {

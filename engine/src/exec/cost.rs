@@ -29,7 +29,7 @@ pub struct CostModel {
     /// A layer's matrix products, by tokens; the vocabulary head's, by sequences.
     gemms: [Times; 4],
     vocabulary: Times,
-    /// Kernels that move bytes, by bytes, and the bytes per token that a layer's move.
+    /// Kernels that move bytes, by bytes, and the bytes per token that each of a layer's moves, or all together.
     mover: Times,
     moved: Vec<f64>,
     sampler: Times,
@@ -116,6 +116,11 @@ impl CostModel {
         let (tp, pp) = (tp.max(1), pp.max(1));
         let widths = Widths::new(model, tp);
         let bytes = f64::from(model.dtype_bytes);
+        let moved = if device.elementwise_together {
+            vec![widths.moved.iter().sum()]
+        } else {
+            widths.moved
+        };
         let gemms = widths.gemms.map(|(n, k)| device.gemm(n, k, bytes));
         let mut cost = Self {
             model: model.clone(),
@@ -127,7 +132,7 @@ impl CostModel {
             gemms,
             vocabulary: device.gemm(widths.vocabulary, f64::from(model.hidden), bytes),
             mover: device.elementwise(),
-            moved: widths.moved.iter().map(|elements| elements * bytes).collect(),
+            moved: moved.into_iter().map(|elements| elements * bytes).collect(),
             sampler: device.sampler(),
             sum: device.all_reduce(tp),
             attention: Attention::new(device, widths.heads, kv_element_bytes(kv_dtype) as f64),

@@ -4,10 +4,10 @@
 
 use super::fit::{Form, Sample, error, ratios, unseen};
 use super::rows::{
-    COARSE_TOKENS, Layout, chunk_sample, chunk_shape, fine_tokens, grid, octaves, sample, select,
-    served, shapes_of, starts_us, whole,
+    COARSE_TOKENS, Layout, chunk_sample, chunk_shape, distinct, fine_tokens, grid, octaves, sample,
+    select, served, shapes_of, starts_us, whole,
 };
-use super::{Fitted, ImportError, Limits, Part, Point, Row, Run, Sheet, Tables};
+use super::{Family, Fitted, ImportError, Limits, Part, Point, Row, Run, Sheet, Tables};
 use crate::profile::{Law, MOST_OF_WORK, Metric, Roof, Table, gemm_metric, moved_roof};
 use crate::shape::{Shape, TILE};
 
@@ -46,11 +46,14 @@ fn chunk_law(part: &Part, idle_tokens: f64) -> Law {
     if rows.len() > 8000 {
         rows = rows.into_iter().step_by(7).collect();
     }
-    let mut best = (f64::INFINITY, Law { tile_tokens: 0.0, decode_rows: 0.0, idle_tokens });
+    let decode_rows = if mixed { f64::from(TILE) } else { 0.0 };
+    // What we time ourselves need not be a GPU.
+    let fine: &[bool] = if part.from.family == Family::Knee { &[false, true] } else { &[false] };
+    let mut best = (f64::INFINITY, Law { idle_tokens, ..Law::default() });
     for tile_tokens in [0.0, 64.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0] {
-        for idle_tokens in idle.iter().copied().filter(|t| *t <= tile_tokens) {
-            let decode_rows = if mixed { f64::from(TILE) } else { 0.0 };
-            let law = Law { tile_tokens, decode_rows, idle_tokens };
+        let idle = idle.iter().copied().filter(|t| *t <= tile_tokens);
+        for (idle_tokens, &fine_tiles) in idle.flat_map(|i| fine.iter().map(move |f| (i, f))) {
+            let law = Law { tile_tokens, decode_rows, idle_tokens, fine_tiles };
             let samples = chunk_samples(&rows, law, &part.limits);
             let plain: Vec<Sample> = samples.iter().map(|(s, _)| *s).collect();
             for start in starts_us(&samples, &roof) {
@@ -190,12 +193,17 @@ impl<'a> Work<'a> {
         let (samples, left_out) = select(origin.part, of_operator, wanted);
         let shapes = shapes_of(&samples);
         let most = samples.iter().map(|(s, _)| s.x).fold(1.0, f64::max);
-        // A grid of hundreds of shapes knows a knot from its neighbours; a few models' shapes need more knots.
-        let fine = shapes.len() <= 40;
-        let x = if fine { fine_tokens(&samples) } else { COARSE_TOKENS.to_vec() };
+        let (x, prior) = if origin.part.from.family == Family::Knee {
+            // The very shapes and batches that will be asked for: nothing is learnt from others.
+            (distinct(&samples), [0.0, 0.01])
+        } else if shapes.len() <= 40 {
+            (fine_tokens(&samples), [0.3, 0.01])
+        } else {
+            // A grid of hundreds of shapes knows a knot from its neighbours; a few models' shapes need more knots.
+            (COARSE_TOKENS.to_vec(), [0.3, 0.02])
+        };
         let x = x.into_iter().filter(|m| *m <= most).collect();
-        let form =
-            (shapes, x, Vec::new(), gemm_metric as Metric, [0.3, if fine { 0.01 } else { 0.02 }]);
+        let form = (shapes, x, Vec::new(), gemm_metric as Metric, prior);
         self.table("gemm", &origin, form, &roof, samples, left_out)
     }
 
@@ -229,7 +237,7 @@ impl<'a> Work<'a> {
         let mut source = origin.source();
         let other = if mixes(origin.part) { None } else { self.mixed_elsewhere() };
         for part in other.iter().map(|o| o.part).chain([origin.part]) {
-            let none = Law { tile_tokens: 0.0, decode_rows: 0.0, idle_tokens: 0.0 };
+            let none = Law::default();
             let rows = chunk_rows(part);
             usable("prefill_attention", &chunk_samples(&rows, none, &part.limits), rows.len())?;
         }
@@ -258,6 +266,9 @@ impl<'a> Work<'a> {
         attention.insert("tile_tokens".to_owned(), law.tile_tokens.into());
         attention.insert("decode_rows".to_owned(), law.decode_rows.into());
         attention.insert("idle_tokens".to_owned(), law.idle_tokens.into());
+        if law.fine_tiles {
+            attention.insert("fine_tiles".to_owned(), true.into());
+        }
         attention.insert("skew".to_owned(), skew.into());
         attention.insert("source".to_owned(), source.into());
         self.fitted.entries.insert("attention".to_owned(), attention.into());
@@ -341,7 +352,11 @@ impl<'a> Work<'a> {
         for row in &origin.part.rows {
             samples.extend(wanted(row).map(|s| (s, *row)));
         }
-        let x = octaves(samples.iter().map(|(s, _)| s.x));
+        let x = if origin.part.from.family == Family::Knee {
+            distinct(&samples)
+        } else {
+            octaves(samples.iter().map(|(s, _)| s.x))
+        };
         let form = (vec![[1, 1]], x, Vec::new(), gemm_metric as Metric, [0.0, 0.1]);
         self.table(operator, &origin, form, &roof, samples, 0)
     }

@@ -87,6 +87,14 @@ pub(super) fn shapes_of(samples: &[(Sample, Row)]) -> Vec<[u32; 2]> {
     shapes.into_iter().collect()
 }
 
+/// Every x that was measured: for tables that hold what they are asked for.
+pub(super) fn distinct(samples: &[(Sample, Row)]) -> Vec<f64> {
+    let mut x: Vec<f64> = samples.iter().map(|(s, _)| s.x).collect();
+    x.sort_by(f64::total_cmp);
+    x.dedup();
+    x
+}
+
 /// Powers of two from the least to the greatest.
 pub(super) fn octaves(values: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
     let (low, high) =

@@ -9,7 +9,7 @@ use super::Heads;
 use crate::shape::{Shape, TILE};
 
 /// How chunks share a kernel: see [`Attention`](super::Attention), which holds the same figures.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Law {
     /// Tokens of context that starting a tile is worth.
     pub tile_tokens: f64,
@@ -17,6 +17,8 @@ pub struct Law {
     pub decode_rows: f64,
     /// Tokens of context that starting a tile without rows is worth.
     pub idle_tokens: f64,
+    /// Whether rows and their pairs count, not whole tiles.
+    pub fine_tiles: bool,
 }
 
 /// What the data sheet says of the device.
@@ -85,11 +87,15 @@ impl Chunks {
     /// What `shape` asks of it; its decodes only where they share the kernel.
     #[must_use]
     pub fn asked(&self, shape: &Shape) -> Asked {
-        let Law { tile_tokens, decode_rows, idle_tokens } = self.law;
+        let Law { tile_tokens, decode_rows, idle_tokens, fine_tiles } = self.law;
         let tile = f64::from(TILE);
         let (mut seqs, mut longest) = (f64::from(shape.prefill_seqs), shape.prefill_longest);
-        let tiles = shape.prefill_tiles as f64;
-        let mut pairs = shape.prefill_tile_pairs as f64 + tile * tile_tokens * tiles;
+        let (tiles, pairs) = if fine_tiles {
+            (f64::from(shape.prefill_tokens) / tile, shape.prefill_pairs)
+        } else {
+            (shape.prefill_tiles as f64, shape.prefill_tile_pairs)
+        };
+        let mut pairs = pairs as f64 + tile * tile_tokens * tiles;
         let mut read = self.kv * shape.prefill_context as f64;
         let mut read_again = 0.0;
         if decode_rows > 0.0 {
@@ -125,7 +131,8 @@ impl Chunks {
 mod tests {
     use super::*;
 
-    const LAW: Law = Law { tile_tokens: 100.0, decode_rows: 64.0, idle_tokens: 10.0 };
+    const LAW: Law =
+        Law { tile_tokens: 100.0, decode_rows: 64.0, idle_tokens: 10.0, fine_tiles: false };
     const PEAKS: Peaks = Peaks {
         flops: 1e14,
         bandwidth: 5e11,

@@ -80,6 +80,9 @@ pub struct DeviceProfile {
     pub attention: Attention,
     /// Norms, activations, rotary embedding, copies: x = bytes.
     pub elementwise: Table,
+    /// Whether the kernels of a layer were timed together: x = bytes of all of them, not of each.
+    #[serde(default)]
+    pub elementwise_together: bool,
     /// Choosing the next tokens from logits: x = bytes of float32 logits.
     pub sampler: Table,
     /// Sums over the ranks of one node, by rising number of ranks.
@@ -248,14 +251,15 @@ impl DeviceProfile {
     /// What batches ask of the kernel of prompt chunks, elements of `kv_bytes`.
     #[must_use]
     pub fn chunks(&self, heads: Heads, kv_bytes: f64) -> Chunks {
-        let Attention { tile_tokens, decode_rows, idle_tokens, .. } = self.attention;
+        let Attention { tile_tokens, decode_rows, idle_tokens, fine_tiles, .. } = self.attention;
+        let law = Law { tile_tokens, decode_rows, idle_tokens, fine_tiles };
         let peaks = Peaks {
             flops: self.sustained * self.peak_flops,
             bandwidth: self.memory_bandwidth,
             cache_bytes: self.cache_bytes as f64,
             multiprocessors: f64::from(self.multiprocessors),
         };
-        Chunks::new(Law { tile_tokens, decode_rows, idle_tokens }, heads, kv_bytes, peaks)
+        Chunks::new(law, heads, kv_bytes, peaks)
     }
 
     /// Seconds of attention of decodes, by KV heads x tokens of context and KV heads x sequences; elements of

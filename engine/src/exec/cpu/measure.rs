@@ -1,8 +1,9 @@
 //! Times passes over a grid of batches: the raw material of a profile of this machine.
 //!
 //! Small batches run through all layers, because what they wait for is weights that no cache holds; large ones through
-//! a few, because there every layer takes as long as the next. Keys and values are scattered over a pool that no cache
-//! holds either, in blocks of 16.
+//! a few, because there every layer takes as long as the next. Keys and values lie as an allocator leaves them, each
+//! sequence's in one run: blocks of 16 strewn over memory take twice as long to attend to (`--example attention_speed`
+//! of the kernels), which happens to no pool that gives its blocks out and takes them back by the sequence.
 
 use kernels::cpu::{Run, Span, Team};
 
@@ -14,17 +15,27 @@ use super::weights::CpuModel;
 use super::{Greedy, Spent};
 use crate::request::Token;
 
-/// A batch: a prompt chunk of `tokens` after `history`, or `decodes` sequences of `length` tokens each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A batch: `prompts` chunks of `tokens` each after `history`, and `decodes` sequences of `length` tokens each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
-    /// New tokens of the prompt chunk; 0 = none.
+    /// Chunks of prompts.
+    pub prompts: u32,
+    /// New tokens of each.
     pub tokens: u32,
-    /// Tokens computed before them.
+    /// Tokens of each that were computed before.
     pub history: u32,
     /// Sequences that decode.
     pub decodes: u32,
     /// Tokens of each, the new one included.
     pub length: u32,
+}
+
+impl Work {
+    /// Rows: new tokens of all sequences.
+    #[must_use]
+    pub fn rows(&self) -> u32 {
+        self.prompts * self.tokens + self.decodes
+    }
 }
 
 /// A batch and what it took.
@@ -48,10 +59,12 @@ const TIMES: usize = 3;
 /// Tokens of keys and values in the pool, at most.
 const POOL: u32 = 32_768;
 const BLOCK: u32 = 16;
+/// Rows of the largest batch.
+const MOST_ROWS: u32 = 2048;
 
 /// The grid for sequences of up to `most` tokens.
 fn grid(most: u32) -> Vec<Work> {
-    let none = Work { tokens: 0, history: 0, decodes: 0, length: 0 };
+    let none = Work::default();
     let mut grid = Vec::new();
     for length in [16, 64, 128, 256, 512, 1024, 2048, 4096, 8192] {
         for decodes in (0..=8).map(|p| 1 << p) {
@@ -61,13 +74,18 @@ fn grid(most: u32) -> Vec<Work> {
         }
     }
     grid.extend([3, 6, 12, 24, 48, 96].map(|decodes| Work { decodes, length: 64, ..none }));
-    for history in [0, 256, 1024, 4096] {
+    let prompt = Work { prompts: 1, ..none };
+    for history in [0, 128, 256, 1024, 4096] {
         for tokens in [16, 64, 128, 256, 512, 1024, 2048] {
-            grid.push(Work { tokens, history, ..none });
+            grid.push(Work { tokens, history, ..prompt });
         }
     }
-    grid.extend([32, 96, 192, 384, 768, 1536].map(|tokens| Work { tokens, ..none }));
-    grid.retain(|w| w.tokens == 0 || w.tokens + w.history <= most);
+    grid.extend([32, 96, 192, 384, 768, 1536].map(|tokens| Work { tokens, ..prompt }));
+    grid.retain(|w| w.prompts == 0 || w.tokens + w.history <= most);
+    // Several prompts at once: more rows than the longest has.
+    let tokens = most.min(512);
+    grid.extend([2, 3, 4, 6, 8].map(|prompts| Work { prompts, tokens, ..none }));
+    grid.retain(|w| w.rows() <= MOST_ROWS);
     grid
 }
 
@@ -86,8 +104,8 @@ pub fn measure(
     for (done, &work) in grid.iter().enumerate() {
         watch(done, grid.len());
         let inputs = inputs(work, model.vocab() as u32);
-        let rows = inputs.tokens.len() as u32;
-        let layers = if rows >= MANY { FEW_LAYERS.min(model.layers()) } else { model.layers() };
+        let layers =
+            if work.rows() >= MANY { FEW_LAYERS.min(model.layers()) } else { model.layers() };
         let mut passes: Vec<Spent> = (0..=TIMES)
             .map(|_| {
                 scratch.forward_through(rank, &inputs, &[], &mut memory, layers);
@@ -110,11 +128,11 @@ pub fn measure(
     measured
 }
 
-/// The rows of `work`, whose last row, or every decode, is sampled.
+/// The rows of `work`: the last of each chunk, and every decode, is sampled.
 fn inputs(work: Work, vocab: u32) -> Inputs {
     let mut inputs = Inputs::default();
-    if work.tokens > 0 {
-        sequence(&mut inputs, 0, work.history, work.tokens, vocab);
+    for seq in 0..work.prompts {
+        sequence(&mut inputs, seq, work.history, work.tokens, vocab);
     }
     for seq in 0..work.decodes {
         sequence(&mut inputs, seq, work.length - 1, 1, vocab);
@@ -122,24 +140,15 @@ fn inputs(work: Work, vocab: u32) -> Inputs {
     inputs
 }
 
+/// Sequence `seq` of several that are as long, one behind the other.
 fn sequence(inputs: &mut Inputs, seq: u32, first: u32, rows: u32, vocab: u32) {
     let (row, end) = (inputs.tokens.len() as u32, first + rows);
-    let blocks = end.div_ceil(BLOCK);
-    // An odd stride visits every block of the pool before one twice.
-    let slot = |at: u32| {
-        let block = (seq * blocks + at / BLOCK).wrapping_mul(1237) % (POOL / BLOCK);
-        block * BLOCK + at % BLOCK
-    };
+    let slot = seq * end.next_multiple_of(BLOCK);
     inputs.tokens.extend((first..end).map(|at| (at * 31 + seq * 7) % vocab as Token));
     inputs.positions.extend(first..end);
-    inputs.slots.extend((first..end).map(slot));
-    let start = inputs.runs.len() as u32;
-    let run = |block: u32| {
-        let position = block * BLOCK;
-        Run { position, slot: slot(position), len: BLOCK.min(end - position) }
-    };
-    inputs.runs.extend((0..blocks).map(run));
-    let runs = (start, inputs.runs.len() as u32);
-    inputs.spans.push(Span { row, rows, first, runs, discard: false });
+    inputs.slots.extend((first..end).map(|at| slot + at));
+    let run = inputs.runs.len() as u32;
+    inputs.runs.push(Run { position: 0, slot, len: end });
+    inputs.spans.push(Span { row, rows, first, runs: (run, run + 1), discard: false });
     inputs.heads.push(row + rows - 1);
 }

@@ -41,7 +41,7 @@ pub struct Uneven {
 
 /// The grid for sequences of up to `most` tokens over a pool of `pool`.
 fn grid(most: u32, pool: u32) -> Vec<Work> {
-    let none = Work { tokens: 0, history: 0, decodes: 0, length: 0 };
+    let (none, chunk) = (Work::default(), Work { prompts: 1, ..Work::default() });
     let mut grid = Vec::new();
     for length in [16, 64, 256, 512, 1024, 2048, 4096, 8192, 16_384] {
         for decodes in (0..=8).map(|p| 1 << p) {
@@ -51,19 +51,22 @@ fn grid(most: u32, pool: u32) -> Vec<Work> {
     grid.extend([3, 6, 12, 24, 48, 96, 192].map(|decodes| Work { decodes, length: 64, ..none }));
     for history in [0, 256, 1024, 4096, 8192] {
         for tokens in [16, 64, 128, 256, 512, 1024, 2048, 4096, 8192] {
-            grid.push(Work { tokens, history, ..none });
+            grid.push(Work { tokens, history, ..chunk });
         }
     }
-    grid.extend([32, 96, 192, 384, 768, 1536].map(|tokens| Work { tokens, ..none }));
+    grid.extend([32, 96, 192, 384, 768, 1536].map(|tokens| Work { tokens, ..chunk }));
+    // More rows than one prompt has.
+    let tokens = most.min(512);
+    grid.extend([2, 4, 8, 16].map(|prompts| Work { prompts, tokens, ..none }));
     // A chunk beside decodes.
     for (decodes, length) in [(4, 16), (16, 512), (64, 1024), (128, 512)] {
         for (tokens, history) in [(48, 0), (256, 0), (256, 2048), (1024, 0), (1024, 2048)] {
-            grid.push(Work { tokens, history, decodes, length });
+            grid.push(Work { tokens, history, decodes, length, ..chunk });
         }
     }
     let fits = |w: &Work| {
         let longest = w.length.max(w.tokens + w.history);
-        longest <= most && w.decodes * w.length + w.tokens + w.history <= pool
+        longest <= most && w.decodes * w.length + w.prompts * (w.tokens + w.history) <= pool
     };
     grid.retain(fits);
     grid
@@ -91,9 +94,10 @@ pub fn measure(
     for (done, &work) in grid.iter().enumerate() {
         watch(done, all);
         let lengths = vec![work.length; work.decodes as usize];
-        let batch = stand.batch((work.history, work.tokens), &lengths);
+        let batch =
+            stand.batch(&vec![(work.history, work.tokens); work.prompts as usize], &lengths);
         let mut spent = stand.time(&batch)?;
-        if with_graphs && work.tokens == 0 {
+        if with_graphs && work.prompts == 0 {
             let apart = spent.total() - spent.sampling;
             if let Some(whole) = stand.replayed(&batch)?.filter(|whole| *whole < apart) {
                 // What a graph saves is the wait for launches, of which short operators have most.
@@ -111,7 +115,7 @@ pub fn measure(
             (0..decodes).map(|i| if long(i) { longest } else { longest / SHORTER }).collect();
         let mean = lengths.iter().sum::<u32>() / decodes;
         let mut attention = |lengths: &[u32]| {
-            let batch = stand.batch((0, 0), lengths);
+            let batch = stand.batch(&[], lengths);
             stand.time(&batch).map(|spent| spent.attention)
         };
         skewed.push(Uneven {
@@ -144,13 +148,13 @@ impl<'a> Stand<'a> {
         Ok(Self { model, pools, places, pass, slots, most })
     }
 
-    /// The rows of a chunk of (history, tokens), if it has any, and of decodes of these lengths. The chunk's last row, and
-    /// every decode, is sampled.
-    fn batch(&self, (history, tokens): (u32, u32), lengths: &[u32]) -> Batch {
+    /// The rows of chunks of (history, tokens) and of decodes of these lengths. The last row of each chunk, and every
+    /// decode, is sampled.
+    fn batch(&self, chunks: &[(u32, u32)], lengths: &[u32]) -> Batch {
         let (vocab, pool) = (self.model.config.vocab, self.slots);
         let mut batch = Batch::default();
-        if tokens > 0 {
-            let seq = sequence(&mut batch, 0, (history, tokens), vocab, pool);
+        for (seq, &chunk) in chunks.iter().enumerate() {
+            let seq = sequence(&mut batch, seq as u32, chunk, vocab, pool);
             batch.chunks.push(seq);
         }
         for (seq, length) in lengths.iter().enumerate() {
