@@ -4,6 +4,8 @@
 //! layer is one stream through memory. A register tile is some rows by one panel; its sums run over all input features
 //! before it is written, so a residual is added, or a gate applied, while the tile is still in registers.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod pack;
 mod tile;
 
@@ -113,7 +115,16 @@ impl Linear {
             let (rows, group) = (piece / groups * chunk, piece % groups);
             let rows = rows..(rows + chunk).min(x.len());
             let panels = group * self.panels / groups..(group + 1) * self.panels / groups;
-            let part = tile::Part { linear: self, x, y, add, rows, panels };
+            let part = tile::Part {
+                linear: self,
+                x,
+                y,
+                add,
+                rows,
+                panels,
+                #[cfg(target_arch = "x86_64")]
+                has_tiles: isa.has_tiles(),
+            };
             // SAFETY: shapes were checked above, and each piece has its own rows or panels.
             unsafe { isa.run(part) }
         });

@@ -16,6 +16,9 @@ pub(super) struct Part<'a> {
     pub(super) add: bool,
     pub(super) rows: Range<usize>,
     pub(super) panels: Range<usize>,
+    /// Whether AMX's tiles are there.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) has_tiles: bool,
 }
 
 /// Bytes of weights between what is fetched and what is used.
@@ -29,8 +32,14 @@ impl Kernel for Part<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
+        #[cfg(target_arch = "x86_64")]
+        let tiles = super::amx::Tiles::of(&self);
         for panel in self.panels.clone() {
             let mut row = self.rows.start;
+            #[cfg(target_arch = "x86_64")]
+            if let Some(tiles) = &tiles {
+                row = tiles.run(&self, panel);
+            }
             while row < self.rows.end {
                 let left = (self.rows.end - row).min(S::ROWS);
                 row += match left {
@@ -69,7 +78,7 @@ impl Part<'_> {
     /// How many bytes ahead to fetch weights: the processor's own prefetching does not reach far enough to keep memory
     /// busy while it computes. A panel's last tile fetches the next panel; where it is the only one, a little ahead.
     #[inline(always)]
-    fn ahead(&self, row: usize, end: usize) -> usize {
+    pub(super) fn ahead(&self, row: usize, end: usize) -> usize {
         if end < self.rows.end {
             0
         } else if row == self.rows.start {
@@ -79,8 +88,7 @@ impl Part<'_> {
         }
     }
 
-    /// Whole blocks in integers; their sums, scaled, in f32. Products are rounded before they are added, so that every
-    /// instruction set gives the same bits.
+    /// Whole blocks in integers; their sums, scaled, in f32.
     #[inline(always)]
     unsafe fn int8<S: Simd, const R: usize>(
         &self,
@@ -116,14 +124,27 @@ impl Part<'_> {
             let of_w = w.add(BLOCK * PANEL).cast::<u16>();
             let of_w = [S::load_bf16(of_w), S::load_bf16(of_w.add(LANES))];
             for r in 0..R {
-                let of_x = S::splat(*scales.add(r));
-                for v in 0..2 {
-                    let scaled = S::mul(S::to_f32(dots[r][v]), S::mul(of_x, of_w[v]));
-                    sums[r][v] = S::add(sums[r][v], scaled);
-                }
+                sums[r] = Self::add_scaled::<S>(sums[r], dots[r], *scales.add(r), of_w);
             }
             w = w.add(BLOCK_BYTES);
             (x, scales, offsets) = (x.add(stride * BLOCK), scales.add(stride), offsets.add(stride));
+        }
+        sums
+    }
+
+    /// Adds a row's dot products of one block, scaled. Products are rounded before they are added, so that every
+    /// instruction set gives the same bits.
+    #[inline(always)]
+    pub(super) unsafe fn add_scaled<S: Simd>(
+        mut sums: [S::F; 2],
+        dots: [S::I; 2],
+        of_x: f32,
+        of_w: [S::F; 2],
+    ) -> [S::F; 2] {
+        let of_x = S::splat(of_x);
+        for v in 0..2 {
+            let scaled = S::mul(S::to_f32(dots[v]), S::mul(of_x, of_w[v]));
+            sums[v] = S::add(sums[v], scaled);
         }
         sums
     }
@@ -168,7 +189,7 @@ impl Part<'_> {
 
     /// Writes one row of a panel.
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, sums: [S::F; 2], panel: usize, row: usize) {
+    pub(super) unsafe fn finish<S: Simd>(&self, sums: [S::F; 2], panel: usize, row: usize) {
         let outputs = self.linear.outputs;
         let width = if self.linear.gated { LANES } else { PANEL };
         let at = panel * width;
