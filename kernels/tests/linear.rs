@@ -13,11 +13,11 @@ fn isas() -> Vec<Isa> {
     static SAID: Once = Once::new();
     let mut isas = Isa::all();
     match Isa::amx_emulated() {
-        Some(amx) if !isas.contains(&amx) => isas.insert(0, amx),
-        Some(_) => {}
-        None => {
-            SAID.call_once(|| println!("without AMX: no AVX-512 on Linux here to emulate it on"))
-        }
+        Some(amx) if isas.contains(&amx) => {}
+        Some(amx) => isas.insert(0, amx),
+        None => SAID.call_once(|| {
+            println!("without AMX: no AVX-512 on Linux here to emulate it on");
+        }),
     }
     isas
 }

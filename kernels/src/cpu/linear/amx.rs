@@ -2,8 +2,8 @@
 //!
 //! A block of a panel is two B tiles, and its rows of activations are A tiles, just as they lie in memory: nothing is
 //! packed again. Sums leave the tiles after each block, because each has its own scales; from there on AVX-512 does
-//! what it does to its own sums, in the same order, so that results are the same to the bit. That work is what bounds
-//! the kernel: five vector operations for 16 outputs of a row, where VNNI needs eight more for the products.
+//! what it does to its own sums, in the same order, so that results are the same to the bit. That work bounds the
+//! kernel: five vector operations for 16 outputs of a row and a block, of twelve that AVX-512 needs without tiles.
 //!
 //! Instructions are in assembly, since their intrinsics are not stable; Intel's SDM, volume 2, says what they do. They
 //! have run under the emulator only (`simd/amx/emulator.rs`): no figure of their speed exists.

@@ -4,6 +4,8 @@
 //! body serves all of them and sums run in the same order. The integer path gives the same bits everywhere; the float
 //! paths do on AVX-512 and AVX2, while the portable one rounds products before it adds.
 //!
+//! AMX is AVX-512 in all of this: only the int8 linear layers ask [`Isa::has_tiles`] and multiply in tiles.
+//!
 //! Kernels are `unsafe` as a whole: their bodies index raw memory in lanes, and their callers check the lengths once.
 
 #[cfg(target_arch = "x86_64")]
@@ -234,7 +236,7 @@ impl Isa {
         None
     }
 
-    /// Whether it has AMX's tiles.
+    /// Whether it is AVX-512 with AMX's tiles of 8-bit integers.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn has_tiles(self) -> bool {
         self.0 == Set::Amx

@@ -51,6 +51,8 @@ unsafe extern "C" fn handle(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
         }
         return;
     };
+    #[cfg(test)]
+    tests::EXECUTED.set(tests::EXECUTED.get() + 1);
     let next = at + length as i64;
     let result = TILES.with_borrow_mut(|tiles| execute(tiles, instruction, registers, next));
     if let Err(refused) = result {
@@ -112,10 +114,42 @@ const GENERAL: [usize; 16] = {
 #[cfg(test)]
 mod tests {
     use std::arch::asm;
+    use std::cell::Cell;
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, ExitStatus};
 
     use super::*;
+    use crate::cpu::{Isa, Linear, Output, Precision, Rows, Team};
+
+    thread_local! {
+        /// Instructions that this thread had executed for it.
+        pub(super) static EXECUTED: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Results would be the same without AMX: that it is what computes them is seen here.
+    #[test]
+    fn int8_layers_are_in_tiles_unless_rows_are_few() {
+        let Some(amx) = Isa::amx_emulated().filter(|amx| !Isa::all().contains(amx)) else {
+            return println!("skipped: no AVX-512 here, or AMX itself");
+        };
+        let avx512 = Isa::all()[0];
+        let executed = |isa: Isa, precision: Precision, rows: usize| {
+            let (team, before) = (Team::with_isa(1, isa), EXECUTED.get());
+            let layer = Linear::pack(&team, precision, 40, &[&[0.5; 33 * 40]]);
+            let mut x = Rows::new(precision);
+            x.take(&team, &vec![1.0; rows * 40], 40);
+            layer.forward(&team, &x, Output::Store(&mut vec![0.0; rows * 33]));
+            EXECUTED.get() - before
+        };
+        // Two panels, each a part with a configuration and its end, of two blocks.
+        assert_eq!(executed(amx, Precision::Int8, 16), 2 * (2 * 9 + 2));
+        assert_eq!(executed(amx, Precision::Int8, 17), 2 * (2 * 16 + 2));
+        assert_eq!(executed(amx, Precision::Int8, 44), 2 * (2 * 16 + 2), "few are left");
+        assert_eq!(executed(amx, Precision::Int8, 45), 2 * (2 * (16 + 9) + 2));
+        assert_eq!(executed(amx, Precision::Int8, 12), 0);
+        assert_eq!(executed(amx, Precision::Bf16, 16), 0);
+        assert_eq!(executed(avx512, Precision::Int8, 16), 0);
+    }
 
     const CASE: &str = "KNEE_AMX_CASE";
 
