@@ -69,40 +69,50 @@ impl Config {
 #[repr(C, align(64))]
 struct Dots([[i32; PANEL]; TALL]);
 
+/// Computes and writes the first rows of `part`, unless they are few, and returns what is left of it.
+///
+/// # Safety
+/// Tiles are there, and what `part` points to is valid.
+pub(super) unsafe fn run(mut part: Part<'_>) -> Part<'_> {
+    let Packed::Int8(weights) = &part.linear.packed else { return part };
+    if part.rows.len() > FEW {
+        let tiles = Tiles::configured(part.rows.len().min(TALL));
+        let mut next = part.rows.start;
+        for panel in part.panels.clone() {
+            next = tiles.run(&part, weights.as_ptr(), panel);
+        }
+        part.rows.start = next;
+    }
+    part
+}
+
 /// This thread's tiles, configured for a part. They are released when it is done: a thread that has none in use has
 /// none to be saved when it is switched.
-pub(super) struct Tiles {
+struct Tiles {
     of_this_thread: PhantomData<*const ()>,
 }
 
 impl Tiles {
-    /// None where they are not there, or not for this part.
-    pub(super) fn of(part: &Part<'_>) -> Option<Self> {
-        let int8 = matches!(part.linear.packed, Packed::Int8(_));
-        if !part.has_tiles || !int8 || part.rows.len() <= FEW {
-            return None;
-        }
-        let config = Config::of_rows(part.rows.len().min(TALL));
-        // SAFETY: the instruction is there, and its operand is what it asks for.
-        unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly, preserves_flags));
-        }
-        Some(Self { of_this_thread: PhantomData })
-    }
-
-    /// Computes and writes rows of a panel from the part's first on; returns the first that is left.
+    /// For `rows` rows, from 1 to `TALL`.
     ///
     /// # Safety
-    /// `part` is what the tiles are of, and what it points to is valid.
+    /// Tiles are there.
+    unsafe fn configured(rows: usize) -> Self {
+        let config = Config::of_rows(rows);
+        asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly, preserves_flags));
+        Self { of_this_thread: PhantomData }
+    }
+
+    /// Rows of a panel from the part's first on; returns the first that is left.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-    pub(super) unsafe fn run(&self, part: &Part<'_>, panel: usize) -> usize {
+    unsafe fn run(&self, part: &Part<'_>, weights: *const u8, panel: usize) -> usize {
         let (mut row, end, all) = (part.rows.start, part.rows.end, part.rows.len());
         while end - row > FEW {
             // The configuration stays: the last tile begins early enough to be full, and only rows that are new are
             // written. Part of its work is done twice, where it would have been done on nothing.
             let rows = all.min(if end - row > HIGH { TALL } else { HIGH });
             let first = row.min(end - rows);
-            let sums = self.sums(part, panel, first, rows);
+            let sums = self.sums(part, weights, panel, first, rows);
             for r in row - first..rows {
                 part.finish::<Avx512>(sums[r], panel, first + r);
             }
@@ -116,14 +126,14 @@ impl Tiles {
     unsafe fn sums(
         &self,
         part: &Part<'_>,
+        weights: *const u8,
         panel: usize,
         row: usize,
         rows: usize,
     ) -> [[<Avx512 as Simd>::F; 2]; TALL] {
-        let Packed::Int8(weights) = &part.linear.packed else { unreachable!("tiles are for int8") };
         let ahead = part.ahead(row, row + rows);
         let (blocks, stride) = (part.x.blocks, part.x.stride);
-        let mut w = weights.as_ptr().add(panel * blocks * BLOCK_BYTES);
+        let mut w = weights.add(panel * blocks * BLOCK_BYTES);
         let mut sums = [[Avx512::splat(0.0); 2]; TALL];
         let mut dots = Dots([[0; PANEL]; TALL]);
         for block in 0..blocks {
@@ -138,11 +148,13 @@ impl Tiles {
             let of_w = [Avx512::load_bf16(of_w), Avx512::load_bf16(of_w.add(LANES))];
             for r in 0..rows {
                 let offset = _mm512_set1_epi32(*part.x.offsets.as_ptr().add(at + r));
-                let dots = dots.0[r].as_ptr();
-                let dots = [dots, dots.add(LANES)]
-                    .map(|dots| _mm512_add_epi32(_mm512_load_si512(dots.cast()), offset));
-                let of_x = *part.x.scales.as_ptr().add(at + r);
-                sums[r] = Part::add_scaled::<Avx512>(sums[r], dots, of_x, of_w);
+                let of_x = Avx512::splat(*part.x.scales.as_ptr().add(at + r));
+                for v in 0..2 {
+                    let dots = _mm512_load_si512(dots.0[r].as_ptr().add(v * LANES).cast());
+                    let dots = _mm512_add_epi32(dots, offset);
+                    let scaled = Part::scaled::<Avx512>(dots, of_x, of_w[v]);
+                    sums[r][v] = Avx512::add(sums[r][v], scaled);
+                }
             }
             w = w.add(BLOCK_BYTES);
         }
@@ -207,7 +219,7 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: the instruction is there, or there would be no tiles.
+        // SAFETY: they are there, or these could not have been configured.
         unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) }
     }
 }

@@ -16,9 +16,6 @@ pub(super) struct Part<'a> {
     pub(super) add: bool,
     pub(super) rows: Range<usize>,
     pub(super) panels: Range<usize>,
-    /// Whether AMX's tiles are there.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) has_tiles: bool,
 }
 
 /// Bytes of weights between what is fetched and what is used.
@@ -32,14 +29,8 @@ impl Kernel for Part<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        #[cfg(target_arch = "x86_64")]
-        let tiles = super::amx::Tiles::of(&self);
         for panel in self.panels.clone() {
             let mut row = self.rows.start;
-            #[cfg(target_arch = "x86_64")]
-            if let Some(tiles) = &tiles {
-                row = tiles.run(&self, panel);
-            }
             while row < self.rows.end {
                 let left = (self.rows.end - row).min(S::ROWS);
                 row += match left {
@@ -124,7 +115,11 @@ impl Part<'_> {
             let of_w = w.add(BLOCK * PANEL).cast::<u16>();
             let of_w = [S::load_bf16(of_w), S::load_bf16(of_w.add(LANES))];
             for r in 0..R {
-                sums[r] = Self::add_scaled::<S>(sums[r], dots[r], *scales.add(r), of_w);
+                let of_x = S::splat(*scales.add(r));
+                for v in 0..2 {
+                    let scaled = Self::scaled::<S>(dots[r][v], of_x, of_w[v]);
+                    sums[r][v] = S::add(sums[r][v], scaled);
+                }
             }
             w = w.add(BLOCK_BYTES);
             (x, scales, offsets) = (x.add(stride * BLOCK), scales.add(stride), offsets.add(stride));
@@ -132,21 +127,11 @@ impl Part<'_> {
         sums
     }
 
-    /// Adds a row's dot products of one block, scaled. Products are rounded before they are added, so that every
-    /// instruction set gives the same bits.
+    /// What dot products of a block add to a sum. It is rounded before it is added, so that every instruction set gives the
+    /// same bits.
     #[inline(always)]
-    pub(super) unsafe fn add_scaled<S: Simd>(
-        mut sums: [S::F; 2],
-        dots: [S::I; 2],
-        of_x: f32,
-        of_w: [S::F; 2],
-    ) -> [S::F; 2] {
-        let of_x = S::splat(of_x);
-        for v in 0..2 {
-            let scaled = S::mul(S::to_f32(dots[v]), S::mul(of_x, of_w[v]));
-            sums[v] = S::add(sums[v], scaled);
-        }
-        sums
+    pub(super) unsafe fn scaled<S: Simd>(dots: S::I, of_x: S::F, of_w: S::F) -> S::F {
+        S::mul(S::to_f32(dots), S::mul(of_x, of_w))
     }
 
     #[inline(always)]
