@@ -162,9 +162,20 @@ impl Sample for Remember {
     }
 }
 
-/// Serves three prompts in chunks on paged memory, on so many tensor-parallel ranks and pipeline stages; what was asked,
-/// and what the model said.
+/// [`serve_in`] batches of a few tokens.
 fn serve(
+    weights: &RandomWeights,
+    precision: Precision,
+    isa: Isa,
+    split: (usize, usize),
+) -> Vec<Said> {
+    serve_in(13, weights, precision, isa, split)
+}
+
+/// Serves three prompts in chunks on paged memory, on so many tensor-parallel ranks and pipeline stages, in batches of at
+/// most so many tokens; what was asked, and what the model said.
+fn serve_in(
+    max_batch_tokens: u32,
     weights: &RandomWeights,
     precision: Precision,
     isa: Isa,
@@ -189,7 +200,7 @@ fn serve(
         allocator: AllocatorKind::Paged,
         block_size: 4,
         max_seqs: 3,
-        max_batch_tokens: 13,
+        max_batch_tokens,
         max_model_len: 80,
         prefix_cache: false,
         pp: stages as u32,
@@ -299,6 +310,28 @@ fn pipeline_stages() {
             refused.unwrap_err().to_string(),
             "model small: layers = 5 do not fill 6 pipeline stages"
         );
+    }
+}
+
+/// AMX, emulated where there is none, and AVX-512: the same logits to the bit, and so the same tokens. Batches of 13 rows
+/// fill a part of a tile, and those of 48 more than one.
+#[test]
+fn amx_says_what_avx512_says() {
+    let avx512 = Isa::all().into_iter().find(|isa| isa.name() == "avx512-vnni");
+    let (Some(amx), Some(avx512)) = (Isa::amx_emulated(), avx512) else {
+        return println!("skipped: no AVX-512 on Linux here");
+    };
+    let config = LlamaConfig { heads: 6, kv_heads: 2, qkv_bias: true, ..small() };
+    let weights = RandomWeights { config, seed: 14 };
+    for tokens in [13, 48] {
+        let said = |isa| {
+            let said = serve_in(tokens, &weights, Precision::Int8, isa, (1, 1));
+            let bits = |logits: Vec<f32>| logits.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            said.into_iter().map(|(context, logits)| (context, bits(logits))).collect::<Vec<_>>()
+        };
+        let of_amx = said(amx);
+        assert_eq!(of_amx.len(), 18);
+        assert_eq!(of_amx, said(avx512), "batches of {tokens}");
     }
 }
 

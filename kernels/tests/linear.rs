@@ -1,10 +1,26 @@
-//! Linear layers against sums in f64, on every instruction set that this machine has.
+//! Linear layers against sums in f64, on every instruction set that this machine has, and AMX where it can be emulated.
 
 mod common;
+
+use std::sync::Once;
 
 use common::{Numbers, bf16, error};
 use kernels::cpu::{Isa, Linear, Output, Precision, Rows, Team};
 use proptest::prelude::*;
+
+/// All that there are here; AMX too, though it be emulated.
+fn isas() -> Vec<Isa> {
+    static SAID: Once = Once::new();
+    let mut isas = Isa::all();
+    match Isa::amx_emulated() {
+        Some(amx) if isas.contains(&amx) => {}
+        Some(amx) => isas.insert(0, amx),
+        None => SAID.call_once(|| {
+            println!("without AMX: no AVX-512 on Linux here to emulate it on");
+        }),
+    }
+    isas
+}
 
 /// What quantising both sides may cost; f32's is rounding alone.
 fn tolerance(precision: Precision) -> f64 {
@@ -70,7 +86,7 @@ proptest! {
             let biased: Vec<f64> = want.iter().enumerate()
                 .map(|(i, w)| w + f64::from(bias[i % all]) + f64::from(before[i])).collect();
             let mut integers: Option<Vec<f32>> = None;
-            for isa in Isa::all() {
+            for isa in isas() {
                 let team = Team::with_isa(threads, isa);
                 let layer = Linear::pack(&team, precision, features, &[&a, &b]);
                 let got = forward(&team, &layer, &x, None);
@@ -89,7 +105,7 @@ proptest! {
 
     /// Blocks whose scale is 1 lose nothing: integers in, the exact integers out.
     #[test]
-    fn integers_are_exact(rows in 1usize..20, blocks in 1usize..17, outputs in 1usize..70, seed: u64) {
+    fn integers_are_exact(rows in 1usize..70, blocks in 1usize..17, outputs in 1usize..70, seed: u64) {
         let mut numbers = Numbers::new(seed);
         let features = 32 * blocks;
         let mut whole = |len: usize| -> Vec<f32> {
@@ -100,7 +116,7 @@ proptest! {
         };
         let (x, w) = (whole(rows * features), whole(outputs * features));
         let want = product(&x, &w, features);
-        for isa in Isa::all() {
+        for isa in isas() {
             let team = Team::with_isa(2, isa);
             let layer = Linear::pack(&team, Precision::Int8, features, &[&w]);
             let got = forward(&team, &layer, &x, None);
@@ -109,7 +125,7 @@ proptest! {
     }
 
     #[test]
-    fn gates_gate(rows in 1usize..20, features in 1usize..150, outputs in 1usize..50, seed: u64) {
+    fn gates_gate(rows in 1usize..50, features in 1usize..150, outputs in 1usize..50, seed: u64) {
         let mut numbers = Numbers::new(seed);
         let x = numbers.vec(rows * features);
         let (gate, up) = (numbers.vec(outputs * features), numbers.vec(outputs * features));
@@ -117,7 +133,7 @@ proptest! {
             let (g, u) = (kept(precision, &gate), kept(precision, &up));
             let (g, u) = (product(&x, &g, features), product(&x, &u, features));
             let want: Vec<f64> = g.iter().zip(&u).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
-            for isa in Isa::all() {
+            for isa in isas() {
                 let team = Team::with_isa(2, isa);
                 let layer = Linear::pack_gated(&team, precision, features, &gate, &up);
                 let off = error(&forward(&team, &layer, &x, None), &want);
@@ -137,7 +153,7 @@ proptest! {
         let mut numbers = Numbers::new(seed);
         let (x, w) = (numbers.vec(rows * features), numbers.vec(outputs * features));
         for precision in PRECISIONS {
-            for isa in Isa::all() {
+            for isa in isas() {
                 let (one, two) = (Team::with_isa(1, isa), Team::with_isa(2, isa));
                 let layer = Linear::pack(&two, precision, features, &[&w]);
                 let all = forward(&two, &layer, &x, None);
@@ -146,6 +162,38 @@ proptest! {
                 prop_assert_eq!(all, alone);
             }
         }
+    }
+}
+
+/// Tiles of every height, of AMX and of AVX-512, alone and after others; blocks, panels and chunks that are not whole.
+#[test]
+fn amx_says_the_same_bits_as_avx512() {
+    let avx512 = Isa::all().into_iter().find(|isa| isa.name() == "avx512-vnni");
+    let (Some(amx), Some(avx512)) = (Isa::amx_emulated(), avx512) else {
+        return println!("skipped: no AVX-512 on Linux here");
+    };
+    assert_eq!(amx.name(), "amx-int8");
+    let teams = [Team::with_isa(2, amx), Team::with_isa(2, avx512)];
+    let mut numbers = Numbers::new(5);
+    let wide = [(33, 12_000), (45, 12_000), (70, 12_000)];
+    for (rows, features) in (1..=100).map(|rows| (rows, 77)).chain(wide) {
+        let outputs = 41;
+        let x = numbers.vec(rows * features);
+        let (a, b) = (numbers.vec(outputs * features), numbers.vec(outputs * features));
+        let (bias, before) = (numbers.vec(outputs), numbers.vec(rows * outputs));
+        let [amx, avx512] = [0, 1].map(|which| {
+            let team = &teams[which];
+            let plain = || Linear::pack(team, Precision::Int8, features, &[&a]);
+            let gated = Linear::pack_gated(team, Precision::Int8, features, &a, &b);
+            let results = [
+                forward(team, &plain(), &x, None),
+                forward(team, &plain().biased(&bias), &x, Some(&before)),
+                forward(team, &gated, &x, None),
+                forward(team, &gated, &x, Some(&before)),
+            ];
+            results.map(|y| y.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+        });
+        assert_eq!(amx, avx512, "{rows} rows of {features}");
     }
 }
 

@@ -12,7 +12,8 @@ use super::team::Team;
 pub struct Roofline {
     /// Bytes per second read from memory that no cache holds.
     pub read: f64,
-    /// Operations per second of 8-bit dot products (a multiplication and an addition are two).
+    /// Operations per second of 8-bit dot products (a multiplication and an addition are two), in vectors: AMX's tiles
+    /// may do more.
     pub int8: f64,
     /// Operations per second of f32 multiply-adds.
     pub f32: f64,

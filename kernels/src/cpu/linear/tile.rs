@@ -75,7 +75,7 @@ impl Part<'_> {
     /// How many bytes ahead to fetch weights: the processor's own prefetching does not reach far enough to keep memory
     /// busy while it computes. A panel's last tile fetches the next panel; where it is the only one, a little ahead.
     #[inline(always)]
-    fn ahead(&self, row: usize, end: usize) -> usize {
+    pub(super) fn ahead(&self, row: usize, end: usize) -> usize {
         if end < self.rows.end {
             0
         } else if row == self.rows.start {
@@ -85,8 +85,7 @@ impl Part<'_> {
         }
     }
 
-    /// Whole blocks in integers; their sums, scaled, in f32. Products are rounded before they are added, so that every
-    /// instruction set gives the same bits.
+    /// Whole blocks in integers; their sums, scaled, in f32.
     #[inline(always)]
     unsafe fn int8<S: Simd, const R: usize>(
         &self,
@@ -124,7 +123,7 @@ impl Part<'_> {
             for r in 0..R {
                 let of_x = S::splat(*scales.add(r));
                 for v in 0..2 {
-                    let scaled = S::mul(S::to_f32(dots[r][v]), S::mul(of_x, of_w[v]));
+                    let scaled = Self::scaled::<S>(dots[r][v], of_x, of_w[v]);
                     sums[r][v] = S::add(sums[r][v], scaled);
                 }
             }
@@ -132,6 +131,13 @@ impl Part<'_> {
             (x, scales, offsets) = (x.add(stride * BLOCK), scales.add(stride), offsets.add(stride));
         }
         sums
+    }
+
+    /// What dot products of a block add to a sum. It is rounded before it is added, so that every instruction set gives the
+    /// same bits.
+    #[inline(always)]
+    pub(super) unsafe fn scaled<S: Simd>(dots: S::I, of_x: S::F, of_w: S::F) -> S::F {
+        S::mul(S::to_f32(dots), S::mul(of_x, of_w))
     }
 
     #[inline(always)]
@@ -174,7 +180,7 @@ impl Part<'_> {
 
     /// Writes one row of a panel.
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, sums: [S::F; 2], panel: usize, row: usize) {
+    pub(super) unsafe fn finish<S: Simd>(&self, sums: [S::F; 2], panel: usize, row: usize) {
         let outputs = self.linear.outputs;
         let width = if self.linear.gated { LANES } else { PANEL };
         let at = panel * width;

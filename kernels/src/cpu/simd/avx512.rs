@@ -6,7 +6,7 @@ use super::{Kernel, Simd};
 
 /// See the module.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512;
+pub(in crate::cpu) struct Avx512;
 
 pub(super) fn is_here() -> bool {
     is_x86_feature_detected!("avx512f")

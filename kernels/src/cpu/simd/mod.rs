@@ -4,8 +4,12 @@
 //! body serves all of them and sums run in the same order. The integer path gives the same bits everywhere; the float
 //! paths do on AVX-512 and AVX2, while the portable one rounds products before it adds.
 //!
+//! AMX is AVX-512 in all of this: only the int8 linear layers ask [`Isa::has_tiles`] and multiply in tiles.
+//!
 //! Kernels are `unsafe` as a whole: their bodies index raw memory in lanes, and their callers check the lengths once.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -13,6 +17,8 @@ mod avx512;
 mod math;
 mod portable;
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512::Avx512;
 pub(super) use math::{exp, silu, sum_of_squares};
 
 /// Lanes of a vector.
@@ -176,6 +182,9 @@ pub struct Isa(Set);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Set {
+    /// AVX-512, and tiles for int8 linear layers.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -202,6 +211,9 @@ impl Isa {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
+            if amx::is_here() {
+                all.push(Self(Set::Amx));
+            }
             if avx512::is_here() {
                 all.push(Self(Set::Avx512));
             }
@@ -213,10 +225,29 @@ impl Isa {
         all
     }
 
+    /// AMX for tests: the processor's own, or its instructions executed one by one by a handler of the signal that they
+    /// raise where the processor does not know them. None where there is no AVX-512 beside it, or no Linux on x86-64.
+    #[cfg(feature = "emulator")]
+    #[must_use]
+    pub fn amx_emulated() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        return (amx::is_here() || amx::is_emulated()).then_some(Self(Set::Amx));
+        #[cfg(not(target_arch = "x86_64"))]
+        None
+    }
+
+    /// Whether it is AVX-512 with AMX's tiles of 8-bit integers.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn has_tiles(self) -> bool {
+        self.0 == Set::Amx
+    }
+
     /// What people call it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Amx => "amx-int8",
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
@@ -233,7 +264,7 @@ impl Isa {
     pub(super) unsafe fn run<K: Kernel>(self, kernel: K) -> K::Out {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => avx512::run(kernel),
+            Set::Amx | Set::Avx512 => avx512::run(kernel),
             #[cfg(target_arch = "x86_64")]
             Set::Avx2 => avx2::run(kernel),
             Set::Portable => kernel.run::<portable::Portable>(),
