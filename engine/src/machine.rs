@@ -372,7 +372,8 @@ fn rows(batch: &Measured, shape: &ModelShape, widths: &Widths) -> Vec<Row> {
     };
     push(attention, per_layer(spent.attention));
     let bytes = 2.0 * m * widths.moved.iter().sum::<f64>();
-    push(Run::Move { bytes }, per_layer(spent.rest));
+    let once = spent.once.as_secs_f64() / f64::from(shape.layers);
+    push(Run::Move { bytes }, per_layer(spent.rest) + once);
     let bytes = 4.0 * f64::from(sampled) * f64::from(shape.vocab);
     push(Run::Choose { bytes }, spent.sampling.as_secs_f64());
     rows

@@ -71,6 +71,19 @@ fn a_share_of_matrix_products_is_theirs_alone() {
 }
 
 #[test]
+fn kernels_that_were_timed_together_are_looked_up_together() {
+    let model = ModelShape::load("llama-3.1-8b").unwrap();
+    let mut device = DeviceProfile::load("h100").unwrap();
+    let cost = |device: &DeviceProfile| CostModel::new(&model, device, 1, 1, KvDtype::Bf16, 2048);
+    let apart = cost(&device).elementwise(300);
+    device.elementwise_together = true;
+    let bytes = 300.0 * 2.0 * Widths::new(&model, 1).moved.iter().sum::<f64>();
+    let together = cost(&device).elementwise(300);
+    assert!((together / device.elementwise().at(bytes, 0.0) - 1.0).abs() < 1e-9);
+    assert!(together < apart, "one start instead of four: {together} {apart}");
+}
+
+#[test]
 fn a_tile_more_of_tokens_is_a_step() {
     // On this card 657 to 768 tokens take as long as one another in the tables, a fourth more than 640.
     let cost = cost("llama-3.1-8b", "rtx-pro-6000", 1, 1, KvDtype::Bf16);

@@ -170,7 +170,8 @@ fn constants(d: &DeviceProfile) -> Vec<(String, String, String)> {
         row(
             "attention",
             format!(
-                "tile start {} tokens (idle: {}), decode in a mixed kernel {} rows, skew {}",
+                "{} start {} tokens (idle: {}), decode in a mixed kernel {} rows, skew {}",
+                if d.attention.fine_tiles { "row" } else { "tile" },
                 d.attention.tile_tokens,
                 d.attention.idle_tokens,
                 d.attention.decode_rows,

@@ -54,6 +54,12 @@ impl Measured {
     pub fn rate(&self) -> f64 {
         self.good.map_or(0.0, rate_at)
     }
+
+    /// The same of a configuration that does the same: nothing was run.
+    #[must_use]
+    pub(crate) fn again(&self) -> Self {
+        Self { probes: Vec::new(), ..self.clone() }
+    }
 }
 
 /// Finds the knee of `subject` on the first `head` requests.

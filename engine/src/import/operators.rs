@@ -47,8 +47,9 @@ fn chunk_law(part: &Part, idle_tokens: f64) -> Law {
         rows = rows.into_iter().step_by(7).collect();
     }
     let decode_rows = if mixed { f64::from(TILE) } else { 0.0 };
-    // What we time ourselves need not be a GPU.
-    let fine: &[bool] = if part.from.family == Family::Knee { &[false, true] } else { &[false] };
+    // What we time ourselves may be a processor, whose decodes never share a kernel with prompts.
+    let ours = part.from.family == Family::Knee && !mixed;
+    let fine: &[bool] = if ours { &[false, true] } else { &[false] };
     let mut best = (f64::INFINITY, Law { idle_tokens, ..Law::default() });
     for tile_tokens in [0.0, 64.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0] {
         let idle = idle.iter().copied().filter(|t| *t <= tile_tokens);
@@ -194,7 +195,7 @@ impl<'a> Work<'a> {
         let shapes = shapes_of(&samples);
         let most = samples.iter().map(|(s, _)| s.x).fold(1.0, f64::max);
         let (x, prior) = if origin.part.from.family == Family::Knee {
-            // The very shapes and batches that will be asked for: nothing is learnt from others.
+            // The very shapes that will be asked for, and batches all over: nothing is learnt from others.
             (distinct(&samples), [0.0, 0.01])
         } else if shapes.len() <= 40 {
             (fine_tokens(&samples), [0.3, 0.01])

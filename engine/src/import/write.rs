@@ -8,7 +8,7 @@ use super::Fitted;
 use crate::profile::FitError;
 
 /// Entries in the order in which people look for them.
-const ORDER: [&str; 26] = [
+const ORDER: [&str; 27] = [
     "name",
     "provenance",
     "composed",
@@ -22,6 +22,7 @@ const ORDER: [&str; 26] = [
     "runtime_bytes",
     "sustained",
     "sustained_gemm",
+    "elementwise_together",
     "sources",
     "host",
     "price",

@@ -1,7 +1,8 @@
 //! What a kernel of prompt chunks has to do: the variables of its table, for the cost model and for the fit alike.
 //!
 //! Such kernels compute tiles of [`TILE`] query rows of one head against all context of their sequence, one head after
-//! another, and as many tiles for each sequence as the largest chunk needs. Where the attention backend runs a mixed
+//! another, and as many tiles for each sequence as the largest chunk needs. On a processor tiles are of a few rows, so
+//! that rows are counted, not tiles. Where the attention backend runs a mixed
 //! batch as one such kernel, each decode costs a tile for each query head, and query heads read again the keys and
 //! values that a kernel made for decodes lets them share.
 
@@ -141,10 +142,14 @@ mod tests {
     };
 
     fn asked(chunks: &[(u32, u32)], decodes: u32, length: u32) -> Asked {
+        asked_by(LAW, chunks, decodes, length)
+    }
+
+    fn asked_by(law: Law, chunks: &[(u32, u32)], decodes: u32, length: u32) -> Asked {
         let mut shape = Shape::default();
         chunks.iter().for_each(|(history, n)| shape.add(*history, *n, false, true));
         (0..decodes).for_each(|_| shape.add(length - 1, 1, true, true));
-        Chunks::new(LAW, Heads { query: 32, kv: 8, dim: 128 }, 2.0, PEAKS).asked(&shape)
+        Chunks::new(law, Heads { query: 32, kv: 8, dim: 128 }, 2.0, PEAKS).asked(&shape)
     }
 
     #[test]
@@ -155,6 +160,17 @@ mod tests {
         assert_eq!((of.work, of.longest), (32.0 * pairs, 600.0));
         // The same tokens in narrower chunks start fewer tiles for the decodes.
         assert!(asked(&[(0, 64), (0, 64)], 20, 300).work < asked(&[(0, 128)], 20, 300).work);
+    }
+
+    #[test]
+    fn fine_tiles_cost_their_rows() {
+        let law = Law { tile_tokens: 100.0, fine_tiles: true, ..Law::default() };
+        let of = asked_by(law, &[(500, 10), (0, 20)], 3, 300);
+        let pairs = 10.0 * 500.0 + 10.0 * 11.0 / 2.0 + 20.0 * 21.0 / 2.0;
+        assert_eq!((of.work, of.longest), (32.0 * (pairs + 30.0 * 100.0), 510.0));
+        // Not a step where a tile would be full.
+        let of = |n| asked_by(law, &[(0, n)], 0, 0).work;
+        assert_eq!(of(65) - of(64), of(64) - of(63) + 32.0);
     }
 
     #[test]

@@ -4,7 +4,8 @@ use serde::Deserialize;
 
 use super::{Roof, Table, Times, gemm_metric};
 
-/// How chunks share an attention kernel. It computes tiles of [`TILE`](crate::shape::TILE) query rows.
+/// How chunks share an attention kernel. It computes tiles of [`TILE`](crate::shape::TILE) query rows, unless
+/// `fine_tiles`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attention {

@@ -5,7 +5,7 @@
 //! before it is written, so a residual is added, or a gate applied, while the tile is still in registers.
 
 #[cfg(target_arch = "x86_64")]
-mod amx;
+pub(super) mod amx;
 mod pack;
 mod tile;
 

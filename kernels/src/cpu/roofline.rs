@@ -4,6 +4,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::buffer::Buffer;
+#[cfg(target_arch = "x86_64")]
+use super::linear::amx;
 use super::simd::{Kernel, LANES, Simd};
 use super::team::Team;
 
@@ -12,8 +14,7 @@ use super::team::Team;
 pub struct Roofline {
     /// Bytes per second read from memory that no cache holds.
     pub read: f64,
-    /// Operations per second of 8-bit dot products (a multiplication and an addition are two), in vectors: AMX's tiles
-    /// may do more.
+    /// Operations per second of 8-bit dot products (a multiplication and an addition are two), in vectors or in tiles.
     pub int8: f64,
     /// Operations per second of f32 multiply-adds.
     pub f32: f64,
@@ -40,7 +41,7 @@ pub fn measure(team: &Team) -> Roofline {
         });
     });
     let times = 200_000;
-    let int8 = best(|| {
+    let dots = best(|| {
         // SAFETY: no pointers.
         team.split(members, |_, _| unsafe { team.isa().run(Dots(times)) });
     });
@@ -51,7 +52,23 @@ pub fn measure(team: &Team) -> Roofline {
         });
     });
     let operations = (members * times * CHAINS * LANES * 2) as f64;
-    Roofline { read: BYTES as f64 / read, int8: 4.0 * operations / int8, f32: operations / f32 }
+    let int8 = (4.0 * operations / dots).max(tiles(team));
+    Roofline { read: BYTES as f64 / read, int8, f32: operations / f32 }
+}
+
+/// Operations per second of 8-bit products of AMX's tiles; 0 where there are none.
+fn tiles(team: &Team) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if team.isa().has_tiles() {
+        let times = 10_000;
+        let seconds = best(|| {
+            // SAFETY: tiles are there.
+            team.split(team.size(), |_, _| unsafe { amx::multiply_zeros(times) });
+        });
+        return (team.size() * times * 4 * amx::OPERATIONS) as f64 / seconds;
+    }
+    let _ = team;
+    0.0
 }
 
 fn best(mut work: impl FnMut()) -> f64 {

@@ -18,19 +18,14 @@ struct Examined {
     good: Option<i32>,
 }
 
-/// Whether `subject`, of which these runs were made, does the same as another configuration did in all of `runs`.
-fn does_the_same(
-    subject: &Subject<'_>,
-    made: &[Probe],
-    runs: &[&Probe],
-    cancel: &AtomicBool,
-) -> bool {
+/// Whether `subject` does the same as another configuration did in all of `runs`.
+fn does_the_same(subject: &Subject<'_>, runs: &[&Probe], cancel: &AtomicBool) -> bool {
     let Some(head) = runs.first().map(|run| run.head) else { return false };
     let (evaluate, config) = (subject.evaluate, subject.config);
     let Ok(prober) = Prober::new(evaluate, config, Relax::Nothing, head, cancel) else {
         return false;
     };
-    let mut prober = prober.knowing(subject.known).knowing(made);
+    let mut prober = prober.knowing(subject.known);
     runs.iter().all(|run| {
         let tried = prober.passes(run.k).is_ok();
         let own = prober.probe(run.k).filter(|_| tried);
@@ -87,10 +82,14 @@ impl Tuning<'_, '_> {
                 let known: &[Probe] =
                     self.entry_of(device, &config).map_or(&[], |e| e.probes.as_slice());
                 let subject = Subject { evaluate, config: &config, known, start };
-                let measured = why::measure(&subject, self.head, cancel);
-                let idle = measured.as_ref().is_ok_and(|m| {
-                    m.good == winner.good && does_the_same(&subject, &m.probes, &edge, cancel)
-                });
+                // What does the same about the knee has the same knee, by whichever rates a search would come to one:
+                // of so few requests that a lower rate may fail, there are several.
+                let idle = does_the_same(&subject, &edge, cancel);
+                let measured = if idle {
+                    Ok(winner.again())
+                } else {
+                    why::measure(&subject, self.head, cancel)
+                };
                 (knob, config, measured, idle)
             })
             .collect();

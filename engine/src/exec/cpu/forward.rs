@@ -106,7 +106,7 @@ impl Scratch {
             None => x.copy_from_slice(received),
         }
         self.rotation.set(&inputs.positions, &model.frequencies, model.config.rope_scale());
-        self.laps.lap(&mut self.spent.rest);
+        self.laps.lap(&mut self.spent.once);
         for (layer, kv) in model.layers[..layers].iter().zip(&mut memory.layers) {
             self.attend(rank, layer, inputs, kv);
             self.feed_forward(rank, layer, inputs);

@@ -1,9 +1,9 @@
 //! Times passes over a grid of batches: the raw material of a profile of this machine.
 //!
 //! Small batches run through all layers, because what they wait for is weights that no cache holds; large ones through
-//! a few, because there every layer takes as long as the next. Keys and values lie as an allocator leaves them, each
-//! sequence's in one run: blocks of 16 strewn over memory take twice as long to attend to (`--example attention_speed`
-//! of the kernels), which happens to no pool that gives its blocks out and takes them back by the sequence.
+//! a few, because there every layer takes as long as the next. Keys and values lie as a fresh pool gives them out, each
+//! sequence's in one run. What a pool's disorder costs is in no profile: blocks that sequences took in turns, up to a
+//! tenth; blocks strewn about memory, twice the time (`--example attention_speed` of the kernels).
 
 use kernels::cpu::{Run, Span, Team};
 
@@ -36,6 +36,14 @@ impl Work {
     pub fn rows(&self) -> u32 {
         self.prompts * self.tokens + self.decodes
     }
+
+    /// Whether no sequence is longer than `most` tokens, and all have room in `slots`, in whole blocks.
+    pub(in crate::exec) fn fits(&self, most: u32, slots: u32) -> bool {
+        let (prompt, decode) = (self.tokens + self.history, self.length);
+        let room = |n: u32, len: u32| n * len.next_multiple_of(BLOCK);
+        let longest = if self.prompts > 0 { prompt.max(decode) } else { decode };
+        longest <= most && room(self.prompts, prompt) + room(self.decodes, decode) <= slots
+    }
 }
 
 /// A batch and what it took.
@@ -58,6 +66,7 @@ const FEW_LAYERS: usize = 6;
 const TIMES: usize = 3;
 /// Tokens of keys and values in the pool, at most.
 const POOL: u32 = 32_768;
+/// Tokens that a sequence's room is rounded up to.
 const BLOCK: u32 = 16;
 /// Rows of the largest batch.
 const MOST_ROWS: u32 = 2048;
@@ -68,9 +77,7 @@ fn grid(most: u32) -> Vec<Work> {
     let mut grid = Vec::new();
     for length in [16, 64, 128, 256, 512, 1024, 2048, 4096, 8192] {
         for decodes in (0..=8).map(|p| 1 << p) {
-            if length <= most && decodes * length <= POOL {
-                grid.push(Work { decodes, length, ..none });
-            }
+            grid.push(Work { decodes, length, ..none });
         }
     }
     grid.extend([3, 6, 12, 24, 48, 96].map(|decodes| Work { decodes, length: 64, ..none }));
@@ -81,11 +88,10 @@ fn grid(most: u32) -> Vec<Work> {
         }
     }
     grid.extend([32, 96, 192, 384, 768, 1536].map(|tokens| Work { tokens, ..prompt }));
-    grid.retain(|w| w.prompts == 0 || w.tokens + w.history <= most);
     // Several prompts at once: more rows than the longest has.
     let tokens = most.min(512);
     grid.extend([2, 3, 4, 6, 8].map(|prompts| Work { prompts, tokens, ..none }));
-    grid.retain(|w| w.rows() <= MOST_ROWS);
+    grid.retain(|work| work.rows() <= MOST_ROWS && work.fits(most, POOL));
     grid
 }
 
@@ -140,10 +146,10 @@ fn inputs(work: Work, vocab: u32) -> Inputs {
     inputs
 }
 
-/// Sequence `seq` of several that are as long, one behind the other.
+/// One more sequence, behind those before.
 fn sequence(inputs: &mut Inputs, seq: u32, first: u32, rows: u32, vocab: u32) {
     let (row, end) = (inputs.tokens.len() as u32, first + rows);
-    let slot = seq * end.next_multiple_of(BLOCK);
+    let slot = inputs.runs.last().map_or(0, |run| (run.slot + run.len).next_multiple_of(BLOCK));
     inputs.tokens.extend((first..end).map(|at| (at * 31 + seq * 7) % vocab as Token));
     inputs.positions.extend(first..end);
     inputs.slots.extend((first..end).map(|at| slot + at));
@@ -151,4 +157,30 @@ fn sequence(inputs: &mut Inputs, seq: u32, first: u32, rows: u32, vocab: u32) {
     inputs.runs.push(Run { position: 0, slot, len: end });
     inputs.spans.push(Span { row, rows, first, runs: (run, run + 1), discard: false });
     inputs.heads.push(row + rows - 1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grid_fits_sequences_and_pool_and_holds_several_prompts() {
+        for most in [16, 64, 100, 512, 2048, 8192] {
+            let grid = grid(most);
+            for (i, work) in grid.iter().enumerate() {
+                assert!(!grid[..i].contains(work), "{work:?} twice, up to {most}");
+                let inputs = inputs(*work, 251);
+                assert_eq!(inputs.tokens.len() as u32, work.rows());
+                assert!(work.rows() <= MOST_ROWS && inputs.positions.iter().all(|&p| p < most));
+                let mut slots = inputs.slots.clone();
+                slots.sort_unstable();
+                assert!(slots.is_sorted_by(|a, b| a < b), "{work:?}: a slot of two tokens");
+                assert!(slots.iter().all(|&slot| slot < POOL), "{work:?}");
+            }
+            let rows = |of: fn(&Work) -> bool| grid.iter().filter(|w| of(w)).map(Work::rows).max();
+            assert!(rows(|w| w.prompts > 1) >= Some((8 * most).min(MOST_ROWS)), "up to {most}");
+            assert!(rows(|w| w.decodes > 0) >= Some(128), "up to {most}");
+            assert!(grid.contains(&Work { decodes: 1, length: 16, ..Work::default() }));
+        }
+    }
 }

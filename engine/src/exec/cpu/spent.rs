@@ -12,8 +12,11 @@ pub struct Spent {
     pub linears: [Duration; 4],
     /// Attention.
     pub attention: Duration,
-    /// Embedding, norms, rotary embedding, quantisation of activations.
+    /// Norms, rotary embedding, quantisation of activations.
     pub rest: Duration,
+    /// What is done once a pass and not in every layer: looking tokens up, turning positions into angles. A GPU's is
+    /// in `rest`, of which it is little.
+    pub once: Duration,
     /// The vocabulary head, its norm included.
     pub head: Duration,
     /// Choosing tokens.
@@ -25,7 +28,7 @@ impl Spent {
     #[must_use]
     pub fn total(&self) -> Duration {
         let linears: Duration = self.linears.iter().sum();
-        linears + self.attention + self.rest + self.head + self.sampling
+        linears + self.attention + self.rest + self.once + self.head + self.sampling
     }
 
     /// The same if computing took `share` of its time, and choosing tokens as long as it did.
@@ -35,6 +38,7 @@ impl Spent {
             linears: self.linears.map(|time| time.mul_f64(share)),
             attention: self.attention.mul_f64(share),
             rest: self.rest.mul_f64(share),
+            once: self.once.mul_f64(share),
             head: self.head.mul_f64(share),
             sampling: self.sampling,
         }
@@ -50,6 +54,7 @@ impl Spent {
             linears: sum.linears.map(|time| time / n),
             attention: sum.attention / n,
             rest: sum.rest / n,
+            once: sum.once / n,
             head: sum.head / n,
             sampling: sum.sampling / n,
         }
@@ -62,6 +67,7 @@ impl<'a> Sum<&'a Self> for Spent {
             linears: std::array::from_fn(|i| sum.linears[i] + one.linears[i]),
             attention: sum.attention + one.attention,
             rest: sum.rest + one.rest,
+            once: sum.once + one.once,
             head: sum.head + one.head,
             sampling: sum.sampling + one.sampling,
         })
@@ -96,6 +102,7 @@ mod tests {
             linears: [ms(4); 4],
             attention: ms(6),
             rest: ms(2),
+            once: ms(2),
             head: ms(8),
             sampling: ms(1),
         };
@@ -112,12 +119,13 @@ mod tests {
                 linears: [1, 2, 3, 4].map(time),
                 attention: time(5),
                 rest: time(6),
+                once: time(9),
                 head: time(7),
                 sampling: time(8),
             }
         };
         assert_eq!(Spent::mean([spent(1), spent(3)].iter()), spent(2));
-        assert_eq!(spent(1).total(), Duration::from_micros(36));
+        assert_eq!(spent(1).total(), Duration::from_micros(45));
         assert_eq!(Spent::mean(std::iter::empty()), Spent::default());
     }
 }

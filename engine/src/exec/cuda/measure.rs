@@ -1,7 +1,7 @@
 //! Times passes over a grid of batches on a device: the raw material of its profile.
 //!
 //! All layers of all batches run, timed by the device's own clock between operators. Keys and values are scattered over
-//! the pool in blocks of 16. Decodes that the engine replays as graphs are timed so too.
+//! the pool in blocks of 16, as a busy pool leaves them: to a GPU a block of them is read like the next. Decodes that the engine replays as graphs are timed so too.
 
 use std::time::Duration;
 
@@ -64,11 +64,8 @@ fn grid(most: u32, pool: u32) -> Vec<Work> {
             grid.push(Work { tokens, history, decodes, length, ..chunk });
         }
     }
-    let fits = |w: &Work| {
-        let longest = w.length.max(w.tokens + w.history);
-        longest <= most && w.decodes * w.length + w.prompts * (w.tokens + w.history) <= pool
-    };
-    grid.retain(fits);
+    // No engine computes more than a part of its sequences at once.
+    grid.retain(|work| work.fits(most, pool) && work.rows() <= (pool / 4).max(most));
     grid
 }
 

@@ -45,11 +45,13 @@ struct Config {
 }
 
 impl Config {
+    const NONE: Self =
+        Self { palette: 1, start_row: 0, reserved: [0; 14], colsb: [0; 16], rows: [0; 16] };
+
     /// Tiles 0 and 1 are the sums of the first `HIGH` rows, 2 and 3 those of the others, 4 and 5 their activations,
     /// 6 and 7 the weights.
     fn of_rows(rows: usize) -> Self {
-        let mut config =
-            Self { palette: 1, start_row: 0, reserved: [0; 14], colsb: [0; 16], rows: [0; 16] };
+        let mut config = Self::NONE;
         let mut tile = |n: usize, rows: usize, bytes: usize| {
             if rows > 0 {
                 (config.rows[n], config.colsb[n]) = (rows as u8, bytes as u16);
@@ -76,7 +78,7 @@ struct Dots([[i32; PANEL]; TALL]);
 pub(super) unsafe fn run(mut part: Part<'_>) -> Part<'_> {
     let Packed::Int8(weights) = &part.linear.packed else { return part };
     if part.rows.len() > FEW {
-        let tiles = Tiles::configured(part.rows.len().min(TALL));
+        let tiles = Tiles::configured(&Config::of_rows(part.rows.len().min(TALL)));
         let mut next = part.rows.start;
         for panel in part.panels.clone() {
             next = tiles.run(&part, weights.as_ptr(), panel);
@@ -93,13 +95,10 @@ struct Tiles {
 }
 
 impl Tiles {
-    /// For `rows` rows, from 1 to `TALL`.
-    ///
     /// # Safety
-    /// Tiles are there.
-    unsafe fn configured(rows: usize) -> Self {
-        let config = Config::of_rows(rows);
-        asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly, preserves_flags));
+    /// Tiles are there, and can be as `config` says.
+    unsafe fn configured(config: &Config) -> Self {
+        asm!("ldtilecfg [{}]", in(reg) config, options(nostack, readonly, preserves_flags));
         Self { of_this_thread: PhantomData }
     }
 
@@ -215,6 +214,34 @@ impl Tiles {
             );
         }
     }
+}
+
+/// Operations of one of [`multiply_zeros`]: a multiplication and an addition are two.
+pub(in crate::cpu) const OPERATIONS: usize = 2 * 16 * 16 * 64;
+
+/// Multiplies tiles as large as they can be, `times` times four, for their speed alone.
+///
+/// # Safety
+/// Tiles are there.
+pub(in crate::cpu) unsafe fn multiply_zeros(times: usize) {
+    let mut config = Config::NONE;
+    for tile in 0..6 {
+        (config.rows[tile], config.colsb[tile]) = (16, 64);
+    }
+    let _tiles = Tiles::configured(&config);
+    asm!(
+        "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", "tilezero tmm4", "tilezero tmm5",
+        "2:",
+        "tdpbsud tmm0, tmm4, tmm5",
+        "tdpbsud tmm1, tmm4, tmm5",
+        "tdpbsud tmm2, tmm4, tmm5",
+        "tdpbsud tmm3, tmm4, tmm5",
+        "dec {times}",
+        "jnz 2b",
+        times = inout(reg) times.max(1) => _,
+        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _,
+        options(nomem, nostack),
+    );
 }
 
 impl Drop for Tiles {

@@ -149,6 +149,10 @@ mod tests {
         assert_eq!(executed(amx, Precision::Int8, 12), 0);
         assert_eq!(executed(amx, Precision::Bf16, 16), 0);
         assert_eq!(executed(avx512, Precision::Int8, 16), 0);
+        let before = EXECUTED.get();
+        // SAFETY: they are emulated.
+        unsafe { crate::cpu::linear::amx::multiply_zeros(3) };
+        assert_eq!(EXECUTED.get() - before, 1 + 6 + 3 * 4 + 1, "what limits are measured by");
     }
 
     const CASE: &str = "KNEE_AMX_CASE";
