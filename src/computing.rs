@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use engine::exec::cpu::Precision;
+use engine::exec::cpu::{Isa, Precision};
 use engine::exec::cuda::{self, Arithmetic, Layout};
 use engine::model::Model;
 use engine::{Config, Machine, ModelShape};
@@ -22,6 +22,9 @@ pub(crate) struct Computing {
     /// Threads that compute (default: one per processor)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) cpu_threads: Option<u32>,
+    /// Instructions it computes with: amx-int8, avx512-vnni, avx2 or portable (default: the best this processor has)
+    #[arg(long, value_parser = isa)]
+    pub(crate) isa: Option<Isa>,
     /// On a GPU: results that do not depend on what else is in the batch, with slower kernels (a processor's never do)
     #[arg(long)]
     pub(crate) deterministic: bool,
@@ -50,6 +53,15 @@ fn weights(text: &str) -> Result<Random, String> {
         _ => None,
     };
     seed.map(Random).ok_or_else(|| "expected random or random:SEED, such as random:7".to_owned())
+}
+
+fn isa(text: &str) -> Result<Isa, String> {
+    let all = Isa::all();
+    let here = || all.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
+    all.iter()
+        .find(|i| i.name() == text)
+        .copied()
+        .ok_or_else(|| format!("this processor has {}", here()))
 }
 
 fn precision(text: &str) -> Result<Precision, String> {
@@ -145,6 +157,9 @@ impl Computing {
         if self.cpu_threads.is_some() {
             bail!("--cpu-threads goes with --device cpu");
         }
+        if self.isa.is_some() {
+            bail!("--isa goes with --device cpu");
+        }
         let devices = gpus.into_iter().map(cuda::Device::open).collect::<Result<_, _>>()?;
         Ok(Device::Gpus(devices))
     }
@@ -180,14 +195,16 @@ impl Computing {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.cpu_threads.map_or(processors, |n| n as usize);
         let precision = self.precision.unwrap_or(Precision::Int8);
-        let machine =
-            Machine::load(model.weights.as_mut(), precision, threads, (config.tp, config.pp))?;
+        let isa = self.isa.unwrap_or_else(Isa::best);
+        let split = (config.tp, config.pp);
+        let machine = Machine::load(model.weights.as_mut(), precision, (isa, threads), split)?;
+        let by = self.isa.map_or_else(String::new, |isa| format!(" by {}", isa.name()));
         let precision = match precision {
             Precision::Int8 => "int8",
             Precision::Bf16 => "bf16",
             Precision::F32 => "f32",
         };
-        Ok((machine, format!("cpu ({precision}, {threads} threads)")))
+        Ok((machine, format!("cpu ({precision}{by}, {threads} threads)")))
     }
 
     fn on_gpus(

@@ -642,8 +642,10 @@ fn this_machine_is_profiled_screened_and_decided_on() {
 #[test]
 fn the_engine_here_stands_beside_its_simulation() {
     let dir = tempfile::tempdir().unwrap();
-    let check = ["profile", "check", "--repeats", "2", "--rate", "20", "--json", "--out"];
-    let out = json(&with(&with(&check, &[dir.path().to_str().unwrap()]), TINY));
+    let check = ["profile", "check", "--repeats", "2", "--rate", "20", "--isa", "portable"];
+    let out = with(&check, &["--json", "--out", dir.path().to_str().unwrap()]);
+    let out = json(&with(&out, TINY));
+    assert!(out["device"].as_str().unwrap().starts_with("cpu (int8 by portable, "), "{out}");
     let names: Vec<&str> =
         out["figures"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
     assert_eq!(
@@ -673,4 +675,6 @@ fn what_this_machine_cannot_do_is_said_in_a_line() {
     assert!(said.contains("alone"), "{said}");
     let said = refused(&with(&["bench", "--kv-memory", "12"], &TINY[..4]));
     assert!(said.contains("unit"), "{said}");
+    let said = refused(&with(&["bench", "--isa", "sse9"], &TINY[..4]));
+    assert!(said.contains("this processor has") && said.contains("portable"), "{said}");
 }

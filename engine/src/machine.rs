@@ -15,7 +15,7 @@ use crate::config::{Config, KvDtype};
 use crate::exec::Executor;
 use crate::exec::cost::Widths;
 use crate::exec::cpu::{
-    CpuExecutor, CpuModel, CpuPipeline, Measured, Part, Precision, Sample, Share, Spent, Team,
+    CpuExecutor, CpuModel, CpuPipeline, Isa, Measured, Part, Precision, Sample, Share, Spent, Team,
     measure,
 };
 use crate::exec::cuda::{
@@ -75,19 +75,19 @@ pub enum MachineError {
 
 impl Machine {
     /// Reads `weights` and packs them in `precision`, for `tp` tensor-parallel ranks in each of `pp` pipeline stages (1
-    /// and 1 = the whole model), which share `threads` threads; each has one at least.
+    /// and 1 = the whole model). They share `threads` threads, of which each has one at least, that compute by `isa`.
     ///
     /// # Errors
     /// When a tensor is missing or cannot be read, heads do not divide, or layers do not fill the stages.
     pub fn load(
         weights: &mut dyn Weights,
         precision: Precision,
-        threads: usize,
+        (isa, threads): (Isa, usize),
         (tp, pp): (u32, u32),
     ) -> Result<Self, ModelError> {
         let (ranks, stages) = (tp.max(1) as usize, pp.max(1) as usize);
         let mut share = |stage, rank| {
-            let team = Arc::new(Team::new(threads / (ranks * stages)));
+            let team = Arc::new(Team::with_isa(threads / (ranks * stages), isa));
             let part = Part { rank, ranks, stage, stages };
             let model = CpuModel::load_part(&team, weights, precision, part)?;
             Ok((Arc::new(model), team))
