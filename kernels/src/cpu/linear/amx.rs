@@ -240,7 +240,7 @@ pub(in crate::cpu) unsafe fn multiply_zeros(times: usize) {
         "jnz 2b",
         times = inout(reg) times.max(1) => _,
         out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _,
-        options(nomem, nostack),
+        options(nostack),
     );
 }
 
