@@ -60,6 +60,13 @@ impl Measured {
     pub(crate) fn again(&self) -> Self {
         Self { probes: Vec::new(), ..self.clone() }
     }
+
+    /// The same, with runs that were made before.
+    #[must_use]
+    pub(crate) fn after(mut self, made: Vec<Probe>) -> Self {
+        self.probes.extend(made);
+        self
+    }
 }
 
 /// Finds the knee of `subject` on the first `head` requests.

@@ -18,19 +18,26 @@ struct Examined {
     good: Option<i32>,
 }
 
-/// Whether `subject` does the same as another configuration did in all of `runs`.
-fn does_the_same(subject: &Subject<'_>, runs: &[&Probe], cancel: &AtomicBool) -> bool {
-    let Some(head) = runs.first().map(|run| run.head) else { return false };
+/// Whether `subject` does the same as another configuration did in all of `runs`; and what it was run for that.
+fn does_the_same(
+    subject: &Subject<'_>,
+    runs: &[&Probe],
+    cancel: &AtomicBool,
+) -> (bool, Vec<Probe>) {
+    let Some(head) = runs.first().map(|run| run.head) else { return (false, Vec::new()) };
     let (evaluate, config) = (subject.evaluate, subject.config);
     let Ok(prober) = Prober::new(evaluate, config, Relax::Nothing, head, cancel) else {
-        return false;
+        return (false, Vec::new());
     };
     let mut prober = prober.knowing(subject.known);
-    runs.iter().all(|run| {
+    let same = runs.iter().all(|run| {
         let tried = prober.passes(run.k).is_ok();
         let own = prober.probe(run.k).filter(|_| tried);
         own.is_some_and(|own| own.observation.summary == run.observation.summary)
-    })
+    });
+    let mut made = prober.into_probes();
+    made.retain(|p| !subject.known.iter().any(|k| (k.head, k.k) == (p.head, p.k)));
+    (same, made)
 }
 
 impl Tuning<'_, '_> {
@@ -84,12 +91,15 @@ impl Tuning<'_, '_> {
                 let subject = Subject { evaluate, config: &config, known, start };
                 // What does the same about the knee has the same knee, by whichever rates a search would come to one:
                 // of so few requests that a lower rate may fail, there are several.
-                let idle = does_the_same(&subject, &edge, cancel);
+                let (idle, made) = does_the_same(&subject, &edge, cancel);
+                let known = [known, &made].concat();
+                let subject = Subject { known: &known, ..subject };
                 let measured = if idle {
                     Ok(winner.again())
                 } else {
                     why::measure(&subject, self.head, cancel)
                 };
+                let measured = measured.map(|m| m.after(made));
                 (knob, config, measured, idle)
             })
             .collect();
