@@ -89,8 +89,8 @@ impl Tuning<'_, '_> {
                 let known: &[Probe] =
                     self.entry_of(device, &config).map_or(&[], |e| e.probes.as_slice());
                 let subject = Subject { evaluate, config: &config, known, start };
-                // What does the same about the knee has the same knee, by whichever rates a search would come to one:
-                // of so few requests that a lower rate may fail, there are several.
+                // What does the same about the knee has that knee. A search of its own might find another, by other
+                // rates: where a lower one may fail, there are several.
                 let (idle, made) = does_the_same(&subject, &edge, cancel);
                 let known = [known, &made].concat();
                 let subject = Subject { known: &known, ..subject };

@@ -1,7 +1,8 @@
 //! Times passes over a grid of batches on a device: the raw material of its profile.
 //!
 //! All layers of all batches run, timed by the device's own clock between operators. Keys and values are scattered over
-//! the pool in blocks of 16, as a busy pool leaves them: to a GPU a block of them is read like the next. Decodes that the engine replays as graphs are timed so too.
+//! the pool in blocks of 16, as a busy pool leaves them: to a GPU a block of them is read like the next. Decodes that
+//! the engine replays as graphs are timed so too.
 
 use std::time::Duration;
 
