@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::conformance::knobs;
 use common::{ALLOCATORS, SCHEDULERS, Watched, caught, check_memory, is_legal, small};
 use engine::beam::{BeamSearch, Search};
-use engine::config::{Config, SchedulerKind};
+use engine::config::{Config, QueueOrder, SchedulerKind};
 use engine::exec::Executor;
 use engine::exec::cpu::{CpuExecutor, CpuModel, Precision, Sample, Team};
 use engine::model::random::RandomWeights;
@@ -335,6 +335,34 @@ fn run(scheduler: usize, least: u32) {
 
 macro_rules! every_allocator_under {
     ($($test:ident = $scheduler:literal),+ $(,)?) => { $(#[test] fn $test() { run($scheduler, 8); })+ };
+}
+
+/// A static batch whose other member has ended, while the branches that go on are parked and the last that runs is given
+/// up: the batch is over.
+#[test]
+fn a_batch_ends_with_a_branch_that_is_given_up() {
+    let cpu = Cpu::new();
+    let spec = |input, output, width: Option<u16>, gap| Spec {
+        input,
+        output,
+        beams: width.map(|width| BeamSearch { width, length_penalty: 0.0 }),
+        min_tokens: 0,
+        gap: Duration::from_micros(gap),
+        patience: None,
+    };
+    let specs = [spec(27, 3, Some(3), 0), spec(25, 5, None, 2534), spec(1, 1, None, 4467)];
+    let mut config = Config {
+        queue: QueueOrder::ShortestPrefill,
+        watermark: 0.0,
+        max_seqs: 4,
+        max_batch_tokens: 4,
+        max_model_len: LONGEST,
+        ..Config::default()
+    };
+    SCHEDULERS[1].1(&mut config);
+    ALLOCATORS[1].1(&mut config);
+    let expected: Vec<_> = specs.iter().map(|spec| cpu.answers(spec)).collect();
+    assert!(conforms(&cpu, &config, 128, &specs, &expected) > 0, "memory was tight");
 }
 
 // Disaggregated workers refuse requests of several branches.

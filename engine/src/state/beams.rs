@@ -6,6 +6,7 @@
 
 use super::State;
 use crate::event::{Event, Iteration};
+use crate::plan::WorkerId;
 use crate::request::{RequestId, Token};
 use crate::sequence::{ALONE, Place, SeqId, Sequence};
 
@@ -81,10 +82,14 @@ impl State {
     fn drop_branch(&mut self, id: SeqId) {
         let group = self.seq(id).group as usize;
         self.groups[group].live -= 1;
-        match self.seq(id).place {
-            Place::Running => self.forget(id),
-            _ => self.discard(id),
+        if self.seq(id).place != Place::Running {
+            self.discard(id);
+            return;
         }
+        let worker = self.seq(id).worker as WorkerId;
+        self.forget(id);
+        // Where the heirs are parked, this may have been the batch's last.
+        self.end_batch(worker);
     }
 }
 
