@@ -28,9 +28,13 @@ pub(crate) fn sentence(decision: &Decision) -> String {
     let residual = decision.residual.map_or_else(String::new, |x| {
         format!("; the machine carries {} of what is simulated", percent(x))
     });
+    let slow = match decision.slow_runs() {
+        0 => String::new(),
+        n => format!(" ({n} of them on a machine slower than usual)"),
+    };
     let choice = decision.best().map_or_else(String::new, |(f, _)| format!("Use {}. ", f.label));
     format!(
-        "{choice}Simulation recommended {} candidates; {tried} of them were run for real, {} runs in {} s{residual}.",
+        "{choice}Simulation recommended {} candidates; {tried} of them were run for real, {} runs in {} s{slow}{residual}.",
         decision.finalists.len(),
         decision.runs,
         sig(decision.took_s, 3)

@@ -8,6 +8,7 @@
 
 use crate::evaluate::{Evaluate, Refused, Relax, Trial};
 use crate::observation::Observation;
+use crate::pace::Paces;
 use crate::verdict;
 use engine::Config;
 use std::collections::BTreeMap;
@@ -58,6 +59,10 @@ impl Probe {
     }
 }
 
+/// Runs of one rate at a stretch, at most, while it fails on a machine that is slower than usual; the failure that
+/// bounds an answer is worth as many again.
+pub(crate) const TRIES: usize = 3;
+
 /// Why a question about a configuration has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
@@ -77,7 +82,8 @@ pub struct Effort {
     pub stride: i32,
     /// Places below the capacity found that must pass too, in grid steps.
     pub confirm: &'static [i32],
-    /// Try the failure that bounds the answer once more, and go on if it passes then.
+    /// Try the failure that bounds the answer once more, and go on if it passes then. (A run that fails on a machine
+    /// slower than usual is made again in any case.)
     pub repeat: bool,
 }
 
@@ -117,6 +123,7 @@ pub struct Prober<'a> {
     probes: BTreeMap<i32, Probe>,
     /// Failures that were tried again.
     repeated: Vec<Probe>,
+    paces: Paces,
     ceiling: i32,
 }
 
@@ -134,8 +141,15 @@ impl<'a> Prober<'a> {
         // A simulator needs no rate beyond everything arriving at once.
         let ceiling = if bound.is_finite() { place_of(bound) + 1 } else { place_of(1e9) };
         let ceiling = ceiling.max(FLOOR);
-        let (probes, repeated) = (BTreeMap::new(), Vec::new());
-        Ok(Self { evaluate, config, relax, head, cancel, probes, repeated, ceiling })
+        let (probes, repeated, paces) = (BTreeMap::new(), Vec::new(), Paces::default());
+        Ok(Self { evaluate, config, relax, head, cancel, probes, repeated, paces, ceiling })
+    }
+
+    /// The same on a machine whose runs went at `paces` before.
+    #[must_use]
+    pub fn on_machine(mut self, paces: Paces) -> Self {
+        self.paces = paces;
+        self
     }
 
     /// Goes on from what was tried at this head before.
@@ -151,26 +165,47 @@ impl<'a> Prober<'a> {
         if let Some(known) = self.probes.get(&k) {
             return Ok(known.passes());
         }
-        let probe = self.run(k)?;
+        let probe = self.run_steadily(k)?;
         Ok(self.probes.entry(k).or_insert(probe).passes())
     }
 
-    /// The same, at a second try if not at the first.
-    pub fn passes_again(&mut self, k: i32) -> Result<bool, Stop> {
-        // That requests are too few for a rate is no accident.
-        let final_word = |p: &Probe| p.passes() || verdict::too_short(&p.observation);
-        let passes = self.passes(k)?;
-        let known = self.repeated.iter().any(|p| p.k == k);
-        if known || self.probes.get(&k).is_some_and(final_word) {
-            return Ok(passes);
+    /// The same, at a second try if not at the first; at more, `most` in all, where the machine was slower than usual.
+    pub fn passes_again(&mut self, k: i32, most: usize) -> Result<bool, Stop> {
+        while !self.passes(k)? {
+            let tries = || self.repeated.iter().filter(|p| p.k == k).chain(self.probes.get(&k));
+            // That requests are too few for a rate is no accident.
+            let too_few = self.probes.get(&k).is_some_and(|p| verdict::too_short(&p.observation));
+            let fair = tries().filter(|p| !self.is_excused(p)).count();
+            if too_few || fair > 1 || tries().count() >= most {
+                return Ok(false);
+            }
+            let again = self.run(k)?;
+            self.repeated.extend(self.probes.insert(k, again));
         }
-        let again = self.run(k)?;
-        let passes = again.passes();
-        self.repeated.extend(self.probes.insert(k, again));
-        Ok(passes)
+        Ok(true)
     }
 
-    fn run(&self, k: i32) -> Result<Probe, Stop> {
+    /// A run that does not fail because of what else its machine did, if that can be had in a few tries.
+    fn run_steadily(&mut self, k: i32) -> Result<Probe, Stop> {
+        let mut probe = self.run(k)?;
+        for _ in 1..TRIES {
+            if !self.is_excused(&probe) {
+                break;
+            }
+            let again = self.run(k)?;
+            self.repeated.push(std::mem::replace(&mut probe, again));
+        }
+        Ok(probe)
+    }
+
+    /// Whether `probe` failed on a machine that was slower than usual.
+    fn is_excused(&self, probe: &Probe) -> bool {
+        !probe.passes()
+            && !verdict::too_short(&probe.observation)
+            && self.paces.is_slow(probe.observation.work.pace)
+    }
+
+    fn run(&mut self, k: i32) -> Result<Probe, Stop> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(Stop::Cancelled);
         }
@@ -178,6 +213,7 @@ impl<'a> Prober<'a> {
         let (config, relax, head) = (self.config, self.relax, self.head);
         let trial = Trial { config, relax, head, scale };
         let observation = self.evaluate.run(&trial).map_err(Stop::Refused)?;
+        self.paces.note(observation.work.pace);
         Ok(Probe { k, head, observation })
     }
 
@@ -196,7 +232,7 @@ impl<'a> Prober<'a> {
         loop {
             lo = self.bisect(lo, effort.resolution)?;
             if let Some(hi) = self.lowest_failure().filter(|_| effort.repeat)
-                && self.passes_again(hi)?
+                && self.passes_again(hi, 2 * TRIES)?
             {
                 self.climb(hi, effort.stride)?;
                 lo = hi;
@@ -253,7 +289,7 @@ impl<'a> Prober<'a> {
 
     /// Whether the lowest rate of all holds: a failure there ends the search.
     fn passes_floor(&mut self, effort: Effort) -> Result<bool, Stop> {
-        if effort.repeat { self.passes_again(FLOOR) } else { self.passes(FLOOR) }
+        if effort.repeat { self.passes_again(FLOOR, 2 * TRIES) } else { self.passes(FLOOR) }
     }
 
     /// Narrows the gap between the highest good place and the lowest failure; returns the former.
@@ -291,7 +327,7 @@ impl<'a> Prober<'a> {
         self.ceiling
     }
 
-    /// Everything tried, by rate; of two tries at one, the second last.
+    /// Everything tried, by rate; of several tries at one, the last last.
     #[must_use]
     pub fn into_probes(self) -> Vec<Probe> {
         let mut all = self.repeated;
@@ -439,6 +475,60 @@ mod tests {
             let at = |k| probes.iter().filter(move |p| p.k == k);
             prop_assert_eq!(at(hi.unwrap()).count(), 2, "who says where it ends said so twice");
             let made = disturbed.fake.runs.load(Ordering::Relaxed) - before;
+            prop_assert_eq!(probes.len() as u64, made, "every run is told of");
+        }
+    }
+
+    /// A server whose machine is slow for some runs on end, and says so.
+    struct Moody {
+        fake: Fake,
+        slow: std::ops::Range<u64>,
+    }
+
+    impl Evaluate for Moody {
+        fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
+            let slow = self.slow.contains(&self.fake.runs.load(Ordering::Relaxed));
+            let mut observation = self.fake.run(trial)?;
+            observation.work.pace = Some(if slow { 1.5 } else { 1.05 });
+            observation.summary.verdict.met &= !slow;
+            Ok(observation)
+        }
+        fn requests(&self) -> usize {
+            self.fake.requests()
+        }
+        fn natural_rate(&self, head: usize) -> f64 {
+            self.fake.natural_rate(head)
+        }
+        fn output_tokens_per_request(&self) -> f64 {
+            self.fake.output_tokens_per_request()
+        }
+        fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
+            self.fake.ceiling(config)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// As long as the machine is itself again before one rate was given up.
+        #[test]
+        fn a_slow_machine_does_not_decide(from in 0..12_u64, long in 0..5_u64, start in -50..400_i32) {
+            let config = config("chunked", 256, 512);
+            let fake = Fake::new(&["ttft=200ms", "tpot=40ms"]);
+            let truth = scan(&fake, &config).unwrap();
+            let before = fake.runs.load(Ordering::Relaxed);
+            let moody = Moody { fake, slow: before + from..before + from + long };
+            let requests = moody.requests();
+            let prober = Prober::new(&moody, &config, Relax::Nothing, requests, &GO_ON).unwrap();
+            let mut prober = prober.on_machine(Paces::default());
+            let Knee::Between { lo, hi } = prober.knee(start, Effort::REAL).unwrap() else {
+                panic!("it holds something")
+            };
+            prop_assert!(lo <= truth && truth < lo + Effort::REAL.resolution, "{lo} of {truth}");
+            let probes = prober.into_probes();
+            let fair = |p: &&Probe| Some(p.k) == hi && p.observation.work.pace == Some(1.05);
+            prop_assert_eq!(probes.iter().filter(fair).count(), 2);
+            let made = moody.fake.runs.load(Ordering::Relaxed) - before;
             prop_assert_eq!(probes.len() as u64, made, "every run is told of");
         }
     }

@@ -11,8 +11,9 @@ use std::time::Instant;
 use engine::Config;
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::{Effort, Knee, Probe, Prober, Stop, place_of, rate_at};
+use crate::capacity::{Effort, Knee, Probe, Prober, Stop, TRIES, place_of, rate_at};
 use crate::evaluate::{Evaluate, Relax};
+use crate::pace::Paces;
 use crate::progress::{Status, Watch};
 use crate::result::{Neighbour, TuneResult, config_of};
 use crate::{space, verdict};
@@ -82,6 +83,11 @@ pub struct Tried {
     pub tpot_p99_ms: Option<f64>,
     /// Whether all that was wrong is that the requests were too few for such a rate.
     pub too_few: bool,
+    /// Seconds in iterations over what the profile says of them, where that is known.
+    pub pace: Option<f64>,
+    /// Whether the machine was slower than in other runs, so that a failure says nothing of the configuration.
+    #[serde(default)]
+    pub slow_machine: bool,
 }
 
 /// Tries what `screened` recommends on `real`.
@@ -98,7 +104,7 @@ pub fn decide(
         Decision { finalists: Vec::new(), winner: None, residual: None, runs: 0, took_s: 0.0 };
     let (total, began) = (all.len(), Instant::now());
     let mut best: Option<i32> = None;
-    let mut ratios = Vec::new();
+    let (mut ratios, mut paces) = (Vec::new(), Paces::default());
     for (i, (config, finalist)) in all.iter_mut().enumerate() {
         let best_of = |w: usize, k| (rate_at(k), format!("finalist {}", w + 1));
         watch.progress.update(&Status {
@@ -112,11 +118,13 @@ pub fn decide(
         if best.is_some_and(|k| expected * SLACK < rate_at(k)) {
             continue;
         }
-        let mut prober = Prober::new(real, config, Relax::Nothing, real.requests(), watch.cancel)?;
+        let prober = Prober::new(real, config, Relax::Nothing, real.requests(), watch.cancel)?;
+        let mut prober = prober.on_machine(paces.clone());
         let outcome = run(&mut prober, place_of(expected), best);
         let probes = prober.into_probes();
         decision.runs += probes.len() as u64;
-        finalist.tried = probes.iter().map(Tried::of).collect();
+        probes.iter().for_each(|p| paces.note(p.observation.work.pace));
+        finalist.tried = probes.iter().map(|p| Tried::of(p, &paces)).collect();
         finalist.outcome = match outcome {
             Ok(Found::Carries(k)) => {
                 ratios.push(rate_at(k) / finalist.predicted_rps);
@@ -147,7 +155,7 @@ fn run(prober: &mut Prober<'_>, expected: i32, best: Option<i32>) -> Result<Foun
     let start = match best {
         Some(best) => {
             let better = best + Effort::REAL.resolution;
-            if !prober.passes_again(better)? {
+            if !prober.passes_again(better, TRIES)? {
                 return Ok(Found::Beaten(better));
             }
             expected.max(better)
@@ -199,7 +207,7 @@ fn finalists(screened: &TuneResult) -> Vec<(Config, Finalist)> {
 }
 
 impl Tried {
-    fn of(probe: &Probe) -> Self {
+    fn of(probe: &Probe, paces: &Paces) -> Self {
         let s = &probe.observation.summary;
         Self {
             rate_rps: probe.rate(),
@@ -207,6 +215,8 @@ impl Tried {
             ttft_p99_ms: s.ttft.p99.millis(),
             tpot_p99_ms: s.tpot.p99.millis(),
             too_few: verdict::too_short(&probe.observation),
+            pace: probe.observation.work.pace,
+            slow_machine: paces.is_slow(probe.observation.work.pace),
         }
     }
 }
@@ -221,14 +231,23 @@ impl Decision {
     #[must_use]
     pub fn doubt(&self) -> Option<String> {
         let (finalist, rps) = self.best()?;
-        // By rate, and of two tries the second last.
+        // By rate, and of several tries the last last.
         let above = finalist.tried.iter().find(|t| t.rate_rps > rps)?.rate_rps;
         let bound = finalist.tried.iter().rfind(|t| t.rate_rps <= above)?;
-        bound.too_few.then(|| {
-            "the measured capacity is bounded by the number of requests, not by the targets: use more \
-             of them (--requests)"
-                .to_owned()
-        })
+        let by = if bound.too_few {
+            "the number of requests, not by the targets: use more of them (--requests)"
+        } else if bound.slow_machine {
+            "runs that met this machine slower than usual: decide again when it has less to do"
+        } else {
+            return None;
+        };
+        Some(format!("the measured capacity is bounded by {by}"))
+    }
+
+    /// Real runs in which the machine was slower than in others.
+    #[must_use]
+    pub fn slow_runs(&self) -> usize {
+        self.finalists.iter().flat_map(|f| &f.tried).filter(|t| t.slow_machine).count()
     }
 
     /// The finalist that won, and what it carries, requests/s.

@@ -12,6 +12,7 @@ pub mod fidelity;
 pub mod launch;
 pub mod live;
 pub mod observation;
+pub mod pace;
 pub mod pareto;
 pub mod plan;
 pub mod progress;

@@ -47,6 +47,10 @@ pub struct Work {
     pub full_budget: f64,
     /// KV slots (tokens) of all workers together.
     pub kv_slots: u64,
+    /// Of a measured run: seconds in iterations over what the device's profile says such iterations take. None of a
+    /// simulated run, and where iterations overlap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<f64>,
 }
 
 /// KV memory by class, as shares of capacity averaged over time; they sum to 1.

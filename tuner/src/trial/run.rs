@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::exec::cost::CostModel;
 use engine::kv::waste::Sample;
 use engine::{BlockIds, Content, Deployment, Event, Fleet, Iteration, Next, Request};
 use loadgen::{Outcome, Recorder, Recording, Replay, ReplayOptions, Summary, Sustain};
@@ -10,6 +11,7 @@ use workloads::{Trace, TraceRequest};
 
 use super::Testbed;
 use super::prompts::prompt;
+use crate::calibrate::steps_of;
 use crate::evaluate::Refused;
 use crate::observation::{Detailed, IterationSpan, KvSample, KvShares, Observation, Work};
 
@@ -26,6 +28,10 @@ pub(super) struct Run<'a> {
     spans: Option<Vec<IterationSpan>>,
     /// Sees every iteration as it ends.
     watch: Option<&'a mut dyn FnMut(&Iteration)>,
+    /// What iterations that are measured should take; none where they overlap.
+    cost: Option<Arc<CostModel>>,
+    /// Seconds in iterations, measured and predicted.
+    took: (f64, f64),
     looked_up: u64,
     cached: u64,
     workers: u32,
@@ -50,6 +56,9 @@ impl<'a> Run<'a> {
             recorder: Recorder::new(trace.requests.len(), trace.classes.len()),
             spans: None,
             watch: None,
+            cost: (sim.machine.is_some() && deployment.config.pp == 1)
+                .then(|| Arc::clone(&deployment.cost)),
+            took: (0.0, 0.0),
             looked_up: 0,
             cached: 0,
             workers,
@@ -126,6 +135,12 @@ impl<'a> Run<'a> {
         if let Some(watch) = &mut self.watch {
             watch(it);
         }
+        if let Some(cost) = &self.cost {
+            for step in steps_of(it) {
+                self.took.0 += step.seconds;
+                self.took.1 += cost.stage_ns(&step.shape) as f64 * 1e-9;
+            }
+        }
         for event in &it.events {
             match *event {
                 Event::Admitted { request, hit, at } => {
@@ -190,6 +205,8 @@ impl<'a> Run<'a> {
             kv += t.refused_kv;
         }
         work.preemptions = preemptions;
+        let (measured, predicted) = self.took;
+        work.pace = (predicted > 0.0).then(|| measured / predicted);
         let of = |part: u128, whole: f64| if whole > 0.0 { part as f64 / whole } else { 0.0 };
         let time = end * 1e9 * f64::from(self.workers);
         work.mean_batch = of(batch, busy as f64);
