@@ -103,7 +103,7 @@ fn beds(search: &Search<'_>, prepared: &Prepared) -> Result<(Vec<Testbed>, Optio
         None => timed(&here, prepared.trace.longest())?.profile,
     };
     let bed = prepared.like(&here, profile.clone())?;
-    let real = prepared.like(&here, profile)?.computed(here.machine);
+    let real = prepared.like(&here, profile)?.computed(here.machine).profiled();
     Ok((vec![bed], Some(real)))
 }
 

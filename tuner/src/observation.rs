@@ -47,8 +47,8 @@ pub struct Work {
     pub full_budget: f64,
     /// KV slots (tokens) of all workers together.
     pub kv_slots: u64,
-    /// Of a measured run: seconds in iterations over what the device's profile says such iterations take. None of a
-    /// simulated run, and where iterations overlap.
+    /// Of a measured run: seconds in iterations over what a profile of the machine says such iterations take. None of a
+    /// simulated run, without such a profile, and where iterations overlap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pace: Option<f64>,
 }

@@ -29,6 +29,8 @@ pub struct Testbed {
     device: Arc<DeviceProfile>,
     correction: Option<Arc<Correction>>,
     machine: Option<Arc<Machine>>,
+    /// Whether the device is what the machine was measured to be, so that a run's pace says how it was that minute.
+    profiled: bool,
     /// KV slots of a worker, where they do not follow from the device's memory.
     kv_slots: Option<u32>,
     /// Whoever computes has the machine to himself.
@@ -59,6 +61,7 @@ impl Testbed {
             device,
             correction: None,
             machine: None,
+            profiled: false,
             kv_slots: None,
             turn: Mutex::new(()),
             slo,
@@ -76,6 +79,13 @@ impl Testbed {
     #[must_use]
     pub fn computed(mut self, machine: Arc<Machine>) -> Self {
         self.machine = Some(machine);
+        self
+    }
+
+    /// The same, whose device is a profile of the machine that computes: runs tell their pace.
+    #[must_use]
+    pub fn profiled(mut self) -> Self {
+        self.profiled = true;
         self
     }
 

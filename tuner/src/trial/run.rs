@@ -28,7 +28,7 @@ pub(super) struct Run<'a> {
     spans: Option<Vec<IterationSpan>>,
     /// Sees every iteration as it ends.
     watch: Option<&'a mut dyn FnMut(&Iteration)>,
-    /// What iterations that are measured should take; none where they overlap.
+    /// What iterations that are measured should take; none where nobody knows, or they overlap.
     cost: Option<Arc<CostModel>>,
     /// Seconds in iterations, measured and predicted.
     took: (f64, f64),
@@ -56,7 +56,7 @@ impl<'a> Run<'a> {
             recorder: Recorder::new(trace.requests.len(), trace.classes.len()),
             spans: None,
             watch: None,
-            cost: (sim.machine.is_some() && deployment.config.pp == 1)
+            cost: (sim.machine.is_some() && sim.profiled && deployment.config.pp == 1)
                 .then(|| Arc::clone(&deployment.cost)),
             took: (0.0, 0.0),
             looked_up: 0,
