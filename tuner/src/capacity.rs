@@ -327,7 +327,7 @@ impl<'a> Prober<'a> {
         self.ceiling
     }
 
-    /// Everything tried, by rate; of several tries at one, the last last.
+    /// Everything tried, by rate; several tries at one in the order in which they were made.
     #[must_use]
     pub fn into_probes(self) -> Vec<Probe> {
         let mut all = self.repeated;
@@ -422,21 +422,17 @@ mod tests {
         }
     }
 
-    /// A server on a machine that does something else now and then: some rates fail at first, though they hold.
-    struct Disturbed {
+    /// A server on a machine that others use too: what they make of a run.
+    struct Shared<F> {
         fake: Fake,
-        seed: u64,
-        seen: Mutex<HashSet<u64>>,
+        bend: F,
     }
 
-    impl Evaluate for Disturbed {
+    impl<F: Fn(&Trial<'_>, u64, &mut Observation) + Sync> Evaluate for Shared<F> {
         fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
+            let before = self.fake.runs.load(Ordering::Relaxed);
             let mut observation = self.fake.run(trial)?;
-            let scale = trial.scale.to_bits();
-            let first = self.seen.lock().unwrap().insert(scale);
-            if first && (scale ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62 == 0 {
-                observation.summary.verdict.met = false;
-            }
+            (self.bend)(trial, before, &mut observation);
             Ok(observation)
         }
         fn requests(&self) -> usize {
@@ -461,7 +457,16 @@ mod tests {
             let config = config("chunked", 256, 512);
             let fake = Fake::new(&["ttft=200ms", "tpot=40ms"]);
             let truth = scan(&fake, &config).unwrap();
-            let disturbed = Disturbed { fake, seed, seen: Mutex::default() };
+            // Some rates fail at first, though they hold.
+            let seen = Mutex::new(HashSet::new());
+            let bend = |trial: &Trial<'_>, _, observation: &mut Observation| {
+                let scale = trial.scale.to_bits();
+                let first = seen.lock().unwrap().insert(scale);
+                if first && (scale ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62 == 0 {
+                    observation.summary.verdict.met = false;
+                }
+            };
+            let disturbed = Shared { fake, bend };
             let before = disturbed.fake.runs.load(Ordering::Relaxed);
             let requests = disturbed.requests();
             let mut prober =
@@ -479,34 +484,6 @@ mod tests {
         }
     }
 
-    /// A server whose machine is slow for some runs on end, and says so.
-    struct Moody {
-        fake: Fake,
-        slow: std::ops::Range<u64>,
-    }
-
-    impl Evaluate for Moody {
-        fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
-            let slow = self.slow.contains(&self.fake.runs.load(Ordering::Relaxed));
-            let mut observation = self.fake.run(trial)?;
-            observation.work.pace = Some(if slow { 1.5 } else { 1.05 });
-            observation.summary.verdict.met &= !slow;
-            Ok(observation)
-        }
-        fn requests(&self) -> usize {
-            self.fake.requests()
-        }
-        fn natural_rate(&self, head: usize) -> f64 {
-            self.fake.natural_rate(head)
-        }
-        fn output_tokens_per_request(&self) -> f64 {
-            self.fake.output_tokens_per_request()
-        }
-        fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
-            self.fake.ceiling(config)
-        }
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -517,10 +494,15 @@ mod tests {
             let fake = Fake::new(&["ttft=200ms", "tpot=40ms"]);
             let truth = scan(&fake, &config).unwrap();
             let before = fake.runs.load(Ordering::Relaxed);
-            let moody = Moody { fake, slow: before + from..before + from + long };
+            let bend = |_: &Trial<'_>, run, observation: &mut Observation| {
+                let slow = (before + from..before + from + long).contains(&run);
+                observation.work.pace = Some(if slow { 1.5 } else { 1.05 });
+                observation.summary.verdict.met &= !slow;
+            };
+            let moody = Shared { fake, bend };
             let requests = moody.requests();
-            let prober = Prober::new(&moody, &config, Relax::Nothing, requests, &GO_ON).unwrap();
-            let mut prober = prober.on_machine(Paces::default());
+            let mut prober =
+                Prober::new(&moody, &config, Relax::Nothing, requests, &GO_ON).unwrap();
             let Knee::Between { lo, hi } = prober.knee(start, Effort::REAL).unwrap() else {
                 panic!("it holds something")
             };

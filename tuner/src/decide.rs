@@ -231,7 +231,7 @@ impl Decision {
     #[must_use]
     pub fn doubt(&self) -> Option<String> {
         let (finalist, rps) = self.best()?;
-        // By rate, and of several tries the last last.
+        // By rate, several tries at one in their order: the last try at the lowest failure bounds the answer.
         let above = finalist.tried.iter().find(|t| t.rate_rps > rps)?.rate_rps;
         let bound = finalist.tried.iter().rfind(|t| t.rate_rps <= above)?;
         let by = if bound.too_few {

@@ -56,8 +56,7 @@ impl<'a> Run<'a> {
             recorder: Recorder::new(trace.requests.len(), trace.classes.len()),
             spans: None,
             watch: None,
-            cost: (sim.machine.is_some() && sim.profiled && deployment.config.pp == 1)
-                .then(|| Arc::clone(&deployment.cost)),
+            cost: (sim.profiled && deployment.config.pp == 1).then(|| Arc::clone(&deployment.cost)),
             took: (0.0, 0.0),
             looked_up: 0,
             cached: 0,
