@@ -637,6 +637,16 @@ fn this_machine_is_profiled_screened_and_decided_on() {
     let decision = &result["decision"];
     assert!(decision["runs"].as_u64().unwrap() > 0, "{decision}");
     assert!(!decision["finalists"].as_array().unwrap().is_empty());
+    let out = knee(&with(&with(&tune, &["--budget", "1ns"]), TINY));
+    let result: Value = serde_json::from_slice(&out.stdout).expect("JSON on standard output");
+    assert_fits("tune.json", &result);
+    assert_eq!(
+        (&result["decision"]["runs"], &result["decision"]["winner"]),
+        (&0.into(), &Value::Null)
+    );
+    assert!(result["warnings"].to_string().contains("--budget"), "{}", result["warnings"]);
+    let said = refused(&["tune", "--slo", "ttft=1s", "--budget", "1min"]);
+    assert!(said.contains("--device cpu"), "{said}");
 }
 
 #[test]

@@ -195,6 +195,20 @@ impl Machine {
         (!bf16).then_some(formats)
     }
 
+    /// How many engines with `slots` of KV each can take turns at it, batch by batch, each timed as if it were alone;
+    /// at least one. Their memories take half of what there is at most.
+    #[must_use]
+    pub fn at_once(&self, slots: u64) -> usize {
+        match &self.computer {
+            Computer::Processor { stages, apart: false } if stages.len() == 1 => {
+                let each = (slots * self.kv_bytes_per_token()).max(1);
+                memory_bytes().map_or(1, |all| (all / 2 / each).max(1)) as usize
+            }
+            // Stages compute while nobody asks, and a GPU's memory is one worker's.
+            _ => 1,
+        }
+    }
+
     /// `workers` workers with `slots` of KV each; `sampler` makes each one's.
     ///
     /// # Errors

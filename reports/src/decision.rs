@@ -18,6 +18,9 @@ pub(crate) fn headline(r: &TuneResult) -> Option<String> {
             rate(rps),
             rate(finalist.predicted_rps)
         ),
+        None if decision.runs == 0 => {
+            format!("Measured: nothing; no run was made on {}.", r.device)
+        }
         None => format!("Measured: nothing tried on {} holds {slo}.", r.device),
     })
 }

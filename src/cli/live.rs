@@ -14,6 +14,8 @@ const LIVE: &str = "Measuring a server";
 
 /// The flags that say which server is measured: --url, --launch.
 pub(crate) const SERVED: &str = "served";
+/// Load that is spent at most where nobody says how much.
+const BUDGET: Duration = Duration::from_secs(600);
 
 /// Most streams a client is asked to hold.
 const MOST_STREAMS: u64 = 1 << 24;
@@ -125,11 +127,23 @@ pub(crate) struct TuneServer {
     /// under load outlast that)
     #[arg(long, value_name = "TIME", requires = SERVED, value_parser = parse_duration)]
     pub(crate) probe: Option<Duration>,
-    /// Load to spend at most
-    #[arg(long, value_name = "TIME", requires = SERVED, default_value = "10min", value_parser = parse_duration)]
-    pub(crate) budget: Duration,
+    /// Load to spend at most, on servers or on the engine here (default: 10min)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    budget: Option<Duration>,
     #[command(flatten)]
     pub(crate) launch: Launch,
+}
+
+impl TuneServer {
+    /// Load to spend at most.
+    pub(crate) fn budget(&self) -> Duration {
+        self.budget.unwrap_or(BUDGET)
+    }
+
+    /// Whether somebody said how much.
+    pub(crate) fn has_budget(&self) -> bool {
+        self.budget.is_some()
+    }
 }
 
 /// Servers that are started to be measured.

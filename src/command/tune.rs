@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use engine::{Config, DeviceProfile};
@@ -41,8 +42,18 @@ pub(crate) struct Search<'a> {
     /// Folder of the study, if runs are to be remembered.
     pub(crate) study: Option<&'a Path>,
     pub(crate) demand: Option<Demand>,
-    /// How this machine computes, and its profile if it is known, where it is the device.
-    pub(crate) here: Option<(&'a Computing, Option<&'a Path>)>,
+    /// How this machine decides, where it is the device.
+    pub(crate) here: Option<Here<'a>>,
+}
+
+/// This machine as the device that is tuned for.
+#[derive(Clone, Copy)]
+pub(crate) struct Here<'a> {
+    how: &'a Computing,
+    /// Its profile, if it is known.
+    profile: Option<&'a Path>,
+    /// For real runs, at most.
+    budget: Duration,
 }
 
 /// What a search leaves: its result, and what it ran on, for reports.
@@ -76,22 +87,28 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
 }
 
 /// How this machine is tried, where it is the device.
-fn here(args: &cli::Tune) -> Result<Option<(&Computing, Option<&Path>)>> {
+fn here(args: &cli::Tune) -> Result<Option<Here<'_>>> {
     match &args.device[..] {
-        [only] if is_here(only) => Ok(Some((&args.computing, args.cpu_profile.as_deref()))),
+        [only] if is_here(only) => {
+            let (how, profile) = (&args.computing, args.cpu_profile.as_deref());
+            Ok(Some(Here { how, profile, budget: args.server.budget() }))
+        }
         many if many.iter().any(|d| is_here(d)) => {
             bail!(
                 "this machine is tuned for alone: what it computes is not what other devices are asked"
             )
         }
         _ if args.cpu_profile.is_some() => bail!("--cpu-profile goes with --device cpu"),
+        _ if args.server.has_budget() => {
+            bail!("--budget is for real load: it goes with --url, --launch or --device cpu")
+        }
         _ => Ok(None),
     }
 }
 
 /// What a search runs on: predictions, and the engine that has the last word, where there is one.
 fn beds(search: &Search<'_>, prepared: &Prepared) -> Result<(Vec<Testbed>, Option<Testbed>)> {
-    let Some((how, profile)) = search.here else {
+    let Some(Here { how, profile, .. }) = search.here else {
         let devices = input::devices(search.devices, &search.scenario.host)?;
         let on = |device| prepared.on(device, search.scenario);
         return Ok((devices.into_iter().map(on).collect::<Result<_>>()?, None));
@@ -172,11 +189,12 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
         None => None,
     };
     let mut result = run_search(search, &prepared, &sims, study.as_ref())?;
-    if let Some(real) = real
+    if let (Some(real), Some(here)) = (real, search.here)
         && !result.interrupted
     {
         let bar = Bar::new();
-        let decision = decide(&result, &real, &Watch { progress: &bar, cancel: cancel()? });
+        let watch = Watch { progress: &bar, cancel: cancel()? };
+        let decision = decide(&result, &real, here.budget, &watch);
         bar.finish();
         let decision = decision.map_err(stopped)?;
         result.warnings.extend(decision.doubt());

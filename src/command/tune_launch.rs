@@ -44,8 +44,8 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     let stop = cancel()?;
     let (chosen, rest) = choose(args, &prepared, stop)?;
     let logs = Logs::new(args)?;
-    let rules =
-        Rules { probe: args.server.probe, budget: args.server.budget, in_full: args.exhaustive };
+    let (probe, budget) = (args.server.probe, args.server.budget());
+    let rules = Rules { probe, budget, in_full: args.exhaustive };
     let total = chosen.len();
     let mut range = Launcher {
         args,

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     let stop = cancel()?;
     let mut go_on = || !stop.load(Ordering::Relaxed);
     let mut range = Range::new(&live, &trace, &slo, options);
-    let (probe, budget) = (args.server.probe, args.server.budget);
+    let (probe, budget) = (args.server.probe, args.server.budget());
     let aim = Aim { probe, budget, beat: None, expected: None };
     let mut say = |shot: &Shot| {
         if !args.output.json {

@@ -13,6 +13,7 @@ use crate::verdict;
 use engine::Config;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// Ratio of neighbouring rates of the grid: the relative tolerance of every capacity.
 pub const STEP: f64 = 1.01;
@@ -59,16 +60,29 @@ impl Probe {
     }
 }
 
-/// Runs of one rate at a stretch, at most, while it fails on a machine that is slower than usual; the failure that
-/// bounds an answer is worth as many again.
-pub(crate) const TRIES: usize = 3;
+/// What it takes to believe that a rate fails. That it holds is shown by a single run: what else a machine does may
+/// break a target, and helps nobody to hold one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Evidence {
+    /// Failures while the machine was as fast as usual.
+    fair: usize,
+    /// Runs at most, so that a machine which is slow for long is not waited for for ever.
+    runs: usize,
+}
+
+impl Evidence {
+    /// For a step on the way.
+    const STEP: Self = Self { fair: 1, runs: 3 };
+    /// For what bounds the answer.
+    const BOUND: Self = Self { fair: 2, runs: 6 };
+}
 
 /// Why a question about a configuration has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
     /// It cannot run.
     Refused(Refused),
-    /// The search was told to end.
+    /// The search was told to end, or its time was up.
     Cancelled,
 }
 
@@ -120,9 +134,10 @@ pub struct Prober<'a> {
     relax: Relax,
     head: usize,
     cancel: &'a AtomicBool,
-    probes: BTreeMap<i32, Probe>,
-    /// Failures that were tried again.
-    repeated: Vec<Probe>,
+    /// Until when runs may begin.
+    until: Option<Instant>,
+    /// What was tried at each place, in order, never nothing: the last run decides.
+    probes: BTreeMap<i32, Vec<Probe>>,
     paces: Paces,
     ceiling: i32,
 }
@@ -141,8 +156,8 @@ impl<'a> Prober<'a> {
         // A simulator needs no rate beyond everything arriving at once.
         let ceiling = if bound.is_finite() { place_of(bound) + 1 } else { place_of(1e9) };
         let ceiling = ceiling.max(FLOOR);
-        let (probes, repeated, paces) = (BTreeMap::new(), Vec::new(), Paces::default());
-        Ok(Self { evaluate, config, relax, head, cancel, probes, repeated, paces, ceiling })
+        let (until, probes, paces) = (None, BTreeMap::new(), Paces::default());
+        Ok(Self { evaluate, config, relax, head, cancel, until, probes, paces, ceiling })
     }
 
     /// The same on a machine whose runs went at `paces` before.
@@ -152,61 +167,48 @@ impl<'a> Prober<'a> {
         self
     }
 
+    /// The same with an end: no run begins after `instant`.
+    #[must_use]
+    pub fn until(mut self, instant: Instant) -> Self {
+        self.until = Some(instant);
+        self
+    }
+
     /// Goes on from what was tried at this head before.
     #[must_use]
     pub fn knowing<'p>(mut self, probes: impl IntoIterator<Item = &'p Probe>) -> Self {
-        let same = probes.into_iter().filter(|p| p.head == self.head);
-        self.probes.extend(same.map(|p| (p.k, p.clone())));
+        for probe in probes.into_iter().filter(|p| p.head == self.head) {
+            self.probes.entry(probe.k).or_default().push(probe.clone());
+        }
         self
     }
 
     /// Whether the SLO holds at `k`.
     pub fn passes(&mut self, k: i32) -> Result<bool, Stop> {
-        if let Some(known) = self.probes.get(&k) {
-            return Ok(known.passes());
-        }
-        let probe = self.run_steadily(k)?;
-        Ok(self.probes.entry(k).or_insert(probe).passes())
+        self.settle(k, Evidence::STEP)
     }
 
-    /// The same, at a second try if not at the first; at more, `most` in all, where the machine was slower than usual.
-    pub fn passes_again(&mut self, k: i32, most: usize) -> Result<bool, Stop> {
-        while !self.passes(k)? {
-            let tries = || self.repeated.iter().filter(|p| p.k == k).chain(self.probes.get(&k));
-            // That requests are too few for a rate is no accident.
-            let too_few = self.probes.get(&k).is_some_and(|p| verdict::too_short(&p.observation));
-            let fair = tries().filter(|p| !self.is_excused(p)).count();
-            if too_few || fair > 1 || tries().count() >= most {
-                return Ok(false);
+    /// The same, tried until there is enough evidence.
+    fn settle(&mut self, k: i32, enough: Evidence) -> Result<bool, Stop> {
+        loop {
+            let tries = self.probes.get(&k).map_or(&[][..], Vec::as_slice);
+            if let Some(last) = tries.last() {
+                // That requests are too few for a rate is no accident.
+                let settled = last.passes() || verdict::too_short(&last.observation);
+                let slow = |p: &&Probe| self.paces.is_slow(p.observation.work.pace);
+                let fair = tries.len() - tries.iter().filter(slow).count();
+                if settled || fair >= enough.fair || tries.len() >= enough.runs {
+                    return Ok(last.passes());
+                }
             }
-            let again = self.run(k)?;
-            self.repeated.extend(self.probes.insert(k, again));
+            let probe = self.run(k)?;
+            self.probes.entry(k).or_default().push(probe);
         }
-        Ok(true)
-    }
-
-    /// A run that does not fail because of what else its machine did, if that can be had in a few tries.
-    fn run_steadily(&mut self, k: i32) -> Result<Probe, Stop> {
-        let mut probe = self.run(k)?;
-        for _ in 1..TRIES {
-            if !self.is_excused(&probe) {
-                break;
-            }
-            let again = self.run(k)?;
-            self.repeated.push(std::mem::replace(&mut probe, again));
-        }
-        Ok(probe)
-    }
-
-    /// Whether `probe` failed on a machine that was slower than usual.
-    fn is_excused(&self, probe: &Probe) -> bool {
-        !probe.passes()
-            && !verdict::too_short(&probe.observation)
-            && self.paces.is_slow(probe.observation.work.pace)
     }
 
     fn run(&mut self, k: i32) -> Result<Probe, Stop> {
-        if self.cancel.load(Ordering::Relaxed) {
+        let time_is_up = self.until.is_some_and(|until| Instant::now() >= until);
+        if time_is_up || self.cancel.load(Ordering::Relaxed) {
             return Err(Stop::Cancelled);
         }
         let scale = rate_at(k) / self.evaluate.natural_rate(self.head);
@@ -232,7 +234,7 @@ impl<'a> Prober<'a> {
         loop {
             lo = self.bisect(lo, effort.resolution)?;
             if let Some(hi) = self.lowest_failure().filter(|_| effort.repeat)
-                && self.passes_again(hi, 2 * TRIES)?
+                && self.settle(hi, Evidence::BOUND)?
             {
                 self.climb(hi, effort.stride)?;
                 lo = hi;
@@ -289,7 +291,7 @@ impl<'a> Prober<'a> {
 
     /// Whether the lowest rate of all holds: a failure there ends the search.
     fn passes_floor(&mut self, effort: Effort) -> Result<bool, Stop> {
-        if effort.repeat { self.passes_again(FLOOR, 2 * TRIES) } else { self.passes(FLOOR) }
+        self.settle(FLOOR, if effort.repeat { Evidence::BOUND } else { Evidence::STEP })
     }
 
     /// Narrows the gap between the highest good place and the lowest failure; returns the former.
@@ -306,19 +308,30 @@ impl<'a> Prober<'a> {
     /// What was seen at `k`, if it was tried.
     #[must_use]
     pub fn probe(&self, k: i32) -> Option<&Probe> {
-        self.probes.get(&k)
+        self.probes.get(&k)?.last()
+    }
+
+    /// What decides at each place, from the lowest.
+    fn last(&self) -> impl Iterator<Item = &Probe> {
+        self.probes.values().filter_map(|tries| tries.last())
+    }
+
+    /// How the machine was, as far as is known now.
+    #[must_use]
+    pub fn paces(&self) -> &Paces {
+        &self.paces
     }
 
     /// The lowest place known to fail.
     #[must_use]
     pub fn lowest_failure(&self) -> Option<i32> {
-        self.probes.values().find(|p| !p.passes()).map(|p| p.k)
+        self.last().find(|p| !p.passes()).map(|p| p.k)
     }
 
     /// The highest place known to pass with no known failure below it.
     #[must_use]
     pub fn highest_good(&self) -> Option<i32> {
-        self.probes.values().take_while(|p| p.passes()).last().map(|p| p.k)
+        self.last().take_while(|p| p.passes()).last().map(|p| p.k)
     }
 
     /// Highest place worth trying.
@@ -330,17 +343,13 @@ impl<'a> Prober<'a> {
     /// Everything tried, by rate; several tries at one in the order in which they were made.
     #[must_use]
     pub fn into_probes(self) -> Vec<Probe> {
-        let mut all = self.repeated;
-        all.extend(self.probes.into_values());
-        all.sort_by_key(|p| p.k);
-        all
+        self.probes.into_values().flatten().collect()
     }
 
     /// Requests simulated so far.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        let all = self.probes.values().chain(&self.repeated);
-        all.map(|p| p.observation.summary.requests).sum()
+        self.probes.values().flatten().map(|p| p.observation.summary.requests).sum()
     }
 }
 

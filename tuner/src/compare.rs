@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capacity::{Effort, FLOOR, Knee, Prober, Stop, place_of, rate_at};
 use crate::claims::Claims;
-use crate::evaluate::{Evaluate, Relax};
+use crate::evaluate::{Evaluate, Relax, Trial};
 use crate::observation::Observation;
 use crate::result::{DeviceInfo, WorkloadInfo};
 use crate::trial::Testbed;
@@ -133,8 +133,23 @@ pub fn compare(
     } else {
         comparison.rates.clone()
     };
-    let entries = comparison.entries.par_iter().zip(knees);
-    entries.map(|((name, config), knee)| row(sim, name, config, knee, &rates)).collect()
+    // Where times are measured, all meet the same minutes at each load.
+    let natural = sim.natural_rate(sim.requests());
+    let together = |scale: f64| {
+        let (relax, head) = (Relax::Nothing, sim.requests());
+        let configs = comparison.entries.iter().map(|(_, config)| config);
+        let trials: Vec<_> = configs.map(|config| Trial { config, relax, head, scale }).collect();
+        sim.run_together(&trials).map_err(Stop::Refused)
+    };
+    let saturated = together(f64::INFINITY)?;
+    let mut at = vec![Vec::with_capacity(rates.len()); knees.len()];
+    for &rate_rps in &rates {
+        for (at, observation) in at.iter_mut().zip(together(rate_rps / natural)?) {
+            at.push(AtRate { rate_rps, observation });
+        }
+    }
+    let rows = comparison.entries.iter().zip(knees).zip(saturated.into_iter().zip(at));
+    Ok(rows.map(|((entry, knee), (full, at))| row(entry, knee, full, at)).collect())
 }
 
 /// Half of the largest capacity first, where latencies are quoted, then a quarter, three quarters and nearly all.
@@ -164,26 +179,19 @@ pub fn capacity(sim: &Testbed, config: &Config, cancel: &AtomicBool) -> Result<O
 }
 
 fn row(
-    sim: &Testbed,
-    name: &str,
-    config: &Config,
+    (name, config): &(String, Config),
     capacity_rps: Option<f64>,
-    rates: &[f64],
-) -> Result<PolicyResult, Stop> {
-    let full = sim.saturated(config).map_err(Stop::Refused)?;
-    let natural = sim.natural_rate(sim.requests());
-    let at = |&rate_rps: &f64| {
-        let observation = sim.replay(config, rate_rps / natural).map_err(Stop::Refused)?;
-        Ok(AtRate { rate_rps, observation })
-    };
-    let mut at = rates.iter().map(at).collect::<Result<Vec<AtRate>, Stop>>()?;
-    let rate_rps = rates.first().copied().unwrap_or(natural);
-    let first = at.first().map_or(&full, |a| &a.observation);
+    full: Observation,
+    mut at: Vec<AtRate>,
+) -> PolicyResult {
+    // There is always a rate: somebody's, or one by the capacities.
+    let AtRate { rate_rps, observation: first } = &at[0];
+    let rate_rps = *rate_rps;
     let p99 = |metric: Metric| first.summary.stats(metric).p99.millis();
     let (p99_ttft_ms, p99_itl_ms) = (p99(Metric::Ttft), p99(Metric::Itl));
     at.sort_by(|a, b| a.rate_rps.total_cmp(&b.rate_rps));
-    Ok(PolicyResult {
-        name: name.to_owned(),
+    PolicyResult {
+        name: name.clone(),
         config: KNOBS.iter().map(|k| (k.name.to_owned(), config.value(k))).collect(),
         saturated_output_tokens_per_s: full.summary.output_tokens_per_s(),
         capacity_rps,
@@ -194,5 +202,5 @@ fn row(
         mean_batch: full.work.mean_batch,
         saturated: full,
         at,
-    })
+    }
 }

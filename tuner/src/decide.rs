@@ -1,30 +1,34 @@
-//! The real engine decides: what a simulation found best is tried where it would run, the likeliest winner first.
+//! The real engine decides: what a simulation found best is tried where it would run.
 //!
-//! A real run costs what it lasts, so few are made. The first finalist's knee is searched from where the simulation
-//! puts it. What it carries against what was predicted is the *residual*; it corrects what is expected of the others.
-//! Each of them is first tried at the best rate measured so far and goes on only if it holds; one that is expected to
-//! carry clearly less than that, by all that was learnt, is not tried at all.
+//! A real run costs what it lasts, so few are made; and on a machine that others use too, two runs in different minutes
+//! cannot be compared. So the likeliest winner leads: its knee is searched alone, from where the simulation puts it. Then
+//! all finalists meet at the rate where it fails, in the same minutes ([`Evaluate::run_together`]). Whoever holds there
+//! leads on from there, and who does not is out. It ends where nobody holds, or when the time for it is up. Finalists that
+//! are expected to carry clearly less than the first are not tried at all.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use engine::Config;
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::{Effort, Knee, Probe, Prober, Stop, TRIES, place_of, rate_at};
-use crate::evaluate::{Evaluate, Relax};
+use crate::capacity::{Effort, FLOOR, Knee, Probe, Prober, Stop, place_of, rate_at};
+use crate::evaluate::{Evaluate, Relax, Trial};
 use crate::pace::Paces;
 use crate::progress::{Status, Watch};
 use crate::result::{Neighbour, TuneResult, config_of};
 use crate::{space, verdict};
 
-/// What a prediction may be off beyond the residual.
+/// What a prediction may be off against that of another configuration.
 pub(crate) const SLACK: f64 = 1.15;
 
 /// Neighbours of the winner that are finalists, at most, and what they must be expected to carry of its capacity. A knob
 /// that does nothing makes no finalist: to measure the winner again under another name finds only noise.
 const NEIGHBOURS: usize = 3;
 const NEAR: f64 = 0.97;
+
+/// Meetings at one rate, at most, while nobody holds and the machine is slower than usual.
+const MEETINGS: usize = 3;
 
 /// What the real engine said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,12 +37,15 @@ pub struct Decision {
     pub finalists: Vec<Finalist>,
     /// Which of them carries most; none if nothing held the targets.
     pub winner: Option<usize>,
-    /// Geometric mean of measured over predicted capacity; none where nothing was measured.
+    /// The winner's measured over its predicted capacity.
     pub residual: Option<f64>,
     /// Real runs made.
     pub runs: u64,
     /// Seconds they took, waiting for arrivals not counted: the engine's clock jumps over it.
     pub took_s: f64,
+    /// Whether the time for it was up before all was tried that could have changed it.
+    #[serde(default)]
+    pub out_of_time: bool,
 }
 
 /// A configuration that simulation recommends.
@@ -62,7 +69,7 @@ pub struct Finalist {
 pub enum FinalistOutcome {
     /// It carries this much, requests/s.
     Carries(f64),
-    /// It failed at this rate, which another holds.
+    /// It failed at this rate; the winner holds it, or carries the next less.
     Beaten(f64),
     /// It failed at every rate tried.
     Nothing,
@@ -90,82 +97,166 @@ pub struct Tried {
     pub slow_machine: bool,
 }
 
-/// Tries what `screened` recommends on `real`.
+/// Tries what `screened` recommends on `real`; no run begins when `budget` is spent.
 ///
 /// # Errors
 /// When it was cancelled before anything was known, or the engine refuses what was screened.
 pub fn decide(
     screened: &TuneResult,
     real: &dyn Evaluate,
+    budget: Duration,
     watch: &Watch<'_>,
 ) -> Result<Decision, Stop> {
-    let mut all = finalists(screened);
-    let mut decision =
-        Decision { finalists: Vec::new(), winner: None, residual: None, runs: 0, took_s: 0.0 };
-    let (total, began) = (all.len(), Instant::now());
-    let mut best: Option<i32> = None;
-    let (mut ratios, mut paces) = (Vec::new(), Paces::default());
-    for (i, (config, finalist)) in all.iter_mut().enumerate() {
-        let best_of = |w: usize, k| (rate_at(k), format!("finalist {}", w + 1));
-        watch.progress.update(&Status {
-            phase: "deciding on this machine".to_owned(),
-            done: i,
-            total,
-            best: decision.winner.zip(best).map(|(w, k)| best_of(w, k)),
-        });
-        let residual = geometric_mean(&ratios).unwrap_or(1.0);
-        let expected = finalist.predicted_rps * residual;
-        if best.is_some_and(|k| expected * SLACK < rate_at(k)) {
-            continue;
-        }
-        let prober = Prober::new(real, config, Relax::Nothing, real.requests(), watch.cancel)?;
-        let mut prober = prober.on_machine(paces.clone());
-        let outcome = run(&mut prober, place_of(expected), best);
-        let probes = prober.into_probes();
-        decision.runs += probes.len() as u64;
-        probes.iter().for_each(|p| paces.note(p.observation.work.pace));
-        finalist.tried = probes.iter().map(|p| Tried::of(p, &paces)).collect();
-        finalist.outcome = match outcome {
-            Ok(Found::Carries(k)) => {
-                ratios.push(rate_at(k) / finalist.predicted_rps);
-                if best.is_none_or(|b| k > b) {
-                    (best, decision.winner) = (Some(k), Some(i));
-                }
-                FinalistOutcome::Carries(rate_at(k))
-            }
-            Ok(Found::Beaten(k)) => FinalistOutcome::Beaten(rate_at(k)),
-            Ok(Found::Nothing) => FinalistOutcome::Nothing,
-            Err(Stop::Cancelled) if decision.winner.is_some() => break,
-            Err(stop) => return Err(stop),
-        };
+    let began = Instant::now();
+    let contenders: Vec<Contender> = finalists(screened)
+        .into_iter()
+        .map(|(config, finalist)| Contender { config, finalist, probes: Vec::new() })
+        .collect();
+    let first = contenders.first().map_or(0.0, |c| c.finalist.predicted_rps);
+    let promising = |i: &usize| contenders[*i].finalist.predicted_rps * SLACK >= first;
+    let standing = (0..contenders.len()).filter(promising).collect();
+    let (until, paces) = (began + budget, Paces::default());
+    let mut race = Race { real, watch, until, contenders, standing, best: None, paces };
+    let ended = race.run();
+    let cut = ended == Err(Stop::Cancelled) && !watch.cancelled();
+    match ended {
+        Err(Stop::Cancelled) if cut || race.best.is_some() => {}
+        ended => ended?,
     }
-    decision.took_s = began.elapsed().as_secs_f64();
-    decision.residual = geometric_mean(&ratios);
-    decision.finalists = all.into_iter().map(|(_, finalist)| finalist).collect();
-    Ok(decision)
+    Ok(race.decision(cut, began.elapsed()))
 }
 
-enum Found {
-    Carries(i32),
-    Beaten(i32),
-    Nothing,
+/// A finalist, and its runs, by rate and in order.
+struct Contender {
+    config: Config,
+    finalist: Finalist,
+    probes: Vec<Probe>,
 }
 
-fn run(prober: &mut Prober<'_>, expected: i32, best: Option<i32>) -> Result<Found, Stop> {
-    let start = match best {
-        Some(best) => {
-            let better = best + Effort::REAL.resolution;
-            if !prober.passes_again(better, TRIES)? {
-                return Ok(Found::Beaten(better));
+/// Who may still win, on one machine.
+struct Race<'a> {
+    real: &'a dyn Evaluate,
+    watch: &'a Watch<'a>,
+    until: Instant,
+    contenders: Vec<Contender>,
+    /// Those that nobody has beaten, most promising first.
+    standing: Vec<usize>,
+    /// Who holds the highest rate, and its place.
+    best: Option<(usize, i32)>,
+    paces: Paces,
+}
+
+impl Race<'_> {
+    /// To the end.
+    fn run(&mut self) -> Result<(), Stop> {
+        let Some(&(mut leader)) = self.standing.first() else { return Ok(()) };
+        let mut start = place_of(self.contenders[leader].finalist.predicted_rps);
+        loop {
+            let bound = match self.lead(leader, start)? {
+                Knee::Between { hi: None, .. } => return Ok(()),
+                Knee::Between { hi: Some(hi), .. } => hi,
+                Knee::Nowhere => FLOOR,
+            };
+            if self.standing.len() == 1 {
+                return Ok(());
             }
-            expected.max(better)
+            self.standing = self.meet(bound)?;
+            let Some(&first) = self.standing.first() else { return Ok(()) };
+            (leader, start) = (first, bound);
+            self.best = Some((leader, bound));
         }
-        None => expected,
-    };
-    Ok(match prober.knee(start, Effort::REAL)? {
-        Knee::Between { lo, .. } => Found::Carries(lo),
-        Knee::Nowhere => Found::Nothing,
-    })
+    }
+
+    /// Searches the knee of `leader` from `start`.
+    fn lead(&mut self, leader: usize, start: i32) -> Result<Knee, Stop> {
+        self.tell();
+        let Contender { config, probes, .. } = &self.contenders[leader];
+        let (requests, cancel) = (self.real.requests(), self.watch.cancel);
+        let prober = Prober::new(self.real, config, Relax::Nothing, requests, cancel)?;
+        let prober = prober.knowing(probes).on_machine(self.paces.clone());
+        let mut prober = prober.until(self.until);
+        let knee = prober.knee(start, Effort::REAL);
+        // What holds, holds, whether or not the search came to its end.
+        self.best = prober.highest_good().map(|k| (leader, k)).or(self.best);
+        self.paces = prober.paces().clone();
+        self.contenders[leader].probes = prober.into_probes();
+        knee
+    }
+
+    /// All who stand are tried at `k` in the same minutes: who holds.
+    fn meet(&mut self, k: i32) -> Result<Vec<usize>, Stop> {
+        let head = self.real.requests();
+        let scale = rate_at(k) / self.real.natural_rate(head);
+        for _ in 0..MEETINGS {
+            self.tell();
+            if self.watch.cancelled() || Instant::now() >= self.until {
+                return Err(Stop::Cancelled);
+            }
+            let trial = |i: &usize| {
+                let config = &self.contenders[*i].config;
+                Trial { config, relax: Relax::Nothing, head, scale }
+            };
+            let trials: Vec<Trial<'_>> = self.standing.iter().map(trial).collect();
+            let seen = self.real.run_together(&trials).map_err(Stop::Refused)?;
+            seen.iter().for_each(|observation| self.paces.note(observation.work.pace));
+            let slow = seen.iter().any(|observation| self.paces.is_slow(observation.work.pace));
+            let mut holders = Vec::new();
+            for (&i, observation) in self.standing.iter().zip(seen) {
+                let probe = Probe { k, head, observation };
+                if probe.passes() {
+                    holders.push(i);
+                }
+                self.contenders[i].probes.push(probe);
+            }
+            if !holders.is_empty() || !slow {
+                return Ok(holders);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn tell(&self) {
+        let best = self.best.map(|(i, k)| (rate_at(k), format!("finalist {}", i + 1)));
+        let total = self.contenders.len();
+        let phase = "deciding on this machine".to_owned();
+        let done = total - self.standing.len();
+        self.watch.progress.update(&Status { phase, done, total, best });
+    }
+
+    fn decision(self, out_of_time: bool, took: Duration) -> Decision {
+        let Self { best, paces, .. } = self;
+        let mut finalists = Vec::with_capacity(self.contenders.len());
+        for (i, Contender { mut finalist, mut probes, .. }) in
+            self.contenders.into_iter().enumerate()
+        {
+            probes.sort_by_key(|probe| probe.k);
+            finalist.outcome = outcome(i, &probes, best);
+            finalist.tried = probes.iter().map(|probe| Tried::of(probe, &paces)).collect();
+            finalists.push(finalist);
+        }
+        Decision {
+            residual: best.map(|(i, k)| rate_at(k) / finalists[i].predicted_rps),
+            winner: best.map(|(i, _)| i),
+            runs: finalists.iter().map(|f| f.tried.len() as u64).sum(),
+            took_s: took.as_secs_f64(),
+            out_of_time,
+            finalists,
+        }
+    }
+}
+
+/// What became of finalist `i`, whose runs were `probes`.
+fn outcome(i: usize, probes: &[Probe], best: Option<(usize, i32)>) -> FinalistOutcome {
+    let failed = || probes.iter().find(|probe| !probe.passes());
+    match (best, probes.last()) {
+        (_, None) => FinalistOutcome::Untried,
+        (None, _) => FinalistOutcome::Nothing,
+        (Some((winner, k)), _) if winner == i => FinalistOutcome::Carries(rate_at(k)),
+        (_, Some(last)) => failed().map_or_else(
+            || FinalistOutcome::Carries(last.rate()),
+            |probe| FinalistOutcome::Beaten(probe.rate()),
+        ),
+    }
 }
 
 /// The best of each policy and the winner's best neighbours, most promising first. Policies differ in kind, and it is
@@ -221,15 +312,16 @@ impl Tried {
     }
 }
 
-pub(crate) fn geometric_mean(ratios: &[f64]) -> Option<f64> {
-    let sum: f64 = ratios.iter().map(|r| r.ln()).sum();
-    (!ratios.is_empty()).then(|| (sum / ratios.len() as f64).exp())
-}
-
 impl Decision {
     /// What to think of before it is believed.
     #[must_use]
     pub fn doubt(&self) -> Option<String> {
+        if self.out_of_time {
+            let seconds = self.took_s.round();
+            return Some(format!(
+                "the time for real runs was up after {seconds} s: more of it (--budget) may find more"
+            ));
+        }
         let (finalist, rps) = self.best()?;
         // By rate, several tries at one in their order: the last try at the lowest failure bounds the answer.
         let above = finalist.tried.iter().find(|t| t.rate_rps > rps)?.rate_rps;
@@ -264,15 +356,22 @@ impl Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evaluate::Refused;
     use crate::fake::Fake;
+    use crate::observation::Observation;
     use crate::progress::Silent;
     use crate::result::{DeviceInfo, Objective, WorkloadInfo};
     use crate::space::{Scope, Space};
     use crate::tune::{DeviceUnderTest, Method, Request, tune};
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use proptest::prelude::*;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     static GO_ON: AtomicBool = AtomicBool::new(false);
+    /// What is screened more than once: `ttft=300ms`, `tpot=40ms`.
+    static SCREENED: OnceLock<TuneResult> = OnceLock::new();
     const WATCH: Watch<'_> = Watch { progress: &Silent, cancel: &GO_ON };
+    const LONG: Duration = Duration::from_secs(3600);
 
     fn screened(fake: &Fake) -> TuneResult {
         let scope =
@@ -315,7 +414,7 @@ mod tests {
         let targets = &["ttft=300ms", "tpot=40ms"];
         let result = screened(&Fake::new(targets));
         let real = Fake { prompt: 1100.0, output: 300.0, ..Fake::new(targets) };
-        let decision = decide(&result, &real, &WATCH).unwrap();
+        let decision = decide(&result, &real, LONG, &WATCH).unwrap();
         assert_eq!(decision.runs, real.runs.load(Ordering::Relaxed));
         let (winner, rps) = decision.best().unwrap();
         let truth = |f: &Finalist| knee(&real, &config_of(&f.config).unwrap());
@@ -336,6 +435,106 @@ mod tests {
                 }
                 FinalistOutcome::Nothing => assert!(f.tried.iter().all(|t| !t.held)),
             }
+        }
+    }
+
+    /// A machine that others use too: `pace` is how long iterations take, in thousandths of what they take when nobody
+    /// else does anything, the n-th time that it is asked.
+    struct Moody<F> {
+        fake: Fake,
+        asked: AtomicU64,
+        pace: F,
+    }
+
+    impl<F: Fn(u64) -> u32> Moody<F> {
+        fn new(fake: Fake, pace: F) -> Self {
+            Self { fake, asked: AtomicU64::new(0), pace }
+        }
+
+        fn pace(&self) -> u32 {
+            (self.pace)(self.asked.fetch_add(1, Ordering::Relaxed))
+        }
+
+        fn at(&self, trial: &Trial<'_>, pace: u32) -> Observation {
+            let mut observation =
+                self.fake.run(&Trial { relax: Relax::Pace(pace), ..*trial }).unwrap();
+            observation.work.pace = Some(f64::from(pace) / 1e3);
+            observation
+        }
+    }
+
+    impl<F: Fn(u64) -> u32 + Sync> Evaluate for Moody<F> {
+        fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
+            Ok(self.at(trial, self.pace()))
+        }
+        fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Refused> {
+            let pace = self.pace();
+            Ok(trials.iter().map(|trial| self.at(trial, pace)).collect())
+        }
+        fn requests(&self) -> usize {
+            self.fake.requests()
+        }
+        fn natural_rate(&self, head: usize) -> f64 {
+            self.fake.natural_rate(head)
+        }
+        fn output_tokens_per_request(&self) -> f64 {
+            self.fake.output_tokens_per_request()
+        }
+        fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
+            self.fake.ceiling(config)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// What simulation puts first need not be the best there is, and the machine is not always itself.
+        #[test]
+        fn the_best_of_the_finalists_wins(seed: u64, prompt in 300.0..1500.0, output in 100.0..500.0) {
+            let targets = &["ttft=300ms", "tpot=40ms"];
+            let result = SCREENED.get_or_init(|| screened(&Fake::new(targets)));
+            let fake = Fake { prompt, output, ..Fake::new(targets) };
+            let hash = |n: u64| (seed ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let real = Moody::new(fake, |n| if hash(n) >> 62 == 0 { 1800 } else { 1000 });
+            let decision = decide(result, &real, LONG, &WATCH).unwrap();
+            let truth = |f: &Finalist| knee(&real.fake, &config_of(&f.config).unwrap());
+            let asked = decision.finalists.iter().filter(|f| !f.tried.is_empty());
+            let best = asked.map(truth).fold(0.0, f64::max);
+            let (winner, rps) = decision.best().unwrap();
+            // Six slow runs on end are believed, and seldom: 1 in 4,000.
+            let doubt = decision.doubt().is_some_and(|doubt| doubt.contains("slower"));
+            prop_assert!(doubt || rps > 0.96 * best, "{rps} of {best}");
+            prop_assert!(rps <= truth(winner), "{rps} of {}", truth(winner));
+        }
+    }
+
+    #[test]
+    fn what_is_known_when_the_time_is_up_counts() {
+        let targets = &["ttft=300ms", "tpot=40ms"];
+        let result = SCREENED.get_or_init(|| screened(&Fake::new(targets)));
+        let none = decide(result, &Fake::new(targets), Duration::ZERO, &WATCH).unwrap();
+        assert_eq!((none.winner, none.runs, none.out_of_time), (None, 0, true));
+        assert!(none.doubt().unwrap().contains("--budget"));
+        // Or somebody wants it to end, whenever that is.
+        let real = Moody::new(Fake::new(targets), |_| 1000);
+        let all = decide(result, &real, LONG, &WATCH).unwrap();
+        assert!(!all.out_of_time);
+        let asked = real.asked.into_inner();
+        for last in 0..asked {
+            let cancel = AtomicBool::new(false);
+            let watch = Watch { progress: &Silent, cancel: &cancel };
+            let real = Moody::new(Fake::new(targets), |n| {
+                cancel.fetch_or(n == last, Ordering::Relaxed);
+                1000
+            });
+            match decide(result, &real, LONG, &watch) {
+                Ok(known) => {
+                    assert!(!known.out_of_time || last + 1 == asked);
+                    assert!(known.best().unwrap().1 <= all.best().unwrap().1);
+                }
+                Err(stop) => assert_eq!(stop, Stop::Cancelled),
+            }
+            assert_eq!(real.asked.into_inner(), last + 1, "no run is begun after that");
         }
     }
 
@@ -362,9 +561,10 @@ mod tests {
     fn what_holds_nothing_has_no_winner() {
         let result = screened(&Fake::new(&["ttft=300ms"]));
         let real = Fake::new(&["ttft=1ms"]);
-        let decision = decide(&result, &real, &WATCH).unwrap();
+        let decision = decide(&result, &real, LONG, &WATCH).unwrap();
         assert_eq!((decision.winner, decision.residual), (None, None));
-        assert!(decision.finalists.iter().all(|f| f.outcome == FinalistOutcome::Nothing));
+        let hopeless = [FinalistOutcome::Nothing, FinalistOutcome::Untried];
+        assert!(decision.finalists.iter().all(|f| hopeless.contains(&f.outcome)));
     }
 
     #[test]
@@ -372,6 +572,6 @@ mod tests {
         let result = screened(&Fake::new(&["ttft=300ms"]));
         let cancel = AtomicBool::new(true);
         let watch = Watch { progress: &Silent, cancel: &cancel };
-        assert_eq!(decide(&result, &Fake::new(&["ttft=1s"]), &watch), Err(Stop::Cancelled));
+        assert_eq!(decide(&result, &Fake::new(&["ttft=1s"]), LONG, &watch), Err(Stop::Cancelled));
     }
 }

@@ -73,6 +73,11 @@ pub trait Evaluate: Sync {
     /// Runs `trial`.
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused>;
 
+    /// Runs `trials` to compare them: what disturbs one of them disturbs all, where that can be had.
+    fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Refused> {
+        trials.iter().map(|trial| self.run(trial)).collect()
+    }
+
     /// Requests in the whole trace.
     fn requests(&self) -> usize;
 
@@ -90,6 +95,9 @@ pub trait Evaluate: Sync {
 impl<E: Evaluate + ?Sized> Evaluate for &E {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
         (**self).run(trial)
+    }
+    fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Refused> {
+        (**self).run_together(trials)
     }
     fn requests(&self) -> usize {
         (**self).requests()

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::{SLACK, geometric_mean};
+use crate::decide::SLACK;
 use crate::live::{Aim, Searched, Shot};
 
 pub use screen::{Screened, screen};
@@ -187,6 +187,11 @@ impl Race {
             _ => None,
         }
     }
+}
+
+fn geometric_mean(ratios: &[f64]) -> Option<f64> {
+    let sum: f64 = ratios.iter().map(|r| r.ln()).sum();
+    (!ratios.is_empty()).then(|| (sum / ratios.len() as f64).exp())
 }
 
 impl Trial {

@@ -239,12 +239,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_known_capacity_is_found_in_a_minute(capacity in 1.0..5_000.0f64, start in 0.01..1.0f64) {
+        fn a_known_capacity_is_found_in_75_seconds(capacity in 1.0..5_000.0f64, start in 0.01..1.0f64) {
             let start = (capacity * start).max(capacity / 64.0);
             let found = seek(start, Effort::default(), fluid(capacity, 0.1, 0.0)).unwrap();
             let (lo, hi) = (found.capacity_rps.unwrap(), found.fails_at_rps.unwrap());
             prop_assert!((lo / capacity - 1.0).abs() < 0.03, "{lo} of {capacity}");
-            prop_assert!(hi <= lo * 1.021 && found.load_s <= 65.0, "{hi} {} s", found.load_s);
+            prop_assert!(hi <= lo * 1.021 && found.load_s <= 75.0, "{hi} {} s", found.load_s);
             prop_assert!(found.shots.iter().any(|s| s.passed && s.rate_rps == lo && s.offered_s >= 8.0));
         }
 

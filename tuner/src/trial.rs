@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use engine::exec::Correction;
 use engine::{Config, Deployment, DeviceProfile, Fleet, Iteration, Machine, ModelShape};
 use loadgen::{BoundSlo, ReplayOptions};
+use rayon::prelude::*;
 use workloads::{Arrival, Trace, TraceRequest};
 
 use crate::evaluate::{Evaluate, Refused, Relax, Trial};
@@ -283,6 +285,30 @@ impl Evaluate for Testbed {
         self.observe(&deployment, trial.head, trial.scale)
     }
 
+    /// Simulations do not disturb each other. What a machine computes is played side by side, batch by batch, so that all
+    /// are at the same second of the trace in the same seconds of the machine.
+    fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Refused> {
+        let Some(machine) = &self.machine else {
+            return trials.par_iter().map(|trial| self.run(trial)).collect();
+        };
+        let deployments = trials.iter().map(|t| self.deployment(t.config, t.relax));
+        let deployments = deployments.collect::<Result<Vec<_>, Refused>>()?;
+        let slots = deployments.iter().map(|d| u64::from(d.kv_slots) * u64::from(lanes(&d.config)));
+        let at_once = machine.at_once(slots.max().unwrap_or(0));
+        let _turn = self.turn();
+        let mut observations = Vec::with_capacity(trials.len());
+        for (trials, deployments) in trials.chunks(at_once).zip(deployments.chunks(at_once)) {
+            let begin = |(trial, deployment): (&Trial<'_>, &Deployment)| {
+                Run::new(self, deployment, self.head(trial.head), trial.scale, LIFTED)
+            };
+            let begun = trials.iter().zip(deployments).map(begin);
+            let mut runs = begun.collect::<Result<Vec<_>, Refused>>()?;
+            abreast(&mut runs, Run::now, Run::advance)?;
+            observations.extend(runs.into_iter().map(Run::observe));
+        }
+        Ok(observations)
+    }
+
     fn requests(&self) -> usize {
         self.trace.requests.len()
     }
@@ -316,8 +342,29 @@ fn ceiling(deployment: &Deployment, trace: &Trace) -> f64 {
     }
     let starts = trace.requests.iter().filter(|r| matches!(r.arrival, Arrival::At(_))).count();
     let work = (prompt + output) as f64 * best * f64::from(c.pp);
-    let lanes = f64::from(c.replicas * c.workers() * c.pp);
+    let lanes = f64::from(lanes(c) * c.pp);
     starts as f64 * lanes / work.max(f64::MIN_POSITIVE)
+}
+
+/// Workers of all replicas.
+fn lanes(config: &Config) -> u32 {
+    config.replicas * config.workers()
+}
+
+/// Plays `runs` to their ends. Whichever is furthest behind, by its own clock (`now`), goes on; `advance` says whether
+/// there is more of it.
+fn abreast<R, E>(
+    runs: &mut [R],
+    now: impl Fn(&R) -> Duration,
+    mut advance: impl FnMut(&mut R) -> Result<bool, E>,
+) -> Result<(), E> {
+    let mut going: Vec<usize> = (0..runs.len()).collect();
+    while let Some(last) = going.iter().copied().min_by_key(|i| now(&runs[*i])) {
+        if !advance(&mut runs[last])? {
+            going.retain(|i| *i != last);
+        }
+    }
+    Ok(())
 }
 
 /// The device with one resource doubled.
@@ -343,4 +390,35 @@ fn relaxed(device: &DeviceProfile, relax: Relax) -> DeviceProfile {
         }
     }
     d
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn who_is_furthest_behind_goes_on(
+            steps in prop::collection::vec(prop::collection::vec(1..9_u64, 1..20), 1..5)
+        ) {
+            let mut runs: Vec<_> = (0..).zip(steps.clone()).map(|(id, left)| (0, id, left)).collect();
+            let mut log = Vec::new();
+            let advance = |(clock, id, left): &mut (u64, usize, Vec<u64>)| {
+                let step = left.remove(0);
+                *clock += step;
+                log.push((*id, step));
+                Ok::<bool, ()>(!left.is_empty())
+            };
+            abreast(&mut runs, |run| Duration::from_secs(run.0), advance).unwrap();
+            prop_assert_eq!(log.len(), steps.iter().map(Vec::len).sum::<usize>());
+            let (mut clocks, mut left) = (vec![0; steps.len()], steps);
+            for (id, step) in log {
+                let going = (0..left.len()).filter(|i| !left[*i].is_empty());
+                prop_assert_eq!(going.map(|i| clocks[i]).min(), Some(clocks[id]));
+                prop_assert_eq!(left[id].remove(0), step);
+                clocks[id] += step;
+            }
+        }
+    }
 }

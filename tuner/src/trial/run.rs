@@ -34,6 +34,7 @@ pub(super) struct Run<'a> {
     took: (f64, f64),
     looked_up: u64,
     cached: u64,
+    answered: usize,
     workers: u32,
     slots: u64,
 }
@@ -60,6 +61,7 @@ impl<'a> Run<'a> {
             took: (0.0, 0.0),
             looked_up: 0,
             cached: 0,
+            answered: 0,
             workers,
             slots: u64::from(deployment.kv_slots) * u64::from(workers),
             trace,
@@ -76,23 +78,36 @@ impl<'a> Run<'a> {
     /// # Errors
     /// When the machine fails before that: what it would have done nobody knows.
     pub(super) fn play(&mut self) -> Result<(), Refused> {
-        let mut done = 0usize;
-        loop {
-            match self.fleet.advance(self.replay.peek()) {
-                Next::Arrival => self.arrivals(),
-                Next::Iteration(i) => done += self.iteration(i),
-                Next::Idle => break,
-                Next::Broken => {
-                    let fault = self.fleet.fault().map(ToString::to_string).unwrap_or_default();
-                    let all = self.trace.requests.len();
-                    return Err(Refused {
-                        reason: format!("{fault}; {done} of {all} requests had been answered"),
-                    });
-                }
+        while self.advance()? {}
+        Ok(())
+    }
+
+    /// To the next arrivals, or the end of the next iteration, whichever comes first; false once there is neither.
+    ///
+    /// # Errors
+    /// See [`Run::play`].
+    pub(super) fn advance(&mut self) -> Result<bool, Refused> {
+        match self.fleet.advance(self.replay.peek()) {
+            Next::Arrival => self.arrivals(),
+            Next::Iteration(i) => self.iteration(i),
+            Next::Idle => {
+                self.fleet.settle();
+                return Ok(false);
+            }
+            Next::Broken => {
+                let fault = self.fleet.fault().map(ToString::to_string).unwrap_or_default();
+                let (done, all) = (self.answered, self.trace.requests.len());
+                return Err(Refused {
+                    reason: format!("{fault}; {done} of {all} requests had been answered"),
+                });
             }
         }
-        self.fleet.settle();
-        Ok(())
+        Ok(true)
+    }
+
+    /// How far it is, in its own time.
+    pub(super) fn now(&self) -> Duration {
+        self.fleet.now()
     }
 
     fn arrivals(&mut self) {
@@ -125,10 +140,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What an iteration brought; how many requests it finished.
-    fn iteration(&mut self, replica: usize) -> usize {
+    /// What an iteration brought.
+    fn iteration(&mut self, replica: usize) {
         let it = self.fleet.iteration(replica);
-        let mut finished = 0;
         let end = it.ends[it.ends.len() - 1];
         self.recorder.emit(&it.emitted, it.start, &it.ends);
         if let Some(watch) = &mut self.watch {
@@ -150,7 +164,7 @@ impl<'a> Run<'a> {
                 Event::Finished { request } => {
                     self.recorder.finish(request, end, Outcome::Completed);
                     self.replay.completed(request, end);
-                    finished += 1;
+                    self.answered += 1;
                 }
             }
         }
@@ -160,7 +174,6 @@ impl<'a> Run<'a> {
             let workers = self.fleet.replicas()[replica].workers();
             spans.push(span((replica * workers + it.worker) as u32, it));
         }
-        finished
     }
 
     /// What was seen.
