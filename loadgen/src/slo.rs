@@ -337,4 +337,23 @@ impl BoundSlo {
         };
         record.completed() && self.limits.iter().all(within)
     }
+
+    /// How many of so many requests may fail to meet it ([`BoundSlo::meets`]). Where more do, it is broken for certain,
+    /// whatever becomes of the others. All may where a mean or gaps between tokens decide, or nobody asks about requests
+    /// of some classes.
+    #[must_use]
+    pub fn allowance(&self, requests: u64) -> u64 {
+        let beyond = |p: Percentile| requests - p.rank(requests);
+        if let Some(share) = self.slo.attainment {
+            return beyond(share);
+        }
+        if self.slo.targets.iter().all(|t| t.class.is_some()) {
+            return requests;
+        }
+        let of = |t: &Target| match t.statistic {
+            Statistic::Percentile(p) if t.metric != Metric::Itl => beyond(p),
+            _ => requests,
+        };
+        self.slo.targets.iter().map(of).sum::<u64>().min(requests)
+    }
 }

@@ -68,6 +68,18 @@ fn offered(records: &[Record], metric: Metric) -> Vec<Option<Duration>> {
     records.iter().filter(counts).map(|r| metric.of(r).filter(|_| r.completed())).collect()
 }
 
+/// Targets of every kind, and an attainment or none.
+const SLOS: &[(&[&str], Option<&str>)] = &[
+    (&["ttft:p90=1500ms"], None),
+    (&["ttft:p50=1s", "ttft:p90=1500ms", "tpot:p97.5=60ms"], None),
+    (&["ttft:p90@code=900ms", "e2e:p50=5s"], None),
+    (&["ttft:p50@code=900ms"], None),
+    (&["itl:p50=60ms", "e2e:p90=8s"], None),
+    (&["ttft:mean=1s"], None),
+    (&[], None),
+    (&["ttft=1500ms", "itl=70ms", "tpot@chat=60ms"], Some("60%")),
+];
+
 proptest! {
     #[test]
     fn percentiles_are_over_all_requests_offered(records in prop::collection::vec(record(), 0..120)) {
@@ -102,6 +114,22 @@ proptest! {
         prop_assert_eq!(summary.completed + summary.rejected + summary.failed + summary.unfinished, summary.requests);
         let json = serde_json::to_string(&summary).unwrap();
         prop_assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), summary);
+    }
+
+    /// However many requests are yet to come, or are of classes that nobody asks about.
+    #[test]
+    fn what_is_lost_stays_lost(
+        records in prop::collection::vec(record(), 1..120),
+        of in 0..120usize,
+        (targets, attainment) in prop::sample::select(SLOS),
+    ) {
+        let slo = Slo::parse(targets, attainment).unwrap().bind(&classes()).unwrap();
+        let run = recording(records);
+        let (seen, rest) = run.records.split_at(of.min(run.records.len()));
+        let missed = seen.iter().filter(|r| !slo.meets(r)).count() as u64;
+        if missed > slo.allowance(run.records.len() as u64) {
+            prop_assert!(!Summary::new(&run, &slo).verdict.met, "{} are to come", rest.len());
+        }
     }
 
     /// Under an attainment a target's value is within its limit exactly when enough requests meet that target,

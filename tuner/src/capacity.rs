@@ -72,17 +72,19 @@ struct Evidence {
 
 impl Evidence {
     /// For a step on the way.
-    const STEP: Self = Self { fair: 1, runs: 3 };
+    const STEP: Self = Self { fair: 1, runs: 5 };
     /// For what bounds the answer.
-    const BOUND: Self = Self { fair: 2, runs: 6 };
+    const BOUND: Self = Self { fair: 2, runs: 10 };
 }
 
 /// Why a question about a configuration has no answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
     /// It cannot run.
-    Refused(Refused),
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The search was told to end, or its time was up.
+    #[error("ended before there was an answer")]
     Cancelled,
 }
 

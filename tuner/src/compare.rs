@@ -139,7 +139,7 @@ pub fn compare(
         let (relax, head) = (Relax::Nothing, sim.requests());
         let configs = comparison.entries.iter().map(|(_, config)| config);
         let trials: Vec<_> = configs.map(|config| Trial { config, relax, head, scale }).collect();
-        sim.run_together(&trials).map_err(Stop::Refused)
+        sim.side_by_side(&trials).map_err(Stop::Refused)
     };
     let saturated = together(f64::INFINITY)?;
     let mut at = vec![Vec::with_capacity(rates.len()); knees.len()];

@@ -70,7 +70,7 @@ pub struct Refused {
 
 /// Runs one configuration at one rate. The same trial must give the same observation, whoever asks and when.
 pub trait Evaluate: Sync {
-    /// Runs `trial`.
+    /// Runs `trial`, at least until it is certain that the SLO does not hold.
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused>;
 
     /// Runs `trials` to compare them: what disturbs one of them disturbs all, where that can be had.

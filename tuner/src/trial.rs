@@ -262,6 +262,48 @@ impl Testbed {
         self.replay(config, f64::INFINITY)
     }
 
+    /// Runs `trials` to their ends, whether or not the SLO holds. Simulations do not disturb each other. What a machine
+    /// computes is played side by side, batch by batch, so that all are at the same second of the trace in the same
+    /// seconds of the machine.
+    ///
+    /// # Errors
+    /// When one of them cannot run.
+    pub fn side_by_side(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Refused> {
+        self.play_together(trials, |run| run)
+    }
+
+    fn play_together<'a>(
+        &'a self,
+        trials: &[Trial<'_>],
+        how: impl Fn(Run<'a>) -> Run<'a> + Sync,
+    ) -> Result<Vec<Observation>, Refused> {
+        let deployments = trials.iter().map(|t| self.deployment(t.config, t.relax));
+        let deployments = deployments.collect::<Result<Vec<_>, Refused>>()?;
+        let begin = |(trial, deployment): (&Trial<'_>, &Deployment)| {
+            let head = self.head(trial.head);
+            Run::new(self, deployment, head, trial.scale, LIFTED).map(&how)
+        };
+        let Some(machine) = &self.machine else {
+            let alone = |run| {
+                let mut run = begin(run)?;
+                run.play()?;
+                Ok(run.observe())
+            };
+            return trials.par_iter().zip(&deployments).map(alone).collect();
+        };
+        let slots = deployments.iter().map(|d| u64::from(d.kv_slots) * u64::from(lanes(&d.config)));
+        let at_once = machine.at_once(slots.max().unwrap_or(0));
+        let _turn = self.turn();
+        let mut observations = Vec::with_capacity(trials.len());
+        for (trials, deployments) in trials.chunks(at_once).zip(deployments.chunks(at_once)) {
+            let begun = trials.iter().zip(deployments).map(begin);
+            let mut runs = begun.collect::<Result<Vec<_>, Refused>>()?;
+            abreast(&mut runs, Run::now, Run::advance)?;
+            observations.extend(runs.into_iter().map(Run::observe));
+        }
+        Ok(observations)
+    }
+
     /// One run of `deployment` over the first `head` requests.
     ///
     /// # Errors
@@ -281,32 +323,11 @@ impl Testbed {
 
 impl Evaluate for Testbed {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
-        let deployment = self.deployment(trial.config, trial.relax)?;
-        self.observe(&deployment, trial.head, trial.scale)
+        Ok(self.play_together(std::slice::from_ref(trial), Run::while_it_may_hold)?.remove(0))
     }
 
-    /// Simulations do not disturb each other. What a machine computes is played side by side, batch by batch, so that all
-    /// are at the same second of the trace in the same seconds of the machine.
     fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Refused> {
-        let Some(machine) = &self.machine else {
-            return trials.par_iter().map(|trial| self.run(trial)).collect();
-        };
-        let deployments = trials.iter().map(|t| self.deployment(t.config, t.relax));
-        let deployments = deployments.collect::<Result<Vec<_>, Refused>>()?;
-        let slots = deployments.iter().map(|d| u64::from(d.kv_slots) * u64::from(lanes(&d.config)));
-        let at_once = machine.at_once(slots.max().unwrap_or(0));
-        let _turn = self.turn();
-        let mut observations = Vec::with_capacity(trials.len());
-        for (trials, deployments) in trials.chunks(at_once).zip(deployments.chunks(at_once)) {
-            let begin = |(trial, deployment): (&Trial<'_>, &Deployment)| {
-                Run::new(self, deployment, self.head(trial.head), trial.scale, LIFTED)
-            };
-            let begun = trials.iter().zip(deployments).map(begin);
-            let mut runs = begun.collect::<Result<Vec<_>, Refused>>()?;
-            abreast(&mut runs, Run::now, Run::advance)?;
-            observations.extend(runs.into_iter().map(Run::observe));
-        }
-        Ok(observations)
+        self.play_together(trials, Run::while_it_may_hold)
     }
 
     fn requests(&self) -> usize {

@@ -42,7 +42,7 @@ fn nobody_changes_what_another_computes() {
         head: bed.requests(),
         scale: f64::INFINITY,
     });
-    let together = bed.run_together(&trials).unwrap();
+    let together = bed.side_by_side(&trials).unwrap();
     assert_eq!(together.len(), trials.len());
     for (trial, beside) in trials.iter().zip(together) {
         let alone = bed.run(trial).unwrap();

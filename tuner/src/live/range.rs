@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use loadgen::{BoundSlo, Live, LiveOptions, LiveRun, Statistic, Summary, Sustain};
+use loadgen::{BoundSlo, Live, LiveOptions, LiveRun, Summary, Sustain};
 use workloads::{Arrival, Trace};
 
 use super::{Effort, Found, Shot, overtake, seek};
@@ -239,14 +239,14 @@ impl<'a> Range<'a> {
             ..self.options.clone()
         };
         let planned = rate * time.as_secs_f64();
-        let allowed = allowed(self.slo) * planned;
+        let allowed = self.slo.allowance(planned.round() as u64);
         let (mut half, mut last, mut hopeless) = (None, (0.0, 0), false);
         let run = self.live.run(&trace, &options, self.slo, |p| {
             last = (p.elapsed.as_secs_f64(), p.tokens);
             if half.is_none() && p.elapsed >= self.glimpse / 2 {
                 half = Some(last);
             }
-            hopeless |= (p.missed + p.missing) as f64 > allowed;
+            hopeless |= p.missed + p.missing > allowed;
             watch() && !(hopeless && p.elapsed >= self.glimpse * 3 / 4)
         });
         let run = run.map_err(|e| e.to_string())?;
@@ -284,18 +284,6 @@ fn longer(offered_s: f64, (lasted, overdue): (f64, bool), longest_s: f64) -> Opt
     let (most, aim) = if overdue { (ROOMY, FILLED) } else { (CROWDED, ROOMY) };
     let wanted = (offered_s * lasted / aim).min(longest_s);
     (lasted > most && wanted > offered_s).then_some(wanted)
-}
-
-/// The share of requests that may miss targets, for all targets together.
-fn allowed(slo: &BoundSlo) -> f64 {
-    if let Some(share) = slo.slo().attainment() {
-        return 1.0 - share.fraction();
-    }
-    let of = |s: Statistic| match s {
-        Statistic::Mean => 1.0,
-        Statistic::Percentile(p) => 1.0 - p.fraction(),
-    };
-    slo.slo().targets().iter().map(|t| of(t.statistic)).sum::<f64>().min(1.0)
 }
 
 /// The targets missed, in words.

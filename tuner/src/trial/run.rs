@@ -35,6 +35,10 @@ pub(super) struct Run<'a> {
     looked_up: u64,
     cached: u64,
     answered: usize,
+    /// Requests that did not meet the SLO, counted where it matters.
+    missed: u64,
+    /// How many of them there may be before the run need not go on; none where it goes on in any case.
+    spare: Option<u64>,
     workers: u32,
     slots: u64,
 }
@@ -62,10 +66,21 @@ impl<'a> Run<'a> {
             looked_up: 0,
             cached: 0,
             answered: 0,
+            missed: 0,
+            spare: None,
             workers,
             slots: u64::from(deployment.kv_slots) * u64::from(workers),
             trace,
         })
+    }
+
+    /// The same for a search, which only asks whether the SLO holds: what is computed ends once that is known not to be
+    /// so. A simulation costs little, and tells by how much.
+    pub(super) fn while_it_may_hold(mut self) -> Self {
+        if !self.sim.is_simulated() {
+            self.spare = Some(self.sim.slo.allowance(self.trace.requests.len() as u64));
+        }
+        self
     }
 
     /// Keeps every iteration, and shows it to `watch` as it ends.
@@ -82,7 +97,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// To the next arrivals, or the end of the next iteration, whichever comes first; false once there is neither.
+    /// To the next arrivals, or the end of the next iteration, whichever comes first; false once there is neither, or
+    /// nobody needs to know.
     ///
     /// # Errors
     /// See [`Run::play`].
@@ -102,7 +118,7 @@ impl<'a> Run<'a> {
                 });
             }
         }
-        Ok(true)
+        Ok(self.spare.is_none_or(|spare| self.missed <= spare))
     }
 
     /// How far it is, in its own time.
@@ -127,6 +143,7 @@ impl<'a> Run<'a> {
             };
             if self.fleet.submit(request, due.at).is_err() {
                 self.recorder.finish(due.request, due.at, Outcome::Rejected);
+                self.missed += 1;
                 self.replay.completed(due.request, due.at);
             }
         }
@@ -165,6 +182,10 @@ impl<'a> Run<'a> {
                     self.recorder.finish(request, end, Outcome::Completed);
                     self.replay.completed(request, end);
                     self.answered += 1;
+                    if self.spare.is_some() {
+                        let met = self.sim.slo.meets(&self.recorder.record(request));
+                        self.missed += u64::from(!met);
+                    }
                 }
             }
         }
