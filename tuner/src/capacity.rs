@@ -358,7 +358,7 @@ impl<'a> Prober<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::Fake;
+    use crate::fake::{Fake, Shared};
     use proptest::prelude::*;
     use std::collections::HashSet;
     use std::sync::Mutex;
@@ -433,33 +433,6 @@ mod tests {
         }
     }
 
-    /// A server on a machine that others use too: what they make of a run.
-    struct Shared<F> {
-        fake: Fake,
-        bend: F,
-    }
-
-    impl<F: Fn(&Trial<'_>, u64, &mut Observation) + Sync> Evaluate for Shared<F> {
-        fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
-            let before = self.fake.runs.load(Ordering::Relaxed);
-            let mut observation = self.fake.run(trial)?;
-            (self.bend)(trial, before, &mut observation);
-            Ok(observation)
-        }
-        fn requests(&self) -> usize {
-            self.fake.requests()
-        }
-        fn natural_rate(&self, head: usize) -> f64 {
-            self.fake.natural_rate(head)
-        }
-        fn output_tokens_per_request(&self) -> f64 {
-            self.fake.output_tokens_per_request()
-        }
-        fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
-            self.fake.ceiling(config)
-        }
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -470,14 +443,16 @@ mod tests {
             let truth = scan(&fake, &config).unwrap();
             // Some rates fail at first, though they hold.
             let seen = Mutex::new(HashSet::new());
-            let bend = |trial: &Trial<'_>, _, observation: &mut Observation| {
+            let run = |fake: &Fake, trial: &Trial<'_>, _| {
+                let mut observation = fake.run(trial).unwrap();
                 let scale = trial.scale.to_bits();
                 let first = seen.lock().unwrap().insert(scale);
                 if first && (scale ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62 == 0 {
                     observation.summary.verdict.met = false;
                 }
+                observation
             };
-            let disturbed = Shared { fake, bend };
+            let disturbed = Shared::new(fake, run);
             let before = disturbed.fake.runs.load(Ordering::Relaxed);
             let requests = disturbed.requests();
             let mut prober =
@@ -505,12 +480,14 @@ mod tests {
             let fake = Fake::new(&["ttft=200ms", "tpot=40ms"]);
             let truth = scan(&fake, &config).unwrap();
             let before = fake.runs.load(Ordering::Relaxed);
-            let bend = |_: &Trial<'_>, run, observation: &mut Observation| {
-                let slow = (before + from..before + from + long).contains(&run);
+            let run = |fake: &Fake, trial: &Trial<'_>, n| {
+                let mut observation = fake.run(trial).unwrap();
+                let slow = (from..from + long).contains(&n);
                 observation.work.pace = Some(if slow { 1.5 } else { 1.05 });
                 observation.summary.verdict.met &= !slow;
+                observation
             };
-            let moody = Shared { fake, bend };
+            let moody = Shared::new(fake, run);
             let requests = moody.requests();
             let mut prober =
                 Prober::new(&moody, &config, Relax::Nothing, requests, &GO_ON).unwrap();

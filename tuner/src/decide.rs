@@ -357,8 +357,7 @@ impl Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::Refused;
-    use crate::fake::Fake;
+    use crate::fake::{Fake, Shared};
     use crate::observation::Observation;
     use crate::progress::Silent;
     use crate::result::{DeviceInfo, Objective, WorkloadInfo};
@@ -366,7 +365,7 @@ mod tests {
     use crate::tune::{DeviceUnderTest, Method, Request, tune};
     use proptest::prelude::*;
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     static GO_ON: AtomicBool = AtomicBool::new(false);
     /// What is screened more than once: `ttft=300ms`, `tpot=40ms`.
@@ -439,51 +438,11 @@ mod tests {
         }
     }
 
-    /// A machine that others use too: `pace` is how long iterations take, in thousandths of what they take when nobody
-    /// else does anything, the n-th time that it is asked.
-    struct Moody<F> {
-        fake: Fake,
-        asked: AtomicU64,
-        pace: F,
-    }
-
-    impl<F: Fn(u64) -> u32> Moody<F> {
-        fn new(fake: Fake, pace: F) -> Self {
-            Self { fake, asked: AtomicU64::new(0), pace }
-        }
-
-        fn pace(&self) -> u32 {
-            (self.pace)(self.asked.fetch_add(1, Ordering::Relaxed))
-        }
-
-        fn at(&self, trial: &Trial<'_>, pace: u32) -> Observation {
-            let mut observation =
-                self.fake.run(&Trial { relax: Relax::Pace(pace), ..*trial }).unwrap();
-            observation.work.pace = Some(f64::from(pace) / 1e3);
-            observation
-        }
-    }
-
-    impl<F: Fn(u64) -> u32 + Sync> Evaluate for Moody<F> {
-        fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
-            Ok(self.at(trial, self.pace()))
-        }
-        fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Refused> {
-            let pace = self.pace();
-            Ok(trials.iter().map(|trial| self.at(trial, pace)).collect())
-        }
-        fn requests(&self) -> usize {
-            self.fake.requests()
-        }
-        fn natural_rate(&self, head: usize) -> f64 {
-            self.fake.natural_rate(head)
-        }
-        fn output_tokens_per_request(&self) -> f64 {
-            self.fake.output_tokens_per_request()
-        }
-        fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
-            self.fake.ceiling(config)
-        }
+    /// A run of iterations that take `pace` thousandths of what they take when nobody else uses the machine.
+    fn paced(fake: &Fake, trial: &Trial<'_>, pace: u32) -> Observation {
+        let mut observation = fake.run(&Trial { relax: Relax::Pace(pace), ..*trial }).unwrap();
+        observation.work.pace = Some(f64::from(pace) / 1e3);
+        observation
     }
 
     proptest! {
@@ -496,7 +455,8 @@ mod tests {
             let result = SCREENED.get_or_init(|| screened(&Fake::new(targets)));
             let fake = Fake { prompt, output, ..Fake::new(targets) };
             let hash = |n: u64| (seed ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let real = Moody::new(fake, |n| if hash(n) >> 62 == 0 { 1800 } else { 1000 });
+            let pace = |n| if hash(n) >> 62 == 0 { 1800 } else { 1000 };
+            let real = Shared::new(fake, |fake, trial, n| paced(fake, trial, pace(n)));
             let decision = decide(result, &real, LONG, &WATCH).unwrap();
             let truth = |f: &Finalist| knee(&real.fake, &config_of(&f.config).unwrap());
             let asked = decision.finalists.iter().filter(|f| !f.tried.is_empty());
@@ -517,16 +477,16 @@ mod tests {
         assert_eq!((none.winner, none.runs, none.out_of_time), (None, 0, true));
         assert!(none.doubt().unwrap().contains("--budget"));
         // Or somebody wants it to end, whenever that is.
-        let real = Moody::new(Fake::new(targets), |_| 1000);
+        let real = Shared::new(Fake::new(targets), |fake, trial, _| paced(fake, trial, 1000));
         let all = decide(result, &real, LONG, &WATCH).unwrap();
         assert!(!all.out_of_time);
         let asked = real.asked.into_inner();
         for last in 0..asked {
             let cancel = AtomicBool::new(false);
             let watch = Watch { progress: &Silent, cancel: &cancel };
-            let real = Moody::new(Fake::new(targets), |n| {
+            let real = Shared::new(Fake::new(targets), |fake, trial, n| {
                 cancel.fetch_or(n == last, Ordering::Relaxed);
-                1000
+                paced(fake, trial, 1000)
             });
             match decide(result, &real, LONG, &watch) {
                 Ok(known) => {

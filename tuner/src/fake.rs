@@ -167,6 +167,41 @@ impl Evaluate for Fake {
     }
 }
 
+/// A server on a machine that others use too: `run` is what they make of a trial, the n-th time that the machine is asked.
+pub(crate) struct Shared<F> {
+    pub(crate) fake: Fake,
+    pub(crate) asked: AtomicU64,
+    run: F,
+}
+
+impl<F: Fn(&Fake, &Trial<'_>, u64) -> Observation> Shared<F> {
+    pub(crate) fn new(fake: Fake, run: F) -> Self {
+        Self { fake, asked: AtomicU64::new(0), run }
+    }
+}
+
+impl<F: Fn(&Fake, &Trial<'_>, u64) -> Observation + Sync> Evaluate for Shared<F> {
+    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
+        Ok(self.run_together(std::slice::from_ref(trial))?.remove(0))
+    }
+    fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Refused> {
+        let n = self.asked.fetch_add(1, Ordering::Relaxed);
+        Ok(trials.iter().map(|trial| (self.run)(&self.fake, trial, n)).collect())
+    }
+    fn requests(&self) -> usize {
+        self.fake.requests()
+    }
+    fn natural_rate(&self, head: usize) -> f64 {
+        self.fake.natural_rate(head)
+    }
+    fn output_tokens_per_request(&self) -> f64 {
+        self.fake.output_tokens_per_request()
+    }
+    fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
+        self.fake.ceiling(config)
+    }
+}
+
 /// A verdict on sustainability.
 pub(crate) fn sustain(sustained: bool) -> Sustain {
     let late = if sustained { 0.0 } else { 1.0 };
