@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     };
     match command::run(cli) {
         Ok(code) => code,
-        Err(error) if error.is::<command::Interrupted>() => {
+        Err(error) if command::was_interrupted(&error) => {
             failed(&chain(&error), command::INTERRUPTED)
         }
         Err(error) => failed(&chain(&error), 1),

@@ -12,12 +12,15 @@ pub(crate) fn headline(r: &TuneResult) -> Option<String> {
     let decision = r.decision.as_ref()?;
     let (unit, workload, slo) = (r.workload.unit(), &r.workload.name, slo_text(r));
     Some(match decision.best() {
-        Some((finalist, rps)) => format!(
-            "Measured: {} carries {} {unit} of {workload} with {slo} ({} simulated).",
-            r.device,
-            rate(rps),
-            rate(finalist.predicted_rps)
-        ),
+        Some((finalist, rps)) => {
+            let simulated = |rps| format!(" ({} simulated)", rate(rps));
+            let simulated = finalist.predicted_rps.map_or_else(String::new, simulated);
+            let rps = rate(rps);
+            format!(
+                "Measured: {} carries {rps} {unit} of {workload} with {slo}{simulated}.",
+                r.device
+            )
+        }
         None if decision.runs == 0 => {
             format!("Measured: nothing; no run was made on {}.", r.device)
         }
@@ -35,9 +38,13 @@ pub(crate) fn sentence(decision: &Decision) -> String {
         0 => String::new(),
         n => format!(" ({n} of them on a machine slower than usual)"),
     };
+    let anew = decision.pace.map_or_else(String::new, |pace| {
+        let share = percent(pace);
+        format!(" The first runs took {share} of the time that the profile says, so it was simulated anew at that pace.")
+    });
     let choice = decision.best().map_or_else(String::new, |(f, _)| format!("Use {}. ", f.label));
     format!(
-        "{choice}Simulation recommended {} candidates; {tried} of them were run for real, {} runs in {} s{slow}{residual}.",
+        "{choice}Simulation recommended {} candidates; {tried} of them were run for real, {} runs in {} s{slow}{residual}.{anew}",
         decision.finalists.len(),
         decision.runs,
         sig(decision.took_s, 3)
@@ -66,7 +73,8 @@ pub(crate) fn cells(f: &Finalist) -> [String; 5] {
         || NONE.to_owned(),
         |t| format!("{}, {}", opt_ms(t.ttft_p99_ms), opt_ms(t.tpot_p99_ms)),
     );
-    [f.label.clone(), rate(f.predicted_rps), measured, there, f.tried.len().to_string()]
+    let simulated = f.predicted_rps.map_or_else(|| NONE.to_owned(), rate);
+    [f.label.clone(), simulated, measured, there, f.tried.len().to_string()]
 }
 
 /// The section of a page.

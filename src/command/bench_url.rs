@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Result, bail};
 use loadgen::{Gauges, LiveOptions, LiveRun, Part, Slo, export};
 use reports::{BenchReport, Report};
+use tuner::capacity::Stop;
 use tuner::live::lengthened;
 use tuner::study::fingerprint;
 use workloads::Trace;
@@ -17,7 +18,7 @@ use workloads::Trace;
 use super::bench::result;
 use super::live::{Measured, PART, find, options, scenario};
 use super::view::{Load, View};
-use super::{Interrupted, cancel, measure};
+use super::{cancel, measure};
 use crate::cli;
 use crate::input;
 
@@ -78,12 +79,12 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     });
     view.close();
     if run.is_err() && stop.load(Ordering::Relaxed) {
-        return Err(Interrupted.into());
+        return Err(Stop::Cancelled.into());
     }
     let run = run?;
     let run = if run.interrupted { run.without_unfinished() } else { run };
     if run.recording.records.is_empty() {
-        return if run.interrupted { Err(Interrupted.into()) } else { nothing(args) };
+        return if run.interrupted { Err(Stop::Cancelled.into()) } else { nothing(args) };
     }
     let open = args.live.concurrency.is_none();
     let cost = (cost.wall_s, cost.cpu_s);

@@ -18,7 +18,7 @@ use tuner::trial::Testbed;
 use super::output::about;
 use super::profile::timings;
 use super::progress::Bar;
-use super::{Common, INTERRUPTED, Interrupted, cancel, stopped};
+use super::{Common, INTERRUPTED, cancel};
 use crate::cli;
 use crate::computing::Here;
 use crate::input::{self, Prepared};
@@ -105,7 +105,7 @@ fn check(
         fidelity.capacity = match knees(&sim, &real, config, cancel()?) {
             Ok(knees) => Some(knees),
             Err(Stop::Cancelled) => None,
-            Err(stop) => return Err(stopped(stop)),
+            Err(stop) => return Err(stop.into()),
         };
     }
     Ok((fidelity, sim))
@@ -137,7 +137,7 @@ fn repeats(
     }
     bar.finish();
     if repeats.is_empty() {
-        return Err(Interrupted.into());
+        return Err(Stop::Cancelled.into());
     }
     let profile = match given {
         Some(profile) => profile,

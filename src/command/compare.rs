@@ -10,7 +10,7 @@ use tuner::compare::{CompareResult, Comparison, compare, policies};
 use tuner::evaluate::Relax;
 
 use super::output::about;
-use super::{Common, cancel, measure, stopped};
+use super::{Common, cancel, measure};
 use crate::cli;
 use crate::computing::is_here;
 use crate::input;
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     let comparison = Comparison { entries, rates: args.rates.clone() };
     let cancel = cancel()?;
     let (outcome, cost) = measure(|| -> Result<_> {
-        let policies = compare(&sim, &comparison, cancel).map_err(stopped)?;
+        let policies = compare(&sim, &comparison, cancel)?;
         let claims = if args.no_claims {
             Claims::default()
         } else {

@@ -154,24 +154,9 @@ pub(crate) fn cancel() -> Result<&'static AtomicBool> {
 /// What a process ends with that Ctrl-C ended, as shells have it.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// The user ended it before there was anything to keep.
-#[derive(Debug)]
-pub(crate) struct Interrupted;
-
-impl std::error::Error for Interrupted {}
-
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("interrupted before there was anything to show")
-    }
-}
-
-/// Why a question has no answer, as an error.
-pub(crate) fn stopped(stop: Stop) -> anyhow::Error {
-    match stop {
-        Stop::Refused(refused) => refused.into(),
-        Stop::Cancelled => Interrupted.into(),
-    }
+/// Whether it failed because the user ended it before there was anything to show.
+pub(crate) fn was_interrupted(error: &anyhow::Error) -> bool {
+    error.downcast_ref() == Some(&Stop::Cancelled)
 }
 
 impl Common {

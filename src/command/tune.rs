@@ -23,7 +23,7 @@ use tuner::tune::{Demand, DeviceUnderTest, Method, Request, tune};
 use super::output::{about, write_run};
 use super::profile::timed;
 use super::progress::Bar;
-use super::{Common, INTERRUPTED, cancel, measure, stopped};
+use super::{Common, INTERRUPTED, cancel, measure};
 use crate::cli::{self, Output, Scenario};
 use crate::computing::{Computing, is_here};
 use crate::input::{self, Prepared};
@@ -180,7 +180,7 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
     }
     let prepared = input::prepare(search.scenario)?;
     input::need_rate(&prepared.trace)?;
-    let (sims, real) = beds(search, &prepared)?;
+    let (mut sims, real) = beds(search, &prepared)?;
     let Some(first) = sims.first() else { bail!("no device to tune for: name at least one") };
     let study = match search.study {
         Some(dir) => {
@@ -188,18 +188,23 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
         }
         None => None,
     };
-    let mut result = run_search(search, &prepared, &sims, study.as_ref())?;
-    if let (Some(real), Some(here)) = (real, search.here)
-        && !result.interrupted
-    {
-        let bar = Bar::new();
-        let watch = Watch { progress: &bar, cancel: cancel()? };
-        let decision = decide(&result, &real, here.budget, &watch);
-        bar.finish();
-        let decision = decision.map_err(stopped)?;
-        result.warnings.extend(decision.doubt());
-        result.decision = Some(decision);
-    }
+    let bar = Bar::new();
+    let watch = Watch { progress: &bar, cancel: cancel()? };
+    let result = match (&real, search.here) {
+        (Some(real), Some(here)) => {
+            let screen = |pace| {
+                // What is reported was simulated at the last pace.
+                if pace != 1.0 {
+                    sims.iter_mut().for_each(|sim| *sim = sim.paced(pace));
+                }
+                run_search(search, &prepared, &sims, study.as_ref(), &watch)
+            };
+            decide(screen, real, here.budget, &watch)
+        }
+        _ => run_search(search, &prepared, &sims, study.as_ref(), &watch),
+    };
+    bar.finish();
+    let result = result?;
     if let Some(study) = study {
         study.close()?;
     }
@@ -212,6 +217,7 @@ fn run_search(
     prepared: &Prepared,
     sims: &[Testbed],
     study: Option<&Study>,
+    watch: &Watch<'_>,
 ) -> Result<TuneResult> {
     let space = space(search, prepared.trace.block_tokens > 0)?;
     let evaluators: Vec<Box<dyn Evaluate + '_>> = sims
@@ -231,7 +237,6 @@ fn run_search(
         evaluate: evaluate.as_ref(),
         accuracy: accuracy::pace(sim.device()),
     });
-    let bar = Bar::new();
     let request = Request {
         devices: devices.collect(),
         space: &space,
@@ -243,10 +248,9 @@ fn run_search(
         simulated: true,
         method: search.method,
         demand: search.demand,
-        watch: Watch { progress: &bar, cancel: cancel()? },
+        watch: *watch,
     };
     let (outcome, cost) = measure(|| tune(&request));
-    bar.finish();
     let mut result = outcome?;
     (result.cpu_s, result.host) = (cost.cpu_s, common.host.clone());
     Ok(result)

@@ -11,6 +11,7 @@ use loadgen::Live;
 use reports::{About, LaunchReport, Report};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tuner::capacity::Stop;
 use tuner::launch::flags::defaults;
 use tuner::launch::process::Process;
 use tuner::launch::{Candidate, Failure, Race, Rules, Seen, Trial, screen};
@@ -19,7 +20,7 @@ use tuner::live::{Aim, Held, Range, Searched, Shot};
 use super::bench::result;
 use super::live::{Measured, launched, options, scenario, server};
 use super::output::{typed, unkeyed};
-use super::{INTERRUPTED, Interrupted, cancel, measure};
+use super::{INTERRUPTED, cancel, measure};
 use crate::cli;
 use crate::computing::is_here;
 use crate::input::{self, Prepared};
@@ -105,7 +106,7 @@ fn choose(
         Some(device) => {
             let bed =
                 prepared.on(input::hardware(device, None, &args.scenario.host)?, &args.scenario)?;
-            let screened = screen(listed, launch.flags, &bed, stop).ok_or(Interrupted)?;
+            let screened = screen(listed, launch.flags, &bed, stop).ok_or(Stop::Cancelled)?;
             if !screened.strange.is_empty() {
                 let names = screened.strange.join(", ");
                 say(args, &format!("The simulation does not know {names}: it ranks by the rest."));

@@ -7,11 +7,12 @@ use anyhow::{Result, anyhow, bail};
 use loadgen::Slo;
 use reports::Report;
 use serde_json::json;
+use tuner::capacity::Stop;
 use tuner::live::{Aim, Found, Range, Searched, Shot};
 
 use super::bench::result;
 use super::live::{Measured, find, options, scenario};
-use super::{INTERRUPTED, Interrupted, cancel, measure, print};
+use super::{INTERRUPTED, cancel, measure, print};
 use crate::cli;
 use crate::input;
 
@@ -42,7 +43,7 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     let (searched, cost) = measure(|| range.search(&aim, &mut say, &mut go_on));
     let Searched { found, best } = searched.map_err(|e| anyhow!(e))?;
     if stop.load(Ordering::Relaxed) && best.is_none() {
-        return Err(Interrupted.into());
+        return Err(Stop::Cancelled.into());
     }
     let Some(held) = best else { return nowhere(args, &found) };
     let cost = (cost.wall_s, cost.cpu_s);

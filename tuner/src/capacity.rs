@@ -84,7 +84,7 @@ pub enum Stop {
     #[error(transparent)]
     Refused(#[from] Refused),
     /// The search was told to end, or its time was up.
-    #[error("ended before there was an answer")]
+    #[error("interrupted before there was anything to show")]
     Cancelled,
 }
 
@@ -140,6 +140,8 @@ pub struct Prober<'a> {
     until: Option<Instant>,
     /// What was tried at each place, in order, never nothing: the last run decides.
     probes: BTreeMap<i32, Vec<Probe>>,
+    /// Runs that say nothing any more.
+    aside: Vec<Probe>,
     paces: Paces,
     ceiling: i32,
 }
@@ -158,8 +160,18 @@ impl<'a> Prober<'a> {
         // A simulator needs no rate beyond everything arriving at once.
         let ceiling = if bound.is_finite() { place_of(bound) + 1 } else { place_of(1e9) };
         let ceiling = ceiling.max(FLOOR);
-        let (until, probes, paces) = (None, BTreeMap::new(), Paces::default());
-        Ok(Self { evaluate, config, relax, head, cancel, until, probes, paces, ceiling })
+        Ok(Self {
+            evaluate,
+            config,
+            relax,
+            head,
+            cancel,
+            until: None,
+            probes: BTreeMap::new(),
+            aside: Vec::new(),
+            paces: Paces::default(),
+            ceiling,
+        })
     }
 
     /// The same on a machine whose runs went at `paces` before.
@@ -218,14 +230,26 @@ impl<'a> Prober<'a> {
         let trial = Trial { config, relax, head, scale };
         let observation = self.evaluate.run(&trial).map_err(Stop::Refused)?;
         self.paces.note(observation.work.pace);
-        Ok(Probe { k, head, observation })
+        let probe = Probe { k, head, observation };
+        if probe.passes() && !self.paces.is_slow(probe.observation.work.pace) {
+            self.forget_slow_failures();
+        }
+        Ok(probe)
+    }
+
+    /// The machine is itself again: a rate that failed, and was only ever tried on a slower one, bounds nothing now.
+    fn forget_slow_failures(&mut self) {
+        let slow = |p: &Probe| !p.passes() && self.paces.is_slow(p.observation.work.pace);
+        let all = std::mem::take(&mut self.probes).into_iter();
+        let (slow, known) = all.partition::<BTreeMap<_, _>, _>(|(_, tries)| tries.iter().all(slow));
+        self.probes = known;
+        self.aside.extend(slow.into_values().flatten());
     }
 
     /// Finds the knee, beginning at `start`.
     pub fn knee(&mut self, start: i32, effort: Effort) -> Result<Knee, Stop> {
         let start = start.clamp(FLOOR, self.ceiling);
         let mut lo = if self.passes(start)? {
-            self.climb(start, effort.stride)?;
             start
         } else {
             match self.descend(start, effort)? {
@@ -234,13 +258,16 @@ impl<'a> Prober<'a> {
             }
         };
         loop {
+            self.climb(lo, effort.stride)?;
             lo = self.bisect(lo, effort.resolution)?;
-            if let Some(hi) = self.lowest_failure().filter(|_| effort.repeat)
-                && self.settle(hi, Evidence::BOUND)?
-            {
-                self.climb(hi, effort.stride)?;
-                lo = hi;
-                continue;
+            match self.lowest_failure() {
+                // On the way it turned out that none of them said anything.
+                None if lo < self.ceiling => continue,
+                Some(hi) if effort.repeat && self.settle(hi, Evidence::BOUND)? => {
+                    lo = hi;
+                    continue;
+                }
+                _ => {}
             }
             let broken = effort
                 .confirm
@@ -345,13 +372,17 @@ impl<'a> Prober<'a> {
     /// Everything tried, by rate; several tries at one in the order in which they were made.
     #[must_use]
     pub fn into_probes(self) -> Vec<Probe> {
-        self.probes.into_values().flatten().collect()
+        let mut all = self.aside;
+        all.extend(self.probes.into_values().flatten());
+        all.sort_by_key(|probe| probe.k);
+        all
     }
 
     /// Requests simulated so far.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        self.probes.values().flatten().map(|p| p.observation.summary.requests).sum()
+        let all = self.probes.values().flatten().chain(&self.aside);
+        all.map(|p| p.observation.summary.requests).sum()
     }
 }
 
@@ -475,14 +506,16 @@ mod tests {
 
         /// As long as the machine is itself again before one rate was given up.
         #[test]
-        fn a_slow_machine_does_not_decide(from in 0..12_u64, long in 0..5_u64, start in -50..400_i32) {
+        fn a_slow_machine_does_not_decide(
+            from in 0..12_u64, long in 0..8_u64, between in 2..6_u64, start in -50..400_i32,
+        ) {
             let config = config("chunked", 256, 512);
             let fake = Fake::new(&["ttft=200ms", "tpot=40ms"]);
             let truth = scan(&fake, &config).unwrap();
             let before = fake.runs.load(Ordering::Relaxed);
             let run = |fake: &Fake, trial: &Trial<'_>, n| {
                 let mut observation = fake.run(trial).unwrap();
-                let slow = (from..from + long).contains(&n);
+                let slow = n >= from && (n - from) % (long + between) < long;
                 observation.work.pace = Some(if slow { 1.5 } else { 1.05 });
                 observation.summary.verdict.met &= !slow;
                 observation

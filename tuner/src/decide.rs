@@ -5,7 +5,12 @@
 //! all finalists meet at the rate where it fails, in the same minutes ([`Evaluate::run_together`]). Whoever holds there
 //! leads on from there, and who does not is out. It ends where nobody holds, or when the time for it is up. Finalists that
 //! are expected to carry clearly less than the first are not tried at all.
+//!
+//! Who the finalists are, a profile says that was measured in seconds, maybe in a bad minute. The first search shows it:
+//! where the machine computes clearly faster or slower than its profile says, the simulation is made anew at that pace,
+//! and those whom it recommends join the race.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -37,6 +42,9 @@ pub struct Decision {
     pub finalists: Vec<Finalist>,
     /// Which of them carries most; none if nothing held the targets.
     pub winner: Option<usize>,
+    /// Where the winner failed, requests/s, if it did.
+    #[serde(default)]
+    pub fails_at_rps: Option<f64>,
     /// The winner's measured over its predicted capacity.
     pub residual: Option<f64>,
     /// Real runs made.
@@ -46,6 +54,10 @@ pub struct Decision {
     /// Whether the time for it was up before all was tried that could have changed it.
     #[serde(default)]
     pub out_of_time: bool,
+    /// What iterations took of the time that the profile says, where that was so far off that the simulation was made anew
+    /// with it.
+    #[serde(default)]
+    pub pace: Option<f64>,
 }
 
 /// A configuration that simulation recommends.
@@ -55,8 +67,8 @@ pub struct Finalist {
     pub label: String,
     /// Every knob by name, as typed.
     pub config: BTreeMap<String, String>,
-    /// Capacity by simulation, requests/s.
-    pub predicted_rps: f64,
+    /// Capacity by simulation, requests/s; none where only the simulation before the last recommended it.
+    pub predicted_rps: Option<f64>,
     /// What became of it.
     pub outcome: FinalistOutcome,
     /// Every real run, by rate.
@@ -97,33 +109,35 @@ pub struct Tried {
     pub slow_machine: bool,
 }
 
-/// Tries what `screened` recommends on `real`; no run begins when `budget` is spent.
+/// Tries on `real` what `screen` recommends, a simulation of iterations that take this share of the time that the profile
+/// says: 1, and another where the first runs show it. Runs take `budget` at most; none begins after that. Returns the
+/// simulation's result with the decision in it.
 ///
 /// # Errors
-/// When it was cancelled before anything was known, or the engine refuses what was screened.
-pub fn decide(
-    screened: &TuneResult,
+/// When it was cancelled before anything was known, the engine refuses what was screened, or `screen` fails.
+pub fn decide<E: From<Stop>>(
+    mut screen: impl FnMut(f64) -> Result<TuneResult, E>,
     real: &dyn Evaluate,
     budget: Duration,
     watch: &Watch<'_>,
-) -> Result<Decision, Stop> {
-    let began = Instant::now();
-    let contenders: Vec<Contender> = finalists(screened)
-        .into_iter()
-        .map(|(config, finalist)| Contender { config, finalist, probes: Vec::new() })
-        .collect();
-    let first = contenders.first().map_or(0.0, |c| c.finalist.predicted_rps);
-    let promising = |i: &usize| contenders[*i].finalist.predicted_rps * SLACK >= first;
-    let standing = (0..contenders.len()).filter(promising).collect();
-    let (until, paces) = (began + budget, Paces::default());
-    let mut race = Race { real, watch, until, contenders, standing, best: None, paces };
-    let ended = race.run();
-    let cut = ended == Err(Stop::Cancelled) && !watch.cancelled();
-    match ended {
-        Err(Stop::Cancelled) if cut || race.best.is_some() => {}
-        ended => ended?,
+) -> Result<TuneResult, E> {
+    let mut result = screen(1.0)?;
+    if result.interrupted {
+        return Ok(result);
     }
-    Ok(race.decision(cut, began.elapsed()))
+    let mut race = Race::new(real, budget, watch);
+    if let Some(pace) = race.run(&result, None)? {
+        let anew = screen(pace)?;
+        if !anew.interrupted {
+            race.run(&anew, Some(pace))?;
+            result = anew;
+        }
+    }
+    let decision = race.decision();
+    result.interrupted = watch.cancelled();
+    result.warnings.extend(decision.doubt());
+    result.decision = Some(decision);
+    Ok(result)
 }
 
 /// A finalist, and its runs, by rate and in order.
@@ -137,44 +151,111 @@ struct Contender {
 struct Race<'a> {
     real: &'a dyn Evaluate,
     watch: &'a Watch<'a>,
-    until: Instant,
+    /// For runs.
+    budget: Duration,
+    /// What of it is spent.
+    took: Duration,
+    out_of_time: bool,
     contenders: Vec<Contender>,
     /// Those that nobody has beaten, most promising first.
     standing: Vec<usize>,
+    /// Who led last, and the place where he failed.
+    led: Option<(usize, i32)>,
     /// Who holds the highest rate, and its place.
     best: Option<(usize, i32)>,
     paces: Paces,
+    /// Of the simulation, where it is not the profile's.
+    pace: Option<f64>,
 }
 
-impl Race<'_> {
-    /// To the end.
-    fn run(&mut self) -> Result<(), Stop> {
-        let Some(&(mut leader)) = self.standing.first() else { return Ok(()) };
-        let mut start = place_of(self.contenders[leader].finalist.predicted_rps);
-        loop {
-            let bound = match self.lead(leader, start)? {
-                Knee::Between { hi: None, .. } => return Ok(()),
-                Knee::Between { hi: Some(hi), .. } => hi,
-                Knee::Nowhere => FLOOR,
-            };
-            if self.standing.len() == 1 {
-                return Ok(());
-            }
-            self.standing = self.meet(bound)?;
-            let Some(&first) = self.standing.first() else { return Ok(()) };
-            (leader, start) = (first, bound);
-            self.best = Some((leader, bound));
+impl<'a> Race<'a> {
+    fn new(real: &'a dyn Evaluate, budget: Duration, watch: &'a Watch<'a>) -> Self {
+        Self {
+            real,
+            watch,
+            budget,
+            took: Duration::ZERO,
+            out_of_time: false,
+            contenders: Vec::new(),
+            standing: Vec::new(),
+            led: None,
+            best: None,
+            paces: Paces::default(),
+            pace: None,
         }
     }
 
+    /// Goes on with what `screened` recommends, simulated at `pace`; to the end, or until the machine turns out to have
+    /// another pace than its profile: that. What is known when the time is up, or nobody wants to wait, is kept.
+    fn run(&mut self, screened: &TuneResult, pace: Option<f64>) -> Result<Option<f64>, Stop> {
+        self.pace = pace;
+        self.enter(screened);
+        let began = Instant::now();
+        let ended = self.race(began + self.budget.saturating_sub(self.took));
+        self.took += began.elapsed();
+        self.out_of_time = ended == Err(Stop::Cancelled) && !self.watch.cancelled();
+        match ended {
+            Err(Stop::Cancelled) if self.out_of_time || self.best.is_some() => Ok(None),
+            ended => ended,
+        }
+    }
+
+    /// What `screened` recommends stands, and who leads.
+    fn enter(&mut self, screened: &TuneResult) {
+        self.contenders.iter_mut().for_each(|c| c.finalist.predicted_rps = None);
+        for (config, finalist) in finalists(screened) {
+            match self.contenders.iter_mut().find(|c| c.config == config) {
+                Some(known) => known.finalist = finalist,
+                None => self.contenders.push(Contender { config, finalist, probes: Vec::new() }),
+            }
+        }
+        let predicted = |i: usize| self.contenders[i].finalist.predicted_rps;
+        let all = 0..self.contenders.len();
+        let first = all.clone().filter_map(predicted).fold(0.0, f64::max);
+        let promising = |i: &usize| predicted(*i).is_some_and(|rps| rps * SLACK >= first);
+        let leads = |i: &usize| self.led.is_some_and(|(leader, _)| leader == *i);
+        self.standing = all.filter(|i| promising(i) || leads(i)).collect();
+        self.standing.sort_by(|a, b| self.contenders[*a].more_promising(&self.contenders[*b]));
+    }
+
+    fn race(&mut self, until: Instant) -> Result<Option<f64>, Stop> {
+        while let Some(&first) = self.standing.first()
+            && self.led.is_none_or(|(leader, _)| self.standing != [leader])
+        {
+            let (leader, start) = match self.led {
+                None => {
+                    let predicted = self.contenders[first].finalist.predicted_rps;
+                    (first, predicted.map_or(FLOOR, place_of))
+                }
+                Some((_, bound)) => {
+                    self.standing = self.meet(bound, until)?;
+                    let Some(&first) = self.standing.first() else { break };
+                    self.best = Some((first, bound));
+                    (first, bound)
+                }
+            };
+            let bound = match self.lead(leader, start, until)? {
+                Knee::Between { hi: None, .. } => break,
+                Knee::Between { hi: Some(hi), .. } => hi,
+                Knee::Nowhere => FLOOR,
+            };
+            self.led = Some((leader, bound));
+            let usual = self.paces.usual();
+            if self.pace.is_none() && !(1.0 / SLACK..=SLACK).contains(&usual) {
+                return Ok(Some(usual));
+            }
+        }
+        Ok(None)
+    }
+
     /// Searches the knee of `leader` from `start`.
-    fn lead(&mut self, leader: usize, start: i32) -> Result<Knee, Stop> {
+    fn lead(&mut self, leader: usize, start: i32, until: Instant) -> Result<Knee, Stop> {
         self.tell();
         let Contender { config, probes, .. } = &self.contenders[leader];
         let (requests, cancel) = (self.real.requests(), self.watch.cancel);
         let prober = Prober::new(self.real, config, Relax::Nothing, requests, cancel)?;
         let prober = prober.knowing(probes).on_machine(self.paces.clone());
-        let mut prober = prober.until(self.until);
+        let mut prober = prober.until(until);
         let knee = prober.knee(start, Effort::REAL);
         // What holds, holds, whether or not the search came to its end.
         self.best = prober.highest_good().map(|k| (leader, k)).or(self.best);
@@ -184,12 +265,12 @@ impl Race<'_> {
     }
 
     /// All who stand are tried at `k` in the same minutes: who holds.
-    fn meet(&mut self, k: i32) -> Result<Vec<usize>, Stop> {
+    fn meet(&mut self, k: i32, until: Instant) -> Result<Vec<usize>, Stop> {
         let head = self.real.requests();
         let scale = rate_at(k) / self.real.natural_rate(head);
         for _ in 0..MEETINGS {
             self.tell();
-            if self.watch.cancelled() || Instant::now() >= self.until {
+            if self.watch.cancelled() || Instant::now() >= until {
                 return Err(Stop::Cancelled);
             }
             let trial = |i: &usize| {
@@ -223,30 +304,49 @@ impl Race<'_> {
         self.watch.progress.update(&Status { phase, done, total, best });
     }
 
-    fn decision(self, out_of_time: bool, took: Duration) -> Decision {
-        let Self { best, paces, .. } = self;
-        let mut finalists = Vec::with_capacity(self.contenders.len());
-        for (i, Contender { mut finalist, mut probes, .. }) in
-            self.contenders.into_iter().enumerate()
-        {
+    fn decision(self) -> Decision {
+        let Self { contenders, best, paces, .. } = self;
+        // Of what only the first simulation recommended, none but its leader was tried.
+        let known = |c: &Contender| c.finalist.predicted_rps.is_some() || !c.probes.is_empty();
+        let mut order: Vec<usize> =
+            (0..contenders.len()).filter(|i| known(&contenders[*i])).collect();
+        order.sort_by(|a, b| contenders[*a].more_promising(&contenders[*b]));
+        let finished = |&i: &usize| {
+            let Contender { finalist, probes, .. } = &contenders[i];
+            let mut probes: Vec<&Probe> = probes.iter().collect();
             probes.sort_by_key(|probe| probe.k);
-            finalist.outcome = outcome(i, &probes, best);
-            finalist.tried = probes.iter().map(|probe| Tried::of(probe, &paces)).collect();
-            finalists.push(finalist);
-        }
+            let outcome = outcome(i, &probes, best);
+            let tried = probes.iter().map(|probe| Tried::of(probe, &paces)).collect();
+            Finalist { outcome, tried, ..finalist.clone() }
+        };
+        let finalists: Vec<Finalist> = order.iter().map(finished).collect();
+        let residual = |(i, k): (usize, i32)| {
+            contenders[i].finalist.predicted_rps.map(|predicted| rate_at(k) / predicted)
+        };
+        let fails_at = best.zip(self.led).filter(|((winner, _), (led, _))| winner == led);
         Decision {
-            residual: best.map(|(i, k)| rate_at(k) / finalists[i].predicted_rps),
-            winner: best.map(|(i, _)| i),
+            fails_at_rps: fails_at.map(|(_, (_, bound))| rate_at(bound)),
+            residual: best.and_then(residual),
+            winner: best.and_then(|(winner, _)| order.iter().position(|i| *i == winner)),
             runs: finalists.iter().map(|f| f.tried.len() as u64).sum(),
-            took_s: took.as_secs_f64(),
-            out_of_time,
+            took_s: self.took.as_secs_f64(),
+            out_of_time: self.out_of_time,
+            pace: self.pace,
             finalists,
         }
     }
 }
 
+impl Contender {
+    /// The order of predictions, best first; what is recommended no more comes last.
+    fn more_promising(&self, other: &Self) -> Ordering {
+        let predicted = |c: &Self| c.finalist.predicted_rps.unwrap_or(0.0);
+        predicted(other).total_cmp(&predicted(self))
+    }
+}
+
 /// What became of finalist `i`, whose runs were `probes`, by rate and in order: of several at one rate the last counts.
-fn outcome(i: usize, probes: &[Probe], best: Option<(usize, i32)>) -> FinalistOutcome {
+fn outcome(i: usize, probes: &[&Probe], best: Option<(usize, i32)>) -> FinalistOutcome {
     let mut places = probes.chunk_by(|a, b| a.k == b.k).filter_map(|tries| tries.last());
     let mut failed = || places.find(|probe| !probe.passes());
     match (best, probes.last()) {
@@ -260,7 +360,7 @@ fn outcome(i: usize, probes: &[Probe], best: Option<(usize, i32)>) -> FinalistOu
     }
 }
 
-/// The best of each policy and the winner's best neighbours, most promising first. Policies differ in kind, and it is
+/// The best of each policy and the winner's best neighbours. Policies differ in kind, and it is
 /// kinds that a prediction may be wrong about; neighbours differ by what a machine's noise may hide.
 fn finalists(screened: &TuneResult) -> Vec<(Config, Finalist)> {
     let Some(best) = &screened.best else { return Vec::new() };
@@ -289,12 +389,11 @@ fn finalists(screened: &TuneResult) -> Vec<(Config, Finalist)> {
         let Ok(config) = config_of(&knobs) else { continue };
         if finalists.iter().all(|(known, _)| *known != config) && !idle.contains(&config) {
             let outcome = FinalistOutcome::Untried;
-            let tried = Vec::new();
+            let (predicted_rps, tried) = (Some(predicted_rps), Vec::new());
             let finalist = Finalist { label, config: knobs, predicted_rps, outcome, tried };
             finalists.push((config, finalist));
         }
     }
-    finalists.sort_by(|a, b| b.1.predicted_rps.total_cmp(&a.1.predicted_rps));
     finalists
 }
 
@@ -323,10 +422,8 @@ impl Decision {
                 "the time for real runs was up after {seconds} s: more of it (--budget) may find more"
             ));
         }
-        let (finalist, rps) = self.best()?;
-        // By rate, several tries at one in their order: the last try at the lowest failure bounds the answer.
-        let above = finalist.tried.iter().find(|t| t.rate_rps > rps)?.rate_rps;
-        let bound = finalist.tried.iter().rfind(|t| t.rate_rps <= above)?;
+        let (finalist, _) = self.best()?;
+        let bound = finalist.tried.iter().rfind(|t| Some(t.rate_rps) == self.fails_at_rps)?;
         let by = if bound.too_few {
             "the number of requests, not by the targets: use more of them (--requests)"
         } else if bound.slow_machine {
@@ -401,6 +498,18 @@ mod tests {
         .unwrap()
     }
 
+    /// What `real` makes of what `screened` recommends, at whatever pace.
+    fn decided(
+        screened: &TuneResult,
+        real: &dyn Evaluate,
+        budget: Duration,
+        watch: &Watch<'_>,
+    ) -> Result<Decision, Stop> {
+        let result = decide(|_| Ok::<_, Stop>(screened.clone()), real, budget, watch)?;
+        assert_eq!(result.interrupted, watch.cancelled());
+        Ok(result.decision.unwrap())
+    }
+
     fn knee(real: &Fake, config: &Config) -> f64 {
         let mut prober = Prober::new(real, config, Relax::Nothing, real.requests, &GO_ON).unwrap();
         match prober.knee(0, Effort::COLD).unwrap() {
@@ -414,7 +523,7 @@ mod tests {
         let targets = &["ttft=300ms", "tpot=40ms"];
         let result = screened(&Fake::new(targets));
         let real = Fake { prompt: 1100.0, output: 300.0, ..Fake::new(targets) };
-        let decision = decide(&result, &real, LONG, &WATCH).unwrap();
+        let decision = decided(&result, &real, LONG, &WATCH).unwrap();
         assert_eq!(decision.runs, real.runs.load(Ordering::Relaxed));
         let (winner, rps) = decision.best().unwrap();
         let truth = |f: &Finalist| knee(&real, &config_of(&f.config).unwrap());
@@ -457,7 +566,7 @@ mod tests {
             let hash = |n: u64| (seed ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let pace = |n| if hash(n) >> 62 == 0 { 1800 } else { 1000 };
             let real = Shared::new(fake, |fake, trial, n| paced(fake, trial, pace(n)));
-            let decision = decide(result, &real, LONG, &WATCH).unwrap();
+            let decision = decided(result, &real, LONG, &WATCH).unwrap();
             let truth = |f: &Finalist| knee(&real.fake, &config_of(&f.config).unwrap());
             let asked = decision.finalists.iter().filter(|f| !f.tried.is_empty());
             let best = asked.map(truth).fold(0.0, f64::max);
@@ -469,16 +578,53 @@ mod tests {
         }
     }
 
+    /// A profile of a minute that was slower or faster than all others is found out by the first runs.
+    #[test]
+    fn what_a_profile_misjudges_is_screened_anew() {
+        let targets = &["ttft=300ms", "tpot=40ms"];
+        let at = |pace| Fake { pace, ..Fake::new(targets) };
+        for per_mille in [550, 1600] {
+            let pace = f64::from(per_mille) / 1e3;
+            let real = Shared::new(at(1.0), |fake, trial, _| paced(fake, trial, per_mille));
+            let mut asked = Vec::new();
+            let screen = |pace| {
+                asked.push(pace);
+                Ok::<_, Stop>(screened(&at(pace)))
+            };
+            let result = decide(screen, &real, LONG, &WATCH).unwrap();
+            assert_eq!(asked, [1.0, pace]);
+            let decision = result.decision.unwrap();
+            assert_eq!(decision.pace, Some(pace));
+            let (winner, rps) = decision.best().unwrap();
+            let truth = |f: &Finalist| knee(&at(pace), &config_of(&f.config).unwrap());
+            let best = decision.finalists.iter().map(truth).fold(0.0, f64::max);
+            assert!(rps > 0.96 * best && rps <= truth(winner), "{rps} of {best}");
+            // What is simulated at the right pace is what is measured.
+            for f in &decision.finalists {
+                match f.predicted_rps {
+                    Some(predicted) => {
+                        assert!(
+                            (predicted / truth(f) - 1.0).abs() < 0.02,
+                            "{predicted} of {}",
+                            truth(f)
+                        );
+                    }
+                    None => assert!(!f.tried.is_empty()),
+                }
+            }
+        }
+    }
+
     #[test]
     fn what_is_known_when_the_time_is_up_counts() {
         let targets = &["ttft=300ms", "tpot=40ms"];
         let result = SCREENED.get_or_init(|| screened(&Fake::new(targets)));
-        let none = decide(result, &Fake::new(targets), Duration::ZERO, &WATCH).unwrap();
+        let none = decided(result, &Fake::new(targets), Duration::ZERO, &WATCH).unwrap();
         assert_eq!((none.winner, none.runs, none.out_of_time), (None, 0, true));
         assert!(none.doubt().unwrap().contains("--budget"));
         // Or somebody wants it to end, whenever that is.
         let real = Shared::new(Fake::new(targets), |fake, trial, _| paced(fake, trial, 1000));
-        let all = decide(result, &real, LONG, &WATCH).unwrap();
+        let all = decided(result, &real, LONG, &WATCH).unwrap();
         assert!(!all.out_of_time);
         let asked = real.asked.into_inner();
         for last in 0..asked {
@@ -488,7 +634,7 @@ mod tests {
                 cancel.fetch_or(n == last, Ordering::Relaxed);
                 paced(fake, trial, 1000)
             });
-            match decide(result, &real, LONG, &watch) {
+            match decided(result, &real, LONG, &watch) {
                 Ok(known) => {
                     assert!(!known.out_of_time || last + 1 == asked);
                     assert!(known.best().unwrap().1 <= all.best().unwrap().1);
@@ -522,7 +668,7 @@ mod tests {
     fn what_holds_nothing_has_no_winner() {
         let result = screened(&Fake::new(&["ttft=300ms"]));
         let real = Fake::new(&["ttft=1ms"]);
-        let decision = decide(&result, &real, LONG, &WATCH).unwrap();
+        let decision = decided(&result, &real, LONG, &WATCH).unwrap();
         assert_eq!((decision.winner, decision.residual), (None, None));
         let hopeless = [FinalistOutcome::Nothing, FinalistOutcome::Untried];
         assert!(decision.finalists.iter().all(|f| hopeless.contains(&f.outcome)));
@@ -533,6 +679,6 @@ mod tests {
         let result = screened(&Fake::new(&["ttft=300ms"]));
         let cancel = AtomicBool::new(true);
         let watch = Watch { progress: &Silent, cancel: &cancel };
-        assert_eq!(decide(&result, &Fake::new(&["ttft=1s"]), LONG, &watch), Err(Stop::Cancelled));
+        assert_eq!(decided(&result, &Fake::new(&["ttft=1s"]), LONG, &watch), Err(Stop::Cancelled));
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Fake {
     pub(crate) output: f64,
     pub(crate) kv_slots: f64,
     pub(crate) seed: u64,
+    /// What an iteration takes of its time.
+    pub(crate) pace: f64,
     /// Runs made.
     pub(crate) runs: AtomicU64,
     /// Set to stop after so many runs, by raising the panic of a killed process.
@@ -44,6 +46,7 @@ impl Fake {
             output: 250.0,
             kv_slots: 400_000.0,
             seed: 1,
+            pace: 1.0,
             runs: AtomicU64::new(0),
             log: Mutex::new(Vec::new()),
         }
@@ -56,7 +59,8 @@ impl Fake {
         let per_worker = rate / f64::from(c.replicas);
         let tp = f64::from(c.tp);
         let comms = 0.001 * (tp - 1.0) / doubled(Relax::Interconnect);
-        let pace = if let Relax::Pace(p) = trial.relax { f64::from(p) / 1e3 } else { 1.0 };
+        let slower = if let Relax::Pace(p) = trial.relax { f64::from(p) / 1e3 } else { 1.0 };
+        let pace = self.pace * slower;
         let base = pace * (0.006 / doubled(Relax::Host) + comms);
         let per_seq = pace * 60e-6 / tp / doubled(Relax::Bandwidth);
         let per_token = pace * 25e-6 / tp / doubled(Relax::Compute);
@@ -163,7 +167,7 @@ impl Evaluate for Fake {
             return Err(Refused { reason: "weights need 20 % of memory".to_owned() });
         }
         let cost = self.output * 60e-6 + 0.8 * self.prompt * 25e-6;
-        Ok(f64::from(config.tp * config.replicas) / cost)
+        Ok(f64::from(config.tp * config.replicas) / (self.pace * cost))
     }
 }
 
@@ -198,7 +202,8 @@ impl<F: Fn(&Fake, &Trial<'_>, u64) -> Observation + Sync> Evaluate for Shared<F>
         self.fake.output_tokens_per_request()
     }
     fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
-        self.fake.ceiling(config)
+        // What a machine cannot exceed, nobody knows before it was tried.
+        self.fake.ceiling(config).map(|_| f64::INFINITY)
     }
 }
 

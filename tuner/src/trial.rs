@@ -77,6 +77,18 @@ impl Testbed {
         self
     }
 
+    /// Another simulator like this one, every iteration in `pace` of its time.
+    #[must_use]
+    pub fn paced(&self, pace: f64) -> Self {
+        let (trace, model) = (Arc::clone(&self.trace), Arc::clone(&self.model));
+        let bed = Self::new(trace, model, Arc::clone(&self.device), self.slo.clone());
+        Self { kv_slots: self.kv_slots, ..bed.corrected(Some(self.correction_at(pace))) }
+    }
+
+    fn correction_at(&self, pace: f64) -> Arc<Correction> {
+        Arc::new(self.correction.as_deref().cloned().unwrap_or_default().paced(pace))
+    }
+
     /// The same, computed on `machine` instead of predicted.
     #[must_use]
     pub fn computed(mut self, machine: Arc<Machine>) -> Self {
@@ -167,8 +179,7 @@ impl Testbed {
         match relax {
             Relax::KvMemory => deployment.kv_slots *= 2,
             Relax::Pace(per_mille) => {
-                let found = self.correction.as_deref().cloned().unwrap_or_default();
-                deployment.correction = Some(Arc::new(found.paced(f64::from(per_mille) / 1e3)));
+                deployment.correction = Some(self.correction_at(f64::from(per_mille) / 1e3));
             }
             _ => {}
         }
@@ -346,7 +357,9 @@ impl Evaluate for Testbed {
 
     fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
         let deployment = self.deployment(config, Relax::Nothing)?;
-        Ok(ceiling(&deployment, &self.trace))
+        // A profile knows what a simulation cannot exceed, not what a machine cannot.
+        let simulated = self.is_simulated();
+        Ok(if simulated { ceiling(&deployment, &self.trace) } else { f64::INFINITY })
     }
 }
 
