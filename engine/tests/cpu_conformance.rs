@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use common::Nth;
 use common::conformance::{Model, run};
-use common::{SCHEDULERS, small};
-use engine::config::{AllocatorKind, Config, Reserve, SchedulerKind};
-use engine::exec::Executor;
+use common::{SCHEDULERS, said, small};
+use engine::config::Config;
 use engine::exec::cpu::{CpuExecutor, CpuModel, CpuPipeline, Part, Precision, Share, Team};
 use engine::model::random::RandomWeights;
 use engine::request::{Content, Token};
@@ -55,39 +54,8 @@ impl Model for Cpu {
     }
 
     fn alone(&self, prompt: Vec<Token>, output: u32, width: u16) -> Vec<Vec<Token>> {
-        let input = prompt.len() as u32;
-        let config = Config {
-            scheduler: SchedulerKind::Continuous,
-            allocator: AllocatorKind::Contiguous,
-            reserve: Reserve::Max,
-            prefix_cache: false,
-            max_seqs: u32::from(width),
-            max_batch_tokens: 512,
-            max_model_len: 512,
-            ..Config::default()
-        };
-        let slots = 512 * u32::from(width);
-        let executor = self.workers(&[slots]).remove(0);
-        let mut engine =
-            wiring::engine(&config, slots, vec![Box::new(executor) as Box<dyn Executor>]);
-        let content = Content::Tokens(prompt.into());
-        let request =
-            Request { id: 0, input, limit: output, fate: None, width, priority: 0, content };
-        engine.submit(request).unwrap();
-        let mut said = vec![Vec::new(); width as usize];
-        let mut now = Duration::ZERO;
-        loop {
-            engine.start(now, Duration::MAX);
-            let Some(next) = engine.next_event() else { break };
-            now = next;
-            engine.step(now);
-            let iteration = engine.last_iteration();
-            said[0].extend(&iteration.tokens);
-            for branch in &iteration.branches {
-                said[branch.branch as usize].push(branch.token);
-            }
-        }
-        said
+        let executor = self.workers(&[512 * u32::from(width)]).remove(0);
+        said(Box::new(executor), &prompt, output, width, 512)
     }
 }
 

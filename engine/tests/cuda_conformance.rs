@@ -9,10 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::conformance::{Model, Spec, conforms, expected};
-use common::cuda::{
-    VOCAB, compared, config, device, even, forced, plain, said, spread, weights, worker,
-};
-use common::{ALLOCATORS, Nth, SCHEDULERS, Variant, is_legal};
+use common::cuda::{VOCAB, compared, config, device, even, forced, plain, spread, weights, worker};
+use common::{ALLOCATORS, Nth, SCHEDULERS, Variant, is_legal, said};
 use engine::config::Config;
 use engine::exec::Executor;
 use engine::exec::cpu::{CpuExecutor, CpuModel, Greedy, Precision, Sample, Team};

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::cuda::{
-    VOCAB, compared, device, even, forced, gpus, plain, said, spread, spread_over, weights, worker,
+    VOCAB, compared, device, even, forced, gpus, plain, spread, spread_over, weights, worker,
 };
+use common::said;
 use engine::config::Config;
 use engine::exec::cpu::Greedy;
 use engine::exec::cuda::{Arithmetic, CudaModel, Layout};

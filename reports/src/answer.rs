@@ -82,7 +82,7 @@ fn margins(b: &Operating) -> Markup {
 fn warnings(r: &TuneResult) -> Markup {
     let mut all = r.warnings.clone();
     if r.interrupted {
-        all.push("the search was interrupted: this is the best of what it had tried".to_owned());
+        all.push("interrupted: this is the best of what had been tried".to_owned());
     }
     page::warnings(&all)
 }

@@ -33,6 +33,7 @@ impl Progress for Bar {
         if self.0.prefix() != status.phase {
             self.0.reset();
             self.0.set_prefix(status.phase.clone());
+            self.0.set_message("");
         }
         self.0.set_length(status.total as u64);
         self.0.set_position(status.done as u64);

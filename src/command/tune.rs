@@ -140,10 +140,14 @@ pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
     }
     let devices: Vec<_> = sims.iter().map(|s| s.device().as_ref()).collect();
     let detail = run.as_ref().map(|(run, _)| Detail::new(run));
-    let code = match (&result.best, result.interrupted) {
+    let found = match &result.decision {
+        Some(decision) => decision.winner.is_some(),
+        None => result.best.is_some(),
+    };
+    let code = match (found, result.interrupted) {
         (_, true) => ExitCode::from(INTERRUPTED),
-        (None, false) => ExitCode::from(2),
-        (Some(_), false) => ExitCode::SUCCESS,
+        (false, false) => ExitCode::from(2),
+        (true, false) => ExitCode::SUCCESS,
     };
     let report = TuneReport::new(about(&devices), result.clone(), policies, detail);
     output.deliver(&Report::Tune(Box::new(report)), &result)?;
@@ -192,12 +196,15 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
     let watch = Watch { progress: &bar, cancel: cancel()? };
     let result = match (&real, search.here) {
         (Some(real), Some(here)) => {
-            let screen = |pace| {
+            let screen = |pace: Option<f64>| {
+                let paced = pace.map(|pace| sims.iter().map(|sim| sim.paced(pace)).collect());
+                let beds: &[Testbed] = paced.as_ref().unwrap_or(&sims);
+                let screened = run_search(search, &prepared, beds, study.as_ref(), &watch)?;
                 // What is reported was simulated at the last pace.
-                if pace != 1.0 {
-                    sims.iter_mut().for_each(|sim| *sim = sim.paced(pace));
+                if let Some(paced) = paced.filter(|_| !screened.interrupted) {
+                    sims = paced;
                 }
-                run_search(search, &prepared, &sims, study.as_ref(), &watch)
+                Ok(screened)
             };
             decide(screen, real, here.budget, &watch)
         }

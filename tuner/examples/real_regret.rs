@@ -53,7 +53,8 @@ fn main() -> Outcome {
     let began = Instant::now();
     let (sim, real) = beds(model)?;
     let profiled_s = began.elapsed().as_secs_f64();
-    let result = decide(|pace| screen(&sim.paced(pace)), &real, Duration::from_secs(600), &WATCH)?;
+    let at = |pace: Option<f64>| sim.paced(pace.unwrap_or(1.0));
+    let result = decide(|pace| screen(&at(pace)), &real, Duration::from_secs(600), &WATCH)?;
     let decided_s = began.elapsed().as_secs_f64();
     let decision = result.decision.ok_or("interrupted")?;
     let (winner, rps) = decision.best().ok_or("nothing holds")?;
@@ -76,6 +77,7 @@ fn main() -> Outcome {
     let mut all = grid.clone();
     all.insert(0, chosen);
     compare(&real, &all, place_of(0.96 * rps), rounds)?;
+    let sim = at(decision.pace);
     let began = Instant::now();
     for config in &grid {
         let (cell, rps) = (Instant::now(), alone(&sim, &real, config)?);

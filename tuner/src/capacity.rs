@@ -231,15 +231,23 @@ impl<'a> Prober<'a> {
         let observation = self.evaluate.run(&trial).map_err(Stop::Refused)?;
         self.paces.note(observation.work.pace);
         let probe = Probe { k, head, observation };
-        if probe.passes() && !self.paces.is_slow(probe.observation.work.pace) {
+        if self.holds_fairly(&probe) {
             self.forget_slow_failures();
         }
         Ok(probe)
     }
 
+    /// Whether it passed on a machine as fast as usual.
+    fn holds_fairly(&self, probe: &Probe) -> bool {
+        probe.passes() && !self.paces.is_slow(probe.observation.work.pace)
+    }
+
     /// The machine is itself again: a rate that failed, and was only ever tried on a slower one, bounds nothing now.
     fn forget_slow_failures(&mut self) {
-        let slow = |p: &Probe| !p.passes() && self.paces.is_slow(p.observation.work.pace);
+        let slow = |p: &Probe| {
+            let settled = p.passes() || verdict::too_short(&p.observation);
+            !settled && self.paces.is_slow(p.observation.work.pace)
+        };
         let all = std::mem::take(&mut self.probes).into_iter();
         let (slow, known) = all.partition::<BTreeMap<_, _>, _>(|(_, tries)| tries.iter().all(slow));
         self.probes = known;
@@ -249,6 +257,9 @@ impl<'a> Prober<'a> {
     /// Finds the knee, beginning at `start`.
     pub fn knee(&mut self, start: i32, effort: Effort) -> Result<Knee, Stop> {
         let start = start.clamp(FLOOR, self.ceiling);
+        if self.probes.values().flatten().any(|probe| self.holds_fairly(probe)) {
+            self.forget_slow_failures();
+        }
         let mut lo = if self.passes(start)? {
             start
         } else {

@@ -109,27 +109,30 @@ pub struct Tried {
     pub slow_machine: bool,
 }
 
-/// Tries on `real` what `screen` recommends, a simulation of iterations that take this share of the time that the profile
-/// says: 1, and another where the first runs show it. Runs take `budget` at most; none begins after that. Returns the
-/// simulation's result with the decision in it.
+/// Tries on `real` what `screen` recommends, which simulates; once more where the first runs show that iterations take
+/// another share of the time that the profile says: that share. Runs take `budget` at most; none begins after that.
+/// Returns the simulation's result with the decision in it.
 ///
 /// # Errors
 /// When it was cancelled before anything was known, the engine refuses what was screened, or `screen` fails.
 pub fn decide<E: From<Stop>>(
-    mut screen: impl FnMut(f64) -> Result<TuneResult, E>,
+    mut screen: impl FnMut(Option<f64>) -> Result<TuneResult, E>,
     real: &dyn Evaluate,
     budget: Duration,
     watch: &Watch<'_>,
 ) -> Result<TuneResult, E> {
-    let mut result = screen(1.0)?;
+    let mut result = screen(None)?;
     if result.interrupted {
         return Ok(result);
     }
     let mut race = Race::new(real, budget, watch);
     if let Some(pace) = race.run(&result, None)? {
-        let anew = screen(pace)?;
+        let mut anew = screen(Some(pace))?;
         if !anew.interrupted {
             race.run(&anew, Some(pace))?;
+            anew.trials += result.trials;
+            anew.simulated_requests += result.simulated_requests;
+            (anew.wall_s, anew.cpu_s) = (anew.wall_s + result.wall_s, anew.cpu_s + result.cpu_s);
             result = anew;
         }
     }
@@ -200,8 +203,9 @@ impl<'a> Race<'a> {
         }
     }
 
-    /// What `screened` recommends stands, and who leads.
+    /// What `screened` recommends stands, and who leads, if he holds anything.
     fn enter(&mut self, screened: &TuneResult) {
+        self.led = self.led.filter(|_| self.best.is_some());
         self.contenders.iter_mut().for_each(|c| c.finalist.predicted_rps = None);
         for (config, finalist) in finalists(screened) {
             match self.contenders.iter_mut().find(|c| c.config == config) {
@@ -218,6 +222,7 @@ impl<'a> Race<'a> {
         self.standing.sort_by(|a, b| self.contenders[*a].more_promising(&self.contenders[*b]));
     }
 
+    /// Leads and meetings in turn, until nobody is left to meet.
     fn race(&mut self, until: Instant) -> Result<Option<f64>, Stop> {
         while let Some(&first) = self.standing.first()
             && self.led.is_none_or(|(leader, _)| self.standing != [leader])
@@ -239,9 +244,9 @@ impl<'a> Race<'a> {
                 Knee::Between { hi: Some(hi), .. } => hi,
                 Knee::Nowhere => FLOOR,
             };
-            self.led = Some((leader, bound));
+            let first = self.led.replace((leader, bound)).is_none();
             let usual = self.paces.usual();
-            if self.pace.is_none() && !(1.0 / SLACK..=SLACK).contains(&usual) {
+            if first && self.pace.is_none() && !(1.0 / SLACK..=SLACK).contains(&usual) {
                 return Ok(Some(usual));
             }
         }
@@ -258,7 +263,9 @@ impl<'a> Race<'a> {
         let mut prober = prober.until(until);
         let knee = prober.knee(start, Effort::REAL);
         // What holds, holds, whether or not the search came to its end.
-        self.best = prober.highest_good().map(|k| (leader, k)).or(self.best);
+        let holds = prober.highest_good().map(|k| (leader, k));
+        self.best =
+            holds.filter(|(_, k)| self.best.is_none_or(|(_, best)| *k >= best)).or(self.best);
         self.paces = prober.paces().clone();
         self.contenders[leader].probes = prober.into_probes();
         knee
@@ -297,7 +304,8 @@ impl<'a> Race<'a> {
     }
 
     fn tell(&self) {
-        let best = self.best.map(|(i, k)| (rate_at(k), format!("finalist {}", i + 1)));
+        let label = |i: usize| self.contenders[i].finalist.label.clone();
+        let best = self.best.map(|(i, k)| (rate_at(k), label(i)));
         let total = self.contenders.len();
         let phase = "deciding on this machine".to_owned();
         let done = total - self.standing.len();
@@ -323,9 +331,10 @@ impl<'a> Race<'a> {
         let residual = |(i, k): (usize, i32)| {
             contenders[i].finalist.predicted_rps.map(|predicted| rate_at(k) / predicted)
         };
-        let fails_at = best.zip(self.led).filter(|((winner, _), (led, _))| winner == led);
+        let fails_at =
+            best.zip(self.led).filter(|((winner, k), (led, at))| winner == led && at > k);
         Decision {
-            fails_at_rps: fails_at.map(|(_, (_, bound))| rate_at(bound)),
+            fails_at_rps: fails_at.map(|(_, (_, at))| rate_at(at)),
             residual: best.and_then(residual),
             winner: best.and_then(|(winner, _)| order.iter().position(|i| *i == winner)),
             runs: finalists.iter().map(|f| f.tried.len() as u64).sum(),
@@ -345,15 +354,16 @@ impl Contender {
     }
 }
 
-/// What became of finalist `i`, whose runs were `probes`, by rate and in order: of several at one rate the last counts.
+/// What became of finalist `i`, whose runs were `probes`, by rate and in order: of several at one rate the last counts,
+/// and what failed below a rate that held met a slow machine.
 fn outcome(i: usize, probes: &[&Probe], best: Option<(usize, i32)>) -> FinalistOutcome {
-    let mut places = probes.chunk_by(|a, b| a.k == b.k).filter_map(|tries| tries.last());
-    let mut failed = || places.find(|probe| !probe.passes());
+    let places = probes.chunk_by(|a, b| a.k == b.k).filter_map(|tries| tries.last());
+    let above = places.rev().take_while(|probe| !probe.passes()).last();
     match (best, probes.last()) {
         (_, None) => FinalistOutcome::Untried,
         (None, _) => FinalistOutcome::Nothing,
         (Some((winner, k)), _) if winner == i => FinalistOutcome::Carries(rate_at(k)),
-        (_, Some(last)) => failed().map_or_else(
+        (_, Some(last)) => above.map_or_else(
             || FinalistOutcome::Carries(last.rate()),
             |probe| FinalistOutcome::Beaten(probe.rate()),
         ),
@@ -587,12 +597,12 @@ mod tests {
             let pace = f64::from(per_mille) / 1e3;
             let real = Shared::new(at(1.0), |fake, trial, _| paced(fake, trial, per_mille));
             let mut asked = Vec::new();
-            let screen = |pace| {
+            let screen = |pace: Option<f64>| {
                 asked.push(pace);
-                Ok::<_, Stop>(screened(&at(pace)))
+                Ok::<_, Stop>(screened(&at(pace.unwrap_or(1.0))))
             };
             let result = decide(screen, &real, LONG, &WATCH).unwrap();
-            assert_eq!(asked, [1.0, pace]);
+            assert_eq!(asked, [None, Some(pace)]);
             let decision = result.decision.unwrap();
             assert_eq!(decision.pace, Some(pace));
             let (winner, rps) = decision.best().unwrap();
@@ -622,26 +632,37 @@ mod tests {
         let none = decided(result, &Fake::new(targets), Duration::ZERO, &WATCH).unwrap();
         assert_eq!((none.winner, none.runs, none.out_of_time), (None, 0, true));
         assert!(none.doubt().unwrap().contains("--budget"));
-        // Or somebody wants it to end, whenever that is.
-        let real = Shared::new(Fake::new(targets), |fake, trial, _| paced(fake, trial, 1000));
-        let all = decided(result, &real, LONG, &WATCH).unwrap();
-        assert!(!all.out_of_time);
-        let asked = real.asked.into_inner();
-        for last in 0..asked {
-            let cancel = AtomicBool::new(false);
-            let watch = Watch { progress: &Silent, cancel: &cancel };
-            let real = Shared::new(Fake::new(targets), |fake, trial, n| {
-                cancel.fetch_or(n == last, Ordering::Relaxed);
-                paced(fake, trial, 1000)
-            });
-            match decided(result, &real, LONG, &watch) {
-                Ok(known) => {
-                    assert!(!known.out_of_time || last + 1 == asked);
-                    assert!(known.best().unwrap().1 <= all.best().unwrap().1);
+        // Or somebody wants it to end, whenever that is: on a calm machine, or one that is faster than its profile, but
+        // for some runs.
+        let calm = |_: u64| 1000;
+        let moody =
+            |n: u64| if n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62 == 0 { 1000 } else { 550 };
+        let machines: [&(dyn Fn(u64) -> u32 + Sync); 2] = [&calm, &moody];
+        for pace in machines {
+            let real =
+                Shared::new(Fake::new(targets), |fake, trial, n| paced(fake, trial, pace(n)));
+            let all = decided(result, &real, LONG, &WATCH).unwrap();
+            assert!(!all.out_of_time);
+            let (asked, mut held) = (real.asked.into_inner(), 0.0);
+            for last in 0..asked {
+                let cancel = AtomicBool::new(false);
+                let watch = Watch { progress: &Silent, cancel: &cancel };
+                let real = Shared::new(Fake::new(targets), |fake, trial, n| {
+                    cancel.fetch_or(n == last, Ordering::Relaxed);
+                    paced(fake, trial, pace(n))
+                });
+                match decided(result, &real, LONG, &watch) {
+                    Ok(known) => {
+                        assert!(!known.out_of_time);
+                        let (_, rps) = known.best().unwrap();
+                        assert!(held <= rps && rps <= all.best().unwrap().1, "{held}, then {rps}");
+                        assert!(known.fails_at_rps.is_none_or(|at| at > rps));
+                        held = rps;
+                    }
+                    Err(stop) => assert_eq!((stop, held), (Stop::Cancelled, 0.0)),
                 }
-                Err(stop) => assert_eq!(stop, Stop::Cancelled),
+                assert_eq!(real.asked.into_inner(), last + 1, "no run is begun after that");
             }
-            assert_eq!(real.asked.into_inner(), last + 1, "no run is begun after that");
         }
     }
 

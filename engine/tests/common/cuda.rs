@@ -1,19 +1,18 @@
-//! A small model on the CUDA device of a test, and what it says.
+//! A small model on the CUDA device of a test.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use engine::config::{AllocatorKind, Config, Reserve, SchedulerKind};
 use engine::exec::Executor;
 use engine::exec::cpu::Sample;
 use engine::exec::cuda::{CudaExecutor, CudaModel, Device, Layout};
 use engine::model::llama::LlamaConfig;
 use engine::model::random::RandomWeights;
-use engine::request::{Content, Token};
+use engine::request::Token;
 use engine::sequence::Sequence;
-use engine::{Request, wiring};
 use kernels::cuda::emulator::{self, Pretence};
+
+use super::said;
 
 /// The GPUs to test on: those of `KNEE_TEST_DEVICE=cuda:0,1`; none on emulated devices.
 pub(crate) fn gpus() -> Vec<usize> {
@@ -102,44 +101,6 @@ pub(crate) fn worker(model: &Arc<CudaModel>, slots: u32, sampler: Box<dyn Sample
 /// One that asks for every kernel by itself.
 pub(crate) fn plain(model: &Arc<CudaModel>, sampler: Box<dyn Sample>) -> Box<dyn Executor> {
     Box::new(worker(model, 512, sampler).without_graphs())
-}
-
-/// What `executor` says to a prompt when nothing else is there, by branch.
-pub(crate) fn said(
-    executor: Box<dyn Executor>,
-    prompt: &[Token],
-    limit: u32,
-    width: u16,
-    budget: u32,
-) -> Vec<Vec<Token>> {
-    let config = Config {
-        scheduler: if budget < 512 { SchedulerKind::Chunked } else { SchedulerKind::Continuous },
-        allocator: AllocatorKind::Contiguous,
-        reserve: Reserve::Max,
-        prefix_cache: false,
-        max_seqs: u32::from(width),
-        max_batch_tokens: budget,
-        max_model_len: 512,
-        ..Config::default()
-    };
-    let mut engine = wiring::engine(&config, 512 * u32::from(width), vec![executor]);
-    let (input, content) = (prompt.len() as u32, Content::Tokens(prompt.into()));
-    let request = Request { id: 0, input, limit, fate: None, width, priority: 0, content };
-    engine.submit(request).unwrap();
-    let mut said = vec![Vec::new(); width as usize];
-    let mut now = Duration::ZERO;
-    loop {
-        engine.start(now, Duration::MAX);
-        engine.wait(now, Duration::MAX);
-        let Some(next) = engine.next_event() else { return said };
-        now = next;
-        engine.step(now);
-        let iteration = engine.last_iteration();
-        said[0].extend(&iteration.tokens);
-        for branch in &iteration.branches {
-            said[branch.branch as usize].push(branch.token);
-        }
-    }
 }
 
 /// Says what it is told to, and keeps the logits.

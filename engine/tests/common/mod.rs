@@ -14,9 +14,10 @@ use engine::fault::Fault;
 use engine::kv::waste::Classes;
 use engine::model::llama::LlamaConfig;
 use engine::plan::{Chunk, Plan};
-use engine::request::Token;
+use engine::request::{Content, Token};
 use engine::sequence::Sequence;
 use engine::state::State;
+use engine::{Request, wiring};
 use proptest::test_runner::TestCaseError;
 
 /// What `work` returns, or what it panicked with as a failure of `case`.
@@ -26,6 +27,44 @@ pub(crate) fn caught<T>(case: &str, work: impl FnOnce() -> T) -> Result<T, TestC
         let said = said.or(broken.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         TestCaseError::fail(format!("{case}: {}", said.unwrap_or_default()))
     })
+}
+
+/// What `executor` says to a prompt when nothing else is there, by branch.
+pub(crate) fn said(
+    executor: Box<dyn Executor>,
+    prompt: &[Token],
+    limit: u32,
+    width: u16,
+    budget: u32,
+) -> Vec<Vec<Token>> {
+    let config = Config {
+        scheduler: if budget < 512 { SchedulerKind::Chunked } else { SchedulerKind::Continuous },
+        allocator: AllocatorKind::Contiguous,
+        reserve: Reserve::Max,
+        prefix_cache: false,
+        max_seqs: u32::from(width),
+        max_batch_tokens: budget,
+        max_model_len: 512,
+        ..Config::default()
+    };
+    let mut engine = wiring::engine(&config, 512 * u32::from(width), vec![executor]);
+    let (input, content) = (prompt.len() as u32, Content::Tokens(prompt.into()));
+    let request = Request { id: 0, input, limit, fate: None, width, priority: 0, content };
+    engine.submit(request).unwrap();
+    let mut said = vec![Vec::new(); width as usize];
+    let mut now = Duration::ZERO;
+    loop {
+        engine.start(now, Duration::MAX);
+        engine.wait(now, Duration::MAX);
+        let Some(next) = engine.next_event() else { return said };
+        now = next;
+        engine.step(now);
+        let iteration = engine.last_iteration();
+        said[0].extend(&iteration.tokens);
+        for branch in &iteration.branches {
+            said[branch.branch as usize].push(branch.token);
+        }
+    }
 }
 
 /// A model that two ranks or two stages can share, quick to compute.
