@@ -197,8 +197,9 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
     let result = match (&real, search.here) {
         (Some(real), Some(here)) => {
             let screen = |pace: Option<f64>| {
-                let paced = pace.map(|pace| sims.iter().map(|sim| sim.paced(pace)).collect());
-                let beds: &[Testbed] = paced.as_ref().unwrap_or(&sims);
+                let at = |pace| sims.iter().map(|sim| sim.paced(pace)).collect::<Vec<_>>();
+                let paced = pace.map(at);
+                let beds = paced.as_ref().unwrap_or(&sims);
                 let screened = run_search(search, &prepared, beds, study.as_ref(), &watch)?;
                 // What is reported was simulated at the last pace.
                 if let Some(paced) = paced.filter(|_| !screened.interrupted) {
