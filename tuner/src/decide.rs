@@ -387,8 +387,11 @@ fn finalists(screened: &TuneResult) -> Vec<(Config, Finalist)> {
         config.insert(n.knob.clone(), n.to.clone());
         config
     };
+    // A knob may do nothing because the configuration stays the same.
+    let winner = config_of(&best.config).ok();
     let idle = screened.sensitivity.iter().filter(|n| n.idle);
-    let idle: Vec<_> = idle.filter_map(|n| config_of(&changed(n)).ok()).collect();
+    let idle = idle.filter_map(|n| config_of(&changed(n)).ok());
+    let idle: Vec<_> = idle.filter(|same| winner.as_ref() != Some(same)).collect();
     let near = near.into_iter().take(NEIGHBOURS).map(|n| {
         let config = changed(n);
         let label = config_of(&config).map_or_else(|_| best.label.clone(), |c| space::label(&c));
@@ -676,7 +679,12 @@ mod tests {
         assert!(has(&idle, "victim") && has(&live, "max-batch-tokens"));
         assert!(idle.iter().all(|n| n.capacity_rps == n.winner_rps));
         let best = &result.best.as_ref().unwrap().config;
-        for (_, finalist) in finalists(&result) {
+        // A change that leaves the winner what it is does not put it out.
+        let mut more = result.clone();
+        let none = Neighbour { to: best["victim"].clone(), ..result.sensitivity[0].clone() };
+        more.sensitivity.push(Neighbour { knob: "victim".to_owned(), idle: true, ..none });
+        assert!(finalists(&more).iter().any(|(_, finalist)| finalist.config == *best));
+        for (_, finalist) in finalists(&more) {
             for n in &idle {
                 let mut same = best.clone();
                 same.insert(n.knob.clone(), n.to.clone());
