@@ -6,9 +6,9 @@
 //! leads on from there, and who does not is out. It ends where nobody holds, or when the time for it is up. Finalists that
 //! are expected to carry clearly less than the first are not tried at all.
 //!
-//! Who the finalists are, a profile says that was measured in seconds, maybe in a bad minute. The first search shows it:
-//! where the machine computes clearly faster or slower than its profile says, the simulation is made anew at that pace,
-//! and those whom it recommends join the race.
+//! Who the finalists are, a profile says that was measured in seconds, maybe in a bad minute. The first runs show it: a
+//! single one that the machine is clearly faster than its profile, the first search that it is slower. The simulation is
+//! then made anew at that pace, once, and those whom it recommends join the race.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -230,7 +230,16 @@ impl<'a> Race<'a> {
             let (leader, start) = match self.led {
                 None => {
                     let predicted = self.contenders[first].finalist.predicted_rps;
-                    (first, predicted.map_or(FLOOR, place_of))
+                    let start = predicted.map_or(FLOOR, place_of);
+                    if self.pace.is_none() {
+                        // It is the first run of the search, too.
+                        let (holds, _) = self.ask(&[first], start, until)?;
+                        self.best = holds.first().map(|i| (*i, start));
+                        if let Some(pace) = self.misjudged() {
+                            return Ok(Some(pace));
+                        }
+                    }
+                    (first, start)
                 }
                 Some((_, bound)) => {
                     self.standing = self.meet(bound, until)?;
@@ -245,12 +254,17 @@ impl<'a> Race<'a> {
                 Knee::Nowhere => FLOOR,
             };
             let first = self.led.replace((leader, bound)).is_none();
-            let usual = self.paces.usual();
-            if first && self.pace.is_none() && !(1.0 / SLACK..=SLACK).contains(&usual) {
-                return Ok(Some(usual));
+            if let Some(pace) = self.misjudged().filter(|_| first) {
+                return Ok(Some(pace));
             }
         }
         Ok(None)
+    }
+
+    /// The pace of the machine, where it is not what was simulated.
+    fn misjudged(&self) -> Option<f64> {
+        let usual = self.paces.usual();
+        (self.pace.is_none() && !(1.0 / SLACK..=SLACK).contains(&usual)).then_some(usual)
     }
 
     /// Searches the knee of `leader` from `start`.
@@ -273,34 +287,41 @@ impl<'a> Race<'a> {
 
     /// All who stand are tried at `k` in the same minutes: who holds.
     fn meet(&mut self, k: i32, until: Instant) -> Result<Vec<usize>, Stop> {
-        let head = self.real.requests();
-        let scale = rate_at(k) / self.real.natural_rate(head);
+        let standing = self.standing.clone();
         for _ in 0..MEETINGS {
-            self.tell();
-            if self.watch.cancelled() || Instant::now() >= until {
-                return Err(Stop::Cancelled);
-            }
-            let trial = |i: &usize| {
-                let config = &self.contenders[*i].config;
-                Trial { config, relax: Relax::Nothing, head, scale }
-            };
-            let trials: Vec<Trial<'_>> = self.standing.iter().map(trial).collect();
-            let seen = self.real.run_together(&trials).map_err(Stop::Refused)?;
-            seen.iter().for_each(|observation| self.paces.note(observation.work.pace));
-            let slow = seen.iter().any(|observation| self.paces.is_slow(observation.work.pace));
-            let mut holders = Vec::new();
-            for (&i, observation) in self.standing.iter().zip(seen) {
-                let probe = Probe { k, head, observation };
-                if probe.passes() {
-                    holders.push(i);
-                }
-                self.contenders[i].probes.push(probe);
-            }
+            let (holders, slow) = self.ask(&standing, k, until)?;
             if !holders.is_empty() || !slow {
                 return Ok(holders);
             }
         }
         Ok(Vec::new())
+    }
+
+    /// One run of each of `who` at `k`: who holds, and whether the machine was slower than usual.
+    fn ask(&mut self, who: &[usize], k: i32, until: Instant) -> Result<(Vec<usize>, bool), Stop> {
+        self.tell();
+        if self.watch.cancelled() || Instant::now() >= until {
+            return Err(Stop::Cancelled);
+        }
+        let head = self.real.requests();
+        let scale = rate_at(k) / self.real.natural_rate(head);
+        let trial = |i: &usize| {
+            let config = &self.contenders[*i].config;
+            Trial { config, relax: Relax::Nothing, head, scale }
+        };
+        let trials: Vec<Trial<'_>> = who.iter().map(trial).collect();
+        let seen = self.real.run_together(&trials).map_err(Stop::Refused)?;
+        seen.iter().for_each(|observation| self.paces.note(observation.work.pace));
+        let slow = seen.iter().any(|observation| self.paces.is_slow(observation.work.pace));
+        let mut holders = Vec::new();
+        for (&i, observation) in who.iter().zip(seen) {
+            let probe = Probe { k, head, observation };
+            if probe.passes() {
+                holders.push(i);
+            }
+            self.contenders[i].probes.push(probe);
+        }
+        Ok((holders, slow))
     }
 
     fn tell(&self) {
