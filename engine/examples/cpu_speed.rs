@@ -2,6 +2,7 @@
 //! prompt of 512 tokens, through the whole engine.
 //!
 //!     cargo run --release -p knee-engine --example cpu_speed -- [MODEL] [--threads N] [--precision int8|bf16|f32]
+//!         [--isa ISA]
 //!
 //! MODEL is `tiny`, a folder, a .gguf file or a shape; without one, random weights of SmolLM2-135M's shape. With one
 //! thread, times are the processor's own: they hold on a machine that others use too.
@@ -19,6 +20,7 @@ use engine::model::random::RandomWeights;
 use engine::model::weights::Weights;
 use engine::request::{Content, Token};
 use engine::{Request, wiring};
+use kernels::cpu::Isa;
 use kernels::cpu::roofline::{self, Roofline};
 
 /// Tokens of context at which a decode is timed: half of the steps before, half after.
@@ -151,7 +153,8 @@ fn measure(
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let (mut name, mut threads, mut precisions) = (None, 2, vec![Precision::Int8, Precision::Bf16]);
+    let (mut name, mut threads, mut isa) = (None, 2, Isa::best());
+    let mut precisions = vec![Precision::Int8, Precision::Bf16];
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--threads" => threads = args.next().ok_or("--threads needs a number")?.parse()?,
@@ -163,6 +166,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                     _ => return Err("--precision is int8, bf16 or f32".into()),
                 }];
             }
+            "--isa" => {
+                let wanted = args.next().ok_or("--isa needs a name")?;
+                isa = *Isa::all().iter().find(|isa| isa.name() == wanted).ok_or("not here")?;
+            }
             _ => name = Some(arg),
         }
     }
@@ -170,7 +177,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(name) => Model::open(&name, None)?.weights,
         None => Box::new(RandomWeights { config: smollm2_135m(), seed: 1 }),
     };
-    let team = Arc::new(Team::new(threads));
+    let team = Arc::new(Team::with_isa(threads, isa));
     let limits = roofline::measure(&team);
     println!(
         "{threads} threads, {}: reads {:.1} GB/s, int8 {:.0} GOP/s, f32 {:.0} GFLOP/s",

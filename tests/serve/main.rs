@@ -7,4 +7,6 @@ mod beams;
 mod client;
 mod leaving;
 mod mistakes;
+#[cfg(target_os = "linux")]
+mod soak;
 mod split;

@@ -6,6 +6,7 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod amx;
+mod borrowed;
 mod pack;
 mod tile;
 
@@ -116,11 +117,13 @@ impl Linear {
             let rows = rows..(rows + chunk).min(x.len());
             let panels = group * self.panels / groups..(group + 1) * self.panels / groups;
             let part = tile::Part { linear: self, x, y, add, rows, panels };
-            // Tiles come first and apart: a branch for them among AVX-512's own loops made those a quarter slower.
+            // Tiles, and the crate's kernels, come first and apart: a branch for tiles among AVX-512's own loops made
+            // those a quarter slower.
             // SAFETY: shapes were checked above, and each piece has its own rows or panels.
             unsafe {
                 #[cfg(target_arch = "x86_64")]
                 let part = if isa.has_tiles() { amx::run(part) } else { part };
+                let part = if isa.is_portable() { borrowed::run(part) } else { part };
                 isa.run(part);
             }
         });

@@ -4,7 +4,8 @@
 //! body serves all of them and sums run in the same order. The integer path gives the same bits everywhere; the float
 //! paths do on AVX-512 and AVX2, while the portable one rounds products before it adds.
 //!
-//! AMX is AVX-512 in all of this: only the int8 linear layers ask [`Isa::has_tiles`] and multiply in tiles.
+//! AMX is AVX-512 in all of this: only the int8 linear layers ask [`Isa::has_tiles`] and multiply in tiles. Likewise only
+//! linear layers ask [`Isa::is_portable`], and leave their products to a crate with kernels for more processors.
 //!
 //! Kernels are `unsafe` as a whole: their bodies index raw memory in lanes, and their callers check the lengths once.
 
@@ -20,6 +21,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512::Avx512;
 pub(super) use math::{exp, silu, sum_of_squares};
+pub(super) use portable::Portable;
 
 /// Lanes of a vector.
 pub(super) const LANES: usize = 16;
@@ -240,6 +242,11 @@ impl Isa {
     #[cfg(target_arch = "x86_64")]
     pub(super) fn has_tiles(self) -> bool {
         self.0 == Set::Amx
+    }
+
+    /// Whether it is the fallback for machines that none of the others is for.
+    pub(super) fn is_portable(self) -> bool {
+        self.0 == Set::Portable
     }
 
     /// What people call it.

@@ -4,7 +4,7 @@ use super::{LANES, Simd};
 
 /// See the module.
 #[derive(Clone, Copy)]
-pub(super) struct Portable;
+pub(in crate::cpu) struct Portable;
 
 type F = [f32; LANES];
 
