@@ -228,7 +228,7 @@ pub(crate) struct Compare {
     /// --tp and --pp make parts (cuda:0-3; not tested on several GPUs)
     #[arg(long, default_value = "h100-sxm")]
     pub(crate) device: String,
-    /// Leave the papers' claims untried
+    /// Leave the papers' claims untried, as they are on a real engine and on a profile with a correction
     #[arg(long)]
     pub(crate) no_claims: bool,
     #[command(flatten)]

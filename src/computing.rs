@@ -22,7 +22,8 @@ pub(crate) struct Computing {
     /// Threads that compute (default: one per processor)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) cpu_threads: Option<u32>,
-    /// Instructions it computes with: amx-int8, avx512-vnni, avx2 or portable (default: the best this processor has)
+    /// Instructions it computes with: amx-int8, avx512-bf16, avx512-vnni, avx2 or portable (default: the best this
+    /// processor has)
     #[arg(long, value_parser = isa)]
     pub(crate) isa: Option<Isa>,
     /// On a GPU: results that do not depend on what else is in the batch, with slower kernels (a processor's never do)

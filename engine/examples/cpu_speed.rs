@@ -108,7 +108,11 @@ fn run(executor: CpuExecutor, clock: Clock, batch: u32, prompt: u32, output: u32
 /// Least seconds for `rows` through the layers and `heads` of them through the vocabulary: for each, the slower of
 /// reading the weights once and computing.
 fn bound(model: &CpuModel, limits: &Roofline, rows: u32, heads: u32) -> f64 {
-    let peak = if model.precision() == Precision::Int8 { limits.int8 } else { limits.f32 };
+    let peak = match model.precision() {
+        Precision::Int8 => limits.int8,
+        Precision::Bf16 => limits.bf16,
+        Precision::F32 => limits.f32,
+    };
     let (layers, head) = model.operations();
     let computing = (layers as f64 * f64::from(rows) + head as f64 * f64::from(heads)) / peak;
     computing.max(model.bytes() as f64 / limits.read)
@@ -180,10 +184,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let team = Arc::new(Team::with_isa(threads, isa));
     let limits = roofline::measure(&team);
     println!(
-        "{threads} threads, {}: reads {:.1} GB/s, int8 {:.0} GOP/s, f32 {:.0} GFLOP/s",
+        "{threads} threads, {}: reads {:.1} GB/s, int8 {:.0} GOP/s, bf16 {:.0} and f32 {:.0} GFLOP/s",
         team.isa().name(),
         limits.read / 1e9,
         limits.int8 / 1e9,
+        limits.bf16 / 1e9,
         limits.f32 / 1e9
     );
     for precision in precisions {

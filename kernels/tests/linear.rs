@@ -39,11 +39,11 @@ fn product(x: &[f32], w: &[f32], features: usize) -> Vec<f64> {
     rows.flat_map(|x| w.chunks_exact(features).map(move |w| dot(x, w))).collect()
 }
 
-/// Weights as they are kept, where that is exact.
-fn kept(precision: Precision, w: &[f32]) -> Vec<f32> {
+/// Weights and activations as they are kept, where that is exact.
+fn kept(precision: Precision, x: &[f32]) -> Vec<f32> {
     match precision {
-        Precision::Bf16 => w.iter().map(|&w| bf16(w)).collect(),
-        Precision::Int8 | Precision::F32 => w.to_vec(),
+        Precision::Bf16 => x.iter().map(|&x| bf16(x)).collect(),
+        Precision::Int8 | Precision::F32 => x.to_vec(),
     }
 }
 
@@ -82,7 +82,7 @@ proptest! {
         let all = outputs.0 + outputs.1;
         let (bias, before) = (numbers.vec(all), numbers.vec(rows * all));
         for precision in PRECISIONS {
-            let want = product(&x, &kept(precision, &both), features);
+            let want = product(&kept(precision, &x), &kept(precision, &both), features);
             let biased: Vec<f64> = want.iter().enumerate()
                 .map(|(i, w)| w + f64::from(bias[i % all]) + f64::from(before[i])).collect();
             let mut integers: Option<Vec<f32>> = None;
@@ -135,7 +135,7 @@ proptest! {
         let [g, u] = [&gate, &up].map(|w| product(&positive(&x), &positive(w), features));
         let products: Vec<f64> = g.iter().zip(&u).map(|(g, u)| g * u / features as f64).collect();
         for precision in PRECISIONS {
-            let (g, u) = (kept(precision, &gate), kept(precision, &up));
+            let (x, g, u) = (kept(precision, &x), kept(precision, &gate), kept(precision, &up));
             let (g, u) = (product(&x, &g, features), product(&x, &u, features));
             let want: Vec<f64> = g.iter().zip(&u).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
             for isa in isas() {
@@ -168,6 +168,30 @@ proptest! {
                     .flat_map(|row| forward(&one, &layer, row, None)).collect();
                 prop_assert_eq!(all, alone);
             }
+        }
+    }
+}
+
+/// Products of pairs, where there is an instruction for them, and one by one.
+#[test]
+fn pairs_of_bf16_have_the_same_bits_everywhere() {
+    let named = |name| Isa::all().into_iter().find(|isa| isa.name() == name);
+    let (Some(pairs), Some(avx2)) = (named("avx512-bf16"), named("avx2")) else {
+        return println!("skipped: no AVX-512 with bf16 here");
+    };
+    let others = [named("avx512-vnni").expect("it has that too"), avx2];
+    let mut numbers = Numbers::new(6);
+    for (rows, features) in (1..=40).map(|rows| (rows, 77)).chain([(33, 12_000)]) {
+        let (x, w) = (numbers.vec(rows * features), numbers.vec(41 * features));
+        let bits = |isa| {
+            let team = Team::with_isa(2, isa);
+            let layer = Linear::pack(&team, Precision::Bf16, features, &[&w]);
+            let y = forward(&team, &layer, &x, None);
+            y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        };
+        let want = bits(pairs);
+        for isa in others {
+            assert!(bits(isa) == want, "{rows} rows of {features} on {isa:?}");
         }
     }
 }

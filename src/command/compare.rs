@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use reports::{CompareReport, Report};
 use tuner::claims::{Bench, Claims};
 use tuner::compare::{CompareResult, Comparison, compare, policies};
@@ -23,12 +23,8 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     } else {
         prepared.on(input::hardware(&args.device, None, &args.scenario.host)?, &args.scenario)?
     };
-    if (sim.correction().is_some() || !sim.is_simulated()) && !args.no_claims {
-        bail!(
-            "claims are tried on profiles as they are: add --no-claims to compare on {}",
-            args.device
-        );
-    }
+    // Claims are tried by simulation, on profiles as they are.
+    let claimed = !args.no_claims && sim.is_simulated() && sim.correction().is_none();
     let (trace, base) = (Arc::clone(&prepared.trace), args.knobs.config()?);
     input::need_rate(&trace)?;
     for &rate in &args.rates {
@@ -43,11 +39,11 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     let cancel = cancel()?;
     let (outcome, cost) = measure(|| -> Result<_> {
         let policies = compare(&sim, &comparison, cancel)?;
-        let claims = if args.no_claims {
-            Claims::default()
-        } else {
+        let claims = if claimed {
             Bench { trace: &trace, model: sim.model(), device: sim.device(), base: &base }
                 .claims()?
+        } else {
+            Claims::default()
         };
         Ok((policies, claims))
     });

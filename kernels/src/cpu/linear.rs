@@ -10,10 +10,13 @@ mod borrowed;
 mod pack;
 mod tile;
 
+use super::Precision;
 use super::buffer::Buffer;
 use super::rows::{BLOCK, Rows};
+#[cfg(target_arch = "x86_64")]
+use super::simd::Isa;
+use super::simd::LANES;
 use super::team::{Scattered, Team};
-use super::{Precision, simd::LANES};
 
 /// Output features of a panel.
 const PANEL: usize = 2 * LANES;
@@ -105,7 +108,7 @@ impl Linear {
         if x.is_empty() {
             return;
         }
-        let row_bytes = x.blocks * BLOCK * if x.precision == Precision::Int8 { 1 } else { 4 };
+        let row_bytes = x.blocks * BLOCK * x.element_bytes();
         let chunk = (CACHED / row_bytes).max(LANES).min(x.len());
         let chunks = x.len().div_ceil(chunk);
         // Pieces small enough to even out what holds a thread up, large enough to be worth taking.
@@ -124,6 +127,10 @@ impl Linear {
                 #[cfg(target_arch = "x86_64")]
                 let part = if isa.has_tiles() { amx::run(part) } else { part };
                 let part = if isa.is_portable() { borrowed::run(part) } else { part };
+                #[cfg(target_arch = "x86_64")]
+                if x.halved {
+                    return Isa::run_bf16(part);
+                }
                 isa.run(part);
             }
         });

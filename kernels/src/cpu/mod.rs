@@ -34,7 +34,7 @@ pub use team::Team;
 pub enum Precision {
     /// 8-bit integers with a scale per 32 input features, on both sides: weights when packed, activations as they come.
     Int8,
-    /// bf16 weights, f32 activations.
+    /// bf16 on both sides: weights when packed, activations as they come.
     Bf16,
     /// f32 throughout: the reference.
     F32,

@@ -6,6 +6,8 @@ use std::time::Instant;
 use super::buffer::Buffer;
 #[cfg(target_arch = "x86_64")]
 use super::linear::amx;
+#[cfg(target_arch = "x86_64")]
+use super::simd::Isa;
 use super::simd::{Kernel, LANES, Simd};
 use super::team::Team;
 
@@ -16,6 +18,8 @@ pub struct Roofline {
     pub read: f64,
     /// Operations per second of 8-bit dot products (a multiplication and an addition are two), in vectors or in tiles.
     pub int8: f64,
+    /// Operations per second of multiply-adds of bf16 into f32.
+    pub bf16: f64,
     /// Operations per second of f32 multiply-adds.
     pub f32: f64,
 }
@@ -53,7 +57,20 @@ pub fn measure(team: &Team) -> Roofline {
     });
     let operations = (members * times * CHAINS * LANES * 2) as f64;
     let int8 = (4.0 * operations / dots).max(tiles(team));
-    Roofline { read: BYTES as f64 / read, int8, f32: operations / f32 }
+    let f32 = operations / f32;
+    let bf16 = 2.0 * operations / pairs(team, times);
+    Roofline { read: BYTES as f64 / read, int8, bf16: bf16.max(f32), f32 }
+}
+
+/// Seconds of `times` times [`CHAINS`] products of pairs of bf16; infinite where there is no instruction for them.
+fn pairs(team: &Team, times: usize) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if team.isa().multiplies_bf16() {
+        // SAFETY: no pointers, and the instruction is there.
+        return best(|| team.split(team.size(), |_, _| unsafe { Isa::run_bf16(Pairs(times)) }));
+    }
+    let _ = (team, times);
+    f64::INFINITY
 }
 
 /// Operations per second of 8-bit products of AMX's tiles; 0 where there are none.
@@ -122,6 +139,26 @@ impl Kernel for Dots {
             S::store(S::to_f32(sum), lanes.as_mut_ptr());
             black_box(lanes);
         }
+    }
+}
+
+struct Pairs(usize);
+
+impl Kernel for Pairs {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let weights = black_box([1u8; 4 * LANES]);
+        let row = black_box([3i8; 4]);
+        let (w, x) = (S::load_w(weights.as_ptr()), S::quad(row.as_ptr()));
+        let mut sums = [S::splat(0.0); CHAINS];
+        for _ in 0..self.0 {
+            for sum in &mut sums {
+                *sum = S::dot2(*sum, w, x);
+            }
+        }
+        black_box(sums.map(|v| S::sum(v)));
     }
 }
 

@@ -1,10 +1,11 @@
-//! Activations as linear layers take them: normalised where a norm comes before, quantised where weights are.
+//! Activations as linear layers take them: normalised where a norm comes before, quantised where weights are, rounded to
+//! bf16 beside weights of bf16.
 //!
 //! Quantisation is per row and block of 32 features, like the weights': a few features of a transformer's activations
 //! are far larger than the rest, and with one scale per row they would take the others' bits.
 
 use super::Precision;
-use super::simd::{Isa, Kernel, LANES, Simd, sum_of_squares};
+use super::simd::{Element, Isa, Kernel, LANES, Simd, sum_of_squares};
 use super::team::{Scattered, Team};
 
 /// Input features that share a scale.
@@ -25,6 +26,9 @@ pub struct Rows {
     pub(super) stride: usize,
     /// By block, row, feature: the rows of a register tile are then a constant apart.
     pub(super) float: Vec<f32>,
+    /// Whether `halves` has the numbers that `float` would have: where pairs of bf16 are multiplied as such.
+    pub(super) halved: bool,
+    pub(super) halves: Vec<u16>,
     pub(super) bytes: Vec<i8>,
     /// By block, row.
     pub(super) scales: Vec<f32>,
@@ -52,6 +56,8 @@ impl Rows {
             blocks: 0,
             stride: 0,
             float: Vec::new(),
+            halved: false,
+            halves: Vec::new(),
             bytes: Vec::new(),
             scales: Vec::new(),
             offsets: Vec::new(),
@@ -69,6 +75,15 @@ impl Rows {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows == 0
+    }
+
+    /// Bytes of one of them.
+    pub(super) fn element_bytes(&self) -> usize {
+        match self.precision {
+            Precision::Int8 => 1,
+            Precision::Bf16 if self.halved => 2,
+            Precision::Bf16 | Precision::F32 => 4,
+        }
     }
 
     /// Takes `x` (rows x `features`) as it is.
@@ -94,11 +109,14 @@ impl Rows {
         (self.rows, self.features, self.blocks, self.stride) = (rows, features, blocks, stride);
         let elements = stride * width;
         let pieces = if elements <= ALONE { 1 } else { rows.min(4 * team.size()) };
+        self.halved = self.precision == Precision::Bf16 && team.isa().multiplies_bf16();
         grow(&mut self.row, pieces * width);
         if self.precision == Precision::Int8 {
             grow(&mut self.bytes, elements);
             grow(&mut self.scales, stride * blocks);
             grow(&mut self.offsets, stride * blocks);
+        } else if self.halved {
+            grow(&mut self.halves, elements);
         } else {
             grow(&mut self.float, elements);
         }
@@ -107,6 +125,7 @@ impl Rows {
             isa: team.isa(),
             stride,
             float: Scattered::new(&mut self.float),
+            halves: Scattered::new(&mut self.halves),
             bytes: Scattered::new(&mut self.bytes),
             scales: Scattered::new(&mut self.scales),
             offsets: Scattered::new(&mut self.offsets),
@@ -119,7 +138,9 @@ impl Rows {
                     normalise(to.isa, &x[at * features..(at + 1) * features], norm, whole);
                     match self.precision {
                         Precision::Int8 => to.quantise(at, whole),
-                        Precision::Bf16 | Precision::F32 => to.copy(at, whole),
+                        Precision::Bf16 if self.halved => to.halve(at, whole),
+                        Precision::Bf16 => to.copy(at, whole, |x| u16::from_f32(x).to_f32()),
+                        Precision::F32 => to.copy(at, whole, |x| x),
                     }
                 }
             }
@@ -132,6 +153,7 @@ struct Blocks {
     isa: Isa,
     stride: usize,
     float: Scattered<f32>,
+    halves: Scattered<u16>,
     bytes: Scattered<i8>,
     scales: Scattered<f32>,
     offsets: Scattered<i32>,
@@ -140,9 +162,23 @@ struct Blocks {
 impl Blocks {
     /// # Safety
     /// Nobody else writes this row.
-    unsafe fn copy(&self, row: usize, x: &[f32]) {
+    unsafe fn copy(&self, row: usize, x: &[f32], kept: impl Fn(f32) -> f32) {
         for (block, x) in x.chunks_exact(BLOCK).enumerate() {
-            self.float.part((block * self.stride + row) * BLOCK, BLOCK).copy_from_slice(x);
+            let to = self.float.part((block * self.stride + row) * BLOCK, BLOCK);
+            for (to, &x) in to.iter_mut().zip(x) {
+                *to = kept(x);
+            }
+        }
+    }
+
+    /// # Safety
+    /// Nobody else writes this row.
+    unsafe fn halve(&self, row: usize, x: &[f32]) {
+        for (block, x) in x.chunks_exact(BLOCK).enumerate() {
+            let to = self.halves.part((block * self.stride + row) * BLOCK, BLOCK);
+            for (to, &x) in to.iter_mut().zip(x) {
+                *to = u16::from_f32(x);
+            }
         }
     }
 

@@ -63,6 +63,7 @@ impl Part<'_> {
         let ahead = self.ahead(row, row + R);
         let sums = match &self.linear.packed {
             Packed::Int8(w) => self.int8::<S, R>(w.as_ptr(), panel, row, ahead),
+            Packed::Bf16(w) if S::DOT2 => self.halves::<S, R>(w.as_ptr(), panel, row, ahead),
             Packed::Bf16(w) => self.float::<S, _, R>(w.as_ptr(), panel, row, ahead),
             Packed::F32(w) => self.float::<S, _, R>(w.as_ptr(), panel, row, ahead),
         };
@@ -165,12 +166,47 @@ impl Part<'_> {
                 for r in 0..R {
                     let x = x.add(r * BLOCK + 2 * pair);
                     let (first, second) = (S::splat(*x), S::splat(*x.add(1)));
-                    sums[r][0] = S::fma(first, a0, sums[r][0]);
-                    sums[r][1] = S::fma(first, a1, sums[r][1]);
+                    // In the order of `Simd::dot2`.
                     sums[r][0] = S::fma(second, b0, sums[r][0]);
                     sums[r][1] = S::fma(second, b1, sums[r][1]);
+                    sums[r][0] = S::fma(first, a0, sums[r][0]);
+                    sums[r][1] = S::fma(first, a1, sums[r][1]);
                 }
                 w = w.add(2 * PANEL);
+            }
+            done += BLOCK / 2;
+            x = x.add(self.x.stride * BLOCK);
+        }
+        sums
+    }
+
+    /// What `float` computes of weights of bf16, to the bit, from rows that are bf16 too.
+    #[inline(always)]
+    unsafe fn halves<S: Simd, const R: usize>(
+        &self,
+        weights: *const u16,
+        panel: usize,
+        row: usize,
+        ahead: usize,
+    ) -> Sums<S, R> {
+        let pairs = self.linear.features.div_ceil(2);
+        let mut w = weights.add(panel * pairs * 2 * PANEL).cast::<u8>();
+        let mut x = self.x.halves.as_ptr().add(row * BLOCK);
+        let mut sums = [[S::splat(0.0); 2]; R];
+        let mut done = 0;
+        while done < pairs {
+            for pair in 0..(pairs - done).min(BLOCK / 2) {
+                if ahead > 0 {
+                    let soon = w.wrapping_add(ahead);
+                    S::prefetch(soon);
+                    S::prefetch(soon.wrapping_add(4 * LANES));
+                }
+                let (w0, w1) = (S::load_w(w), S::load_w(w.add(4 * LANES)));
+                for r in 0..R {
+                    let x = S::quad(x.add(r * BLOCK + 2 * pair).cast());
+                    sums[r] = [S::dot2(sums[r][0], w0, x), S::dot2(sums[r][1], w1, x)];
+                }
+                w = w.add(2 * 4 * LANES);
             }
             done += BLOCK / 2;
             x = x.add(self.x.stride * BLOCK);

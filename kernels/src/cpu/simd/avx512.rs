@@ -1,4 +1,4 @@
-//! AVX-512 with VNNI: a vector is one register.
+//! AVX-512 with VNNI: a vector is one register. Some processors multiply pairs of bf16 too.
 
 use std::arch::x86_64::*;
 
@@ -6,7 +6,10 @@ use super::{Kernel, Simd};
 
 /// See the module.
 #[derive(Clone, Copy)]
-pub(in crate::cpu) struct Avx512;
+pub(in crate::cpu) struct With<const BF16: bool>;
+
+pub(in crate::cpu) type Avx512 = With<false>;
+pub(in crate::cpu) type Avx512Bf16 = With<true>;
 
 pub(super) fn is_here() -> bool {
     is_x86_feature_detected!("avx512f")
@@ -22,7 +25,16 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Out {
     kernel.run::<Avx512>()
 }
 
-impl Simd for Avx512 {
+pub(super) fn multiplies_bf16() -> bool {
+    is_here() && is_x86_feature_detected!("avx512bf16")
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma")]
+pub(super) unsafe fn run_bf16<K: Kernel>(kernel: K) -> K::Out {
+    kernel.run::<Avx512Bf16>()
+}
+
+impl<const BF16: bool> Simd for With<BF16> {
     const ROWS: usize = 12;
     type F = __m512;
     type I = __m512i;
@@ -116,6 +128,14 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn dot4(acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
         _mm512_dpbusd_epi32(acc, w, x)
+    }
+
+    const DOT2: bool = BF16;
+
+    #[inline(always)]
+    unsafe fn dot2(acc: __m512, w: __m512i, x: __m512i) -> __m512 {
+        let pairs = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
+        _mm512_dpbf16_ps(acc, pairs(w), pairs(x))
     }
 
     #[inline(always)]

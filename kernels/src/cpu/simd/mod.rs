@@ -4,6 +4,9 @@
 //! body serves all of them and sums run in the same order. The integer path gives the same bits everywhere; the float
 //! paths do on AVX-512 and AVX2, while the portable one rounds products before it adds.
 //!
+//! AVX-512 multiplies pairs of bf16 in one instruction on some processors. Only linear layers ask
+//! [`Isa::multiplies_bf16`] and run there as compiled for that; all other kernels are compiled once for both.
+//!
 //! AMX is AVX-512 in all of this: only the int8 linear layers ask [`Isa::has_tiles`] and multiply in tiles. Likewise only
 //! linear layers ask [`Isa::is_portable`], and leave their products to a crate with kernels for more processors.
 //!
@@ -71,6 +74,15 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn quad(from: *const i8) -> Self::Q;
     /// Adds to each lane the products of its four unsigned and the four signed bytes, exactly.
     unsafe fn dot4(acc: Self::I, w: Self::W, x: Self::Q) -> Self::I;
+    /// Whether there is [`Self::dot2`].
+    const DOT2: bool = false;
+    /// Adds to each lane the products of its pair of bf16 and that of `x`, the second one first, each rounded as by
+    /// [`Self::fma`]: the bits of two of these, unless something is too small to be a normal number.
+    #[inline(always)]
+    unsafe fn dot2(acc: Self::F, _w: Self::W, _x: Self::Q) -> Self::F {
+        debug_assert!(false, "asked for where there is none");
+        acc
+    }
     /// Exact up to 2^24.
     unsafe fn to_f32(x: Self::I) -> Self::F;
 
@@ -187,6 +199,9 @@ enum Set {
     /// AVX-512, and tiles for int8 linear layers.
     #[cfg(target_arch = "x86_64")]
     Amx,
+    /// AVX-512, and products of bf16 for such linear layers.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -216,6 +231,9 @@ impl Isa {
             if amx::is_here() {
                 all.push(Self(Set::Amx));
             }
+            if avx512::multiplies_bf16() {
+                all.push(Self(Set::Avx512Bf16));
+            }
             if avx512::is_here() {
                 all.push(Self(Set::Avx512));
             }
@@ -244,6 +262,17 @@ impl Isa {
         self.0 == Set::Amx
     }
 
+    /// Whether it has products of bf16; then [`Self::run_bf16`] may be called.
+    pub(super) fn multiplies_bf16(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Amx => avx512::multiplies_bf16(),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Bf16 => true,
+            _ => false,
+        }
+    }
+
     /// Whether it is the fallback for machines that none of the others is for.
     pub(super) fn is_portable(self) -> bool {
         self.0 == Set::Portable
@@ -255,6 +284,8 @@ impl Isa {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Set::Amx => "amx-int8",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Bf16 => "avx512-bf16",
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
@@ -271,10 +302,19 @@ impl Isa {
     pub(super) unsafe fn run<K: Kernel>(self, kernel: K) -> K::Out {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Set::Amx | Set::Avx512 => avx512::run(kernel),
+            Set::Amx | Set::Avx512Bf16 | Set::Avx512 => avx512::run(kernel),
             #[cfg(target_arch = "x86_64")]
             Set::Avx2 => avx2::run(kernel),
             Set::Portable => kernel.run::<portable::Portable>(),
         }
+    }
+
+    /// Runs `kernel` as compiled for AVX-512 with products of bf16.
+    ///
+    /// # Safety
+    /// What the kernel points to is valid, and [`Self::multiplies_bf16`].
+    #[cfg(target_arch = "x86_64")]
+    pub(super) unsafe fn run_bf16<K: Kernel>(kernel: K) -> K::Out {
+        avx512::run_bf16(kernel)
     }
 }
