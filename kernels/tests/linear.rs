@@ -152,7 +152,7 @@ proptest! {
     /// A row's result is its own: the same bits alone and in any batch, for any number of threads.
     #[test]
     fn rows_do_not_depend_on_each_other(
-        rows in 2usize..60,
+        rows in 2usize..70,
         features in 1usize..200,
         outputs in 1usize..80,
         seed: u64,

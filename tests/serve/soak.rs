@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client::{Response, Server, asked, with};
+use crate::client::{Response, Server, asked, eventually, with};
 
 /// Clients at once: more than the server has seats.
 const CLIENTS: u64 = 16;
@@ -72,6 +72,7 @@ impl Dice {
 #[ignore = "half an hour; see the module"]
 fn soak() {
     let seconds = std::env::var("SOAK_SECONDS").map_or(1800, |s| s.parse().expect("seconds"));
+    assert!(seconds > 0, "some time");
     let context = CONTEXT.to_string();
     let server =
         Server::start(&["--max-model-len", &context, "--max-seqs", "8", "--max-queue", "6"]);
@@ -80,6 +81,7 @@ fn soak() {
     let (told, over) = (Told::default(), AtomicBool::new(false));
     let mut memory = Vec::new();
     std::thread::scope(|scope| {
+        let _closing = Closing(&over);
         for client in 0..CLIENTS {
             let (server, known, told, over) = (&server, &known, &told, &over);
             scope.spawn(move || {
@@ -102,7 +104,6 @@ fn soak() {
                 server.slots("used"),
             );
         }
-        over.store(true, Ordering::Relaxed);
     });
     server.comes_to_rest();
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
@@ -111,8 +112,10 @@ fn soak() {
     }
     // Every request that was let in ended once, whole or given up; who left may have been answered to the end before
     // the server saw it.
-    let ended = ["stop", "length", "abort"].map(|why| finished(&server, why));
     let begun = PROMPTS as u64 + count(&told.whole) + count(&told.left);
+    let ended = || ["stop", "length", "abort"].map(|why| finished(&server, why));
+    eventually("all are counted", || ended().iter().sum::<u64>() >= begun);
+    let ended = ended();
     println!("ended by stop, length, abort: {ended:?}; begun by clients: {begun}");
     assert_eq!(ended.iter().sum::<u64>(), begun);
     assert!(ended[2] <= count(&told.left), "nobody else was given up");
@@ -122,8 +125,8 @@ fn soak() {
     assert!((read..=read + count(&told.asked)).contains(&generated));
     assert_eq!(server.metric("vllm:admission_rejections_total") as u64, count(&told.later));
     // Flat: what it holds in the last third of the time is what it held in the first, but for a little.
-    let third = memory.len() / 3;
-    let (early, late) = (median(&memory[..third]), median(&memory[2 * third..]));
+    let third = memory.len().div_ceil(3);
+    let (early, late) = (median(&memory[..third]), median(&memory[memory.len() - third..]));
     println!("resident, median: {early} KiB in the first third, {late} KiB in the last");
     assert!(late <= early + early / 10, "memory grew: {memory:?}");
 }
@@ -205,7 +208,9 @@ fn visit(server: &Server, known: &Known, dice: &mut Dice, told: &Told) {
         }
         8 => {
             let body = asked(&"x".repeat(CONTEXT + dice.below(100_000)), 4).to_string();
-            refused(&Response::read(post(&body)), 400);
+            if let Some(response) = unless_later(Response::read(post(&body)), told) {
+                refused(&response, 400);
+            }
         }
         _ => {
             let body = known.body(true).to_string();
@@ -215,14 +220,29 @@ fn visit(server: &Server, known: &Known, dice: &mut Dice, told: &Told) {
 }
 
 /// A response that is no 429; who gets one comes again later.
-fn let_in(response: Response, told: &Told) -> Option<Response> {
+fn unless_later(response: Response, told: &Told) -> Option<Response> {
     if response.status == 429 {
         add(&told.later, 1);
         std::thread::sleep(Duration::from_millis(20));
         return None;
     }
+    Some(response)
+}
+
+/// An answer.
+fn let_in(response: Response, told: &Told) -> Option<Response> {
+    let response = unless_later(response, told)?;
     assert_eq!(response.status, 200, "{}", response.body);
     Some(response)
+}
+
+/// Sends everybody home, whatever happens.
+struct Closing<'a>(&'a AtomicBool);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// All tokens of the answer are there, once, in their order.

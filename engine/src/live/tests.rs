@@ -1,9 +1,10 @@
 //! The live loop over a model whose every token is known: nothing is lost, doubled or mixed up, whoever comes and goes.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{AllocatorKind, Config, SchedulerKind};
 use crate::exec::{Executor, HashExecutor};
 use crate::wiring;
 
@@ -191,6 +192,152 @@ fn dropped_it_finishes_what_it_began() {
     for (n, answer) in (1..).zip(&mut answers) {
         assert_eq!(steps(answer).len() as u32, 20 * n);
     }
+}
+
+/// What happened in an iteration, but for when: admissions, preemptions and ends, and who got which token.
+#[derive(Debug, PartialEq)]
+struct Happened(Vec<Event>, Vec<(RequestId, Token)>);
+
+impl Happened {
+    fn in_(iteration: &Iteration) -> Self {
+        let untimed = |event: &Event| match *event {
+            Event::Admitted { request, hit, .. } => {
+                Event::Admitted { request, hit, at: Duration::ZERO }
+            }
+            other => other,
+        };
+        let tokens = iteration.emitted.iter().copied().zip(iteration.tokens.iter().copied());
+        Self(iteration.events.iter().map(untimed).collect(), tokens.collect())
+    }
+}
+
+/// An executor of fixed cost that says when a batch begins, and how many have.
+struct Telling<F>(HashExecutor, usize, F);
+
+impl<F: FnMut(usize) + Send> Executor for Telling<F> {
+    fn submit(
+        &mut self,
+        batch: &crate::exec::Batch<'_>,
+        now: Duration,
+        horizon: crate::exec::Horizon,
+    ) -> crate::exec::Ticket {
+        self.1 += 1;
+        (self.2)(self.1);
+        self.0.submit(batch, now, horizon)
+    }
+
+    fn complete(&mut self, outcome: &mut crate::exec::Outcome) {
+        self.0.complete(outcome);
+    }
+
+    fn transfer(&mut self, transfer: &crate::exec::Transfer<'_>, now: Duration) -> Duration {
+        self.0.transfer(transfer, now)
+    }
+}
+
+/// An engine of little memory whose executor tells of its batches.
+fn telling(config: &Config, step: Duration, tell: impl FnMut(usize) + Send + 'static) -> Engine {
+    let slots = 100;
+    let executor = HashExecutor::workers(&[slots], step).remove(0);
+    wiring::engine(config, slots, vec![Box::new(Telling(executor, 0, tell))])
+}
+
+/// The request with this number, which comes while batch `2 * id` is computed; the first one keeps the engine busy until
+/// all are there.
+fn comes(id: RequestId) -> Ask {
+    let prompt: Vec<Token> = (0..1 + id * 7 % 30).map(|i| i % 5).collect();
+    ask(&prompt, if id == 0 { 45 } else { 1 + id * 11 % 25 })
+}
+const COME: usize = 20;
+
+fn virtually(config: &Config) -> Vec<Happened> {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&begun);
+    let tell = move |n| seen.store(n, Ordering::Relaxed);
+    let mut engine = telling(config, Duration::from_millis(1), tell);
+    let (mut here, mut now, mut all) = (0, Duration::ZERO, Vec::new());
+    loop {
+        while here < COME && 2 * here <= begun.load(Ordering::Relaxed) {
+            let (id, ask) = (here as RequestId, comes(here as RequestId));
+            let (input, limit) = (ask.prompt.len() as u32, ask.limit);
+            let content = Content::Tokens(ask.prompt);
+            let request = Request { id, input, limit, fate: None, width: 1, priority: 0, content };
+            engine.submit(request).unwrap();
+            here += 1;
+        }
+        let before = begun.load(Ordering::Relaxed);
+        engine.start(now, Duration::MAX);
+        if begun.load(Ordering::Relaxed) > before {
+            continue;
+        }
+        let Some(next) = engine.next_event() else { return all };
+        now = next;
+        if engine.step(now).is_some() {
+            all.push(Happened::in_(engine.last_iteration()));
+        }
+    }
+}
+
+fn live(config: &Config) -> Vec<Happened> {
+    let inbox = Arc::new(OnceLock::<std::sync::Weak<Sender<Command>>>::new());
+    let (door, mut here) = (Arc::clone(&inbox), 1);
+    let mut open = Vec::new();
+    let tell = move |begun| {
+        while here < COME && 2 * here <= begun {
+            let (updates, answer) = unbounded_channel();
+            let (reply, verdict) = oneshot::channel();
+            let ask =
+                Command::Ask(here as RequestId, Box::new(comes(here as RequestId)), updates, reply);
+            door.get().unwrap().upgrade().expect("the engine runs").send(ask).unwrap();
+            open.push((answer, verdict));
+            here += 1;
+        }
+    };
+    let engine = telling(config, Duration::from_micros(300), tell);
+    let all = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&all);
+    let watch = move |iteration: Option<&Iteration>, _: &[Engine]| {
+        seen.lock().unwrap().extend(iteration.map(Happened::in_));
+    };
+    let live = Live::start(engine, Sampler::default(), None, Box::new(watch)).unwrap();
+    inbox.set(Arc::downgrade(&live.commands)).unwrap();
+    let mut first = live.ask_blocking(comes(0)).unwrap();
+    while first.wait().is_some() {}
+    let begin = Instant::now();
+    let ended = |all: &[Happened]| {
+        let ends =
+            |h: &Happened| h.0.iter().filter(|e| matches!(e, Event::Finished { .. })).count();
+        all.iter().map(ends).sum::<usize>()
+    };
+    while ended(&all.lock().unwrap()) < COME {
+        assert!(begin.elapsed() < Duration::from_secs(60), "all are answered");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::mem::take(&mut all.lock().unwrap())
+}
+
+#[test]
+fn the_same_happens_in_virtual_time_and_live() {
+    let (mut preempted, mut hits) = (0, 0);
+    for scheduler in [SchedulerKind::Static, SchedulerKind::Continuous, SchedulerKind::Chunked] {
+        for allocator in [AllocatorKind::Contiguous, AllocatorKind::Paged] {
+            for prefix_cache in [false, true] {
+                if prefix_cache && allocator == AllocatorKind::Contiguous {
+                    continue;
+                }
+                let max_model_len = 60;
+                let config =
+                    Config { scheduler, allocator, prefix_cache, max_model_len, ..config() };
+                let expected = virtually(&config);
+                assert_eq!(live(&config), expected, "{scheduler:?} {allocator:?}");
+                for event in expected.iter().flat_map(|h| &h.0) {
+                    preempted += u32::from(matches!(event, Event::Preempted { .. }));
+                    hits += u32::from(matches!(event, Event::Admitted { hit: 1.., .. }));
+                }
+            }
+        }
+    }
+    assert!(preempted > 10 && hits > 10, "{preempted} preempted, {hits} hits");
 }
 
 /// An executor that dies in its third iteration.

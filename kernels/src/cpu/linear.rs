@@ -120,17 +120,17 @@ impl Linear {
             let rows = rows..(rows + chunk).min(x.len());
             let panels = group * self.panels / groups..(group + 1) * self.panels / groups;
             let part = tile::Part { linear: self, x, y, add, rows, panels };
-            // Tiles, and the crate's kernels, come first and apart: a branch for tiles among AVX-512's own loops made
-            // those a quarter slower.
+            // What only some machines have comes first and apart: a branch for tiles among AVX-512's own loops made those
+            // a quarter slower.
             // SAFETY: shapes were checked above, and each piece has its own rows or panels.
             unsafe {
-                #[cfg(target_arch = "x86_64")]
-                let part = if isa.has_tiles() { amx::run(part) } else { part };
-                let part = if isa.is_portable() { borrowed::run(part) } else { part };
                 #[cfg(target_arch = "x86_64")]
                 if x.halved {
                     return Isa::run_bf16(part);
                 }
+                #[cfg(target_arch = "x86_64")]
+                let part = if isa.has_tiles() { amx::run(part) } else { part };
+                let part = if isa.is_portable() { borrowed::run(part) } else { part };
                 isa.run(part);
             }
         });

@@ -11,7 +11,8 @@ use super::simd::Isa;
 use super::simd::{Kernel, LANES, Simd};
 use super::team::Team;
 
-/// Limits of a team.
+/// Limits of a team. Those of arithmetic are of this crate's own kernels: on the portable instruction set, where linear
+/// layers are the `gemm` crate's, they are no bound.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Roofline {
     /// Bytes per second read from memory that no cache holds.
@@ -142,8 +143,10 @@ impl Kernel for Dots {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 struct Pairs(usize);
 
+#[cfg(target_arch = "x86_64")]
 impl Kernel for Pairs {
     type Out = ();
 

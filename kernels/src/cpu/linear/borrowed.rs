@@ -56,29 +56,28 @@ fn sum(part: &Part<'_>, panel: usize, row: usize, rows: usize, sums: &mut Panel<
     for block in 0..from.blocks {
         let at = block * from.stride + row;
         let elements = at * BLOCK..(at + rows) * BLOCK;
-        if let Packed::Int8(packed) = &part.linear.packed {
-            let packed = &packed[(panel * from.blocks + block) * BLOCK_BYTES..][..BLOCK_BYTES];
-            let of_w = unpack_int8(packed, &mut w);
-            for (x, &from) in x.as_flattened_mut().iter_mut().zip(&from.bytes[elements]) {
-                *x = f32::from(from);
-            }
-            multiply(&w, &x, rows, &mut dots, false);
-            let of_x = &from.scales[at..at + rows];
-            for ((sums, dots), of_x) in sums.iter_mut().zip(&dots).zip(of_x) {
-                for ((sum, dot), of_w) in sums.iter_mut().zip(dots).zip(&of_w) {
-                    *sum += dot * (of_x * of_w);
+        match &part.linear.packed {
+            Packed::Int8(packed) => {
+                let packed = &packed[(panel * from.blocks + block) * BLOCK_BYTES..][..BLOCK_BYTES];
+                let of_w = unpack_int8(packed, &mut w);
+                for (x, &from) in x.as_flattened_mut().iter_mut().zip(&from.bytes[elements]) {
+                    *x = f32::from(from);
                 }
+                multiply(&w, &x, rows, &mut dots, false);
+                let of_x = &from.scales[at..at + rows];
+                for ((sums, dots), of_x) in sums.iter_mut().zip(&dots).zip(of_x) {
+                    for ((sum, dot), of_w) in sums.iter_mut().zip(dots).zip(&of_w) {
+                        *sum += dot * (of_x * of_w);
+                    }
+                }
+                continue;
             }
-        } else {
-            match &part.linear.packed {
-                Packed::Bf16(packed) => unpack(packed, part.linear.features, panel, block, &mut w),
-                Packed::F32(packed) => unpack(packed, part.linear.features, panel, block, &mut w),
-                Packed::Int8(_) => unreachable!("taken above"),
-            }
-            x.as_flattened_mut()[..rows * BLOCK].copy_from_slice(&from.float[elements]);
-            // One row alone the crate would take another way, with other rounding.
-            multiply(&w, &x, rows.max(2), sums, true);
+            Packed::Bf16(packed) => unpack(packed, part.linear.features, panel, block, &mut w),
+            Packed::F32(packed) => unpack(packed, part.linear.features, panel, block, &mut w),
         }
+        x.as_flattened_mut()[..rows * BLOCK].copy_from_slice(&from.float[elements]);
+        // One row alone the crate would take another way, with other rounding.
+        multiply(&w, &x, rows.max(2), sums, true);
     }
 }
 

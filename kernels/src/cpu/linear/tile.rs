@@ -180,7 +180,8 @@ impl Part<'_> {
         sums
     }
 
-    /// What `float` computes of weights of bf16, to the bit, from rows that are bf16 too.
+    /// What `float` computes of weights of bf16, to the bit but for what is too small to be normal, from rows that are
+    /// bf16 too.
     #[inline(always)]
     unsafe fn halves<S: Simd, const R: usize>(
         &self,

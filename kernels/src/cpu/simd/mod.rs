@@ -8,7 +8,8 @@
 //! [`Isa::multiplies_bf16`] and run there as compiled for that; all other kernels are compiled once for both.
 //!
 //! AMX is AVX-512 in all of this: only the int8 linear layers ask [`Isa::has_tiles`] and multiply in tiles. Likewise only
-//! linear layers ask [`Isa::is_portable`], and leave their products to a crate with kernels for more processors.
+//! linear layers ask [`Isa::is_portable`], and leave their products to a crate with kernels for more processors, in its
+//! order of sums.
 //!
 //! Kernels are `unsafe` as a whole: their bodies index raw memory in lanes, and their callers check the lengths once.
 
