@@ -4,6 +4,7 @@
 //!
 //! Every whole answer is compared with what the same prompt got when it was alone, so that a lost, doubled or foreign
 //! token is found; at the end no KV slot is held, memory has not grown, and the server's counters are the clients' own.
+//! (Memory needs some minutes to settle: a run of seconds takes that for growth.)
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
