@@ -9,7 +9,7 @@ use engine::{BlockIds, Content, Deployment, Event, Fleet, Iteration, Next, Reque
 use loadgen::{Outcome, Recorder, Recording, Replay, ReplayOptions, Summary, Sustain};
 use workloads::{Trace, TraceRequest};
 
-use super::Testbed;
+use super::{Played, Testbed};
 use super::prompts::prompt;
 use crate::calibrate::steps_of;
 use crate::evaluate::Refused;
@@ -22,6 +22,7 @@ const SPANS: usize = 200_000;
 pub(super) struct Run<'a> {
     sim: &'a Testbed,
     trace: Arc<Trace>,
+    ids: Arc<[u64]>,
     fleet: Fleet,
     replay: Replay,
     recorder: Recorder,
@@ -47,7 +48,7 @@ impl<'a> Run<'a> {
     pub(super) fn new(
         sim: &'a Testbed,
         deployment: &Deployment,
-        trace: Arc<Trace>,
+        Played { trace, ids }: Played,
         scale: f64,
         options: ReplayOptions,
     ) -> Result<Self, Refused> {
@@ -71,6 +72,7 @@ impl<'a> Run<'a> {
             workers,
             slots: u64::from(deployment.kv_slots) * u64::from(workers),
             trace,
+            ids,
         })
     }
 
@@ -152,7 +154,7 @@ impl<'a> Run<'a> {
     /// What the prompt of request `index` is: tokens where they are computed, else the identity of its blocks.
     fn content(&self, index: u32) -> Content {
         match &self.sim.machine {
-            None => content(&self.trace.requests[index as usize], &self.trace, &self.sim.ids),
+            None => content(&self.trace.requests[index as usize], &self.trace, &self.ids),
             Some(machine) => prompt(&self.trace, index, machine.config().vocab),
         }
     }

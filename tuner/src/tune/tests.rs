@@ -31,6 +31,7 @@ fn request<'a>(devices: Vec<DeviceUnderTest<'a>>, space: &'a Space, slo: &'a Slo
         requests_per_session: None,
         natural_rps: evaluate.natural_rate(evaluate.requests()),
         output_tokens_per_request: evaluate.output_tokens_per_request(),
+        repeats: false,
     };
     Request {
         devices,
