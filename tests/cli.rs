@@ -87,6 +87,49 @@ fn json_of_poor_results_fits_its_schemas() {
     assert_fits("compare.json", &json(&with(&compare, &["--slo", "ttft=1ms", "--json"])));
 }
 
+/// Two, where one replica may take two, are of no use to a demand that one carries.
+#[test]
+fn to_allow_more_gpus_never_costs_more() {
+    let plan = |demand: &str, gpus: &str| {
+        let args = ["plan", "--demand", demand, "--slo", "ttft=500ms", "--slo", "tpot=25ms"];
+        let less = ["--device", "h100-sxm", "--requests", "500", "--max-batch-tokens", "2048"];
+        let value = json(&with(&with(&args, &less), &["--gpus", gpus, "--json"]));
+        assert_fits("tune.json", &value);
+        let plan = &value["plans"][0];
+        let replicas = plan["simulated_replicas"].as_f64().unwrap();
+        let each = value["best"]["capacity_rps"].as_f64().unwrap() / replicas;
+        let enough = (plan["demand_rps"].as_f64().unwrap() / (0.9 * each)).ceil();
+        assert_eq!(plan["deployments"].as_f64().unwrap(), enough.max(replicas));
+        assert!(!value["chosen"]["rule"].is_null());
+        (plan["usd_per_hour"].as_f64().unwrap(), plan["gpus"].as_u64().unwrap())
+    };
+    assert_eq!(plan("1rps", "1").1, 1);
+    assert_eq!(plan("1rps", "4").1, 1);
+    let (one, two) = (plan("25rps", "1"), plan("25rps", "2"));
+    assert!(two.0 <= one.0, "{two:?} after {one:?}");
+}
+
+#[test]
+fn a_plan_says_what_decided_and_tables_count_gpus() {
+    let args = ["plan", "--demand", "25rps", "--slo", "ttft=500ms", "--device", "h100-sxm"];
+    let out = tempfile::tempdir().unwrap();
+    let dir = out.path().to_str().unwrap();
+    let less = ["--requests", "500", "--max-batch-tokens", "2048", "--out", dir];
+    let said = knee(&with(&args, &less));
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    let terminal = text(&said.stdout);
+    let flat = terminal.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        flat.contains("Chosen ") && flat.contains("the next best of all deployments"),
+        "{terminal}"
+    );
+    let page = std::fs::read_to_string(out.path().join("report.html")).unwrap();
+    assert!(page.contains("the next best of all deployments") && page.contains("req/s per GPU"));
+    let trials = std::fs::read_to_string(out.path().join("trials.csv")).unwrap();
+    assert!(trials.lines().next().unwrap().ends_with("capacity_rps_per_gpu"));
+    assert!(refused(&with(&args, &["--replicas", "2"])).contains("leave out --replicas"));
+}
+
 #[test]
 fn a_schema_refuses_what_lacks_a_key() {
     let mut value = json(&["bench", "--requests", "50", "--json"]);

@@ -339,7 +339,7 @@ pub struct Pareto {
     pub points: Vec<ParetoPoint>,
     /// Indices of the front over tokens/s per GPU and tokens/s per user, by falling tokens/s per GPU.
     pub throughput_interactivity: Vec<usize>,
-    /// Indices of the front over goodput and (low) p99 TTFT, by falling goodput.
+    /// Indices of the front over goodput per GPU and (low) p99 TTFT, by falling goodput.
     pub goodput_ttft: Vec<usize>,
 }
 

@@ -235,7 +235,11 @@ pub fn exhaustive(contest: &Contest<'_>, found: Found) -> Found {
 }
 
 /// Races the members of every group of `found`.
-fn each_group(contest: &Contest<'_>, found: Found, run: impl Fn(&mut Race<'_, '_>) + Sync) -> Found {
+fn each_group(
+    contest: &Contest<'_>,
+    found: Found,
+    run: impl Fn(&mut Race<'_, '_>) + Sync,
+) -> Found {
     let count = found.entries.iter().map(|e| e.candidate.group + 1).max().unwrap_or(0);
     let mut members: Vec<Vec<usize>> = vec![Vec::new(); count];
     for (i, entry) in found.entries.iter().enumerate() {

@@ -50,6 +50,14 @@ pub struct Scope {
 /// The knobs of the grid besides the layout, in the order they vary (the last fastest).
 const GRID: &[&str] = &["policy", "kv-dtype", "prefix-cache", "max-batch-tokens", "max-seqs"];
 
+/// Knobs of the grid whose values are powers of two, from which to which. Where the grid takes every other one, the
+/// neighbours of a winner are the next ones all the same.
+const STEPS: &[(&str, u32, u32)] = &[("max-seqs", 3, 10), ("max-batch-tokens", 8, 14)];
+
+fn powers(from: u32, to: u32, step: usize) -> Vec<String> {
+    (from..=to).step_by(step).map(|p| (1_u32 << p).to_string()).collect()
+}
+
 /// The knobs tried one at a time around a winner, with their values.
 const POLISH: &[(&str, &[&str])] = &[
     ("kv-fraction", &["0.85", "0.9", "0.95"]),
@@ -68,16 +76,13 @@ impl Space {
     pub fn new(scope: Scope) -> Self {
         // Several GPUs multiply the grid by their layouts: coarser steps keep it at some hundreds.
         let step = if scope.gpus == 1 { 1 } else { 2 };
-        let powers = |from: u32, to: u32| {
-            (from..=to).step_by(step).map(|p| (1_u32 << p).to_string()).collect::<Vec<_>>()
-        };
         let words = |w: &[&str]| w.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let policies = Policy::NAMES.iter().filter(|p| scope.gpus > 1 || **p != "disagg");
-        let mut values = BTreeMap::from([
-            ("policy", policies.map(|p| (*p).to_owned()).collect()),
-            ("max-seqs", if step == 1 { powers(3, 10) } else { powers(4, 10) }),
-            ("max-batch-tokens", if step == 1 { powers(8, 14) } else { powers(9, 13) }),
-        ]);
+        let mut values = BTreeMap::from([("policy", policies.map(|p| (*p).to_owned()).collect())]);
+        for (knob, from, to) in STEPS {
+            let coarse = powers(*from + 1, *to, 2);
+            values.insert(*knob, if step == 1 { powers(*from, *to, 1) } else { coarse });
+        }
         if scope.shared_prefixes {
             values.insert("prefix-cache", words(&["on", "off"]));
         }
@@ -198,9 +203,8 @@ impl Space {
         let current = config.value(knob);
         let polish = POLISH.iter().find(|(name, _)| *name == knob.name);
         let own = || polish.map(|(_, v)| v.iter().map(|s| (*s).to_owned()).collect());
-        let Some(values) = self.values.get(knob.name).cloned().or_else(own) else {
-            return Vec::new();
-        };
+        let values = self.closely(knob.name).or_else(|| self.values.get(knob.name).cloned());
+        let Some(values) = values.or_else(own) else { return Vec::new() };
         match (values.iter().position(|v| *v == current), knob.domain) {
             (Some(i), engine::config::Domain::Count { .. }) => {
                 let around = [i.checked_sub(1), Some(i + 1)];
@@ -208,6 +212,12 @@ impl Space {
             }
             _ => values.into_iter().filter(|v| *v != current).collect(),
         }
+    }
+
+    /// Every value of a knob whose steps the grid may leave out.
+    fn closely(&self, knob: &str) -> Option<Vec<String>> {
+        let (_, from, to) = STEPS.iter().find(|(name, ..)| *name == knob)?;
+        (!self.asked.contains_key(knob)).then(|| powers(*from, *to, 1))
     }
 
     /// `configs` times the values of `knob`, unless it is fixed or not searched.

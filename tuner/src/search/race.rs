@@ -11,8 +11,8 @@ use rayon::prelude::*;
 /// Heads shorter than this are not worth a rung: their percentiles say nothing.
 const SHORTEST_HEAD: usize = 400;
 
-/// How much longer than the shortest head that can tell candidates apart the trace must be that decides.
-const LONG_ENOUGH: usize = 4;
+/// How many times as long as a head that cannot tell candidates apart the trace must be that decides.
+const LONGER: usize = 8;
 
 /// Candidates in a wave: with a best to race against, and without.
 const WAVE: (usize, usize) = (8, 4);
@@ -95,10 +95,11 @@ impl<'a, 'c> Race<'a, 'c> {
                 let before: Vec<Standing> =
                     self.entries.iter().map(|e| e.standing.clone()).collect();
                 self.rung(head, rung);
-                if last && (whole == most || !self.head_is_too_short()) {
-                    self.polish();
-                }
-                if !self.head_is_too_short() || (last && whole == most) {
+                let factor = if last { self.wanted() } else { self.needed() };
+                if factor == 1 || (last && whole == most) {
+                    if last {
+                        self.polish();
+                    }
                     continue;
                 }
                 // What lost here lost to the head's shortness, perhaps.
@@ -108,7 +109,7 @@ impl<'a, 'c> Race<'a, 'c> {
                     }
                 }
                 least = head + 1;
-                whole = whole.max((LONG_ENOUGH * 2 * head).min(most));
+                whole = whole.max((factor * head).min(most));
                 continue 'longer;
             }
             return;
@@ -118,17 +119,17 @@ impl<'a, 'c> Race<'a, 'c> {
     /// Measures in full whatever was not, then polishes again.
     pub(super) fn measure_the_rest(&mut self) {
         loop {
-            let open = |e: &Entry| e.good(self.head).is_none() && e.standing != Standing::Infeasible;
+            let open =
+                |e: &Entry| e.good(self.head).is_none() && e.standing != Standing::Infeasible;
             let rest: Vec<usize> =
                 (0..self.entries.len()).filter(|i| open(&self.entries[*i])).collect();
             self.measure(&rest, u64::MAX);
             self.polish();
-            let (longer, most) = (2 * self.head, self.lengths().1);
-            if self.contest.watch.cancelled() || !self.head_is_too_short() || longer > most {
+            let longer = (self.wanted() * self.head).min(self.lengths().1);
+            if self.contest.watch.cancelled() || longer == self.head {
                 return;
             }
-            self.head = longer;
-            self.best = None;
+            (self.best, self.head) = (None, longer);
         }
     }
 
@@ -170,7 +171,7 @@ impl<'a, 'c> Race<'a, 'c> {
             let tasks: Vec<Task> = chosen.map(|i| self.task(i, rung.margin)).collect();
             self.run(&tasks);
             self.tell();
-            if self.head_is_too_short() {
+            if self.needed() > 1 {
                 return;
             }
         }
@@ -179,12 +180,22 @@ impl<'a, 'c> Race<'a, 'c> {
         }
     }
 
-    /// Whether the best so far would go further if only there were more requests: then this head cannot tell them apart.
-    fn head_is_too_short(&self) -> bool {
-        let Some((i, _)) = self.best else { return false };
+    /// How many times as long the trace must be for this head to tell candidates apart: 1 unless the best so far would go
+    /// further if only there were more requests.
+    fn needed(&self) -> usize {
+        let Some((i, _)) = self.best else { return 1 };
         let entry = &self.entries[i];
-        let Some((_, Knee::Between { hi: Some(hi), .. })) = entry.knee else { return false };
-        entry.probe(self.head, hi).is_some_and(|p| verdict::too_short(&p.observation))
+        let Some((_, Knee::Between { hi: Some(hi), .. })) = entry.knee else { return 1 };
+        let short = |p: &Probe| verdict::too_short(&p.observation);
+        if entry.probe(self.head, hi).is_some_and(short) { LONGER } else { 1 }
+    }
+
+    /// The same for a head that decides: long enough for the best, at what it holds, to be a verdict on load that goes on.
+    fn wanted(&self) -> usize {
+        let held = self.best.and_then(|(i, k)| self.entries[i].probe(self.head, k));
+        let share = held.map_or(0.0, |p| p.observation.sustain.request_share);
+        let factor = (share / verdict::SHORT).ceil().max(1.0) as usize;
+        factor.next_power_of_two().max(self.needed())
     }
 
     /// A short head cannot prove that the whole trace is infeasible: where nobody is left, whoever came closest on an
@@ -388,9 +399,8 @@ impl<'a, 'c> Race<'a, 'c> {
     /// Tells whoever waits.
     fn tell(&mut self) {
         let done = (self.entries.len() - self.queue().len()).max(self.told);
-        let best = self.best.map(|(i, k)| {
-            (rate_at(k), space::label(&self.entries[i].candidate.config))
-        });
+        let best =
+            self.best.map(|(i, k)| (rate_at(k), space::label(&self.entries[i].candidate.config)));
         self.tally.note(done - self.told, best);
         self.told = done;
     }

@@ -9,8 +9,8 @@ use engine::{BlockIds, Content, Deployment, Event, Fleet, Iteration, Next, Reque
 use loadgen::{Outcome, Recorder, Recording, Replay, ReplayOptions, Summary, Sustain};
 use workloads::{Trace, TraceRequest};
 
-use super::{Played, Testbed};
 use super::prompts::prompt;
+use super::{Played, Testbed};
 use crate::calibrate::steps_of;
 use crate::evaluate::Refused;
 use crate::observation::{Detailed, IterationSpan, KvSample, KvShares, Observation, Work};

@@ -179,7 +179,8 @@ impl Tuning<'_, '_> {
             .iter()
             .map(|p| (p.tokens_per_s_per_gpu, p.tokens_per_s_per_user.unwrap_or(f64::NAN)))
             .collect();
-        let wait: Vec<_> = points.iter().map(|p| (p.goodput_rps, low(p.ttft_p99_ms))).collect();
+        let each = |p: &ParetoPoint| p.goodput_rps / f64::from(p.gpus);
+        let wait: Vec<_> = points.iter().map(|p| (each(p), low(p.ttft_p99_ms))).collect();
         let (throughput_interactivity, goodput_ttft) =
             (pareto::front(&speed), pareto::front(&wait));
         Pareto { points, throughput_interactivity, goodput_ttft }
@@ -222,7 +223,7 @@ impl Tuning<'_, '_> {
         let entry = &self.found.entries[i];
         let head = self.found.head(i);
         let probe = self.found.good(i).and_then(|k| entry.probe(head, k));
-        if let Some(p) = probe.filter(|p| p.observation.sustain.request_share > 0.05) {
+        if let Some(p) = probe.filter(|p| verdict::short(&p.observation)) {
             warn(format!(
                 "a typical request lasts {:.0} % of the run at capacity: the trace is short for a verdict on \
                  sustained load",

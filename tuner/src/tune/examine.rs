@@ -94,9 +94,8 @@ impl Tuning<'_, '_> {
             .into_par_iter()
             .with_max_len(1)
             .map(|(knob, config)| {
-                let same = |e: &&Entry| {
-                    (e.candidate.device, &e.candidate.config) == (device, &config)
-                };
+                let same =
+                    |e: &&Entry| (e.candidate.device, &e.candidate.config) == (device, &config);
                 let known = self.found.entries.iter().find(same);
                 let known: &[Probe] = known.map_or(&[], |e| e.probes.as_slice());
                 let subject = Subject { evaluate, config: &config, known, start };
@@ -105,11 +104,8 @@ impl Tuning<'_, '_> {
                 let (idle, made) = does_the_same(&subject, &edge, cancel);
                 let known = [known, &made].concat();
                 let subject = Subject { known: &known, ..subject };
-                let measured = if idle {
-                    Ok(winner.again())
-                } else {
-                    why::measure(&subject, head, cancel)
-                };
+                let measured =
+                    if idle { Ok(winner.again()) } else { why::measure(&subject, head, cancel) };
                 let measured = measured.map(|m| m.after(made));
                 (knob, config, measured, idle)
             })

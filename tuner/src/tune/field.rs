@@ -58,18 +58,21 @@ impl<'r> Field<'r> {
         }
         let mut candidates = Vec::new();
         for device in devices {
-            for config in &grid.configs {
-                let kind = self.kind(*device, config);
-                let next = self.kinds.len();
-                let group = *self.numbers.entry(kind).or_insert(next);
-                if group == next {
-                    self.kinds.push(kind);
-                }
-                candidates.push(Candidate { device: *device, config: config.clone(), group });
-            }
+            candidates.extend(grid.configs.iter().map(|c| self.enter(*device, c.clone())));
         }
-        self.candidates += candidates.len();
         candidates
+    }
+
+    /// `config` on a device, in a group of its kind.
+    pub(super) fn enter(&mut self, device: usize, config: Config) -> Candidate {
+        let kind = self.kind(device, &config);
+        let next = self.kinds.len();
+        let group = *self.numbers.entry(kind).or_insert(next);
+        if group == next {
+            self.kinds.push(kind);
+        }
+        self.candidates += 1;
+        Candidate { device, config, group }
     }
 
     /// Where nothing was enumerated: what was refused, and why.

@@ -54,11 +54,28 @@ impl Tuning<'_, '_> {
         if devices.is_empty() || self.request.watch.cancelled() {
             return;
         }
-        let candidates = self.field.of(&self.request.space.sized(size), devices);
+        let mut candidates = self.field.of(&self.request.space.sized(size), devices);
+        for more in self.multiplied(size, devices) {
+            if candidates.iter().all(|c| (c.device, &c.config) != (more.0, &more.1)) {
+                candidates.push(self.field.enter(more.0, more.1));
+            }
+        }
         self.search(candidates);
         for device in devices {
             self.searched.entry(*device).or_default().insert(size);
         }
+    }
+
+    /// What was best of smaller sizes, in as many replicas as take `size` GPUs.
+    fn multiplied(&self, size: u32, devices: &[usize]) -> Vec<(usize, Config)> {
+        let best = |i: usize| {
+            let c = &self.found.entries[i].candidate;
+            let one = c.config.gpus() / c.config.replicas;
+            let config = Config { replicas: size / one, ..c.config.clone() };
+            let fits = size.is_multiple_of(one) && devices.contains(&c.device);
+            fits.then(|| (c.device, space::canonical(&config)))
+        };
+        self.found.bests().filter_map(best).collect()
     }
 
     fn searched(&self, device: usize, size: u32) -> bool {
@@ -86,7 +103,8 @@ impl Tuning<'_, '_> {
     /// Entry `i`, which carries `capacity_rps`, as plans see it, and what people call one replica of it.
     fn unit(&self, i: usize, capacity_rps: f64) -> (Unit<'_>, String) {
         let candidate = &self.found.entries[i].candidate;
-        let (device, replicas) = (&self.request.devices[candidate.device], candidate.config.replicas);
+        let (device, replicas) =
+            (&self.request.devices[candidate.device], candidate.config.replicas);
         let one = space::canonical(&Config { replicas: 1, ..candidate.config.clone() });
         let unit = Unit {
             device: &device.info.name,

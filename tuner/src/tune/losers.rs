@@ -21,8 +21,7 @@ impl Tuning<'_, '_> {
             .into_iter()
             .filter(|i| {
                 // What a steadier one was preferred to did not lose by capacity.
-                self.passed_over.values().all(|over| over.0 != *i)
-                    && !self.same_row(*i, best)
+                self.passed_over.values().all(|over| over.0 != *i) && !self.same_row(*i, best)
             })
             .collect();
         let status = |done| Status {
@@ -50,7 +49,8 @@ impl Tuning<'_, '_> {
     /// The entry that stands for each policy on each device: its best, else whoever came nearest on an empty machine.
     fn representatives(&self) -> Vec<usize> {
         let policies = 0..Policy::NAMES.len();
-        let rows = (0..self.request.devices.len()).flat_map(|d| policies.clone().map(move |p| (d, p)));
+        let rows =
+            (0..self.request.devices.len()).flat_map(|d| policies.clone().map(move |p| (d, p)));
         let stands = |(device, policy)| {
             let groups = self.groups(device, policy);
             self.best_of(&groups).or_else(|| self.nearest(Some(&groups)))
@@ -101,8 +101,7 @@ impl Tuning<'_, '_> {
         let (cancel, head) = (self.request.watch.cancel, self.found.head(i));
         let gpus = self.field.space(&self.found.entries[i].candidate.config).gpus;
         let subject = self.subject(i);
-        let (checked, mut probes) =
-            why::attribute(&subject, &measured, winner, head, gpus, cancel);
+        let (checked, mut probes) = why::attribute(&subject, &measured, winner, head, gpus, cancel);
         let candidate = &self.found.entries[i].candidate;
         let loser = Loser {
             policy: candidate.config.policy().to_string(),

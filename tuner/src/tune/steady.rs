@@ -52,9 +52,7 @@ impl Tuning<'_, '_> {
             self.extra.extend(probes);
             kept.push(rate);
         }
-        self.when_slow.extend(
-            rivals.iter().map(|r| r.candidate.clone()).zip(kept.iter().copied()),
-        );
+        self.when_slow.extend(rivals.iter().map(|r| r.candidate.clone()).zip(kept.iter().copied()));
         let weight = |c: &Candidate| self.field.weight(c.device, &c.config);
         let worth = |i: usize| kept[i] * weight(&rivals[i].candidate);
         let steadiest = (0..rivals.len()).rev().max_by(|a, b| worth(*a).total_cmp(&worth(*b)))?;
