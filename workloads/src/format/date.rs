@@ -233,6 +233,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(expected, 84_005);
+        assert_eq!(expected, 84_006);
     }
 }

@@ -13,6 +13,7 @@ mod csv;
 mod date;
 mod detect;
 mod flat;
+mod guarded;
 mod identities;
 mod jsonl;
 mod llmservingsim;
@@ -42,6 +43,7 @@ pub(crate) use rows::BlockPool;
 use self::csv::Csv;
 use self::parquet::Parquet;
 use clock::Unit;
+use guarded::guarded;
 use rows::Rows;
 use source::Content;
 use table::Layout;
@@ -258,10 +260,8 @@ fn read_content(
     options: &ReadOptions,
 ) -> Result<Trace, TraceError> {
     let rows = match content {
-        Content::ParquetFile(file) => read_parquet(&Parquet::open(name, file)?, options)?,
-        Content::ParquetBytes(bytes) => {
-            read_parquet(&Parquet::open(name, ::bytes::Bytes::from(bytes))?, options)?
-        }
+        Content::ParquetFile(file) => read_parquet(name, file, options)?,
+        Content::ParquetBytes(bytes) => read_parquet(name, ::bytes::Bytes::from(bytes), options)?,
         Content::Text(mut text) => match text.begins_with()? {
             None => return Err(TraceError::file(name, "empty: there are no requests in it")),
             Some(b'{' | b'[') => {
@@ -308,16 +308,21 @@ fn read_json(
 }
 
 fn read_parquet<R: ::parquet::file::reader::ChunkReader + 'static>(
-    parquet: &Parquet<R>,
+    name: &str,
+    reader: R,
     options: &ReadOptions,
 ) -> Result<Rows, TraceError> {
-    let format = options.format.unwrap_or_else(|| detect::columns(&parquet.columns()));
-    match format {
-        Format::ShareGpt | Format::Weka | Format::LlmServingSim | Format::Jsonl => {
-            Err(not_as(parquet.file(), "Parquet", "text"))
+    let read = || {
+        let parquet = Parquet::open(name, reader)?;
+        let format = options.format.unwrap_or_else(|| detect::columns(&parquet.columns()));
+        match format {
+            Format::ShareGpt | Format::Weka | Format::LlmServingSim | Format::Jsonl => {
+                Err(not_as(name, "Parquet", "text"))
+            }
+            _ => table::named(name, parquet.rows()?, format, format.layout(), options),
         }
-        _ => table::named(parquet.file(), parquet.rows()?, format, format.layout(), options),
-    }
+    };
+    guarded(read).unwrap_or_else(|| Err(parquet::damaged(name, "it contradicts itself")))
 }
 
 fn not_as(name: &str, is: &str, wants: &str) -> TraceError {

@@ -285,7 +285,10 @@ impl Names {
         let known = self.table.get(&whole).copied();
         let known =
             known.or_else(|| ends.into_iter().find_map(|end| self.dotted.get(&end).copied()));
-        for place in known.into_iter().chain(time(&whole)) {
+        // An answer's own time, in what holds the answer.
+        let answered = column.rsplit_once("body.").or(column.rsplit_once("response."));
+        let answered = answered.map(|(_, name)| name).filter(|name| name.starts_with("created"));
+        for place in known.into_iter().chain(time(answered.unwrap_or(&whole))) {
             if !mapped(place.slot) && places.iter().all(|p| p.slot != place.slot) {
                 places.push(place);
             }

@@ -65,8 +65,15 @@ impl BlockPool {
 /// More requests than this are refused: an archive that unpacks without end takes no more memory.
 const MOST_REQUESTS: usize = 1 << 25;
 
-/// Longest time without an arrival, ns: a year.
-const LONGEST_GAP: i64 = 366 * 86_400 * 1_000_000_000;
+const DAY: i64 = 86_400 * 1_000_000_000;
+
+/// Longest time without an arrival, ns.
+const YEAR: i64 = 366 * DAY;
+
+/// Whether `time`, read in a unit `scale` times finer than its own, is of the years 2001 to 2100.
+fn is_epoch(time: i64, scale: i64) -> bool {
+    time.checked_mul(scale).is_some_and(|t| (11_323 * DAY..47_482 * DAY).contains(&t))
+}
 
 /// What is said of an arrival rate for a file that needs none.
 pub(crate) const HAS_TIMES: &str =
@@ -203,19 +210,26 @@ impl Rows {
         })
     }
 
-    /// Refuses rows whose times are of another era: seconds since 1970 among seconds since the start.
+    /// Refuses rows whose times are of another era: seconds since 1970 among seconds since the start, or among
+    /// milliseconds.
     fn one_era(&self, keys: &[i64], order: &[usize]) -> Result<(), TraceError> {
-        let gap = |w: &[usize]| keys[w[1]] - keys[w[0]];
-        let Some(split) = order.windows(2).position(|w| gap(w) > LONGEST_GAP) else {
+        let gap = |at: usize| keys[order[at + 1]] - keys[order[at]];
+        let Some(split) = (0..order.len().saturating_sub(1)).max_by_key(|&at| gap(at)) else {
             return Ok(());
         };
-        let (early, late) = order.split_at(split + 1);
-        let years = (keys[late[0]] - keys[early[split]]) as f64 / LONGEST_GAP as f64;
-        let (odd, side) =
-            if early.len() < late.len() { (early, "before") } else { (late, "after") };
-        let row = odd.iter().min().copied().unwrap_or(0);
+        let (gap, (early, late)) = (gap(split), order.split_at(split + 1));
+        let (most, few, side) =
+            if early.len() < late.len() { (late, early, "before") } else { (early, late, "after") };
+        let span = keys[most[most.len() - 1]] - keys[most[0]];
+        let since_1970 = |scale| few.iter().all(|&row| is_epoch(keys[row], scale));
+        let odd = gap > DAY && gap / 100 > span && [1_000, 1_000_000].into_iter().any(since_1970);
+        if gap <= YEAR && !odd {
+            return Ok(());
+        }
+        let row = few.iter().min().copied().unwrap_or(0);
+        let days = gap / DAY;
         let problem = format!(
-            "its time is {years:.0} years {side} the other rows' (a time since 1970 among times since the start?); correct or delete the line"
+            "its time is {days} days {side} the other rows' (a time since 1970 among times since the start?); correct or delete the line"
         );
         Err(TraceError::line(&self.file, u64::from(self.lines[row]), problem))
     }

@@ -69,6 +69,10 @@ pub(crate) fn content<'a>(
             if let Some((_, what)) = STRANGERS.iter().find(|(magic, _)| starts(&head, magic)) {
                 return Err(TraceError::file(file, *what));
             }
+            if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
+                let problem = "UTF-16 text; convert it (iconv -f UTF-16 -t UTF-8)";
+                return Err(TraceError::file(file, problem));
+            }
             if head.get(257..262) == Some(b"ustar") {
                 let problem = "a tar archive; unpack it and give its files or directory";
                 return Err(TraceError::file(file, problem));
@@ -107,10 +111,6 @@ const STRANGERS: &[(&str, &str)] = &[
     ("arrow1", "an Arrow file; save it as Parquet or CSV"),
     ("%pdf-", "a PDF document, not a trace"),
     ("trace_version:", "the YAML header of a BLIS trace; give the CSV that was written beside it"),
-    (
-        "{\"error\":",
-        "a server's error message, not a trace; ask the server again and look at its answer",
-    ),
 ];
 
 fn starts(head: &[u8], magic: &str) -> bool {

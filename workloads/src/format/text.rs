@@ -146,12 +146,8 @@ fn newlines(bytes: &[u8]) -> u64 {
 }
 
 fn text_of<'t>(file: &str, line: u64, bytes: &'t [u8]) -> Result<&'t str, TraceError> {
-    std::str::from_utf8(bytes).map_err(|e| {
-        let utf16 = line == 1 && (bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff"));
-        let problem =
-            if utf16 { "UTF-16 text; convert it (iconv -f UTF-16 -t UTF-8)" } else { NO_TEXT };
-        TraceError::line(file, line + newlines(&bytes[..e.valid_up_to()]), problem)
-    })
+    std::str::from_utf8(bytes)
+        .map_err(|e| TraceError::line(file, line + newlines(&bytes[..e.valid_up_to()]), NO_TEXT))
 }
 
 /// Where a JSON value ends: its brackets are closed outside of strings.
