@@ -155,6 +155,8 @@ fn anything_else_is_read_once_its_columns_are_named() {
     assert!(unit.to_string().contains("--time-unit"), "{unit}");
     let absent = with(text, &map(&["input=n.tokens"])).unwrap_err().to_string();
     assert!(absent.contains("no column of prompt lengths in tokens (n.tokens) among"), "{absent}");
+    let own = "{\"input_toks\":1,\"output_toks\":1,\"arrival_time_ns\":1}";
+    assert!(with(own, &map(&["input=x"])).unwrap_err().to_string().contains("leave --map out"));
     let csv = "a,b,c\n0,10,3\n2,11,4\n";
     let trace = with(csv, &map(&["time=a:s", "input=b", "output=c"])).unwrap();
     assert_eq!(rows(&trace), [(0, 10, 3), (2_000, 11, 4)]);

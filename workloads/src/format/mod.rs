@@ -141,6 +141,11 @@ impl Format {
         }
     }
 
+    /// Whether it is no table, and its names are fixed.
+    fn is_own(self) -> bool {
+        matches!(self, Self::Weka | Self::ShareGpt | Self::LlmServingSim | Self::Jsonl)
+    }
+
     /// What is special about its rows. The formats that are no tables have readers of their own.
     fn layout(self) -> Layout {
         match self {
@@ -193,6 +198,23 @@ pub struct ReadOptions {
 }
 
 impl ReadOptions {
+    /// The format that was named, or else what `detect` finds.
+    fn format(
+        &self,
+        file: &str,
+        detect: impl FnOnce() -> Result<Format, TraceError>,
+    ) -> Result<Format, TraceError> {
+        let format = self.format.map_or_else(detect, Ok)?;
+        if format.is_own() && !self.map.is_empty() {
+            let name = format.name();
+            let problem = format!(
+                "read as {name}, whose names are fixed: leave --map out, or give --format csv or json"
+            );
+            return Err(TraceError::file(file, problem));
+        }
+        Ok(format)
+    }
+
     /// Tokens per block identity in `file`, where `usual` is what its format has.
     fn block_tokens(&self, file: &str, usual: u32) -> Result<u32, TraceError> {
         match self.block_tokens {
@@ -232,7 +254,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Trace, TraceError> {
         };
         let Content::Text(text) = source::open(path)? else { return Err(no_session()) };
         let mut documents = Documents::new(text)?;
-        if options.format.map_or_else(|| detect::documents(&mut documents), Ok)? != Format::Weka {
+        if options.format(&file, || detect::documents(&mut documents))? != Format::Weka {
             return Err(no_session());
         }
         sessions.add(&mut documents)?;
@@ -266,8 +288,7 @@ fn read_content(
             None => return Err(TraceError::file(name, "empty: there are no requests in it")),
             Some(b'{' | b'[') => {
                 let mut documents = Documents::new(text)?;
-                let format =
-                    options.format.map_or_else(|| detect::documents(&mut documents), Ok)?;
+                let format = options.format(name, || detect::documents(&mut documents))?;
                 if format == Format::Jsonl {
                     return jsonl::read(&mut documents);
                 }
@@ -275,7 +296,7 @@ fn read_content(
             }
             Some(_) => {
                 let mut csv = Csv::new(text)?;
-                let format = options.format.unwrap_or_else(|| detect::columns(&csv.header));
+                let format = options.format(name, || Ok(detect::columns(&csv.header)))?;
                 match format {
                     Format::ShareGpt => sharegpt::read(&mut csv, options)?,
                     Format::Weka | Format::LlmServingSim | Format::Jsonl => {
@@ -314,15 +335,13 @@ fn read_parquet<R: ::parquet::file::reader::ChunkReader + 'static>(
 ) -> Result<Rows, TraceError> {
     let read = || {
         let parquet = Parquet::open(name, reader)?;
-        let format = options.format.unwrap_or_else(|| detect::columns(&parquet.columns()));
-        match format {
-            Format::ShareGpt | Format::Weka | Format::LlmServingSim | Format::Jsonl => {
-                Err(not_as(name, "Parquet", "text"))
-            }
-            _ => table::named(name, parquet.rows()?, format, format.layout(), options),
+        let format = options.format(name, || Ok(detect::columns(&parquet.columns())))?;
+        if format.is_own() {
+            return Err(not_as(name, "Parquet", "text"));
         }
+        table::named(name, parquet.rows()?, format, format.layout(), options)
     };
-    guarded(read).unwrap_or_else(|| Err(parquet::damaged(name, "it contradicts itself")))
+    guarded(read).unwrap_or_else(|| Err(parquet::damaged(name, &"it contradicts itself")))
 }
 
 fn not_as(name: &str, is: &str, wants: &str) -> TraceError {

@@ -233,6 +233,9 @@ pub(crate) struct Names {
     dotted: HashMap<String, Place>,
 }
 
+/// Added to the rank of a name that is the end of a longer one.
+const WITHIN: u16 = 1_000;
+
 /// More different names than this are not remembered.
 const MET: usize = 10_000;
 
@@ -281,10 +284,12 @@ impl Names {
                 places.push(Place { slot: *slot, rank, unit: None });
             }
         }
-        let ends = column.match_indices('.').map(|(dot, _)| key(&column[dot + 1..]));
+        let mut ends = column.match_indices('.').map(|(dot, _)| key(&column[dot + 1..]));
         let known = self.table.get(&whole).copied();
-        let known =
-            known.or_else(|| ends.into_iter().find_map(|end| self.dotted.get(&end).copied()));
+        let known = known.or_else(|| {
+            let place = ends.find_map(|end| self.dotted.get(&end))?;
+            Some(Place { rank: place.rank + WITHIN, ..*place })
+        });
         // An answer's own time, in what holds the answer.
         let answered = column.rsplit_once("body.").or(column.rsplit_once("response."));
         let answered = answered.map(|(_, name)| name).filter(|name| name.starts_with("created"));

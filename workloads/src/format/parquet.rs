@@ -25,7 +25,7 @@ pub(crate) struct Parquet<R: ChunkReader> {
 
 impl<R: ChunkReader + 'static> Parquet<R> {
     pub(crate) fn open(file: &str, reader: R) -> Result<Self, TraceError> {
-        let reader = SerializedFileReader::new(reader).map_err(|e| damaged(file, e))?;
+        let reader = SerializedFileReader::new(reader).map_err(|e| damaged(file, &e))?;
         let metadata = reader.metadata();
         if metadata.row_groups().iter().any(|g| g.total_byte_size() > LARGEST_GROUP) {
             let problem = "a group of rows is over 2 GiB; write it again with smaller groups";
@@ -46,9 +46,9 @@ impl<R: ChunkReader + 'static> Parquet<R> {
     pub(crate) fn rows(
         &self,
     ) -> Result<impl Iterator<Item = Result<Columns<'static>, TraceError>> + '_, TraceError> {
-        let rows = self.reader.get_row_iter(None).map_err(|e| damaged(&self.file, e))?;
+        let rows = self.reader.get_row_iter(None).map_err(|e| damaged(&self.file, &e))?;
         Ok(rows.map(|row| {
-            let row = row.map_err(|e| damaged(&self.file, e))?;
+            let row = row.map_err(|e| damaged(&self.file, &e))?;
             let mut columns = Columns::new();
             let times = self.times.iter().copied().chain(std::iter::repeat(None));
             for ((name, field), time) in row.into_columns().into_iter().zip(times) {
@@ -60,7 +60,7 @@ impl<R: ChunkReader + 'static> Parquet<R> {
 }
 
 /// The error for a file that the format's own crate cannot read.
-pub(crate) fn damaged(file: &str, e: impl std::fmt::Display) -> TraceError {
+pub(crate) fn damaged(file: &str, e: &dyn std::fmt::Display) -> TraceError {
     TraceError::file(
         file,
         format!("not readable as Parquet ({e}); fetch it again, or save it as CSV"),

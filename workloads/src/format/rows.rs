@@ -80,7 +80,7 @@ pub(crate) const HAS_TIMES: &str =
     "has its own arrival times: leave --arrival-rate out here and scale the rate when replaying";
 
 /// What a reader finds on one line.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Row {
     pub line: u64,
     pub sent: Sent,

@@ -64,7 +64,7 @@ pub(crate) fn csv(
         }
         table.note_names(&places[index], name);
     }
-    table.header = Some(header.join(", "));
+    let all = || header.join(", ");
     while let Some(record) = csv.next_row()? {
         if record.len() == 1 && record.iter().all(str::is_empty) {
             continue;
@@ -80,7 +80,7 @@ pub(crate) fn csv(
         for (name, text) in nested.iter().flatten() {
             cells.add(&table.names.places(name), name, text);
         }
-        table.push(record.line, &cells)?;
+        table.push(record.line, &cells, &all)?;
     }
     table.finish()
 }

@@ -23,8 +23,6 @@ pub(crate) struct Table<'o> {
     clock: Clock,
     /// The column first met for each slot.
     met: [Option<String>; SLOTS],
-    /// All columns of a CSV.
-    pub header: Option<String>,
     classes: HashMap<String, u16>,
     /// Number of a session, and its latest row.
     sessions: HashMap<String, (u32, usize)>,
@@ -61,7 +59,6 @@ impl<'o> Table<'o> {
             names: Names::new(layout.names, &options.map),
             clock: Clock::new(unit, options.date_order),
             met: Default::default(),
-            header: None,
             classes: HashMap::new(),
             sessions: HashMap::new(),
             identities: Identities::default(),
@@ -73,12 +70,14 @@ impl<'o> Table<'o> {
         })
     }
 
+    /// Remembers what the file calls things.
     pub(crate) fn note_names(&mut self, places: &[Place], name: &str) {
         for place in places {
             self.met[place.slot as usize].get_or_insert_with(|| name.to_owned());
         }
     }
 
+    /// Adds a row that brings its names along.
     pub(crate) fn columns(&mut self, line: u64, columns: &Columns<'_>) -> Result<(), TraceError> {
         let mut cells = Cells::default();
         for (name, text) in columns {
@@ -89,13 +88,17 @@ impl<'o> Table<'o> {
             }
         }
         let all = || columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-        self.understand(line, &cells, &all).map_err(|e| TraceError::line(&self.file, line, e))
+        self.push(line, &cells, &all)
     }
 
-    pub(crate) fn push(&mut self, line: u64, cells: &Cells<'_>) -> Result<(), TraceError> {
-        let header = self.header.clone().unwrap_or_default();
-        self.understand(line, cells, &|| header.clone())
-            .map_err(|e| TraceError::line(&self.file, line, e))
+    /// Adds a row of these `cells`; `columns` names all that it has.
+    pub(crate) fn push(
+        &mut self,
+        line: u64,
+        cells: &Cells<'_>,
+        columns: &dyn Fn() -> String,
+    ) -> Result<(), TraceError> {
+        self.understand(line, cells, columns).map_err(|e| TraceError::line(&self.file, line, e))
     }
 
     /// What a row lacks, in the words of its file.
