@@ -52,7 +52,7 @@ pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
         return Ok(Loaded { trace, reference, seed, spec: Some(spec) });
     }
     let path = Path::new(name);
-    if !path.exists() {
+    if name != "-" && !path.exists() {
         let known: Vec<String> = workloads::presets().into_iter().map(|(n, _)| n).collect();
         bail!("no workload `{name}`: neither a preset ({}) nor a file", known.join(", "));
     }
@@ -62,6 +62,8 @@ pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
         rate: reading.arrival_rate,
         block_tokens: reading.block_tokens,
         keep_failed: reading.keep_failed,
+        map: reading.map.clone(),
+        date_order: reading.date_order,
         seed: reading.seed.unwrap_or(1),
     };
     let trace = workloads::read(path, &options)?;
@@ -77,6 +79,8 @@ impl Reading {
             (self.arrival_rate.is_some(), "--arrival-rate"),
             (self.block_tokens.is_some(), "--block-tokens"),
             (self.keep_failed, "--keep-failed"),
+            (!self.map.is_empty(), "--map"),
+            (self.date_order.is_some(), "--date-order"),
         ]
         .iter()
         .find_map(|&(given, flag)| given.then_some(flag))

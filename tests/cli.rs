@@ -1,7 +1,8 @@
 //! The binary from outside: what people and scripts see.
 
+use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -466,12 +467,15 @@ fn a_synthesised_trace_reads_back() {
     let file = path.to_str().unwrap();
     let made = knee(&["trace", "synth", "summarization", "--to", "mooncake", "-o", file]);
     assert!(made.status.success(), "{}", text(&made.stderr));
-    let [made, read] = ["summarization", file].map(|s| json(&["trace", "inspect", s, "--json"]));
+    let as_it_is = ["--format", "mooncake"];
+    let made = json(&["trace", "inspect", "summarization", "--json"]);
+    let read = json(&[&["trace", "inspect", file, "--json"], &as_it_is[..]].concat());
     assert_eq!(made["requests"], read["requests"]);
     assert_eq!(made["input"], read["input"]);
     let csv = dir.path().join("rag.csv");
     let to = ["trace", "convert", file, "--to", "azure", "-o", csv.to_str().unwrap()];
-    assert!(knee(&to).status.success());
+    assert!(refused(&to).contains("--format mooncake or --format guidellm"));
+    assert!(knee(&[&to[..], &as_it_is[..]].concat()).status.success());
     let read = json(&["trace", "inspect", csv.to_str().unwrap(), "--json"]);
     assert_eq!(made["output"], read["output"]);
 }
@@ -730,4 +734,24 @@ fn what_this_machine_cannot_do_is_said_in_a_line() {
     assert!(said.contains("unit"), "{said}");
     let said = refused(&with(&["bench", "--isa", "sse9"], &TINY[..4]));
     assert!(said.contains("this processor has") && said.contains("portable"), "{said}");
+}
+
+/// A log through a pipe, its columns named; and a session's name, which AIPerf takes as text only.
+#[test]
+fn traces_come_through_pipes_and_leave_for_aiperf() {
+    let args = "trace convert - --to mooncake --map input=n.in --map output=n.out,time=at:s --map session=who";
+    let mut child = Command::new(env!("CARGO_BIN_EXE_knee"))
+        .args(args.split(' '))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let rows = b"{\"at\":5,\"n\":{\"in\":10,\"out\":2},\"who\":7}\n{\"at\":5.2504,\"n\":{\"in\":11,\"out\":3}}\n";
+    child.stdin.take().unwrap().write_all(rows).unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert_eq!(
+        text(&done.stdout),
+        "{\"timestamp\":0,\"input_length\":10,\"output_length\":2,\"session_id\":\"0\"}\n\
+         {\"timestamp\":250,\"input_length\":11,\"output_length\":3}\n"
+    );
 }

@@ -29,7 +29,9 @@ pub use describe::{
     describe,
 };
 pub use error::TraceError;
-pub use format::{Format, ReadOptions, TimeUnit, losses, read, read_bytes, write};
+pub use format::{
+    DateOrder, Format, Mapping, ReadOptions, TimeUnit, losses, read, read_bytes, write,
+};
 pub use spec::{Spec, preset, presets};
 pub use stream::Stream;
 pub use synth::synthesise;
