@@ -3,8 +3,9 @@
 
 use half::bf16;
 use kernels::cuda::{
-    Batch, Buffer, Collective, CudaError, Device, DeviceBatch, Draw, Limits, Products,
+    Batch, Buffer, Collective, CudaError, Device, DeviceBatch, Draw, Limits, Products, Window,
 };
+use kernels::random::Uniform;
 
 use super::reference::{Random, distance, rmsnorm, wide};
 
@@ -38,6 +39,34 @@ pub(crate) fn unwritten(device: &Device, len: usize) -> Result<Buffer<bf16>, Cud
 /// The distance between two that must be equal to the bit.
 pub(crate) fn exactly<T: PartialEq>(got: &[T], want: &[T]) -> f64 {
     if got == want { 0.0 } else { f64::INFINITY }
+}
+
+pub(crate) fn fill() -> Check {
+    Check { name: "random numbers", most: 0.0, run: run_fill }
+}
+
+/// To the bit what the host makes them, whole or some rows and columns of a matrix; what lies around stays as it was.
+fn run_fill(device: &Device) -> Result<f64, CudaError> {
+    let numbers = Uniform { key: 5, mean: 0.5, half_width: 0.1 };
+    let windows = [
+        Window::first(10_007),
+        Window { first: 1 << 33, rows: 70, cols: 130, stride: 1 << 31 },
+        Window { first: 3, rows: 9, cols: 1, stride: 7 },
+    ];
+    let mut worst = 0.0f64;
+    for window in windows {
+        let mut out = unwritten(device, window.len() + 2)?;
+        device.fill(&mut out, 1, numbers, window)?;
+        let row = |row: usize| (0..window.cols).map(move |c| (row as u64, c as u64));
+        let places = (0..window.rows).flat_map(row);
+        let index = places.map(|(row, col)| window.first + row * window.stride + col);
+        let want: Vec<bf16> = index.map(|i| bf16::from_f32(numbers.at(i))).collect();
+        let got = fetched(&out)?;
+        worst = worst.max(exactly(&got[1..=want.len()], &want));
+        let around = got[0].is_nan() && got[want.len() + 1].is_nan();
+        worst = worst.max(if around { 0.0 } else { f64::INFINITY });
+    }
+    Ok(worst)
 }
 
 pub(crate) fn embedding() -> Check {

@@ -53,7 +53,7 @@ macro_rules! checks {
     ($from:ident: $($check:ident),+ $(,)?) => { $(#[test] fn $check() { everywhere(&$from::$check()); })+ };
 }
 
-checks! { checks: embedding, add_rmsnorm, silu_mul, all_reduce, join_columns }
+checks! { checks: fill, embedding, add_rmsnorm, silu_mul, all_reduce, join_columns }
 checks! { checks: small_products, large_products, products_are_invariant, sample }
 checks! { cache: rope_kv_write, decode_attention, prefill_attention, attention_is_invariant, copy_slots }
 
