@@ -3,7 +3,7 @@
 //! the 70B. Inputs are random, and weights, keys and values lie in more memory than any cache holds.
 //!
 //! `cuda_speed cuda:0`; without a device on an emulated one with small shapes, where times mean nothing. With `--once`
-//! every kernel is launched once and not timed: for profilers.
+//! the kernels that a step's time goes to are launched once each and not timed: for profilers.
 
 use half::bf16;
 use kernels::cpu::Heads;
@@ -106,8 +106,17 @@ fn run(device: &Device, once: bool) -> Result<bool, CudaError> {
         println!("{:<48} {:>11} {:>10} {:>10}", "", "µs", "of copies", "of FLOP/s");
     }
     let mut table = Table { device, shapes, limits, failed: false };
-    let Shapes { heads, eights, length, mixed, prompt, .. } = *shapes;
-    for &batch in shapes.batches {
+    let Shapes { heads, eights, length, mixed, prompt, batches, .. } = *shapes;
+    if once {
+        let many = vec![length; batches[batches.len() - 1]];
+        table.section(|t| t.attention(heads, &many, 1));
+        table.section(|t| t.attention(eights, &many, 1));
+        table.section(|t| t.attention(heads, &[prompt], prompt));
+        table.section(|t| t.products(1));
+        table.section(Table::sampling);
+        return Ok(table.failed);
+    }
+    for &batch in batches {
         table.section(|t| t.products(batch));
         table.section(|t| t.attention(heads, &vec![length; batch], 1));
         table.section(|t| t.attention(eights, &vec![length; batch], 1));

@@ -2,7 +2,7 @@
 //! architecture, named after what it was compiled from. A file that is not there, or is of another text, is not found,
 //! and NVRTC compiles instead.
 //!
-//! `cargo run -p knee-kernels --example cubins -- FOLDER` makes them, without a GPU. They are looked for in the program
+//! `cargo run -p knee-kernels --example compile_cubins -- FOLDER` makes them, without a GPU. They are looked for in the program
 //! itself (`build.rs` puts in what is in the folder that `KNEE_EMBED_CUBINS` names), in the folder that
 //! `KNEE_CUBIN_DIR` names, and in `cubins` beside the program.
 

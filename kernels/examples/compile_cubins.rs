@@ -1,4 +1,4 @@
-//! Compiles all kernels for the GPUs that they are for, without one: `cubins FOLDER [sm_90 ...]`. See
+//! Compiles all kernels for the GPUs that they are for, without one: `compile_cubins FOLDER [sm_90 ...]`. See
 //! `kernels::cuda::cubin` for where they are looked for.
 
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use kernels::cuda::{CudaError, cubin, source};
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let Some(folder) = arguments.next().map(PathBuf::from) else {
-        eprintln!("cubins FOLDER [ARCHITECTURE ...], such as cubins compiled sm_90");
+        eprintln!("compile_cubins FOLDER [ARCHITECTURE ...], such as compile_cubins cubins sm_90");
         std::process::exit(2);
     };
     let mut architectures: Vec<String> = arguments.collect();
@@ -16,7 +16,7 @@ fn main() {
         architectures = cubin::ARCHITECTURES.map(str::to_owned).to_vec();
     }
     if let Err(error) = make(&folder, &architectures) {
-        eprintln!("cubins: {error}");
+        eprintln!("compile_cubins: {error}");
         std::process::exit(1);
     }
 }
