@@ -15,7 +15,6 @@ use engine::config::Config;
 use engine::exec::Executor;
 use engine::exec::cpu::{CpuExecutor, CpuModel, Greedy, Precision, Sample, Team};
 use engine::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, Device, Layout};
-use engine::model::Model;
 use engine::model::llama::LlamaConfig;
 use engine::request::{Content, Token, mix};
 use engine::{Request, wiring};
@@ -299,7 +298,7 @@ fn a_real_model_says_what_the_cpu_says() {
         return println!("skipped: KNEE_TEST_MODEL names no .gguf file");
     };
     let Some(device) = device() else { return };
-    let open = || Model::open(&path, None).unwrap_or_else(|e| panic!("{e}"));
+    let open = || engine::model::Model::open(&path, None).unwrap_or_else(|e| panic!("{e}"));
     let text = "The museum opens at ten, and a ticket for the whole day costs twelve euros. The";
     let prompt = open().tokenizer.encode(text, false).unwrap();
     let team = Arc::new(Team::new(1));

@@ -94,8 +94,9 @@ impl Gpu {
     fn load(&mut self, major: i32, minor: i32) -> Result<(), CudaError> {
         for source in source::all() {
             let cubin = match cubin::find(&source, major, minor) {
-                Some(cubin) => cubin,
-                None => nvrtc::compile(&source, &format!("sm_{major}{minor}"))?.cubin.into(),
+                // In memory of its own, which is aligned.
+                Some(cubin) => cubin.into_owned(),
+                None => nvrtc::compile(&source, &format!("sm_{major}{minor}"))?.cubin,
             };
             // SAFETY: it is a whole cubin.
             let module = unsafe { result::module::load_data(cubin.as_ptr().cast()) };
