@@ -337,7 +337,8 @@ fn graphs_say_what_single_kernels_say() {
         let config = LlamaConfig { layers: 2, hidden, heads, kv_heads, ffn, vocab, ..tiny };
         let config = LlamaConfig { head_dim: 128, tied_embeddings: false, ..config };
         let layout = Layout::whole(Arithmetic::Fast);
-        let model = CudaModel::load(&[device.clone()], &mut weights(config), layout).unwrap();
+        let devices = std::slice::from_ref(&device);
+        let model = CudaModel::load(devices, &mut weights(config), layout).unwrap();
         let model = Arc::new(model);
         let tokens = |seed, n: u64| (0..n).map(move |i| (mix(seed, i) % u64::from(vocab)) as Token);
         let prompt: Vec<Token> = tokens(1, if real { 450 } else { 60 }).collect();

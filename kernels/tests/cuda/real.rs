@@ -59,9 +59,9 @@ impl Attention {
             let (new, context) = (rows as i32, context as i32);
             let seq = Seq { row: row as i32, out: row as i32, rows: new, context, table, shift: 4 };
             if rows == 1 {
-                batch.decodes.push(seq)
+                batch.decodes.push(seq);
             } else {
-                batch.chunks.push(seq)
+                batch.chunks.push(seq);
             }
             first_rows.push(row);
         }
