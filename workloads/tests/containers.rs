@@ -179,7 +179,7 @@ fn documents_are_found_in_lines_lists_and_over_several_lines() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     /// Whatever bytes of a Parquet file are damaged, it is read or refused.
     #[test]

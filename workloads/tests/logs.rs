@@ -99,7 +99,7 @@ fn opentelemetry_spans_nested_flattened_and_dotted() {
     let whole = parse(&otlp(&spans.join(",")));
     read_as(&whole, "otel");
     assert_eq!(rows(&whole), two);
-    let lines = spans.clone().map(|span| otlp(&span)).join("\n");
+    let lines = spans.map(|span| otlp(&span)).join("\n");
     assert_eq!(rows(&parse(&lines)), two);
     let flat = |name: &str| {
         format!(

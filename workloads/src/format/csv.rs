@@ -1,5 +1,7 @@
 //! CSV as a stream of records, whatever separates its fields.
 
+use std::rc::Rc;
+
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
 use super::names::plain_name;
@@ -12,6 +14,7 @@ const LONGEST: usize = 64 << 20;
 /// A table whose first line names its columns.
 pub(crate) struct Csv<'a> {
     text: Text<'a>,
+    file: Rc<str>,
     reader: Reader,
     /// Lines of which not all has been read, and how far it has.
     input: Vec<u8>,
@@ -51,6 +54,7 @@ impl<'a> Csv<'a> {
     /// Reads the header.
     pub(crate) fn new(text: Text<'a>) -> Result<Self, TraceError> {
         let mut csv = Self {
+            file: text.file.as_str().into(),
             text,
             reader: Reader::new(),
             input: Vec::new(),
@@ -65,7 +69,7 @@ impl<'a> Csv<'a> {
         let count = |c: char| head.matches(c).count();
         let delimiter = [',', ';', '\t'].into_iter().rev().max_by_key(|&c| count(c)).unwrap_or(',');
         csv.reader = ReaderBuilder::new().delimiter(delimiter as u8).build();
-        let file = csv.text.file.clone();
+        let file = Rc::clone(&csv.file);
         let Some(first) = csv.next_record()? else { return Ok(csv) };
         let values = first.iter().filter(|field| is_value(field)).count();
         if values > 0 && first.iter().all(|field| field.is_empty() || is_value(field)) {
@@ -129,7 +133,7 @@ impl<'a> Csv<'a> {
 
     /// The next record, which must have a field for every column.
     pub(crate) fn next_row(&mut self) -> Result<Option<Record<'_>>, TraceError> {
-        let (wants, file) = (self.header.len(), self.text.file.clone());
+        let (wants, file) = (self.header.len(), Rc::clone(&self.file));
         let Some(record) = self.next_record()? else { return Ok(None) };
         if record.len() == wants {
             return Ok(Some(record));

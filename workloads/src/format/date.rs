@@ -29,8 +29,7 @@ pub(crate) fn date_time(text: &str) -> Option<DateTime> {
     let text = text.trim();
     let (date, time) = text.split_once(['T', 't', ' '])?;
     let slashed = date.contains('/');
-    let parts: Vec<&str> = date.split(if slashed { '/' } else { '-' }).collect();
-    let [a, b, c] = parts[..] else { return None };
+    let [a, b, c] = three(date, if slashed { '/' } else { '-' })?;
     let (nanos, zone) = clock(time.trim_start(), slashed)?;
     let moment = |year: &str, month: &str, day: &str| {
         let days = days(number(year, 4, 4)?, number(month, 1, 2)?, number(day, 1, 2)?)?;
@@ -48,6 +47,13 @@ pub(crate) fn date_time(text: &str) -> Option<DateTime> {
     Some(DateTime { date, zoned: zone.is_some() })
 }
 
+/// The three parts of `text`.
+fn three(text: &str, between: char) -> Option<[&str; 3]> {
+    let (a, rest) = text.split_once(between)?;
+    let (b, c) = rest.split_once(between)?;
+    Some([a, b, c])
+}
+
 fn number(digits: &str, least: usize, most: usize) -> Option<i64> {
     let fits = (least..=most).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
     if fits { digits.parse().ok() } else { None }
@@ -58,8 +64,7 @@ fn clock(text: &str, short_hours: bool) -> Option<(i64, Option<i64>)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && !":.,".contains(c)).unwrap_or(text.len());
     let (time, rest) = text.split_at(end);
     let (whole, fraction) = time.split_once(['.', ',']).unwrap_or((time, "0"));
-    let parts: Vec<&str> = whole.split(':').collect();
-    let [hour, minute, second] = parts[..] else { return None };
+    let [hour, minute, second] = three(whole, ':')?;
     let mut rest = rest.trim();
     let half = rest.get(..2).map(str::to_ascii_lowercase);
     let half = half.filter(|h| matches!(h.as_str(), "am" | "pm"));

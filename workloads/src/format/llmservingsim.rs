@@ -94,8 +94,7 @@ impl Reader<'_> {
         let input = count(call.input_toks, "input_toks")?;
         let output = count(call.output_toks, "output_toks")?;
         let blocks = self.blocks(call, input, output)?;
-        self.rows.push(Row { line, sent, input, output, class: 0, session, blocks });
-        Ok(())
+        self.rows.push(Row { line, sent, input, output, class: 0, session, blocks })
     }
 
     fn blocks(&mut self, call: &Call, input: u32, output: u32) -> Result<BlockSpan, String> {

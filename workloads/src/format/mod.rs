@@ -230,9 +230,7 @@ impl ReadOptions {
 /// Says file, line and what to do: what cannot be read or understood, and what needs an option.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Trace, TraceError> {
     if !path.is_dir() {
-        let name =
-            if path.as_os_str() == source::STDIN { "stdin".into() } else { path.to_string_lossy() };
-        return read_content(&name, source::open(path)?, options);
+        return read_content(&source::name(path), source::open(path)?, options);
     }
     let name = path.to_string_lossy();
     let failed = |source| TraceError::Read { path: path.to_owned(), source };

@@ -131,10 +131,10 @@ impl Rows {
         self.sent.len()
     }
 
-    /// Adds a row. Too many are refused when the trace is made, and dropped here.
-    pub(crate) fn push(&mut self, row: Row) {
-        if self.sent.len() > MOST_REQUESTS {
-            return;
+    /// Adds a row.
+    pub(crate) fn push(&mut self, row: Row) -> Result<(), String> {
+        if self.sent.len() == MOST_REQUESTS {
+            return Err("more than 33 million requests; cut the file into parts".to_owned());
         }
         self.sent.push(row.sent);
         self.lines.push(u32::try_from(row.line).unwrap_or(u32::MAX));
@@ -146,6 +146,7 @@ impl Rows {
             class: row.class,
             session: row.session,
         });
+        Ok(())
     }
 
     /// Times that later rows have settled.
@@ -162,10 +163,6 @@ impl Rows {
                 0 => "a header but no requests".to_owned(),
                 n => format!("all {n} requests failed (no output); keep them with --keep-failed"),
             };
-            return Err(TraceError::file(&self.file, problem));
-        }
-        if self.requests.len() > MOST_REQUESTS {
-            let problem = "more than 33 million requests; cut it into parts";
             return Err(TraceError::file(&self.file, problem));
         }
         if let Some(rate) =

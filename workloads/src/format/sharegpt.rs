@@ -104,7 +104,7 @@ impl Conversation {
                 previous.map_or(Sent::Unknown, |previous| Sent::After { previous, think: 0 });
             previous = Some(rows.len());
             let session = Some(session);
-            rows.push(Row { line: 0, sent, input, output, class: 0, session, blocks });
+            rows.push(Row { line: 0, sent, input, output, class: 0, session, blocks })?;
         }
         rows.sessions += 1;
         Ok(())

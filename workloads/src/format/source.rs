@@ -1,6 +1,7 @@
 //! From a path, a pipe or bytes to what is in them: compression undone as it is read, and files that are no traces named
 //! as what they are.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
@@ -9,7 +10,7 @@ use super::text::Text;
 use crate::TraceError;
 
 /// What stands for standard input.
-pub(crate) const STDIN: &str = "-";
+const STDIN: &str = "-";
 
 /// Bytes by which a file is told.
 const BEGINNING: u64 = 512;
@@ -33,10 +34,15 @@ pub(crate) enum Content<'a> {
     ParquetBytes(Vec<u8>),
 }
 
+/// What the file at `path`, or standard input, is called in messages.
+pub(crate) fn name(path: &Path) -> Cow<'_, str> {
+    if path.as_os_str() == STDIN { "standard input".into() } else { path.to_string_lossy() }
+}
+
 /// The content of the file at `path`, or of standard input.
 pub(crate) fn open(path: &Path) -> Result<Content<'static>, TraceError> {
     if path.as_os_str() == STDIN {
-        return content("standard input", Box::new(io::stdin().lock()));
+        return content(&name(path), Box::new(io::stdin().lock()));
     }
     let failed = |source| TraceError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
@@ -44,7 +50,7 @@ pub(crate) fn open(path: &Path) -> Result<Content<'static>, TraceError> {
     if head.starts_with(PARQUET) && file.metadata().is_ok_and(|m| m.is_file()) {
         return Ok(Content::ParquetFile(file));
     }
-    content(&path.to_string_lossy(), Box::new(Cursor::new(head).chain(file)))
+    content(&name(path), Box::new(Cursor::new(head).chain(file)))
 }
 
 /// What `reader` holds; `file` is its name for messages.

@@ -149,8 +149,7 @@ impl<'o> Table<'o> {
         }
         let class = cells.get(Slot::Class).map_or(Ok(0), |cell| self.class(cell))?;
         let blocks = self.blocks(cells, input, output)?;
-        self.rows.push(Row { line, sent, input, output, class, session, blocks });
-        Ok(())
+        self.rows.push(Row { line, sent, input, output, class, session, blocks })
     }
 
     /// The prompt with what some count apart: what a cache held, or what a group of requests has in common.

@@ -247,7 +247,7 @@ impl Chain<'_> {
         };
         let row = rows.len();
         let (class, session) = (self.class, Some(rows.sessions));
-        rows.push(Row { line: 0, sent, input, output, class, session, blocks });
+        rows.push(Row { line: 0, sent, input, output, class, session, blocks })?;
         Ok(Before { row, end: call.t + call.api_time.unwrap_or(0.0) })
     }
 
