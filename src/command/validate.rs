@@ -115,10 +115,10 @@ pub(crate) fn recorded(
     for run in runs.iter().filter(|run| !run.failures.is_empty()) {
         let (n, of) = (run.failures.values().sum::<u64>(), run.rows.len());
         let what = read::failures(&run.failures);
-        eprintln!(
+        super::tell(&format!(
             "knee: note: {}: {n} of {of} requests had failed ({what}): they are sent again and not compared",
             run.name
-        );
+        ));
     }
     let Some(prompts) = prompts else { return Ok(runs) };
     match <[Recorded; 1]>::try_from(runs) {
