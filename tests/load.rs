@@ -93,14 +93,14 @@ fn the_report_is_labelled_measured_and_can_be_drawn_again() {
     let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms", "--fault", "429=20%"]);
     let dir = TempDir::new().unwrap();
     let out = dir.path().to_str().unwrap();
-    let words =
-        ["--requests", "60", "--out", out, "--export", "vllm,aiperf", "--api-key", "hush-hush"];
-    let output = mock.bench(&words).output().unwrap();
+    let secrets = ["--api-key", "hush-hush", "--header", "x-team: hush-hush"];
+    let words = ["--requests", "60", "--out", out, "--export", "vllm,aiperf"];
+    let output = mock.bench(&[&words[..], &secrets].concat()).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("MEASURED") && said.contains("status_429"), "{said}");
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
-    for name in ["report.html", "report.json"] {
+    for name in ["report.html", "report.json", "result.json"] {
         assert!(!read(name).contains("hush-hush"), "{name} keeps the key");
     }
     let page = read("report.html");

@@ -10,14 +10,13 @@ use super::families::{MS, each, folder, folders, name_of};
 use super::source::{Source, find};
 use super::{Found, ImportError, Row, Run};
 
-/// Where the data of systems lie in an unpacked wheel, an installed package or a checkout, newest name first.
-const DATA: [&str; 6] = [
+/// Where the data of systems lie in an unpacked wheel, an installed package or a checkout.
+const DATA: [&str; 5] = [
     "data",
     "systems/data",
     "aisimulate_core/systems/data",
     "aiconfigurator_core/systems/data",
     "aic-core/src/aiconfigurator_core/systems/data",
-    "",
 ];
 
 /// The engine whose kernels were timed.
@@ -42,9 +41,15 @@ impl Tables {
 
 /// Everything there is of `system`, in the family's own folder or straight in the one that was given.
 pub(super) fn rows(own: &Path, given: &Path, system: &str) -> Result<Found, ImportError> {
-    let tables = match folder([own, given], &DATA, system) {
-        Some(folder) => Tables::Folders(folder),
-        None => Tables::Flat(own.to_path_buf(), system.to_owned()),
+    let places = [own, given];
+    let of_system = || folder(&places, &DATA, system).or_else(|| folder(&places, &[""], system));
+    let tables = match (of_system(), folder(&[own], &DATA, "")) {
+        (Some(folder), _) => Tables::Folders(folder),
+        (None, Some(dir)) => {
+            let name = format!("of {system}");
+            return Err(ImportError::Absent { name, dir, derived: false });
+        }
+        (None, None) => Tables::Flat(own.to_path_buf(), system.to_owned()),
     };
     let mut found = Found::default();
     read(&tables, "gemm", &mut found, gemm)?;

@@ -73,7 +73,7 @@ pub(super) fn each(
 }
 
 /// The first folder `inside/system` of these places that there is.
-pub(super) fn folder(places: [&Path; 2], inside: &[&str], system: &str) -> Option<PathBuf> {
+pub(super) fn folder(places: &[&Path], inside: &[&str], system: &str) -> Option<PathBuf> {
     let all = places.iter().flat_map(|place| inside.iter().map(|i| place.join(i).join(system)));
     all.into_iter().find(|folder| folder.is_dir())
 }

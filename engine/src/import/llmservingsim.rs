@@ -13,7 +13,7 @@ use crate::model::ModelShape;
 
 /// Everything there is of `system`, in the family's own folder or straight in the one that was given.
 pub(super) fn rows(own: &Path, given: &Path, system: &str) -> Result<Found, ImportError> {
-    let root = folder([own, given], &["perf", "profiler/perf"], system);
+    let root = folder(&[own, given], &["perf", "profiler/perf"], system);
     let root = root.unwrap_or_else(|| own.join("perf").join(system));
     let mut found = Found::default();
     let mut unknown = None;

@@ -114,6 +114,15 @@ fn the_wheel_is_read_wherever_it_is_unpacked() {
 }
 
 #[test]
+fn a_system_that_the_wheel_has_not_is_named() {
+    let root = TempDir::new().unwrap();
+    put(root.path(), &format!("aiconfigurator/data/{TABLE}"), &gemm(1.0));
+    let other = SHEET.replace("system = \"toy\"", "system = \"Toy9\"");
+    let error = imported(root.path(), &other).unwrap_err().to_string();
+    assert!(error.starts_with("no table of Toy9 in ") && error.contains("data"), "{error}");
+}
+
+#[test]
 fn the_newest_version_counts_that_has_the_table() {
     let root = TempDir::new().unwrap();
     let at = |version: &str| format!("data/toy/gemm/vllm/{version}/gemm_perf.parquet");

@@ -198,14 +198,12 @@ pub fn read_bytes(file: &str, bytes: &[u8]) -> Result<Vec<Recorded>, ReadError> 
     if runs.is_empty() {
         return Err(problem(file, "no requests in it"));
     }
-    for run in &mut runs {
-        if run.name.is_empty() {
-            run.name = stem(file);
-        }
-        if run.rows.iter().all(|row| row.failed) {
-            let what = failures(&run.failures);
-            return Err(problem(file, format!("no request of {} completed ({what})", run.name)));
-        }
+    if runs.iter().flat_map(|run| &run.rows).all(|row| row.failed) {
+        let what: Vec<String> = runs.iter().map(|run| failures(&run.failures)).collect();
+        return Err(problem(file, format!("no request completed ({})", what.join(", "))));
+    }
+    for run in runs.iter_mut().filter(|run| run.name.is_empty()) {
+        run.name = stem(file);
     }
     Ok(runs.into_iter().map(Run::recorded).collect())
 }

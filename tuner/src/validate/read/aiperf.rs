@@ -28,19 +28,20 @@ const METRICS: [(Field, &[&str]); 4] = [
 /// The cells of a request; none where this is no record of AIPerf.
 pub(super) fn record(object: &Object) -> Option<Result<BTreeMap<Field, Cell>, String>> {
     let part = |key: &str| object.get(key).and_then(Value::as_object);
-    Some(cells(part("metadata")?, part("metrics")?, object.get("error")))
+    let metadata = part("metadata").filter(|m| m.contains_key("request_start_ns"))?;
+    Some(cells(metadata, part("metrics"), object.get("error")))
 }
 
 fn cells(
     metadata: &Object,
-    metrics: &Object,
+    metrics: Option<&Object>,
     error: Option<&Value>,
 ) -> Result<BTreeMap<Field, Cell>, String> {
     let mut cells = BTreeMap::new();
     let told = |key: &str| Cell::json(key, metadata.get(key)?);
     cells.extend(told("request_start_ns").map(|cell| (Field::Arrival, cell)));
     for (field, names) in METRICS {
-        if let Some((name, metric)) = names.iter().find_map(|n| Some((*n, metrics.get(*n)?))) {
+        if let Some((name, metric)) = names.iter().find_map(|n| Some((*n, metrics?.get(*n)?))) {
             cells.extend(metric_cell(name, metric)?.map(|cell| (field, cell)));
         }
     }

@@ -168,7 +168,7 @@ fn aiperfs_failures_are_kept_and_named() {
     assert_eq!((run.rows.len(), run.rows.iter().filter(|r| r.failed).count()), (3, 2));
     assert_eq!(super::failures(&run.failures), "1 × Service Unavailable 503 busy, 1 × cancelled");
     let none = refused(&failed.replace('\n', " "));
-    assert_eq!(none, "x.csv: no request of x completed (1 × Service Unavailable 503 busy)");
+    assert_eq!(none, "x.csv: no request completed (1 × Service Unavailable 503 busy)");
 }
 
 #[test]
