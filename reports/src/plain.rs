@@ -36,7 +36,7 @@ pub fn csv_cell(text: &str) -> String {
 pub fn plain_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
-        match acts(c) && !c.is_ascii() {
+        match acts(c) && c != '\n' {
             true => c.encode_utf16(&mut [0; 2]).iter().for_each(|u| out += &format!("\\u{u:04x}")),
             false => out.push(c),
         }

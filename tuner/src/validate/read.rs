@@ -2,7 +2,7 @@
 //!
 //! What a column is, and its unit, is told by its name alone, from one table below that covers the forms in use:
 //! LLMServingSim's bench (its engine clock: queued to first token), inference-perf and blis, LMBench, DistServe, and
-//! our own `requests.csv`. [`vllm`] and [`aiperf`] bring those tools' results to the same lines of cells. A file without
+//! our own `requests.csv`. `vllm` and `aiperf` bring those tools' results to the same lines of cells. A file without
 //! the columns that matter is refused; a cell that cannot be right is named by its place.
 //!
 //! A request that failed stays: it was sent, so it is sent again. What it failed of is counted.
