@@ -70,7 +70,7 @@ mod tests {
             let shown = plain(&text);
             prop_assert!(!shown.chars().any(acts) && !shown.contains('\n'), "{shown:?}");
             prop_assert_eq!(shown.chars().count(), text.chars().count());
-            prop_assert_eq!(plain(&shown), shown.clone());
+            prop_assert_eq!(plain(&shown), shown);
             let lines = plain_lines(&text);
             prop_assert!(!lines.replace('\n', "").chars().any(acts));
             prop_assert_eq!(lines.matches('\n').count(), text.matches('\n').count());

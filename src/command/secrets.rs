@@ -284,7 +284,7 @@ mod tests {
             };
             let shown = command(&given);
             prop_assert!(!shown.contains(&secret), "{shown}");
-            prop_assert_eq!(command(&shown), shown.clone());
+            prop_assert_eq!(command(&shown), shown);
             prop_assert!(values(&given).iter().any(|v| v.contains(&secret)), "{given}");
         }
 

@@ -134,7 +134,7 @@ fn slurm(n: u32, words: &[Word], start: f64) -> String {
         true => String::new(),
         false => format!("\n# In its environment: {wanted}."),
     };
-    let words: Vec<String> = words.iter().map(|w| in_shell(w)).collect();
+    let words: Vec<String> = words.iter().map(in_shell).collect();
     let (words, last) = (words.join(" "), n - 1);
     format!(
         r#"#!/bin/bash
