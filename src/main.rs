@@ -32,7 +32,7 @@ const HELP_INSTEAD: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcomm
 
 /// Says on one line of standard error what went wrong. Whether anybody can read it changes nothing.
 fn failed(what: &str, code: u8) -> ExitCode {
-    let line = what.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = reports::plain(&what.split_whitespace().collect::<Vec<_>>().join(" "));
     let _ = writeln!(std::io::stderr(), "knee: {line}");
     ExitCode::from(code)
 }

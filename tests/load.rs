@@ -93,14 +93,14 @@ fn the_report_is_labelled_measured_and_can_be_drawn_again() {
     let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms", "--fault", "429=20%"]);
     let dir = TempDir::new().unwrap();
     let out = dir.path().to_str().unwrap();
-    let words =
-        ["--requests", "60", "--out", out, "--export", "vllm,aiperf", "--api-key", "hush-hush"];
-    let output = mock.bench(&words).output().unwrap();
+    let secrets = ["--api-key", "hush-hush", "--header", "x-team: hush-hush"];
+    let words = ["--requests", "60", "--out", out, "--export", "vllm,aiperf"];
+    let output = mock.bench(&[&words[..], &secrets].concat()).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("MEASURED") && said.contains("status_429"), "{said}");
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
-    for name in ["report.html", "report.json"] {
+    for name in ["report.html", "report.json", "result.json"] {
         assert!(!read(name).contains("hush-hush"), "{name} keeps the key");
     }
     let page = read("report.html");
@@ -118,6 +118,17 @@ fn the_report_is_labelled_measured_and_can_be_drawn_again() {
         assert_eq!(gaps(i), length.as_u64().unwrap().saturating_sub(1));
         assert_eq!(vllm["errors"][i].as_str().unwrap().is_empty(), length.as_u64() != Some(0));
     }
+    for name in ["requests.csv", "requests.jsonl", "vllm.json", "profile_export.jsonl"] {
+        let runs = tuner::validate::read::read(&dir.path().join(name)).unwrap();
+        let [run] = &runs[..] else { panic!("{name} holds {} runs", runs.len()) };
+        assert_eq!((run.rows.len(), run.failures.values().sum()), (60, failed), "{name}");
+        let first = run.rows.iter().find(|row| !row.failed).unwrap();
+        let ttft = first.first_token.unwrap() - first.arrival;
+        assert!(ttft >= std::time::Duration::from_millis(5), "{name}: {ttft:?}");
+        assert!(first.input > 0 && first.output > 0, "{name}");
+    }
+    let summary = tuner::validate::read::read(&dir.path().join("profile_export_aiperf.json"));
+    assert!(summary.unwrap_err().to_string().contains("give the file that is written beside it"));
 }
 
 #[test]

@@ -11,6 +11,8 @@ use engine::import::{Family, ImportError, SEED, SHEETS, import};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+#[path = "import/layouts.rs"]
+mod layouts;
 mod measurements;
 #[path = "import/vidur.rs"]
 mod vidur;

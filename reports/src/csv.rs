@@ -1,6 +1,7 @@
 //! Tables for other tools: trials and requests, one row each. An empty cell is a value that does not exist.
 
 use crate::Error;
+use crate::plain::csv_cell;
 use csv::Writer;
 use loadgen::Record;
 use std::io::Write;
@@ -57,9 +58,9 @@ pub fn trials(result: &TuneResult) -> Result<String, Error> {
 fn trial(o: &Operating, p: &CurvePoint) -> [String; 17] {
     let ms = |v: Option<f64>| v.map_or_else(String::new, |v| v.to_string());
     [
-        o.policy.clone(),
-        o.device.clone(),
-        o.label.clone(),
+        csv_cell(&o.policy),
+        csv_cell(&o.device),
+        csv_cell(&o.label),
         o.gpus.to_string(),
         p.rate_rps.to_string(),
         p.slo_met.to_string(),

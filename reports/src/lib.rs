@@ -22,6 +22,7 @@ mod losers;
 mod measured;
 mod over_time;
 mod page;
+mod plain;
 mod planned;
 mod plot;
 mod policies;
@@ -39,6 +40,7 @@ pub use error::Error;
 pub use fidelity::fidelity_page;
 pub use launched::launch_page;
 pub use load::{PAGE, STORED, load, write_file};
+pub use plain::{csv_cell, plain, plain_json, plain_lines};
 pub use report::{
     About, Assumption, BenchReport, CompareReport, Detail, Distribution, Export, FidelityReport,
     Inside, LaunchReport, LiveSide, Output, Report, SAMPLES, SCHEMA, Scenario, TuneReport,

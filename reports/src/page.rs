@@ -2,6 +2,7 @@
 
 use crate::charts::Chart;
 use crate::figures::{self, THIN};
+use crate::plain::plain_lines;
 use crate::plot::Ink;
 use crate::report::About;
 use loadgen::Target;
@@ -105,7 +106,8 @@ impl Page<'_> {
                 }
             }
         };
-        page.into_string()
+        // Whatever a name or a server's word holds, nothing in the file acts on who reads it.
+        plain_lines(&page.into_string())
     }
 }
 

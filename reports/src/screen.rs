@@ -53,8 +53,7 @@ impl Screen {
 
     /// A line as it is, to be copied: never wrapped, whatever its length.
     pub(crate) fn verbatim(&mut self, line: &str) {
-        let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        self.text.push_str(&line);
+        self.text.push_str(&crate::plain(line));
         self.text.push('\n');
     }
 
@@ -102,8 +101,7 @@ impl Screen {
 
 /// Ordinary spaces for narrow ones, and nothing that could move a cursor.
 fn plain(text: &str) -> String {
-    let one = |c: char| if c == crate::figures::THIN || c.is_control() { ' ' } else { c };
-    text.chars().map(one).collect()
+    crate::plain(text).replace(crate::figures::THIN, " ")
 }
 
 fn cut(text: &str, most: usize) -> String {

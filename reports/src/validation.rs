@@ -10,6 +10,7 @@ use crate::screen::{Look, Screen};
 use loadgen::Metric;
 use maud::{Markup, html};
 use tuner::validate::knee::Capacity;
+use tuner::validate::read::failures;
 use tuner::validate::{Errors, Four, Occupancy, Validation};
 
 /// Plots are drawn for so many runs at most; tables show all.
@@ -176,8 +177,12 @@ pub(crate) fn terminal(r: &ValidationReport, colour: bool) -> String {
 }
 
 fn spell(run: &Validation) -> String {
+    let failed = match run.failures.values().sum() {
+        0 => String::new(),
+        n => format!("{} had failed ({}); ", count(n), failures(&run.failures)),
+    };
     format!(
-        "{} of {} requests compared at {} requests/s; predicted: {} preemptions, {} of prompt tokens cached.",
+        "{} of {} requests compared at {} requests/s; {failed}predicted: {} preemptions, {} of prompt tokens cached.",
         count(run.compared as u64),
         count(run.requests as u64),
         rate(run.rate_rps),
@@ -368,6 +373,7 @@ mod tests {
             rate_rps: 5.0,
             requests: 10,
             compared: 9,
+            failures: [("status 503 <b>".to_owned(), 1)].into(),
             errors: Errors { ttft: four(-3.25), tpot: four(1.0), e2e: four(0.0), throughput: None },
             measured: side(100.0),
             predicted: side(96.75),
@@ -403,6 +409,7 @@ mod tests {
             "-3.2",
             "not validated near the knee: one rate",
             "3 preemptions",
+            "1 had failed",
             "2.0 apart",
         ] {
             assert!(text.contains(wanted), "{wanted} in {text}");
@@ -419,6 +426,7 @@ mod tests {
         assert_eq!(report.runs[0].measured.values[2].len(), SAMPLES);
         let page = validation_page(&report);
         assert!(page.contains("&lt;run&gt;") && !page.contains("<run>"));
+        assert!(page.contains("1 had failed (1 × status 503 &lt;b&gt;)"));
         assert!(page.matches("<svg").count() == 5 && !page.contains("NaN"));
         let stored = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<ValidationReport>(&stored).unwrap(), report);

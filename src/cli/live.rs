@@ -88,7 +88,7 @@ pub(crate) struct Live {
     /// Print what runs this command as N workers, and measure nothing: k8s=N (an Indexed Job) or slurm=N (an array)
     #[arg(long, value_name = "SYSTEM=N", requires = "url", requires = "start_at", conflicts_with = "worker", value_parser = fleet)]
     pub(crate) workers: Option<Fleet>,
-    /// Write the result as other tools' too: vllm (vllm.json), aiperf (profile_export_aiperf.json)
+    /// Write the result as other tools' too: vllm (vllm.json), aiperf (profile_export_aiperf.json and profile_export.jsonl)
     #[arg(long, value_name = "TOOL,...", requires = "url", value_delimiter = ',', value_parser = ["vllm", "aiperf"])]
     pub(crate) export: Vec<String>,
     /// Send for so long before counting

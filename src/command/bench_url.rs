@@ -142,6 +142,8 @@ fn write(
         let (name, file) = match tool.as_str() {
             "vllm" => ("vllm.json", export::vllm(run, summary, model, rate)),
             _ => {
+                let records = export::aiperf_records(run, began);
+                reports::write_file(dir, "profile_export.jsonl", records.as_bytes())?;
                 let file = export::aiperf(run, summary, began, &report.about.command);
                 ("profile_export_aiperf.json", file)
             }

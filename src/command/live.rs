@@ -14,8 +14,8 @@ use reports::{About, BenchReport, Detail, LiveSide, Scenario};
 use tuner::result::{DeviceInfo, WorkloadInfo};
 use workloads::{Arrival, Trace};
 
-use super::host;
 use super::output::typed;
+use super::{host, secrets};
 use crate::cli;
 
 /// Where a worker leaves what it saw, for `knee report`.
@@ -112,7 +112,7 @@ pub(crate) fn scenario(
         ),
     };
     let (name, provenance, model) = live.map_or_else(Default::default, |(live, url)| {
-        (url.to_owned(), prompts(live), live.model().to_owned())
+        (secrets::url(url), prompts(live), live.model().to_owned())
     });
     Scenario {
         version: env!("CARGO_PKG_VERSION").to_owned(),

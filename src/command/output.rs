@@ -8,7 +8,7 @@ use engine::profile::{DeviceProfile, PriceBasis};
 use reports::{About, Assumption, Report};
 use serde::Serialize;
 
-use super::{print, print_json};
+use super::{print, print_as_is, print_json, secrets};
 use crate::cli::Output;
 
 /// Where a report goes when nobody says: beside the work, out of its way.
@@ -45,7 +45,7 @@ impl Output {
         if self.json {
             return print_json(result);
         }
-        print(&report.terminal(std::io::stdout().is_terminal()))?;
+        print_as_is(&report.terminal(std::io::stdout().is_terminal()))?;
         match &folder {
             Some(dir) => print(&format!("\nReport: {}\n", dir.join(reports::PAGE).display())),
             None => Ok(()),
@@ -71,44 +71,14 @@ pub(crate) fn about(devices: &[&DeviceProfile]) -> About {
     About { command, assumptions }
 }
 
-/// The command as it was typed, keys aside: it is stored.
+/// The command as it was typed, secrets aside: it is stored.
 pub(crate) fn typed() -> String {
-    let mut hide = false;
-    let words = std::env::args().skip(1).map(|word| {
-        let secret =
-            std::mem::replace(&mut hide, matches!(word.as_str(), "--api-key" | "--header"));
-        match word.split_once('=') {
-            _ if secret => "***".to_owned(),
-            Some((flag @ ("--api-key" | "--header"), _)) => format!("{flag}=***"),
-            _ if word.contains(' ') => format!("'{}'", unkeyed(&word)),
-            _ => word,
-        }
-    });
+    let quoted = |word: String| match word.contains(' ') {
+        true => format!("'{word}'"),
+        false => word,
+    };
+    let words = secrets::words(std::env::args().skip(1)).into_iter().map(quoted);
     std::iter::once("knee".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
-}
-
-/// A command for a shell, keys and tokens aside.
-pub(crate) fn unkeyed(command: &str) -> String {
-    let mut hide = false;
-    let words = command.split_inclusive(char::is_whitespace).map(|piece| {
-        let word = piece.trim_end();
-        let gap = &piece[word.len()..];
-        let secret = |name: &str| {
-            let name = name.trim_start_matches('-').to_ascii_lowercase().replace('-', "_");
-            ["api_key", "token", "secret", "password"].iter().any(|end| name.ends_with(end))
-        };
-        let hidden = !word.is_empty() && std::mem::take(&mut hide);
-        match word.split_once('=') {
-            _ if hidden => format!("***{gap}"),
-            Some((name, _)) if secret(name) => format!("{name}=***{gap}"),
-            None if word.starts_with("--") && secret(word) => {
-                hide = true;
-                piece.to_owned()
-            }
-            _ => piece.to_owned(),
-        }
-    });
-    words.collect()
 }
 
 fn assumptions(device: &DeviceProfile) -> Vec<Assumption> {

@@ -88,7 +88,7 @@ pub(crate) fn timings(here: &Here, longest: u32) -> Result<Timings> {
 fn deliver(imported: &Imported, to: &Path, plot: Option<&Path>, json: bool) -> Result<()> {
     std::fs::write(to, &imported.toml).with_context(|| format!("cannot write {}", to.display()))?;
     for note in &imported.notes {
-        eprintln!("knee: note: {note}");
+        super::tell(&format!("knee: note: {note}"));
     }
     if let Some(path) = plot {
         let svg = draw(&imported.profile.name, &imported.points)

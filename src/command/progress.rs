@@ -30,15 +30,16 @@ impl Bar {
 
 impl Progress for Bar {
     fn update(&self, status: &Status) {
-        if self.0.prefix() != status.phase {
+        let phase = reports::plain(&status.phase);
+        if self.0.prefix() != phase {
             self.0.reset();
-            self.0.set_prefix(status.phase.clone());
+            self.0.set_prefix(phase);
             self.0.set_message("");
         }
         self.0.set_length(status.total as u64);
         self.0.set_position(status.done as u64);
         if let Some((rate, label)) = &status.best {
-            self.0.set_message(format!("best {rate:.2} rps: {label}"));
+            self.0.set_message(reports::plain(&format!("best {rate:.2} rps: {label}")));
         }
     }
 }

@@ -11,7 +11,7 @@ use reports::Report;
 use super::bench::result;
 use super::live::{Measured, PART};
 use super::output::typed;
-use super::{print, print_json};
+use super::{print, print_as_is, print_json};
 use crate::cli::{self, Output};
 
 pub(crate) fn run(args: &cli::Report) -> Result<ExitCode> {
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &cli::Report) -> Result<ExitCode> {
         print_json(&report)?;
         return Ok(ExitCode::SUCCESS);
     }
-    print(&report.terminal(std::io::stdout().is_terminal()))?;
+    print_as_is(&report.terminal(std::io::stdout().is_terminal()))?;
     print(&format!("\nReport: {}\n", dir.join(reports::PAGE).display()))?;
     Ok(ExitCode::SUCCESS)
 }

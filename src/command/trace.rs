@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use workloads::{Comparison, Description, Format, QUANTILE_LEVELS, Trace};
 
-use super::{print, print_json};
+use super::{print, print_as_is, print_json};
 use crate::cli::{self, Reading};
 use crate::input::{self, Loaded};
 
@@ -124,7 +124,7 @@ fn write(trace: &Trace, to: Format, output: Option<&Path>) -> Result<()> {
     match output {
         Some(path) => std::fs::write(path, bytes)
             .with_context(|| format!("cannot write {}", path.display()))?,
-        None => print(&String::from_utf8_lossy(&bytes))?,
+        None => print_as_is(&String::from_utf8_lossy(&bytes))?,
     }
     let lost = workloads::losses(trace, to);
     if !lost.is_empty() {

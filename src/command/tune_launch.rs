@@ -19,8 +19,8 @@ use tuner::live::{Aim, Held, Range, Searched, Shot};
 
 use super::bench::result;
 use super::live::{Measured, launched, options, scenario, server};
-use super::output::{typed, unkeyed};
-use super::{INTERRUPTED, cancel, measure};
+use super::output::typed;
+use super::{INTERRUPTED, cancel, measure, secrets};
 use crate::cli;
 use crate::computing::is_here;
 use crate::input::{self, Prepared};
@@ -173,6 +173,12 @@ impl Launcher<'_> {
             // What it said before it was told to end.
             searched.map_err(|why| Failure { why, last_lines: process.last_lines(LINES) })
         });
+        // A server may say what it was started with.
+        let secret = secrets::values(self.command);
+        let searched = searched.map_err(|Failure { why, last_lines }| Failure {
+            why: secrets::without(&why, &secret),
+            last_lines: last_lines.iter().map(|line| secrets::without(line, &secret)).collect(),
+        });
         if let Err(failure) = &searched
             && !self.stop.load(Ordering::Relaxed)
         {
@@ -194,6 +200,7 @@ impl Launcher<'_> {
         };
         let served = server(&self.args.server.reach, &url, None);
         if Live::is_ready(&served, PATIENCE).map_err(|e| failed(e.to_string()))? {
+            let url = secrets::url(&url);
             return Err(failed(format!("another server answers at {url}: end it first")));
         }
         let process = Process::start(&fill(self.command), log);
@@ -261,7 +268,7 @@ impl Launcher<'_> {
 
 fn say(args: &cli::Tune, line: &str) {
     if !args.output.json {
-        eprintln!("{line}");
+        super::tell(line);
     }
 }
 
@@ -274,7 +281,7 @@ fn deliver(
     cost: (f64, f64),
 ) -> Result<ExitCode> {
     let (trace, slo, seed) = (&*prepared.trace, &prepared.slo, prepared.seed);
-    let command = unkeyed(args.server.launch.launch.as_deref().unwrap_or_default());
+    let command = secrets::command(args.server.launch.launch.as_deref().unwrap_or_default());
     let about = About { command: typed(), assumptions: Vec::new() };
     let place = best.as_ref().map(|b| (&b.live, b.url.as_str()));
     let mut scenario = scenario(place, trace, slo, seed, cost);

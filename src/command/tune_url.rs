@@ -37,7 +37,7 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     let aim = Aim { probe, budget, beat: None, expected: None };
     let mut say = |shot: &Shot| {
         if !args.output.json {
-            eprintln!("{}", line(shot));
+            super::tell(&line(shot));
         }
     };
     let (searched, cost) = measure(|| range.search(&aim, &mut say, &mut go_on));

@@ -67,6 +67,7 @@ pub(crate) fn run(args: &cli::Validate) -> Result<ExitCode> {
             "rate_rps": v.rate_rps,
             "requests": v.requests,
             "compared": v.compared,
+            "failures": v.failures,
             "preemptions": v.preemptions,
             "cached": v.cached,
             "measured": { "ttft": v.measured.ttft, "tpot": v.measured.tpot, "e2e": v.measured.e2e,
@@ -110,6 +111,14 @@ pub(crate) fn recorded(
         if runs.is_empty() {
             bail!("{}: no run `{name}`: it holds {}", path.display(), names.join(", "));
         }
+    }
+    for run in runs.iter().filter(|run| !run.failures.is_empty()) {
+        let (n, of) = (run.failures.values().sum::<u64>(), run.rows.len());
+        let what = read::failures(&run.failures);
+        super::tell(&format!(
+            "knee: note: {}: {n} of {of} requests had failed ({what}): they are sent again and not compared",
+            run.name
+        ));
     }
     let Some(prompts) = prompts else { return Ok(runs) };
     match <[Recorded; 1]>::try_from(runs) {

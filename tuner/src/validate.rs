@@ -9,6 +9,7 @@ pub mod prompts;
 pub mod read;
 pub mod recorded;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,6 +129,9 @@ pub struct Validation {
     pub requests: usize,
     /// Of these, the ones compared: completed in both worlds.
     pub compared: usize,
+    /// What requests failed of when they were recorded, and how many of each.
+    #[serde(default)]
+    pub failures: BTreeMap<String, u64>,
     /// What really happened.
     pub measured: Side,
     /// What was predicted.
@@ -205,6 +209,7 @@ fn compare(recorded: &Recorded, run: &Detailed) -> Validation {
         rate_rps: recorded.rate.unwrap_or(natural),
         requests: measured.len(),
         compared: left.len(),
+        failures: recorded.failures.clone(),
         errors: errors(&a, &b),
         measured: a,
         predicted: b,

@@ -5,9 +5,12 @@
 //! where the caller allows it, else from a constant of the sheet that names its source, else the import fails:
 //! nothing is ever taken for zero. The same tables and sheet give the same file to the byte.
 
+mod aiconfigurator;
 mod families;
 mod fit;
+mod llmservingsim;
 mod operators;
+mod parquet;
 mod rows;
 mod source;
 mod vidur;
@@ -35,12 +38,12 @@ pub enum ImportError {
         source: std::io::Error,
     },
     /// A row or header that cannot be right.
-    #[error("{}:{line}: {reason}", path.display())]
+    #[error("{}{place}: {reason}", path.display())]
     Row {
         /// The table.
         path: PathBuf,
-        /// From 1, the header's.
-        line: u64,
+        /// Where in it.
+        place: Place,
         /// What is wrong.
         reason: String,
     },
@@ -111,6 +114,27 @@ pub enum ImportError {
     /// A model or device it names, or the profile it makes.
     #[error(transparent)]
     Spec(#[from] SpecError),
+}
+
+/// A place in a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A line of a text file, from 1, the header's.
+    Line(u64),
+    /// A row of a table that has no lines, from 1.
+    Row(u64),
+    /// The table as a whole.
+    Whole,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, ":{line}"),
+            Self::Row(row) => write!(f, ", row {row}"),
+            Self::Whole => Ok(()),
+        }
+    }
 }
 
 /// What was run.
@@ -333,6 +357,14 @@ impl Sheet {
 /// Elements per head in all families' tables.
 const TABLES_HEAD: f64 = 128.0;
 
+/// What a family has of a device.
+#[derive(Debug, Default)]
+struct Found {
+    rows: Vec<Row>,
+    /// Which tables were read where there was a choice, and which could not be.
+    notes: Vec<String>,
+}
+
 /// One family's rows and how to look at them.
 struct Part {
     from: Tables,
@@ -352,17 +384,20 @@ pub fn import(
     seed: u64,
 ) -> Result<Imported, ImportError> {
     let sheet = Sheet::parse(name, text)?;
-    let mut parts = Vec::new();
+    let (mut parts, mut read) = (Vec::new(), Vec::new());
     let wanted = sheet.tables.compose.iter().filter(|t| compose.contains(&t.family));
     for from in std::iter::once(&sheet.tables).chain(wanted) {
-        let rows = from.family.rows(dir, from)?;
+        let Found { rows, notes } = from.family.rows(dir, from)?;
+        read.extend(notes);
         let limits = match &from.of {
             Some(other) => Sheet::shipped(other)?.limits,
             None => sheet.limits,
         };
         parts.push(Part { from: from.clone(), limits, rows });
     }
-    fit(&sheet, &parts, seed)
+    let mut imported = fit(&sheet, &parts, seed)?;
+    imported.notes.splice(0..0, read);
+    Ok(imported)
 }
 
 /// Fits rows that were measured on this machine, of a model with heads of `head_dim` elements, as `sheet` (its name and

@@ -1,37 +1,69 @@
-//! CSV tables, plain or gzipped, read so that whatever is wrong is told with its file and line.
+//! Tables of rows, as CSV (plain or gzipped) or Parquet, read so that whatever is wrong is told with its file and place.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
+use csv::StringRecord;
 use flate2::read::MultiGzDecoder;
 
-use super::ImportError;
+use super::{ImportError, Place, parquet};
+
+/// How a Git LFS pointer begins: a file that stands for another, which was not fetched.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// One table, a record at a time.
 pub(super) struct Source {
     path: PathBuf,
-    reader: csv::Reader<Box<dyn Read>>,
-    headers: csv::StringRecord,
-    record: csv::StringRecord,
-    records: usize,
+    format: Format,
+    headers: StringRecord,
+    record: StringRecord,
+    records: u64,
+}
+
+/// What a table is stored as.
+enum Format {
+    Csv(csv::Reader<Box<dyn Read>>),
+    Parquet(std::vec::IntoIter<StringRecord>),
 }
 
 impl Source {
     pub(super) fn open(path: &Path) -> Result<Self, ImportError> {
-        let file = File::open(path)
-            .map_err(|source| ImportError::Read { path: path.to_path_buf(), source })?;
-        let gzip = path.extension().is_some_and(|e| e == "gz");
-        let bytes: Box<dyn Read> =
-            if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-        let mut source = Self {
+        let read = |source| ImportError::Read { path: path.to_path_buf(), source };
+        let whole = |reason: String| ImportError::Row {
             path: path.to_path_buf(),
-            reader: csv::Reader::from_reader(bytes),
-            headers: csv::StringRecord::new(),
-            record: csv::StringRecord::new(),
-            records: 0,
+            place: Place::Whole,
+            reason,
         };
-        source.headers = source.reader.headers().cloned().map_err(|e| source.bad(&e))?;
+        let mut file = File::open(path).map_err(read)?;
+        let mut start = Vec::new();
+        (&mut file).take(LFS_POINTER.len() as u64).read_to_end(&mut start).map_err(read)?;
+        if start == LFS_POINTER {
+            return Err(whole(
+                "a Git LFS pointer and not the table: run `git lfs pull`".to_owned(),
+            ));
+        }
+        let is = |extension: &str| path.extension().is_some_and(|e| e == extension);
+        let mut headers = StringRecord::new();
+        let format = if is("parquet") {
+            let (names, rows) = parquet::read(file).map_err(whole)?;
+            headers = names;
+            Format::Parquet(rows.into_iter())
+        } else {
+            let all = Cursor::new(start).chain(file);
+            let bytes: Box<dyn Read> = if is("gz") {
+                Box::new(MultiGzDecoder::new(BufReader::new(all)))
+            } else {
+                Box::new(all)
+            };
+            Format::Csv(csv::Reader::from_reader(bytes))
+        };
+        let record = StringRecord::new();
+        let mut source = Self { path: path.to_path_buf(), format, headers, record, records: 0 };
+        if let Format::Csv(reader) = &mut source.format {
+            let headers = reader.headers().cloned();
+            source.headers = headers.map_err(|e| source.bad(&e))?;
+        }
         if source.headers.is_empty() {
             return Err(source.header_error("the file is empty".to_owned()));
         }
@@ -40,8 +72,19 @@ impl Source {
 
     /// Moves to the next record, if there is one. A table without any is an error.
     pub(super) fn advance(&mut self) -> Result<bool, ImportError> {
-        let more = self.reader.read_record(&mut self.record).map_err(|e| self.bad(&e))?;
-        self.records += usize::from(more);
+        let more = match &mut self.format {
+            Format::Csv(reader) => {
+                let more = reader.read_record(&mut self.record);
+                more.map_err(|e| self.bad(&e))?
+            }
+            Format::Parquet(rows) => {
+                let row = rows.next();
+                let more = row.is_some();
+                self.record = row.unwrap_or_default();
+                more
+            }
+        };
+        self.records += u64::from(more);
         if self.records == 0 {
             return Err(self.error("the table has no rows"));
         }
@@ -59,13 +102,17 @@ impl Source {
         self.error(&error.to_string())
     }
 
-    /// An error at the current line.
+    /// An error at the current record.
     pub(super) fn error(&self, reason: &str) -> ImportError {
-        let line = self.record.position().map_or_else(
-            || self.reader.position().line(),
-            |p| if self.reader.is_done() { p.line() + 1 } else { p.line() },
-        );
-        ImportError::Row { path: self.path.clone(), line, reason: reason.to_owned() }
+        let place = match &self.format {
+            Format::Csv(reader) => Place::Line(self.record.position().map_or_else(
+                || reader.position().line(),
+                |p| if reader.is_done() { p.line() + 1 } else { p.line() },
+            )),
+            Format::Parquet(_) if self.records == 0 => Place::Whole,
+            Format::Parquet(_) => Place::Row(self.records),
+        };
+        ImportError::Row { path: self.path.clone(), place, reason: reason.to_owned() }
     }
 
     /// Where a column is; Vidur writes `time_stats.` before the names of times.
@@ -80,7 +127,11 @@ impl Source {
 
     /// An error of the header.
     pub(super) fn header_error(&self, reason: String) -> ImportError {
-        ImportError::Row { path: self.path.clone(), line: 1, reason }
+        let place = match self.format {
+            Format::Csv(_) => Place::Line(1),
+            Format::Parquet(_) => Place::Whole,
+        };
+        ImportError::Row { path: self.path.clone(), place, reason }
     }
 
     /// A field by its column's name.

@@ -10,7 +10,7 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use serde_json::{Value, json};
 
-pub use aiperf::aiperf;
+pub use aiperf::{aiperf, aiperf_records};
 
 use super::LiveRun;
 use crate::histogram::Histogram;

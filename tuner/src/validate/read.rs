@@ -1,9 +1,14 @@
-//! Files of recorded runs: a row per request, JSON lines or CSV, plain or gzipped.
+//! Files of recorded runs: a row per request, JSON lines or CSV, plain or gzipped; and what other clients write.
 //!
 //! What a column is, and its unit, is told by its name alone, from one table below that covers the forms in use:
 //! LLMServingSim's bench (its engine clock: queued to first token), inference-perf and blis, LMBench, DistServe, and
-//! our own `requests.csv`. A file without the columns that matter is refused; a cell that cannot be right is named by
-//! its line.
+//! our own `requests.csv`. `vllm` and `aiperf` bring those tools' results to the same lines of cells. A file without
+//! the columns that matter is refused; a cell that cannot be right is named by its place.
+//!
+//! A request that failed stays: it was sent, so it is sent again. What it failed of is counted.
+
+mod aiperf;
+mod vllm;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -88,6 +93,9 @@ const COLUMNS: &[(Field, &[&str])] = &[
     (Field::Rate, &["qps", "rate_req_s"]),
 ];
 
+/// Characters of a failure's cause that are kept.
+const LONGEST_CAUSE: usize = 120;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Field {
     Arrival,
@@ -101,6 +109,8 @@ enum Field {
     Output,
     Failed,
     Outcome,
+    /// What a request failed of, in words.
+    Error,
     Prompt,
     User,
     Run,
@@ -108,11 +118,48 @@ enum Field {
     Rate,
 }
 
-/// The cells of one line that mean something, each with its column's name.
+/// Where a request is in its file, from 1.
+#[derive(Clone, Copy)]
+enum Place {
+    Line(u64),
+    /// Of a file that has no line for it.
+    Request(u64),
+}
+
+/// A value with its column's name and, for times, its unit in seconds.
+struct Cell {
+    name: String,
+    text: String,
+    unit: f64,
+}
+
+impl Cell {
+    fn new(name: impl Into<String>, text: impl Into<String>, unit: f64) -> Self {
+        Self { name: name.into(), text: text.into(), unit }
+    }
+
+    /// A JSON value, whose unit its name ends in; none of null.
+    fn json(name: &str, value: &Value) -> Option<Self> {
+        let text = match value {
+            Value::Null => return None,
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        Some(Self::new(name, text, unit_of(name)))
+    }
+}
+
+/// The unit that a column's name ends in, in seconds; seconds where it says none.
+fn unit_of(name: &str) -> f64 {
+    let units = [("_ms", 1e-3), ("_us", 1e-6), ("_ns", 1e-9)];
+    units.iter().find(|(end, _)| name.ends_with(end)).map_or(1.0, |u| u.1)
+}
+
+/// The cells of one request that mean something.
 struct Line<'a> {
     file: &'a str,
-    number: u64,
-    cells: BTreeMap<Field, (&'static str, String)>,
+    place: Place,
+    cells: BTreeMap<Field, Cell>,
 }
 
 /// Every run in the file at `path`, in the order of their first lines.
@@ -131,24 +178,61 @@ pub fn read(path: &Path) -> Result<Vec<Recorded>, ReadError> {
 /// As [`read`].
 pub fn read_bytes(file: &str, bytes: &[u8]) -> Result<Vec<Recorded>, ReadError> {
     let text = text(file, bytes)?;
-    let lines =
-        if text.trim_start().starts_with('{') { json(file, &text)? } else { csv(file, &text)? };
-    let mut runs: Vec<(String, Option<f64>, Vec<Row>)> = Vec::new();
+    let lines = match text.trim_start().starts_with('{') {
+        true => json(file, &text)?,
+        false => csv(file, &text)?,
+    };
+    let mut runs: Vec<Run> = Vec::new();
     for line in &lines {
         let (name, rate) = (line.run(), line.number_of(Field::Rate)?);
-        let row = line.row()?;
-        match runs.iter_mut().find(|r| r.0 == name) {
-            Some(run) => run.2.push(row),
-            None => runs.push((name, rate, vec![row])),
+        let at = runs.iter().position(|r| r.name == name).unwrap_or(runs.len());
+        if at == runs.len() {
+            runs.push(Run { name, rate, rows: Vec::new(), failures: BTreeMap::new() });
         }
+        let row = line.row()?;
+        if row.failed {
+            *runs[at].failures.entry(line.failure()).or_default() += 1;
+        }
+        runs[at].rows.push(row);
     }
-    let stem = Path::new(file).file_name().map_or(file.into(), |n| n.to_string_lossy());
-    let stem = stem.split('.').next().unwrap_or(file).to_owned();
     if runs.is_empty() {
         return Err(problem(file, "no requests in it"));
     }
-    let named = |name: String| if name.is_empty() { stem.clone() } else { name };
-    Ok(runs.into_iter().map(|(name, rate, rows)| Recorded::new(named(name), rate, rows)).collect())
+    if runs.iter().flat_map(|run| &run.rows).all(|row| row.failed) {
+        let what: Vec<String> = runs.iter().map(|run| failures(&run.failures)).collect();
+        return Err(problem(file, format!("no request completed ({})", what.join(", "))));
+    }
+    for run in runs.iter_mut().filter(|run| run.name.is_empty()) {
+        run.name = stem(file);
+    }
+    Ok(runs.into_iter().map(Run::recorded).collect())
+}
+
+/// A run as it is being read.
+struct Run {
+    name: String,
+    rate: Option<f64>,
+    rows: Vec<Row>,
+    failures: BTreeMap<String, u64>,
+}
+
+impl Run {
+    fn recorded(self) -> Recorded {
+        Recorded::new(self.name, self.rate, self.rows).failing(self.failures)
+    }
+}
+
+/// Failures and how many of each, in words.
+#[must_use]
+pub fn failures(by_cause: &BTreeMap<String, u64>) -> String {
+    let each: Vec<String> = by_cause.iter().map(|(cause, n)| format!("{n} × {cause}")).collect();
+    each.join(", ")
+}
+
+/// What a file is called, without its folder and endings.
+fn stem(file: &str) -> String {
+    let name = Path::new(file).file_name().map_or(file.into(), |n| n.to_string_lossy());
+    name.split('.').next().unwrap_or(file).to_owned()
 }
 
 /// Who ran and waited over time as an engine reported it: CSV with `t` (seconds), `running` and `waiting`.
@@ -223,36 +307,56 @@ fn csv<'a>(file: &'a str, text: &str) -> Result<Vec<Line<'a>>, ReadError> {
         let record = record.map_err(|e| broken(&e))?;
         let number = record.position().map_or(0, csv::Position::line);
         let cell = |(field, name, at): &(Field, &'static str, usize)| {
-            Some((*field, (*name, record.get(*at).filter(|c| !c.is_empty())?.to_owned())))
+            let text = record.get(*at).filter(|c| !c.is_empty())?;
+            Some((*field, Cell::new(*name, text, unit_of(name))))
         };
-        lines.push(Line { file, number, cells: columns.iter().filter_map(cell).collect() });
+        let cells = columns.iter().filter_map(cell).collect();
+        lines.push(Line { file, place: Place::Line(number), cells });
     }
     Ok(lines)
 }
 
+/// A JSON object for every request, or what a client made of a whole run.
 fn json<'a>(file: &'a str, text: &str) -> Result<Vec<Line<'a>>, ReadError> {
+    let first = serde_json::Deserializer::from_str(text).into_iter::<Object>().next();
+    if let Some(Ok(first)) = first {
+        if vllm::is_result(&first) {
+            return vllm::lines(file, text);
+        }
+        if aiperf::is_summary(&first) {
+            return Err(problem(file, aiperf::SUMMARY));
+        }
+    }
     let mut lines = Vec::new();
     for (line, number) in text.lines().zip(1u64..).filter(|(l, _)| !l.trim().is_empty()) {
-        let object: serde_json::Map<String, Value> =
-            serde_json::from_str(line).map_err(|e| ReadError::Line {
+        let place = Place::Line(number);
+        let object: Object = serde_json::from_str(line).map_err(|e| ReadError::Line {
+            file: file.to_owned(),
+            line: number,
+            problem: format!("not a JSON object: {e}"),
+        })?;
+        if let Some(record) = aiperf::record(&object) {
+            let cells = record.map_err(|e| ReadError::Line {
                 file: file.to_owned(),
                 line: number,
-                problem: format!("not a JSON object: {e}"),
+                problem: e,
             })?;
+            lines.push(Line { file, place, cells });
+            continue;
+        }
         if lines.is_empty() {
             columns(file, |name| object.contains_key(name).then_some(0))?;
         }
-        let cell = |&(field, names): &(Field, &'static [&'static str])| {
-            let (name, value) = names
-                .iter()
-                .find_map(|n| object.get(*n).filter(|v| !v.is_null()).map(|v| (n, v)))?;
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            Some((field, (*name, text)))
+        let cell = |(field, names): &(Field, &[&'static str])| {
+            let cell = names.iter().find_map(|n| Cell::json(n, object.get(*n)?));
+            Some((*field, cell?))
         };
-        lines.push(Line { file, number, cells: COLUMNS.iter().filter_map(cell).collect() });
+        lines.push(Line { file, place, cells: COLUMNS.iter().filter_map(cell).collect() });
     }
     Ok(lines)
 }
+
+type Object = serde_json::Map<String, Value>;
 
 /// Which column holds what; an error where what matters is missing.
 fn columns(
@@ -297,11 +401,17 @@ fn columns(
 
 impl Line<'_> {
     fn error(&self, problem: impl Into<String>) -> ReadError {
-        ReadError::Line { file: self.file.to_owned(), line: self.number, problem: problem.into() }
+        let (file, problem) = (self.file.to_owned(), problem.into());
+        match self.place {
+            Place::Line(line) => ReadError::Line { file, line, problem },
+            Place::Request(n) => {
+                ReadError::File { file, problem: format!("request {n}: {problem}") }
+            }
+        }
     }
 
     fn text(&self, field: Field) -> Option<&str> {
-        self.cells.get(&field).map(|c| c.1.as_str())
+        self.cells.get(&field).map(|c| c.text.as_str())
     }
 
     /// Which run it belongs to; empty where the file does not tell.
@@ -317,24 +427,30 @@ impl Line<'_> {
     }
 
     fn number_of(&self, field: Field) -> Result<Option<f64>, ReadError> {
-        let Some((name, text)) = self.cells.get(&field) else { return Ok(None) };
+        let Some(Cell { name, text, .. }) = self.cells.get(&field) else { return Ok(None) };
         match text.parse::<f64>() {
             Ok(x) if x.is_finite() => Ok(Some(x)),
             _ => Err(self.error(format!("{name} = `{text}` is not a number"))),
         }
     }
 
-    /// A time in the unit its column's name ends in.
+    /// A time in its unit.
     fn time(&self, field: Field) -> Result<Option<Duration>, ReadError> {
         let Some(x) = self.number_of(field)? else { return Ok(None) };
-        let name = self.cells[&field].0;
-        let seconds = if name.ends_with("_ms") { x / 1e3 } else { x };
-        let time = Duration::try_from_secs_f64(seconds);
+        let Cell { name, text, unit } = &self.cells[&field];
+        // A clock since 1970 in ns has more digits than a float.
+        if let (true, Ok(ns)) = (*unit == 1e-9, text.parse()) {
+            return Ok(Some(Duration::from_nanos(ns)));
+        }
+        let time = Duration::try_from_secs_f64(x * unit);
         time.map(Some).map_err(|_| self.error(format!("{name} = {x}: a time cannot be negative")))
     }
 
     fn tokens(&self, field: Field, least: u32) -> Result<u32, ReadError> {
-        let Some((name, text)) = self.cells.get(&field) else {
+        let Some(Cell { name, text, .. }) = self.cells.get(&field) else {
+            if self.failed() {
+                return Ok(0);
+            }
             let names = COLUMNS.iter().find(|c| c.0 == field).map_or(&[][..], |c| c.1);
             return Err(self.error(format!("no {}", names.join(" or "))));
         };
@@ -348,6 +464,19 @@ impl Line<'_> {
                     .error(format!("{name} = `{text}`: expected a whole number from {least} up")))
             }
         }
+    }
+
+    fn failed(&self) -> bool {
+        let flagged = matches!(self.text(Field::Failed), Some("1" | "true" | "True"));
+        let ended = self.text(Field::Outcome).is_some_and(|o| o != "completed");
+        flagged || ended || self.text(Field::Error).is_some()
+    }
+
+    /// What it failed of, in at most a line: the last of a trace back, where the cause is.
+    fn failure(&self) -> String {
+        let told = self.text(Field::Error).or(self.text(Field::Outcome)).unwrap_or("failed");
+        let line = told.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("failed").trim();
+        line.chars().take(LONGEST_CAUSE).collect()
     }
 
     fn row(&self) -> Result<Row, ReadError> {
@@ -364,8 +493,7 @@ impl Line<'_> {
                 _ => None,
             },
         };
-        let flagged = matches!(self.text(Field::Failed), Some("1" | "true" | "True"));
-        let failed = flagged || self.text(Field::Outcome).is_some_and(|o| o != "completed");
+        let failed = self.failed();
         let completed = [("first token", first), ("last token", last)];
         if let (false, Some((what, _))) = (failed, completed.iter().find(|c| c.1.is_none())) {
             return Err(self.error(format!("no {what}, and nothing says that the request failed")));

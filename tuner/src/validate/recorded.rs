@@ -3,6 +3,7 @@
 //! Its rows become [`Record`]s, so that TTFT, TPOT and E2E of both worlds have one definition; and a [`Trace`] that
 //! sends the same requests at the same instants, with the prompts that met again meeting again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use loadgen::{Outcome, Record};
@@ -44,6 +45,8 @@ pub struct Recorded {
     pub rate: Option<f64>,
     /// In order of arrival.
     pub rows: Vec<Row>,
+    /// What requests failed of, and how many of each.
+    pub failures: BTreeMap<String, u64>,
     /// Leading tokens that all prompts of a group share, by identity: see [`Recorded::sharing`].
     shared: Option<Shared>,
     /// Prompts that begin as an earlier one does: see [`Recorded::alike`].
@@ -81,7 +84,15 @@ impl Recorded {
             r.first_token = r.first_token.map(shift);
             r.last_token = r.last_token.map(shift);
         }
-        Self { name: name.into(), rate, rows, shared: None, alike: Vec::new() }
+        let failures = BTreeMap::new();
+        Self { name: name.into(), rate, rows, failures, shared: None, alike: Vec::new() }
+    }
+
+    /// The same with what its failed requests failed of.
+    #[must_use]
+    pub fn failing(mut self, failures: BTreeMap<String, u64>) -> Self {
+        self.failures = failures;
+        self
     }
 
     /// The same prompts in groups of `per_group` identities whose first `tokens` tokens are equal: a pool of questions

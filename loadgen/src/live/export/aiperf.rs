@@ -1,4 +1,5 @@
-//! A measurement as AIPerf's `profile_export_aiperf.json` (schema 1.4): what its own scripts and plots read.
+//! A measurement as AIPerf's `profile_export_aiperf.json` (schema 1.4) and `profile_export.jsonl`: what its own scripts
+//! and plots read.
 //!
 //! Its words are its own: *inter-token latency* is what is TPOT here, a request's mean gap; *inter-chunk latency* is
 //! every gap. Latencies count from the send there, so they do here, and percentiles interpolate linearly. Its settings
@@ -36,6 +37,48 @@ pub fn aiperf(run: &LiveRun, summary: &Summary, began: SystemTime, command: &str
         }
     }
     Value::Object(file)
+}
+
+/// A line for every request, as AIPerf's `profile_export.jsonl` has them. `began` is when the run did.
+#[must_use]
+pub fn aiperf_records(run: &LiveRun, began: SystemTime) -> String {
+    let began = began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut lines = String::new();
+    for (record, number) in run.from_send.records.iter().zip(0u32..) {
+        let at = |time: Duration| (began + time).as_nanos() as u64;
+        let end = record.last_token.or(record.first_token).unwrap_or(record.scheduled);
+        let metric = |unit: &str, value: f64| json!({ "value": value, "unit": unit });
+        let mut metrics = Map::new();
+        metrics
+            .insert("input_sequence_length".to_owned(), metric("tokens", f64::from(record.input)));
+        if record.completed() {
+            for (name, unit, value) in [
+                ("output_sequence_length", "tokens", Some(f64::from(record.output))),
+                ("time_to_first_token", "ms", ms(record.ttft())),
+                ("request_latency", "ms", ms(record.e2e())),
+                ("inter_token_latency", "ms", ms(record.tpot())),
+            ] {
+                metrics.extend(value.map(|value| (name.to_owned(), metric(unit, value))));
+            }
+        }
+        let outcome = record.outcome.name();
+        let error = (!record.completed()).then(|| json!({ "type": outcome, "message": outcome }));
+        let line = json!({
+            "metadata": {
+                "session_num": number,
+                "request_start_ns": at(record.scheduled),
+                "request_end_ns": at(end),
+                "worker_id": "knee",
+                "record_processor_id": "knee",
+                "benchmark_phase": "profiling",
+                "was_cancelled": false,
+            },
+            "metrics": metrics,
+            "error": error,
+        });
+        lines += &format!("{line}\n");
+    }
+    lines
 }
 
 /// A metric by its name there; none where nothing has it.

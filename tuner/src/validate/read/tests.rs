@@ -78,6 +78,116 @@ fn our_own_records_read_back() {
     }
 }
 
+/// A run of three requests as vLLM's client keeps it; the second failed.
+fn vllm(more: &str) -> String {
+    let object = r#"{"backend": "vllm", "request_rate": 2.5, "total_input_tokens": 40, MORE
+        "input_lens": [10, 20, 10], "output_lens": [3, 0, 2], "ttfts": [0.5, 0.0, 0.25],
+        "itls": [[0.02, 0.04], [], [0.01]], "start_times": [100.25, 100.5, 101.25],
+        "errors": ["", "Traceback:\n  File\nConnectionResetError: reset\n", ""]}"#;
+    object.replace("MORE", more)
+}
+
+#[test]
+fn vllms_arrays_are_requests() {
+    let run = one(&vllm(""));
+    assert_eq!((run.name.as_str(), run.rate), ("some", Some(2.5)));
+    let at: Vec<f64> = run.rows.iter().map(|r| ms(Some(r.arrival))).collect();
+    assert_eq!(at, [0.0, 250.0, 1000.0]);
+    let records = run.records();
+    assert_eq!((ms(records[0].ttft()), ms(records[0].tpot())), (500.0, 30.0));
+    assert_eq!((records[0].input, records[0].output), (10, 3));
+    assert!(run.rows[1].failed && ms(records[2].e2e()) == 260.0);
+    assert_eq!(run.failures, BTreeMap::from([("ConnectionResetError: reset".to_owned(), 1)]));
+}
+
+#[test]
+fn results_appended_by_vllm_are_runs_of_their_own() {
+    let file = format!("{}\n{}", vllm("").replace('\n', " "), vllm(""));
+    let runs = read_bytes("a/b.json", file.as_bytes()).unwrap();
+    assert_eq!([&runs[0].name[..], &runs[1].name], ["b 1", "b 2"]);
+    assert!(runs.iter().all(|run| run.rows.len() == 3));
+}
+
+#[test]
+fn a_request_that_vllm_gave_no_first_token_failed() {
+    let run = one(&vllm("").replace("0.25]", "0.0]"));
+    assert_eq!(run.failures["no first token"], 1);
+}
+
+#[test]
+fn what_vllms_result_lacks_is_named() {
+    let summary = r#"{"total_input_tokens": 40, "mean_ttft_ms": 12.0}"#;
+    assert!(refused(summary).contains("no input_lens: make the run again with --save-detailed"));
+    let old = vllm("").replace("start_times", "started");
+    assert!(refused(&old).contains("no start_times: nothing says when requests were sent"));
+    let cut = vllm("").replace("[10, 20, 10]", "[10, 20]");
+    assert_eq!(refused(&cut), "x.csv: 3 output_lens for 2 input_lens: the file is cut");
+    let odd = vllm("").replace("[3, 0, 2]", "[3.5, 0, 2]");
+    assert_eq!(
+        refused(&odd),
+        "x.csv: request 1: output_lens = `3.5`: expected a whole number from 0 up"
+    );
+    assert!(refused(&vllm("")[..300]).contains("not a JSON object"));
+}
+
+/// A request as AIPerf records it, 30 ms to its first token of five, 130 ms in all.
+fn aiperf(start_ns: u64, more: &str) -> String {
+    let record = r#"{"metadata": {"session_num": 0, "request_start_ns": START, "benchmark_phase": "profiling",
+        "was_cancelled": false, MORE "worker_id": "w"}, "metrics": {
+        "time_to_first_token": {"value": 30.0, "unit": "ms"}, "request_latency": {"value": 0.13, "unit": "sec"},
+        "input_sequence_length": {"value": 12, "unit": "tokens"},
+        "output_sequence_length": {"value": 6, "unit": "tokens"}}, "error": null}"#;
+    record.replace('\n', " ").replace("START", &start_ns.to_string()).replace("MORE", more)
+}
+
+const EPOCH: u64 = 1_769_000_000_000_000_000;
+
+#[test]
+fn aiperfs_metrics_count_in_their_units() {
+    let file = [aiperf(EPOCH, ""), aiperf(EPOCH + 7, "")].join("\n");
+    let run = one(&file);
+    assert_eq!(run.rows[1].arrival, Duration::from_nanos(7));
+    let records = run.records();
+    assert_eq!((ms(records[0].ttft()), ms(records[0].tpot())), (30.0, 20.0));
+    assert_eq!((records[0].input, records[0].output), (12, 6));
+    assert!(run.failures.is_empty() && run.rows[0].prompt.is_none());
+    let odd = aiperf(EPOCH, "").replace(r#""unit": "sec""#, r#""unit": "min""#);
+    assert!(refused(&odd).starts_with("x.csv:1: request_latency is in an unknown unit (min)"));
+}
+
+#[test]
+fn aiperfs_failures_are_kept_and_named() {
+    let failed = format!(
+        r#"{{"metadata": {{"request_start_ns": {EPOCH}, "benchmark_phase": "profiling"}}, "metrics": {{}},
+            "error": {{"code": 503, "type": "Service Unavailable", "message": "busy"}}}}"#
+    );
+    let cancelled =
+        aiperf(EPOCH, "").replace("\"was_cancelled\": false", "\"was_cancelled\": true");
+    let file = [failed.replace('\n', " "), cancelled, aiperf(EPOCH + 1, "")].join("\n");
+    let run = one(&file);
+    assert_eq!((run.rows.len(), run.rows.iter().filter(|r| r.failed).count()), (3, 2));
+    assert_eq!(super::failures(&run.failures), "1 × Service Unavailable 503 busy, 1 × cancelled");
+    let none = refused(&failed.replace('\n', " "));
+    assert_eq!(none, "x.csv: no request completed (1 × Service Unavailable 503 busy)");
+}
+
+#[test]
+fn aiperfs_warm_up_is_a_run_of_its_own_and_a_turn_sent_twice_is_one_prompt() {
+    let turn = |n: u32| format!(r#""conversation_id": "c", "turn_index": {n},"#);
+    let warm = aiperf(EPOCH, &turn(0)).replace("profiling", "warmup");
+    let file = [warm, aiperf(EPOCH, &turn(0)), aiperf(EPOCH, &turn(1)), aiperf(EPOCH, &turn(0))];
+    let runs = read_bytes("profile_export.jsonl", file.join("\n").as_bytes()).unwrap();
+    assert_eq!([&runs[0].name[..], &runs[1].name], ["warmup", "profile_export"]);
+    let prompts: Vec<_> = runs[1].rows.iter().map(|r| r.prompt.unwrap()).collect();
+    assert!(prompts[0] == prompts[2] && prompts[0] != prompts[1]);
+}
+
+#[test]
+fn aiperfs_summary_has_no_requests() {
+    let summary = r#"{"request_latency": {"unit": "ms", "avg": 130.0}, "schema_version": "1.4"}"#;
+    assert!(refused(summary).contains("profile_export.jsonl"));
+}
+
 #[test]
 fn gzip_is_undone_and_damage_is_named() {
     use std::io::Write as _;
