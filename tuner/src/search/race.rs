@@ -94,7 +94,13 @@ impl<'a, 'c> Race<'a, 'c> {
                 }
                 let before: Vec<Standing> =
                     self.entries.iter().map(|e| e.standing.clone()).collect();
+                let known = (self.head, self.best);
                 self.rung(head, rung);
+                if self.best.is_none() && self.contest.watch.cancelled() {
+                    // What was known before is better than nothing.
+                    (self.head, self.best) = known;
+                    return;
+                }
                 let factor = if last { self.wanted() } else { self.needed() };
                 if factor == 1 || (last && whole == most) {
                     if last {
@@ -118,6 +124,7 @@ impl<'a, 'c> Race<'a, 'c> {
 
     /// Measures in full whatever was not, then polishes again.
     pub(super) fn measure_the_rest(&mut self) {
+        let mut known = (self.head, self.best);
         loop {
             let open =
                 |e: &Entry| e.good(self.head).is_none() && e.standing != Standing::Infeasible;
@@ -125,6 +132,11 @@ impl<'a, 'c> Race<'a, 'c> {
                 (0..self.entries.len()).filter(|i| open(&self.entries[*i])).collect();
             self.measure(&rest, u64::MAX);
             self.polish();
+            if self.best.is_none() {
+                (self.head, self.best) = known;
+                return;
+            }
+            known = (self.head, self.best);
             let longer = (self.wanted() * self.head).min(self.lengths().1);
             if self.contest.watch.cancelled() || longer == self.head {
                 return;

@@ -31,13 +31,13 @@ impl Tuning<'_, '_> {
             let open: Vec<usize> = (0..self.request.devices.len()).filter(open).collect();
             self.size(size, &open);
         }
-        // A plan stands on a deployment of its own size where one can be simulated.
+        // A plan stands on a deployment of its own size where one can be simulated, and on no smaller one being enough.
         while !self.request.watch.cancelled() {
             let mut guessed: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
             for device in 0..self.request.devices.len() {
                 let Some((_, plan)) = self.cheapest(device) else { continue };
-                if plan.gpus <= most && !self.searched(device, plan.gpus) {
-                    guessed.entry(plan.gpus).or_default().push(device);
+                if let Some(size) = self.next(device, &plan).filter(|_| plan.gpus <= most) {
+                    guessed.entry(size).or_default().push(device);
                 }
             }
             if guessed.is_empty() {
@@ -47,6 +47,15 @@ impl Tuning<'_, '_> {
                 self.size(size, &devices);
             }
         }
+    }
+
+    /// The size to try before `plan` is believed: its own, or a smaller one that would be enough if each GPU carried there
+    /// what it carries in the plan.
+    fn next(&self, device: usize, plan: &Plan) -> Option<u32> {
+        let each = plan.capacity_rps / f64::from(plan.gpus) * (1.0 - plan.headroom);
+        let enough = |size: &u32| each * f64::from(*size) >= plan.demand_rps;
+        let sizes = (1..plan.gpus).rev().take_while(enough);
+        std::iter::once(plan.gpus).chain(sizes).find(|size| !self.searched(device, *size))
     }
 
     /// Searches deployments of `size` GPUs on `devices`.
