@@ -4,18 +4,21 @@ use std::process::Command;
 
 use crate::client::{Server, asked};
 
-/// Each of two ranks sums half of the products, so logits differ in their last bits; the likeliest tokens do not.
+/// Ranks compute every number as one would, in int8 too.
 #[test]
 fn tensor_parallel_ranks_say_what_one_says() {
-    let said = |flags: &[&str]| {
-        let server = Server::start(flags);
-        let choice = server.complete(&asked("To be, or not to be", 48))["choices"][0].clone();
-        server.comes_to_rest();
-        choice["token_ids"].clone()
-    };
-    let one = said(&[]);
-    assert_eq!(one.as_array().unwrap().len(), 48);
-    assert_eq!(said(&["--tp", "2"]), one);
+    for precision in ["f32", "bf16", "int8"] {
+        let said = |flags: &[&str]| {
+            let tiny = ["--model", "tiny", "--kv-memory", "20MiB", "--precision", precision];
+            let server = Server::of(&[&tiny, flags].concat());
+            let choice = server.complete(&asked("To be, or not to be", 200))["choices"][0].clone();
+            server.comes_to_rest();
+            choice["token_ids"].clone()
+        };
+        let one = said(&[]);
+        assert_eq!(one.as_array().unwrap().len(), 200);
+        assert_eq!(said(&["--tp", "2"]), one, "{precision}");
+    }
     let refused = Command::new(env!("CARGO_BIN_EXE_knee"))
         .args(["serve", "--model", "tiny", "--tp", "3"])
         .output()

@@ -2,10 +2,10 @@
 
 use std::sync::{Barrier, Mutex, PoisonError};
 
-/// Sums over ranks. Every rank makes the same calls in the same order.
+/// Puts ranks' columns side by side. Every rank makes the same calls in the same order.
 pub(super) trait Collective: Sync {
-    /// Replaces `part` by the sum of all ranks' parts, in the order of ranks: the same bits on each.
-    fn sum(&self, rank: usize, part: &mut [f32]);
+    /// Fills `whole`, some rows, with all ranks' columns in the order of ranks; `part` is this rank's.
+    fn gather(&self, rank: usize, part: &[f32], rows: usize, whole: &mut [f32]);
 }
 
 /// A rank that is alone.
@@ -13,7 +13,9 @@ pub(super) trait Collective: Sync {
 pub(super) struct Alone;
 
 impl Collective for Alone {
-    fn sum(&self, _rank: usize, _part: &mut [f32]) {}
+    fn gather(&self, _rank: usize, part: &[f32], _rows: usize, whole: &mut [f32]) {
+        whole.copy_from_slice(part);
+    }
 }
 
 /// Ranks that share memory: each writes its part where all can read it.
@@ -31,17 +33,21 @@ impl SharedMemory {
 }
 
 impl Collective for SharedMemory {
-    fn sum(&self, rank: usize, part: &mut [f32]) {
-        let read = |rank: usize| self.parts[rank].lock().unwrap_or_else(PoisonError::into_inner);
+    fn gather(&self, rank: usize, part: &[f32], rows: usize, whole: &mut [f32]) {
+        let of = |rank: usize| self.parts[rank].lock().unwrap_or_else(PoisonError::into_inner);
         {
-            let mut own = read(rank);
+            let mut own = of(rank);
             own.clear();
             own.extend_from_slice(part);
         }
         self.all.wait();
-        part.fill(0.0);
+        let (width, all) = (part.len() / rows.max(1), whole.len() / rows.max(1));
         for rank in 0..self.parts.len() {
-            part.iter_mut().zip(read(rank).iter()).for_each(|(sum, x)| *sum += x);
+            let part = of(rank);
+            let columns = rank * width..(rank + 1) * width;
+            for (to, from) in whole.chunks_exact_mut(all).zip(part.chunks_exact(width)) {
+                to[columns.clone()].copy_from_slice(from);
+            }
         }
         // Nobody writes the next part before all have read this one.
         self.all.wait();

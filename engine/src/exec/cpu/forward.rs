@@ -32,6 +32,8 @@ pub(super) struct Scratch {
     inner: Vec<f32>,
     /// What one of several ranks adds to the residual stream.
     part: Vec<f32>,
+    /// What all of several ranks have computed.
+    whole: Vec<f32>,
     last: Vec<f32>,
     /// Of the rows that went through the head, one after the other; there may be more of an earlier pass.
     pub(super) logits: Vec<f32>,
@@ -48,6 +50,22 @@ fn first(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut buffer[..len]
 }
 
+/// All ranks' columns of rows of which this rank has computed `width`; how wide they are then.
+fn gathered<'a>(
+    Rank { model, collective, .. }: Rank<'_>,
+    part: &'a [f32],
+    width: usize,
+    whole: &'a mut Vec<f32>,
+) -> (&'a [f32], usize) {
+    let ranks = model.part.ranks;
+    if ranks == 1 {
+        return (part, width);
+    }
+    let whole = first(whole, ranks * part.len());
+    collective.gather(model.part.rank, part, part.len() / width, whole);
+    (whole, ranks * width)
+}
+
 impl Scratch {
     pub(super) fn new(precision: Precision) -> Self {
         Self {
@@ -60,6 +78,7 @@ impl Scratch {
             attended: Vec::new(),
             inner: Vec::new(),
             part: Vec::new(),
+            whole: Vec::new(),
             last: Vec::new(),
             logits: Vec::new(),
             laps: Laps::start(),
@@ -136,6 +155,7 @@ impl Scratch {
         let window = config.sliding_window;
         self.attention.forward(team, kv, &self.queries, spans, runs, window, attended);
         self.laps.lap(&mut self.spent.attention);
+        let (attended, width) = gathered(rank, attended, width, &mut self.whole);
         self.rows.take(team, attended, width);
         self.laps.lap(&mut self.spent.rest);
         self.add(rank, &layer.out);
@@ -151,21 +171,23 @@ impl Scratch {
         self.laps.lap(&mut self.spent.rest);
         layer.gate_up.forward(team, &self.rows, Output::Store(inner));
         self.laps.lap(&mut self.spent.linears[2]);
-        self.rows.take(team, inner, model.ffn());
+        let (inner, width) = gathered(rank, inner, model.ffn(), &mut self.whole);
+        self.rows.take(team, inner, width);
         self.laps.lap(&mut self.spent.rest);
         self.add(rank, &layer.down);
         self.laps.lap(&mut self.spent.linears[3]);
     }
 
     /// Adds what `layer` makes of the rows to the residual stream, over all ranks.
-    fn add(&mut self, Rank { model, team, collective }: Rank<'_>, layer: &Linear) {
-        let x = &mut self.x[..self.rows.len() * layer.outputs()];
-        if model.part.ranks == 1 {
-            return layer.forward(team, &self.rows, Output::Add(x));
+    fn add(&mut self, rank: Rank<'_>, layer: &Linear) {
+        let rows = self.rows.len();
+        let x = &mut self.x[..rows * rank.model.config.hidden as usize];
+        if rank.model.part.ranks == 1 {
+            return layer.forward(rank.team, &self.rows, Output::Add(x));
         }
-        let part = first(&mut self.part, x.len());
-        layer.forward(team, &self.rows, Output::Store(part));
-        collective.sum(model.part.rank, part);
+        let part = first(&mut self.part, rows * layer.outputs());
+        layer.forward(rank.team, &self.rows, Output::Store(part));
+        let (part, _) = gathered(rank, part, layer.outputs(), &mut self.whole);
         x.iter_mut().zip(part).for_each(|(x, part)| *x += *part);
     }
 

@@ -25,8 +25,10 @@ pub struct CpuModel {
 }
 
 /// Which part of a model: layers are split over pipeline stages; in each stage attention is split over tensor-parallel
-/// ranks by heads, the feed-forward layer by its inner features, and what both add to the residual stream is summed over
-/// ranks (Megatron-LM, Shoeybi et al. 2019).
+/// ranks by heads, the feed-forward layer by its inner features, as in Megatron-LM (Shoeybi et al. 2019). Unlike there,
+/// the projections back are split by output features too, and ranks gather their inputs instead of summing their
+/// outputs: every number is then computed as one rank would, in every precision. In int8 a sum in another order is enough
+/// to round an activation otherwise, and in time to choose another token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     /// Which tensor-parallel rank, from 0.
@@ -187,8 +189,11 @@ fn check(config: &LlamaConfig, Part { ranks, stages, .. }: Part) -> Result<(), M
         format!("heads = {heads} must be a multiple of kv_heads = {kv}")
     } else if dim < 2 || dim % 2 == 1 || dim as usize > Heads::MAX_DIM {
         format!("head_dim = {dim} must be even and at most {}", Heads::MAX_DIM)
-    } else if !divides(kv) || !divides(config.ffn) {
-        format!("kv_heads = {kv} and ffn = {} must be multiples of {ranks} ranks", config.ffn)
+    } else if ![kv, config.ffn, config.hidden].into_iter().all(divides) {
+        let (ffn, hidden) = (config.ffn, config.hidden);
+        format!(
+            "kv_heads = {kv}, ffn = {ffn} and hidden = {hidden} must be multiples of {ranks} ranks"
+        )
     } else if stages > config.layers as usize {
         format!("layers = {} do not fill {stages} pipeline stages", config.layers)
     } else {
@@ -226,16 +231,14 @@ impl Layer {
         let (gate, up) = (read("mlp.gate_proj.weight")?, read("mlp.up_proj.weight")?);
         let (gate, up) = (part.rows(&gate), part.rows(&up));
         let (out, down) = (read("self_attn.o_proj.weight")?, read("mlp.down_proj.weight")?);
-        let attended = part.range(out.cols).len();
-        let inner = part.range(down.cols).len();
         Ok(Self {
             attention_norm: read("input_layernorm.weight")?.data,
             qkv,
             head_norms,
-            out: pack(attended, &[&part.cols(out)]),
+            out: pack(out.cols, &[part.rows(&out)]),
             mlp_norm: read("post_attention_layernorm.weight")?.data,
             gate_up: Linear::pack_gated(team, precision, hidden, gate, up),
-            down: pack(inner, &[&part.cols(down)]),
+            down: pack(down.cols, &[part.rows(&down)]),
         })
     }
 }
