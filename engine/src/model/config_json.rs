@@ -87,15 +87,22 @@ pub(super) fn read(path: &Path, name: &str) -> Result<(LlamaConfig, Vec<u32>), M
     Ok((config, ends))
 }
 
-/// The tokens that end output according to a `generation_config.json`, if it is there and says.
-pub(super) fn generation_ends(path: &Path) -> Vec<u32> {
+/// The tokens that end output according to a `generation_config.json`; none where it is not there or does not say.
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub(super) fn generation_ends(path: &Path) -> Result<Vec<u32>, ModelError> {
     #[derive(Deserialize)]
     struct Generation {
         eos_token_id: Option<OneOrMany>,
     }
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let ends = serde_json::from_str::<Generation>(&text).ok().and_then(|g| g.eos_token_id);
-    ends.map_or_else(Vec::new, OneOrMany::list)
+    let text = match std::fs::read_to_string(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read.map_err(|e| ModelError::read(path, e))?,
+    };
+    let generation: Generation =
+        serde_json::from_str(&text).map_err(|e| ModelError::broken(path, e))?;
+    Ok(generation.eos_token_id.map_or_else(Vec::new, OneOrMany::list))
 }
 
 fn convert(path: &Path, name: &str, raw: &Raw) -> Result<LlamaConfig, ModelError> {
@@ -113,6 +120,13 @@ fn convert(path: &Path, name: &str, raw: &Raw) -> Result<LlamaConfig, ModelError
     if raw.partial_rotary_factor.is_some_and(|f| (f - 1.0).abs() > f32::EPSILON) {
         return refuse("`partial_rotary_factor` other than 1");
     }
+    let heads = raw.num_attention_heads.max(1);
+    if raw.head_dim.is_none() && !raw.hidden_size.is_multiple_of(heads) {
+        let hidden = raw.hidden_size;
+        let what =
+            format!("hidden_size = {hidden} must be a multiple of num_attention_heads = {heads}");
+        return Err(ModelError::broken(path, what));
+    }
     let sliding_window = match (qwen, raw.use_sliding_window, raw.max_window_layers) {
         (true, false, _) => None,
         (true, true, Some(full)) if full >= raw.num_hidden_layers => None,
@@ -127,7 +141,7 @@ fn convert(path: &Path, name: &str, raw: &Raw) -> Result<LlamaConfig, ModelError
         hidden: raw.hidden_size,
         heads: raw.num_attention_heads,
         kv_heads: raw.num_key_value_heads.unwrap_or(raw.num_attention_heads),
-        head_dim: raw.head_dim.unwrap_or(raw.hidden_size / raw.num_attention_heads.max(1)),
+        head_dim: raw.head_dim.unwrap_or(raw.hidden_size / heads),
         ffn: raw.intermediate_size,
         vocab: raw.vocab_size,
         rms_eps: raw.rms_norm_eps,
@@ -231,6 +245,23 @@ mod tests {
     }
 
     #[test]
+    fn a_generation_config_that_is_there_is_read_or_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("generation_config.json");
+        assert!(generation_ends(&path).unwrap().is_empty());
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            generation_ends(&path).map_err(|e| e.to_string())
+        };
+        assert_eq!(read("{\"eos_token_id\": [3, 5]}"), Ok(vec![3, 5]));
+        assert_eq!(read("{\"temperature\": 0.6}"), Ok(Vec::new()));
+        for broken in ["", "{", "[]", "{\"eos_token_id\": -1}", "{\"eos_token_id\": \"</s>\"}"] {
+            let error = read(broken).unwrap_err();
+            assert!(error.contains("generation_config.json: "), "{broken}: {error}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_run_is_named() {
         let with = |from: &str, to: &str| read_text(&LLAMA_32_1B.replace(from, to)).unwrap_err();
         assert_eq!(
@@ -246,6 +277,44 @@ mod tests {
             with("\"num_attention_heads\": 32", "\"num_attention_heads\": 30"),
             "config.json: heads = 30 must be a multiple of kv_heads = 8"
         );
+        for (from, to, why) in [
+            ("500000.0", "0", "rope_theta = 0 must be more than 1"),
+            ("500000.0", "-10000.0", "rope_theta = -10000 must be more than 1"),
+            ("500000.0", "1e39", "rope_theta = inf must be more than 1"),
+            ("1e-05", "-1e-05", "rms_norm_eps = -0.00001 must be between 0 and 1"),
+            (
+                "\"num_attention_heads\": 32",
+                "\"num_attention_heads\": 0",
+                "heads = 0 must be between 1 and 16777216",
+            ),
+            ("\"head_dim\": 64", "\"head_dim\": 0", "head_dim = 0 must be between 1 and 16777216"),
+            (
+                "\"head_dim\": 64, \"hidden_act\": \"silu\", \"hidden_size\": 2048",
+                "\"hidden_size\": 2049",
+                "hidden_size = 2049 must be a multiple of num_attention_heads = 32",
+            ),
+            (
+                "\"factor\": 32.0",
+                "\"factor\": 0.0",
+                "the rotary scaling's factor = 0 must be at least 1",
+            ),
+            (
+                "\"high_freq_factor\": 4.0",
+                "\"high_freq_factor\": 1.0",
+                "low_freq_factor = 1 must be less than high_freq_factor = 1",
+            ),
+            (
+                "\"original_max_position_embeddings\": 8192",
+                "\"original_max_position_embeddings\": 0",
+                "original_max_position_embeddings = 0 must be at least 1",
+            ),
+        ] {
+            assert_eq!(with(from, to), format!("config.json: {why}"));
+        }
+        for none in ["NaN", "Infinity", "1e400", "\"1e-5\"", "null"] {
+            let error = with("1e-05", none);
+            assert!(error.starts_with("config.json: "), "{none}: {error}");
+        }
         assert_eq!(with("\"hidden_size\": 2048,", ""), "config.json: missing field `hidden_size`");
         assert!(with("{", "{{").starts_with("config.json: key must be a string at line 1"));
     }

@@ -46,6 +46,59 @@ pub enum RopeScaling {
     },
 }
 
+impl RopeScaling {
+    /// Refuses figures that no scaling can have.
+    fn check(self) -> Result<(), String> {
+        let positive = |what, x| must("more than 0", what, x, x > 0.0);
+        let stretch = |x| must("at least 1", "the rotary scaling's factor", x, x >= 1.0);
+        let trained = |original: u32| match original {
+            0 => Err("original_max_position_embeddings = 0 must be at least 1".to_owned()),
+            _ => Ok(()),
+        };
+        match self {
+            Self::None => Ok(()),
+            Self::Linear { factor } => stretch(factor),
+            Self::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position,
+            } => {
+                stretch(factor)?;
+                trained(original_max_position)?;
+                positive("low_freq_factor", low)?;
+                positive("high_freq_factor", high)?;
+                if low < high {
+                    return Ok(());
+                }
+                Err(format!("low_freq_factor = {low} must be less than high_freq_factor = {high}"))
+            }
+            Self::Yarn {
+                factor,
+                original_max_position,
+                beta_fast: fast,
+                beta_slow: slow,
+                attention_factor,
+            } => {
+                stretch(factor)?;
+                trained(original_max_position)?;
+                positive("beta_fast", fast)?;
+                positive("beta_slow", slow)?;
+                attention_factor.map_or(Ok(()), |factor| positive("attention_factor", factor))?;
+                if slow <= fast {
+                    return Ok(());
+                }
+                Err(format!("beta_slow = {slow} must not be more than beta_fast = {fast}"))
+            }
+        }
+    }
+}
+
+/// Refuses an `x` that is not what it must be; no number is none that it may be.
+fn must(be: &str, what: &str, x: f32, is: bool) -> Result<(), String> {
+    if is && x.is_finite() { Ok(()) } else { Err(format!("{what} = {x} must be {be}")) }
+}
+
 /// A model of the Llama family.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
@@ -170,7 +223,18 @@ impl LlamaConfig {
         if !self.head_dim.is_multiple_of(2) {
             return Err(format!("head_dim = {} must be even", self.head_dim));
         }
-        Ok(())
+        if self.sliding_window == Some(0) {
+            return Err("sliding_window = 0 must be at least 1".to_owned());
+        }
+        let (eps, theta) = (self.rms_eps, self.rope_theta);
+        must("between 0 and 1", "rms_norm_eps", eps, (0.0..=1.0).contains(&eps))?;
+        must("more than 1", "rope_theta", theta, theta > 1.0)?;
+        self.rope_scaling.check()?;
+        // What is in range by itself may be out of it together.
+        match self.inv_freq().iter().find(|f| !f.is_finite()) {
+            Some(odd) => Err(format!("the rotary embedding turns by {odd}: its scaling cannot be")),
+            None => Ok(()),
+        }
     }
 
     /// What costs time and memory, with weights of `dtype_bytes` per element. The biases of Qwen 2's projections

@@ -35,7 +35,7 @@ impl Model {
     pub fn open(name: &str, random: Option<u64>) -> Result<Self, ModelError> {
         let path = Path::new(name);
         if name == "tiny" {
-            return Ok(Self::made_up(LlamaConfig::tiny(), random.unwrap_or(0)));
+            return Self::made_up(LlamaConfig::tiny(), random.unwrap_or(0)).checked(name);
         }
         let mut model = if let Some(id) = name.strip_prefix(hub::PREFIX) {
             Self::folder(&hub::folder(id)?, |dir| Folder::open_as(dir, id))?
@@ -50,13 +50,27 @@ impl Model {
                 return Err(ModelError::unsupported(path, what));
             };
             let shape = ModelShape::load(name)?;
-            return Ok(Self::made_up(LlamaConfig::of_shape(&shape)?, seed));
+            return Self::made_up(LlamaConfig::of_shape(&shape)?, seed).checked(name);
         };
         if let Some(seed) = random {
             let config = model.weights.config().clone();
             model.weights = Box::new(RandomWeights { config, seed });
         }
-        Ok(model)
+        model.checked(name)
+    }
+
+    /// Refuses tokens that its weights have no row for.
+    fn checked(self, name: &str) -> Result<Self, ModelError> {
+        let vocab = self.weights.config().vocab;
+        let words = self.tokenizer.words();
+        let reason = if words > vocab {
+            format!("its tokenizer makes {words} tokens, but its weights have {vocab}")
+        } else if let Some(end) = self.ends.iter().find(|end| **end >= vocab) {
+            format!("token {end} ends its output, but its weights have {vocab} tokens")
+        } else {
+            return Ok(self);
+        };
+        Err(ModelError::broken(Path::new(name), reason))
     }
 
     fn made_up(config: LlamaConfig, seed: u64) -> Self {

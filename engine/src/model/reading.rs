@@ -14,8 +14,10 @@ use safetensors::tensor::TensorView;
 
 use super::gguf::Gguf;
 use super::llama::{LlamaConfig, RopeScaling};
+use super::open::Model;
 use super::random::RandomWeights;
 use super::safetensors::Folder;
+use super::tokenizer::Tokenizer;
 use super::weights::{Tensor, Weights, expected_shape};
 
 /// Wide enough for blocks of 256.
@@ -134,6 +136,30 @@ fn a_folder_gives_back_what_was_written() {
             assert!(folder.tensor(&name).unwrap() == expected, "{name} as {dtype:?}");
         }
     }
+}
+
+#[test]
+fn tokens_without_a_row_are_refused() {
+    let opened = |vocab: u32, ends: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let config = LlamaConfig { vocab, ..config() };
+        write_folder(dir.path(), &mut RandomWeights { config, seed: 5 }, 1, Dtype::F32);
+        let tokenizer = Tokenizer::bytes().to_json();
+        std::fs::write(dir.path().join("tokenizer.json"), tokenizer).unwrap();
+        std::fs::write(dir.path().join("generation_config.json"), ends).unwrap();
+        let name = dir.path().display().to_string();
+        let opened = Model::open(&name, None).map(|model| model.ends);
+        opened.map_err(|e| e.to_string().replace(&format!("{name}: "), "").replace(&name, ""))
+    };
+    assert_eq!(opened(256, r#"{"eos_token_id": 7}"#), Ok(vec![2, 7]), "control tokens may lack");
+    assert_eq!(
+        opened(255, "{}").unwrap_err(),
+        "its tokenizer makes 256 tokens, but its weights have 255"
+    );
+    let foreign = opened(256, r#"{"eos_token_id": 256}"#).unwrap_err();
+    assert_eq!(foreign, "token 256 ends its output, but its weights have 256 tokens");
+    let broken = opened(256, "{").unwrap_err();
+    assert!(broken.starts_with("/generation_config.json: EOF while parsing"), "{broken}");
 }
 
 /// What llama.cpp's converter does to the rows of queries and keys, written from its definition: within a head, the

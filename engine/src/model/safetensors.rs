@@ -54,7 +54,7 @@ impl Folder {
     /// When a file is missing or broken, or the model has something that cannot be run.
     pub fn open_as(dir: &Path, name: &str) -> Result<Self, ModelError> {
         let (config, mut ends) = config_json::read(&dir.join("config.json"), name)?;
-        for end in config_json::generation_ends(&dir.join("generation_config.json")) {
+        for end in config_json::generation_ends(&dir.join("generation_config.json"))? {
             if !ends.contains(&end) {
                 ends.push(end);
             }

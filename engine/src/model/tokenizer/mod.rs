@@ -24,7 +24,16 @@ pub struct Tokenizer {
     /// Where each begins; one entry more than there are tokens.
     starts: Vec<u32>,
     special: Vec<bool>,
+    /// Bytes of the longest.
+    longest: usize,
 }
+
+/// Bytes of a text that are tokenised at a time only to count them.
+const PIECE: usize = 64 << 10;
+/// By how many tokens a text may be shorter than its pieces, for each cut: far more than a cut through a word makes.
+const CUT: usize = 64;
+/// No tokenizer's longest token is taken to be shorter than this, bytes.
+const SHORTEST: usize = 16;
 
 /// How a vocabulary spells bytes.
 enum Spelling {
@@ -60,6 +69,12 @@ impl Tokenizer {
         Self::from_json(path, &text)
     }
 
+    /// The same as a `tokenizer.json`.
+    #[cfg(test)]
+    pub(super) fn to_json(&self) -> String {
+        self.inner.to_string(false).expect("what was read can be written")
+    }
+
     /// The tokenizer inside a GGUF file.
     ///
     /// # Errors
@@ -70,8 +85,12 @@ impl Tokenizer {
     }
 
     fn from_json(path: &Path, text: &str) -> Result<Self, ModelError> {
-        let inner = tokenizers::Tokenizer::from_bytes(text)
+        let mut inner = tokenizers::Tokenizer::from_bytes(text)
             .map_err(|e| ModelError::broken(path, format!("not a tokenizer: {e}")))?;
+        // How batches of a training were cut and filled up: a prompt is neither, in transformers too.
+        inner.with_padding(None);
+        let uncut = inner.with_truncation(None).map(drop);
+        uncut.map_err(|e| ModelError::broken(path, format!("not a tokenizer: {e}")))?;
         let spelling = spelling(&inner).ok_or_else(|| {
             ModelError::unsupported(path, "tokenizer: its decoder spells no bytes")
         })?;
@@ -94,7 +113,8 @@ impl Tokenizer {
             }
             starts.push(bytes.len() as u32);
         }
-        Ok(Self { inner, bytes, starts, special })
+        let longest = starts.windows(2).map(|at| (at[1] - at[0]) as usize).max().unwrap_or(0);
+        Ok(Self { inner, bytes, starts, special, longest: longest.max(SHORTEST) })
     }
 
     /// The tokens of `text`; with `specials`, those that the model wants before and after any text too. Control tokens
@@ -106,6 +126,41 @@ impl Tokenizer {
         let encoding = self.inner.encode_fast(text, specials);
         let encoding = encoding.map_err(|e| ModelError::Text(format!("cannot tokenise: {e}")))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The same for a text that may be far too long; none when it has certainly more than `most` tokens. That is found by
+    /// a count of its pieces, because tokens take two hundred times the memory of their text while they are made.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot represent it.
+    pub fn encode_up_to(
+        &self,
+        text: &str,
+        specials: bool,
+        most: u32,
+    ) -> Result<Option<Vec<Token>>, ModelError> {
+        let (mut rest, mut tokens) = (text, 0);
+        while text.len() > PIECE && !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE.min(rest.len())));
+            rest = after;
+            tokens += self.encode(piece, false)?.len().saturating_sub(CUT);
+            if tokens > most as usize {
+                return Ok(None);
+            }
+        }
+        self.encode(text, specials).map(Some)
+    }
+
+    /// Whether a text of so many bytes could be `most` tokens or fewer.
+    #[must_use]
+    pub fn could_be(&self, bytes: usize, most: u32) -> bool {
+        bytes <= self.most_bytes(most)
+    }
+
+    /// The longest text that so many tokens can be, bytes.
+    #[must_use]
+    pub fn most_bytes(&self, tokens: u32) -> usize {
+        self.longest.saturating_mul(tokens as usize)
     }
 
     /// The bytes that `token` stands for: not always whole characters; none for an unknown one.
@@ -140,6 +195,12 @@ impl Tokenizer {
     #[must_use]
     pub fn vocab(&self) -> u32 {
         self.special.len() as u32
+    }
+
+    /// The same of those that ordinary text may become. Files name control tokens that their model never learnt.
+    #[must_use]
+    pub fn words(&self) -> u32 {
+        self.special.iter().rposition(|special| !special).map_or(0, |last| last as u32 + 1)
     }
 }
 

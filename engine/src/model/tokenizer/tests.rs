@@ -64,6 +64,33 @@ fn control_tokens_are_recognised_and_known() {
 }
 
 #[test]
+fn what_a_training_cut_and_filled_up_is_left_alone() {
+    let plain = Tokenizer::bytes();
+    let mut json: serde_json::Value = serde_json::from_str(&plain.to_json()).unwrap();
+    json["truncation"] =
+        json!({"max_length": 3, "strategy": "LongestFirst", "stride": 0, "direction": "Right"});
+    json["padding"] = json!({"strategy": {"Fixed": 16}, "direction": "Left", "pad_to_multiple_of": null,
+        "pad_id": 257, "pad_type_id": 0, "pad_token": "<|im_end|>"});
+    let tokenizer = Tokenizer::from_json(Path::new("t.json"), &json.to_string()).unwrap();
+    for text in ["a", "abcdefgh"] {
+        assert_eq!(tokenizer.encode(text, true).unwrap(), plain.encode(text, true).unwrap());
+    }
+}
+
+#[test]
+fn a_text_that_is_too_long_is_not_tokenised_whole() {
+    let tokenizer = Tokenizer::bytes();
+    let up_to = |bytes: usize, most: u32| {
+        tokenizer.encode_up_to(&"é".repeat(bytes / 2), true, most).unwrap().map(|t| t.len())
+    };
+    // What is short enough is counted by whoever runs it.
+    assert_eq!(up_to(100, 7), Some(100));
+    assert_eq!(up_to(4 * PIECE, 4 * PIECE as u32), Some(4 * PIECE));
+    assert_eq!(up_to(4 * PIECE, 2 * PIECE as u32), None);
+    assert!(tokenizer.could_be(16 * 100, 100) && !tokenizer.could_be(16 * 100 + 1, 100));
+}
+
+#[test]
 fn a_decoder_that_spells_no_bytes_is_refused() {
     let json = r#"{"version": "1.0", "added_tokens": [], "decoder": {"type": "WordPiece", "prefix": "@", "cleanup": true},
         "model": {"type": "BPE", "vocab": {}, "merges": []}}"#;
