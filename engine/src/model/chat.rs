@@ -18,6 +18,11 @@ use super::weights::ModelError;
 const CHAT_ML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + \
                        '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
+/// Steps that a template may take for one prompt: a thousand times what a long conversation needs, and about a second.
+const FUEL: u64 = 10_000_000;
+/// Longest prompt that one may write, bytes.
+const LONGEST: usize = 64 << 20;
+
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -46,6 +51,7 @@ impl ChatTemplate {
 
     fn new(source: String, begin: String, end: String) -> Result<Self, Error> {
         let mut environment = Environment::new();
+        environment.set_fuel(Some(FUEL));
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
         environment.set_syntax(syntax);
         environment
@@ -121,11 +127,36 @@ impl ChatTemplate {
             bos_token => self.begin.as_str(),
             eos_token => self.end.as_str(),
         };
-        let text = template.and_then(|t| t.render(context));
-        text.map_err(|e| {
-            let why = e.detail().map_or_else(|| e.to_string(), str::to_owned);
-            ModelError::Text(format!("the chat template refuses these messages: {why}"))
-        })
+        let mut text = Bounded(Vec::new());
+        let written = template.and_then(|t| t.render_captured_to(context, &mut text).map(drop));
+        written.map_err(|e| {
+            ModelError::Text(match e.kind() {
+                ErrorKind::OutOfFuel => "the chat template does not come to an end".to_owned(),
+                ErrorKind::WriteFailure => "the chat template writes without an end".to_owned(),
+                _ => {
+                    let why = e.detail().map_or_else(|| e.to_string(), str::to_owned);
+                    format!("the chat template refuses these messages: {why}")
+                }
+            })
+        })?;
+        String::from_utf8(text.0).map_err(|e| ModelError::Text(e.to_string()))
+    }
+}
+
+/// What a template has written, up to [`LONGEST`].
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > LONGEST {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -203,5 +234,21 @@ mod tests {
         let error = template.render(&[said("tool", "x")]).unwrap_err();
         assert_eq!(error.to_string(), "the chat template refuses these messages: user first");
         assert!(ChatTemplate::new("{% if %}".to_owned(), String::new(), String::new()).is_err());
+    }
+
+    #[test]
+    fn a_template_that_does_not_end_is_given_up() {
+        let render = |source: &str| {
+            let template =
+                ChatTemplate::new(source.to_owned(), String::new(), String::new()).unwrap();
+            template.render(&[said("user", "x")]).unwrap_err().to_string()
+        };
+        let count = "{% for i in range(90000) %}";
+        let nested = format!("{count}{count}{count}{{% set a = i %}}{}", "{% endfor %}".repeat(3));
+        assert_eq!(render(&nested), "the chat template does not come to an end");
+        let twice = "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}";
+        assert_eq!(render(twice), "the chat template does not come to an end");
+        let long = format!("{count}{{{{ 'x' * 9000 }}}}{{% endfor %}}");
+        assert_eq!(render(&long), "the chat template writes without an end");
     }
 }
