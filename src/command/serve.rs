@@ -22,6 +22,9 @@ use crate::computing::Here;
 /// How long requests may take that were under way when the server was asked to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Requests that are read and tokenised at once; each takes a processor while it is.
+const READERS: usize = 4;
+
 /// Loads the model, says where it is served, and serves until it is told to end.
 pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
     let stop = super::cancel()?;
@@ -75,7 +78,10 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
             here.name,
         )
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(READERS)
+        .build()?;
     let stopped = || stop.load(Ordering::Relaxed) || fault.get().is_some();
     let drained = runtime.block_on(listen(args, service, stopped, ready))?;
     if let Some(fault) = fault.get() {

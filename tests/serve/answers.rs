@@ -205,8 +205,10 @@ fn answers_are_those_of_the_document() {
     check("ChatRequest", &chat);
     check("ChatCompletion", &server.post("/v1/chat/completions", &chat).json());
     check("Models", &server.get("/v1/models").json());
+    check("Model", &server.get("/v1/models/tiny").json());
+    check("Error", &server.get("/v1/models/other").json());
     check("Error", &server.post("/v1/completions", &json!({})).json());
-    assert_eq!(document["paths"].as_object().unwrap().len(), 6);
+    assert_eq!(document["paths"].as_object().unwrap().len(), 7);
 }
 
 /// The model that `scripts/fetch-model` fetches, where it has.

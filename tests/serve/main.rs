@@ -5,7 +5,9 @@
 mod answers;
 mod beams;
 mod client;
+mod framing;
 mod leaving;
+mod long;
 mod mistakes;
 #[cfg(target_os = "linux")]
 mod soak;

@@ -95,6 +95,21 @@ fn mistakes_are_told() {
 }
 
 #[test]
+fn a_model_is_asked_for_by_its_name() {
+    let server = Server::start(&["--served-model-name", "org/tiny v1"]);
+    for path in ["/v1/models/org/tiny%20v1", "/v1/models/org%2Ftiny%20v1"] {
+        let found = server.get(path);
+        assert_eq!((found.status, &found.json()["id"]), (200, &json!("org/tiny v1")), "{path}");
+        assert_eq!(found.json(), server.get("/v1/models").json()["data"][0]);
+    }
+    for path in ["/v1/models/tiny", "/v1/models/org", "/v1/models/org/tiny%20v1/x"] {
+        let none = server.get(path);
+        assert!(none.status == 404 && none.error().contains("this is `org/tiny v1`"), "{path}");
+        assert_eq!(none.json()["error"]["param"], "model");
+    }
+}
+
+#[test]
 fn a_key_opens_what_answers() {
     let server = Server::start(&["--api-key", "secret"]);
     let get = |path: &str, headers: &str| Response::read(server.send("GET", path, "", headers));

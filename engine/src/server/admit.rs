@@ -78,10 +78,36 @@ impl Refusal {
         Self { param: Some(param), ..Self::bad(message) }
     }
 
+    /// There is no such model here.
+    pub(super) fn no_model(name: &str, served: &str) -> Self {
+        let message = format!("the model `{name}` does not exist; this is `{served}`");
+        Self { status: StatusCode::NOT_FOUND, ..Self::field("model", message) }
+    }
+
     /// The queue is full.
     pub(super) fn busy(limit: usize) -> Self {
         let message = format!("{limit} requests are waiting already; try again later");
         Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+    }
+
+    /// Too many long bodies are being read.
+    pub(super) fn crowded() -> Self {
+        let message = "too many long requests are being read; try again later";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+    }
+
+    /// The request is not as HTTP has it, or needs something of it that is not done here.
+    pub(super) fn framing(status: StatusCode) -> Self {
+        let message = match status {
+            StatusCode::REQUEST_TIMEOUT => "the request's headers did not come",
+            StatusCode::URI_TOO_LONG => "the address is too long",
+            StatusCode::HTTP_VERSION_NOT_SUPPORTED => "this server speaks HTTP/1.1",
+            StatusCode::NOT_IMPLEMENTED => "of transfer codings only chunked is understood",
+            StatusCode::EXPECTATION_FAILED => "of expectations only 100-continue is met",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "a body is taken as it is, without a coding",
+            _ => "a request names its host once, and is chunked once at most",
+        };
+        Self::new(status, message)
     }
 
     /// The engine is dead.
@@ -90,8 +116,9 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
+impl Refusal {
+    /// OpenAI's form.
+    pub(super) fn json(&self) -> serde_json::Value {
         let kind = match self.status {
             StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
@@ -100,7 +127,13 @@ impl IntoResponse for Refusal {
         };
         let error = json!({"message": self.message, "type": kind, "param": self.param,
             "code": self.status.as_u16()});
-        let mut response = (self.status, Json(json!({ "error": error }))).into_response();
+        json!({ "error": error })
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.json())).into_response();
         if self.status == StatusCode::TOO_MANY_REQUESTS {
             let after = HeaderValue::from_static(RETRY_AFTER);
             response.headers_mut().insert(header::RETRY_AFTER, after);

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::Service;
 use super::admit::Refusal;
 use super::beams;
+use super::forms::Prompt;
 use super::reply::{Form, Wanted};
-use super::wire::{ChatContent, ChatMessage, ChatRequest, Common, CompletionRequest, Prompt};
+use super::wire::{ChatMessage, ChatRequest, Common, CompletionRequest};
 use crate::beam::BeamSearch;
 use crate::live::Ask;
 use crate::model::chat::Message;
@@ -18,7 +19,7 @@ pub(super) const MOST_BRANCHES: u16 = 128;
 /// Most log probabilities per token.
 const MOST_LOGPROBS: u32 = 20;
 /// Most stop strings, their longest in bytes, and most stop tokens: all are looked for at every token.
-const MOST_STOPS: usize = 16;
+pub(super) const MOST_STOPS: usize = 16;
 const LONGEST_STOP: usize = 1024;
 /// Tokens of a completion that does not say how many it wants, as in OpenAI's interface.
 const DEFAULT_LIMIT: u32 = 16;
@@ -29,18 +30,15 @@ impl Service {
         if let Some(field) = request.unsupported() {
             return Err(Refusal::field(field, format!("`{field}` is not supported")));
         }
-        let several = || Refusal::field("prompt", "one prompt per request, please");
         let prompt = match request.prompt {
-            Prompt::Text(text) => self.encode(&text, true)?,
+            Prompt::Text(text) => {
+                self.could_fit("prompt", text.len())?;
+                self.encode("prompt", &text, true)?
+            }
             Prompt::Tokens(tokens) => tokens,
-            Prompt::Texts(texts) => match texts.as_slice() {
-                [text] => self.encode(text, true)?,
-                _ => return Err(several()),
-            },
-            Prompt::Lists(mut lists) => match lists.len() {
-                1 => lists.swap_remove(0),
-                _ => return Err(several()),
-            },
+            Prompt::Several => {
+                return Err(Refusal::field("prompt", "one prompt per request, please"));
+            }
         };
         let limit = request.common.max_tokens.unwrap_or(DEFAULT_LIMIT);
         let beams = beams::search(&request.common, request.best_of)?;
@@ -59,11 +57,18 @@ impl Service {
         if request.messages.is_empty() {
             return Err(Refusal::field("messages", "`messages` must not be empty"));
         }
+        let turns = request.messages.len();
+        if turns > self.model.max_len as usize {
+            let message = format!("{turns} messages exceed max-model-len {}", self.model.max_len);
+            return Err(Refusal::field("messages", message));
+        }
         let messages: Result<Vec<Message>, Refusal> =
             request.messages.into_iter().map(message).collect();
-        let text = template.render(&messages?).map_err(|e| Refusal::bad(e.to_string()))?;
+        let messages = messages?;
+        self.could_fit("messages", messages.iter().map(|m| m.content.len()).sum())?;
+        let text = template.render(&messages).map_err(|e| Refusal::bad(e.to_string()))?;
         // The template writes the control tokens itself.
-        let prompt = self.encode(&text, false)?;
+        let prompt = self.encode("messages", &text, false)?;
         let asked = request.max_completion_tokens.or(request.common.max_tokens);
         let rest = self.model.max_len.saturating_sub(prompt.len() as u32);
         let limit = asked.unwrap_or(rest.max(1));
@@ -78,9 +83,29 @@ impl Service {
         self.ask(prompt, limit, logprobs, Form::Chat, beams, request.common)
     }
 
-    fn encode(&self, text: &str, specials: bool) -> Result<Vec<Token>, Refusal> {
-        let tokens = self.model.tokenizer.encode(text, specials);
-        tokens.map_err(|e| Refusal::bad(e.to_string()))
+    /// Refuses a text that is too long however it is split, before anything is done with it.
+    fn could_fit(&self, field: &'static str, bytes: usize) -> Result<(), Refusal> {
+        if self.model.tokenizer.could_be(bytes, self.model.max_len) {
+            return Ok(());
+        }
+        Err(self.too_long(field, bytes))
+    }
+
+    fn too_long(&self, field: &'static str, bytes: usize) -> Refusal {
+        let most = self.model.max_len;
+        let message = format!("a text of {bytes} bytes exceeds max-model-len {most} tokens");
+        Refusal::field(field, message)
+    }
+
+    fn encode(
+        &self,
+        field: &'static str,
+        text: &str,
+        specials: bool,
+    ) -> Result<Vec<Token>, Refusal> {
+        let tokens = self.model.tokenizer.encode_up_to(text, specials, self.model.max_len);
+        let tokens = tokens.map_err(|e| Refusal::bad(e.to_string()))?;
+        tokens.ok_or_else(|| self.too_long(field, text.len()))
     }
 
     fn ask(
@@ -93,12 +118,7 @@ impl Service {
         common: Common,
     ) -> Result<(Ask, Wanted), Refusal> {
         if let Some(name) = common.model.as_ref().filter(|name| **name != self.model.name) {
-            let message =
-                format!("the model `{name}` does not exist; this is `{}`", self.model.name);
-            return Err(Refusal {
-                status: axum::http::StatusCode::NOT_FOUND,
-                ..Refusal::field("model", message)
-            });
+            return Err(Refusal::no_model(name, &self.model.name));
         }
         let vocab = self.model.vocab;
         if prompt.is_empty() {
@@ -124,7 +144,7 @@ impl Service {
             usage: common.stream_options.and_then(|o| o.include_usage).unwrap_or(false),
         };
         let sampling = sampling(&common, logprobs, &ends)?;
-        let stops = stops(common.stop.map_or_else(Vec::new, super::wire::OneOrMany::list))?;
+        let stops = stops(common.stop.unwrap_or_default().0)?;
         // In vLLM a lower number goes first.
         let priority = common.priority.unwrap_or(0).saturating_neg();
         let (prompt, width) = (prompt.into(), n);
@@ -191,17 +211,12 @@ pub(super) fn within(name: &'static str, value: u32, from: u32, to: u32) -> Resu
 
 /// A message as templates want it: its texts put together.
 fn message(said: ChatMessage) -> Result<Message, Refusal> {
-    let content = match said.content {
-        None => String::new(),
-        Some(ChatContent::Text(text)) => text,
-        Some(ChatContent::Parts(parts)) => {
-            if let Some(part) = parts.iter().find(|part| part.r#type != "text") {
-                let message =
-                    format!("content of type `{}` is not supported: only text", part.r#type);
-                return Err(Refusal::field("messages", message));
-            }
-            parts.into_iter().filter_map(|part| part.text).collect()
+    let content = said.content.unwrap_or_default();
+    match content.alien {
+        Some(kind) => {
+            let message = format!("content of type `{kind}` is not supported: only text");
+            Err(Refusal::field("messages", message))
         }
-    };
-    Ok(Message { role: said.role, content })
+        None => Ok(Message { role: said.role, content: content.text }),
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::admit::Refusal;
 use super::ask::{MOST_BRANCHES, within};
-use super::wire::{Common, OneOrMany};
+use super::wire::Common;
 use crate::beam::BeamSearch;
 
 /// Length penalties beyond this, either way, say nothing that this one does not.
@@ -38,11 +38,7 @@ pub(super) fn search(common: &Common, best_of: Option<u16>) -> Result<Option<Bea
 /// value, or the temperature of greedy sampling, mean nothing by it.
 fn without_effect(common: &Common) -> Option<&'static str> {
     let other = |value: Option<f32>, neutral: f32| value.is_some_and(|v| v != neutral);
-    let stops = match &common.stop {
-        None => false,
-        Some(OneOrMany::One(stop)) => !stop.is_empty(),
-        Some(OneOrMany::Many(stops)) => !stops.is_empty(),
-    };
+    let stops = common.stop.iter().flat_map(|stop| &stop.0).any(|stop| !stop.is_empty());
     let fields = [
         ("temperature", other(common.temperature, 0.0) && other(common.temperature, 1.0)),
         ("top_p", other(common.top_p, 1.0)),

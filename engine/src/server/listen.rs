@@ -1,40 +1,38 @@
-//! Connections: how many, how big their headers, and how they end when the server does.
+//! Connections: how many, how big their headers, how long they may take, and how they end when the server does.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use super::Times;
+use super::admit::Refusal;
+use super::socket::Socket;
 
 /// Connections at once; more wait to be accepted.
-const MOST_CONNECTIONS: usize = 4096;
+const MOST_CONNECTIONS: u32 = 4096;
 /// Header lines, and bytes of them (somewhat more is let through when it comes all at once).
 const MOST_HEADERS: usize = 100;
 const MOST_HEADER_BYTES: usize = 64 * 1024;
-/// How long a client may take for its headers, or keep a connection without asking.
-const HEADER_TIME: Duration = Duration::from_secs(75);
 
 /// Serves `router` on `listener` until `stop` is ready. Then nobody is accepted any more, and it returns when every
 /// request has been answered, or after `patience`. Returns whether all were.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
+    times: Times,
     stop: impl Future<Output = ()>,
     patience: Duration,
 ) -> bool {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
-        .max_headers(MOST_HEADERS)
-        .max_buf_size(MOST_HEADER_BYTES);
-    let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS as usize));
+    let (over, ends) = watch::channel(false);
     let mut stop = pin!(stop);
     loop {
         let accept = async {
@@ -50,16 +48,59 @@ pub(super) async fn serve(
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        // Tokens are small and must not wait for each other.
-        let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let (router, ends) = (router.clone(), ends.clone());
         tokio::spawn(async move {
-            // What a client does to its connection is its own affair.
-            let _ = connection.await;
+            talk(stream, router, times, ends).await;
             drop(place);
         });
     }
     drop(listener);
-    tokio::time::timeout(patience, graceful.shutdown()).await.is_ok()
+    let _ = over.send(true);
+    let all_gone = places.acquire_many(MOST_CONNECTIONS);
+    tokio::time::timeout(patience, all_gone).await.is_ok()
 }
+
+/// Answers one connection's requests until it ends; the one under way when `ends` says so is the last.
+async fn talk(stream: TcpStream, router: Router, times: Times, mut ends: watch::Receiver<bool>) {
+    // Tokens are small and must not wait for each other.
+    let _ = stream.set_nodelay(true);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(times.head)
+        .max_headers(MOST_HEADERS)
+        .max_buf_size(MOST_HEADER_BYTES);
+    let socket = TokioIo::new(Socket::new(stream, times.write));
+    let mut connection = http.serve_connection(socket, TowerToHyperService::new(router));
+    let over = async {
+        // An error is that nobody is left who could say it: it has ended.
+        let _ = ends.wait_for(|over| *over).await;
+    };
+    let early = tokio::select! {
+        result = &mut connection => Some(result),
+        () = over => None,
+    };
+    let result = match early {
+        Some(result) => result,
+        None => {
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    let parts = connection.into_parts();
+    let socket = parts.io.into_inner();
+    let late = || {
+        // A connection without a request is just not used any more.
+        let begun = !parts.read_buf.is_empty();
+        result.as_ref().is_err_and(|e| e.is_timeout() && begun)
+    };
+    let fault = socket.fault().or_else(|| late().then_some(StatusCode::REQUEST_TIMEOUT));
+    if let Some(status) = fault {
+        socket.refuse(status, &Refusal::framing(status).json().to_string()).await;
+    }
+    if !*ends.borrow() {
+        socket.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,28 +6,31 @@
 mod admit;
 mod ask;
 mod beams;
+mod body;
+mod forms;
 mod listen;
 mod metrics;
 mod reply;
+mod socket;
 mod wire;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::net::TcpListener;
 
 pub use metrics::Metrics;
 
 use admit::{Queue, Refusal};
+use body::Bodies;
 use reply::{Reply, Wanted};
 
 use crate::live::{Ask, Live, Refused};
@@ -35,10 +38,27 @@ use crate::model::chat::ChatTemplate;
 use crate::model::tokenizer::Tokenizer;
 use crate::request::Token;
 
-/// Largest body, bytes: a prompt of a million tokens as numbers.
-const MOST_BODY: usize = 8 * 1024 * 1024;
-/// How long a client may take to send one.
-const BODY_TIME: Duration = Duration::from_secs(60);
+/// How long clients may take.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// For a request's headers, or with a connection that is not used.
+    head: Duration,
+    /// For a body.
+    body: Duration,
+    /// From one part of it to the next.
+    pause: Duration,
+    /// To read anything of what there is for them.
+    write: Duration,
+}
+
+impl Times {
+    const USUAL: Self = Self {
+        head: Duration::from_secs(30),
+        body: Duration::from_secs(60),
+        pause: Duration::from_secs(10),
+        write: Duration::from_secs(30),
+    };
+}
 
 /// What is served.
 pub struct Served {
@@ -62,6 +82,8 @@ pub struct Service {
     model: Served,
     metrics: Metrics,
     queue: Arc<Queue>,
+    bodies: Bodies,
+    times: Times,
     key: Option<String>,
     created: u64,
 }
@@ -78,7 +100,9 @@ impl Service {
         key: Option<String>,
     ) -> Self {
         let queue = Arc::new(Queue::new(max_queue));
-        Self { live, model, metrics, queue, key, created: unix_time() }
+        let text = model.tokenizer.most_bytes(model.max_len);
+        let (bodies, times) = (Bodies::new(model.max_len, text), Times::USUAL);
+        Self { live, model, metrics, queue, bodies, times, key, created: unix_time() }
     }
 
     /// Answers requests on `listener` until `stop` is ready; then nobody new is let in, and those inside are answered
@@ -89,7 +113,8 @@ impl Service {
         stop: impl Future<Output = ()>,
         patience: Duration,
     ) -> bool {
-        listen::serve(listener, self.router(), stop, patience).await
+        let times = self.times;
+        listen::serve(listener, self.router(), times, stop, patience).await
     }
 
     fn router(self) -> Router {
@@ -98,68 +123,83 @@ impl Service {
             .route("/v1/completions", post(completions))
             .route("/v1/chat/completions", post(chat_completions))
             .route("/v1/models", get(models))
+            .route("/v1/models/{*name}", get(model))
             .layer(middleware::from_fn_with_state(Arc::clone(&service), check_key));
         api.route("/health", get(health))
             .route("/metrics", get(show_metrics))
             .route("/openapi.json", get(openapi))
             .fallback(unknown)
             .method_not_allowed_fallback(wrong_method)
+            .layer(middleware::from_fn(check_framing))
             .with_state(service)
     }
 
-    /// Lets a request in and answers it.
-    async fn answer(self: &Arc<Self>, ask: Ask, wanted: Wanted) -> Result<Response, Refusal> {
+    /// Reads a request, lets it in and answers it. What it asks for is found out by `ask`.
+    async fn answer<R: wire::Request + Send + 'static>(
+        self: &Arc<Self>,
+        headers: &HeaderMap,
+        body: Body,
+        ask: fn(&Self, R) -> Asked,
+    ) -> Result<Response, Refusal> {
+        let held = self.bodies.read(headers, body, self.times).await?;
         let Some(place) = Queue::enter(&self.queue) else {
             self.metrics.turned_away();
             return Err(Refusal::busy(self.queue.limit()));
         };
+        let service = Arc::clone(self);
+        // Off the reactor: reading a long prompt and tokenising it would keep others waiting.
+        let asked = tokio::task::spawn_blocking(move || {
+            let request = R::read(&held.bytes);
+            let request = request.map_err(|e| Refusal::bad(format!("not a valid request: {e}")));
+            ask(&service, request?)
+        });
+        let failed =
+            |_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "reading the request failed");
+        let (ask, wanted) = asked.await.map_err(failed)??;
         let answer = self.live.ask(ask).await.map_err(|refused| match refused {
             Refused::Never(why) => Refusal::bad(why.to_string()),
             Refused::Stopped => Refusal::stopped(),
         })?;
         Ok(Reply::new(self, answer, place, wanted).respond().await)
     }
+
+    /// What is said about the model.
+    fn about(&self) -> serde_json::Value {
+        json!({"id": self.model.name, "object": "model", "created": self.created, "owned_by": "knee",
+            "max_model_len": self.model.max_len})
+    }
 }
 
 type Shared = State<Arc<Service>>;
 
-async fn completions(State(service): Shared, body: Body) -> Result<Response, Refusal> {
-    let request = read(body).await?;
-    let (ask, wanted) = off_the_reactor(&service, |s| s.completion(request)).await?;
-    service.answer(ask, wanted).await
+/// What a request asks for, and how its answer is wanted.
+type Asked = Result<(Ask, Wanted), Refusal>;
+
+async fn completions(
+    State(service): Shared,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    service.answer(&headers, body, Service::completion).await
 }
 
-async fn chat_completions(State(service): Shared, body: Body) -> Result<Response, Refusal> {
-    let request = read(body).await?;
-    let (ask, wanted) = off_the_reactor(&service, |s| s.chat(request)).await?;
-    service.answer(ask, wanted).await
-}
-
-/// Tokenising a long prompt takes long enough to keep others waiting.
-async fn off_the_reactor<T: Send + 'static>(
-    service: &Arc<Service>,
-    work: impl FnOnce(&Service) -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
-    let service = Arc::clone(service);
-    let done = tokio::task::spawn_blocking(move || work(&service)).await;
-    done.map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "reading the request failed"))?
-}
-
-/// The JSON in `body`.
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
-    let bytes = tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, MOST_BODY)).await;
-    let slow = || Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not come");
-    let bytes = bytes.map_err(|_| slow())?.map_err(|_| {
-        let message = format!("the body is longer than {MOST_BODY} bytes, or was cut short");
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-    })?;
-    serde_json::from_slice(&bytes).map_err(|e| Refusal::bad(format!("not a valid request: {e}")))
+async fn chat_completions(
+    State(service): Shared,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    service.answer(&headers, body, Service::chat).await
 }
 
 async fn models(State(service): Shared) -> Response {
-    let model = json!({"id": service.model.name, "object": "model", "created": service.created,
-        "owned_by": "knee", "max_model_len": service.model.max_len});
-    Json(json!({"object": "list", "data": [model]})).into_response()
+    Json(json!({"object": "list", "data": [service.about()]})).into_response()
+}
+
+async fn model(State(service): Shared, Path(name): Path<String>) -> Result<Response, Refusal> {
+    if name == service.model.name {
+        return Ok(Json(service.about()).into_response());
+    }
+    Err(Refusal::no_model(&name, &service.model.name))
 }
 
 async fn health(State(service): Shared) -> Result<StatusCode, Refusal> {
@@ -187,13 +227,25 @@ async fn check_key(State(service): Shared, request: Request, next: Next) -> Resp
     }
 }
 
+async fn check_framing(request: Request, next: Next) -> Response {
+    match body::framing(&request) {
+        Some(status) => Refusal::framing(status).into_response(),
+        None => next.run(request).await,
+    }
+}
+
 async fn unknown(method: Method, uri: Uri) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, format!("there is no {method} {}", uri.path()))
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Refusal {
-    let message = format!("{} does not take {method}", uri.path());
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message)
+    // The methods of RFC 9110, and PATCH.
+    let known = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    let status = match known.contains(&method.as_str()) {
+        true => StatusCode::METHOD_NOT_ALLOWED,
+        false => StatusCode::NOT_IMPLEMENTED,
+    };
+    Refusal::new(status, format!("{} does not take {method}", uri.path()))
 }
 
 /// Seconds since 1970.

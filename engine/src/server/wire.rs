@@ -3,42 +3,11 @@
 //! Fields that are not known are ignored, as both do. Fields that are known, would change the answer and are not
 //! supported are kept here, so that they can be refused.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::forms::{Content, Filled, Prompt, StopStrings};
 use crate::request::Token;
-
-/// A value that clients may give alone or as a list.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub(super) enum OneOrMany {
-    /// Alone.
-    One(String),
-    /// A list.
-    Many(Vec<String>),
-}
-
-impl OneOrMany {
-    pub(super) fn list(self) -> Vec<String> {
-        match self {
-            Self::One(one) => vec![one],
-            Self::Many(many) => many,
-        }
-    }
-}
-
-/// A prompt: a text, tokens, or a list of one of these.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub(super) enum Prompt {
-    /// A text.
-    Text(String),
-    /// Its tokens.
-    Tokens(Vec<Token>),
-    /// Several texts.
-    Texts(Vec<String>),
-    /// Several lists of tokens.
-    Lists(Vec<Vec<Token>>),
-}
 
 /// What completions and chat completions have in common.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -55,19 +24,25 @@ pub(super) struct Common {
     pub(super) presence_penalty: Option<f32>,
     pub(super) frequency_penalty: Option<f32>,
     pub(super) seed: Option<i64>,
-    pub(super) stop: Option<OneOrMany>,
+    pub(super) stop: Option<StopStrings>,
     pub(super) stop_token_ids: Option<Vec<Token>>,
     pub(super) ignore_eos: Option<bool>,
     pub(super) priority: Option<i32>,
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
     pub(super) return_token_ids: Option<bool>,
-    logit_bias: Option<serde_json::Value>,
-    response_format: Option<serde_json::Value>,
-    tools: Option<serde_json::Value>,
-    functions: Option<serde_json::Value>,
+    logit_bias: Option<Filled>,
+    response_format: Option<Format>,
+    tools: Option<Filled>,
+    functions: Option<Filled>,
     pub(super) use_beam_search: Option<bool>,
     pub(super) length_penalty: Option<f64>,
+}
+
+/// How an answer is to be written; only as text.
+#[derive(Debug, Clone, Deserialize)]
+struct Format {
+    r#type: Option<String>,
 }
 
 /// What a stream ends with.
@@ -84,7 +59,7 @@ pub(super) struct CompletionRequest {
     echo: Option<bool>,
     suffix: Option<String>,
     pub(super) best_of: Option<u16>,
-    #[serde(flatten)]
+    #[serde(skip)]
     pub(super) common: Common,
 }
 
@@ -95,52 +70,53 @@ pub(super) struct ChatRequest {
     pub(super) max_completion_tokens: Option<u32>,
     pub(super) logprobs: Option<bool>,
     pub(super) top_logprobs: Option<u32>,
-    #[serde(flatten)]
+    #[serde(skip)]
     pub(super) common: Common,
+}
+
+/// A request that is read in two passes, its own fields and the common ones: a single pass would keep every field that is
+/// not known in memory, however long, until all are read.
+pub(super) trait Request: DeserializeOwned {
+    /// Where the common fields go.
+    fn common(&mut self) -> &mut Common;
+
+    /// Reads it from JSON.
+    fn read(json: &[u8]) -> serde_json::Result<Self> {
+        let mut request: Self = serde_json::from_slice(json)?;
+        *request.common() = serde_json::from_slice(json)?;
+        Ok(request)
+    }
+}
+
+impl Request for CompletionRequest {
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+}
+
+impl Request for ChatRequest {
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
 }
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct ChatMessage {
     pub(super) role: String,
-    pub(super) content: Option<ChatContent>,
-}
-
-/// What was said: a text, or parts of which only texts are understood.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub(super) enum ChatContent {
-    /// A text.
-    Text(String),
-    /// Parts.
-    Parts(Vec<Part>),
-}
-
-/// A part of a message.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Part {
-    pub(super) r#type: String,
-    pub(super) text: Option<String>,
+    pub(super) content: Option<Content>,
 }
 
 impl Common {
     /// The field that is set and not supported, if any.
     pub(super) fn unsupported(&self) -> Option<&'static str> {
-        let set = |value: &Option<serde_json::Value>| {
-            value.as_ref().is_some_and(|v| match v {
-                serde_json::Value::Null => false,
-                serde_json::Value::Array(list) => !list.is_empty(),
-                serde_json::Value::Object(map) => !map.is_empty(),
-                _ => true,
-            })
-        };
-        let text = |format: &serde_json::Value| format["type"] == "text";
-        let formatted = self.response_format.as_ref().is_some_and(|f| !text(f));
+        let set = |field: Option<Filled>| field == Some(Filled(true));
+        let format = self.response_format.as_ref().and_then(|format| format.r#type.as_deref());
         let fields = [
-            ("logit_bias", set(&self.logit_bias)),
-            ("response_format", formatted && set(&self.response_format)),
-            ("tools", set(&self.tools)),
-            ("functions", set(&self.functions)),
+            ("logit_bias", set(self.logit_bias)),
+            ("response_format", format.is_some_and(|kind| kind != "text")),
+            ("tools", set(self.tools)),
+            ("functions", set(self.functions)),
         ];
         fields.iter().find(|(_, set)| *set).map(|(name, _)| *name)
     }
