@@ -7,7 +7,9 @@
 //! they hold it; and not at all when, by all that was learnt about the simulation's error, they are clearly slower.
 //! A server that does not start, dies or hangs is a failed trial and nothing worse.
 
+mod family;
 pub mod flags;
+mod log;
 pub mod process;
 mod screen;
 

@@ -1,36 +1,51 @@
 //! A server's process that never outlives whoever started it.
 //!
 //! It runs under a shell in a process group of its own, so that a Ctrl-C meant for us does not reach it and whatever it
-//! starts itself is ended with it: all are asked to end (SIGTERM) and, after a time of grace, made to (SIGKILL), when
-//! the value is dropped, thus on errors and panics too. Against an end of ours that runs no code (SIGKILL, a crash) the
-//! group has a watcher, which ends it when the pipe from us breaks. Only a server that leaves its group escapes.
+//! starts itself is ended with it, in the group or out of it ([`Family`]): all are asked to end (SIGTERM) and, after a
+//! time of grace, made to (SIGKILL), when the value is dropped, thus on errors and panics too. Against an end of ours
+//! that runs no code (SIGKILL, a crash) the group has a watcher, which ends it, and whoever else carries its mark, when
+//! the pipe from us breaks.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::family::{self, Family};
+use super::log;
 
 /// From asking a server to end to making it.
 const GRACE: Duration = Duration::from_secs(10);
 /// How often it is looked at.
 const GLANCE: Duration = Duration::from_millis(20);
+/// How long the last words of a server that has ended are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// End of a log that is read for its last lines, bytes.
 const TAIL: u64 = 16 << 10;
 /// Longest line kept of a log, characters.
 const LONGEST: usize = 300;
 
 /// Runs the command in `$1` and ends as it ends, whatever comes in between; its watcher waits for standard input to
-/// break and then ends the group.
+/// break and then ends the group, and everybody outside it with the mark `$2`.
 const SCRIPT: &str = r#"
+mark=$2
 trap : TERM
 exec 3<&0
 sh -c "$1" </dev/null 3<&- &
 server=$!
-( trap '' TERM; cat <&3 >/dev/null; kill -TERM 0; sleep 5; kill -KILL 0 ) >/dev/null 2>&1 &
+marked() {
+  for file in $(grep -lzsx "KNEE_SERVER=$mark" /proc/[0-9]*/environ); do
+    pid=${file#/proc/}; pid=${pid%/environ}
+    [ "$pid" = "$own" ] || kill -"$1" "$pid"
+  done
+}
+( trap '' TERM; own=$(sh -c 'echo $PPID'); cat <&3 >/dev/null
+  marked TERM; kill -TERM 0; sleep 5; marked KILL; kill -KILL 0 ) >/dev/null 2>&1 &
 exec 3<&-
 wait $server
 code=$?
@@ -42,25 +57,33 @@ exit $code
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    family: Family,
     log: PathBuf,
+    /// Writes the log.
+    writer: JoinHandle<()>,
     stopped: bool,
 }
 
 impl Process {
-    /// Starts `command` in a shell; what it says goes into the file `log`.
+    /// Starts `command` in a shell; the beginning and the end of what it says go into the file `log`.
     ///
     /// # Errors
     /// When the log cannot be written or the shell not be started.
     pub fn start(command: &str, log: &Path) -> io::Result<Self> {
-        let file = File::create(log)?;
+        let (pipe, said) = io::pipe()?;
+        let writer = log::keep(pipe, log)?;
+        family::adopt_orphans();
+        let mark = family::mark();
         let child = Command::new("sh")
-            .args(["-c", SCRIPT, "sh", command])
+            .args(["-c", SCRIPT, "sh", command, &mark])
+            .env(family::MARK, &mark)
             .stdin(Stdio::piped())
-            .stdout(file.try_clone()?)
-            .stderr(file)
+            .stdout(said.try_clone()?)
+            .stderr(said)
             .process_group(0)
             .spawn()?;
-        Ok(Self { child, log: log.to_owned(), stopped: false })
+        let family = Family::new(Pid::from_child(&child), mark);
+        Ok(Self { child, family, log: log.to_owned(), writer, stopped: false })
     }
 
     /// How it ended, in words; none while it runs.
@@ -74,8 +97,11 @@ impl Process {
     }
 
     /// The last `most` lines of what it said.
-    #[must_use]
-    pub fn last_lines(&self, most: usize) -> Vec<String> {
+    pub fn last_lines(&mut self, most: usize) -> Vec<String> {
+        let asked = Instant::now();
+        while self.ended().is_some() && !self.writer.is_finished() && asked.elapsed() < LAST_WORDS {
+            std::thread::sleep(GLANCE);
+        }
         let tail = || -> io::Result<Vec<u8>> {
             let mut file = File::open(&self.log)?;
             let length = file.metadata()?.len();
@@ -103,12 +129,19 @@ impl Process {
         // Whatever a signal fails with: there is nobody left to get it.
         let group = Pid::from_child(&self.child);
         let _ = kill_process_group(group, Signal::TERM);
+        let mut others = self.family.tell(Signal::TERM);
         let asked = Instant::now();
-        while self.ended().is_none() && asked.elapsed() < GRACE {
+        while (self.ended().is_none() || others) && asked.elapsed() < GRACE {
             std::thread::sleep(GLANCE);
+            others = self.family.lives();
         }
         let _ = kill_process_group(group, Signal::KILL);
+        let made = Instant::now();
+        while self.family.tell(Signal::KILL) && made.elapsed() < GRACE {
+            std::thread::sleep(GLANCE);
+        }
         let _ = self.child.wait();
+        self.family.bury();
     }
 }
 
@@ -169,13 +202,47 @@ mod tests {
         assert!(panicking.is_err() && !lives(&own) && !lives(&child));
     }
 
+    /// Daemons: one in a session of its own, one that has lost its parent too, one without an environment.
+    fn daemons(dir: &Path) -> (String, Vec<PathBuf>) {
+        let files: Vec<PathBuf> = ["session", "orphan", "bare"].map(|n| dir.join(n)).into();
+        let [session, orphan, bare] =
+            ["session", "orphan", "bare"].map(|n| dir.join(n).display().to_string());
+        let wait = |file: &str| {
+            format!("sh -c 'echo $$ > {file}.new; mv {file}.new {file}; exec sleep 1000'")
+        };
+        let command = format!(
+            "setsid {} & (setsid {} &) ; setsid env -i PATH=\"$PATH\" {} &",
+            wait(&session),
+            wait(&orphan),
+            wait(&bare)
+        );
+        (command, files)
+    }
+
+    #[test]
+    fn and_those_who_have_left_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (command, files) = daemons(dir.path());
+        let (process, own, child) = family(dir.path(), &command);
+        eventually("they start", || files.iter().all(|file| file.exists()));
+        assert!(files.iter().all(|file| lives(file)));
+        drop(process);
+        let left: Vec<_> = files.iter().filter(|file| lives(file)).collect();
+        assert!(!lives(&own) && !lives(&child) && left.is_empty(), "{left:?}");
+    }
+
     #[test]
     fn and_when_we_end_without_a_word() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut process, own, child) = family(dir.path(), "");
+        // Without the mark nobody would know whose it is.
+        let (command, mut files) = daemons(dir.path());
+        let marked = files.drain(..2).collect::<Vec<_>>();
+        let (mut process, own, child) = family(dir.path(), &command);
+        eventually("they start", || marked.iter().all(|file| file.exists()));
         // What the system does to the pipe of a process that is gone.
         drop(process.child.stdin.take());
-        eventually("the watcher ends it", || !lives(&own) && !lives(&child));
+        let gone = || !lives(&own) && !lives(&child) && !marked.iter().any(|file| lives(file));
+        eventually("the watcher ends it", gone);
         eventually("it is seen", move || !lives(&own));
         assert!(process.ended().is_some() || process.child.wait().is_ok());
     }
