@@ -285,6 +285,36 @@ fn bad_settings_are_named_with_their_file() {
     assert_eq!(said.matches("No such file").count(), 1, "{said}");
 }
 
+/// Files beyond a limit, which end as on a full disk: what was found is printed, and each file that could be written is.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_loses_no_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let args = with(QUICK, &["--json"]);
+    let expected = timeless(json(&args));
+    let limited = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 128; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_knee")])
+        .args(with(&args, &["--out", out]))
+        .output()
+        .unwrap();
+    let found = serde_json::from_slice(&limited.stdout).expect("an answer");
+    assert_eq!(timeless(found), expected);
+    let said = text(&limited.stderr);
+    assert_eq!(limited.status.code(), Some(1), "{said}");
+    assert!(said.contains("File too large"), "{said}");
+    // The same with one file only: its name is said, and the others are there.
+    let other = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(other.path().join("result.json/in the way")).unwrap();
+    let blocked = knee(&with(QUICK, &["--out", other.path().to_str().unwrap()]));
+    let said = text(&blocked.stderr);
+    assert_eq!((blocked.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains("result.json") && !blocked.stdout.is_empty(), "{said}");
+    for name in ["report.html", "report.json", "trials.csv", "requests.csv", "trace.json"] {
+        assert!(other.path().join(name).is_file(), "{name}");
+    }
+}
+
 #[test]
 fn a_study_that_cannot_be_used_is_refused_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();

@@ -167,6 +167,57 @@ fn an_interruption_keeps_what_was_found_and_ends_the_server() {
 }
 
 #[test]
+fn an_interrupted_search_goes_on_where_it_was() {
+    let dir = TempDir::new().unwrap();
+    let child = under_way("the-resumed", dir.path());
+    signal(&child, "-KILL");
+    child.wait_with_output().unwrap();
+    let words = ["--knob", "itl=1ms", "--out", dir.path().to_str().unwrap()];
+    let read = || -> Value {
+        let found = std::fs::read(dir.path().join("result.json")).unwrap();
+        serde_json::from_slice(&found).unwrap()
+    };
+    let resumed = tune(&mock("the-resumed"), &words).output().unwrap();
+    assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
+    assert!(said(&resumed).contains("it is not measured again"), "{}", said(&resumed));
+    let whole = read();
+    assert_eq!(whole["winner"]["flags"], "--itl 1ms");
+    // Once more: everything is known, no server is started, and all is as it was.
+    let again = tune(&mock("the-resumed"), &words).output().unwrap();
+    assert_eq!(again.status.code(), Some(0), "{}", said(&again));
+    assert_eq!(said(&again).matches("measured before").count(), 2, "{}", said(&again));
+    assert!(!said(&again).contains("ready after"), "{}", said(&again));
+    let timeless = |mut found: Value| {
+        ["wall_s", "cpu_s"]
+            .iter()
+            .for_each(|key| drop(found.as_object_mut().unwrap().remove(*key)));
+        found
+    };
+    assert_eq!(timeless(read()), timeless(whole));
+    // Of another server it knows nothing.
+    let other = tune(&mock("another"), &words).output().unwrap();
+    assert!(
+        other.status.code() == Some(1) && said(&other).contains("launch = "),
+        "{}",
+        said(&other)
+    );
+}
+
+#[test]
+fn a_server_that_leaves_its_group_is_ended_too() {
+    let dir = TempDir::new().unwrap();
+    let launch = format!(
+        ": {{flags}}; (setsid sleep 4321 &); {}",
+        mock("the-daemon").replace("{flags}", "")
+    );
+    let words = ["--knob", "x=1", "--tries", "1", "--json", "--budget", "2s"];
+    let words = [&words[..], &["--out", dir.path().to_str().unwrap()]].concat();
+    let output = tune(&launch, &words).output().unwrap();
+    assert!(json(&output)["configurations"].is_array());
+    assert_eq!((running("4321"), running("the-daemon")), (0, 0));
+}
+
+#[test]
 fn no_server_survives_whoever_started_it() {
     let dir = TempDir::new().unwrap();
     let mut child = under_way("the-orphan", dir.path());

@@ -392,3 +392,46 @@ fn a_search_ends_between_a_rate_that_holds_and_one_that_fails() {
     }
     assert_eq!(found["rate_rps"], found["capacity_rps"], "the figures are of that rate");
 }
+
+#[test]
+fn an_interrupted_search_goes_on_where_it_was() {
+    let mock = Mock::start(&["--ttft", "20ms", "--itl", "2ms", "--slots", "4"]);
+    let dir = TempDir::new().unwrap();
+    let search = || {
+        let mut command =
+            knee(&["tune", "--url", &mock.url, "--slo", "ttft=200ms", "--probe", "1s"]);
+        command.arg("--workload").arg(workload()).arg("--out").arg(dir.path());
+        command
+    };
+    let mut child = search().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let told: Vec<String> =
+        lines.map_while(Result::ok).filter(|l| l.contains(" requests/s for ")).take(2).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let whole = search().output().unwrap();
+    assert!(whole.status.success(), "{}", stderr(&whole));
+    let lines = |output: &Output| -> Vec<String> {
+        let all = stderr(output);
+        all.lines().filter(|l| l.contains(" requests/s for ")).map(str::to_owned).collect()
+    };
+    // What was measured is told again as it was, to the digit; the last may not have been written down yet.
+    assert_eq!(lines(&whole)[..told.len() - 1], told[..told.len() - 1]);
+    let read = || -> Value {
+        let found = std::fs::read(dir.path().join("result.json")).unwrap();
+        serde_json::from_slice(&found).unwrap()
+    };
+    let first = read();
+    let again = search().output().unwrap();
+    assert!(again.status.success() && stderr(&again).contains("not measured again"));
+    assert_eq!(lines(&again), lines(&whole));
+    for key in
+        ["capacity_rps", "fails_at_rps", "load_s", "shots", "p99_ttft_ms", "p50_e2e_ms", "requests"]
+    {
+        assert_eq!(read()[key], first[key], "{key}");
+        assert!(!first[key].is_null(), "{key}");
+    }
+    let mut other = search();
+    let refused = other.args(["--timeout", "9s"]).output().unwrap();
+    assert!(refused.status.code() == Some(1) && stderr(&refused).contains("timeout = "));
+}

@@ -63,7 +63,7 @@ impl Report {
     /// Returns what was written.
     ///
     /// # Errors
-    /// When the directory cannot be made or written.
+    /// When the directory cannot be made, or a file not be written; the others are all the same.
     pub fn write(&self, directory: &Path) -> Result<Vec<PathBuf>, Error> {
         let stored = serde_json::to_string(&Stored { schema: SCHEMA, report: self });
         let stored = stored.map_err(|e| Error::Encode { what: STORED, cause: e.to_string() })?;
@@ -71,7 +71,9 @@ impl Report {
         if let Self::Tune(r) = self {
             files.push(("trials.csv", csv::trials(&r.result)?));
         }
-        files.into_iter().map(|(name, text)| write_file(directory, name, text.as_bytes())).collect()
+        let write = |(name, text): (&str, String)| write_file(directory, name, text.as_bytes());
+        let written: Vec<_> = files.into_iter().map(write).collect();
+        written.into_iter().collect()
     }
 }
 

@@ -53,11 +53,9 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         inside: Some(Inside { work: run.observation.work, kv: run.observation.kv }),
         live: None,
     };
-    if let Some(dir) = args.output.folder() {
-        write_run(&dir, &report.label, &run)?;
-    }
-    let result = result(&report);
-    args.output.deliver(&Report::Bench(Box::new(report)), &result)?;
+    let (result, label) = (result(&report), report.label.clone());
+    let more = |dir: &Path| write_run(dir, &label, &run);
+    args.output.deliver_with(&Report::Bench(Box::new(report)), &result, more)?;
     Ok(ExitCode::SUCCESS)
 }
 

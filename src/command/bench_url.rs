@@ -16,7 +16,8 @@ use tuner::study::fingerprint;
 use workloads::Trace;
 
 use super::bench::result;
-use super::live::{Measured, PART, find, options, scenario};
+use super::live::{Measured, PART, Place, find, options, scenario};
+use super::output::file;
 use super::view::{Load, View};
 use super::{cancel, measure};
 use crate::cli;
@@ -92,21 +93,24 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         run: &run,
         sent: &sent,
         slo: &slo,
-        scenario: scenario(Some((&live, &url)), &trace, &slo, seed, cost),
+        scenario: scenario(Some(&Place::of(&live, &url)), &trace, &slo, seed, cost),
         label: label(args, &run, &trace),
         rate_rps: open.then(|| scale * trace.offered_rate()).filter(|r| *r > 0.0),
     };
     let report = measured.report();
-    if let Some(dir) = args.output.folder() {
-        write(&dir, args, &run, &report, began)?;
-        if let Some(worker) = args.live.worker {
-            let agreed = agreed(args, &report, &trace);
-            let part = Part::new(&run, &sent, worker, &options, agreed);
-            reports::write_file(&dir, PART, &serde_json::to_vec(&part)?)?;
-        }
-    }
     let flat = result(&report);
-    args.output.deliver(&Report::Bench(Box::new(report)), &flat)?;
+    let part = args.live.worker.map(|worker| {
+        let agreed = agreed(args, &report, &trace);
+        Part::new(&run, &sent, worker, &options, agreed)
+    });
+    let exported = exported(args, &run, &report, began);
+    let more = |dir: &Path| {
+        let mut written = records(dir, &run, began);
+        written.extend(exported.iter().map(|(name, text)| file(dir, name, text.as_bytes())));
+        written.extend(part.map(|part| file(dir, PART, &serde_json::to_vec(&part)?)));
+        written
+    };
+    args.output.deliver_with(&Report::Bench(Box::new(report)), &flat, more)?;
     Ok(if run.interrupted { ExitCode::from(super::INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
@@ -128,43 +132,45 @@ fn load(sent: &Trace, options: &LiveOptions) -> Load {
     }
 }
 
-/// Every request and every latency, for other tools.
-fn write(
-    dir: &Path,
+/// The run in other tools' forms: names of files, and what is in them.
+fn exported(
     args: &cli::Bench,
     run: &LiveRun,
     report: &BenchReport,
     began: SystemTime,
-) -> Result<()> {
-    records(dir, run, began)?;
-    for tool in &args.live.export {
-        let (summary, model, rate) = (&report.summary, &report.scenario.model, report.rate_rps);
-        let (name, file) = match tool.as_str() {
-            "vllm" => ("vllm.json", export::vllm(run, summary, model, rate)),
-            _ => {
-                let records = export::aiperf_records(run, began);
-                reports::write_file(dir, "profile_export.jsonl", records.as_bytes())?;
-                let file = export::aiperf(run, summary, began, &report.about.command);
-                ("profile_export_aiperf.json", file)
-            }
-        };
-        reports::write_file(dir, name, file.to_string().as_bytes())?;
-    }
-    Ok(())
+) -> Vec<(&'static str, String)> {
+    let (summary, model, rate) = (&report.summary, &report.scenario.model, report.rate_rps);
+    let export = |tool: &String| match tool.as_str() {
+        "vllm" => vec![("vllm.json", export::vllm(run, summary, model, rate).to_string())],
+        _ => {
+            let file = export::aiperf(run, summary, began, &report.about.command);
+            vec![
+                ("profile_export.jsonl", export::aiperf_records(run, began)),
+                ("profile_export_aiperf.json", file.to_string()),
+            ]
+        }
+    };
+    args.live.export.iter().flat_map(export).collect()
 }
 
 /// Every request as CSV and JSON lines, and an HDR log.
-pub(crate) fn records(dir: &Path, run: &LiveRun, began: SystemTime) -> Result<()> {
-    let mut bytes = Vec::new();
-    reports::csv::requests(&run.recording.records, &mut bytes)?;
-    reports::write_file(dir, "requests.csv", &bytes)?;
-    bytes.clear();
-    export::jsonl(run, &mut bytes)?;
-    reports::write_file(dir, "requests.jsonl", &bytes)?;
-    bytes.clear();
-    export::hdr(run, began, &mut bytes)?;
-    reports::write_file(dir, "latencies.hlog", &bytes)?;
-    Ok(())
+pub(crate) fn records(dir: &Path, run: &LiveRun, began: SystemTime) -> Vec<Result<()>> {
+    let requests = || {
+        let mut bytes = Vec::new();
+        reports::csv::requests(&run.recording.records, &mut bytes)?;
+        file(dir, "requests.csv", &bytes)
+    };
+    let lines = || {
+        let mut bytes = Vec::new();
+        export::jsonl(run, &mut bytes)?;
+        file(dir, "requests.jsonl", &bytes)
+    };
+    let latencies = || {
+        let mut bytes = Vec::new();
+        export::hdr(run, began, &mut bytes)?;
+        file(dir, "latencies.hlog", &bytes)
+    };
+    vec![requests(), lines(), latencies()]
 }
 
 /// A worker's part of what all of them hold together.

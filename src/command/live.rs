@@ -11,7 +11,9 @@ use loadgen::{
     BoundSlo, Live, LiveOptions, LiveRun, Metric, Prompts, Server, Summary, Sustain, Tokens,
 };
 use reports::{About, BenchReport, Detail, LiveSide, Scenario};
+use tuner::live::LiveStudy;
 use tuner::result::{DeviceInfo, WorkloadInfo};
+use tuner::study::{build, fingerprint};
 use workloads::{Arrival, Trace};
 
 use super::output::typed;
@@ -94,25 +96,40 @@ fn fluid(slo: &BoundSlo) -> Option<(Duration, Duration)> {
     tightest(&[Metric::Ttft]).zip(tightest(&[Metric::Itl, Metric::Tpot]))
 }
 
-/// What is measured, as reports put it; `live` is none where no server was found.
+/// A server, as reports put it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) url: String,
+    pub(crate) model: String,
+    /// How prompts reach it.
+    pub(crate) prompts: String,
+}
+
+impl Place {
+    pub(crate) fn of(live: &Live, url: &str) -> Self {
+        let prompts = match live.prompts() {
+            Prompts::Ids => "prompts are token ids of the exact length".to_owned(),
+            Prompts::Text { overhead, .. } if live.is_exact() => format!(
+                "prompts are text of the exact length by the tokenizer given, {overhead:.0} tokens of each the server's own"
+            ),
+            Prompts::Text { per_word, overhead } => format!(
+                "prompts are words: by the server's count {per_word:.3} tokens per word and {overhead:.1} for the template"
+            ),
+        };
+        Self { url: secrets::url(url), model: live.model().to_owned(), prompts }
+    }
+}
+
+/// What is measured, as reports put it; `place` is none where no server was found.
 pub(crate) fn scenario(
-    live: Option<(&Live, &str)>,
+    place: Option<&Place>,
     trace: &Trace,
     slo: &BoundSlo,
     seed: u64,
     (wall_s, cpu_s): (f64, f64),
 ) -> Scenario {
-    let prompts = |live: &Live| match live.prompts() {
-        Prompts::Ids => "prompts are token ids of the exact length".to_owned(),
-        Prompts::Text { overhead, .. } if live.is_exact() => format!(
-            "prompts are text of the exact length by the tokenizer given, {overhead:.0} tokens of each the server's own"
-        ),
-        Prompts::Text { per_word, overhead } => format!(
-            "prompts are words: by the server's count {per_word:.3} tokens per word and {overhead:.1} for the template"
-        ),
-    };
-    let (name, provenance, model) = live.map_or_else(Default::default, |(live, url)| {
-        (secrets::url(url), prompts(live), live.model().to_owned())
+    let (name, provenance, model) = place.map_or_else(Default::default, |place| {
+        (place.url.clone(), place.prompts.clone(), place.model.clone())
     });
     Scenario {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -126,6 +143,43 @@ pub(crate) fn scenario(
         cpu_s,
         host: format!("the client ran on {}", host()),
     }
+}
+
+/// What was measured of real servers before, in the folder that results go to; none where nobody named one. What the
+/// runs depend on besides the server's flags is `what` and the load.
+pub(crate) fn study(
+    args: &cli::Tune,
+    what: (&str, String),
+    trace: &Trace,
+    slo: &BoundSlo,
+) -> Result<Option<LiveStudy>> {
+    let Some(dir) = &args.output.out else { return Ok(None) };
+    let targets: Vec<String> = slo.slo().targets().iter().map(ToString::to_string).collect();
+    let reach = &args.server.reach;
+    let identity = [
+        what,
+        ("build", build().to_owned()),
+        ("api", format!("{:?}", reach.api)),
+        ("model", args.scenario.model.clone().unwrap_or_else(|| "the server's".to_owned())),
+        ("probe", format!("{:?}", args.server.probe)),
+        ("shared prefixes", (!reach.unshared).to_string()),
+        (
+            "slo",
+            [targets, args.scenario.attainment.clone().into_iter().collect()].concat().join(" "),
+        ),
+        ("timeout", format!("{:?}", reach.timeout)),
+        ("trace", format!("{}, {} requests", trace.name, trace.requests.len())),
+        ("trace, in figures", fingerprint(trace)),
+    ];
+    let identity = identity.map(|(what, value)| (what.to_owned(), value)).into();
+    let study = LiveStudy::open(&dir.join("study.sqlite"), &identity)?;
+    if !study.is_empty() && !args.output.json {
+        let dir = dir.display();
+        eprintln!(
+            "{dir} has what an earlier search measured: it is not measured again (another --out begins anew)"
+        );
+    }
+    Ok(Some(study))
 }
 
 /// The traffic, as reports put it.

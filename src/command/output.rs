@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use engine::profile::{DeviceProfile, PriceBasis};
 use reports::{About, Assumption, Report};
 use serde::Serialize;
@@ -34,34 +34,66 @@ impl Output {
         std::fs::remove_file(&probe).with_context(failed)
     }
 
-    /// Writes `report` and `result` and prints one of them.
+    /// Prints `report` or `result`, and writes both.
     pub(crate) fn deliver(&self, report: &Report, result: &impl Serialize) -> Result<()> {
-        let folder = self.folder();
-        if let Some(dir) = &folder {
-            let text = serde_json::to_string_pretty(result)? + "\n";
-            reports::write_file(dir, "result.json", text.as_bytes())?;
-            report.write(dir)?;
+        self.deliver_with(report, result, |_| Vec::new())
+    }
+
+    /// The same with `more` files. What was found is printed before anything is written, and a file that cannot be
+    /// written keeps no other from being: a full disk loses no answer.
+    pub(crate) fn deliver_with(
+        &self,
+        report: &Report,
+        result: &impl Serialize,
+        more: impl FnOnce(&Path) -> Vec<Result<()>>,
+    ) -> Result<()> {
+        let printed = match self.json {
+            true => print_json(result),
+            false => print_as_is(&report.terminal(std::io::stdout().is_terminal())),
+        };
+        let Some(dir) = self.folder() else { return printed };
+        let text = serde_json::to_string_pretty(result)? + "\n";
+        let page = report.write(&dir);
+        let drawn = page.is_ok();
+        let mut done = vec![printed, file(&dir, "result.json", text.as_bytes())];
+        done.push(page.map(drop).map_err(Into::into));
+        done.extend(more(&dir));
+        if drawn && !self.json {
+            done.push(print(&format!("\nReport: {}\n", dir.join(reports::PAGE).display())));
         }
-        if self.json {
-            return print_json(result);
-        }
-        print_as_is(&report.terminal(std::io::stdout().is_terminal()))?;
-        match &folder {
-            Some(dir) => print(&format!("\nReport: {}\n", dir.join(reports::PAGE).display())),
-            None => Ok(()),
-        }
+        all(done)
     }
 }
 
+/// Says everything that failed.
+pub(crate) fn all(done: impl IntoIterator<Item = Result<()>>) -> Result<()> {
+    let failed = done.into_iter().filter_map(|done| Some(format!("{:#}", done.err()?)));
+    let failed: Vec<String> = failed.collect();
+    if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }
+}
+
+/// Writes one file of a run.
+pub(crate) fn file(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    Ok(reports::write_file(dir, name, bytes).map(drop)?)
+}
+
 /// Every request and iteration of a run, for other tools.
-pub(crate) fn write_run(dir: &Path, title: &str, run: &tuner::observation::Detailed) -> Result<()> {
-    let mut bytes = Vec::new();
-    reports::csv::requests(&run.records, &mut bytes)?;
-    reports::write_file(dir, "requests.csv", &bytes)?;
-    bytes.clear();
-    reports::chrome_trace::write(title, &run.iterations, &run.kv_series, &mut bytes)?;
-    reports::write_file(dir, "trace.json", &bytes)?;
-    Ok(())
+pub(crate) fn write_run(
+    dir: &Path,
+    title: &str,
+    run: &tuner::observation::Detailed,
+) -> Vec<Result<()>> {
+    let requests = || {
+        let mut bytes = Vec::new();
+        reports::csv::requests(&run.records, &mut bytes)?;
+        file(dir, "requests.csv", &bytes)
+    };
+    let trace = || {
+        let mut bytes = Vec::new();
+        reports::chrome_trace::write(title, &run.iterations, &run.kv_series, &mut bytes)?;
+        file(dir, "trace.json", &bytes)
+    };
+    vec![requests(), trace()]
 }
 
 /// How this report came about, and what it takes for granted.

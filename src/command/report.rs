@@ -54,11 +54,9 @@ fn together(args: &cli::Report) -> Result<ExitCode> {
         rate_rps: whole.rate_rps,
     };
     let report = measured.report();
-    if let Some(dir) = output.folder() {
-        super::bench_url::records(&dir, &run, std::time::SystemTime::now())?;
-    }
     let flat = result(&report);
-    output.deliver(&Report::Bench(Box::new(report)), &flat)?;
+    let more = |dir: &Path| super::bench_url::records(dir, &run, std::time::SystemTime::now());
+    output.deliver_with(&Report::Bench(Box::new(report)), &flat, more)?;
     Ok(ExitCode::SUCCESS)
 }
 

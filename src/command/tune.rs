@@ -16,11 +16,11 @@ use tuner::observation::Detailed;
 use tuner::progress::Watch;
 use tuner::result::{Objective, Operating, TuneResult, config_of};
 use tuner::space::{Scope, Space};
-use tuner::study::{Identity, Study, digest, fingerprint};
+use tuner::study::{Identity, Study, build, digest, fingerprint};
 use tuner::trial::Testbed;
 use tuner::tune::{Demand, DeviceUnderTest, Method, Request, tune};
 
-use super::output::{about, write_run};
+use super::output::{about, all, write_run};
 use super::profile::timed;
 use super::progress::Bar;
 use super::{Common, INTERRUPTED, cancel, measure};
@@ -60,6 +60,8 @@ pub(crate) struct Here<'a> {
 pub(crate) struct Searched {
     pub(crate) result: TuneResult,
     pub(crate) sims: Vec<Testbed>,
+    /// What remembers the runs, still open: where it cannot be written to the end, the answer is there all the same.
+    pub(crate) study: Option<Study>,
 }
 
 pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
@@ -127,15 +129,14 @@ fn beds(search: &Search<'_>, prepared: &Prepared) -> Result<(Vec<Testbed>, Optio
 /// Runs the winner once more for its report, and hands everything over. A search that was interrupted, or found
 /// nothing, has not succeeded.
 pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
-    let Searched { result, sims } = searched;
+    let Searched { result, sims, study } = searched;
     let sim = sims.iter().find(|s| s.device().name == result.device);
     let run = match (&result.best, sim) {
         (Some(best), Some(sim)) => Some(winner(best, sim)?),
         _ => None,
     };
     let mut policies = Vec::new();
-    if let (Some(dir), Some((run, config)), Some(sim)) = (output.folder(), &run, sim) {
-        write_run(&dir, "the winner at its capacity", run)?;
+    if let (Some(_), Some((_, config)), Some(sim)) = (output.folder(), &run, sim) {
         policies = beside(sim, config)?;
     }
     let devices: Vec<_> = sims.iter().map(|s| s.device().as_ref()).collect();
@@ -150,7 +151,13 @@ pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
         (true, false) => ExitCode::SUCCESS,
     };
     let report = TuneReport::new(about(&devices), result.clone(), policies, detail);
-    output.deliver(&Report::Tune(Box::new(report)), &result)?;
+    let more = |dir: &Path| {
+        let run = run.as_ref().map(|(run, _)| run);
+        run.map_or_else(Vec::new, |run| write_run(dir, "the winner at its capacity", run))
+    };
+    let delivered = output.deliver_with(&Report::Tune(Box::new(report)), &result, more);
+    let closed = study.map_or(Ok(()), |study| study.close().map_err(Into::into));
+    all([delivered, closed])?;
     Ok(code)
 }
 
@@ -212,11 +219,7 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
         _ => run_search(search, &prepared, &sims, study.as_ref(), &watch),
     };
     bar.finish();
-    let result = result?;
-    if let Some(study) = study {
-        study.close()?;
-    }
-    Ok(Searched { result, sims })
+    Ok(Searched { result: result?, sims, study })
 }
 
 /// Asks `sims`, or what `study` remembers of them.
@@ -284,7 +287,7 @@ fn identity(scenario: &Scenario, sim: &Testbed) -> Identity {
     let mut slo: Vec<String> = sim.slo().slo().targets().iter().map(ToString::to_string).collect();
     slo.extend(scenario.attainment.clone());
     [
-        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("build", build().to_owned()),
         ("model", model.name.clone()),
         ("model, in figures", format!("{model:?}")),
         ("slo", if slo.is_empty() { "no targets".to_owned() } else { slo.join(" ") }),

@@ -15,11 +15,11 @@ use tuner::capacity::Stop;
 use tuner::launch::flags::defaults;
 use tuner::launch::process::Process;
 use tuner::launch::{Candidate, Failure, Race, Rules, Seen, Trial, screen};
-use tuner::live::{Aim, Held, Range, Searched, Shot};
+use tuner::live::{Aim, Held, LiveStudy, Memory, Range, Ready, Searched, Shot};
 
 use super::bench::result;
-use super::live::{Measured, launched, options, scenario, server};
-use super::output::typed;
+use super::live::{Measured, Place, launched, options, scenario, server, study};
+use super::output::{all, typed};
 use super::{INTERRUPTED, cancel, measure, secrets};
 use crate::cli;
 use crate::computing::is_here;
@@ -44,6 +44,8 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     input::need_rate(&prepared.trace)?;
     let stop = cancel()?;
     let (chosen, rest) = choose(args, &prepared, stop)?;
+    let launched = secrets::command(args.server.launch.launch.as_deref().unwrap_or_default());
+    let study = study(args, ("launch", launched), &prepared.trace, &prepared.slo)?;
     let logs = Logs::new(args)?;
     let (probe, budget) = (args.server.probe, args.server.budget());
     let rules = Rules { probe, budget, in_full: args.exhaustive };
@@ -52,6 +54,7 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
         args,
         command,
         prepared: &prepared,
+        study: study.as_ref(),
         logs: logs.folder(),
         stop,
         total,
@@ -63,7 +66,10 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     });
     race.trials.extend(rest);
     let best = range.best.take();
-    deliver(args, &prepared, race, best, (cost.wall_s, cost.cpu_s))
+    let (delivered, code) = deliver(args, &prepared, race, best, (cost.wall_s, cost.cpu_s));
+    let closed = study.map_or(Ok(()), |study| study.close().map_err(Into::into));
+    all([delivered, closed])?;
+    Ok(code)
 }
 
 /// The command to start, where everything typed makes sense together.
@@ -147,8 +153,7 @@ impl Logs {
 /// The run at the best rate of the best configuration.
 struct Best {
     held: Held,
-    live: Live,
-    url: String,
+    place: Place,
 }
 
 /// Starts servers and searches them.
@@ -156,20 +161,26 @@ struct Launcher<'a> {
     args: &'a cli::Tune,
     command: &'a str,
     prepared: &'a Prepared,
+    study: Option<&'a LiveStudy>,
     logs: &'a Path,
     stop: &'a AtomicBool,
     total: usize,
     best: Option<Best>,
 }
 
-impl Launcher<'_> {
+impl<'a> Launcher<'a> {
     fn measure(&mut self, i: usize, candidate: &Candidate, aim: &Aim) -> Seen {
         say(self.args, &format!("{} of {}: {}", i + 1, self.total, candidate.label));
         let name = format!("server-{:02}.log", i + 1);
-        let (mut ready_s, mut shots) = (None, Vec::new());
         let log = self.logs.join(&name);
+        if let Some(seen) = self.remembered(candidate, aim) {
+            say(self.args, "  measured before");
+            return Seen { log: log.exists().then_some(name), ..seen };
+        }
+        let (mut ready_s, mut shots) = (None, Vec::new());
         let searched = self.start(candidate, &log).and_then(|(mut process, url)| {
-            let searched = self.search(&mut process, &url, aim, &mut ready_s, &mut shots);
+            let searched =
+                self.search(candidate, &mut process, &url, aim, &mut ready_s, &mut shots);
             // What it said before it was told to end.
             searched.map_err(|why| Failure { why, last_lines: process.last_lines(LINES) })
         });
@@ -186,6 +197,31 @@ impl Launcher<'_> {
         }
         let log = self.args.output.folder().is_some().then_some(name);
         Seen { searched, ready_s, log, shots }
+    }
+
+    fn memory(&self, candidate: &Candidate) -> Option<Memory<'a>> {
+        Some(Memory::new(self.study?, &candidate.flags))
+    }
+
+    /// What was seen of a configuration that was measured to the end before.
+    fn remembered(&mut self, candidate: &Candidate, aim: &Aim) -> Option<Seen> {
+        let memory = self.memory(candidate)?;
+        let Ready { url, model, prompts, ready_s } = memory.ready()?;
+        let (reach, slo) = (&self.args.server.reach, &self.prepared.slo);
+        let range = Range::of(&self.prepared.trace, slo, options(reach, slo));
+        let go_on = &mut || !self.stop.load(Ordering::Relaxed);
+        let searched = range.remembering(Some(memory)).search(aim, &mut |_| {}, go_on);
+        let searched = self.take_best(searched.ok()?, &Place { url, model, prompts });
+        Some(Seen { searched: Ok(searched), ready_s: Some(ready_s), log: None, shots: Vec::new() })
+    }
+
+    /// Keeps the run of a search if it is the best so far.
+    fn take_best(&mut self, mut searched: Searched, place: &Place) -> Searched {
+        let best = self.best.as_ref().map_or(0.0, |b| b.held.rate_rps);
+        if let Some(held) = searched.best.take().filter(|held| held.rate_rps > best) {
+            self.best = Some(Best { held, place: place.clone() });
+        }
+        searched
     }
 
     /// A process of the command with everything filled in, and where it will listen.
@@ -210,6 +246,7 @@ impl Launcher<'_> {
     /// Waits for the server and searches it; an error says why it failed.
     fn search(
         &mut self,
+        candidate: &Candidate,
         process: &mut Process,
         url: &str,
         aim: &Aim,
@@ -225,7 +262,13 @@ impl Launcher<'_> {
         let live = launched(reach, url, &self.prepared.trace)
             .map_err(|e| died(process, "when it was asked").unwrap_or_else(|| e.to_string()))?;
         let (trace, options) = (&*self.prepared.trace, options(reach, slo));
-        let mut range = Range::new(&live, trace, slo, options);
+        let place = Place::of(&live, url);
+        let memory = self.memory(candidate);
+        if let Some(memory) = &memory {
+            let Place { url, model, prompts } = place.clone();
+            memory.keep_ready(Ready { url, model, prompts, ready_s: took.as_secs_f64() });
+        }
+        let mut range = Range::new(&live, trace, slo, options).remembering(memory);
         let mut watch = || !self.stop.load(Ordering::Relaxed) && process.ended().is_none();
         let mut told = |shot: &Shot| {
             say(self.args, &format!("  {}", super::tune_url::line(shot)));
@@ -235,12 +278,8 @@ impl Launcher<'_> {
         if let Some(why) = died(process, "while it was measured") {
             return Err(why);
         }
-        let mut searched = searched?;
-        let best = self.best.as_ref().map_or(0.0, |b| b.held.rate_rps);
-        if let Some(held) = searched.best.take().filter(|held| held.rate_rps > best) {
-            self.best = Some(Best { held, live, url: url.to_owned() });
-        }
-        Ok(searched)
+        drop(range);
+        Ok(self.take_best(searched?, &place))
     }
 
     /// Until the server takes requests.
@@ -279,11 +318,11 @@ fn deliver(
     race: Race,
     best: Option<Best>,
     cost: (f64, f64),
-) -> Result<ExitCode> {
+) -> (Result<()>, ExitCode) {
     let (trace, slo, seed) = (&*prepared.trace, &prepared.slo, prepared.seed);
     let command = secrets::command(args.server.launch.launch.as_deref().unwrap_or_default());
     let about = About { command: typed(), assumptions: Vec::new() };
-    let place = best.as_ref().map(|b| (&b.live, b.url.as_str()));
+    let place = best.as_ref().map(|best| &best.place);
     let mut scenario = scenario(place, trace, slo, seed, cost);
     scenario.device.name = "a launched server".to_owned();
     if scenario.model.is_empty() {
@@ -307,8 +346,7 @@ fn deliver(
         (None, false) => ExitCode::from(2),
         (Some(_), false) => ExitCode::SUCCESS,
     };
-    args.output.deliver(&Report::Launch(Box::new(report)), &flat)?;
-    Ok(code)
+    (args.output.deliver(&Report::Launch(Box::new(report)), &flat), code)
 }
 
 /// What scripts read: the figures at the best rate, as of any measurement, and every configuration.

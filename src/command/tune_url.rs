@@ -8,11 +8,12 @@ use loadgen::Slo;
 use reports::Report;
 use serde_json::json;
 use tuner::capacity::Stop;
-use tuner::live::{Aim, Found, Range, Searched, Shot};
+use tuner::live::{Aim, Found, Memory, Range, Searched, Shot};
 
 use super::bench::result;
-use super::live::{Measured, find, options, scenario};
-use super::{INTERRUPTED, cancel, measure, print};
+use super::live::{Measured, Place, find, options, scenario, study};
+use super::output::all;
+use super::{INTERRUPTED, cancel, measure, print, secrets};
 use crate::cli;
 use crate::input;
 
@@ -32,7 +33,9 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     let options = options(&args.server.reach, &slo);
     let stop = cancel()?;
     let mut go_on = || !stop.load(Ordering::Relaxed);
-    let mut range = Range::new(&live, &trace, &slo, options);
+    let study = study(args, ("server", secrets::url(&url)), &trace, &slo)?;
+    let memory = study.as_ref().map(|study| Memory::new(study, live.model()));
+    let mut range = Range::new(&live, &trace, &slo, options).remembering(memory);
     let (probe, budget) = (args.server.probe, args.server.budget());
     let aim = Aim { probe, budget, beat: None, expected: None };
     let mut say = |shot: &Shot| {
@@ -42,16 +45,24 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     };
     let (searched, cost) = measure(|| range.search(&aim, &mut say, &mut go_on));
     let Searched { found, best } = searched.map_err(|e| anyhow!(e))?;
+    drop(range);
+    // Whatever comes of the study: what was found is shown first.
+    let close = || study.map_or(Ok(()), |study| study.close().map_err(anyhow::Error::from));
     if stop.load(Ordering::Relaxed) && best.is_none() {
+        close()?;
         return Err(Stop::Cancelled.into());
     }
-    let Some(held) = best else { return nowhere(args, &found) };
+    let Some(held) = best else {
+        let code = nowhere(args, &found);
+        close()?;
+        return code;
+    };
     let cost = (cost.wall_s, cost.cpu_s);
     let measured = Measured {
         run: &held.run,
         sent: &held.sent,
         slo: &slo,
-        scenario: scenario(Some((&live, &url)), &trace, &slo, seed, cost),
+        scenario: scenario(Some(&Place::of(&live, &url)), &trace, &slo, seed, cost),
         label: said(&found),
         rate_rps: Some(held.rate_rps),
     };
@@ -61,7 +72,8 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     flat["fails_at_rps"] = json!(found.fails_at_rps);
     flat["load_s"] = json!(found.load_s);
     flat["shots"] = json!(found.shots);
-    args.output.deliver(&Report::Bench(Box::new(report)), &flat)?;
+    let delivered = args.output.deliver(&Report::Bench(Box::new(report)), &flat);
+    all([delivered, close()])?;
     Ok(if go_on() { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
 }
 

@@ -8,12 +8,14 @@
 //! probe that lasts slack / e tells. One whose requests outlast it tells nothing at all: the server has not yet got
 //! what it would be given for ever.
 
+mod memory;
 mod range;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use memory::{LiveStudy, Measured, Memory, Offered, Ready};
 pub use range::{Aim, Held, Range, Searched, lengthened};
 
 /// How far from an estimate the rates beside it are tried.

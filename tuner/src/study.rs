@@ -2,14 +2,18 @@
 //!
 //! A study is one SQLite file. [`Recorded`] is an [`Evaluate`] that first looks whether the same trial is in the
 //! study: a resumed search asks the same questions in the same order, is answered from the file as far as the file
-//! goes, and ends with the same result. Observations are JSON, whose numbers are read back to the bit. Writing
+//! goes, and ends with the same result. So does the search of a real server ([`crate::live::Memory`]). Runs are JSON, whose numbers are read back to the bit. Writing
 //! happens on a thread of its own in batches, so that no simulation waits for a disk; the write-ahead log makes each
 //! batch all or nothing however the process ends.
+
+mod build;
 
 use crate::evaluate::{Evaluate, Refused, Trial};
 use crate::observation::Observation;
 use crate::space;
 use engine::Config;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row as _};
 use std::collections::{BTreeMap, HashMap};
@@ -69,29 +73,39 @@ pub enum StudyError {
     },
 }
 
-/// What must be equal for a study's runs to be valid in this run: trace, model, SLO, version, by name.
+pub use build::build;
+
+/// What must be equal for a study's runs to be valid in this run: trace, model, SLO, [`build`], by name.
 pub type Identity = BTreeMap<String, String>;
 
-/// An open study.
-pub struct Study {
+/// An open study of runs that were simulated.
+pub type Study = Runs<Observation>;
+
+/// An open study of runs that each showed an `R`.
+pub struct Runs<R> {
     path: PathBuf,
-    known: Mutex<HashMap<String, Observation>>,
+    known: Mutex<HashMap<String, R>>,
     sender: Option<mpsc::SyncSender<Row>>,
     writer: Option<JoinHandle<Result<(), sqlx::Error>>>,
 }
 
 /// One run on its way to the file.
 struct Row {
-    key: String,
-    device: String,
-    config: String,
-    relax: String,
-    head: i64,
-    scale: f64,
+    asked: Asked,
     observation: String,
 }
 
-impl Study {
+/// Which run it is: the key says it, the rest is for people who look into the file.
+pub(crate) struct Asked {
+    pub(crate) key: String,
+    pub(crate) device: String,
+    pub(crate) config: String,
+    pub(crate) relax: String,
+    pub(crate) head: i64,
+    pub(crate) scale: f64,
+}
+
+impl<R: Clone + Serialize + DeserializeOwned> Runs<R> {
     /// Opens or creates the study at `path` and reads what it knows.
     pub fn open(path: &Path, identity: &Identity) -> Result<Self, StudyError> {
         let store = |source| StudyError::Store { path: path.to_owned(), source };
@@ -144,17 +158,39 @@ impl Study {
         self.len() == 0
     }
 
-    /// `evaluate` with this study as its memory. `device` tells devices of one study apart; it should change when the
-    /// device's figures do.
-    pub fn record<E: Evaluate>(&self, evaluate: E, device: &str) -> Recorded<'_, E> {
-        Recorded { evaluate, study: self, device: device.to_owned() }
+    /// What the run called `key` showed, if it was made.
+    pub(crate) fn known(&self, key: &str) -> Option<R> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Remembers what a run showed.
+    pub(crate) fn remember(&self, asked: Asked, run: &R) -> Result<(), serde_json::Error> {
+        let observation = serde_json::to_string(run)?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(asked.key.clone(), run.clone());
+        drop(known);
+        // A writer that gave up reports why when the study is closed; the search goes on without it.
+        if let Some(sender) = &self.sender {
+            let _ = sender.send(Row { asked, observation });
+        }
+        Ok(())
     }
 
     /// Waits until everything is in the file.
     pub fn close(mut self) -> Result<(), StudyError> {
         self.finish().map_err(|source| StudyError::Store { path: self.path.clone(), source })
     }
+}
 
+impl Study {
+    /// `evaluate` with this study as its memory. `device` tells devices of one study apart; it should change when the
+    /// device's figures do.
+    pub fn record<E: Evaluate>(&self, evaluate: E, device: &str) -> Recorded<'_, E> {
+        Recorded { evaluate, study: self, device: device.to_owned() }
+    }
+}
+
+impl<R> Runs<R> {
     fn finish(&mut self) -> Result<(), sqlx::Error> {
         drop(self.sender.take());
         match self.writer.take().map(JoinHandle::join) {
@@ -165,7 +201,7 @@ impl Study {
     }
 }
 
-impl Drop for Study {
+impl<R> Drop for Runs<R> {
     fn drop(&mut self) {
         // Whoever wants to know uses `close`.
         let _ = self.finish();
@@ -225,12 +261,12 @@ async fn insert(c: &mut SqliteConnection, batch: Vec<Row>) -> Result<(), sqlx::E
     let mut tx = c.begin().await?;
     for row in batch {
         sqlx::query("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?)")
-            .bind(row.key)
-            .bind(row.device)
-            .bind(row.config)
-            .bind(row.relax)
-            .bind(row.head)
-            .bind(row.scale)
+            .bind(row.asked.key)
+            .bind(row.asked.device)
+            .bind(row.asked.config)
+            .bind(row.asked.relax)
+            .bind(row.asked.head)
+            .bind(row.asked.scale)
             .bind(row.observation)
             .execute(&mut *tx)
             .await?;
@@ -256,27 +292,21 @@ impl<E: Evaluate> Evaluate for Recorded<'_, E> {
             trial.head,
             trial.scale.to_bits()
         );
-        let known = || self.study.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(observation) = known().get(&key) {
-            return Ok(observation.clone());
+        if let Some(observation) = self.study.known(&key) {
+            return Ok(observation);
         }
         let observation = self.evaluate.run(trial)?;
-        let json = serde_json::to_string(&observation)
-            .map_err(|e| Refused { reason: format!("a run that cannot be stored: {e}") })?;
-        known().insert(key.clone(), observation.clone());
-        let row = Row {
+        let asked = Asked {
             key,
             device: self.device.clone(),
             config,
             relax: trial.relax.name().into_owned(),
             head: trial.head as i64,
             scale: trial.scale,
-            observation: json,
         };
-        // A writer that gave up reports why when the study is closed; the search goes on without it.
-        if let Some(sender) = &self.study.sender {
-            let _ = sender.send(row);
-        }
+        self.study
+            .remember(asked, &observation)
+            .map_err(|e| Refused { reason: format!("a run that cannot be stored: {e}") })?;
         Ok(observation)
     }
 
@@ -309,9 +339,11 @@ impl Fnv {
     }
 
     fn eat(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        bytes.iter().for_each(|byte| self.take(u64::from(*byte)));
+    }
+
+    fn take(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x0100_0000_01b3);
     }
 
     fn digest(self) -> String {

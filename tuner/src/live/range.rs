@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use loadgen::{BoundSlo, Live, LiveOptions, LiveRun, Summary, Sustain};
 use workloads::{Arrival, Stream, Trace};
 
-use super::{Effort, Found, Shot, overtake, seek};
+use super::{Effort, Found, Memory, Shot, overtake, seek};
 
 /// Fewer requests than this show nothing.
 const FEWEST: usize = 10;
@@ -71,8 +71,8 @@ pub struct Held {
 
 /// A server under search.
 pub struct Range<'a> {
-    /// The server.
-    pub live: &'a Live,
+    /// The server; none where all that is asked is remembered.
+    live: Option<&'a Live>,
     /// The traffic.
     pub trace: &'a Trace,
     /// The targets.
@@ -81,6 +81,8 @@ pub struct Range<'a> {
     pub options: LiveOptions,
     /// How long a rate that fails is watched, for what the server finishes under overload.
     glimpse: Duration,
+    /// What is known already.
+    memory: Option<Memory<'a>>,
     /// Runs so far: none sends prompts that another has sent, which the server may remember.
     runs: Cell<u64>,
 }
@@ -89,7 +91,24 @@ impl<'a> Range<'a> {
     /// See the fields.
     #[must_use]
     pub fn new(live: &'a Live, trace: &'a Trace, slo: &'a BoundSlo, options: LiveOptions) -> Self {
-        Self { live, trace, slo, options, glimpse: Duration::ZERO, runs: Cell::new(0) }
+        Self { live: Some(live), ..Self::of(trace, slo, options) }
+    }
+
+    /// A server that is not there: its search ends with an error as soon as it asks for something that is not remembered.
+    #[must_use]
+    pub fn of(trace: &'a Trace, slo: &'a BoundSlo, options: LiveOptions) -> Self {
+        let (glimpse, runs) = (Duration::ZERO, Cell::new(0));
+        Self { live: None, trace, slo, options, glimpse, memory: None, runs }
+    }
+
+    /// The same with a memory of what was measured before, where there is one.
+    #[must_use]
+    pub fn remembering(self, memory: Option<Memory<'a>>) -> Self {
+        Self { memory, ..self }
+    }
+
+    fn live(&self) -> Result<&'a Live, String> {
+        self.live.ok_or_else(|| "it was not measured to the end".to_owned())
     }
 
     /// What makes the next run's prompts its own.
@@ -107,7 +126,7 @@ impl<'a> Range<'a> {
         let trace = self.trace.head(3);
         let options = LiveOptions { streams: Some(1), salt: self.salt(), ..self.options.clone() };
         let run =
-            self.live.run(&trace, &options, self.slo, |_| watch()).map_err(|e| e.to_string())?;
+            self.live()?.run(&trace, &options, self.slo, |_| watch()).map_err(|e| e.to_string())?;
         let took: Vec<f64> =
             run.from_send.records.iter().filter_map(|r| Some(r.e2e()?.as_secs_f64())).collect();
         if took.is_empty() {
@@ -154,7 +173,14 @@ impl<'a> Range<'a> {
         say: &mut dyn FnMut(&Shot),
         watch: &mut dyn FnMut() -> bool,
     ) -> Result<Searched, String> {
-        let (unhurried, met) = self.unhurried(watch)?;
+        let (unhurried, met) = match self.memory.as_ref().and_then(Memory::unhurried) {
+            Some(known) => known,
+            None => {
+                let seen = self.unhurried(watch)?;
+                self.memory.iter().filter(|_| watch()).for_each(|m| m.keep_unhurried(seen));
+                seen
+            }
+        };
         if !met {
             // What one request at a time cannot have, no rate can.
             return Ok(Searched { found: Found::of(Vec::new()), best: None });
@@ -171,8 +197,18 @@ impl<'a> Range<'a> {
         let shoot = |rate, time: Duration| {
             let (mut time, mut shorter_s) = (if time < probe { time } else { whole }, 0.0);
             loop {
-                let offered = self.shoot(rate, time, watch);
-                let (mut shot, held) = offered.map_err(|e| stopped = Some(e))?;
+                let asked = self.memory.as_ref().map(|memory| (memory, memory.offered(rate, time)));
+                let (mut shot, held, fresh) = match asked {
+                    Some((_, (_, Some((shot, held))))) => (shot, held, false),
+                    asked => {
+                        let offered = self.shoot(rate, time, watch);
+                        let (shot, held) = offered.map_err(|e| stopped = Some(e))?;
+                        if let Some((memory, (what, _))) = asked.filter(|_| watch()) {
+                            memory.keep_offered(&what, &shot, &held, &self.options);
+                        }
+                        (shot, held, true)
+                    }
+                };
                 if !watch() {
                     return Err(());
                 }
@@ -187,7 +223,7 @@ impl<'a> Range<'a> {
                 if shot.passed {
                     runs.push(held);
                     whole = whole.max(time.min(MOST));
-                } else {
+                } else if fresh {
                     self.recover(unhurried, watch).map_err(|e| stopped = Some(e))?;
                 }
                 if shot.passed || longer.is_none() {
@@ -241,7 +277,7 @@ impl<'a> Range<'a> {
         let planned = rate * time.as_secs_f64();
         let allowed = self.slo.allowance(planned.round() as u64);
         let (mut half, mut last, mut hopeless) = (None, (0.0, 0), false);
-        let run = self.live.run(&trace, &options, self.slo, |p| {
+        let run = self.live()?.run(&trace, &options, self.slo, |p| {
             last = (p.elapsed.as_secs_f64(), p.tokens);
             if half.is_none() && p.elapsed >= self.glimpse / 2 {
                 half = Some(last);
