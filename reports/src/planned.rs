@@ -7,9 +7,14 @@ use maud::{Markup, html};
 use tuner::plan::Plan;
 use tuner::result::{Infeasible, TuneResult};
 
-/// Whether `plan` costs no more than any other; never where a price is missing.
+/// Whether `plan` costs no more than any other that serves as many of the requests; never where a price is missing, or
+/// another serves more.
 pub(crate) fn cheapest(r: &TuneResult, plan: &Plan) -> bool {
-    let costs = || r.plans.iter().map(|p| p.usd_per_hour);
+    if r.plans.iter().any(|p| p.unfit.requests < plan.unfit.requests) {
+        return false;
+    }
+    let rivals = || r.plans.iter().filter(|p| p.unfit.requests == plan.unfit.requests);
+    let costs = || rivals().map(|p| p.usd_per_hour);
     // Equal bills differ in their last digit.
     let least = |own: f64| costs().all(|c| c.is_some_and(|c| own <= c * (1.0 + 1e-9)));
     plan.usd_per_hour.is_some_and(least)
@@ -33,6 +38,12 @@ pub(crate) fn headline(r: &TuneResult) -> Option<String> {
         r.workload.name,
         slo_text(r)
     ))
+}
+
+/// What plans cannot serve however many GPUs they take, and why.
+pub(crate) fn unfit(r: &TuneResult) -> Vec<String> {
+    let short = r.plans.iter().filter(|p| p.unfit.any());
+    short.map(|p| format!("on {} {}; they fail", p.device, p.unfit)).collect()
 }
 
 /// Devices without a plan, and why.
@@ -85,7 +96,10 @@ pub(crate) fn cells(r: &TuneResult, p: &Plan) -> [String; 9] {
         p.usd_per_million_tokens.map_or(NONE.to_owned(), usd),
         rate(p.capacity_rps),
         percent(p.free),
-        if cheapest(r, p) { "cheapest" } else { "" }.to_owned(),
+        match p.unfit.any() {
+            true => format!("{} do not fit", percent(p.unfit.share())),
+            false => if cheapest(r, p) { "cheapest" } else { "" }.to_owned(),
+        },
     ]
 }
 
@@ -98,8 +112,8 @@ pub(crate) fn plans(r: &TuneResult) -> Markup {
     for p in &r.plans {
         let mut row: Vec<Markup> = cells(r, p).iter().map(cell).collect();
         row[0] = whole(&p.device);
-        row[8] = html! { b.met { (cells(r, p)[8]) } };
-        row.push(html! { span.quiet.roomy { (p.label) } });
+        row[8] = html! { b.met[!p.unfit.any()].missed[p.unfit.any()] { (cells(r, p)[8]) } };
+        row.push(html! { span.quiet.roomy { (p.label) @if p.unfit.any() { ": " (p.unfit) } } });
         rows.push((row, if cheapest(r, p) { "chosen" } else { "" }));
     }
     for (device, why) in infeasible(r) {

@@ -12,6 +12,7 @@ use loadgen::{
 };
 use reports::{About, BenchReport, Detail, LiveSide, Scenario};
 use tuner::result::{DeviceInfo, WorkloadInfo};
+use tuner::unfit::Unfit;
 use workloads::{Arrival, Trace};
 
 use super::host;
@@ -159,6 +160,7 @@ impl Measured<'_> {
     pub(crate) fn report(self) -> BenchReport {
         let Measured { run, sent, slo, scenario, label, rate_rps } = self;
         BenchReport {
+            unfit: Unfit::default(),
             about: About { command: typed(), assumptions: Vec::new() },
             scenario,
             config: BTreeMap::new(),

@@ -1,5 +1,6 @@
 //! How many of the found deployment carry a demand, and what that costs.
 
+use crate::unfit::Unfit;
 use serde::{Deserialize, Serialize};
 
 /// What a GPU-hour costs, and who said so when.
@@ -53,6 +54,9 @@ pub struct Plan {
     pub usd_per_million_tokens: Option<f64>,
     /// What is enough with iterations as slow as one real engine in ten has them; none where nobody knows.
     pub if_slow: Option<IfSlow>,
+    /// Requests that it can never serve; they are part of the demand, and fail.
+    #[serde(default)]
+    pub unfit: Unfit,
 }
 
 /// What a plan takes where iterations are slower than predicted.
@@ -125,6 +129,7 @@ pub fn plan(unit: &Unit<'_>, demand: f64, headroom: f64) -> Result<Plan, PlanErr
             .filter(|_| tokens_per_hour > 0.0)
             .map(|usd| usd / tokens_per_hour * 1e6),
         if_slow: None,
+        unfit: Unfit::default(),
     })
 }
 

@@ -74,6 +74,13 @@ impl Entry {
         }
     }
 
+    /// Requests that it can never serve, of the most it was offered.
+    #[must_use]
+    pub fn unfit(&self) -> u64 {
+        let longest = self.probes.iter().max_by_key(|p| p.head);
+        longest.map_or(0, |p| p.observation.unfit.requests)
+    }
+
     /// The probe of `head` at `k`.
     #[must_use]
     pub fn probe(&self, head: usize, k: i32) -> Option<&Probe> {

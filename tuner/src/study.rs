@@ -9,6 +9,7 @@
 use crate::evaluate::{Evaluate, Refused, Trial};
 use crate::observation::Observation;
 use crate::space;
+use crate::unfit::Unfit;
 use engine::Config;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row as _};
@@ -20,7 +21,7 @@ use tokio::runtime::Runtime;
 use workloads::{Arrival, Trace};
 
 /// Version of the tables below; a study of another version is refused.
-const SCHEMA: &str = "1";
+const SCHEMA: &str = "2";
 /// Rows written in one transaction at most.
 const BATCH: usize = 256;
 
@@ -294,6 +295,10 @@ impl<E: Evaluate> Evaluate for Recorded<'_, E> {
 
     fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
         self.evaluate.ceiling(config)
+    }
+
+    fn unfit(&self, config: &Config) -> Result<Unfit, Refused> {
+        self.evaluate.unfit(config)
     }
 }
 

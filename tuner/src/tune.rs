@@ -13,11 +13,13 @@ use engine::Config;
 use engine::config::Policy;
 use loadgen::Slo;
 use std::collections::BTreeMap;
+use serving::Serving;
 use std::time::Instant;
 
 mod answer;
 mod examine;
 mod losers;
+mod serving;
 mod steady;
 
 /// A device and what runs configurations on it.
@@ -109,6 +111,12 @@ pub enum TuneError {
 /// Tunes.
 pub fn tune(request: &Request<'_>) -> Result<TuneResult, TuneError> {
     let began = Instant::now();
+    let configs = request.space.enumerate().configs;
+    let serving = request.devices.iter().map(|d| Serving::new(d.evaluate, &configs));
+    let serving: Vec<Serving<'_>> = serving.collect();
+    let devices = request.devices.iter().zip(&serving);
+    let devices = devices.map(|(d, s)| DeviceUnderTest { evaluate: s, ..d.clone() }).collect();
+    let request = &Request { devices, ..request.clone() };
     let (candidates, refused) = field(request)?;
     let evaluators: Vec<&dyn Evaluate> = request.devices.iter().map(|d| d.evaluate).collect();
     let contest = Contest { devices: &evaluators, candidates, watch: request.watch };

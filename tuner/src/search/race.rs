@@ -308,16 +308,18 @@ impl<'a, 'c> Race<'a, 'c> {
         self.contest.watch.progress.update(&Status { phase, done, total, best });
     }
 
-    /// Winners by what is known on `head`.
+    /// Winners by what is known on `head`: who serves the most of the requests, then who is worth most.
     pub(super) fn finish(self, head: usize) -> Found {
         let better = |a: usize, b: usize| {
             let value = |i: usize| {
                 let e = &self.entries[i];
                 let k = e.good(head)?;
                 let worst = e.probe(head, k).map_or(0.0, |p| verdict::worst(&p.observation));
-                Some((rate_at(k) * e.candidate.weight, worst, e.candidate.config.gpus()))
+                let gpus = e.candidate.config.gpus();
+                Some((rate_at(k) * e.candidate.weight, worst, gpus, e.unfit()))
             };
             match (value(a), value(b)) {
+                (Some(x), Some(y)) if x.3 != y.3 => x.3 < y.3,
                 (Some(x), Some(y)) => {
                     // Scores equal to within rounding are ties: the wider margin wins, then the smaller deployment.
                     let tie = (x.0 / y.0 - 1.0).abs() < 1e-9;

@@ -5,7 +5,7 @@ use crate::capacity::{FLOOR, Probe};
 use crate::progress::Status;
 use crate::result::Loser;
 use crate::search::Entry;
-use crate::why::{self, Subject};
+use crate::why::{self, Measured, Subject};
 use crate::{space, verdict};
 use engine::Config;
 use rayon::prelude::*;
@@ -81,12 +81,29 @@ impl Tuning<'_, '_> {
 
     fn loss(&self, i: usize, winner: &Config, winner_rps: f64) -> Option<(Loser, Vec<Probe>)> {
         let measured = self.measure(i)?;
+        let entry = &self.found.entries[i];
+        let more = self.found.best.is_some_and(|b| entry.unfit() > self.found.entries[b].unfit());
+        let unfit = entry.probes.iter().max_by_key(|p| p.head).filter(|_| more);
+        if let Some(p) = unfit {
+            let cause = Some("prompts that do not fit".to_owned());
+            let broke = p.observation.unfit.to_string();
+            let loser = Loser { cause, broke, ..self.loser(i, winner_rps, &measured) };
+            return Some((loser, measured.probes));
+        }
         let (cancel, gpus) = (self.request.watch.cancel, self.request.space.gpus);
         let subject = self.subject(i);
         let (checked, mut probes) =
             why::attribute(&subject, &measured, winner, self.head, gpus, cancel);
+        let cause = checked.first().filter(|a| a.confirmed).map(|a| a.cause.clone());
+        let loser = Loser { cause, checked, ..self.loser(i, winner_rps, &measured) };
+        probes.extend(measured.probes);
+        Some((loser, probes))
+    }
+
+    /// Entry `i` as a loser, nobody asked why yet.
+    fn loser(&self, i: usize, winner_rps: f64, measured: &Measured) -> Loser {
         let candidate = &self.found.entries[i].candidate;
-        let loser = Loser {
+        Loser {
             policy: candidate.config.policy().to_string(),
             label: space::label(&candidate.config),
             device: self.request.devices[candidate.device].info.name.clone(),
@@ -94,10 +111,8 @@ impl Tuning<'_, '_> {
             winner_rps,
             head: self.head,
             broke: measured.broke.clone(),
-            cause: checked.first().filter(|a| a.confirmed).map(|a| a.cause.clone()),
-            checked,
-        };
-        probes.extend(measured.probes);
-        Some((loser, probes))
+            cause: None,
+            checked: Vec::new(),
+        }
     }
 }

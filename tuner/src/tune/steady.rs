@@ -87,7 +87,8 @@ impl Tuning<'_, '_> {
         let winner = &self.found.entries[best];
         let own =
             Rival { candidate: winner.candidate.clone(), good: winner.good(self.found.head)? };
-        let measured = self.found.entries.iter().filter_map(|e| {
+        let measured = self.found.entries.iter().filter(|e| e.unfit() <= winner.unfit());
+        let measured = measured.filter_map(|e| {
             Some(Rival { candidate: e.candidate.clone(), good: e.good(self.found.head)? })
         });
         rivals.extend(measured);
