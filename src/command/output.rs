@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use engine::profile::{DeviceProfile, PriceBasis};
 use reports::{About, Assumption, Report};
 use serde::Serialize;
+use tuner::export::quoted;
 
 use super::{print, print_json};
 use crate::cli::Output;
@@ -80,8 +81,8 @@ pub(crate) fn typed() -> String {
         match word.split_once('=') {
             _ if secret => "***".to_owned(),
             Some((flag @ ("--api-key" | "--header"), _)) => format!("{flag}=***"),
-            _ if word.contains(' ') => format!("'{}'", unkeyed(&word)),
-            _ => word,
+            _ if word.contains(' ') => quoted(&unkeyed(&word)),
+            _ => quoted(&word),
         }
     });
     std::iter::once("knee".to_owned()).chain(words).collect::<Vec<_>>().join(" ")

@@ -240,9 +240,14 @@ fn hub_name(model: &str) -> &str {
     }
 }
 
-/// `text` as one word of a shell.
-fn quoted(text: &str) -> String {
+/// `text` as one word of a shell: in quotes where it needs them.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     let text = text.replace('\0', "");
+    if !text.is_empty() && text.chars().all(plain) {
+        return text;
+    }
     shlex::try_quote(&text).map_or_else(|_| String::new(), Cow::into_owned)
 }
 
