@@ -115,7 +115,11 @@ fn flag(knob: &'static engine::Knob) -> Arg {
         .help(sentence(knob.doc))
         .help_heading("Knobs");
     // A switch that is named without a value is on.
-    if knob.domain == Domain::Switch { arg.num_args(0..=1).default_missing_value("on") } else { arg }
+    if knob.domain == Domain::Switch {
+        arg.num_args(0..=1).default_missing_value("on")
+    } else {
+        arg
+    }
 }
 
 /// Like the help of other flags, which begins as sentences do.

@@ -74,9 +74,8 @@ fn a_small_gpu_wins_nothing_by_refusing() {
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("of the prompts do not fit (3 of 600)"));
     // Alone it is the best there is, and says what it refuses.
-    let alone = said(
-        &[&["tune", "--device", "rtx4090", "--out", shown(&out)][..], &base, &FIXED].concat(),
-    );
+    let alone =
+        said(&[&["tune", "--device", "rtx4090", "--out", shown(&out)][..], &base, &FIXED].concat());
     assert!(alone.contains("On rtx4090 0.5 % of the prompts do not fit (3 of 600)"), "{alone}");
 }
 
@@ -90,6 +89,10 @@ fn more_failures_than_the_target_allows_are_named_and_not_infinite() {
     let text = said(&bench);
     assert!(text.contains("p99 TTFT ∞, as 2.0 % of the prompts do not fit against 5 s: missed"));
     assert!(text.contains("2 % of the prompts do not fit (4 of 200): up to 9"), "{text}");
+    let compare = ["compare", "--policy", "paged,chunked", "--no-claims", "--out", shown(&out)];
+    let beside = said(&[&compare[..], &base, &FIXED[2..]].concat());
+    let both = "With paged and chunked 2 % of the prompts do not fit (4 of 200)";
+    assert!(beside.contains(both), "{beside}");
     let tune = knee(&[&["tune", "--out", shown(&out)][..], &base, &FIXED].concat());
     assert_eq!(tune.status.code(), Some(2));
     let text = String::from_utf8(tune.stdout).unwrap();
@@ -107,7 +110,10 @@ fn a_prompt_beyond_the_context_window_is_refused_as_an_engine_would() {
     assert_eq!(cut["unfit"]["beyond"][0]["bound"], "context-window");
     assert_eq!(cut["unfit"]["beyond"][0]["tokens"], 4096);
     let all = json(&[&base[..], &["--allow-long-context"]].concat());
-    assert_eq!((&all["completed"], &all["unfit"]["requests"]), (&Value::from(100), &Value::from(0)));
+    assert_eq!(
+        (&all["completed"], &all["unfit"]["requests"]),
+        (&Value::from(100), &Value::from(0))
+    );
     let told = |more: &[&str]| {
         let out = knee(&[&base[..], more].concat());
         assert!(!out.status.success());
@@ -119,7 +125,10 @@ fn a_prompt_beyond_the_context_window_is_refused_as_an_engine_would() {
          --allow-long-context\n"
     );
     let inspect = said(&["trace", "inspect", shown(&few), "--model", "llama-2-13b"]);
-    assert!(inspect.contains("llama-2-13b: 10 % of the prompts do not fit (10 of 100)"), "{inspect}");
+    assert!(
+        inspect.contains("llama-2-13b: 10 % of the prompts do not fit (10 of 100)"),
+        "{inspect}"
+    );
     assert!(inspect.contains("--cut 4096 shortens them"), "{inspect}");
     let fits = said(&["trace", "inspect", "chat", "--model", "llama-3.1-8b"]);
     assert!(fits.contains("every prompt fits its context window of 131072 tokens"), "{fits}");
@@ -159,7 +168,7 @@ fn what_was_offered_is_not_what_was_completed() {
     let overload = ["bench", "--rate", "1e6", "--requests", "200", "--out", shown(&out)];
     let text = said(&overload);
     assert!(text.contains("was offered 1,000,000 requests/s of chat and completed "), "{text}");
-    assert!(!text.contains("served"), "{text}");
+    assert!(!text.contains(" served "), "{text}");
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("was offered 1,000,000 requests/s"));
 }

@@ -92,7 +92,9 @@ pub enum DeployError {
         context: u32,
     },
     /// No angle or row for positions beyond the last one.
-    #[error("{model} has learned its {context} positions one by one: leave --allow-long-context out")]
+    #[error(
+        "{model} has learned its {context} positions one by one: leave --allow-long-context out"
+    )]
     LearnedPositions {
         /// The model.
         model: String,
@@ -100,7 +102,9 @@ pub enum DeployError {
         context: u32,
     },
     /// An engine would not start.
-    #[error("max-model-len {asked} does not fit KV memory, which holds a sequence of {most} tokens: lower it")]
+    #[error(
+        "max-model-len {asked} does not fit KV memory, which holds a sequence of {most} tokens: lower it"
+    )]
     Window {
         /// The length asked for, tokens.
         asked: u32,
@@ -228,5 +232,58 @@ pub fn check(c: &Config) -> Result<(), DeployError> {
         SchedulerKind::Disagg if c.pp > 1 => Err(DeployError::DisaggPipeline),
         SchedulerKind::Static if c.pp > 1 => Err(DeployError::StaticPipeline),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deploy(
+        edits: &[(&str, &str)],
+        model: &str,
+        device: &str,
+        longest: u32,
+    ) -> Result<Deployment, String> {
+        let mut config = Config::default();
+        edits.iter().for_each(|(knob, value)| config.set(knob, value).unwrap());
+        let model = Arc::new(ModelShape::load(model).unwrap());
+        let device = Arc::new(DeviceProfile::load(device).unwrap());
+        Deployment::new(config, model, device, longest).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_window_is_within_the_model_and_the_memory() {
+        let window = |edits: &[_], model: &str, device: &str, longest| {
+            deploy(edits, model, device, longest).unwrap().config.max_model_len
+        };
+        assert_eq!(window(&[], "llama-3.1-8b", "h100-sxm", 5000), 8192);
+        assert_eq!(window(&[], "llama-2-13b", "h100-sxm", 5000), 4096);
+        let long = [("allow-long-context", "on")];
+        assert_eq!(window(&long, "llama-2-13b", "h100-sxm", 5000), 8192);
+        let small = deploy(&[], "llama-3.1-8b", "rtx4090", 100_000).unwrap();
+        let (window_, slots) = (small.config.max_model_len, small.kv_slots);
+        assert!(window_ <= slots && window_ > slots - 16 && window_.is_multiple_of(16));
+        let pages = [("policy", "continuous")];
+        assert_eq!(window(&pages, "llama-3.1-8b", "rtx4090", 100_000), 1 << slots.ilog2());
+    }
+
+    #[test]
+    fn a_window_that_no_engine_starts_with_is_refused() {
+        let refused = |edits: &[_], model: &str, device: &str| {
+            deploy(edits, model, device, 1000).unwrap_err()
+        };
+        assert_eq!(
+            refused(&[("max-model-len", "5000")], "llama-2-13b", "h100-sxm"),
+            "max-model-len 5000 is beyond the 4096 tokens of llama-2-13b's context window: lower it, or add \
+             --allow-long-context"
+        );
+        let long = [("max-model-len", "100000")];
+        let told = refused(&long, "llama-3.1-8b", "rtx4090");
+        assert!(told.starts_with("max-model-len 100000 does not fit KV memory"), "{told}");
+        assert_eq!(
+            refused(&[("allow-long-context", "on")], "opt-13b", "h100-sxm"),
+            "opt-13b has learned its 2048 positions one by one: leave --allow-long-context out"
+        );
     }
 }

@@ -604,4 +604,32 @@ mod tests {
         let mut prober = Prober::new(&fake, &config, Relax::Nothing, 100, &cancel).unwrap();
         assert_eq!(prober.knee(0, Effort::COLD), Err(Stop::Cancelled));
     }
+
+    #[test]
+    fn a_knee_is_not_above_what_is_completed_with_all_offered_at_once() {
+        let (fake, config) = (Fake::new(&[]), Config::default());
+        let free = Effort { bounded: false, ..Effort::FINAL };
+        let Knee::Between { lo: most, .. } = prober(&fake, &config).knee(200, free).unwrap() else {
+            panic!("no target, so some rate holds");
+        };
+        // A finite trace passes at 6 % more than that.
+        let slower = Shared::new(Fake::new(&[]), |fake: &Fake, trial: &Trial<'_>, _| {
+            let mut seen = fake.run(trial).unwrap();
+            seen.summary.duration_s *= 1.06;
+            seen
+        });
+        for start in [most - 100, most, most + 100] {
+            let requests = slower.requests();
+            let mut prober =
+                Prober::new(&slower, &config, Relax::Nothing, requests, &GO_ON).unwrap();
+            let Knee::Between { lo, hi } = prober.knee(start, Effort::FINAL).unwrap() else {
+                panic!("it holds below");
+            };
+            assert!(
+                (6..=7).contains(&(most - lo)) && hi == Some(most + 1),
+                "{lo} of {most}, {hi:?}"
+            );
+            assert!(prober.probe(lo).is_some_and(Probe::passes));
+        }
+    }
 }

@@ -165,8 +165,9 @@ impl Evaluate for Fake {
         let run = Recording { records: vec![record], itl: vec![loadgen::Histogram::new()] };
         let mut summary = Summary::new(&run, &self.slo);
         summary.requests = trial.head as u64;
+        summary.completed = summary.requests;
+        summary.output_tokens = (self.output * trial.head as f64) as u64;
         if at_once {
-            summary.completed = summary.requests;
             summary.duration_s = summary.requests as f64 / rate;
         }
         let (sustain, unfit) = (sustain(sustainable), self.unfit(trial.config)?);

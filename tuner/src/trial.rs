@@ -174,8 +174,7 @@ impl Testbed {
         };
         let refused = |e: engine::DeployError| Refused { reason: e.to_string() };
         let (config, model) = (config.clone(), Arc::clone(&self.model));
-        let deployment =
-            Deployment::new(config, model, device, self.longest).map_err(refused)?;
+        let deployment = Deployment::new(config, model, device, self.longest).map_err(refused)?;
         let slots = self.kv_slots.unwrap_or(deployment.kv_slots);
         let slots = if relax == Relax::KvMemory { 2 * slots } else { slots };
         let mut deployment = deployment.with_kv_slots(slots).map_err(refused)?;
@@ -377,7 +376,8 @@ impl Evaluate for Testbed {
 fn ceiling(deployment: &Deployment, trace: &Trace) -> f64 {
     let c = &deployment.config;
     // What can never be served is no work.
-    let served = || trace.requests.iter().filter(|r| deployment.refuses(r.input, r.output).is_none());
+    let served =
+        || trace.requests.iter().filter(|r| deployment.refuses(r.input, r.output).is_none());
     let uncached = |r: &TraceRequest| if c.prefix_cache { r.input.min(1) } else { r.input };
     let prompt: u64 = served().map(|r| u64::from(uncached(r))).sum();
     let output: u64 = served().map(|r| u64::from(r.output.saturating_sub(1))).sum();

@@ -12,8 +12,8 @@ use crate::space::Space;
 use engine::Config;
 use engine::config::Policy;
 use loadgen::Slo;
-use std::collections::BTreeMap;
 use serving::Serving;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 mod answer;

@@ -95,7 +95,8 @@ impl fmt::Display for Unfit {
         write!(f, "{} of the prompts do not fit ({some} of {all}): ", percent(self.share()))?;
         for (i, b) in self.beyond.iter().enumerate() {
             let gap = if i > 0 { "; " } else { "" };
-            let many = if self.beyond.len() > 1 { format!("{} of ", b.requests) } else { String::new() };
+            let many =
+                if self.beyond.len() > 1 { format!("{} of ", b.requests) } else { String::new() };
             let takes = match b.bound.as_str() {
                 "context-window" => "the model's context window is",
                 "max-model-len" => "max-model-len is",
@@ -148,12 +149,7 @@ mod tests {
     fn bed(trace: Trace, model: &str, device: &str) -> Testbed {
         let slo = Slo::parse(&["ttft=1s"], None).unwrap().bind(&trace.classes).unwrap();
         let model = Arc::new(ModelShape::load(model).unwrap());
-        Testbed::new(
-            Arc::new(trace),
-            model,
-            Arc::new(DeviceProfile::load(device).unwrap()),
-            slo,
-        )
+        Testbed::new(Arc::new(trace), model, Arc::new(DeviceProfile::load(device).unwrap()), slo)
     }
 
     proptest! {
@@ -213,6 +209,9 @@ mod tests {
             "100 % of the prompts do not fit (100 of 100): up to 100040 tokens with their responses, where \
              max-model-len is 512"
         );
-        assert_eq!((percent(0.002), percent(0.023_46), percent(1.0 / 3e6)), ("0.2 %".into(), "2.35 %".into(), "0 %".into()));
+        assert_eq!(
+            (percent(0.002), percent(0.023_46), percent(1.0 / 3e6)),
+            ("0.2 %".into(), "2.35 %".into(), "0 %".into())
+        );
     }
 }

@@ -79,7 +79,10 @@ mod tests {
     fn any_model_gets_a_name_that_kubernetes_takes() {
         let of = resource_name;
         assert_eq!(of("org/Llama-3.1-8B_Instruct"), "llama-3-1-8b-instruct");
-        assert_eq!((of("0.5B"), of("./my dir/"), of("日本")), ("model-0-5b".into(), "model".into(), "model".into()));
+        assert_eq!(
+            (of("0.5B"), of("./my dir/"), of("日本")),
+            ("model-0-5b".into(), "model".into(), "model".into())
+        );
         assert_eq!(of(&"x".repeat(80)).len(), 63);
     }
 

@@ -12,7 +12,8 @@ fn side(name: &str, replicas: u32, said: &Said, gpus: u32) -> String {
     let variables = said.env.iter().filter_map(|variable| variable.split_once('='));
     for (i, (name, value)) in variables.enumerate() {
         let head = if i == 0 { "      env:\n" } else { "" };
-        let _ = write!(text, "{head}        - name: {name}\n          value: {}\n", yaml_string(value));
+        let _ =
+            write!(text, "{head}        - name: {name}\n          value: {}\n", yaml_string(value));
     }
     text.push_str("      args:\n");
     // No shell takes these apart.

@@ -33,7 +33,8 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         "max-batch-tokens" => Say::flag(format!("--max-num-batched-tokens {value}")),
         // A threshold that no prompt reaches is refused.
         "long-prefill-threshold"
-            if config.max_model_len > 0 && config.long_prefill_threshold >= config.max_model_len =>
+            if config.max_model_len > 0
+                && config.long_prefill_threshold >= config.max_model_len =>
         {
             Say::Implied
         }

@@ -101,6 +101,14 @@ mod tests {
     }
 
     #[test]
+    fn a_share_is_told_from_what_was_asked_for() {
+        let say = |share, required| attained(&Attained { share, required, met: share >= required });
+        assert_eq!(say(0.98, 0.985), "98.0 % of requests against 98.5 %");
+        assert_eq!(say(0.989_96, 0.99), "98.996 % of requests against 99.000 %");
+        assert_eq!(say(0.99, 0.99), "99.0 % of requests against 99.0 %");
+    }
+
+    #[test]
     fn figures_are_short_but_never_equal_when_they_differ() {
         let ns = |n| Latency::Finite(Duration::from_nanos(n));
         let say = |target, value| against(&judged(target, value));

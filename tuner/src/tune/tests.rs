@@ -236,3 +236,26 @@ fn of_nearly_equal_configurations_the_one_that_keeps_more_wins() {
     }
     assert!(preferred > 0, "some winner was fragile");
 }
+
+#[test]
+fn who_refuses_less_wins_whatever_others_carry() {
+    let targets = ["ttft=1s", "tpot=25ms"];
+    // The fast one refuses three whatever its settings, the slow one some with many seats.
+    let fast = Fake { pace: 0.5, too_long: |_| 3, ..Fake::new(&targets) };
+    let roomy = |c: &Config| if c.max_seqs > 64 { 5 } else { 0 };
+    let slow = Fake { too_long: roomy, ..Fake::new(&targets) };
+    let (space, slo) = (space(1, false), Slo::parse(&targets, None).unwrap());
+    let devices = vec![device("fast", &fast, 1.0), device("slow", &slow, 4.0)];
+    let demand = Some(Demand { rps: 30.0, headroom: 0.1 });
+    let result = tune(&Request { demand, ..request(devices, &space, &slo) }).unwrap();
+    let best = result.best.unwrap();
+    assert_eq!((best.device.as_str(), best.unfit.requests), ("slow", 0));
+    assert!(config_of(&best.config).unwrap().max_seqs <= 64);
+    let plan = |device: &str| result.plans.iter().find(|p| p.device == device).unwrap();
+    assert_eq!((plan("fast").unfit.requests, plan("slow").unfit.requests), (3, 0));
+    assert!(plan("fast").usd_per_hour < plan("slow").usd_per_hour);
+    let lost: Vec<_> = result.losers.iter().filter(|l| l.device == "fast").collect();
+    let cause = Some("prompts that do not fit".to_owned());
+    assert!(!lost.is_empty() && lost.iter().all(|l| l.cause == cause), "{lost:?}");
+    assert!(result.refused.iter().any(|r| r.reason.contains("that other settings hold")));
+}
