@@ -87,14 +87,10 @@ pub(crate) fn attained(verdict: &Verdict) -> Option<(String, bool)> {
     Some((format!("all targets: {}: {word}", tuner::result::attained(&a)), a.met))
 }
 
-/// A target's value; what does not fit, where that makes it infinite.
-pub(crate) fn value(report: &BenchReport, target: &Judged) -> String {
-    match target.value {
-        Latency::Infinite if report.unfit.any() => {
-            format!("∞, as {} of the prompts do not fit", percent(report.unfit.share()))
-        }
-        other => latency(other),
-    }
+/// What a target has instead of a value, because so many requests can never be served.
+pub(crate) fn without_value(report: &BenchReport, target: &Judged) -> Option<String> {
+    let none = target.value == Latency::Infinite && report.unfit.any();
+    none.then(|| report.unfit.short())
 }
 
 /// What to doubt about a run.
@@ -154,7 +150,16 @@ fn verdict(report: &BenchReport) -> Markup {
         };
         let name = tuner::result::subject(&j.measured);
         let most = limit(j.target.limit.as_secs_f64() * 1e3);
-        (vec![cell(name), cell(value(report, j)), cell(most), cell(margin), met], "")
+        (
+            vec![
+                cell(name),
+                cell(without_value(report, j).unwrap_or_else(|| latency(j.value))),
+                cell(most),
+                cell(margin),
+                met,
+            ],
+            "",
+        )
     };
     let rows: Vec<Row> = report.summary.verdict.targets.iter().map(row).collect();
     let table = page::fitted(

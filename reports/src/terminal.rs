@@ -145,8 +145,11 @@ fn figures(s: &mut Screen, report: &BenchReport) {
         let (word, look) = if t.met { ("held", Look::Good) } else { ("missed", Look::Bad) };
         let most = crate::figures::limit(t.target.limit.as_secs_f64() * 1e3);
         let name = tuner::result::subject(&t.measured);
-        let value = crate::bench::value(report, t);
-        s.say(&format!("  {name} {value} against {most}: {word}"), 4, Some(look));
+        let said = match crate::bench::without_value(report, t) {
+            None => format!("  {name} {} against {most}: {word}", latency(t.value)),
+            Some(why) => format!("  {name} against {most}: {word}, as {why}"),
+        };
+        s.say(&said, 4, Some(look));
     }
     if let Some((said, met)) = crate::bench::attained(&sum.verdict) {
         s.say(&format!("  {said}"), 4, Some(if met { Look::Good } else { Look::Bad }));

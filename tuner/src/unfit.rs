@@ -73,6 +73,12 @@ impl Unfit {
         self.requests > 0
     }
 
+    /// How many in a few words: `2 % of the prompts do not fit`.
+    #[must_use]
+    pub fn short(&self) -> String {
+        format!("{} of the prompts do not fit", percent(self.share()))
+    }
+
     /// Their share of all requests.
     #[must_use]
     pub fn share(&self) -> f64 {
@@ -91,8 +97,7 @@ fn name(bound: Bound) -> &'static str {
 /// `2 % of the prompts do not fit (20 of 1000): up to 100040 tokens with their responses, where KV memory holds 57504`.
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (some, all) = (self.requests, self.of);
-        write!(f, "{} of the prompts do not fit ({some} of {all}): ", percent(self.share()))?;
+        write!(f, "{} ({} of {}): ", self.short(), self.requests, self.of)?;
         for (i, b) in self.beyond.iter().enumerate() {
             let gap = if i > 0 { "; " } else { "" };
             let many =
@@ -197,7 +202,7 @@ mod tests {
         assert_eq!(
             say("llama-3.1-8b", "rtx4090", &[]),
             "1 % of the prompts do not fit (1 of 100): up to 100040 tokens with their responses, where KV memory holds \
-             43184"
+             43840"
         );
         assert_eq!(
             say("llama-2-13b", "h100-sxm", &[]),

@@ -70,7 +70,7 @@ fn no_knob_is_dropped_in_silence() {
 
 #[test]
 fn names_are_one_word_and_one_line() {
-    let names = ["my model", "a;reboot", "it's", "$(reboot)", "x\nreboot", "-m", "plain/Name-1.0"];
+    let names = ["my model", "a;reboot", "it's", "$(reboot)", "x\nreboot", "plain/Name-1.0"];
     for (name, target) in names.iter().flat_map(|name| Target::ALL.map(|target| (name, target))) {
         let (model, provenance) = ((*name).to_owned(), format!("on 1 x {name} with {name}"));
         let text = target.render(&Found { model, provenance, ..found("chunked", &[]) });
