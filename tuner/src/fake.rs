@@ -34,6 +34,8 @@ pub(crate) struct Fake {
     pub(crate) too_long: fn(&Config) -> u64,
     /// Runs made.
     pub(crate) runs: AtomicU64,
+    /// Of these, with everything offered at once.
+    pub(crate) at_once: AtomicU64,
     /// Set to stop after so many runs, by raising the panic of a killed process.
     pub(crate) log: Mutex<Vec<String>>,
 }
@@ -52,6 +54,7 @@ impl Fake {
             pace: 1.0,
             too_long: |_| 0,
             runs: AtomicU64::new(0),
+            at_once: AtomicU64::new(0),
             log: Mutex::new(Vec::new()),
         }
     }
@@ -138,6 +141,7 @@ impl Evaluate for Fake {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
         self.runs.fetch_add(1, Ordering::Relaxed);
         let at_once = trial.scale.is_infinite();
+        self.at_once.fetch_add(u64::from(at_once), Ordering::Relaxed);
         let rate =
             if at_once { self.most(trial) } else { trial.scale * self.natural_rate(trial.head) };
         self.log.lock().unwrap().push(format!(

@@ -73,7 +73,7 @@ pub struct TuneResult {
     pub warnings: Vec<String>,
     /// Whether the search was told to end early: then it reports what it knew.
     pub interrupted: bool,
-    /// Runs made for all this.
+    /// Runs made for all this, but for those with everything offered at once.
     pub trials: u64,
     /// Requests simulated in them.
     pub simulated_requests: u64,
