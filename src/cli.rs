@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::builder::ArgPredicate;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use engine::DeviceProfile;
-use workloads::{Format, TimeUnit};
+use workloads::{DateOrder, Format, Mapping, TimeUnit};
 
 use crate::computing::Computing;
 use crate::knobs::Knobs;
@@ -124,7 +124,8 @@ pub(crate) struct HostTime {
 /// A trace, from a file or synthesised.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Workload {
-    /// A preset (chat, code, summarization, rag-long, agentic, reasoning), a workload TOML, or a trace file
+    /// A preset (chat, code, summarization, rag-long, agentic, reasoning), a workload TOML, or a trace file (- for
+    /// standard input)
     #[arg(long, default_value = "chat", value_name = "NAME|FILE")]
     pub(crate) workload: String,
     #[command(flatten)]
@@ -155,9 +156,16 @@ pub(crate) struct Reading {
     /// Tokens per block identity in the file, where they are not the format's usual number
     #[arg(long, help_heading = FILES, value_name = "N", value_parser = whole::<u32, 1, { 1 << 30 }>, allow_negative_numbers = true)]
     pub(crate) block_tokens: Option<u32>,
-    /// Keep requests that the file marks as failed
+    /// Keep requests that the file marks as failed and that had no response
     #[arg(long, help_heading = FILES)]
     pub(crate) keep_failed: bool,
+    /// A column, or a path of keys, that its name does not tell: input=usage.prompt_tokens, output=..., time=sent:ms,
+    /// session=..., class=...
+    #[arg(long, help_heading = FILES, value_name = "FIELD=COLUMN", value_delimiter = ',')]
+    pub(crate) map: Vec<Mapping>,
+    /// Whether day or month comes first in dates such as 06/07/2025
+    #[arg(long, help_heading = FILES, value_name = "dmy|mdy")]
+    pub(crate) date_order: Option<DateOrder>,
 }
 
 /// Where results go.
@@ -391,7 +399,7 @@ pub(crate) struct Plan {
 pub(crate) enum Trace {
     /// What a trace is like: rate, burstiness, lengths, shared prefixes
     Inspect {
-        /// A trace file, a preset or a workload TOML
+        /// A trace file (- for standard input), a preset or a workload TOML
         source: String,
         /// Also say how much of it fits the context window of this model: as in `knee bench`
         #[arg(long, value_name = "MODEL")]
@@ -404,7 +412,7 @@ pub(crate) enum Trace {
     },
     /// Write a trace in another format
     Convert {
-        /// The trace file
+        /// The trace file (- for standard input)
         file: PathBuf,
         /// mooncake, azure or jsonl
         #[arg(long, value_name = "FORMAT")]

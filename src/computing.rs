@@ -89,9 +89,32 @@ fn size(text: &str) -> Result<u64, String> {
     if (1e6..1e15).contains(&bytes) { Ok(bytes as u64) } else { Err(bad()) }
 }
 
+/// A GPU that is emulated, where knee was built with the feature `emulator`.
+const EMULATED: &str = "emulated";
+
 /// Whether `device` is this machine.
 pub(crate) fn is_here(device: &str) -> bool {
-    device == "cpu" || device == "cuda" || device.starts_with("cuda:")
+    let emulated = cfg!(feature = "emulator") && device == EMULATED;
+    device == "cpu" || device == "cuda" || device.starts_with("cuda:") || emulated
+}
+
+/// The emulated GPU, if that is what `device` is and this machine can emulate one.
+#[cfg(feature = "emulator")]
+fn emulated(device: &str) -> Result<Option<cuda::Device>> {
+    use kernels::cuda::emulator;
+
+    if device != EMULATED {
+        return Ok(None);
+    }
+    if let Some(reason) = emulator::absent() {
+        bail!("--device {EMULATED}: {reason}");
+    }
+    Ok(Some(emulator::device(&std::env::temp_dir(), 0)))
+}
+
+#[cfg(not(feature = "emulator"))]
+fn emulated(_: &str) -> Result<Option<cuda::Device>> {
+    Ok(None)
 }
 
 /// Most GPUs of a machine.
@@ -148,8 +171,9 @@ impl Computing {
 
     /// Opens `device`, which [`is_here`].
     pub(crate) fn device(&self, device: &str) -> Result<Device> {
-        let gpus = gpus(device)?;
-        if gpus.is_empty() {
+        let emulated = emulated(device)?;
+        let gpus = if emulated.is_some() { Vec::new() } else { gpus(device)? };
+        if gpus.is_empty() && emulated.is_none() {
             return Ok(Device::Cpu);
         }
         if self.precision.is_some_and(|p| p != Precision::Bf16) {
@@ -161,7 +185,8 @@ impl Computing {
         if self.isa.is_some() {
             bail!("--isa goes with --device cpu");
         }
-        let devices = gpus.into_iter().map(cuda::Device::open).collect::<Result<_, _>>()?;
+        let opened = gpus.into_iter().map(cuda::Device::open);
+        let devices = opened.chain(emulated.map(Ok)).collect::<Result<_, _>>()?;
         Ok(Device::Gpus(devices))
     }
 

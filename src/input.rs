@@ -11,7 +11,7 @@ use engine::{Config, DeviceProfile, ModelShape};
 use loadgen::{BoundSlo, Slo};
 use tuner::calibrate::Overlay;
 use tuner::trial::Testbed;
-use workloads::{Description, ReadOptions, Reference, Spec, Trace};
+use workloads::{Description, ReadOptions, Reference, Spec, Stream, Trace};
 
 use crate::cli::{HostTime, Reading, Scenario, Workload};
 use crate::computing::{Computing, Here};
@@ -21,12 +21,22 @@ pub(crate) struct Loaded {
     pub(crate) trace: Trace,
     pub(crate) reference: Option<Reference>,
     pub(crate) seed: u64,
+    /// What it was synthesised from.
+    spec: Option<Spec>,
 }
 
 impl Loaded {
     /// Its statistics.
     pub(crate) fn describe(&self) -> Description {
         workloads::describe(&self.trace)
+    }
+
+    /// `first`, which it begins with, and how that goes on.
+    fn stream(&self, first: Trace) -> Stream {
+        match &self.spec {
+            Some(spec) => Stream::drawn(first, spec.clone(), self.seed),
+            None => Stream::replayed(first),
+        }
     }
 }
 
@@ -38,10 +48,11 @@ pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
         }
         let trace = workloads::synthesise(&spec, reading.seed)?;
         let seed = reading.seed.unwrap_or(spec.seed());
-        return Ok(Loaded { trace, reference: spec.reference().cloned(), seed });
+        let reference = spec.reference().cloned();
+        return Ok(Loaded { trace, reference, seed, spec: Some(spec) });
     }
     let path = Path::new(name);
-    if !path.exists() {
+    if name != "-" && !path.exists() {
         let known: Vec<String> = workloads::presets().into_iter().map(|(n, _)| n).collect();
         bail!("no workload `{name}`: neither a preset ({}) nor a file", known.join(", "));
     }
@@ -51,10 +62,12 @@ pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
         rate: reading.arrival_rate,
         block_tokens: reading.block_tokens,
         keep_failed: reading.keep_failed,
+        map: reading.map.clone(),
+        date_order: reading.date_order,
         seed: reading.seed.unwrap_or(1),
     };
     let trace = workloads::read(path, &options)?;
-    Ok(Loaded { trace, reference: None, seed: options.seed })
+    Ok(Loaded { trace, reference: None, seed: options.seed, spec: None })
 }
 
 impl Reading {
@@ -66,6 +79,8 @@ impl Reading {
             (self.arrival_rate.is_some(), "--arrival-rate"),
             (self.block_tokens.is_some(), "--block-tokens"),
             (self.keep_failed, "--keep-failed"),
+            (!self.map.is_empty(), "--map"),
+            (self.date_order.is_some(), "--date-order"),
         ]
         .iter()
         .find_map(|&(given, flag)| given.then_some(flag))
@@ -86,9 +101,20 @@ pub(crate) fn spec(name: &str) -> Result<Option<Spec>> {
 
 /// The trace to run, with something in it.
 pub(crate) fn workload(workload: &Workload) -> Result<(Arc<Trace>, u64)> {
-    let Loaded { mut trace, seed, .. } = load(&workload.workload, &workload.read)?;
-    if let Some(n) = workload.requests {
-        trace = trace.head(n);
+    let (stream, seed) = stream(workload)?;
+    Ok((Arc::new(stream.first().clone()), seed))
+}
+
+/// The same, and how it goes on. What is synthesised has as many requests as are asked for.
+fn stream(workload: &Workload) -> Result<(Stream, u64)> {
+    let loaded = load(&workload.workload, &workload.read)?;
+    let mut trace = loaded.trace.clone();
+    match workload.requests {
+        Some(n) if n > trace.requests.len() && loaded.spec.is_some() => {
+            trace = loaded.stream(trace).head(n);
+        }
+        Some(n) => trace = trace.head(n),
+        None => {}
     }
     if let Some(most) = workload.cut {
         trace = trace.cut(most);
@@ -96,7 +122,7 @@ pub(crate) fn workload(workload: &Workload) -> Result<(Arc<Trace>, u64)> {
     if trace.longest() == 0 {
         bail!("{}: no request has a prompt or a response: nothing to run", trace.name);
     }
-    Ok((Arc::new(trace), seed))
+    Ok((loaded.stream(trace), loaded.seed))
 }
 
 /// Refuses traces whose speed cannot be changed, for lack of one.
@@ -129,6 +155,7 @@ pub(crate) fn fitting(trace: &Trace, scale: f64) -> Result<f64> {
 /// Trace and targets of a scenario, and the seed of what was synthesised.
 pub(crate) struct Prepared {
     pub(crate) trace: Arc<Trace>,
+    stream: Arc<Stream>,
     pub(crate) slo: BoundSlo,
     pub(crate) seed: u64,
 }
@@ -162,7 +189,7 @@ impl Prepared {
     pub(crate) fn on(&self, device: Hardware, scenario: &Scenario) -> Result<Testbed> {
         let model = Arc::new(shape(scenario.model())?);
         let bed = Testbed::new(Arc::clone(&self.trace), model, device.profile, self.slo.clone());
-        Ok(bed.corrected(device.correction))
+        Ok(bed.corrected(device.correction).going_on(Arc::clone(&self.stream)))
     }
 
     /// The scenario computed on this machine, the model split as `config` says.
@@ -189,9 +216,10 @@ impl Prepared {
 /// Traffic and targets.
 pub(crate) fn prepare(scenario: &Scenario) -> Result<Prepared> {
     let slo = Slo::parse(&scenario.slo, scenario.attainment.as_deref())?;
-    let (trace, seed) = workload(&scenario.workload)?;
+    let (stream, seed) = stream(&scenario.workload)?;
+    let trace = Arc::new(stream.first().clone());
     let slo = slo.bind(&trace.classes)?;
-    Ok(Prepared { trace, slo, seed })
+    Ok(Prepared { trace, stream: Arc::new(stream), slo, seed })
 }
 
 /// A device, and what calibration found about it.

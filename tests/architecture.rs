@@ -12,7 +12,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("loadgen", &["workloads"]),
     ("tuner", &["engine", "loadgen", "workloads"]),
     ("reports", &["loadgen", "tuner", "workloads"]),
-    (".", &["engine", "loadgen", "reports", "tuner", "workloads"]),
+    // Of kernels their emulator, for rehearsals.
+    (".", &["engine", "kernels", "loadgen", "reports", "tuner", "workloads"]),
 ];
 
 /// Module of the engine, and which of its siblings it must not name.

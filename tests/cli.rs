@@ -1,7 +1,8 @@
 //! The binary from outside: what people and scripts see.
 
+use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -85,6 +86,49 @@ fn json_of_poor_results_fits_its_schemas() {
     }
     let compare = ["compare", "--requests", "60", "--no-claims", "--policy", "static,disagg"];
     assert_fits("compare.json", &json(&with(&compare, &["--slo", "ttft=1ms", "--json"])));
+}
+
+/// Two, where one replica may take two, are of no use to a demand that one carries.
+#[test]
+fn to_allow_more_gpus_never_costs_more() {
+    let plan = |demand: &str, gpus: &str| {
+        let args = ["plan", "--demand", demand, "--slo", "ttft=500ms", "--slo", "tpot=25ms"];
+        let less = ["--device", "h100-sxm", "--requests", "500", "--max-batch-tokens", "2048"];
+        let value = json(&with(&with(&args, &less), &["--gpus", gpus, "--json"]));
+        assert_fits("tune.json", &value);
+        let plan = &value["plans"][0];
+        let replicas = plan["simulated_replicas"].as_f64().unwrap();
+        let each = value["best"]["capacity_rps"].as_f64().unwrap() / replicas;
+        let enough = (plan["demand_rps"].as_f64().unwrap() / (0.9 * each)).ceil();
+        assert_eq!(plan["deployments"].as_f64().unwrap(), enough.max(replicas));
+        assert!(!value["chosen"]["rule"].is_null());
+        (plan["usd_per_hour"].as_f64().unwrap(), plan["gpus"].as_u64().unwrap())
+    };
+    assert_eq!(plan("1rps", "1").1, 1);
+    assert_eq!(plan("1rps", "4").1, 1);
+    let (one, two) = (plan("25rps", "1"), plan("25rps", "2"));
+    assert!(two.0 <= one.0, "{two:?} after {one:?}");
+}
+
+#[test]
+fn a_plan_says_what_decided_and_tables_count_gpus() {
+    let args = ["plan", "--demand", "25rps", "--slo", "ttft=500ms", "--device", "h100-sxm"];
+    let out = tempfile::tempdir().unwrap();
+    let dir = out.path().to_str().unwrap();
+    let less = ["--requests", "500", "--max-batch-tokens", "2048", "--out", dir];
+    let said = knee(&with(&args, &less));
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    let terminal = text(&said.stdout);
+    let flat = terminal.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        flat.contains("Chosen ") && flat.contains("the next best of all deployments"),
+        "{terminal}"
+    );
+    let page = std::fs::read_to_string(out.path().join("report.html")).unwrap();
+    assert!(page.contains("the next best of all deployments") && page.contains("req/s per GPU"));
+    let trials = std::fs::read_to_string(out.path().join("trials.csv")).unwrap();
+    assert!(trials.lines().next().unwrap().ends_with("capacity_rps_per_gpu"));
+    assert!(refused(&with(&args, &["--replicas", "2"])).contains("leave out --replicas"));
 }
 
 #[test]
@@ -423,12 +467,15 @@ fn a_synthesised_trace_reads_back() {
     let file = path.to_str().unwrap();
     let made = knee(&["trace", "synth", "summarization", "--to", "mooncake", "-o", file]);
     assert!(made.status.success(), "{}", text(&made.stderr));
-    let [made, read] = ["summarization", file].map(|s| json(&["trace", "inspect", s, "--json"]));
+    let as_it_is = ["--format", "mooncake"];
+    let made = json(&["trace", "inspect", "summarization", "--json"]);
+    let read = json(&[&["trace", "inspect", file, "--json"], &as_it_is[..]].concat());
     assert_eq!(made["requests"], read["requests"]);
     assert_eq!(made["input"], read["input"]);
     let csv = dir.path().join("rag.csv");
     let to = ["trace", "convert", file, "--to", "azure", "-o", csv.to_str().unwrap()];
-    assert!(knee(&to).status.success());
+    assert!(refused(&to).contains("--format mooncake or --format guidellm"));
+    assert!(knee(&[&to[..], &as_it_is[..]].concat()).status.success());
     let read = json(&["trace", "inspect", csv.to_str().unwrap(), "--json"]);
     assert_eq!(made["output"], read["output"]);
 }
@@ -687,4 +734,24 @@ fn what_this_machine_cannot_do_is_said_in_a_line() {
     assert!(said.contains("unit"), "{said}");
     let said = refused(&with(&["bench", "--isa", "sse9"], &TINY[..4]));
     assert!(said.contains("this processor has") && said.contains("portable"), "{said}");
+}
+
+/// A log through a pipe, its columns named; and a session's name, which AIPerf takes as text only.
+#[test]
+fn traces_come_through_pipes_and_leave_for_aiperf() {
+    let args = "trace convert - --to mooncake --map input=n.in --map output=n.out,time=at:s --map session=who";
+    let mut child = Command::new(env!("CARGO_BIN_EXE_knee"))
+        .args(args.split(' '))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let rows = b"{\"at\":5,\"n\":{\"in\":10,\"out\":2},\"who\":7}\n{\"at\":5.2504,\"n\":{\"in\":11,\"out\":3}}\n";
+    child.stdin.take().unwrap().write_all(rows).unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert_eq!(
+        text(&done.stdout),
+        "{\"timestamp\":0,\"input_length\":10,\"output_length\":2,\"session_id\":\"0\"}\n\
+         {\"timestamp\":250,\"input_length\":11,\"output_length\":3}\n"
+    );
 }

@@ -291,6 +291,67 @@ fn it_says_what_the_cpu_says() {
     assert!(differ * 50 <= positions, "{differ} of {positions} tokens differ");
 }
 
+/// The same of real weights: those of the `.gguf` file that `KNEE_TEST_MODEL` names.
+#[test]
+fn a_real_model_says_what_the_cpu_says() {
+    let Ok(path) = std::env::var("KNEE_TEST_MODEL") else {
+        return println!("skipped: KNEE_TEST_MODEL names no .gguf file");
+    };
+    let Some(device) = device() else { return };
+    let open = || engine::model::Model::open(&path, None).unwrap_or_else(|e| panic!("{e}"));
+    let text = "The museum opens at ten, and a ticket for the whole day costs twelve euros. The";
+    let prompt = open().tokenizer.encode(text, false).unwrap();
+    let team = Arc::new(Team::new(1));
+    let cpu = CpuModel::load(&team, open().weights.as_mut(), Precision::F32).unwrap();
+    let cpu = Arc::new(cpu);
+    let on_cpu = |sampler: Box<dyn Sample>| {
+        let mut sampler = Some(sampler);
+        let mut workers =
+            CpuExecutor::workers(&cpu, &team, &[512], || sampler.take().expect("one worker"));
+        Box::new(workers.remove(0)) as Box<dyn Executor>
+    };
+    let answer = said(on_cpu(Box::<Greedy>::default()), &prompt, 12, 1, 512).remove(0);
+    let want = forced(on_cpu, &prompt, &answer, 512);
+    for arithmetic in [Arithmetic::Fast, Arithmetic::Invariant] {
+        let (devices, layout) = ([device.clone()], Layout::whole(arithmetic));
+        let model = CudaModel::load(&devices, open().weights.as_mut(), layout).unwrap();
+        let model = Arc::new(model);
+        let (gaps, error) = compared(&want, &forced(|s| plain(&model, s), &prompt, &answer, 512));
+        println!("{arithmetic:?}: logits {error:.1e} off, gaps {gaps:?}");
+        assert!(error < 0.03, "{arithmetic:?}: logits are {error:e} off");
+        assert!(gaps.len() <= 2, "{arithmetic:?}: {gaps:?}");
+    }
+}
+
+/// With fast kernels, decodes that are replayed say within rounding what they say kernel by kernel: on a GPU with the
+/// heads, widths and vocabulary of real models.
+#[test]
+fn graphs_say_what_single_kernels_say() {
+    let Some(device) = device() else { return };
+    let real = device.memory().unwrap().is_some();
+    for group in [4, 8] {
+        let (heads, hidden, ffn, vocab) =
+            if real { (32, 4096, 14_336, 128_256) } else { (8, 64, 64, 300) };
+        let kv_heads = heads / group;
+        let tiny = LlamaConfig::tiny();
+        let config = LlamaConfig { layers: 2, hidden, heads, kv_heads, ffn, vocab, ..tiny };
+        let config = LlamaConfig { head_dim: 128, tied_embeddings: false, ..config };
+        let layout = Layout::whole(Arithmetic::Fast);
+        let devices = std::slice::from_ref(&device);
+        let model = CudaModel::load(devices, &mut weights(config), layout).unwrap();
+        let model = Arc::new(model);
+        let tokens = |seed, n: u64| (0..n).map(move |i| (mix(seed, i) % u64::from(vocab)) as Token);
+        let prompt: Vec<Token> = tokens(1, if real { 450 } else { 60 }).collect();
+        let answer: Vec<Token> = tokens(2, if real { 40 } else { 12 }).collect();
+        let one_by_one = forced(|s| plain(&model, s), &prompt, &answer, 512);
+        let replayed = forced(|s| Box::new(worker(&model, 512, s)), &prompt, &answer, 512);
+        let (gaps, error) = compared(&one_by_one, &replayed);
+        println!("groups of {group}: {error:.1e} off, gaps {gaps:?}");
+        assert!(error < 0.01 && gaps.iter().all(|&gap| gap < 0.1), "{error:e}, {gaps:?}");
+        assert!(one_by_one[0] != one_by_one[1], "contexts are told apart");
+    }
+}
+
 /// Ids that the device chose are those of its logits.
 #[test]
 fn tokens_chosen_on_the_device_are_the_likeliest() {

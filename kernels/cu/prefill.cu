@@ -144,10 +144,11 @@ __device__ __forceinline__ void prefill_body(
   }
 }
 
-#define PREFILL(DIM)                                                                                                  \
-  KERNEL __launch_bounds__(128) prefill_attention_d##DIM(                                                             \
+// Beside threads of a block: blocks of a multiprocessor, without which heads of 32 spill on sm_100.
+#define PREFILL(DIM, ...)                                                                                             \
+  KERNEL __launch_bounds__(__VA_ARGS__) prefill_attention_d##DIM(                                                     \
       const bf16* queries, const bf16* keys, const bf16* values, bf16* out, const Seq* seqs, const int* tables,       \
       const int* tiles, int kv_heads, float scale_log2, int window) {                                                 \
     prefill_body<DIM>(queries, keys, values, out, seqs, tables, tiles, kv_heads, scale_log2, window);                 \
   }
-PREFILL(32) PREFILL(64) PREFILL(128)
+PREFILL(32, 128, 4) PREFILL(64, 128) PREFILL(128, 128)

@@ -15,7 +15,7 @@ pub(crate) fn answer(report: &TuneReport) -> Markup {
         (planned::plans(r))
         @match &r.best {
             Some(b) => {
-                @if !r.plans.is_empty() { h3 { "One replica on " (b.device) } }
+                @if !r.plans.is_empty() { h3 { (planned::heading(r)) } }
                 p.lead { (words::sentence(b)) }
                 (tiles(r, b))
                 (margins(b))
@@ -46,7 +46,7 @@ fn tiles(r: &TuneResult, b: &Operating) -> Markup {
                 }))
             }
         }
-        @if r.objective != Objective::Rps {
+        @if r.objective != Objective::Rps && r.plans.is_empty() {
             p.quiet { "Chosen for " @if r.objective == Objective::Cost { "cost per token" } @else { "tokens/s per GPU" } ", not for requests/s." }
         }
     }

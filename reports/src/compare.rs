@@ -8,6 +8,7 @@ use crate::report::{CompareReport, Scenario};
 use crate::{latency, policies};
 use maud::{Markup, html};
 use tuner::claims::{Claim, Finding};
+use tuner::compare::PolicyResult;
 
 /// The page.
 #[must_use]
@@ -67,21 +68,34 @@ pub(crate) fn origin<'a>(
     }
 }
 
+/// Whether the policies take different numbers of GPUs, so that only rates per GPU compare.
+pub(crate) fn mixes_gpus(report: &CompareReport) -> bool {
+    report.policies.windows(2).any(|p| p[0].gpus != p[1].gpus)
+}
+
+/// What a policy's rates are divided by to compare them, and how the result is called.
+pub(crate) fn share(report: &CompareReport) -> (impl Fn(&PolicyResult) -> f64, &'static str) {
+    let mixed = mixes_gpus(report);
+    let by = move |p: &PolicyResult| if mixed { f64::from(p.gpus) } else { 1.0 };
+    (by, if mixed { " per GPU" } else { "" })
+}
+
 /// Who wins by how much.
 pub(crate) fn headline(report: &CompareReport) -> String {
-    let tokens = |p: &&tuner::compare::PolicyResult| p.saturated_output_tokens_per_s;
+    let (by, each) = share(report);
+    let tokens = |p: &&PolicyResult| p.saturated_output_tokens_per_s / by(p);
     let most = report.policies.iter().max_by(|a, b| tokens(a).total_cmp(&tokens(b)));
     let least = report.policies.iter().min_by(|a, b| tokens(a).total_cmp(&tokens(b)));
     match (most, least) {
         (Some(a), Some(b)) if a.name != b.name => format!(
-            "With all requests at once, {} makes {} output tokens/s, {}× those of {}.",
+            "With all requests at once, {} makes {} output tokens/s{each}, {}× those of {}.",
             a.name,
             sig(tokens(&a), 3),
             sig(tokens(&a) / tokens(&b), 3),
             b.name
         ),
         (Some(a), _) => format!(
-            "{} makes {} output tokens/s with all requests at once.",
+            "{} makes {} output tokens/s{each} with all requests at once.",
             a.name,
             sig(tokens(&a), 3)
         ),
@@ -94,14 +108,16 @@ pub(crate) fn capacities(report: &CompareReport) -> Option<String> {
     if report.scenario.slo.is_empty() {
         return None;
     }
-    let mut held: Vec<(f64, &str)> =
-        report.policies.iter().filter_map(|p| Some((p.capacity_rps?, p.name.as_str()))).collect();
+    let (by, each) = share(report);
+    let held =
+        report.policies.iter().filter_map(|p| Some((p.capacity_rps? / by(p), p.name.as_str())));
+    let mut held: Vec<(f64, &str)> = held.collect();
     held.sort_by(|a, b| b.0.total_cmp(&a.0));
     let (most, rest) = held.split_first()?;
     let rest: Vec<String> = rest.iter().map(|(c, name)| format!("{name} {}", rate(*c))).collect();
     let rest = if rest.is_empty() { String::new() } else { format!("; {}", listed(&rest)) };
     Some(format!(
-        "With {}, {} carries the most, {} {}{rest}.",
+        "With {}, {} carries the most, {} {}{each}{rest}.",
         slo_text(report),
         most.1,
         rate(most.0),
@@ -123,10 +139,23 @@ pub(crate) fn unfit(report: &CompareReport) -> Vec<String> {
 }
 
 fn answer(report: &CompareReport) -> Markup {
+    let (by, _) = share(report);
+    let mixed = mixes_gpus(report);
     let columns = [
         ("policy", false),
-        ("output tokens/s, saturated", true),
-        ("capacity under the targets, req/s", true),
+        ("GPUs", true),
+        (
+            if mixed { "output tokens/s per GPU, saturated" } else { "output tokens/s, saturated" },
+            true,
+        ),
+        (
+            if mixed {
+                "capacity under the targets, req/s per GPU"
+            } else {
+                "capacity under the targets, req/s"
+            },
+            true,
+        ),
         ("p99 TTFT", true),
         ("p99 ITL", true),
         ("KV waste", true),
@@ -134,16 +163,17 @@ fn answer(report: &CompareReport) -> Markup {
         ("padded", true),
         ("recomputed", true),
     ];
-    let row = |p: &tuner::compare::PolicyResult| {
+    let row = |p: &PolicyResult| {
         let w = &p.saturated.work;
         let share = |n: u64| percent(n as f64 / w.tokens_executed.max(1) as f64);
         let capacity = match p.capacity_rps {
-            Some(c) => cell(rate(c)),
+            Some(c) => cell(rate(c / by(p))),
             None => html! { span.missed { "infeasible" } },
         };
         let cells = vec![
             cell(&p.name),
-            cell(sig(p.saturated_output_tokens_per_s, 3)),
+            cell(p.gpus.to_string()),
+            cell(sig(p.saturated_output_tokens_per_s / by(p), 3)),
             capacity,
             cell(opt_ms(p.p99_ttft_ms)),
             cell(opt_ms(p.p99_itl_ms)),
@@ -206,7 +236,7 @@ fn claims(claims: &[Claim]) -> Markup {
 
 fn named(
     report: &CompareReport,
-    of: impl Fn(&tuner::compare::PolicyResult) -> Option<f64>,
+    of: impl Fn(&PolicyResult) -> Option<f64>,
 ) -> Vec<(String, Ink, Option<f64>)> {
     let names: Vec<&str> = report.policies.iter().map(|p| p.name.as_str()).collect();
     let each = report.policies.iter().zip(policies::inks(&names));
@@ -218,14 +248,20 @@ fn saturated(report: &CompareReport) -> Markup {
         return html! {};
     }
     let three = |v: f64| sig(v, 3);
+    let (by, each) = share(report);
     let charts: [Chart; 3] = [
         bars(
             "Output, saturated",
-            "output tokens/s",
-            &named(report, |p| Some(p.saturated_output_tokens_per_s)),
+            &format!("output tokens/s{each}"),
+            &named(report, |p| Some(p.saturated_output_tokens_per_s / by(p))),
             three,
         ),
-        bars("Capacity under the targets", "requests/s", &named(report, |p| p.capacity_rps), three),
+        bars(
+            "Capacity under the targets",
+            &format!("requests/s{each}"),
+            &named(report, |p| Some(p.capacity_rps? / by(p))),
+            three,
+        ),
         bars(
             "Mean batch, saturated",
             "sequences per iteration",
@@ -248,7 +284,7 @@ fn curves(report: &CompareReport) -> Markup {
 }
 
 fn memory(report: &CompareReport) -> Markup {
-    let row = |p: &tuner::compare::PolicyResult| {
+    let row = |p: &PolicyResult| {
         let mut cells = vec![cell(&p.name)];
         cells.extend(charts::classes(&p.saturated.kv).iter().map(|c| cell(percent(c.1))));
         cells.push(cell(percent(p.saturated.kv.waste_percent() / 100.0)));

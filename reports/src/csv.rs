@@ -7,7 +7,7 @@ use std::io::Write;
 use tuner::result::{CurvePoint, Operating, TuneResult};
 
 /// Columns of [`trials`].
-pub const TRIALS: [&str; 16] = [
+pub const TRIALS: [&str; 17] = [
     "policy",
     "device",
     "configuration",
@@ -24,6 +24,7 @@ pub const TRIALS: [&str; 16] = [
     "itl_p50_ms",
     "itl_p99_ms",
     "capacity_rps",
+    "capacity_rps_per_gpu",
 ];
 
 fn encode(what: &'static str) -> impl Fn(csv::Error) -> Error {
@@ -53,7 +54,7 @@ pub fn trials(result: &TuneResult) -> Result<String, Error> {
     String::from_utf8(bytes).map_err(|e| Error::Encode { what: "trials.csv", cause: e.to_string() })
 }
 
-fn trial(o: &Operating, p: &CurvePoint) -> [String; 16] {
+fn trial(o: &Operating, p: &CurvePoint) -> [String; 17] {
     let ms = |v: Option<f64>| v.map_or_else(String::new, |v| v.to_string());
     [
         o.policy.clone(),
@@ -72,6 +73,7 @@ fn trial(o: &Operating, p: &CurvePoint) -> [String; 16] {
         ms(p.itl_ms.0),
         ms(p.itl_ms.1),
         o.capacity_rps.to_string(),
+        (o.capacity_rps / f64::from(o.gpus)).to_string(),
     ]
 }
 

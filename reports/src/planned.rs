@@ -4,29 +4,65 @@ use crate::figures::{NONE, capitalised, count, percent, rate, short, usd};
 use crate::page::{Row, cell, table, whole};
 use crate::words::{self, slo_text};
 use maud::{Markup, html};
-use tuner::plan::Plan;
+use tuner::plan::{Plan, Rule};
 use tuner::result::{Infeasible, TuneResult};
 
-/// Whether `plan` costs no more than any other that serves as many of the requests; never where a price is missing, or
-/// another serves more.
-pub(crate) fn cheapest(r: &TuneResult, plan: &Plan) -> bool {
-    if r.plans.iter().any(|p| p.unfit.requests < plan.unfit.requests) {
-        return false;
-    }
-    let rivals = || r.plans.iter().filter(|p| p.unfit.requests == plan.unfit.requests);
-    let costs = || rivals().map(|p| p.usd_per_hour);
-    // Equal bills differ in their last digit.
-    let least = |own: f64| costs().all(|c| c.is_some_and(|c| own <= c * (1.0 + 1e-9)));
-    plan.usd_per_hour.is_some_and(least)
+/// The plan of the winner's device, which was chosen.
+pub(crate) fn chosen(r: &TuneResult) -> Option<&Plan> {
+    r.plans.iter().find(|p| p.device == r.device)
 }
 
-/// What carries the demand for the least money, in one sentence; none where no demand was given. Of equally cheap
-/// devices the one of the winner.
+fn is_chosen(r: &TuneResult, plan: &Plan) -> bool {
+    chosen(r).is_some_and(|c| c.device == plan.device)
+}
+
+/// What decided for the plan that was chosen, in a sentence; none where nothing else was found.
+pub(crate) fn rule(r: &TuneResult) -> Option<String> {
+    let (own, why) = (chosen(r)?, r.chosen.as_ref()?);
+    let next = &why.instead_of;
+    let gpus = |p: &Plan| match p.gpus {
+        1 => format!("1 {}", p.device),
+        n => format!("{} × {}", count(n.into()), p.device),
+    };
+    let bill =
+        |p: &Plan| p.usd_per_hour.map_or(String::new(), |c| format!(" for {} per hour", usd(c)));
+    let other = format!("{} ({}){}", gpus(next), next.label, bill(next));
+    Some(match why.rule {
+        Rule::ServesMore => format!(
+            "Chosen because it serves more of the requests: of the next best of all deployments found, {other}, {}.",
+            next.unfit.short()
+        ),
+        Rule::LeastCost => format!(
+            "Chosen because it costs the least: the next best of all deployments found is {other}."
+        ),
+        Rule::FewerGpus => format!(
+            "Chosen for its fewer GPUs: the next best of all deployments found, {other}, costs the same."
+        ),
+        Rule::LargerMargin => format!(
+            "Chosen for its larger margin, {} of its capacity free: the next best of all deployments found, {other}, costs \
+             the same and has {}.",
+            percent(own.free),
+            percent(next.free)
+        ),
+    })
+}
+
+/// The winner beside its plan: the heading of what follows.
+pub(crate) fn heading(r: &TuneResult) -> String {
+    let Some(plan) = chosen(r) else { return String::new() };
+    match plan.simulated_replicas {
+        1 if plan.deployments > 1 => format!("One of the replicas on {}", r.device),
+        n if n < plan.deployments => {
+            format!("{n} of the replicas on {}, simulated together", r.device)
+        }
+        1 => format!("The replica on {}", r.device),
+        n => format!("The {n} replicas on {} together", r.device),
+    }
+}
+
+/// What carries the demand, in one sentence; none where no demand was given.
 pub(crate) fn headline(r: &TuneResult) -> Option<String> {
-    let first = r.plans.first()?;
-    let cheap: Vec<&Plan> = r.plans.iter().filter(|p| cheapest(r, p)).collect();
-    let plan = cheap.iter().find(|p| p.device == r.device).or(cheap.first()).copied();
-    let plan = plan.unwrap_or(first);
+    let plan = chosen(r).or(r.plans.first())?;
     let cost = plan.usd_per_hour.map_or_else(String::new, |c| format!(" for {} per hour", usd(c)));
     let carry = if plan.gpus == 1 { "carries" } else { "carry" };
     Some(format!(
@@ -98,7 +134,7 @@ pub(crate) fn cells(r: &TuneResult, p: &Plan) -> [String; 9] {
         percent(p.free),
         match p.unfit.any() {
             true => format!("{} do not fit", percent(p.unfit.share())),
-            false => if cheapest(r, p) { "cheapest" } else { "" }.to_owned(),
+            false => if is_chosen(r, p) { "chosen" } else { "" }.to_owned(),
         },
     ]
 }
@@ -114,7 +150,7 @@ pub(crate) fn plans(r: &TuneResult) -> Markup {
         row[0] = whole(&p.device);
         row[8] = html! { b.met[!p.unfit.any()].missed[p.unfit.any()] { (cells(r, p)[8]) } };
         row.push(html! { span.quiet.roomy { (p.label) @if p.unfit.any() { ": " (p.unfit) } } });
-        rows.push((row, if cheapest(r, p) { "chosen" } else { "" }));
+        rows.push((row, if is_chosen(r, p) { "chosen" } else { "" }));
     }
     for (device, why) in infeasible(r) {
         let mut row = vec![whole(device)];
@@ -125,7 +161,10 @@ pub(crate) fn plans(r: &TuneResult) -> Markup {
     }
     html! {
         (table(&columns, &rows))
+        @if let Some(rule) = rule(r) { p { (rule) } }
         p.quiet {
+            "Replicas share one balancer, which sends each request to the one with the least to do: together they carry more than as \
+             many times one alone. "
             "At least " (short(first.headroom * 100.0)) " % of capacity is kept free. Dollars per million output tokens are at the demand, not at capacity."
             @if r.plans.iter().any(|p| p.if_slow.is_some()) { " " (IF_SLOW) }
         }

@@ -34,11 +34,14 @@ pub fn compare(report: &CompareReport, colour: bool) -> String {
     let slo = comparing::slo_text(report);
     s.origin(report.scenario.simulated, &comparing::facts(&report.scenario, slo));
     s.gap();
+    let mixed = comparing::mixes_gpus(report);
+    let (by, _) = comparing::share(report);
     let row = |p: &tuner::compare::PolicyResult| {
+        let name = if mixed { format!("{} ({} GPUs)", p.name, p.gpus) } else { p.name.clone() };
         vec![
-            p.name.clone(),
-            sig(p.saturated_output_tokens_per_s, 3),
-            p.capacity_rps.map_or_else(|| "infeasible".to_owned(), rate),
+            name.replace("(1 GPUs)", "(1 GPU)"),
+            sig(p.saturated_output_tokens_per_s / by(p), 3),
+            p.capacity_rps.map_or_else(|| "infeasible".to_owned(), |c| rate(c / by(p))),
             opt_ms(p.p99_ttft_ms),
             opt_ms(p.p99_itl_ms),
             percent(p.kv_waste_percent / 100.0),
@@ -49,8 +52,8 @@ pub fn compare(report: &CompareReport, colour: bool) -> String {
     s.table(
         &[
             "policy",
-            "tok/s saturated",
-            "capacity req/s",
+            if mixed { "tok/s/GPU saturated" } else { "tok/s saturated" },
+            if mixed { "capacity req/s/GPU" } else { "capacity req/s" },
             "p99 TTFT",
             "p99 ITL",
             "KV waste",

@@ -42,12 +42,13 @@ pub(crate) fn pareto(r: &TuneResult) -> Markup {
         &Front {
             title: "Goodput against p99 TTFT",
             x: ("p99 TTFT, ms", |p| p.ttft_p99_ms),
-            y: ("goodput, requests/s", |p| Some(p.goodput_rps)),
+            y: ("goodput per GPU, requests/s", |p| Some(p.goodput_rps / f64::from(p.gpus))),
             front: &p.goodput_ttft,
-            chosen: chosen.and_then(|b| Some((b.ttft_p99_ms?, b.goodput_rps))),
+            chosen: chosen.and_then(|b| Some((b.ttft_p99_ms?, b.goodput_rps / f64::from(b.gpus)))),
             say: |a, b| {
                 format!(
-                    "The front runs from {} good requests/s at a p99 TTFT of {} to {} at {}; up and left is better.",
+                    "The front runs from {} good requests/s per GPU at a p99 TTFT of {} to {} at {}; up and left is \
+                     better.",
                     sig(a.1, 3),
                     ms(a.0),
                     sig(b.1, 3),

@@ -92,6 +92,12 @@ fn devices(r: &TuneResult) -> String {
     if names.is_empty() { r.device.clone() } else { crate::figures::listed(&names) }
 }
 
+/// Whether the best of policies take different numbers of GPUs, so that only rates per GPU compare.
+pub(crate) fn mixes_gpus(r: &TuneResult) -> bool {
+    let bests = || r.baselines.iter().filter_map(|b| b.best.as_ref()).chain(&r.best);
+    bests().any(|o| bests().any(|p| p.gpus != o.gpus))
+}
+
 /// The winner first, then the best of each policy on the winner's device that is another configuration.
 fn shown(r: &TuneResult) -> Vec<(&Operating, Ink, bool)> {
     let own: Vec<&Operating> = r
@@ -141,7 +147,9 @@ fn compared(report: &TuneReport) -> Markup {
         ("policy", false),
         ("device", false),
         ("capacity, req/s", true),
-        ("of the chosen", true),
+        ("GPUs", true),
+        ("req/s per GPU", true),
+        ("of the chosen's", true),
         ("p99 TTFT", true),
         ("p99 TPOT", true),
         ("p99 ITL", true),
@@ -152,7 +160,7 @@ fn compared(report: &TuneReport) -> Markup {
     ];
     html! {
         @if r.baselines.iter().any(|b| b.best.is_some()) {
-            p { "Each policy at the best configuration found for it, under the same targets." }
+            p { "Each policy at the best configuration found for it, under the same targets; compared per GPU." }
             (table(&columns, &r.baselines.iter().map(|b| baseline(b, best)).collect::<Vec<_>>()))
         }
         (infeasible(r))
@@ -186,16 +194,18 @@ fn baseline(b: &Baseline, best: Option<&Operating>) -> Row {
     let Some(o) = &b.best else {
         let mut cells = vec![cell(&b.policy), whole(&b.device)];
         cells.push(html! { span.missed { "infeasible" } });
-        cells.extend((0..8).map(|_| cell(NONE)));
+        cells.extend((0..10).map(|_| cell(NONE)));
         return (cells, "off");
     };
-    let share =
-        best.map_or_else(|| NONE.to_owned(), |best| percent(o.capacity_rps / best.capacity_rps));
+    let each = |o: &Operating| o.capacity_rps / f64::from(o.gpus);
+    let share = best.map_or_else(|| NONE.to_owned(), |best| percent(each(o) / each(best)));
     let knob = |name: &str| o.config.get(name).map_or(NONE, String::as_str);
     let cells = vec![
         cell(&b.policy),
         whole(&b.device),
         cell(rate(o.capacity_rps)),
+        cell(o.gpus.to_string()),
+        cell(rate(each(o))),
         cell(share),
         cell(opt_ms(o.ttft_p99_ms)),
         cell(opt_ms(o.tpot_p99_ms)),

@@ -142,6 +142,7 @@ fn workload(trace: &Trace) -> WorkloadInfo {
         requests_per_session: (starts < requests).then(|| requests as f64 / starts as f64),
         natural_rps: trace.offered_rate(),
         output_tokens_per_request: tokens as f64 / starts as f64,
+        repeats: false,
     }
 }
 

@@ -115,6 +115,7 @@ impl Common {
                 requests_per_session: sim.requests_per_session(),
                 natural_rps: sim.natural_rate(sim.requests()),
                 output_tokens_per_request: sim.output_tokens_per_request(),
+                repeats: sim.repeats(),
             },
             device: DeviceInfo {
                 name: device.name.clone(),

@@ -11,6 +11,9 @@ use crate::cli;
 
 pub(crate) fn run(args: &cli::Plan) -> Result<ExitCode> {
     args.output.check()?;
+    if args.knobs.pins()?.iter().any(|(knob, _)| knob == "replicas") {
+        bail!("replicas are what a plan counts: leave out --replicas");
+    }
     let demand = Demand { rps: rate(&args.demand)?, headroom: share(&args.headroom)? };
     let searched = search(&Search {
         scenario: &args.scenario,

@@ -161,8 +161,8 @@ pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
 fn winner(best: &Operating, sim: &Testbed) -> Result<(Detailed, Config)> {
     let config = config_of(&best.config)?;
     let deployment = sim.deployment(&config, Relax::Nothing)?;
-    let scale = best.capacity_rps / sim.natural_rate(sim.requests());
-    Ok((sim.detail(&deployment, scale)?, config))
+    let scale = best.capacity_rps / sim.natural_rate(best.requests);
+    Ok((sim.detail_of(&deployment, best.requests, scale)?, config))
 }
 
 /// The policies with the winner's other knobs, at equal rates; those that cannot run with them are left out.

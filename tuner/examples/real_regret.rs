@@ -118,6 +118,7 @@ fn screen(sim: &Testbed) -> Outcome<TuneResult> {
         requests_per_session: None,
         natural_rps: sim.natural_rate(sim.requests()),
         output_tokens_per_request: sim.output_tokens_per_request(),
+        repeats: sim.repeats(),
     };
     let info = DeviceInfo { name: "cpu".to_owned(), provenance: String::new(), price: None };
     Ok(tune(&Request {

@@ -9,7 +9,6 @@ use loadgen::Slo;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
-use tuner::capacity::rate_at;
 use tuner::evaluate::Evaluate;
 use tuner::progress::{Silent, Watch};
 use tuner::search::{Candidate, Contest, Found, RUNGS, exhaustive, halving, random};
@@ -59,19 +58,20 @@ fn row(preset: &str, slo: &[String], seed: u64) -> Outcome {
     let scope = Scope { gpus: 1, fewer_gpus: false, shared_prefixes, allow_lossy_kv: false };
     let candidate = |config: engine::Config| {
         let group = config.policy() as usize;
-        Candidate { device: 0, config, weight: 1.0, group }
+        Candidate { device: 0, config, group }
     };
     let cancel = AtomicBool::new(false);
     let contest = Contest {
         devices: &[&sim as &dyn Evaluate],
         candidates: Space::new(scope).enumerate().configs.into_iter().map(candidate).collect(),
+        near: &|_| Vec::new(),
         watch: Watch { progress: &Silent, cancel: &cancel },
     };
     let start = Instant::now();
     let fast = halving(&contest, RUNGS);
     let fast_s = start.elapsed().as_secs_f64();
-    let winner = fast.best.map_or("none", |_| "").to_owned()
-        + &fast.best.map_or(String::new(), |b| label(&fast.entries[b].candidate.config));
+    let winner = winner(&fast);
+    let winner = winner.map_or("none".to_owned(), |b| label(&fast.entries[b].candidate.config));
     if std::env::var_os("FAST").is_some() {
         println!(
             "{preset} {seed}: {:.2} in {fast_s:.1} s, {} requests, {} trials  {winner}",
@@ -97,11 +97,10 @@ fn row(preset: &str, slo: &[String], seed: u64) -> Outcome {
         return Ok(());
     }
     let start = Instant::now();
-    let full = exhaustive(&contest);
+    let full = exhaustive(&contest, Found::nothing(&contest));
     let full_s = start.elapsed().as_secs_f64();
     let lucky = random(&contest, seed, fast.requests());
-    let rate = |e: &tuner::search::Entry| e.good(full.head).map_or(0.0, rate_at);
-    let mut all: Vec<f64> = full.entries.iter().map(rate).collect();
+    let mut all: Vec<f64> = (0..full.entries.len()).map(|i| full.rate(i)).collect();
     all.sort_by(f64::total_cmp);
     let top = best(&full);
     let regret = |f: &Found| 100.0 * (1.0 - best(f) / top);
@@ -117,5 +116,9 @@ fn row(preset: &str, slo: &[String], seed: u64) -> Outcome {
 }
 
 fn best(found: &Found) -> f64 {
-    found.best.and_then(|b| found.entries[b].good(found.head)).map_or(0.0, rate_at)
+    winner(found).map_or(0.0, |b| found.rate(b))
+}
+
+fn winner(found: &Found) -> Option<usize> {
+    found.bests().max_by(|a, b| found.rate(*a).total_cmp(&found.rate(*b)))
 }

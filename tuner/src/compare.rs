@@ -18,6 +18,7 @@ use crate::evaluate::{Evaluate, Relax, Trial};
 use crate::observation::Observation;
 use crate::result::{DeviceInfo, WorkloadInfo};
 use crate::trial::Testbed;
+use crate::verdict;
 
 /// The whole of a comparison, as it is stored. Everything but `wall_s`, `cpu_s` and `host` depends on inputs alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,6 +60,9 @@ pub struct PolicyResult {
     pub name: String,
     /// All knobs, as typed.
     pub config: Vec<(String, String)>,
+    /// GPUs it takes.
+    #[serde(default = "one")]
+    pub gpus: u32,
     /// Output tokens per second with all requests offered at once.
     pub saturated_output_tokens_per_s: f64,
     /// Highest rate that holds the SLO, requests/s; none when no rate does.
@@ -77,6 +81,10 @@ pub struct PolicyResult {
     pub saturated: Observation,
     /// Runs at every rate, in ascending order.
     pub at: Vec<AtRate>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// A run at a rate.
@@ -158,12 +166,11 @@ fn default_rates(knees: &[Option<f64>], natural: f64) -> Vec<f64> {
     best.map_or(vec![natural], |best| [0.5, 0.25, 0.75, 0.95].map(|share| share * best).to_vec())
 }
 
-/// The highest rate at which `config` holds the SLO.
+/// The highest rate at which `config` holds the SLO, on a longer trace where the whole one is too short for it.
 ///
 /// # Errors
 /// When it cannot run, or the user ended it.
 pub fn capacity(sim: &Testbed, config: &Config, cancel: &AtomicBool) -> Result<Option<f64>, Stop> {
-    let mut prober = Prober::new(sim, config, Relax::Nothing, sim.requests(), cancel)?;
     let (start, effort) = if sim.is_simulated() {
         let thorough = Effort { confirm: Effort::FINAL.confirm, ..Effort::COLD };
         (sim.natural_rate(sim.requests()), thorough)
@@ -173,10 +180,17 @@ pub fn capacity(sim: &Testbed, config: &Config, cancel: &AtomicBool) -> Result<O
         let effort = Effort { bounded: true, ..Effort::REAL };
         (full.summary.request_throughput_rps().max(rate_at(FLOOR)), effort)
     };
-    Ok(match prober.knee(place_of(start), effort)? {
-        Knee::Between { lo, .. } => Some(rate_at(lo)),
-        Knee::Nowhere => None,
-    })
+    let (mut head, mut start) = (sim.requests(), place_of(start));
+    loop {
+        let mut prober = Prober::new(sim, config, Relax::Nothing, head, cancel)?;
+        let Knee::Between { lo, hi } = prober.knee(start, effort)? else { return Ok(None) };
+        let failing = hi.and_then(|hi| prober.probe(hi));
+        let short = failing.is_some_and(|p| verdict::too_short(&p.observation));
+        if !short || head == sim.most() {
+            return Ok(Some(rate_at(lo)));
+        }
+        (head, start) = ((4 * head).min(sim.most()), lo);
+    }
 }
 
 fn row(
@@ -194,6 +208,7 @@ fn row(
     PolicyResult {
         name: name.clone(),
         config: KNOBS.iter().map(|k| (k.name.to_owned(), config.value(k))).collect(),
+        gpus: config.gpus(),
         saturated_output_tokens_per_s: full.summary.output_tokens_per_s(),
         capacity_rps,
         rate_rps,

@@ -15,7 +15,7 @@ pub struct Trial<'a> {
     pub config: &'a Config,
     /// What is pretended about the hardware ([`Relax::Nothing`] but for attributions).
     pub relax: Relax,
-    /// Only the first so many requests of the trace are offered, 1..=`Evaluate::requests()`.
+    /// Only the first so many requests of the trace are offered, 1..=`Evaluate::most()`.
     pub head: usize,
     /// Arrival times are divided by it: 2 = twice the trace's own rate, infinity = all at once. Think times are not
     /// scaled.
@@ -83,6 +83,11 @@ pub trait Evaluate: Sync {
     /// Requests in the whole trace.
     fn requests(&self) -> usize;
 
+    /// Requests that it can be made longer to, where a rate needs more: at least those of the whole trace.
+    fn most(&self) -> usize {
+        self.requests()
+    }
+
     /// Requests (or session starts) per second of the first `head` requests at scale 1; at scale s it is s times as
     /// much. Positive and finite.
     fn natural_rate(&self, head: usize) -> f64;
@@ -106,6 +111,9 @@ impl<E: Evaluate + ?Sized> Evaluate for &E {
     }
     fn requests(&self) -> usize {
         (**self).requests()
+    }
+    fn most(&self) -> usize {
+        (**self).most()
     }
     fn natural_rate(&self, head: usize) -> f64 {
         (**self).natural_rate(head)

@@ -20,6 +20,10 @@ use std::time::Duration;
 pub(crate) struct Fake {
     pub(crate) slo: BoundSlo,
     pub(crate) requests: usize,
+    /// Requests that it can be made longer to.
+    pub(crate) most: usize,
+    /// Seconds that a request lasts; 0 = hardly any of the span.
+    pub(crate) lasts_s: f64,
     /// Relative jitter of latencies.
     pub(crate) jitter: f64,
     /// How much less queueing a short head sees, in [0, 1].
@@ -45,6 +49,8 @@ impl Fake {
         Self {
             slo: Slo::parse(slo, None).unwrap().bind(&["all".to_owned()]).unwrap(),
             requests: 8000,
+            most: 8000,
+            lasts_s: 0.0,
             jitter: 0.0,
             bias: 0.0,
             prompt: 800.0,
@@ -96,7 +102,7 @@ impl Fake {
         let tpot = step + stall * (prefill_share / left.max(1e-3)).min(1.0);
         let chunks = (prompt / (budget - running.min(seats)).max(1.0)).ceil();
         let busy = (running / seats).max(1.0 - left);
-        let share = trial.head as f64 / self.requests as f64;
+        let share = (trial.head as f64 / self.requests as f64).min(1.0);
         let flatter = 1.0 - self.bias * (1.0 - share);
         let queue = flatter * step * 4.0 * busy.powi(8) / (1.0 - busy).max(1e-3);
         let hold = if c.scheduler == SchedulerKind::Static { 200.0 * tpot } else { 0.0 };
@@ -174,12 +180,17 @@ impl Evaluate for Fake {
         if at_once {
             summary.duration_s = summary.requests as f64 / rate;
         }
-        let (sustain, unfit) = (sustain(sustainable), self.unfit(trial.config)?);
+        let (mut sustain, unfit) = (sustain(sustainable), self.unfit(trial.config)?);
+        sustain.request_share = (self.lasts_s * rate / trial.head as f64).max(0.001);
         Ok(Observation { summary, sustain, work, kv: KvShares::default(), unfit })
     }
 
     fn requests(&self) -> usize {
         self.requests
+    }
+
+    fn most(&self) -> usize {
+        self.most
     }
 
     fn natural_rate(&self, head: usize) -> f64 {

@@ -1,4 +1,10 @@
-//! How many of the found deployment carry a demand, and what that costs.
+//! How many replicas of a deployment carry a demand, what that costs, and which of two plans is the better one.
+//!
+//! Replicas behind one balancer carry more than as many times what one carries alone: a burst spreads over all of them.
+//! So a deployment is simulated with several replicas, and a plan counts on what each of them carried there: with as many
+//! of them or more it carries no less.
+
+use std::cmp::Ordering;
 
 use crate::unfit::Unfit;
 use serde::{Deserialize, Serialize};
@@ -19,10 +25,12 @@ pub struct Unit<'a> {
     pub device: &'a str,
     /// What people call it.
     pub label: &'a str,
-    /// Requests/s it carries under the SLO.
+    /// Requests/s that all its replicas together carry under the SLO.
     pub capacity_rps: f64,
-    /// GPUs it takes.
+    /// GPUs of one replica.
     pub gpus: u32,
+    /// Its replicas.
+    pub replicas: u32,
     /// Output tokens per request, mean.
     pub output_tokens_per_request: f64,
     /// What its GPUs cost, where known.
@@ -40,12 +48,14 @@ pub struct Plan {
     pub headroom: f64,
     /// The deployment, as people call it.
     pub label: String,
-    /// Copies of the found deployment.
+    /// Replicas.
     pub deployments: u32,
     /// GPUs in all.
     pub gpus: u32,
     /// Requests/s they carry together.
     pub capacity_rps: f64,
+    /// Replicas that were simulated together; where the plan has more, each is taken to carry as much as one of these.
+    pub simulated_replicas: u32,
     /// Share of that which the demand leaves free: at least `headroom`.
     pub free: f64,
     /// US dollars per hour, where the price is known.
@@ -68,6 +78,47 @@ pub struct IfSlow {
     pub gpus: Option<u32>,
     /// US dollars per hour, where the price is known.
     pub usd_per_hour: Option<f64>,
+}
+
+/// What decided between two plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// It serves more of the requests: fewer of them can never be served.
+    ServesMore,
+    /// It costs less.
+    LeastCost,
+    /// It costs the same on fewer GPUs.
+    FewerGpus,
+    /// It costs the same on as many GPUs, and more of its capacity is free.
+    LargerMargin,
+}
+
+/// Why a plan was chosen: what decided between it and the next best deployment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Chosen {
+    /// What decided.
+    pub rule: Rule,
+    /// The next best.
+    pub instead_of: Plan,
+}
+
+/// Whether `a` is better (less) or worse than `b`, and what decides: how many requests can never be served; the cost; of equal costs the GPUs, which are also what
+/// counts where a price is unknown; of as many GPUs the share of capacity that is free.
+#[must_use]
+pub fn prefer(a: &Plan, b: &Plan) -> (Ordering, Rule) {
+    match a.unfit.requests.cmp(&b.unfit.requests) {
+        Ordering::Equal => {}
+        order => return (order, Rule::ServesMore),
+    }
+    let bills = a.usd_per_hour.zip(b.usd_per_hour);
+    // Equal bills differ in their last digit.
+    let cost = bills.filter(|(a, b)| (a / b - 1.0).abs() > 1e-9).map(|(a, b)| a.total_cmp(&b));
+    match (cost, a.gpus.cmp(&b.gpus)) {
+        (Some(order), _) => (order, Rule::LeastCost),
+        (None, Ordering::Equal) => (b.free.total_cmp(&a.free), Rule::LargerMargin),
+        (None, order) => (order, Rule::FewerGpus),
+    }
 }
 
 /// Why there is no plan.
@@ -94,9 +145,14 @@ pub enum PlanError {
     },
 }
 
-/// The fewest copies of `unit` that carry `demand` requests/s with `headroom` (a share of capacity) to spare. Copies
-/// are independent deployments behind a balancer, each with its share of the traffic.
-pub fn plan(unit: &Unit<'_>, demand: f64, headroom: f64) -> Result<Plan, PlanError> {
+/// The fewest replicas of `unit` that carry `demand` requests/s with `headroom` (a share of capacity) to spare: no fewer
+/// than it was simulated with, and of those numbers only ones that `counts`.
+pub fn plan(
+    unit: &Unit<'_>,
+    demand: f64,
+    headroom: f64,
+    counts: impl Fn(u32) -> bool,
+) -> Result<Plan, PlanError> {
     if !(demand.is_finite() && demand > 0.0) {
         return Err(PlanError::Demand);
     }
@@ -106,24 +162,29 @@ pub fn plan(unit: &Unit<'_>, demand: f64, headroom: f64) -> Result<Plan, PlanErr
     if !(unit.capacity_rps.is_finite() && unit.capacity_rps > 0.0) {
         return Err(PlanError::NoCapacity);
     }
-    let usable = unit.capacity_rps * (1.0 - headroom);
+    let each = unit.capacity_rps / f64::from(unit.replicas);
     // A demand of exactly n usable capacities takes n, whatever the last digit of the division says.
-    let copies = (demand / usable * (1.0 - 1e-12)).ceil().max(1.0);
-    let gpus = copies * f64::from(unit.gpus);
-    if gpus > f64::from(u32::MAX) {
+    let enough = (demand / (each * (1.0 - headroom)) * (1.0 - 1e-12)).ceil();
+    if enough * f64::from(unit.gpus) > f64::from(u32::MAX) {
         return Err(PlanError::TooMany { demand: format!("{demand:.0}") });
     }
-    let usd_per_hour = unit.price.map(|p| p.usd_per_gpu_hour * gpus);
+    let mut replicas = (enough as u32).max(unit.replicas);
+    while !counts(replicas) {
+        replicas += 1;
+    }
+    let (gpus, capacity_rps) = (replicas * unit.gpus, each * f64::from(replicas));
+    let usd_per_hour = unit.price.map(|p| p.usd_per_gpu_hour * f64::from(gpus));
     let tokens_per_hour = demand * unit.output_tokens_per_request * 3600.0;
     Ok(Plan {
         device: unit.device.to_owned(),
         label: unit.label.to_owned(),
         demand_rps: demand,
         headroom,
-        deployments: copies as u32,
-        gpus: gpus as u32,
-        capacity_rps: unit.capacity_rps * copies,
-        free: 1.0 - demand / (unit.capacity_rps * copies),
+        deployments: replicas,
+        gpus,
+        capacity_rps,
+        simulated_replicas: unit.replicas,
+        free: 1.0 - demand / capacity_rps,
         usd_per_hour,
         usd_per_million_tokens: usd_per_hour
             .filter(|_| tokens_per_hour > 0.0)
@@ -150,38 +211,76 @@ mod tests {
             label: "chunked",
             capacity_rps: 10.0,
             gpus: 2,
+            replicas: 1,
             output_tokens_per_request: 250.0,
             price: Some(&price),
         };
-        let p = plan(&unit, 40.0, 0.0).unwrap();
+        let p = any(&unit, 40.0, 0.0).unwrap();
         assert_eq!((p.deployments, p.gpus, p.free), (4, 8, 0.0));
         assert_eq!(p.usd_per_hour, Some(16.0));
         // $16 buy 40 x 250 x 3,600 = 36 million tokens.
         assert!((p.usd_per_million_tokens.unwrap() - 16.0 / 36.0).abs() < 1e-12);
-        assert_eq!(plan(&unit, 40.0, 0.1).unwrap().deployments, 5);
-        assert_eq!(plan(&unit, -1.0, 0.1), Err(PlanError::Demand));
-        assert_eq!(plan(&unit, 1.0, 1.0), Err(PlanError::Headroom));
-        assert_eq!(plan(&Unit { capacity_rps: 0.0, ..unit }, 1.0, 0.1), Err(PlanError::NoCapacity));
-        assert!(matches!(plan(&unit, 1e30, 0.1), Err(PlanError::TooMany { .. })));
+        assert_eq!(any(&unit, 40.0, 0.1).unwrap().deployments, 5);
+        assert_eq!(any(&unit, -1.0, 0.1), Err(PlanError::Demand));
+        assert_eq!(any(&unit, 1.0, 1.0), Err(PlanError::Headroom));
+        assert_eq!(any(&Unit { capacity_rps: 0.0, ..unit }, 1.0, 0.1), Err(PlanError::NoCapacity));
+        assert!(matches!(any(&unit, 1e30, 0.1), Err(PlanError::TooMany { .. })));
+    }
+
+    fn any(unit: &Unit<'_>, demand: f64, headroom: f64) -> Result<Plan, PlanError> {
+        plan(unit, demand, headroom, |_| true)
+    }
+
+    #[test]
+    fn the_cost_decides_then_the_gpus_then_the_margin() {
+        let of = |usd: f64, gpus: u32, capacity_rps: f64| {
+            let price = Price { usd_per_gpu_hour: usd / f64::from(gpus), ..price() };
+            let (device, label, price) = ("x", "y", Some(&price));
+            let output_tokens_per_request = 1.0;
+            let unit = Unit {
+                device,
+                label,
+                capacity_rps,
+                gpus,
+                replicas: 1,
+                output_tokens_per_request,
+                price,
+            };
+            any(&unit, 1.0, 0.0).unwrap()
+        };
+        let best = of(6.0, 2, 3.0);
+        for (other, rule) in [
+            (of(7.0, 1, 9.0), Rule::LeastCost),
+            (of(6.0, 3, 9.0), Rule::FewerGpus),
+            (of(6.0, 2, 2.0), Rule::LargerMargin),
+        ] {
+            assert_eq!(prefer(&best, &other), (Ordering::Less, rule));
+            assert_eq!(prefer(&other, &best), (Ordering::Greater, rule));
+        }
     }
 
     proptest! {
         #[test]
         fn a_plan_is_enough_and_one_less_is_not(
-            demand in 0.01..1e4, capacity in 0.01..1e3, headroom in 0.0..0.9
+            demand in 0.01..1e4, capacity in 0.01..1e3, headroom in 0.0..0.9, replicas in 1..9_u32,
         ) {
             let unit = Unit {
                 device: "x",
                 label: "y",
                 capacity_rps: capacity,
                 gpus: 1,
+                replicas,
                 output_tokens_per_request: 1.0,
                 price: None,
             };
-            let p = plan(&unit, demand, headroom).unwrap();
-            prop_assert!(p.free >= headroom - 1e-9);
-            let fewer = f64::from(p.deployments - 1) * capacity * (1.0 - headroom);
-            prop_assert!(fewer < demand);
+            let p = any(&unit, demand, headroom).unwrap();
+            prop_assert!(p.free >= headroom - 1e-9 && p.deployments >= replicas);
+            let each = capacity / f64::from(replicas);
+            let fewer = f64::from(p.deployments - 1) * each * (1.0 - headroom);
+            prop_assert!(fewer < demand || p.deployments == replicas);
+            // A number of replicas that does not count is passed over.
+            let more = plan(&unit, demand, headroom, |n| n != p.deployments).unwrap();
+            prop_assert_eq!(more.deployments, p.deployments + 1);
         }
     }
 }

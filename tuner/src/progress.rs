@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// What the search is about.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
-    /// A few words: `screening 318 configurations on 1/8 of the trace`.
+    /// A few words: `searching`.
     pub phase: String,
     /// Candidates of this phase dealt with.
     pub done: usize,
     /// Candidates of this phase.
     pub total: usize,
-    /// The best so far at this phase's head of the trace: its rate, requests/s, and its label.
+    /// The best so far, on whatever part of the trace it was tried: its rate, requests/s, and its label.
     pub best: Option<(f64, String)>,
 }
 
-/// Told between batches of runs, always from the thread that called the search.
+/// Told between batches of runs, from whichever thread made them.
 pub trait Progress: Sync {
     /// How far it is.
     fn update(&self, status: &Status);

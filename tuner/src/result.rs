@@ -11,7 +11,7 @@ pub use words::{against, attained, broke, subject};
 
 use crate::decide::Decision;
 use crate::observation::{KvShares, Observation, Work};
-use crate::plan::Plan;
+use crate::plan::{Chosen, Plan};
 use crate::unfit::Unfit;
 use engine::{Config, KNOBS, KnobError};
 use loadgen::Attained;
@@ -69,6 +69,10 @@ pub struct TuneResult {
     pub pareto: Pareto,
     /// What carries a demand, where one was given: one plan per device.
     pub plans: Vec<Plan>,
+    /// What decided between the plan that was chosen and the next best deployment; none without a demand, and where nothing
+    /// else was found.
+    #[serde(default)]
+    pub chosen: Option<Chosen>,
     /// What a reader should know before believing the answer.
     pub warnings: Vec<String>,
     /// Whether the search was told to end early: then it reports what it knew.
@@ -114,6 +118,9 @@ pub struct WorkloadInfo {
     pub natural_rps: f64,
     /// Mean output tokens per request (or session).
     pub output_tokens_per_request: f64,
+    /// Whether it goes on by repeating itself where a rate needs more requests than it has; else it is drawn on.
+    #[serde(default)]
+    pub repeats: bool,
 }
 
 impl WorkloadInfo {
@@ -157,6 +164,9 @@ pub struct Operating {
     pub device: String,
     /// GPUs it takes.
     pub gpus: u32,
+    /// Requests of the trace on which that is known: more than it has where it was made longer.
+    #[serde(default)]
+    pub requests: usize,
     /// Highest rate that holds, requests/s (or session starts/s).
     pub capacity_rps: f64,
     /// Requests/s that met every target in that run, its drain included.
@@ -272,8 +282,14 @@ pub struct Loser {
     pub device: String,
     /// Its capacity on the head used for attribution, requests/s; 0 where it never holds.
     pub capacity_rps: f64,
-    /// The winner's there.
+    /// The winner's.
     pub winner_rps: f64,
+    /// GPUs it takes.
+    #[serde(default = "one")]
+    pub gpus: u32,
+    /// The winner's.
+    #[serde(default = "one")]
+    pub winner_gpus: u32,
     /// Requests of the trace used for attribution.
     pub head: usize,
     /// What gave way first just above its capacity: a target, or the backlog.
@@ -330,7 +346,7 @@ pub struct Pareto {
     pub points: Vec<ParetoPoint>,
     /// Indices of the front over tokens/s per GPU and tokens/s per user, by falling tokens/s per GPU.
     pub throughput_interactivity: Vec<usize>,
-    /// Indices of the front over goodput and (low) p99 TTFT, by falling goodput.
+    /// Indices of the front over goodput per GPU and (low) p99 TTFT, by falling goodput.
     pub goodput_ttft: Vec<usize>,
 }
 
@@ -343,6 +359,9 @@ pub struct ParetoPoint {
     pub policy: String,
     /// Device name.
     pub device: String,
+    /// GPUs it takes.
+    #[serde(default = "one")]
+    pub gpus: u32,
     /// Requests/s offered.
     pub rate_rps: f64,
     /// Output tokens/s per GPU.
@@ -353,6 +372,10 @@ pub struct ParetoPoint {
     pub goodput_rps: f64,
     /// ms.
     pub ttft_p99_ms: Option<f64>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// Every knob's value by name.

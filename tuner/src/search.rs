@@ -4,31 +4,37 @@
 //! the head of the trace, and on each head a *race*: a candidate is first tried at the rate that the best of its
 //! group holds, less a margin that shrinks as heads grow. Failing there ends it. What survives is measured on the
 //! next head; on the whole trace the margin is zero and only what beats the best by a grid step is measured fully.
-//! A group (policy on a device) races against itself only, so that each policy is known at its best.
+//! What leads then is *polished*: its neighbours race against it, and theirs against whichever of them wins.
+//!
+//! A *group* is a race of its own: what is found in it depends on nothing outside it, so it is the same whatever else is
+//! searched. Its members take the same device and GPUs, so that more requests/s are better by every objective. Each
+//! group has the length of trace that it needs: where requests are too few for the rates it meets, the trace is made
+//! longer, as far as it can be.
 //!
 //! Work proceeds in waves whose members depend on earlier results only, never on timing, so that every number of
-//! threads makes the same runs. [`exhaustive`] measures everything (the oracle for regret), [`random`] what fits in
-//! a given amount of work.
+//! threads makes the same runs. [`exhaustive`] measures what screening dropped, too; [`random`] (for regret) what fits
+//! in a given amount of work.
 
-use crate::capacity::{Effort, FLOOR, Knee, Probe};
+use crate::capacity::{FLOOR, Knee, Probe, rate_at};
 use crate::evaluate::{Evaluate, Refused};
 use crate::progress::Watch;
 use crate::verdict;
 use engine::Config;
-use race::{Race, Task, WAVE};
+use race::Race;
+use rayon::prelude::*;
+use tally::Tally;
 
 mod race;
+mod tally;
 
-/// A configuration on a device, and what a request/s of it is worth.
+/// A configuration on a device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
     /// Index into [`Contest::devices`].
     pub device: usize,
     /// The configuration, canonical.
     pub config: Config,
-    /// Objective per request/s: score = rate x weight. Positive.
-    pub weight: f64,
-    /// Candidates race within their group.
+    /// Candidates race within their group: equal device and GPUs.
     pub group: usize,
 }
 
@@ -45,8 +51,8 @@ pub enum Standing {
     Infeasible,
     /// Missed the SLO at a rate where the best of its group, less the margin, holds it.
     Beaten,
-    /// Behaved to the nanosecond as that entry did, at a rate that holds and one that fails: the other one went on.
-    Twin(usize),
+    /// Behaved to the nanosecond as another entry did, at a rate that holds and one that fails: the other one went on.
+    Twin,
     /// Went on to the end, or was measured as far as the search came.
     Measured,
 }
@@ -65,6 +71,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Nothing is known of `candidate`.
+    #[must_use]
+    pub fn new(candidate: Candidate) -> Self {
+        Self { candidate, standing: Standing::Untried, probes: Vec::new(), knee: None }
+    }
+
     /// The highest passing rate of the whole of `head`, if bracketed there.
     #[must_use]
     pub fn good(&self, head: usize) -> Option<i32> {
@@ -74,13 +86,6 @@ impl Entry {
         }
     }
 
-    /// Requests that it can never serve, of the most it was offered.
-    #[must_use]
-    pub fn unfit(&self) -> u64 {
-        let longest = self.probes.iter().max_by_key(|p| p.head);
-        longest.map_or(0, |p| p.observation.unfit.requests)
-    }
-
     /// The probe of `head` at `k`.
     #[must_use]
     pub fn probe(&self, head: usize, k: i32) -> Option<&Probe> {
@@ -88,22 +93,74 @@ impl Entry {
     }
 }
 
-/// What a search found.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Found {
-    /// Every candidate, in the order given.
-    pub entries: Vec<Entry>,
-    /// The head on which winners are known: the whole trace unless interrupted.
+/// What was found of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    /// Requests on which its winner is known: the whole trace or more, unless interrupted.
     pub head: usize,
-    /// Best of each group, by group; `None` where nothing holds the SLO.
-    pub group_best: Vec<Option<usize>>,
-    /// Best of all.
+    /// Index of the best entry; `None` where nothing holds the SLO.
     pub best: Option<usize>,
+}
+
+/// What a search found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Found {
+    /// Every candidate, in the order given, then what polishing tried.
+    pub entries: Vec<Entry>,
+    /// Each group, by number; `None` where it has no member.
+    pub groups: Vec<Option<Group>>,
     /// Whether it was told to end before its time.
     pub interrupted: bool,
 }
 
 impl Found {
+    /// Nothing, yet, of `contest`'s candidates.
+    #[must_use]
+    pub fn nothing(contest: &Contest<'_>) -> Self {
+        let entries = contest.candidates.iter().cloned().map(Entry::new).collect();
+        Self { entries, ..Self::default() }
+    }
+
+    /// The group that entry `i` belongs to.
+    #[must_use]
+    pub fn group_of(&self, i: usize) -> Option<&Group> {
+        self.groups.get(self.entries[i].candidate.group)?.as_ref()
+    }
+
+    /// Requests on which entry `i` is compared with the others of its group.
+    #[must_use]
+    pub fn head(&self, i: usize) -> usize {
+        self.group_of(i).map_or(0, |g| g.head)
+    }
+
+    /// The highest place that entry `i` holds there, if it is known.
+    #[must_use]
+    pub fn good(&self, i: usize) -> Option<i32> {
+        self.entries[i].good(self.head(i))
+    }
+
+    /// The same as a rate, requests/s; 0 where it is not known.
+    #[must_use]
+    pub fn rate(&self, i: usize) -> f64 {
+        self.good(i).map_or(0.0, rate_at)
+    }
+
+    /// The best entry of every group that has one.
+    pub fn bests(&self) -> impl Iterator<Item = usize> {
+        self.groups.iter().flatten().filter_map(|g| g.best)
+    }
+
+    /// Takes in what was found of other groups.
+    pub fn absorb(&mut self, other: Self) {
+        let offset = self.entries.len();
+        self.entries.extend(other.entries);
+        self.groups.resize(self.groups.len().max(other.groups.len()), None);
+        for (own, new) in self.groups.iter_mut().zip(other.groups) {
+            *own = new.map(|g| Group { best: g.best.map(|b| b + offset), ..g }).or(*own);
+        }
+        self.interrupted |= other.interrupted;
+    }
+
     /// Of everything that missed the SLO on an empty machine, the run that came closest: its candidate, and the run.
     #[must_use]
     pub fn nearest_miss(&self) -> Option<(usize, &Probe)> {
@@ -131,12 +188,17 @@ impl Found {
     }
 }
 
+/// What lies around a candidate: one knob more or less.
+pub type Near<'a> = &'a (dyn Fn(&Candidate) -> Vec<Candidate> + Sync);
+
 /// Who takes part, and where.
 pub struct Contest<'a> {
     /// One evaluation per device; all replay the same trace.
     pub devices: &'a [&'a dyn Evaluate],
     /// Who takes part.
     pub candidates: Vec<Candidate>,
+    /// What winners are polished with; those of other groups are left to them.
+    pub near: Near<'a>,
     /// Whom to tell, and when to end.
     pub watch: Watch<'a>,
 }
@@ -160,37 +222,72 @@ pub const RUNGS: &[Rung] = &[
     Rung { share: 1.0, margin: 0, keep: usize::MAX },
 ];
 
-/// Successive halving over `rungs` with a race on each.
+/// Successive halving over `rungs` with a race on each, then polishing: every group by itself.
 #[must_use]
 pub fn halving(contest: &Contest<'_>, rungs: &[Rung]) -> Found {
-    Race::new(contest).halve(rungs)
+    each_group(contest, Found::nothing(contest), |race| race.halve(rungs))
 }
 
-/// As [`halving`], where the first candidate is `known` from an earlier search on the same trace.
+/// Goes on from `found`: measures every candidate in full that was dropped on the way, and polishes again.
 #[must_use]
-pub(crate) fn halving_from(contest: &Contest<'_>, rungs: &[Rung], known: &Entry) -> Found {
-    let mut race = Race::new(contest);
-    if let Some(first) = race.entries.first_mut() {
-        (first.probes, first.knee, first.standing) =
-            (known.probes.clone(), known.knee, known.standing.clone());
+pub fn exhaustive(contest: &Contest<'_>, found: Found) -> Found {
+    each_group(contest, found, |race| race.measure_the_rest())
+}
+
+/// Races the members of every group of `found`.
+fn each_group(
+    contest: &Contest<'_>,
+    found: Found,
+    run: impl Fn(&mut Race<'_, '_>) + Sync,
+) -> Found {
+    let count = found.entries.iter().map(|e| e.candidate.group + 1).max().unwrap_or(0);
+    let mut members: Vec<Vec<usize>> = vec![Vec::new(); count];
+    for (i, entry) in found.entries.iter().enumerate() {
+        members[entry.candidate.group].push(i);
     }
-    race.halve(rungs)
+    let tally = Tally::new(contest.watch.progress, found.entries.len());
+    let raced: Vec<_> = (members.par_iter().enumerate())
+        .with_max_len(1)
+        .filter(|(_, own)| !own.is_empty())
+        .map(|(group, own)| {
+            let entries = own.iter().map(|i| found.entries[*i].clone()).collect();
+            let known = found.groups.get(group).copied().flatten();
+            let mut race = Race::new(contest, &tally, entries, known.map(|g| g.head));
+            run(&mut race);
+            (group, race.finish())
+        })
+        .collect();
+    let mut all = Found { groups: vec![None; count], ..found };
+    all.interrupted = contest.watch.cancelled();
+    for (group, (entries, Group { head, best })) in raced {
+        let own = &mut members[group];
+        for (n, entry) in entries.into_iter().enumerate() {
+            match own.get(n) {
+                Some(at) => all.entries[*at] = entry,
+                None => {
+                    own.push(all.entries.len());
+                    all.entries.push(entry);
+                }
+            }
+        }
+        all.groups[group] = Some(Group { head, best: best.map(|b| own[b]) });
+    }
+    all
 }
 
-/// Measures every candidate on the whole trace.
-#[must_use]
-pub fn exhaustive(contest: &Contest<'_>) -> Found {
-    let order: Vec<usize> = (0..contest.candidates.len()).collect();
-    measure_all(contest, &order, u64::MAX)
-}
-
-/// Measures candidates drawn uniformly without replacement until `work` requests were simulated.
+/// Measures candidates drawn uniformly without replacement until `work` requests were simulated, all as one group.
 #[must_use]
 pub fn random(contest: &Contest<'_>, seed: u64, work: u64) -> Found {
     let mut order: Vec<usize> = (0..contest.candidates.len()).collect();
     // A hash per candidate is a uniform permutation that needs no state.
     order.sort_by_key(|i| splitmix(seed ^ splitmix(*i as u64)));
-    measure_all(contest, &order, work)
+    let one = |i: &usize| Candidate { group: 0, ..contest.candidates[*i].clone() };
+    let entries: Vec<Entry> = order.iter().map(one).map(Entry::new).collect();
+    let tally = Tally::new(contest.watch.progress, entries.len());
+    let mut race = Race::new(contest, &tally, entries, None);
+    race.measure_some(work);
+    let (entries, group) = race.finish();
+    Found { entries, groups: vec![Some(group)], interrupted: contest.watch.cancelled() }
 }
 
 fn splitmix(mut x: u64) -> u64 {
@@ -198,22 +295,6 @@ fn splitmix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     x ^ (x >> 31)
-}
-
-fn measure_all(contest: &Contest<'_>, order: &[usize], work: u64) -> Found {
-    let head = contest.devices.first().map_or(0, |d| d.requests());
-    let mut race = Race::new(contest);
-    let (mut spent, mut done) = (0, 0);
-    for wave in order.chunks(WAVE.0) {
-        if spent >= work || contest.watch.cancelled() {
-            break;
-        }
-        let tasks: Vec<Task> = wave.iter().map(|i| race.measure(*i, head, Effort::FINAL)).collect();
-        spent += race.run(&tasks);
-        done += wave.len();
-        race.tell("measuring every configuration", head, done, order.len());
-    }
-    race.finish(head)
 }
 
 #[cfg(test)]

@@ -16,8 +16,13 @@ pub struct Space {
     base: Config,
     pins: Vec<(String, String)>,
     values: BTreeMap<&'static str, Vec<String>>,
+    /// Those of `values` that somebody asked for.
+    asked: BTreeMap<&'static str, Vec<String>>,
+    scope: Scope,
     /// Most GPUs a configuration may take.
     pub gpus: u32,
+    /// Most GPUs of one replica, where a configuration takes exactly `gpus`.
+    per_replica: Option<u32>,
 }
 
 /// What enumeration yields.
@@ -45,6 +50,14 @@ pub struct Scope {
 /// The knobs of the grid besides the layout, in the order they vary (the last fastest).
 const GRID: &[&str] = &["policy", "kv-dtype", "prefix-cache", "max-batch-tokens", "max-seqs"];
 
+/// Knobs of the grid whose values are powers of two, from which to which. Where the grid takes every other one, the
+/// neighbours of a winner are the next ones all the same.
+const STEPS: &[(&str, u32, u32)] = &[("max-seqs", 3, 10), ("max-batch-tokens", 8, 14)];
+
+fn powers(from: u32, to: u32, step: usize) -> Vec<String> {
+    (from..=to).step_by(step).map(|p| (1_u32 << p).to_string()).collect()
+}
+
 /// The knobs tried one at a time around a winner, with their values.
 const POLISH: &[(&str, &[&str])] = &[
     ("kv-fraction", &["0.85", "0.9", "0.95"]),
@@ -63,16 +76,13 @@ impl Space {
     pub fn new(scope: Scope) -> Self {
         // Several GPUs multiply the grid by their layouts: coarser steps keep it at some hundreds.
         let step = if scope.gpus == 1 { 1 } else { 2 };
-        let powers = |from: u32, to: u32| {
-            (from..=to).step_by(step).map(|p| (1_u32 << p).to_string()).collect::<Vec<_>>()
-        };
         let words = |w: &[&str]| w.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let policies = Policy::NAMES.iter().filter(|p| scope.gpus > 1 || **p != "disagg");
-        let mut values = BTreeMap::from([
-            ("policy", policies.map(|p| (*p).to_owned()).collect()),
-            ("max-seqs", if step == 1 { powers(3, 10) } else { powers(4, 10) }),
-            ("max-batch-tokens", if step == 1 { powers(8, 14) } else { powers(9, 13) }),
-        ]);
+        let mut values = BTreeMap::from([("policy", policies.map(|p| (*p).to_owned()).collect())]);
+        for (knob, from, to) in STEPS {
+            let coarse = powers(*from + 1, *to, 2);
+            values.insert(*knob, if step == 1 { powers(*from, *to, 1) } else { coarse });
+        }
         if scope.shared_prefixes {
             values.insert("prefix-cache", words(&["on", "off"]));
         }
@@ -82,7 +92,19 @@ impl Space {
         if scope.fewer_gpus {
             values.insert("replicas", words(&["1"]));
         }
-        Self { base: Config::default(), pins: Vec::new(), values, gpus: scope.gpus }
+        let (base, pins, asked, gpus) =
+            (Config::default(), Vec::new(), BTreeMap::new(), scope.gpus);
+        Self { base, pins, values, asked, scope, gpus, per_replica: None }
+    }
+
+    /// The same space of deployments that take exactly `gpus`: as many replicas as that makes, each of no more GPUs than
+    /// this space allows. What is in it depends on the bound only by the sizes of replicas.
+    #[must_use]
+    pub fn sized(&self, gpus: u32) -> Self {
+        let mut sized = Self::new(Scope { gpus, fewer_gpus: false, ..self.scope });
+        sized.values.extend(self.asked.clone());
+        let (base, pins, asked) = (self.base.clone(), self.pins.clone(), self.asked.clone());
+        Self { base, pins, asked, per_replica: Some(self.gpus), ..sized }
     }
 
     /// Fixes a knob. Pinning `policy` fixes scheduler, allocator and (unless searched or pinned too) prefix cache.
@@ -98,7 +120,9 @@ impl Space {
         let known =
             Knob::named(knob).ok_or_else(|| KnobError::Unknown { name: knob.to_owned() })?;
         values.iter().try_for_each(|v| self.base.clone().set(knob, v))?;
-        self.values.insert(known.name, values.iter().map(|v| (*v).to_owned()).collect());
+        let values: Vec<String> = values.iter().map(|v| (*v).to_owned()).collect();
+        self.asked.insert(known.name, values.clone());
+        self.values.insert(known.name, values);
         Ok(())
     }
 
@@ -179,9 +203,8 @@ impl Space {
         let current = config.value(knob);
         let polish = POLISH.iter().find(|(name, _)| *name == knob.name);
         let own = || polish.map(|(_, v)| v.iter().map(|s| (*s).to_owned()).collect());
-        let Some(values) = self.values.get(knob.name).cloned().or_else(own) else {
-            return Vec::new();
-        };
+        let values = self.closely(knob.name).or_else(|| self.values.get(knob.name).cloned());
+        let Some(values) = values.or_else(own) else { return Vec::new() };
         match (values.iter().position(|v| *v == current), knob.domain) {
             (Some(i), engine::config::Domain::Count { .. }) => {
                 let around = [i.checked_sub(1), Some(i + 1)];
@@ -189,6 +212,12 @@ impl Space {
             }
             _ => values.into_iter().filter(|v| *v != current).collect(),
         }
+    }
+
+    /// Every value of a knob whose steps the grid may leave out.
+    fn closely(&self, knob: &str) -> Option<Vec<String>> {
+        let (_, from, to) = STEPS.iter().find(|(name, ..)| *name == knob)?;
+        (!self.asked.contains_key(knob)).then(|| powers(*from, *to, 1))
     }
 
     /// `configs` times the values of `knob`, unless it is fixed or not searched.
@@ -219,7 +248,8 @@ impl Space {
     /// `config` spread over the GPUs in every sensible way: TP and PP in powers of two, as many replicas as fit (and
     /// one, where fewer GPUs may win), prefill : decode splits from 1:3 to 3:1.
     fn layouts(&self, config: &Config) -> Vec<Config> {
-        let powers = || (0..).map(|p| 1_u32 << p).take_while(|n| *n <= self.gpus);
+        let most = self.replica();
+        let powers = || (0..).map(|p| 1_u32 << p).take_while(|n| *n <= most);
         let degree = |knob: &'static str, own: u32| -> Vec<u32> {
             let listed = self.values.get(knob).map(|v| v.iter().flat_map(|s| s.parse()).collect());
             if self.pinned(knob) { vec![own] } else { listed.unwrap_or_else(|| powers().collect()) }
@@ -231,10 +261,19 @@ impl Space {
                 found.extend(self.splits(&c).into_iter().flat_map(|c| self.copies(c)));
             }
         }
+        if self.per_replica.is_some() {
+            found.retain(|c| c.gpus() == self.gpus && c.gpus() / c.replicas <= most);
+            return found;
+        }
         // What the user asked for is refused with its reason; the rest is just not proposed.
         let asked = LAYOUT.iter().any(|knob| self.pinned(knob));
         found.retain(|c| asked || c.gpus() <= self.gpus);
         found
+    }
+
+    /// Most GPUs of one replica.
+    fn replica(&self) -> u32 {
+        self.per_replica.map_or(self.gpus, |most| most.min(self.gpus))
     }
 
     /// Prefill : decode splits of a disaggregated replica.
@@ -242,7 +281,7 @@ impl Space {
         if config.scheduler != SchedulerKind::Disagg {
             return vec![config.clone()];
         }
-        let workers = self.gpus / (config.tp * config.pp);
+        let workers = self.replica() / (config.tp * config.pp);
         let total = if workers >= 4 { vec![2, workers] } else { vec![workers.max(2)] };
         let mut splits = BTreeSet::new();
         for n in total {

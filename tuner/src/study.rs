@@ -284,6 +284,9 @@ impl<E: Evaluate> Evaluate for Recorded<'_, E> {
     fn requests(&self) -> usize {
         self.evaluate.requests()
     }
+    fn most(&self) -> usize {
+        self.evaluate.most()
+    }
 
     fn natural_rate(&self, head: usize) -> f64 {
         self.evaluate.natural_rate(head)

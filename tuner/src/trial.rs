@@ -11,7 +11,7 @@ use engine::exec::Correction;
 use engine::{Config, Deployment, DeviceProfile, Fleet, Iteration, Machine, ModelShape};
 use loadgen::{BoundSlo, ReplayOptions};
 use rayon::prelude::*;
-use workloads::{Arrival, Trace, TraceRequest};
+use workloads::{Arrival, Stream, Trace, TraceRequest};
 
 use crate::evaluate::{Evaluate, Refused, Relax, Trial};
 use crate::observation::{Detailed, Observation};
@@ -24,10 +24,19 @@ mod run;
 /// A search for capacity must not be throttled by the client to what the server manages.
 const LIFTED: ReplayOptions = ReplayOptions { lift_session_cap: true };
 
+/// A trace, or the first part of it, with the identities of its blocks in the engine's form.
+#[derive(Clone)]
+struct Played {
+    trace: Arc<Trace>,
+    ids: Arc<[u64]>,
+}
+
 /// A trace, a model and a device: everything a configuration is tried on.
 pub struct Testbed {
     trace: Arc<Trace>,
     ids: Arc<[u64]>,
+    /// How the trace goes on, if it does.
+    stream: Option<Arc<Stream>>,
     model: Arc<ModelShape>,
     device: Arc<DeviceProfile>,
     correction: Option<Arc<Correction>>,
@@ -42,7 +51,7 @@ pub struct Testbed {
     longest: u32,
     /// Whether some requests wait for responses.
     coupled: bool,
-    heads: Mutex<BTreeMap<usize, Arc<Trace>>>,
+    heads: Mutex<BTreeMap<usize, Played>>,
 }
 
 impl Testbed {
@@ -60,6 +69,7 @@ impl Testbed {
             coupled: trace.requests.iter().any(|r| matches!(r.arrival, Arrival::After { .. })),
             heads: Mutex::new(BTreeMap::new()),
             trace,
+            stream: None,
             model,
             device,
             correction: None,
@@ -69,6 +79,19 @@ impl Testbed {
             turn: Mutex::new(()),
             slo,
         }
+    }
+
+    /// The same, where the trace goes on as `stream` does, which begins with it.
+    #[must_use]
+    pub fn going_on(mut self, stream: Arc<Stream>) -> Self {
+        self.stream = Some(stream);
+        self
+    }
+
+    /// Whether it goes on by repeating itself.
+    #[must_use]
+    pub fn repeats(&self) -> bool {
+        self.stream.as_ref().is_some_and(|s| s.repeats())
     }
 
     /// The same simulator, its iterations corrected by what calibration found.
@@ -83,7 +106,8 @@ impl Testbed {
     pub fn paced(&self, pace: f64) -> Self {
         let (trace, model) = (Arc::clone(&self.trace), Arc::clone(&self.model));
         let bed = Self::new(trace, model, Arc::clone(&self.device), self.slo.clone());
-        Self { kv_slots: self.kv_slots, ..bed.corrected(Some(self.correction_at(pace))) }
+        let (kv_slots, stream) = (self.kv_slots, self.stream.clone());
+        Self { kv_slots, stream, ..bed.corrected(Some(self.correction_at(pace))) }
     }
 
     fn correction_at(&self, pace: f64) -> Arc<Correction> {
@@ -198,12 +222,21 @@ impl Testbed {
         self.machine.is_some().then(turn)
     }
 
-    fn head(&self, n: usize) -> Arc<Trace> {
-        if n >= self.trace.requests.len() {
-            return Arc::clone(&self.trace);
+    /// The first `n` requests, of the trace or of how it goes on.
+    fn head(&self, n: usize) -> Played {
+        let whole = self.trace.requests.len();
+        if n == whole || (n > whole && self.stream.is_none()) {
+            return Played { trace: Arc::clone(&self.trace), ids: Arc::clone(&self.ids) };
         }
         let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(heads.entry(n).or_insert_with(|| Arc::new(self.trace.head(n))))
+        let make = || match &self.stream {
+            Some(stream) if n > whole => {
+                let trace = stream.head(n);
+                Played { ids: trace.block_ids.clone().into(), trace: Arc::new(trace) }
+            }
+            _ => Played { trace: Arc::new(self.trace.head(n)), ids: Arc::clone(&self.ids) },
+        };
+        heads.entry(n).or_insert_with(make).clone()
     }
 
     /// One run of `deployment` with everything kept that a report draws.
@@ -211,7 +244,20 @@ impl Testbed {
     /// # Errors
     /// When the machine that computes it fails; so in all of these. A simulation does not.
     pub fn detail(&self, deployment: &Deployment, scale: f64) -> Result<Detailed, Refused> {
-        self.watched(deployment, scale, &mut |_| ())
+        self.detail_of(deployment, self.trace.requests.len(), scale)
+    }
+
+    /// The same over the first `head` requests.
+    ///
+    /// # Errors
+    /// See [`Testbed::detail`].
+    pub fn detail_of(
+        &self,
+        deployment: &Deployment,
+        head: usize,
+        scale: f64,
+    ) -> Result<Detailed, Refused> {
+        self.play(deployment, head, scale, LIFTED, &mut |_| ())
     }
 
     /// The same; `watch` sees every iteration (or stretch of equal ones) as it ends.
@@ -224,7 +270,7 @@ impl Testbed {
         scale: f64,
         watch: &mut dyn FnMut(&Iteration),
     ) -> Result<Detailed, Refused> {
-        self.play(deployment, scale, LIFTED, watch)
+        self.play(deployment, self.trace.requests.len(), scale, LIFTED, watch)
     }
 
     /// One run of `deployment` as a client really makes it, with its cap on what is in flight. `watch` as
@@ -238,18 +284,20 @@ impl Testbed {
         scale: f64,
         watch: &mut dyn FnMut(&Iteration),
     ) -> Result<Detailed, Refused> {
-        self.play(deployment, scale, ReplayOptions { lift_session_cap: false }, watch)
+        let options = ReplayOptions { lift_session_cap: false };
+        self.play(deployment, self.trace.requests.len(), scale, options, watch)
     }
 
     fn play(
         &self,
         deployment: &Deployment,
+        head: usize,
         scale: f64,
         options: ReplayOptions,
         watch: &mut dyn FnMut(&Iteration),
     ) -> Result<Detailed, Refused> {
         let _turn = self.turn();
-        let mut run = Run::new(self, deployment, Arc::clone(&self.trace), scale, options)?;
+        let mut run = Run::new(self, deployment, self.head(head), scale, options)?;
         run.keep(watch);
         run.play()?;
         Ok(run.detailed())
@@ -348,8 +396,12 @@ impl Evaluate for Testbed {
         self.trace.requests.len()
     }
 
+    fn most(&self) -> usize {
+        self.stream.as_ref().map_or(self.trace.requests.len(), |s| s.most())
+    }
+
     fn natural_rate(&self, head: usize) -> f64 {
-        self.head(head).offered_rate()
+        self.head(head).trace.offered_rate()
     }
 
     fn output_tokens_per_request(&self) -> f64 {

@@ -1,25 +1,32 @@
-//! From a request to a [`TuneResult`]: search, refine the winner, see what of it survives the error of predictions, ask
-//! why the others lost, say what it costs.
+//! From a request to a [`TuneResult`]: search, refine every device's winner, see what of it survives the error of
+//! predictions, ask why the others lost, say what it costs.
+//!
+//! Whatever is done for the winner is done for every device's best, before they are compared: a device's figures do not
+//! depend on the company it is tried in.
 
 use crate::accuracy::Accuracy;
 use crate::capacity::Probe;
 use crate::evaluate::Evaluate;
 use crate::plan::PlanError;
 use crate::progress::Watch;
-use crate::result::{Confidence, DeviceInfo, Objective, Refusal, TuneResult, WorkloadInfo};
+use crate::result::{
+    Confidence, DeviceInfo, Neighbour, Objective, PassedOver, TuneResult, WorkloadInfo,
+};
 use crate::search::{self, Candidate, Contest, Found};
 use crate::space::Space;
 use engine::Config;
-use engine::config::Policy;
+use field::Field;
+use fleet::Sizes;
 use loadgen::Slo;
-use serving::Serving;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 mod answer;
+mod choice;
 mod examine;
+mod field;
+mod fleet;
 mod losers;
-mod serving;
 mod steady;
 
 /// A device and what runs configurations on it.
@@ -36,15 +43,10 @@ pub struct DeviceUnderTest<'a> {
 /// How to cover the space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Successive halving with races, then one knob at a time around the winner.
+    /// Successive halving with races, then one knob at a time around each winner.
     Halving,
-    /// Every configuration on the whole trace.
+    /// The same, then everything that it dropped on the whole trace.
     Exhaustive,
-    /// Configurations drawn uniformly until so many requests were simulated.
-    Random {
-        /// Requests.
-        work: u64,
-    },
 }
 
 /// A demand to plan for.
@@ -111,43 +113,19 @@ pub enum TuneError {
 /// Tunes.
 pub fn tune(request: &Request<'_>) -> Result<TuneResult, TuneError> {
     let began = Instant::now();
-    let configs = request.space.enumerate().configs;
-    let serving = request.devices.iter().map(|d| Serving::new(d.evaluate, &configs));
-    let serving: Vec<Serving<'_>> = serving.collect();
-    let devices = request.devices.iter().zip(&serving);
-    let devices = devices.map(|(d, s)| DeviceUnderTest { evaluate: s, ..d.clone() }).collect();
-    let request = &Request { devices, ..request.clone() };
-    let (candidates, refused) = field(request)?;
-    let evaluators: Vec<&dyn Evaluate> = request.devices.iter().map(|d| d.evaluate).collect();
-    let contest = Contest { devices: &evaluators, candidates, watch: request.watch };
-    let found = match request.method {
-        Method::Halving => search::halving(&contest, search::RUNGS),
-        Method::Exhaustive => search::exhaustive(&contest),
-        Method::Random { work } => search::random(&contest, request.seed, work),
-    };
-    // On less than the whole trace a loser may lead.
-    let head = found.head;
-    let mut tuning = Tuning {
-        request,
-        found,
-        head,
-        extra: Vec::new(),
-        when_slow: Vec::new(),
-        passed_over: None,
-        trusted: BTreeMap::new(),
-    };
-    let (mut sensitivity, rivals) = tuning.refine();
-    let passed_over = tuning.prefer_steady(rivals);
-    if let (Some(_), Some(best)) = (&passed_over, tuning.found.best) {
-        sensitivity = tuning.neighbours(best);
+    let mut tuning = Tuning::new(request)?;
+    match request.demand {
+        Some(_) => tuning.sizes(),
+        None => tuning.grid()?,
     }
+    if tuning.field.candidates == 0 {
+        return Err(tuning.field.empty());
+    }
+    tuning.settle();
     tuning.trust();
     let losers = tuning.losers();
-    let mut result = tuning.result(refused, contest.candidates.len())?;
-    (result.sensitivity, result.losers) = (sensitivity, losers);
-    if let Some(confidence) = &mut result.confidence {
-        confidence.instead_of = passed_over;
-    }
+    let mut result = tuning.result()?;
+    result.losers = losers;
     result.interrupted = request.watch.cancelled();
     result.trials = tuning.found.trials() + tuning.extra.len() as u64;
     let extra: u64 = tuning.extra.iter().map(|p| p.observation.summary.requests).sum();
@@ -156,63 +134,95 @@ pub fn tune(request: &Request<'_>) -> Result<TuneResult, TuneError> {
     Ok(result)
 }
 
-/// Every configuration on every device, and what was refused.
-fn field(request: &Request<'_>) -> Result<(Vec<Candidate>, Vec<Refusal>), TuneError> {
-    let device = request.devices.first().ok_or(TuneError::NoDevice)?;
-    if device.evaluate.requests() == 0 {
-        return Err(TuneError::NoRequests);
-    }
-    let natural = device.evaluate.natural_rate(device.evaluate.requests());
-    if !(natural.is_finite() && natural > 0.0) {
-        return Err(TuneError::NoRate);
-    }
-    let grid = request.space.enumerate();
-    if grid.configs.is_empty() {
-        let reasons: Vec<_> = grid.refused.iter().map(|(r, n)| format!("{r} ({n})")).collect();
-        return Err(TuneError::EmptySpace(reasons.join("; ")));
-    }
-    let mut candidates = Vec::new();
-    for device in 0..request.devices.len() {
-        for config in &grid.configs {
-            candidates.push(candidate(request, device, config.clone())?);
-        }
-    }
-    let refusal = |(reason, count)| Refusal { reason, count };
-    Ok((candidates, grid.refused.into_iter().map(refusal).collect()))
-}
-
-/// `config` on a device as a candidate, with its weight under the objective and its group: device x policy.
-fn candidate(request: &Request<'_>, device: usize, config: Config) -> Result<Candidate, TuneError> {
-    let under_test = &request.devices[device];
-    let tokens = under_test.evaluate.output_tokens_per_request().max(1e-9);
-    let gpus = f64::from(config.gpus());
-    let weight = match request.objective {
-        Objective::Rps => 1.0,
-        Objective::TokensPerGpu => tokens / gpus,
-        Objective::Cost => {
-            let price = under_test.info.price.as_ref();
-            let price = price.ok_or_else(|| TuneError::NoPrice(under_test.info.name.clone()))?;
-            tokens * 3600.0 / (gpus * price.usd_per_gpu_hour)
-        }
-    };
-    let group = device * Policy::NAMES.len() + config.policy() as usize;
-    Ok(Candidate { device, config, weight, group })
-}
-
-/// A search whose winner is being examined.
+/// A search whose winners are being examined.
 struct Tuning<'a, 'r> {
     request: &'a Request<'r>,
+    field: Field<'a>,
     found: Found,
-    /// Requests used for examination.
-    head: usize,
+    /// Sizes of deployments that were searched for a demand.
+    searched: Sizes,
+    /// The winner.
+    best: Option<usize>,
+    /// What one knob more or less than the winner's does.
+    sensitivity: Vec<Neighbour>,
     /// Runs beyond the search's own.
     extra: Vec<Probe>,
     /// What near candidates carry with slow iterations, requests/s.
     when_slow: Vec<(Candidate, f64)>,
-    /// The entry that a steadier one was preferred to.
-    passed_over: Option<usize>,
+    /// By device: the entry that a steadier one was preferred to, that one, and what is to be said of it.
+    passed_over: BTreeMap<usize, (usize, usize, PassedOver)>,
     /// How far capacities can be trusted, by entry.
     trusted: BTreeMap<usize, Confidence>,
+}
+
+impl<'a, 'r> Tuning<'a, 'r> {
+    fn new(request: &'a Request<'r>) -> Result<Self, TuneError> {
+        Ok(Self {
+            request,
+            field: Field::new(request)?,
+            found: Found::default(),
+            searched: Sizes::new(),
+            best: None,
+            sensitivity: Vec::new(),
+            extra: Vec::new(),
+            when_slow: Vec::new(),
+            passed_over: BTreeMap::new(),
+            trusted: BTreeMap::new(),
+        })
+    }
+
+    /// Searches the whole space on every device.
+    fn grid(&mut self) -> Result<(), TuneError> {
+        let devices: Vec<usize> = (0..self.request.devices.len()).collect();
+        let candidates = self.field.of(self.request.space, &devices);
+        if candidates.is_empty() {
+            return Err(self.field.empty());
+        }
+        self.search(candidates);
+        Ok(())
+    }
+
+    /// Searches `candidates`, which are of groups of their own.
+    fn search(&mut self, candidates: Vec<Candidate>) {
+        let found = self.contest(candidates, |contest| search::halving(contest, search::RUNGS));
+        self.found.absorb(found);
+    }
+
+    fn contest<T>(&self, candidates: Vec<Candidate>, run: impl FnOnce(&Contest<'_>) -> T) -> T {
+        let devices: Vec<&dyn Evaluate> = self.request.devices.iter().map(|d| d.evaluate).collect();
+        let near = |of: &Candidate| self.field.near(of);
+        run(&Contest { devices: &devices, candidates, near: &near, watch: self.request.watch })
+    }
+
+    /// Finds every device's best, then the winner among them.
+    fn settle(&mut self) {
+        let devices = 0..self.request.devices.len();
+        if self.request.demand.is_some() {
+            // A plan is the cheapest of all that was found: nothing is given up for something steadier.
+            let bests: Vec<usize> = devices.filter_map(|d| self.leader(d)).collect();
+            self.best = self.preferred(bests.into_iter());
+            self.sensitivity = self.best.map_or(Vec::new(), |best| self.neighbours(best));
+            return;
+        }
+        let mut refined: Vec<_> = devices.clone().map(|d| self.refine(d)).collect();
+        if self.request.method == Method::Exhaustive {
+            let found = std::mem::take(&mut self.found);
+            self.found = self.contest(Vec::new(), |contest| search::exhaustive(contest, found));
+            refined = devices.map(|d| self.refine(d)).collect();
+        }
+        let mut bests = Vec::new();
+        for refined in refined.into_iter().flatten() {
+            bests.push(self.prefer_steady(refined));
+        }
+        let best = self.preferred(bests.iter().map(|(best, _)| *best));
+        let chosen = bests.into_iter().find(|(b, _)| Some(*b) == best);
+        (self.best, self.sensitivity) = chosen.map_or((None, Vec::new()), |(b, s)| (Some(b), s));
+    }
+
+    /// `config` on a device as a member of its group.
+    fn candidate(&self, device: usize, config: Config) -> Option<Candidate> {
+        self.field.candidate(device, config)
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@ use loadgen::Judged;
 /// A typical request may last at most this share of a run that is to say anything about steady load.
 const LONGEST: f64 = 0.25;
 
+/// And at most this share of one that decides.
+pub const SHORT: f64 = 0.05;
+
 /// The SLO held and the load could have gone on for ever. Latency alone would let any finite trace pass a throughput
 /// target: it always drains. And a trace that arrives within the time of a few requests has no steady state at all.
 #[must_use]
@@ -17,6 +20,12 @@ pub fn holds(observation: &Observation) -> bool {
 #[must_use]
 pub fn too_short(observation: &Observation) -> bool {
     calm(observation) && observation.sustain.request_share > LONGEST
+}
+
+/// Whether a typical request takes so much of the run that it says little about load that goes on.
+#[must_use]
+pub fn short(observation: &Observation) -> bool {
+    observation.sustain.request_share > SHORT
 }
 
 fn calm(observation: &Observation) -> bool {

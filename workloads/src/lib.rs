@@ -20,6 +20,7 @@ mod error;
 pub mod format;
 mod length;
 mod spec;
+mod stream;
 mod synth;
 pub mod trace;
 
@@ -28,7 +29,10 @@ pub use describe::{
     describe,
 };
 pub use error::TraceError;
-pub use format::{Format, ReadOptions, TimeUnit, losses, read, read_bytes, write};
+pub use format::{
+    DateOrder, Format, Mapping, ReadOptions, TimeUnit, losses, read, read_bytes, write,
+};
 pub use spec::{Spec, preset, presets};
+pub use stream::Stream;
 pub use synth::synthesise;
 pub use trace::{Arrival, BlockSpan, Trace, TraceRequest};

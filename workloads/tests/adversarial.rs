@@ -7,10 +7,10 @@ use proptest::prelude::*;
 use workloads::{Arrival, Format, ReadOptions, TimeUnit, Trace, describe, read_bytes, write};
 
 /// A valid file of every format.
-const FILES: [&str; 10] = [
+const FILES: [&str; 17] = [
     "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:15:46.6805900,374,44\r\n2023-11-16 18:15:50.9951690,396,109",
     "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n1.5,s1,2.25,GPT-4,10,20,30,API log\n",
-    "{\"timestamp\": 0, \"input_length\": 1000, \"output_length\": 5, \"hash_ids\": [0, 1]}\n{\"session_id\": 1, \"timestamp\": 27.5, \"input_length\": 700, \"output_length\": 2, \"hash_ids\": [0, 2], \"block_size\": 512}\n{\"session_id\": 1, \"delay\": 3, \"input_length\": 1, \"output_length\": 2}\n",
+    "{\"timestamp\": 0, \"input_length\": 1000, \"output_length\": 5, \"hash_ids\": [0, 1]}\n{\"session_id\": 1, \"timestamp\": 27, \"input_length\": 700, \"output_length\": 2, \"hash_ids\": [0, 2], \"block_size\": 512}\n{\"session_id\": 1, \"delay\": 3, \"input_length\": 1, \"output_length\": 2}\n",
     "{\"id\": \"a\", \"block_size\": 4, \"requests\": [{\"t\": 0.0, \"in\": 9, \"out\": 5, \"hash_ids\": [1, 2], \"api_time\": 2.0}, {\"t\": 3.0, \"requests\": [{\"t\": 0.0, \"in\": 4, \"out\": 1, \"hash_ids\": [7]}]}, {\"t\": 7.0, \"in\": 17, \"out\": 2, \"hash_ids\": [1, 2, 3, 4], \"think_time\": 5.0}]}",
     "{\"session_id\":\"a\",\"turn_index\":0,\"request_arrival_delta_s\":0.1,\"input_tokens\":5,\"output_tokens\":6,\"api_time_s\":1.0}\n",
     "conv,turn,role,tokens,chars\n0,0,human,34,190\n0,1,gpt,244,1298\n0,2,human,36,188\n0,3,gpt,319,1\n",
@@ -18,6 +18,13 @@ const FILES: [&str; 10] = [
     "num_prefill_tokens,num_decode_tokens,num_total_tokens,pd_ratio\n3772,54,3826,69.8\n",
     "timestamp;prompt_tokens;completion_tokens;tenant\n1;3;4;a\n3;5;6;b\n",
     "{\"schema\":\"knee.trace/1\",\"name\":\"x\",\"block_tokens\":16,\"classes\":[\"a\"]}\n{\"at_ns\":0,\"input\":37,\"output\":4,\"blocks\":[[0,3]]}\n{\"after\":0,\"think_ns\":5,\"input\":42,\"output\":8,\"session\":0}\n",
+    "{\"chat_id\": 1, \"parent_chat_id\": -1, \"timestamp\": 0.5, \"input_length\": 20, \"output_length\": 5, \"type\": \"text\", \"turn\": 1, \"hash_ids\": [0, 1]}\n",
+    "request_id,slo_class,prefix_group,prefix_length,input_tokens,output_tokens,server_input_tokens,arrival_time_us,status\n0,a,g,32,6,5,0,1000,ok\n1,b,g,32,6,0,0,2000,error\n",
+    "{\"arrival_time_ns\":1,\"sub_requests\":[{\"input_toks\":2,\"output_toks\":1,\"input_tok_ids\":[1,2],\"tool_duration_ns\":5},{\"input_toks\":3,\"output_toks\":1}]}\n",
+    "[{\"startTime\":\"2025-06-01T10:00:00.1Z\",\"call_type\":\"acompletion\",\"prompt_tokens\":\"5\",\"completion_tokens\":6,\"status\":\"success\"}]",
+    "id,traceId,type,startTime,usageDetails\ng,t,GENERATION,06/13/2025 10:00:00 AM,\"{\"\"input\"\":100,\"\"output\"\":50}\"\n",
+    "{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[{\"startTimeUnixNano\":\"5\",\"attributes\":[{\"key\":\"gen_ai.usage.input_tokens\",\"value\":{\"intValue\":\"1\"}},{\"key\":\"gen_ai.usage.output_tokens\",\"value\":{\"intValue\":2}}]}]}]}]}",
+    "{\"created\":1748772000,\"usage\":{\"prompt_tokens\":3,\n\"completion_tokens\":4}}\n{\"created\":1748772001,\n\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}",
 ];
 
 fn options() -> impl Strategy<Value = ReadOptions> {
@@ -33,6 +40,7 @@ fn options() -> impl Strategy<Value = ReadOptions> {
             block_tokens,
             keep_failed,
             seed: 0,
+            ..ReadOptions::default()
         },
     )
 }
@@ -84,6 +92,33 @@ fn same_after_writing(trace: &Trace) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+fn packed(how: usize, bytes: &[u8]) -> Vec<u8> {
+    match how {
+        0 => {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(bytes).unwrap();
+            gzip.finish().unwrap()
+        }
+        1 => zstd::encode_all(bytes, 1).unwrap(),
+        2 => {
+            let options = lzma_rust2::XzOptions::with_preset(0);
+            let mut xz = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+            xz.write_all(bytes).unwrap();
+            xz.finish().unwrap()
+        }
+        _ => bytes.to_vec(),
+    }
+}
+
+/// Some bytes replaced.
+fn damaged(mut bytes: Vec<u8>, edits: &[(prop::sample::Index, u8)]) -> Vec<u8> {
+    for (at, byte) in edits {
+        let at = at.index(bytes.len());
+        bytes[at] = *byte;
+    }
+    bytes
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -100,7 +135,7 @@ proptest! {
         file in prop::sample::select(FILES.to_vec()),
         edits in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(b"0123456789-.e,;\"{}[]:\n\r \xff\x00zn".to_vec()), 0..4_u8), 1..6),
         options in options(),
-        zip in any::<bool>(),
+        packing in 0..5_usize,
     ) {
         let mut bytes = file.as_bytes().to_vec();
         for (at, byte, kind) in edits {
@@ -115,23 +150,31 @@ proptest! {
                 _ => bytes.truncate(at),
             }
         }
-        if zip {
-            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            packed.write_all(&bytes).unwrap();
-            bytes = packed.finish().unwrap();
-        }
+        bytes = packed(packing, &bytes);
         if let Ok(trace) = read_bytes("x", &bytes, &options) {
             check(&trace)?;
         }
     }
 
-    /// Open-loop traces survive Mooncake's format whole, and Azure's with times rounded to 100 ns.
+    #[test]
+    fn damaged_packings(
+        file in prop::sample::select(FILES.to_vec()),
+        how in 0..3_usize,
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let bytes = damaged(packed(how, file.as_bytes()), &edits);
+        if let Ok(trace) = read_bytes("x", &bytes, &ReadOptions::default()) {
+            check(&trace)?;
+        }
+    }
+
+    /// Open-loop traces of whole milliseconds survive Mooncake's format and Azure's.
     #[test]
     fn writers_and_readers_agree(rows in prop::collection::vec((0..10_000_000_000_u64, 1..50_000_u32, 0..5000_u32), 1..40)) {
         let mut at = 0;
         let mut text = String::from("arrival_ns,input_tokens,output_tokens\n");
         for (index, (gap, input, output)) in rows.iter().enumerate() {
-            at += if index == 0 { 0 } else { gap / 1000 * 1000 };
+            at += if index == 0 { 0 } else { gap / 1_000_000 * 1_000_000 };
             text.push_str(&format!("{at},{input},{output}\n"));
         }
         let trace = read_bytes("x", text.as_bytes(), &ReadOptions::default()).unwrap();
@@ -139,7 +182,8 @@ proptest! {
         for format in [Format::Mooncake, Format::Azure] {
             let mut bytes = Vec::new();
             write(&trace, format, &mut bytes).unwrap();
-            let back = read_bytes("x", &bytes, &ReadOptions::default()).unwrap();
+            let options = ReadOptions { format: Some(format), ..ReadOptions::default() };
+            let back = read_bytes("x", &bytes, &options).unwrap();
             prop_assert_eq!(&back.requests, &trace.requests);
         }
     }
@@ -148,8 +192,23 @@ proptest! {
 #[test]
 fn every_sample_is_valid_with_what_it_needs() {
     for (file, format) in FILES.iter().zip([
-        "azure", "burstgpt", "mooncake", "weka", "weka", "sharegpt", "vidur", "lengths", "csv",
+        "azure",
+        "burstgpt",
+        "mooncake",
+        "weka",
+        "weka",
+        "sharegpt",
+        "vidur",
+        "lengths",
+        "csv",
         "jsonl",
+        "bailian",
+        "blis",
+        "llmservingsim",
+        "litellm",
+        "langfuse",
+        "otel",
+        "openai",
     ]) {
         let mut options =
             ReadOptions { time_unit: Some(TimeUnit::Seconds), ..ReadOptions::default() };

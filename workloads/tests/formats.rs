@@ -73,14 +73,18 @@ fn burstgpt_of_six_and_eight_columns_leaves_failures_out_and_counts_them() {
 
 #[test]
 fn mooncake_as_lines_and_as_an_array() {
-    let lines = "{\"timestamp\": 0, \"input_length\": 1000, \"output_length\": 5, \"hash_ids\": [0, 1]}\n{\"timestamp\": 27.5, \"input_length\": 700, \"output_length\": 2, \"hash_ids\": [0, 2]}\n";
+    let lines = "{\"timestamp\": 0, \"input_length\": 1000, \"output_length\": 5, \"hash_ids\": [0, 1]}\n{\"timestamp\": 27, \"input_length\": 700, \"output_length\": 2, \"hash_ids\": [0, 2]}\n";
     let trace = parse(lines).unwrap();
-    assert_eq!(rows(&trace), [(0, 1000, 5), (27_500, 700, 2)]);
+    assert_eq!(rows(&trace), [(0, 1000, 5), (27_000, 700, 2)]);
     assert_eq!(trace.block_tokens, 512);
     assert_eq!(trace.blocks_of(&trace.requests[1]), [0, 2]);
     let array = format!("[{}]", lines.trim().replace('\n', ",\n"));
     assert_eq!(parse(&array).unwrap(), trace);
-    let options = ReadOptions { block_tokens: Some(64), ..ReadOptions::default() };
+    let options = ReadOptions {
+        block_tokens: Some(64),
+        format: Some(Format::Mooncake),
+        ..ReadOptions::default()
+    };
     assert_eq!(read_bytes("m", lines.as_bytes(), &options).unwrap().block_tokens, 64);
 }
 
@@ -139,7 +143,7 @@ fn lengths_need_a_rate_and_traces_must_not_have_one() {
     let text = "num_prefill_tokens,num_decode_tokens,num_total_tokens,pd_ratio\n3772,54,3826,69.8\n2015,156,2171,12.9\n";
     assert_eq!(
         refusal(text),
-        "t.csv: has lengths but no arrival times; give --arrival-rate (requests per second)"
+        "t.csv:2: no column of arrival times (arrival_s, arrival_ms, timestamp_us, a date-time, …) among: num_prefill_tokens, num_decode_tokens, num_total_tokens, pd_ratio; rename one, or name it: --map time=COLUMN, or give --arrival-rate (requests per second)"
     );
     let options = ReadOptions { rate: Some(2.0), ..ReadOptions::default() };
     let trace = read_bytes("t", text.as_bytes(), &options).unwrap();
@@ -254,9 +258,9 @@ fn mistakes_are_named_with_their_line() {
     };
     for (text, says) in [
         ("2023-11-16 18:15:46.68", "t.csv:3: 1 fields where the header has 3"),
-        ("2023-11-16 18:15:46,-5,1", "t.csv:3: contexttokens: \"-5\" is not a number of tokens"),
-        ("2023-11-16 18:15:46,99999999999999999999,1", "t.csv:3: contexttokens:"),
-        ("2023-11-16 18:15:46,1,", "t.csv:3: no generatedtokens"),
+        ("2023-11-16 18:15:46,-5,1", "t.csv:3: context_tokens: \"-5\" is not a number of tokens"),
+        ("2023-11-16 18:15:46,99999999999999999999,1", "t.csv:3: context_tokens:"),
+        ("2023-11-16 18:15:46,1,", "t.csv:3: no generated_tokens"),
         ("2023-11-16 18:65:46,1,1", "t.csv:3: \"2023-11-16 18:65:46\" is not a date-time"),
         ("\n\n17,1,1", "t.csv:5: the unit of time"),
         ("\r\n\r\n17,1,1", "t.csv:5: the unit of time"),
@@ -268,8 +272,8 @@ fn mistakes_are_named_with_their_line() {
         (" \n\n", "t.csv: empty"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "t.csv: a header but no requests"),
         ("[]", "t.csv: an empty list"),
-        ("a,b\n1,2\n", "t.csv:1: no column of prompt lengths in tokens"),
-        ("input_tokens,output_tokens\n1,2\n", "t.csv:1: no column of arrival times"),
+        ("a,b\n1,2\n", "t.csv:2: no column of prompt lengths in tokens"),
+        ("input_tokens,output_tokens\n1,2\n", "t.csv:2: no column of arrival times"),
         ("arrival_s,input_tokens,output_tokens\n-1,2,2\n", "t.csv:2: time -1 is negative"),
         (
             "arrival_s,input_tokens,output_tokens\n1e99,2,2\n",
@@ -316,7 +320,7 @@ fn what_could_mean_two_things_is_refused() {
     // A time that says its unit is preferred to one that does not.
     let trace = parse("timestamp,arrival_s,input_tokens,output_tokens\n0,10,20,1\n9,12,20,1\n");
     assert_eq!(rows(&trace.unwrap())[1].0, 2_000_000);
-    let blocks = "{\"timestamp\":0,\"input_length\":100,\"output_length\":1,\"hash_ids\":[1,2]}";
+    let blocks = "{\"timestamp\":0,\"input_length\":100,\"output_length\":1,\"hash_ids\":[1,2],\"session_id\":\"s\"}";
     assert!(refusal(blocks).contains("2 identities of 512 tokens for 101 tokens; give --block"));
     let smaller = ReadOptions { block_tokens: Some(64), ..ReadOptions::default() };
     assert!(read_bytes("t", blocks.as_bytes(), &smaller).is_ok());

@@ -1,13 +1,14 @@
 //! Weights made up from a seed, for tests and for measuring shapes whose weights are not at hand.
 //!
+//! Each element is made from its place, so that a GPU makes its own where it is wanted.
 //! Scaled so that activations keep their size through the layers and logits spread over a few units: the most likely
 //! token then depends on the context, and is neither always the same nor the last one again.
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use kernels::random::Uniform;
 
 use super::llama::LlamaConfig;
-use super::weights::{ModelError, Tensor, Weights, expected_shape};
+use super::weights::{MadeUp, ModelError, Tensor, Weights, expected_shape};
+use crate::request::mix;
 
 /// Random weights of a model: the same for the same seed, whatever is asked for in whatever order.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,10 +25,16 @@ impl Weights for RandomWeights {
     }
 
     fn tensor(&mut self, name: &str) -> Result<Tensor, ModelError> {
-        let Some((rows, cols)) = expected_shape(&self.config, name) else {
+        let Some(MadeUp { rows, cols, numbers }) = self.made_up(name) else {
             let model = self.config.name.clone();
             return Err(ModelError::Missing { model, tensor: name.to_owned() });
         };
+        let data = (0..(rows * cols) as u64).map(|i| numbers.at(i)).collect();
+        Ok(Tensor { rows, cols, data })
+    }
+
+    fn made_up(&self, name: &str) -> Option<MadeUp> {
+        let (rows, cols) = expected_shape(&self.config, name)?;
         let (mean, deviation) = if name.ends_with("norm.weight") {
             (1.0, 0.1)
         } else if name.ends_with(".bias") {
@@ -41,13 +48,13 @@ impl Weights for RandomWeights {
         let stream = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
             (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
         });
-        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
-        random.set_stream(stream);
         // Uniform with the deviation asked for.
         let half_width = deviation * 3f32.sqrt();
-        let mut element = || mean + half_width * (2.0 * random.random::<f32>() - 1.0);
-        let data = (0..rows * cols).map(|_| element()).collect();
-        Ok(Tensor { rows, cols, data })
+        Some(MadeUp {
+            rows,
+            cols,
+            numbers: Uniform { key: mix(self.seed, stream), mean, half_width },
+        })
     }
 }
 

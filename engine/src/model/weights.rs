@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use kernels::random::Uniform;
+
 use super::llama::LlamaConfig;
 
 /// A matrix, or a vector as a matrix of one row.
@@ -31,6 +33,23 @@ pub trait Weights {
     /// # Errors
     /// When there is none, it cannot be read, or its shape is not what [`Weights::config`] asks for.
     fn tensor(&mut self, name: &str) -> Result<Tensor, ModelError>;
+
+    /// What the tensor called `name` is made up from, where it is: whoever has a better place for its elements makes them
+    /// there.
+    fn made_up(&self, _name: &str) -> Option<MadeUp> {
+        None
+    }
+}
+
+/// A tensor of random numbers: element `r * cols + c` of a stream is that of row `r` and column `c`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MadeUp {
+    /// As a [`Tensor`]'s.
+    pub rows: usize,
+    /// As a [`Tensor`]'s.
+    pub cols: usize,
+    /// The stream.
+    pub numbers: Uniform,
 }
 
 /// Why a model cannot be used.

@@ -1,7 +1,8 @@
 //! A small model on the CUDA device of a test.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use engine::exec::Executor;
 use engine::exec::cpu::Sample;
@@ -21,10 +22,18 @@ pub(crate) fn gpus() -> Vec<usize> {
     name.trim_start_matches("cuda:").split(',').map(index).collect()
 }
 
+/// GPU number `index`, which all tests share: a context takes its time to make.
+fn gpu(index: usize) -> Device {
+    static OPEN: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let device = || Device::open(index).expect("the device that was asked for");
+    open.entry(index).or_insert_with(device).clone()
+}
+
 /// A device, unless there can be none here.
 pub(crate) fn device() -> Option<Device> {
     if let Some(index) = gpus().first() {
-        return Some(Device::open(*index).expect("the device that was asked for"));
+        return Some(gpu(*index));
     }
     if let Some(reason) = emulator::absent() {
         println!("skipped: {reason}");
@@ -72,8 +81,7 @@ pub(crate) fn spread(config: LlamaConfig, layout: Layout) -> Option<Arc<CudaMode
         println!("skipped: {parts} parts need as many GPUs");
         return None;
     }
-    let devices = gpus[..parts].iter().map(|&index| Device::open(index));
-    let devices: Vec<_> = devices.collect::<Result<_, _>>().expect("the devices asked for");
+    let devices: Vec<_> = gpus[..parts].iter().map(|&index| gpu(index)).collect();
     Some(Arc::new(CudaModel::load(&devices, &mut weights(config), layout).unwrap()))
 }
 

@@ -156,6 +156,7 @@ pub(super) enum Arg<'a> {
     /// An address in some memory, or none.
     Pointer(u64, Option<&'a Arc<Memory>>),
     Int(i32),
+    Long(u64),
     Float(f32),
 }
 
@@ -326,11 +327,12 @@ impl Device {
     ) -> Result<(), CudaError> {
         self.note(arguments.iter().filter_map(|argument| match argument {
             Arg::Pointer(_, memory) => *memory,
-            Arg::Int(_) | Arg::Float(_) => None,
+            Arg::Int(_) | Arg::Long(_) | Arg::Float(_) => None,
         }));
         // On a little-endian machine an argument of four bytes is the beginning of eight.
         let mut words = arguments.map(|argument| match argument {
             Arg::Pointer(address, _) => address,
+            Arg::Long(x) => x,
             Arg::Int(x) => u64::from(x as u32),
             Arg::Float(x) => u64::from(x.to_bits()),
         });

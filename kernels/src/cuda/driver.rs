@@ -9,7 +9,7 @@ use cudarc::driver::{result, sys};
 use super::collective::Endpoint;
 use super::device::{Backend, Product, Shape};
 use super::lt::Lt;
-use super::{CudaError, nvrtc, source};
+use super::{CudaError, cubin, nvrtc, source};
 
 /// Dynamic shared memory up to which a kernel needs no permission.
 const PLAIN_SHARED: i32 = 48 << 10;
@@ -85,17 +85,21 @@ impl Gpu {
         gpu.enter()?;
         let kind = result::stream::StreamKind::NonBlocking;
         gpu.stream = result::stream::create(kind).map_err(call("cuStreamCreate"))?;
-        gpu.load(&format!("sm_{major}{minor}"))?;
+        gpu.load(major, minor)?;
         gpu.lt = Lt::open()?;
         Ok(gpu)
     }
 
-    /// Compiles and loads all kernels.
-    fn load(&mut self, architecture: &str) -> Result<(), CudaError> {
+    /// Loads all kernels: those compiled beforehand, else what NVRTC makes of them now.
+    fn load(&mut self, major: i32, minor: i32) -> Result<(), CudaError> {
         for source in source::all() {
-            let compiled = nvrtc::compile(&source, architecture)?;
+            let cubin = match cubin::find(&source, major, minor) {
+                // In memory of its own, which is aligned.
+                Some(cubin) => cubin.into_owned(),
+                None => nvrtc::compile(&source, &format!("sm_{major}{minor}"))?.cubin,
+            };
             // SAFETY: it is a whole cubin.
-            let module = unsafe { result::module::load_data(compiled.cubin.as_ptr().cast()) };
+            let module = unsafe { result::module::load_data(cubin.as_ptr().cast()) };
             let module = module.map_err(call("cuModuleLoadData"))?;
             self.modules.push(module);
             for &kernel in source.kernels {

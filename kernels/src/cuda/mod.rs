@@ -1,8 +1,8 @@
 //! The CUDA kernels, and what runs them: buffers on a device, launches of named kernels, and waiting for them.
 //!
-//! The kernels are text (`kernels/cu`), compiled at run time by NVRTC for the GPU that is there, or, for tests, by a
-//! C++ compiler into an emulator that runs every CUDA thread as a fiber. Nothing of CUDA is needed to build this crate
-//! or to run it without a GPU: the driver and NVRTC are looked for when a [`Device`] is opened.
+//! The kernels are text (`kernels/cu`), compiled beforehand ([`cubin`]) or at run time by NVRTC for the GPU that is there,
+//! or, for tests, by a C++ compiler into an emulator that runs every CUDA thread as a fiber. Nothing of CUDA is needed to
+//! build this crate or to run it without a GPU: the driver and NVRTC are looked for when a [`Device`] is opened.
 //!
 //! Launches go through [`Device`]'s methods, which know each kernel's sizes; what indices point to is checked where
 //! they are handed over ([`DeviceBatch::set`]). So nothing here is unsafe to call. bf16 in and out, f32 in between.
@@ -12,10 +12,12 @@
 mod attention;
 mod batch;
 mod collective;
+pub mod cubin;
 mod device;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+mod fill;
 mod graph;
 mod lt;
 mod memory;
@@ -30,6 +32,7 @@ pub use attention::{HeadExtras, Scratch};
 pub use batch::{Batch, DeviceBatch, Limits, Seq};
 pub use collective::{Collective, MOST_RANKS};
 pub use device::Device;
+pub use fill::Window;
 pub use graph::Graph;
 pub use memory::{Buffer, Element, Fetched, Mark};
 pub use ops::{Draw, Out, Products};
@@ -45,7 +48,7 @@ pub enum CudaError {
     NoDriver,
     /// The compiler of kernels is not there.
     #[error(
-        "NVRTC was not found (libnvrtc.so.13): install CUDA 13, or set KNEE_CUDA_DIR to what scripts/fetch-nvrtc prints"
+        "NVRTC was not found (libnvrtc.so.13), and kernels compiled beforehand are not there: install CUDA 13, or set KNEE_CUDA_DIR to what scripts/fetch-nvrtc prints"
     )]
     NoCompiler,
     /// The library through which GPUs meet is not there.

@@ -153,6 +153,9 @@ impl Program {
     }
 }
 
+/// What it is told beside the architecture.
+pub(super) const OPTIONS: [&str; 3] = ["-std=c++17", "-default-device", "--ptxas-options=-v"];
+
 /// Compiles `source` for an architecture such as `sm_90`.
 ///
 /// # Errors
@@ -161,8 +164,8 @@ pub fn compile(source: &Source, architecture: &str) -> Result<Compiled, CudaErro
     version()?;
     let program = Program::new(source)?;
     let architecture = format!("--gpu-architecture={architecture}");
-    let options = [&architecture, "-std=c++17", "-default-device", "--ptxas-options=-v"];
-    let options = options.iter().map(|o| c_string(o)).collect::<Result<Vec<_>, _>>()?;
+    let options = std::iter::once(architecture.as_str()).chain(OPTIONS);
+    let options = options.map(c_string).collect::<Result<Vec<_>, _>>()?;
     let pointers: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
     // SAFETY: the options outlive the call.
     let result =

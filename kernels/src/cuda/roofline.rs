@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use half::bf16;
-
 use super::CudaError;
+use super::batch::DeviceBatch;
 use super::device::Device;
-use super::memory::Buffer;
 use super::ops::Products;
+use crate::random::Uniform;
 
 /// Limits of a device, measured.
 #[derive(Debug, Clone, Copy)]
@@ -18,46 +17,65 @@ pub struct Roofline {
     pub flops: f64,
 }
 
-/// Times measured; the fastest counts.
-const TIMES: usize = 5;
+/// Samples; the one in the middle counts.
+const SAMPLES: usize = 9;
+/// What a sample takes at least.
+const LEAST: Duration = Duration::from_millis(1);
+/// Launches of a sample, at most.
+const MOST: usize = 64;
 
-/// Measures `device` with copies of a gigabyte and products of 8192 x 8192 matrices; with small ones where it is emulated.
+/// Measures `device` with copies of a gigabyte and products of 8192 x 8192 matrices of random numbers (a GPU multiplies
+/// constants faster); with small ones where it is emulated.
 ///
 /// # Errors
 /// When memory is short or the driver fails.
 pub fn measure(device: &Device) -> Result<Roofline, CudaError> {
     let real = device.memory()?.is_some();
     let (bytes, n) = if real { (1 << 30, 8192) } else { (1 << 20, 64) };
-    let from = device.zeros::<bf16>(bytes / size_of::<bf16>())?;
-    let mut to = device.zeros::<bf16>(from.len())?;
-    let copied = fastest(device, || device.copy(&from, &mut to))?;
+    let from = device.random(bytes / 2, Uniform::unit(1))?;
+    let mut to = device.random(bytes / 2, Uniform::unit(2))?;
+    let copied = median(device, |_| device.copy(&from, &mut to))?;
     drop((from, to));
-    let ones = vec![bf16::ONE; n * n];
-    let (x, weight): (Buffer<bf16>, _) = (device.upload(&ones)?, device.upload(&ones)?);
-    let mut y = device.zeros::<bf16>(n * n)?;
+    let random = |key| device.random(n * n, Uniform::unit(key));
+    let (x, weight, mut y) = (random(1)?, random(2)?, random(3)?);
     let multiplied =
-        fastest(device, || device.linear(Products::Fast, (n, n, n), &x, &weight, &mut y))?;
+        median(device, |_| device.linear(Products::Fast, (n, n, n), &x, &weight, &mut y))?;
     Ok(Roofline {
         copy: 2.0 * bytes as f64 / copied.as_secs_f64(),
         flops: 2.0 * (n as f64).powi(3) / multiplied.as_secs_f64(),
     })
 }
 
-/// The shortest of a few times that `work` takes on the device, after one that is not counted.
+/// What one launch by `work` takes on the device: the median of several samples, each of so many launches, one right behind
+/// the other in a graph, that they take a millisecond. `work` is told a launch's number, so that it can use other memory
+/// than the launch before did: what fits the cache is faster than it ever is in a model. On an emulated device it is one
+/// sample of one launch.
 ///
 /// # Errors
 /// When `work` or the driver fails.
-pub fn fastest(
+pub fn median(
     device: &Device,
-    mut work: impl FnMut() -> Result<(), CudaError>,
+    mut work: impl FnMut(usize) -> Result<(), CudaError>,
 ) -> Result<Duration, CudaError> {
-    work()?;
-    let mut best = Duration::MAX;
-    for _ in 0..TIMES {
+    let real = device.memory()?.is_some();
+    // The first finds the memory it needs, and an algorithm.
+    work(0)?;
+    let start = device.mark()?;
+    work(1)?;
+    let once = device.mark()?.since(&start)?.max(Duration::from_nanos(1));
+    let enough = LEAST.div_duration_f64(once).ceil() as usize;
+    let (launches, samples) = if real { (enough.clamp(1, MOST), SAMPLES) } else { (1, 1) };
+    (0..launches).try_for_each(&mut work)?;
+    let none = DeviceBatch::new(device)?;
+    let graph = device.record(&none, || (0..launches).try_for_each(&mut work))?;
+    device.replay(&graph, &none)?;
+    let mut times = Vec::with_capacity(samples);
+    for _ in 0..samples {
         let start = device.mark()?;
-        work()?;
-        best = best.min(device.mark()?.since(&start)?);
+        device.replay(&graph, &none)?;
+        times.push(device.mark()?.since(&start)?);
     }
+    times.sort_unstable();
     // A clock that did not tick would make rates infinite.
-    Ok(best.max(Duration::from_nanos(1)))
+    Ok((times[samples / 2] / launches as u32).max(Duration::from_nanos(1)))
 }

@@ -35,7 +35,7 @@ pub(super) const DECODE: [&str; 13] = [
     "decode_combine",
 ];
 
-const FILES: [(&str, &str, &[&str]); 6] = [
+const FILES: [(&str, &str, &[&str]); 7] = [
     (
         "rows.cu",
         include_str!("../../cu/rows.cu"),
@@ -65,6 +65,7 @@ const FILES: [(&str, &str, &[&str]); 6] = [
         ],
     ),
     ("sample.cu", include_str!("../../cu/sample.cu"), &["sample"]),
+    ("random.cu", include_str!("../../cu/random.cu"), &["fill_uniform"]),
 ];
 
 /// All files of kernels.

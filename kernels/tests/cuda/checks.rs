@@ -3,8 +3,9 @@
 
 use half::bf16;
 use kernels::cuda::{
-    Batch, Buffer, Collective, CudaError, Device, DeviceBatch, Draw, Limits, Products,
+    Batch, Buffer, Collective, CudaError, Device, DeviceBatch, Draw, Limits, Products, Window,
 };
+use kernels::random::Uniform;
 
 use super::reference::{Random, distance, rmsnorm, wide};
 
@@ -38,6 +39,34 @@ pub(crate) fn unwritten(device: &Device, len: usize) -> Result<Buffer<bf16>, Cud
 /// The distance between two that must be equal to the bit.
 pub(crate) fn exactly<T: PartialEq>(got: &[T], want: &[T]) -> f64 {
     if got == want { 0.0 } else { f64::INFINITY }
+}
+
+pub(crate) fn fill() -> Check {
+    Check { name: "random numbers", most: 0.0, run: run_fill }
+}
+
+/// To the bit what the host makes them, whole or some rows and columns of a matrix; what lies around stays as it was.
+fn run_fill(device: &Device) -> Result<f64, CudaError> {
+    let numbers = Uniform { key: 5, mean: 0.5, half_width: 0.1 };
+    let windows = [
+        Window::first(10_007),
+        Window { first: 1 << 33, rows: 70, cols: 130, stride: 1 << 31 },
+        Window { first: 3, rows: 9, cols: 1, stride: 7 },
+    ];
+    let mut worst = 0.0f64;
+    for window in windows {
+        let mut out = unwritten(device, window.len() + 2)?;
+        device.fill(&mut out, 1, numbers, window)?;
+        let row = |row: usize| (0..window.cols).map(move |c| (row as u64, c as u64));
+        let places = (0..window.rows).flat_map(row);
+        let index = places.map(|(row, col)| window.first + row * window.stride + col);
+        let want: Vec<bf16> = index.map(|i| bf16::from_f32(numbers.at(i))).collect();
+        let got = fetched(&out)?;
+        worst = worst.max(exactly(&got[1..=want.len()], &want));
+        let around = got[0].is_nan() && got[want.len() + 1].is_nan();
+        worst = worst.max(if around { 0.0 } else { f64::INFINITY });
+    }
+    Ok(worst)
 }
 
 pub(crate) fn embedding() -> Check {
@@ -261,7 +290,7 @@ fn run_invariant_products(device: &Device) -> Result<f64, CudaError> {
 }
 
 pub(crate) fn sample() -> Check {
-    Check { name: "sampling", most: 0.0, run: run_sample }
+    Check { name: "sampling", most: 0.0, run: |device| sample_of(device, 777) }
 }
 
 fn draw(temperature: f32, top_k: i32, top_p: f32, at: f32) -> Draw {
@@ -269,9 +298,9 @@ fn draw(temperature: f32, top_k: i32, top_p: f32, at: f32) -> Draw {
     Draw { inverse_temperature, top_k, top_p, at }
 }
 
-fn run_sample(device: &Device) -> Result<f64, CudaError> {
+/// Tokens that are not what their draws choose, of a vocabulary of at least 701.
+pub(crate) fn sample_of(device: &Device, vocab: usize) -> Result<f64, CudaError> {
     let mut random = Random(6);
-    let vocab = 777;
     let mut draws = vec![draw(0.0, 0, 1.0, 0.3), draw(0.5, 1, 0.2, 0.99)];
     for i in 0..14 {
         let top_k = [0, 1, 5, 700, 40][i % 5];

@@ -5,10 +5,12 @@ mod cache;
 mod checks;
 mod devices;
 mod mutants;
+mod real;
 mod reference;
 mod stream;
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use half::bf16;
 use kernels::cuda::{Batch, CudaError, Device, DeviceBatch, Limits, Seq, emulator};
@@ -18,8 +20,13 @@ fn devices() -> Result<Vec<(String, Device)>, String> {
     if let Ok(name) = std::env::var("KNEE_TEST_DEVICE") {
         // The first, where several are named.
         let index = name.strip_prefix("cuda:").and_then(|n| n.split(',').next()?.parse().ok());
-        let device = Device::open(index.expect("KNEE_TEST_DEVICE is cuda:N"));
-        return Ok(vec![(name, device.expect("the device that was asked for"))]);
+        // One context for all tests.
+        static GPU: OnceLock<Device> = OnceLock::new();
+        let open = || {
+            let device = Device::open(index.expect("KNEE_TEST_DEVICE is cuda:N"));
+            device.expect("the device that was asked for")
+        };
+        return Ok(vec![(name, GPU.get_or_init(open).clone())]);
     }
     if let Some(reason) = emulator::absent() {
         return Err(reason.to_owned());
@@ -53,7 +60,7 @@ macro_rules! checks {
     ($from:ident: $($check:ident),+ $(,)?) => { $(#[test] fn $check() { everywhere(&$from::$check()); })+ };
 }
 
-checks! { checks: embedding, add_rmsnorm, silu_mul, all_reduce, join_columns }
+checks! { checks: fill, embedding, add_rmsnorm, silu_mul, all_reduce, join_columns }
 checks! { checks: small_products, large_products, products_are_invariant, sample }
 checks! { cache: rope_kv_write, decode_attention, prefill_attention, attention_is_invariant, copy_slots }
 

@@ -16,6 +16,13 @@ struct Mutant {
 
 const MUTANTS: &[Mutant] = &[
     Mutant {
+        what: "rows of a window follow one another",
+        file: "random.cu",
+        right: "first + row * stride",
+        wrong: "first + row * cols",
+        check: checks::fill,
+    },
+    Mutant {
         what: "a sum read before all warps have written",
         file: "rows.cu",
         right: "parts[threadIdx.x >> 5] = squares;\n  __syncthreads();",

@@ -61,8 +61,11 @@ fn plan(s: &mut Screen, r: &TuneResult) {
     }
     let head = planned::COLUMNS.map(|c| c.0);
     let rows: Vec<Vec<String>> = r.plans.iter().map(|p| planned::cells(r, p).to_vec()).collect();
-    let cheapest = r.plans.iter().position(|p| planned::cheapest(r, p));
-    s.table(&head, &rows, cheapest);
+    let chosen = r.plans.iter().position(|p| p.device == r.device);
+    s.table(&head, &rows, chosen);
+    if let Some(rule) = planned::rule(r) {
+        s.say(&format!("  {rule}"), 4, None);
+    }
     if r.plans.iter().any(|p| p.if_slow.is_some()) {
         s.say(&format!("  {}", planned::IF_SLOW), 4, Some(Look::Quiet));
     }
@@ -74,7 +77,7 @@ fn plan(s: &mut Screen, r: &TuneResult) {
         s.say(&format!("  {device}: infeasible, {why}"), 4, Some(Look::Bad));
     }
     s.gap();
-    s.say(&format!("One replica on {}:", r.device), 0, Some(Look::Bold));
+    s.say(&format!("{}:", planned::heading(r)), 0, Some(Look::Bold));
 }
 
 fn winner(s: &mut Screen, r: &TuneResult, best: &Operating) {
@@ -164,23 +167,30 @@ fn policies(s: &mut Screen, r: &TuneResult) {
     }
     s.gap();
     let several = r.baselines.iter().any(|b| b.device != r.device);
+    let mixed = tuning::mixes_gpus(r);
     let row = |b: &tuner::result::Baseline| {
         let name = if several { format!("{} on {}", b.policy, b.device) } else { b.policy.clone() };
         let mut cells = vec![name];
         match &b.best {
-            Some(o) => cells.extend([
-                rate(o.capacity_rps),
-                opt_ms(o.ttft_p99_ms),
-                opt_ms(o.tpot_p99_ms),
-                opt_ms(o.itl_p99_ms),
-                sig(o.tokens_per_s_per_gpu, 3),
-                percent(o.kv.waste_percent() / 100.0),
-                o.config.get("max-seqs").cloned().unwrap_or_default(),
-                o.config.get("max-batch-tokens").cloned().unwrap_or_default(),
-            ]),
-            None => cells.extend(
-                ["infeasible", NONE, NONE, NONE, NONE, NONE, NONE, NONE].map(str::to_owned),
-            ),
+            Some(o) => {
+                cells.push(rate(o.capacity_rps));
+                if mixed {
+                    cells.extend([o.gpus.to_string(), rate(o.capacity_rps / f64::from(o.gpus))]);
+                }
+                cells.extend([
+                    opt_ms(o.ttft_p99_ms),
+                    opt_ms(o.tpot_p99_ms),
+                    opt_ms(o.itl_p99_ms),
+                    sig(o.tokens_per_s_per_gpu, 3),
+                    percent(o.kv.waste_percent() / 100.0),
+                    o.config.get("max-seqs").cloned().unwrap_or_default(),
+                    o.config.get("max-batch-tokens").cloned().unwrap_or_default(),
+                ]);
+            }
+            None => {
+                cells.push("infeasible".to_owned());
+                cells.extend(std::iter::repeat_n(NONE.to_owned(), if mixed { 9 } else { 7 }));
+            }
         }
         cells
     };
@@ -189,17 +199,11 @@ fn policies(s: &mut Screen, r: &TuneResult) {
         (Some(o), Some(best)) => o.config == best.config && o.device == best.device,
         _ => false,
     };
-    let head = [
-        "best of policy",
-        "req/s",
-        "p99 TTFT",
-        "p99 TPOT",
-        "p99 ITL",
-        "tok/s/GPU",
-        "KV waste",
-        "seqs",
-        "budget",
-    ];
+    let mut head = vec!["best of policy", "req/s"];
+    if mixed {
+        head.extend(["GPUs", "req/s/GPU"]);
+    }
+    head.extend(["p99 TTFT", "p99 TPOT", "p99 ITL", "tok/s/GPU", "KV waste", "seqs", "budget"]);
     s.table(&head, &rows, r.baselines.iter().position(is_best));
 }
 
@@ -210,7 +214,8 @@ fn why(s: &mut Screen, r: &TuneResult) {
         r.losers.iter().map(|l| l.device.as_str()).filter(|d| *d != r.device).collect();
     for device in others {
         let there = r.losers.iter().filter(|l| l.device == device);
-        told.extend(there.max_by(|a, b| a.capacity_rps.total_cmp(&b.capacity_rps)));
+        let each = |l: &Loser| l.capacity_rps / f64::from(l.gpus);
+        told.extend(there.max_by(|a, b| each(a).total_cmp(&each(b))));
     }
     if told.is_empty() {
         return;

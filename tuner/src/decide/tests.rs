@@ -28,6 +28,7 @@ fn screened(fake: &Fake) -> TuneResult {
         requests_per_session: None,
         natural_rps: fake.natural_rate(fake.requests),
         output_tokens_per_request: 250.0,
+        repeats: false,
     };
     let info = DeviceInfo { name: "x".to_owned(), provenance: String::new(), price: None };
     tune(&Request {

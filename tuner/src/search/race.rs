@@ -1,9 +1,9 @@
-//! How candidates are run against each other, wave by wave.
+//! How the candidates of a group are run against each other, wave by wave.
 
-use super::{Candidate, Contest, Entry, Found, Rung, Standing};
+use super::tally::Tally;
+use super::{Contest, Entry, Group, Rung, Standing};
 use crate::capacity::{Effort, FLOOR, Knee, Probe, Prober, Stop, place_of, rate_at};
-use crate::evaluate::{Evaluate, Relax};
-use crate::progress::Status;
+use crate::evaluate::{Evaluate, Refused, Relax};
 use crate::{space, verdict};
 use engine::Config;
 use rayon::prelude::*;
@@ -11,22 +11,33 @@ use rayon::prelude::*;
 /// Heads shorter than this are not worth a rung: their percentiles say nothing.
 const SHORTEST_HEAD: usize = 400;
 
-/// Candidates of one group in a wave: with a best to race against, and without.
-pub(super) const WAVE: (usize, usize) = (8, 4);
+/// How many times as long as a head that cannot tell candidates apart the trace must be that decides.
+const LONGER: usize = 8;
+
+/// Candidates in a wave: with a best to race against, and without.
+const WAVE: (usize, usize) = (8, 4);
+
+/// Times that whatever leads is polished, at most.
+const POLISHED: usize = 8;
 
 pub(super) struct Race<'a, 'c> {
     contest: &'a Contest<'c>,
-    pub(super) entries: Vec<Entry>,
-    /// Best of each group at the head being run: entry and place.
-    best: Vec<Option<(usize, i32)>>,
-    groups: usize,
+    tally: &'a Tally<'a>,
+    entries: Vec<Entry>,
+    /// Best at the head being run: entry and place.
+    best: Option<(usize, i32)>,
+    /// The head being run.
+    head: usize,
+    /// Entries of which the tally knows.
+    told: usize,
+    /// Requests that no entry can serve. Who refuses more is no candidate: a small KV memory wins nothing by refusing.
+    unfit: u64,
 }
 
 /// What one task of a wave is to do.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Task {
+struct Task {
     entry: usize,
-    head: usize,
     /// Where to begin if there is nobody to race against.
     start: i32,
     /// The place that must be passed to stay, and the one that beats the best.
@@ -42,161 +53,226 @@ struct Report {
 }
 
 impl<'a, 'c> Race<'a, 'c> {
-    pub(super) fn new(contest: &'a Contest<'c>) -> Self {
-        let groups = contest.candidates.iter().map(|c| c.group + 1).max().unwrap_or(0);
-        let entry = |c: &Candidate| Entry {
-            candidate: c.clone(),
-            standing: Standing::Untried,
-            probes: Vec::new(),
-            knee: None,
-        };
-        let entries = contest.candidates.iter().map(entry).collect();
-        Self { contest, entries, best: vec![None; groups], groups }
+    /// A race of `entries`, which are of one group, and known on `head` if any were raced before.
+    pub(super) fn new(
+        contest: &'a Contest<'c>,
+        tally: &'a Tally<'a>,
+        entries: Vec<Entry>,
+        head: Option<usize>,
+    ) -> Self {
+        let mut race = Self { contest, tally, entries, best: None, head: 0, told: 0, unfit: 0 };
+        let unfit = (0..race.entries.len()).filter_map(|i| race.unfit(i));
+        race.unfit = unfit.min().unwrap_or(0);
+        race.head = head.unwrap_or_else(|| race.whole());
+        race.lead_again();
+        race
+    }
+
+    /// Requests of the trace as it is, and as long as it can be made.
+    fn lengths(&self) -> (usize, usize) {
+        let device = self.entries.first().map(|e| self.contest.devices[e.candidate.device]);
+        device.map_or((0, 0), |d| (d.requests(), d.most()))
+    }
+
+    fn whole(&self) -> usize {
+        self.lengths().0
+    }
+
+    /// Requests that an entry can never serve; none where it cannot run at all.
+    fn unfit(&self, entry: usize) -> Option<u64> {
+        let unfit = self.evaluate(entry).unfit(&self.entries[entry].candidate.config);
+        unfit.ok().map(|unfit| unfit.requests)
     }
 
     fn evaluate(&self, entry: usize) -> &'c dyn Evaluate {
         self.contest.devices[self.entries[entry].candidate.device]
     }
 
-    pub(super) fn halve(mut self, rungs: &[Rung]) -> Found {
-        let all = self.contest.devices.first().map_or(0, |d| d.requests());
-        let mut head = all;
-        for rung in rungs {
-            let share = ((all as f64 * rung.share).round() as usize).min(all);
-            if share < SHORTEST_HEAD && rung.share < 1.0 {
-                continue;
+    /// Screens, proves and polishes, on a trace as long as that takes.
+    pub(super) fn halve(&mut self, rungs: &[Rung]) {
+        let (all, most) = self.lengths();
+        let (mut whole, mut least) = (all, SHORTEST_HEAD);
+        'longer: loop {
+            for rung in rungs {
+                let head = ((whole as f64 * rung.share).round() as usize).min(whole);
+                let last = rung.margin == 0;
+                if head < least && !last {
+                    continue;
+                }
+                if self.contest.watch.cancelled() {
+                    return;
+                }
+                let before: Vec<Standing> =
+                    self.entries.iter().map(|e| e.standing.clone()).collect();
+                self.rung(head, rung);
+                let factor = if last { self.wanted() } else { self.needed() };
+                if factor == 1 || (last && whole == most) {
+                    if last {
+                        self.polish();
+                    }
+                    continue;
+                }
+                // What lost here lost to the head's shortness, perhaps.
+                for (entry, before) in self.entries.iter_mut().zip(before) {
+                    if matches!(entry.standing, Standing::Beaten | Standing::Twin) {
+                        entry.standing = before;
+                    }
+                }
+                least = head + 1;
+                whole = whole.max((factor * head).min(most));
+                continue 'longer;
             }
-            if self.contest.watch.cancelled() {
+            return;
+        }
+    }
+
+    /// Measures in full whatever was not, then polishes again.
+    pub(super) fn measure_the_rest(&mut self) {
+        loop {
+            let open =
+                |e: &Entry| e.good(self.head).is_none() && e.standing != Standing::Infeasible;
+            let rest: Vec<usize> =
+                (0..self.entries.len()).filter(|i| open(&self.entries[*i])).collect();
+            self.measure(&rest, u64::MAX);
+            self.polish();
+            let longer = (self.wanted() * self.head).min(self.lengths().1);
+            if self.contest.watch.cancelled() || longer == self.head {
+                return;
+            }
+            (self.best, self.head) = (None, longer);
+        }
+    }
+
+    /// Measures entries in their order until `work` requests were simulated.
+    pub(super) fn measure_some(&mut self, work: u64) {
+        let all: Vec<usize> = (0..self.entries.len()).collect();
+        self.measure(&all, work);
+    }
+
+    fn measure(&mut self, entries: &[usize], work: u64) {
+        let mut spent = 0;
+        for wave in entries.chunks(WAVE.0) {
+            if spent >= work || self.contest.watch.cancelled() {
                 break;
             }
-            head = share;
-            self.rung(head, rung);
+            let tasks: Vec<Task> = wave.iter().map(|i| self.alone(*i, Effort::FINAL)).collect();
+            spent += self.run(&tasks);
+            self.tell();
         }
-        self.finish(head)
     }
 
     /// Runs everybody who is left on `head` and thins them out.
     fn rung(&mut self, head: usize, rung: &Rung) {
         let last = rung.margin == 0;
         if last {
-            (0..self.groups).for_each(|g| self.revive(g));
+            self.revive();
         }
-        self.best = vec![None; self.groups];
-        let mut queues: Vec<Vec<usize>> = (0..self.groups).map(|g| self.queue(g)).collect();
-        let total = queues.iter().map(Vec::len).sum();
-        let mut done = 0;
-        while queues.iter().any(|q| !q.is_empty()) && !self.contest.watch.cancelled() {
-            let mut tasks = Vec::new();
-            for (group, queue) in queues.iter_mut().enumerate() {
-                let n = match self.best[group] {
-                    Some(_) => WAVE.0,
-                    None if done == 0 => 1,
-                    None => WAVE.1,
-                };
-                let chosen = queue.drain(..n.min(queue.len()));
-                tasks.extend(chosen.map(|i| self.task(i, head, rung.margin)));
-            }
+        (self.best, self.head) = (None, head);
+        let mut queue = self.queue();
+        let mut first = true;
+        while !queue.is_empty() && !self.contest.watch.cancelled() {
+            let n = match self.best {
+                Some(_) => WAVE.0,
+                None if first => 1,
+                None => WAVE.1,
+            };
+            first = false;
+            let chosen = queue.drain(..n.min(queue.len()));
+            let tasks: Vec<Task> = chosen.map(|i| self.task(i, rung.margin)).collect();
             self.run(&tasks);
-            done += tasks.len();
-            if !last && self.head_is_too_short(head) {
+            self.tell();
+            if self.needed() > 1 {
                 return;
             }
-            let phase = if last { "proving on the whole trace" } else { "screening" };
-            self.tell(phase, head, done, total);
         }
         if !self.contest.watch.cancelled() {
-            (0..self.groups).for_each(|g| self.thin(g, head, rung));
+            self.thin(rung);
         }
     }
 
-    /// Whether the best so far would go further if only there were more requests: then this head cannot tell them apart.
-    fn head_is_too_short(&self, head: usize) -> bool {
-        self.best.iter().flatten().any(|(i, _)| {
-            let entry = &self.entries[*i];
-            let Some((_, Knee::Between { hi: Some(hi), .. })) = entry.knee else { return false };
-            entry.probe(head, hi).is_some_and(|p| verdict::too_short(&p.observation))
-        })
+    /// How many times as long the trace must be for this head to tell candidates apart: 1 unless the best so far would go
+    /// further if only there were more requests.
+    fn needed(&self) -> usize {
+        let Some((i, _)) = self.best else { return 1 };
+        let entry = &self.entries[i];
+        let Some((_, Knee::Between { hi: Some(hi), .. })) = entry.knee else { return 1 };
+        let short = |p: &Probe| verdict::too_short(&p.observation);
+        if entry.probe(self.head, hi).is_some_and(short) { LONGER } else { 1 }
+    }
+
+    /// The same for a head that decides: long enough for the best, at what it holds, to be a verdict on load that goes on.
+    fn wanted(&self) -> usize {
+        let held = self.best.and_then(|(i, k)| self.entries[i].probe(self.head, k));
+        let share = held.map_or(0.0, |p| p.observation.sustain.request_share);
+        let factor = (share / verdict::SHORT).ceil().max(1.0) as usize;
+        factor.next_power_of_two().max(self.needed())
     }
 
     /// A short head cannot prove that the whole trace is infeasible: where nobody is left, whoever came closest on an
     /// empty machine is measured on all of it.
-    fn revive(&mut self, group: usize) {
-        if !self.queue(group).is_empty() {
+    fn revive(&mut self) {
+        if !self.queue().is_empty() {
             return;
         }
-        let miss = |i: &usize| {
-            let floors = self.entries[*i].probes.iter().filter(|p| p.k == FLOOR);
+        let miss = |e: &Entry| {
+            let floors = e.probes.iter().filter(|p| p.k == FLOOR);
             floors.map(|p| verdict::worst(&p.observation)).next_back()
         };
-        let members = (0..self.entries.len()).filter(|i| {
-            let e = &self.entries[*i];
-            e.candidate.group == group && e.standing == Standing::Infeasible
-        });
-        let nearest =
-            members.filter_map(|i| Some((i, miss(&i)?))).min_by(|a, b| a.1.total_cmp(&b.1));
-        if let Some((i, _)) = nearest {
-            self.entries[i].standing = Standing::Untried;
+        let failed = self.entries.iter_mut().filter(|e| e.standing == Standing::Infeasible);
+        let failed = failed.filter_map(|e| Some((miss(e)?, e)));
+        if let Some((_, nearest)) = failed.min_by(|a, b| a.0.total_cmp(&b.0)) {
+            nearest.standing = Standing::Untried;
         }
     }
 
-    /// Members of a group that are still in, the most promising first.
-    fn queue(&self, group: usize) -> Vec<usize> {
+    /// Members that are still in, the most promising first.
+    fn queue(&self) -> Vec<usize> {
         let alive = |e: &Entry| matches!(e.standing, Standing::Untried | Standing::Measured);
-        let mut queue: Vec<usize> = (0..self.entries.len())
-            .filter(|i| self.entries[*i].candidate.group == group && alive(&self.entries[*i]))
-            .collect();
+        let mut queue: Vec<usize> =
+            (0..self.entries.len()).filter(|i| alive(&self.entries[*i])).collect();
         queue.sort_by_cached_key(|i| {
             let entry = &self.entries[*i];
             let known = match entry.knee {
                 Some((_, Knee::Between { lo, hi })) => (lo, hi.unwrap_or(i32::MAX)),
-                _ => (0, 0),
+                _ => (i32::MIN, 0),
             };
-            let score = |k: i32| place_of(rate_at(k) * entry.candidate.weight);
             let prior = (256.0 * habit(&entry.candidate.config)) as i64;
-            (std::cmp::Reverse((score(known.0), known.1)), prior, *i)
+            (std::cmp::Reverse(known), prior, *i)
         });
         queue
     }
 
-    fn task(&self, entry: usize, head: usize, margin: i32) -> Task {
-        let e = &self.entries[entry];
-        let Some((rival, k)) = self.best[e.candidate.group] else {
-            let effort = if margin == 0 { Effort::FINAL } else { Effort::WARM };
-            return self.measure(entry, head, effort);
-        };
-        let beat = beats(k, self.entries[rival].candidate.weight, e.candidate.weight);
+    /// What entry `i` is to do where it may be `margin` below the best to stay.
+    fn task(&self, entry: usize, margin: i32) -> Task {
         let effort = if margin == 0 { Effort::FINAL } else { Effort::WARM };
-        Task { entry, head, start: beat, rivals: Some((beat - margin, beat)), effort }
+        let Some((_, k)) = self.best else { return self.alone(entry, effort) };
+        let beat = k + 1;
+        Task { entry, start: beat, rivals: Some((beat - margin, beat)), effort }
     }
 
-    /// A task without rivals, starting from the best guess: its own knee, the best of its group or of all, half its
-    /// ceiling.
-    pub(super) fn measure(&self, entry: usize, head: usize, effort: Effort) -> Task {
+    /// A task without rivals, starting from the best guess: its own knee, the best so far, half its ceiling.
+    fn alone(&self, entry: usize, effort: Effort) -> Task {
         let e = &self.entries[entry];
         let own = match e.knee {
             Some((_, Knee::Between { lo, .. })) => Some(lo),
             _ => None,
         };
-        let group = self.best[e.candidate.group].map(|(_, k)| k);
-        let hopeless = |o: &Entry| {
-            o.candidate.group == e.candidate.group && o.standing == Standing::Infeasible
-        };
-        if own.or(group).is_none() && self.entries.iter().any(hopeless) {
+        let known = own.or(self.best.map(|(_, k)| k));
+        if known.is_none() && self.entries.iter().any(|o| o.standing == Standing::Infeasible) {
             // Others of its kind failed on an empty machine: ask that first.
             let effort = Effort { stride: Effort::COLD.stride, ..effort };
-            return Task { entry, head, start: FLOOR, rivals: None, effort };
+            return Task { entry, start: FLOOR, rivals: None, effort };
         }
-        let known = own.or(group).or_else(|| self.best.iter().flatten().map(|(_, k)| *k).max());
         let ceiling = || self.evaluate(entry).ceiling(&e.candidate.config).unwrap_or(1.0);
         let (start, stride) = match known {
             Some(k) => (k, effort.stride),
             None => (place_of(ceiling().clamp(1e-3, 1e6) / 2.0), Effort::COLD.stride),
         };
-        Task { entry, head, start, rivals: None, effort: Effort { stride, ..effort } }
+        Task { entry, start, rivals: None, effort: Effort { stride, ..effort } }
     }
 
     /// Runs a wave in parallel and applies what it found in order. Returns the requests simulated.
-    pub(super) fn run(&mut self, tasks: &[Task]) -> u64 {
+    fn run(&mut self, tasks: &[Task]) -> u64 {
         let shared = &*self;
         let reports: Vec<Report> =
             tasks.par_iter().with_max_len(1).map(|t| shared.perform(t)).collect();
@@ -211,34 +287,37 @@ impl<'a, 'c> Race<'a, 'c> {
                 }
             }
             if let Some(knee) = report.knee {
-                entry.knee = Some((task.head, knee));
+                entry.knee = Some((self.head, knee));
             }
-            if let Some(k) = entry.good(task.head) {
-                self.lead(task.entry, k);
-            }
+            self.lead(task.entry);
         }
         work
     }
 
-    /// Notes that `entry` holds the SLO at `k`.
-    fn lead(&mut self, entry: usize, k: i32) {
-        let c = &self.entries[entry].candidate;
-        let leads = match self.best[c.group] {
-            None => true,
-            Some((rival, at)) => k >= beats(at, self.entries[rival].candidate.weight, c.weight),
-        };
-        if leads {
-            self.best[c.group] = Some((entry, k));
+    /// Notes what `entry` holds.
+    fn lead(&mut self, entry: usize) {
+        if let Some(k) = self.entries[entry].good(self.head)
+            && self.best.is_none_or(|(_, at)| k > at)
+        {
+            self.best = Some((entry, k));
         }
+    }
+
+    fn lead_again(&mut self) {
+        (0..self.entries.len()).for_each(|i| self.lead(i));
     }
 
     fn perform(&self, task: &Task) -> Report {
         let entry = &self.entries[task.entry];
+        if self.unfit(task.entry).is_some_and(|unfit| unfit > self.unfit) {
+            let reason = "its KV memory does not hold prompts that other settings hold".to_owned();
+            return Report::stopped(Stop::Refused(Refused { reason }), &entry.standing, Vec::new());
+        }
         let prober = Prober::new(
             self.evaluate(task.entry),
             &entry.candidate.config,
             Relax::Nothing,
-            task.head,
+            self.head,
             self.contest.watch.cancel,
         );
         let mut prober = match prober {
@@ -253,15 +332,14 @@ impl<'a, 'c> Race<'a, 'c> {
 
     /// After a rung: drops whoever is known to be below the final best less the margin, then twins, then the tail of
     /// the rest.
-    fn thin(&mut self, group: usize, head: usize, rung: &Rung) {
-        let Some((rival, k)) = self.best[group] else { return };
-        let weight = self.entries[rival].candidate.weight;
-        let mut left = self.queue(group);
+    fn thin(&mut self, rung: &Rung) {
+        let Some((rival, k)) = self.best else { return };
+        let stay = k + 1 - rung.margin;
+        let mut left = self.queue();
         left.retain(|i| {
             let entry = &mut self.entries[*i];
-            let stay = beats(k, weight, entry.candidate.weight) - rung.margin;
             let beaten = match entry.knee {
-                Some((h, Knee::Between { lo, hi })) if h == head => {
+                Some((h, Knee::Between { lo, hi })) if h == self.head => {
                     lo < stay && hi.is_some_and(|hi| hi <= stay) && *i != rival
                 }
                 _ => false,
@@ -276,68 +354,89 @@ impl<'a, 'c> Race<'a, 'c> {
         }
         let mut kept: Vec<usize> = Vec::new();
         for i in left {
-            match kept.iter().find(|k| twins(&self.entries[**k], &self.entries[i], head)) {
-                Some(twin) => self.entries[i].standing = Standing::Twin(*twin),
-                None => kept.push(i),
+            if kept.iter().any(|k| twins(&self.entries[*k], &self.entries[i], self.head)) {
+                self.entries[i].standing = Standing::Twin;
+            } else {
+                kept.push(i);
             }
         }
         if kept.len() > rung.keep {
-            self.rank(&kept, head, rung.margin);
-            let ranked = self.queue(group);
-            for i in ranked.into_iter().skip(rung.keep) {
+            self.rank(&kept, rung.margin);
+            for i in self.queue().into_iter().skip(rung.keep) {
                 self.entries[i].standing = Standing::Beaten;
             }
         }
     }
 
     /// Places survivors to within a sixth of the margin, where more are left than go on.
-    fn rank(&mut self, left: &[usize], head: usize, margin: i32) {
+    fn rank(&mut self, left: &[usize], margin: i32) {
         let effort = Effort { resolution: (margin + 5) / 6, ..Effort::WARM };
         for wave in left.chunks(4 * WAVE.0) {
-            let tasks: Vec<Task> = wave.iter().map(|i| self.measure(*i, head, effort)).collect();
+            let tasks: Vec<Task> = wave.iter().map(|i| self.alone(*i, effort)).collect();
             self.run(&tasks);
         }
     }
 
-    pub(super) fn tell(&self, phase: &str, head: usize, done: usize, total: usize) {
-        let value = |(i, k): &(usize, i32)| rate_at(*k) * self.entries[*i].candidate.weight;
-        let best = self.best.iter().flatten().max_by(|a, b| value(a).total_cmp(&value(b)));
-        let best =
-            best.map(|(i, k)| (rate_at(*k), space::label(&self.entries[*i].candidate.config)));
-        let phase = format!("{phase}: {total} configurations, {head} requests");
-        self.contest.watch.progress.update(&Status { phase, done, total, best });
+    /// Races the neighbours of the best against it, then those of whichever won, until none does.
+    fn polish(&mut self) {
+        for _ in 0..POLISHED {
+            let Some((best, _)) = self.best else { return };
+            let near = (self.contest.near)(&self.entries[best].candidate);
+            let mut fresh = Vec::new();
+            for candidate in near {
+                if candidate.group != self.entries[best].candidate.group {
+                    continue;
+                }
+                let known = self.entries.iter().position(|e| e.candidate == candidate);
+                let i = known.unwrap_or(self.entries.len());
+                if known.is_none() {
+                    self.entries.push(Entry::new(candidate));
+                }
+                // What was tried on this head has lost already.
+                if self.entries[i].probes.iter().all(|p| p.head != self.head) {
+                    fresh.push(i);
+                }
+            }
+            for wave in fresh.chunks(WAVE.0) {
+                if self.contest.watch.cancelled() {
+                    return;
+                }
+                let tasks: Vec<Task> = wave.iter().map(|i| self.task(*i, 0)).collect();
+                self.run(&tasks);
+            }
+            if self.best.is_none_or(|(now, _)| now == best) {
+                return;
+            }
+        }
     }
 
-    /// Winners by what is known on `head`: who serves the most of the requests, then who is worth most.
-    pub(super) fn finish(self, head: usize) -> Found {
-        let better = |a: usize, b: usize| {
-            let value = |i: usize| {
-                let e = &self.entries[i];
-                let k = e.good(head)?;
-                let worst = e.probe(head, k).map_or(0.0, |p| verdict::worst(&p.observation));
-                let gpus = e.candidate.config.gpus();
-                Some((rate_at(k) * e.candidate.weight, worst, gpus, e.unfit()))
-            };
-            match (value(a), value(b)) {
-                (Some(x), Some(y)) if x.3 != y.3 => x.3 < y.3,
-                (Some(x), Some(y)) => {
-                    // Scores equal to within rounding are ties: the wider margin wins, then the smaller deployment.
-                    let tie = (x.0 / y.0 - 1.0).abs() < 1e-9;
-                    if tie { (x.1, x.2) < (y.1, y.2) } else { x.0 > y.0 }
-                }
-                (x, _) => x.is_some(),
-            }
+    /// Tells whoever waits.
+    fn tell(&mut self) {
+        let done = (self.entries.len() - self.queue().len()).max(self.told);
+        let best =
+            self.best.map(|(i, k)| (rate_at(k), space::label(&self.entries[i].candidate.config)));
+        self.tally.note(done - self.told, best);
+        self.told = done;
+    }
+
+    /// The entries, and the winner by what is known on the last head.
+    pub(super) fn finish(self) -> (Vec<Entry>, Group) {
+        let value = |i: usize| {
+            let e = &self.entries[i];
+            let k = e.good(self.head)?;
+            let worst = e.probe(self.head, k).map_or(0.0, |p| verdict::worst(&p.observation));
+            Some((k, worst))
         };
-        let best_of = |group: Option<usize>| {
-            (0..self.entries.len())
-                .filter(|i| group.is_none_or(|g| self.entries[*i].candidate.group == g))
-                .filter(|i| self.entries[*i].good(head).is_some())
-                .reduce(|a, b| if better(b, a) { b } else { a })
+        let better = |a: usize, b: usize| match (value(a), value(b)) {
+            // Of equal capacities the wider margin wins.
+            (Some(x), Some(y)) => x.0 > y.0 || (x.0 == y.0 && x.1 < y.1),
+            (x, _) => x.is_some(),
         };
-        let group_best = (0..self.groups).map(|g| best_of(Some(g))).collect();
-        let best = best_of(None);
-        let interrupted = self.contest.watch.cancelled();
-        Found { group_best, best, head, interrupted, entries: self.entries }
+        let best = (0..self.entries.len())
+            .filter(|i| value(*i).is_some())
+            .reduce(|a, b| if better(b, a) { b } else { a });
+        let head = self.head;
+        (self.entries, Group { head, best })
     }
 }
 
@@ -375,9 +474,6 @@ fn attempt(prober: &mut Prober<'_>, task: &Task) -> Result<(Standing, Option<Kne
 /// Whether two entries gave the same latencies wherever both ran on `head`, at a rate that holds and one that fails:
 /// then the knobs in which they differ never took effect.
 fn twins(a: &Entry, b: &Entry, head: usize) -> bool {
-    if a.candidate.weight != b.candidate.weight {
-        return false;
-    }
     let (mut held, mut failed) = (false, false);
     for p in a.probes.iter().filter(|p| p.head == head) {
         let Some(q) = b.probe(head, p.k) else { continue };
@@ -388,12 +484,6 @@ fn twins(a: &Entry, b: &Entry, head: usize) -> bool {
         failed |= !p.passes();
     }
     held && failed
-}
-
-/// The lowest place at which a rate worth `weight` each is worth more than place `k` at `rival_weight` each.
-fn beats(k: i32, rival_weight: f64, weight: f64) -> i32 {
-    let same = (weight / rival_weight - 1.0).abs() < 1e-12;
-    if same { k + 1 } else { place_of(rate_at(k) * rival_weight / weight) + 1 }
 }
 
 /// How far a configuration is from what people start with: seats 256, budget 2,048, one GPU per replica.

@@ -26,11 +26,12 @@ fn search(evaluate: &dyn Evaluate) -> Found {
     let configs = space.enumerate().configs;
     let candidate = |config: Config| {
         let group = config.policy() as usize;
-        Candidate { device: 0, config, weight: 1.0, group }
+        Candidate { device: 0, config, group }
     };
     let candidates = configs.into_iter().map(candidate).collect();
     let watch = Watch { progress: &Silent, cancel: &GO_ON };
-    halving(&Contest { devices: &[evaluate], candidates, watch }, RUNGS)
+    let near = &|_: &Candidate| Vec::new();
+    halving(&Contest { devices: &[evaluate], candidates, near, watch }, RUNGS)
 }
 
 fn fake() -> Fake {

@@ -9,8 +9,8 @@ use engine::{BlockIds, Content, Deployment, Event, Fleet, Iteration, Next, Reque
 use loadgen::{Outcome, Recorder, Recording, Replay, ReplayOptions, Summary, Sustain};
 use workloads::{Trace, TraceRequest};
 
-use super::Testbed;
 use super::prompts::prompt;
+use super::{Played, Testbed};
 use crate::calibrate::steps_of;
 use crate::evaluate::Refused;
 use crate::observation::{Detailed, IterationSpan, KvSample, KvShares, Observation, Work};
@@ -23,6 +23,7 @@ const SPANS: usize = 200_000;
 pub(super) struct Run<'a> {
     sim: &'a Testbed,
     trace: Arc<Trace>,
+    ids: Arc<[u64]>,
     fleet: Fleet,
     replay: Replay,
     recorder: Recorder,
@@ -50,7 +51,7 @@ impl<'a> Run<'a> {
     pub(super) fn new(
         sim: &'a Testbed,
         deployment: &Deployment,
-        trace: Arc<Trace>,
+        Played { trace, ids }: Played,
         scale: f64,
         options: ReplayOptions,
     ) -> Result<Self, Refused> {
@@ -76,6 +77,7 @@ impl<'a> Run<'a> {
             max_model_len: deployment.config.max_model_len,
             unfit: Unfit::of(deployment, &trace.requests),
             trace,
+            ids,
         })
     }
 
@@ -157,7 +159,7 @@ impl<'a> Run<'a> {
     /// What the prompt of request `index` is: tokens where they are computed, else the identity of its blocks.
     fn content(&self, index: u32) -> Content {
         match &self.sim.machine {
-            None => content(&self.trace.requests[index as usize], &self.trace, &self.sim.ids),
+            None => content(&self.trace.requests[index as usize], &self.trace, &self.ids),
             Some(machine) => prompt(&self.trace, index, machine.config().vocab),
         }
     }

@@ -2,9 +2,8 @@
 
 use super::steady::p_met;
 use super::{TuneError, Tuning};
-use crate::capacity::{FLOOR, Knee, Probe, rate_at};
+use crate::capacity::{FLOOR, Knee, Probe};
 use crate::pareto;
-use crate::plan::{IfSlow, Plan, Unit, plan};
 use crate::result::{
     Baseline, CurvePoint, Infeasible, Operating, Pareto, ParetoPoint, Refusal, TuneResult, broke,
     knobs, margins,
@@ -16,15 +15,12 @@ use loadgen::Metric;
 use std::collections::BTreeMap;
 
 impl Tuning<'_, '_> {
-    /// Everything that needs no further run. Sensitivity, losers and totals are the caller's to add.
-    pub(super) fn result(
-        &self,
-        mut refused: Vec<Refusal>,
-        candidates: usize,
-    ) -> Result<TuneResult, TuneError> {
+    /// Everything that needs no further run. Losers and totals are the caller's to add.
+    pub(super) fn result(&self) -> Result<TuneResult, TuneError> {
         let r = self.request;
+        let mut refused = self.field.refused();
         refused.extend(self.refusals());
-        let best = self.found.best.map(|i| self.operating(i));
+        let best = self.best.map(|i| self.operating(i));
         let device =
             best.as_ref().map_or_else(|| r.devices[0].info.name.clone(), |b| b.device.clone());
         Ok(TuneResult {
@@ -40,15 +36,16 @@ impl Tuning<'_, '_> {
             objective: r.objective,
             gpus: r.space.gpus,
             space: r.space.describe(),
-            candidates,
+            candidates: self.field.candidates,
             decision: None,
             infeasible: best.is_none().then(|| self.infeasible(None, &refused)),
             baselines: self.baselines(&refused),
             losers: Vec::new(),
-            sensitivity: Vec::new(),
-            confidence: self.found.best.and_then(|i| self.trusted.get(&i).cloned()),
+            sensitivity: self.sensitivity.clone(),
+            confidence: self.best.and_then(|i| self.trusted.get(&i).cloned()),
             pareto: self.pareto(),
             plans: self.plans()?,
+            chosen: self.chosen(),
             warnings: self.warnings(best.as_ref()),
             refused,
             best,
@@ -77,9 +74,9 @@ impl Tuning<'_, '_> {
         let entry = &self.found.entries[i];
         let under_test = &self.request.devices[entry.candidate.device];
         let mut whole: Vec<&Probe> =
-            entry.probes.iter().filter(|p| p.head == self.found.head).collect();
+            entry.probes.iter().filter(|p| p.head == self.found.head(i)).collect();
         whole.sort_by_key(|p| p.k);
-        let k = entry.good(self.found.head);
+        let k = self.found.good(i);
         let probe = whole.iter().find(|p| Some(p.k) == k).unwrap_or(&whole[0]);
         let (s, gpus) = (&probe.observation.summary, entry.candidate.config.gpus());
         let tokens = self.tokens_per_request(probe) * probe.rate();
@@ -91,6 +88,7 @@ impl Tuning<'_, '_> {
             policy: entry.candidate.config.policy().to_string(),
             device: under_test.info.name.clone(),
             gpus,
+            requests: probe.head,
             capacity_rps: probe.rate(),
             goodput_rps: s.goodput_rps(),
             ttft_p99_ms: s.ttft.p99.millis(),
@@ -123,29 +121,29 @@ impl Tuning<'_, '_> {
         let mut baselines = Vec::new();
         for (device, under_test) in self.request.devices.iter().enumerate() {
             for (policy, name) in Policy::NAMES.iter().enumerate() {
-                let group = device * Policy::NAMES.len() + policy;
-                if !self.found.entries.iter().any(|e| e.candidate.group == group) {
+                let groups = self.groups(device, policy);
+                if groups.is_empty() {
                     continue;
                 }
-                let best = self.found.group_best.get(group).copied().flatten();
+                let best = self.best_of(&groups);
                 baselines.push(Baseline {
                     policy: (*name).to_owned(),
                     device: under_test.info.name.clone(),
                     best: best.map(|i| self.operating(i)),
-                    infeasible: best.is_none().then(|| self.infeasible(Some(group), refused)),
+                    infeasible: best.is_none().then(|| self.infeasible(Some(&groups), refused)),
                 });
             }
         }
         baselines
     }
 
-    /// Why a group, or all, hold nowhere.
-    fn infeasible(&self, group: Option<usize>, refused: &[Refusal]) -> Infeasible {
+    /// Why some groups, or all, hold nowhere.
+    fn infeasible(&self, groups: Option<&[usize]>, refused: &[Refusal]) -> Infeasible {
         if self.request.watch.cancelled() {
             let reason = "interrupted before any capacity was known".to_owned();
             return Infeasible { reason, ..Infeasible::default() };
         }
-        let Some(i) = self.nearest(group) else {
+        let Some(i) = self.nearest(groups) else {
             let most = refused.iter().max_by_key(|r| r.count).map(|r| r.reason.as_str());
             let reason = format!("no configuration can run: {}", most.unwrap_or("none was tried"));
             return Infeasible { reason, ..Infeasible::default() };
@@ -168,14 +166,16 @@ impl Tuning<'_, '_> {
 
     fn pareto(&self) -> Pareto {
         let mut points = Vec::new();
-        for entry in &self.found.entries {
+        for (i, entry) in self.found.entries.iter().enumerate() {
             let device = &self.request.devices[entry.candidate.device];
             let tokens = device.evaluate.output_tokens_per_request();
-            let whole = entry.probes.iter().filter(|p| p.head == self.found.head && p.passes());
+            let head = self.found.head(i);
+            let whole = entry.probes.iter().filter(|p| p.head == head && p.passes());
             points.extend(whole.map(|p| ParetoPoint {
                 label: space::label(&entry.candidate.config),
                 policy: entry.candidate.config.policy().to_string(),
                 device: device.info.name.clone(),
+                gpus: entry.candidate.config.gpus(),
                 rate_rps: p.rate(),
                 tokens_per_s_per_gpu: tokens * p.rate() / f64::from(entry.candidate.config.gpus()),
                 tokens_per_s_per_user: per_user(p),
@@ -188,54 +188,11 @@ impl Tuning<'_, '_> {
             .iter()
             .map(|p| (p.tokens_per_s_per_gpu, p.tokens_per_s_per_user.unwrap_or(f64::NAN)))
             .collect();
-        let wait: Vec<_> = points.iter().map(|p| (p.goodput_rps, low(p.ttft_p99_ms))).collect();
+        let each = |p: &ParetoPoint| p.goodput_rps / f64::from(p.gpus);
+        let wait: Vec<_> = points.iter().map(|p| (each(p), low(p.ttft_p99_ms))).collect();
         let (throughput_interactivity, goodput_ttft) =
             (pareto::front(&speed), pareto::front(&wait));
         Pareto { points, throughput_interactivity, goodput_ttft }
-    }
-
-    /// The winner if it runs on `device`, else the best there.
-    pub(super) fn device_best(&self, device: usize) -> Option<usize> {
-        let value = |i: &usize| {
-            let e = &self.found.entries[*i];
-            e.good(self.found.head).map_or(0.0, |k| rate_at(k) * e.candidate.weight)
-        };
-        let here = |i: &usize| self.found.entries[*i].candidate.device == device;
-        let bests = self.found.group_best.iter().flatten().copied().filter(here);
-        self.found.best.filter(here).or_else(|| bests.max_by(|a, b| value(a).total_cmp(&value(b))))
-    }
-
-    /// One plan per device that has a winner; where none has, the result says what came nearest, as without a demand.
-    fn plans(&self) -> Result<Vec<Plan>, TuneError> {
-        let Some(demand) = self.request.demand else { return Ok(Vec::new()) };
-        let mut plans = Vec::new();
-        for (device, under_test) in self.request.devices.iter().enumerate() {
-            let Some(best) = self.device_best(device) else { continue };
-            let entry = &self.found.entries[best];
-            let label = space::label(&entry.candidate.config);
-            let unit = Unit {
-                device: &under_test.info.name,
-                label: &label,
-                capacity_rps: entry.good(self.found.head).map_or(0.0, rate_at),
-                gpus: entry.candidate.config.gpus(),
-                output_tokens_per_request: under_test.evaluate.output_tokens_per_request(),
-                price: under_test.info.price.as_ref(),
-            };
-            let mut all = plan(&unit, demand.rps, demand.headroom)?;
-            all.if_slow = self.trusted.get(&best).map(|c| {
-                let slow = Unit { capacity_rps: c.low_rps, ..unit };
-                let slow = plan(&slow, demand.rps, demand.headroom).ok();
-                IfSlow {
-                    capacity_rps: c.low_rps,
-                    gpus: slow.as_ref().map(|p| p.gpus),
-                    usd_per_hour: slow.and_then(|p| p.usd_per_hour),
-                }
-            });
-            let unfit = under_test.evaluate.unfit(&entry.candidate.config);
-            all.unfit = unfit.unwrap_or_default();
-            plans.push(all);
-        }
-        Ok(plans)
     }
 
     fn warnings(&self, best: Option<&Operating>) -> Vec<String> {
@@ -260,12 +217,10 @@ impl Tuning<'_, '_> {
                 requests.div_ceil(100)
             ));
         }
-        self.found.best.into_iter().flat_map(|i| self.doubts(i)).for_each(&mut warn);
-        if self.found.interrupted {
-            warn(format!(
-                "interrupted: capacities are those known on the first {} requests",
-                self.found.head
-            ));
+        self.best.into_iter().flat_map(|i| self.doubts(i)).for_each(&mut warn);
+        let known = self.best.filter(|_| self.found.interrupted).map(|i| self.found.head(i));
+        if let Some(head) = known {
+            warn(format!("interrupted: capacities are those known on the first {head} requests"));
         }
         warnings
     }
@@ -275,12 +230,13 @@ impl Tuning<'_, '_> {
         let mut doubts = Vec::new();
         let mut warn = |text: String| doubts.push(text);
         let entry = &self.found.entries[i];
-        let probe = entry.good(self.found.head).and_then(|k| entry.probe(self.found.head, k));
+        let head = self.found.head(i);
+        let probe = self.found.good(i).and_then(|k| entry.probe(head, k));
         if let Some(p) = probe.filter(|p| p.observation.unfit.any()) {
             let (unfit, device) = (&p.observation.unfit, entry.candidate.device);
             warn(format!("on {} {unfit}; they fail", self.request.devices[device].info.name));
         }
-        let beyond = |p: &&Probe| p.head == self.found.head && Some(p.k) > probe.map(|p| p.k);
+        let beyond = |p: &&Probe| p.head == head && Some(p.k) > probe.map(|p| p.k);
         if probe.is_some() && entry.probes.iter().filter(beyond).any(Probe::passes) {
             warn(
                 "capacity is what it completes per second with all requests at once: faster the targets hold for as \
@@ -288,7 +244,7 @@ impl Tuning<'_, '_> {
                     .to_owned(),
             );
         }
-        if let Some(p) = probe.filter(|p| p.observation.sustain.request_share > 0.05) {
+        if let Some(p) = probe.filter(|p| verdict::short(&p.observation)) {
             warn(format!(
                 "a typical request lasts {:.0} % of the run at capacity: the trace is short for a verdict on \
                  sustained load",
@@ -312,13 +268,20 @@ impl Tuning<'_, '_> {
             Some((_, Knee::Between { hi, .. })) => hi,
             _ => None,
         };
-        let failing = above.and_then(|hi| entry.probe(self.found.head, hi));
+        let failing = above.and_then(|hi| entry.probe(head, hi));
         if failing.is_some_and(|p| verdict::too_short(&p.observation)) {
             warn(
                 "capacity is bounded by the length of the trace, not by the targets: use a longer \
                  trace"
                     .to_owned(),
             );
+        }
+        let has = self.request.workload.requests;
+        if self.request.workload.repeats && head > has {
+            warn(format!(
+                "the trace is too short for such a rate: its {has} requests are replayed until they are {head}, each time \
+                 in sessions of their own"
+            ));
         }
         if matches!(entry.knee, Some((_, Knee::Between { hi: None, .. }))) {
             warn("the winner held every rate up to its roofline bound".to_owned());

@@ -1,15 +1,25 @@
 //! The winner's neighbourhood: what each knob's next value does, and whether one of them wins after all.
 
+use super::Tuning;
 use super::steady::Rival;
-use super::{Method, Tuning, candidate};
 use crate::capacity::{FLOOR, Probe, Prober, Stop, rate_at};
-use crate::evaluate::{Evaluate, Relax};
+use crate::evaluate::Relax;
 use crate::result::Neighbour;
-use crate::search::{self, Candidate, Contest, Entry, Rung};
+use crate::search::{Candidate, Entry};
 use crate::why::{self, Subject};
 use engine::Config;
 use rayon::prelude::*;
 use std::sync::atomic::AtomicBool;
+
+/// Times that a device's best gives way to a neighbour, at most.
+const PROMOTED: usize = 2;
+
+/// A device's best entry, what one knob more or less than its does, and those of its neighbours that hold anything.
+pub(super) struct Refined {
+    pub(super) best: usize,
+    pub(super) sensitivity: Vec<Neighbour>,
+    pub(super) rivals: Vec<Rival>,
+}
 
 /// What a knob's other value does, and the candidate it belongs to.
 struct Examined {
@@ -41,23 +51,21 @@ fn does_the_same(
 }
 
 impl Tuning<'_, '_> {
-    /// Measures the winner's neighbours; one that is better on the whole trace becomes the winner, once. Returns the
-    /// last winner's, and those of them that hold anything.
-    pub(super) fn refine(&mut self) -> (Vec<Neighbour>, Vec<Rival>) {
-        let mut seen = (Vec::new(), Vec::new());
-        for last in [self.request.method != Method::Halving, true] {
-            let Some(best) = self.found.best else { return seen };
+    /// Measures the neighbours of a device's best; one that is better, of whatever group, takes its place.
+    pub(super) fn refine(&mut self, device: usize) -> Option<Refined> {
+        for promoted in 0.. {
+            let best = self.leader(device)?;
             let examined = self.examine(best);
-            let promising = self.promising(best, &examined);
+            if promoted < PROMOTED && self.promote(best, &examined) {
+                continue;
+            }
             let rival =
                 |e: &Examined| Some(Rival { candidate: e.candidate.clone(), good: e.good? });
             let rivals = examined.iter().filter_map(rival).collect();
-            seen = (examined.into_iter().map(|e| e.neighbour).collect(), rivals);
-            if last || !self.promote(best, promising) {
-                break;
-            }
+            let sensitivity = examined.into_iter().map(|e| e.neighbour).collect();
+            return Some(Refined { best, sensitivity, rivals });
         }
-        seen
+        None
     }
 
     /// What one knob more or less than entry `best`'s does.
@@ -71,34 +79,33 @@ impl Tuning<'_, '_> {
         let entry = &self.found.entries[best];
         let (device, from) = (entry.candidate.device, &entry.candidate.config);
         let evaluate = self.request.devices[device].evaluate;
-        let start = entry.good(self.found.head).unwrap_or(FLOOR);
+        let (head, start) = (self.found.head(best), self.found.good(best).unwrap_or(FLOOR));
         let winner = Subject { evaluate, config: from, known: &entry.probes, start };
-        let Ok(winner) = why::measure(&winner, self.head, cancel) else { return Vec::new() };
+        let Ok(winner) = why::measure(&winner, head, cancel) else { return Vec::new() };
         let start = winner.good.unwrap_or(start);
         // Its runs about its knee: where the knobs that matter show.
-        let on_head = |p: &&Probe| p.head == self.head;
+        let on_head = |p: &&Probe| p.head == head;
         let mut edge: Vec<&Probe> =
             entry.probes.iter().chain(&winner.probes).filter(on_head).collect();
         edge.sort_by_key(|p| (p.k - start).abs());
         edge.truncate(2);
-        let near = self.request.space.neighbours(from);
+        let near = self.field.space(from).neighbours(from);
         let measured: Vec<_> = near
             .into_par_iter()
             .with_max_len(1)
             .map(|(knob, config)| {
-                let known: &[Probe] =
-                    self.entry_of(device, &config).map_or(&[], |e| e.probes.as_slice());
+                let same =
+                    |e: &&Entry| (e.candidate.device, &e.candidate.config) == (device, &config);
+                let known = self.found.entries.iter().find(same);
+                let known: &[Probe] = known.map_or(&[], |e| e.probes.as_slice());
                 let subject = Subject { evaluate, config: &config, known, start };
                 // What does the same about the knee has that knee. A search of its own might find another, by other
                 // rates: where a lower one may fail, there are several.
                 let (idle, made) = does_the_same(&subject, &edge, cancel);
                 let known = [known, &made].concat();
                 let subject = Subject { known: &known, ..subject };
-                let measured = if idle {
-                    Ok(winner.again())
-                } else {
-                    why::measure(&subject, self.head, cancel)
-                };
+                let measured =
+                    if idle { Ok(winner.again()) } else { why::measure(&subject, head, cancel) };
                 let measured = measured.map(|m| m.after(made));
                 (knob, config, measured, idle)
             })
@@ -124,11 +131,10 @@ impl Tuning<'_, '_> {
                 capacity_rps: good.map_or(0.0, rate_at),
                 winner_rps: winner.rate(),
                 idle,
-                head: self.head,
+                head,
                 broke,
             };
-            // Same objective and device as the winner: its price is known.
-            if let Ok(candidate) = candidate(self.request, device, config) {
+            if let Some(candidate) = self.candidate(device, config) {
                 examined.push(Examined { neighbour, candidate, good });
             }
         }
@@ -136,70 +142,42 @@ impl Tuning<'_, '_> {
         examined
     }
 
-    pub(super) fn entry_of(&self, device: usize, config: &Config) -> Option<&Entry> {
-        let same = |e: &&Entry| e.candidate.device == device && e.candidate.config == *config;
-        self.found.entries.iter().find(same)
+    /// Where `candidate` is among the entries.
+    pub(super) fn entry_of(&self, candidate: &Candidate) -> Option<usize> {
+        self.found.entries.iter().position(|e| e.candidate == *candidate)
     }
 
-    /// Neighbours worth more than the winner on the examination head, the best first.
-    fn promising(&self, best: usize, examined: &[Examined]) -> Vec<Candidate> {
-        let weight = self.found.entries[best].candidate.weight;
-        let worth = |e: &Examined| e.good.map_or(0.0, |k| rate_at(k) * e.candidate.weight);
+    /// Measures the neighbours that are worth more than entry `best` as winners are measured; whether one of them is worth
+    /// more indeed.
+    fn promote(&mut self, best: usize, examined: &[Examined]) -> bool {
+        let weight = |c: &Candidate| self.field.weight(c.device, &c.config);
+        let worth = |e: &Examined| e.good.map_or(0.0, rate_at) * weight(&e.candidate);
+        let enough = self.worth(best) * 1.0001;
         let mut better: Vec<&Examined> = examined
             .iter()
-            .filter(|e| worth(e) > e.neighbour.winner_rps * weight * 1.0001)
+            .filter(|e| worth(e) > enough)
             .filter(|e| {
-                // What the search tried on the whole trace has lost already.
-                let known = self.entry_of(e.candidate.device, &e.candidate.config);
-                known.is_none_or(|e| e.probes.iter().all(|p| p.head != self.found.head))
+                // What the search measured has lost already.
+                let known = self.entry_of(&e.candidate);
+                known.is_none_or(|i| self.found.good(i).is_none())
             })
             .collect();
         better.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
-        better.into_iter().take(6).map(|e| e.candidate.clone()).collect()
+        let rival = |e: &Examined| Some(Rival { candidate: e.candidate.clone(), good: e.good? });
+        let rivals: Vec<Rival> = better.into_iter().take(3).filter_map(rival).collect();
+        rivals.iter().any(|rival| self.crown(rival, enough).is_some())
     }
 
-    /// Races `candidates` against entry `best` on the whole trace; whether the winner changed.
-    pub(super) fn promote(&mut self, best: usize, mut candidates: Vec<Candidate>) -> bool {
-        if candidates.is_empty() || self.request.watch.cancelled() {
-            return false;
-        }
-        let own = self.found.entries[best].candidate.clone();
-        candidates.insert(0, own);
-        candidates.iter_mut().for_each(|c| c.group = 0);
-        let evaluators: Vec<&dyn Evaluate> =
-            self.request.devices.iter().map(|d| d.evaluate).collect();
-        let contest = Contest { devices: &evaluators, candidates, watch: self.request.watch };
-        let final_only = [Rung { share: 1.0, margin: 0, keep: usize::MAX }];
-        let raced = search::halving_from(&contest, &final_only, &self.found.entries[best]);
-        let winner = raced.best.filter(|b| *b != 0 && !raced.interrupted);
-        for (i, raced) in raced.entries.into_iter().enumerate().skip(1) {
-            let at = self.adopt(raced);
-            if let Some(at) = at.filter(|_| winner == Some(i)) {
-                let group = self.found.entries[at].candidate.group;
-                self.found.best = Some(at);
-                self.found.group_best[group] = Some(at);
-            }
-        }
-        winner.is_some()
-    }
-
-    /// Takes what a race found about a candidate into the search's own entries; returns where.
-    pub(super) fn adopt(&mut self, mut raced: Entry) -> Option<usize> {
-        let Candidate { device, config, .. } = raced.candidate;
-        raced.candidate = candidate(self.request, device, config).ok()?;
-        let same = |e: &Entry| {
-            (e.candidate.device, &e.candidate.config) == (device, &raced.candidate.config)
-        };
-        let at = self.found.entries.iter().position(same).unwrap_or(self.found.entries.len());
+    /// Takes what was measured of a candidate into the search's own entries; returns where.
+    pub(super) fn adopt(&mut self, measured: Entry) -> usize {
+        let at = self.entry_of(&measured.candidate).unwrap_or(self.found.entries.len());
         match self.found.entries.get_mut(at) {
             Some(known) => {
-                known.probes.extend(raced.probes);
-                (known.knee, known.standing) = (raced.knee, raced.standing);
+                known.probes.extend(measured.probes);
+                (known.knee, known.standing) = (measured.knee, measured.standing);
             }
-            None => self.found.entries.push(raced),
+            None => self.found.entries.push(measured),
         }
-        let groups = self.found.entries[at].candidate.group + 1;
-        self.found.group_best.resize(self.found.group_best.len().max(groups), None);
-        Some(at)
+        at
     }
 }

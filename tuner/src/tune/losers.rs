@@ -8,21 +8,20 @@ use crate::search::Entry;
 use crate::why::{self, Measured, Subject};
 use crate::{space, verdict};
 use engine::Config;
+use engine::config::Policy;
 use rayon::prelude::*;
 
 impl Tuning<'_, '_> {
     /// Why the best of every other policy and device lost.
     pub(super) fn losers(&mut self) -> Vec<Loser> {
-        let Some(best) = self.found.best else { return Vec::new() };
+        let Some(best) = self.best else { return Vec::new() };
         let winner = self.measure(best);
         let others = self.representatives();
         let others: Vec<usize> = others
             .into_iter()
             .filter(|i| {
                 // What a steadier one was preferred to did not lose by capacity.
-                Some(*i) != self.passed_over
-                    && self.found.entries[*i].candidate.group
-                        != self.found.entries[best].candidate.group
+                self.passed_over.values().all(|over| over.0 != *i) && !self.same_row(*i, best)
             })
             .collect();
         let status = |done| Status {
@@ -47,22 +46,40 @@ impl Tuning<'_, '_> {
         losers
     }
 
-    /// The entry that stands for each group: its best, else whoever came nearest on an empty machine.
+    /// The entry that stands for each policy on each device: its best, else whoever came nearest on an empty machine.
     fn representatives(&self) -> Vec<usize> {
-        (0..self.found.group_best.len())
-            .filter_map(|g| self.found.group_best[g].or_else(|| self.nearest(Some(g))))
-            .collect()
+        let policies = 0..Policy::NAMES.len();
+        let rows =
+            (0..self.request.devices.len()).flat_map(|d| policies.clone().map(move |p| (d, p)));
+        let stands = |(device, policy)| {
+            let groups = self.groups(device, policy);
+            self.best_of(&groups).or_else(|| self.nearest(Some(&groups)))
+        };
+        rows.filter_map(stands).collect()
     }
 
-    /// Of a group (or all): who came nearest to the SLO on an empty machine, on the longest head tried.
-    pub(super) fn nearest(&self, group: Option<usize>) -> Option<usize> {
+    fn same_row(&self, a: usize, b: usize) -> bool {
+        let row = |i: usize| {
+            let c = &self.found.entries[i].candidate;
+            (c.device, c.config.policy())
+        };
+        row(a) == row(b)
+    }
+
+    /// The best entry of several groups.
+    pub(super) fn best_of(&self, groups: &[usize]) -> Option<usize> {
+        self.preferred(groups.iter().filter_map(|g| self.found.groups[*g]?.best))
+    }
+
+    /// Of some groups (or all): who came nearest to the SLO on an empty machine, on the longest head tried.
+    pub(super) fn nearest(&self, groups: Option<&[usize]>) -> Option<usize> {
         let key = |e: &Entry| {
             let floor = e.probes.iter().filter(|p| p.k == FLOOR).max_by_key(|p| p.head)?;
             Some((floor.head, verdict::worst(&floor.observation)))
         };
         let members = self.found.entries.iter().enumerate();
         members
-            .filter(|(_, e)| group.is_none_or(|g| e.candidate.group == g))
+            .filter(|(_, e)| groups.is_none_or(|g| g.contains(&e.candidate.group)))
             .filter_map(|(i, e)| Some((i, key(e)?)))
             .min_by(|(_, a), (_, b)| b.0.cmp(&a.0).then(a.1.total_cmp(&b.1)))
             .map(|(i, _)| i)
@@ -71,37 +88,35 @@ impl Tuning<'_, '_> {
     fn subject(&self, i: usize) -> Subject<'_> {
         let e = &self.found.entries[i];
         let evaluate = self.request.devices[e.candidate.device].evaluate;
-        let start = e.good(self.found.head).unwrap_or(FLOOR);
+        let start = self.found.good(i).unwrap_or(FLOOR);
         Subject { evaluate, config: &e.candidate.config, known: &e.probes, start }
     }
 
     fn measure(&self, i: usize) -> Option<why::Measured> {
-        why::measure(&self.subject(i), self.head, self.request.watch.cancel).ok()
+        why::measure(&self.subject(i), self.found.head(i), self.request.watch.cancel).ok()
     }
 
     fn loss(&self, i: usize, winner: &Config, winner_rps: f64) -> Option<(Loser, Vec<Probe>)> {
         let measured = self.measure(i)?;
-        let entry = &self.found.entries[i];
-        let more = self.found.best.is_some_and(|b| entry.unfit() > self.found.entries[b].unfit());
-        let unfit = entry.probes.iter().max_by_key(|p| p.head).filter(|_| more);
-        if let Some(p) = unfit {
+        let (own, best) = (self.unfit(i), self.best.map(|b| self.unfit(b)));
+        if best.is_some_and(|best| own.requests > best.requests) {
             let cause = Some("prompts that do not fit".to_owned());
-            let broke = p.observation.unfit.to_string();
-            let loser = Loser { cause, broke, ..self.loser(i, winner_rps, &measured) };
+            let broke = own.to_string();
+            let loser = Loser { cause, broke, ..self.loser(i, winner, winner_rps, &measured) };
             return Some((loser, measured.probes));
         }
-        let (cancel, gpus) = (self.request.watch.cancel, self.request.space.gpus);
+        let (cancel, head) = (self.request.watch.cancel, self.found.head(i));
+        let gpus = self.field.space(&self.found.entries[i].candidate.config).gpus;
         let subject = self.subject(i);
-        let (checked, mut probes) =
-            why::attribute(&subject, &measured, winner, self.head, gpus, cancel);
+        let (checked, mut probes) = why::attribute(&subject, &measured, winner, head, gpus, cancel);
         let cause = checked.first().filter(|a| a.confirmed).map(|a| a.cause.clone());
-        let loser = Loser { cause, checked, ..self.loser(i, winner_rps, &measured) };
+        let loser = Loser { cause, checked, ..self.loser(i, winner, winner_rps, &measured) };
         probes.extend(measured.probes);
         Some((loser, probes))
     }
 
     /// Entry `i` as a loser, nobody asked why yet.
-    fn loser(&self, i: usize, winner_rps: f64, measured: &Measured) -> Loser {
+    fn loser(&self, i: usize, winner: &Config, winner_rps: f64, measured: &Measured) -> Loser {
         let candidate = &self.found.entries[i].candidate;
         Loser {
             policy: candidate.config.policy().to_string(),
@@ -109,7 +124,9 @@ impl Tuning<'_, '_> {
             device: self.request.devices[candidate.device].info.name.clone(),
             capacity_rps: measured.rate(),
             winner_rps,
-            head: self.head,
+            gpus: candidate.config.gpus(),
+            winner_gpus: winner.gpus(),
+            head: self.found.head(i),
             broke: measured.broke.clone(),
             cause: None,
             checked: Vec::new(),

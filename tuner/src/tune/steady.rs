@@ -5,12 +5,13 @@
 //! configurations that are predicted to carry nearly as much as the best, the one that carries most with slow
 //! iterations wins; and the winner's capacity comes as an interval, both ends simulated.
 
-use super::{Tuning, candidate};
+use super::Tuning;
+use super::examine::Refined;
 use crate::accuracy::{Accuracy, Spread};
 use crate::capacity::{Effort, FLOOR, Knee, Probe, Prober, Stop, rate_at};
 use crate::evaluate::Relax;
-use crate::result::{Confidence, Margin, PassedOver, margins};
-use crate::search::{Candidate, Entry, Standing};
+use crate::result::{Confidence, Margin, Neighbour, PassedOver, margins};
+use crate::search::{Candidate, Entry, Group, Standing};
 use crate::space;
 use crate::why::LOOK;
 use rayon::prelude::*;
@@ -19,7 +20,7 @@ use std::sync::atomic::AtomicBool;
 /// Share of errors between both ends: one chance in ten beyond either.
 const LEVEL: f64 = 0.8;
 /// Share of predicted capacity given up for a steadier configuration, at most.
-const GIVEN_UP: f64 = 0.05;
+const GIVEN_UP: f64 = 0.03;
 /// How much more it must carry with slow iterations, at least: what searches resolve is below that.
 const GAIN: f64 = 1.03;
 /// Configurations asked.
@@ -31,16 +32,18 @@ pub(super) struct Rival {
     pub(super) good: i32,
 }
 
-impl Rival {
-    fn worth(&self) -> f64 {
-        rate_at(self.good) * self.candidate.weight
-    }
-}
-
 impl Tuning<'_, '_> {
-    /// Prefers a rival of the winner that keeps more; returns what it was preferred to, and its capacity then.
-    pub(super) fn prefer_steady(&mut self, rivals: Vec<Rival>) -> Option<PassedOver> {
-        let best = self.found.best?;
+    /// Prefers a rival of a device's best that keeps more. Returns what is the best then, and what one knob more or less
+    /// does there.
+    pub(super) fn prefer_steady(&mut self, refined: Refined) -> (usize, Vec<Neighbour>) {
+        let Refined { best, sensitivity, rivals } = refined;
+        match self.steadier(best, rivals) {
+            Some(steadier) => (steadier, self.neighbours(steadier)),
+            None => (best, sensitivity),
+        }
+    }
+
+    fn steadier(&mut self, best: usize, rivals: Vec<Rival>) -> Option<usize> {
         let rivals = self.near(best, rivals)?;
         let asked: Vec<_> = rivals.par_iter().with_max_len(1).map(|r| self.slow(r)).collect();
         let mut kept = Vec::new();
@@ -49,9 +52,9 @@ impl Tuning<'_, '_> {
             self.extra.extend(probes);
             kept.push(rate);
         }
-        self.when_slow =
-            rivals.iter().map(|r| r.candidate.clone()).zip(kept.iter().copied()).collect();
-        let worth = |i: usize| kept[i] * rivals[i].candidate.weight;
+        self.when_slow.extend(rivals.iter().map(|r| r.candidate.clone()).zip(kept.iter().copied()));
+        let weight = |c: &Candidate| self.field.weight(c.device, &c.config);
+        let worth = |i: usize| kept[i] * weight(&rivals[i].candidate);
         let steadiest = (0..rivals.len()).rev().max_by(|a, b| worth(*a).total_cmp(&worth(*b)))?;
         if worth(steadiest) < worth(0) * GAIN || worth(steadiest) <= 0.0 {
             return None;
@@ -61,19 +64,19 @@ impl Tuning<'_, '_> {
             capacity_rps: rate_at(rivals[0].good),
             low_rps: kept[0],
         };
-        let enough = rivals[0].worth() * (1.0 - GIVEN_UP);
-        let crowned = self.crown(&rivals[steadiest], enough);
-        self.passed_over = crowned.then_some(best);
-        crowned.then_some(over)
+        let enough = self.worth(best) * (1.0 - GIVEN_UP);
+        let at = self.crown(&rivals[steadiest], enough)?;
+        let device = self.found.entries[best].candidate.device;
+        self.passed_over.insert(device, (best, at, over));
+        Some(at)
     }
 
-    /// Learns how far the capacities that are planned with can be trusted: the winner's and, where there is a demand, of
-    /// each other device's best.
+    /// Learns how far the capacities can be trusted that are planned with, and the winner's.
     pub(super) fn trust(&mut self) {
         let devices = 0..self.request.devices.len();
         let planned = devices.filter(|_| self.request.demand.is_some());
-        let planned: Vec<usize> = planned.filter_map(|d| self.device_best(d)).collect();
-        for i in self.found.best.into_iter().chain(planned) {
+        let planned: Vec<usize> = planned.filter_map(|d| self.leader(d)).collect();
+        for i in self.best.into_iter().chain(planned) {
             if !self.trusted.contains_key(&i)
                 && let Some(confidence) = self.confidence(i)
             {
@@ -82,22 +85,26 @@ impl Tuning<'_, '_> {
         }
     }
 
-    /// The winner first, then who is predicted to carry nearly as much on the whole trace, the best first.
+    /// The best of a device first, then which of its neighbours and other policies' bests there are predicted to carry nearly
+    /// as much, the best first.
     fn near(&self, best: usize, mut rivals: Vec<Rival>) -> Option<Vec<Rival>> {
-        let winner = &self.found.entries[best];
-        let own =
-            Rival { candidate: winner.candidate.clone(), good: winner.good(self.found.head)? };
-        let measured = self.found.entries.iter().filter(|e| e.unfit() <= winner.unfit());
-        let measured = measured.filter_map(|e| {
-            Some(Rival { candidate: e.candidate.clone(), good: e.good(self.found.head)? })
-        });
-        rivals.extend(measured);
-        let enough = own.worth() * (1.0 - GIVEN_UP);
+        let known = |i: usize| {
+            let candidate = self.found.entries[i].candidate.clone();
+            Some(Rival { candidate, good: self.found.good(i)? })
+        };
+        let own = known(best)?;
+        let here = |i: &usize| self.found.entries[*i].candidate.device == own.candidate.device;
+        rivals.extend(self.found.bests().filter(here).filter_map(known));
+        let unfit = |c: &Candidate| self.unfit_of(c).requests;
+        rivals.retain(|r| unfit(&r.candidate) <= unfit(&own.candidate));
+        let weight = |c: &Candidate| self.field.weight(c.device, &c.config);
+        let worth = |r: &Rival| rate_at(r.good) * weight(&r.candidate);
+        let enough = worth(&own) * (1.0 - GIVEN_UP);
         let mut near = vec![own];
-        rivals.sort_by(|a, b| b.worth().total_cmp(&a.worth()));
-        for rival in rivals.into_iter().filter(|r| r.worth() >= enough) {
-            let of = |r: &Rival| (r.candidate.device, r.candidate.config.clone());
-            if near.len() < RIVALS && near.iter().all(|known| of(known) != of(&rival)) {
+        rivals.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
+        for rival in rivals {
+            let new = near.iter().all(|known| known.candidate != rival.candidate);
+            if near.len() < RIVALS && worth(&rival) >= enough && new {
                 near.push(rival);
             }
         }
@@ -115,12 +122,18 @@ impl Tuning<'_, '_> {
         self.request.devices[device].accuracy.as_ref()
     }
 
+    /// Requests on which members of a candidate's group are compared.
+    fn head_of(&self, of: &Candidate) -> Option<usize> {
+        self.found.groups.get(of.group).copied().flatten().map(|g| g.head)
+    }
+
     /// Capacity with iterations of `factor` times the predicted time.
     fn paced(&self, of: &Candidate, factor: f64, near: i32) -> Result<(f64, Vec<Probe>), Stop> {
         let evaluate = self.request.devices[of.device].evaluate;
         let pace = Relax::Pace((factor * 1e3).round() as u32);
         let cancel: &AtomicBool = self.request.watch.cancel;
-        let mut prober = Prober::new(evaluate, &of.config, pace, self.head, cancel)?;
+        let head = self.head_of(of).unwrap_or_else(|| evaluate.requests());
+        let mut prober = Prober::new(evaluate, &of.config, pace, head, cancel)?;
         let rate = match prober.knee(near, LOOK)? {
             Knee::Between { lo, .. } => rate_at(lo),
             Knee::Nowhere => 0.0,
@@ -128,40 +141,33 @@ impl Tuning<'_, '_> {
         Ok((rate, prober.into_probes()))
     }
 
-    /// Measures `rival` as winners are measured and makes it the winner, if it is still worth `enough`; whether it is.
-    fn crown(&mut self, rival: &Rival, enough: f64) -> bool {
-        let Candidate { device, config, .. } = &rival.candidate;
+    /// Measures `rival` as winners are measured and makes it the best of its group, if it is worth `enough`; returns where
+    /// it is.
+    pub(super) fn crown(&mut self, rival: &Rival, enough: f64) -> Option<usize> {
+        let Candidate { device, config, group } = &rival.candidate;
         let evaluate = self.request.devices[*device].evaluate;
-        let cancel = self.request.watch.cancel;
-        let known = self.entry_of(*device, config).map_or(Vec::new(), |e| e.probes.clone());
-        let Ok(prober) = Prober::new(evaluate, config, Relax::Nothing, self.head, cancel) else {
-            return false;
-        };
-        let mut prober = prober.knowing(&known);
-        let Ok(knee @ Knee::Between { lo, .. }) = prober.knee(rival.good, Effort::FINAL) else {
-            return false;
-        };
-        if rate_at(lo) * rival.candidate.weight < enough {
-            return false;
-        }
-        let (Ok(candidate), knee) =
-            (candidate(self.request, *device, config.clone()), Some((self.head, knee)))
-        else {
-            return false;
-        };
+        let (head, cancel) = (self.head_of(&rival.candidate)?, self.request.watch.cancel);
+        let known = self.entry_of(&rival.candidate);
+        let known = known.map_or(Vec::new(), |i| self.found.entries[i].probes.clone());
+        let mut prober =
+            Prober::new(evaluate, config, Relax::Nothing, head, cancel).ok()?.knowing(&known);
+        let knee = prober.knee(rival.good, Effort::FINAL).ok()?;
+        let Knee::Between { lo, .. } = knee else { return None };
         let mut probes = prober.into_probes();
         probes.retain(|p| !known.iter().any(|k| (k.head, k.k) == (p.head, p.k)));
-        let measured = Entry { candidate, standing: Standing::Measured, probes, knee };
-        let Some(at) = self.adopt(measured) else { return false };
-        let group = self.found.entries[at].candidate.group;
-        (self.found.best, self.found.group_best[group]) = (Some(at), Some(at));
-        true
+        let (candidate, knee) = (rival.candidate.clone(), Some((head, knee)));
+        let at = self.adopt(Entry { candidate, standing: Standing::Measured, probes, knee });
+        if rate_at(lo) * self.field.weight(*device, config) < enough {
+            return None;
+        }
+        self.found.groups[*group] = Some(Group { head, best: Some(at) });
+        Some(at)
     }
 
     /// How far the capacity of entry `i` can be trusted; none where no run of its device was compared, or interrupted.
     pub(super) fn confidence(&mut self, i: usize) -> Option<Confidence> {
         let entry = &self.found.entries[i];
-        let (candidate, good) = (entry.candidate.clone(), entry.good(self.found.head)?);
+        let (candidate, good) = (entry.candidate.clone(), self.found.good(i)?);
         let accuracy = self.accuracy(candidate.device)?.clone();
         let (faster, slower) = accuracy.spread.factors(LEVEL);
         let same = |c: &Candidate| (c.device, &c.config) == (candidate.device, &candidate.config);
@@ -181,20 +187,20 @@ impl Tuning<'_, '_> {
             low_rps,
             high_rps,
             p_feasible,
-            instead_of: None,
+            instead_of: self.passed_over.values().find(|p| p.1 == i).map(|p| p.2.clone()),
         })
     }
 
     /// The probability that entry `i` holds the targets on an empty machine, where every latency is a sum of iterations.
     fn on_an_empty_machine(&mut self, i: usize, spread: &Spread) -> Option<f64> {
-        let entry = &self.found.entries[i];
-        if let Some(floor) = entry.probe(self.head, FLOOR) {
+        let (entry, head) = (&self.found.entries[i], self.found.head(i));
+        if let Some(floor) = entry.probe(head, FLOOR) {
             return Some(p_met(&margins(&floor.observation), spread));
         }
         let (device, config) = (entry.candidate.device, &entry.candidate.config);
         let evaluate = self.request.devices[device].evaluate;
         let cancel = self.request.watch.cancel;
-        let mut prober = Prober::new(evaluate, config, Relax::Nothing, self.head, cancel).ok()?;
+        let mut prober = Prober::new(evaluate, config, Relax::Nothing, head, cancel).ok()?;
         prober.passes(FLOOR).ok()?;
         let probes = prober.into_probes();
         let p = p_met(&margins(&probes.first()?.observation), spread);

@@ -2,16 +2,14 @@
 //! Releases have six columns, or eight with `Session ID` and `Elapsed time`.
 
 use super::TimeUnit;
-use super::table::{Layout, Slot};
+use super::clock::Unit;
+use super::names::Slot;
+use super::table::Layout;
 
-pub(crate) fn layout() -> Layout {
-    let columns = [
-        (Slot::Time, "timestamp"),
-        (Slot::Input, "request_tokens"),
-        (Slot::Output, "response_tokens"),
-        (Slot::Class, "log_type"),
-        (Slot::Session, "session_id"),
-    ];
+pub(crate) const LAYOUT: Layout = Layout {
+    names: &[(Slot::Class, "log_type")],
+    unit: Unit::Known(TimeUnit::Seconds),
     // A response of 0 tokens is how the trace marks a failure.
-    Layout { zero_output_failed: true, ..Layout::new(&columns, Some(TimeUnit::Seconds)) }
-}
+    zero_output_failed: true,
+    ..Layout::PLAIN
+};

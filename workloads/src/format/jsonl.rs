@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::cells::tokens;
 use super::rows::BlockPool;
-use super::source::{Document, bad_json};
-use super::table::tokens;
+use super::text::{Document, Documents, bad_json};
 use super::time::LATEST;
 use crate::error::printable;
 use crate::{Arrival, Trace, TraceError, TraceRequest};
@@ -68,8 +68,9 @@ fn is_zero(n: &u16) -> bool {
     *n == 0
 }
 
-pub(crate) fn read(file: &str, documents: &[Document<'_>]) -> Result<Trace, TraceError> {
-    let Some((head, lines)) = documents.split_first() else {
+pub(crate) fn read(documents: &mut Documents<'_>) -> Result<Trace, TraceError> {
+    let file = &documents.file().to_owned();
+    let Some(head) = documents.next_document()? else {
         return Err(TraceError::file(file, "empty: there are no requests in it"));
     };
     let fail = |line: u64, problem: String| TraceError::line(file, line, problem);
@@ -87,13 +88,10 @@ pub(crate) fn read(file: &str, documents: &[Document<'_>]) -> Result<Trace, Trac
         let problem = "max_concurrent_sessions is 0: none would start; leave it out";
         return Err(fail(head.line, problem.to_owned()));
     }
-    if lines.is_empty() {
-        return Err(TraceError::file(file, "a header but no requests"));
-    }
     let mut pool = BlockPool::default();
-    let mut requests: Vec<TraceRequest> = Vec::with_capacity(lines.len());
+    let mut requests: Vec<TraceRequest> = Vec::new();
     let mut latest = Duration::ZERO;
-    for &Document { line, json } in lines {
+    while let Some(Document { line, json }) = documents.next_document()? {
         let row: Line = serde_json::from_str(json).map_err(|e| bad_json(file, line, &e))?;
         let request = row
             .request(requests.len(), &header, &mut pool)
@@ -108,6 +106,9 @@ pub(crate) fn read(file: &str, documents: &[Document<'_>]) -> Result<Trace, Trac
             latest = at;
         }
         requests.push(request);
+    }
+    if requests.is_empty() {
+        return Err(TraceError::file(file, "a header but no requests"));
     }
     Ok(Trace {
         name: printable(&header.name),

@@ -4,51 +4,90 @@
 //! named. What was changed on the way (sorting, failed requests left out, times made up) is in the trace's provenance.
 
 mod azure;
+mod bailian;
+mod blis;
 mod burstgpt;
-mod generic;
+mod cells;
+mod clock;
+mod csv;
+mod date;
+mod detect;
+mod flat;
+mod guarded;
+mod identities;
 mod jsonl;
+mod llmservingsim;
+mod logs;
 mod mooncake;
+mod names;
+mod parquet;
 mod rows;
 mod sharegpt;
 mod source;
 mod table;
+mod text;
 mod time;
-mod vidur;
+mod understand;
 mod weka;
+mod write;
 
-use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde_json::value::RawValue;
-
+pub use clock::DateOrder;
+pub use names::Mapping;
 pub use time::TimeUnit;
+pub use write::{losses, write};
 
 pub(crate) use rows::BlockPool;
 
-use crate::{Arrival, Trace, TraceError, TraceRequest};
+use self::csv::Csv;
+use self::parquet::Parquet;
+use clock::Unit;
+use guarded::guarded;
+use rows::Rows;
+use source::Content;
+use table::Layout;
+use text::Documents;
 
-/// A trace file's format.
+use crate::{Trace, TraceError};
+
+/// A trace file's format. Whether it is written as CSV, as JSON or as Parquet is told apart by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
-    /// Azure LLM inference traces of 2023, 2024 and 2025 (CSV).
+    /// Azure LLM inference traces of 2023, 2024 and 2025.
     Azure,
-    /// BurstGPT, six or eight columns (CSV).
+    /// BurstGPT, six or eight columns.
     BurstGpt,
-    /// Mooncake and AIPerf (JSONL or a JSON array).
+    /// Mooncake and AIPerf: times in milliseconds.
     Mooncake,
+    /// GuideLLM: Mooncake's columns, with times in seconds.
+    GuideLlm,
+    /// Alibaba's Bailian traces of Qwen.
+    Bailian,
+    /// BLIS's TraceV2.
+    Blis,
+    /// LLMServingSim's workloads (JSONL).
+    LlmServingSim,
     /// Agent sessions of kv-cache-tester (JSON), or flattened to a line per turn (JSONL).
     Weka,
     /// Message lengths of conversations (CSV): `conv,turn,role,tokens`.
     ShareGpt,
-    /// Vidur request traces (CSV, `arrived_at` in seconds).
+    /// Vidur request traces: `arrived_at` in seconds.
     Vidur,
-    /// Prompt and response lengths without times, in Vidur's column names (CSV).
+    /// Prompt and response lengths without times, in Vidur's column names.
     Lengths,
-    /// CSV with columns recognised by name.
+    /// LiteLLM's spend logs and callback payloads.
+    LiteLlm,
+    /// Observations exported from Langfuse.
+    Langfuse,
+    /// OpenTelemetry spans with the attributes of gen_ai.
+    Otel,
+    /// Answers of OpenAI's interface with their usage.
+    OpenAi,
+    /// A table with columns recognised by name.
     Csv,
-    /// JSONL or a JSON array with keys recognised by name.
+    /// JSON with keys recognised by name.
     Json,
     /// Our own JSONL, schema `knee.trace/1`.
     Jsonl,
@@ -56,14 +95,22 @@ pub enum Format {
 
 impl Format {
     /// All formats, in the order in which they are listed to people.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 18] = [
         Self::Azure,
         Self::BurstGpt,
         Self::Mooncake,
+        Self::GuideLlm,
+        Self::Bailian,
+        Self::Blis,
+        Self::LlmServingSim,
         Self::Weka,
         Self::ShareGpt,
         Self::Vidur,
         Self::Lengths,
+        Self::LiteLlm,
+        Self::Langfuse,
+        Self::Otel,
+        Self::OpenAi,
         Self::Csv,
         Self::Json,
         Self::Jsonl,
@@ -76,13 +123,43 @@ impl Format {
             Self::Azure => "azure",
             Self::BurstGpt => "burstgpt",
             Self::Mooncake => "mooncake",
+            Self::GuideLlm => "guidellm",
+            Self::Bailian => "bailian",
+            Self::Blis => "blis",
+            Self::LlmServingSim => "llmservingsim",
             Self::Weka => "weka",
             Self::ShareGpt => "sharegpt",
             Self::Vidur => "vidur",
             Self::Lengths => "lengths",
+            Self::LiteLlm => "litellm",
+            Self::Langfuse => "langfuse",
+            Self::Otel => "otel",
+            Self::OpenAi => "openai",
             Self::Csv => "csv",
             Self::Json => "json",
             Self::Jsonl => "jsonl",
+        }
+    }
+
+    /// Whether it is no table, and its names are fixed.
+    fn is_own(self) -> bool {
+        matches!(self, Self::Weka | Self::ShareGpt | Self::LlmServingSim | Self::Jsonl)
+    }
+
+    /// What is special about its rows. The formats that are no tables have readers of their own.
+    fn layout(self) -> Layout {
+        match self {
+            Self::BurstGpt => burstgpt::LAYOUT,
+            Self::Mooncake => mooncake::LAYOUT,
+            Self::GuideLlm => mooncake::GUIDELLM,
+            Self::Bailian => bailian::LAYOUT,
+            Self::Blis => blis::LAYOUT,
+            Self::LiteLlm => logs::LITELLM,
+            Self::Langfuse => logs::LANGFUSE,
+            Self::Otel => logs::OTEL,
+            Self::OpenAi => logs::OPENAI,
+            Self::Vidur => Layout { unit: Unit::Known(TimeUnit::Seconds), ..Layout::PLAIN },
+            _ => Layout::PLAIN,
         }
     }
 }
@@ -108,24 +185,57 @@ pub struct ReadOptions {
     pub time_unit: Option<TimeUnit>,
     /// Arrivals per second for files without times: requests, conversations or sessions. Poisson.
     pub rate: Option<f64>,
-    /// Tokens per hash id (Mooncake: 512 unless given), or per identity made from known turns (ShareGPT: 16).
+    /// Tokens per hash id (Mooncake: 512 unless given), or per identity made from what else is known of prompts (16).
     pub block_tokens: Option<u32>,
-    /// Keep BurstGPT's requests without response, which mark failures, as requests of output 0.
+    /// Keep requests that failed without a response, as requests of output 0.
     pub keep_failed: bool,
+    /// Columns that are not called by what they hold.
+    pub map: Vec<Mapping>,
+    /// Whether day or month comes first in dates with slashes, where no date tells.
+    pub date_order: Option<DateOrder>,
     /// Seed of the arrivals that `rate` makes.
     pub seed: u64,
 }
 
-/// Reads a trace file, or a directory of session files as one trace.
+impl ReadOptions {
+    /// The format that was named, or else what `detect` finds.
+    fn format(
+        &self,
+        file: &str,
+        detect: impl FnOnce() -> Result<Format, TraceError>,
+    ) -> Result<Format, TraceError> {
+        let format = self.format.map_or_else(detect, Ok)?;
+        if format.is_own() && !self.map.is_empty() {
+            let name = format.name();
+            let problem = format!(
+                "read as {name}, whose names are fixed: leave --map out, or give --format csv or json"
+            );
+            return Err(TraceError::file(file, problem));
+        }
+        Ok(format)
+    }
+
+    /// Tokens per block identity in `file`, where `usual` is what its format has.
+    fn block_tokens(&self, file: &str, usual: u32) -> Result<u32, TraceError> {
+        match self.block_tokens {
+            Some(0) => Err(TraceError::file(file, "tokens per block must be at least 1")),
+            given => Ok(given.unwrap_or(usual)),
+        }
+    }
+}
+
+/// Reads a trace file, standard input (`-`), or a directory of session files as one trace.
 ///
 /// # Errors
 /// Says file, line and what to do: what cannot be read or understood, and what needs an option.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Trace, TraceError> {
-    let failed = |source| TraceError::Read { path: path.to_owned(), source };
-    let name = path.to_string_lossy();
     if !path.is_dir() {
-        return read_bytes(&name, &source::bytes(path)?, options);
+        let name =
+            if path.as_os_str() == source::STDIN { "stdin".into() } else { path.to_string_lossy() };
+        return read_content(&name, source::open(path)?, options);
     }
+    let name = path.to_string_lossy();
+    let failed = |source| TraceError::Read { path: path.to_owned(), source };
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?.path();
@@ -138,13 +248,16 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Trace, TraceError> {
     let mut sessions = weka::Sessions::new(&name, options);
     for path in &files {
         let file = path.to_string_lossy();
-        let bytes = source::bytes(path)?;
-        let text = source::text(&file, &bytes)?;
-        if !matches!(options.format.map_or_else(|| detect(&file, &text), Ok)?, Format::Weka) {
+        let no_session = || {
             let problem = "not a session file; a directory is read as one trace of sessions, other formats by file";
-            return Err(TraceError::file(&file, problem));
+            TraceError::file(&file, problem)
+        };
+        let Content::Text(text) = source::open(path)? else { return Err(no_session()) };
+        let mut documents = Documents::new(text)?;
+        if options.format(&file, || detect::documents(&mut documents))? != Format::Weka {
+            return Err(no_session());
         }
-        sessions.add(&file, &text)?;
+        sessions.add(&mut documents)?;
     }
     if files.is_empty() {
         return Err(TraceError::file(
@@ -160,124 +273,77 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Trace, TraceError> {
 /// # Errors
 /// As [`read`].
 pub fn read_bytes(name: &str, bytes: &[u8], options: &ReadOptions) -> Result<Trace, TraceError> {
-    let text = source::text(name, bytes)?;
-    let format = options.format.map_or_else(|| detect(name, &text), Ok)?;
-    let csv = |layout: &table::Layout| table::csv(name, &text, format, layout, options);
-    let rows = match format {
-        Format::Azure => csv(&azure::layout())?,
-        Format::BurstGpt => csv(&burstgpt::layout())?,
-        Format::Vidur => csv(&vidur::layout())?,
-        Format::Lengths => csv(&vidur::lengths())?,
-        Format::Csv => {
-            let columns = table::csv_header(name, &mut table::csv_reader(&text))?;
-            csv(&generic::layout(name, &columns, options.rate)?)?
-        }
-        Format::Mooncake => table::json(name, &text, format, &mooncake::layout(), options)?,
-        Format::Json => {
-            let columns = keys(name, &text)?.into_iter().collect::<Vec<_>>();
-            table::json(
-                name,
-                &text,
-                format,
-                &generic::layout(name, &columns, options.rate)?,
-                options,
-            )?
-        }
-        Format::ShareGpt => sharegpt::read(name, &text, options)?,
-        Format::Weka => {
-            let mut sessions = weka::Sessions::new(name, options);
-            sessions.add(name, &text)?;
-            sessions.into_rows()
-        }
-        Format::Jsonl => return jsonl::read(name, &source::documents(name, &text)?),
+    read_content(name, source::content(name, Box::new(bytes))?, options)
+}
+
+fn read_content(
+    name: &str,
+    content: Content<'_>,
+    options: &ReadOptions,
+) -> Result<Trace, TraceError> {
+    let rows = match content {
+        Content::ParquetFile(file) => read_parquet(name, file, options)?,
+        Content::ParquetBytes(bytes) => read_parquet(name, ::bytes::Bytes::from(bytes), options)?,
+        Content::Text(mut text) => match text.begins_with()? {
+            None => return Err(TraceError::file(name, "empty: there are no requests in it")),
+            Some(b'{' | b'[') => {
+                let mut documents = Documents::new(text)?;
+                let format = options.format(name, || detect::documents(&mut documents))?;
+                if format == Format::Jsonl {
+                    return jsonl::read(&mut documents);
+                }
+                read_json(name, &mut documents, format, options)?
+            }
+            Some(_) => {
+                let mut csv = Csv::new(text)?;
+                let format = options.format(name, || Ok(detect::columns(&csv.header)))?;
+                match format {
+                    Format::ShareGpt => sharegpt::read(&mut csv, options)?,
+                    Format::Weka | Format::LlmServingSim | Format::Jsonl => {
+                        return Err(not_as(name, "CSV", "JSON"));
+                    }
+                    _ => table::csv(&mut csv, format, format.layout(), options)?,
+                }
+            }
+        },
     };
     rows.into_trace(options)
 }
 
-/// Which format a text is in.
-fn detect(file: &str, text: &str) -> Result<Format, TraceError> {
-    if text.trim_start().starts_with(['{', '[']) {
-        let keys = keys(file, text)?;
-        let has = |key: &str| keys.contains(key);
-        return match () {
-            () if has("schema") => Ok(Format::Jsonl),
-            () if has("requests") || has("request_arrival_delta_s") => Ok(Format::Weka),
-            () if has("input_length") && has("output_length") => Ok(Format::Mooncake),
-            () if has("input") && has("output") => {
-                let problem = "its input and output are not token counts; count the tokens first (input_tokens, output_tokens)";
-                Err(TraceError::file(file, problem))
-            }
-            () => Ok(Format::Json),
-        };
-    }
-    let header = table::csv_header(file, &mut table::csv_reader(text))?;
-    let has = |names: &[&str]| names.iter().all(|n| header.iter().any(|h| h == n));
-    Ok(match () {
-        () if has(&["timestamp", "contexttokens", "generatedtokens"]) => Format::Azure,
-        () if has(&["timestamp", "request_tokens", "response_tokens"]) => Format::BurstGpt,
-        () if has(&["arrived_at", "num_prefill_tokens", "num_decode_tokens"]) => Format::Vidur,
-        () if has(&["num_prefill_tokens", "num_decode_tokens"]) && header.len() <= 4 => {
-            Format::Lengths
-        }
-        () if has(&["conv", "turn", "role", "tokens"]) => Format::ShareGpt,
-        () => Format::Csv,
-    })
-}
-
-/// The keys of the first object.
-fn keys(file: &str, text: &str) -> Result<std::collections::BTreeSet<String>, TraceError> {
-    let documents = source::documents(file, text)?;
-    let Some(first) = documents.first() else {
-        return Err(TraceError::file(file, "an empty list: there are no requests in it"));
-    };
-    let object: BTreeMap<String, &RawValue> =
-        serde_json::from_str(first.json).map_err(|e| source::bad_json(file, first.line, &e))?;
-    Ok(object.into_keys().map(|key| table::plain_name(&key)).collect())
-}
-
-/// Writes a trace as Azure CSV, Mooncake JSONL or our own JSONL. See [`losses`] for what the first two leave out.
-///
-/// # Errors
-/// Where the format cannot say when requests are sent, or is one that is only read.
-pub fn write(trace: &Trace, format: Format, out: &mut impl Write) -> Result<(), TraceError> {
+fn read_json(
+    name: &str,
+    documents: &mut Documents<'_>,
+    format: Format,
+    options: &ReadOptions,
+) -> Result<Rows, TraceError> {
     match format {
-        Format::Azure => azure::write(trace, out),
-        Format::Mooncake => mooncake::write(trace, out),
-        Format::Jsonl => jsonl::write(trace, out),
-        other => Err(TraceError::Inexpressible {
-            format: other.name(),
-            problem: "it is only read; write azure, mooncake or jsonl".to_owned(),
-        }),
+        Format::Weka => {
+            let mut sessions = weka::Sessions::new(name, options);
+            sessions.add(documents)?;
+            Ok(sessions.into_rows())
+        }
+        Format::LlmServingSim => llmservingsim::read(documents, options),
+        Format::ShareGpt => Err(not_as(name, "JSON", "CSV")),
+        _ => table::json(documents, format, format.layout(), options),
     }
 }
 
-/// What `format` has no place for and [`write()`] therefore leaves out of `trace`.
-#[must_use]
-pub fn losses(trace: &Trace, format: Format) -> Vec<&'static str> {
-    let closed = trace.requests.iter().any(|r| matches!(r.arrival, Arrival::After { .. }));
-    let all = [
-        (trace.block_tokens > 0, "prefix identities", &[Format::Mooncake][..]),
-        (
-            format == Format::Mooncake && trace.requests.iter().any(|r| outlasts(trace, r)),
-            "identities of responses",
-            &[],
-        ),
-        (trace.requests.iter().any(|r| r.session.is_some()), "sessions", &[Format::Mooncake]),
-        (trace.classes.len() > 1, "request classes", &[]),
-        (
-            closed && trace.max_concurrent_sessions.is_some(),
-            "the limit on concurrent sessions",
-            &[],
-        ),
-        (!trace.provenance.is_empty(), "provenance", &[]),
-    ];
-    let lost = |&(present, _, kept): &(bool, &str, &[Format])| {
-        present && format != Format::Jsonl && !kept.contains(&format)
+fn read_parquet<R: ::parquet::file::reader::ChunkReader + 'static>(
+    name: &str,
+    reader: R,
+    options: &ReadOptions,
+) -> Result<Rows, TraceError> {
+    let read = || {
+        let parquet = Parquet::open(name, reader)?;
+        let format = options.format(name, || Ok(detect::columns(&parquet.columns())))?;
+        if format.is_own() {
+            return Err(not_as(name, "Parquet", "text"));
+        }
+        table::named(name, parquet.rows()?, format, format.layout(), options)
     };
-    all.iter().filter(|l| lost(l)).map(|l| l.1).collect()
+    guarded(read).unwrap_or_else(|| Err(parquet::damaged(name, &"it contradicts itself")))
 }
 
-/// Whether it is known which response this is, and not only which prompt.
-fn outlasts(trace: &Trace, request: &TraceRequest) -> bool {
-    request.blocks.len > request.input.div_ceil(trace.block_tokens.max(1))
+fn not_as(name: &str, is: &str, wants: &str) -> TraceError {
+    TraceError::file(name, format!("{is}, and this format is {wants}; leave --format out"))
 }

@@ -1,58 +1,63 @@
 //! Mooncake's JSONL, which AIPerf reads and extends: milliseconds, lengths, and the prompt's hash ids of 512 tokens
 //! each. A line with `session_id` and `delay` instead of `timestamp` is a turn that waits for the one before.
+//!
+//! GuideLLM writes seconds under the same three names. Only hash ids of 512 tokens with whole times, or AIPerf's own
+//! keys, tell that a file is in milliseconds.
 
 use std::io::Write;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::TimeUnit;
-use super::table::{Layout, Slot};
+use super::clock::Unit;
+use super::names::Slot;
+use super::table::Layout;
 use crate::{Arrival, Trace, TraceError};
 
 /// Tokens per hash id unless a line says otherwise.
-const BLOCK_TOKENS: u32 = 512;
+pub(crate) const BLOCK_TOKENS: u32 = 512;
 
-pub(crate) fn layout() -> Layout {
-    let columns = [
-        (Slot::Time, "timestamp"),
-        (Slot::Input, "input_length"),
-        (Slot::Output, "output_length"),
-        (Slot::Session, "session_id"),
-        (Slot::Delay, "delay"),
-        (Slot::HashIds, "hash_ids"),
-        (Slot::BlockSize, "block_size"),
-    ];
-    Layout { block_tokens: BLOCK_TOKENS, ..Layout::new(&columns, Some(TimeUnit::Milliseconds)) }
-}
+pub(crate) const LAYOUT: Layout = Layout {
+    names: &[(Slot::Delay, "delay")],
+    unit: Unit::Disputed,
+    block_tokens: BLOCK_TOKENS,
+    turns: true,
+    ..Layout::PLAIN
+};
+
+/// GuideLLM's `trace_synthetic` and `mooncake`.
+pub(crate) const GUIDELLM: Layout =
+    Layout { unit: Unit::Known(TimeUnit::Seconds), block_tokens: BLOCK_TOKENS, ..Layout::PLAIN };
 
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    timestamp: Option<Milliseconds>,
+    timestamp: Option<u64>,
     input_length: u32,
     output_length: u32,
     #[serde(skip_serializing_if = "<[u64]>::is_empty")]
     hash_ids: &'a [u64],
     #[serde(skip_serializing_if = "Option::is_none")]
-    session_id: Option<u32>,
+    session_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    delay: Option<Milliseconds>,
+    delay: Option<u64>,
     /// Only where it is not Mooncake's.
     #[serde(skip_serializing_if = "Option::is_none")]
     block_size: Option<u32>,
 }
 
-/// Whole milliseconds as the original has them, else with the fraction.
-struct Milliseconds(std::time::Duration);
+/// Whole milliseconds, to the nearest, as the original has them.
+fn milliseconds(time: Duration) -> u64 {
+    ((time.as_nanos() + 500_000) / 1_000_000) as u64
+}
 
-impl Serialize for Milliseconds {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.0.subsec_nanos().is_multiple_of(1_000_000) {
-            serializer.serialize_u64(self.0.as_millis() as u64)
-        } else {
-            serializer.serialize_f64(self.0.as_nanos() as f64 / 1e6)
-        }
-    }
+/// Whether a time of `trace` is between two milliseconds.
+pub(crate) fn rounds(trace: &Trace) -> bool {
+    trace.requests.iter().any(|r| {
+        let (Arrival::At(time) | Arrival::After { think: time, .. }) = r.arrival;
+        time.subsec_nanos() % 1_000_000 != 0
+    })
 }
 
 /// Writes prompts' block identities only: what runs on into an output is repeated by the turn that reuses it.
@@ -60,7 +65,7 @@ pub(crate) fn write(trace: &Trace, out: &mut impl Write) -> Result<(), TraceErro
     let mut latest = std::collections::HashMap::new();
     for (index, request) in (0..).zip(&trace.requests) {
         let (timestamp, delay) = match request.arrival {
-            Arrival::At(at) => (Some(Milliseconds(at)), None),
+            Arrival::At(at) => (Some(milliseconds(at)), None),
             Arrival::After { previous, think } => {
                 if request.session.is_none() || latest.get(&request.session) != Some(&previous) {
                     let problem = "a request waits for one that is not the turn before it in its session; use jsonl";
@@ -69,7 +74,7 @@ pub(crate) fn write(trace: &Trace, out: &mut impl Write) -> Result<(), TraceErro
                         problem: problem.to_owned(),
                     });
                 }
-                (None, Some(Milliseconds(think)))
+                (None, Some(milliseconds(think)))
             }
         };
         latest.insert(request.session, index);
@@ -80,7 +85,7 @@ pub(crate) fn write(trace: &Trace, out: &mut impl Write) -> Result<(), TraceErro
             input_length: request.input,
             output_length: request.output,
             hash_ids: &ids[..prompt.min(ids.len())],
-            session_id: request.session,
+            session_id: request.session.map(|session| session.to_string()),
             delay,
             block_size: (!matches!(trace.block_tokens, 0 | BLOCK_TOKENS))
                 .then_some(trace.block_tokens),

@@ -21,6 +21,9 @@ pub(crate) enum Sent {
     Unknown,
 }
 
+/// More block identities than this are refused.
+const MOST_IDS: usize = 1 << 28;
+
 /// Block identities of a trace under construction. A request whose blocks continue the ones stored last only adds
 /// what is new: the turns of a session share one run.
 #[derive(Debug, Default)]
@@ -40,11 +43,17 @@ impl BlockPool {
             _ => (self.ids.len(), ids),
         };
         self.ids.extend_from_slice(new);
-        if u32::try_from(self.ids.len()).is_err() {
-            return Err("more than 4 billion block identities; cut the trace into parts".to_owned());
+        if self.ids.len() > MOST_IDS {
+            return Err(
+                "more than 268 million block identities; cut the trace into parts".to_owned()
+            );
         }
         self.last = BlockSpan { start: start as u32, len: (self.ids.len() - start) as u32 };
         Ok(BlockSpan { start: start as u32, len: ids.len() as u32 })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
     }
 
     /// All identities, to be owned by the trace.
@@ -53,12 +62,42 @@ impl BlockPool {
     }
 }
 
+/// More requests than this are refused: an archive that unpacks without end takes no more memory.
+const MOST_REQUESTS: usize = 1 << 25;
+
+const DAY: i64 = 86_400 * 1_000_000_000;
+
+/// Longest time without an arrival, ns.
+const YEAR: i64 = 366 * DAY;
+
+/// Whether `time`, read in a unit `scale` times finer than its own, is of the years 2001 to 2100.
+fn is_epoch(time: i64, scale: i64) -> bool {
+    time.checked_mul(scale).is_some_and(|t| (11_323 * DAY..47_482 * DAY).contains(&t))
+}
+
+/// What is said of an arrival rate for a file that needs none.
+pub(crate) const HAS_TIMES: &str =
+    "has its own arrival times: leave --arrival-rate out here and scale the rate when replaying";
+
+/// What a reader finds on one line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    pub line: u64,
+    pub sent: Sent,
+    pub input: u32,
+    pub output: u32,
+    pub class: u16,
+    pub session: Option<u32>,
+    pub blocks: BlockSpan,
+}
+
 /// A trace under construction.
 #[derive(Debug)]
 pub(crate) struct Rows {
     file: String,
     format: Format,
     sent: Vec<Sent>,
+    lines: Vec<u32>,
     requests: Vec<TraceRequest>,
     pub pool: BlockPool,
     pub block_tokens: u32,
@@ -77,6 +116,7 @@ impl Rows {
             file: file.to_owned(),
             format,
             sent: Vec::new(),
+            lines: Vec::new(),
             requests: Vec::new(),
             pool: BlockPool::default(),
             block_tokens: 0,
@@ -91,18 +131,28 @@ impl Rows {
         self.sent.len()
     }
 
-    pub(crate) fn push(
-        &mut self,
-        sent: Sent,
-        input: u32,
-        output: u32,
-        class: u16,
-        session: Option<u32>,
-        blocks: BlockSpan,
-    ) {
-        self.sent.push(sent);
-        let arrival = Arrival::At(Duration::ZERO);
-        self.requests.push(TraceRequest { arrival, input, output, blocks, class, session });
+    /// Adds a row. Too many are refused when the trace is made, and dropped here.
+    pub(crate) fn push(&mut self, row: Row) {
+        if self.sent.len() > MOST_REQUESTS {
+            return;
+        }
+        self.sent.push(row.sent);
+        self.lines.push(u32::try_from(row.line).unwrap_or(u32::MAX));
+        self.requests.push(TraceRequest {
+            arrival: Arrival::At(Duration::ZERO),
+            input: row.input,
+            output: row.output,
+            blocks: row.blocks,
+            class: row.class,
+            session: row.session,
+        });
+    }
+
+    /// Times that later rows have settled.
+    pub(crate) fn correct(&mut self, times: Vec<(usize, i64)>) {
+        for (row, time) in times {
+            self.sent[row] = Sent::At(time);
+        }
     }
 
     /// The trace: open-loop rows by time, each closed-loop row after the row it waits for.
@@ -114,11 +164,9 @@ impl Rows {
             };
             return Err(TraceError::file(&self.file, problem));
         }
-        if u32::try_from(self.requests.len()).is_err() {
-            return Err(TraceError::file(
-                &self.file,
-                "more than 4 billion requests; cut it into parts",
-            ));
+        if self.requests.len() > MOST_REQUESTS {
+            let problem = "more than 33 million requests; cut it into parts";
+            return Err(TraceError::file(&self.file, problem));
         }
         if let Some(rate) =
             options.rate.filter(|_| self.sent.iter().any(|s| matches!(s, Sent::Unknown)))
@@ -132,6 +180,7 @@ impl Rows {
             order.sort_by_key(|&row| keys[row]);
             self.notes.push("rows were not in order of arrival and have been sorted".to_owned());
         }
+        self.one_era(&keys, &order)?;
         let mut place = vec![0_u32; order.len()];
         for (new, &old) in (0..).zip(&order) {
             place[old] = new;
@@ -159,6 +208,30 @@ impl Rows {
                 self.classes
             },
         })
+    }
+
+    /// Refuses rows whose times are of another era: seconds since 1970 among seconds since the start, or among
+    /// milliseconds.
+    fn one_era(&self, keys: &[i64], order: &[usize]) -> Result<(), TraceError> {
+        let gap = |at: usize| keys[order[at + 1]] - keys[order[at]];
+        let Some(split) = (0..order.len().saturating_sub(1)).max_by_key(|&at| gap(at)) else {
+            return Ok(());
+        };
+        let (gap, (early, late)) = (gap(split), order.split_at(split + 1));
+        let (most, few, side) =
+            if early.len() < late.len() { (late, early, "before") } else { (early, late, "after") };
+        let span = keys[most[most.len() - 1]] - keys[most[0]];
+        let since_1970 = |scale| few.iter().all(|&row| is_epoch(keys[row], scale));
+        let odd = gap > DAY && gap / 100 > span && [1_000, 1_000_000].into_iter().any(since_1970);
+        if gap <= YEAR && !odd {
+            return Ok(());
+        }
+        let row = few.iter().min().copied().unwrap_or(0);
+        let days = gap / DAY;
+        let problem = format!(
+            "its time is {days} days {side} the other rows' (a time since 1970 among times since the start?); correct or delete the line"
+        );
+        Err(TraceError::line(&self.file, u64::from(self.lines[row]), problem))
     }
 
     /// Poisson arrivals for rows without time.
@@ -226,7 +299,9 @@ pub(crate) fn stem(file: &str) -> String {
         .file_name()
         .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     let mut name = base.as_str();
-    for ending in [".gz", ".csv", ".tsv", ".jsonl", ".json", ".ndjson"] {
+    for ending in
+        [".gz", ".zst", ".xz", ".bz2", ".csv", ".tsv", ".jsonl", ".json", ".ndjson", ".parquet"]
+    {
         name = name.strip_suffix(ending).unwrap_or(name);
     }
     if name.is_empty() { "trace".to_owned() } else { name.to_owned() }

@@ -4,43 +4,37 @@
 //! response, so prefixes are known exactly although no text is. Conversations start at the rate the user gives; within
 //! one, a turn is sent when the last has been answered, for the file knows no pauses.
 
-use super::rows::{Rows, Sent};
-use super::table::{bad_csv, csv_header, csv_reader, line_of, tokens};
+use super::cells::tokens;
+use super::csv::Csv;
+use super::identities::BLOCK_TOKENS;
+use super::rows::{Row, Rows, Sent};
 use super::{Format, ReadOptions};
 use crate::TraceError;
 
-/// Tokens per block of the identities made here, unless told otherwise: fine enough for any engine's block.
-const BLOCK_TOKENS: u32 = 16;
-
-pub(crate) fn read(file: &str, text: &str, options: &ReadOptions) -> Result<Rows, TraceError> {
+pub(crate) fn read(csv: &mut Csv<'_>, options: &ReadOptions) -> Result<Rows, TraceError> {
+    let file = &csv.file().to_owned();
     if options.rate.is_none() {
         let problem =
             "has lengths but no arrival times; give --arrival-rate (conversations per second)";
         return Err(TraceError::file(file, problem));
     }
-    let mut reader = csv_reader(text);
-    let header = csv_header(file, &mut reader)?;
     let column = |name: &str| {
         let missing = || {
             TraceError::line(file, 1, format!("no column {name}; expected conv,turn,role,tokens"))
         };
-        header.iter().position(|h| h == name).ok_or_else(missing)
+        csv.header.iter().position(|h| h == name).ok_or_else(missing)
     };
     let (conv, role, count) = (column("conv")?, column("role")?, column("tokens")?);
     let mut rows = Rows::new(file, Format::ShareGpt);
-    rows.block_tokens = options.block_tokens.unwrap_or(BLOCK_TOKENS);
-    if rows.block_tokens == 0 {
-        return Err(TraceError::file(file, "tokens per block must be at least 1"));
-    }
+    rows.block_tokens = options.block_tokens(file, BLOCK_TOKENS)?;
     let mut talk = Conversation::default();
-    let mut record = csv::StringRecord::new();
-    while reader.read_record(&mut record).map_err(|e| bad_csv(file, &e))? {
-        let line = line_of(text, &record);
+    let mut line = 1;
+    while let Some(record) = csv.next_record()? {
+        line = record.line;
         let wrong = |problem: String| TraceError::line(file, line, problem);
         let cell = |i: usize| {
             record
                 .get(i)
-                .map(str::trim)
                 .ok_or_else(|| wrong("too few fields; correct or delete the line".to_owned()))
         };
         if cell(conv)? != talk.name {
@@ -56,8 +50,7 @@ pub(crate) fn read(file: &str, text: &str, options: &ReadOptions) -> Result<Rows
             matches!(cell(role)?, "gpt" | "assistant" | "chatgpt" | "model" | "bing" | "bard");
         talk.say(answers, said).map_err(wrong)?;
     }
-    let last = reader.position().line();
-    talk.store(&mut rows).map_err(|problem| TraceError::line(file, last, problem))?;
+    talk.store(&mut rows).map_err(|problem| TraceError::line(file, line, problem))?;
     rows.notes.push(
         "a turn follows the answer to the one before at once: the file has no pauses".to_owned(),
     );
@@ -110,7 +103,8 @@ impl Conversation {
             let sent =
                 previous.map_or(Sent::Unknown, |previous| Sent::After { previous, think: 0 });
             previous = Some(rows.len());
-            rows.push(sent, input, output, 0, Some(session), blocks);
+            let session = Some(session);
+            rows.push(Row { line: 0, sent, input, output, class: 0, session, blocks });
         }
         rows.sessions += 1;
         Ok(())

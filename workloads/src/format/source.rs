@@ -1,141 +1,167 @@
-//! Files into bytes, bytes into text: gzip undone, encoding checked, line numbers kept, JSON documents told apart.
+//! From a path, a pipe or bytes to what is in them: compression undone as it is read, and files that are no traces named
+//! as what they are.
 
-use std::borrow::Cow;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
-use serde_json::value::RawValue;
-
+use super::text::Text;
 use crate::TraceError;
 
-/// More text than this is refused rather than swapped to death (or unpacked from a malicious archive).
-const LONGEST: u64 = 4 << 30;
+/// What stands for standard input.
+pub(crate) const STDIN: &str = "-";
 
-const GZIP: &[u8] = &[0x1f, 0x8b];
+/// Bytes by which a file is told.
+const BEGINNING: u64 = 512;
 
-/// Bytes by which a file of something else is told: a device has no end to wait for.
-const BEGINNING: u64 = 4096;
+/// Compressed more often than this is refused: an archive in an archive has an end.
+const LAYERS: u32 = 4;
 
-const NO_TEXT: &str = "not UTF-8 text; convert it (iconv -t UTF-8) or check that it is a trace";
+/// Memory that an xz stream may ask for, KiB: what its strongest preset takes.
+const XZ_MEMORY: u32 = 256 << 10;
 
-/// The content of a file or pipe.
-pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, TraceError> {
+/// More bytes of Parquet than this are not kept in memory (from a pipe, or unpacked).
+const LARGEST_TABLE: u64 = 1 << 30;
+
+/// What a file turned out to be.
+pub(crate) enum Content<'a> {
+    /// CSV or JSON.
+    Text(Text<'a>),
+    /// A Parquet file where it lies.
+    ParquetFile(File),
+    /// A Parquet file in memory.
+    ParquetBytes(Vec<u8>),
+}
+
+/// The content of the file at `path`, or of standard input.
+pub(crate) fn open(path: &Path) -> Result<Content<'static>, TraceError> {
+    if path.as_os_str() == STDIN {
+        return content("standard input", Box::new(io::stdin().lock()));
+    }
     let failed = |source| TraceError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
-    file.by_ref().take(BEGINNING).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.contains(&0) && !bytes.starts_with(GZIP) && !is_tar(&bytes) {
-        return Err(TraceError::line(&path.to_string_lossy(), 1, NO_TEXT));
+    let head = beginning(&mut file).map_err(failed)?;
+    if head.starts_with(PARQUET) && file.metadata().is_ok_and(|m| m.is_file()) {
+        return Ok(Content::ParquetFile(file));
     }
-    file.take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
+    content(&path.to_string_lossy(), Box::new(Cursor::new(head).chain(file)))
 }
 
-fn is_tar(bytes: &[u8]) -> bool {
-    bytes.get(257..262) == Some(b"ustar")
+/// What `reader` holds; `file` is its name for messages.
+pub(crate) fn content<'a>(
+    file: &str,
+    mut reader: Box<dyn Read + 'a>,
+) -> Result<Content<'a>, TraceError> {
+    for _ in 0..LAYERS {
+        let head = beginning(&mut reader).map_err(|e| broken(file, &e))?;
+        let whole = Cursor::new(head.clone()).chain(reader);
+        let Some(packing) = Packing::of(&head) else {
+            if head.starts_with(PARQUET) {
+                let mut bytes = Vec::new();
+                let read = whole.take(LARGEST_TABLE + 1).read_to_end(&mut bytes);
+                read.map_err(|e| broken(file, &e))?;
+                if bytes.len() as u64 > LARGEST_TABLE {
+                    let problem = "over 1 GiB of Parquet through a pipe or packed; give the file itself, unpacked";
+                    return Err(TraceError::file(file, problem));
+                }
+                return Ok(Content::ParquetBytes(bytes));
+            }
+            if let Some((_, what)) = STRANGERS.iter().find(|(magic, _)| starts(&head, magic)) {
+                return Err(TraceError::file(file, *what));
+            }
+            if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
+                let problem = "UTF-16 text; convert it (iconv -f UTF-16 -t UTF-8)";
+                return Err(TraceError::file(file, problem));
+            }
+            if head.get(257..262) == Some(b"ustar") {
+                let problem = "a tar archive; unpack it and give its files or directory";
+                return Err(TraceError::file(file, problem));
+            }
+            return Ok(Content::Text(Text::new(file, Box::new(BufReader::new(whole)))));
+        };
+        reader = packing.undone(BufReader::new(whole)).map_err(|e| broken(file, &e))?;
+    }
+    Err(TraceError::file(file, "packed more than four times over; unpack it first"))
 }
 
-/// The content of a file as text, without byte-order mark.
-pub(crate) fn text<'a>(file: &str, bytes: &'a [u8]) -> Result<Cow<'a, str>, TraceError> {
-    let plain = if bytes.starts_with(GZIP) {
-        let mut unpacked = Vec::new();
-        flate2::read::MultiGzDecoder::new(bytes).take(LONGEST).read_to_end(&mut unpacked).map_err(
-            |e| TraceError::file(file, format!("damaged gzip data ({e}); fetch the file again")),
-        )?;
-        Cow::Owned(unpacked)
-    } else {
-        Cow::Borrowed(bytes)
-    };
-    if plain.len() as u64 >= LONGEST {
-        return Err(TraceError::file(file, "more than 4 GiB of text; cut it into parts"));
-    }
-    if is_tar(&plain) {
-        return Err(TraceError::file(
-            file,
-            "a tar archive; unpack it and give its files or directory",
-        ));
-    }
-    let text = match plain {
-        Cow::Borrowed(b) => {
-            Cow::Borrowed(std::str::from_utf8(b).map_err(|e| not_text(file, b, &e))?)
+/// A fault on the way, whose own words say what to do if it was ours.
+pub(crate) fn broken(file: &str, e: &io::Error) -> TraceError {
+    TraceError::file(file, e.to_string())
+}
+
+fn beginning(reader: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    reader.take(BEGINNING).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+const PARQUET: &[u8] = b"PAR1";
+
+/// How known files begin that hold no trace, in lower case, and what to do.
+const STRANGERS: &[(&str, &str)] = &[
+    (
+        "version https://git-lfs.github.com/",
+        "a Git LFS pointer, not the file itself; fetch it (git lfs pull)",
+    ),
+    ("<!doctype html", "an HTML page, not a trace; download the file itself (the raw link)"),
+    ("<html", "an HTML page, not a trace; download the file itself (the raw link)"),
+    ("<?xml", "an XML document, often a download's error message; fetch the trace again"),
+    ("sqlite format 3\0", "an SQLite database; export the table as CSV"),
+    ("pk\x03\x04", "a zip archive or a spreadsheet (.xlsx); unpack it, or save the sheet as CSV"),
+    ("arrow1", "an Arrow file; save it as Parquet or CSV"),
+    ("%pdf-", "a PDF document, not a trace"),
+    ("trace_version:", "the YAML header of a BLIS trace; give the CSV that was written beside it"),
+];
+
+fn starts(head: &[u8], magic: &str) -> bool {
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
+    head.get(..magic.len()).is_some_and(|h| h.eq_ignore_ascii_case(magic.as_bytes()))
+}
+
+/// A way to make files smaller.
+#[derive(Clone, Copy)]
+enum Packing {
+    Gzip,
+    Zstd,
+    Xz,
+    Bzip2,
+}
+
+impl Packing {
+    fn of(head: &[u8]) -> Option<Self> {
+        match head {
+            [0x1f, 0x8b, ..] => Some(Self::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
+            [b'B', b'Z', b'h', b'1'..=b'9', b'1' | 0x17, ..] => Some(Self::Bzip2),
+            _ => None,
         }
-        Cow::Owned(v) => Cow::Owned(
-            String::from_utf8(v).map_err(|e| not_text(file, e.as_bytes(), &e.utf8_error()))?,
-        ),
-    };
-    let text = match text {
-        Cow::Borrowed(s) => Cow::Borrowed(s.strip_prefix('\u{feff}').unwrap_or(s)),
-        Cow::Owned(s) if s.starts_with('\u{feff}') => {
-            Cow::Owned(s['\u{feff}'.len_utf8()..].to_owned())
-        }
-        owned @ Cow::Owned(_) => owned,
-    };
-    if text.trim().is_empty() {
-        return Err(TraceError::file(file, "empty: there are no requests in it"));
     }
-    Ok(text)
-}
 
-fn not_text(file: &str, bytes: &[u8], e: &std::str::Utf8Error) -> TraceError {
-    let before = &bytes[..e.valid_up_to()];
-    let line = 1 + before.iter().filter(|&&b| b == b'\n').count() as u64;
-    TraceError::line(file, line, NO_TEXT)
-}
-
-/// A JSON document and the line it starts on.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Document<'a> {
-    pub line: u64,
-    pub json: &'a str,
-}
-
-/// The elements of a JSON array, or one document per line, or a single document over several lines.
-pub(crate) fn documents<'a>(file: &str, text: &'a str) -> Result<Vec<Document<'a>>, TraceError> {
-    if text.trim_start().starts_with('[') {
-        let elements: Vec<&RawValue> =
-            serde_json::from_str(text).map_err(|e| bad_json(file, 0, &e))?;
-        let mut line = 1;
-        let mut seen = 0;
-        return Ok(elements
-            .into_iter()
-            .map(|element| {
-                let json = element.get();
-                let offset = json.as_ptr().addr() - text.as_ptr().addr();
-                line += newlines(&text[seen..offset]);
-                seen = offset;
-                Document { line, json }
-            })
-            .collect());
+    fn undone<'a>(self, packed: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+        let (name, plain): (_, Box<dyn Read + 'a>) = match self {
+            Self::Gzip => ("gzip", Box::new(flate2::bufread::MultiGzDecoder::new(packed))),
+            Self::Zstd => ("zstd", Box::new(zstd::Decoder::with_buffer(packed)?)),
+            Self::Xz => {
+                ("xz", Box::new(lzma_rust2::XzReader::new_mem_limit(packed, true, XZ_MEMORY)))
+            }
+            Self::Bzip2 => ("bzip2", Box::new(bzip2::bufread::MultiBzDecoder::new(packed))),
+        };
+        Ok(Box::new(Unpacked { name, plain }))
     }
-    let lines: Vec<_> = text
-        .lines()
-        .zip(1..)
-        .map(|(json, line)| Document { line, json: json.trim() })
-        .filter(|d| !d.json.is_empty())
-        .collect();
-    let one_per_line = lines.first().is_some_and(|d| d.json.ends_with('}')) || lines.len() == 1;
-    if one_per_line { Ok(lines) } else { Ok(vec![Document { line: 1, json: text }]) }
 }
 
-fn newlines(text: &str) -> u64 {
-    text.bytes().filter(|&b| b == b'\n').count() as u64
+/// Unpacked bytes, whose faults say what was damaged.
+struct Unpacked<'a> {
+    name: &'static str,
+    plain: Box<dyn Read + 'a>,
 }
 
-/// A syntax or type error of a document that starts on `line` (0 when its own line numbers are the file's).
-pub(crate) fn bad_json(file: &str, line: u64, e: &serde_json::Error) -> TraceError {
-    let at = if line == 0 {
-        (e.line() as u64).max(1)
-    } else {
-        line + (e.line() as u64).saturating_sub(1)
-    };
-    let advice = if e.is_eof() { "; it is cut off: delete it or fetch the file again" } else { "" };
-    // serde_json repeats the position, which is relative to the document: ours is the file's.
-    let text = e.to_string();
-    let what = text.split(" at line ").next().unwrap_or_default();
-    TraceError::line(
-        file,
-        at,
-        format!("not the JSON expected ({what}, column {}){advice}", e.column()),
-    )
+impl Read for Unpacked<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.plain.read(into).map_err(|e| {
+            let name = self.name;
+            io::Error::other(format!("damaged {name} data ({e}); fetch the file again"))
+        })
+    }
 }

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 
-use super::rows::{Rows, Sent};
-use super::source::{bad_json, documents};
-use super::table::tokens;
+use super::cells::tokens;
+use super::rows::{Row, Rows, Sent};
+use super::text::{Documents, bad_json};
 use super::{Format, ReadOptions};
 use crate::TraceError;
 
@@ -78,9 +78,10 @@ impl Sessions {
     }
 
     /// Adds the session or sessions of one file.
-    pub(crate) fn add(&mut self, file: &str, text: &str) -> Result<(), TraceError> {
+    pub(crate) fn add(&mut self, documents: &mut Documents<'_>) -> Result<(), TraceError> {
+        let file = &documents.file().to_owned();
         let mut flat: BTreeMap<String, Vec<Turn>> = BTreeMap::new();
-        for document in documents(file, text)? {
+        while let Some(document) = documents.next_document()? {
             let wrong = |e: serde_json::Error| bad_json(file, document.line, &e);
             if let Ok(turn) = serde_json::from_str::<Turn>(document.json) {
                 flat.entry(turn.session_id.clone()).or_default().push(turn);
@@ -245,7 +246,8 @@ impl Chain<'_> {
             None => Sent::Unknown,
         };
         let row = rows.len();
-        rows.push(sent, input, output, self.class, Some(rows.sessions), blocks);
+        let (class, session) = (self.class, Some(rows.sessions));
+        rows.push(Row { line: 0, sent, input, output, class, session, blocks });
         Ok(Before { row, end: call.t + call.api_time.unwrap_or(0.0) })
     }
 

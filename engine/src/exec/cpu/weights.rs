@@ -49,7 +49,7 @@ impl Part {
         first(self.stage)..first(self.stage + 1)
     }
 
-    fn range(self, whole: usize) -> Range<usize> {
+    pub(in crate::exec) fn range(self, whole: usize) -> Range<usize> {
         let each = whole / self.ranks;
         self.rank * each..(self.rank + 1) * each
     }

@@ -19,6 +19,7 @@ mod columns;
 mod flight;
 mod forward;
 mod graphs;
+mod loader;
 mod measure;
 mod pass;
 mod room;

@@ -7,12 +7,13 @@ use half::bf16;
 use kernels::cpu::Heads;
 use kernels::cuda::{Buffer, Collective, CudaError, Device, MOST_RANKS, Products};
 
+use super::loader::Loader;
 use super::room::RoomError;
 use super::{Arithmetic, PADDING};
 use crate::exec::cpu::Part;
 use crate::model::SpecError;
 use crate::model::llama::LlamaConfig;
-use crate::model::weights::{ModelError, Tensor, Weights};
+use crate::model::weights::{ModelError, Weights};
 
 /// Why a model cannot be put on a device.
 #[derive(Debug, thiserror::Error)]
@@ -226,7 +227,7 @@ impl CudaModel {
     }
 }
 
-fn joins(layout: Layout) -> bool {
+pub(super) fn joins(layout: Layout) -> bool {
     layout.arithmetic == Arithmetic::Invariant && layout.ranks > 1
 }
 
@@ -284,89 +285,4 @@ fn room_for_weights(
         }
     }
     Ok(())
-}
-
-/// Reads tensors and puts what one shard has of them on its device.
-struct Loader<'a> {
-    device: &'a Device,
-    weights: &'a mut dyn Weights,
-    layout: Layout,
-    part: Part,
-}
-
-impl Loader<'_> {
-    fn shard(mut self) -> Result<Shard, CudaModelError> {
-        let (part, config) = (self.part, self.weights.config().clone());
-        let (first, last) = (part.stage == 0, part.stage + 1 == part.stages);
-        let table = "model.embed_tokens.weight";
-        let embedding = first.then(|| self.rows(&[table.to_owned()])).transpose()?;
-        let name = if config.tied_embeddings { table } else { "lm_head.weight" };
-        let own = last && !(config.tied_embeddings && first);
-        let weight = own.then(|| self.rows(&[name.to_owned()])).transpose()?;
-        let layers = part.layers(config.layers).map(|i| self.layer(&config, i));
-        let layers = layers.collect::<Result<_, _>>()?;
-        let norm = last.then(|| self.whole("model.norm.weight")).transpose()?;
-        let head = norm.map(|norm| Head { norm, weight });
-        Ok(Shard { device: self.device.clone(), part, embedding, layers, head })
-    }
-
-    /// What `share` takes of tensors, one below the other.
-    fn joined(
-        &mut self,
-        names: &[String],
-        share: impl Fn(Tensor) -> Vec<f32>,
-    ) -> Result<Buffer<bf16>, CudaModelError> {
-        let mut rows = Vec::new();
-        for name in names {
-            let tensor = share(self.weights.tensor(name)?);
-            rows.extend(tensor.iter().map(|&x| bf16::from_f32(x)));
-        }
-        Ok(self.device.upload(&rows)?)
-    }
-
-    fn whole(&mut self, name: &str) -> Result<Buffer<bf16>, CudaModelError> {
-        self.joined(&[name.to_owned()], |tensor| tensor.data)
-    }
-
-    /// Its output features.
-    fn rows(&mut self, names: &[String]) -> Result<Buffer<bf16>, CudaModelError> {
-        let part = self.part;
-        self.joined(names, |tensor| match part.ranks {
-            1 => tensor.data,
-            _ => part.rows(&tensor).to_vec(),
-        })
-    }
-
-    /// What leads back to the residual stream: its input features, or, where ranks exchange these, its output features.
-    fn back(&mut self, name: String) -> Result<Buffer<bf16>, CudaModelError> {
-        if joins(self.layout) {
-            return self.rows(&[name]);
-        }
-        let part = self.part;
-        self.joined(&[name], |tensor| part.cols(tensor))
-    }
-
-    fn layer(&mut self, config: &LlamaConfig, i: u32) -> Result<Layer, CudaModelError> {
-        let name = |part: &str| format!("model.layers.{i}.{part}");
-        let all = |parts: [&str; 3], kind: &str| {
-            parts.map(|p| name(&format!("self_attn.{p}_proj.{kind}"))).to_vec()
-        };
-        let head_norms = if config.qk_norm {
-            let query = self.whole(&name("self_attn.q_norm.weight"))?;
-            Some((query, self.whole(&name("self_attn.k_norm.weight"))?))
-        } else {
-            None
-        };
-        let biases = all(["q", "k", "v"], "bias");
-        Ok(Layer {
-            attention_norm: self.whole(&name("input_layernorm.weight"))?,
-            qkv: self.rows(&all(["q", "k", "v"], "weight"))?,
-            qkv_bias: config.qkv_bias.then(|| self.rows(&biases)).transpose()?,
-            head_norms,
-            out: self.back(name("self_attn.o_proj.weight"))?,
-            mlp_norm: self.whole(&name("post_attention_layernorm.weight"))?,
-            gate_up: self.rows(&["gate", "up"].map(|p| name(&format!("mlp.{p}_proj.weight"))))?,
-            down: self.back(name("mlp.down_proj.weight"))?,
-        })
-    }
 }

@@ -1,0 +1,71 @@
+//! Which of several entries is the answer: what carries the demand for the least, or what is worth most by the objective;
+//! but first what serves the most of the requests.
+
+use super::Tuning;
+use crate::plan::prefer;
+use crate::search::Candidate;
+use crate::unfit::Unfit;
+use crate::verdict;
+
+impl Tuning<'_, '_> {
+    /// The objective's value of entry `i`.
+    pub(super) fn worth(&self, i: usize) -> f64 {
+        let c = &self.found.entries[i].candidate;
+        self.found.rate(i) * self.field.weight(c.device, &c.config)
+    }
+
+    /// Requests that entry `i` can never serve.
+    pub(super) fn unfit(&self, i: usize) -> Unfit {
+        self.unfit_of(&self.found.entries[i].candidate)
+    }
+
+    /// The same of any candidate.
+    pub(super) fn unfit_of(&self, candidate: &Candidate) -> Unfit {
+        let evaluate = self.request.devices[candidate.device].evaluate;
+        // What cannot run was refused before.
+        evaluate.unfit(&candidate.config).unwrap_or_default()
+    }
+
+    /// Of `entries`, the one that is preferred.
+    pub(super) fn preferred(&self, entries: impl Iterator<Item = usize>) -> Option<usize> {
+        entries.reduce(|a, b| if self.above(b, a) { b } else { a })
+    }
+
+    /// Whether entry `a` is preferred to `b`.
+    fn above(&self, a: usize, b: usize) -> bool {
+        if self.request.demand.is_some() {
+            return match (self.plan(a), self.plan(b)) {
+                (Some(Ok(a)), Some(Ok(b))) => prefer(&a, &b).0.is_lt(),
+                (a, _) => a.is_some_and(|a| a.is_ok()),
+            };
+        }
+        let (refused, others) = (self.unfit(a).requests, self.unfit(b).requests);
+        if refused != others {
+            return refused < others;
+        }
+        let (x, y) = (self.worth(a), self.worth(b));
+        if (x - y).abs() > 1e-9 * x.max(y) {
+            return x > y;
+        }
+        // Equal to within rounding: the wider margin wins, then the fewer GPUs.
+        let tight = |i: usize| {
+            let probe = self.found.entries[i].probe(self.found.head(i), self.found.good(i)?)?;
+            Some(verdict::worst(&probe.observation))
+        };
+        let gpus = |i: usize| self.found.entries[i].candidate.config.gpus();
+        (tight(a), gpus(a)) < (tight(b), gpus(b))
+    }
+
+    /// The best entry of a device by all that was found.
+    pub(super) fn leader(&self, device: usize) -> Option<usize> {
+        let here = |i: &usize| self.found.entries[*i].candidate.device == device;
+        self.preferred(self.found.bests().filter(here))
+    }
+
+    /// The groups of a policy on a device.
+    pub(super) fn groups(&self, device: usize, policy: usize) -> Vec<usize> {
+        let kinds = self.field.kinds().iter().enumerate();
+        let own = kinds.filter(|(_, k)| (k.device, k.policy) == (device, policy));
+        own.map(|(group, _)| group).collect()
+    }
+}

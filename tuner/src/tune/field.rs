@@ -1,0 +1,132 @@
+//! Which configurations are searched, and which of them race against each other.
+
+use super::{Request, TuneError};
+use crate::result::{Objective, Refusal};
+use crate::search::Candidate;
+use crate::space::Space;
+use engine::Config;
+use std::collections::BTreeMap;
+
+/// What the members of a group have in common. Between equal numbers of GPUs on a device, more requests/s are better
+/// whatever is asked for. For a plan the size of a replica counts too: then what is found of a size is the same however
+/// large replicas may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kind {
+    pub(super) device: usize,
+    pub(super) policy: usize,
+    gpus: u32,
+    replicas: u32,
+}
+
+/// Everything that has been enumerated.
+pub(super) struct Field<'r> {
+    request: &'r Request<'r>,
+    kinds: Vec<Kind>,
+    numbers: BTreeMap<Kind, usize>,
+    refused: BTreeMap<String, usize>,
+    /// Configurations, over all devices.
+    pub(super) candidates: usize,
+}
+
+impl<'r> Field<'r> {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// Where nothing could be searched.
+    pub(super) fn new(request: &'r Request<'r>) -> Result<Self, TuneError> {
+        let device = request.devices.first().ok_or(TuneError::NoDevice)?;
+        if device.evaluate.requests() == 0 {
+            return Err(TuneError::NoRequests);
+        }
+        let natural = device.evaluate.natural_rate(device.evaluate.requests());
+        if !(natural.is_finite() && natural > 0.0) {
+            return Err(TuneError::NoRate);
+        }
+        let priceless = request.devices.iter().find(|d| d.info.price.is_none());
+        if let (Objective::Cost, Some(device)) = (request.objective, priceless) {
+            return Err(TuneError::NoPrice(device.info.name.clone()));
+        }
+        let (kinds, numbers, refused) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { request, kinds, numbers, refused, candidates: 0 })
+    }
+
+    /// Every configuration of `space` on each of `devices`.
+    pub(super) fn of(&mut self, space: &Space, devices: &[usize]) -> Vec<Candidate> {
+        let grid = space.enumerate();
+        for (reason, count) in grid.refused {
+            *self.refused.entry(reason).or_default() += count;
+        }
+        let mut candidates = Vec::new();
+        for device in devices {
+            candidates.extend(grid.configs.iter().map(|c| self.enter(*device, c.clone())));
+        }
+        candidates
+    }
+
+    /// `config` on a device, in a group of its kind.
+    pub(super) fn enter(&mut self, device: usize, config: Config) -> Candidate {
+        let kind = self.kind(device, &config);
+        let next = self.kinds.len();
+        let group = *self.numbers.entry(kind).or_insert(next);
+        if group == next {
+            self.kinds.push(kind);
+        }
+        self.candidates += 1;
+        Candidate { device, config, group }
+    }
+
+    /// Where nothing was enumerated: what was refused, and why.
+    pub(super) fn empty(&self) -> TuneError {
+        let reasons: Vec<_> = self.refused.iter().map(|(r, n)| format!("{r} ({n})")).collect();
+        TuneError::EmptySpace(reasons.join("; "))
+    }
+
+    /// What was refused without a run.
+    pub(super) fn refused(&self) -> Vec<Refusal> {
+        let refusal =
+            |(reason, count): (&String, &usize)| Refusal { reason: reason.clone(), count: *count };
+        self.refused.iter().map(refusal).collect()
+    }
+
+    fn kind(&self, device: usize, config: &Config) -> Kind {
+        let replicas = if self.request.demand.is_some() { config.replicas } else { 0 };
+        Kind { device, policy: config.policy() as usize, gpus: config.gpus(), replicas }
+    }
+
+    /// Every group's members.
+    pub(super) fn kinds(&self) -> &[Kind] {
+        &self.kinds
+    }
+
+    /// `config` on a device, if a group for it is searched.
+    pub(super) fn candidate(&self, device: usize, config: Config) -> Option<Candidate> {
+        let group = *self.numbers.get(&self.kind(device, &config))?;
+        Some(Candidate { device, config, group })
+    }
+
+    /// The space around `config`.
+    pub(super) fn space(&self, config: &Config) -> Space {
+        match self.request.demand {
+            Some(_) => self.request.space.sized(config.gpus()),
+            None => self.request.space.clone(),
+        }
+    }
+
+    /// One knob more or less than `of` has.
+    pub(super) fn near(&self, of: &Candidate) -> Vec<Candidate> {
+        let near = self.space(&of.config).neighbours(&of.config);
+        near.into_iter().filter_map(|(_, config)| self.candidate(of.device, config)).collect()
+    }
+
+    /// The objective per request/s of `config`: what it is worth is its rate times that.
+    pub(super) fn weight(&self, device: usize, config: &Config) -> f64 {
+        let under_test = &self.request.devices[device];
+        let tokens = under_test.evaluate.output_tokens_per_request().max(1e-9);
+        let gpus = f64::from(config.gpus());
+        match (self.request.objective, &under_test.info.price) {
+            (Objective::Rps, _) => 1.0,
+            (Objective::Cost, Some(price)) => tokens * 3600.0 / (gpus * price.usd_per_gpu_hour),
+            (Objective::TokensPerGpu | Objective::Cost, _) => tokens / gpus,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! How many GPUs carry a demand: deployments of one GPU, two, four and so on, each at its best, until more GPUs than the
+//! cheapest plan takes cannot make a cheaper one.
+//!
+//! Groups of equal size are raced by themselves, so what is found of a size does not depend on what else is allowed; and
+//! a plan is the cheapest of everything that was found. So to allow more never costs more.
+
+use super::Tuning;
+use crate::plan::{Chosen, IfSlow, Plan, PlanError, Unit, plan, prefer};
+use crate::space;
+use engine::Config;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Replicas simulated together, at most: each of more than that carries hardly more.
+const TOGETHER: u32 = 8;
+
+/// Sizes that were searched, by device.
+pub(super) type Sizes = BTreeMap<usize, BTreeSet<u32>>;
+
+impl Tuning<'_, '_> {
+    /// Searches every size that may carry the demand for less.
+    pub(super) fn sizes(&mut self) {
+        let allowed = self.request.space.gpus;
+        let most = TOGETHER.max(allowed);
+        let mut sizes: BTreeSet<u32> = (0..32).map(|p| 1 << p).take_while(|s| *s <= most).collect();
+        sizes.insert(allowed);
+        for size in sizes {
+            let open = |d: &usize| match self.cheapest(*d) {
+                Some((_, plan)) => plan.gpus >= size,
+                None => size <= allowed,
+            };
+            let open: Vec<usize> = (0..self.request.devices.len()).filter(open).collect();
+            self.size(size, &open);
+        }
+        // A plan stands on a deployment of its own size where one can be simulated.
+        while !self.request.watch.cancelled() {
+            let mut guessed: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+            for device in 0..self.request.devices.len() {
+                let Some((_, plan)) = self.cheapest(device) else { continue };
+                if plan.gpus <= most && !self.searched(device, plan.gpus) {
+                    guessed.entry(plan.gpus).or_default().push(device);
+                }
+            }
+            if guessed.is_empty() {
+                return;
+            }
+            for (size, devices) in guessed {
+                self.size(size, &devices);
+            }
+        }
+    }
+
+    /// Searches deployments of `size` GPUs on `devices`.
+    fn size(&mut self, size: u32, devices: &[usize]) {
+        if devices.is_empty() || self.request.watch.cancelled() {
+            return;
+        }
+        let mut candidates = self.field.of(&self.request.space.sized(size), devices);
+        for more in self.multiplied(size, devices) {
+            if candidates.iter().all(|c| (c.device, &c.config) != (more.0, &more.1)) {
+                candidates.push(self.field.enter(more.0, more.1));
+            }
+        }
+        self.search(candidates);
+        for device in devices {
+            self.searched.entry(*device).or_default().insert(size);
+        }
+    }
+
+    /// What was best of smaller sizes, in as many replicas as take `size` GPUs.
+    fn multiplied(&self, size: u32, devices: &[usize]) -> Vec<(usize, Config)> {
+        let best = |i: usize| {
+            let c = &self.found.entries[i].candidate;
+            let one = c.config.gpus() / c.config.replicas;
+            let config = Config { replicas: size / one, ..c.config.clone() };
+            let fits = size.is_multiple_of(one) && devices.contains(&c.device);
+            fits.then(|| (c.device, space::canonical(&config)))
+        };
+        self.found.bests().filter_map(best).collect()
+    }
+
+    fn searched(&self, device: usize, size: u32) -> bool {
+        self.searched.get(&device).is_some_and(|sizes| sizes.contains(&size))
+    }
+
+    /// What carries the demand on `device` for the least: the entry, and its plan.
+    pub(super) fn cheapest(&self, device: usize) -> Option<(usize, Plan)> {
+        let here = |i: &usize| self.found.entries[*i].candidate.device == device;
+        let plans = self.found.bests().filter(here).filter_map(|i| Some((i, self.plan(i)?.ok()?)));
+        plans.reduce(|a, b| if prefer(&b.1, &a.1).0.is_lt() { b } else { a })
+    }
+
+    /// What the demand takes of entry `i`; none without a demand, or where it holds nothing.
+    pub(super) fn plan(&self, i: usize) -> Option<Result<Plan, PlanError>> {
+        let demand = self.request.demand?;
+        let (unit, label) = self.unit(i, self.found.rate(i));
+        let unit = Unit { label: &label, ..unit };
+        let (device, own) = (self.found.entries[i].candidate.device, unit.replicas);
+        // A size that was simulated speaks for itself.
+        let counts = |replicas| replicas == own || !self.searched(device, replicas * unit.gpus);
+        let unfit = || self.unfit(i);
+        (unit.capacity_rps > 0.0).then(|| {
+            let plan = plan(&unit, demand.rps, demand.headroom, counts)?;
+            Ok(Plan { unfit: unfit(), ..plan })
+        })
+    }
+
+    /// Entry `i`, which carries `capacity_rps`, as plans see it, and what people call one replica of it.
+    fn unit(&self, i: usize, capacity_rps: f64) -> (Unit<'_>, String) {
+        let candidate = &self.found.entries[i].candidate;
+        let (device, replicas) =
+            (&self.request.devices[candidate.device], candidate.config.replicas);
+        let one = space::canonical(&Config { replicas: 1, ..candidate.config.clone() });
+        let unit = Unit {
+            device: &device.info.name,
+            label: "",
+            capacity_rps,
+            gpus: one.gpus(),
+            replicas,
+            output_tokens_per_request: device.evaluate.output_tokens_per_request(),
+            price: device.info.price.as_ref(),
+        };
+        (unit, space::label(&one))
+    }
+
+    /// One plan per device that has a winner; where none has, the result says what came nearest, as without a demand.
+    ///
+    /// # Errors
+    /// Where the demand takes more than can be counted.
+    pub(super) fn plans(&self) -> Result<Vec<Plan>, PlanError> {
+        let Some(demand) = self.request.demand else { return Ok(Vec::new()) };
+        let mut plans = Vec::new();
+        for device in 0..self.request.devices.len() {
+            let Some((i, mut plan)) = self.cheapest(device) else { continue };
+            plan.if_slow = self.trusted.get(&i).map(|c| {
+                let (unit, _) = self.unit(i, c.low_rps);
+                let slow = crate::plan::plan(&unit, demand.rps, demand.headroom, |_| true).ok();
+                IfSlow {
+                    capacity_rps: c.low_rps,
+                    gpus: slow.as_ref().map(|p| p.gpus),
+                    usd_per_hour: slow.and_then(|p| p.usd_per_hour),
+                }
+            });
+            plans.push(plan);
+        }
+        if plans.is_empty() {
+            // A demand beyond counting is a mistake to be told, not a device that holds nothing.
+            self.found.bests().find_map(|i| self.plan(i)?.err()).map_or(Ok(()), Err)?;
+        }
+        Ok(plans)
+    }
+
+    /// Why the winner was chosen: against the next best of all groups.
+    pub(super) fn chosen(&self) -> Option<Chosen> {
+        let best = self.best?;
+        let own = self.plan(best)?.ok()?;
+        let others = self.found.bests().filter(|i| *i != best);
+        let next = others.filter_map(|i| self.plan(i)?.ok());
+        let instead_of = next.reduce(|a, b| if prefer(&b, &a).0.is_lt() { b } else { a })?;
+        Some(Chosen { rule: prefer(&own, &instead_of).1, instead_of })
+    }
+}

@@ -1,0 +1,13 @@
+//! Alibaba's Bailian traces of Qwen: seconds, hash ids of 16 tokens, and chats whose turns name the turn before.
+
+use super::TimeUnit;
+use super::clock::Unit;
+use super::names::Slot;
+use super::table::Layout;
+
+pub(crate) const LAYOUT: Layout = Layout {
+    names: &[(Slot::Id, "chat_id"), (Slot::Parent, "parent_chat_id"), (Slot::Class, "type")],
+    unit: Unit::Known(TimeUnit::Seconds),
+    block_tokens: 16,
+    ..Layout::PLAIN
+};
