@@ -401,6 +401,9 @@ pub(crate) enum Trace {
     Inspect {
         /// A trace file (- for standard input), a preset or a workload TOML
         source: String,
+        /// Also say how much of it fits the context window of this model: as in `knee bench`
+        #[arg(long, value_name = "MODEL")]
+        model: Option<String>,
         #[command(flatten)]
         read: Reading,
         /// Print JSON

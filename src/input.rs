@@ -208,14 +208,6 @@ impl Prepared {
     /// The scenario predicted for this machine by `profile`.
     pub(crate) fn like(&self, here: &Here, profile: DeviceProfile) -> Result<Testbed> {
         let (trace, shape) = (Arc::clone(&self.trace), Arc::clone(&here.shape));
-        let (longest, most) = (trace.longest(), shape.max_context);
-        if longest > most {
-            bail!(
-                "{}: the longest request has {longest} tokens and {} takes {most}: add --cut {most}",
-                trace.name,
-                shape.name
-            );
-        }
         let bed = Testbed::new(trace, shape, Arc::new(profile), self.slo.clone());
         Ok(bed.with_kv_slots(here.kv_slots))
     }

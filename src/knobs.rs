@@ -109,11 +109,17 @@ fn flag(knob: &'static engine::Knob) -> Arg {
         Domain::Switch => "on|off".to_owned(),
         Domain::Time => "TIME".to_owned(),
     };
-    Arg::new(knob.name)
+    let arg = Arg::new(knob.name)
         .long(knob.name)
         .value_name(value)
         .help(sentence(knob.doc))
-        .help_heading("Knobs")
+        .help_heading("Knobs");
+    // A switch that is named without a value is on.
+    if knob.domain == Domain::Switch {
+        arg.num_args(0..=1).default_missing_value("on")
+    } else {
+        arg
+    }
 }
 
 /// Like the help of other flags, which begins as sentences do.

@@ -175,8 +175,12 @@ pub struct Config {
     pub queue: QueueOrder,
     /// Who is preempted.
     pub victim: Victim,
-    /// Longest prompt + output accepted, tokens; 0 = the smallest power of two that holds the workload's longest.
+    /// Longest prompt + output accepted, tokens; 0 = the smallest power of two that holds the workload's longest, but no
+    /// more than the model's context window and KV memory hold.
     pub max_model_len: u32,
+    /// Whether `max_model_len` may exceed the context window the model was trained for.
+    #[serde(default)]
+    pub allow_long_context: bool,
     /// Static batches: compute every seat up to the longest one.
     pub padding: bool,
     /// Static batches: how long an idle worker waits for a fuller batch.
@@ -219,6 +223,7 @@ impl Default for Config {
             queue: QueueOrder::Fcfs,
             victim: Victim::Last,
             max_model_len: 0,
+            allow_long_context: false,
             padding: true,
             max_wait: Duration::ZERO,
             mix: false,

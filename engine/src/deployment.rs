@@ -1,4 +1,6 @@
 //! A configuration checked against a model, a device and the longest request: what can be built and run.
+//!
+//! It also says which requests can never be served ([`Deployment::refuses`]), for simulated and computed devices alike.
 
 use std::sync::Arc;
 
@@ -12,7 +14,7 @@ use crate::profile::DeviceProfile;
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct Deployment {
-    /// The knobs, `max_model_len` resolved.
+    /// The knobs, `max_model_len` resolved: within the model's context window and KV memory.
     pub config: Config,
     /// The model.
     pub model: Arc<ModelShape>,
@@ -20,12 +22,27 @@ pub struct Deployment {
     pub device: Arc<DeviceProfile>,
     /// Where a GPU's memory goes.
     pub memory: MemoryPlan,
-    /// KV slots of one worker.
+    /// KV slots of one worker; [`Deployment::with_kv_slots`] sets another number.
     pub kv_slots: u32,
     /// What iterations cost.
     pub cost: Arc<CostModel>,
     /// What calibration found about them.
     pub correction: Option<Arc<Correction>>,
+    /// `max_model_len` before KV memory bounds it.
+    wanted: u32,
+    /// Whether somebody asked for that length.
+    typed: bool,
+}
+
+/// What a request can be too long for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// The context window the model was trained for.
+    Context,
+    /// The `max_model_len` that somebody asked for.
+    MaxModelLen,
+    /// All KV memory of a worker.
+    KvMemory,
 }
 
 /// Why a configuration cannot be deployed.
@@ -61,6 +78,39 @@ pub enum DeployError {
     /// The model or its KV does not fit.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// Longer than the model was trained for.
+    #[error(
+        "max-model-len {asked} is beyond the {context} tokens of {model}'s context window: lower it, or add \
+         --allow-long-context"
+    )]
+    Context {
+        /// The length asked for, tokens.
+        asked: u32,
+        /// The model.
+        model: String,
+        /// Its context window, tokens.
+        context: u32,
+    },
+    /// No angle or row for positions beyond the last one.
+    #[error(
+        "{model} has learned its {context} positions one by one: leave --allow-long-context out"
+    )]
+    LearnedPositions {
+        /// The model.
+        model: String,
+        /// Its context window, tokens.
+        context: u32,
+    },
+    /// An engine would not start.
+    #[error(
+        "max-model-len {asked} does not fit KV memory, which holds a sequence of {most} tokens: lower it"
+    )]
+    Window {
+        /// The length asked for, tokens.
+        asked: u32,
+        /// The longest sequence that KV memory holds, tokens.
+        most: u32,
+    },
 }
 
 impl Deployment {
@@ -69,15 +119,20 @@ impl Deployment {
     /// # Errors
     /// When the knobs contradict each other or the model does not fit.
     pub fn new(
-        mut config: Config,
+        config: Config,
         model: Arc<ModelShape>,
         device: Arc<DeviceProfile>,
         longest: u32,
     ) -> Result<Self, DeployError> {
         check(&config)?;
-        if config.max_model_len == 0 {
-            config.max_model_len = longest.max(1).next_power_of_two();
+        let context = window(&config, &model)?;
+        let asked = config.max_model_len;
+        if asked > context {
+            let model = model.name.clone();
+            return Err(DeployError::Context { asked, model, context });
         }
+        let enough = longest.max(1).checked_next_power_of_two().unwrap_or(u32::MAX);
+        let wanted = if asked == 0 { enough.min(context) } else { asked };
         let memory = kv_slots(&model, &device, &config)?;
         let cost = CostModel::new(
             &model,
@@ -88,14 +143,68 @@ impl Deployment {
             config.max_batch_tokens,
         );
         let kv_slots = u32::try_from(memory.slots).unwrap_or(u32::MAX / 2).min(u32::MAX / 2);
-        let cost = Arc::new(cost);
-        Ok(Self { config, model, device, memory, kv_slots, cost, correction: None })
+        let (cost, typed) = (Arc::new(cost), asked > 0);
+        let all =
+            Self { config, model, device, memory, kv_slots, cost, correction: None, wanted, typed };
+        all.with_kv_slots(kv_slots)
+    }
+
+    /// The same with `slots` of KV in each worker, whatever the device's memory.
+    ///
+    /// # Errors
+    /// When the `max_model_len` asked for does not fit.
+    pub fn with_kv_slots(mut self, slots: u32) -> Result<Self, DeployError> {
+        let most = longest_held(&self.config, slots);
+        if self.typed && self.wanted > most {
+            return Err(DeployError::Window { asked: self.wanted, most });
+        }
+        (self.kv_slots, self.config.max_model_len) = (slots, self.wanted.min(most));
+        Ok(self)
+    }
+
+    /// What a request of `input` and `output` tokens is too long for to be served ever, and how many tokens that takes;
+    /// none where it can be served.
+    ///
+    /// The client is one that asks for all of its response (`max_tokens`), as load generators do. Engines answer such a
+    /// request with an error (HTTP 400) where prompt and response together exceed `max_model_len`. They do not start
+    /// with more of that than the model's context window (unless told to) or KV memory holds.
+    #[must_use]
+    pub fn refuses(&self, input: u32, output: u32) -> Option<(Bound, u32)> {
+        let tokens = input.max(1).saturating_add(output);
+        let context = self.model.max_context;
+        match self.config.max_model_len {
+            most if tokens <= most => None,
+            _ if tokens > context && !self.config.allow_long_context => {
+                Some((Bound::Context, context))
+            }
+            most if self.typed => Some((Bound::MaxModelLen, most)),
+            most => Some((Bound::KvMemory, most)),
+        }
     }
 
     /// GPUs it takes.
     #[must_use]
     pub fn gpus(&self) -> u32 {
         self.config.gpus()
+    }
+}
+
+/// The longest sequence that `model` may be asked for, tokens.
+fn window(config: &Config, model: &ModelShape) -> Result<u32, DeployError> {
+    let context = model.max_context;
+    match (config.allow_long_context, model.position_rows) {
+        (false, _) => Ok(context),
+        (true, 0) => Ok(u32::MAX),
+        (true, _) => Err(DeployError::LearnedPositions { model: model.name.clone(), context }),
+    }
+}
+
+/// The longest sequence that an empty worker with `slots` of KV holds, tokens: whole blocks, or an extent of a power of
+/// two.
+fn longest_held(config: &Config, slots: u32) -> u32 {
+    match config.allocator {
+        AllocatorKind::Paged => slots - slots % config.block_size,
+        AllocatorKind::Contiguous => slots.checked_ilog2().map_or(0, |log| 1 << log),
     }
 }
 
@@ -123,5 +232,58 @@ pub fn check(c: &Config) -> Result<(), DeployError> {
         SchedulerKind::Disagg if c.pp > 1 => Err(DeployError::DisaggPipeline),
         SchedulerKind::Static if c.pp > 1 => Err(DeployError::StaticPipeline),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deploy(
+        edits: &[(&str, &str)],
+        model: &str,
+        device: &str,
+        longest: u32,
+    ) -> Result<Deployment, String> {
+        let mut config = Config::default();
+        edits.iter().for_each(|(knob, value)| config.set(knob, value).unwrap());
+        let model = Arc::new(ModelShape::load(model).unwrap());
+        let device = Arc::new(DeviceProfile::load(device).unwrap());
+        Deployment::new(config, model, device, longest).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_window_is_within_the_model_and_the_memory() {
+        let window = |edits: &[_], model: &str, device: &str, longest| {
+            deploy(edits, model, device, longest).unwrap().config.max_model_len
+        };
+        assert_eq!(window(&[], "llama-3.1-8b", "h100-sxm", 5000), 8192);
+        assert_eq!(window(&[], "llama-2-13b", "h100-sxm", 5000), 4096);
+        let long = [("allow-long-context", "on")];
+        assert_eq!(window(&long, "llama-2-13b", "h100-sxm", 5000), 8192);
+        let small = deploy(&[], "llama-3.1-8b", "rtx4090", 100_000).unwrap();
+        let (window_, slots) = (small.config.max_model_len, small.kv_slots);
+        assert!(window_ <= slots && window_ > slots - 16 && window_.is_multiple_of(16));
+        let pages = [("policy", "continuous")];
+        assert_eq!(window(&pages, "llama-3.1-8b", "rtx4090", 100_000), 1 << slots.ilog2());
+    }
+
+    #[test]
+    fn a_window_that_no_engine_starts_with_is_refused() {
+        let refused = |edits: &[_], model: &str, device: &str| {
+            deploy(edits, model, device, 1000).unwrap_err()
+        };
+        assert_eq!(
+            refused(&[("max-model-len", "5000")], "llama-2-13b", "h100-sxm"),
+            "max-model-len 5000 is beyond the 4096 tokens of llama-2-13b's context window: lower it, or add \
+             --allow-long-context"
+        );
+        let long = [("max-model-len", "100000")];
+        let told = refused(&long, "llama-3.1-8b", "rtx4090");
+        assert!(told.starts_with("max-model-len 100000 does not fit KV memory"), "{told}");
+        assert_eq!(
+            refused(&[("allow-long-context", "on")], "opt-13b", "h100-sxm"),
+            "opt-13b has learned its 2048 positions one by one: leave --allow-long-context out"
+        );
     }
 }

@@ -32,7 +32,7 @@ pub mod waiting;
 pub mod wiring;
 
 pub use config::{Config, KNOBS, Knob, KnobError};
-pub use deployment::{DeployError, Deployment};
+pub use deployment::{Bound, DeployError, Deployment};
 pub use engine::Engine;
 pub use event::{Event, Iteration};
 pub use fault::Fault;

@@ -34,7 +34,7 @@ fn tiles(r: &TuneResult, b: &Operating) -> Markup {
     let per_user = b.tokens_per_s_per_user;
     html! {
         div.tiles {
-            (tile(true, &rate(b.capacity_rps), &format!("capacity, {}", r.workload.unit()), &html! { (sig(b.goodput_rps, 3)) " meet every target" }))
+            (tile(true, &rate(b.capacity_rps), &format!("capacity, {}", r.workload.unit()), &html! { (sig(b.goodput_rps, 3)) " requests/s meet every target, the end of the run included" }))
             (tile(false, &opt_ms(b.ttft_p99_ms), "p99 TTFT", &none()))
             (tile(false, &opt_ms(b.itl_p99_ms), "p99 ITL", &html! { "p99 TPOT " (opt_ms(b.tpot_p99_ms)) }))
             (tile(false, &sig(b.tokens_per_s_per_gpu, 3), "output tokens/s per GPU", &html! {
@@ -76,7 +76,13 @@ fn margins(b: &Operating) -> Markup {
     let rows: Vec<Row> = b.margins.iter().map(row).collect();
     let columns =
         [("target", false), ("at capacity", true), ("limit", true), ("margin", true), ("", false)];
-    html! { @if !rows.is_empty() { (page::fitted(&columns, &rows)) } }
+    html! {
+        @if !rows.is_empty() { (page::fitted(&columns, &rows)) }
+        @if let Some(a) = &b.attained {
+            p { "All targets: " (tuner::result::attained(a)) ": "
+                @if a.met { span.met { "held" } } @else { span.missed { "missed" } } "." }
+        }
+    }
 }
 
 fn warnings(r: &TuneResult) -> Markup {

@@ -2,12 +2,12 @@
 
 use crate::charts::{self, Chart};
 use crate::compare::{facts, origin};
-use crate::figures::{count, latency, limit, percent, rate, seconds, sig};
+use crate::figures::{NONE, capitalised, count, latency, limit, percent, rate, seconds, sig};
 use crate::measured;
 use crate::over_time;
 use crate::page::{self, Page, Row, Section, Times, cell, code, pairs, table, tile};
 use crate::report::{BenchReport, Inside};
-use loadgen::Metric;
+use loadgen::{Judged, Latency, Metric, Summary, Verdict};
 use maud::{Markup, html};
 
 /// The page.
@@ -60,19 +60,37 @@ pub(crate) fn headline(report: &BenchReport) -> String {
     }
     let name = &s.workload.name;
     let load = match report.rate_rps {
-        Some(rps) => format!("{} {} of {name} for", rate(rps), s.workload.unit()),
-        None => format!("all of {name} at once in"),
+        Some(rps) => format!("{} {} of {name}", rate(rps), s.workload.unit()),
+        None => format!("all of {name} at once"),
     };
     let who = match report.gpus {
-        None | Some(1) => "One".to_owned(),
-        Some(gpus) => format!("{gpus} ×"),
+        None | Some(1) => format!("One {} was", s.device.name),
+        Some(gpus) => format!("{gpus} × {} were", s.device.name),
     };
+    format!("{who} offered {load} and {}.", completed(summary))
+}
+
+/// What was completed, and how fast: `completed 14.5 requests/s for 20.6 s: 3,240 output tokens/s`.
+pub(crate) fn completed(summary: &Summary) -> String {
     format!(
-        "{who} {} served {load} {}: {} output tokens/s.",
-        s.device.name,
+        "completed {} requests/s for {}: {} output tokens/s",
+        rate(summary.request_throughput_rps()),
         seconds(summary.duration_s),
         sig(summary.output_tokens_per_s(), 3)
     )
+}
+
+/// Whether the share of requests that met all targets was reached, where that decides: the words, and whether.
+pub(crate) fn attained(verdict: &Verdict) -> Option<(String, bool)> {
+    let a = verdict.attainment?;
+    let word = if a.met { "held" } else { "missed" };
+    Some((format!("all targets: {}: {word}", tuner::result::attained(&a)), a.met))
+}
+
+/// What a target has instead of a value, because so many requests can never be served.
+pub(crate) fn without_value(report: &BenchReport, target: &Judged) -> Option<String> {
+    let none = target.value == Latency::Infinite && report.unfit.any();
+    none.then(|| report.unfit.short())
 }
 
 /// What to doubt about a run.
@@ -86,7 +104,10 @@ pub(crate) fn doubts(report: &BenchReport) -> Vec<String> {
     if !report.sustain.sustained && report.rate_rps.is_some() && new {
         doubts.push(format!("This rate cannot go on for ever: {}", report.sustain.reason));
     }
-    let lost = summary.requests - summary.completed.min(summary.requests);
+    if report.unfit.any() {
+        doubts.push(format!("{}. They have failed, and count as infinitely late.", report.unfit));
+    }
+    let lost = summary.requests - (summary.completed + report.unfit.requests).min(summary.requests);
     if lost > 0 {
         doubts.push(format!(
             "{} of {} requests did not complete and count as infinitely late.",
@@ -121,7 +142,7 @@ pub(crate) fn answer(report: &BenchReport) -> Markup {
 
 fn verdict(report: &BenchReport) -> Markup {
     let row = |j: &loadgen::Judged| {
-        let margin = j.margin.map_or_else(|| latency(j.value), percent);
+        let margin = j.margin.map_or_else(|| NONE.to_owned(), percent);
         let met = if j.met {
             html! { span.met { "held" } }
         } else {
@@ -129,10 +150,19 @@ fn verdict(report: &BenchReport) -> Markup {
         };
         let name = tuner::result::subject(&j.measured);
         let most = limit(j.target.limit.as_secs_f64() * 1e3);
-        (vec![cell(name), cell(latency(j.value)), cell(most), cell(margin), met], "")
+        (
+            vec![
+                cell(name),
+                cell(without_value(report, j).unwrap_or_else(|| latency(j.value))),
+                cell(most),
+                cell(margin),
+                met,
+            ],
+            "",
+        )
     };
     let rows: Vec<Row> = report.summary.verdict.targets.iter().map(row).collect();
-    page::fitted(
+    let table = page::fitted(
         &[
             ("target", false),
             ("measured", true),
@@ -141,7 +171,13 @@ fn verdict(report: &BenchReport) -> Markup {
             ("", false),
         ],
         &rows,
-    )
+    );
+    html! {
+        (table)
+        @if let Some((said, met)) = attained(&report.summary.verdict) {
+            p { span.met[met].missed[!met] { (capitalised(&said)) } "." }
+        }
+    }
 }
 
 fn latencies(report: &BenchReport) -> Markup {

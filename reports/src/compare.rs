@@ -125,6 +125,19 @@ pub(crate) fn capacities(report: &CompareReport) -> Option<String> {
     ))
 }
 
+/// What policies can never serve, and why: one sentence for all that say the same.
+pub(crate) fn unfit(report: &CompareReport) -> Vec<String> {
+    let mut said: Vec<(String, Vec<&str>)> = Vec::new();
+    for p in report.policies.iter().filter(|p| p.saturated.unfit.any()) {
+        let text = p.saturated.unfit.to_string();
+        match said.iter_mut().find(|(other, _)| *other == text) {
+            Some((_, names)) => names.push(&p.name),
+            None => said.push((text, vec![&p.name])),
+        }
+    }
+    said.iter().map(|(text, names)| format!("With {} {text}; they fail", listed(names))).collect()
+}
+
 fn answer(report: &CompareReport) -> Markup {
     let (by, _) = share(report);
     let mixed = mixes_gpus(report);
@@ -181,6 +194,7 @@ fn answer(report: &CompareReport) -> Markup {
             "Saturated: all requests offered at once; waste, batch, padding and recomputation are of that run."
             @if let Some(first) = first { " Latencies are at " (rate(first.rate_rps)) " requests/s." }
         }
+        (page::warnings(&unfit(report)))
     }
 }
 

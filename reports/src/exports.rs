@@ -5,7 +5,7 @@ use crate::figures::{listed, rate};
 use crate::page;
 use crate::report::{Export, TuneReport};
 use maud::{Markup, html};
-use tuner::export::{Found, Missing, Target};
+use tuner::export::{Found, Missing, Target, quoted};
 use tuner::result::TuneResult;
 
 /// The winner for every target; nothing without a winner, or where its knobs are another version's.
@@ -124,11 +124,11 @@ fn retune(command: &str, pins: &[(String, String)]) -> String {
         flag.starts_with("--") && (name == "out" || pins.iter().any(|(knob, _)| knob == name))
     };
     let mut kept: Vec<String> = Vec::new();
-    let mut words = command.split_whitespace().peekable();
+    let mut words = shlex::split(command).unwrap_or_default().into_iter().peekable();
     while let Some(word) = words.next() {
-        let flag = word.split_once('=').map_or(word, |(flag, _)| flag);
+        let flag = word.split_once('=').map_or(word.as_str(), |(flag, _)| flag);
         if !replaced(flag) {
-            kept.push(word.to_owned());
+            kept.push(quoted(&word));
         } else if flag == word {
             // Its value is a word of its own; a switch has none.
             let _ = words.next_if(|next| !next.starts_with("--"));
@@ -176,6 +176,10 @@ mod tests {
         assert_eq!(
             retune("knee tune --slo ttft=200ms --out a --json", &pins),
             "knee tune --slo ttft=200ms --policy chunked --queue fcfs"
+        );
+        assert_eq!(
+            retune("knee tune --workload 'my trace.csv' --slo ttft=1s", &pins),
+            "knee tune --workload 'my trace.csv' --slo ttft=1s --policy chunked --queue fcfs"
         );
         assert_eq!(
             retune("knee tune --policy=paged --slo ttft=1s --queue shortest-prefill", &pins),

@@ -1,7 +1,7 @@
 //! What the report of a server's measurement adds: how far to trust it, what failed, and the figures of a client that
 //! forgives its own delays.
 
-use crate::figures::{capitalised, count, latency, ms, percent, rate, seconds, sig};
+use crate::figures::{capitalised, count, latency, ms, percent, rate, sig};
 use crate::page::{Row, Section, cell, pairs, table, tile as plain_tile};
 use crate::report::{BenchReport, LiveSide};
 use crate::{charts, page};
@@ -18,13 +18,7 @@ pub(crate) fn headline(report: &BenchReport, live: &LiveSide) -> String {
         (None, Some(rps)) => format!("{} {} of {name}", rate(rps), s.workload.unit()),
         (None, None) => format!("all of {name} at once"),
     };
-    format!(
-        "{} served {load} for {}: {} output tokens/s, {} requests/s.",
-        s.device.name,
-        seconds(summary.duration_s),
-        sig(summary.output_tokens_per_s(), 3),
-        rate(summary.request_throughput_rps())
-    )
+    format!("{} was offered {load} and {}.", s.device.name, crate::bench::completed(summary))
 }
 
 /// What to doubt about the measurement itself.

@@ -28,6 +28,10 @@ pub(crate) fn rule(r: &TuneResult) -> Option<String> {
         |p: &Plan| p.usd_per_hour.map_or(String::new(), |c| format!(" for {} per hour", usd(c)));
     let other = format!("{} ({}){}", gpus(next), next.label, bill(next));
     Some(match why.rule {
+        Rule::ServesMore => format!(
+            "Chosen because it serves more of the requests: of the next best of all deployments found, {other}, {}.",
+            next.unfit.short()
+        ),
         Rule::LeastCost => format!(
             "Chosen because it costs the least: the next best of all deployments found is {other}."
         ),
@@ -70,6 +74,12 @@ pub(crate) fn headline(r: &TuneResult) -> Option<String> {
         r.workload.name,
         slo_text(r)
     ))
+}
+
+/// What plans cannot serve however many GPUs they take, and why.
+pub(crate) fn unfit(r: &TuneResult) -> Vec<String> {
+    let short = r.plans.iter().filter(|p| p.unfit.any());
+    short.map(|p| format!("on {} {}; they fail", p.device, p.unfit)).collect()
 }
 
 /// Devices without a plan, and why.
@@ -122,7 +132,10 @@ pub(crate) fn cells(r: &TuneResult, p: &Plan) -> [String; 9] {
         p.usd_per_million_tokens.map_or(NONE.to_owned(), usd),
         rate(p.capacity_rps),
         percent(p.free),
-        if is_chosen(r, p) { "chosen" } else { "" }.to_owned(),
+        match p.unfit.any() {
+            true => format!("{} do not fit", percent(p.unfit.share())),
+            false => if is_chosen(r, p) { "chosen" } else { "" }.to_owned(),
+        },
     ]
 }
 
@@ -135,8 +148,8 @@ pub(crate) fn plans(r: &TuneResult) -> Markup {
     for p in &r.plans {
         let mut row: Vec<Markup> = cells(r, p).iter().map(cell).collect();
         row[0] = whole(&p.device);
-        row[8] = html! { b.met { (cells(r, p)[8]) } };
-        row.push(html! { span.quiet.roomy { (p.label) } });
+        row[8] = html! { b.met[!p.unfit.any()].missed[p.unfit.any()] { (cells(r, p)[8]) } };
+        row.push(html! { span.quiet.roomy { (p.label) @if p.unfit.any() { ": " (p.unfit) } } });
         rows.push((row, if is_chosen(r, p) { "chosen" } else { "" }));
     }
     for (device, why) in infeasible(r) {

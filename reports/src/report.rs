@@ -14,6 +14,7 @@ use tuner::fidelity::Fidelity;
 use tuner::launch::Race;
 use tuner::observation::{Detailed, IterationSpan, KvSample, KvShares, Work};
 use tuner::result::{DeviceInfo, TuneResult, WorkloadInfo};
+use tuner::unfit::Unfit;
 use tuner::validate::knee::Capacity;
 use tuner::validate::{Occupancy, Validation};
 
@@ -102,6 +103,9 @@ pub struct BenchReport {
     pub summary: Summary,
     /// Whether the offered load could have gone on for ever.
     pub sustain: Sustain,
+    /// Requests that could never be served, where the engine tells.
+    #[serde(default)]
+    pub unfit: Unfit,
     /// What only a simulation sees.
     pub inside: Option<Inside>,
     /// What only a measurement has.

@@ -72,6 +72,9 @@ pub fn compare(report: &CompareReport, colour: bool) -> String {
             Some(Look::Quiet),
         );
     }
+    for said in comparing::unfit(report) {
+        s.say(&format!("! {said}"), 2, Some(Look::Bad));
+    }
     for c in &report.claims.claims {
         s.gap();
         let look = match c.finding {
@@ -145,7 +148,14 @@ fn figures(s: &mut Screen, report: &BenchReport) {
         let (word, look) = if t.met { ("held", Look::Good) } else { ("missed", Look::Bad) };
         let most = crate::figures::limit(t.target.limit.as_secs_f64() * 1e3);
         let name = tuner::result::subject(&t.measured);
-        s.say(&format!("  {name} {} against {most}: {word}", latency(t.value)), 4, Some(look));
+        let said = match crate::bench::without_value(report, t) {
+            None => format!("  {name} {} against {most}: {word}", latency(t.value)),
+            Some(why) => format!("  {name} against {most}: {word}, as {why}"),
+        };
+        s.say(&said, 4, Some(look));
+    }
+    if let Some((said, met)) = crate::bench::attained(&sum.verdict) {
+        s.say(&format!("  {said}"), 4, Some(if met { Look::Good } else { Look::Bad }));
     }
     for d in doubts(report) {
         s.say(&format!("! {}", capitalised(&d)), 2, Some(Look::Bad));

@@ -103,9 +103,8 @@ fn probability(p: f64) -> String {
 
 /// Why nothing holds, in a sentence: what came nearest, and by how much it missed.
 pub(crate) fn nowhere(why: &Infeasible) -> String {
-    let missed: Vec<String> = why.reaches.iter().filter(|m| !m.met).map(missed).collect();
-    match &why.nearest {
-        Some(nearest) if !missed.is_empty() => format!(
+    match (&why.nearest, all_missed(why)) {
+        (Some(nearest), Some(missed)) => format!(
             "Even on an empty machine the nearest configuration, {nearest}, reaches {}.{}",
             listed(&missed),
             why.p_feasible.map_or_else(String::new, |p| format!(
@@ -119,8 +118,15 @@ pub(crate) fn nowhere(why: &Infeasible) -> String {
 
 /// What came nearest to the targets where nothing holds them, against what was asked for.
 pub(crate) fn at_best(why: &Infeasible) -> String {
-    let missed: Vec<String> = why.reaches.iter().filter(|m| !m.met).map(missed).collect();
-    if missed.is_empty() { why.reason.clone() } else { format!("at best {}", listed(&missed)) }
+    all_missed(why).map_or_else(|| why.reason.clone(), |m| format!("at best {}", listed(&m)))
+}
+
+/// What came nearest and was not enough; none where that says less than the reason: requests failed, or the share that
+/// meets all targets decides.
+fn all_missed(why: &Infeasible) -> Option<Vec<String>> {
+    let missed: Vec<&Margin> = why.reaches.iter().filter(|m| !m.met).collect();
+    let told = !missed.is_empty() && missed.iter().all(|m| m.value_ms.is_some());
+    told.then(|| missed.into_iter().map(self::missed).collect())
 }
 
 /// Targets as typed that some rate can hold: a tenth above what was reached, where that is not enough already. None

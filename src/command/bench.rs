@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use engine::Deployment;
+use loadgen::{Offered, Sustain};
 use reports::{BenchReport, Detail, Inside, Report};
 use serde_json::{Value, json};
 use tuner::calibrate::{StepLog, steps_of};
 use tuner::evaluate::{Evaluate, Relax};
-use tuner::observation::Detailed;
+use tuner::observation::{Detailed, Observation};
 use tuner::result::knobs;
 use tuner::space::label;
 use tuner::trial::Testbed;
@@ -39,6 +40,8 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         Some(path) => measure(|| logged(&sim, &deployment, scale, path)),
     };
     let run = run?;
+    let rate_rps = (scale.is_finite() && natural > 0.0).then_some(scale * natural);
+    let sustain = lasting(&sim, &deployment, rate_rps, &run.observation)?;
     let config = &deployment.config;
     let report = BenchReport {
         about: about(&[sim.device()]),
@@ -46,10 +49,11 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         config: knobs(config),
         label: label(config),
         gpus: Some(deployment.gpus()),
-        rate_rps: (scale.is_finite() && natural > 0.0).then_some(scale * natural),
+        rate_rps,
         detail: Detail::new(&run),
         summary: run.observation.summary.clone(),
-        sustain: run.observation.sustain.clone(),
+        sustain,
+        unfit: run.observation.unfit.clone(),
         inside: Some(Inside { work: run.observation.work, kv: run.observation.kv }),
         live: None,
     };
@@ -57,6 +61,33 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let more = |dir: &Path| write_run(dir, &label, &run);
     args.output.deliver_with(&Report::Bench(Box::new(report)), &result, more)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A completed share of the arrivals' own time from which nobody asks whether the load could go on for ever.
+const KEEPS_UP: f64 = 0.995;
+
+/// Whether the load could have gone on for ever. What a simulation is offered faster than it completes everything at
+/// once could not, however soon after the last arrival a finite trace is worked off.
+fn lasting(
+    sim: &Testbed,
+    deployment: &Deployment,
+    rate_rps: Option<f64>,
+    seen: &Observation,
+) -> Result<Sustain> {
+    let mut sustain = seen.sustain.clone();
+    let keeps_up = |o: &Offered| o.request_throughput_rps >= KEEPS_UP * o.request_rate_rps;
+    let doubtful = seen.summary.offered.as_ref().is_some_and(|o| !keeps_up(o));
+    let Some(rps) = rate_rps.filter(|_| doubtful && sustain.sustained && sim.is_simulated()) else {
+        return Ok(sustain);
+    };
+    let all = sim.observe(deployment, sim.requests(), f64::INFINITY)?.summary;
+    let most = all.request_throughput_rps();
+    // Of requests that wait for responses not all can be offered at once.
+    if all.offered.is_none() && rps > most {
+        sustain.sustained = false;
+        sustain.reason = format!("all requests at once are completed at {most:.2} requests/s");
+    }
+    Ok(sustain)
 }
 
 /// The run, every iteration written to `path`.
@@ -102,6 +133,9 @@ pub(crate) fn result(report: &BenchReport) -> Value {
     put("kv_slots", json!(w.map(|w| w.kv_slots)));
     put("sustained", json!(report.sustain.sustained));
     put("slo_met", json!(report.summary.verdict.met));
+    put("targets", json!(report.summary.verdict.targets));
+    put("all_targets", json!(report.summary.verdict.attainment));
+    put("unfit", json!(report.unfit));
     let s = &report.scenario;
     put("simulated", json!(s.simulated));
     put("version", json!(s.version));

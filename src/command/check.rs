@@ -129,7 +129,7 @@ fn repeats(
     let (mut rounds, mut repeats) = (Vec::new(), Vec::new());
     while repeats.len() < total && !stop.load(Ordering::Relaxed) {
         if given.is_none() {
-            rounds.push(timings(here, real.trace().longest())?);
+            rounds.push(timings(here, real.trace().longest().min(here.shape.max_context))?);
         }
         let phase = "running for real".to_owned();
         bar.update(&Status { phase, done: repeats.len(), total, best: None });

@@ -14,6 +14,7 @@ use reports::{About, BenchReport, Detail, LiveSide, Scenario};
 use tuner::live::LiveStudy;
 use tuner::result::{DeviceInfo, WorkloadInfo};
 use tuner::study::{build, fingerprint};
+use tuner::unfit::Unfit;
 use workloads::{Arrival, Trace};
 
 use super::output::typed;
@@ -214,6 +215,7 @@ impl Measured<'_> {
     pub(crate) fn report(self) -> BenchReport {
         let Measured { run, sent, slo, scenario, label, rate_rps } = self;
         BenchReport {
+            unfit: Unfit::default(),
             about: About { command: typed(), assumptions: Vec::new() },
             scenario,
             config: BTreeMap::new(),

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use engine::profile::{DeviceProfile, PriceBasis};
 use reports::{About, Assumption, Report};
 use serde::Serialize;
+use tuner::export::quoted;
 
 use super::{print, print_as_is, print_json, secrets};
 use crate::cli::Output;
@@ -105,11 +106,8 @@ pub(crate) fn about(devices: &[&DeviceProfile]) -> About {
 
 /// The command as it was typed, secrets aside: it is stored.
 pub(crate) fn typed() -> String {
-    let quoted = |word: String| match word.contains(' ') {
-        true => format!("'{word}'"),
-        false => word,
-    };
-    let words = secrets::words(std::env::args().skip(1)).into_iter().map(quoted);
+    let words = secrets::words(std::env::args().skip(1)).into_iter();
+    let words = words.map(|word| quoted(&word));
     std::iter::once("knee".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 

@@ -127,7 +127,9 @@ fn size(config: &mut Config, here: &Here) -> Result<u32> {
     let longest = here.shape.max_context;
     match config.max_model_len {
         0 => config.max_model_len = longest,
-        n if n > longest => bail!("max-model-len {n} is beyond the model's {longest} tokens"),
+        n if n > longest && !config.allow_long_context => bail!(
+            "max-model-len {n} is beyond the model's {longest} tokens: lower it, or add --allow-long-context"
+        ),
         _ => {}
     }
     // More than everybody's longest sequence is of no use to anybody but a prefix cache.

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use engine::ModelShape;
+use tuner::unfit::Unfit;
 use workloads::{Comparison, Description, Format, QUANTILE_LEVELS, Trace};
 
 use super::{print, print_as_is, print_json};
@@ -14,7 +16,9 @@ use crate::input::{self, Loaded};
 
 pub(crate) fn run(args: &cli::Trace) -> Result<ExitCode> {
     match args {
-        cli::Trace::Inspect { source, read, json } => inspect(source, read, *json),
+        cli::Trace::Inspect { source, model, read, json } => {
+            inspect(source, model.as_deref(), read, *json)
+        }
         cli::Trace::Convert { file, to, output, read } => {
             let loaded = input::load(&file.to_string_lossy(), read)?;
             write(&loaded.trace, *to, output.as_deref())
@@ -31,8 +35,9 @@ pub(crate) fn run(args: &cli::Trace) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn inspect(source: &str, read: &Reading, json: bool) -> Result<()> {
+fn inspect(source: &str, model: Option<&str>, read: &Reading, json: bool) -> Result<()> {
     let loaded = input::load(source, read)?;
+    let window = model.map(input::shape).transpose()?.map(|m| Window::of(&m, &loaded.trace));
     let description = loaded.describe();
     let beside = compared(&loaded, &description);
     if json {
@@ -40,9 +45,16 @@ fn inspect(source: &str, read: &Reading, json: bool) -> Result<()> {
         if let Some(beside) = beside {
             value["reference"] = serde_json::to_value(beside)?;
         }
+        if let Some(window) = window {
+            value["model"] = serde_json::to_value(window)?;
+        }
         return print_json(&value);
     }
     let mut text = table(&description);
+    if let Some(window) = window {
+        let _ = write!(text, "\n{}", textwrap::fill(&window.to_string(), reports::terminal::WIDTH));
+        text.push('\n');
+    }
     if let (Some(reference), Some(beside)) = (&loaded.reference, beside) {
         let _ = writeln!(text, "\nBeside its source: {}", reference.source);
         let _ = writeln!(text, "  {:<28} {:>12} {:>12}", "", "source", "here");
@@ -52,6 +64,33 @@ fn inspect(source: &str, read: &Reading, json: bool) -> Result<()> {
         }
     }
     print(&text)
+}
+
+/// How much of a trace fits a model.
+#[derive(serde::Serialize)]
+struct Window {
+    model: String,
+    /// Its context window, tokens.
+    max_context: u32,
+    unfit: Unfit,
+}
+
+impl Window {
+    fn of(shape: &ModelShape, trace: &Trace) -> Self {
+        let (model, max_context) = (shape.name.clone(), shape.max_context);
+        Self { model, max_context, unfit: Unfit::beyond_context(max_context, &trace.requests) }
+    }
+}
+
+impl std::fmt::Display for Window {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { model, max_context, unfit } = self;
+        if unfit.any() {
+            write!(f, "{model}: {unfit}; --cut {max_context} shortens them")
+        } else {
+            write!(f, "{model}: every prompt fits its context window of {max_context} tokens")
+        }
+    }
 }
 
 fn compared(loaded: &Loaded, description: &Description) -> Option<Vec<Comparison>> {

@@ -119,7 +119,10 @@ fn beds(search: &Search<'_>, prepared: &Prepared) -> Result<(Vec<Testbed>, Optio
     let here = how.load(device, search.scenario.model(), &Config::default())?;
     let profile = match profile {
         Some(path) => DeviceProfile::load(&path.display().to_string())?,
-        None => timed(&here, prepared.trace.longest())?.profile,
+        None => {
+            let longest = prepared.trace.longest().min(here.shape.max_context);
+            timed(&here, longest)?.profile
+        }
     };
     let bed = prepared.like(&here, profile.clone())?;
     let real = prepared.like(&here, profile)?.computed(here.machine).profiled();

@@ -5,6 +5,10 @@
 //! same requests), a result does not depend on where its search began, and equal is equal. Latency percentiles are
 //! not monotone in the rate; when a lower rate that was tried fails, capacity is below it, and [`Effort::confirm`]
 //! tries some lower rates on purpose.
+//!
+//! A capacity never exceeds what the deployment completes per second with everything offered at once
+//! ([`Effort::bounded`]): a finite trace that comes a little faster than that is worked off soon after its end, so
+//! that latencies and backlog alone would let it pass.
 
 use crate::evaluate::{Evaluate, Refused, Relax, Trial};
 use crate::observation::Observation;
@@ -101,18 +105,25 @@ pub struct Effort {
     /// Try the failure that bounds the answer once more, and go on if it passes then. (A run that fails on a machine
     /// slower than usual is made again in any case.)
     pub repeat: bool,
+    /// Hold capacity to the rate at which everything is completed that is offered at once; one run more.
+    pub bounded: bool,
 }
 
 impl Effort {
     /// Nothing is known: wide strides.
-    pub const COLD: Self = Self { resolution: 1, stride: 64, confirm: &[], repeat: false };
-    /// A good guess is known.
-    pub const WARM: Self = Self { resolution: 1, stride: 8, confirm: &[], repeat: false };
+    pub const COLD: Self =
+        Self { resolution: 1, stride: 64, confirm: &[], repeat: false, bounded: true };
+    /// A good guess is known, and the answer only ranks. (Most of a short head that is offered at once is its end, when
+    /// few are left to make a batch.)
+    pub const WARM: Self =
+        Self { resolution: 1, stride: 8, confirm: &[], repeat: false, bounded: false };
     /// For a real engine: a run costs what it lasts, and does not repeat closer than 3 %. What else its machine does may
     /// break a target, and helps nobody to hold one.
-    pub const REAL: Self = Self { resolution: 3, stride: 8, confirm: &[], repeat: true };
+    pub const REAL: Self =
+        Self { resolution: 3, stride: 8, confirm: &[], repeat: true, bounded: false };
     /// For results that are shown: lower rates are tried as well, 5, 15 and 40 % below.
-    pub const FINAL: Self = Self { resolution: 1, stride: 4, confirm: &[5, 16, 51], repeat: false };
+    pub const FINAL: Self =
+        Self { resolution: 1, stride: 4, confirm: &[5, 16, 51], repeat: false, bounded: true };
 }
 
 /// Where the SLO stops holding.
@@ -144,6 +155,8 @@ pub struct Prober<'a> {
     aside: Vec<Probe>,
     paces: Paces,
     ceiling: i32,
+    /// What [`Self::most`] found.
+    most: Option<i32>,
 }
 
 impl<'a> Prober<'a> {
@@ -171,6 +184,7 @@ impl<'a> Prober<'a> {
             aside: Vec::new(),
             paces: Paces::default(),
             ceiling,
+            most: None,
         })
     }
 
@@ -220,15 +234,19 @@ impl<'a> Prober<'a> {
         }
     }
 
-    fn run(&mut self, k: i32) -> Result<Probe, Stop> {
+    /// One run, `scale` times as fast as recorded.
+    fn offer(&self, scale: f64) -> Result<Observation, Stop> {
         let time_is_up = self.until.is_some_and(|until| Instant::now() >= until);
         if time_is_up || self.cancel.load(Ordering::Relaxed) {
             return Err(Stop::Cancelled);
         }
-        let scale = rate_at(k) / self.evaluate.natural_rate(self.head);
         let (config, relax, head) = (self.config, self.relax, self.head);
-        let trial = Trial { config, relax, head, scale };
-        let observation = self.evaluate.run(&trial).map_err(Stop::Refused)?;
+        self.evaluate.run(&Trial { config, relax, head, scale }).map_err(Stop::Refused)
+    }
+
+    fn run(&mut self, k: i32) -> Result<Probe, Stop> {
+        let head = self.head;
+        let observation = self.offer(rate_at(k) / self.evaluate.natural_rate(head))?;
         self.paces.note(observation.work.pace);
         let probe = Probe { k, head, observation };
         if self.holds_fairly(&probe) {
@@ -280,9 +298,12 @@ impl<'a> Prober<'a> {
                 }
                 _ => {}
             }
-            let broken = effort
-                .confirm
+            if effort.bounded {
+                lo = lo.min(self.most()?);
+            }
+            let broken = [0]
                 .iter()
+                .chain(effort.confirm)
                 .map(|d| lo - d)
                 .filter(|k| *k > FLOOR)
                 .try_fold(None, |lowest, k| {
@@ -296,6 +317,20 @@ impl<'a> Prober<'a> {
                 },
             }
         }
+    }
+
+    /// The highest place whose rate is completed per second when everything is offered at once. Of requests that wait
+    /// for others' responses not everything can be.
+    fn most(&mut self) -> Result<i32, Stop> {
+        if let Some(most) = self.most {
+            return Ok(most);
+        }
+        let all = self.offer(f64::INFINITY)?.summary;
+        let rate = all.request_throughput_rps();
+        let bounds = all.offered.is_none() && rate > 0.0;
+        let most = if bounds { place_of(rate).max(FLOOR) } else { i32::MAX };
+        self.most = Some(most);
+        Ok(most)
     }
 
     /// Up from a passing place until one fails or the ceiling passes.
@@ -568,5 +603,33 @@ mod tests {
         let (cancel, config) = (AtomicBool::new(true), Config::default());
         let mut prober = Prober::new(&fake, &config, Relax::Nothing, 100, &cancel).unwrap();
         assert_eq!(prober.knee(0, Effort::COLD), Err(Stop::Cancelled));
+    }
+
+    #[test]
+    fn a_knee_is_not_above_what_is_completed_with_all_offered_at_once() {
+        let (fake, config) = (Fake::new(&[]), Config::default());
+        let free = Effort { bounded: false, ..Effort::FINAL };
+        let Knee::Between { lo: most, .. } = prober(&fake, &config).knee(200, free).unwrap() else {
+            panic!("no target, so some rate holds");
+        };
+        // A finite trace passes at 6 % more than that.
+        let slower = Shared::new(Fake::new(&[]), |fake: &Fake, trial: &Trial<'_>, _| {
+            let mut seen = fake.run(trial).unwrap();
+            seen.summary.duration_s *= 1.06;
+            seen
+        });
+        for start in [most - 100, most, most + 100] {
+            let requests = slower.requests();
+            let mut prober =
+                Prober::new(&slower, &config, Relax::Nothing, requests, &GO_ON).unwrap();
+            let Knee::Between { lo, hi } = prober.knee(start, Effort::FINAL).unwrap() else {
+                panic!("it holds below");
+            };
+            assert!(
+                (6..=7).contains(&(most - lo)) && hi == Some(most + 1),
+                "{lo} of {most}, {hi:?}"
+            );
+            assert!(prober.probe(lo).is_some_and(Probe::passes));
+        }
     }
 }

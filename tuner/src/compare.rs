@@ -177,7 +177,8 @@ pub fn capacity(sim: &Testbed, config: &Config, cancel: &AtomicBool) -> Result<O
     } else {
         // Where it can do no more is near, and costs one run.
         let full = sim.saturated(config).map_err(Stop::Refused)?;
-        (full.summary.request_throughput_rps().max(rate_at(FLOOR)), Effort::REAL)
+        let effort = Effort { bounded: true, ..Effort::REAL };
+        (full.summary.request_throughput_rps().max(rate_at(FLOOR)), effort)
     };
     let (mut head, mut start) = (sim.requests(), place_of(start));
     loop {

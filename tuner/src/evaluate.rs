@@ -3,6 +3,7 @@
 //! study store that remembers, and one day a real server.
 
 use crate::observation::Observation;
+use crate::unfit::Unfit;
 use engine::Config;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -16,7 +17,8 @@ pub struct Trial<'a> {
     pub relax: Relax,
     /// Only the first so many requests of the trace are offered, 1..=`Evaluate::most()`.
     pub head: usize,
-    /// Arrival times are divided by it: 2 = twice the trace's own rate. Think times are not scaled.
+    /// Arrival times are divided by it: 2 = twice the trace's own rate, infinity = all at once. Think times are not
+    /// scaled.
     pub scale: f64,
 }
 
@@ -70,7 +72,7 @@ pub struct Refused {
 
 /// Runs one configuration at one rate. The same trial must give the same observation, whoever asks and when.
 pub trait Evaluate: Sync {
-    /// Runs `trial`, at least until it is certain that the SLO does not hold.
+    /// Runs `trial`, at least until it is certain that the SLO does not hold; to its end where all is offered at once.
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused>;
 
     /// Runs `trials` to compare them: what disturbs one of them disturbs all, where that can be had.
@@ -95,6 +97,9 @@ pub trait Evaluate: Sync {
 
     /// A rate (requests/s, whole deployment) that `config` certainly cannot exceed, or why it cannot run; cheap.
     fn ceiling(&self, config: &Config) -> Result<f64, Refused>;
+
+    /// Requests of the whole trace that `config` can never serve, or why it cannot run; cheap.
+    fn unfit(&self, config: &Config) -> Result<Unfit, Refused>;
 }
 
 impl<E: Evaluate + ?Sized> Evaluate for &E {
@@ -118,5 +123,8 @@ impl<E: Evaluate + ?Sized> Evaluate for &E {
     }
     fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
         (**self).ceiling(config)
+    }
+    fn unfit(&self, config: &Config) -> Result<Unfit, Refused> {
+        (**self).unfit(config)
     }
 }

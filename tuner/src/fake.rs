@@ -9,6 +9,7 @@
 use crate::evaluate::{Evaluate, Refused, Relax, Trial};
 use crate::observation::{KvShares, Observation, Work};
 use crate::space;
+use crate::unfit::Unfit;
 use engine::Config;
 use engine::config::{AllocatorKind, SchedulerKind};
 use loadgen::{BoundSlo, Outcome, Record, Recording, Slo, Summary, Sustain};
@@ -33,8 +34,12 @@ pub(crate) struct Fake {
     pub(crate) seed: u64,
     /// What an iteration takes of its time.
     pub(crate) pace: f64,
+    /// How many of the requests a configuration can never serve.
+    pub(crate) too_long: fn(&Config) -> u64,
     /// Runs made.
     pub(crate) runs: AtomicU64,
+    /// Of these, with everything offered at once.
+    pub(crate) at_once: AtomicU64,
     /// Set to stop after so many runs, by raising the panic of a killed process.
     pub(crate) log: Mutex<Vec<String>>,
 }
@@ -53,7 +58,9 @@ impl Fake {
             kv_slots: 400_000.0,
             seed: 1,
             pace: 1.0,
+            too_long: |_| 0,
             runs: AtomicU64::new(0),
+            at_once: AtomicU64::new(0),
             log: Mutex::new(Vec::new()),
         }
     }
@@ -113,6 +120,20 @@ impl Fake {
         (ttft, tpot, ok, work)
     }
 
+    /// The highest rate that can be sustained.
+    fn most(&self, trial: &Trial<'_>) -> f64 {
+        let (mut low, mut high) = (0.0, 1e6);
+        for _ in 0..60 {
+            let middle = 0.5 * (low + high);
+            if self.latencies(trial, middle).2 {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
     fn noise(&self, trial: &Trial<'_>, rate: f64) -> f64 {
         let mut h = self.seed ^ 0xcbf2_9ce4_8422_2325;
         let text = format!("{} {} {rate:.6}", space::key(trial.config), trial.head);
@@ -125,7 +146,10 @@ impl Fake {
 impl Evaluate for Fake {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
         self.runs.fetch_add(1, Ordering::Relaxed);
-        let rate = trial.scale * self.natural_rate(trial.head);
+        let at_once = trial.scale.is_infinite();
+        self.at_once.fetch_add(u64::from(at_once), Ordering::Relaxed);
+        let rate =
+            if at_once { self.most(trial) } else { trial.scale * self.natural_rate(trial.head) };
         self.log.lock().unwrap().push(format!(
             "{} {} {rate}",
             space::key(trial.config),
@@ -151,9 +175,14 @@ impl Evaluate for Fake {
         let run = Recording { records: vec![record], itl: vec![loadgen::Histogram::new()] };
         let mut summary = Summary::new(&run, &self.slo);
         summary.requests = trial.head as u64;
-        let mut sustain = sustain(sustainable);
+        summary.completed = summary.requests;
+        summary.output_tokens = (self.output * trial.head as f64) as u64;
+        if at_once {
+            summary.duration_s = summary.requests as f64 / rate;
+        }
+        let (mut sustain, unfit) = (sustain(sustainable), self.unfit(trial.config)?);
         sustain.request_share = (self.lasts_s * rate / trial.head as f64).max(0.001);
-        Ok(Observation { summary, sustain, work, kv: KvShares::default() })
+        Ok(Observation { summary, sustain, work, kv: KvShares::default(), unfit })
     }
 
     fn requests(&self) -> usize {
@@ -179,6 +208,11 @@ impl Evaluate for Fake {
         }
         let cost = self.output * 60e-6 + 0.8 * self.prompt * 25e-6;
         Ok(f64::from(config.tp * config.replicas) / (self.pace * cost))
+    }
+
+    fn unfit(&self, config: &Config) -> Result<Unfit, Refused> {
+        let requests = (self.too_long)(config);
+        Ok(Unfit { requests, of: self.requests as u64, ..Unfit::default() })
     }
 }
 
@@ -215,6 +249,9 @@ impl<F: Fn(&Fake, &Trial<'_>, u64) -> Observation + Sync> Evaluate for Shared<F>
     fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
         // What a machine cannot exceed, nobody knows before it was tried.
         self.fake.ceiling(config).map(|_| f64::INFINITY)
+    }
+    fn unfit(&self, config: &Config) -> Result<Unfit, Refused> {
+        self.fake.unfit(config)
     }
 }
 

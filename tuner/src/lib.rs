@@ -22,6 +22,7 @@ pub mod space;
 pub mod study;
 pub mod trial;
 pub mod tune;
+pub mod unfit;
 pub mod validate;
 pub mod verdict;
 pub mod why;

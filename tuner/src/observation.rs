@@ -2,6 +2,7 @@
 //!
 //! Reports draw these; the search decides by them. Nothing here knows the engine's types.
 
+use crate::unfit::Unfit;
 use loadgen::{Histogram, Record, Summary, Sustain};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,8 @@ pub struct Observation {
     pub work: Work,
     /// Where KV memory went, as means over time.
     pub kv: KvShares,
+    /// Requests that could never be served; they have failed.
+    pub unfit: Unfit,
 }
 
 /// Totals of the engine's work in a run.
@@ -47,6 +50,9 @@ pub struct Work {
     pub full_budget: f64,
     /// KV slots (tokens) of all workers together.
     pub kv_slots: u64,
+    /// Longest prompt and response that a request may have together, tokens; 0 where nobody knows.
+    #[serde(default)]
+    pub max_model_len: u32,
     /// Of a measured run: seconds in iterations over what a profile of the machine says such iterations take. None of a
     /// simulated run, without such a profile, and where iterations overlap.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,7 @@
 
 use std::cmp::Ordering;
 
+use crate::unfit::Unfit;
 use serde::{Deserialize, Serialize};
 
 /// What a GPU-hour costs, and who said so when.
@@ -63,6 +64,9 @@ pub struct Plan {
     pub usd_per_million_tokens: Option<f64>,
     /// What is enough with iterations as slow as one real engine in ten has them; none where nobody knows.
     pub if_slow: Option<IfSlow>,
+    /// Requests that it can never serve; they are part of the demand, and fail.
+    #[serde(default)]
+    pub unfit: Unfit,
 }
 
 /// What a plan takes where iterations are slower than predicted.
@@ -80,6 +84,8 @@ pub struct IfSlow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
+    /// It serves more of the requests: fewer of them can never be served.
+    ServesMore,
     /// It costs less.
     LeastCost,
     /// It costs the same on fewer GPUs.
@@ -97,10 +103,14 @@ pub struct Chosen {
     pub instead_of: Plan,
 }
 
-/// Whether `a` is better (less) or worse than `b`, and what decides: the cost; of equal costs the GPUs, which are also what
+/// Whether `a` is better (less) or worse than `b`, and what decides: how many requests can never be served; the cost; of equal costs the GPUs, which are also what
 /// counts where a price is unknown; of as many GPUs the share of capacity that is free.
 #[must_use]
 pub fn prefer(a: &Plan, b: &Plan) -> (Ordering, Rule) {
+    match a.unfit.requests.cmp(&b.unfit.requests) {
+        Ordering::Equal => {}
+        order => return (order, Rule::ServesMore),
+    }
     let bills = a.usd_per_hour.zip(b.usd_per_hour);
     // Equal bills differ in their last digit.
     let cost = bills.filter(|(a, b)| (a / b - 1.0).abs() > 1e-9).map(|(a, b)| a.total_cmp(&b));
@@ -180,6 +190,7 @@ pub fn plan(
             .filter(|_| tokens_per_hour > 0.0)
             .map(|usd| usd / tokens_per_hour * 1e6),
         if_slow: None,
+        unfit: Unfit::default(),
     })
 }
 

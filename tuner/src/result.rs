@@ -7,12 +7,14 @@ mod confidence;
 mod words;
 
 pub use confidence::{Confidence, PassedOver};
-pub use words::{against, broke, subject};
+pub use words::{against, attained, broke, subject};
 
 use crate::decide::Decision;
 use crate::observation::{KvShares, Observation, Work};
 use crate::plan::{Chosen, Plan};
+use crate::unfit::Unfit;
 use engine::{Config, KNOBS, KnobError};
+use loadgen::Attained;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -75,7 +77,7 @@ pub struct TuneResult {
     pub warnings: Vec<String>,
     /// Whether the search was told to end early: then it reports what it knew.
     pub interrupted: bool,
-    /// Runs made for all this.
+    /// Runs made for all this, but for those with everything offered at once.
     pub trials: u64,
     /// Requests simulated in them.
     pub simulated_requests: u64,
@@ -181,7 +183,12 @@ pub struct Operating {
     pub slo_met: bool,
     /// How close each target is.
     pub margins: Vec<Margin>,
-    /// Output tokens/s.
+    /// Share of requests that met all targets, where that decides.
+    #[serde(default)]
+    pub attained: Option<Attained>,
+    /// Requests that it can never serve; they failed.
+    pub unfit: Unfit,
+    /// Output tokens/s of what was served.
     pub output_tokens_per_s: f64,
     /// Output tokens/s per GPU.
     pub tokens_per_s_per_gpu: f64,

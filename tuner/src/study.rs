@@ -11,6 +11,7 @@ mod build;
 use crate::evaluate::{Evaluate, Refused, Trial};
 use crate::observation::Observation;
 use crate::space;
+use crate::unfit::Unfit;
 use engine::Config;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,7 +25,7 @@ use tokio::runtime::Runtime;
 use workloads::{Arrival, Trace};
 
 /// Version of the tables below; a study of another version is refused.
-const SCHEMA: &str = "1";
+const SCHEMA: &str = "2";
 /// Rows written in one transaction at most.
 const BATCH: usize = 256;
 
@@ -327,6 +328,10 @@ impl<E: Evaluate> Evaluate for Recorded<'_, E> {
 
     fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
         self.evaluate.ceiling(config)
+    }
+
+    fn unfit(&self, config: &Config) -> Result<Unfit, Refused> {
+        self.evaluate.unfit(config)
     }
 }
 

@@ -15,6 +15,7 @@ use workloads::{Arrival, Stream, Trace, TraceRequest};
 
 use crate::evaluate::{Evaluate, Refused, Relax, Trial};
 use crate::observation::{Detailed, Observation};
+use crate::unfit::Unfit;
 use run::Run;
 
 mod prompts;
@@ -195,18 +196,16 @@ impl Testbed {
             Relax::Nothing | Relax::KvMemory | Relax::Pace(_) => Arc::clone(&self.device),
             _ => Arc::new(relaxed(&self.device, relax)),
         };
-        let mut deployment =
-            Deployment::new(config.clone(), Arc::clone(&self.model), device, self.longest)
-                .map_err(|e| Refused { reason: e.to_string() })?;
-        deployment.correction.clone_from(&self.correction);
-        deployment.kv_slots = self.kv_slots.unwrap_or(deployment.kv_slots);
-        match relax {
-            Relax::KvMemory => deployment.kv_slots *= 2,
-            Relax::Pace(per_mille) => {
-                deployment.correction = Some(self.correction_at(f64::from(per_mille) / 1e3));
-            }
-            _ => {}
-        }
+        let refused = |e: engine::DeployError| Refused { reason: e.to_string() };
+        let (config, model) = (config.clone(), Arc::clone(&self.model));
+        let deployment = Deployment::new(config, model, device, self.longest).map_err(refused)?;
+        let slots = self.kv_slots.unwrap_or(deployment.kv_slots);
+        let slots = if relax == Relax::KvMemory { 2 * slots } else { slots };
+        let mut deployment = deployment.with_kv_slots(slots).map_err(refused)?;
+        deployment.correction = match relax {
+            Relax::Pace(per_mille) => Some(self.correction_at(f64::from(per_mille) / 1e3)),
+            _ => self.correction.clone(),
+        };
         Ok(deployment)
     }
 
@@ -382,7 +381,11 @@ impl Testbed {
 
 impl Evaluate for Testbed {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
-        Ok(self.play_together(std::slice::from_ref(trial), Run::while_it_may_hold)?.remove(0))
+        // Whoever offers all at once asks how fast it goes, not whether the SLO holds.
+        let alone = std::slice::from_ref(trial);
+        let at_once = trial.scale.is_infinite();
+        let seen = if at_once { self.side_by_side(alone) } else { self.run_together(alone) };
+        Ok(seen?.remove(0))
     }
 
     fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Refused> {
@@ -413,15 +416,23 @@ impl Evaluate for Testbed {
         let simulated = self.is_simulated();
         Ok(if simulated { ceiling(&deployment, &self.trace) } else { f64::INFINITY })
     }
+
+    fn unfit(&self, config: &Config) -> Result<Unfit, Refused> {
+        let deployment = self.deployment(config, Relax::Nothing)?;
+        Ok(Unfit::of(&deployment, &self.trace.requests))
+    }
 }
 
 /// Requests/s that no schedule can exceed: every output token (and every prompt token that no cache can hold) passes
 /// the dense layers, at best in iterations as large as the budget.
 fn ceiling(deployment: &Deployment, trace: &Trace) -> f64 {
     let c = &deployment.config;
+    // What can never be served is no work.
+    let served =
+        || trace.requests.iter().filter(|r| deployment.refuses(r.input, r.output).is_none());
     let uncached = |r: &TraceRequest| if c.prefix_cache { r.input.min(1) } else { r.input };
-    let prompt: u64 = trace.requests.iter().map(|r| u64::from(uncached(r))).sum();
-    let output: u64 = trace.requests.iter().map(|r| u64::from(r.output.saturating_sub(1))).sum();
+    let prompt: u64 = served().map(|r| u64::from(uncached(r))).sum();
+    let output: u64 = served().map(|r| u64::from(r.output.saturating_sub(1))).sum();
     let mut best = f64::INFINITY;
     for tokens in (0..24).map(|k| 1u64 << k) {
         best = best.min(deployment.cost.dense(tokens) / tokens as f64);

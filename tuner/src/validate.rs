@@ -188,11 +188,13 @@ pub(crate) fn simulator_under(recorded: &Recorded, setup: &Setup, slo: &Slo) -> 
 
 /// The recorded deployment: as configured, with the recorded number of blocks.
 pub(crate) fn deployment(sim: &Testbed, setup: &Setup) -> Result<Deployment, Refused> {
-    let mut deployment = sim.deployment(&setup.config, Relax::Nothing)?;
-    if let Some(blocks) = setup.kv_blocks {
-        deployment.kv_slots = blocks.saturating_mul(setup.config.block_size);
-    }
-    Ok(deployment)
+    let mut config = setup.config.clone();
+    // What was recorded was served, whatever length the model was trained for.
+    config.allow_long_context |= sim.model().position_rows == 0;
+    let deployment = sim.deployment(&config, Relax::Nothing)?;
+    let Some(blocks) = setup.kv_blocks else { return Ok(deployment) };
+    let slots = blocks.saturating_mul(setup.config.block_size);
+    deployment.with_kv_slots(slots).map_err(|e| Refused { reason: e.to_string() })
 }
 
 fn compare(recorded: &Recorded, run: &Detailed) -> Validation {

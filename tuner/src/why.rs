@@ -21,7 +21,8 @@ use std::sync::atomic::AtomicBool;
 pub const RISE: i32 = 3;
 
 /// How closely attributions and sensitivities look: to 2 % of the rate.
-pub const LOOK: Effort = Effort { resolution: 2, stride: 16, confirm: &[], repeat: false };
+pub const LOOK: Effort =
+    Effort { resolution: 2, stride: 16, confirm: &[], repeat: false, bounded: true };
 
 /// A configuration, where it runs, and what is known of it there.
 #[derive(Clone, Copy)]

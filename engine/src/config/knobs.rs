@@ -165,7 +165,8 @@ pub static KNOBS: &[Knob] = &[
     knob!(choice "prompt-kv" prompt_kv: PromptKv, "KV a prompt takes when admitted", "chunk admits more, preempts more"),
     knob!(choice "queue" queue: QueueOrder, "who is admitted next", "the tails"),
     knob!(choice "victim" victim: Victim, "who gives way when KV runs out", "recomputed work"),
-    knob!(count "max-model-len" max_model_len: 0..=4_194_304, "longest prompt + output, tokens; 0 = smallest power of two that holds the workload", "what contiguous(max) wastes"),
+    knob!(count "max-model-len" max_model_len: 0..=4_194_304, "longest prompt + output, tokens; 0 = smallest power of two that holds the workload, within the model's context and KV memory", "what contiguous(max) wastes"),
+    knob!(switch "allow-long-context" allow_long_context, "let max-model-len exceed the context window the model was trained for", "longer prompts are taken, answers are worse"),
     knob!(switch "padding" padding, "static batches compute every seat up to the longest", "more computed for nothing"),
     Knob {
         name: "max-wait",

@@ -69,6 +69,10 @@ fn plan(s: &mut Screen, r: &TuneResult) {
     if r.plans.iter().any(|p| p.if_slow.is_some()) {
         s.say(&format!("  {}", planned::IF_SLOW), 4, Some(Look::Quiet));
     }
+    // Of the device chosen it is a warning of the answer.
+    for said in planned::unfit(r).iter().filter(|said| !r.warnings.contains(said)) {
+        s.say(&format!("! {}", capitalised(said)), 2, Some(Look::Bad));
+    }
     for (device, why) in planned::infeasible(r) {
         s.say(&format!("  {device}: infeasible, {why}"), 4, Some(Look::Bad));
     }
@@ -90,6 +94,10 @@ fn winner(s: &mut Screen, r: &TuneResult, best: &Operating) {
         let most = limit(m.limit_ms);
         let text = format!("  {name} {value} at capacity, {margin} {side} the limit of {most}");
         s.say(&text, 4, Some(look));
+    }
+    if let Some(a) = &best.attained {
+        let (met, word) = if a.met { (Look::Good, "held") } else { (Look::Bad, "missed") };
+        s.say(&format!("  all targets: {}: {word}", tuner::result::attained(a)), 4, Some(met));
     }
     let cost = best
         .usd_per_million_tokens

@@ -14,6 +14,7 @@ use crate::result::{Operating, TuneResult, config_of};
 use engine::config::{KnobError, SchedulerKind};
 use engine::{Config, KNOBS};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
@@ -177,9 +178,12 @@ impl Found {
     /// An operating point of `result`, its winner for instance.
     pub fn of(result: &TuneResult, operating: &Operating) -> Result<Self, KnobError> {
         let how = if result.simulated { "simulated" } else { "measured" };
+        let mut config = config_of(&operating.config)?;
+        // Engines take the model's whole context window where nobody says, and do not start where KV memory holds less.
+        config.max_model_len = config.max_model_len.max(operating.work.max_model_len);
         Ok(Self {
             model: hub_name(&result.model).to_owned(),
-            config: config_of(&operating.config)?,
+            config,
             capacity_rps: operating.capacity_rps,
             slo: slo(result),
             provenance: format!(
@@ -195,18 +199,18 @@ impl Found {
             if self.slo.is_empty() { "no latency target".to_owned() } else { self.slo.join(" ") };
         let but =
             if said.missing.is_empty() { "" } else { ", but only with what this engine lacks:" };
-        let mut text = format!(
-            "# {}\n# holds {slo} up to {:.2} requests/s{but}\n",
-            self.provenance, self.capacity_rps
-        );
+        let mut lines = vec![
+            self.provenance.clone(),
+            format!("holds {slo} up to {:.2} requests/s{but}", self.capacity_rps),
+        ];
         for Missing { knob, value, why } in &said.missing {
             let why = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-            let _ = writeln!(text, "#   {knob} {value}{why}");
+            lines.push(format!("  {knob} {value}{why}"));
         }
-        for comment in &said.comments {
-            let _ = writeln!(text, "# {comment}");
-        }
-        text
+        lines.extend(said.comments.iter().cloned());
+        // A name with a line break in it must not end the comment.
+        let comment = |line: &String| format!("# {}\n", line.replace(char::is_control, " "));
+        lines.iter().map(comment).collect()
     }
 }
 
@@ -236,8 +240,21 @@ fn hub_name(model: &str) -> &str {
     }
 }
 
+/// `text` as one word of a shell: in quotes where it needs them.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    let text = text.replace('\0', "");
+    if !text.is_empty() && text.chars().all(plain) {
+        return text;
+    }
+    shlex::try_quote(&text).map_or_else(|_| String::new(), Cow::into_owned)
+}
+
 /// What a target says to one knob.
 enum Say {
+    /// A variable of its environment, `NAME=VALUE`.
+    Env(&'static str),
     /// Flags or settings, `--name value` each.
     Flags(Vec<String>),
     /// The target behaves so without being told.
@@ -266,6 +283,7 @@ impl Say {
 
 /// A target's answers to all knobs.
 struct Said {
+    env: Vec<&'static str>,
     flags: Vec<String>,
     comments: Vec<String>,
     missing: Vec<Missing>,
@@ -273,10 +291,12 @@ struct Said {
 
 /// Asks `say` about every knob, in the table's order. The policy is its parts.
 fn ask(config: &Config, say: impl Fn(&str, &str) -> Say) -> Said {
-    let mut said = Said { flags: Vec::new(), comments: Vec::new(), missing: Vec::new() };
+    let (env, flags, comments, missing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut said = Said { env, flags, comments, missing };
     for knob in KNOBS.iter().filter(|k| k.name != "policy") {
         let value = config.value(knob);
         match say(knob.name, &value) {
+            Say::Env(variable) => said.env.push(variable),
             Say::Flags(flags) => said.flags.extend(flags),
             Say::Comment(how) => said.comments.push(format!("{} {value}: {how}", knob.name)),
             Say::Missing(why) => {
@@ -307,12 +327,18 @@ fn common(config: &Config, knob: &str, value: &str) -> Option<Say> {
         return Some(Say::Implied);
     }
     match knob {
-        "max-model-len" if default => Some(Say::Implied),
+        "max-model-len" | "allow-long-context" if default => Some(Say::Implied),
         "allocator" | "reserve" if !paged => Some(Say::missing("this engine pages its KV")),
         "allocator" => Some(Say::Implied),
         "padding" | "max-wait" => Some(Say::Missing(None)),
         _ => None,
     }
+}
+
+/// `program` in the environment it needs, with the model as its last word.
+fn start(said: &Said, program: &str, model: &str) -> String {
+    let words = said.env.iter().copied().chain([program]);
+    words.map(|word| format!("{word} ")).collect::<String>() + &quoted(model)
 }
 
 /// A shell command over several lines, or several commands, below the heading.

@@ -1,6 +1,6 @@
 //! `python -m sglang.launch_server`. Prefill batches alternate with decode unless chunks are mixed in.
 
-use super::{Found, Said, Say, ask, common, script};
+use super::{Found, Said, Say, ask, common, script, start};
 use engine::Config;
 use engine::config::{QueueOrder, SchedulerKind};
 
@@ -30,6 +30,12 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
             let chunk = format!("--chunked-prefill-size {chunk}");
             Say::Flags(vec![chunk, format!("--max-prefill-tokens {value}")])
         }
+        "block-size"
+            if config.scheduler == SchedulerKind::Chunked
+                && !config.max_batch_tokens.is_multiple_of(config.block_size) =>
+        {
+            Say::missing("chunks are whole pages")
+        }
         "block-size" => Say::flag(format!("--page-size {value}")),
         "kv-fraction" => Say::flag(format!("--mem-fraction-static {value}")),
         "kv-dtype" if value == "bf16" => Say::Implied,
@@ -45,6 +51,7 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
             _ => Say::flag("--schedule-policy lpm"),
         },
         "max-model-len" => Say::flag(format!("--context-length {value}")),
+        "allow-long-context" => Say::Env("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1"),
         "tp" if config.tp == 1 => Say::Implied,
         "tp" => Say::flag(format!("--tp-size {value}")),
         "pp" if config.pp == 1 => Say::Implied,
@@ -72,7 +79,7 @@ pub(super) fn say(config: &Config) -> Said {
 pub(super) fn render(found: &Found) -> String {
     let c = &found.config;
     let mut said = say(c);
-    let command = format!("python -m sglang.launch_server --model-path {}", found.model);
+    let command = start(&said, "python -m sglang.launch_server --model-path", &found.model);
     if c.scheduler != SchedulerKind::Disagg {
         if c.replicas > 1 {
             said.flags.push(format!("--dp-size {}", c.replicas));

@@ -37,6 +37,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("chunked", "queue", "longest-prefix"),
     ("chunked", "victim", "least-computed"),
     ("chunked", "max-model-len", "4096"),
+    ("chunked", "allow-long-context", "on"),
     ("static", "padding", "off"),
     ("static", "max-wait", "50ms"),
     ("paged", "mix", "on"),
@@ -64,6 +65,41 @@ fn no_knob_is_dropped_in_silence() {
     let tried: Vec<&str> = OTHERS.iter().map(|o| o.1).collect();
     for knob in KNOBS.iter().filter(|k| !["policy", "router"].contains(&k.name)) {
         assert!(tried.contains(&knob.name), "{} is not exported in any test", knob.name);
+    }
+}
+
+#[test]
+fn names_are_one_word_and_one_line() {
+    let names = ["my model", "a;reboot", "it's", "$(reboot)", "x\nreboot", "plain/Name-1.0"];
+    for (name, target) in names.iter().flat_map(|name| Target::ALL.map(|target| (name, target))) {
+        let (model, provenance) = ((*name).to_owned(), format!("on 1 x {name} with {name}"));
+        let text = target.render(&Found { model, provenance, ..found("chunked", &[]) });
+        if matches!(target, Target::Kserve | Target::Llmd) {
+            let quoted = format!("'{}'", name.replace('\n', " ").replace('\'', "''"));
+            assert!(text.contains(&format!("name: {quoted}\n")), "{text}");
+            continue;
+        }
+        let words = shlex::Shlex::new(&text).filter(|word| word == name).count();
+        assert_eq!(words, 1, "{text}");
+        let reboots = text.lines().any(|line| line.trim_start().starts_with("reboot"));
+        // In quotes a line break is part of the name.
+        assert!(!reboots || text.contains(&format!("'{name}'")), "{text}");
+    }
+}
+
+#[test]
+fn what_an_engine_refuses_is_not_written() {
+    let vllm = |edits: &[_]| Target::Vllm.render(&found("chunked", edits));
+    assert!(!vllm(&[("block-size", "8")]).contains("--block-size"));
+    let long = [("max-model-len", "1024"), ("long-prefill-threshold", "2048")];
+    assert!(!vllm(&long).contains("--long-prefill-token-threshold"));
+    let sglang = |edits: &[_]| Target::Sglang.render(&found("chunked", edits));
+    assert!(!sglang(&[("block-size", "48")]).contains("--page-size"));
+    let beyond = [("max-model-len", "200000"), ("allow-long-context", "on")];
+    assert!(vllm(&beyond).contains("\nVLLM_ALLOW_LONG_MAX_MODEL_LEN=1 vllm serve meta-llama/"));
+    for target in [Target::Kserve, Target::Llmd] {
+        let text = target.render(&found("chunked", &beyond));
+        assert!(text.contains("- name: VLLM_ALLOW_LONG_MAX_MODEL_LEN\n"), "{text}");
     }
 }
 

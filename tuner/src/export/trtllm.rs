@@ -1,6 +1,6 @@
 //! `trtllm-serve` and the YAML it reads. It knows static batches, and whether running requests may be paused.
 
-use super::{Found, Said, Say, ask, common, script};
+use super::{Found, Said, Say, ask, common, script, start};
 use engine::Config;
 use engine::config::{AllocatorKind, SchedulerKind};
 use std::fmt::Write as _;
@@ -76,7 +76,7 @@ pub(super) fn render(found: &Found) -> String {
     let c = &found.config;
     let said = say(c);
     let file = format!("cat > knee.yaml <<'EOF'\n{}EOF", yaml(c));
-    let command = format!("trtllm-serve {}", found.model);
+    let command = start(&said, "trtllm-serve", &found.model);
     script(found, &said, &[(file, Vec::new()), (command, said.flags.clone())])
 }
 

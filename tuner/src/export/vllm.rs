@@ -1,6 +1,6 @@
 //! `vllm serve` (V1). Chunked prefill on paged KV is its only scheduler.
 
-use super::{Found, Said, Say, ask, common, script};
+use super::{Found, Said, Say, ask, common, script, start};
 use engine::Config;
 use engine::config::SchedulerKind;
 
@@ -31,7 +31,17 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         "prefix-cache" => Say::flag("--no-enable-prefix-caching"),
         "max-seqs" => Say::flag(format!("--max-num-seqs {value}")),
         "max-batch-tokens" => Say::flag(format!("--max-num-batched-tokens {value}")),
+        // A threshold that no prompt reaches is refused.
+        "long-prefill-threshold"
+            if config.max_model_len > 0
+                && config.long_prefill_threshold >= config.max_model_len =>
+        {
+            Say::Implied
+        }
         "long-prefill-threshold" => Say::flag(format!("--long-prefill-token-threshold {value}")),
+        "block-size" if !config.block_size.is_multiple_of(16) => {
+            Say::missing("attention kernels take multiples of 16")
+        }
         "block-size" => Say::flag(format!("--block-size {value}")),
         "kv-fraction" => Say::flag(format!("--gpu-memory-utilization {value}")),
         "kv-dtype" if value == "bf16" => Say::Implied,
@@ -48,6 +58,7 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         },
         "victim" if value == "priority" => Say::comment("comes with --scheduling-policy priority"),
         "max-model-len" => Say::flag(format!("--max-model-len {value}")),
+        "allow-long-context" => Say::Env("VLLM_ALLOW_LONG_MAX_MODEL_LEN=1"),
         "tp" if config.tp == 1 => Say::Implied,
         "tp" => Say::flag(format!("--tensor-parallel-size {value}")),
         "pp" if config.pp == 1 => Say::Implied,
@@ -62,7 +73,7 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
 pub(super) fn render(found: &Found) -> String {
     let c = &found.config;
     let mut said = say(c);
-    let command = format!("vllm serve {}", found.model);
+    let command = start(&said, "vllm serve", &found.model);
     if c.scheduler == SchedulerKind::Disagg {
         said.comments.push(format!(
             "run {} of this to prefill and {} to decode, each with its own --port, behind a \

@@ -4,7 +4,7 @@
 
 use crate::observation::Observation;
 use crate::verdict;
-use loadgen::{Judged, Latency};
+use loadgen::{Attained, Judged, Latency};
 use std::time::Duration;
 
 /// `ttft:p99@chat` as `p99 TTFT of chat`.
@@ -27,10 +27,20 @@ pub fn against(t: &Judged) -> String {
             let digits = (3..12).find(|d| time(value, *d) != time(limit, *d)).unwrap_or(3);
             return format!("{what} {} against {}", time(value, digits), time(limit, digits));
         }
-        Latency::Infinite => "infinite, as requests were lost,",
+        Latency::Infinite => "infinite, as requests failed,",
         Latency::Undefined => "undefined",
     };
     format!("{what} {value} against {}", time(limit, 3))
+}
+
+/// The share of requests that met all targets, and what was asked for: `98 % of requests against 98.5 %`.
+#[must_use]
+pub fn attained(a: &Attained) -> String {
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let finely = |share: f64| format!("{:.3} %", 100.0 * share);
+    let same = percent(a.share) == percent(a.required) && !a.met;
+    let say = |share| if same { finely(share) } else { percent(share) };
+    format!("{} of requests against {}", say(a.share), say(a.required))
 }
 
 /// A time to so many significant digits, without zeros that only pad.
@@ -50,11 +60,14 @@ fn time(t: Duration, digits: i32) -> String {
 #[must_use]
 pub fn broke(observation: &Observation) -> String {
     let v = &observation.summary.verdict;
+    if !v.met && too_many_unfit(observation) {
+        return observation.unfit.to_string();
+    }
     match verdict::tightest(observation) {
         Some(t) if !v.met && v.attainment.is_none() => against(t),
         _ if !v.met => v.attainment.map_or_else(
             || "requests were lost".to_owned(),
-            |a| format!("attainment {:.2} % of {:.2} %", 100.0 * a.share, 100.0 * a.required),
+            |a| format!("all targets: {}", attained(&a)),
         ),
         _ if !observation.sustain.sustained => {
             "backlog grew as long as requests came: the rate cannot be sustained".to_owned()
@@ -67,6 +80,17 @@ pub fn broke(observation: &Observation) -> String {
     }
 }
 
+/// Whether what can never be served is enough to miss the SLO: its share alone is beyond a percentile's, or a mean's,
+/// which allows none.
+fn too_many_unfit(observation: &Observation) -> bool {
+    let (unfit, v) = (&observation.unfit, &observation.summary.verdict);
+    unfit.any()
+        && match v.attainment {
+            Some(a) => unfit.share() > 1.0 - a.required,
+            None => v.targets.iter().any(|t| !t.met && t.value == Latency::Infinite),
+        }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +98,14 @@ mod tests {
     fn judged(target: &str, value: Latency) -> Judged {
         let target: loadgen::Target = target.parse().unwrap();
         Judged { measured: target.subject(), target, value, margin: None, met: false }
+    }
+
+    #[test]
+    fn a_share_is_told_from_what_was_asked_for() {
+        let say = |share, required| attained(&Attained { share, required, met: share >= required });
+        assert_eq!(say(0.98, 0.985), "98.0 % of requests against 98.5 %");
+        assert_eq!(say(0.989_96, 0.99), "98.996 % of requests against 99.000 %");
+        assert_eq!(say(0.99, 0.99), "99.0 % of requests against 99.0 %");
     }
 
     #[test]
@@ -90,7 +122,7 @@ mod tests {
         );
         assert_eq!(
             say("e2e:p99.9=1s", Latency::Infinite),
-            "p99.9 E2E infinite, as requests were lost, against 1 s"
+            "p99.9 E2E infinite, as requests failed, against 1 s"
         );
     }
 }

@@ -3,7 +3,7 @@
 use super::tally::Tally;
 use super::{Contest, Entry, Group, Rung, Standing};
 use crate::capacity::{Effort, FLOOR, Knee, Probe, Prober, Stop, place_of, rate_at};
-use crate::evaluate::{Evaluate, Relax};
+use crate::evaluate::{Evaluate, Refused, Relax};
 use crate::{space, verdict};
 use engine::Config;
 use rayon::prelude::*;
@@ -30,6 +30,8 @@ pub(super) struct Race<'a, 'c> {
     head: usize,
     /// Entries of which the tally knows.
     told: usize,
+    /// Requests that no entry can serve. Who refuses more is no candidate: a small KV memory wins nothing by refusing.
+    unfit: u64,
 }
 
 /// What one task of a wave is to do.
@@ -58,7 +60,9 @@ impl<'a, 'c> Race<'a, 'c> {
         entries: Vec<Entry>,
         head: Option<usize>,
     ) -> Self {
-        let mut race = Self { contest, tally, entries, best: None, head: 0, told: 0 };
+        let mut race = Self { contest, tally, entries, best: None, head: 0, told: 0, unfit: 0 };
+        let unfit = (0..race.entries.len()).filter_map(|i| race.unfit(i));
+        race.unfit = unfit.min().unwrap_or(0);
         race.head = head.unwrap_or_else(|| race.whole());
         race.lead_again();
         race
@@ -72,6 +76,12 @@ impl<'a, 'c> Race<'a, 'c> {
 
     fn whole(&self) -> usize {
         self.lengths().0
+    }
+
+    /// Requests that an entry can never serve; none where it cannot run at all.
+    fn unfit(&self, entry: usize) -> Option<u64> {
+        let unfit = self.evaluate(entry).unfit(&self.entries[entry].candidate.config);
+        unfit.ok().map(|unfit| unfit.requests)
     }
 
     fn evaluate(&self, entry: usize) -> &'c dyn Evaluate {
@@ -311,6 +321,10 @@ impl<'a, 'c> Race<'a, 'c> {
 
     fn perform(&self, task: &Task) -> Report {
         let entry = &self.entries[task.entry];
+        if self.unfit(task.entry).is_some_and(|unfit| unfit > self.unfit) {
+            let reason = "its KV memory does not hold prompts that other settings hold".to_owned();
+            return Report::stopped(Stop::Refused(Refused { reason }), &entry.standing, Vec::new());
+        }
         let prober = Prober::new(
             self.evaluate(task.entry),
             &entry.candidate.config,

@@ -14,6 +14,7 @@ use super::{Played, Testbed};
 use crate::calibrate::steps_of;
 use crate::evaluate::Refused;
 use crate::observation::{Detailed, IterationSpan, KvSample, KvShares, Observation, Work};
+use crate::unfit::Unfit;
 
 /// Iterations kept for a timeline, at most.
 const SPANS: usize = 200_000;
@@ -42,6 +43,8 @@ pub(super) struct Run<'a> {
     spare: Option<u64>,
     workers: u32,
     slots: u64,
+    max_model_len: u32,
+    unfit: Unfit,
 }
 
 impl<'a> Run<'a> {
@@ -71,6 +74,8 @@ impl<'a> Run<'a> {
             spare: None,
             workers,
             slots: u64::from(deployment.kv_slots) * u64::from(workers),
+            max_model_len: deployment.config.max_model_len,
+            unfit: Unfit::of(deployment, &trace.requests),
             trace,
             ids,
         })
@@ -214,6 +219,7 @@ impl<'a> Run<'a> {
             sustain: Sustain::new(&self.trace, &recording.records),
             work,
             kv,
+            unfit: self.unfit,
         };
         (observation, recording, self.fleet, self.spans)
     }
@@ -223,6 +229,7 @@ impl<'a> Run<'a> {
             tokens_cached: self.cached,
             tokens_looked_up: self.looked_up,
             kv_slots: self.slots,
+            max_model_len: self.max_model_len,
             ..Work::default()
         };
         let (mut batch, mut busy, mut full, mut seats, mut kv) = (0, 0, 0, 0, 0);

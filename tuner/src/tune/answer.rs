@@ -79,7 +79,7 @@ impl Tuning<'_, '_> {
         let k = self.found.good(i);
         let probe = whole.iter().find(|p| Some(p.k) == k).unwrap_or(&whole[0]);
         let (s, gpus) = (&probe.observation.summary, entry.candidate.config.gpus());
-        let tokens = under_test.evaluate.output_tokens_per_request() * probe.rate();
+        let tokens = self.tokens_per_request(probe) * probe.rate();
         let usd_per_hour =
             under_test.info.price.as_ref().map(|p| p.usd_per_gpu_hour * f64::from(gpus));
         Operating {
@@ -97,6 +97,8 @@ impl Tuning<'_, '_> {
             e2e_p99_ms: s.e2e.p99.millis(),
             slo_met: probe.passes(),
             margins: margins(&probe.observation),
+            attained: s.verdict.attainment,
+            unfit: probe.observation.unfit.clone(),
             output_tokens_per_s: tokens,
             tokens_per_s_per_gpu: tokens / f64::from(gpus),
             tokens_per_s_per_user: per_user(probe),
@@ -106,6 +108,13 @@ impl Tuning<'_, '_> {
             kv: probe.observation.kv,
             curve: whole.iter().map(|p| CurvePoint::new(p.rate(), &p.observation)).collect(),
         }
+    }
+
+    /// Output tokens of what was completed in a run, per request (or session) offered.
+    fn tokens_per_request(&self, probe: &Probe) -> f64 {
+        let s = &probe.observation.summary;
+        let per_start = self.request.workload.requests_per_session.unwrap_or(1.0);
+        s.output_tokens as f64 / s.requests.max(1) as f64 * per_start
     }
 
     fn baselines(&self, refused: &[Refusal]) -> Vec<Baseline> {
@@ -223,6 +232,18 @@ impl Tuning<'_, '_> {
         let entry = &self.found.entries[i];
         let head = self.found.head(i);
         let probe = self.found.good(i).and_then(|k| entry.probe(head, k));
+        if let Some(p) = probe.filter(|p| p.observation.unfit.any()) {
+            let (unfit, device) = (&p.observation.unfit, entry.candidate.device);
+            warn(format!("on {} {unfit}; they fail", self.request.devices[device].info.name));
+        }
+        let beyond = |p: &&Probe| p.head == head && Some(p.k) > probe.map(|p| p.k);
+        if probe.is_some() && entry.probes.iter().filter(beyond).any(Probe::passes) {
+            warn(
+                "capacity is what it completes per second with all requests at once: faster the targets hold for as \
+                 long as this trace, not for ever"
+                    .to_owned(),
+            );
+        }
         if let Some(p) = probe.filter(|p| verdict::short(&p.observation)) {
             warn(format!(
                 "a typical request lasts {:.0} % of the run at capacity: the trace is short for a verdict on \

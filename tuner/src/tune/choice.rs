@@ -1,7 +1,10 @@
-//! Which of several entries is the answer: what carries the demand for the least, or what is worth most by the objective.
+//! Which of several entries is the answer: what carries the demand for the least, or what is worth most by the objective;
+//! but first what serves the most of the requests.
 
 use super::Tuning;
 use crate::plan::prefer;
+use crate::search::Candidate;
+use crate::unfit::Unfit;
 use crate::verdict;
 
 impl Tuning<'_, '_> {
@@ -9,6 +12,18 @@ impl Tuning<'_, '_> {
     pub(super) fn worth(&self, i: usize) -> f64 {
         let c = &self.found.entries[i].candidate;
         self.found.rate(i) * self.field.weight(c.device, &c.config)
+    }
+
+    /// Requests that entry `i` can never serve.
+    pub(super) fn unfit(&self, i: usize) -> Unfit {
+        self.unfit_of(&self.found.entries[i].candidate)
+    }
+
+    /// The same of any candidate.
+    pub(super) fn unfit_of(&self, candidate: &Candidate) -> Unfit {
+        let evaluate = self.request.devices[candidate.device].evaluate;
+        // What cannot run was refused before.
+        evaluate.unfit(&candidate.config).unwrap_or_default()
     }
 
     /// Of `entries`, the one that is preferred.
@@ -23,6 +38,10 @@ impl Tuning<'_, '_> {
                 (Some(Ok(a)), Some(Ok(b))) => prefer(&a, &b).0.is_lt(),
                 (a, _) => a.is_some_and(|a| a.is_ok()),
             };
+        }
+        let (refused, others) = (self.unfit(a).requests, self.unfit(b).requests);
+        if refused != others {
+            return refused < others;
         }
         let (x, y) = (self.worth(a), self.worth(b));
         if (x - y).abs() > 1e-9 * x.max(y) {

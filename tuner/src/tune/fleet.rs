@@ -106,7 +106,11 @@ impl Tuning<'_, '_> {
         let (device, own) = (self.found.entries[i].candidate.device, unit.replicas);
         // A size that was simulated speaks for itself.
         let counts = |replicas| replicas == own || !self.searched(device, replicas * unit.gpus);
-        (unit.capacity_rps > 0.0).then(|| plan(&unit, demand.rps, demand.headroom, counts))
+        let unfit = || self.unfit(i);
+        (unit.capacity_rps > 0.0).then(|| {
+            let plan = plan(&unit, demand.rps, demand.headroom, counts)?;
+            Ok(Plan { unfit: unfit(), ..plan })
+        })
     }
 
     /// Entry `i`, which carries `capacity_rps`, as plans see it, and what people call one replica of it.

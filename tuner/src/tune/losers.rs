@@ -5,7 +5,7 @@ use crate::capacity::{FLOOR, Probe};
 use crate::progress::Status;
 use crate::result::Loser;
 use crate::search::Entry;
-use crate::why::{self, Subject};
+use crate::why::{self, Measured, Subject};
 use crate::{space, verdict};
 use engine::Config;
 use engine::config::Policy;
@@ -98,12 +98,27 @@ impl Tuning<'_, '_> {
 
     fn loss(&self, i: usize, winner: &Config, winner_rps: f64) -> Option<(Loser, Vec<Probe>)> {
         let measured = self.measure(i)?;
+        let (own, best) = (self.unfit(i), self.best.map(|b| self.unfit(b)));
+        if best.is_some_and(|best| own.requests > best.requests) {
+            let cause = Some("prompts that do not fit".to_owned());
+            let broke = own.to_string();
+            let loser = Loser { cause, broke, ..self.loser(i, winner, winner_rps, &measured) };
+            return Some((loser, measured.probes));
+        }
         let (cancel, head) = (self.request.watch.cancel, self.found.head(i));
         let gpus = self.field.space(&self.found.entries[i].candidate.config).gpus;
         let subject = self.subject(i);
         let (checked, mut probes) = why::attribute(&subject, &measured, winner, head, gpus, cancel);
+        let cause = checked.first().filter(|a| a.confirmed).map(|a| a.cause.clone());
+        let loser = Loser { cause, checked, ..self.loser(i, winner, winner_rps, &measured) };
+        probes.extend(measured.probes);
+        Some((loser, probes))
+    }
+
+    /// Entry `i` as a loser, nobody asked why yet.
+    fn loser(&self, i: usize, winner: &Config, winner_rps: f64, measured: &Measured) -> Loser {
         let candidate = &self.found.entries[i].candidate;
-        let loser = Loser {
+        Loser {
             policy: candidate.config.policy().to_string(),
             label: space::label(&candidate.config),
             device: self.request.devices[candidate.device].info.name.clone(),
@@ -111,12 +126,10 @@ impl Tuning<'_, '_> {
             winner_rps,
             gpus: candidate.config.gpus(),
             winner_gpus: winner.gpus(),
-            head,
+            head: self.found.head(i),
             broke: measured.broke.clone(),
-            cause: checked.first().filter(|a| a.confirmed).map(|a| a.cause.clone()),
-            checked,
-        };
-        probes.extend(measured.probes);
-        Some((loser, probes))
+            cause: None,
+            checked: Vec::new(),
+        }
     }
 }

@@ -95,6 +95,8 @@ impl Tuning<'_, '_> {
         let own = known(best)?;
         let here = |i: &usize| self.found.entries[*i].candidate.device == own.candidate.device;
         rivals.extend(self.found.bests().filter(here).filter_map(known));
+        let unfit = |c: &Candidate| self.unfit_of(c).requests;
+        rivals.retain(|r| unfit(&r.candidate) <= unfit(&own.candidate));
         let weight = |c: &Candidate| self.field.weight(c.device, &c.config);
         let worth = |r: &Rival| rate_at(r.good) * weight(&r.candidate);
         let enough = worth(&own) * (1.0 - GIVEN_UP);

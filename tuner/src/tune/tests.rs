@@ -80,7 +80,8 @@ fn the_answer_is_complete_and_consistent() {
     assert!(r.sensitivity.iter().any(|n| n.knob == "block-size"));
     assert!(!r.pareto.throughput_interactivity.is_empty() && !r.pareto.goodput_ttft.is_empty());
     assert!(r.plans.is_empty() && r.chosen.is_none());
-    assert_eq!(r.trials, fake.runs.load(Ordering::Relaxed));
+    let at_once = fake.at_once.load(Ordering::Relaxed);
+    assert_eq!(r.trials + at_once, fake.runs.load(Ordering::Relaxed));
     let back: TuneResult = serde_json::from_str(&stored(&r)).unwrap();
     assert_eq!(stored(&back), stored(&r));
 }
@@ -353,4 +354,27 @@ fn replicas_in_a_plan_carry_what_they_carry_in_a_search() {
         assert_eq!((plan.deployments, plan.simulated_replicas), (n, n), "{plan:?}");
         assert!((plan.capacity_rps / tuned - 1.0).abs() < 0.03, "{n}: {plan:?} and {tuned}");
     }
+}
+
+#[test]
+fn who_refuses_less_wins_whatever_others_carry() {
+    let targets = ["ttft=1s", "tpot=25ms"];
+    // The fast one refuses three whatever its settings, the slow one some with many seats.
+    let fast = Fake { pace: 0.5, too_long: |_| 3, ..Fake::new(&targets) };
+    let roomy = |c: &Config| if c.max_seqs > 64 { 5 } else { 0 };
+    let slow = Fake { too_long: roomy, ..Fake::new(&targets) };
+    let (space, slo) = (space(1, false), Slo::parse(&targets, None).unwrap());
+    let devices = vec![device("fast", &fast, 1.0), device("slow", &slow, 4.0)];
+    let demand = Some(Demand { rps: 30.0, headroom: 0.1 });
+    let result = tune(&Request { demand, ..request(devices, &space, &slo) }).unwrap();
+    let best = result.best.unwrap();
+    assert_eq!((best.device.as_str(), best.unfit.requests), ("slow", 0));
+    assert!(config_of(&best.config).unwrap().max_seqs <= 64);
+    let plan = |device: &str| result.plans.iter().find(|p| p.device == device).unwrap();
+    assert_eq!((plan("fast").unfit.requests, plan("slow").unfit.requests), (3, 0));
+    assert!(plan("fast").usd_per_hour < plan("slow").usd_per_hour);
+    let lost: Vec<_> = result.losers.iter().filter(|l| l.device == "fast").collect();
+    let cause = Some("prompts that do not fit".to_owned());
+    assert!(!lost.is_empty() && lost.iter().all(|l| l.cause == cause), "{lost:?}");
+    assert!(result.refused.iter().any(|r| r.reason.contains("that other settings hold")));
 }

@@ -17,6 +17,7 @@ use crate::capacity::{Effort, Knee as Found, Prober, STEP, Stop, place_of};
 use crate::evaluate::{Evaluate, Refused, Relax, Trial};
 use crate::observation::Observation;
 use crate::trial::Testbed;
+use crate::unfit::Unfit;
 
 /// Rates of one setup that make a knee visible.
 const RATES: usize = 3;
@@ -260,6 +261,10 @@ impl Evaluate for Pinned {
 
     fn ceiling(&self, config: &engine::Config) -> Result<f64, Refused> {
         self.sim.ceiling(config)
+    }
+
+    fn unfit(&self, _: &engine::Config) -> Result<Unfit, Refused> {
+        Ok(Unfit::of(&self.deployment, &self.sim.trace().requests))
     }
 }
 
