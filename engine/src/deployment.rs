@@ -63,6 +63,10 @@ pub enum DeployError {
     Memory(#[from] MemoryError),
 }
 
+/// Slots of a worker that are kept account of, one by one where a block has one: several times what the largest GPU
+/// holds of the smallest model.
+const MOST_SLOTS: u64 = 1 << 26;
+
 impl Deployment {
     /// Checks `config` for requests of at most `longest` tokens, prompt and output.
     ///
@@ -87,7 +91,7 @@ impl Deployment {
             config.kv_dtype,
             config.max_batch_tokens,
         );
-        let kv_slots = u32::try_from(memory.slots).unwrap_or(u32::MAX / 2).min(u32::MAX / 2);
+        let kv_slots = memory.slots.min(MOST_SLOTS) as u32;
         let cost = Arc::new(cost);
         Ok(Self { config, model, device, memory, kv_slots, cost, correction: None })
     }
