@@ -63,9 +63,9 @@ pub enum DeployError {
     Memory(#[from] MemoryError),
 }
 
-/// Slots of a worker that are kept account of, one by one where a block has one: several times what the largest GPU
-/// holds of the smallest model.
-const MOST_SLOTS: u64 = 1 << 26;
+/// Slots of a worker that are kept account of, and that every run sets up anew: a thousand sequences of 16,000 tokens.
+/// Models of a few hundred bytes a token would have billions.
+const MOST_SLOTS: u64 = 1 << 24;
 
 impl Deployment {
     /// Checks `config` for requests of at most `longest` tokens, prompt and output.
