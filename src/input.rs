@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use engine::exec::Correction;
+use engine::files::{LONGEST_SETTINGS, read_text};
 use engine::model::llama::LlamaConfig;
 use engine::model::{Model, hub};
 use engine::{Config, DeviceProfile, ModelShape};
@@ -95,7 +96,8 @@ pub(crate) fn spec(name: &str) -> Result<Option<Spec>> {
     if !name.ends_with(".toml") {
         return Ok(None);
     }
-    let text = std::fs::read_to_string(name).with_context(|| format!("cannot read {name}"))?;
+    let text = read_text(Path::new(name), LONGEST_SETTINGS);
+    let text = text.with_context(|| format!("cannot read {name}"))?;
     Ok(Some(Spec::parse(name, &text)?))
 }
 
@@ -237,7 +239,7 @@ pub(crate) fn hardware(
     host: &HostTime,
 ) -> Result<Hardware> {
     let is_overlay = |path: &Path| {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let text = read_text(path, LONGEST_SETTINGS).unwrap_or_default();
         text.lines().any(|l| l.trim_start().starts_with("calibrates"))
     };
     let overlay = match calibration {

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
 use engine::config::Domain;
+use engine::files::{LONGEST_SETTINGS, read_text};
 use engine::{Config, KNOBS};
 
 /// Knobs set on the command line or in a file, in the order they apply.
@@ -41,7 +42,7 @@ impl Knobs {
 /// `name = value` lines of a TOML file.
 fn read(path: &std::path::Path) -> Result<Vec<(String, String)>> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+    let text = read_text(path, LONGEST_SETTINGS).with_context(|| format!("cannot read {shown}"))?;
     let table: toml::Table = toml::from_str(&text).map_err(|e| {
         let before = e.span().map_or("", |span| &text[..span.start]);
         anyhow!("{shown}:{}: {}", 1 + before.matches('\n').count(), e.message())

@@ -113,6 +113,10 @@ pub enum DeployError {
     },
 }
 
+/// Slots of a worker that are kept account of, and that every run sets up anew: a thousand sequences of 16,000 tokens.
+/// Models of a few hundred bytes a token would have billions.
+const MOST_SLOTS: u64 = 1 << 24;
+
 impl Deployment {
     /// Checks `config` for requests of at most `longest` tokens, prompt and output.
     ///
@@ -142,7 +146,7 @@ impl Deployment {
             config.kv_dtype,
             config.max_batch_tokens,
         );
-        let kv_slots = u32::try_from(memory.slots).unwrap_or(u32::MAX / 2).min(u32::MAX / 2);
+        let kv_slots = memory.slots.min(MOST_SLOTS) as u32;
         let (cost, typed) = (Arc::new(cost), asked > 0);
         let all =
             Self { config, model, device, memory, kv_slots, cost, correction: None, wanted, typed };

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod event;
 pub mod exec;
 pub mod fault;
+pub mod files;
 pub mod fleet;
 pub mod import;
 pub mod kv;

@@ -206,7 +206,9 @@ fn shortage(
     let fits = |tp: u32| {
         divides(model, tp) && (0..pp).all(|stage| plan(model, device, config, tp, stage).slots > 0)
     };
-    let suggestion = (tp + 1..=device.gpus_per_node).find(|&ranks| fits(ranks));
+    // A head is not split: beyond as many ranks as heads there is nothing to find.
+    let most = device.gpus_per_node.min(model.heads);
+    let suggestion = (tp + 1..=most).find(|&ranks| fits(ranks));
     let (name, fraction) = (model.name.clone(), config.kv_fraction.to_string());
     let gpus = tp.saturating_mul(pp);
     let limit = stages.iter().map(|stage| stage.limit).sum::<u64>() * u64::from(tp);

@@ -198,7 +198,7 @@ fn a_bad_row_is_told_with_its_line() {
         ("negative", "bfloat16,test,1,512,512,-0.1", "latency_ms = `-0.1` must be a time above 0"),
         ("zero", "bfloat16,test,1,512,512,0", "latency_ms = `0` must be a time above 0"),
         ("nan", "bfloat16,test,1,512,512,nan", "latency_ms = `nan` must be a time above 0"),
-        ("text", "bfloat16,test,one,512,512,1", "m = `one` must be a number from 0 up"),
+        ("text", "bfloat16,test,one,512,512,1", "m = `one` must be a number from 0 to"),
         ("broken", "bfloat16,test,1,512.5,512,1", "n = 512.5 must be a whole number"),
         ("short", "bfloat16,test,1", "found record with 3 fields"),
     ] {

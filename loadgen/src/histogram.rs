@@ -14,6 +14,9 @@ const LOWEST_NS: u64 = 1_000;
 /// Where it saturates, ns: one hour.
 const HIGHEST_NS: u64 = 3_600_000_000_000;
 
+/// Values of one stored histogram, so that the sums of a thousand of them fit.
+const MOST_VALUES: u64 = 1 << 52;
+
 /// Latencies by count.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(into = "Sparse", try_from = "Sparse")]
@@ -134,6 +137,10 @@ impl TryFrom<Sparse> for Histogram {
 
     fn try_from(sparse: Sparse) -> Result<Self, String> {
         let mut histogram = Self::new();
+        let all = sparse.buckets.iter().fold(0_u64, |all, b| all.saturating_add(b.1));
+        if all > MOST_VALUES {
+            return Err(format!("a histogram of {all} values: no run has more than {MOST_VALUES}"));
+        }
         for (edge, count) in sparse.buckets {
             histogram
                 .buckets
@@ -193,5 +200,8 @@ mod tests {
     fn a_bad_stored_bucket_is_an_error() {
         let json = format!(r#"{{"sum_ns":1,"buckets":[[{},1]]}}"#, u64::MAX);
         assert!(serde_json::from_str::<Histogram>(&json).is_err());
+        let many = format!(r#"{{"sum_ns": 1, "buckets": [[2000, 9], [3000, {}]]}}"#, u64::MAX);
+        let error = serde_json::from_str::<Histogram>(&many).unwrap_err().to_string();
+        assert!(error.contains("no run has more than"), "{error}");
     }
 }

@@ -195,7 +195,10 @@ impl Summary {
         put("duration_s", json!(self.duration_s));
         put("input_tokens_per_s", json!(self.input_tokens_per_s()));
         put("output_tokens_per_s", json!(self.output_tokens_per_s()));
-        put("total_tokens_per_s", json!(self.per_second(self.input_tokens + self.output_tokens)));
+        put(
+            "total_tokens_per_s",
+            json!(self.per_second(self.input_tokens.saturating_add(self.output_tokens))),
+        );
         put("request_throughput_rps", json!(self.request_throughput_rps()));
         put("offered_rps", json!(self.offered.map(|o| o.request_rate_rps)));
         put("goodput_rps", json!(self.goodput_rps()));

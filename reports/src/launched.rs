@@ -76,7 +76,7 @@ pub(crate) fn headline(report: &LaunchReport) -> String {
 /// How it came about, in a sentence.
 pub(crate) fn sentence(report: &LaunchReport) -> String {
     let race = &report.race;
-    let untried: usize = report.untried().values().sum();
+    let untried = report.untried().values().copied().fold(0, usize::saturating_add);
     let failed = match report.failures().count() {
         0 => String::new(),
         n => format!(", {n} of them failed"),

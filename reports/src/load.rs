@@ -7,7 +7,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::path::{Path, PathBuf};
 
 /// The page's file name.
@@ -110,14 +110,22 @@ fn readable(_: &fs::File) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Bytes of a stored report: a thousand times what one has.
+const LONGEST: u64 = 512 << 20;
+
 /// Reads the report stored in `directory`.
 ///
 /// # Errors
 /// When there is none, it is broken, or of another version.
 pub fn load(directory: &Path) -> Result<Report, Error> {
     let path = directory.join(STORED);
-    let text =
-        fs::read_to_string(&path).map_err(|cause| Error::Read { path: path.clone(), cause })?;
+    let mut text = String::new();
+    let read = fs::File::open(&path).and_then(|f| f.take(LONGEST + 1).read_to_string(&mut text));
+    read.map_err(|cause| Error::Read { path: path.clone(), cause })?;
+    if text.len() as u64 > LONGEST {
+        let message = format!("longer than {LONGEST} bytes");
+        return Err(Error::Format { path, line: 1, message });
+    }
     let broken = |e: &serde_json::Error| Error::Format {
         path: path.clone(),
         line: e.line(),

@@ -255,7 +255,7 @@ fn timeline(detail: &Detail) -> Markup {
 
 fn provenance(report: &TuneReport) -> Section {
     let r = &report.result;
-    let refused: usize = r.refused.iter().map(|x| x.count).sum();
+    let refused = r.refused.iter().map(|x| x.count).fold(0, usize::saturating_add);
     let search = html! {
         (count(r.candidates as u64)) " configurations, " (count(r.trials)) " runs, "
         (count(r.simulated_requests)) " requests; " (count(refused as u64)) " combinations refused without a run"

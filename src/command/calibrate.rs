@@ -24,7 +24,7 @@ pub(crate) fn run(args: &cli::Calibrate) -> Result<ExitCode> {
     let (input, found) = match (&args.steps, &args.requests) {
         (Some(path), None) => {
             let file = path.display().to_string();
-            let bytes = std::fs::read(path).with_context(|| format!("cannot read {file}"))?;
+            let bytes = tuner::validate::read::bytes(path)?;
             let steps = read_steps(&file, &bytes)?;
             let found =
                 from_steps(&steps, &setup.model, &setup.device, &setup.config, scope, args.seed)?;

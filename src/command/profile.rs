@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use engine::exec::speed::{Speed, speeds};
+use engine::files::{LONGEST_SETTINGS, read_text};
 use engine::import::{self, Family, Imported, Point};
 use engine::machine::Timings;
 use engine::profile::FitError;
@@ -47,9 +48,8 @@ fn import(args: &cli::Import) -> Result<()> {
     let shipped = import::SHEETS.iter().find(|(name, ..)| *name == device);
     let text = match shipped {
         Some((_, text, _)) => (*text).to_owned(),
-        None if device.ends_with(".toml") => {
-            std::fs::read_to_string(device).with_context(|| format!("cannot read {device}"))?
-        }
+        None if device.ends_with(".toml") => read_text(Path::new(device), LONGEST_SETTINGS)
+            .with_context(|| format!("cannot read {device}"))?,
         None => {
             let known: Vec<&str> = import::SHEETS.iter().map(|(name, ..)| *name).collect();
             bail!(

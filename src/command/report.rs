@@ -60,11 +60,14 @@ fn together(args: &cli::Report) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Bytes of a part: some millions of requests.
+const LONGEST: u64 = 2 << 30;
+
 /// What a worker left in its folder.
 fn part(dir: &Path) -> Result<Part> {
     let path = dir.join(PART);
     let shown = path.display();
-    let text = std::fs::read_to_string(&path)
+    let text = engine::files::read_text(&path, LONGEST)
         .with_context(|| format!("cannot read {shown}: is it the folder of a --worker?"))?;
     Part::read(&text).with_context(|| shown.to_string())
 }

@@ -26,6 +26,15 @@ use workloads::{Arrival, Trace};
 
 /// Version of the tables below; a study of another version is refused.
 const SCHEMA: &str = "2";
+/// Its tables by name, with their columns.
+const TABLES: [(&str, &str); 2] = [
+    ("identity", "(what TEXT PRIMARY KEY, value TEXT NOT NULL)"),
+    (
+        "trials",
+        "(key TEXT PRIMARY KEY, device TEXT NOT NULL, config TEXT NOT NULL, relax TEXT NOT NULL, \
+         head INTEGER NOT NULL, scale REAL NOT NULL, observation TEXT NOT NULL)",
+    ),
+];
 /// Rows written in one transaction at most.
 const BATCH: usize = 256;
 
@@ -212,21 +221,16 @@ impl<R> Drop for Runs<R> {
 /// Creates what is missing; returns the identity in the file, which is this run's if the file is new.
 async fn prepare(c: &mut SqliteConnection, identity: &Identity) -> Result<Identity, sqlx::Error> {
     let mut tx = c.begin().await?;
-    sqlx::query("CREATE TABLE IF NOT EXISTS identity (what TEXT PRIMARY KEY, value TEXT NOT NULL)")
-        .execute(&mut *tx)
-        .await?;
-    sqlx::query(
-        "CREATE TABLE IF NOT EXISTS trials (key TEXT PRIMARY KEY, device TEXT NOT NULL, \
-         config TEXT NOT NULL, relax TEXT NOT NULL, head INTEGER NOT NULL, scale REAL NOT NULL, \
-         observation TEXT NOT NULL)",
-    )
-    .execute(&mut *tx)
-    .await?;
-    let stored = |rows: Vec<sqlx::sqlite::SqliteRow>| -> Identity {
-        rows.iter().map(|r| (r.get(0), r.get(1))).collect()
+    for (name, columns) in TABLES {
+        let create = format!("CREATE TABLE IF NOT EXISTS {name} {columns}");
+        sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut *tx).await?;
+    }
+    sound(&mut tx).await?;
+    let stored = |rows: Vec<sqlx::sqlite::SqliteRow>| -> Result<Identity, sqlx::Error> {
+        rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?))).collect()
     };
     let select = || sqlx::query("SELECT what, value FROM identity");
-    let found = stored(select().fetch_all(&mut *tx).await?);
+    let found = stored(select().fetch_all(&mut *tx).await?)?;
     if found.is_empty() {
         let schema = ("schema".to_owned(), SCHEMA.to_owned());
         for (what, value) in identity.iter().map(|(k, v)| (k.clone(), v.clone())).chain([schema]) {
@@ -234,14 +238,35 @@ async fn prepare(c: &mut SqliteConnection, identity: &Identity) -> Result<Identi
             insert.bind(what).bind(value).execute(&mut *tx).await?;
         }
     }
-    let found = stored(select().fetch_all(&mut *tx).await?);
+    let found = stored(select().fetch_all(&mut *tx).await?)?;
     tx.commit().await?;
     Ok(found)
 }
 
+/// Refuses a file whose pages are damaged, or that has other tables than a study: a view in place of one could go on for
+/// ever.
+async fn sound(c: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let damage: String =
+        sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut *c).await?.try_get(0)?;
+    if damage != "ok" {
+        return Err(sqlx::Error::Protocol(format!("it is damaged: {}", damage.replace('\n', " "))));
+    }
+    let all = "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name";
+    let mut found = Vec::new();
+    for row in sqlx::query(all).fetch_all(c).await? {
+        found.push((row.try_get::<String, _>(0)?, row.try_get::<String, _>(1)?));
+    }
+    let ours =
+        TABLES.map(|(name, columns)| (name.to_owned(), format!("CREATE TABLE {name} {columns}")));
+    match found == ours {
+        true => Ok(()),
+        false => Err(sqlx::Error::Protocol("its tables are not those of a study".to_owned())),
+    }
+}
+
 async fn read(c: &mut SqliteConnection) -> Result<Vec<(String, String)>, sqlx::Error> {
     let rows = sqlx::query("SELECT key, observation FROM trials").fetch_all(c).await?;
-    Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
+    rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?))).collect()
 }
 
 /// The writer thread: whatever has come in since the last transaction is the next one.

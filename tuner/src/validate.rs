@@ -159,6 +159,9 @@ pub fn validate(recorded: &Recorded, setup: &Setup) -> Result<Validation, Refuse
     Ok(compare(recorded, &run))
 }
 
+/// Contexts beyond a model's own that are believed: what rotary scaling stretches them by, and twice that.
+const MOST_STRETCH: u32 = 8;
+
 /// The simulation of `recorded` alone; `watch` sees every iteration.
 ///
 /// # Errors
@@ -168,6 +171,15 @@ pub fn rerun(
     setup: &Setup,
     watch: &mut dyn FnMut(&engine::Iteration),
 ) -> Result<Detailed, Refused> {
+    let (longest, most) = (recorded.longest(), setup.model.max_context);
+    if longest > most.saturating_mul(MOST_STRETCH) {
+        let (run, model) = (&recorded.name, &setup.model.name);
+        return Err(Refused {
+            reason: format!(
+                "{run}: a request has {longest} tokens, of {model} at most {most}: is it another --model?"
+            ),
+        });
+    }
     let sim = simulator(recorded, setup);
     let deployment = deployment(&sim, setup)?;
     sim.rerun(&deployment, 1.0, watch)
@@ -254,15 +266,25 @@ pub fn errors(measured: &Side, predicted: &Side) -> Errors {
     }
 }
 
+/// Instants at which a run is looked at: a chart resolves no more, and a clock that is set during a run makes it last for
+/// decades.
+const MOST_INSTANTS: u64 = 20_000;
+
+/// Whole seconds up to `end`: all, or every so many where there are very many.
+fn seconds(end: u64) -> impl Iterator<Item = u64> {
+    let step = end.div_ceil(MOST_INSTANTS).max(1);
+    (step..=end).step_by(step as usize)
+}
+
 /// A series at whole seconds.
 fn each_second(series: &[KvSample]) -> Vec<Occupancy> {
-    let end = series.last().map_or(0.0, |s| s.at_s).ceil() as usize;
-    let at = |second: usize| {
+    let end = series.last().map_or(0.0, |s| s.at_s).ceil() as u64;
+    let at = |second: u64| {
         let after = series.partition_point(|s| s.at_s <= second as f64);
         let s = after.checked_sub(1).map(|i| series[i])?;
         Some(Occupancy { at_s: second as f64, running: s.running, waiting: s.waiting })
     };
-    (1..=end).filter_map(at).collect()
+    seconds(end).filter_map(at).collect()
 }
 
 /// Who ran and waited at whole seconds, from when requests arrived, were admitted and ended. Those preempted and
@@ -272,15 +294,23 @@ fn occupancy(records: &[Record]) -> Vec<Occupancy> {
         return Vec::new();
     }
     let end = records.iter().filter_map(|r| r.last_token).max().unwrap_or_default();
+    let sorted = |of: fn(&Record) -> Option<Duration>| {
+        let mut times: Vec<Duration> = records.iter().filter_map(of).collect();
+        times.sort_unstable();
+        times
+    };
+    let started = |r: &Record| r.admitted.filter(|a| r.last_token.is_some_and(|e| e > *a));
+    let over = |r: &Record| r.last_token.filter(|e| r.admitted.is_some_and(|a| *e > a));
+    let arrived = sorted(|r| Some(r.scheduled));
+    let admitted = sorted(|r| r.admitted.map(|a| a.max(r.scheduled)));
+    let (started, over) = (sorted(started), sorted(over));
     let at = |second: u64| {
         let t = Duration::from_secs(second);
-        let admitted = |r: &&Record| r.admitted.is_some_and(|a| a <= t);
-        let running =
-            records.iter().filter(admitted).filter(|r| r.last_token.is_some_and(|e| e > t)).count();
-        let waiting = records.iter().filter(|r| r.scheduled <= t && !admitted(r)).count();
+        let by = |times: &[Duration]| times.partition_point(|at| *at <= t);
+        let (running, waiting) = (by(&started) - by(&over), by(&arrived) - by(&admitted));
         Occupancy { at_s: second as f64, running: running as u32, waiting: waiting as u32 }
     };
-    (1..=end.as_secs()).map(at).collect()
+    seconds(end.as_secs()).map(at).collect()
 }
 
 #[cfg(test)]

@@ -30,6 +30,9 @@ pub(crate) struct ArrivalSpec {
     burst: Option<Burst>,
 }
 
+/// Periods that a gap goes through one by one.
+const MOST_PERIODS: f64 = 1e4;
+
 /// Distribution of the gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -118,6 +121,12 @@ impl ArrivalSpec {
             let means = [o.on_mean_s, o.off_mean_s].iter().all(|m| (1e-3..=1e9).contains(m));
             need(means && cvs, "on_off means between 1 ms and 1e9 s, cvs between 0.01 and 100")?;
         }
+        let stretches = self.envelope.as_ref().map_or(2.0, |e| e.factors.len() as f64);
+        let often = |(_, work): (f64, f64)| work * self.rate_rps < 0.01 * stretches;
+        need(
+            !self.period().is_some_and(often),
+            "slots or periods that hold 0.01 arrivals on average: shorter ones make no difference",
+        )?;
         if let Some(r) = &self.ramp {
             need(
                 from(r.from) && over(r.to) && over(r.over_s),
@@ -144,10 +153,17 @@ impl ArrivalSpec {
         let mut gaps = gaps;
         let mut index = 0_u64;
         let mut segment = self.segment(0, &mut shape);
+        let period = self.period();
         let (mut began, mut done) = (0.0, 0.0);
         std::iter::from_fn(move || {
             // Work is what the rate's factor sums up to; each gap asks for some more of it.
             done += gap.draw(&mut gaps) / rate;
+            // A gap of very many periods passes them at once, in the same place of the last.
+            if let Some((seconds, work)) = period.filter(|(_, work)| done > MOST_PERIODS * work) {
+                let whole = (done / work).floor() - 1.0;
+                began += whole * seconds;
+                done = (done - whole * work).max(0.0);
+            }
             while done > segment.work() {
                 done -= segment.work();
                 began += segment.seconds;
@@ -156,6 +172,20 @@ impl ArrivalSpec {
             }
             Some(began + segment.when(done))
         })
+    }
+
+    /// Seconds and work of the stretches that come again and again, on average.
+    fn period(&self) -> Option<(f64, f64)> {
+        if let Some(e) = &self.envelope {
+            let slots = e.factors.len() as f64;
+            return Some((slots * e.slot_s, e.slot_s * e.factors.iter().sum::<f64>()));
+        }
+        if let Some(o) = &self.on_off {
+            let seconds = o.on_mean_s + o.off_mean_s;
+            return Some((seconds, seconds));
+        }
+        let b = self.burst.as_ref()?;
+        Some((b.every_s, b.every_s - b.length_s + b.length_s * b.factor))
     }
 
     /// The next stretch of even or evenly moving rate.

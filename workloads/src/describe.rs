@@ -244,8 +244,8 @@ fn mean_and_variance(samples: &[f64]) -> Option<(f64, f64)> {
 /// Variance over mean of counts per window. A last window that is at least half there counts as a whole one.
 fn fano(arrivals: &[f64], window_s: f64) -> Option<f64> {
     let windows = (arrivals.last()? / window_s).round();
-    // A second-by-second count over years is not worth its memory.
-    if !(2.0..1e8).contains(&windows) {
+    // A second-by-second count over months is not worth its memory.
+    if !(2.0..1e7).contains(&windows) {
         return None;
     }
     let mut counts = vec![0.0; windows as usize];

@@ -13,7 +13,7 @@ use crate::length::{Dist, LEVELS};
 const SCHEMA: &str = "knee.workload/1";
 
 /// Most requests a description may ask for.
-const MOST_REQUESTS: u32 = 50_000_000;
+pub(crate) const MOST_REQUESTS: u32 = 10_000_000;
 
 /// A checked description of a workload, ready for [`synthesise`](crate::synthesise).
 #[derive(Debug, Clone, PartialEq)]
@@ -196,7 +196,7 @@ impl Written {
         )?;
         need(
             size.requests.is_none_or(|n| (1..=MOST_REQUESTS).contains(&n)),
-            "[size] requests must be 1 to 50 million",
+            "[size] requests must be 1 to 10 million",
         )?;
         need(
             size.duration_s.is_none_or(|s| s > 0.0 && s <= 1e9),
@@ -205,7 +205,7 @@ impl Written {
         let expected = size.duration_s.unwrap_or(0.0) * self.arrival.rate_rps;
         need(
             size.requests.is_some() || expected <= f64::from(MOST_REQUESTS),
-            "duration_s x rate_rps is over 50 million; give [size] requests",
+            "duration_s x rate_rps is over 10 million; give [size] requests",
         )?;
         need((-1.0..=1.0).contains(&self.lengths.spearman), "spearman must be -1 to 1")?;
         need(self.lengths.max_total_tokens != Some(0), "max_total_tokens must be at least 1")?;

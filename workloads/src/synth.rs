@@ -24,6 +24,14 @@ const SESSIONS: u64 = 3;
 /// Longest prompt or response made, as when reading.
 const MOST_TOKENS: u32 = 100_000_000;
 
+/// Requests of one trace.
+const MOST_REQUESTS: usize = crate::spec::MOST_REQUESTS as usize;
+
+const TOO_MANY: &str = "more than 10 million requests; shorten [size] or lower rates and turns";
+
+/// Lengths that are swapped between requests so that all fit, at most: a second.
+const MOST_TRIES: u64 = 20_000_000;
+
 /// Makes the trace that `spec` describes, from its own seed unless another is given.
 ///
 /// # Errors
@@ -70,14 +78,17 @@ fn micros(seconds: f64) -> Duration {
 /// Requests that have nothing to do with each other, but perhaps begin alike.
 fn independent(written: &Written, seed: u64) -> Result<Trace, String> {
     let most = written.size.requests.map_or(usize::MAX, |n| n as usize);
-    let arrivals: Vec<Duration> = arrivals(written, seed, most).collect();
+    let arrivals: Vec<Duration> = arrivals(written, seed, most.min(MOST_REQUESTS + 1)).collect();
+    if arrivals.len() > MOST_REQUESTS {
+        return Err(TOO_MANY.to_owned());
+    }
     let lengths = lengths(written, seed, arrivals.len());
     let mut blocks = Blocks::new(written.prefix.as_ref());
     let mut random = stream(seed, SESSIONS);
     let mut requests = Vec::with_capacity(arrivals.len());
     for (at, (input, output)) in arrivals.into_iter().zip(lengths) {
         let root = root(written, &mut random).min(input);
-        let chain = blocks.fresh(root, input);
+        let chain = blocks.fresh(root, input)?;
         let blocks = blocks.pool.push(&chain)?;
         requests.push(TraceRequest {
             arrival: Arrival::At(at),
@@ -119,11 +130,13 @@ fn lengths(written: &Written, seed: u64, n: usize) -> Vec<(u32, u32)> {
         .collect();
     let Some(limit) = l.max_total_tokens else { return pairs };
     let fits = |(input, output): (u32, u32)| input + output <= limit;
+    let mut tries = MOST_TRIES;
     for index in 0..n {
         for _ in 0..1000 {
-            if fits(pairs[index]) {
+            if fits(pairs[index]) || tries == 0 {
                 break;
             }
+            tries -= 1;
             let u: f64 = StandardUniform.sample(&mut random);
             let other = (u * n as f64) as usize;
             let swapped = ((pairs[index].0, pairs[other].1), (pairs[other].0, pairs[index].1));
@@ -158,19 +171,20 @@ impl Blocks {
     }
 
     /// A chain for a prompt of `tokens`, of which `root` are shared with every other.
-    fn fresh(&mut self, root: u32, tokens: u32) -> Vec<u64> {
+    fn fresh(&mut self, root: u32, tokens: u32) -> Result<Vec<u64>, String> {
         if self.size == 0 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         // A block that is the root's in part only is not the same block.
         let shared = (root / self.size) as usize;
+        self.pool.room(u64::from(root.max(tokens).div_ceil(self.size)))?;
         while self.root.len() < shared {
             self.root.push(self.next);
             self.next += 1;
         }
         let mut chain = self.root[..shared].to_vec();
         self.extend(&mut chain, tokens);
-        chain
+        Ok(chain)
     }
 
     /// Goes on with new identities until `tokens` are covered.
@@ -230,7 +244,10 @@ impl<'a> Sessions<'a> {
         let most = self.written.size.requests.map_or(usize::MAX, |n| n as usize);
         let closed = self.session.mode == Mode::Closed;
         for (number, at) in (0..).zip(arrivals(self.written, self.seed, usize::MAX)) {
-            let turns = self.turns();
+            let turns = self.turns()?;
+            if self.requests.len() > MOST_REQUESTS {
+                return Err(TOO_MANY.to_owned());
+            }
             let at = if closed { at } else { self.start_with_room(at, &turns) };
             self.store(number, at, &turns)?;
             if closed && self.requests.len() >= most {
@@ -270,13 +287,14 @@ impl<'a> Sessions<'a> {
     }
 
     /// The turns of one session.
-    fn turns(&mut self) -> Vec<Turn> {
+    fn turns(&mut self) -> Result<Vec<Turn>, String> {
         let s = self.session;
         let levels = &self.written.quantile_levels;
         let limit = s.max_total_tokens.unwrap_or(2 * MOST_TOKENS);
         let number = self.draw(&s.turns).round().clamp(1.0, 1e6) as usize;
         let root = root(self.written, &mut self.random);
-        let mut turns: Vec<Turn> = Vec::with_capacity(number);
+        let mut turns: Vec<Turn> = Vec::new();
+        let mut held = 0;
         for index in 0..number {
             let output = count(&self.written.lengths.output, &mut self.lengths, levels);
             let compacted = s.compacted_input.as_ref().filter(|_| index > 0);
@@ -300,11 +318,13 @@ impl<'a> Sessions<'a> {
             let output = output.min(limit - input);
             let chain = match turns.last_mut() {
                 Some(last) if !fresh && !breaks => self.blocks.follow(last, input),
-                _ => self.blocks.fresh(root.min(input), input),
+                _ => self.blocks.fresh(root.min(input), input)?,
             };
+            held += chain.len() as u64;
+            self.blocks.pool.room(held)?;
             turns.push(Turn { input, output, chain, pause: pause.min(s.think_time_cap_s) });
         }
-        turns
+        Ok(turns)
     }
 
     fn store(&mut self, number: u32, start: Duration, turns: &[Turn]) -> Result<(), String> {

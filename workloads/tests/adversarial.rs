@@ -241,3 +241,84 @@ fn presets_survive_our_own_format() {
         assert!(same(&trace, &read_bytes("x", &bytes, &ReadOptions::default()).unwrap()), "{name}");
     }
 }
+
+const SPEC: &str =
+    "schema = \"knee.workload/1\"\nname = \"x\"\ndescription = \"x\"\nprovenance = []\nseed = 1\n";
+
+/// What becomes of a workload with these tables.
+fn synthesised(tables: &str) -> Result<usize, String> {
+    let spec = workloads::Spec::parse("x.toml", &format!("{SPEC}{tables}"));
+    let trace = spec.and_then(|spec| workloads::synthesise(&spec, None));
+    trace.map(|trace| trace.requests.len()).map_err(|e| e.to_string())
+}
+
+#[test]
+fn envelopes_that_never_end_or_never_begin_are_refused() {
+    let shaped = |size: &str, rate: &str, shape: &str| {
+        let lengths =
+            "input = { dist = \"fixed\", value = 5 }\noutput = { dist = \"fixed\", value = 5 }";
+        synthesised(&format!(
+            "[size]\n{size}\n[arrival]\nprocess = \"poisson\"\nrate_rps = {rate}\n{shape}\n[lengths]\n{lengths}"
+        ))
+    };
+    let envelope =
+        |factors: &str| format!("[arrival.envelope]\nslot_s = 10.0\nfactors = [{factors}]");
+    assert!(
+        (100..200).contains(&shaped("duration_s = 30.0", "5.0", &envelope("0.5, 0, 2.5")).unwrap())
+    );
+    let said = shaped("duration_s = 30.0", "5.0", &envelope("0.5, 1e9")).unwrap_err();
+    assert!(said.contains("more than 10 million requests"), "{said}");
+    let said = shaped("requests = 5", "1e-6", &envelope("1e-5, 0, 0")).unwrap_err();
+    assert!(said.contains("slots or periods that hold 0.01 arrivals"), "{said}");
+    let said = shaped(
+        "requests = 5",
+        "1e-6",
+        "[arrival.burst]\nfactor = 0.0\nevery_s = 1.0\nlength_s = 0.9",
+    );
+    assert!(said.unwrap_err().contains("slots or periods"));
+}
+
+#[test]
+fn gaps_of_very_many_periods_are_passed_at_once() {
+    let tables = "[size]\nrequests = 300\n[arrival]\nprocess = \"weibull\"\nshape = 0.05\nrate_rps = 10.0\n\
+                  [arrival.envelope]\nslot_s = 0.001\nfactors = [0.0, 200.0]\n\
+                  [lengths]\ninput = { dist = \"fixed\", value = 5 }\noutput = { dist = \"fixed\", value = 5 }";
+    assert!(synthesised(tables).unwrap() > 1);
+}
+
+#[test]
+fn sessions_of_more_turns_than_a_trace_has_room_for_are_refused() {
+    let session = |turns: &str, input: &str, prefix: &str| {
+        synthesised(&format!(
+            "[size]\nduration_s = 60.0\n[arrival]\nprocess = \"poisson\"\nrate_rps = 1.0\n\
+             [lengths]\noutput = {{ dist = \"fixed\", value = 20 }}\n[session]\nmode = \"open\"\n\
+             turns = {{ dist = \"fixed\", value = {turns} }}\nfirst_input = {{ dist = \"fixed\", value = {input} }}\n\
+             new_input_per_turn = {{ dist = \"fixed\", value = 50 }}\nturn_gap_s = {{ dist = \"fixed\", value = 4 }}\n{prefix}"
+        ))
+    };
+    assert!(session("3", "200", "").unwrap() > 60);
+    let said = session("1e300", "200", "").unwrap_err();
+    assert!(said.contains("more than 10 million requests"), "{said}");
+    let said = session("3", "1e9", "[prefix]\nblock_tokens = 1").unwrap_err();
+    assert!(said.contains("more than 67 million block identities"), "{said}");
+}
+
+#[test]
+fn lengths_that_cannot_fit_are_not_swapped_for_ever() {
+    let tables = "[size]\nrequests = 200000\n[arrival]\nprocess = \"constant\"\nrate_rps = 100.0\n[lengths]\n\
+                  input = { dist = \"fixed\", value = 500 }\noutput = { dist = \"fixed\", value = 500 }\nmax_total_tokens = 7";
+    assert_eq!(synthesised(tables).unwrap(), 200_000);
+}
+
+#[test]
+fn few_words_do_not_stand_for_billions_of_blocks() {
+    let options = ReadOptions { rate: Some(1.0), block_tokens: Some(1), ..ReadOptions::default() };
+    let rows: String = (0..20).map(|i| format!("{i},0,human,90000000\n{i},1,gpt,5\n")).collect();
+    let text = format!("conv,turn,role,tokens\n{rows}");
+    let said = read_bytes("x.csv", text.as_bytes(), &options).unwrap_err().to_string();
+    assert!(said.contains("more than 67 million block identities"), "{said}");
+    let text = "{\"schema\":\"knee.trace/1\",\"name\":\"x\",\"block_tokens\":1,\"classes\":[\"a\"]}\n\
+                {\"at_ns\":0,\"input\":90000000,\"output\":4,\"blocks\":[[0,90000000]]}\n";
+    let said = read_bytes("x.jsonl", text.as_bytes(), &options).unwrap_err().to_string();
+    assert!(said.starts_with("x.jsonl:2: more than 67 million"), "{said}");
+}

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use super::cost::{Breakdown, CostModel};
 use crate::shape::Shape;
 
+/// Largest factor: nothing is a thousand times slower than predicted.
+const MOST: f64 = 1e3;
+
 /// Factors on the parts of a [`Breakdown`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Correction {
@@ -25,8 +28,10 @@ impl Correction {
             if !parts.iter().any(|p| p.0 == name) {
                 return Err(format!("no operator class `{name}`: expected {}", known()));
             }
-            if !(factor.is_finite() && *factor >= 0.0) {
-                return Err(format!("{name} = {factor}: a factor must not be negative"));
+            if !(0.0..=MOST).contains(factor) {
+                return Err(format!(
+                    "{name} = {factor}: a factor must not be negative or above {MOST}"
+                ));
             }
         }
         let factors = parts.iter().map(|p| by_name.get(p.0).copied().unwrap_or(1.0)).collect();

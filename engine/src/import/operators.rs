@@ -519,6 +519,7 @@ impl<'a> Work<'a> {
         let kept: Vec<usize> = (0..plain.len()).filter(|i| !cached(&plain[*i])).collect();
         let dropped = plain.len() - kept.len();
         let samples: Vec<Sample> = kept.iter().map(|i| plain[*i]).collect();
+        usable(operator, &samples, job.left_out + dropped)?;
         let (table, isotonic) = job.form.fit(&samples);
         let seen = ratios(&table, &job.form, &samples);
         let unseen = unseen(&job.form, &samples, self.seed);

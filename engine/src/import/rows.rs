@@ -45,12 +45,21 @@ pub(super) fn served([query, kv]: [u32; 2]) -> bool {
     query >= 4 && query.is_multiple_of(kv) && matches!(query / kv, 1 | 4 | 8)
 }
 
+/// Tokens of prompts in a batch; beyond them no engine goes.
+const MOST_CHUNK_TOKENS: f64 = 32_768.0;
+/// Sequences in a batch: far beyond any.
+const MOST_SEQS: f64 = 65_536.0;
+/// Tokens of a sequence: beyond any model's context.
+const MOST_CONTEXT: f64 = 16_777_216.0;
+
 /// What a row of prompt chunks, and decodes with them, asked of the device.
 pub(super) fn chunk_shape(row: &Row, limits: &Limits) -> Option<Shape> {
     let Run::Attention { heads, chunks, tokens, history, decodes, length } = row.run else {
         return None;
     };
-    if (limits.large && !served(heads)) || chunks * tokens > 32_768.0 {
+    let batch = chunks.max(decodes) <= MOST_SEQS && chunks * tokens <= MOST_CHUNK_TOKENS;
+    let long = history.max(length).max(tokens) <= MOST_CONTEXT;
+    if (limits.large && !served(heads)) || !batch || !long || (decodes > 0.0 && length < 1.0) {
         return None;
     }
     let mut shape = Shape::default();

@@ -12,6 +12,16 @@ use super::{ImportError, Place, parquet};
 /// How a Git LFS pointer begins: a file that stands for another, which was not fetched.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
+/// Bytes of a table, unpacked: ten times the longest one published. A few kilobytes of gzip can stand for any amount.
+const LONGEST: u64 = 256 << 20;
+/// Its rows; the longest one published has 150,000.
+const MOST_ROWS: u64 = 1_000_000;
+
+/// Largest size or count.
+const MOST: f64 = 1e15;
+/// Longest time of one kernel, seconds.
+const LONGEST_S: f64 = 1e4;
+
 /// One table, a record at a time.
 pub(super) struct Source {
     path: PathBuf,
@@ -56,7 +66,7 @@ impl Source {
             } else {
                 Box::new(all)
             };
-            Format::Csv(csv::Reader::from_reader(bytes))
+            Format::Csv(csv::Reader::from_reader(Box::new(bytes.take(LONGEST))))
         };
         let record = StringRecord::new();
         let mut source = Self { path: path.to_path_buf(), format, headers, record, records: 0 };
@@ -85,6 +95,15 @@ impl Source {
             }
         };
         self.records += u64::from(more);
+        let read = match &self.format {
+            Format::Csv(reader) => reader.position().byte(),
+            Format::Parquet(_) => 0,
+        };
+        if self.records > MOST_ROWS || read >= LONGEST {
+            return Err(self.error(&format!(
+                "the table is longer than {MOST_ROWS} rows or {LONGEST} bytes; leave out what is not needed"
+            )));
+        }
         if self.records == 0 {
             return Err(self.error("the table has no rows"));
         }
@@ -147,8 +166,8 @@ impl Source {
     pub(super) fn number(&self, column: &str) -> Result<f64, ImportError> {
         let text = self.text(column)?;
         match text.trim().parse::<f64>() {
-            Ok(x) if x.is_finite() && x >= 0.0 => Ok(x),
-            _ => Err(self.error(&format!("{column} = `{text}` must be a number from 0 up"))),
+            Ok(x) if (0.0..=MOST).contains(&x) => Ok(x),
+            _ => Err(self.error(&format!("{column} = `{text}` must be a number from 0 to {MOST}"))),
         }
     }
 
@@ -173,8 +192,10 @@ impl Source {
     pub(super) fn seconds(&self, column: &str, unit: f64) -> Result<f64, ImportError> {
         let text = self.text(column)?;
         match text.trim().parse::<f64>() {
-            Ok(x) if x.is_finite() && x > 0.0 => Ok(x * unit),
-            _ => Err(self.error(&format!("{column} = `{text}` must be a time above 0"))),
+            Ok(x) if x > 0.0 && x * unit <= LONGEST_S => Ok(x * unit),
+            _ => Err(self.error(&format!(
+                "{column} = `{text}` must be a time above 0 and up to {LONGEST_S} s"
+            ))),
         }
     }
 }

@@ -13,6 +13,7 @@ use serde_json::ser::{Formatter, PrettyFormatter};
 use super::gguf::Gguf;
 use super::tokenizer::Tokenizer;
 use super::weights::ModelError;
+use crate::files::{LONGEST_SETTINGS, read_text};
 
 /// ChatML: what the built-in model is spoken to in.
 const CHAT_ML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + \
@@ -60,7 +61,7 @@ impl ChatTemplate {
             Err(Error::new(ErrorKind::InvalidOperation, why))
         });
         environment.add_filter("tojson", json);
-        environment.add_template_owned("chat", source)?;
+        let environment = compiled(environment, source)?;
         Ok(Self { environment, begin, end })
     }
 
@@ -71,7 +72,7 @@ impl ChatTemplate {
     /// When it cannot be read or is not a template.
     pub fn open(dir: &Path) -> Result<Option<Self>, ModelError> {
         let path = dir.join("tokenizer_config.json");
-        let config: serde_json::Value = match std::fs::read_to_string(&path) {
+        let config: serde_json::Value = match read_text(&path, LONGEST_SETTINGS) {
             Ok(text) => serde_json::from_str(&text).map_err(|e| ModelError::broken(&path, e))?,
             Err(_) => serde_json::Value::Null,
         };
@@ -83,7 +84,8 @@ impl ChatTemplate {
             serde_json::Value::Array(list) => named(list),
             other => other.as_str().map(str::to_owned),
         };
-        let Some(source) = std::fs::read_to_string(dir.join("chat_template.jinja")).ok().or(inside)
+        let Some(source) =
+            read_text(&dir.join("chat_template.jinja"), LONGEST_SETTINGS).ok().or(inside)
         else {
             return Ok(None);
         };
@@ -160,6 +162,25 @@ impl Write for Bounded {
     }
 }
 
+/// Bytes of a template: ten times the longest in use.
+const LONGEST: usize = 256 << 10;
+
+/// `environment` with `source` in it. The compiler calls itself for every link of a chain such as `a.a.a`, of which there
+/// are as many as fit into [`LONGEST`]: it is given a stack for them, of which only what is used takes memory.
+fn compiled(
+    mut environment: Environment<'static>,
+    source: String,
+) -> Result<Environment<'static>, Error> {
+    let failed = |why: String| Error::new(ErrorKind::InvalidOperation, why);
+    if source.len() > LONGEST {
+        return Err(failed(format!("{} bytes long: at most {LONGEST}", source.len())));
+    }
+    let compile = move || environment.add_template_owned("chat", source).map(|()| environment);
+    let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(compile);
+    let thread = thread.map_err(|e| failed(format!("no thread to compile it: {e}")))?;
+    thread.join().unwrap_or_else(|_| Err(failed("the compiler gave up".to_owned())))
+}
+
 /// Python's `json.dumps`, as templates expect it: nothing is escaped for HTML.
 #[expect(clippy::needless_pass_by_value, reason = "the form of a filter")]
 fn json(value: &Value, options: Kwargs) -> Result<String, Error> {
@@ -224,6 +245,20 @@ mod tests {
         let template = ChatTemplate::new(source.to_owned(), "<s>".into(), "</s>".into()).unwrap();
         let text = template.render(&[said("user", " <a> "), said("user", "stop it")]).unwrap();
         insta::assert_snapshot!(text, @r#"<s>[USER] <a></s>{"role": "user", "content": " <a> "}"#);
+    }
+
+    #[test]
+    fn a_chain_without_end_is_compiled_or_refused() {
+        let template = |middle: &str, times: usize| {
+            let source = format!("{{{{ a{} }}}}", middle.repeat(times));
+            ChatTemplate::new(source, String::new(), String::new())
+        };
+        for link in [".a", "|upper", " + a", "[0]", "()"] {
+            assert!(template(link, LONGEST / link.len() - 4).is_ok(), "{link}");
+        }
+        let error = template(".a", LONGEST).unwrap_err();
+        assert!(error.to_string().contains("524297 bytes long"), "{error}");
+        assert!(template("", 0).is_ok());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::llama::{FAMILY, LlamaConfig, RopeScaling};
 use super::weights::ModelError;
+use crate::files::{LONGEST_SETTINGS, read_text};
 
 /// What is read of the file. Newer files keep the rotary settings in `rope_parameters`, older ones in two places.
 #[derive(Deserialize)]
@@ -72,7 +73,7 @@ impl OneOrMany {
 
 /// Reads `config.json` at `path` for the model called `name`; beside it come the tokens that end its output.
 pub(super) fn read(path: &Path, name: &str) -> Result<(LlamaConfig, Vec<u32>), ModelError> {
-    let text = std::fs::read_to_string(path).map_err(|e| ModelError::read(path, e))?;
+    let text = read_text(path, LONGEST_SETTINGS).map_err(|e| ModelError::read(path, e))?;
     let value: serde_json::Value =
         serde_json::from_str(&text).map_err(|e| ModelError::broken(path, e))?;
     let kind = value["model_type"].as_str().unwrap_or("(none given)");
@@ -96,7 +97,7 @@ pub(super) fn generation_ends(path: &Path) -> Result<Vec<u32>, ModelError> {
     struct Generation {
         eos_token_id: Option<OneOrMany>,
     }
-    let text = match std::fs::read_to_string(path) {
+    let text = match read_text(path, LONGEST_SETTINGS) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         read => read.map_err(|e| ModelError::read(path, e))?,
     };

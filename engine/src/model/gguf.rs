@@ -4,12 +4,13 @@
 //! elements where Hugging Face rotates halves: here they are put back.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Seek as _};
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 
+use super::gguf_header;
 use super::llama::{FAMILY, LlamaConfig, RopeScaling};
 use super::weights::{ModelError, Tensor, Weights, checked, expected_shape};
 
@@ -31,9 +32,10 @@ impl Gguf {
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let file = File::open(path).map_err(|e| ModelError::read(path, e))?;
         let mut reader = BufReader::new(file);
-        let content = Content::read(&mut reader).map_err(|e| {
-            ModelError::broken(path, format!("not a GGUF file: {}", first_line(&e)))
-        })?;
+        let broken = |e: String| ModelError::broken(path, format!("not a GGUF file: {e}"));
+        gguf_header::check(&mut reader).map_err(|e| broken(e.to_string()))?;
+        reader.rewind().map_err(|e| ModelError::read(path, e))?;
+        let content = Content::read(&mut reader).map_err(|e| broken(first_line(&e)))?;
         let meta = Meta { path, content: &content };
         let architecture = meta.text("general.architecture")?;
         if !FAMILY.contains(&architecture) {

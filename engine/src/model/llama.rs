@@ -201,24 +201,8 @@ impl LlamaConfig {
     /// # Errors
     /// What is wrong, in words.
     pub fn check(&self) -> Result<(), String> {
-        let positive = [
-            ("layers", self.layers),
-            ("hidden size", self.hidden),
-            ("heads", self.heads),
-            ("kv_heads", self.kv_heads),
-            ("head_dim", self.head_dim),
-            ("ffn size", self.ffn),
-            ("vocabulary", self.vocab),
-            ("max_position", self.max_position),
-        ];
-        // Far beyond any model, and small enough that products of two fit.
-        const MOST: u32 = 1 << 24;
-        if let Some((what, n)) = positive.iter().find(|(_, n)| *n == 0 || *n > MOST) {
-            return Err(format!("{what} = {n} must be between 1 and {MOST}"));
-        }
-        if !self.heads.is_multiple_of(self.kv_heads) {
-            let (heads, kv_heads) = (self.heads, self.kv_heads);
-            return Err(format!("heads = {heads} must be a multiple of kv_heads = {kv_heads}"));
+        if let Some(reason) = self.shape(2).fault() {
+            return Err(reason);
         }
         if !self.head_dim.is_multiple_of(2) {
             return Err(format!("head_dim = {} must be even", self.head_dim));

@@ -6,6 +6,7 @@
 pub mod chat;
 mod config_json;
 pub mod gguf;
+mod gguf_header;
 pub mod hub;
 pub mod llama;
 mod open;
@@ -23,6 +24,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::KvDtype;
+use crate::files::{self, LONGEST_SETTINGS};
 
 /// A decoder-only transformer with dense feed-forward layers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -140,11 +142,8 @@ pub(crate) fn load<T: DeserializeOwned>(
         let known = catalogue.iter().map(|(n, _, _)| *n).collect();
         return Err(SpecError::Unknown { what, name: name.to_owned(), known });
     }
-    let text = std::fs::read_to_string(name).map_err(|source| SpecError::Read {
-        what,
-        path: name.to_owned(),
-        source,
-    })?;
+    let text = files::read_text(Path::new(name), LONGEST_SETTINGS)
+        .map_err(|source| SpecError::Read { what, path: name.to_owned(), source })?;
     parse(&text)
 }
 
@@ -192,25 +191,41 @@ impl ModelShape {
     }
 
     fn check(&self) -> Result<(), SpecError> {
-        let positive = [
-            ("hidden", self.hidden),
-            ("layers", self.layers),
-            ("heads", self.heads),
-            ("kv_heads", self.kv_heads),
-            ("head_dim", self.head_dim),
-            ("ffn", self.ffn),
-            ("vocab", self.vocab),
-            ("dtype_bytes", self.dtype_bytes),
-            ("max_context", self.max_context),
+        self.fault().map_or(Ok(()), |reason| {
+            Err(SpecError::Impossible { what: "model", name: self.name.clone(), reason })
+        })
+    }
+
+    /// What no model can have, in words.
+    pub(crate) fn fault(&self) -> Option<String> {
+        // Ten times any model's and more; with them the bytes of all weights stay below 2^62.
+        let bounded = [
+            ("hidden", self.hidden, 1 << 18),
+            ("layers", self.layers, 1 << 12),
+            ("heads", self.heads, 1 << 14),
+            ("kv_heads", self.kv_heads, 1 << 14),
+            ("head_dim", self.head_dim, 1 << 12),
+            ("ffn", self.ffn, 1 << 24),
+            ("vocab", self.vocab, 1 << 26),
+            ("dtype_bytes", self.dtype_bytes, 8),
+            ("max_context", self.max_context, 1 << 30),
         ];
-        let reason = if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            format!("{field} must be at least 1")
-        } else if !self.heads.is_multiple_of(self.kv_heads) {
-            format!("heads = {} must be a multiple of kv_heads = {}", self.heads, self.kv_heads)
-        } else {
-            return Ok(());
-        };
-        Err(SpecError::Impossible { what: "model", name: self.name.clone(), reason })
+        let odd = |(_, value, most): &&(&str, u32, u32)| !(1..=*most).contains(value);
+        if let Some((field, value, most)) = bounded.iter().find(odd) {
+            return Some(match value {
+                0 => format!("{field} must be at least 1"),
+                _ => format!("{field} = {value} is more than any model has ({most})"),
+            });
+        }
+        if self.position_rows > 1 << 30 {
+            return Some(format!(
+                "position_rows = {} is more than any model has",
+                self.position_rows
+            ));
+        }
+        let (heads, kv_heads) = (self.heads, self.kv_heads);
+        (!heads.is_multiple_of(kv_heads))
+            .then(|| format!("heads = {heads} must be a multiple of kv_heads = {kv_heads}"))
     }
 
     /// Query heads x head size: the width of attention's output.

@@ -13,6 +13,8 @@ use safetensors::tensor::Metadata;
 
 use super::config_json;
 use super::llama::LlamaConfig;
+use crate::files::read_text;
+
 use super::weights::{ModelError, Tensor, Weights, checked, expected_shape};
 
 /// Longest header of a file, bytes: what the format's own reader allows.
@@ -95,7 +97,7 @@ pub(super) fn shards(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     if single.exists() || !index.exists() {
         return Ok(vec![single]);
     }
-    let text = std::fs::read_to_string(&index).map_err(|e| ModelError::read(&index, e))?;
+    let text = read_text(&index, LONGEST_HEADER).map_err(|e| ModelError::read(&index, e))?;
     let json: serde_json::Value =
         serde_json::from_str(&text).map_err(|e| ModelError::broken(&index, e))?;
     let Some(map) = json["weight_map"].as_object() else {

@@ -127,6 +127,12 @@ pub fn heads_metric([query, kv]: [u32; 2]) -> [f64; 2] {
 /// tile lacks) can overlap with them. The pairs alone stay within the data sheet ([`Asked::floor`]).
 pub(crate) const MOST_OF_WORK: u16 = 4000;
 
+/// Memory of a device, bytes: beyond any.
+const MOST_BYTES: f64 = 1e15;
+
+/// Ten seconds, µs: nothing that a GPU or its host does once an iteration takes so long.
+pub(crate) const LONGEST_US: f64 = 1e7;
+
 /// The roofline of moving x bytes of activations, of which `cache` bytes may still be in the last-level cache, by the
 /// kernel before. Eight times memory's rate is more than any of these caches reaches.
 #[must_use]
@@ -166,6 +172,17 @@ impl DeviceProfile {
             ("node.bandwidth", self.node.bandwidth),
             ("network.bandwidth", self.network.bandwidth),
         ];
+        // Far beyond any device, and small enough that sums of bytes and times of iterations fit their types.
+        let bounded = [
+            ("memory_bytes", self.memory_bytes as f64, MOST_BYTES),
+            ("runtime_bytes", self.runtime_bytes as f64, MOST_BYTES),
+            ("cache_bytes", self.cache_bytes as f64, MOST_BYTES),
+            ("gpus_per_node", f64::from(self.gpus_per_node), 65_536.0),
+            ("node.start_us", self.node.start_us, LONGEST_US),
+            ("network.start_us", self.network.start_us, LONGEST_US),
+            ("host.step_us", self.host.step_us, LONGEST_US),
+            ("host.seq_us", self.host.seq_us, LONGEST_US),
+        ];
         let not_negative = [
             ("attention.tile_tokens", self.attention.tile_tokens),
             ("attention.decode_rows", self.attention.decode_rows),
@@ -183,6 +200,9 @@ impl DeviceProfile {
         if let Some((field, x)) = not_negative.iter().find(|(_, x)| !(x.is_finite() && *x >= 0.0)) {
             return Some(format!("{field} = {x} must not be negative"));
         }
+        if let Some((field, x, most)) = bounded.iter().find(|(_, x, most)| x > most) {
+            return Some(format!("{field} = {x} is more than any device has ({most})"));
+        }
         let shares = [self.sustained, self.sustained_gemm.unwrap_or(1.0), self.attention.skew];
         if shares.iter().any(|share| *share > 1.0) {
             let shares = "sustained, sustained_gemm and attention.skew are shares: at most 1";
@@ -194,6 +214,9 @@ impl DeviceProfile {
         }
         if let Some(sum) = sums.iter().find(|s| !(s.bandwidth.is_finite() && s.bandwidth > 0.0)) {
             return Some(format!("all_reduce of {}: bandwidth must be positive", sum.ranks));
+        }
+        if let Some(sum) = sums.iter().find(|s| s.buffer_bytes as f64 > MOST_BYTES) {
+            return Some(format!("all_reduce of {}: buffer_bytes is beyond any device", sum.ranks));
         }
         let tables = self.tables().into_iter().map(|(name, table)| {
             let most = if name == "prefill_attention" { MOST_OF_WORK } else { 1000 };

@@ -8,6 +8,8 @@
 
 use serde::Deserialize;
 
+use super::LONGEST_US;
+
 /// Efficiencies of one operator against its roofline.
 ///
 /// By hand, one knot is enough: `start_us = 4.0`, `per_mille = [[800]]` and a `source`.
@@ -90,8 +92,12 @@ impl Table {
         let rows = self.shapes.len().max(1);
         if !(self.start_us.is_finite() && self.start_us >= 0.0) {
             Some(format!("start_us = {} must not be negative", self.start_us))
+        } else if self.start_us > LONGEST_US {
+            Some(format!("start_us = {} is longer than any kernel", self.start_us))
         } else if !rising(&self.x) || !rising(&self.y) {
             Some("x and y must rise and be positive".to_owned())
+        } else if self.y.first().is_some_and(|least| *least < 1.0) {
+            Some("y counts tokens or sequences: its knots must be at least 1".to_owned())
         } else if self.shapes.iter().flatten().any(|n| *n == 0) {
             Some("shapes must be positive".to_owned())
         } else if self.per_mille.len() != rows || self.per_mille.iter().any(|r| r.len() != knots) {

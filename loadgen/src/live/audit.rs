@@ -163,7 +163,8 @@ impl Audit {
     /// Of several clients under one schedule: what can be counted together is, of the rest the worst counts.
     pub(super) fn of_all(parts: &[(Worker, &Self)], records: &[Record], wires: &[Wire]) -> Self {
         let worst = |f: fn(&Self) -> f64| parts.iter().map(|(_, a)| f(a)).fold(0.0, f64::max);
-        let sum = |f: fn(&Self) -> u64| parts.iter().map(|(_, a)| f(a)).sum::<u64>();
+        let sum =
+            |f: fn(&Self) -> u64| parts.iter().map(|(_, a)| f(a)).fold(0, u64::saturating_add);
         let (late, sent) = lateness(records, wires);
         let open = parts.iter().all(|(_, a)| a.asked_rps.is_some());
         let mean = parts.iter().map(|(_, a)| a.fluidity).sum::<Option<f64>>();
@@ -180,7 +181,9 @@ impl Audit {
             stamp_error_p99_ms: worst(|a| a.stamp_error_p99_ms),
             streams_held: parts.iter().map(|(_, a)| a.streams_held).sum(),
             streams_peak: sum(|a| a.streams_peak),
-            streams_asked: parts.iter().map(|(_, a)| a.streams_asked).sum(),
+            streams_asked: parts
+                .iter()
+                .try_fold(0, |all: u32, (_, a)| Some(all.saturating_add(a.streams_asked?))),
             asked_rps: rate(sent.iter().map(|s| s.0)).filter(|_| open),
             sent_rps: rate(sent.iter().map(|s| s.1)),
             cpu_s: parts.iter().map(|(_, a)| a.cpu_s).sum(),

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
 
 use super::{Audit, Failures, LiveOptions, LiveRun, Wire};
@@ -33,10 +34,38 @@ pub struct Part {
     streams: Option<u32>,
     classes: Vec<String>,
     requests: Vec<Stored>,
+    #[serde(deserialize_with = "few")]
     itl: Vec<Histogram>,
     failures: BTreeMap<String, Failures>,
     audit: Audit,
     interrupted: bool,
+}
+
+/// Classes of one run: the distribution of each takes 190 kB, however short it is written.
+const MOST_CLASSES: usize = 1024;
+
+/// A list of at most [`MOST_CLASSES`].
+fn few<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Histogram>, D::Error> {
+    struct Few;
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<Histogram>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "a list of at most {MOST_CLASSES} distributions")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut few = Vec::new();
+            while let Some(next) = list.next_element()? {
+                if few.len() == MOST_CLASSES {
+                    return Err(A::Error::invalid_length(few.len() + 1, &self));
+                }
+                few.push(next);
+            }
+            Ok(few)
+        }
+    }
+    from.deserialize_seq(Few)
 }
 
 /// A request, what was seen of it, and what it was to be.
@@ -95,10 +124,25 @@ impl Part {
     /// When it is none, or of another version.
     pub fn read(text: &str) -> Result<Self, Error> {
         let part: Self = serde_json::from_str(text).map_err(|e| Error::Merge(e.to_string()))?;
-        if part.schema == SCHEMA {
-            return Ok(part);
+        if part.schema != SCHEMA {
+            return Err(Error::Merge(format!("its form is {}, this is of {SCHEMA}", part.schema)));
         }
-        Err(Error::Merge(format!("its form is {}, this is of {SCHEMA}", part.schema)))
+        part.check().map_err(|e| Error::Merge(e.to_owned()))?;
+        Ok(part)
+    }
+
+    /// Refuses what no worker writes, so that figures of the whole can count on it.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.worker.index >= self.worker.of {
+            return Err("its worker is beyond their number");
+        }
+        if self.classes.is_empty() || self.itl.len() != self.classes.len() {
+            return Err("it has another number of classes than of distributions");
+        }
+        if self.requests.iter().any(|r| usize::from(r.record.class) >= self.classes.len()) {
+            return Err("a request is of a class that it does not name");
+        }
+        Ok(())
     }
 }
 
@@ -143,13 +187,14 @@ pub fn merge(parts: &[Part]) -> Result<(LiveRun, Trace), Error> {
     let mut audit = Audit::of_all(&audits, &recording.records, &wires);
     let missing = first.worker.of as usize - workers.len().min(first.worker.of as usize);
     audit.missing_workers(missing, first.worker.of);
-    let streams = parts.iter().map(|p| p.streams).sum::<Option<u32>>();
+    let streams =
+        parts.iter().try_fold(0, |all: u32, part| Some(all.saturating_add(part.streams?)));
     let options = LiveOptions { streams, ..LiveOptions::default() };
     audit.judge_steadiness(&recording.records, &sent, &options);
     let mut failures: BTreeMap<String, Failures> = BTreeMap::new();
     for (kind, failed) in parts.iter().flat_map(|p| &p.failures) {
         let sum = failures.entry(kind.clone()).or_default();
-        sum.count += failed.count;
+        sum.count = sum.count.saturating_add(failed.count);
         if sum.cause.is_empty() {
             sum.cause.clone_from(&failed.cause);
         }

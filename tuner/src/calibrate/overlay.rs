@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use engine::DeviceProfile;
 use engine::exec::Correction;
+use engine::files::{LONGEST_SETTINGS, read_text};
 use serde::{Deserialize, Serialize};
 
 /// Constants for one device; every one says where it comes from.
@@ -34,6 +35,9 @@ pub struct HostTime {
     pub seq_us: f64,
 }
 
+/// Ten seconds, µs: no host takes so long for an iteration.
+const LONGEST_US: f64 = 1e7;
+
 /// Why an overlay cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {problem}")]
@@ -49,19 +53,16 @@ impl Overlay {
     /// A file that cannot be read, or is not an overlay.
     pub fn read(path: &Path) -> Result<Self, OverlayError> {
         let failed = |problem: String| OverlayError { path: path.display().to_string(), problem };
-        let text =
-            std::fs::read_to_string(path).map_err(|e| failed(format!("cannot be read: {e}")))?;
+        let text = read_text(path, LONGEST_SETTINGS)
+            .map_err(|e| failed(format!("cannot be read: {e}")))?;
         let overlay: Self = toml::from_str(&text)
             .map_err(|e| failed(format!("not a calibration: {}", e.to_string().trim_end())))?;
         overlay.correction().map_err(failed)?;
         match overlay.host {
             Some(HostTime { step_us, seq_us })
-                if !(step_us.is_finite()
-                    && seq_us.is_finite()
-                    && step_us >= 0.0
-                    && seq_us >= 0.0) =>
+                if [step_us, seq_us].iter().any(|us| !(0.0..=LONGEST_US).contains(us)) =>
             {
-                Err(failed("host times must not be negative".to_owned()))
+                Err(failed(format!("host times must not be negative or above {LONGEST_US} µs")))
             }
             _ => Ok(overlay),
         }

@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 
 use crate::validate::read::{ReadError, text};
 
+/// Tokens of one iteration: beyond any engine's batch.
+const MOST_TOKENS: u32 = 1 << 24;
+
 /// One iteration.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
@@ -127,6 +130,9 @@ pub fn read_steps(file: &str, bytes: &[u8]) -> Result<Vec<Step>, ReadError> {
             decodes(whole("tokens")?, whole("sequences")?, whole("context")?)
                 .map_err(|p| at(line, p))?
         };
+        if shape.prefill_tokens.max(shape.decode_seqs) > MOST_TOKENS {
+            return Err(at(line, format!("more than {MOST_TOKENS} tokens in one step")));
+        }
         steps.push(Step { shape, seconds: us / 1e6 });
     }
     Ok(steps)

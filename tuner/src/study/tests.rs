@@ -145,3 +145,70 @@ fn observations_survive_json_to_the_bit() {
         assert_eq!(serde_json::from_str::<Observation>(&json).unwrap(), probe.observation);
     }
 }
+
+/// Runs `statements` on a copy of `path`, and opens it as a study of "a".
+fn after(path: &Path, statements: &str) -> String {
+    let copy = path.with_extension("copy");
+    std::fs::copy(path, &copy).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let mut c = SqliteConnectOptions::new().filename(&copy).connect().await.unwrap();
+        for statement in statements.split(';') {
+            let sql = sqlx::AssertSqlSafe(statement.to_owned());
+            sqlx::query(sql).execute(&mut c).await.unwrap();
+        }
+        c.close().await.unwrap();
+    });
+    let opened = Study::open(&copy, &identity("a"));
+    opened.map_or_else(|e| e.to_string(), |study| format!("{} runs", study.len()))
+}
+
+#[test]
+fn values_of_other_types_and_tables_of_others_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.db");
+    let study = Study::open(&path, &identity("a")).unwrap();
+    let config = Config::default();
+    let trial =
+        Trial { config: &config, relax: crate::evaluate::Relax::Nothing, head: 100, scale: 1.0 };
+    study.record(fake(), "x").run(&trial).unwrap();
+    study.close().unwrap();
+    assert_eq!(after(&path, "SELECT 1"), "1 runs");
+    for statements in [
+        "UPDATE trials SET observation = x'ff00fe'",
+        "UPDATE trials SET key = x'80'",
+        "UPDATE trials SET observation = 7",
+        "UPDATE trials SET observation = zeroblob(1000000)",
+        "UPDATE identity SET value = x'ff'",
+        "UPDATE identity SET what = NULL",
+        "DROP TABLE trials; CREATE TABLE trials (a)",
+        "ALTER TABLE trials ADD COLUMN more",
+        "CREATE TABLE more (a)",
+        "CREATE VIEW more AS SELECT 1",
+        "DROP TABLE trials; CREATE VIEW trials AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) \
+         SELECT x AS key, x AS observation FROM c",
+    ] {
+        let said = after(&path, statements);
+        assert!(said.starts_with("study ") && !said.contains('\n'), "{statements}: {said}");
+    }
+}
+
+#[test]
+fn a_damaged_page_is_no_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.db");
+    let study = Study::open(&path, &identity("a")).unwrap();
+    assert!(!search(&study.record(fake(), "x")).entries.is_empty());
+    study.close().unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    for place in (16..whole.len()).step_by(whole.len() / 150) {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 0xff;
+        let copy = dir.path().join("damaged.db");
+        std::fs::write(&copy, bytes).unwrap();
+        if let Err(refused) = Study::open(&copy, &identity("a")) {
+            assert!(!refused.to_string().contains('\n'), "{refused}");
+        }
+        std::fs::remove_file(&copy).unwrap();
+    }
+}

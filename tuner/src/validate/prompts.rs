@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::ReadError;
-use super::read::text;
+use super::read::{bytes, text};
 use super::recorded::{Alike, IDENTITY_TOKENS, Recorded};
 
 /// A row of the workload.
@@ -27,8 +27,7 @@ struct Prompt {
 /// # Errors
 /// Names the line that is no such row, or whose number of tokens is not the one that was recorded.
 pub fn with_prompts(run: Recorded, path: &Path) -> Result<Recorded, ReadError> {
-    let bytes =
-        std::fs::read(path).map_err(|cause| ReadError::Read { path: path.to_owned(), cause })?;
+    let bytes = bytes(path)?;
     let file = path.to_string_lossy();
     let text = text(&file, &bytes)?;
     let bad = |line: usize, problem: String| ReadError::Line {

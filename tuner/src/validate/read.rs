@@ -10,7 +10,7 @@
 mod aiperf;
 mod vllm;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +18,22 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Occupancy;
-use super::recorded::{Recorded, Row};
+use super::recorded::{IDENTITY_TOKENS, Recorded, Row};
+
+/// Text that a file may unpack to: a few megabytes of gzip can stand for any amount.
+const LONGEST: u64 = 2 << 30;
+
+/// Blocks of prompts that can be told apart by their identities.
+const MOST_BLOCKS: u64 = 1 << 26;
+
+/// Tokens of a prompt or an answer: beyond any model's context.
+const MOST_TOKENS: u32 = 1 << 24;
+
+/// Seconds since 1970 until the year 2286; what is later is in another unit.
+const LATEST_S: f64 = 1e10;
+
+/// Seconds between two requests of one run that are believed: thirty years are two clocks.
+const LONGEST_RUN_S: u64 = 1_000_000_000;
 
 /// Why a recorded run cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -167,9 +182,17 @@ struct Line<'a> {
 /// # Errors
 /// Names the file, and the line where there is one.
 pub fn read(path: &Path) -> Result<Vec<Recorded>, ReadError> {
-    let bytes =
-        std::fs::read(path).map_err(|cause| ReadError::Read { path: path.to_owned(), cause })?;
+    let bytes = bytes(path)?;
     read_bytes(&path.to_string_lossy(), &bytes)
+}
+
+/// The bytes of such a file.
+///
+/// # Errors
+/// When it cannot be read, or is longer than 2 GiB.
+pub fn bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
+    let failed = |cause| ReadError::Read { path: path.to_owned(), cause };
+    engine::files::read(path, LONGEST).map_err(failed)
 }
 
 /// The same from memory; `file` names it in messages, and the run where the file holds a single one.
@@ -183,13 +206,23 @@ pub fn read_bytes(file: &str, bytes: &[u8]) -> Result<Vec<Recorded>, ReadError> 
         false => csv(file, &text)?,
     };
     let mut runs: Vec<Run> = Vec::new();
+    let (mut places, mut blocks) = (HashMap::new(), 0);
     for line in &lines {
         let (name, rate) = (line.run(), line.number_of(Field::Rate)?);
-        let at = runs.iter().position(|r| r.name == name).unwrap_or(runs.len());
+        let at = *places.entry(name.clone()).or_insert(runs.len());
         if at == runs.len() {
             runs.push(Run { name, rate, rows: Vec::new(), failures: BTreeMap::new() });
         }
         let row = line.row()?;
+        if let Some(first) = runs[at].rows.first() {
+            line.same_clock(first.arrival, row.arrival)?;
+        }
+        blocks += u64::from(row.input / IDENTITY_TOKENS);
+        if blocks > MOST_BLOCKS {
+            return Err(line.error(format!(
+                "more than {MOST_BLOCKS} blocks of {IDENTITY_TOKENS} tokens of prompts up to here; cut the file into parts"
+            )));
+        }
         if row.failed {
             *runs[at].failures.entry(line.failure()).or_default() += 1;
         }
@@ -240,8 +273,7 @@ fn stem(file: &str) -> String {
 /// # Errors
 /// As [`read`].
 pub fn read_load(path: &Path) -> Result<Vec<Occupancy>, ReadError> {
-    let bytes =
-        std::fs::read(path).map_err(|cause| ReadError::Read { path: path.to_owned(), cause })?;
+    let bytes = bytes(path)?;
     let file = path.to_string_lossy();
     let text = text(&file, &bytes)?;
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
@@ -277,9 +309,15 @@ fn problem(file: &str, problem: impl Into<String>) -> ReadError {
 pub(crate) fn text(file: &str, bytes: &[u8]) -> Result<String, ReadError> {
     let mut plain = Vec::new();
     let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
-        let mut gzip = flate2::read::MultiGzDecoder::new(bytes);
+        let mut gzip = flate2::read::MultiGzDecoder::new(bytes).take(LONGEST + 1);
         gzip.read_to_end(&mut plain)
             .map_err(|e| problem(file, format!("damaged gzip data ({e}); fetch the file again")))?;
+        if plain.len() as u64 > LONGEST {
+            return Err(problem(
+                file,
+                "unpacks to more than 2 GiB; unpack it and cut it into parts",
+            ));
+        }
         &plain
     } else {
         bytes
@@ -438,12 +476,28 @@ impl Line<'_> {
     fn time(&self, field: Field) -> Result<Option<Duration>, ReadError> {
         let Some(x) = self.number_of(field)? else { return Ok(None) };
         let Cell { name, text, unit } = &self.cells[&field];
+        if x * unit > LATEST_S {
+            return Err(
+                self.error(format!("{name} = {x} is after the year 2286: is its unit right?"))
+            );
+        }
         // A clock since 1970 in ns has more digits than a float.
         if let (true, Ok(ns)) = (*unit == 1e-9, text.parse()) {
             return Ok(Some(Duration::from_nanos(ns)));
         }
         let time = Duration::try_from_secs_f64(x * unit);
         time.map(Some).map_err(|_| self.error(format!("{name} = {x}: a time cannot be negative")))
+    }
+
+    /// Refuses an `arrival` that cannot be on the clock of the run's `first`.
+    fn same_clock(&self, first: Duration, arrival: Duration) -> Result<(), ReadError> {
+        if arrival.abs_diff(first).as_secs() <= LONGEST_RUN_S {
+            return Ok(());
+        }
+        let (at, first) = (arrival.as_secs_f64(), first.as_secs_f64());
+        Err(self.error(format!(
+            "arrival at {at} s where the run begins at {first} s: one counts from 1970, the other does not; correct it"
+        )))
     }
 
     fn tokens(&self, field: Field, least: u32) -> Result<u32, ReadError> {
@@ -456,13 +510,12 @@ impl Line<'_> {
         };
         // Some tools write counts as floats.
         let value =
-            text.parse::<f64>().ok().filter(|x| x.fract() == 0.0 && *x <= f64::from(u32::MAX));
+            text.parse::<f64>().ok().filter(|x| x.fract() == 0.0 && *x <= f64::from(MOST_TOKENS));
         match value.map(|x| x as i64) {
             Some(n) if n >= i64::from(least) => Ok(n as u32),
-            _ => {
-                Err(self
-                    .error(format!("{name} = `{text}`: expected a whole number from {least} up")))
-            }
+            _ => Err(self.error(format!(
+                "{name} = `{text}`: expected a whole number from {least} to {MOST_TOKENS}"
+            ))),
         }
     }
 

@@ -111,6 +111,12 @@ impl Recorded {
         self
     }
 
+    /// Tokens of the longest request, prompt and output.
+    #[must_use]
+    pub fn longest(&self) -> u32 {
+        self.rows.iter().map(|r| r.input.saturating_add(r.output)).max().unwrap_or(0)
+    }
+
     /// What was measured, as the load generator would have recorded it.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {

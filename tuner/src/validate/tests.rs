@@ -2,6 +2,7 @@
 
 use super::recorded::Row;
 use super::*;
+use crate::observation::KvShares;
 
 fn setup() -> Setup {
     Setup {
@@ -172,4 +173,60 @@ fn residuals_of_validations_make_a_spread() {
     let s = u.spread("e2e:p50").unwrap();
     assert!(s.bias.abs() < 0.01 && (0.04..0.08).contains(&s.sigma), "{s:?}");
     assert!((0.4..0.6).contains(&s.p_within(100.0, 100.0)));
+}
+
+/// Who runs and waits at `second`, by looking at every record.
+fn counted(records: &[Record], second: f64) -> (u32, u32) {
+    let t = Duration::from_secs_f64(second);
+    let admitted = |r: &&Record| r.admitted.is_some_and(|a| a <= t);
+    let runs = |r: &&Record| admitted(r) && r.last_token.is_some_and(|e| e > t);
+    let waits = |r: &&Record| r.scheduled <= t && !admitted(r);
+    (records.iter().filter(runs).count() as u32, records.iter().filter(waits).count() as u32)
+}
+
+#[test]
+fn a_run_of_decades_is_looked_at_some_thousand_times() {
+    let mut records = recorded(load(40, 300), &setup(), 1.0).records();
+    let short = occupancy(&records);
+    assert!(short.len() > 10);
+    let decades = Duration::from_secs(1_760_428_258);
+    for r in &mut records[25..] {
+        r.scheduled += decades;
+        for time in [&mut r.admitted, &mut r.first_token, &mut r.last_token] {
+            *time = time.map(|t| t + decades);
+        }
+    }
+    let long = occupancy(&records);
+    assert!((10_000..=20_000).contains(&long.len()), "{}", long.len());
+    let samples =
+        short.iter().map(|o| (&records[..25], o)).chain(long.iter().map(|o| (&records[..], o)));
+    for (records, o) in samples.filter(|(r, o)| r.len() == 40 || o.at_s < 7.0) {
+        assert_eq!((o.running, o.waiting), counted(records, o.at_s), "{}", o.at_s);
+    }
+    let sample = |at_s: f64| KvSample {
+        at_s,
+        slots: KvShares {
+            used: 0.0,
+            reserved: 0.0,
+            internal: 0.0,
+            external: 0.0,
+            idle: 1.0,
+            cached: 0.0,
+        },
+        running: 1,
+        waiting: 0,
+    };
+    assert_eq!(each_second(&[sample(0.5), sample(3.0)]).len(), 3);
+    assert!(each_second(&[sample(0.5), sample(1e18)]).len() <= 20_000);
+}
+
+#[test]
+fn requests_far_beyond_the_models_context_are_refused() {
+    let mut rows = load(3, 60);
+    rows[1].output = 2_000_000;
+    let said = validate(&Recorded::new("long", None, rows), &setup()).unwrap_err().reason;
+    assert_eq!(
+        said,
+        "long: a request has 2000137 tokens, of llama-3.1-8b at most 131072: is it another --model?"
+    );
 }

@@ -21,8 +21,8 @@ pub(crate) enum Sent {
     Unknown,
 }
 
-/// More block identities than this are refused.
-const MOST_IDS: usize = 1 << 28;
+/// More block identities than this are refused: counting their hits takes some gigabytes.
+const MOST_IDS: u64 = 1 << 26;
 
 /// Block identities of a trace under construction. A request whose blocks continue the ones stored last only adds
 /// what is new: the turns of a session share one run.
@@ -42,14 +42,19 @@ impl BlockPool {
             _ if kept.starts_with(ids) => (start, &[][..]),
             _ => (self.ids.len(), ids),
         };
+        self.room(new.len() as u64)?;
         self.ids.extend_from_slice(new);
-        if self.ids.len() > MOST_IDS {
-            return Err(
-                "more than 268 million block identities; cut the trace into parts".to_owned()
-            );
-        }
         self.last = BlockSpan { start: start as u32, len: (self.ids.len() - start) as u32 };
         Ok(BlockSpan { start: start as u32, len: ids.len() as u32 })
+    }
+
+    /// Refuses `more` identities that there is no room for: few words in a file can stand for very many.
+    pub(crate) fn room(&self, more: u64) -> Result<(), String> {
+        if self.ids.len() as u64 + more <= MOST_IDS {
+            return Ok(());
+        }
+        Err("more than 67 million block identities; cut the trace into parts or make its blocks larger"
+            .to_owned())
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -94,6 +94,7 @@ impl Conversation {
         let size = rows.block_tokens;
         let session = rows.sessions;
         self.blocks_used = u64::from((input + output).div_ceil(size));
+        rows.pool.room(self.blocks_used)?;
         let ids: Vec<u64> = (self.first_block..self.next_block()).collect();
         let mut previous = None;
         for (turn, &(input, output)) in self.turns.iter().enumerate() {

@@ -10,10 +10,11 @@ pub mod stream;
 use std::collections::HashMap;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::gguf::Gguf;
 use super::weights::ModelError;
+use crate::files;
 use crate::request::Token;
 
 /// See the module.
@@ -65,7 +66,7 @@ impl Tokenizer {
     /// # Errors
     /// When it is missing, broken or of a kind that cannot be decoded byte by byte.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let text = std::fs::read_to_string(path).map_err(|e| ModelError::read(path, e))?;
+        let text = files::read_text(path, LONGEST).map_err(|e| ModelError::read(path, e))?;
         Self::from_json(path, &text)
     }
 
@@ -85,12 +86,16 @@ impl Tokenizer {
     }
 
     fn from_json(path: &Path, text: &str) -> Result<Self, ModelError> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(text)
-            .map_err(|e| ModelError::broken(path, format!("not a tokenizer: {e}")))?;
-        // How batches of a training were cut and filled up: a prompt is neither, in transformers too.
+        let broken =
+            |e: &dyn std::fmt::Display| ModelError::broken(path, format!("not a tokenizer: {e}"));
+        // The crate panics on text that is no JSON and on identities at the end of their type.
+        let json = serde_json::from_str(text).map_err(|e| broken(&e))?;
+        check_ids(&json).map_err(|e| broken(&e))?;
+        drop(json);
+        let mut inner = tokenizers::Tokenizer::from_bytes(text).map_err(|e| broken(&e))?;
+        // What was set for training: a prompt is neither cut nor filled up.
         inner.with_padding(None);
-        let uncut = inner.with_truncation(None).map(drop);
-        uncut.map_err(|e| ModelError::broken(path, format!("not a tokenizer: {e}")))?;
+        inner.with_truncation(None).map_err(|e| broken(&e))?;
         let spelling = spelling(&inner).ok_or_else(|| {
             ModelError::unsupported(path, "tokenizer: its decoder spells no bytes")
         })?;
@@ -228,6 +233,30 @@ impl Spelling {
                 }
             }
         }
+    }
+}
+
+/// Bytes of a `tokenizer.json`: ten times the longest in use.
+const LONGEST: u64 = 256 << 20;
+
+/// Highest identity of a token: tables are as long as that.
+const MOST_IDS: u64 = 1 << 24;
+
+/// Refuses identities that no vocabulary reaches, wherever they are stated.
+fn check_ids(json: &Value) -> Result<(), String> {
+    fn words(value: &Value) -> impl Iterator<Item = &Value> {
+        value.as_object().into_iter().flat_map(|all| all.values())
+    }
+    fn list(value: &Value) -> impl Iterator<Item = &Value> {
+        value.as_array().into_iter().flatten()
+    }
+    let vocab = words(&json["model"]["vocab"]);
+    let added = list(&json["added_tokens"]).map(|token| &token["id"]);
+    let specials = words(&json["post_processor"]["special_tokens"]).flat_map(|s| list(&s["ids"]));
+    let mut ids = vocab.chain(added).chain(specials).filter_map(Value::as_u64);
+    match ids.find(|id| *id >= MOST_IDS) {
+        Some(id) => Err(format!("a token of identity {id}: they end below {MOST_IDS}")),
+        None => Ok(()),
     }
 }
 

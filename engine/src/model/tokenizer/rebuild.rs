@@ -7,6 +7,7 @@ use candle_core::quantized::gguf_file::Value;
 use serde_json::json;
 
 use crate::model::gguf::Meta;
+use crate::model::gguf_header::LONGEST_WORD;
 use crate::model::weights::ModelError;
 
 /// How Llama 3 splits text: words with at most one mark before them, up to three digits, punctuation, white space.
@@ -22,6 +23,11 @@ const USER_DEFINED: u32 = 4;
 /// The tokenizer that `meta` describes, in the form of the `tokenizers` crate.
 pub(super) fn json(meta: Meta<'_>) -> Result<serde_json::Value, ModelError> {
     let words = texts(meta, "tokenizer.ggml.tokens")?;
+    if let Some(id) = words.iter().position(|word| word.len() > LONGEST_WORD) {
+        let length = words[id].len();
+        let what = format!("token {id} of {length} bytes: at most {LONGEST_WORD}");
+        return Err(ModelError::unsupported(meta.path, what));
+    }
     let model = meta.text("tokenizer.ggml.model")?;
     let pre = meta.text("tokenizer.ggml.pre").unwrap_or("default");
     let (mut json, begins) = match model {

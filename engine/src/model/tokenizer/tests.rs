@@ -98,3 +98,33 @@ fn a_decoder_that_spells_no_bytes_is_refused() {
     assert_eq!(refused(json), "t.json: unsupported tokenizer: its decoder spells no bytes");
     assert!(refused("{}").starts_with("t.json: not a tokenizer: "));
 }
+
+#[test]
+fn identities_and_texts_that_the_crate_cannot_bear_are_refused() {
+    let file = |added: u64, vocab: u64, special: u64| {
+        json!({"version": "1.0", "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+            "added_tokens": [rebuild::added_token(0, "<s>", true), {"id": added, "content": "x", "special": false,
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}],
+            "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}], "pair": [],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [special], "tokens": ["<s>"]}}},
+            "model": {"type": "BPE", "vocab": {"<s>": 0, "a": vocab}, "merges": []}})
+        .to_string()
+    };
+    let read =
+        |text: &str| Tokenizer::from_json(Path::new("t.json"), text).map_err(|e| e.to_string());
+    assert_eq!(read(&file(2, 1, 0)).map(|t| t.vocab()).unwrap(), 3);
+    let most = u64::from(u32::MAX);
+    for text in [file(most, 1, 0), file(2, most, 0), file(2, 1, most)] {
+        let error = read(&text).err().unwrap();
+        assert!(
+            error.starts_with("t.json: not a tokenizer: a token of identity 4294967295"),
+            "{error}"
+        );
+    }
+    let whole = file(2, 1, 0);
+    for cut in 0..whole.len() {
+        assert!(read(&whole[..cut]).is_err(), "{cut}");
+    }
+    let broken = whole.replace("ByteLevel\",", "ByteLevel\"");
+    assert!(broken != whole && read(&broken).is_err());
+}

@@ -205,10 +205,13 @@ fn bad_input_is_one_line_with_its_place() {
     let row = |cells: &str| refused(&format!("{HEAD}0,1,1,2,3\n{cells}\n"));
     assert_eq!(row("0,1,1,x,3"), "x.csv:3: ttft_ms = `x` is not a number");
     assert_eq!(row("0,1,1,-2,3"), "x.csv:3: ttft_ms = -2: a time cannot be negative");
-    assert_eq!(row("0,0,1,2,3"), "x.csv:3: prompt_len = `0`: expected a whole number from 1 up");
+    assert_eq!(
+        row("0,0,1,2,3"),
+        "x.csv:3: prompt_len = `0`: expected a whole number from 1 to 16777216"
+    );
     assert_eq!(
         row("0,1.5,1,2,3"),
-        "x.csv:3: prompt_len = `1.5`: expected a whole number from 1 up"
+        "x.csv:3: prompt_len = `1.5`: expected a whole number from 1 to 16777216"
     );
     assert_eq!(
         row("0,1,1,,3"),
@@ -244,4 +247,30 @@ proptest::proptest! {
     fn no_table_makes_it_panic(cells in "[-0-9.,e\n ]{0,200}") {
         let _ = read_bytes("x", format!("arrival_s,prompt_len,output_len,ttft_ms,e2e_ms\n{cells}").as_bytes());
     }
+}
+
+#[test]
+fn figures_that_no_run_has_are_refused_with_their_line() {
+    let head = "arrival_s,prompt_len,output_len,ttft_s,e2e_s\n0,10,5,0.1,0.5\n";
+    let said = |row: &str| refused(&format!("{head}{row}\n"));
+    assert_eq!(
+        said("1760428258.5,10,5,0.1,0.5"),
+        "x.csv:3: arrival at 1760428258.5 s where the run begins at 0 s: one counts from 1970, the other does not; \
+         correct it"
+    );
+    assert!(said("1760428258123,10,5,0.1,0.5").contains("after the year 2286"));
+    assert!(said("1,10,5,0.1,1e300").contains("after the year 2286"));
+    assert!(said("1,4294967295,5,0.1,0.5").contains("expected a whole number from 1 to 16777216"));
+    assert!(said("1,10,1e9,0.1,0.5").contains("expected a whole number from 0 to 16777216"));
+    let rows = "1,16777216,5,0.1,0.5\n".repeat(65);
+    assert!(said(&rows).starts_with("x.csv:67: more than 67108864 blocks"), "{}", said(&rows));
+}
+
+#[test]
+fn runs_by_the_thousand_are_told_apart() {
+    let rows: String = (0..3000).map(|i| format!("r{i},0,10,5,0.1,0.5\n")).collect();
+    let text = format!("run,arrival_s,prompt_len,output_len,ttft_s,e2e_s\n{rows}{rows}");
+    let runs = read_bytes("x.csv", text.as_bytes()).unwrap();
+    assert!(runs.len() == 3000 && runs.iter().all(|r| r.rows.len() == 2));
+    assert_eq!((runs[0].name.as_str(), runs[2999].name.as_str()), ("r0", "r2999"));
 }
