@@ -22,7 +22,7 @@ const CHAT_ML: &str = "{% for message in messages %}{{ '<|im_start|>' + message[
 /// Steps that a template may take for one prompt: a thousand times what a long conversation needs, and about a second.
 const FUEL: u64 = 10_000_000;
 /// Longest prompt that one may write, bytes.
-const LONGEST: usize = 64 << 20;
+const MOST_WRITTEN: usize = 64 << 20;
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,12 +145,12 @@ impl ChatTemplate {
     }
 }
 
-/// What a template has written, up to [`LONGEST`].
+/// What a template has written, up to [`MOST_WRITTEN`].
 struct Bounded(Vec<u8>);
 
 impl Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > LONGEST {
+        if self.0.len() + bytes.len() > MOST_WRITTEN {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         self.0.extend_from_slice(bytes);
