@@ -4,6 +4,8 @@ use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::super::answer::{Answer, Trouble};
+use super::super::chunk::Finish;
 use super::super::conn::{Conn, Flight};
 use super::super::failure::Kind;
 use super::super::talk::Hearing;
@@ -14,6 +16,8 @@ use crate::time::nanos;
 
 /// Free bytes of the buffer that are enough for a read.
 const ROOM: usize = 64 << 10;
+/// How long an answer may stay open after the mark of its end (ten times as long after its last token), ns.
+const LINGER: u64 = 100_000_000;
 
 /// What one read brought.
 pub(super) struct Piece {
@@ -178,7 +182,8 @@ impl Drive<'_> {
                 return 0;
             }
         };
-        let done = conn.response.is_done();
+        let (mut done, marked) = (conn.answer.response.is_done(), conn.answer.stream.marked);
+        let chunks = conn.answer.stream.chunks;
         // Stamps are of two clocks; what happened in order stays so.
         let at = conn.flight.as_ref().map_or(at, |f| at.max(f.latest).max(f.sent));
         if let Some(flight) = conn.flight.as_mut().filter(|_| tokens > 0) {
@@ -187,18 +192,26 @@ impl Drive<'_> {
             self.ends.resize(tokens as usize, time);
             self.recorder.emit(&[flight.request], time, &self.ends);
             self.progress.tokens += u64::from(tokens);
-            let first = flight.chunks == tokens;
+            let first = chunks == tokens;
             if first {
                 self.gauges.ttft.record(at.saturating_sub(flight.due));
                 flight.late = at > flight.due.saturating_add(self.patience);
             }
             if self.options.keep_gaps {
                 flight.gaps.extend((!first).then(|| at - flight.latest));
-                flight.gaps.resize(flight.chunks as usize - 1, 0);
+                flight.gaps.resize(chunks as usize - 1, 0);
             }
             flight.latest = at;
             if let Some((_, itl)) = self.options.fluid {
                 fluid(&mut self.meter.fluid, &mut flight.expected, (at, tokens), nanos(itl));
+            }
+        }
+        let conn = &mut self.conns[key];
+        if conn.answer.is_told() && !done {
+            done = marked && self.leaves_open;
+            let linger = if marked { LINGER } else { 10 * LINGER };
+            if let Some(flight) = &mut conn.flight {
+                flight.deadline = flight.deadline.min(at.saturating_add(linger));
             }
         }
         if done {
@@ -207,61 +220,80 @@ impl Drive<'_> {
         tokens
     }
 
-    /// The response of a connection is whole.
+    /// The response of a connection is whole, or nobody waits for the rest of it.
     fn conclude(&mut self, key: usize, at: u64) {
         let conn = &mut self.conns[key];
-        let verdict = conn.verdict();
-        let (keep, whole) = (conn.response.keep_alive, conn.written == conn.out.len());
-        let flight = conn.flight.take();
+        let verdict = conn.answer.verdict();
+        let response = &conn.answer.response;
+        let keep = response.is_done() && response.keep_alive && conn.written == conn.out.len();
+        let (flight, mut answer) = (conn.flight.take(), std::mem::take(&mut conn.answer));
         conn.reused = true;
         let mut out = std::mem::take(&mut conn.out);
         out.clear();
         if self.buffers.len() < 1024 {
             self.buffers.push(out);
         }
-        if keep && whole {
+        if keep {
             self.idle.push(key);
         } else {
             self.drop_conn(key);
         }
-        if let Some(mut flight) = flight {
-            self.settle(&mut flight);
-            match verdict {
-                Ok(()) => {
-                    if let Some(heard) = flight.hearing.take() {
-                        self.hear(&flight, *heard);
-                    }
-                    self.complete(flight.request, at);
-                }
-                Err((kind, why)) => self.fail(flight.request, kind, &why, at),
-            }
+        if let Some(flight) = flight {
+            self.decide(flight, &mut answer, verdict, at);
         }
         self.feed_starving();
+    }
+
+    /// A request is over, and that is what came of it.
+    fn decide(
+        &mut self,
+        mut flight: Flight,
+        answer: &mut Answer,
+        verdict: Result<(), Trouble>,
+        at: u64,
+    ) {
+        self.settle(&mut flight, answer);
+        match verdict {
+            Ok(()) => {
+                if let Some(heard) = answer.stream.hearing.take() {
+                    self.hear(&flight, answer, *heard);
+                }
+                self.complete(flight.request, at);
+            }
+            Err(trouble) => self.fail(flight.request, trouble, answer.response.retry_after, at),
+        }
     }
 
     /// The server has closed the connection.
     fn ended(&mut self, key: usize, at: u64) {
         let conn = &mut self.conns[key];
-        if conn.response.ends_with_connection() {
+        if conn.answer.response.ends_with_connection() {
             self.conclude(key, at);
         } else {
-            self.broken(key, Kind::Cut, "the server closed the connection in the middle");
+            let answered = conn.flight.as_ref().is_some_and(|f| f.answered);
+            let when = if answered { "in the middle" } else { "before it answered" };
+            self.broken(key, Kind::Cut, &format!("the server closed the connection {when}"));
         }
     }
 
-    /// A connection is no longer of use. A request that an idle connection was closed under goes out again.
+    /// A connection is no longer of use. A request that an idle connection was closed under goes out again; one whose
+    /// answer had come all the same is answered.
     pub(super) fn broken(&mut self, key: usize, kind: Kind, why: &str) {
-        let conn = self.drop_conn(key);
-        let Some(mut flight) = conn.flight else { return };
-        let stale = conn.reused && !flight.answered && kind == Kind::Cut;
+        let mut conn = self.drop_conn(key);
+        let Some(mut flight) = conn.flight.take() else { return };
+        let closed = matches!(kind, Kind::Cut | Kind::Reset);
+        let stale = conn.reused && !flight.answered && closed;
         if stale && let Ok(fresh) = self.open() {
             self.meter.resent += 1;
+            let hearing = conn.answer.stream.hearing.take();
+            let again = &mut self.conns[fresh];
             flight.answered = false;
-            self.conns[fresh].board(flight, conn.out);
+            again.board(flight, conn.out);
+            again.answer.stream.hearing = hearing;
             return;
         }
-        self.settle(&mut flight);
-        self.fail(flight.request, kind, why, clock::now());
+        let verdict = conn.answer.broken((kind, why.to_owned()));
+        self.decide(flight, &mut conn.answer, verdict, clock::now());
         self.feed_starving();
     }
 
@@ -284,22 +316,25 @@ impl Drive<'_> {
     }
 
     /// Keeps what the wire showed of a request.
-    fn settle(&mut self, flight: &mut Flight) {
+    fn settle(&mut self, flight: &mut Flight, answer: &Answer) {
         if self.options.keep_gaps {
             self.gaps[flight.request as usize] = std::mem::take(&mut flight.gaps);
         }
-        let wire = &mut self.wires[flight.request as usize];
-        (wire.chunks, wire.coalesced) = (flight.chunks, flight.coalesced);
-        wire.prompt_tokens = flight.usage.prompt_tokens;
-        wire.completion_tokens = flight.usage.completion_tokens;
+        let (wire, stream) = (&mut self.wires[flight.request as usize], &answer.stream);
+        (wire.chunks, wire.coalesced, wire.several) =
+            (stream.chunks, stream.coalesced, stream.several);
+        wire.full = stream.finish == Finish::Length;
+        wire.prompt_tokens = stream.usage.prompt_tokens;
+        wire.completion_tokens = stream.usage.completion_tokens;
     }
 
     /// Keeps an answer for whoever needs it.
-    fn hear(&mut self, flight: &Flight, heard: Hearing) {
-        if self.keep_texts && flight.usage.completion_tokens.is_none() {
+    fn hear(&mut self, flight: &Flight, answer: &Answer, heard: Hearing) {
+        let usage = answer.stream.usage;
+        if self.keep_texts && usage.completion_tokens.is_none() {
             self.texts.push((flight.request, heard.clone()));
         }
-        self.talks.heard(self.trace, flight.request, heard, flight.usage);
+        self.talks.heard(self.trace, flight.request, heard, usage);
     }
 
     fn complete(&mut self, request: u32, at: u64) {
@@ -312,8 +347,14 @@ impl Drive<'_> {
         }
     }
 
-    pub(super) fn fail(&mut self, request: u32, kind: Kind, why: &str, at: u64) {
-        self.tally.note(kind, why);
+    pub(super) fn fail(
+        &mut self,
+        request: u32,
+        (kind, why): Trouble,
+        retry_after: Option<Duration>,
+        at: u64,
+    ) {
+        self.tally.note(kind, &why, retry_after);
         self.progress.failed += 1;
         self.progress.missed += 1;
         self.over(request, at, kind.outcome());
@@ -350,6 +391,11 @@ impl Drive<'_> {
         let late = |c: &Conn| c.flight.as_ref().is_some_and(|f| f.deadline <= now);
         let keys: Vec<usize> = self.conns.iter().filter(|(_, c)| late(c)).map(|(k, _)| k).collect();
         for key in keys {
+            if self.conns[key].answer.stream.marked {
+                self.leaves_open = true;
+                self.conclude(key, now);
+                continue;
+            }
             let timeout = self.options.timeout;
             self.broken(key, Kind::Timeout, &format!("no end within {timeout:?}"));
         }
@@ -357,15 +403,17 @@ impl Drive<'_> {
 
     /// The user has had enough: what is under way stays unfinished.
     pub(super) fn cancel(&mut self, now: u64) {
+        let trouble = || (Kind::Cancelled, "the run was interrupted".to_owned());
         let keys: Vec<usize> = self.conns.iter().map(|(key, _)| key).collect();
         for key in keys {
-            if let Some(mut flight) = self.drop_conn(key).flight {
-                self.settle(&mut flight);
-                self.fail(flight.request, Kind::Cancelled, "the run was interrupted", now);
+            let mut conn = self.drop_conn(key);
+            if let Some(mut flight) = conn.flight.take() {
+                self.settle(&mut flight, &conn.answer);
+                self.fail(flight.request, trouble(), None, now);
             }
         }
         while let Some(due) = self.starving.pop_front() {
-            self.fail(due.request, Kind::Cancelled, "the run was interrupted", now);
+            self.fail(due.request, trouble(), None, now);
         }
     }
 }
@@ -377,7 +425,7 @@ fn connecting(kind: Kind) -> Kind {
 
 /// While reading, a socket's time-out or refusal is the end of a connection that existed.
 fn reading(kind: Kind) -> Kind {
-    if kind == Kind::Tls { kind } else { Kind::Cut }
+    if matches!(kind, Kind::Tls | Kind::Reset) { kind } else { Kind::Cut }
 }
 
 /// Counts `tokens` that came at `at` against when they were expected: a late one misses its own deadline and all
