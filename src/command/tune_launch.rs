@@ -248,10 +248,8 @@ impl Launcher<'_> {
             process.ended().is_none() && !self.stop.load(Ordering::Relaxed)
         };
         launched(reach, url, &self.prepared.trace, &mut watch).map_err(|error| {
-            let waited = matches!(
-                error.downcast_ref(),
-                Some(Error::NotReady(_) | Error::Nobody(_))
-            );
+            let waited =
+                matches!(error.downcast_ref(), Some(Error::NotReady(_) | Error::Nobody(_)));
             if let Some(ended) = process.ended() {
                 format!("{ended} before it took requests")
             } else if self.stop.load(Ordering::Relaxed) {

@@ -91,12 +91,14 @@ fn said(found: &Found) -> String {
     let (shots, load) = (found.shots.len(), found.load_s);
     let beyond = match found.first_to_fail() {
         Some(shot) => {
-            let limit = shot.limit.map_or_else(String::new, |l| format!("; the limit is {}", l.words()));
+            let limit =
+                shot.limit.map_or_else(String::new, |l| format!("; the limit is {}", l.words()));
             format!("{:.2} fails by {}{limit}", shot.rate_rps, shot.why)
         }
         None => "no rate tried failed".to_owned(),
     };
-    let note = found.note.as_ref().map_or_else(String::new, |n| format!("; the search ended early: {n}"));
+    let note =
+        found.note.as_ref().map_or_else(String::new, |n| format!("; the search ended early: {n}"));
     format!(
         "capacity {best:.2} requests/s ({beyond}); {shots} rates tried in {load:.0} s of load; the run below is the one at that rate{note}"
     )

@@ -276,7 +276,16 @@ mod tests {
             // Requests under way at the end are waited for.
             let (offered_s, seconds) = (seconds, if passed { seconds + drain } else { seconds });
             let (why, limit) = (String::new(), None);
-            Ok(Shot { rate_rps: rate, passed, offered_s, steady, seconds, finished_rps, why, limit })
+            Ok(Shot {
+                rate_rps: rate,
+                passed,
+                offered_s,
+                steady,
+                seconds,
+                finished_rps,
+                why,
+                limit,
+            })
         }
     }
 

@@ -176,7 +176,8 @@ impl Stream {
                 }
             }
             Field::Name(name) => {
-                let is = |words: &[&str]| words.iter().any(|w| name.eq_ignore_ascii_case(w.as_bytes()));
+                let is =
+                    |words: &[&str]| words.iter().any(|w| name.eq_ignore_ascii_case(w.as_bytes()));
                 self.name = if is(&["error", "exception"]) {
                     Name::Error
                 } else if is(&["ping", "heartbeat", "keepalive", "keep-alive"]) {
@@ -295,7 +296,9 @@ mod tests {
     const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
 
     fn token(text: &str) -> String {
-        format!("data: {{\"choices\":[{{\"index\":0,\"text\":\"{text}\",\"finish_reason\":null}}]}}\n\n")
+        format!(
+            "data: {{\"choices\":[{{\"index\":0,\"text\":\"{text}\",\"finish_reason\":null}}]}}\n\n"
+        )
     }
 
     /// Two tokens and what `more` says, by a server that closes afterwards.
@@ -341,9 +344,14 @@ mod tests {
             assert_eq!(ends(bad), (2, Err((Kind::ServerError, "no memory".to_owned()))), "{bad:?}");
         }
         let (_, cut) = ends("Internal Server Error: no memory\n");
-        assert!(cut.clone().is_err_and(|(kind, why)| kind == Kind::Cut && why.contains("no memory")), "{cut:?}");
+        assert!(
+            cut.clone().is_err_and(|(kind, why)| kind == Kind::Cut && why.contains("no memory")),
+            "{cut:?}"
+        );
         assert!(ends("").1.is_err_and(|(kind, _)| kind == Kind::Cut));
-        assert!(ends("data: {\"choices\":[{\n\n").1.is_err_and(|(kind, _)| kind == Kind::Malformed));
+        assert!(
+            ends("data: {\"choices\":[{\n\n").1.is_err_and(|(kind, _)| kind == Kind::Malformed)
+        );
     }
 
     #[test]
@@ -387,7 +395,13 @@ mod tests {
         zlib.write_all(body.as_bytes()).unwrap();
         let zlib = zlib.finish().unwrap();
         assert_eq!(whole("200 OK\r\ncontent-encoding: deflate", &zlib), (Ok(2), Ok(())));
-        assert!(whole("200 OK\r\ncontent-encoding: br", &gzip).0.unwrap_err().1.contains("content-encoding"));
+        assert!(
+            whole("200 OK\r\ncontent-encoding: br", &gzip)
+                .0
+                .unwrap_err()
+                .1
+                .contains("content-encoding")
+        );
     }
 
     #[test]

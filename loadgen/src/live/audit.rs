@@ -11,9 +11,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use workloads::Trace;
 
+use super::LiveOptions;
 use super::counts::Doubtful;
 use super::failure::Failures;
-use super::LiveOptions;
 use super::gauges::{Gauge, Gauges};
 use super::meter::{Meter, Wire};
 use crate::net::clock;

@@ -47,7 +47,13 @@ enum Unpacker {
 impl Body {
     /// Of what is no event so many bytes are kept.
     pub(crate) fn keeping(room: usize) -> Self {
-        Self { unpacker: None, kind: Kind::Unknown, lines: Lines::default(), kept: Vec::new(), room }
+        Self {
+            unpacker: None,
+            kind: Kind::Unknown,
+            lines: Lines::default(),
+            kept: Vec::new(),
+            room,
+        }
     }
 
     /// Ready for another answer.
@@ -81,7 +87,8 @@ impl Body {
             None => Unpacker::of(head.packing)?,
         };
         for piece in piece.chunks(PIECE) {
-            let unpacked = unpacker.unpack(piece).map_err(|e| format!("a packed body that is none: {e}"))?;
+            let unpacked =
+                unpacker.unpack(piece).map_err(|e| format!("a packed body that is none: {e}"))?;
             self.plain(head, &unpacked, take);
         }
         self.unpacker = Some(unpacker);

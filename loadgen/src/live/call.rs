@@ -43,7 +43,10 @@ pub(super) fn call(
         let read = match stream.read(&mut buffer) {
             Ok(0) if answer.response.ends_with_connection() => break,
             Ok(0) => {
-                let trouble = (Kind::Cut, "the server closed the connection before its answer ended".to_owned());
+                let trouble = (
+                    Kind::Cut,
+                    "the server closed the connection before its answer ended".to_owned(),
+                );
                 return answer.broken(trouble).map(|()| answer);
             }
             Ok(n) => n,

@@ -9,14 +9,28 @@ use crate::json::Json;
 /// Members of a message, or of a part of one, that the model said.
 const SAID: [&str; 3] = ["content", "text", "refusal"];
 /// The same, of what it thought.
-const THOUGHT: [&str; 6] =
-    ["reasoning_content", "reasoning", "thinking", "summary", "reasoning_details", "thinking_blocks"];
+const THOUGHT: [&str; 6] = [
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "summary",
+    "reasoning_details",
+    "thinking_blocks",
+];
 /// Members in which servers say what went wrong, the most telling first.
 const WORDS: [&str; 8] =
     ["message", "detail", "error", "msg", "error_msg", "error_message", "reason", "description"];
 /// What a finish reason contains that is no end but a breakdown.
 const BROKEN: [&str; 10] = [
-    "abort", "error", "cancel", "fail", "timeout", "timed_out", "overload", "insufficient", "interrupt",
+    "abort",
+    "error",
+    "cancel",
+    "fail",
+    "timeout",
+    "timed_out",
+    "overload",
+    "insufficient",
+    "interrupt",
     "disconnect",
 ];
 
@@ -86,7 +100,8 @@ impl Chunk {
             self.error = Some(words(choice.get("error")));
         } else if is_broken(name) {
             let why = words_in(reason).map_or_else(String::new, |why| format!(": {why}"));
-            self.error = Some(format!("the server ended the response with finish_reason {name:?}{why}"));
+            self.error =
+                Some(format!("the server ended the response with finish_reason {name:?}{why}"));
         } else if !reason.is_nothing() {
             let length = name.to_ascii_lowercase().contains("length");
             self.finish = if length { Finish::Length } else { Finish::Other };
@@ -139,9 +154,10 @@ fn thought_in<'a>(delta: &'a Json<'_>, to: &mut Vec<&'a str>) {
 
 fn called_in<'a>(delta: &'a Json<'_>, to: &mut Vec<&'a str>) {
     let calls = delta.get("tool_calls").each().iter();
-    for call in calls.flat_map(|call| [call.get("function"), call.get("custom")]).chain([
-        delta.get("function_call"),
-    ]) {
+    for call in calls
+        .flat_map(|call| [call.get("function"), call.get("custom")])
+        .chain([delta.get("function_call")])
+    {
         for name in ["name", "arguments", "input"] {
             texts(call.get(name), &["*"], to);
         }
@@ -223,9 +239,7 @@ fn words_in<'a>(json: &'a Json<'_>) -> Option<&'a str> {
     match json {
         Json::Text(text) if !text.trim().is_empty() => Some(text),
         Json::List(list) => list.iter().find_map(words_in),
-        Json::Object(_) => {
-            WORDS.iter().find_map(|name| words_in(json.get(name)))
-        }
+        Json::Object(_) => WORDS.iter().find_map(|name| words_in(json.get(name))),
         _ => None,
     }
 }
@@ -293,7 +307,9 @@ mod tests {
 
     #[test]
     fn ends_are_told_from_breakdowns() {
-        let end = |reason: &str| chunk(&format!(r#"{{"choices":[{{"text":"","finish_reason":{reason}}}]}}"#));
+        let end = |reason: &str| {
+            chunk(&format!(r#"{{"choices":[{{"text":"","finish_reason":{reason}}}]}}"#))
+        };
         for (reason, finish) in [
             ("\"length\"", Finish::Length),
             ("\"stop\"", Finish::Other),
@@ -305,9 +321,13 @@ mod tests {
         ] {
             assert_eq!((end(reason).finish, end(reason).error), (finish, None), "{reason}");
         }
-        for reason in
-            ["\"abort\"", "\"error\"", "\"cancelled\"", "\"insufficient_system_resource\"", "\"ERROR\""]
-        {
+        for reason in [
+            "\"abort\"",
+            "\"error\"",
+            "\"cancelled\"",
+            "\"insufficient_system_resource\"",
+            "\"ERROR\"",
+        ] {
             let error = end(reason).error.unwrap();
             assert!(error.contains(reason) && end(reason).finish == Finish::None, "{error}");
         }
@@ -359,9 +379,14 @@ mod tests {
 
     #[test]
     fn several_words_are_several_tokens() {
-        for (text, is) in
-            [(" word", false), ("word ", false), (". ", false), ("\n\n  ", false), ("a b", true), (" w w", true)]
-        {
+        for (text, is) in [
+            (" word", false),
+            ("word ", false),
+            (". ", false),
+            ("\n\n  ", false),
+            ("a b", true),
+            (" w w", true),
+        ] {
             assert_eq!(several(text.as_bytes()), is, "{text:?}");
         }
     }

@@ -33,7 +33,8 @@ impl Doubtful {
         let mut all = Self::default();
         for (record, wire) in records.iter().zip(wires).filter(|(r, _)| r.completed()) {
             let (chunks, asked) = (wire.chunks, asked(record).max(1));
-            let lasted = record.last_token.zip(record.first_token).map(|(l, f)| l.saturating_sub(f));
+            let lasted =
+                record.last_token.zip(record.first_token).map(|(l, f)| l.saturating_sub(f));
             let pace = lasted.map(|time| time / chunks.saturating_sub(1).max(1));
             all.completed += 1;
             all.at_once += u64::from(chunks >= FEWEST && pace.is_some_and(|pace| pace < AT_ONCE));
@@ -122,13 +123,37 @@ mod tests {
             ("a token in two events", Wire { chunks: 9, ..wire }, 5_000, 8, ""),
             ("half of them", Wire { completion_tokens: Some(4), ..wire }, 5_000, 8, "fewer tokens"),
             ("none of them", Wire { completion_tokens: Some(0), ..wire }, 5_000, 8, "fewer tokens"),
-            ("those of the prompt too", Wire { completion_tokens: Some(40), ..wire }, 5_000, 8, "more tokens"),
+            (
+                "those of the prompt too",
+                Wire { completion_tokens: Some(40), ..wire },
+                5_000,
+                8,
+                "more tokens",
+            ),
             ("no count", uncounted, 5_000, 8, ""),
             ("no count, ended early", Wire { chunks: 3, ..uncounted }, 5_000, 8, ""),
-            ("no count, two an event", Wire { chunks: 4, full: true, ..uncounted }, 5_000, 8, "several tokens"),
-            ("no count, words an event", Wire { several: 8, ..uncounted }, 5_000, 16, "several tokens"),
+            (
+                "no count, two an event",
+                Wire { chunks: 4, full: true, ..uncounted },
+                5_000,
+                8,
+                "several tokens",
+            ),
+            (
+                "no count, words an event",
+                Wire { several: 8, ..uncounted },
+                5_000,
+                16,
+                "several tokens",
+            ),
             ("no count, no limit", uncounted, 5_000, 4, "more tokens"),
-            ("by a tokenizer", Wire { tokenized: Some(8), full: true, chunks: 4, ..uncounted }, 5_000, 8, ""),
+            (
+                "by a tokenizer",
+                Wire { tokenized: Some(8), full: true, chunks: 4, ..uncounted },
+                5_000,
+                8,
+                "",
+            ),
         ] {
             let found = doubts(wire, gap_us, asked);
             match doubt {

@@ -87,6 +87,8 @@ pub(crate) struct Endpoint {
     pub(crate) whole: bool,
     /// Paths before the endpoints' names, the likeliest first.
     roots: Vec<String>,
+    /// Which of them is asked.
+    root: usize,
     /// Path and query of the endpoint driven where a redirect said so.
     moved: Option<String>,
     /// The proxy, as it may be shown.
@@ -124,18 +126,19 @@ impl Endpoint {
         let security = if url.secure { Some(security(&url.host, server)?) } else { None };
         let (api, base) = url.endpoint();
         let (whole, base) = (api.is_some(), base.to_owned());
-        let roots = if whole || has_version(&base) {
-            vec![base]
-        } else {
-            vec![format!("{base}/v1"), base]
-        };
+        let roots =
+            if whole || has_version(&base) { vec![base] } else { vec![format!("{base}/v1"), base] };
         let asked = proxy.as_ref().and_then(|p| p.basic.as_deref());
         let asked = asked.map(|basic| format!("proxy-authorization: {basic}\r\n"));
         let (prefix, own, tunnel) = match (&proxy, &security) {
             (None, _) => (String::new(), String::new(), None),
             (Some(_), None) => (url.origin(), asked.unwrap_or_default(), None),
             (Some(_), Some(_)) => {
-                let to = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
+                let to = if url.host.contains(':') {
+                    format!("[{}]", url.host)
+                } else {
+                    url.host.clone()
+                };
                 let (to, asked) = (format!("{to}:{}", url.port), asked.unwrap_or_default());
                 let ask = format!("CONNECT {to} HTTP/1.1\r\nhost: {to}\r\n{asked}\r\n");
                 (String::new(), String::new(), Some(ask.into_bytes()))
@@ -148,6 +151,7 @@ impl Endpoint {
             api: api.unwrap_or(server.api),
             whole,
             roots,
+            root: 0,
             moved: None,
             proxy: proxy.map(|p| p.to_string()),
             prefix,
@@ -167,24 +171,25 @@ impl Endpoint {
 
     /// Path and query of what is called `name` beside it.
     pub(crate) fn below(&self, name: &str) -> String {
-        format!("{}{name}{}", self.roots[0], self.url.query)
+        format!("{}{name}{}", self.roots[self.root], self.url.query)
     }
 
     /// Path and query of what is called `name` and has no version.
     pub(crate) fn beside(&self, name: &str) -> String {
-        let root = &self.roots[0];
+        let root = &self.roots[self.root];
         let version = root.rfind('/').filter(|at| is_version(&root[at + 1..]));
         format!("{}{name}{}", version.map_or(root.as_str(), |at| &root[..at]), self.url.query)
     }
 
-    /// Goes on to the next likeliest place of the endpoints; false where there is none.
+    /// Goes on to the next likeliest place of the endpoints; false where there is none, and back at the first.
     pub(crate) fn next_root(&mut self) -> bool {
-        if self.roots.len() > 1 {
-            self.roots.remove(0);
-            self.moved = None;
-            return true;
+        self.moved = None;
+        self.root += 1;
+        if self.root == self.roots.len() {
+            self.root = 0;
+            return false;
         }
-        false
+        true
     }
 
     /// Where a redirect from `path` to `location` leads on this server.
@@ -269,7 +274,12 @@ mod tests {
             ("http://[::1]:9/llm/v1", "/llm/v1/models", "/llm/v1/completions", "/llm/health"),
             ("http://127.0.0.1/api/v3", "/api/v3/models", "/api/v3/completions", "/api/health"),
             ("http://127.0.0.1/v1beta", "/v1beta/models", "/v1beta/completions", "/health"),
-            ("http://127.0.0.1/x/chat/completions", "/x/models", "/x/chat/completions", "/x/health"),
+            (
+                "http://127.0.0.1/x/chat/completions",
+                "/x/models",
+                "/x/chat/completions",
+                "/x/health",
+            ),
             ("http://127.0.0.1/v1?a=b", "/v1/models?a=b", "/v1/completions?a=b", "/health?a=b"),
         ] {
             let found = find(url).unwrap();
@@ -295,13 +305,16 @@ mod tests {
             no: String::new(),
         };
         let find = |url: &str| {
-            let server = Server { url: url.to_owned(), proxies: proxies.clone(), ..Server::default() };
+            let server =
+                Server { url: url.to_owned(), proxies: proxies.clone(), ..Server::default() };
             Endpoint::find(&server).unwrap()
         };
         let plain = find("http://inference.invalid/v1");
         let head = plain.head("GET", "/v1/models");
         assert!(head.starts_with("GET http://inference.invalid/v1/models HTTP/1.1\r\n"), "{head}");
-        assert!(head.contains("proxy-authorization: Basic YTpi\r\n") && plain.place.tunnel.is_none());
+        assert!(
+            head.contains("proxy-authorization: Basic YTpi\r\n") && plain.place.tunnel.is_none()
+        );
         let secure = find("https://inference.invalid");
         assert!(secure.head("GET", "/v1/models").starts_with("GET /v1/models "));
         let tunnel = String::from_utf8(secure.place.tunnel.clone().unwrap()).unwrap();
@@ -315,14 +328,19 @@ mod tests {
             let server = Server {
                 url: "http://user:word@127.0.0.1".to_owned(),
                 api_key: key.map(str::to_owned),
-                headers: header.map(|h| ("Authorization".to_owned(), h.to_owned())).into_iter().collect(),
+                headers: header
+                    .map(|h| ("Authorization".to_owned(), h.to_owned()))
+                    .into_iter()
+                    .collect(),
                 ..Server::default()
             };
             Endpoint::find(&server).unwrap().head("GET", "/")
         };
-        for (key, header, value) in
-            [(None, None, "Basic dXNlcjp3b3Jk"), (Some("k"), None, "Basic dXNlcjp3b3Jk"), (Some("k"), Some("own"), "own")]
-        {
+        for (key, header, value) in [
+            (None, None, "Basic dXNlcjp3b3Jk"),
+            (Some("k"), None, "Basic dXNlcjp3b3Jk"),
+            (Some("k"), Some("own"), "own"),
+        ] {
             let head = head(key, header).to_ascii_lowercase();
             let line = format!("authorization: {}\r\n", value.to_ascii_lowercase());
             assert!(head.contains(&line) && head.matches("authorization").count() == 1, "{head}");
@@ -333,7 +351,8 @@ mod tests {
     fn a_redirect_leads_on_or_is_explained() {
         let found = find("http://127.0.0.1:8000").unwrap();
         assert_eq!(found.redirected("/v1/models", "/v1/models/").unwrap(), "/v1/models/");
-        let elsewhere = found.redirected("/v1/models", "https://a:secret@b/v1?x").err().unwrap().to_string();
+        let elsewhere =
+            found.redirected("/v1/models", "https://a:secret@b/v1?x").err().unwrap().to_string();
         assert!(elsewhere.contains("https://b/v1") && !elsewhere.contains("secret"), "{elsewhere}");
     }
 

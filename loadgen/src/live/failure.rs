@@ -115,7 +115,8 @@ impl Failures {
                 None => format!("failed ({kind})"),
             },
         };
-        let cause = if self.cause.is_empty() { String::new() } else { format!(" ({})", self.cause) };
+        let cause =
+            if self.cause.is_empty() { String::new() } else { format!(" ({})", self.cause) };
         format!("{} of {of} {what}{cause}", self.count)
     }
 }

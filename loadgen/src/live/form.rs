@@ -13,6 +13,9 @@ pub(crate) struct Form {
     pub(crate) greedy: bool,
     /// Whether it asks the stream for a count of its tokens.
     pub(crate) counts: bool,
+    /// Whether a stream came back. Where the server answers only what does not stream, nothing of a run can be measured,
+    /// and what it says to the run is what there is to report.
+    pub(crate) streams: bool,
 }
 
 /// The member that says how many tokens to generate at most.
@@ -36,13 +39,20 @@ pub(crate) enum End {
 impl Form {
     /// All that a measurement would like.
     pub(crate) fn full(prompts: Prompts) -> Self {
-        Self { prompts, length: Length::MaxTokens, end: End::Ignored, greedy: true, counts: true }
+        Self {
+            prompts,
+            length: Length::MaxTokens,
+            end: End::Ignored,
+            greedy: true,
+            counts: true,
+            streams: true,
+        }
     }
 
     /// What any server should take, with that member for the length.
     pub(crate) fn plain(length: Length) -> Self {
         let prompts = Prompts::WORDS;
-        Self { prompts, length, end: End::Free, greedy: false, counts: false }
+        Self { prompts, length, end: End::Free, greedy: false, counts: false, streams: true }
     }
 
     /// Members that are the same in every request, each with a comma before it.
@@ -69,6 +79,7 @@ impl Form {
     pub(crate) fn given_up(&self, api: Api, exact: bool) -> Vec<&'static str> {
         let ids = api == Api::Chat || exact || self.prompts == Prompts::Ids;
         [
+            (!self.streams, "streams (nothing that it does not stream can be measured)"),
             (!ids, "token ids (prompts are words)"),
             (self.end == End::Postponed, "ignore_eos (min_tokens stands in for it)"),
             (self.end == End::Free, "ignore_eos (answers may end before the length asked for)"),

@@ -454,16 +454,7 @@ fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo
     audit.judge_failures(&recording.records, &failures);
     audit.judge_counts(&Doubtful::of(&recording.records, &wires, |r| asked(r).output));
     audit.judge_steadiness(&recording.records, trace, options);
-    LiveRun {
-        recording,
-        from_send,
-        wires,
-        gaps,
-        failures,
-        audit,
-        interrupted: false,
-        origin_ns,
-    }
+    LiveRun { recording, from_send, wires, gaps, failures, audit, interrupted: false, origin_ns }
 }
 
 /// From the start of one stream of a closed loop to the next: sent all at once, the last would be late.

@@ -47,8 +47,7 @@ pub(super) fn probe(
 ) -> Result<Probed, Error> {
     choose_address(endpoint, timeout)?;
     let exact = server.tokenizer.is_some();
-    let vocabulary =
-        server.tokenizer.as_ref().map(Vocabulary::of).transpose()?.unwrap_or_default();
+    let vocabulary = server.tokenizer.as_ref().map(Vocabulary::of).transpose()?.unwrap_or_default();
     let model = match &server.model {
         Some(model) => model.clone(),
         None => first_model(endpoint, timeout)?,
@@ -111,7 +110,12 @@ pub(super) fn answers(endpoint: &mut Endpoint, timeout: Duration) -> bool {
 pub(super) fn health(endpoint: &mut Endpoint, timeout: Duration) -> Result<(), Error> {
     choose_address(endpoint, timeout)?;
     let path = endpoint.beside("/health");
-    let (status, said) = fetch(endpoint, &path, timeout)?;
+    // Whoever has no such path, or redirects it elsewhere, has nothing against it.
+    let (status, said) = match fetch(endpoint, &path, timeout) {
+        Err(error @ (Error::Nobody(_) | Error::NotReady(_))) => return Err(error),
+        Err(_) => return Ok(()),
+        Ok(health) => health,
+    };
     if matches!(status, 425 | 429 | 500 | 502..=504 | 506..=599) {
         return Err(Error::NotReady(format!("{path} says {status}: {}", words(&said))));
     }
@@ -130,7 +134,8 @@ fn choose_address(endpoint: &mut Endpoint, timeout: Duration) -> Result<(), Erro
     match connect(&endpoint.addresses[0]) {
         Ok(_) => Ok(()),
         Err(e) => {
-            let kind = if Kind::of(&e) == Kind::Refused { Kind::Refused } else { Kind::Unreachable };
+            let kind =
+                if Kind::of(&e) == Kind::Refused { Kind::Refused } else { Kind::Unreachable };
             Err(failed(endpoint, "connecting to the server", &(kind, e.to_string())))
         }
     }
@@ -138,36 +143,41 @@ fn choose_address(endpoint: &mut Endpoint, timeout: Duration) -> Result<(), Erro
 
 /// The first model that the server lists.
 fn first_model(endpoint: &mut Endpoint, timeout: Duration) -> Result<String, Error> {
-    loop {
-        let path = endpoint.below("/models");
-        let (status, said) = fetch(endpoint, &path, timeout)?;
-        let say = "say which model with --model";
-        match status {
-            200..=299 => {
-                let json = Json::of(said.as_bytes()).map_err(|e| {
-                    Error::Endpoint(format!("GET {path} did not answer with a list of models ({e}): {say}"))
-                })?;
-                return match listed(&json) {
-                    Some(Some(name)) => Ok(name),
-                    Some(None) => Err(Error::NotReady(format!("GET {path}: the server lists no model"))),
-                    None => Err(Error::Endpoint(format!(
-                        "GET {path} did not answer with a list of models: {say}: {}",
-                        one_line(&said)
-                    ))),
-                };
-            }
-            401 | 403 | 407 => return Err(unauthorised(endpoint, status, &said)),
-            404 | 405 if endpoint.next_root() => {}
-            status if is_busy(status) => {
-                return Err(Error::NotReady(format!("GET {path} says {status}: {}", words(&said))));
-            }
-            _ => {
-                return Err(Error::Endpoint(format!(
-                    "GET {path} says {status}, so the server lists no models: {say}: {}",
-                    words(&said)
-                )));
+    let (mut path, say) = (endpoint.below("/models"), "say which model with --model");
+    let (mut status, mut said) = fetch(endpoint, &path, timeout)?;
+    if matches!(status, 404 | 405) && endpoint.next_root() {
+        let elsewhere = endpoint.below("/models");
+        match fetch(endpoint, &elsewhere, timeout)? {
+            (200..=299, list) => (path, status, said) = (elsewhere, 200, list),
+            _ => _ = endpoint.next_root(),
+        }
+    }
+    match status {
+        200..=299 => {
+            let json = Json::of(said.as_bytes()).map_err(|e| {
+                Error::Endpoint(format!(
+                    "GET {path} did not answer with a list of models ({e}): {say}"
+                ))
+            })?;
+            match listed(&json) {
+                Some(Some(name)) => Ok(name),
+                Some(None) => {
+                    Err(Error::NotReady(format!("GET {path}: the server lists no model")))
+                }
+                None => Err(Error::Endpoint(format!(
+                    "GET {path} did not answer with a list of models: {say}: {}",
+                    one_line(&said)
+                ))),
             }
         }
+        401 | 403 | 407 => Err(unauthorised(endpoint, status, &said)),
+        status if is_busy(status) => {
+            Err(Error::NotReady(format!("GET {path} says {status}: {}", words(&said))))
+        }
+        _ => Err(Error::Endpoint(format!(
+            "GET {path} says {status}, so the server lists no models: {say}: {}",
+            words(&said)
+        ))),
     }
 }
 
@@ -223,7 +233,8 @@ impl Heard {
     /// Whether tokens came back; of token ids also whether they were taken for such.
     fn works(&self, form: &Form) -> bool {
         let counted = self.prompt_tokens.filter(|n| *n > 0);
-        let as_sent = form.prompts != Prompts::Ids || counted.is_none_or(|n| n.abs_diff(SHORT) < OFF);
+        let as_sent =
+            form.prompts != Prompts::Ids || counted.is_none_or(|n| n.abs_diff(SHORT) < OFF);
         self.outcome.is_ok() && as_sent
     }
 
@@ -247,7 +258,17 @@ impl Asker<'_> {
         if heard.works(&full) {
             return Ok((full, heard));
         }
-        let mut best = self.plainest(heard)?;
+        let mut best = match self.plainest(heard) {
+            Ok(best) => best,
+            Err(error @ (Error::NotReady(_) | Error::Nobody(_))) => return Err(error),
+            Err(error) => {
+                // It may serve and not stream.
+                let mut forms = [full, Form::plain(Length::MaxTokens)].into_iter();
+                let form = forms.find(|form| self.whole(form, SHORT).is_some()).ok_or(error)?;
+                let heard = Heard::of(Err((Kind::NotSse, String::new())));
+                return Ok((Form { streams: false, ..form }, heard));
+            }
+        };
         for change in CHANGES {
             let mut form = best.0.clone();
             if !change(&mut form, ids) {
@@ -270,23 +291,24 @@ impl Asker<'_> {
         if let Err((Kind::Status(status @ (401 | 403 | 407)), said)) = &first.outcome {
             return Err(unauthorised(self.endpoint, *status, said));
         }
-        let mut told = None;
+        let mut at_first = None;
         loop {
+            let (mut told, mut missing) = (None, false);
             for length in [Length::MaxTokens, Length::MaxCompletionTokens] {
                 let form = Form::plain(length);
                 let heard = self.ask(&form, SHORT, false)?;
                 if heard.ends() {
                     return Ok((form, heard));
                 }
+                missing |= matches!(heard.outcome, Err((Kind::Status(404 | 405), _)));
                 told = told.or(heard.outcome.err());
             }
-            let missing = matches!(told, Some((Kind::Status(404 | 405), _)));
+            at_first = at_first.or(told);
             if !missing || !self.endpoint.next_root() {
                 break;
             }
-            told = None;
         }
-        let trouble = told.or(first.outcome.err()).unwrap_or((Kind::Empty, String::new()));
+        let trouble = at_first.or(first.outcome.err()).unwrap_or((Kind::Empty, String::new()));
         Err(self.refused(&trouble))
     }
 
@@ -342,13 +364,19 @@ impl Asker<'_> {
             let bytes = self.bytes(form, length, awaited);
             let mut answer = match call(self.endpoint, &bytes, answer, self.timeout) {
                 Ok(answer) => answer,
-                Err(trouble) if matches!(trouble.0, Kind::Refused | Kind::Unreachable | Kind::Tls | Kind::Timeout) => {
+                Err(trouble)
+                    if matches!(
+                        trouble.0,
+                        Kind::Refused | Kind::Unreachable | Kind::Tls | Kind::Timeout
+                    ) =>
+                {
                     return Err(failed(self.endpoint, "asking the server", &trouble));
                 }
                 Err(trouble) => return Ok(Heard::of(Err(trouble))),
             };
             let target = self.endpoint.target();
-            if let (300..=399, Some(location)) = (answer.response.status, &answer.response.location) {
+            if let (300..=399, Some(location)) = (answer.response.status, &answer.response.location)
+            {
                 let to = self.endpoint.redirected(&target, location)?;
                 self.endpoint.moves(to);
                 continue;
@@ -404,8 +432,12 @@ impl Asker<'_> {
 
     /// Prompt tokens as the server counts them where it does not stream.
     fn count(&self, form: &Form, length: u32) -> Option<u32> {
-        let request = self.bytes(form, length, false);
-        let text = String::from_utf8(request).ok()?;
+        self.whole(form, length)?.get("usage").get("prompt_tokens").count()
+    }
+
+    /// The answer to a request that does not stream, if it is one.
+    fn whole(&self, form: &Form, length: u32) -> Option<Json<'static>> {
+        let text = String::from_utf8(self.bytes(form, length, false)).ok()?;
         let (head, body) = text.split_once("\r\n\r\n")?;
         let body = body.replace(r#""stream":true"#, r#""stream":false"#);
         let body = body.replace(r#","stream_options":{"include_usage":true}"#, "");
@@ -415,8 +447,8 @@ impl Asker<'_> {
         let answer = Answer::keeping(1 << 20);
         let answer = call(self.endpoint, request.as_bytes(), answer, self.timeout).ok()?;
         let said = answer.said();
-        let json = Json::of(said.as_bytes()).ok()?;
-        json.get("usage").get("prompt_tokens").count()
+        let json = Json::of(said.as_bytes()).ok()?.owned();
+        (answer.response.succeeded() && !json.get("choices").is_nothing()).then_some(json)
     }
 }
 

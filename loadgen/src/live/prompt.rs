@@ -34,7 +34,7 @@ pub enum Prompts {
 
 impl Prompts {
     /// Words of a token each, where nobody counts them.
-    pub(crate) const WORDS: Self = Self::Text { per_word: 1.0, overhead: 0.0 };
+    pub const WORDS: Self = Self::Text { per_word: 1.0, overhead: 0.0 };
 }
 
 /// Renders requests.
@@ -362,7 +362,10 @@ mod tests {
         assert!(first[8] != second[8] && first[0] != third[0]);
         assert!(first.iter().all(|id| IDS.contains(id)));
         assert_eq!(b[0]["model"], "m\"1");
-        assert_eq!((&b[0]["max_tokens"], &b[0]["ignore_eos"]), (&Value::from(5), &Value::from(true)));
+        assert_eq!(
+            (&b[0]["max_tokens"], &b[0]["ignore_eos"]),
+            (&Value::from(5), &Value::from(true))
+        );
         assert_eq!(b, of(1, true), "the same salt gives the same prompts");
         assert_ne!(ids(&of(2, true)[0])[0], first[0], "another salt shares nothing");
         let unshared = of(1, false);
@@ -437,8 +440,7 @@ mod tests {
         let server = Server { url: "http://127.0.0.1".to_owned(), api, ..Server::default() };
         let endpoint = Endpoint::find(&server).unwrap();
         let form = Form::full(prompts);
-        let prompter =
-            Prompter::new(&endpoint, (&form, &Vocabulary::default()), "m", (7, true));
+        let prompter = Prompter::new(&endpoint, (&form, &Vocabulary::default()), "m", (7, true));
         let (trace, mut talks) = (session(), Talks::new(&session(), true));
         let body = |talks: &Talks, index| {
             let passages = talks.passages(&trace, index);
@@ -452,7 +454,12 @@ mod tests {
         let mut hearing = Hearing::new(prompts == Prompts::Ids);
         events.iter().for_each(|e| hearing.take_in(e.as_bytes()));
         let (prompt_tokens, completion_tokens) = usage.unzip();
-        talks.heard(&trace, 0, hearing, crate::live::chunk::Usage { prompt_tokens, completion_tokens });
+        talks.heard(
+            &trace,
+            0,
+            hearing,
+            crate::live::chunk::Usage { prompt_tokens, completion_tokens },
+        );
         talks.over(0);
         [first, body(&talks, 1)]
     }

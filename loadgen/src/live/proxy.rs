@@ -59,7 +59,9 @@ impl Proxies {
     fn spares(&self, server: &Url) -> bool {
         let host = server.host.to_ascii_lowercase();
         let address: Option<IpAddr> = host.parse().ok();
-        if host == "localhost" || host.ends_with(".localhost") || address.is_some_and(|a| a.is_loopback())
+        if host == "localhost"
+            || host.ends_with(".localhost")
+            || address.is_some_and(|a| a.is_loopback())
         {
             return true;
         }

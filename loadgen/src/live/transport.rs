@@ -180,7 +180,9 @@ impl Tunnel {
         while !self.answer.ends_with(b"\r\n\r\n") {
             match tcp.read(&mut byte) {
                 Ok(0) => return Err(refused("it closed the connection")),
-                Ok(_) if self.answer.len() > 16 << 10 => return Err(refused("its answer has no end")),
+                Ok(_) if self.answer.len() > 16 << 10 => {
+                    return Err(refused("its answer has no end"));
+                }
                 Ok(_) => self.answer.push(byte[0]),
                 Err(e) if would_block(&e) => return Ok(false),
                 Err(e) => return Err(e),
@@ -194,7 +196,10 @@ impl Tunnel {
 }
 
 fn refused(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, format!("the proxy does not let us through: {why}"))
+    io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        format!("the proxy does not let us through: {why}"),
+    )
 }
 
 /// Writes TLS records until there are none or the socket is full.

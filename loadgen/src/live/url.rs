@@ -53,7 +53,11 @@ impl Url {
             None => 80,
             Some(port) => match port.parse::<u16>() {
                 Ok(port) if port > 0 && !text.is_empty() => port,
-                _ => return Err(bad(&format!("has {port:?} for a port, which is none (1 to 65535)"))),
+                _ => {
+                    return Err(bad(&format!(
+                        "has {port:?} for a port, which is none (1 to 65535)"
+                    )));
+                }
             },
         };
         let uri = format!("{authority}{path}{query}");
@@ -179,7 +183,13 @@ mod tests {
             ("HTTPS://h/", "h", 443, "", ""),
             ("http://h:8000/v1/", "h", 8000, "/v1", ""),
             ("http://[::1]:9/llm/v1", "::1", 9, "/llm/v1", ""),
-            ("https://h/openai/v1?api-version=1&x=/y", "h", 443, "/openai/v1", "?api-version=1&x=/y"),
+            (
+                "https://h/openai/v1?api-version=1&x=/y",
+                "h",
+                443,
+                "/openai/v1",
+                "?api-version=1&x=/y",
+            ),
             ("http://h?a=b", "h", 80, "", "?a=b"),
             (" http://h:1/v1#top ", "h", 1, "/v1", ""),
         ] {
@@ -188,9 +198,23 @@ mod tests {
             assert_eq!((&*url.path, &*url.query, url.basic), (path, query, None), "{text}");
         }
         for bad in [
-            "", "localhost:8000", "ftp://x", "http://", "http:///v1", "http://h:99999", "http://h:0",
-            "http://h:abc", "http://h:", "http://[::1", "http://[h]:1", "http://h:80:90", "http://a b",
-            "http://h/ü", "http://h:-1", "http://h:+80x", "http://:8000",
+            "",
+            "localhost:8000",
+            "ftp://x",
+            "http://",
+            "http:///v1",
+            "http://h:99999",
+            "http://h:0",
+            "http://h:abc",
+            "http://h:",
+            "http://[::1",
+            "http://[h]:1",
+            "http://h:80:90",
+            "http://a b",
+            "http://h/ü",
+            "http://h:-1",
+            "http://h:+80x",
+            "http://:8000",
         ] {
             let error = Url::parse(bad).unwrap_err().to_string();
             assert!(error.contains("http://localhost:8000"), "{bad}: {error}");
@@ -221,7 +245,10 @@ mod tests {
             (api, base.to_owned())
         };
         assert_eq!(of("http://h/v1/chat/completions"), (Some(Api::Chat), "/v1".to_owned()));
-        assert_eq!(of("http://h/api/v3/completions/"), (Some(Api::Completions), "/api/v3".to_owned()));
+        assert_eq!(
+            of("http://h/api/v3/completions/"),
+            (Some(Api::Completions), "/api/v3".to_owned())
+        );
         assert_eq!(of("http://h/chat/completions"), (Some(Api::Chat), String::new()));
         assert_eq!(of("http://h/v1/models"), (None, "/v1".to_owned()));
         assert_eq!(of("http://h/openai"), (None, "/openai".to_owned()));
@@ -243,7 +270,10 @@ mod tests {
             assert_eq!(target, to, "{location}");
         }
         for elsewhere in ["https://h:8000/v1/models", "http://h/v1", "//other/v1"] {
-            assert!(!from.same_server(&from.follow("/v1/models", elsewhere).unwrap().0), "{elsewhere}");
+            assert!(
+                !from.same_server(&from.follow("/v1/models", elsewhere).unwrap().0),
+                "{elsewhere}"
+            );
         }
         assert!(from.follow("/v1/models", "ftp://x/").is_err());
     }

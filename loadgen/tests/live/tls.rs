@@ -69,16 +69,7 @@ impl Authority {
             builder.with_no_client_auth()
         };
         let config = builder.with_single_cert(chain.map(Result::unwrap).collect(), key).unwrap();
-        let config = Arc::new(config);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        std::thread::spawn(move || {
-            for tcp in listener.incoming().flatten() {
-                let session = ServerConnection::new(Arc::clone(&config)).unwrap();
-                std::thread::spawn(move || answer(StreamOwned::new(session, tcp)));
-            }
-        });
-        format!("https://{host}:{port}")
+        format!("https://{host}:{}", listen(config))
     }
 }
 
@@ -86,6 +77,40 @@ impl Drop for Authority {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+/// The port of a TLS server that answers every connection.
+fn listen(config: ServerConfig) -> u16 {
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for tcp in listener.incoming().flatten() {
+            let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+            std::thread::spawn(move || answer(StreamOwned::new(session, tcp)));
+        }
+    });
+    port
+}
+
+/// A server whose certificate signs itself and calls itself an authority, as `openssl req -x509` makes it, for `hosts`:
+/// its port and the certificate.
+fn signed_by_itself(authority: &Authority, hosts: &[&str]) -> (u16, PathBuf) {
+    let key = KeyPair::generate().unwrap();
+    let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+    let name = format!("self-{}.pem", hosts.join("-"));
+    let mut params = CertificateParams::new(hosts).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    let path = authority.write(&name, certificate.pem());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth();
+    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+    let config = config.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    (listen(config), path)
 }
 
 /// Two tokens in two records per request, until the client leaves.
@@ -134,6 +159,22 @@ fn certificates_are_checked() {
     let misnamed =
         authority.serve("elsewhere.invalid", false).replace("elsewhere.invalid", "localhost");
     assert_eq!(drive(misnamed, Some(authority.ca()), None).failures["tls"].count, 20);
+}
+
+#[test]
+fn the_very_certificate_that_is_named_is_trusted() {
+    let authority = Authority::new("itself");
+    let url = |port: u16| format!("https://localhost:{port}");
+    let (port, certificate) = signed_by_itself(&authority, &["localhost"]);
+    let named = drive(url(port), Some(certificate.clone()), None);
+    assert!(fine(&named), "{:?}", named.failures);
+    assert_eq!(drive(url(port), Some(authority.ca()), None).failures["tls"].count, 20);
+    let (nameless, itself) = signed_by_itself(&authority, &[]);
+    let named = drive(url(nameless), Some(itself), None);
+    assert!(fine(&named), "a certificate for no host in particular: {:?}", named.failures);
+    assert_eq!(drive(url(nameless), Some(certificate), None).failures["tls"].count, 20);
+    let (misnamed, itself) = signed_by_itself(&authority, &["elsewhere.invalid"]);
+    assert_eq!(drive(url(misnamed), Some(itself), None).failures["tls"].count, 20);
 }
 
 #[test]

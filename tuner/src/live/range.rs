@@ -144,8 +144,7 @@ impl<'a> Range<'a> {
     /// # Errors
     /// When nothing completes until then.
     fn recover(&self, takes_s: f64, watch: &mut dyn FnMut() -> bool) -> Result<(), String> {
-        let (began, patience) =
-            (Instant::now(), REST.max(Duration::from_secs_f64(9.0 * takes_s)));
+        let (began, patience) = (Instant::now(), REST.max(Duration::from_secs_f64(9.0 * takes_s)));
         loop {
             let mut waits = || watch() && began.elapsed() < patience;
             match self.unhurried(&mut waits) {
@@ -327,7 +326,8 @@ struct Silent {
 impl Silent {
     /// Waits as long as it asks to, `most` at most, or until `watch` says no.
     fn wait(&self, most: Duration, watch: &mut dyn FnMut() -> bool) {
-        let (began, time) = (Instant::now(), self.retry_after.unwrap_or(PAUSE).max(GLANCE).min(most));
+        let (began, time) =
+            (Instant::now(), self.retry_after.unwrap_or(PAUSE).max(GLANCE).min(most));
         while began.elapsed() < time && watch() {
             std::thread::sleep(GLANCE.min(time));
         }
@@ -360,7 +360,11 @@ fn limit(run: &LiveRun, slo: &BoundSlo) -> Limit {
     let late = run.recording.records.iter().filter(|r| r.completed() && !slo.meets(r)).count();
     match run.lost() {
         Some(lost) if lost.refused + lost.failed >= late as u64 => {
-            if lost.refused >= lost.failed { Limit::Admission } else { Limit::Failures }
+            if lost.refused >= lost.failed {
+                Limit::Admission
+            } else {
+                Limit::Failures
+            }
         }
         _ if run.audit.paceless => Limit::Unknown,
         _ => Limit::Latency,
