@@ -8,6 +8,7 @@
 //! probe that lasts slack / e tells. One whose requests outlast it tells nothing at all: the server has not yet got
 //! what it would be given for ever.
 
+mod idle;
 mod range;
 
 use std::time::Duration;

@@ -120,7 +120,8 @@ impl Answer {
             let words = json.as_ref().and_then(chunk::bad_news).unwrap_or(said);
             return Err((Kind::Status(status), words));
         }
-        let told = Json::of(said.as_bytes()).ok().and_then(|json| Chunk::of(&json).error);
+        let told = Some(&said).filter(|said| !said.is_empty());
+        let told = told.and_then(|said| Chunk::of(&Json::of(said.as_bytes()).ok()?).error);
         let stream = &self.stream;
         match told {
             Some(words) => Err((Kind::ServerError, words)),

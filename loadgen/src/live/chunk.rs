@@ -99,7 +99,8 @@ impl Chunk {
         if !choice.get("error").is_nothing() {
             self.error = Some(words(choice.get("error")));
         } else if is_broken(name) {
-            let why = words_in(reason).map_or_else(String::new, |why| format!(": {why}"));
+            let why = words_in(reason).filter(|why| *why != name);
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
             self.error =
                 Some(format!("the server ended the response with finish_reason {name:?}{why}"));
         } else if !reason.is_nothing() {

@@ -39,6 +39,7 @@ use crate::time::nanos;
 
 mod answers;
 mod connections;
+mod ends;
 
 use answers::Piece;
 

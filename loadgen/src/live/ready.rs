@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::endpoint::{Endpoint, Server};
-use super::{Live, probe};
+use super::{Live, greet};
 use crate::error::Error;
 
 /// From one question to the next, at first and at most.
@@ -34,7 +34,7 @@ impl Live {
         let (began, mut pause) = (Instant::now(), PAUSE.0);
         loop {
             let mut endpoint = Endpoint::find(server)?;
-            let healthy = probe::health(&mut endpoint, patience.answer);
+            let healthy = greet::health(&mut endpoint, patience.answer);
             let found = healthy.and_then(|()| Self::find_at(endpoint, server, patience.answer));
             let error = match found {
                 Ok(live) => return Ok(live),

@@ -1,12 +1,12 @@
 //! TLS: certificates are checked, other authorities can be trusted, and the client can show its own certificate.
 
-use std::io::Write;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loadgen::{Live, LiveOptions, LiveRun, Prompts, Server};
+use loadgen::{Live, LiveOptions, LiveRun, Prompts, Proxies, Server};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use rustls::server::WebPkiClientVerifier;
@@ -114,7 +114,7 @@ fn signed_by_itself(authority: &Authority, hosts: &[&str]) -> (u16, PathBuf) {
 }
 
 /// Two tokens in two records per request, until the client leaves.
-fn answer(mut stream: StreamOwned<ServerConnection, std::net::TcpStream>) {
+fn answer(mut stream: StreamOwned<ServerConnection, TcpStream>) {
     let token = r#"data: {"choices":[{"text":"a","finish_reason":null}]}"#;
     let end = r#"data: {"choices":[{"text":"b","finish_reason":"length"}]}"#;
     let (first, second) = (format!("{token}\n\n"), format!("{end}\n\ndata: [DONE]\n\n"));
@@ -134,9 +134,47 @@ fn answer(mut stream: StreamOwned<ServerConnection, std::net::TcpStream>) {
     }
 }
 
+/// A proxy that lets everybody through to this machine's ports, whatever the host.
+fn proxy() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let port = head.strip_prefix("CONNECT inference.invalid:").unwrap();
+            let port: u16 = port.split(' ').next().unwrap().parse().unwrap();
+            let mut server = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            std::thread::spawn(move || std::io::copy(&mut server, &mut client));
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn a_proxy_lets_through_to_a_secured_server() {
+    let authority = Authority::new("proxied");
+    let url = authority.serve("inference.invalid", false);
+    let proxies = Proxies { https: Some(proxy()), ..Proxies::default() };
+    let through = Server { proxies, url, ca: Some(authority.ca()), ..Server::default() };
+    let run = driven(&through);
+    assert!(fine(&run), "{:?}", run.failures);
+}
+
 fn drive(url: String, ca: Option<PathBuf>, identity: Option<(PathBuf, PathBuf)>) -> LiveRun {
-    let server = Server { url, ca, identity, ..Server::default() };
-    let live = Live::assume(&server, "m", Prompts::Ids).unwrap();
+    driven(&Server { url, ca, identity, ..Server::default() })
+}
+
+fn driven(server: &Server) -> LiveRun {
+    let live = Live::assume(server, "m", Prompts::Ids).unwrap();
     // A prompt of several records.
     let trace = load(20, 3, 9_000, 2);
     let options = LiveOptions { timeout: Duration::from_secs(5), ..LiveOptions::default() };

@@ -1,7 +1,7 @@
 //! A server under search: rates offered to it, what of them held, and the whole search of its capacity.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use loadgen::{BoundSlo, Judged, Latency, Live, LiveOptions, LiveRun, Summary, Sustain};
 use workloads::{Arrival, Stream, Trace};
@@ -29,12 +29,6 @@ const FILLED: f64 = 0.125;
 const FIRST: f64 = 4.0;
 /// From a rate that holds to the next one looked at, where nothing else says where to look.
 const AHEAD: f64 = 1.25;
-/// How long a server may take to be itself again after a rate that was too much.
-const REST: Duration = Duration::from_secs(30);
-/// From one look at a server that refuses everybody to the next, where it does not say how long to wait.
-const PAUSE: Duration = Duration::from_millis(500);
-/// How often somebody who waits looks whether to go on.
-const GLANCE: Duration = Duration::from_millis(50);
 
 /// What a search is for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,69 +91,9 @@ impl<'a> Range<'a> {
     }
 
     /// What makes the next run's prompts its own.
-    fn salt(&self) -> u64 {
+    pub(super) fn salt(&self) -> u64 {
         self.runs.set(self.runs.get() + 1);
         self.options.salt ^ self.runs.get().wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-
-    /// A few requests one after the other: how the server is when nobody hurries it.
-    ///
-    /// # Errors
-    /// When nothing completes.
-    fn unhurried(&self, watch: &mut dyn FnMut() -> bool) -> Result<Unhurried, Silent> {
-        let trace = self.trace.head(3);
-        let options = LiveOptions { streams: Some(1), salt: self.salt(), ..self.options.clone() };
-        let silent = |why: String, retry_after| Silent { why, retry_after };
-        let run = self.live.run(&trace, &options, self.slo, |_| watch());
-        let run = run.map_err(|e| silent(e.to_string(), None))?;
-        let took: Vec<f64> =
-            run.from_send.records.iter().filter_map(|r| Some(r.e2e()?.as_secs_f64())).collect();
-        if took.is_empty() {
-            let (why, wait) = run.lost().map_or_else(
-                || ("it was interrupted".to_owned(), None),
-                |lost| (lost.words, lost.retry_after),
-            );
-            return Err(silent(format!("no request completed on the idle server: {why}"), wait));
-        }
-        let summary = run.summary_from_send(self.slo);
-        let misses = (!summary.verdict.met).then(|| missed(&run, &summary));
-        Ok(Unhurried { takes_s: took.iter().sum::<f64>() / took.len() as f64, misses })
-    }
-
-    /// The same of a server that may refuse everybody for a while, for half a minute at most.
-    fn awake(&self, watch: &mut dyn FnMut() -> bool) -> Result<Unhurried, String> {
-        let began = Instant::now();
-        loop {
-            match self.unhurried(watch) {
-                Ok(unhurried) => return Ok(unhurried),
-                Err(silent) if !watch() || began.elapsed() >= REST => return Err(silent.why),
-                Err(silent) => silent.wait(REST.saturating_sub(began.elapsed()), watch),
-            }
-        }
-    }
-
-    /// Waits until the server is as quick again as it was when nobody hurried it, and takes requests again if it refused
-    /// them, for half a minute at most.
-    ///
-    /// # Errors
-    /// When nothing completes until then.
-    fn recover(&self, takes_s: f64, watch: &mut dyn FnMut() -> bool) -> Result<(), String> {
-        let (began, patience) = (Instant::now(), REST.max(Duration::from_secs_f64(9.0 * takes_s)));
-        loop {
-            let mut waits = || watch() && began.elapsed() < patience;
-            match self.unhurried(&mut waits) {
-                Ok(again) if again.takes_s > 1.5 * takes_s + 0.01 && waits() => {}
-                Ok(_) => return Ok(()),
-                Err(_) if !watch() => return Ok(()),
-                Err(silent) if began.elapsed() >= patience => {
-                    let (s, why) = (patience.as_secs(), silent.why);
-                    return Err(format!(
-                        "it was not itself again within {s} s of a rate that was too much: {why}"
-                    ));
-                }
-                Err(silent) => silent.wait(patience.saturating_sub(began.elapsed()), watch),
-            }
-        }
     }
 
     /// The highest rate that holds. Where a rate is to be beaten, that one is tried first and decides whether the search
@@ -173,7 +107,7 @@ impl<'a> Range<'a> {
         say: &mut dyn FnMut(&Shot),
         watch: &mut dyn FnMut() -> bool,
     ) -> Result<Searched, String> {
-        let Unhurried { takes_s: unhurried, misses } = self.awake(watch)?;
+        let (unhurried, misses) = self.awake(watch)?;
         if let Some(misses) = misses {
             // What one request at a time cannot have, no rate can.
             let note = Some(format!("one request at a time misses the targets: {misses}"));
@@ -308,35 +242,9 @@ fn longer(offered_s: f64, (lasted, overdue): (f64, bool), longest_s: f64) -> Opt
     (lasted > most && wanted > offered_s).then_some(wanted)
 }
 
-/// A server that nobody hurries.
-struct Unhurried {
-    /// Seconds that it takes for a request.
-    takes_s: f64,
-    /// The targets that it misses even so.
-    misses: Option<String>,
-}
-
-/// A server that completes nothing.
-struct Silent {
-    why: String,
-    /// How long it asks to wait.
-    retry_after: Option<Duration>,
-}
-
-impl Silent {
-    /// Waits as long as it asks to, `most` at most, or until `watch` says no.
-    fn wait(&self, most: Duration, watch: &mut dyn FnMut() -> bool) {
-        let (began, time) =
-            (Instant::now(), self.retry_after.unwrap_or(PAUSE).max(GLANCE).min(most));
-        while began.elapsed() < time && watch() {
-            std::thread::sleep(GLANCE.min(time));
-        }
-    }
-}
-
 /// What is wrong with a run that misses its targets, in words: first the requests that came to nothing, then the targets
 /// that those which completed miss.
-fn missed(run: &LiveRun, summary: &Summary) -> String {
+pub(super) fn missed(run: &LiveRun, summary: &Summary) -> String {
     let lost = run.lost();
     let late = |j: &&Judged| !j.met && (lost.is_none() || j.value.finite().is_some());
     let mut words: Vec<String> = lost.iter().map(|lost| lost.words.clone()).collect();
