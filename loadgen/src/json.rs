@@ -17,8 +17,8 @@ pub(crate) enum Json<'a> {
     Bool(bool),
     Number(f64),
     Text(Cow<'a, str>),
-    List(Vec<Json<'a>>),
-    Object(Vec<(Cow<'a, str>, Json<'a>)>),
+    List(Vec<Self>),
+    Object(Vec<(Cow<'a, str>, Self)>),
 }
 
 /// What every value lacks.
@@ -57,19 +57,19 @@ impl<'a> Json<'a> {
     }
 
     /// The member of that name; null where there is none.
-    pub(crate) fn get(&self, name: &str) -> &Json<'a> {
+    pub(crate) fn get(&self, name: &str) -> &Self {
         let found = self.members().iter().rev().find(|(key, _)| key == name);
         // A static of a shorter life is one of any.
         found.map_or(&NULL, |(_, value)| value)
     }
 
     /// The members of an object; none of anything else.
-    pub(crate) fn members(&self) -> &[(Cow<'a, str>, Json<'a>)] {
+    pub(crate) fn members(&self) -> &[(Cow<'a, str>, Self)] {
         if let Self::Object(members) = self { members } else { &[] }
     }
 
     /// The elements of a list; of anything else that is not null, itself alone.
-    pub(crate) fn each(&self) -> &[Json<'a>] {
+    pub(crate) fn each(&self) -> &[Self] {
         match self {
             Self::List(list) => list,
             Self::Null => &[],

@@ -177,7 +177,7 @@ fn what_breaks_off_has_failed_and_its_words_are_kept() {
     ] {
         let asked = Arc::new(AtomicU32::new(0));
         let url = serve(move |a: &Asked, to: &mut TcpStream| {
-            if asked.fetch_add(1, Ordering::Relaxed) % 5 > 0 {
+            if !asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(5) {
                 return good(a, to);
             }
             stream(to, &[(0, token(a, " w")), (0, bad.clone()), (0, "data: [DONE]\n\n".to_owned())])
