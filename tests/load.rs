@@ -1,8 +1,12 @@
 //! Measuring a server from the command line: `knee bench --url` and `knee tune --url` against `knee mock`.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -323,7 +327,7 @@ fn an_interruption_keeps_what_was_measured() {
     let dir = TempDir::new().unwrap();
     let mut command = mock.bench(&["--rate", "20", "--out", dir.path().to_str().unwrap()]);
     let child = command.stdout(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(2));
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
@@ -334,6 +338,128 @@ fn an_interruption_keeps_what_was_measured() {
     let result: Value = serde_json::from_slice(&result).unwrap();
     assert!(result["completed"].as_u64().unwrap() > 5);
     assert_eq!(result["interrupted"], true);
+}
+
+/// A server in threads of this process: `answer` says what comes back for a body, none of a list of models.
+fn serve(answer: impl Fn(&str) -> String + Clone + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let (mut text, mut piece) = (String::new(), [0; 4096]);
+                let body = loop {
+                    let length = |head: &str| {
+                        let line = head.lines().find_map(|l| l.strip_prefix("content-length: "));
+                        line.map_or(0, |l| l.parse().unwrap())
+                    };
+                    match text.split_once("\r\n\r\n") {
+                        Some((head, body)) if body.len() >= length(head) => break body.to_owned(),
+                        _ => {}
+                    }
+                    match stream.read(&mut piece) {
+                        Ok(n) if n > 0 => text.push_str(&String::from_utf8_lossy(&piece[..n])),
+                        _ => return,
+                    }
+                };
+                let models = r#"{"data":[{"id":"m"}]}"#;
+                let said = match text.starts_with("GET /v1/models") {
+                    true => whole(200, models),
+                    false if text.starts_with("GET ") => whole(404, "{}"),
+                    false => answer(&body),
+                };
+                let _ = stream.write_all(said.as_bytes());
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+/// An answer that does not stream.
+fn whole(status: u16, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// A stream of two tokens.
+fn streamed() -> String {
+    let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/event-stream\r\n\r\n";
+    let token = "data: {\"choices\":[{\"text\":\" w\"}]}\n\n";
+    let usage =
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":32,\"completion_tokens\":2}}\n\n";
+    format!("{head}{token}{token}{usage}data: [DONE]\n\n")
+}
+
+#[test]
+fn nothing_measured_is_no_success() {
+    let url = serve(|body| match body.contains(r#""stream":true"#) {
+        true => whole(422, r#"{"detail":"no streams today"}"#),
+        false => whole(200, r#"{"choices":[{"text":"x"}],"usage":{"prompt_tokens":32}}"#),
+    });
+    let dir = TempDir::new().unwrap();
+    let mut command =
+        knee(&["bench", "--url", &url, "--requests", "20", "--slo", "ttft=1s", "--json"]);
+    command.arg("--workload").arg(workload()).arg("--out").arg(dir.path());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(
+        stderr(&output)
+            .contains("nothing was measured: 20 of 20 failed with 422 (no streams today)"),
+        "{}",
+        stderr(&output)
+    );
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&found["completed"], &found["slo_met"]), (&0.into(), &false.into()));
+    assert_eq!(found["audit"]["verdict"], "INVALID");
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(page.contains("nothing was measured") && page.contains("no streams today"));
+}
+
+#[test]
+fn a_search_tells_refusals_from_slowness_and_survives_them() {
+    let (seats, refused) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let counts = (Arc::clone(&seats), Arc::clone(&refused));
+    let url = serve(move |_| {
+        let (seats, refused) = &counts;
+        let taken = seats.fetch_add(1, Ordering::SeqCst);
+        // Who was refused is refused again for a while: the two questions after the first refusal too.
+        let busy = taken >= 3 || (1..4).contains(&(refused.load(Ordering::SeqCst) % 7));
+        let said = if busy {
+            refused.fetch_add(1, Ordering::SeqCst);
+            whole(429, r#"{"error":{"message":"three at a time"}}"#)
+        } else {
+            std::thread::sleep(Duration::from_millis(50));
+            streamed()
+        };
+        seats.fetch_sub(1, Ordering::SeqCst);
+        said
+    });
+    let mut command =
+        knee(&["tune", "--url", &url, "--slo", "ttft=5s", "--probe", "1s", "--budget", "12s"]);
+    command.arg("--json").arg("--workload").arg(workload());
+    let found = json(&command.output().unwrap());
+    assert!(found["capacity_rps"].as_f64().unwrap() > 0.0, "{found}");
+    assert!(refused.load(Ordering::SeqCst) > 0 && found["limited_by"] == "admission", "{found}");
+    assert!(found["fails_by"].as_str().unwrap().contains("refused with 429 (three at a time)"));
+    for shot in found["shots"].as_array().unwrap().iter().filter(|s| s["passed"] == false) {
+        assert!(shot["why"].as_str().unwrap().contains("refused with 429"), "{shot}");
+    }
+}
+
+#[test]
+fn a_server_that_is_still_starting_is_waited_for() {
+    let mock = Mock::start(&["--ready-after", "1500ms"]);
+    let output = mock.bench(&["--requests", "5", "--rate", "50", "--json"]).output().unwrap();
+    let said = stderr(&output);
+    assert!(said.contains("Waiting for the server") && said.contains("still starting"), "{said}");
+    assert_eq!(json(&output)["completed"], 5);
+    let mock = Mock::start(&["--ready-after", "60s"]);
+    let output = mock.bench(&["--ready-timeout", "1s"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("still starting"), "{}", stderr(&output));
 }
 
 #[test]
@@ -350,6 +476,7 @@ fn mistakes_are_one_line() {
     assert!(refused(&["bench", "--url", url]).contains("API key"));
     assert!(refused(&["bench", "--url", "http://127.0.0.1:1"]).contains("refused"));
     assert!(refused(&["bench", "--url", "localhost:8000"]).contains("http://"));
+    assert!(refused(&["bench", "--url", "http://127.0.0.1:99999"]).contains("65535"));
     assert!(refused(&["bench", "--url", url, "--max-seqs", "8"]).contains("own configuration"));
     assert!(refused(&["bench", "--url", url, "--device", "h100-sxm"]).contains("--url"));
     assert!(refused(&["bench", "--concurrency", "8"]).contains("--url"));

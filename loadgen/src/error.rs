@@ -114,6 +114,12 @@ pub enum Error {
     /// A server that cannot be measured: who, why, and what to do.
     #[error("{0}")]
     Endpoint(String),
+    /// Nobody listens at the server's address: it may not have been started yet.
+    #[error("{0}")]
+    Nobody(String),
+    /// A server that is there and does not take requests yet: what it says.
+    #[error("{0}")]
+    NotReady(String),
     /// The system refused something: what was tried, and what it said.
     #[error("{0}: {1}")]
     Io(String, String),

@@ -136,6 +136,23 @@ impl Summary {
         }
     }
 
+    /// The same where nobody knows when tokens came, or how many they were: there is no TPOT and no ITL, a target on
+    /// either is not known to be held, and no request is known to have met such a one.
+    #[must_use]
+    pub fn without_pace(mut self) -> Self {
+        (self.tpot, self.itl) = (Stats::default(), Stats::default());
+        let paced =
+            |judged: &&mut Judged| matches!(judged.target.metric, Metric::Tpot | Metric::Itl);
+        for judged in self.verdict.targets.iter_mut().filter(paced) {
+            (judged.value, judged.margin, judged.met) = (Latency::Undefined, None, false);
+            (self.verdict.met, self.good) = (false, 0);
+            if let Some(attained) = &mut self.verdict.attainment {
+                (attained.share, attained.met) = (0.0, false);
+            }
+        }
+        self
+    }
+
     fn per_second(&self, count: u64) -> f64 {
         if self.duration_s > 0.0 { count as f64 / self.duration_s } else { 0.0 }
     }

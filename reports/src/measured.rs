@@ -18,6 +18,9 @@ pub(crate) fn headline(report: &BenchReport, live: &LiveSide) -> String {
         (None, Some(rps)) => format!("{} {} of {name}", rate(rps), s.workload.unit()),
         (None, None) => format!("all of {name} at once"),
     };
+    if summary.completed == 0 {
+        return format!("{} completed nothing of {load}: nothing was measured.", s.device.name);
+    }
     format!("{} was offered {load} and {}.", s.device.name, crate::bench::completed(summary))
 }
 
@@ -35,6 +38,8 @@ pub(crate) fn doubts(live: &LiveSide) -> Vec<String> {
         format!("{} {} failed as {kind}: {}", count(f.count), word(f.count), f.cause)
     };
     doubts.extend(live.failures.iter().filter(|(kind, _)| *kind != "cancelled").map(failed));
+    let given_up = |what: &String| format!("The server does not take {what}.");
+    doubts.extend(live.given_up.iter().map(given_up));
     if live.audit.without_usage > 0 {
         let n = live.audit.without_usage;
         doubts.push(format!("The server did not count the tokens of {} {} (no usage in the stream); its chunks were counted instead.", count(n), word(n)));

@@ -135,6 +135,9 @@ pub struct LiveSide {
     pub precision: Vec<Precision>,
     /// Failures by name.
     pub failures: BTreeMap<String, Failures>,
+    /// What the server did not take of the requests meant for it.
+    #[serde(default)]
+    pub given_up: Vec<String>,
     /// Whether the user ended it early.
     pub interrupted: bool,
 }

@@ -33,6 +33,10 @@ pub(crate) struct Reach {
     /// Give a request up so long after it was due
     #[arg(long, value_name = "TIME", requires = SERVED, default_value = "10min", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
+    /// How long a server may take until it takes requests (default: 10min for one that is started here, 30s for one that
+    /// is there and says that it is not ready, else 0s)
+    #[arg(long, value_name = "TIME", requires = SERVED, value_parser = parse_duration)]
+    pub(crate) ready_timeout: Option<Duration>,
     /// Key sent as a bearer token (default: OPENAI_API_KEY)
     #[arg(long, value_name = "KEY", requires = SERVED)]
     pub(crate) api_key: Option<String>,
@@ -162,9 +166,6 @@ pub(crate) struct Launch {
     /// Start so many configurations at most besides the server's own defaults (default: 4 after a simulation, else all)
     #[arg(long, value_name = "N", requires = "launch", value_parser = whole::<usize, 1, 10_000>)]
     pub(crate) tries: Option<usize>,
-    /// How long a server may take until it takes requests
-    #[arg(long, value_name = "TIME", requires = "launch", default_value = "10min", value_parser = parse_duration)]
-    pub(crate) ready_timeout: Duration,
 }
 
 /// `NAME:VALUE`.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
-use loadgen::{Gauges, LiveOptions, LiveRun, Part, Slo, export};
+use loadgen::{Gauges, Live, LiveOptions, LiveRun, Part, Slo, export};
 use reports::{BenchReport, Report};
 use tuner::capacity::Stop;
 use tuner::live::lengthened;
@@ -89,12 +89,14 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     }
     let open = args.live.concurrency.is_none();
     let cost = (cost.wall_s, cost.cpu_s);
+    let place = Place::of(&live, &url);
     let measured = Measured {
         run: &run,
+        given_up: place.given_up.clone(),
         sent: &sent,
         slo: &slo,
-        scenario: scenario(Some(&Place::of(&live, &url)), &trace, &slo, seed, cost),
-        label: label(args, &run, &trace),
+        scenario: scenario(Some(&place), &trace, &slo, seed, cost),
+        label: label(args, &live, &run, &trace),
         rate_rps: open.then(|| scale * trace.offered_rate()).filter(|r| *r > 0.0),
     };
     let report = measured.report();
@@ -111,7 +113,13 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         written
     };
     args.output.deliver_with(&Report::Bench(Box::new(report)), &flat, more)?;
-    Ok(if run.interrupted { ExitCode::from(super::INTERRUPTED) } else { ExitCode::SUCCESS })
+    if run.interrupted {
+        return Ok(ExitCode::from(super::INTERRUPTED));
+    }
+    match run.lost().filter(|_| run.is_empty()) {
+        Some(lost) => bail!("nothing completed, so nothing was measured: {}", lost.words),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// What is to be sent, for whoever watches.
@@ -237,11 +245,8 @@ fn scale(args: &cli::Bench, trace: &Trace) -> Result<f64> {
 }
 
 /// The load in a line.
-fn label(args: &cli::Bench, run: &LiveRun, trace: &Trace) -> String {
-    let api = match args.live.reach.api {
-        loadgen::Api::Completions => "completions",
-        loadgen::Api::Chat => "chat",
-    };
+fn label(args: &cli::Bench, live: &Live, run: &LiveRun, trace: &Trace) -> String {
+    let api = live.api().name();
     let load = match args.live.concurrency {
         Some(n) => format!("closed loop, {n} streams"),
         None => "open loop".to_owned(),

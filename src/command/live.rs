@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use engine::model::gguf::Gguf;
 use engine::model::tokenizer::Tokenizer;
 use loadgen::{
-    BoundSlo, Live, LiveOptions, LiveRun, Metric, Prompts, Server, Summary, Sustain, Tokens,
+    BoundSlo, Live, LiveOptions, LiveRun, Metric, Patience, Precision, Prompts, Proxies, Server,
+    Sustain, Tokens,
 };
 use reports::{About, BenchReport, Detail, LiveSide, Scenario};
+use tuner::capacity::Stop;
 use tuner::live::LiveStudy;
 use tuner::result::{DeviceInfo, WorkloadInfo};
 use tuner::study::{build, fingerprint};
@@ -26,26 +29,74 @@ pub(crate) const PART: &str = "part.json";
 /// How long a server may take to answer a question before the run.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The server that the flags name, found, and asked how it wants `trace`.
+/// How long a server that is there may take to become ready where nobody says.
+const READY: Duration = Duration::from_secs(30);
+/// The same of one that we start.
+const START: Duration = Duration::from_secs(600);
+
+/// The server that the flags name, found, and asked how it wants `trace`; and its address as it may be shown.
 pub(crate) fn find(
     args: &cli::Reach,
     model: Option<&str>,
     trace: &Trace,
 ) -> Result<(Live, String)> {
     let Some(url) = args.url.clone() else { bail!("give the server's address: --url") };
-    Ok((suited(args, server(args, &url, model), trace, PATIENCE)?, url))
+    let patience = Patience {
+        ready: args.ready_timeout.unwrap_or(READY),
+        there: args.ready_timeout.unwrap_or_default(),
+        answer: PATIENCE,
+    };
+    let (stop, mut last) = (super::cancel()?, String::new());
+    let mut watch = |why: &loadgen::Error| {
+        let why = why.to_string();
+        if why != last {
+            eprintln!("Waiting for the server: {why}");
+            last = why;
+        }
+        !stop.load(Ordering::Relaxed)
+    };
+    let live = suited(args, server(args, &url, model), trace, patience, &mut watch);
+    if stop.load(Ordering::Relaxed) {
+        return Err(Stop::Cancelled.into());
+    }
+    let live = live?;
+    for what in live.given_up() {
+        eprintln!("The server does not take {what}.");
+    }
+    let address = live.address().0;
+    Ok((live, address))
 }
 
-/// A server that we started ourselves. It may be broken: it is not waited for longer than for a request.
-pub(crate) fn launched(args: &cli::Reach, url: &str, trace: &Trace) -> Result<Live> {
-    suited(args, server(args, url, None), trace, PATIENCE.min(args.timeout))
+/// A server that we started ourselves. It may be broken: no answer is waited for longer than for a request's. `watch` is
+/// told what it says while it is not ready, and ends the waiting by saying no.
+pub(crate) fn launched(
+    args: &cli::Reach,
+    url: &str,
+    trace: &Trace,
+    watch: &mut dyn FnMut(&loadgen::Error) -> bool,
+) -> Result<Live> {
+    let limit = start_limit(args);
+    let patience = Patience { ready: limit, there: limit, answer: PATIENCE.min(args.timeout) };
+    suited(args, server(args, url, None), trace, patience, watch)
 }
 
-fn suited(args: &cli::Reach, server: Server, trace: &Trace, patience: Duration) -> Result<Live> {
+/// How long a server that we start may take until it takes requests.
+pub(crate) fn start_limit(args: &cli::Reach) -> Duration {
+    args.ready_timeout.unwrap_or(START)
+}
+
+fn suited(
+    args: &cli::Reach,
+    server: Server,
+    trace: &Trace,
+    patience: Patience,
+    watch: &mut dyn FnMut(&loadgen::Error) -> bool,
+) -> Result<Live> {
     let tokenizer = args.tokenizer.as_deref().map(tokens).transpose()?;
-    let mut live = Live::find(&Server { tokenizer, ..server }, patience)?;
+    let server = Server { tokenizer, ..server };
+    let mut live = Live::find_when_ready(&server, patience, watch)?;
     if !args.unshared {
-        live.suit(trace, patience)?;
+        live.suit(trace, patience.answer)?;
     }
     Ok(live)
 }
@@ -60,6 +111,7 @@ pub(crate) fn server(args: &cli::Reach, url: &str, model: Option<&str>) -> Serve
         headers: args.header.clone(),
         ca: args.ca_cert.clone(),
         identity: args.client_cert.clone().zip(args.client_key.clone()),
+        proxies: Proxies::of_environment(),
         tokenizer: None,
     }
 }
@@ -104,6 +156,8 @@ pub(crate) struct Place {
     pub(crate) model: String,
     /// How prompts reach it.
     pub(crate) prompts: String,
+    /// What it did not take ([`Live::given_up`]).
+    pub(crate) given_up: Vec<String>,
 }
 
 impl Place {
@@ -117,7 +171,12 @@ impl Place {
                 "prompts are words: by the server's count {per_word:.3} tokens per word and {overhead:.1} for the template"
             ),
         };
-        Self { url: secrets::url(url), model: live.model().to_owned(), prompts }
+        let through = live.address().1.map_or_else(String::new, |proxy| {
+            format!("; everything went through the proxy {}", secrets::url(&proxy))
+        });
+        let prompts = prompts + &through;
+        let given_up = live.given_up().into_iter().map(str::to_owned).collect();
+        Self { url: secrets::url(url), model: live.model().to_owned(), prompts, given_up }
     }
 }
 
@@ -203,6 +262,8 @@ fn workload(trace: &Trace) -> WorkloadInfo {
 /// What a measurement comes to, for reports.
 pub(crate) struct Measured<'a> {
     pub(crate) run: &'a LiveRun,
+    /// What the server did not take.
+    pub(crate) given_up: Vec<String>,
     /// The trace that the run's records count through.
     pub(crate) sent: &'a Trace,
     pub(crate) slo: &'a BoundSlo,
@@ -213,7 +274,7 @@ pub(crate) struct Measured<'a> {
 
 impl Measured<'_> {
     pub(crate) fn report(self) -> BenchReport {
-        let Measured { run, sent, slo, scenario, label, rate_rps } = self;
+        let Measured { run, given_up, sent, slo, scenario, label, rate_rps } = self;
         BenchReport {
             unfit: Unfit::default(),
             about: About { command: typed(), assumptions: Vec::new() },
@@ -223,16 +284,23 @@ impl Measured<'_> {
             gpus: None,
             rate_rps,
             detail: Detail::outside(&run.recording.records, &run.recording.itl_of_all()),
-            summary: Summary::new(&run.recording, slo),
+            summary: run.summary(slo),
             sustain: Sustain::new(sent, &run.recording.records),
             inside: None,
             live: Some(LiveSide {
-                from_send: Summary::new(&run.from_send, slo),
+                from_send: run.summary_from_send(slo),
                 audit: run.audit.clone(),
-                precision: loadgen::precisions(&run.recording.records),
+                precision: precision(run),
                 failures: run.failures.clone(),
+                given_up,
                 interrupted: run.interrupted,
             }),
         }
     }
+}
+
+/// How sure figures are, of those that there are.
+fn precision(run: &LiveRun) -> Vec<Precision> {
+    let all = loadgen::precisions(&run.recording.records).into_iter();
+    all.filter(|p| !run.audit.paceless || !p.measured.starts_with(Metric::Tpot.name())).collect()
 }

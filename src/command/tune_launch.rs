@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use loadgen::Live;
+use loadgen::{Error, Live};
 use reports::{About, LaunchReport, Report};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -18,7 +18,7 @@ use tuner::launch::{Candidate, Failure, Race, Rules, Seen, Trial, screen};
 use tuner::live::{Aim, Held, LiveStudy, Memory, Range, Ready, Searched, Shot};
 
 use super::bench::result;
-use super::live::{Measured, Place, launched, options, scenario, server, study};
+use super::live::{Measured, Place, launched, options, scenario, server, start_limit, study};
 use super::output::{all, typed};
 use super::{INTERRUPTED, cancel, measure, secrets};
 use crate::cli;
@@ -27,8 +27,6 @@ use crate::input::{self, Prepared};
 
 /// How long a server that may still be starting is given to answer one question.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// From one such question to the next.
-const PAUSE: Duration = Duration::from_millis(100);
 /// Lines kept of the log of a server that failed.
 const LINES: usize = 20;
 /// Servers started after a simulation when nobody says.
@@ -206,12 +204,12 @@ impl<'a> Launcher<'a> {
     /// What was seen of a configuration that was measured to the end before.
     fn remembered(&mut self, candidate: &Candidate, aim: &Aim) -> Option<Seen> {
         let memory = self.memory(candidate)?;
-        let Ready { url, model, prompts, ready_s } = memory.ready()?;
+        let Ready { url, model, prompts, given_up, ready_s } = memory.ready()?;
         let (reach, slo) = (&self.args.server.reach, &self.prepared.slo);
         let range = Range::of(&self.prepared.trace, slo, options(reach, slo));
         let go_on = &mut || !self.stop.load(Ordering::Relaxed);
         let searched = range.remembering(Some(memory)).search(aim, &mut |_| {}, go_on);
-        let searched = self.take_best(searched.ok()?, &Place { url, model, prompts });
+        let searched = self.take_best(searched.ok()?, &Place { url, model, prompts, given_up });
         Some(Seen { searched: Ok(searched), ready_s: Some(ready_s), log: None, shots: Vec::new() })
     }
 
@@ -235,7 +233,7 @@ impl<'a> Launcher<'a> {
             None => format!("http://127.0.0.1:{port}"),
         };
         let served = server(&self.args.server.reach, &url, None);
-        if Live::is_ready(&served, PATIENCE).map_err(|e| failed(e.to_string()))? {
+        if Live::is_there(&served, PATIENCE).map_err(|e| failed(e.to_string()))? {
             let url = secrets::url(&url);
             return Err(failed(format!("another server answers at {url}: end it first")));
         }
@@ -253,20 +251,21 @@ impl<'a> Launcher<'a> {
         ready_s: &mut Option<f64>,
         shots: &mut Vec<Shot>,
     ) -> Result<Searched, String> {
-        let took = self.wait(process, url)?;
-        *ready_s = Some(took.as_secs_f64());
-        say(self.args, &format!("  ready after {:.1} s", took.as_secs_f64()));
-        let died =
-            |process: &mut Process, when: &str| process.ended().map(|e| format!("{e} {when}"));
         let (reach, slo) = (&self.args.server.reach, &self.prepared.slo);
-        let live = launched(reach, url, &self.prepared.trace)
-            .map_err(|e| died(process, "when it was asked").unwrap_or_else(|| e.to_string()))?;
+        let began = Instant::now();
+        let live = self.wait(process, url)?;
+        let took = began.elapsed().as_secs_f64();
+        *ready_s = Some(took);
+        say(self.args, &format!("  ready after {took:.1} s"));
+        for what in live.given_up() {
+            say(self.args, &format!("  the server does not take {what}"));
+        }
         let (trace, options) = (&*self.prepared.trace, options(reach, slo));
         let place = Place::of(&live, url);
         let memory = self.memory(candidate);
         if let Some(memory) = &memory {
-            let Place { url, model, prompts } = place.clone();
-            memory.keep_ready(Ready { url, model, prompts, ready_s: took.as_secs_f64() });
+            let Place { url, model, prompts, given_up } = place.clone();
+            memory.keep_ready(Ready { url, model, prompts, given_up, ready_s: took });
         }
         let mut range = Range::new(&live, trace, slo, options).remembering(memory);
         let mut watch = || !self.stop.load(Ordering::Relaxed) && process.ended().is_none();
@@ -275,33 +274,39 @@ impl<'a> Launcher<'a> {
             shots.push(shot.clone());
         };
         let searched = range.search(aim, &mut told, &mut watch);
-        if let Some(why) = died(process, "while it was measured") {
-            return Err(why);
+        if let Some(ended) = process.ended() {
+            return Err(format!("{ended} while it was measured"));
         }
         drop(range);
         Ok(self.take_best(searched?, &place))
     }
 
-    /// Until the server takes requests.
-    fn wait(&self, process: &mut Process, url: &str) -> Result<Duration, String> {
-        let (began, limit) = (Instant::now(), self.args.server.launch.ready_timeout);
-        let served = server(&self.args.server.reach, url, None);
-        loop {
+    /// The server as soon as it takes requests.
+    fn wait(&self, process: &mut Process, url: &str) -> Result<Live, String> {
+        let (reach, mut last) = (&self.args.server.reach, String::new());
+        let mut watch = |error: &Error| {
+            let why = error.to_string();
+            // That nobody listens yet is what everybody expects.
+            if why != last && matches!(error, Error::NotReady(_)) {
+                say(self.args, &format!("  not ready yet: {why}"));
+                last = why;
+            }
+            process.ended().is_none() && !self.stop.load(Ordering::Relaxed)
+        };
+        launched(reach, url, &self.prepared.trace, &mut watch).map_err(|error| {
+            let waited =
+                matches!(error.downcast_ref(), Some(Error::NotReady(_) | Error::Nobody(_)));
             if let Some(ended) = process.ended() {
-                return Err(format!("{ended} before it took requests"));
+                format!("{ended} before it took requests")
+            } else if self.stop.load(Ordering::Relaxed) {
+                "interrupted".to_owned()
+            } else if waited {
+                let s = start_limit(reach).as_secs_f64();
+                format!("it took no requests within {s} s (--ready-timeout): {error}")
+            } else {
+                error.to_string()
             }
-            if Live::is_ready(&served, PATIENCE).map_err(|e| e.to_string())? {
-                return Ok(began.elapsed());
-            }
-            if self.stop.load(Ordering::Relaxed) {
-                return Err("interrupted".to_owned());
-            }
-            if began.elapsed() > limit {
-                let s = limit.as_secs_f64();
-                return Err(format!("it took no requests within {s} s (--ready-timeout)"));
-            }
-            std::thread::sleep(PAUSE);
-        }
+        })
     }
 }
 
@@ -333,10 +338,11 @@ fn deliver(
         command,
         attainment: slo.slo().attainment().map(|share| share.fraction()),
         scenario: scenario.clone(),
-        best: best.map(|Best { held, .. }| {
+        best: best.map(|Best { held, place }| {
             let label = race.best().map_or_else(String::new, |(t, _)| t.candidate.label.clone());
             let (run, sent, rate_rps) = (&held.run, &held.sent, Some(held.rate_rps));
-            Measured { run, sent, slo, scenario, label, rate_rps }.report()
+            let given_up = place.given_up;
+            Measured { run, given_up, sent, slo, scenario, label, rate_rps }.report()
         }),
         race,
     };

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Result, anyhow, bail};
 use loadgen::Slo;
 use reports::Report;
-use serde_json::json;
+use serde_json::{Value, json};
 use tuner::capacity::Stop;
 use tuner::live::{Aim, Found, Memory, Range, Searched, Shot};
 
@@ -58,23 +58,34 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
         return code;
     };
     let cost = (cost.wall_s, cost.cpu_s);
+    let place = Place::of(&live, &url);
     let measured = Measured {
         run: &held.run,
+        given_up: place.given_up.clone(),
         sent: &held.sent,
         slo: &slo,
-        scenario: scenario(Some(&Place::of(&live, &url)), &trace, &slo, seed, cost),
+        scenario: scenario(Some(&place), &trace, &slo, seed, cost),
         label: said(&found),
         rate_rps: Some(held.rate_rps),
     };
     let report = measured.report();
     let mut flat = result(&report);
-    flat["capacity_rps"] = json!(found.capacity_rps);
-    flat["fails_at_rps"] = json!(found.fails_at_rps);
-    flat["load_s"] = json!(found.load_s);
-    flat["shots"] = json!(found.shots);
+    put(&mut flat, &found);
     let delivered = args.output.deliver(&Report::Bench(Box::new(report)), &flat);
     all([delivered, close()])?;
     Ok(if go_on() { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
+}
+
+/// What scripts read of a search.
+fn put(flat: &mut Value, found: &Found) {
+    let first = found.first_to_fail();
+    flat["capacity_rps"] = json!(found.capacity_rps);
+    flat["fails_at_rps"] = json!(found.fails_at_rps);
+    flat["fails_by"] = json!(first.map(|s| &s.why));
+    flat["limited_by"] = json!(first.and_then(|s| s.limit));
+    flat["note"] = json!(found.note);
+    flat["load_s"] = json!(found.load_s);
+    flat["shots"] = json!(found.shots);
 }
 
 /// A rate tried, in a line.
@@ -91,27 +102,31 @@ pub(crate) fn line(shot: &Shot) -> String {
 fn said(found: &Found) -> String {
     let best = found.capacity_rps.unwrap_or_default();
     let (shots, load) = (found.shots.len(), found.load_s);
-    let beyond = match found.fails_at_rps {
-        Some(rate) => format!("{rate:.2} fails"),
+    let beyond = match found.first_to_fail() {
+        Some(shot) => {
+            let limit =
+                shot.limit.map_or_else(String::new, |l| format!("; the limit is {}", l.words()));
+            format!("{:.2} fails by {}{limit}", shot.rate_rps, shot.why)
+        }
         None => "no rate tried failed".to_owned(),
     };
+    let note =
+        found.note.as_ref().map_or_else(String::new, |n| format!("; the search ended early: {n}"));
     format!(
-        "capacity {best:.2} requests/s ({beyond}); {shots} rates tried in {load:.0} s of load; the run below is the one at that rate"
+        "capacity {best:.2} requests/s ({beyond}); {shots} rates tried in {load:.0} s of load; the run below is the one at that rate{note}"
     )
 }
 
 fn nowhere(args: &cli::Tune, found: &Found) -> Result<ExitCode> {
     let lowest = found.shots.iter().min_by(|a, b| a.rate_rps.total_cmp(&b.rate_rps));
-    let even = lowest.map_or_else(
-        || "one request at a time misses them".to_owned(),
-        |s| format!("{:.3} requests/s fails ({})", s.rate_rps, s.why),
-    );
+    let even = lowest.map(|s| format!("even {:.3} requests/s fails ({})", s.rate_rps, s.why));
     if args.output.json {
-        super::print_json(
-            &json!({ "capacity_rps": null, "shots": found.shots, "load_s": found.load_s }),
-        )?;
+        let mut flat = json!({});
+        put(&mut flat, found);
+        super::print_json(&flat)?;
     } else {
-        print(&format!("No rate holds the targets: even {even}.\n"))?;
+        let why: Vec<String> = even.into_iter().chain(found.note.clone()).collect();
+        print(&format!("No rate holds the targets: {}.\n", why.join("; ")))?;
     }
     Ok(ExitCode::from(2))
 }

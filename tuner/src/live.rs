@@ -8,6 +8,7 @@
 //! probe that lasts slack / e tells. One whose requests outlast it tells nothing at all: the server has not yet got
 //! what it would be given for ever.
 
+mod idle;
 mod memory;
 mod range;
 
@@ -48,6 +49,36 @@ impl Effort {
     }
 }
 
+/// What keeps a rate from holding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Limit {
+    /// Requests take longer than the targets allow.
+    Latency,
+    /// Work is left over: it could not go on for ever.
+    Throughput,
+    /// The server refuses requests (429, 503, resets): those that it takes may be as quick as ever.
+    Admission,
+    /// Requests fail in other ways.
+    Failures,
+    /// What was measured does not tell.
+    Unknown,
+}
+
+impl Limit {
+    /// The same in words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Latency => "latency",
+            Self::Throughput => "throughput",
+            Self::Admission => "admission, not latency: the server refuses requests",
+            Self::Failures => "failures, not latency",
+            Self::Unknown => "not known",
+        }
+    }
+}
+
 /// One rate tried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shot {
@@ -66,6 +97,9 @@ pub struct Shot {
     pub finished_rps: Option<f64>,
     /// What it failed by.
     pub why: String,
+    /// The same as a kind; none of a rate that held.
+    #[serde(default)]
+    pub limit: Option<Limit>,
 }
 
 /// What a search found.
@@ -80,6 +114,9 @@ pub struct Found {
     pub shots: Vec<Shot>,
     /// Seconds of load.
     pub load_s: f64,
+    /// Why the search ended before it was done, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Searches from `start` requests/s; `shoot` offers a rate for so long. The failure that bounds the answer is tried twice.
@@ -143,9 +180,16 @@ impl Found {
     #[must_use]
     pub fn of(shots: Vec<Shot>) -> Self {
         let load_s = shots.iter().map(|s| s.seconds).sum();
-        let mut found = Self { capacity_rps: None, fails_at_rps: None, shots, load_s };
+        let mut found = Self { capacity_rps: None, fails_at_rps: None, shots, load_s, note: None };
         found.take_stock();
         found
+    }
+
+    /// The last try of the lowest rate that failed.
+    #[must_use]
+    pub fn first_to_fail(&self) -> Option<&Shot> {
+        let rate = self.fails_at_rps?;
+        self.shots.iter().rev().find(|s| !s.passed && s.rate_rps == rate)
     }
 
     /// Draws the bounds from all shots.
@@ -234,8 +278,17 @@ mod tests {
             let finished_rps = Some(rate.min(capacity));
             // Requests under way at the end are waited for.
             let (offered_s, seconds) = (seconds, if passed { seconds + drain } else { seconds });
-            let why = String::new();
-            Ok(Shot { rate_rps: rate, passed, offered_s, steady, seconds, finished_rps, why })
+            let (why, limit) = (String::new(), None);
+            Ok(Shot {
+                rate_rps: rate,
+                passed,
+                offered_s,
+                steady,
+                seconds,
+                finished_rps,
+                why,
+                limit,
+            })
         }
     }
 
@@ -305,6 +358,7 @@ mod tests {
                 seconds,
                 finished_rps: None,
                 why,
+                limit: Some(Limit::Latency),
             })
         });
         let found = found.unwrap();

@@ -103,7 +103,10 @@ impl Rig {
         let mut truths = HashMap::new();
         for line in BufReader::new(File::open(&path)?).lines() {
             let truth: Truth = serde_json::from_str(&line?)?;
-            let index = truth.id.as_ref().and_then(|id| id.rsplit('-').next()?.parse().ok());
+            let index = truth
+                .id
+                .as_ref()
+                .and_then(|id| u32::from_str_radix(id.rsplit('-').next()?, 16).ok());
             truths.insert(index.ok_or("a request without a name")?, truth);
         }
         std::fs::remove_file(path)?;

@@ -4,6 +4,7 @@
 //! An error of the client is material when it is a good part of a latency target (without targets, of the median
 //! measured): from 5 % on the figures are SUSPECT, from 20 % on INVALID. Every reason says what to do.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use workloads::Trace;
 
 use super::LiveOptions;
+use super::counts::Doubtful;
+use super::failure::Failures;
 use super::gauges::{Gauge, Gauges};
 use super::meter::{Meter, Wire};
 use crate::net::clock;
@@ -109,6 +112,9 @@ pub struct Audit {
     /// Share of tokens that were in time for a reader at the pace of the targets (Etalon's fluidity index); none
     /// without targets on first token and pace.
     pub fluidity: Option<f64>,
+    /// Whether times between tokens are not the server's, or their number is not known: there is no TPOT and no ITL then.
+    #[serde(default)]
+    pub paceless: bool,
     /// How far the figures can be trusted.
     pub verdict: Trust,
     /// Why, and what to do.
@@ -153,6 +159,7 @@ impl Audit {
             answers_returned: meter.answers.0,
             answers_made_up: meter.answers.1,
             fluidity: (meter.fluid.1 > 0).then(|| meter.fluid.0 as f64 / meter.fluid.1 as f64),
+            paceless: false,
             verdict: Trust::Valid,
             reasons: Vec::new(),
         };
@@ -202,8 +209,39 @@ impl Audit {
             answers_returned: sum(|a| a.answers_returned),
             answers_made_up: sum(|a| a.answers_made_up),
             fluidity: mean.map(|sum| sum / parts.len() as f64),
+            paceless: parts.iter().any(|(_, a)| a.paceless),
             verdict: parts.iter().map(|(_, a)| a.verdict).max().unwrap_or(Trust::Valid),
             reasons: parts.iter().flat_map(reason).collect(),
+        }
+    }
+
+    /// Whether anything was measured, and whether that was the load meant.
+    pub(super) fn judge_failures(
+        &mut self,
+        records: &[Record],
+        failures: &BTreeMap<String, Failures>,
+    ) {
+        let (all, completed) = (records.len(), records.iter().filter(|r| r.completed()).count());
+        let failed = failures.iter().filter(|(kind, _)| *kind != "cancelled");
+        let most = failed.clone().max_by_key(|(_, f)| f.count);
+        let failed: u64 = failed.map(|(_, f)| f.count).sum();
+        let most = most.map_or_else(String::new, |(kind, f)| format!(" ({kind}: {})", f.cause));
+        if completed == 0 && all > 0 {
+            self.doubt(Trust::Invalid, format!(
+                "nothing completed, so nothing was measured: {failed} of {all} requests failed{most}"
+            ));
+        } else if failed * 20 > all as u64 {
+            self.doubt(Trust::Suspect, format!(
+                "{failed} of {all} requests failed{most}: what the others show is a lighter load than was asked for"
+            ));
+        }
+    }
+
+    /// Whether tokens can be counted and timed.
+    pub(super) fn judge_counts(&mut self, doubtful: &Doubtful) {
+        for reason in doubtful.reasons() {
+            self.paceless = true;
+            self.doubt(Trust::Suspect, reason);
         }
     }
 

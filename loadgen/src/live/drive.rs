@@ -39,6 +39,7 @@ use crate::time::nanos;
 
 mod answers;
 mod connections;
+mod ends;
 
 use answers::Piece;
 
@@ -100,6 +101,8 @@ pub(super) struct Drive<'a> {
     in_flight_since: u64,
     held_so_far: u128,
     no_spare_before: u64,
+    /// The server leaves answers open after the mark of their end: nobody waits for more of them any longer.
+    leaves_open: bool,
     ends: Vec<Duration>,
     /// What has been read and not understood yet: `filled` bytes, cut into `pieces`.
     buffer: Vec<u8>,
@@ -159,6 +162,7 @@ impl<'a> Drive<'a> {
             in_flight_since: 0,
             held_so_far: 0,
             no_spare_before: 0,
+            leaves_open: false,
             ends: Vec::new(),
             buffer: vec![0; 512 << 10],
             filled: 0,
@@ -299,7 +303,7 @@ impl<'a> Drive<'a> {
             None => match self.open() {
                 Ok(key) => key,
                 Err(e) => {
-                    self.fail(due.request, Kind::of(&e), &e.to_string(), clock::now());
+                    self.fail(due.request, (Kind::of(&e), e.to_string()), None, clock::now());
                     return;
                 }
             },
@@ -307,13 +311,13 @@ impl<'a> Drive<'a> {
         let bytes = self.bytes(due.request);
         let at = self.origin + nanos(due.at);
         let deadline = at.saturating_add(nanos(self.options.timeout));
-        let mut flight = Flight::new(due.request, at, deadline);
+        let flight = Flight::new(due.request, at, deadline);
         self.talks.sent(due.request);
-        if self.talks.awaits(due.request) || self.keep_texts {
-            flight.hearing = Some(Box::new(Hearing::new(self.prompter.writes_ids())));
-        }
+        let heard = self.talks.awaits(due.request) || self.keep_texts;
+        let hearing = heard.then(|| Box::new(Hearing::new(self.prompter.writes_ids())));
         let conn = &mut self.conns[key];
         conn.board(flight, bytes);
+        conn.answer.stream.hearing = hearing;
         if conn.established {
             self.pump(key);
         }
@@ -399,9 +403,11 @@ impl<'a> Drive<'a> {
         self.progress.elapsed = self.since(now);
         self.progress.in_flight = self.in_flight as u64;
         let too_late = now.saturating_sub(self.patience);
-        let missed = |f: &Flight| f.late || (f.chunks == 0 && f.due < too_late);
-        let flights = self.conns.iter().filter_map(|(_, c)| c.flight.as_ref());
-        self.progress.missing = flights.filter(|f| missed(f)).count() as u64;
+        let missed = |c: &Conn| {
+            let unanswered = c.answer.stream.chunks == 0;
+            c.flight.as_ref().is_some_and(|f| f.late || (unanswered && f.due < too_late))
+        };
+        self.progress.missing = self.conns.iter().filter(|(_, c)| missed(c)).count() as u64;
         watch(&self.progress)
     }
 }

@@ -1,16 +1,12 @@
-//! Whom to measure and how to get through to it: address, keys, certificates.
+//! Whom to measure and how to get through to it: address, paths, proxy, keys, certificates.
 
-use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use http::Uri;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-
+use super::proxy::Proxies;
+use super::tls::security;
 use super::transport::Security;
+use super::url::Url;
 use super::vocabulary::Tokens;
 use crate::error::Error;
 
@@ -25,10 +21,20 @@ pub enum Api {
 }
 
 impl Api {
-    pub(crate) fn path(self) -> &'static str {
+    /// Below the version.
+    fn path(self) -> &'static str {
         match self {
-            Self::Completions => "/v1/completions",
-            Self::Chat => "/v1/chat/completions",
+            Self::Completions => "/completions",
+            Self::Chat => "/chat/completions",
+        }
+    }
+
+    /// As it is typed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Completions => "completions",
+            Self::Chat => "chat",
         }
     }
 }
@@ -48,14 +54,17 @@ impl std::str::FromStr for Api {
 /// A server, as it is named on a command line.
 #[derive(Debug, Clone, Default)]
 pub struct Server {
-    /// `http://HOST:PORT` or `https://...`, with or without `/v1`.
+    /// `http://HOST:PORT` or `https://...`, with or without a version such as `/v1`, or an endpoint's whole path; with a
+    /// query and a name and password if need be.
     pub url: String,
-    /// The endpoint driven.
+    /// The endpoint driven, unless the URL's path is one.
     pub api: Api,
     /// The model asked for; none: the first that the server lists.
     pub model: Option<String>,
     /// Sent as a bearer token.
     pub api_key: Option<String>,
+    /// What stands in between.
+    pub proxies: Proxies,
     /// Further headers, name and value.
     pub headers: Vec<(String, String)>,
     /// Certificates (PEM) to trust besides the system's.
@@ -69,36 +78,44 @@ pub struct Server {
 
 /// A server found: where it is, and what every request to it begins with.
 pub(crate) struct Endpoint {
+    url: Url,
+    /// Where connections go: to the server, or to what stands in between.
     pub(crate) addresses: Vec<SocketAddr>,
-    pub(crate) security: Option<Security>,
+    pub(crate) place: Place,
     pub(crate) api: Api,
-    /// Path before `/v1`.
-    base: String,
+    /// Whether the URL's path says which API that is.
+    pub(crate) whole: bool,
+    /// Paths before the endpoints' names, the likeliest first.
+    roots: Vec<String>,
+    /// Which of them is asked.
+    root: usize,
+    /// Path and query of the endpoint driven where a redirect said so.
+    moved: Option<String>,
+    /// The proxy, as it may be shown.
+    proxy: Option<String>,
+    /// Stands before the path where a proxy is asked for it.
+    prefix: String,
     /// Header lines of every request.
     headers: String,
+}
+
+/// What a connection has to do before it carries requests.
+#[derive(Clone, Default)]
+pub(crate) struct Place {
+    /// What asks a proxy for a way through.
+    pub(crate) tunnel: Option<Vec<u8>>,
+    pub(crate) security: Option<Security>,
 }
 
 impl Endpoint {
     /// Understands the URL, looks its host up and reads the certificates.
     ///
     /// # Errors
-    /// A URL, host, header or certificate that is none.
+    /// A URL, host, proxy, header or certificate that is none.
     pub(crate) fn find(server: &Server) -> Result<Self, Error> {
-        let url = &server.url;
-        let bad = |why: &str| {
-            Error::Endpoint(format!("{url:?} {why}; write a URL such as http://localhost:8000"))
-        };
-        let uri: Uri = url.parse().map_err(|_| bad("is not a URL"))?;
-        let secure = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(bad("begins neither with http:// nor https://")),
-        };
-        let authority = uri.authority().ok_or_else(|| bad("names no host"))?;
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let path = uri.path().trim_end_matches('/');
-        let base = path.strip_suffix("/v1").unwrap_or(path).to_owned();
+        let url = Url::parse(&server.url)?;
+        let proxy = server.proxies.of(&url)?;
+        let (host, port) = proxy.as_ref().map_or((&url.host, url.port), |p| (&p.host, p.port));
         let addresses: Vec<SocketAddr> = (host.as_str(), port)
             .to_socket_addrs()
             .map_err(|e| Error::Endpoint(format!("cannot find the host {host:?} (dns): {e}")))?
@@ -106,21 +123,132 @@ impl Endpoint {
         if addresses.is_empty() {
             return Err(Error::Endpoint(format!("the host {host:?} has no address (dns)")));
         }
-        let security = if secure { Some(security(&host, server)?) } else { None };
-        let mut headers = format!("host: {authority}\r\nuser-agent: knee\r\n");
-        if let Some(key) = &server.api_key {
-            headers += &line("authorization", &format!("Bearer {key}"))?;
-        }
-        for (name, value) in &server.headers {
-            headers += &line(name, value)?;
-        }
-        Ok(Self { addresses, security, api: server.api, base, headers })
+        let security = if url.secure { Some(security(&url.host, server)?) } else { None };
+        let (api, base) = url.endpoint();
+        let (whole, base) = (api.is_some(), base.to_owned());
+        let roots =
+            if whole || has_version(&base) { vec![base] } else { vec![format!("{base}/v1"), base] };
+        let asked = proxy.as_ref().and_then(|p| p.basic.as_deref());
+        let asked = asked.map(|basic| format!("proxy-authorization: {basic}\r\n"));
+        let (prefix, own, tunnel) = match (&proxy, &security) {
+            (None, _) => (String::new(), String::new(), None),
+            (Some(_), None) => (url.origin(), asked.unwrap_or_default(), None),
+            (Some(_), Some(_)) => {
+                let to = if url.host.contains(':') {
+                    format!("[{}]", url.host)
+                } else {
+                    url.host.clone()
+                };
+                let (to, asked) = (format!("{to}:{}", url.port), asked.unwrap_or_default());
+                let ask = format!("CONNECT {to} HTTP/1.1\r\nhost: {to}\r\n{asked}\r\n");
+                (String::new(), String::new(), Some(ask.into_bytes()))
+            }
+        };
+        Ok(Self {
+            headers: headers(&url, server)? + &own,
+            addresses,
+            place: Place { tunnel, security },
+            api: api.unwrap_or(server.api),
+            whole,
+            roots,
+            root: 0,
+            moved: None,
+            proxy: proxy.map(|p| p.to_string()),
+            prefix,
+            url,
+        })
     }
 
-    /// The head of a request, up to its length.
+    /// The head of a request, up to its length. `path` has its query.
     pub(crate) fn head(&self, method: &str, path: &str) -> String {
-        format!("{method} {}{path} HTTP/1.1\r\n{}", self.base, self.headers)
+        format!("{method} {}{path} HTTP/1.1\r\n{}", self.prefix, self.headers)
     }
+
+    /// Path and query of the endpoint driven.
+    pub(crate) fn target(&self) -> String {
+        self.moved.clone().unwrap_or_else(|| self.below(self.api.path()))
+    }
+
+    /// Path and query of what is called `name` beside it.
+    pub(crate) fn below(&self, name: &str) -> String {
+        format!("{}{name}{}", self.roots[self.root], self.url.query)
+    }
+
+    /// Path and query of what is called `name` and has no version.
+    pub(crate) fn beside(&self, name: &str) -> String {
+        let root = &self.roots[self.root];
+        let version = root.rfind('/').filter(|at| is_version(&root[at + 1..]));
+        format!("{}{name}{}", version.map_or(root.as_str(), |at| &root[..at]), self.url.query)
+    }
+
+    /// Goes on to the next likeliest place of the endpoints; false where there is none, and back at the first.
+    pub(crate) fn next_root(&mut self) -> bool {
+        self.moved = None;
+        self.root += 1;
+        if self.root == self.roots.len() {
+            self.root = 0;
+            return false;
+        }
+        true
+    }
+
+    /// Where a redirect from `path` to `location` leads on this server.
+    ///
+    /// # Errors
+    /// Where it leads elsewhere.
+    pub(crate) fn redirected(&self, path: &str, location: &str) -> Result<String, Error> {
+        let (url, target) = self.url.follow(path, location)?;
+        if self.url.same_server(&url) {
+            return Ok(target);
+        }
+        let to = if location.starts_with('/') { url.to_string() } else { location.to_owned() };
+        Err(Error::Endpoint(format!(
+            "{} redirects to {}: give that as --url if it is the server you mean",
+            self.url.origin(),
+            super::url::hidden(&to)
+        )))
+    }
+
+    /// Requests go to `target` (path and query) from now on.
+    pub(crate) fn moves(&mut self, target: String) {
+        self.moved = Some(target);
+    }
+
+    /// The server as it may be shown, and the proxy in between.
+    pub(crate) fn shown(&self) -> (String, Option<&str>) {
+        (self.url.to_string(), self.proxy.as_deref())
+    }
+}
+
+/// Whether a path ends in a version, such as `/v1` or `/api/v3`.
+fn has_version(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(is_version)
+}
+
+fn is_version(name: &str) -> bool {
+    let digits = name.strip_prefix('v').unwrap_or_default();
+    digits.starts_with(|c: char| c.is_ascii_digit()) && digits.len() < 12
+}
+
+/// Lines of every request. Of several who say who we are, the most explicit counts.
+fn headers(url: &Url, server: &Server) -> Result<String, Error> {
+    let given = |name: &str| server.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+    let key = server.api_key.as_ref().map(|key| format!("Bearer {key}"));
+    let mut lines = String::new();
+    for (name, value) in [
+        ("host", Some(url.authority.clone())),
+        ("user-agent", Some("knee".to_owned())),
+        ("accept-encoding", Some("identity".to_owned())),
+        ("authorization", url.basic.clone().or(key)),
+    ] {
+        if let Some(value) = value.filter(|_| !given(name)) {
+            lines += &line(name, &value)?;
+        }
+    }
+    for (name, value) in &server.headers {
+        lines += &line(name, value)?;
+    }
+    Ok(lines)
 }
 
 fn line(name: &str, value: &str) -> Result<String, Error> {
@@ -128,42 +256,6 @@ fn line(name: &str, value: &str) -> Result<String, Error> {
     let checked = http::HeaderName::from_bytes(name.as_bytes()).map_err(|e| bad(e.to_string()))?;
     http::HeaderValue::from_str(value).map_err(|e| bad(e.to_string()))?;
     Ok(format!("{checked}: {value}\r\n"))
-}
-
-fn security(host: &str, server: &Server) -> Result<Security, Error> {
-    let tls = |what: &str, why: &dyn std::fmt::Display| Error::Endpoint(format!("{what}: {why}"));
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = &server.ca {
-        for certificate in certificates(path)? {
-            roots.add(certificate).map_err(|e| tls(&path.display().to_string(), &e))?;
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| tls("TLS", &e))?
-        .with_root_certificates(roots);
-    let config = match &server.identity {
-        None => config.with_no_client_auth(),
-        Some((chain, key)) => {
-            let private = PrivateKeyDer::from_pem_file(key)
-                .map_err(|e| tls(&key.display().to_string(), &e))?;
-            config
-                .with_client_auth_cert(certificates(chain)?, private)
-                .map_err(|e| tls(&chain.display().to_string(), &e))?
-        }
-    };
-    let name = ServerName::try_from(host.to_owned()).map_err(|e| tls(host, &e))?;
-    Ok(Security { config: Arc::new(config), name })
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let bad = |why: String| Error::Endpoint(format!("{}: {why}", path.display()));
-    let pem = fs::read(path).map_err(|e| bad(e.to_string()))?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let all = all.map_err(|e| bad(format!("not PEM: {e}")))?;
-    if all.is_empty() { Err(bad("holds no certificate (PEM)".to_owned())) } else { Ok(all) }
 }
 
 #[cfg(test)]
@@ -175,19 +267,93 @@ mod tests {
     }
 
     #[test]
-    fn urls() {
-        for (url, head) in [
-            ("http://127.0.0.1:8000", "GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1:8000\r\n"),
-            ("http://127.0.0.1/v1/", "GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n"),
-            ("http://[::1]:9/llm/v1", "GET /llm/v1/models HTTP/1.1\r\nhost: [::1]:9\r\n"),
+    fn paths() {
+        for (url, models, target, health) in [
+            ("http://127.0.0.1:8000", "/v1/models", "/v1/completions", "/health"),
+            ("http://127.0.0.1/v1/", "/v1/models", "/v1/completions", "/health"),
+            ("http://[::1]:9/llm/v1", "/llm/v1/models", "/llm/v1/completions", "/llm/health"),
+            ("http://127.0.0.1/api/v3", "/api/v3/models", "/api/v3/completions", "/api/health"),
+            ("http://127.0.0.1/v1beta", "/v1beta/models", "/v1beta/completions", "/health"),
+            (
+                "http://127.0.0.1/x/chat/completions",
+                "/x/models",
+                "/x/chat/completions",
+                "/x/health",
+            ),
+            ("http://127.0.0.1/v1?a=b", "/v1/models?a=b", "/v1/completions?a=b", "/health?a=b"),
         ] {
-            let head_found = find(url).unwrap().head("GET", "/v1/models");
-            assert!(head_found.starts_with(head), "{head_found}");
+            let found = find(url).unwrap();
+            assert_eq!(found.below("/models"), models, "{url}");
+            assert_eq!(found.target(), target, "{url}");
+            assert_eq!(found.beside("/health"), health, "{url}");
         }
+        let mut found = find("http://127.0.0.1/openai").unwrap();
+        assert!(found.next_root() && found.target() == "/openai/completions" && !found.next_root());
+        let head = find("http://127.0.0.1:8000").unwrap().head("GET", "/v1/models");
+        assert!(head.starts_with("GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1:8000\r\n"), "{head}");
         assert_eq!(find("http://127.0.0.1").unwrap().addresses[0].port(), 80);
-        for bad in ["", "localhost:8000", "ftp://x", "http://", "http://no-such-host.invalid"] {
+        for bad in ["", "localhost:8000", "http://no-such-host.invalid", "http://127.0.0.1:99999"] {
             assert!(find(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_proxy_is_asked_for_the_whole_address_or_for_a_way_through() {
+        let proxies = Proxies {
+            http: Some("http://a:b@127.0.0.1:9".to_owned()),
+            https: Some("127.0.0.1:9".to_owned()),
+            no: String::new(),
+        };
+        let find = |url: &str| {
+            let server =
+                Server { url: url.to_owned(), proxies: proxies.clone(), ..Server::default() };
+            Endpoint::find(&server).unwrap()
+        };
+        let plain = find("http://inference.invalid/v1");
+        let head = plain.head("GET", "/v1/models");
+        assert!(head.starts_with("GET http://inference.invalid/v1/models HTTP/1.1\r\n"), "{head}");
+        assert!(
+            head.contains("proxy-authorization: Basic YTpi\r\n") && plain.place.tunnel.is_none()
+        );
+        let secure = find("https://inference.invalid");
+        assert!(secure.head("GET", "/v1/models").starts_with("GET /v1/models "));
+        let tunnel = String::from_utf8(secure.place.tunnel.clone().unwrap()).unwrap();
+        assert!(tunnel.starts_with("CONNECT inference.invalid:443 HTTP/1.1\r\n"), "{tunnel}");
+        assert_eq!(secure.addresses[0].port(), 9);
+    }
+
+    #[test]
+    fn who_we_are_is_said_once() {
+        let head = |key: Option<&str>, header: Option<&str>| {
+            let server = Server {
+                url: "http://user:word@127.0.0.1".to_owned(),
+                api_key: key.map(str::to_owned),
+                headers: header
+                    .map(|h| ("Authorization".to_owned(), h.to_owned()))
+                    .into_iter()
+                    .collect(),
+                ..Server::default()
+            };
+            Endpoint::find(&server).unwrap().head("GET", "/")
+        };
+        for (key, header, value) in [
+            (None, None, "Basic dXNlcjp3b3Jk"),
+            (Some("k"), None, "Basic dXNlcjp3b3Jk"),
+            (Some("k"), Some("own"), "own"),
+        ] {
+            let head = head(key, header).to_ascii_lowercase();
+            let line = format!("authorization: {}\r\n", value.to_ascii_lowercase());
+            assert!(head.contains(&line) && head.matches("authorization").count() == 1, "{head}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_leads_on_or_is_explained() {
+        let found = find("http://127.0.0.1:8000").unwrap();
+        assert_eq!(found.redirected("/v1/models", "/v1/models/").unwrap(), "/v1/models/");
+        let elsewhere =
+            found.redirected("/v1/models", "https://a:secret@b/v1?x").err().unwrap().to_string();
+        assert!(elsewhere.contains("https://b/v1") && !elsewhere.contains("secret"), "{elsewhere}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,7 @@ pub(crate) enum Kind {
     Timeout,
     /// Refused with this status.
     Status(u16),
-    /// An answer of 200 that is no stream of events.
+    /// A success that is no stream of events.
     NotSse,
     /// An event that is not JSON, or a response that is not HTTP.
     Malformed,
@@ -30,6 +31,8 @@ pub(crate) enum Kind {
     Empty,
     /// The connection ended in the middle of the response, or before it.
     Cut,
+    /// The same by a reset: most often the server, or what stands before it, has more connections than it takes.
+    Reset,
     /// The run was ended by its user while this was under way.
     Cancelled,
     /// This machine has no more descriptors or ports.
@@ -49,6 +52,7 @@ impl fmt::Display for Kind {
             Self::ServerError => "server_error",
             Self::Empty => "empty",
             Self::Cut => "cut",
+            Self::Reset => "reset",
             Self::Cancelled => "cancelled",
             Self::Local => "local",
         })
@@ -59,7 +63,7 @@ impl Kind {
     /// How a request ends that this befalls.
     pub(crate) fn outcome(self) -> Outcome {
         match self {
-            Self::Status(429 | 503) => Outcome::Rejected,
+            Self::Status(status) if is_busy(status) => Outcome::Rejected,
             Self::Cancelled => Outcome::Unfinished,
             _ => Outcome::Failed,
         }
@@ -71,6 +75,7 @@ impl Kind {
         match error.kind() {
             E::ConnectionRefused => Self::Refused,
             E::HostUnreachable | E::NetworkUnreachable | E::TimedOut => Self::Unreachable,
+            E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe => Self::Reset,
             E::InvalidData => Self::Tls,
             E::AddrNotAvailable | E::AddrInUse | E::OutOfMemory => Self::Local,
             // Too many open files has no kind of its own: EMFILE and ENFILE.
@@ -80,13 +85,46 @@ impl Kind {
     }
 }
 
+/// Whether a status says that the server, or the one behind it, does not take more requests now.
+pub(crate) fn is_busy(status: u16) -> bool {
+    matches!(status, 425 | 429 | 502 | 503 | 504 | 529)
+}
+
 /// How often one kind of failure happened.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Failures {
     /// Requests.
     pub count: u64,
     /// What the first of them met, on one line.
     pub cause: String,
+    /// The longest that any of them was told to wait (`Retry-After`), s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<f64>,
+}
+
+impl Failures {
+    /// What became of them, whose kind is called so, in words: `9 of 31 refused with 429 (too many requests)`.
+    pub(crate) fn words(&self, kind: &str, of: usize) -> String {
+        let what = match kind {
+            "timeout" => "not answered in time".to_owned(),
+            "reset" => "refused by a reset of the connection".to_owned(),
+            "refused" => "refused: nobody listens".to_owned(),
+            _ => match kind.strip_prefix("status_") {
+                Some(status) if is_refusal(kind) => format!("refused with {status}"),
+                Some(status) => format!("failed with {status}"),
+                None => format!("failed ({kind})"),
+            },
+        };
+        let cause =
+            if self.cause.is_empty() { String::new() } else { format!(" ({})", self.cause) };
+        format!("{} of {of} {what}{cause}", self.count)
+    }
+}
+
+/// Whether failures called so are refusals: the server, or what stands before it, takes no more for now.
+pub(crate) fn is_refusal(kind: &str) -> bool {
+    let status = kind.strip_prefix("status_").and_then(|status| status.parse().ok());
+    matches!(kind, "reset" | "refused") || status.is_some_and(is_busy)
 }
 
 /// Failures by kind.
@@ -95,9 +133,12 @@ pub(crate) struct Tally(BTreeMap<Kind, Failures>);
 
 impl Tally {
     /// Counts one, and keeps the cause of the first.
-    pub(crate) fn note(&mut self, kind: Kind, cause: &str) {
+    pub(crate) fn note(&mut self, kind: Kind, cause: &str, retry_after: Option<Duration>) {
         let failures = self.0.entry(kind).or_default();
         failures.count += 1;
+        if let Some(wait) = retry_after.map(|t| t.as_secs_f64()) {
+            failures.retry_after_s = Some(failures.retry_after_s.map_or(wait, |w| w.max(wait)));
+        }
         if failures.count == 1 {
             failures.cause = one_line(cause);
         }

@@ -16,12 +16,30 @@ pub(crate) struct Response {
     pending: Vec<u8>,
     /// 0 until the head is complete.
     pub(crate) status: u16,
-    /// Whether the body is a stream of events.
+    /// Whether it calls its body a stream of events.
     pub(crate) events: bool,
-    /// What `Retry-After` asks for, in seconds.
+    /// How its body is packed.
+    pub(crate) packing: Packing,
+    /// How long `Retry-After` asks to wait.
     pub(crate) retry_after: Option<Duration>,
+    /// Where a redirect points.
+    pub(crate) location: Option<String>,
     /// Whether the connection can carry another request afterwards.
     pub(crate) keep_alive: bool,
+}
+
+/// How a body is packed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Packing {
+    /// Not at all.
+    #[default]
+    None,
+    /// `gzip`.
+    Gzip,
+    /// `deflate`, which is zlib's.
+    Zlib,
+    /// In a way that nobody here unpacks.
+    Other,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +67,9 @@ impl Default for Response {
             pending: Vec::new(),
             status: 0,
             events: false,
+            packing: Packing::None,
             retry_after: None,
+            location: None,
             keep_alive: true,
         }
     }
@@ -61,6 +81,11 @@ impl Response {
         let mut pending = std::mem::take(&mut self.pending);
         pending.clear();
         *self = Self { pending, ..Self::default() };
+    }
+
+    /// Whether it is of any of the statuses of success.
+    pub(crate) fn succeeded(&self) -> bool {
+        (200..300).contains(&self.status)
     }
 
     /// Whether all of it has arrived.
@@ -112,7 +137,12 @@ impl Response {
                     body(self, input);
                     &[]
                 }
-                State::Done => return Err("bytes after the end of the response".to_owned()),
+                State::Done => {
+                    // All of it had arrived. Empty lines between messages are allowed (RFC 9112, 2.2); after anything
+                    // else nobody knows where the next one would begin.
+                    self.keep_alive &= input.iter().all(|b| matches!(b, b'\r' | b'\n'));
+                    return Ok(());
+                }
                 _ => {
                     self.state = frame(self.state, input[0])?;
                     &input[1..]
@@ -126,7 +156,8 @@ impl Response {
     fn head<'a>(&mut self, input: &'a [u8]) -> Result<&'a [u8], String> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS];
         let mut response = httparse::Response::new(&mut headers);
-        let end = match response.parse(input).map_err(|e| format!("not HTTP: {e}"))? {
+        let parsed = lenient().parse_response(&mut response, input);
+        let end = match parsed.map_err(|e| format!("not HTTP: {e}"))? {
             httparse::Status::Complete(end) => end,
             httparse::Status::Partial if input.len() > LONGEST_HEAD => {
                 return Err("a head of more than 64 KiB".to_owned());
@@ -152,7 +183,16 @@ impl Response {
                     let number = value.trim().parse::<u64>();
                     length = Some(number.map_err(|_| "a content-length that is no number")?);
                 }
-                n if n.eq_ignore_ascii_case("transfer-encoding") => chunked = has("chunked"),
+                n if n.eq_ignore_ascii_case("transfer-encoding") => {
+                    chunked |= has("chunked");
+                    self.packing = self.packing.or(value);
+                }
+                n if n.eq_ignore_ascii_case("content-encoding") => {
+                    self.packing = self.packing.or(value);
+                }
+                n if n.eq_ignore_ascii_case("location") => {
+                    self.location = Some(value.trim().to_owned());
+                }
                 n if n.eq_ignore_ascii_case("content-type") => {
                     self.events = has("text/event-stream");
                 }
@@ -160,13 +200,16 @@ impl Response {
                     self.keep_alive = !has("close") && (self.keep_alive || has("keep-alive"));
                 }
                 n if n.eq_ignore_ascii_case("retry-after") => {
-                    self.retry_after = value.trim().parse().ok().map(Duration::from_secs);
+                    self.retry_after = self.retry_after.or(wait(value, 1.0));
+                }
+                n if n.eq_ignore_ascii_case("retry-after-ms") => {
+                    self.retry_after = wait(value, 1e-3);
                 }
                 _ => {}
             }
         }
         self.state = match (chunked, length) {
-            _ if status == 204 || status == 304 => State::Done,
+            _ if matches!(status, 204 | 205 | 304) => State::Done,
             (true, _) => State::Size(0),
             (false, Some(0)) => State::Done,
             (false, Some(length)) => State::Length(length),
@@ -175,6 +218,42 @@ impl Response {
         self.keep_alive &= self.state != State::UntilClose;
         Ok(rest)
     }
+}
+
+impl Packing {
+    /// The same, or what a header says of it.
+    fn or(self, value: &str) -> Self {
+        let value = value.to_ascii_lowercase();
+        let is = |word: &str| value.split(',').any(|v| v.trim() == word);
+        match self {
+            Self::None if is("gzip") || is("x-gzip") => Self::Gzip,
+            Self::None if is("deflate") => Self::Zlib,
+            Self::None if ["br", "zstd", "compress"].into_iter().any(is) => Self::Other,
+            known => known,
+        }
+    }
+}
+
+/// What real servers send and every other client takes.
+fn lenient() -> httparse::ParserConfig {
+    let mut config = httparse::ParserConfig::default();
+    config
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_multiple_spaces_in_response_status_delimiters(true)
+        .ignore_invalid_headers_in_responses(true);
+    config
+}
+
+/// How long `value` asks to wait: a number of `unit` seconds, or a date.
+fn wait(value: &str, unit: f64) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(number) = value.parse::<f64>() {
+        return Duration::try_from_secs_f64(number * unit).ok();
+    }
+    let rfc = &time::format_description::well_known::Rfc2822;
+    let at = time::OffsetDateTime::parse(value, rfc).ok()?;
+    Some((at - time::OffsetDateTime::now_utc()).try_into().unwrap_or_default())
 }
 
 fn split(input: &[u8], left: u64) -> (&[u8], &[u8]) {
@@ -262,8 +341,36 @@ mod tests {
         let (r, ..) = of("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
         assert!(!r.keep_alive);
         assert!(of("HTTP/1.1 204 No Content\r\n\r\n").0.is_done());
-        assert!(of("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nab").2.is_err());
         assert!(of("SSH-2.0-OpenSSH\r\n").2.is_err());
         assert!(of("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz").2.is_err());
+    }
+
+    #[test]
+    fn what_follows_the_end_costs_the_connection_at_most() {
+        let whole = "HTTP/1.1 201 Created\r\ncontent-length: 1\r\n\r\na";
+        for (more, keep) in [("", true), ("\r\n", true), ("\n\r\n", true), ("b", false)] {
+            let (r, body, outcome) = read(format!("{whole}{more}").as_bytes(), &[]);
+            assert!(outcome.is_ok() && r.is_done() && r.succeeded() && body == b"a");
+            assert_eq!(r.keep_alive, keep, "{more:?}");
+        }
+    }
+
+    #[test]
+    fn headers_that_matter() {
+        let of = |lines: &str| read(format!("HTTP/1.1 200\r\n{lines}\r\n\r\n").as_bytes(), &[]).0;
+        let s = |s: f64| Some(Duration::from_secs_f64(s));
+        assert_eq!(of("Retry-After: 2").retry_after, s(2.0));
+        assert_eq!(of("retry-after : 0.5").retry_after, s(0.5));
+        assert_eq!(of("retry-after-ms: 1500\r\nretry-after: 2").retry_after, s(1.5));
+        assert_eq!(of("retry-after: Wed, 21 Oct 2015 07:28:00 GMT").retry_after, s(0.0));
+        let later = of("retry-after: Wed, 21 Oct 2099 07:28:00 GMT").retry_after;
+        assert!(later.is_some_and(|t| t.as_secs() > 1_000_000));
+        assert_eq!(of("retry-after: soon").retry_after, None);
+        assert_eq!(of("content-encoding: gzip").packing, Packing::Gzip);
+        assert_eq!(of("transfer-encoding: gzip, chunked").packing, Packing::Gzip);
+        assert_eq!(of("content-encoding: identity").packing, Packing::None);
+        assert_eq!(of("content-encoding: br").packing, Packing::Other);
+        assert_eq!(of("location: /v1/x/").location.as_deref(), Some("/v1/x/"));
+        assert!(of("content-type: text/event-stream\r\nbad header: x").events);
     }
 }

@@ -19,6 +19,12 @@ pub struct Wire {
     pub chunks: u32,
     /// Of these, those that came in one read with the event before: their gap is not the server's.
     pub coalesced: u32,
+    /// Of these, those that hold several words: more than a token each.
+    #[serde(default)]
+    pub several: u32,
+    /// Whether the server says that the answer is as long as was asked for.
+    #[serde(default)]
+    pub full: bool,
     /// Prompt tokens by the server's count.
     pub prompt_tokens: Option<u32>,
     /// Generated tokens by the server's count.

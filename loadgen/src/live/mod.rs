@@ -4,24 +4,35 @@
 //! returns a [`LiveRun`]: the same [`Recording`] that a simulation makes, from the scheduled times and again from
 //! the sends, every failure under its own name, and the [`Audit`] of the client itself.
 
+mod answer;
 mod audit;
+mod body;
 mod call;
+mod chunk;
 mod conn;
+mod counts;
 mod drive;
 mod endpoint;
 pub mod export;
 mod failure;
+mod form;
 mod gauges;
+mod greet;
 mod http;
 mod like;
 mod meter;
 mod part;
 mod probe;
 mod prompt;
+mod proxy;
+mod ready;
+mod run;
 mod sse;
 mod talk;
+mod tls;
 mod transport;
 mod until;
+mod url;
 mod vocabulary;
 
 use std::collections::BTreeMap;
@@ -39,17 +50,21 @@ pub use gauges::{Gauge, Gauges};
 pub use meter::Wire;
 pub use part::{Part, merge};
 pub use prompt::Prompts;
+pub use proxy::Proxies;
+pub use ready::Patience;
+pub use run::{LiveRun, Lost};
 pub use vocabulary::Tokens;
 
 use crate::error::Error;
-use crate::record::Outcome;
-use crate::recorder::Recording;
+use crate::record::Record;
 use crate::replay::{Replay, ReplayOptions};
 use crate::slo::BoundSlo;
 use crate::steady::Wanted;
 use crate::worker::Worker;
+use counts::Doubtful;
 use drive::Drive;
 use endpoint::Endpoint;
+use form::Form;
 use probe::Probed;
 use prompt::Prompter;
 use vocabulary::Vocabulary;
@@ -134,46 +149,6 @@ pub struct Progress {
     pub missing: u64,
 }
 
-/// What a run against a server showed.
-#[derive(Debug, Clone)]
-pub struct LiveRun {
-    /// Latencies from the scheduled times.
-    pub recording: Recording,
-    /// The same from the sends: what a client that forgives its own delays would report.
-    pub from_send: Recording,
-    /// What the wire showed of each record, in their order.
-    pub wires: Vec<Wire>,
-    /// Gaps between the tokens of each record, ns, where they were kept; else empty.
-    pub gaps: Vec<Vec<u64>>,
-    /// Failures by name.
-    pub failures: BTreeMap<String, Failures>,
-    /// The client's account of itself.
-    pub audit: Audit,
-    /// Whether the user ended it.
-    pub interrupted: bool,
-    /// The run's origin, in ns of the system's monotonic clock: [`Truth`](crate::Truth)s are on the same.
-    pub origin_ns: u64,
-}
-
-impl LiveRun {
-    /// The same without what was still under way when the user ended the run: such a request says nothing about the
-    /// server. Long responses are under-represented in what is left.
-    #[must_use]
-    pub fn without_unfinished(mut self) -> Self {
-        let ended: Vec<bool> =
-            self.recording.records.iter().map(|r| r.outcome != Outcome::Unfinished).collect();
-        for records in [&mut self.recording.records, &mut self.from_send.records] {
-            let mut ended = ended.iter();
-            records.retain(|_| ended.next().is_some_and(|e| *e));
-        }
-        let mut keep = ended.iter();
-        self.wires.retain(|_| keep.next().is_some_and(|e| *e));
-        let mut keep = ended.iter();
-        self.gaps.retain(|_| keep.next().is_some_and(|e| *e));
-        self
-    }
-}
-
 /// A server that answers, and how it wants to be asked.
 pub struct Live {
     endpoint: Endpoint,
@@ -187,17 +162,20 @@ impl Live {
     /// # Errors
     /// Whatever keeps it from answering: address, certificate, key, model.
     pub fn find(server: &Server, timeout: Duration) -> Result<Self, Error> {
-        let mut endpoint = Endpoint::find(server)?;
+        Self::find_at(Endpoint::find(server)?, server, timeout)
+    }
+
+    fn find_at(mut endpoint: Endpoint, server: &Server, timeout: Duration) -> Result<Self, Error> {
         let probed = probe::probe(&mut endpoint, server, timeout)?;
         Ok(Self { endpoint, probed, tokens: server.tokenizer.clone() })
     }
 
-    /// Whether the server, which may still be starting, takes requests by now.
+    /// Whether a server answers there already, and well.
     ///
     /// # Errors
-    /// Address, header or certificate that are none; a server that does not answer is not ready.
-    pub fn is_ready(server: &Server, timeout: Duration) -> Result<bool, Error> {
-        Ok(probe::answers(&mut Endpoint::find(server)?, timeout))
+    /// Address, header or certificate that are none; a server that does not answer is not there.
+    pub fn is_there(server: &Server, timeout: Duration) -> Result<bool, Error> {
+        Ok(greet::answers(&mut Endpoint::find(server)?, timeout))
     }
 
     /// A server taken at the caller's word, nothing asked beforehand.
@@ -206,9 +184,9 @@ impl Live {
     /// Address, header or certificate that are none.
     pub fn assume(server: &Server, model: &str, prompts: Prompts) -> Result<Self, Error> {
         let vocabulary = server.tokenizer.as_ref().map(Vocabulary::of).transpose()?;
-        let (model, extra) = (model.to_owned(), probe::GREEDY.to_owned());
+        let (model, form) = (model.to_owned(), Form::full(prompts));
         let vocabulary = vocabulary.unwrap_or_default();
-        let probed = Probed { model, prompts, vocabulary, extra };
+        let probed = Probed { model, form, vocabulary };
         let tokens = server.tokenizer.clone();
         Ok(Self { endpoint: Endpoint::find(server)?, probed, tokens })
     }
@@ -220,7 +198,7 @@ impl Live {
     /// Whatever keeps it from answering.
     pub fn suit(&mut self, trace: &Trace, timeout: Duration) -> Result<(), Error> {
         if talk::repeats_answers(trace) {
-            probe::for_answers(&self.endpoint, &mut self.probed, timeout)?;
+            probe::for_answers(&mut self.endpoint, &mut self.probed, timeout)?;
         }
         Ok(())
     }
@@ -240,7 +218,25 @@ impl Live {
     /// What prompts are made of.
     #[must_use]
     pub fn prompts(&self) -> Prompts {
-        self.probed.prompts
+        self.probed.form.prompts
+    }
+
+    /// What the server did not take, and what that means.
+    #[must_use]
+    pub fn given_up(&self) -> Vec<&'static str> {
+        self.probed.form.given_up(self.endpoint.api, self.is_exact())
+    }
+
+    /// The API driven.
+    #[must_use]
+    pub fn api(&self) -> Api {
+        self.endpoint.api
+    }
+
+    /// The server's address as it may be shown, without name, password and query; and the proxy before it.
+    #[must_use]
+    pub fn address(&self) -> (String, Option<&str>) {
+        self.endpoint.shown()
     }
 
     /// Replays `trace`, judged by `slo`. `watch` is called ten times per second and ends the run by saying no.
@@ -277,9 +273,9 @@ impl Live {
         if let Some(worker) = options.worker {
             replay = replay.share(trace, worker);
         }
-        let Probed { model, prompts, vocabulary, extra } = &self.probed;
+        let Probed { model, form, vocabulary } = &self.probed;
         let salt = (options.salt, options.shared_prefixes);
-        let prompter = Prompter::new(&self.endpoint, (*prompts, vocabulary), model, extra, salt);
+        let prompter = Prompter::new(&self.endpoint, (form, vocabulary), model, salt);
         let enough = AtomicBool::new(false);
         let (say, ended) = mpsc::channel();
         let tell = (!options.until.is_empty()).then_some((say, &enough));
@@ -339,7 +335,7 @@ fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo
     let warming = trace.classes.len();
     recording.itl.truncate(warming);
     recording.records.retain(|r| usize::from(r.class) < warming);
-    let asked = |r: &crate::Record| trace.requests[r.request as usize];
+    let asked = |r: &Record| trace.requests[r.request as usize];
     let short = recording.records.iter().filter(|r| {
         let got = wires[r.request as usize].output().unwrap_or(r.output);
         r.completed() && got < asked(r).output
@@ -352,7 +348,7 @@ fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo
         }
         record.input = wire.prompt_tokens.unwrap_or(record.input);
     }
-    let mut kept = |r: &crate::Record| gaps.get_mut(r.request as usize).map(std::mem::take);
+    let mut kept = |r: &Record| gaps.get_mut(r.request as usize).map(std::mem::take);
     let gaps: Vec<Vec<u64>> = recording.records.iter().filter_map(&mut kept).collect();
     let wires: Vec<Wire> = recording.records.iter().map(|r| wires[r.request as usize]).collect();
     let mut from_send = recording.clone();
@@ -360,17 +356,11 @@ fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo
         record.scheduled = wire.sent.unwrap_or(record.scheduled);
     }
     let mut audit = Audit::new(&meter, &recording, &wires, (options, slo, short));
+    let failures = tally.named();
+    audit.judge_failures(&recording.records, &failures);
+    audit.judge_counts(&Doubtful::of(&recording.records, &wires, |r| asked(r).output));
     audit.judge_steadiness(&recording.records, trace, options);
-    LiveRun {
-        recording,
-        from_send,
-        wires,
-        gaps,
-        failures: tally.named(),
-        audit,
-        interrupted: false,
-        origin_ns,
-    }
+    LiveRun { recording, from_send, wires, gaps, failures, audit, interrupted: false, origin_ns }
 }
 
 /// From the start of one stream of a closed loop to the next: sent all at once, the last would be late.

@@ -1,43 +1,42 @@
-//! What a server has to be asked before it can be measured: which model it serves, whether it takes token ids and
-//! the request to ignore an early end, and how it counts the tokens of text.
+//! What a server has to be asked before it can be measured: which model it serves, in which form it takes requests, and
+//! how it counts the tokens of text.
+//!
+//! The questions are the run's own requests, byte for byte, and are judged by what comes of them: a form works when a
+//! stream of tokens comes back, whatever the status of those that did not work. Where the full form does not, the
+//! plainest that does is found, and every member that a measurement would like is tried on top of it.
 
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::{Value, json};
 use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
 
-use super::call::{Reply, call};
+use super::answer::{Answer, Trouble};
+use super::call::{call, failed};
 use super::endpoint::{Api, Endpoint, Server};
+use super::failure::{Kind, is_busy, one_line};
+use super::form::{End, Form, Length};
+use super::greet::{choose_address, first_model, unauthorised};
 use super::prompt::{Asked, Prompter, Prompts};
+use super::talk::Hearing;
 use super::vocabulary::Vocabulary;
 use crate::error::Error;
+use crate::json::Json;
 
-/// Members of every request: greedy, and as long as asked whatever the model wants to say.
-pub(super) const GREEDY: &str = r#""temperature":0,"ignore_eos":true"#;
-/// The same for servers that refuse members that they do not know.
-const PLAIN: &str = r#""temperature":0"#;
 /// Lengths of the probes, tokens or words.
 const SHORT: u32 = 32;
 const LONG: u32 = 384;
+/// Tokens asked for: servers refuse very few.
+const OUTPUT: u32 = 16;
+/// A count of prompt tokens so far from what was sent is not of that.
+const OFF: u32 = 4;
+/// The longest that a probe waits because it was told to.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// What was found out.
 #[derive(Debug, Clone)]
 pub(super) struct Probed {
     pub(super) model: String,
-    pub(super) prompts: Prompts,
+    pub(super) form: Form,
     pub(super) vocabulary: Vocabulary,
-    pub(super) extra: String,
-}
-
-#[derive(Deserialize)]
-struct Models {
-    data: Vec<ModelId>,
-}
-
-#[derive(Deserialize)]
-struct ModelId {
-    id: String,
 }
 
 /// Asks.
@@ -46,173 +45,325 @@ pub(super) fn probe(
     server: &Server,
     timeout: Duration,
 ) -> Result<Probed, Error> {
-    choose_address(endpoint, timeout);
+    choose_address(endpoint, timeout)?;
+    let exact = server.tokenizer.is_some();
+    let vocabulary = server.tokenizer.as_ref().map(Vocabulary::of).transpose()?.unwrap_or_default();
     let model = match &server.model {
         Some(model) => model.clone(),
         None => first_model(endpoint, timeout)?,
     };
-    let vocabulary = server.tokenizer.as_ref().map(Vocabulary::of).transpose()?;
-    let exact = vocabulary.is_some();
-    let vocabulary = vocabulary.unwrap_or_default();
-    let ids = (endpoint.api == Api::Completions && !exact).then_some(Prompts::Ids);
-    let text = Prompts::Text { per_word: 1.0, overhead: 0.0 };
-    let mut said = String::new();
-    for prompts in ids.into_iter().chain([text]) {
-        for extra in [GREEDY, PLAIN] {
-            let form = (prompts, &vocabulary, extra);
-            let ask = |length| ask(endpoint, &model, form, length, timeout);
-            let reply = ask(SHORT)?;
-            match reply.status {
-                200 if prompts == Prompts::Ids
-                    && counted(&reply).is_none_or(|n| n.abs_diff(SHORT) < 4) =>
-                {
-                    return Ok(Probed { model, prompts, vocabulary, extra: extra.to_owned() });
-                }
-                // It takes a list of numbers for something else: text then.
-                200 if prompts == Prompts::Ids => {}
-                200 => {
-                    let prompts = calibrated(counted(&reply), counted(&ask(LONG)?))?;
-                    if let Prompts::Text { per_word, .. } = prompts
-                        && exact
-                        && per_word != 1.0
-                    {
-                        return Err(Error::Endpoint(format!(
-                            "a word that is one token by --tokenizer is {per_word:.3} by the server's count: give the tokenizer of the model that it serves"
-                        )));
-                    }
-                    return Ok(Probed { model, prompts, vocabulary, extra: extra.to_owned() });
-                }
-                400 | 422 => {}
-                status => return Err(refused(endpoint, status, &reply)),
-            }
-            said = format!("status {}: {}", reply.status, reply.said());
-        }
+    let mut asker = Asker { endpoint, model: &model, vocabulary: &vocabulary, timeout };
+    let (form, heard) = asker.negotiate(exact)?;
+    let form = match form.prompts {
+        Prompts::Ids => form,
+        Prompts::Text { .. } => Form { prompts: asker.calibrate(&form, &heard)?, ..form },
+    };
+    if let Prompts::Text { per_word, .. } = form.prompts
+        && exact
+        && per_word != 1.0
+    {
+        return Err(Error::Endpoint(format!(
+            "a word that is one token by --tokenizer is {per_word:.3} by the server's count: give the tokenizer of the model that it serves"
+        )));
     }
-    Err(Error::Endpoint(format!("the server refuses every form of request; the last with {said}")))
+    Ok(Probed { model, form, vocabulary })
 }
 
 /// Text instead of token ids, unless the server says which tokens its answers are (vLLM's `return_token_ids`): a turn
 /// that repeats an answer must have it in the form that the rest of the prompt has.
 pub(super) fn for_answers(
-    endpoint: &Endpoint,
+    endpoint: &mut Endpoint,
     probed: &mut Probed,
     timeout: Duration,
 ) -> Result<(), Error> {
-    if probed.prompts != Prompts::Ids {
+    if probed.form.prompts != Prompts::Ids {
         return Ok(());
     }
-    let Probed { model, extra, vocabulary, .. } = &*probed;
-    let returning = format!(r#"{extra},"return_token_ids":true"#);
-    let reply = ask(endpoint, model, (Prompts::Ids, vocabulary, &returning), SHORT, timeout)?;
-    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-    if reply.status == 200 && body["choices"][0]["token_ids"].is_array() {
+    let (model, vocabulary) = (probed.model.clone(), probed.vocabulary.clone());
+    let mut asker = Asker { endpoint, model: &model, vocabulary: &vocabulary, timeout };
+    if asker.ask(&probed.form, SHORT, true)?.returns_ids {
         return Ok(());
     }
-    let text = (Prompts::Text { per_word: 1.0, overhead: 0.0 }, vocabulary, extra.as_str());
-    let short = ask(endpoint, model, text, SHORT, timeout)?;
-    if short.status != 200 {
-        return Err(refused(endpoint, short.status, &short));
+    let words = Form { prompts: Prompts::WORDS, ..probed.form.clone() };
+    let heard = asker.ask(&words, SHORT, false)?;
+    if let Err(trouble) = &heard.outcome {
+        return Err(asker.refused(trouble));
     }
-    let long = ask(endpoint, model, text, LONG, timeout)?;
-    probed.prompts = calibrated(counted(&short), counted(&long))?;
+    probed.form.prompts = asker.calibrate(&words, &heard)?;
     Ok(())
 }
 
-/// Whether a server that may still be starting takes requests: by `/health`, or by `/v1/models` where it has no such
-/// path. Whatever else keeps it from answering means that it is not there yet.
-pub(super) fn answers(endpoint: &mut Endpoint, timeout: Duration) -> bool {
-    choose_address(endpoint, timeout);
-    let status = |path| call(endpoint, "GET", path, None, timeout).map_or(0, |r| r.status);
-    match status("/health") {
-        200 => true,
-        404 | 405 => status("/v1/models") == 200,
-        _ => false,
-    }
-}
-
-/// Puts the first of the host's addresses that answers in front.
-fn choose_address(endpoint: &mut Endpoint, timeout: Duration) {
-    let answers = |a: &_| std::net::TcpStream::connect_timeout(a, timeout).is_ok();
-    if endpoint.addresses.len() > 1
-        && let Some(first) = endpoint.addresses.iter().position(answers)
-    {
-        endpoint.addresses.swap(0, first);
-    }
-}
-
-fn first_model(endpoint: &Endpoint, timeout: Duration) -> Result<String, Error> {
-    let reply = call(endpoint, "GET", "/v1/models", None, timeout)?;
-    if reply.status != 200 {
-        return Err(refused(endpoint, reply.status, &reply));
-    }
-    let models: Models = serde_json::from_slice(&reply.body).map_err(|e| {
-        Error::Endpoint(format!("GET /v1/models did not answer with a list of models: {e}"))
-    })?;
-    let first = models.data.into_iter().next();
-    first.map(|m| m.id).ok_or_else(|| Error::Endpoint("the server lists no model".to_owned()))
-}
-
-fn refused(endpoint: &Endpoint, status: u16, reply: &Reply) -> Error {
-    let what = match status {
-        401 | 403 => "wants another API key",
-        404 => "does not know the model or the path",
-        429 | 503 => "is not ready or too busy",
-        _ => "refuses to be measured",
-    };
-    let address = endpoint.addresses[0];
-    Error::Endpoint(format!("the server at {address} {what} (status {status}): {}", reply.said()))
-}
-
-/// One request for one token behind a prompt of `length`.
-fn ask(
-    endpoint: &Endpoint,
-    model: &str,
-    (prompts, vocabulary, extra): (Prompts, &Vocabulary, &str),
-    length: u32,
+/// Whoever asks one server for one model.
+struct Asker<'a> {
+    endpoint: &'a mut Endpoint,
+    model: &'a str,
+    vocabulary: &'a Vocabulary,
     timeout: Duration,
-) -> Result<Reply, Error> {
-    // Drawn from the clock: a probe must not be answered from a cache either.
-    let salt = (crate::net::clock::now(), false);
-    let prompter = Prompter::new(endpoint, (prompts, vocabulary), model, extra, salt);
-    let request = TraceRequest {
-        arrival: Arrival::At(Duration::ZERO),
-        input: length,
-        output: 1,
-        blocks: BlockSpan::default(),
-        class: 0,
-        session: None,
-    };
-    let trace = Trace { requests: vec![request], ..Trace::default() };
-    let (mut body, mut whole) = (Vec::new(), Vec::new());
-    let asked = Asked { trace: &trace, index: 0, passages: &[], awaited: false };
-    prompter.render(&asked, &mut body, &mut whole);
-    let mut value: Value = serde_json::from_slice(&body)
-        .map_err(|e| Error::Endpoint(format!("--extra-body makes a body that is not JSON: {e}")))?;
-    value["stream"] = json!(false);
-    if let Some(members) = value.as_object_mut() {
-        members.remove("stream_options");
-    }
-    call(endpoint, "POST", prompter.api().path(), Some(&value.to_string()), timeout)
 }
 
-/// Prompt tokens as the server counted them.
-fn counted(reply: &Reply) -> Option<u32> {
-    let body: Value = serde_json::from_slice(&reply.body).ok()?;
-    u32::try_from(body["usage"]["prompt_tokens"].as_u64()?).ok()
+/// What came of a request.
+struct Heard {
+    outcome: Result<(), Trouble>,
+    /// Prompt tokens as the server counted them.
+    prompt_tokens: Option<u32>,
+    retry_after: Option<Duration>,
+    /// Whether it says which tokens its answer is.
+    returns_ids: bool,
 }
 
-/// The line through the counts of a short and a long text.
-fn calibrated(short: Option<u32>, long: Option<u32>) -> Result<Prompts, Error> {
-    let (Some(short), Some(long)) = (short, long) else {
-        // A server that does not count: these words are one token each in nearly every vocabulary.
-        return Ok(Prompts::Text { per_word: 1.0, overhead: 0.0 });
-    };
-    if long <= short {
-        let why = format!("{LONG} words are {long} tokens by its count, {SHORT} words {short}");
-        return Err(Error::Endpoint(format!(
-            "the server's count of prompt tokens is no use: {why}"
-        )));
+impl Heard {
+    /// Whether tokens came back; of token ids also whether they were taken for such.
+    fn works(&self, form: &Form) -> bool {
+        let counted = self.prompt_tokens.filter(|n| *n > 0);
+        let as_sent =
+            form.prompts != Prompts::Ids || counted.is_none_or(|n| n.abs_diff(SHORT) < OFF);
+        self.outcome.is_ok() && as_sent
     }
-    let per_word = f64::from(long - short) / f64::from(LONG - SHORT);
-    Ok(Prompts::Text { per_word, overhead: f64::from(short) - per_word * f64::from(SHORT) })
+
+    /// Whether an answer came back, though one that the model ended before its first token.
+    fn ends(&self) -> bool {
+        matches!(self.outcome, Ok(()) | Err((Kind::Empty, _)))
+    }
+
+    /// The status of a refusal for now.
+    fn busy(&self) -> bool {
+        matches!(self.outcome, Err((Kind::Status(status), _)) if is_busy(status))
+    }
 }
+
+impl Asker<'_> {
+    /// The nearest form to the full one that works, and what came of it.
+    fn negotiate(&mut self, exact: bool) -> Result<(Form, Heard), Error> {
+        let ids = self.endpoint.api == Api::Completions && !exact;
+        let full = Form::full(if ids { Prompts::Ids } else { Prompts::WORDS });
+        let heard = self.ask(&full, SHORT, false)?;
+        if heard.works(&full) {
+            return Ok((full, heard));
+        }
+        let mut best = match self.plainest(heard) {
+            Ok(best) => best,
+            Err(error @ (Error::NotReady(_) | Error::Nobody(_))) => return Err(error),
+            Err(error) => {
+                // It may serve and not stream.
+                let mut forms = [full, Form::plain(Length::MaxTokens)].into_iter();
+                let form = forms.find(|form| self.whole(form, SHORT).is_some()).ok_or(error)?;
+                let heard = Heard::of(Err((Kind::NotSse, String::new())));
+                return Ok((Form { streams: false, ..form }, heard));
+            }
+        };
+        for change in CHANGES {
+            let mut form = best.0.clone();
+            if !change(&mut form, ids) {
+                continue;
+            }
+            let mut heard = self.ask(&form, SHORT, false)?;
+            if heard.busy() {
+                std::thread::sleep(heard.retry_after.unwrap_or_default().min(LONGEST_WAIT));
+                heard = self.ask(&form, SHORT, false)?;
+            }
+            if heard.works(&form) {
+                best = (form, heard);
+            }
+        }
+        Ok(best)
+    }
+
+    /// The plainest form that works, where the full one came to `first`.
+    fn plainest(&mut self, first: Heard) -> Result<(Form, Heard), Error> {
+        if let Err((Kind::Status(status @ (401 | 403 | 407)), said)) = &first.outcome {
+            return Err(unauthorised(self.endpoint, *status, said));
+        }
+        let mut at_first = None;
+        loop {
+            let (mut told, mut missing) = (None, false);
+            for length in [Length::MaxTokens, Length::MaxCompletionTokens] {
+                let form = Form::plain(length);
+                let heard = self.ask(&form, SHORT, false)?;
+                if heard.ends() {
+                    return Ok((form, heard));
+                }
+                missing |= matches!(heard.outcome, Err((Kind::Status(404 | 405), _)));
+                told = told.or(heard.outcome.err());
+            }
+            at_first = at_first.or(told);
+            if !missing || !self.endpoint.next_root() {
+                break;
+            }
+        }
+        let trouble = at_first.or(first.outcome.err()).unwrap_or((Kind::Empty, String::new()));
+        Err(self.refused(&trouble))
+    }
+
+    /// Why a server cannot be measured that takes no form, the plainest with `trouble`.
+    fn refused(&mut self, trouble: &Trouble) -> Error {
+        let (server, target) = (self.endpoint.shown().0, self.endpoint.target());
+        let said = one_line(&trouble.1);
+        match trouble.0 {
+            Kind::Status(status) if is_busy(status) => {
+                Error::NotReady(format!("POST {target} says {status}: {said}"))
+            }
+            Kind::Status(status @ (404 | 405 | 501)) => {
+                let out = if self.answers_chat() {
+                    "; it answers chats: give --api chat"
+                } else {
+                    ": name another model with --model, or the endpoint's whole path with --url"
+                };
+                Error::Endpoint(format!(
+                    "the server at {server} does not know the model or {target} (status {status}): {said}{out}"
+                ))
+            }
+            Kind::NotSse => Error::Endpoint(format!(
+                "the server at {server} does not stream its answers, so nothing but their ends could be measured: {said}"
+            )),
+            Kind::Refused | Kind::Unreachable | Kind::Timeout | Kind::Cut | Kind::Reset => {
+                failed(self.endpoint, &format!("POST {target}"), trouble)
+            }
+            kind => Error::Endpoint(format!(
+                "the server at {server} refuses every form of request to {target}; the plainest with {kind}: {said}"
+            )),
+        }
+    }
+
+    /// Whether a server that knows no completions knows chats.
+    fn answers_chat(&mut self) -> bool {
+        if self.endpoint.api == Api::Chat || self.endpoint.whole {
+            return false;
+        }
+        self.endpoint.api = Api::Chat;
+        let heard = self.ask(&Form::plain(Length::MaxTokens), SHORT, false);
+        self.endpoint.api = Api::Completions;
+        heard.is_ok_and(|heard| heard.ends())
+    }
+
+    /// One request behind a prompt of `length`, after redirects on the same server.
+    ///
+    /// # Errors
+    /// Nobody there, no end in time, a redirect that leads elsewhere. Whatever the server does is what is heard.
+    fn ask(&mut self, form: &Form, length: u32, awaited: bool) -> Result<Heard, Error> {
+        for _ in 0..3 {
+            let mut answer = Answer::default();
+            answer.stream.hearing = awaited.then(|| Box::new(Hearing::new(true)));
+            let bytes = self.bytes(form, length, awaited);
+            let mut answer = match call(self.endpoint, &bytes, answer, self.timeout) {
+                Ok(answer) => answer,
+                Err(trouble)
+                    if matches!(
+                        trouble.0,
+                        Kind::Refused | Kind::Unreachable | Kind::Tls | Kind::Timeout
+                    ) =>
+                {
+                    return Err(failed(self.endpoint, "asking the server", &trouble));
+                }
+                Err(trouble) => return Ok(Heard::of(Err(trouble))),
+            };
+            let target = self.endpoint.target();
+            if let (300..=399, Some(location)) = (answer.response.status, &answer.response.location)
+            {
+                let to = self.endpoint.redirected(&target, location)?;
+                self.endpoint.moves(to);
+                continue;
+            }
+            let outcome = answer.verdict();
+            let heard = answer.stream.hearing.take();
+            return Ok(Heard {
+                prompt_tokens: answer.stream.usage.prompt_tokens,
+                retry_after: answer.response.retry_after,
+                returns_ids: outcome.is_ok() && heard.is_some_and(|h| h.has_ids()),
+                ..Heard::of(outcome)
+            });
+        }
+        let (server, target) = (self.endpoint.shown().0, self.endpoint.target());
+        Err(Error::Endpoint(format!("{server} redirects in circles at {target}")))
+    }
+
+    /// A request of the run.
+    fn bytes(&self, form: &Form, length: u32, awaited: bool) -> Vec<u8> {
+        // Drawn from the clock: a probe must not be answered from a cache either.
+        let salt = (crate::net::clock::now(), false);
+        let prompter = Prompter::new(self.endpoint, (form, self.vocabulary), self.model, salt);
+        let request = TraceRequest {
+            arrival: Arrival::At(Duration::ZERO),
+            input: length,
+            output: OUTPUT,
+            blocks: BlockSpan::default(),
+            class: 0,
+            session: None,
+        };
+        let trace = Trace { requests: vec![request], ..Trace::default() };
+        let (mut body, mut whole) = (Vec::new(), Vec::new());
+        let asked = Asked { trace: &trace, index: 0, passages: &[], awaited };
+        prompter.render(&asked, &mut body, &mut whole);
+        whole
+    }
+
+    /// What prompts of words come to by the server's count, where a short one came to `short`.
+    fn calibrate(&mut self, form: &Form, short: &Heard) -> Result<Prompts, Error> {
+        let long = self.ask(form, LONG, false)?;
+        let counts = |short: Option<u32>, long: Option<u32>| Some((short?, long?));
+        let streamed = counts(short.prompt_tokens, long.prompt_tokens).filter(|(s, l)| l > s);
+        let counted = match streamed {
+            Some(counted) => Some(counted),
+            // Some count only what they do not stream.
+            None => counts(self.count(form, SHORT), self.count(form, LONG)).filter(|(s, l)| l > s),
+        };
+        // Without a count that tells long from short: these words are one token each in nearly every vocabulary.
+        let Some((short, long)) = counted else { return Ok(Prompts::WORDS) };
+        let per_word = f64::from(long - short) / f64::from(LONG - SHORT);
+        Ok(Prompts::Text { per_word, overhead: f64::from(short) - per_word * f64::from(SHORT) })
+    }
+
+    /// Prompt tokens as the server counts them where it does not stream.
+    fn count(&self, form: &Form, length: u32) -> Option<u32> {
+        self.whole(form, length)?.get("usage").get("prompt_tokens").count()
+    }
+
+    /// The answer to a request that does not stream, if it is one.
+    fn whole(&self, form: &Form, length: u32) -> Option<Json<'static>> {
+        let text = String::from_utf8(self.bytes(form, length, false)).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let body = body.replace(r#""stream":true"#, r#""stream":false"#);
+        let body = body.replace(r#","stream_options":{"include_usage":true}"#, "");
+        let lines = head.split("\r\n").filter(|l| !l.starts_with("content-length"));
+        let head: String = lines.map(|line| format!("{line}\r\n")).collect();
+        let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+        let answer = Answer::keeping(1 << 20);
+        let answer = call(self.endpoint, request.as_bytes(), answer, self.timeout).ok()?;
+        let said = answer.said();
+        let json = Json::of(said.as_bytes()).ok()?.owned();
+        (answer.response.succeeded() && !json.get("choices").is_nothing()).then_some(json)
+    }
+}
+
+impl Heard {
+    fn of(outcome: Result<(), Trouble>) -> Self {
+        Self { outcome, prompt_tokens: None, retry_after: None, returns_ids: false }
+    }
+}
+
+/// A step from a plainer form towards the full one; says no where it is none. Of what matters most to a measurement
+/// first.
+type Change = fn(&mut Form, bool) -> bool;
+
+const CHANGES: [Change; 5] = [
+    |form, ids| {
+        form.prompts = if ids { Prompts::Ids } else { form.prompts };
+        ids
+    },
+    |form, _| {
+        form.end = End::Ignored;
+        true
+    },
+    |form, _| {
+        let free = form.end == End::Free;
+        form.end = if free { End::Postponed } else { form.end };
+        free
+    },
+    |form, _| {
+        form.counts = true;
+        true
+    },
+    |form, _| {
+        form.greedy = true;
+        true
+    },
+];

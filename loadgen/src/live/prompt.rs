@@ -11,6 +11,7 @@ use std::io::Write as _;
 use workloads::{Trace, TraceRequest};
 
 use super::endpoint::{Api, Endpoint};
+use super::form::{End, Form};
 use super::talk::Passage;
 use super::vocabulary::Vocabulary;
 
@@ -31,15 +32,20 @@ pub enum Prompts {
     },
 }
 
+impl Prompts {
+    /// Words of a token each, where nobody counts them.
+    pub const WORDS: Self = Self::Text { per_word: 1.0, overhead: 0.0 };
+}
+
 /// Renders requests.
 pub(crate) struct Prompter {
-    prompts: Prompts,
+    form: Form,
     vocabulary: Vocabulary,
     api: Api,
     salt: u64,
     /// Whether blocks that the trace shares are shared on the wire.
     shared: bool,
-    /// Head of every request, up to the value of its name.
+    /// Head of every request, up to the last group of its name.
     head: String,
     /// Beginning and end of every body.
     opening: String,
@@ -47,18 +53,16 @@ pub(crate) struct Prompter {
 }
 
 impl Prompter {
-    /// For requests to `endpoint`; `extra` is JSON members added to every body, without braces.
+    /// For requests to `endpoint` in that form.
     pub(crate) fn new(
         endpoint: &Endpoint,
-        (prompts, vocabulary): (Prompts, &Vocabulary),
+        (form, vocabulary): (&Form, &Vocabulary),
         model: &str,
-        extra: &str,
         (salt, shared): (u64, bool),
     ) -> Self {
-        let api = endpoint.api;
+        let (api, prompts) = (endpoint.api, form.prompts);
         let lines = "content-type: application/json\r\naccept: text/event-stream\r\n";
-        let head = endpoint.head("POST", api.path());
-        let head = format!("{head}{lines}x-request-id: knee-{salt:x}-");
+        let head = endpoint.head("POST", &endpoint.target());
         let opening = match (api, prompts) {
             (Api::Chat, _) => r#""messages":[{"role":"user","content":""#,
             (_, Prompts::Ids) => r#""prompt":["#,
@@ -69,28 +73,22 @@ impl Prompter {
             (_, Prompts::Ids) => "]",
             (_, Prompts::Text { .. }) => r#"""#,
         };
-        let extra = if extra.is_empty() { String::new() } else { format!(",{extra}") };
         let model = serde_json::Value::from(model);
         Self {
-            prompts,
             vocabulary: vocabulary.clone(),
             api,
             salt,
             shared,
-            head,
+            head: format!("{head}{lines}x-request-id: {}", name(salt)),
             opening: format!("{{\"model\":{model},{opening}"),
-            closing: format!("{closing}{extra}"),
+            closing: format!("{closing}{}", form.fixed()),
+            form: form.clone(),
         }
-    }
-
-    /// The API its requests are for.
-    pub(crate) fn api(&self) -> Api {
-        self.api
     }
 
     /// Whether what it writes are token ids.
     pub(crate) fn writes_ids(&self) -> bool {
-        self.prompts == Prompts::Ids
+        self.form.prompts == Prompts::Ids
     }
 
     /// Whether blocks that the trace shares are shared on the wire.
@@ -105,7 +103,7 @@ impl Prompter {
         to.extend_from_slice(self.head.as_bytes());
         let index = ask.index;
         // Writing to a vector cannot fail.
-        let _ = write!(to, "{index}\r\ncontent-length: {}\r\n\r\n", body.len());
+        let _ = write!(to, "{index:012x}\r\ncontent-length: {}\r\n\r\n", body.len());
         to.extend_from_slice(body);
     }
 
@@ -113,7 +111,7 @@ impl Prompter {
         let request = ask.request();
         to.extend_from_slice(self.opening.as_bytes());
         let made_up = MadeUp::new(self, ask);
-        match self.prompts {
+        match self.form.prompts {
             Prompts::Ids => ids(made_up, ask, to),
             Prompts::Text { per_word, overhead } => {
                 let (vocabulary, chat) = (&self.vocabulary, self.api == Api::Chat);
@@ -126,11 +124,23 @@ impl Prompter {
             to.extend_from_slice(br#","return_token_ids":true"#);
         }
         let output = request.output.max(1);
-        let _ = write!(
-            to,
-            ",\"max_tokens\":{output},\"stream\":true,\"stream_options\":{{\"include_usage\":true}}}}"
-        );
+        let _ = write!(to, ",\"{}\":{output}", self.form.member());
+        if self.form.end == End::Postponed {
+            let _ = write!(to, ",\"min_tokens\":{output}");
+        }
+        to.extend_from_slice(br#","stream":true"#);
+        if self.form.counts {
+            to.extend_from_slice(br#","stream_options":{"include_usage":true}"#);
+        }
+        to.push(b'}');
     }
+}
+
+/// The name of a run's requests, a UUID of version 4 up to its last group, which is the request's number: servers refuse
+/// names that are none.
+fn name(salt: u64) -> String {
+    let (high, middle, low) = (salt >> 32, (salt >> 16) & 0xFFFF, salt & 0xFFFF);
+    format!("{high:08x}-{middle:04x}-4{:03x}-8{:x}00-", low >> 4, low & 0xF)
 }
 
 /// A request to be rendered.
@@ -322,13 +332,9 @@ mod tests {
     fn bodies(api: Api, prompts: Prompts, salt: u64, shared: bool) -> Vec<Value> {
         let server = Server { url: "http://127.0.0.1".to_owned(), api, ..Server::default() };
         let endpoint = Endpoint::find(&server).unwrap();
-        let prompter = Prompter::new(
-            &endpoint,
-            (prompts, &Vocabulary::default()),
-            "m\"1",
-            r#""top_k":1"#,
-            (salt, shared),
-        );
+        let form = Form::full(prompts);
+        let vocabulary = Vocabulary::default();
+        let prompter = Prompter::new(&endpoint, (&form, &vocabulary), "m\"1", (salt, shared));
         let body = |index| {
             let (mut scratch, mut bytes) = (Vec::new(), Vec::new());
             let trace = trace();
@@ -356,11 +362,51 @@ mod tests {
         assert!(first[8] != second[8] && first[0] != third[0]);
         assert!(first.iter().all(|id| IDS.contains(id)));
         assert_eq!(b[0]["model"], "m\"1");
-        assert_eq!((&b[0]["max_tokens"], &b[0]["top_k"]), (&Value::from(5), &Value::from(1)));
+        assert_eq!(
+            (&b[0]["max_tokens"], &b[0]["ignore_eos"]),
+            (&Value::from(5), &Value::from(true))
+        );
         assert_eq!(b, of(1, true), "the same salt gives the same prompts");
         assert_ne!(ids(&of(2, true)[0])[0], first[0], "another salt shares nothing");
         let unshared = of(1, false);
         assert_ne!(ids(&unshared[0])[0], ids(&unshared[1])[0]);
+    }
+
+    #[test]
+    fn a_form_sends_what_it_says_and_no_more() {
+        let server = Server { url: "http://127.0.0.1".to_owned(), ..Server::default() };
+        let endpoint = Endpoint::find(&server).unwrap();
+        let body = |form: &Form| -> Value {
+            let prompter = Prompter::new(&endpoint, (form, &Vocabulary::default()), "m", (1, true));
+            let (mut scratch, mut bytes, trace) = (Vec::new(), Vec::new(), trace());
+            let asked = Asked { trace: &trace, index: 0, passages: &[], awaited: false };
+            prompter.render(&asked, &mut scratch, &mut bytes);
+            serde_json::from_slice(&scratch).unwrap()
+        };
+        let full = body(&Form::full(Prompts::Ids));
+        for member in ["temperature", "ignore_eos", "max_tokens", "stream", "stream_options"] {
+            assert!(!full[member].is_null(), "{member}");
+        }
+        let plain = body(&Form::plain(super::super::form::Length::MaxCompletionTokens));
+        let members: Vec<&String> = plain.as_object().unwrap().keys().collect();
+        assert_eq!(members, ["max_completion_tokens", "model", "prompt", "stream"]);
+        let late = body(&Form { end: End::Postponed, ..Form::full(Prompts::Ids) });
+        assert_eq!((&late["min_tokens"], &late["ignore_eos"]), (&5.into(), &Value::Null));
+    }
+
+    #[test]
+    fn names_are_uuids_and_no_two_alike() {
+        let name = |salt, index: u32| format!("{}{index:012x}", name(salt));
+        for salt in [0, 1, u64::MAX, 0x0123_4567_89ab_cdef] {
+            let text = name(salt, 77);
+            let groups: Vec<usize> = text.split('-').map(str::len).collect();
+            assert_eq!(groups, [8, 4, 4, 4, 12], "{text}");
+            assert!(text.as_bytes()[14] == b'4' && text.as_bytes()[19] == b'8', "{text}");
+            assert!(text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit()), "{text}");
+        }
+        assert_eq!(name(0x0123_4567_89ab_cdef, 77), "01234567-89ab-4cde-8f00-00000000004d");
+        assert_ne!(name(1, 0), name(2, 0));
+        assert_ne!(name(1, 0), name(1, 1));
     }
 
     #[test]
@@ -393,8 +439,8 @@ mod tests {
         use crate::live::talk::{Hearing, Talks};
         let server = Server { url: "http://127.0.0.1".to_owned(), api, ..Server::default() };
         let endpoint = Endpoint::find(&server).unwrap();
-        let prompter =
-            Prompter::new(&endpoint, (prompts, &Vocabulary::default()), "m", "", (7, true));
+        let form = Form::full(prompts);
+        let prompter = Prompter::new(&endpoint, (&form, &Vocabulary::default()), "m", (7, true));
         let (trace, mut talks) = (session(), Talks::new(&session(), true));
         let body = |talks: &Talks, index| {
             let passages = talks.passages(&trace, index);
@@ -408,7 +454,12 @@ mod tests {
         let mut hearing = Hearing::new(prompts == Prompts::Ids);
         events.iter().for_each(|e| hearing.take_in(e.as_bytes()));
         let (prompt_tokens, completion_tokens) = usage.unzip();
-        talks.heard(&trace, 0, hearing, crate::openai::Usage { prompt_tokens, completion_tokens });
+        talks.heard(
+            &trace,
+            0,
+            hearing,
+            crate::live::chunk::Usage { prompt_tokens, completion_tokens },
+        );
         talks.over(0);
         [first, body(&talks, 1)]
     }

@@ -7,11 +7,11 @@
 
 use std::collections::HashMap;
 
-use serde::Deserialize;
 use workloads::{Arrival, Trace};
 
+use super::chunk::{Usage, aside_in, said_in};
 use super::vocabulary::Tokens;
-use crate::openai::Usage;
+use crate::json::Json;
 
 /// No request, no conversation.
 const NONE: u32 = u32::MAX;
@@ -266,40 +266,16 @@ impl<'a> Passage<'a> {
     }
 }
 
-/// The words in one event of a stream.
-#[derive(Deserialize)]
-struct Event {
-    #[serde(default)]
-    choices: Vec<Choice>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    text: Option<String>,
-    delta: Option<Delta>,
-    token_ids: Option<Vec<u32>>,
-}
-
-#[derive(Deserialize)]
-struct Delta {
-    content: Option<String>,
-    reasoning_content: Option<String>,
-    reasoning: Option<String>,
-    tool_calls: Option<serde_json::Value>,
-}
-
-impl Delta {
-    fn aside(&mut self) -> Option<String> {
-        let thought = self.reasoning_content.take().or(self.reasoning.take());
-        thought.or_else(|| self.tool_calls.take().map(|call| call.to_string()))
-    }
-}
-
 impl Hearing {
     /// Of token ids, or of text.
     pub(super) fn new(ids: bool) -> Self {
         let words = if ids { Words::Ids(Vec::new()) } else { Words::Text(String::new()) };
         Self { words, events: 0, aside: None }
+    }
+
+    /// Whether any token ids have come.
+    pub(super) fn has_ids(&self) -> bool {
+        matches!(&self.words, Words::Ids(ids) if !ids.is_empty())
     }
 
     /// Tokens of all its text; none where it has no text, or `tokens` does not know.
@@ -311,18 +287,23 @@ impl Hearing {
 
     /// Takes in the data of an event that stands for a token.
     pub(super) fn take_in(&mut self, data: &[u8]) {
-        let event = serde_json::from_slice::<Event>(data).ok();
-        let Some(mut choice) = event.and_then(|e| e.choices.into_iter().next()) else { return };
-        if let Some(aside) = choice.delta.as_mut().and_then(Delta::aside) {
-            self.aside.get_or_insert_default().push_str(&aside);
+        let Ok(event) = Json::of(data) else { return };
+        let Some(choice) = event.get("choices").each().first() else { return };
+        let (mut said, mut aside) = (Vec::new(), Vec::new());
+        for from in [choice, choice.get("delta"), choice.get("message")] {
+            said_in(from, &mut said);
+            aside_in(from, &mut aside);
+        }
+        if !aside.is_empty() {
+            self.aside.get_or_insert_default().push_str(&aside.concat());
         }
         match &mut self.words {
-            Words::Ids(ids) => ids.extend(choice.token_ids.unwrap_or_default()),
+            Words::Ids(ids) => {
+                ids.extend(choice.get("token_ids").each().iter().filter_map(Json::count));
+            }
             Words::Text(text) => {
-                let said = choice.text.or(choice.delta.and_then(|d| d.content));
-                let said = said.unwrap_or_default();
                 self.events += u32::from(!said.is_empty());
-                text.push_str(&said);
+                text.push_str(&said.concat());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A connection's bytes, plain or under TLS, without ever blocking.
+//! A connection's bytes, plain or under TLS, directly or through a proxy, without ever blocking.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 
+use super::endpoint::Place;
 use crate::net::arrival::{self, Receiver};
 
 /// What secures connections to one host.
@@ -21,6 +22,7 @@ pub(crate) struct Security {
 pub(crate) struct Transport {
     tcp: TcpStream,
     tls: Option<Box<ClientConnection>>,
+    tunnel: Option<Tunnel>,
     /// When what was read last had arrived, where that is known.
     arrived: Option<u64>,
 }
@@ -38,14 +40,15 @@ impl io::Read for Noting<'_> {
 
 impl Transport {
     /// Begins to connect.
-    pub(crate) fn connect(address: SocketAddr, security: Option<&Security>) -> io::Result<Self> {
+    pub(crate) fn connect(address: SocketAddr, place: &Place) -> io::Result<Self> {
         let tcp = TcpStream::connect(address)?;
         arrival::note(&tcp);
         let session = |s: &Security| {
             ClientConnection::new(Arc::clone(&s.config), s.name.clone()).map(Box::new)
         };
-        let tls = security.map(session).transpose().map_err(io::Error::other)?;
-        Ok(Self { tcp, tls, arrived: None })
+        let tls = place.security.as_ref().map(session).transpose().map_err(io::Error::other)?;
+        let tunnel = place.tunnel.as_ref().map(|ask| Tunnel::new(ask));
+        Ok(Self { tcp, tls, tunnel, arrived: None })
     }
 
     /// The socket, to be registered with a poll.
@@ -72,6 +75,12 @@ impl Transport {
             Err(e) => return Err(e),
         }
         let _ = self.tcp.set_nodelay(true);
+        if let Some(tunnel) = &mut self.tunnel {
+            if !tunnel.dig(&mut self.tcp)? {
+                return Ok(false);
+            }
+            self.tunnel = None;
+        }
         let Some(tls) = &mut self.tls else { return Ok(true) };
         while tls.is_handshaking() {
             push(tls, &self.tcp)?;
@@ -136,6 +145,61 @@ impl Transport {
             }
         }
     }
+}
+
+/// A way through a proxy in the making.
+pub(crate) struct Tunnel {
+    /// What is asked for it, sent up to `sent`.
+    ask: Vec<u8>,
+    sent: usize,
+    /// What the proxy has answered so far.
+    answer: Vec<u8>,
+}
+
+impl Tunnel {
+    /// By what `ask` asks for.
+    pub(crate) fn new(ask: &[u8]) -> Self {
+        Self { ask: ask.to_owned(), sent: 0, answer: Vec::new() }
+    }
+
+    /// Goes on; true once it leads through. Of a socket that blocks, only then.
+    ///
+    /// # Errors
+    /// What the proxy has against it.
+    pub(crate) fn dig(&mut self, tcp: &mut (impl io::Read + io::Write)) -> io::Result<bool> {
+        let would_block = |e: &io::Error| e.kind() == io::ErrorKind::WouldBlock;
+        while self.sent < self.ask.len() {
+            match tcp.write(&self.ask[self.sent..]) {
+                Ok(sent) => self.sent += sent,
+                Err(e) if would_block(&e) => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+        // Byte by byte: what follows the head is the server's.
+        let mut byte = [0];
+        while !self.answer.ends_with(b"\r\n\r\n") {
+            match tcp.read(&mut byte) {
+                Ok(0) => return Err(refused("it closed the connection")),
+                Ok(_) if self.answer.len() > 16 << 10 => {
+                    return Err(refused("its answer has no end"));
+                }
+                Ok(_) => self.answer.push(byte[0]),
+                Err(e) if would_block(&e) => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+        let line = self.answer.split(|b| *b == b'\r').next().unwrap_or_default();
+        let line = String::from_utf8_lossy(line);
+        let status = line.split_whitespace().nth(1).unwrap_or_default();
+        if status.len() == 3 && status.starts_with('2') { Ok(true) } else { Err(refused(&line)) }
+    }
+}
+
+fn refused(why: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        format!("the proxy does not let us through: {why}"),
+    )
 }
 
 /// Writes TLS records until there are none or the socket is full.

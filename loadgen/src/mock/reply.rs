@@ -23,6 +23,8 @@ pub(super) struct Voice {
     pub(super) created: u64,
     /// Whether tokens are shown by their ids too.
     pub(super) ids: bool,
+    /// Whether a stream comes in chunks of HTTP/1.1; else it ends with the connection.
+    pub(super) chunked: bool,
 }
 
 impl Voice {
@@ -51,7 +53,7 @@ impl Voice {
         }
     }
 
-    /// One event of the stream, in an HTTP chunk of its own. The model's name is quoted JSON already.
+    /// One event of the stream, of a chunked one in an HTTP chunk of its own. The model's name is quoted JSON already.
     pub(super) fn event(&self, model: &str, finished: bool) -> Vec<u8> {
         let finish = if finished { "\"length\"" } else { "null" };
         let token = self.token();
@@ -81,8 +83,15 @@ impl Voice {
     pub(super) fn end(&self, model: &str, usage: Option<(u32, u32)>) -> Vec<u8> {
         let mut bytes = usage
             .map_or_else(Vec::new, |(p, o)| self.chunk(model, "[]", &usage_json(p, o).to_string()));
-        bytes.extend_from_slice(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n");
+        let done: &[u8] = b"data: [DONE]\n\n";
+        let framed: &[u8] = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
+        bytes.extend_from_slice(if self.chunked { framed } else { done });
         bytes
+    }
+
+    /// The head of a stream.
+    pub(super) fn head(&self) -> &'static [u8] {
+        if self.chunked { STREAM } else { PLAIN }
     }
 
     fn chunk(&self, model: &str, choices: &str, usage: &str) -> Vec<u8> {
@@ -94,7 +103,10 @@ impl Voice {
         let event = format!(
             "data: {{\"id\":\"{id}\",\"object\":\"{object}\",\"created\":{created},\"model\":{model},\"choices\":{choices},\"usage\":{usage}}}\n\n"
         );
-        format!("{:x}\r\n{event}\r\n", event.len()).into_bytes()
+        if self.chunked {
+            return format!("{:x}\r\n{event}\r\n", event.len()).into_bytes();
+        }
+        event.into_bytes()
     }
 
     /// The whole response of a request that does not stream.
@@ -124,9 +136,13 @@ fn usage_json(prompt: u32, output: u32) -> Value {
     json!({"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": total})
 }
 
-/// The head of a stream.
-pub(super) const STREAM: &[u8] =
+/// The head of a chunked stream.
+const STREAM: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n";
+
+/// The head of a stream that ends with the connection, for clients of HTTP/1.0 (RFC 9112, 6.1).
+const PLAIN: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nconnection: close\r\n\r\n";
 
 /// A complete answer; `headers` are further lines, each with its end.
 pub(super) fn full(status: u16, content_type: &str, body: &[u8], headers: &str) -> Vec<u8> {
@@ -136,7 +152,7 @@ pub(super) fn full(status: u16, content_type: &str, body: &[u8], headers: &str) 
         401 => "Unauthorized",
         404 => "Not Found",
         405 => "Method Not Allowed",
-        411 => "Length Required",
+        501 => "Not Implemented",
         413 => "Content Too Large",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",

@@ -17,11 +17,12 @@ use slab::Slab;
 
 use super::fault::Fault;
 use super::log::{Log, Truth};
-use super::reply::{self, Protocol, Voice};
+use super::reply::{Protocol, Voice};
 use super::{MockOptions, Served};
 use crate::net::{arrival, arrival::Receiver, clock, wait::Wait};
 use crate::time::nanos;
 
+mod chunked;
 mod requests;
 
 /// Token of the listener, out of the connections' way.
@@ -72,6 +73,8 @@ struct Conn {
     continued: bool,
     /// Its answer leaves byte by byte.
     dripping: bool,
+    /// Its client speaks HTTP/1.0.
+    old: bool,
 }
 
 /// A request under way.
@@ -200,6 +203,7 @@ impl Server {
                 closing: false,
                 continued: false,
                 dripping: false,
+                old: false,
             });
             self.served.connections += 1;
         }
@@ -273,7 +277,7 @@ impl Server {
         let fresh = so_far - work.emitted;
         let out = &mut conn.outbox;
         if work.emitted == 0 && fresh > 0 {
-            out.extend_from_slice(reply::STREAM);
+            out.extend_from_slice(work.voice.head());
             if work.voice.protocol == Protocol::Chat {
                 out.extend_from_slice(&work.voice.role(&self.model));
             }

@@ -1,7 +1,9 @@
 //! The client against the mock in the same process, and against servers that behave worse than any mock.
 
 mod faults;
+mod odd;
 mod rig;
+mod rules;
 mod sessions;
 mod tls;
 mod truth;

@@ -60,7 +60,8 @@ impl Rig {
 
 /// The index of the request that a truth is about, from the name its client gave it.
 pub(crate) fn index(truth: &Truth) -> u32 {
-    truth.id.as_ref().unwrap().rsplit('-').next().unwrap().parse().unwrap()
+    let id = truth.id.as_ref().unwrap();
+    u32::from_str_radix(id.rsplit('-').next().unwrap(), 16).unwrap()
 }
 
 /// `n` requests every `gap_ms`, of `input` and `output` tokens.

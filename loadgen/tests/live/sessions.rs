@@ -51,9 +51,10 @@ fn run(
     let mut live = Live::find(&server, Duration::from_secs(5)).unwrap();
     live.suit(trace, Duration::from_secs(5)).unwrap();
     let run = live.run(trace, options, &slo(&[], trace), |_| true).unwrap();
-    let salt = format!("knee-{:x}-", options.salt);
+    // A salt of 64 bits: of the probes' it is the clock's, of this run's the low ones are set.
+    let salt = "00000000-0000-4abc-8d00-";
     let (_, truths) = rig.end();
-    let sent = truths.into_iter().filter(|t| t.id.as_ref().is_some_and(|id| id.starts_with(&salt)));
+    let sent = truths.into_iter().filter(|t| t.id.as_ref().is_some_and(|id| id.starts_with(salt)));
     (run, sent.map(|t| (index(&t), t)).collect())
 }
 

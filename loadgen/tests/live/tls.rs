@@ -1,12 +1,12 @@
 //! TLS: certificates are checked, other authorities can be trusted, and the client can show its own certificate.
 
-use std::io::Write;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loadgen::{Live, LiveOptions, LiveRun, Prompts, Server};
+use loadgen::{Live, LiveOptions, LiveRun, Prompts, Proxies, Server};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use rustls::server::WebPkiClientVerifier;
@@ -69,16 +69,7 @@ impl Authority {
             builder.with_no_client_auth()
         };
         let config = builder.with_single_cert(chain.map(Result::unwrap).collect(), key).unwrap();
-        let config = Arc::new(config);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        std::thread::spawn(move || {
-            for tcp in listener.incoming().flatten() {
-                let session = ServerConnection::new(Arc::clone(&config)).unwrap();
-                std::thread::spawn(move || answer(StreamOwned::new(session, tcp)));
-            }
-        });
-        format!("https://{host}:{port}")
+        format!("https://{host}:{}", listen(config))
     }
 }
 
@@ -88,8 +79,42 @@ impl Drop for Authority {
     }
 }
 
+/// The port of a TLS server that answers every connection.
+fn listen(config: ServerConfig) -> u16 {
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for tcp in listener.incoming().flatten() {
+            let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+            std::thread::spawn(move || answer(StreamOwned::new(session, tcp)));
+        }
+    });
+    port
+}
+
+/// A server whose certificate signs itself and calls itself an authority, as `openssl req -x509` makes it, for `hosts`:
+/// its port and the certificate.
+fn signed_by_itself(authority: &Authority, hosts: &[&str]) -> (u16, PathBuf) {
+    let key = KeyPair::generate().unwrap();
+    let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+    let name = format!("self-{}.pem", hosts.join("-"));
+    let mut params = CertificateParams::new(hosts).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    let path = authority.write(&name, certificate.pem());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth();
+    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+    let config = config.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    (listen(config), path)
+}
+
 /// Two tokens in two records per request, until the client leaves.
-fn answer(mut stream: StreamOwned<ServerConnection, std::net::TcpStream>) {
+fn answer(mut stream: StreamOwned<ServerConnection, TcpStream>) {
     let token = r#"data: {"choices":[{"text":"a","finish_reason":null}]}"#;
     let end = r#"data: {"choices":[{"text":"b","finish_reason":"length"}]}"#;
     let (first, second) = (format!("{token}\n\n"), format!("{end}\n\ndata: [DONE]\n\n"));
@@ -109,9 +134,47 @@ fn answer(mut stream: StreamOwned<ServerConnection, std::net::TcpStream>) {
     }
 }
 
+/// A proxy that lets everybody through to this machine's ports, whatever the host.
+fn proxy() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let port = head.strip_prefix("CONNECT inference.invalid:").unwrap();
+            let port: u16 = port.split(' ').next().unwrap().parse().unwrap();
+            let mut server = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            std::thread::spawn(move || std::io::copy(&mut server, &mut client));
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn a_proxy_lets_through_to_a_secured_server() {
+    let authority = Authority::new("proxied");
+    let url = authority.serve("inference.invalid", false);
+    let proxies = Proxies { https: Some(proxy()), ..Proxies::default() };
+    let through = Server { proxies, url, ca: Some(authority.ca()), ..Server::default() };
+    let run = driven(&through);
+    assert!(fine(&run), "{:?}", run.failures);
+}
+
 fn drive(url: String, ca: Option<PathBuf>, identity: Option<(PathBuf, PathBuf)>) -> LiveRun {
-    let server = Server { url, ca, identity, ..Server::default() };
-    let live = Live::assume(&server, "m", Prompts::Ids).unwrap();
+    driven(&Server { url, ca, identity, ..Server::default() })
+}
+
+fn driven(server: &Server) -> LiveRun {
+    let live = Live::assume(server, "m", Prompts::Ids).unwrap();
     // A prompt of several records.
     let trace = load(20, 3, 9_000, 2);
     let options = LiveOptions { timeout: Duration::from_secs(5), ..LiveOptions::default() };
@@ -134,6 +197,22 @@ fn certificates_are_checked() {
     let misnamed =
         authority.serve("elsewhere.invalid", false).replace("elsewhere.invalid", "localhost");
     assert_eq!(drive(misnamed, Some(authority.ca()), None).failures["tls"].count, 20);
+}
+
+#[test]
+fn the_very_certificate_that_is_named_is_trusted() {
+    let authority = Authority::new("itself");
+    let url = |port: u16| format!("https://localhost:{port}");
+    let (port, certificate) = signed_by_itself(&authority, &["localhost"]);
+    let named = drive(url(port), Some(certificate.clone()), None);
+    assert!(fine(&named), "{:?}", named.failures);
+    assert_eq!(drive(url(port), Some(authority.ca()), None).failures["tls"].count, 20);
+    let (nameless, itself) = signed_by_itself(&authority, &[]);
+    let named = drive(url(nameless), Some(itself), None);
+    assert!(fine(&named), "a certificate for no host in particular: {:?}", named.failures);
+    assert_eq!(drive(url(nameless), Some(certificate), None).failures["tls"].count, 20);
+    let (misnamed, itself) = signed_by_itself(&authority, &["elsewhere.invalid"]);
+    assert_eq!(drive(url(misnamed), Some(itself), None).failures["tls"].count, 20);
 }
 
 #[test]

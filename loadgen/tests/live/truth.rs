@@ -191,7 +191,8 @@ fn the_mock_survives_whatever_is_sent() {
         (b"\x16\x03\x01\x02\x00\x01", "400"),
         (b"POST /v1/completions HTTP/1.1\r\ncontent-length: 99999999999\r\n\r\n", "413"),
         (b"POST /v1/completions HTTP/1.1\r\ncontent-length: x\r\n\r\n", "413"),
-        (b"POST /v1/completions HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", "411"),
+        (b"POST /v1/completions HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\n", "501"),
+        (b"POST /v1/completions HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nx\r\n", "400"),
         (b"POST /v1/completions HTTP/1.1\r\ncontent-length: 1\r\n\r\n{", "400"),
         (b"POST /v1/completions HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}", "400"),
         (
@@ -206,6 +207,37 @@ fn the_mock_survives_whatever_is_sent() {
     let twice = speak(rig.address, &b"GET /health HTTP/1.1\r\n\r\n".repeat(2));
     assert_eq!(twice.matches("200 OK").count(), 2);
     rig.end();
+}
+
+#[test]
+fn the_mock_speaks_every_http_1() {
+    let rig = Rig::start(clockwork(1, 1));
+    let body = r#"{"prompt":[1,2,3],"max_tokens":3,"stream":true}"#;
+    let (length, half) = (body.len(), body.len() / 2);
+    let post = |version: &str, headers: &str, body: &str| {
+        speak(
+            rig.address,
+            format!("POST /v1/completions HTTP/{version}\r\n{headers}\r\n\r\n{body}").as_bytes(),
+        )
+    };
+    let plain = post("1.0", &format!("content-length: {length}"), body);
+    let (head, stream) = plain.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200") && !head.contains("chunked"), "{head}");
+    assert!(stream.starts_with("data: {") && stream.ends_with("data: [DONE]\n\n"), "{stream}");
+    assert_eq!(stream.matches("data: ").count(), 4);
+    let (one, two) = body.split_at(half);
+    let chunks =
+        format!("{half:x}\r\n{one}\r\n{:x};a=b\r\n{two}\r\n0\r\nx: y\r\n\r\n", length - half);
+    let next = "GET /health HTTP/1.1\r\n\r\n";
+    let said = post("1.1", "transfer-encoding: Chunked", &format!("{chunks}{next}"));
+    assert!(said.starts_with("HTTP/1.1 200") && said.contains("[DONE]"), "{said}");
+    assert_eq!(
+        said.matches("HTTP/1.1 200").count(),
+        2,
+        "what follows a chunked body is the next request: {said}"
+    );
+    let (served, _) = rig.end();
+    assert_eq!(served.completed, 2);
 }
 
 #[test]

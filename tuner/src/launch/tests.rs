@@ -12,8 +12,9 @@ fn candidate(truth: f64, predicted: Option<f64>) -> Candidate {
 }
 
 fn shot(rate_rps: f64, passed: bool) -> Shot {
-    let (finished_rps, why) = (None, String::new());
-    Shot { rate_rps, passed, offered_s: 8.0, steady: true, seconds: 8.0, finished_rps, why }
+    let (finished_rps, why, limit) = (None, String::new(), None);
+    let (offered_s, seconds, steady) = (8.0, 8.0, true);
+    Shot { rate_rps, passed, offered_s, steady, seconds, finished_rps, why, limit }
 }
 
 /// What a search of it shows: the rate to beat first, then exactly the truth. Below 0 the server dies.

@@ -19,8 +19,8 @@ use crate::study::{Asked, Runs};
 pub enum Measured {
     /// That it takes requests.
     Ready(Ready),
-    /// A few requests one after the other: seconds that one takes, and whether the targets hold.
-    Unhurried(f64, bool),
+    /// A few requests one after the other: seconds that one takes, and the targets that it misses even so.
+    Unhurried(f64, Option<String>),
     /// A rate.
     Offered(Box<Offered>),
 }
@@ -34,6 +34,8 @@ pub struct Ready {
     pub model: String,
     /// How prompts reach it, in words.
     pub prompts: String,
+    /// What it did not take, in words.
+    pub given_up: Vec<String>,
     /// Seconds until it took requests, where it was started for the search.
     pub ready_s: f64,
 }
@@ -81,15 +83,15 @@ impl<'a> Memory<'a> {
         self.keep("ready", 0.0, &Measured::Ready(ready));
     }
 
-    pub(super) fn unhurried(&self) -> Option<(f64, bool)> {
+    pub(super) fn unhurried(&self) -> Option<(f64, Option<String>)> {
         match self.study.known(&self.key("unhurried"))? {
-            Measured::Unhurried(seconds, met) => Some((seconds, met)),
+            Measured::Unhurried(seconds, misses) => Some((seconds, misses)),
             _ => None,
         }
     }
 
-    pub(super) fn keep_unhurried(&self, (seconds, met): (f64, bool)) {
-        self.keep("unhurried", 0.0, &Measured::Unhurried(seconds, met));
+    pub(super) fn keep_unhurried(&self, (seconds, misses): &(f64, Option<String>)) {
+        self.keep("unhurried", 0.0, &Measured::Unhurried(*seconds, misses.clone()));
     }
 
     /// What a rate showed, the next time that it is asked for; and what this time is called.

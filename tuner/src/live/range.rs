@@ -1,12 +1,12 @@
 //! A server under search: rates offered to it, what of them held, and the whole search of its capacity.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use loadgen::{BoundSlo, Live, LiveOptions, LiveRun, Summary, Sustain};
+use loadgen::{BoundSlo, Judged, Latency, Live, LiveOptions, LiveRun, Summary, Sustain};
 use workloads::{Arrival, Stream, Trace};
 
-use super::{Effort, Found, Memory, Shot, overtake, seek};
+use super::{Effort, Found, Limit, Memory, Shot, overtake, seek};
 
 /// Fewer requests than this show nothing.
 const FEWEST: usize = 10;
@@ -29,8 +29,6 @@ const FILLED: f64 = 0.125;
 const FIRST: f64 = 4.0;
 /// From a rate that holds to the next one looked at, where nothing else says where to look.
 const AHEAD: f64 = 1.25;
-/// How long a server may take to be itself again after a rate that was too much.
-const REST: Duration = Duration::from_secs(30);
 
 /// What a search is for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,83 +105,39 @@ impl<'a> Range<'a> {
         Self { memory, ..self }
     }
 
-    fn live(&self) -> Result<&'a Live, String> {
+    pub(super) fn live(&self) -> Result<&'a Live, String> {
         self.live.ok_or_else(|| "it was not measured to the end".to_owned())
     }
 
     /// What makes the next run's prompts its own.
-    fn salt(&self) -> u64 {
+    pub(super) fn salt(&self) -> u64 {
         self.runs.set(self.runs.get() + 1);
         self.options.salt ^ self.runs.get().wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
-    /// A few requests one after the other: seconds that an unhurried server takes for one, and whether the targets
-    /// hold at least there.
-    ///
-    /// # Errors
-    /// When nothing completes.
-    pub fn unhurried(&self, watch: &mut dyn FnMut() -> bool) -> Result<(f64, bool), String> {
-        let trace = self.trace.head(3);
-        let options = LiveOptions { streams: Some(1), salt: self.salt(), ..self.options.clone() };
-        let run =
-            self.live()?.run(&trace, &options, self.slo, |_| watch()).map_err(|e| e.to_string())?;
-        let took: Vec<f64> =
-            run.from_send.records.iter().filter_map(|r| Some(r.e2e()?.as_secs_f64())).collect();
-        if took.is_empty() {
-            let failed = run.failures.iter().find(|(kind, _)| *kind != "cancelled");
-            let why = failed.map_or("it was interrupted", |(_, f)| f.cause.as_str());
-            return Err(format!("no request completed on the idle server: {why}"));
-        }
-        let met = Summary::new(&run.from_send, self.slo).verdict.met;
-        Ok((took.iter().sum::<f64>() / took.len() as f64, met))
-    }
-
-    /// Waits until the server is as quick again as it was when nobody hurried it, for half a minute at most.
-    ///
-    /// # Errors
-    /// When nothing completes.
-    pub fn recover(&self, unhurried: f64, watch: &mut dyn FnMut() -> bool) -> Result<(), String> {
-        let (began, patience) =
-            (Instant::now(), REST.max(Duration::from_secs_f64(9.0 * unhurried)));
-        let mut waits = || watch() && began.elapsed() < patience;
-        loop {
-            match self.unhurried(&mut waits) {
-                Ok((again, _)) if again > 1.5 * unhurried + 0.01 && waits() => {}
-                Ok(_) => return Ok(()),
-                Err(_) if !watch() => return Ok(()),
-                Err(_) if began.elapsed() >= patience => {
-                    let s = patience.as_secs();
-                    return Err(format!(
-                        "it completed nothing for {s} s after a rate that was too much"
-                    ));
-                }
-                Err(why) => return Err(why),
-            }
-        }
-    }
-
     /// The highest rate that holds. Where a rate is to be beaten, that one is tried first and decides whether the search
-    /// goes on. What was found until `watch` said no is kept.
+    /// goes on. What was found until `watch` said no, or until the server was no more to be measured, is kept.
     ///
     /// # Errors
-    /// When the idle server completes nothing, or the client cannot go on.
+    /// When the idle server completes nothing, or the client cannot even begin.
     pub fn search(
         &mut self,
         aim: &Aim,
         say: &mut dyn FnMut(&Shot),
         watch: &mut dyn FnMut() -> bool,
     ) -> Result<Searched, String> {
-        let (unhurried, met) = match self.memory.as_ref().and_then(Memory::unhurried) {
+        let (unhurried, misses) = match self.memory.as_ref().and_then(Memory::unhurried) {
             Some(known) => known,
             None => {
-                let seen = self.unhurried(watch)?;
-                self.memory.iter().filter(|_| watch()).for_each(|m| m.keep_unhurried(seen));
+                let seen = self.awake(watch)?;
+                self.memory.iter().filter(|_| watch()).for_each(|m| m.keep_unhurried(&seen));
                 seen
             }
         };
-        if !met {
+        if let Some(misses) = misses {
             // What one request at a time cannot have, no rate can.
-            return Ok(Searched { found: Found::of(Vec::new()), best: None });
+            let note = Some(format!("one request at a time misses the targets: {misses}"));
+            return Ok(Searched { found: Found { note, ..Found::of(Vec::new()) }, best: None });
         }
         let typical = Duration::from_secs_f64(LIFETIMES * unhurried).clamp(LEAST, MOST);
         let probe = aim.probe.unwrap_or(typical);
@@ -220,14 +174,17 @@ impl<'a> Range<'a> {
                 say(&shot);
                 load_s += shot.seconds;
                 let longer = longer.filter(|_| probed && load_s < aim.budget.as_secs_f64());
+                if shot.passed || longer.is_none() {
+                    shots.push(shot.clone());
+                }
+                if shot.passed || longer.is_none() {
+                    shots.push(shot.clone());
+                }
                 if shot.passed {
                     runs.push(held);
                     whole = whole.max(time.min(MOST));
                 } else if fresh {
                     self.recover(unhurried, watch).map_err(|e| stopped = Some(e))?;
-                }
-                if shot.passed || longer.is_none() {
-                    shots.push(shot.clone());
                 }
                 let Some(longer) = longer else {
                     shot.seconds += shorter_s;
@@ -246,8 +203,8 @@ impl<'a> Range<'a> {
         };
         let found = match (found, stopped) {
             (Ok(found), _) => found,
-            (Err(()), Some(why)) => return Err(why),
-            (Err(()), None) => Found::of(shots),
+            (Err(()), Some(why)) if shots.is_empty() => return Err(why),
+            (Err(()), note) => Found { note, ..Found::of(shots) },
         };
         let best = found.capacity_rps;
         let run = runs.into_iter().rev().find(|held| Some(held.rate_rps) == best);
@@ -286,17 +243,18 @@ impl<'a> Range<'a> {
             watch() && !(hopeless && p.elapsed >= self.glimpse * 3 / 4)
         });
         let run = run.map_err(|e| e.to_string())?;
-        let summary = Summary::new(&run.recording, self.slo);
+        let summary = run.summary(self.slo);
         let sustain = Sustain::new(&trace, &run.recording.records);
         let (offered, lasted) = (run.recording.records.len(), sustain.request_share);
-        let why = if hopeless || !summary.verdict.met {
-            missed(&summary)
+        let (why, limit) = if hopeless || !summary.verdict.met {
+            (missed(&run, &summary), Some(limit(&run, self.slo)))
         } else if offered < FEWEST {
-            format!("{offered} requests in {time:?} show nothing: give a longer --probe")
+            let why = format!("{offered} requests in {time:?} show nothing: give a longer --probe");
+            (why, Some(Limit::Unknown))
         } else if sustain.falls_behind() {
-            sustain.reason.clone()
+            (sustain.reason.clone(), Some(Limit::Throughput))
         } else {
-            String::new()
+            (String::new(), None)
         };
         let output = self.trace.requests.iter().map(|r| f64::from(r.output)).sum::<f64>();
         let per_start = output / natural_starts(self.trace);
@@ -309,7 +267,8 @@ impl<'a> Range<'a> {
         let whole = time.as_secs_f64();
         let offered_s = if passed || overdue { whole } else { seconds.min(whole) };
         let steady = lasted <= CROWDED;
-        let shot = Shot { rate_rps: rate, passed, offered_s, steady, seconds, finished_rps, why };
+        let shot =
+            Shot { rate_rps: rate, passed, offered_s, steady, seconds, finished_rps, why, limit };
         Ok((shot, Held { rate_rps: rate, run, sent: trace, lasted, overdue }))
     }
 }
@@ -322,22 +281,40 @@ fn longer(offered_s: f64, (lasted, overdue): (f64, bool), longest_s: f64) -> Opt
     (lasted > most && wanted > offered_s).then_some(wanted)
 }
 
-/// The targets missed, in words.
-fn missed(summary: &Summary) -> String {
-    let words: Vec<String> = summary
-        .verdict
-        .targets
-        .iter()
-        .filter(|j| !j.met)
-        .map(|j| match j.value.finite() {
-            Some(_) => format!("{} of {:.1}", j.measured, j.value),
-            None => format!("{} missed by too many requests", j.measured),
-        })
-        .collect();
+/// What is wrong with a run that misses its targets, in words: first the requests that came to nothing, then the targets
+/// that those which completed miss.
+pub(super) fn missed(run: &LiveRun, summary: &Summary) -> String {
+    let lost = run.lost();
+    let late = |j: &&Judged| !j.met && (lost.is_none() || j.value.finite().is_some());
+    let mut words: Vec<String> = lost.iter().map(|lost| lost.words.clone()).collect();
+    words.extend(summary.verdict.targets.iter().filter(late).map(|j| match j.value {
+        Latency::Finite(_) => format!("{} of {:.1}", j.measured, j.value),
+        Latency::Infinite => format!("{} missed by too many requests", j.measured),
+        Latency::Undefined => {
+            let doubt = run.audit.reasons.first().map_or("", String::as_str);
+            format!("{} is not known: {doubt}", j.measured)
+        }
+    }));
     if words.is_empty() {
         "too many requests missed their targets".to_owned()
     } else {
         words.join(", ")
+    }
+}
+
+/// What kind of thing that is: whatever cost more requests.
+fn limit(run: &LiveRun, slo: &BoundSlo) -> Limit {
+    let late = run.recording.records.iter().filter(|r| r.completed() && !slo.meets(r)).count();
+    match run.lost() {
+        Some(lost) if lost.refused + lost.failed >= late as u64 => {
+            if lost.refused >= lost.failed {
+                Limit::Admission
+            } else {
+                Limit::Failures
+            }
+        }
+        _ if run.audit.paceless => Limit::Unknown,
+        _ => Limit::Latency,
     }
 }
 

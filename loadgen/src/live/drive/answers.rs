@@ -1,19 +1,18 @@
-//! The reading half of the loop: what arrives on a connection, and how a request ends.
+//! The reading half of the loop: what arrives on a connection, and when.
 
 use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::super::conn::{Conn, Flight};
 use super::super::failure::Kind;
-use super::super::talk::Hearing;
 use super::{Drive, GLANCE};
 use crate::net::{clock, wait::Ready};
-use crate::record::Outcome;
 use crate::time::nanos;
 
 /// Free bytes of the buffer that are enough for a read.
 const ROOM: usize = 64 << 10;
+/// How long an answer may stay open after the mark of its end (ten times as long after its last token), ns.
+const LINGER: u64 = 100_000_000;
 
 /// What one read brought.
 pub(super) struct Piece {
@@ -178,7 +177,8 @@ impl Drive<'_> {
                 return 0;
             }
         };
-        let done = conn.response.is_done();
+        let (mut done, marked) = (conn.answer.response.is_done(), conn.answer.stream.marked);
+        let chunks = conn.answer.stream.chunks;
         // Stamps are of two clocks; what happened in order stays so.
         let at = conn.flight.as_ref().map_or(at, |f| at.max(f.latest).max(f.sent));
         if let Some(flight) = conn.flight.as_mut().filter(|_| tokens > 0) {
@@ -187,186 +187,32 @@ impl Drive<'_> {
             self.ends.resize(tokens as usize, time);
             self.recorder.emit(&[flight.request], time, &self.ends);
             self.progress.tokens += u64::from(tokens);
-            let first = flight.chunks == tokens;
+            let first = chunks == tokens;
             if first {
                 self.gauges.ttft.record(at.saturating_sub(flight.due));
                 flight.late = at > flight.due.saturating_add(self.patience);
             }
             if self.options.keep_gaps {
                 flight.gaps.extend((!first).then(|| at - flight.latest));
-                flight.gaps.resize(flight.chunks as usize - 1, 0);
+                flight.gaps.resize(chunks as usize - 1, 0);
             }
             flight.latest = at;
             if let Some((_, itl)) = self.options.fluid {
                 fluid(&mut self.meter.fluid, &mut flight.expected, (at, tokens), nanos(itl));
             }
         }
+        let conn = &mut self.conns[key];
+        if conn.answer.is_told() && !done {
+            done = marked && self.leaves_open;
+            let linger = if marked { LINGER } else { 10 * LINGER };
+            if let Some(flight) = &mut conn.flight {
+                flight.deadline = flight.deadline.min(at.saturating_add(linger));
+            }
+        }
         if done {
             self.conclude(key, at);
         }
         tokens
-    }
-
-    /// The response of a connection is whole.
-    fn conclude(&mut self, key: usize, at: u64) {
-        let conn = &mut self.conns[key];
-        let verdict = conn.verdict();
-        let (keep, whole) = (conn.response.keep_alive, conn.written == conn.out.len());
-        let flight = conn.flight.take();
-        conn.reused = true;
-        let mut out = std::mem::take(&mut conn.out);
-        out.clear();
-        if self.buffers.len() < 1024 {
-            self.buffers.push(out);
-        }
-        if keep && whole {
-            self.idle.push(key);
-        } else {
-            self.drop_conn(key);
-        }
-        if let Some(mut flight) = flight {
-            self.settle(&mut flight);
-            match verdict {
-                Ok(()) => {
-                    if let Some(heard) = flight.hearing.take() {
-                        self.hear(&flight, *heard);
-                    }
-                    self.complete(flight.request, at);
-                }
-                Err((kind, why)) => self.fail(flight.request, kind, &why, at),
-            }
-        }
-        self.feed_starving();
-    }
-
-    /// The server has closed the connection.
-    fn ended(&mut self, key: usize, at: u64) {
-        let conn = &mut self.conns[key];
-        if conn.response.ends_with_connection() {
-            self.conclude(key, at);
-        } else {
-            self.broken(key, Kind::Cut, "the server closed the connection in the middle");
-        }
-    }
-
-    /// A connection is no longer of use. A request that an idle connection was closed under goes out again.
-    pub(super) fn broken(&mut self, key: usize, kind: Kind, why: &str) {
-        let conn = self.drop_conn(key);
-        let Some(mut flight) = conn.flight else { return };
-        let stale = conn.reused && !flight.answered && kind == Kind::Cut;
-        if stale && let Ok(fresh) = self.open() {
-            self.meter.resent += 1;
-            flight.answered = false;
-            self.conns[fresh].board(flight, conn.out);
-            return;
-        }
-        self.settle(&mut flight);
-        self.fail(flight.request, kind, why, clock::now());
-        self.feed_starving();
-    }
-
-    fn drop_conn(&mut self, key: usize) -> Conn {
-        let mut conn = self.conns.remove(key);
-        // Closing removes it from the poll; not having been in it is no error.
-        let _ = self.wait.registry().deregister(conn.io.socket());
-        if conn.flight.is_none() {
-            self.idle.retain(|&k| k != key);
-            self.connecting.retain(|&k| k != key);
-        }
-        conn
-    }
-
-    fn feed_starving(&mut self) {
-        let room = !self.idle.is_empty() || self.conns.len() < self.most_conns;
-        if room && let Some(due) = self.starving.pop_front() {
-            self.launch(due);
-        }
-    }
-
-    /// Keeps what the wire showed of a request.
-    fn settle(&mut self, flight: &mut Flight) {
-        if self.options.keep_gaps {
-            self.gaps[flight.request as usize] = std::mem::take(&mut flight.gaps);
-        }
-        let wire = &mut self.wires[flight.request as usize];
-        (wire.chunks, wire.coalesced) = (flight.chunks, flight.coalesced);
-        wire.prompt_tokens = flight.usage.prompt_tokens;
-        wire.completion_tokens = flight.usage.completion_tokens;
-    }
-
-    /// Keeps an answer for whoever needs it.
-    fn hear(&mut self, flight: &Flight, heard: Hearing) {
-        if self.keep_texts && flight.usage.completion_tokens.is_none() {
-            self.texts.push((flight.request, heard.clone()));
-        }
-        self.talks.heard(self.trace, flight.request, heard, flight.usage);
-    }
-
-    fn complete(&mut self, request: u32, at: u64) {
-        self.progress.completed += 1;
-        self.over(request, at, Outcome::Completed);
-        let record = self.recorder.record(request);
-        self.progress.missed += u64::from(!self.slo.meets(&record));
-        if let Some(tpot) = record.tpot() {
-            self.gauges.tpot.record(nanos(tpot));
-        }
-    }
-
-    pub(super) fn fail(&mut self, request: u32, kind: Kind, why: &str, at: u64) {
-        self.tally.note(kind, why);
-        self.progress.failed += 1;
-        self.progress.missed += 1;
-        self.over(request, at, kind.outcome());
-    }
-
-    fn over(&mut self, request: u32, at: u64, outcome: Outcome) {
-        let time = self.since(at);
-        self.recorder.finish(request, time, outcome);
-        self.talks.over(request);
-        self.replay.completed(request, time);
-        self.count_flights(-1, at);
-        if let Some((say, _)) = &self.tell {
-            let record = self.recorder.record(request);
-            // Nobody listens any more once it was enough.
-            let counts = usize::from(record.class) < self.trace.classes.len();
-            let _ = counts.then(|| say.send(record));
-        }
-    }
-
-    pub(super) fn count_flights(&mut self, change: isize, now: u64) {
-        let spent = now.saturating_sub(self.in_flight_since);
-        self.held_so_far += spent as u128 * self.in_flight as u128;
-        self.in_flight_since = self.in_flight_since.max(now);
-        self.in_flight = self.in_flight.saturating_add_signed(change);
-        if change > 0 {
-            self.meter.peak = self.meter.peak.max(self.in_flight);
-            (self.meter.held_ns, self.meter.until_ns) =
-                (self.held_so_far, now.saturating_sub(self.origin));
-        }
-    }
-
-    /// Gives up what has taken too long.
-    pub(super) fn give_up_late(&mut self, now: u64) {
-        let late = |c: &Conn| c.flight.as_ref().is_some_and(|f| f.deadline <= now);
-        let keys: Vec<usize> = self.conns.iter().filter(|(_, c)| late(c)).map(|(k, _)| k).collect();
-        for key in keys {
-            let timeout = self.options.timeout;
-            self.broken(key, Kind::Timeout, &format!("no end within {timeout:?}"));
-        }
-    }
-
-    /// The user has had enough: what is under way stays unfinished.
-    pub(super) fn cancel(&mut self, now: u64) {
-        let keys: Vec<usize> = self.conns.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            if let Some(mut flight) = self.drop_conn(key).flight {
-                self.settle(&mut flight);
-                self.fail(flight.request, Kind::Cancelled, "the run was interrupted", now);
-            }
-        }
-        while let Some(due) = self.starving.pop_front() {
-            self.fail(due.request, Kind::Cancelled, "the run was interrupted", now);
-        }
     }
 }
 
@@ -377,7 +223,7 @@ fn connecting(kind: Kind) -> Kind {
 
 /// While reading, a socket's time-out or refusal is the end of a connection that existed.
 fn reading(kind: Kind) -> Kind {
-    if kind == Kind::Tls { kind } else { Kind::Cut }
+    if matches!(kind, Kind::Tls | Kind::Reset) { kind } else { Kind::Cut }
 }
 
 /// Counts `tokens` that came at `at` against when they were expected: a late one misses its own deadline and all

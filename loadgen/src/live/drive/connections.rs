@@ -55,11 +55,11 @@ impl Drive<'_> {
     }
 
     pub(super) fn open(&mut self) -> io::Result<usize> {
-        let (address, security) = (self.endpoint.addresses[0], self.endpoint.security.as_ref());
+        let to = (self.endpoint.addresses[0], &self.endpoint.place);
         let entry = self.conns.vacant_entry();
         let key = entry.key();
         let serial = self.meter.connections;
-        entry.insert(Conn::open(address, security, self.wait.registry(), (key, serial))?);
+        entry.insert(Conn::open(to, self.wait.registry(), (key, serial))?);
         self.meter.connections += 1;
         Ok(key)
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::super::fault::{self, Fault};
 use super::super::log::Truth;
 use super::super::reply::{self, Protocol, Voice};
+use super::chunked::{self, Chunked};
 use super::{Fate, Server, Work};
 use crate::net::clock;
 use crate::openai::Ask;
@@ -85,26 +86,48 @@ impl Server {
             let found = request.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name))?;
             std::str::from_utf8(found.value).ok()
         };
-        if header("transfer-encoding").is_some() {
-            return (0, self.refuse(key, 411, "the mock needs a content-length"));
-        }
-        let length = match header("content-length").map_or(Ok(0), |l| l.trim().parse::<usize>()) {
-            Ok(length) if length <= LARGEST => length,
-            _ => return (0, self.refuse(key, 413, "this content-length is not acceptable")),
-        };
-        if inbox.len() - head < length {
+        let chunked = header("transfer-encoding").map(|t| t.trim().eq_ignore_ascii_case("chunked"));
+        let given = header("content-length").map_or(Ok(0), |l| l.trim().parse::<usize>());
+        let waits = |part: &[u8]| {
             let asks = header("expect").is_some_and(|e| e.eq_ignore_ascii_case("100-continue"));
-            if asks && !std::mem::replace(&mut self.conns[key].continued, true) {
-                return (0, self.send(key, b"HTTP/1.1 100 Continue\r\n\r\n"));
+            asks && part.is_empty()
+        };
+        let unpacked;
+        let (body, used): (&[u8], usize) = match (chunked, given) {
+            (Some(false), _) => {
+                return (
+                    0,
+                    self.refuse(key, 501, "the mock knows no other transfer-encoding than chunked"),
+                );
             }
-            return (0, Fate::Open);
-        }
+            (Some(true), _) => match chunked::read(&inbox[head..], LARGEST) {
+                Chunked::Whole(body, used) => {
+                    unpacked = body;
+                    (&unpacked, head + used)
+                }
+                Chunked::Partial => {
+                    let waits = waits(&inbox[head..]);
+                    return (0, self.wait_for_more(key, waits));
+                }
+                Chunked::Broken(why) => return (0, self.refuse(key, 400, why)),
+            },
+            (None, Ok(length)) if length <= LARGEST => match inbox.get(head..head + length) {
+                Some(body) => (body, head + length),
+                None => {
+                    let waits = waits(&inbox[head..]);
+                    return (0, self.wait_for_more(key, waits));
+                }
+            },
+            (None, _) => {
+                return (0, self.refuse(key, 413, "this content-length is not acceptable"));
+            }
+        };
         self.conns[key].continued = false;
         let close = header("connection").is_some_and(|c| c.eq_ignore_ascii_case("close"))
             || (request.version == Some(0)
                 && !header("connection").is_some_and(|c| c.eq_ignore_ascii_case("keep-alive")));
         self.conns[key].closing |= close;
-        let body = &inbox[head..head + length];
+        self.conns[key].old = request.version == Some(0);
         let (method, path) = (request.method.unwrap_or(""), request.path.unwrap_or(""));
         let path = path.split('?').next().unwrap_or("");
         let key_given = header("authorization").and_then(|a| a.strip_prefix("Bearer "));
@@ -134,7 +157,15 @@ impl Server {
             }
             _ => self.reject(key, 404, "no such path"),
         };
-        (head + length, fate)
+        (used, fate)
+    }
+
+    /// The rest of a body is to come; a client that `waits` to be told so sends it then.
+    fn wait_for_more(&mut self, key: usize, waits: bool) -> Fate {
+        if waits && !std::mem::replace(&mut self.conns[key].continued, true) {
+            return self.send(key, b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        Fate::Open
     }
 
     /// Takes a completion on: answers at once what fails, queues or starts the rest.
@@ -163,8 +194,11 @@ impl Server {
         let number = self.served.requests;
         self.served.requests += 1;
         let fault = fault::draw(&self.options.faults, self.options.seed, number);
-        let voice = Voice { protocol, number, created: self.created, ids: ask.wants_ids() };
-        let stream = ask.streams();
+        let (stream, chunked) = (ask.streams(), !self.conns[key].old);
+        let (created, ids) = (self.created, ask.wants_ids());
+        let voice = Voice { protocol, number, created, ids, chunked };
+        // A stream that is not chunked ends with the connection.
+        self.conns[key].closing |= stream && !chunked;
         let output = ask.output_tokens().unwrap_or(self.options.output);
         let kept = self.log.is_kept();
         let shown = kept && self.options.log_prompts;
