@@ -180,6 +180,8 @@ fn an_interrupted_search_goes_on_where_it_was() {
     let resumed = tune(&mock("the-resumed"), &words).output().unwrap();
     assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
     assert!(said(&resumed).contains("it is not measured again"), "{}", said(&resumed));
+    // The one that was broken off is started once more: half a search is no answer.
+    assert_eq!(said(&resumed).matches("ready after").count(), 2, "{}", said(&resumed));
     let whole = read();
     assert_eq!(whole["winner"]["flags"], "--itl 1ms");
     // Once more: everything is known, no server is started, and all is as it was.
@@ -206,15 +208,16 @@ fn an_interrupted_search_goes_on_where_it_was() {
 #[test]
 fn a_server_that_leaves_its_group_is_ended_too() {
     let dir = TempDir::new().unwrap();
+    let mark = format!("4321.{}", std::process::id());
     let launch = format!(
-        ": {{flags}}; (setsid sleep 4321 &); {}",
+        ": {{flags}}; (setsid sleep {mark} &); {}",
         mock("the-daemon").replace("{flags}", "")
     );
     let words = ["--knob", "x=1", "--tries", "1", "--json", "--budget", "2s"];
     let words = [&words[..], &["--out", dir.path().to_str().unwrap()]].concat();
     let output = tune(&launch, &words).output().unwrap();
     assert!(json(&output)["configurations"].is_array());
-    assert_eq!((running("4321"), running("the-daemon")), (0, 0));
+    assert_eq!((running(&mark), running("the-daemon")), (0, 0));
 }
 
 #[test]

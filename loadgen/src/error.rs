@@ -114,7 +114,7 @@ pub enum Error {
     /// A server that cannot be measured: who, why, and what to do.
     #[error("{0}")]
     Endpoint(String),
-    /// Nobody listens at the server's address: it may not have been started yet.
+    /// Nobody listens at the server's address, or its host has none: it may not have been started yet.
     #[error("{0}")]
     Nobody(String),
     /// A server that is there and does not take requests yet: what it says.

@@ -44,14 +44,18 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
         }
     };
     let (searched, cost) = measure(|| range.search(&aim, &mut say, &mut go_on));
-    let Searched { found, best } = searched.map_err(|e| anyhow!(e))?;
     drop(range);
     // Whatever comes of the study: what was found is shown first.
     let close = || study.map_or(Ok(()), |study| study.close().map_err(anyhow::Error::from));
-    if stop.load(Ordering::Relaxed) && best.is_none() {
+    let nothing = searched.as_ref().map_or(true, |searched| searched.best.is_none());
+    if stop.load(Ordering::Relaxed) && nothing {
         close()?;
         return Err(Stop::Cancelled.into());
     }
+    let Searched { found, best } = match searched {
+        Ok(searched) => searched,
+        Err(why) => return all([Err(anyhow!(why)), close()]).map(|()| ExitCode::FAILURE),
+    };
     let Some(held) = best else {
         let code = nowhere(args, &found);
         close()?;

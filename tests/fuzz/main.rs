@@ -51,7 +51,10 @@ fn main() -> ExitCode {
         child::run(&words[1..]);
         return ExitCode::SUCCESS;
     }
-    let Some(options) = options(&words) else { return ExitCode::SUCCESS };
+    let Some(options) = options(&words) else {
+        println!("fuzz: skipped, by the arguments {words:?}");
+        return ExitCode::SUCCESS;
+    };
     let ground = tempfile::tempdir().expect("a folder for temporary files");
     let wanted = |t: &&Target| options.target.as_ref().is_none_or(|name| t.name == name);
     let wanted: Vec<&Target> = TARGETS.iter().filter(wanted).collect();
@@ -83,26 +86,43 @@ fn main() -> ExitCode {
     if faults == 0 && !wanted.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// None where the words choose other tests than this one.
+/// None where the words choose other tests than this one, which is called `fuzz`. They are this test's own and those of
+/// the usual harness: a test runs if its name contains one of the filters, or there is none, and it is not to be skipped.
 fn options(words: &[String]) -> Option<Options> {
     let mut options = Options { files: FEW, from: 0, seed: 1, target: None, keep: None };
-    let mut words = words.iter();
+    let (mut filters, mut skipped, mut exact) = (Vec::new(), Vec::new(), false);
+    let words: Vec<&str> = words.iter().flat_map(|word| split(word)).collect();
+    let mut words = words.into_iter();
     while let Some(word) = words.next() {
-        let mut value = || words.next().cloned().unwrap_or_else(|| panic!("{word} needs a value"));
-        let number = |text: String| text.parse().unwrap_or_else(|_| panic!("no number: {text}"));
-        match word.as_str() {
+        let mut value = || words.next().unwrap_or_else(|| panic!("{word} needs a value"));
+        let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("no number: {text}"));
+        match word {
             "--files" => options.files = number(value()),
             "--from" => options.from = number(value()),
             "--seed" => options.seed = number(value()),
-            "--target" => options.target = Some(value()),
+            "--target" => options.target = Some(value().to_owned()),
             "--keep" => options.keep = Some(value().into()),
-            "--list" => return None,
-            flag if flag.starts_with("--") => {} // of the usual harness
-            filter if "fuzz".contains(filter) => {}
-            _ => return None,
+            "--list" | "--ignored" => return None,
+            "--skip" => skipped.push(value()),
+            "--exact" => exact = true,
+            "--test-threads" | "--format" | "--color" | "--logfile" | "--shuffle-seed" | "-Z" => {
+                value();
+            }
+            flag if flag.starts_with('-') => {}
+            filter => filters.push(filter),
         }
     }
-    Some(options)
+    let meant = |name: &&str| if exact { *name == "fuzz" } else { "fuzz".contains(*name) };
+    let chosen = filters.is_empty() || filters.iter().any(meant);
+    (chosen && !skipped.iter().any(meant)).then_some(options)
+}
+
+/// `--name=value` as two words.
+fn split(word: &str) -> Vec<&str> {
+    match word.split_once('=') {
+        Some((name, value)) if name.starts_with("--") => vec![name, value],
+        _ => vec![word],
+    }
 }
 
 /// What became of a target's files.

@@ -171,7 +171,9 @@ impl Writer {
 
 /// A GGUF file (version 3) of `architecture` with its tokenizer: GPT-2's for Qwen, SentencePiece's for Llama.
 pub(crate) fn gguf(architecture: &str) -> Vec<u8> {
-    let c = LlamaConfig { qkv_bias: architecture == "qwen2", ..config() };
+    let gpt2 = architecture == "qwen2";
+    // As many rows as there are words below.
+    let c = LlamaConfig { qkv_bias: gpt2, vocab: if gpt2 { 261 } else { 259 }, ..config() };
     let tensors = tensors(&c);
     let mut w = Writer::default();
     w.0.extend(b"GGUF");
@@ -192,7 +194,6 @@ pub(crate) fn gguf(architecture: &str) -> Vec<u8> {
     counts.iter().for_each(|(key, n)| w.count(&format!("{architecture}.{key}"), *n));
     w.key(&format!("{architecture}.attention.layer_norm_rms_epsilon"), 6);
     w.u32(1e-5_f32.to_bits());
-    let gpt2 = architecture == "qwen2";
     let words: Vec<String> = if gpt2 {
         let specials = ["<s>", "<|im_end|>", "<|im_start|>", "ab", "cd"].map(str::to_owned);
         letters().into_iter().chain(specials).collect()

@@ -407,7 +407,7 @@ const CSV: [(&str, &str); 7] = [
     ),
     (
         "azure.csv",
-        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109\n2023-11-16T18:16:00+02:00,10,5\n",
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109\n2023-11-16T18:16:00.25,10,5\n",
     ),
     (
         "burstgpt.csv",

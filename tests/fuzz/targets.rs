@@ -55,7 +55,7 @@ pub(crate) const TARGETS: [Target; 17] = [
                 "profile show FILE --model llama-3.1-8b",
                 "bench --device FILE --requests 30 --json",
                 "bench --device FILE --model llama-3.1-70b --tp 8 --requests 30 --json",
-                "plan --device FILE --model llama-3.1-70b --demand 5rps --slo ttft=2s --requests 30 --json",
+                "plan --device FILE --model llama-3.1-70b --demand 5rps --slo ttft=2s --requests 30 --policy chunked --max-seqs 64 --max-batch-tokens 2048 --json",
             ],
         )
     }),
@@ -65,7 +65,7 @@ pub(crate) const TARGETS: [Target; 17] = [
             &[
                 "profile show h100-sxm --model FILE",
                 "bench --model FILE --requests 30 --json",
-                "plan --model FILE --demand 5rps --slo ttft=2s --requests 30 --json",
+                "plan --model FILE --demand 5rps --slo ttft=2s --requests 30 --policy chunked --max-seqs 64 --max-batch-tokens 2048 --json",
             ],
         )
     }),

@@ -145,7 +145,7 @@ fn what_cannot_be_served_is_told_on_one_line() {
     );
     assert_eq!(
         told(&["--model", "tiny", "--max-model-len", "5000"]),
-        "knee: max-model-len 5000 is beyond the model's 4096 tokens\n"
+        "knee: max-model-len 5000 is beyond the model's 4096 tokens: lower it, or add --allow-long-context\n"
     );
     assert_eq!(
         told(&["--model", "tiny", "--kv-memory", "1MiB"]),

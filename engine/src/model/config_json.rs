@@ -286,9 +286,9 @@ mod tests {
             (
                 "\"num_attention_heads\": 32",
                 "\"num_attention_heads\": 0",
-                "heads = 0 must be between 1 and 16777216",
+                "heads must be at least 1",
             ),
-            ("\"head_dim\": 64", "\"head_dim\": 0", "head_dim = 0 must be between 1 and 16777216"),
+            ("\"head_dim\": 64", "\"head_dim\": 0", "head_dim must be at least 1"),
             (
                 "\"head_dim\": 64, \"hidden_act\": \"silu\", \"hidden_size\": 2048",
                 "\"hidden_size\": 2049",

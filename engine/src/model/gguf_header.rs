@@ -55,7 +55,7 @@ struct Walk<'a, R> {
 impl<R: BufRead + Seek> Walk<'_, R> {
     fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Error> {
         let mut bytes = [0; N];
-        self.reader.read_exact(&mut bytes)?;
+        self.fill(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -69,8 +69,16 @@ impl<R: BufRead + Seek> Walk<'_, R> {
 
     fn text(&mut self, length: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; length];
-        self.reader.read_exact(&mut bytes)?;
+        self.fill(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Fills `bytes`; a file that is too short for it has ended, and says so.
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
+        self.reader.read_exact(bytes).map_err(|e| match e.kind() {
+            ErrorKind::UnexpectedEof => ErrorKind::UnexpectedEof.into(),
+            _ => e,
+        })
     }
 
     /// Goes on by `length` bytes, or fails at the end of the file.

@@ -149,6 +149,8 @@ impl Service {
         let service = Arc::clone(self);
         // Off the reactor: reading a long prompt and tokenising it would keep others waiting.
         let asked = tokio::task::spawn_blocking(move || {
+            // All of it, not `bytes` alone: its room is free again once the request is understood.
+            let held = held;
             let request = R::read(&held.bytes);
             let request = request.map_err(|e| Refusal::bad(format!("not a valid request: {e}")));
             ask(&service, request?)

@@ -1,4 +1,4 @@
-//! A connection's bytes: what HTTP parsers are not asked about a request's first line, and clients that do not read.
+//! Checks of the request line that hyper does not make, and a write timeout.
 
 use std::future::poll_fn;
 use std::io;
@@ -9,12 +9,12 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
 /// Longest first line of a request, bytes: what RFC 9112 recommends that servers take.
 const LONGEST_LINE: usize = 8000;
-/// How long a client that was told no may go on sending before the connection is cut: what is cut at once may never be
-/// read.
+/// How long a refusal may wait to be sent, and how long the client may go on sending before the connection is cut: a
+/// reset would discard the answer before the client reads it.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A client's connection. A write that gets nowhere for a time is an error.
@@ -47,7 +47,7 @@ impl Socket {
             "HTTP/1.1 {code} {reason}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         );
         // It is small, and nothing was sent before it: it fits, or the client is gone.
-        if self.stream.writable().await.is_ok() {
+        if let Ok(Ok(())) = timeout(LINGER, self.stream.writable()).await {
             let _ = self.stream.try_write(answer.as_bytes());
         }
     }
@@ -71,17 +71,20 @@ impl Socket {
     }
 
     /// Looks at more of the first line.
-    fn judge(&mut self, bytes: &[u8]) {
+    fn judge(&mut self, mut bytes: &[u8]) {
         let Some(line) = &mut self.line else { return };
-        let end = bytes.iter().position(|b| *b == b'\n');
-        line.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
-        if line.len() <= LONGEST_LINE && end.is_none() {
-            return;
-        }
-        // Empty lines before a request mean nothing.
-        if end.is_some() && line.trim_ascii().is_empty() {
-            line.clear();
-            return self.judge(&bytes[end.map_or(0, |at| at + 1)..]);
+        loop {
+            let end = bytes.iter().position(|b| *b == b'\n');
+            line.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
+            match end {
+                None if line.len() <= LONGEST_LINE => return,
+                // Empty lines before a request mean nothing.
+                Some(end) if line.trim_ascii().is_empty() => {
+                    line.clear();
+                    bytes = &bytes[end + 1..];
+                }
+                _ => break,
+            }
         }
         self.fault = first_line(line);
         self.line = None;

@@ -49,7 +49,7 @@ pub(crate) struct Stream {
     /// Data of an event that goes on in another line.
     pending: Vec<u8>,
     name: Name,
-    /// The latest event that meant nothing: what one says whose name comes after it.
+    /// Last unrecognised event; becomes the error text if `event: error` follows its data.
     latest: Vec<u8>,
 }
 
@@ -251,11 +251,6 @@ impl Stream {
             self.trouble = Some((Kind::ServerError, error.clone()));
             return;
         }
-        if chunk.finish != Finish::None {
-            (self.ended, self.finish) = (true, chunk.finish);
-        }
-        // Counts without a choice come last.
-        self.ended |= chunk.alone;
         if chunk.token {
             self.several += u32::from(chunk.several);
             self.token(data);
@@ -265,6 +260,11 @@ impl Stream {
         } else if chunk.usage.is_none() && chunk.finish == Finish::None {
             self.latest = data.to_vec();
         }
+        if chunk.finish != Finish::None {
+            (self.ended, self.finish) = (true, chunk.finish);
+        }
+        // Counts without a choice come last.
+        self.ended |= chunk.alone;
         if let Some(usage) = chunk.usage {
             self.usage.prompt_tokens = usage.prompt_tokens.or(self.usage.prompt_tokens);
             self.usage.completion_tokens = usage.completion_tokens.or(self.usage.completion_tokens);
@@ -273,6 +273,10 @@ impl Stream {
 
     fn token(&mut self, data: &[u8]) {
         self.chunks += 1;
+        // What looked like the end before was none.
+        if !self.marked {
+            (self.ended, self.finish) = (false, Finish::None);
+        }
         if let Some(hearing) = &mut self.hearing {
             hearing.take_in(data);
         }
@@ -326,6 +330,25 @@ mod tests {
         ] {
             assert_eq!(ends(end), (2, Ok(())), "{end:?}");
         }
+    }
+
+    #[test]
+    fn a_token_after_what_looked_like_the_end_is_one() {
+        let counts = "data: {\"choices\":[],\"usage\":{\"completion_tokens\":2}}\n\n";
+        let reason = |reason: &str| {
+            format!(
+                "data: {{\"choices\":[{{\"text\":\" c\",\"finish_reason\":\"{reason}\"}}]}}\n\n"
+            )
+        };
+        let more = token(" d");
+        for early in [counts, &reason("stop"), &reason("null"), &reason("None"), &reason("")] {
+            let tokens = if early == counts { 3 } else { 4 };
+            let (all, cut) = ends(&format!("{early}{more}"));
+            assert!(all == tokens && cut.is_err_and(|(kind, _)| kind == Kind::Cut), "{early}");
+            let done = format!("{early}{more}data: [DONE]\n\n");
+            assert_eq!(ends(&done), (tokens, Ok(())), "{early}");
+        }
+        assert_eq!(ends(&reason("length")), (3, Ok(())), "the last token and the end in one");
     }
 
     #[test]

@@ -112,7 +112,7 @@ pub struct Audit {
     /// Share of tokens that were in time for a reader at the pace of the targets (Etalon's fluidity index); none
     /// without targets on first token and pace.
     pub fluidity: Option<f64>,
-    /// Whether times between tokens are not the server's, or their number is not known: there is no TPOT and no ITL then.
+    /// True if token times or counts are unreliable; TPOT and ITL are then left out.
     #[serde(default)]
     pub paceless: bool,
     /// How far the figures can be trusted.

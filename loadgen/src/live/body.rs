@@ -1,6 +1,6 @@
 //! The body of an answer: unpacked where it came packed, and told apart: a stream of events, or something else.
 //!
-//! What a body is shows at its beginning, whatever its content type says: gateways lose that, and servers mislabel it.
+//! The body's first bytes decide, not its content type: gateways lose that, and servers mislabel it.
 
 use std::io::Write as _;
 

@@ -63,9 +63,8 @@ pub(super) fn call(
             }
         };
         answer.absorb(&buffer[..read])?;
-        if answer.is_told() {
-            tcp.set_read_timeout(Some(LINGER.min(timeout))).map_err(by_socket)?;
-        }
+        let patience = if answer.is_told() { LINGER.min(timeout) } else { timeout };
+        tcp.set_read_timeout(Some(patience)).map_err(by_socket)?;
     }
     Ok(answer)
 }
@@ -118,7 +117,7 @@ fn connect(endpoint: &Endpoint, timeout: Duration) -> io::Result<(Box<dyn Both>,
         }
     }
     let mut tcp = outcome.map_err(|e: io::Error| match e.kind() {
-        // Of a connection that is not made in time nobody is at the other end.
+        // A connect timeout counts as unreachable.
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             io::Error::new(io::ErrorKind::HostUnreachable, "it does not let us connect")
         }

@@ -103,7 +103,7 @@ impl Chunk {
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
             self.error =
                 Some(format!("the server ended the response with finish_reason {name:?}{why}"));
-        } else if !reason.is_nothing() {
+        } else if !reason.is_nothing() && !is_no_reason(name) {
             let length = name.to_ascii_lowercase().contains("length");
             self.finish = if length { Finish::Length } else { Finish::Other };
         }
@@ -113,6 +113,11 @@ impl Chunk {
     pub(crate) fn is_plain_token(&self) -> bool {
         self.token && self.finish == Finish::None && self.usage.is_none() && self.error.is_none()
     }
+}
+
+/// Some servers write the absence of a reason as a word.
+fn is_no_reason(name: &str) -> bool {
+    ["null", "none"].iter().any(|none| name.trim().eq_ignore_ascii_case(none))
 }
 
 fn is_broken(reason: &str) -> bool {

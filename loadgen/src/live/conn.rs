@@ -33,7 +33,9 @@ pub(super) struct Flight {
     /// When its first byte was handed to the socket; 0 before.
     pub(super) sent: u64,
     /// When it is given up.
-    pub(super) deadline: u64,
+    deadline: u64,
+    /// Until when it may stay open, once the server said that the answer is complete.
+    pub(super) open_until: Option<u64>,
     /// Whether anything of the answer has arrived.
     pub(super) answered: bool,
     /// When the latest token came.
@@ -86,5 +88,10 @@ impl Flight {
     /// `request`, due at `due`, to be given up at `deadline`.
     pub(super) fn new(request: u32, due: u64, deadline: u64) -> Self {
         Self { request, due, deadline, ..Self::default() }
+    }
+
+    /// When nobody waits for the rest of it any longer.
+    pub(super) fn given_up_at(&self) -> u64 {
+        self.deadline.min(self.open_until.unwrap_or(u64::MAX))
     }
 }

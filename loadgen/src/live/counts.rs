@@ -36,18 +36,19 @@ impl Doubtful {
             let lasted =
                 record.last_token.zip(record.first_token).map(|(l, f)| l.saturating_sub(f));
             let pace = lasted.map(|time| time / chunks.saturating_sub(1).max(1));
+            // A token may be split over two events now and then, and the last one may be no text.
+            let at_most = |n: u32| u64::from(n) + u64::from(n) / 50 + 2;
             all.completed += 1;
             all.at_once += u64::from(chunks >= FEWEST && pace.is_some_and(|pace| pace < AT_ONCE));
             match wire.output() {
                 Some(tokens) => {
-                    // A token may be split over two events now and then.
-                    all.fewer += u64::from(chunks > tokens + tokens / 50 + 2);
-                    all.excessive += u64::from(tokens > asked);
+                    all.fewer += u64::from(u64::from(chunks) > at_most(tokens));
+                    all.excessive += u64::from(u64::from(tokens) > at_most(asked));
                 }
                 None => {
                     let short = wire.full && u64::from(chunks) * 10 < u64::from(asked) * 9;
                     all.lumped += u64::from(short || wire.several * 2 > chunks);
-                    all.excessive += u64::from(chunks > asked);
+                    all.excessive += u64::from(u64::from(chunks) > at_most(asked));
                 }
             }
         }
@@ -130,7 +131,16 @@ mod tests {
                 8,
                 "more tokens",
             ),
+            ("the end is counted", Wire { completion_tokens: Some(9), ..wire }, 5_000, 8, ""),
+            (
+                "a count that is none",
+                Wire { completion_tokens: Some(u32::MAX), ..wire },
+                5_000,
+                8,
+                "more tokens",
+            ),
             ("no count", uncounted, 5_000, 8, ""),
+            ("no count, one more", uncounted, 5_000, 7, ""),
             ("no count, ended early", Wire { chunks: 3, ..uncounted }, 5_000, 8, ""),
             (
                 "no count, two an event",

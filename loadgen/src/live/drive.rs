@@ -101,8 +101,8 @@ pub(super) struct Drive<'a> {
     in_flight_since: u64,
     held_so_far: u128,
     no_spare_before: u64,
-    /// The server leaves answers open after the mark of their end: nobody waits for more of them any longer.
-    leaves_open: bool,
+    /// So many answers in a row were left open after the mark of their end.
+    left_open: u32,
     ends: Vec<Duration>,
     /// What has been read and not understood yet: `filled` bytes, cut into `pieces`.
     buffer: Vec<u8>,
@@ -162,7 +162,7 @@ impl<'a> Drive<'a> {
             in_flight_since: 0,
             held_so_far: 0,
             no_spare_before: 0,
-            leaves_open: false,
+            left_open: 0,
             ends: Vec::new(),
             buffer: vec![0; 512 << 10],
             filled: 0,

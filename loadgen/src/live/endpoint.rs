@@ -111,17 +111,17 @@ impl Endpoint {
     /// Understands the URL, looks its host up and reads the certificates.
     ///
     /// # Errors
-    /// A URL, host, proxy, header or certificate that is none.
+    /// [`Error::Nobody`] for a host that has no address, now; a URL, proxy, header or certificate that is none.
     pub(crate) fn find(server: &Server) -> Result<Self, Error> {
         let url = Url::parse(&server.url)?;
         let proxy = server.proxies.of(&url)?;
         let (host, port) = proxy.as_ref().map_or((&url.host, url.port), |p| (&p.host, p.port));
         let addresses: Vec<SocketAddr> = (host.as_str(), port)
             .to_socket_addrs()
-            .map_err(|e| Error::Endpoint(format!("cannot find the host {host:?} (dns): {e}")))?
+            .map_err(|e| Error::Nobody(format!("cannot find the host {host:?} (dns): {e}")))?
             .collect();
         if addresses.is_empty() {
-            return Err(Error::Endpoint(format!("the host {host:?} has no address (dns)")));
+            return Err(Error::Nobody(format!("the host {host:?} has no address (dns)")));
         }
         let security = if url.secure { Some(security(&url.host, server)?) } else { None };
         let (api, base) = url.endpoint();
@@ -295,6 +295,12 @@ mod tests {
         for bad in ["", "localhost:8000", "http://no-such-host.invalid", "http://127.0.0.1:99999"] {
             assert!(find(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_host_without_an_address_may_get_one() {
+        let found = find("http://no-such-host.invalid").err();
+        assert!(matches!(found, Some(Error::Nobody(_))), "{found:?}");
     }
 
     #[test]

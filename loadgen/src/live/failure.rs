@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Refused,
     /// The host cannot be reached.
     Unreachable,
+    /// A proxy, or a rule of this machine, does not allow the connection.
+    Denied,
     /// The connection could not be made secure.
     Tls,
     /// No end within the time allowed.
@@ -44,6 +46,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
+            Self::Denied => "denied",
             Self::Tls => "tls",
             Self::Timeout => "timeout",
             Self::Status(status) => return write!(f, "status_{status}"),
@@ -75,6 +78,7 @@ impl Kind {
         match error.kind() {
             E::ConnectionRefused => Self::Refused,
             E::HostUnreachable | E::NetworkUnreachable | E::TimedOut => Self::Unreachable,
+            E::PermissionDenied => Self::Denied,
             E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe => Self::Reset,
             E::InvalidData => Self::Tls,
             E::AddrNotAvailable | E::AddrInUse | E::OutOfMemory => Self::Local,

@@ -57,6 +57,7 @@ enum State {
     /// Trailers: bytes of the current line.
     Trailer(u32),
     UntilClose,
+    /// The response is complete.
     Done,
 }
 

@@ -28,6 +28,10 @@ const LONG: u32 = 384;
 const OUTPUT: u32 = 16;
 /// A count of prompt tokens so far from what was sent is not of that.
 const OFF: u32 = 4;
+/// How often a probe that met a busy server is repeated.
+const RETRIES: u32 = 2;
+/// How long it waits before, where the server does not say.
+const USUAL_WAIT: Duration = Duration::from_secs(1);
 /// The longest that a probe waits because it was told to.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -157,8 +161,11 @@ impl Asker<'_> {
                 continue;
             }
             let mut heard = self.ask(&form, SHORT, false)?;
-            if heard.busy() {
-                std::thread::sleep(heard.retry_after.unwrap_or_default().min(LONGEST_WAIT));
+            for _ in 0..RETRIES {
+                if !heard.busy() {
+                    break;
+                }
+                std::thread::sleep(heard.retry_after.unwrap_or(USUAL_WAIT).min(LONGEST_WAIT));
                 heard = self.ask(&form, SHORT, false)?;
             }
             if heard.works(&form) {
@@ -249,7 +256,11 @@ impl Asker<'_> {
                 Err(trouble)
                     if matches!(
                         trouble.0,
-                        Kind::Refused | Kind::Unreachable | Kind::Tls | Kind::Timeout
+                        Kind::Refused
+                            | Kind::Unreachable
+                            | Kind::Denied
+                            | Kind::Tls
+                            | Kind::Timeout
                     ) =>
                 {
                     return Err(failed(self.endpoint, "asking the server", &trouble));

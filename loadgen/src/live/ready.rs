@@ -33,9 +33,10 @@ impl Live {
     ) -> Result<Self, Error> {
         let (began, mut pause) = (Instant::now(), PAUSE.0);
         loop {
-            let mut endpoint = Endpoint::find(server)?;
-            let healthy = greet::health(&mut endpoint, patience.answer);
-            let found = healthy.and_then(|()| Self::find_at(endpoint, server, patience.answer));
+            let found = Endpoint::find(server).and_then(|mut endpoint| {
+                greet::health(&mut endpoint, patience.answer)?;
+                Self::find_at(endpoint, server, patience.answer)
+            });
             let error = match found {
                 Ok(live) => return Ok(live),
                 Err(error) => error,

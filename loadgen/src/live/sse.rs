@@ -1,7 +1,7 @@
 //! Server-sent events cut into lines, as the standard has them: LF, CR LF or CR, `field: value`, comments left out.
 //!
-//! A line that lies whole in what was read is passed on without a copy. What makes an event of several lines is the
-//! reader's to say: a token is passed on with its own line, not with the blank one after it.
+//! A line that lies whole in what was read is passed on without a copy. Joining data lines into events is left to the
+//! reader: a token is passed on with its own line, not with the blank one after it.
 
 use memchr::memchr2;
 

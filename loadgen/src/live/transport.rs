@@ -9,6 +9,7 @@ use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 
 use super::endpoint::Place;
+use super::failure::is_busy;
 use crate::net::arrival::{self, Receiver};
 
 /// What secures connections to one host.
@@ -172,6 +173,7 @@ impl Tunnel {
             match tcp.write(&self.ask[self.sent..]) {
                 Ok(sent) => self.sent += sent,
                 Err(e) if would_block(&e) => return Ok(false),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
@@ -179,27 +181,33 @@ impl Tunnel {
         let mut byte = [0];
         while !self.answer.ends_with(b"\r\n\r\n") {
             match tcp.read(&mut byte) {
-                Ok(0) => return Err(refused("it closed the connection")),
+                Ok(0) => return Err(refused(0, "it closed the connection")),
                 Ok(_) if self.answer.len() > 16 << 10 => {
-                    return Err(refused("its answer has no end"));
+                    return Err(refused(0, "its answer has no end"));
                 }
                 Ok(_) => self.answer.push(byte[0]),
                 Err(e) if would_block(&e) => return Ok(false),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
         let line = self.answer.split(|b| *b == b'\r').next().unwrap_or_default();
         let line = String::from_utf8_lossy(line);
-        let status = line.split_whitespace().nth(1).unwrap_or_default();
-        if status.len() == 3 && status.starts_with('2') { Ok(true) } else { Err(refused(&line)) }
+        let status = line.split_whitespace().nth(1).and_then(|status| status.parse().ok());
+        match status.unwrap_or(0) {
+            200..=299 => Ok(true),
+            status => Err(refused(status, &line)),
+        }
     }
 }
 
-fn refused(why: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::ConnectionAborted,
-        format!("the proxy does not let us through: {why}"),
-    )
+/// That a proxy does not let us through, by the status of its answer (0: it has none). A server that does not run yet
+/// may start behind it; a proxy that denies the way will go on denying it.
+fn refused(status: u16, why: &str) -> io::Error {
+    let denied = (400..=499).contains(&status) && status != 408 && !is_busy(status);
+    let kind =
+        if denied { io::ErrorKind::PermissionDenied } else { io::ErrorKind::HostUnreachable };
+    io::Error::new(kind, format!("the proxy does not let us through: {why}"))
 }
 
 /// Writes TLS records until there are none or the socket is full.
@@ -212,4 +220,49 @@ fn push(tls: &mut ClientConnection, mut tcp: &TcpStream) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::failure::Kind;
+    use super::*;
+
+    /// A proxy that answers everything with the same, and is interrupted once.
+    struct Proxy<'a>(&'a [u8], bool);
+
+    impl io::Read for Proxy<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if std::mem::take(&mut self.1) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            self.0.read(buffer)
+        }
+    }
+
+    impl io::Write for Proxy<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_proxy_says_is_not_what_the_server_says() {
+        let dug = |answer: &str| {
+            let dug = Tunnel::new(b"CONNECT a:1 HTTP/1.1\r\n\r\n")
+                .dig(&mut Proxy(answer.as_bytes(), true));
+            dug.map_err(|e| Kind::of(&e))
+        };
+        assert_eq!(dug("HTTP/1.1 200 Sure\r\n\r\n"), Ok(true));
+        for denied in ["403 Forbidden", "407 Proxy Authentication Required"] {
+            assert_eq!(dug(&format!("HTTP/1.1 {denied}\r\n\r\n")), Err(Kind::Denied), "{denied}");
+        }
+        for away in ["HTTP/1.1 503 Busy\r\n\r\n", "HTTP/1.1 429 Slower\r\n\r\n", "what\r\n\r\n", ""]
+        {
+            assert_eq!(dug(away), Err(Kind::Unreachable), "{away}");
+        }
+    }
 }

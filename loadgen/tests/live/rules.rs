@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use loadgen::{Api, Error, Live, LiveOptions, LiveRun, Patience, Prompts, Proxies, Server, Trust};
+use loadgen::{
+    Api, Error, Live, LiveOptions, LiveRun, Patience, Prompts, Proxies, Server, Trust, export,
+};
 use serde_json::json;
 
 use crate::odd::{Asked, event, finale, good, reply, serve, stream, token};
@@ -66,6 +68,26 @@ fn what_holds_no_token_is_none_first_or_last() {
             let after = record.e2e().unwrap() - record.ttft().unwrap();
             assert!(after < Duration::from_millis(1_000), "{after:?}");
         }
+    }
+}
+
+/// Tokens follow counts that stand alone, or a finish reason, after more than the second that an ended stream may stay
+/// open.
+#[test]
+fn tokens_after_what_looks_like_the_end_are_waited_for() {
+    let counts = json!({"choices": [], "usage": {"completion_tokens": 4}});
+    let finish = json!({"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]});
+    for early in [counts, finish] {
+        let early = format!("data: {early}\n\n");
+        let url = serve(move |asked: &Asked, to: &mut TcpStream| {
+            let mut pieces: Vec<_> = (0..4).map(|_| (1, token(asked, " w"))).collect();
+            pieces.push((0, early.clone()));
+            pieces.extend([1, 1_200, 1, 1].map(|ms| (ms, token(asked, " w"))));
+            pieces.push((0, finale(8)));
+            stream(to, &pieces)
+        });
+        let run = run(&url, Api::Completions);
+        assert!(all_completed(&run), "{:?}", run.failures);
     }
 }
 
@@ -311,6 +333,8 @@ fn what_comes_in_one_piece_has_no_pace() {
         "{:?}",
         run.audit.reasons
     );
+    let exported = export::aiperf_records(&run, std::time::SystemTime::now());
+    assert!(exported.contains("request_latency") && !exported.contains("inter_token_latency"));
     let trace = load(1, 1, 1, 1);
     let of = |targets: &[&str]| run.summary(&slo(targets, &trace));
     let summary = of(&["tpot=20ms", "ttft=1s"]);

@@ -177,9 +177,6 @@ impl<'a> Range<'a> {
                 if shot.passed || longer.is_none() {
                     shots.push(shot.clone());
                 }
-                if shot.passed || longer.is_none() {
-                    shots.push(shot.clone());
-                }
                 if shot.passed {
                     runs.push(held);
                     whole = whole.max(time.min(MOST));
@@ -203,7 +200,7 @@ impl<'a> Range<'a> {
         };
         let found = match (found, stopped) {
             (Ok(found), _) => found,
-            (Err(()), Some(why)) if shots.is_empty() => return Err(why),
+            (Err(()), Some(why)) if shots.is_empty() || self.live.is_none() => return Err(why),
             (Err(()), note) => Found { note, ..Found::of(shots) },
         };
         let best = found.capacity_rps;

@@ -145,7 +145,8 @@ impl Tokenizer {
         most: u32,
     ) -> Result<Option<Vec<Token>>, ModelError> {
         let (mut rest, mut tokens) = (text, 0);
-        while text.len() > PIECE && !rest.is_empty() {
+        // A token is a byte at least: what has no more bytes needs no count.
+        while text.len() > PIECE.max(most as usize) && !rest.is_empty() {
             let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE.min(rest.len())));
             rest = after;
             tokens += self.encode(piece, false)?.len().saturating_sub(CUT);

@@ -13,6 +13,8 @@ use crate::time::nanos;
 const ROOM: usize = 64 << 10;
 /// How long an answer may stay open after the mark of its end (ten times as long after its last token), ns.
 const LINGER: u64 = 100_000_000;
+/// A server that left so many answers in a row open does so always: nobody waits for the end of the next ones.
+const LEFT_OPEN: u32 = 3;
 
 /// What one read brought.
 pub(super) struct Piece {
@@ -202,13 +204,15 @@ impl Drive<'_> {
             }
         }
         let conn = &mut self.conns[key];
-        if conn.answer.is_told() && !done {
-            done = marked && self.leaves_open;
-            let linger = if marked { LINGER } else { 10 * LINGER };
-            if let Some(flight) = &mut conn.flight {
-                flight.deadline = flight.deadline.min(at.saturating_add(linger));
-            }
+        let told = conn.answer.is_told() && !done;
+        if let Some(flight) = &mut conn.flight {
+            let linger = at.saturating_add(if marked { LINGER } else { 10 * LINGER });
+            flight.open_until = told.then(|| flight.open_until.unwrap_or(linger).min(linger));
         }
+        if marked && done {
+            self.left_open = 0;
+        }
+        done |= marked && self.left_open >= LEFT_OPEN;
         if done {
             self.conclude(key, at);
         }

@@ -61,6 +61,9 @@ impl Drive<'_> {
     pub(super) fn ended(&mut self, key: usize, at: u64) {
         let conn = &mut self.conns[key];
         if conn.answer.response.ends_with_connection() {
+            if conn.answer.stream.marked {
+                self.left_open = 0;
+            }
             self.conclude(key, at);
         } else {
             let answered = conn.flight.as_ref().is_some_and(|f| f.answered);
@@ -181,11 +184,11 @@ impl Drive<'_> {
 
     /// Gives up what has taken too long.
     pub(super) fn give_up_late(&mut self, now: u64) {
-        let late = |c: &Conn| c.flight.as_ref().is_some_and(|f| f.deadline <= now);
+        let late = |c: &Conn| c.flight.as_ref().is_some_and(|f| f.given_up_at() <= now);
         let keys: Vec<usize> = self.conns.iter().filter(|(_, c)| late(c)).map(|(k, _)| k).collect();
         for key in keys {
             if self.conns[key].answer.stream.marked {
-                self.leaves_open = true;
+                self.left_open += 1;
                 self.conclude(key, now);
                 continue;
             }
