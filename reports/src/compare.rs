@@ -125,7 +125,7 @@ pub(crate) fn capacities(report: &CompareReport) -> Option<String> {
     ))
 }
 
-/// What policies can never serve, and why: one sentence for all that say the same.
+/// Requests that policies can never serve, and why: one sentence for all that say the same.
 pub(crate) fn unfit(report: &CompareReport) -> Vec<String> {
     let mut said: Vec<(String, Vec<&str>)> = Vec::new();
     for p in report.policies.iter().filter(|p| p.saturated.unfit.any()) {

@@ -1,4 +1,4 @@
-//! The capacity plan: what carries the demand on each device, what it costs, and which is cheapest.
+//! The capacity plan: the GPUs that carry the demand on each device, their cost, and the cheapest of them.
 
 use crate::figures::{NONE, capitalised, count, percent, rate, short, usd};
 use crate::page::{Row, cell, table, whole};
@@ -6,6 +6,7 @@ use crate::words::{self, slo_text};
 use maud::{Markup, html};
 use tuner::plan::{Plan, Rule};
 use tuner::result::{Infeasible, TuneResult};
+use tuner::unfit::Unfit;
 
 /// The plan of the winner's device, which was chosen.
 pub(crate) fn chosen(r: &TuneResult) -> Option<&Plan> {
@@ -16,7 +17,7 @@ fn is_chosen(r: &TuneResult, plan: &Plan) -> bool {
     chosen(r).is_some_and(|c| c.device == plan.device)
 }
 
-/// What decided for the plan that was chosen, in a sentence; none where nothing else was found.
+/// The rule that decided for the plan chosen, in a sentence; none where nothing else was found.
 pub(crate) fn rule(r: &TuneResult) -> Option<String> {
     let (own, why) = (chosen(r)?, r.chosen.as_ref()?);
     let next = &why.instead_of;
@@ -60,7 +61,7 @@ pub(crate) fn heading(r: &TuneResult) -> String {
     }
 }
 
-/// What carries the demand, in one sentence; none where no demand was given.
+/// The GPUs that carry the demand, in one sentence; none where no demand was given.
 pub(crate) fn headline(r: &TuneResult) -> Option<String> {
     let plan = chosen(r).or(r.plans.first())?;
     let cost = plan.usd_per_hour.map_or_else(String::new, |c| format!(" for {} per hour", usd(c)));
@@ -76,7 +77,7 @@ pub(crate) fn headline(r: &TuneResult) -> Option<String> {
     ))
 }
 
-/// What plans cannot serve however many GPUs they take, and why.
+/// Requests that plans cannot serve however many GPUs they take, and why.
 pub(crate) fn unfit(r: &TuneResult) -> Vec<String> {
     let short = r.plans.iter().filter(|p| p.unfit.any());
     short.map(|p| format!("on {} {}; they fail", p.device, p.unfit)).collect()
@@ -132,11 +133,15 @@ pub(crate) fn cells(r: &TuneResult, p: &Plan) -> [String; 9] {
         p.usd_per_million_tokens.map_or(NONE.to_owned(), usd),
         rate(p.capacity_rps),
         percent(p.free),
-        match p.unfit.any() {
-            true => format!("{} do not fit", percent(p.unfit.share())),
-            false => if is_chosen(r, p) { "chosen" } else { "" }.to_owned(),
-        },
+        remarks(is_chosen(r, p), &p.unfit),
     ]
+}
+
+/// Remarks on a plan: that it was chosen, and the share of prompts that it does not serve.
+fn remarks(chosen: bool, unfit: &Unfit) -> String {
+    let refused = unfit.any().then(|| format!("{} do not fit", percent(unfit.share())));
+    let chosen = chosen.then(|| "chosen".to_owned());
+    chosen.into_iter().chain(refused).collect::<Vec<_>>().join("; ")
 }
 
 /// The plan of every device; nothing where no demand was given.
@@ -168,5 +173,20 @@ pub(crate) fn plans(r: &TuneResult) -> Markup {
             "At least " (short(first.headroom * 100.0)) " % of capacity is kept free. Dollars per million output tokens are at the demand, not at capacity."
             @if r.plans.iter().any(|p| p.if_slow.is_some()) { " " (IF_SLOW) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chosen_plan_that_refuses_prompts_says_both() {
+        let unfit = Unfit { requests: 1, of: 50, ..Unfit::default() };
+        let refused = format!("{} do not fit", percent(0.02));
+        assert_eq!(remarks(true, &unfit), format!("chosen; {refused}"));
+        assert_eq!(remarks(false, &unfit), refused);
+        assert_eq!(remarks(true, &Unfit::default()), "chosen");
+        assert_eq!(remarks(false, &Unfit::default()), "");
     }
 }

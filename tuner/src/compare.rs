@@ -1,5 +1,5 @@
-//! Policies side by side on one trace: what each makes of all requests at once, how much traffic it carries under the
-//! SLO, and what its users feel at equal rates.
+//! Policies side by side on one trace: throughput with all requests at once, capacity under the SLO, and latencies at
+//! equal rates.
 //!
 //! Everybody gets the same KV bytes, seats and token budget; only scheduler and allocator differ.
 
@@ -184,12 +184,12 @@ pub fn capacity(sim: &Testbed, config: &Config, cancel: &AtomicBool) -> Result<O
     loop {
         let mut prober = Prober::new(sim, config, Relax::Nothing, head, cancel)?;
         let Knee::Between { lo, hi } = prober.knee(start, effort)? else { return Ok(None) };
-        let failing = hi.and_then(|hi| prober.probe(hi));
-        let short = failing.is_some_and(|p| verdict::too_short(&p.observation));
-        if !short || head == sim.most() {
+        let seen = |k: i32| prober.probe(k).map(|p| &p.observation);
+        let factor = verdict::longer(seen(lo), hi.and_then(seen));
+        if factor == 1 || head == sim.most() {
             return Ok(Some(rate_at(lo)));
         }
-        (head, start) = ((4 * head).min(sim.most()), lo);
+        (head, start) = ((factor * head).min(sim.most()), lo);
     }
 }
 

@@ -95,6 +95,9 @@ pub trait Evaluate: Sync {
     /// Mean output tokens per request (or per session) of the whole trace.
     fn output_tokens_per_request(&self) -> f64;
 
+    /// The same without the output of requests that `config` can never serve, or why it cannot run; cheap.
+    fn served_tokens_per_request(&self, config: &Config) -> Result<f64, Refused>;
+
     /// A rate (requests/s, whole deployment) that `config` certainly cannot exceed, or why it cannot run; cheap.
     fn ceiling(&self, config: &Config) -> Result<f64, Refused>;
 
@@ -120,6 +123,9 @@ impl<E: Evaluate + ?Sized> Evaluate for &E {
     }
     fn output_tokens_per_request(&self) -> f64 {
         (**self).output_tokens_per_request()
+    }
+    fn served_tokens_per_request(&self, config: &Config) -> Result<f64, Refused> {
+        (**self).served_tokens_per_request(config)
     }
     fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
         (**self).ceiling(config)

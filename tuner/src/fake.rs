@@ -9,7 +9,7 @@
 use crate::evaluate::{Evaluate, Refused, Relax, Trial};
 use crate::observation::{KvShares, Observation, Work};
 use crate::space;
-use crate::unfit::Unfit;
+use crate::unfit::{Beyond, Unfit};
 use engine::Config;
 use engine::config::{AllocatorKind, SchedulerKind};
 use loadgen::{BoundSlo, Outcome, Record, Recording, Slo, Summary, Sustain};
@@ -202,6 +202,10 @@ impl Evaluate for Fake {
         self.output
     }
 
+    fn served_tokens_per_request(&self, config: &Config) -> Result<f64, Refused> {
+        Ok(self.output * (1.0 - self.unfit(config)?.share()))
+    }
+
     fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
         if config.kv_fraction < 0.2 {
             return Err(Refused { reason: "weights need 20 % of memory".to_owned() });
@@ -212,7 +216,11 @@ impl Evaluate for Fake {
 
     fn unfit(&self, config: &Config) -> Result<Unfit, Refused> {
         let requests = (self.too_long)(config);
-        Ok(Unfit { requests, of: self.requests as u64, ..Unfit::default() })
+        let of = self.requests as u64;
+        let bound = "kv-memory".to_owned();
+        let beyond = vec![Beyond { bound, tokens: 0, requests, longest: 0 }];
+        let beyond = if requests > 0 { beyond } else { Vec::new() };
+        Ok(Unfit { requests, of, beyond })
     }
 }
 
@@ -245,6 +253,9 @@ impl<F: Fn(&Fake, &Trial<'_>, u64) -> Observation + Sync> Evaluate for Shared<F>
     }
     fn output_tokens_per_request(&self) -> f64 {
         self.fake.output_tokens_per_request()
+    }
+    fn served_tokens_per_request(&self, config: &Config) -> Result<f64, Refused> {
+        self.fake.served_tokens_per_request(config)
     }
     fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
         // What a machine cannot exceed, nobody knows before it was tried.

@@ -103,8 +103,8 @@ pub struct Chosen {
     pub instead_of: Plan,
 }
 
-/// Whether `a` is better (less) or worse than `b`, and what decides: how many requests can never be served; the cost; of equal costs the GPUs, which are also what
-/// counts where a price is unknown; of as many GPUs the share of capacity that is free.
+/// Orders two plans (less is better) and names the rule that decided: fewest unservable requests, then cost, then GPUs,
+/// then free capacity.
 #[must_use]
 pub fn prefer(a: &Plan, b: &Plan) -> (Ordering, Rule) {
     match a.unfit.requests.cmp(&b.unfit.requests) {
@@ -165,13 +165,13 @@ pub fn plan(
     let each = unit.capacity_rps / f64::from(unit.replicas);
     // A demand of exactly n usable capacities takes n, whatever the last digit of the division says.
     let enough = (demand / (each * (1.0 - headroom)) * (1.0 - 1e-12)).ceil();
+    let too_many = || PlanError::TooMany { demand: format!("{demand:.0}") };
     if enough * f64::from(unit.gpus) > f64::from(u32::MAX) {
-        return Err(PlanError::TooMany { demand: format!("{demand:.0}") });
+        return Err(too_many());
     }
-    let mut replicas = (enough as u32).max(unit.replicas);
-    while !counts(replicas) {
-        replicas += 1;
-    }
+    let first = (enough as u32).max(unit.replicas);
+    let mut countable = (first..=u32::MAX).take_while(|n| n.checked_mul(unit.gpus).is_some());
+    let replicas = countable.find(|n| counts(*n)).ok_or_else(too_many)?;
     let (gpus, capacity_rps) = (replicas * unit.gpus, each * f64::from(replicas));
     let usd_per_hour = unit.price.map(|p| p.usd_per_gpu_hour * f64::from(gpus));
     let tokens_per_hour = demand * unit.output_tokens_per_request * 3600.0;
@@ -225,6 +225,9 @@ mod tests {
         assert_eq!(any(&unit, 1.0, 1.0), Err(PlanError::Headroom));
         assert_eq!(any(&Unit { capacity_rps: 0.0, ..unit }, 1.0, 0.1), Err(PlanError::NoCapacity));
         assert!(matches!(any(&unit, 1e30, 0.1), Err(PlanError::TooMany { .. })));
+        // Three copies can be counted, but do not count; four have more GPUs than can be counted.
+        let large = Unit { gpus: 1 << 30, ..unit };
+        assert!(matches!(plan(&large, 30.0, 0.0, |n| n > 3), Err(PlanError::TooMany { .. })));
     }
 
     fn any(unit: &Unit<'_>, demand: f64, headroom: f64) -> Result<Plan, PlanError> {
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cost_decides_then_the_gpus_then_the_margin() {
+    fn what_is_served_decides_then_the_cost_then_the_gpus_then_the_margin() {
         let of = |usd: f64, gpus: u32, capacity_rps: f64| {
             let price = Price { usd_per_gpu_hour: usd / f64::from(gpus), ..price() };
             let (device, label, price) = ("x", "y", Some(&price));
@@ -249,7 +252,10 @@ mod tests {
             any(&unit, 1.0, 0.0).unwrap()
         };
         let best = of(6.0, 2, 3.0);
+        let unfit = Unfit { requests: 1, of: 100, ..Unfit::default() };
+        let cheaper = Plan { unfit, ..of(1.0, 1, 9.0) };
         for (other, rule) in [
+            (cheaper, Rule::ServesMore),
             (of(7.0, 1, 9.0), Rule::LeastCost),
             (of(6.0, 3, 9.0), Rule::FewerGpus),
             (of(6.0, 2, 2.0), Rule::LargerMargin),

@@ -187,6 +187,7 @@ pub struct Operating {
     #[serde(default)]
     pub attained: Option<Attained>,
     /// Requests that it can never serve; they failed.
+    #[serde(default)]
     pub unfit: Unfit,
     /// Output tokens/s of what was served.
     pub output_tokens_per_s: f64,

@@ -2,9 +2,9 @@
 //!
 //! A study is one SQLite file. [`Recorded`] is an [`Evaluate`] that first looks whether the same trial is in the
 //! study: a resumed search asks the same questions in the same order, is answered from the file as far as the file
-//! goes, and ends with the same result. So does the search of a real server ([`crate::live::Memory`]). Runs are JSON, whose numbers are read back to the bit. Writing
-//! happens on a thread of its own in batches, so that no simulation waits for a disk; the write-ahead log makes each
-//! batch all or nothing however the process ends.
+//! goes, and ends with the same result. So does the search of a real server ([`crate::live::Memory`]). Runs are JSON,
+//! whose numbers are read back to the bit. Writing happens on a thread of its own in batches, so that no simulation
+//! waits for a disk; the write-ahead log makes each batch all or nothing however the process ends.
 
 mod build;
 
@@ -349,6 +349,10 @@ impl<E: Evaluate> Evaluate for Recorded<'_, E> {
 
     fn output_tokens_per_request(&self) -> f64 {
         self.evaluate.output_tokens_per_request()
+    }
+
+    fn served_tokens_per_request(&self, config: &Config) -> Result<f64, Refused> {
+        self.evaluate.served_tokens_per_request(config)
     }
 
     fn ceiling(&self, config: &Config) -> Result<f64, Refused> {

@@ -198,15 +198,29 @@ impl Testbed {
         };
         let refused = |e: engine::DeployError| Refused { reason: e.to_string() };
         let (config, model) = (config.clone(), Arc::clone(&self.model));
-        let deployment = Deployment::new(config, model, device, self.longest).map_err(refused)?;
-        let slots = self.kv_slots.unwrap_or(deployment.kv_slots);
-        let slots = if relax == Relax::KvMemory { 2 * slots } else { slots };
-        let mut deployment = deployment.with_kv_slots(slots).map_err(refused)?;
+        let slots = |own: u32| {
+            let slots = self.kv_slots.unwrap_or(own);
+            if relax == Relax::KvMemory { slots.saturating_mul(2) } else { slots }
+        };
+        let deployment = Deployment::with_kv_slots(config, model, device, self.longest, slots);
+        let mut deployment = deployment.map_err(refused)?;
         deployment.correction = match relax {
             Relax::Pace(per_mille) => Some(self.correction_at(f64::from(per_mille) / 1e3)),
             _ => self.correction.clone(),
         };
         Ok(deployment)
+    }
+
+    /// Output tokens per request (or session) offered, of those that `deployment` can serve.
+    pub(crate) fn served_tokens(&self, deployment: &Deployment) -> f64 {
+        self.tokens_per_start(|r| deployment.refuses(r.input, r.output).is_none())
+    }
+
+    fn tokens_per_start(&self, counts: impl Fn(&TraceRequest) -> bool) -> f64 {
+        let counted = self.trace.requests.iter().filter(|r| counts(r));
+        let tokens: u64 = counted.map(|r| u64::from(r.output)).sum();
+        let starts = |r: &&TraceRequest| matches!(r.arrival, Arrival::At(_));
+        tokens as f64 / self.trace.requests.iter().filter(starts).count().max(1) as f64
     }
 
     fn fleet(&self, deployment: &Deployment, coupled: bool) -> Result<Fleet, Refused> {
@@ -405,9 +419,11 @@ impl Evaluate for Testbed {
     }
 
     fn output_tokens_per_request(&self) -> f64 {
-        let tokens: u64 = self.trace.requests.iter().map(|r| u64::from(r.output)).sum();
-        let starts = |r: &&TraceRequest| matches!(r.arrival, Arrival::At(_));
-        tokens as f64 / self.trace.requests.iter().filter(starts).count().max(1) as f64
+        self.tokens_per_start(|_| true)
+    }
+
+    fn served_tokens_per_request(&self, config: &Config) -> Result<f64, Refused> {
+        Ok(self.served_tokens(&self.deployment(config, Relax::Nothing)?))
     }
 
     fn ceiling(&self, config: &Config) -> Result<f64, Refused> {

@@ -39,7 +39,7 @@ impl Unfit {
         let mut unfit = Self { of: requests.len() as u64, ..Self::default() };
         for r in requests {
             if let Some((bound, tokens)) = deployment.refuses(r.input, r.output) {
-                unfit.count(name(bound), tokens, r.input.saturating_add(r.output));
+                unfit.count(name(bound), tokens, length(r));
             }
         }
         unfit
@@ -49,8 +49,7 @@ impl Unfit {
     #[must_use]
     pub fn beyond_context(window: u32, requests: &[TraceRequest]) -> Self {
         let mut unfit = Self { of: requests.len() as u64, ..Self::default() };
-        let tokens = |r: &TraceRequest| r.input.saturating_add(r.output);
-        for long in requests.iter().map(tokens).filter(|&tokens| tokens > window) {
+        for long in requests.iter().map(length).filter(|&tokens| tokens > window) {
             unfit.count(name(Bound::Context), window, long);
         }
         unfit
@@ -79,11 +78,27 @@ impl Unfit {
         format!("{} of the prompts do not fit", percent(self.share()))
     }
 
+    /// What they are too long for: `KV memory`.
+    #[must_use]
+    pub fn bounds(&self) -> String {
+        let words = |b: &Beyond| match b.bound.as_str() {
+            "context-window" => "context window",
+            "max-model-len" => "max-model-len",
+            _ => "KV memory",
+        };
+        self.beyond.iter().map(words).collect::<Vec<_>>().join(" or ")
+    }
+
     /// Their share of all requests.
     #[must_use]
     pub fn share(&self) -> f64 {
         self.requests as f64 / self.of.max(1) as f64
     }
+}
+
+/// Prompt and response, tokens.
+fn length(request: &TraceRequest) -> u32 {
+    request.input.saturating_add(request.output)
 }
 
 fn name(bound: Bound) -> &'static str {
@@ -117,9 +132,12 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// Up to three significant digits, without zeros that only pad.
+/// Up to three significant digits, without zeros that only pad. A share above 0 is never `0 %`.
 fn percent(share: f64) -> String {
     let value = 100.0 * share;
+    if value > 0.0 && value < 5e-5 {
+        return "less than 0.0001 %".to_owned();
+    }
     let decimals = if value > 0.0 { (2 - value.log10().floor() as i32).clamp(0, 4) } else { 0 };
     let text = format!("{value:.*}", decimals as usize);
     let text = if decimals > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
@@ -189,6 +207,19 @@ mod tests {
     }
 
     #[test]
+    fn output_that_is_never_served_is_not_counted() {
+        let mut lengths = vec![(500, 100); 98];
+        lengths.extend([(5000, 40), (100_000, 40)]);
+        let served = |model: &str, device: &str| {
+            let sim = bed(trace(&lengths), model, device);
+            sim.served_tokens(&sim.deployment(&Config::default(), Relax::Nothing).unwrap())
+        };
+        assert_eq!(served("llama-3.1-8b", "h100-sxm"), (98 * 100 + 80) as f64 / 100.0);
+        assert_eq!(served("llama-3.1-8b", "rtx4090"), (98 * 100 + 40) as f64 / 100.0);
+        assert_eq!(served("llama-2-13b", "h100-sxm"), 98.0);
+    }
+
+    #[test]
     fn why_they_do_not_fit_is_said() {
         let mut lengths = vec![(500, 100); 98];
         lengths.extend([(5000, 40), (100_000, 40)]);
@@ -216,7 +247,7 @@ mod tests {
         );
         assert_eq!(
             (percent(0.002), percent(0.023_46), percent(1.0 / 3e6)),
-            ("0.2 %".into(), "2.35 %".into(), "0 %".into())
+            ("0.2 %".into(), "2.35 %".into(), "less than 0.0001 %".into())
         );
     }
 }

@@ -185,7 +185,7 @@ pub fn rerun(
     sim.rerun(&deployment, 1.0, watch)
 }
 
-/// A simulator that offers what was recorded, without targets.
+/// A simulator that offers what was recorded, without targets, to workers of the recorded number of blocks.
 pub(crate) fn simulator(recorded: &Recorded, setup: &Setup) -> Testbed {
     simulator_under(recorded, setup, &Slo::default())
 }
@@ -195,18 +195,19 @@ pub(crate) fn simulator_under(recorded: &Recorded, setup: &Setup, slo: &Slo) -> 
     let trace = Arc::new(recorded.trace(setup.in_flight));
     let slo = slo.bind(&trace.classes).expect("targets of a recorded run name no class");
     let (model, device) = (Arc::clone(&setup.model), Arc::clone(&setup.device));
-    Testbed::new(trace, model, device, slo).corrected(setup.correction.clone())
+    let sim = Testbed::new(trace, model, device, slo).corrected(setup.correction.clone());
+    match setup.kv_blocks {
+        Some(blocks) => sim.with_kv_slots(blocks.saturating_mul(setup.config.block_size)),
+        None => sim,
+    }
 }
 
-/// The recorded deployment: as configured, with the recorded number of blocks.
+/// The recorded deployment, as configured.
 pub(crate) fn deployment(sim: &Testbed, setup: &Setup) -> Result<Deployment, Refused> {
     let mut config = setup.config.clone();
     // What was recorded was served, whatever length the model was trained for.
     config.allow_long_context |= sim.model().position_rows == 0;
-    let deployment = sim.deployment(&config, Relax::Nothing)?;
-    let Some(blocks) = setup.kv_blocks else { return Ok(deployment) };
-    let slots = blocks.saturating_mul(setup.config.block_size);
-    deployment.with_kv_slots(slots).map_err(|e| Refused { reason: e.to_string() })
+    sim.deployment(&config, Relax::Nothing)
 }
 
 fn compare(recorded: &Recorded, run: &Detailed) -> Validation {

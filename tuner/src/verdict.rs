@@ -7,7 +7,10 @@ use loadgen::Judged;
 const LONGEST: f64 = 0.25;
 
 /// And at most this share of one that decides.
-pub const SHORT: f64 = 0.05;
+const SHORT: f64 = 0.05;
+
+/// How many times as long as a trace that is too short to tell capacity another one must be, at least.
+const LONGER: usize = 8;
 
 /// The SLO held and the load could have gone on for ever. Latency alone would let any finite trace pass a throughput
 /// target: it always drains. And a trace that arrives within the time of a few requests has no steady state at all.
@@ -26,6 +29,15 @@ pub fn too_short(observation: &Observation) -> bool {
 #[must_use]
 pub fn short(observation: &Observation) -> bool {
     observation.sustain.request_share > SHORT
+}
+
+/// How many times as long the trace must be for a capacity to be a verdict on load that goes on; 1 where it is long
+/// enough. `held` is the run at that capacity, `failing` the one that bounds it, where they are known.
+#[must_use]
+pub fn longer(held: Option<&Observation>, failing: Option<&Observation>) -> usize {
+    let share = held.map_or(0.0, |o| o.sustain.request_share);
+    let factor = ((share / SHORT).ceil().max(1.0) as usize).next_power_of_two();
+    if failing.is_some_and(too_short) { factor.max(LONGER) } else { factor }
 }
 
 fn calm(observation: &Observation) -> bool {
@@ -58,5 +70,30 @@ pub fn used(target: &Judged) -> f64 {
         Some(margin) => 1.0 - margin,
         None if target.met => 0.0,
         None => f64::INFINITY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::{Evaluate, Relax, Trial};
+    use crate::fake::Fake;
+    use engine::Config;
+
+    #[test]
+    fn a_trace_is_made_longer_for_what_holds_and_for_what_bounds_it() {
+        let fake = Fake::new(&["ttft=1s"]);
+        let (config, relax) = (Config::default(), Relax::Nothing);
+        let trial = Trial { config: &config, relax, head: fake.requests, scale: 1e-3 };
+        let held = |share: f64| {
+            let mut observation = fake.run(&trial).unwrap();
+            observation.sustain.request_share = share;
+            observation
+        };
+        let of = |held: &Observation| longer(Some(held), None);
+        assert_eq!([0.01, 0.05, 0.06, 0.2, 0.21].map(|s| of(&held(s))), [1, 1, 2, 4, 8]);
+        assert_eq!(longer(None, None), 1);
+        assert_eq!(longer(Some(&held(0.06)), Some(&held(0.2))), 2);
+        assert_eq!(longer(Some(&held(0.06)), Some(&held(0.3))), 8);
     }
 }

@@ -1,18 +1,16 @@
 //! How the candidates of a group are run against each other, wave by wave.
 
 use super::tally::Tally;
-use super::{Contest, Entry, Group, Rung, Standing};
+use super::{Candidate, Contest, Entry, Group, Rung, Standing};
 use crate::capacity::{Effort, FLOOR, Knee, Probe, Prober, Stop, place_of, rate_at};
 use crate::evaluate::{Evaluate, Refused, Relax};
+use crate::unfit::Unfit;
 use crate::{space, verdict};
 use engine::Config;
 use rayon::prelude::*;
 
 /// Heads shorter than this are not worth a rung: their percentiles say nothing.
 const SHORTEST_HEAD: usize = 400;
-
-/// How many times as long as a head that cannot tell candidates apart the trace must be that decides.
-const LONGER: usize = 8;
 
 /// Candidates in a wave: with a best to race against, and without.
 const WAVE: (usize, usize) = (8, 4);
@@ -24,14 +22,16 @@ pub(super) struct Race<'a, 'c> {
     contest: &'a Contest<'c>,
     tally: &'a Tally<'a>,
     entries: Vec<Entry>,
+    /// Requests that each entry can never serve; none where it cannot run at all.
+    unfit: Vec<Option<Unfit>>,
+    /// The fewest of them. A configuration that refuses more is no candidate: a small KV memory wins nothing by refusing.
+    least_unfit: u64,
     /// Best at the head being run: entry and place.
     best: Option<(usize, i32)>,
     /// The head being run.
     head: usize,
     /// Entries of which the tally knows.
     told: usize,
-    /// Requests that no entry can serve. Who refuses more is no candidate: a small KV memory wins nothing by refusing.
-    unfit: u64,
 }
 
 /// What one task of a wave is to do.
@@ -60,9 +60,10 @@ impl<'a, 'c> Race<'a, 'c> {
         entries: Vec<Entry>,
         head: Option<usize>,
     ) -> Self {
-        let mut race = Self { contest, tally, entries, best: None, head: 0, told: 0, unfit: 0 };
-        let unfit = (0..race.entries.len()).filter_map(|i| race.unfit(i));
-        race.unfit = unfit.min().unwrap_or(0);
+        let unfit: Vec<_> = entries.iter().map(|e| unfit(contest, &e.candidate)).collect();
+        let least_unfit = unfit.iter().flatten().map(|u| u.requests).min().unwrap_or(0);
+        let (best, told) = (None, 0);
+        let mut race = Self { contest, tally, entries, unfit, least_unfit, best, head: 0, told };
         race.head = head.unwrap_or_else(|| race.whole());
         race.lead_again();
         race
@@ -76,12 +77,6 @@ impl<'a, 'c> Race<'a, 'c> {
 
     fn whole(&self) -> usize {
         self.lengths().0
-    }
-
-    /// Requests that an entry can never serve; none where it cannot run at all.
-    fn unfit(&self, entry: usize) -> Option<u64> {
-        let unfit = self.evaluate(entry).unfit(&self.entries[entry].candidate.config);
-        unfit.ok().map(|unfit| unfit.requests)
     }
 
     fn evaluate(&self, entry: usize) -> &'c dyn Evaluate {
@@ -208,16 +203,13 @@ impl<'a, 'c> Race<'a, 'c> {
         let Some((i, _)) = self.best else { return 1 };
         let entry = &self.entries[i];
         let Some((_, Knee::Between { hi: Some(hi), .. })) = entry.knee else { return 1 };
-        let short = |p: &Probe| verdict::too_short(&p.observation);
-        if entry.probe(self.head, hi).is_some_and(short) { LONGER } else { 1 }
+        verdict::longer(None, entry.probe(self.head, hi).map(|p| &p.observation))
     }
 
     /// The same for a head that decides: long enough for the best, at what it holds, to be a verdict on load that goes on.
     fn wanted(&self) -> usize {
         let held = self.best.and_then(|(i, k)| self.entries[i].probe(self.head, k));
-        let share = held.map_or(0.0, |p| p.observation.sustain.request_share);
-        let factor = (share / verdict::SHORT).ceil().max(1.0) as usize;
-        factor.next_power_of_two().max(self.needed())
+        verdict::longer(held.map(|p| &p.observation), None).max(self.needed())
     }
 
     /// A short head cannot prove that the whole trace is infeasible: where nobody is left, whoever came closest on an
@@ -321,8 +313,10 @@ impl<'a, 'c> Race<'a, 'c> {
 
     fn perform(&self, task: &Task) -> Report {
         let entry = &self.entries[task.entry];
-        if self.unfit(task.entry).is_some_and(|unfit| unfit > self.unfit) {
-            let reason = "its KV memory does not hold prompts that other settings hold".to_owned();
+        let more = |unfit: &&Unfit| unfit.requests > self.least_unfit;
+        if let Some(unfit) = self.unfit[task.entry].as_ref().filter(more) {
+            let bounds = unfit.bounds();
+            let reason = format!("its {bounds} does not hold prompts that other settings hold");
             return Report::stopped(Stop::Refused(Refused { reason }), &entry.standing, Vec::new());
         }
         let prober = Prober::new(
@@ -402,6 +396,7 @@ impl<'a, 'c> Race<'a, 'c> {
                 let known = self.entries.iter().position(|e| e.candidate == candidate);
                 let i = known.unwrap_or(self.entries.len());
                 if known.is_none() {
+                    self.unfit.push(unfit(self.contest, &candidate));
                     self.entries.push(Entry::new(candidate));
                 }
                 // What was tried on this head has lost already.
@@ -450,6 +445,11 @@ impl<'a, 'c> Race<'a, 'c> {
         let head = self.head;
         (self.entries, Group { head, best })
     }
+}
+
+/// Requests that `candidate` can never serve; none where it cannot run at all.
+fn unfit(contest: &Contest<'_>, candidate: &Candidate) -> Option<Unfit> {
+    contest.devices[candidate.device].unfit(&candidate.config).ok()
 }
 
 impl Report {

@@ -1,4 +1,4 @@
-//! How far a search is, added up over races that go on side by side.
+//! Progress of a search, added up over races that go on side by side.
 
 use crate::progress::{Progress, Status};
 use std::sync::{Mutex, PoisonError};

@@ -79,7 +79,8 @@ impl Tuning<'_, '_> {
         let k = self.found.good(i);
         let probe = whole.iter().find(|p| Some(p.k) == k).unwrap_or(&whole[0]);
         let (s, gpus) = (&probe.observation.summary, entry.candidate.config.gpus());
-        let tokens = self.tokens_per_request(probe) * probe.rate();
+        let candidate = &entry.candidate;
+        let tokens = self.field.tokens(candidate.device, &candidate.config) * probe.rate();
         let usd_per_hour =
             under_test.info.price.as_ref().map(|p| p.usd_per_gpu_hour * f64::from(gpus));
         Operating {
@@ -108,13 +109,6 @@ impl Tuning<'_, '_> {
             kv: probe.observation.kv,
             curve: whole.iter().map(|p| CurvePoint::new(p.rate(), &p.observation)).collect(),
         }
-    }
-
-    /// Output tokens of what was completed in a run, per request (or session) offered.
-    fn tokens_per_request(&self, probe: &Probe) -> f64 {
-        let s = &probe.observation.summary;
-        let per_start = self.request.workload.requests_per_session.unwrap_or(1.0);
-        s.output_tokens as f64 / s.requests.max(1) as f64 * per_start
     }
 
     fn baselines(&self, refused: &[Refusal]) -> Vec<Baseline> {
@@ -168,7 +162,7 @@ impl Tuning<'_, '_> {
         let mut points = Vec::new();
         for (i, entry) in self.found.entries.iter().enumerate() {
             let device = &self.request.devices[entry.candidate.device];
-            let tokens = device.evaluate.output_tokens_per_request();
+            let tokens = self.field.tokens(entry.candidate.device, &entry.candidate.config);
             let head = self.found.head(i);
             let whole = entry.probes.iter().filter(|p| p.head == head && p.passes());
             points.extend(whole.map(|p| ParetoPoint {

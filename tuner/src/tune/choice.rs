@@ -1,5 +1,5 @@
-//! Which of several entries is the answer: what carries the demand for the least, or what is worth most by the objective;
-//! but first what serves the most of the requests.
+//! Choosing the answer among several entries: first what serves the most of the requests, then what carries the demand
+//! for the least, or is worth most by the objective.
 
 use super::Tuning;
 use crate::plan::prefer;
@@ -24,6 +24,11 @@ impl Tuning<'_, '_> {
         let evaluate = self.request.devices[candidate.device].evaluate;
         // What cannot run was refused before.
         evaluate.unfit(&candidate.config).unwrap_or_default()
+    }
+
+    /// Whether `candidate` can serve at least as many requests as entry `best`: to refuse more wins nothing.
+    pub(super) fn serves_as_many(&self, candidate: &Candidate, best: usize) -> bool {
+        self.unfit_of(candidate).requests <= self.unfit(best).requests
     }
 
     /// Of `entries`, the one that is preferred.

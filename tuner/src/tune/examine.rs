@@ -73,7 +73,7 @@ impl Tuning<'_, '_> {
         self.examine(best).into_iter().map(|e| e.neighbour).collect()
     }
 
-    /// Every neighbour of entry `best` on the examination head.
+    /// Every neighbour of entry `best` on its group's head.
     fn examine(&mut self, best: usize) -> Vec<Examined> {
         let cancel = self.request.watch.cancel;
         let entry = &self.found.entries[best];
@@ -110,6 +110,7 @@ impl Tuning<'_, '_> {
                 (knob, config, measured, idle)
             })
             .collect();
+        let least = self.unfit(best).requests;
         let mut examined = Vec::new();
         let mut probes = winner.probes.clone();
         for (knob, config, measured, idle) in measured {
@@ -121,6 +122,8 @@ impl Tuning<'_, '_> {
                 Err(Stop::Refused(refused)) => (None, refused.reason),
                 Err(Stop::Cancelled) => continue,
             };
+            let unfit = evaluate.unfit(&config).unwrap_or_default();
+            let broke = if unfit.requests > least { unfit.short() } else { broke };
             let value = |c: &Config| {
                 engine::Knob::named(knob).map_or_else(String::new, |knob| c.value(knob))
             };
@@ -155,7 +158,7 @@ impl Tuning<'_, '_> {
         let enough = self.worth(best) * 1.0001;
         let mut better: Vec<&Examined> = examined
             .iter()
-            .filter(|e| worth(e) > enough)
+            .filter(|e| worth(e) > enough && self.serves_as_many(&e.candidate, best))
             .filter(|e| {
                 // What the search measured has lost already.
                 let known = self.entry_of(&e.candidate);

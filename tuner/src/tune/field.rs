@@ -118,15 +118,22 @@ impl<'r> Field<'r> {
         near.into_iter().filter_map(|(_, config)| self.candidate(of.device, config)).collect()
     }
 
+    /// Output tokens per request (or session) offered, of what `config` serves.
+    pub(super) fn tokens(&self, device: usize, config: &Config) -> f64 {
+        let evaluate = self.request.devices[device].evaluate;
+        // What cannot run was refused before.
+        evaluate.served_tokens_per_request(config).unwrap_or(0.0)
+    }
+
     /// The objective per request/s of `config`: what it is worth is its rate times that.
     pub(super) fn weight(&self, device: usize, config: &Config) -> f64 {
         let under_test = &self.request.devices[device];
-        let tokens = under_test.evaluate.output_tokens_per_request().max(1e-9);
+        let tokens = || self.tokens(device, config).max(1e-9);
         let gpus = f64::from(config.gpus());
         match (self.request.objective, &under_test.info.price) {
             (Objective::Rps, _) => 1.0,
-            (Objective::Cost, Some(price)) => tokens * 3600.0 / (gpus * price.usd_per_gpu_hour),
-            (Objective::TokensPerGpu | Objective::Cost, _) => tokens / gpus,
+            (Objective::Cost, Some(price)) => tokens() * 3600.0 / (gpus * price.usd_per_gpu_hour),
+            (Objective::TokensPerGpu | Objective::Cost, _) => tokens() / gpus,
         }
     }
 }

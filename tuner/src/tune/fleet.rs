@@ -91,11 +91,10 @@ impl Tuning<'_, '_> {
         self.searched.get(&device).is_some_and(|sizes| sizes.contains(&size))
     }
 
-    /// What carries the demand on `device` for the least: the entry, and its plan.
+    /// The leader of `device`, which carries the demand for the least, and its plan.
     pub(super) fn cheapest(&self, device: usize) -> Option<(usize, Plan)> {
-        let here = |i: &usize| self.found.entries[*i].candidate.device == device;
-        let plans = self.found.bests().filter(here).filter_map(|i| Some((i, self.plan(i)?.ok()?)));
-        plans.reduce(|a, b| if prefer(&b.1, &a.1).0.is_lt() { b } else { a })
+        let i = self.leader(device)?;
+        Some((i, self.plan(i)?.ok()?))
     }
 
     /// What the demand takes of entry `i`; none without a demand, or where it holds nothing.
@@ -105,7 +104,8 @@ impl Tuning<'_, '_> {
         let unit = Unit { label: &label, ..unit };
         let (device, own) = (self.found.entries[i].candidate.device, unit.replicas);
         // A size that was simulated speaks for itself.
-        let counts = |replicas| replicas == own || !self.searched(device, replicas * unit.gpus);
+        let counts =
+            |replicas: u32| replicas == own || !self.searched(device, replicas * unit.gpus);
         let unfit = || self.unfit(i);
         (unit.capacity_rps > 0.0).then(|| {
             let plan = plan(&unit, demand.rps, demand.headroom, counts)?;
@@ -125,7 +125,7 @@ impl Tuning<'_, '_> {
             capacity_rps,
             gpus: one.gpus(),
             replicas,
-            output_tokens_per_request: device.evaluate.output_tokens_per_request(),
+            output_tokens_per_request: self.field.tokens(candidate.device, &candidate.config),
             price: device.info.price.as_ref(),
         };
         (unit, space::label(&one))

@@ -85,8 +85,7 @@ impl Tuning<'_, '_> {
         }
     }
 
-    /// The best of a device first, then which of its neighbours and other policies' bests there are predicted to carry nearly
-    /// as much, the best first.
+    /// The device's best, then the neighbours and other policies' bests within 3 % of it, highest first.
     fn near(&self, best: usize, mut rivals: Vec<Rival>) -> Option<Vec<Rival>> {
         let known = |i: usize| {
             let candidate = self.found.entries[i].candidate.clone();
@@ -95,8 +94,7 @@ impl Tuning<'_, '_> {
         let own = known(best)?;
         let here = |i: &usize| self.found.entries[*i].candidate.device == own.candidate.device;
         rivals.extend(self.found.bests().filter(here).filter_map(known));
-        let unfit = |c: &Candidate| self.unfit_of(c).requests;
-        rivals.retain(|r| unfit(&r.candidate) <= unfit(&own.candidate));
+        rivals.retain(|r| self.serves_as_many(&r.candidate, best));
         let weight = |c: &Candidate| self.field.weight(c.device, &c.config);
         let worth = |r: &Rival| rate_at(r.good) * weight(&r.candidate);
         let enough = worth(&own) * (1.0 - GIVEN_UP);

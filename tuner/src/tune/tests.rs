@@ -378,3 +378,36 @@ fn who_refuses_less_wins_whatever_others_carry() {
     assert!(!lost.is_empty() && lost.iter().all(|l| l.cause == cause), "{lost:?}");
     assert!(result.refused.iter().any(|r| r.reason.contains("that other settings hold")));
 }
+
+#[test]
+fn a_neighbour_that_refuses_prompts_is_not_promoted() {
+    // Seats are scarce, and every configuration with more of them refuses some.
+    let many = |c: &Config| if c.max_seqs > 16 { 5 } else { 0 };
+    let fake = Fake { too_long: many, ..Fake::new(&["ttft=1s"]) };
+    let space = space(1, false);
+    let r = tune(&request(vec![device("x", &fake, 1.0)], &space, fake.slo.slo())).unwrap();
+    let best = r.best.unwrap();
+    assert_eq!((best.unfit.requests, config_of(&best.config).unwrap().max_seqs), (0, 16));
+    let mut seats = r.sensitivity.iter().filter(|n| n.knob == "max-seqs");
+    let said = "of the prompts do not fit";
+    assert!(seats.any(|n| n.to.parse::<u32>().unwrap() > 16 && n.broke.contains(said)));
+}
+
+#[test]
+fn tokens_that_are_never_served_count_nowhere() {
+    let fake = Fake { too_long: |_| 2000, ..Fake::new(&["ttft=1s"]) };
+    let (space, slo) = (space(1, false), fake.slo.slo());
+    let r = tune(&request(vec![device("x", &fake, 1.0)], &space, slo)).unwrap();
+    let best = r.best.unwrap();
+    // One of four requests is refused, so 0.75 * 250 tokens are served of each.
+    assert_eq!(best.output_tokens_per_s, 187.5 * best.capacity_rps);
+    let same =
+        |p: &&crate::result::ParetoPoint| p.label == best.label && p.rate_rps == best.capacity_rps;
+    let point = r.pareto.points.iter().find(same).unwrap();
+    assert_eq!(point.tokens_per_s_per_gpu, best.tokens_per_s_per_gpu);
+    let demand = Some(Demand { rps: 5.0, headroom: 0.0 });
+    let r = tune(&Request { demand, ..request(vec![device("x", &fake, 1.0)], &space, slo) });
+    let plan = &r.unwrap().plans[0];
+    let usd = plan.usd_per_hour.unwrap() / (5.0 * 187.5 * 3600.0) * 1e6;
+    assert!((plan.usd_per_million_tokens.unwrap() / usd - 1.0).abs() < 1e-12);
+}

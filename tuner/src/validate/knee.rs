@@ -259,6 +259,10 @@ impl Evaluate for Pinned {
         self.sim.output_tokens_per_request()
     }
 
+    fn served_tokens_per_request(&self, _: &engine::Config) -> Result<f64, Refused> {
+        Ok(self.sim.served_tokens(&self.deployment))
+    }
+
     fn ceiling(&self, config: &engine::Config) -> Result<f64, Refused> {
         self.sim.ceiling(config)
     }

@@ -230,3 +230,19 @@ fn requests_far_beyond_the_models_context_are_refused() {
         "long: a request has 2000137 tokens, of llama-3.1-8b at most 131072: is it another --model?"
     );
 }
+
+#[test]
+fn a_length_that_the_recorded_blocks_hold_is_accepted_whatever_memory_is_predicted() {
+    let config = Config { max_model_len: 100_000, ..Config::default() };
+    let plan = Recorded::new("own", None, load(3, 60));
+    let start = |kv_blocks| {
+        let device = Arc::new(DeviceProfile::load("rtx4090").unwrap());
+        let setup = Setup { device, config: config.clone(), kv_blocks, ..setup() };
+        deployment(&simulator(&plan, &setup), &setup)
+    };
+    assert_eq!(start(Some(8000)).unwrap().kv_slots, 8000 * config.block_size);
+    for too_few in [None, Some(10)] {
+        let told = start(too_few).unwrap_err().reason;
+        assert!(told.starts_with("max-model-len 100000 does not fit KV memory"), "{told}");
+    }
+}
