@@ -408,7 +408,7 @@ mod tests {
             "TTFT p99",
             "-3.2",
             "not validated near the knee: one rate",
-            "3 preemptions",
+            "preemptions, 25.0 %",
             "1 had failed",
             "2.0 apart",
         ] {

@@ -125,7 +125,7 @@ fn what_vllms_result_lacks_is_named() {
     let odd = vllm("").replace("[3, 0, 2]", "[3.5, 0, 2]");
     assert_eq!(
         refused(&odd),
-        "x.csv: request 1: output_lens = `3.5`: expected a whole number from 0 up"
+        "x.csv: request 1: output_lens = `3.5`: expected a whole number from 0 to 16777216"
     );
     assert!(refused(&vllm("")[..300]).contains("not a JSON object"));
 }
