@@ -134,7 +134,7 @@ impl Deployment {
     /// # Errors
     /// See [`Deployment::new`]; the `max_model_len` asked for must fit the slots given.
     pub fn with_kv_slots(
-        config: Config,
+        mut config: Config,
         model: Arc<ModelShape>,
         device: Arc<DeviceProfile>,
         longest: u32,
@@ -164,8 +164,8 @@ impl Deployment {
         if typed && wanted > most {
             return Err(DeployError::Window { asked: wanted, most });
         }
-        let config = Config { max_model_len: wanted.min(most), ..config };
         let cost = Arc::new(cost);
+        config.max_model_len = wanted.min(most);
         Ok(Self { config, model, device, memory, kv_slots, cost, correction: None, typed })
     }
 

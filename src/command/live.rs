@@ -172,7 +172,7 @@ impl Place {
             ),
         };
         let through = live.address().1.map_or_else(String::new, |proxy| {
-            format!("; everything went through the proxy {}", secrets::url(&proxy))
+            format!("; everything went through the proxy {}", secrets::url(proxy))
         });
         let prompts = prompts + &through;
         let given_up = live.given_up().into_iter().map(str::to_owned).collect();

@@ -23,13 +23,15 @@ pub(crate) struct Case<'a> {
     pub(crate) round: u64,
 }
 
+/// What is done to a damaged file at last.
+pub(crate) type Finish = fn(&mut Random, Vec<u8>) -> Vec<u8>;
+
 /// A kind of file.
 pub(crate) struct Target {
     pub(crate) name: &'static str,
     /// Which of its files are damaged.
     pub(crate) damages: fn(&Path) -> bool,
-    /// What is done to a damaged file at last.
-    pub(crate) finish: Option<fn(&mut Random, Vec<u8>) -> Vec<u8>>,
+    pub(crate) finish: Option<Finish>,
     /// Reads it; the refusal's words.
     pub(crate) read: fn(&Case<'_>) -> Result<(), String>,
 }
@@ -205,6 +207,7 @@ fn zip(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Gzipped; now and then damaged again, or a bomb.
+#[expect(clippy::needless_pass_by_value, reason = "the type of all of these")]
 fn zipped(random: &mut Random, bytes: Vec<u8>) -> Vec<u8> {
     match random.below(40) {
         0 => bomb(random, &bytes),

@@ -145,7 +145,7 @@ mod tests {
         assert!(said(file(&[entry("a", 9, &list(7, 1 << 30))])).contains("more than 33554432"));
         let nested = list(9, 1).repeat(100_000);
         assert!(said(file(&[entry("a", 9, &nested)])).contains("its lists"));
-        for cut in [file(&[text.clone()])[..20].to_vec(), file(&[entry("a", 8, &[0xff; 8])])] {
+        for cut in [file(&[text])[..20].to_vec(), file(&[entry("a", 8, &[0xff; 8])])] {
             assert!(said(cut).contains("end of file"));
         }
         assert!(said(file(&[entry("a", 13, &[])])).contains("unknown type 13"));
