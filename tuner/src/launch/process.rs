@@ -1,7 +1,7 @@
 //! A server's process that never outlives whoever started it.
 //!
 //! It runs under a shell in a process group of its own, so that a Ctrl-C meant for us does not reach it and whatever it
-//! starts itself is ended with it, in the group or out of it ([`Family`]): all are asked to end (SIGTERM) and, after a
+//! starts itself is ended with it, in the group or out of it (`Family`): all are asked to end (SIGTERM) and, after a
 //! time of grace, made to (SIGKILL), when the value is dropped, thus on errors and panics too. Against an end of ours
 //! that runs no code (SIGKILL, a crash) the group has a watcher, which ends it, and whoever else carries its mark, when
 //! the pipe from us breaks.
