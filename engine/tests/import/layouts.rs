@@ -210,7 +210,7 @@ fn a_broken_parquet_table_is_told_with_its_row_or_as_a_whole() {
     };
     assert_eq!(
         refusal(&one(vec![1.0, -1.0], "m")),
-        ", row 2: latency = `-1` must be a time above 0"
+        ", row 2: latency = `-1` must be a time above 0 and up to 10000 s"
     );
     assert_eq!(refusal(&one(vec![], "m")), ": the table has no rows");
     assert_eq!(
