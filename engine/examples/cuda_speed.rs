@@ -95,7 +95,7 @@ fn main() {
     std::process::exit(i32::from(failed));
 }
 
-/// Whether a line failed. What comes after it is still tried.
+/// Set when a line failed; the lines after it are still tried.
 fn run(device: &Device, once: bool) -> Result<bool, CudaError> {
     let real = device.memory()?.is_some();
     let shapes = if real { &LLAMA } else { &SMALL };
@@ -163,7 +163,7 @@ impl Table<'_> {
         }
     }
 
-    /// How many of so many bytes each fill the rotation.
+    /// Buffers of this size that fill the rotation.
     fn sets(&self, bytes: f64) -> usize {
         match self.limits.is_some() && self.is_real() {
             true => (ROTATION as f64 / bytes).ceil().clamp(1.0, 64.0) as usize,
@@ -261,7 +261,7 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// What is done to rows between products.
+    /// The work on rows between products.
     fn rows(&mut self) -> Result<(), CudaError> {
         let Shapes { heads, hidden, ffn, .. } = *self.shapes;
         let (device, rows) = (self.device, self.shapes.prompt);

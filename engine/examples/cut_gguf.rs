@@ -1,5 +1,5 @@
 //! A model's first layers, with its embedding, head and tokenizer: small enough to carry, and computed like the whole.
-//! What it says makes no sense. `cut_gguf FROM.gguf TO.gguf LAYERS`.
+//! The text of the cut model makes no sense. `cut_gguf FROM.gguf TO.gguf LAYERS`.
 
 use std::error::Error;
 use std::fs::File;

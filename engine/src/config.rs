@@ -178,7 +178,7 @@ pub struct Config {
     /// Longest prompt + output accepted, tokens; 0 = the smallest power of two that holds the workload's longest, but no
     /// more than the model's context window and KV memory hold.
     pub max_model_len: u32,
-    /// Whether `max_model_len` may exceed the context window the model was trained for.
+    /// Lets `max_model_len` exceed the context window the model was trained for.
     #[serde(default)]
     pub allow_long_context: bool,
     /// Static batches: compute every seat up to the longest one.

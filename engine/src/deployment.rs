@@ -28,11 +28,11 @@ pub struct Deployment {
     pub cost: Arc<CostModel>,
     /// What calibration found about them.
     pub correction: Option<Arc<Correction>>,
-    /// Whether somebody asked for that `max_model_len`.
+    /// True if `max_model_len` was asked for.
     typed: bool,
 }
 
-/// What a request can be too long for.
+/// A limit that a request can exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// The context window the model was trained for.

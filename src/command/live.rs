@@ -228,6 +228,7 @@ pub(crate) fn study(
             [targets, args.scenario.attainment.clone().into_iter().collect()].concat().join(" "),
         ),
         ("timeout", format!("{:?}", reach.timeout)),
+        ("tokenizer", format!("{:?}", reach.tokenizer)),
         ("trace", format!("{}, {} requests", trace.name, trace.requests.len())),
         ("trace, in figures", fingerprint(trace)),
     ];

@@ -32,7 +32,7 @@ pub(super) struct Scratch {
     inner: Vec<f32>,
     /// What one of several ranks adds to the residual stream.
     part: Vec<f32>,
-    /// What all of several ranks have computed.
+    /// The results of all ranks.
     whole: Vec<f32>,
     last: Vec<f32>,
     /// Of the rows that went through the head, one after the other; there may be more of an earlier pass.
