@@ -70,15 +70,15 @@ impl Probe {
 struct Evidence {
     /// Failures while the machine was as fast as usual.
     fair: usize,
-    /// Runs at most, so that a machine which is slow for long is not waited for for ever.
-    runs: usize,
+    /// Slow runs in a row after which nobody waits any longer for the machine to be itself again.
+    slow: usize,
 }
 
 impl Evidence {
     /// For a step on the way.
-    const STEP: Self = Self { fair: 1, runs: 5 };
+    const STEP: Self = Self { fair: 1, slow: 5 };
     /// For what bounds the answer.
-    const BOUND: Self = Self { fair: 2, runs: 10 };
+    const BOUND: Self = Self { fair: 2, slow: 8 };
 }
 
 /// Why a question about a configuration has no answer.
@@ -225,7 +225,8 @@ impl<'a> Prober<'a> {
                 let settled = last.passes() || verdict::too_short(&last.observation);
                 let slow = |p: &&Probe| self.paces.is_slow(p.observation.work.pace);
                 let fair = tries.len() - tries.iter().filter(slow).count();
-                if settled || fair >= enough.fair || tries.len() >= enough.runs {
+                let waited = tries.iter().rev().take_while(slow).count();
+                if settled || fair >= enough.fair || waited >= enough.slow {
                     return Ok(last.passes());
                 }
             }
@@ -550,7 +551,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// As long as the machine is itself again before one rate was given up.
+        /// As long as the machine is itself again before the search stops waiting for it.
         #[test]
         fn a_slow_machine_does_not_decide(
             from in 0..12_u64, long in 0..8_u64, between in 2..6_u64, start in -50..400_i32,
