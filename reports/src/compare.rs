@@ -164,7 +164,7 @@ fn answer(report: &CompareReport) -> Markup {
         ("recomputed", true),
     ];
     let row = |p: &PolicyResult| {
-        let w = &p.saturated.work;
+        let w = &p.saturated.work();
         let share = |n: u64| percent(n as f64 / w.tokens_executed.max(1) as f64);
         let capacity = match p.capacity_rps {
             Some(c) => cell(rate(c / by(p))),
@@ -286,14 +286,14 @@ fn curves(report: &CompareReport) -> Markup {
 fn memory(report: &CompareReport) -> Markup {
     let row = |p: &PolicyResult| {
         let mut cells = vec![cell(&p.name)];
-        cells.extend(charts::classes(&p.saturated.kv).iter().map(|c| cell(percent(c.1))));
-        cells.push(cell(percent(p.saturated.kv.waste_percent() / 100.0)));
+        cells.extend(charts::classes(&p.saturated.kv()).iter().map(|c| cell(percent(c.1))));
+        cells.push(cell(percent(p.saturated.kv().waste_percent() / 100.0)));
         (cells, "")
     };
     let rows: Vec<Row> = report.policies.iter().map(row).collect();
     let Some(first) = report.policies.first() else { return html! {} };
     let mut columns = vec![("saturated, share of all slots", false)];
-    columns.extend(charts::classes(&first.saturated.kv).map(|c| (c.0, true)));
+    columns.extend(charts::classes(&first.saturated.kv()).map(|c| (c.0, true)));
     columns.push(("wasted of taken", true));
     html! {
         (page::charts(&[bars("KV memory wasted, saturated", "% of what is taken", &named(report, |p| Some(p.kv_waste_percent)), |v| percent(v / 100.0))], ""))

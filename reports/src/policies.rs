@@ -52,7 +52,7 @@ fn at_rate(policies: &[PolicyResult], i: usize) -> Vec<Chart> {
         bars(
             "KV memory wasted",
             "% of what is taken",
-            &rows(&|o| Some(o.kv.waste_percent())),
+            &rows(&|o| Some(o.kv().waste_percent())),
             |v| percent(v / 100.0),
         ),
     ]
@@ -92,9 +92,9 @@ fn every_rate(policies: &[PolicyResult]) -> Markup {
                 latency(s.tpot.p99),
                 latency(s.itl.p99),
                 sig(s.output_tokens_per_s(), 3),
-                sig(o.work.mean_batch, 3),
-                crate::figures::count(o.work.preemptions),
-                percent(o.kv.waste_percent() / 100.0),
+                sig(o.work().mean_batch, 3),
+                crate::figures::count(o.work().preemptions),
+                percent(o.kv().waste_percent() / 100.0),
                 if o.sustain.sustained { "yes" } else { "no" }.to_owned(),
             ];
             rows.push((cells.iter().map(cell).collect(), mark));

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         summary: run.observation.summary.clone(),
         sustain,
         unfit: run.observation.unfit.clone(),
-        inside: Some(Inside { work: run.observation.work, kv: run.observation.kv }),
+        inside: Some(Inside { work: run.observation.work(), kv: run.observation.kv() }),
         live: None,
     };
     let (result, label) = (result(&report), report.label.clone());

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Result, bail};
 use loadgen::{Gauges, Live, LiveOptions, LiveRun, Part, Slo, export};
 use reports::{BenchReport, Report};
-use tuner::capacity::Stop;
+use tuner::evaluate::Stop;
 use tuner::live::lengthened;
 use tuner::study::fingerprint;
 use workloads::Trace;

@@ -8,7 +8,7 @@ use anyhow::Result;
 use engine::{Config, DeviceProfile};
 use reports::{FidelityReport, Report};
 use serde_json::json;
-use tuner::capacity::Stop;
+use tuner::evaluate::Stop;
 use tuner::evaluate::{Evaluate, Relax};
 use tuner::fidelity::{Fidelity, Played, compare, knees, play};
 use tuner::progress::{Progress, Status};
@@ -104,7 +104,7 @@ fn check(
         input::need_rate(&prepared.trace)?;
         fidelity.capacity = match knees(&sim, &real, config, cancel()?) {
             Ok(knees) => Some(knees),
-            Err(Stop::Cancelled) => None,
+            Err(Stop::Cancelled | Stop::Gone(_)) => None,
             Err(stop) => return Err(stop.into()),
         };
     }

@@ -13,7 +13,7 @@ use loadgen::{
     Sustain, Tokens,
 };
 use reports::{About, BenchReport, Detail, LiveSide, Scenario};
-use tuner::capacity::Stop;
+use tuner::evaluate::Stop;
 use tuner::live::LiveStudy;
 use tuner::result::{DeviceInfo, WorkloadInfo};
 use tuner::study::{build, fingerprint};

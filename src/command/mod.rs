@@ -29,8 +29,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use cpu_time::ProcessTime;
-use tuner::capacity::Stop;
 use tuner::evaluate::Evaluate;
+use tuner::evaluate::Stop;
 use tuner::plan::Price;
 use tuner::result::{DeviceInfo, WorkloadInfo};
 use tuner::trial::Testbed;

@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail};
 use engine::{Config, DeviceProfile};
 use reports::{Detail, Report, TuneReport};
 use tuner::accuracy;
-use tuner::capacity::Stop;
 use tuner::compare::{Comparison, PolicyResult, compare, policies};
 use tuner::decide::decide;
+use tuner::evaluate::Stop;
 use tuner::evaluate::{Evaluate, Relax};
 use tuner::observation::Detailed;
 use tuner::progress::Watch;
@@ -182,7 +182,7 @@ fn beside(sim: &Testbed, winner: &Config) -> Result<Vec<PolicyResult>> {
     let mut entries = policies(&base, &names)?;
     entries.retain(|(_, config)| sim.deployment(config, Relax::Nothing).is_ok());
     compare(sim, &Comparison { entries, rates: Vec::new() }, cancel()?).or_else(|stop| match stop {
-        Stop::Cancelled => Ok(Vec::new()),
+        Stop::Cancelled | Stop::Gone(_) => Ok(Vec::new()),
         Stop::Refused(refused) => Err(refused.into()),
     })
 }

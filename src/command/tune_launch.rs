@@ -11,7 +11,7 @@ use loadgen::{Error, Live};
 use reports::{About, LaunchReport, Report};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tuner::capacity::Stop;
+use tuner::evaluate::Stop;
 use tuner::launch::flags::defaults;
 use tuner::launch::process::Process;
 use tuner::launch::{Candidate, Failure, Race, Rules, Seen, Trial, screen};

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow, bail};
 use loadgen::Slo;
 use reports::Report;
 use serde_json::{Value, json};
-use tuner::capacity::Stop;
+use tuner::evaluate::Stop;
 use tuner::live::{Aim, Found, Memory, Range, Searched, Shot};
 
 use super::bench::result;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use engine::{Config, DeviceProfile, ModelShape};
 use loadgen::Slo;
-use tuner::evaluate::{Evaluate as _, Relax, Trial};
+use tuner::evaluate::{Evaluate as _, Length, Relax, Trial};
 use tuner::study::{Identity, Study};
 use tuner::trial::Testbed;
 
@@ -120,7 +120,7 @@ fn study(path: &Path) {
     let recorded = study.record(bed, "h100-sxm");
     for scale in [1.0, 2.0, 4.0, 8.0] {
         let config = Config { max_model_len: 8192, ..Config::default() };
-        let trial = Trial { config: &config, relax: Relax::Nothing, head: 20, scale };
+        let trial = Trial { config: &config, relax: Relax::Nothing, length: Length::Requests(20), scale };
         recorded.run(&trial).expect("it can be deployed");
     }
     drop(recorded);

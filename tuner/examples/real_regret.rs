@@ -16,9 +16,9 @@ use engine::exec::cpu::{Isa, Precision};
 use engine::model::Model;
 use engine::{Config, Machine};
 use loadgen::Slo;
-use tuner::capacity::{Effort, Knee, Prober, place_of, rate_at};
 use tuner::decide::decide;
-use tuner::evaluate::{Evaluate, Relax, Trial};
+use tuner::evaluate::{Evaluate, Length, Relax, Trial};
+use tuner::knee::{Effort, Knee, Prober, place_of, rate_at};
 use tuner::progress::{Silent, Watch};
 use tuner::result::{DeviceInfo, Objective, TuneResult, WorkloadInfo, config_of};
 use tuner::space::{Scope, Space, label};
@@ -224,7 +224,7 @@ fn round(real: &Testbed, all: &[Config], start: i32) -> Outcome<(i32, Vec<Option
 fn meet(real: &Testbed, all: &[Config], standing: &[usize], k: i32) -> Outcome<Vec<usize>> {
     let head = real.requests();
     let scale = rate_at(k) / real.natural_rate(head);
-    let trial = |i: &usize| Trial { config: &all[*i], relax: Relax::Nothing, head, scale };
+    let trial = |i: &usize| Trial { config: &all[*i], relax: Relax::Nothing, length: Length::Requests(head), scale };
     let trials: Vec<Trial<'_>> = standing.iter().map(trial).collect();
     let seen = real.run_together(&trials)?;
     let holders = standing.iter().zip(&seen).filter(|(_, seen)| verdict::holds(seen));

@@ -12,9 +12,9 @@ use loadgen::Metric;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::{Effort, FLOOR, Knee, Prober, Stop, place_of, rate_at};
 use crate::claims::Claims;
-use crate::evaluate::{Evaluate, Relax, Trial};
+use crate::evaluate::{Evaluate, Length, Relax, Stop, Trial};
+use crate::knee::{Effort, FLOOR, Knee, Prober, place_of, rate_at};
 use crate::observation::Observation;
 use crate::result::{DeviceInfo, WorkloadInfo};
 use crate::trial::Testbed;
@@ -144,10 +144,10 @@ pub fn compare(
     // Where times are measured, all meet the same minutes at each load.
     let natural = sim.natural_rate(sim.requests());
     let together = |scale: f64| {
-        let (relax, head) = (Relax::Nothing, sim.requests());
+        let (relax, length) = (Relax::Nothing, Length::Requests(sim.requests()));
         let configs = comparison.entries.iter().map(|(_, config)| config);
-        let trials: Vec<_> = configs.map(|config| Trial { config, relax, head, scale }).collect();
-        sim.side_by_side(&trials).map_err(Stop::Refused)
+        let trials: Vec<_> = configs.map(|config| Trial { config, relax, length, scale }).collect();
+        sim.side_by_side(&trials)
     };
     let saturated = together(f64::INFINITY)?;
     let mut at = vec![Vec::with_capacity(rates.len()); knees.len()];
@@ -214,8 +214,8 @@ fn row(
         rate_rps,
         p99_ttft_ms,
         p99_itl_ms,
-        kv_waste_percent: full.kv.waste_percent(),
-        mean_batch: full.work.mean_batch,
+        kv_waste_percent: full.kv().waste_percent(),
+        mean_batch: full.work().mean_batch,
         saturated: full,
         at,
     }

@@ -16,8 +16,8 @@ use std::time::Duration;
 use engine::Config;
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::Stop;
 use crate::evaluate::Evaluate;
+use crate::evaluate::Stop;
 use crate::progress::Watch;
 use crate::result::{Neighbour, TuneResult, config_of};
 use crate::space;

@@ -7,6 +7,7 @@ use crate::unfit::Unfit;
 use engine::Config;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// One run to make.
 #[derive(Debug, Clone, Copy)]
@@ -15,11 +16,34 @@ pub struct Trial<'a> {
     pub config: &'a Config,
     /// What is pretended about the hardware ([`Relax::Nothing`] but for attributions).
     pub relax: Relax,
-    /// Only the first so many requests of the trace are offered, 1..=`Evaluate::most()`.
-    pub head: usize,
+    /// How much of the trace is offered.
+    pub length: Length,
     /// Arrival times are divided by it: 2 = twice the trace's own rate, infinity = all at once. Think times are not
     /// scaled.
     pub scale: f64,
+}
+
+/// How much of a trace is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// Its first so many requests, 1..=`Evaluate::most()`.
+    Requests(usize),
+    /// What comes within such a time: so are servers driven, whose time is ours.
+    Time(Duration),
+}
+
+impl Trial<'_> {
+    /// Requests of the trace that `subject` plays for it.
+    #[must_use]
+    pub fn head(&self, subject: &(impl Evaluate + ?Sized)) -> usize {
+        match self.length {
+            Length::Requests(n) => n,
+            Length::Time(time) => {
+                let rate = self.scale * subject.natural_rate(subject.requests());
+                ((rate * time.as_secs_f64()).ceil() as usize).clamp(1, subject.most())
+            }
+        }
+    }
 }
 
 /// A hypothetical: one resource of the device doubled, to see whether it was what limited a configuration; or
@@ -70,13 +94,27 @@ pub struct Refused {
     pub reason: String,
 }
 
+/// Why a question about a configuration has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// It cannot run.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// What was asked can be measured no more: a server that died, or completes nothing.
+    #[error("{0}")]
+    Gone(String),
+    /// The search was told to end, or its time was up.
+    #[error("interrupted before there was anything to show")]
+    Cancelled,
+}
+
 /// Runs one configuration at one rate. The same trial must give the same observation, whoever asks and when.
 pub trait Evaluate: Sync {
     /// Runs `trial`, at least until it is certain that the SLO does not hold; to its end where all is offered at once.
-    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused>;
+    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop>;
 
     /// Runs `trials` to compare them: what disturbs one of them disturbs all, where that can be had.
-    fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Refused> {
+    fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Stop> {
         trials.iter().map(|trial| self.run(trial)).collect()
     }
 
@@ -106,10 +144,10 @@ pub trait Evaluate: Sync {
 }
 
 impl<E: Evaluate + ?Sized> Evaluate for &E {
-    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
+    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
         (**self).run(trial)
     }
-    fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Refused> {
+    fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Stop> {
         (**self).run_together(trials)
     }
     fn requests(&self) -> usize {

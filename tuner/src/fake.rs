@@ -6,8 +6,8 @@
 //! rate needs makes it unsustainable. Short heads see less queueing (as real ones do), and a jitter that depends on
 //! configuration and rate makes percentiles non-monotone.
 
-use crate::evaluate::{Evaluate, Refused, Relax, Trial};
-use crate::observation::{KvShares, Observation, Work};
+use crate::evaluate::{Evaluate, Refused, Relax, Stop, Trial};
+use crate::observation::{Inside, KvShares, Observation, Work};
 use crate::space;
 use crate::unfit::{Beyond, Unfit};
 use engine::Config;
@@ -102,7 +102,7 @@ impl Fake {
         let tpot = step + stall * (prefill_share / left.max(1e-3)).min(1.0);
         let chunks = (prompt / (budget - running.min(seats)).max(1.0)).ceil();
         let busy = (running / seats).max(1.0 - left);
-        let share = (trial.head as f64 / self.requests as f64).min(1.0);
+        let share = (trial.head(self) as f64 / self.requests as f64).min(1.0);
         let flatter = 1.0 - self.bias * (1.0 - share);
         let queue = flatter * step * 4.0 * busy.powi(8) / (1.0 - busy).max(1e-3);
         let hold = if c.scheduler == SchedulerKind::Static { 200.0 * tpot } else { 0.0 };
@@ -136,7 +136,7 @@ impl Fake {
 
     fn noise(&self, trial: &Trial<'_>, rate: f64) -> f64 {
         let mut h = self.seed ^ 0xcbf2_9ce4_8422_2325;
-        let text = format!("{} {} {rate:.6}", space::key(trial.config), trial.head);
+        let text = format!("{} {} {rate:.6}", space::key(trial.config), trial.head(self));
         text.bytes().for_each(|b| h = (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         h ^= h >> 32;
         1.0 + self.jitter * ((h % 2001) as f64 / 1000.0 - 1.0)
@@ -144,16 +144,19 @@ impl Fake {
 }
 
 impl Evaluate for Fake {
-    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
+    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
         self.runs.fetch_add(1, Ordering::Relaxed);
         let at_once = trial.scale.is_infinite();
         self.at_once.fetch_add(u64::from(at_once), Ordering::Relaxed);
-        let rate =
-            if at_once { self.most(trial) } else { trial.scale * self.natural_rate(trial.head) };
+        let rate = if at_once {
+            self.most(trial)
+        } else {
+            trial.scale * self.natural_rate(trial.head(self))
+        };
         self.log.lock().unwrap().push(format!(
             "{} {} {rate}",
             space::key(trial.config),
-            trial.head
+            trial.head(self)
         ));
         let (ttft, tpot, sustainable, work) = self.latencies(trial, rate);
         let noise = self.noise(trial, rate);
@@ -174,15 +177,16 @@ impl Evaluate for Fake {
         };
         let run = Recording { records: vec![record], itl: vec![loadgen::Histogram::new()] };
         let mut summary = Summary::new(&run, &self.slo);
-        summary.requests = trial.head as u64;
+        summary.requests = trial.head(self) as u64;
         summary.completed = summary.requests;
-        summary.output_tokens = (self.output * trial.head as f64) as u64;
+        summary.output_tokens = (self.output * trial.head(self) as f64) as u64;
         if at_once {
             summary.duration_s = summary.requests as f64 / rate;
         }
         let (mut sustain, unfit) = (sustain(sustainable), self.unfit(trial.config)?);
-        sustain.request_share = (self.lasts_s * rate / trial.head as f64).max(0.001);
-        Ok(Observation { summary, sustain, work, kv: KvShares::default(), unfit })
+        sustain.request_share = (self.lasts_s * rate / trial.head(self) as f64).max(0.001);
+        let inside = Some(Inside { work, kv: KvShares::default() });
+        Ok(Observation { summary, sustain, inside, outside: None, unfit })
     }
 
     fn requests(&self) -> usize {
@@ -238,10 +242,10 @@ impl<F: Fn(&Fake, &Trial<'_>, u64) -> Observation> Shared<F> {
 }
 
 impl<F: Fn(&Fake, &Trial<'_>, u64) -> Observation + Sync> Evaluate for Shared<F> {
-    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
+    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
         Ok(self.run_together(std::slice::from_ref(trial))?.remove(0))
     }
-    fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Refused> {
+    fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Stop> {
         let n = self.asked.fetch_add(1, Ordering::Relaxed);
         Ok(trials.iter().map(|trial| (self.run)(&self.fake, trial, n)).collect())
     }

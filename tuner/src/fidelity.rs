@@ -10,8 +10,8 @@ use loadgen::{Metric, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::{Step, steps_of};
-use crate::capacity::{Effort, Knee, Prober, Stop, place_of, rate_at};
-use crate::evaluate::{Evaluate, Refused, Relax};
+use crate::evaluate::{Evaluate, Refused, Relax, Stop};
+use crate::knee::{Effort, Knee, Prober, place_of, rate_at};
 use crate::observation::Detailed;
 use crate::trial::Testbed;
 use crate::validate::{Four, side};

@@ -2,13 +2,14 @@
 
 pub mod accuracy;
 pub mod calibrate;
-pub mod capacity;
+
 pub mod claims;
 pub mod compare;
 pub mod decide;
 pub mod evaluate;
 pub mod export;
 pub mod fidelity;
+pub mod knee;
 pub mod launch;
 pub mod live;
 pub mod observation;

@@ -13,12 +13,77 @@ pub struct Observation {
     pub summary: Summary,
     /// Whether the offered load could have gone on for ever.
     pub sustain: Sustain,
+    /// What went on inside, where one can look inside.
+    #[serde(flatten)]
+    pub inside: Option<Inside>,
+    /// What only a client sees that drives a server in real time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Outside>,
+    /// Requests that could never be served; they have failed.
+    pub unfit: Unfit,
+}
+
+impl Observation {
+    /// What the engine did, where that is known.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.inside.map(|i| i.work).unwrap_or_default()
+    }
+
+    /// Where KV memory went, where that is known.
+    #[must_use]
+    pub fn kv(&self) -> KvShares {
+        self.inside.map(|i| i.kv).unwrap_or_default()
+    }
+
+    /// Says that its iterations took so much of the time that a profile says.
+    #[cfg(test)]
+    pub(crate) fn set_pace(&mut self, pace: f64) {
+        self.inside.get_or_insert_default().work.pace = Some(pace);
+    }
+
+    /// See [`Work::pace`].
+    #[must_use]
+    pub fn pace(&self) -> Option<f64> {
+        self.inside.and_then(|i| i.work.pace)
+    }
+}
+
+/// What went on inside of an engine during a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Inside {
     /// What the engine did for it.
     pub work: Work,
     /// Where KV memory went, as means over time.
     pub kv: KvShares,
-    /// Requests that could never be served; they have failed.
-    pub unfit: Unfit,
+}
+
+/// What a client saw of a server that it drove in real time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outside {
+    /// Seconds that the rate was offered.
+    pub offered_s: f64,
+    /// Seconds until the last answer, with shorter runs that held before this one.
+    pub took_s: f64,
+    /// Whether requests last so little of that time that the rate, if it held, would hold for ever; or it was offered as long as
+    /// any rate is.
+    pub steady: bool,
+    /// Whether it was ended early: more requests had missed their targets than the whole run may.
+    pub hopeless: bool,
+    /// Requests offered.
+    pub requests: u64,
+    /// Requests that completed and missed a target.
+    pub late: u64,
+    /// Requests that were refused: the server took no more for the time being.
+    pub refused: u64,
+    /// Requests that failed in any other way.
+    pub failed: u64,
+    /// How many of these, how and why, in words; empty where there were none.
+    pub lost: String,
+    /// Why the pace of tokens is not known, if it is not.
+    pub doubt: Option<String>,
+    /// Requests per second that the server finished, by its tokens, in the second half.
+    pub finished_rps: Option<f64>,
 }
 
 /// Totals of the engine's work in a run.

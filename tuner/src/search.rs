@@ -15,8 +15,8 @@
 //! threads makes the same runs. [`exhaustive`] measures what screening dropped, too; [`random`] (for regret) what fits
 //! in a given amount of work.
 
-use crate::capacity::{FLOOR, Knee, Probe, rate_at};
 use crate::evaluate::{Evaluate, Refused};
+use crate::knee::{FLOOR, Knee, Probe, rate_at};
 use crate::progress::Watch;
 use crate::verdict;
 use engine::Config;

@@ -8,7 +8,7 @@
 
 mod build;
 
-use crate::evaluate::{Evaluate, Refused, Trial};
+use crate::evaluate::{Evaluate, Refused, Stop, Trial};
 use crate::observation::Observation;
 use crate::space;
 use crate::unfit::Unfit;
@@ -308,14 +308,14 @@ pub struct Recorded<'a, E> {
 }
 
 impl<E: Evaluate> Evaluate for Recorded<'_, E> {
-    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
-        let config = space::key(trial.config);
+    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
+        let (config, head) = (space::key(trial.config), trial.head(self));
         // The scale to the bit: a trial at almost the same rate is another trial.
         let key = format!(
             "{}|{config}|{}|{}|{:016x}",
             self.device,
             trial.relax.name(),
-            trial.head,
+            head,
             trial.scale.to_bits()
         );
         if let Some(observation) = self.study.known(&key) {
@@ -327,7 +327,7 @@ impl<E: Evaluate> Evaluate for Recorded<'_, E> {
             device: self.device.clone(),
             config,
             relax: trial.relax.name().into_owned(),
-            head: trial.head as i64,
+            head: head as i64,
             scale: trial.scale,
         };
         self.study

@@ -13,7 +13,7 @@ use loadgen::{BoundSlo, ReplayOptions};
 use rayon::prelude::*;
 use workloads::{Arrival, Stream, Trace, TraceRequest};
 
-use crate::evaluate::{Evaluate, Refused, Relax, Trial};
+use crate::evaluate::{Evaluate, Refused, Relax, Stop, Trial};
 use crate::observation::{Detailed, Observation};
 use crate::unfit::Unfit;
 use run::Run;
@@ -340,7 +340,7 @@ impl Testbed {
     ///
     /// # Errors
     /// When one of them cannot run.
-    pub fn side_by_side(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Refused> {
+    pub fn side_by_side(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Stop> {
         self.play_together(trials, |run| run)
     }
 
@@ -348,11 +348,11 @@ impl Testbed {
         &'a self,
         trials: &[Trial<'_>],
         how: impl Fn(Run<'a>) -> Run<'a> + Sync,
-    ) -> Result<Vec<Observation>, Refused> {
+    ) -> Result<Vec<Observation>, Stop> {
         let deployments = trials.iter().map(|t| self.deployment(t.config, t.relax));
         let deployments = deployments.collect::<Result<Vec<_>, Refused>>()?;
         let begin = |(trial, deployment): (&Trial<'_>, &Deployment)| {
-            let head = self.head(trial.head);
+            let head = self.head(trial.head(self));
             Run::new(self, deployment, head, trial.scale, LIFTED).map(&how)
         };
         let Some(machine) = &self.machine else {
@@ -394,7 +394,7 @@ impl Testbed {
 }
 
 impl Evaluate for Testbed {
-    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
+    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
         // Whoever offers all at once asks how fast it goes, not whether the SLO holds.
         let alone = std::slice::from_ref(trial);
         let at_once = trial.scale.is_infinite();
@@ -402,7 +402,7 @@ impl Evaluate for Testbed {
         Ok(seen?.remove(0))
     }
 
-    fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Refused> {
+    fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Stop> {
         self.play_together(trials, Run::while_it_may_hold)
     }
 

@@ -5,8 +5,8 @@
 //! depend on the company it is tried in.
 
 use crate::accuracy::Accuracy;
-use crate::capacity::Probe;
 use crate::evaluate::Evaluate;
+use crate::knee::Probe;
 use crate::plan::PlanError;
 use crate::progress::Watch;
 use crate::result::{

@@ -218,7 +218,7 @@ fn compare(recorded: &Recorded, run: &Detailed) -> Validation {
     let (a, b) = (side(&left), side(&right));
     let span = measured.last().map_or(Duration::ZERO, |r| r.scheduled).as_secs_f64();
     let natural = if span > 0.0 { (measured.len() - 1) as f64 / span } else { 0.0 };
-    let w = &run.observation.work;
+    let w = &run.observation.work();
     Validation {
         run: recorded.name.clone(),
         rate_rps: recorded.rate.unwrap_or(natural),

@@ -1,7 +1,8 @@
-//! Whether a run counts as holding its targets, and by how much: the only place where the search asks.
+//! Whether a run counts as holding its targets, and by how much: the only place where a search asks.
 
-use crate::observation::Observation;
+use crate::observation::{Observation, Outside};
 use loadgen::Judged;
+use serde::{Deserialize, Serialize};
 
 /// A typical request may last at most this share of a run that is to say anything about steady load.
 const LONGEST: f64 = 0.25;
@@ -12,17 +13,134 @@ const SHORT: f64 = 0.05;
 /// How many times as long as a trace that is too short to tell capacity another one must be, at least.
 const LONGER: usize = 8;
 
+/// Fewer requests than this show nothing of a server.
+const FEWEST: u64 = 10;
+
+/// What a run says of the rate that it was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The targets held, and the load could have gone on for ever.
+    Held,
+    /// Requests took longer than the targets allow.
+    Missed,
+    /// The targets held, but work was left over.
+    NotSustainable,
+    /// Too many requests came to nothing. Those that were taken may have been as quick as ever.
+    Lost {
+        /// Whether most of them were refused for the time being (429, 503, a reset).
+        refused: bool,
+    },
+    /// It does not tell.
+    NotDecidable(Doubt),
+}
+
+/// Why a run does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// A typical request lasts too much of it.
+    TooShort,
+    /// It had too few requests.
+    TooFew,
+    /// Tokens came in bursts: their pace is not known.
+    NoPace,
+}
+
+impl Verdict {
+    /// What `observation` says.
+    #[must_use]
+    pub fn of(observation: &Observation) -> Self {
+        let Observation { summary, sustain, outside, .. } = observation;
+        let Some(outside) = outside else {
+            return match (summary.verdict.met, sustain.sustained) {
+                (true, true) if sustain.request_share > LONGEST => {
+                    Self::NotDecidable(Doubt::TooShort)
+                }
+                (true, true) => Self::Held,
+                (true, false) => Self::NotSustainable,
+                (false, _) => Self::Missed,
+            };
+        };
+        // Latency alone would let any finite trace pass: it always drains.
+        if outside.hopeless || !summary.verdict.met {
+            outside.failure()
+        } else if outside.requests < FEWEST {
+            Self::NotDecidable(Doubt::TooFew)
+        } else if sustain.falls_behind() {
+            Self::NotSustainable
+        } else {
+            Self::Held
+        }
+    }
+
+    /// What keeps the rate from holding; none where it held.
+    #[must_use]
+    pub fn limit(self) -> Option<Limit> {
+        match self {
+            Self::Held => None,
+            Self::Missed => Some(Limit::Latency),
+            Self::NotSustainable => Some(Limit::Throughput),
+            Self::Lost { refused: true } => Some(Limit::Admission),
+            Self::Lost { refused: false } => Some(Limit::Failures),
+            Self::NotDecidable(_) => Some(Limit::Unknown),
+        }
+    }
+}
+
+impl Outside {
+    /// Why targets were missed: whatever cost more requests.
+    fn failure(&self) -> Verdict {
+        let lost = self.refused + self.failed;
+        if lost > 0 && lost >= self.late {
+            Verdict::Lost { refused: self.refused >= self.failed }
+        } else if self.doubt.is_some() {
+            Verdict::NotDecidable(Doubt::NoPace)
+        } else {
+            Verdict::Missed
+        }
+    }
+}
+
+/// What keeps a rate from holding, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Limit {
+    /// Requests take longer than the targets allow.
+    Latency,
+    /// Work is left over: it could not go on for ever.
+    Throughput,
+    /// The server refuses requests (429, 503, resets): those that it takes may be as quick as ever.
+    Admission,
+    /// Requests fail in other ways.
+    Failures,
+    /// What was measured does not tell.
+    Unknown,
+}
+
+impl Limit {
+    /// The same in words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Latency => "latency",
+            Self::Throughput => "throughput",
+            Self::Admission => "admission, not latency: the server refuses requests",
+            Self::Failures => "failures, not latency",
+            Self::Unknown => "not known",
+        }
+    }
+}
+
 /// The SLO held and the load could have gone on for ever. Latency alone would let any finite trace pass a throughput
 /// target: it always drains. And a trace that arrives within the time of a few requests has no steady state at all.
 #[must_use]
 pub fn holds(observation: &Observation) -> bool {
-    calm(observation) && observation.sustain.request_share <= LONGEST
+    Verdict::of(observation) == Verdict::Held
 }
 
 /// Whether the only thing wrong is that the requests are too few for such a rate.
 #[must_use]
 pub fn too_short(observation: &Observation) -> bool {
-    calm(observation) && observation.sustain.request_share > LONGEST
+    Verdict::of(observation) == Verdict::NotDecidable(Doubt::TooShort)
 }
 
 /// Whether a typical request takes so much of the run that it says little about load that goes on.
@@ -38,10 +156,6 @@ pub fn longer(held: Option<&Observation>, failing: Option<&Observation>) -> usiz
     let share = held.map_or(0.0, |o| o.sustain.request_share);
     let factor = ((share / SHORT).ceil().max(1.0) as usize).next_power_of_two();
     if failing.is_some_and(too_short) { factor.max(LONGER) } else { factor }
-}
-
-fn calm(observation: &Observation) -> bool {
-    observation.summary.verdict.met && observation.sustain.sustained
 }
 
 /// Measured over limit of the target that is closest to breaking or furthest beyond: at most 1 where all hold,
@@ -76,7 +190,7 @@ pub fn used(target: &Judged) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::{Evaluate, Relax, Trial};
+    use crate::evaluate::{Evaluate, Length, Relax, Trial};
     use crate::fake::Fake;
     use engine::Config;
 
@@ -84,7 +198,8 @@ mod tests {
     fn a_trace_is_made_longer_for_what_holds_and_for_what_bounds_it() {
         let fake = Fake::new(&["ttft=1s"]);
         let (config, relax) = (Config::default(), Relax::Nothing);
-        let trial = Trial { config: &config, relax, head: fake.requests, scale: 1e-3 };
+        let trial =
+            Trial { config: &config, relax, length: Length::Requests(fake.requests), scale: 1e-3 };
         let held = |share: f64| {
             let mut observation = fake.run(&trial).unwrap();
             observation.sustain.request_share = share;

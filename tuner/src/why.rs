@@ -6,8 +6,8 @@
 //! new knee. Hardware is suspected only where no choice of configuration explains anything, because a faster device
 //! always helps. If nothing helps, the answer is "unexplained".
 
-use crate::capacity::{Effort, FLOOR, Knee, Probe, Prober, Stop, rate_at};
-use crate::evaluate::{Evaluate, Relax};
+use crate::evaluate::{Evaluate, Relax, Stop};
+use crate::knee::{Effort, FLOOR, Knee, Probe, Prober, rate_at};
 use crate::observation::Observation;
 use crate::result::{self, Attribution, broke};
 use crate::{space, verdict};
@@ -21,8 +21,7 @@ use std::sync::atomic::AtomicBool;
 pub const RISE: i32 = 3;
 
 /// How closely attributions and sensitivities look: to 2 % of the rate.
-pub const LOOK: Effort =
-    Effort { resolution: 2, stride: 16, confirm: &[], repeat: false, bounded: true };
+pub const LOOK: Effort = Effort { resolution: 2, stride: 16, ..Effort::COLD };
 
 /// A configuration, where it runs, and what is known of it there.
 #[derive(Clone, Copy)]
@@ -222,7 +221,7 @@ impl Suspicions<'_> {
         }
         let evidence = "newcomers wait until the last member of the batch ends".to_owned();
         self.suspect("batch formation", evidence, |c| c.scheduler = SchedulerKind::Continuous);
-        let w = &self.failing.work;
+        let w = &self.failing.work();
         let padded = w.tokens_padded as f64 / w.tokens_executed.max(1) as f64;
         if self.config.padding && padded > 0.01 {
             let evidence = format!("{} of the tokens computed are padding", percent(padded));
@@ -231,7 +230,7 @@ impl Suspicions<'_> {
     }
 
     fn seats_and_memory(&mut self) {
-        let w = self.failing.work;
+        let w = self.failing.work();
         if w.refused_seats > 0.005 {
             let evidence =
                 format!("the queue's head lacked a seat {} of the time", percent(w.refused_seats));
@@ -248,7 +247,7 @@ impl Suspicions<'_> {
             );
             let config = self.config;
             if config.allocator == AllocatorKind::Contiguous && config.reserve != Reserve::Oracle {
-                let waste = self.failing.kv.waste_percent();
+                let waste = self.failing.kv().waste_percent();
                 let evidence = format!("{evidence}, {waste:.0} % of the KV taken is waste");
                 self.suspect("KV reservation", evidence, |c| c.allocator = AllocatorKind::Paged);
             }
@@ -262,7 +261,7 @@ impl Suspicions<'_> {
     }
 
     fn budget(&mut self) {
-        let full = self.failing.work.full_budget;
+        let full = self.failing.work().full_budget;
         if full > 0.02 || self.broken(&[Metric::Ttft]).is_some() {
             let evidence =
                 format!("{} of busy time in iterations that fill the budget", percent(full));
@@ -329,7 +328,7 @@ impl Suspicions<'_> {
 
 /// What a faster device could take away.
 fn hardware(config: &Config, failing: &Observation) -> Vec<Suspicion> {
-    let busy = format!("workers busy {:.1} % of the time", 100.0 * failing.work.busy);
+    let busy = format!("workers busy {:.1} % of the time", 100.0 * failing.work().busy);
     let suspect =
         |cause, relax| Suspicion { cause, evidence: busy.clone(), change: Change::Device(relax) };
     let mut found = vec![

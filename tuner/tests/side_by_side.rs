@@ -7,7 +7,7 @@ use engine::model::llama::LlamaConfig;
 use engine::model::random::RandomWeights;
 use engine::{Config, DeviceProfile, Machine};
 use loadgen::Slo;
-use tuner::evaluate::{Evaluate, Relax, Trial};
+use tuner::evaluate::{Evaluate, Length, Relax, Trial};
 use tuner::trial::Testbed;
 
 const SLOTS: u32 = 600;
@@ -39,7 +39,7 @@ fn nobody_changes_what_another_computes() {
     let trials = configs.each_ref().map(|config| Trial {
         config,
         relax: Relax::Nothing,
-        head: bed.requests(),
+        length: Length::Requests(bed.requests()),
         scale: f64::INFINITY,
     });
     let together = bed.side_by_side(&trials).unwrap();
@@ -47,11 +47,11 @@ fn nobody_changes_what_another_computes() {
     for (trial, beside) in trials.iter().zip(together) {
         let alone = bed.run(trial).unwrap();
         let counts = |o: &tuner::observation::Observation| {
-            let w = &o.work;
+            let w = &o.work();
             let work = (w.iterations, w.tokens_executed, w.tokens_padded, w.tokens_recomputed);
             (o.summary.completed, work, w.preemptions, w.kv_slots)
         };
         assert_eq!(counts(&beside), counts(&alone), "{:?}", trial.config.scheduler);
-        assert!(beside.summary.completed == 24 && beside.work.iterations > 24);
+        assert!(beside.summary.completed == 24 && beside.work().iterations > 24);
     }
 }

@@ -54,7 +54,11 @@ fn run(scheduler: &str, slots: Option<u32>) -> (Detailed, Vec<Iteration>) {
 fn all_of_them_load_and_finish() {
     for scheduler in world::SCHEDULERS {
         let (detail, _) = run(scheduler, None);
-        assert_eq!(detail.observation.work.tokens_cached, 0, "{scheduler}: no prefix cache there");
+        assert_eq!(
+            detail.observation.work().tokens_cached,
+            0,
+            "{scheduler}: no prefix cache there"
+        );
     }
     assert!(world::scheduler("lightllm").unwrap_err().contains("cannot read"));
 }
@@ -120,7 +124,7 @@ fn orca_reserves_whole_lengths_and_mixes() {
     let (detail, seen) = run("orca", Some(9 * 4096 - 1));
     let seqs = |i: &Iteration| i.shape.prefill_seqs + i.shape.decode_seqs;
     assert_eq!(seen.iter().map(seqs).max(), Some(8));
-    assert_eq!(detail.observation.work.preemptions, 0, "what is reserved is never short");
+    assert_eq!(detail.observation.work().preemptions, 0, "what is reserved is never short");
     let mixed = |i: &&Iteration| i.shape.prefill_seqs > 0 && i.shape.decode_seqs > 0;
     assert!(seen.iter().filter(mixed).count() > 100);
     // Pages hold many more of the same requests.

@@ -11,7 +11,7 @@ impl Bench<'_> {
     /// KV waste of every allocator, by block size and by longest length accepted.
     pub(super) fn waste(&self) -> Result<Claims, Refused> {
         let sim = self.on_trace();
-        let of = |config: &Config| Ok(sim.saturated(config)?.kv.waste_percent());
+        let of = |config: &Config| Ok(sim.saturated(config)?.kv().waste_percent());
         let contiguous = |reserve, max_model_len| Config {
             reserve,
             max_model_len,
@@ -87,7 +87,7 @@ impl Bench<'_> {
         let with = self.policy(Policy::Chunked);
         let without = Config { prefix_cache: false, ..self.policy(Policy::Chunked) };
         let (on, off) = (sim.saturated(&with)?, sim.saturated(&without)?);
-        let hit = on.work.tokens_cached as f64 / on.work.tokens_looked_up.max(1) as f64;
+        let hit = on.work().tokens_cached as f64 / on.work().tokens_looked_up.max(1) as f64;
         let gain = on.summary.request_throughput_rps() / off.summary.request_throughput_rps();
         let shares = self.trace.block_tokens > 0;
         Ok(one(Claim {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use engine::Config;
 
 use super::{Decision, Finalist, FinalistOutcome, SLACK, Tried, finalists};
-use crate::capacity::{Effort, FLOOR, Knee, Probe, Prober, Stop, place_of, rate_at};
-use crate::evaluate::{Evaluate, Relax, Trial};
+use crate::evaluate::{Evaluate, Length, Relax, Stop, Trial};
+use crate::knee::{Effort, FLOOR, Knee, Probe, Prober, place_of, rate_at};
 use crate::pace::Paces;
 use crate::progress::{Status, Watch};
 use crate::result::TuneResult;
@@ -184,15 +184,15 @@ impl<'a> Race<'a> {
         let scale = rate_at(k) / self.real.natural_rate(head);
         let trial = |i: &usize| {
             let config = &self.contenders[*i].config;
-            Trial { config, relax: Relax::Nothing, head, scale }
+            Trial { config, relax: Relax::Nothing, length: Length::Requests(head), scale }
         };
         let trials: Vec<Trial<'_>> = who.iter().map(trial).collect();
-        let seen = self.real.run_together(&trials).map_err(Stop::Refused)?;
-        seen.iter().for_each(|observation| self.paces.note(observation.work.pace));
-        let slow = seen.iter().any(|observation| self.paces.is_slow(observation.work.pace));
+        let seen = self.real.run_together(&trials)?;
+        seen.iter().for_each(|observation| self.paces.note(observation.pace()));
+        let slow = seen.iter().any(|observation| self.paces.is_slow(observation.pace()));
         let mut holders = Vec::new();
         for (&i, observation) in who.iter().zip(seen) {
-            let probe = Probe { k, head, observation };
+            let probe = Probe { k, head, whole: true, observation };
             if probe.passes() {
                 holders.push(i);
             }
@@ -277,8 +277,8 @@ impl Tried {
             ttft_p99_ms: s.ttft.p99.millis(),
             tpot_p99_ms: s.tpot.p99.millis(),
             too_few: verdict::too_short(&probe.observation),
-            pace: probe.observation.work.pace,
-            slow_machine: paces.is_slow(probe.observation.work.pace),
+            pace: probe.observation.pace(),
+            slow_machine: paces.is_slow(probe.observation.pace()),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Decisions on a closed-form server, alone or on a machine that others use too.
 
 use super::*;
-use crate::capacity::{Effort, Knee, Prober, rate_at};
 use crate::evaluate::{Relax, Trial};
 use crate::fake::{Fake, Shared};
+use crate::knee::{Effort, Knee, Prober, rate_at};
 use crate::observation::Observation;
 use crate::progress::Silent;
 use crate::result::{DeviceInfo, Objective, WorkloadInfo};
@@ -99,7 +99,7 @@ fn a_slower_machine_is_decided_on_its_own_in_few_runs() {
 /// A run of iterations that take `pace` thousandths of what they take when nobody else uses the machine.
 fn paced(fake: &Fake, trial: &Trial<'_>, pace: u32) -> Observation {
     let mut observation = fake.run(&Trial { relax: Relax::Pace(pace), ..*trial }).unwrap();
-    observation.work.pace = Some(f64::from(pace) / 1e3);
+    observation.set_pace(f64::from(pace) / 1e3);
     observation
 }
 

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use super::Candidate;
 use super::flags::Dialect;
-use crate::capacity::{Effort, Knee, Prober, Stop, place_of, rate_at};
-use crate::evaluate::{Evaluate, Relax};
+use crate::evaluate::{Evaluate, Relax, Stop};
+use crate::knee::{Effort, Knee, Prober, place_of, rate_at};
 
 /// What a simulation says of some configurations.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +63,6 @@ fn knee(
         Ok(Knee::Between { lo, .. }) => Ok(Ok(rate_at(lo))),
         Ok(Knee::Nowhere) => Ok(Err("by simulation it holds the targets at no rate".to_owned())),
         Err(Stop::Refused(refused)) => Ok(Err(format!("by simulation it cannot run: {refused}"))),
-        Err(Stop::Cancelled) => Err(()),
+        Err(Stop::Cancelled | Stop::Gone(_)) => Err(()),
     }
 }

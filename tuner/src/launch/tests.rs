@@ -17,6 +17,21 @@ fn shot(rate_rps: f64, passed: bool) -> Shot {
     Shot { rate_rps, passed, offered_s, steady, seconds, finished_rps, why, limit }
 }
 
+/// A search that tried `shots`, of which those that passed lie below those that failed.
+fn found(shots: Vec<Shot>) -> Found {
+    let rates = |passed: bool| {
+        let such = shots.iter().filter(move |s| s.passed == passed);
+        such.map(|s| s.rate_rps)
+    };
+    Found {
+        capacity_rps: rates(true).reduce(f64::max),
+        fails_at_rps: rates(false).reduce(f64::min),
+        load_s: shots.iter().map(|s| s.seconds).sum(),
+        shots: shots.clone(),
+        note: None,
+    }
+}
+
 /// What a search of it shows: the rate to beat first, then exactly the truth. Below 0 the server dies.
 fn seen(candidate: &Candidate, aim: &Aim) -> Seen {
     let truth: f64 = candidate.knobs["truth"].parse().unwrap();
@@ -28,7 +43,7 @@ fn seen(candidate: &Candidate, aim: &Aim) -> Seen {
         }
     };
     let searched = if truth > 0.0 {
-        Ok(Searched { found: Found::of(shots), best: None })
+        Ok(Searched { found: found(shots), best: None })
     } else {
         Err(Failure { why: "it died".to_owned(), last_lines: vec!["out of memory".to_owned()] })
     };
@@ -110,7 +125,7 @@ fn a_spent_budget_and_an_interruption_keep_what_was_found() {
 
 #[test]
 fn nothing_holds_nothing_wins() {
-    let none = Searched { found: Found::of(vec![shot(1.0, false)]), best: None };
+    let none = Searched { found: found(vec![shot(1.0, false)]), best: None };
     let mut none = Some(Seen { searched: Ok(none), ready_s: None, log: None, shots: Vec::new() });
     let race = Race::run(vec![candidate(1.0, None)], rules(9, false), &|| true, &mut |_, _, _| {
         none.take().unwrap()

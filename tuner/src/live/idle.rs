@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use loadgen::LiveOptions;
 
-use super::range::{Range, missed};
+use super::range::{Range, doubt};
+use crate::result::missed;
 
 /// How long a server may take to be itself again after a rate that was too much.
 const REST: Duration = Duration::from_secs(30);
@@ -52,7 +53,10 @@ impl Range<'_> {
         let (summary, lost) = (run.summary_from_send(self.slo), run.lost());
         Unhurried {
             takes_s: (!took.is_empty()).then(|| took.iter().sum::<f64>() / took.len() as f64),
-            misses: (!summary.verdict.met).then(|| missed(&run, &summary)),
+            misses: (!summary.verdict.met).then(|| {
+                let (lost, doubt) = (lost.as_ref().map(|l| l.words.as_str()), doubt(&run));
+                missed(&summary, lost, doubt.as_deref())
+            }),
             why: lost.as_ref().map_or("it was interrupted".to_owned(), |lost| lost.words.clone()),
             refuses: lost.filter(|l| l.refused > 0).map(|l| l.retry_after.unwrap_or(PAUSE)),
         }

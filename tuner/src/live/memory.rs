@@ -3,14 +3,15 @@
 //! A search whose [`Range`](super::Range) has a memory asks the same questions in the same order as the one before it,
 //! and is answered by it as far as it goes. What failed to be measured is not remembered: it is tried again.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use loadgen::{Audit, LiveOptions, LiveRun, Part, Worker, merge};
 use serde::{Deserialize, Serialize};
 
-use super::{Held, Shot};
+use super::Held;
+use crate::observation::Observation;
 use crate::study::{Asked, Runs};
 
 /// One thing that a server was asked.
@@ -43,9 +44,8 @@ pub struct Ready {
 /// A rate that a server was offered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Offered {
-    shot: Shot,
-    lasted: f64,
-    overdue: bool,
+    rate_rps: f64,
+    observation: Observation,
     run: Part,
     /// As it was judged then: of a part it is judged anew, in other words.
     audit: Audit,
@@ -59,14 +59,14 @@ pub struct Memory<'a> {
     study: &'a LiveStudy,
     server: String,
     /// How often each rate was asked for in this search.
-    asked: RefCell<HashMap<String, u32>>,
+    asked: Mutex<HashMap<String, u32>>,
 }
 
 impl<'a> Memory<'a> {
     /// `server` tells servers of one study apart.
     #[must_use]
     pub fn new(study: &'a LiveStudy, server: &str) -> Self {
-        Self { study, server: server.to_owned(), asked: RefCell::default() }
+        Self { study, server: server.to_owned(), asked: Mutex::default() }
     }
 
     /// The server as it was found, if it was.
@@ -95,10 +95,14 @@ impl<'a> Memory<'a> {
     }
 
     /// What a rate showed, the next time that it is asked for; and what this time is called.
-    pub(super) fn offered(&self, rate: f64, time: Duration) -> (String, Option<(Shot, Held)>) {
+    pub(super) fn offered(
+        &self,
+        rate: f64,
+        time: Duration,
+    ) -> (String, Option<(Observation, Held)>) {
         // The rate to the bit: almost the same one is another one.
         let what = format!("{:016x} for {} ns", rate.to_bits(), time.as_nanos());
-        let mut asked = self.asked.borrow_mut();
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let times = asked.entry(what.clone()).and_modify(|n| *n += 1).or_insert(1);
         let what = format!("{what}, {times}");
         let known = match self.study.known(&self.key(&what)) {
@@ -108,14 +112,18 @@ impl<'a> Memory<'a> {
         (what, known)
     }
 
-    pub(super) fn keep_offered(&self, what: &str, shot: &Shot, held: &Held, options: &LiveOptions) {
+    pub(super) fn keep_offered(
+        &self,
+        what: &str,
+        observation: &Observation,
+        held: &Held,
+        options: &LiveOptions,
+    ) {
         let alone = Worker { index: 0, of: 1 };
         let run = Part::new(&held.run, &held.sent, alone, options, BTreeMap::new());
-        let (lasted, overdue) = (held.lasted, held.overdue);
-        let (shot, audit) = (shot.clone(), held.run.audit.clone());
-        let rate = shot.rate_rps;
-        let offered = Offered { shot, lasted, overdue, run, audit };
-        self.keep(what, rate, &Measured::Offered(Box::new(offered)));
+        let (rate_rps, audit) = (held.rate_rps, held.run.audit.clone());
+        let offered = Offered { rate_rps, observation: observation.clone(), run, audit };
+        self.keep(what, rate_rps, &Measured::Offered(Box::new(offered)));
     }
 
     fn key(&self, what: &str) -> String {
@@ -137,10 +145,10 @@ impl<'a> Memory<'a> {
 }
 
 impl Offered {
-    fn held(self) -> Option<(Shot, Held)> {
-        let Self { shot, lasted, overdue, run, audit } = self;
+    fn held(self) -> Option<(Observation, Held)> {
+        let Self { rate_rps, observation, run, audit } = self;
         let (run, sent) = merge(&[run]).ok()?;
-        let (run, rate_rps) = (LiveRun { audit, ..run }, shot.rate_rps);
-        Some((shot, Held { rate_rps, run, sent, lasted, overdue }))
+        let run = LiveRun { audit, ..run };
+        Some((observation, Held { rate_rps, run, sent }))
     }
 }

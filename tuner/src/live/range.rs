@@ -1,34 +1,34 @@
-//! A server under search: rates offered to it, what of them held, and the whole search of its capacity.
+//! A server under search: one rate offered to it, and the whole search of its capacity.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use loadgen::{BoundSlo, Judged, Latency, Live, LiveOptions, LiveRun, Summary, Sustain};
+use engine::Config;
+use loadgen::{BoundSlo, Live, LiveOptions, LiveRun, Sustain};
 use workloads::{Arrival, Stream, Trace};
 
-use super::{Effort, Found, Limit, Memory, Shot, overtake, seek};
+use super::driven::Driven;
+use super::{Found, Memory, Shot};
+use crate::evaluate::{Relax, Stop};
+use crate::knee::{Effort, FLOOR, Prober, place_above, place_of, rate_at};
+use crate::observation::{Observation, Outside};
+use crate::unfit::Unfit;
 
-/// Fewer requests than this show nothing.
-const FEWEST: usize = 10;
 /// A rate is offered for so many on average, however long they take to come: then there hardly ever are too few.
 const ENOUGH: f64 = 16.0;
 /// A probe lasts so many unhurried requests, but not less than the least or more than the most.
 const LIFETIMES: f64 = 4.0;
 const LEAST: Duration = Duration::from_secs(8);
-const MOST: Duration = Duration::from_secs(120);
-/// A probe that held is lengthened when its quicker requests lasted more than this share of it: near its capacity a
-/// server takes many times what it takes for an unhurried request, and nothing can have fallen behind yet.
-const CROWDED: f64 = 0.5;
-/// The share that they are then to last.
-const ROOMY: f64 = 0.25;
-/// The same of a probe that held its targets and yet seems to fall behind: while a server fills up, its first requests
-/// are quicker than any later ones will ever be.
-const FILLED: f64 = 0.125;
+pub(super) const MOST: Duration = Duration::from_secs(120);
 /// Requests in flight at the first rate, where no other is expected (Little's law): nearly every server takes as many,
 /// and slower rates cost the most seconds to offer.
 const FIRST: f64 = 4.0;
 /// From a rate that holds to the next one looked at, where nothing else says where to look.
 const AHEAD: f64 = 1.25;
+/// How long a rate is looked at that is most likely far from the answer, as a share of a probe.
+const GLIMPSE: f64 = 0.4;
+/// The lowest rate tried, as a share of the first.
+const LOWEST: f64 = 1.0 / 1024.0;
 
 /// What a search is for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,11 +60,6 @@ pub struct Held {
     pub run: LiveRun,
     /// What was sent: the trace, over and over. The run's records count through it.
     pub sent: Trace,
-    /// How long a request lasts at the pace of the run's quicker ones, as a share of the run
-    /// ([`Sustain::request_share`]).
-    pub lasted: f64,
-    /// Whether it held its targets, and some work was overdue.
-    pub overdue: bool,
 }
 
 /// A server under search.
@@ -78,11 +73,11 @@ pub struct Range<'a> {
     /// How it is driven; rate and duration are the search's.
     pub options: LiveOptions,
     /// How long a rate that fails is watched, for what the server finishes under overload.
-    glimpse: Duration,
+    pub(super) glimpse: Duration,
     /// What is known already.
-    memory: Option<Memory<'a>>,
+    pub(super) memory: Option<Memory<'a>>,
     /// Runs so far: none sends prompts that another has sent, which the server may remember.
-    runs: Cell<u64>,
+    runs: AtomicU64,
 }
 
 impl<'a> Range<'a> {
@@ -95,7 +90,7 @@ impl<'a> Range<'a> {
     /// A server that is not there: its search ends with an error as soon as it asks for something that is not remembered.
     #[must_use]
     pub fn of(trace: &'a Trace, slo: &'a BoundSlo, options: LiveOptions) -> Self {
-        let (glimpse, runs) = (Duration::ZERO, Cell::new(0));
+        let (glimpse, runs) = (Duration::ZERO, AtomicU64::new(0));
         Self { live: None, trace, slo, options, glimpse, memory: None, runs }
     }
 
@@ -111,8 +106,8 @@ impl<'a> Range<'a> {
 
     /// What makes the next run's prompts its own.
     pub(super) fn salt(&self) -> u64 {
-        self.runs.set(self.runs.get() + 1);
-        self.options.salt ^ self.runs.get().wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
+        self.options.salt ^ run.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     /// The highest rate that holds. Where a rate is to be beaten, that one is tried first and decides whether the search
@@ -123,8 +118,8 @@ impl<'a> Range<'a> {
     pub fn search(
         &mut self,
         aim: &Aim,
-        say: &mut dyn FnMut(&Shot),
-        watch: &mut dyn FnMut() -> bool,
+        say: &mut (dyn FnMut(&Shot) + Send),
+        watch: &mut (dyn FnMut() -> bool + Send),
     ) -> Result<Searched, String> {
         let (unhurried, misses) = match self.memory.as_ref().and_then(Memory::unhurried) {
             Some(known) => known,
@@ -137,87 +132,57 @@ impl<'a> Range<'a> {
         if let Some(misses) = misses {
             // What one request at a time cannot have, no rate can.
             let note = Some(format!("one request at a time misses the targets: {misses}"));
-            return Ok(Searched { found: Found { note, ..Found::of(Vec::new()) }, best: None });
+            return Ok(Searched { found: Found { note, ..Found::default() }, best: None });
         }
         let typical = Duration::from_secs_f64(LIFETIMES * unhurried).clamp(LEAST, MOST);
         let probe = aim.probe.unwrap_or(typical);
-        let effort = Effort { probe, budget: aim.budget, ..Effort::default() };
-        self.glimpse = effort.glimpse();
-        let (mut runs, mut stopped): (Vec<Held>, Option<String>) = (Vec::new(), None);
-        // An interruption ends the search like an error, and what was found until then is kept here.
-        let mut shots: Vec<Shot> = Vec::new();
-        let (mut whole, mut load_s) = (probe, 0.0);
+        self.glimpse = probe.mul_f64(GLIMPSE);
+        let first = match aim.beat {
+            None => aim.expected.unwrap_or(FIRST / unhurried),
+            Some(beat) => aim.expected.filter(|e| *e > AHEAD * beat).unwrap_or(AHEAD * beat),
+        };
         let longest = if aim.probe.is_some() { Duration::ZERO } else { MOST };
-        let shoot = |rate, time: Duration| {
-            let (mut time, mut shorter_s) = (if time < probe { time } else { whole }, 0.0);
-            loop {
-                let asked = self.memory.as_ref().map(|memory| (memory, memory.offered(rate, time)));
-                let (mut shot, held, fresh) = match asked {
-                    Some((_, (_, Some((shot, held))))) => (shot, held, false),
-                    asked => {
-                        let offered = self.shoot(rate, time, watch);
-                        let (shot, held) = offered.map_err(|e| stopped = Some(e))?;
-                        if let Some((memory, (what, _))) = asked.filter(|_| watch()) {
-                            memory.keep_offered(&what, &shot, &held, &self.options);
-                        }
-                        (shot, held, true)
-                    }
-                };
-                if !watch() {
-                    return Err(());
-                }
-                let probed = shot.offered_s >= 0.99 * probe.as_secs_f64();
-                let probed = probed && (shot.passed || held.overdue);
-                let lasted = (held.lasted, held.overdue);
-                let longer = longer(shot.offered_s, lasted, longest.as_secs_f64());
-                shot.steady |= probed && longer.is_none();
-                say(&shot);
-                load_s += shot.seconds;
-                let longer = longer.filter(|_| probed && load_s < aim.budget.as_secs_f64());
-                if shot.passed || longer.is_none() {
-                    shots.push(shot.clone());
-                }
-                if shot.passed {
-                    runs.push(held);
-                    whole = whole.max(time.min(MOST));
-                } else if fresh {
-                    self.recover(unhurried, watch).map_err(|e| stopped = Some(e))?;
-                }
-                let Some(longer) = longer else {
-                    shot.seconds += shorter_s;
-                    return Ok(shot);
-                };
-                shorter_s += shot.seconds;
-                time = Duration::from_secs_f64(longer);
-            }
+        let (glimpse, times) = (self.glimpse, (probe, longest));
+        let driven = Driven::new(self, times, aim.budget, unhurried, say, watch);
+        // The server has its configuration already.
+        let (any, never) = (Config::default(), AtomicBool::new(false));
+        let requests = self.trace.requests.len();
+        let floor = place_of(first * LOWEST).max(FLOOR);
+        let search = Prober::new(&driven, &any, Relax::Nothing, requests, &never);
+        let mut search = search.map_err(|stop| stop.to_string())?.in_real_time(
+            (glimpse, probe),
+            floor,
+            aim.budget.as_secs_f64(),
+        );
+        let ended = search.overtake(aim.beat.map(place_above), place_of(first), Effort::SERVER);
+        let (capacity, fails_at) = (search.best_known(), search.lowest_failure());
+        let (shots, mut held) = driven.into_seen();
+        let note = match ended {
+            Err(Stop::Gone(why)) if shots.is_empty() || self.live.is_none() => return Err(why),
+            Err(Stop::Gone(why)) => Some(why),
+            _ => None,
         };
-        let found = match aim.beat {
-            None => seek(aim.expected.unwrap_or(FIRST / unhurried), effort, shoot),
-            Some(beat) => {
-                let next = aim.expected.filter(|e| *e > AHEAD * beat).unwrap_or(AHEAD * beat);
-                overtake(beat, next, effort, shoot)
-            }
+        let found = Found {
+            capacity_rps: capacity.map(rate_at),
+            fails_at_rps: fails_at.map(rate_at),
+            load_s: shots.iter().map(|s| s.seconds).sum(),
+            shots,
+            note,
         };
-        let found = match (found, stopped) {
-            (Ok(found), _) => found,
-            (Err(()), Some(why)) if shots.is_empty() || self.live.is_none() => return Err(why),
-            (Err(()), note) => Found { note, ..Found::of(shots) },
-        };
-        let best = found.capacity_rps;
-        let run = runs.into_iter().rev().find(|held| Some(held.rate_rps) == best);
-        Ok(Searched { found, best: run })
+        let best = capacity.and_then(|k| held.remove(&k));
+        Ok(Searched { found, best })
     }
 
     /// Offers `rate` for `time` (longer where requests are too rare), or until it has failed.
     ///
     /// # Errors
     /// What the client cannot do; a server's failures are failures of the rate.
-    pub fn shoot(
+    pub fn offer(
         &self,
         rate: f64,
         time: Duration,
         watch: &mut dyn FnMut() -> bool,
-    ) -> Result<(Shot, Held), String> {
+    ) -> Result<(Observation, Held), String> {
         let natural = self.trace.offered_rate();
         let time = time.max(Duration::from_secs_f64(ENOUGH / rate));
         let needed = (rate * time.as_secs_f64() * 1.05).ceil() as usize + 8;
@@ -240,82 +205,41 @@ impl<'a> Range<'a> {
             watch() && !(hopeless && p.elapsed >= self.glimpse * 3 / 4)
         });
         let run = run.map_err(|e| e.to_string())?;
-        let summary = run.summary(self.slo);
-        let sustain = Sustain::new(&trace, &run.recording.records);
-        let (offered, lasted) = (run.recording.records.len(), sustain.request_share);
-        let (why, limit) = if hopeless || !summary.verdict.met {
-            (missed(&run, &summary), Some(limit(&run, self.slo)))
-        } else if offered < FEWEST {
-            let why = format!("{offered} requests in {time:?} show nothing: give a longer --probe");
-            (why, Some(Limit::Unknown))
-        } else if sustain.falls_behind() {
-            (sustain.reason.clone(), Some(Limit::Throughput))
-        } else {
-            (String::new(), None)
-        };
+        let (summary, records) = (run.summary(self.slo), &run.recording.records);
+        let sustain = Sustain::new(&trace, records);
         let output = self.trace.requests.iter().map(|r| f64::from(r.output)).sum::<f64>();
         let per_start = output / natural_starts(self.trace);
         let pace =
             |(t, n): (f64, u64)| (last.1.saturating_sub(n)) as f64 / (last.0 - t) / per_start;
-        let finished_rps = half.filter(|h| last.0 > h.0 + 0.3).map(pace).filter(|r| *r > 0.0);
-        let seconds = last.0;
-        let passed = why.is_empty();
-        let overdue = !hopeless && summary.verdict.met && sustain.falls_behind();
-        let whole = time.as_secs_f64();
-        let offered_s = if passed || overdue { whole } else { seconds.min(whole) };
-        let steady = lasted <= CROWDED;
-        let shot =
-            Shot { rate_rps: rate, passed, offered_s, steady, seconds, finished_rps, why, limit };
-        Ok((shot, Held { rate_rps: rate, run, sent: trace, lasted, overdue }))
+        let late = records.iter().filter(|r| r.completed() && !self.slo.meets(r)).count();
+        let (took_s, whole, lost) = (last.0, time.as_secs_f64(), run.lost());
+        // What held its targets was offered to the end.
+        let ended_early = hopeless || !summary.verdict.met;
+        let outside = Outside {
+            offered_s: if ended_early { took_s.min(whole) } else { whole },
+            took_s,
+            steady: sustain.request_share <= super::driven::CROWDED,
+            hopeless,
+            requests: records.len() as u64,
+            late: late as u64,
+            refused: lost.as_ref().map_or(0, |l| l.refused),
+            failed: lost.as_ref().map_or(0, |l| l.failed),
+            lost: lost.map_or_else(String::new, |l| l.words),
+            doubt: doubt(&run),
+            finished_rps: half.filter(|h| last.0 > h.0 + 0.3).map(pace).filter(|r| *r > 0.0),
+        };
+        let (inside, unfit) = (None, Unfit::default());
+        let observation = Observation { summary, sustain, inside, outside: Some(outside), unfit };
+        Ok((observation, Held { rate_rps: rate, run, sent: trace }))
     }
 }
 
-/// How long a probe should be, s, in which requests lasted such a share of the time that the rate was offered, and
-/// whether some were overdue; none where that was long enough, or is as long as it may be.
-fn longer(offered_s: f64, (lasted, overdue): (f64, bool), longest_s: f64) -> Option<f64> {
-    let (most, aim) = if overdue { (ROOMY, FILLED) } else { (CROWDED, ROOMY) };
-    let wanted = (offered_s * lasted / aim).min(longest_s);
-    (lasted > most && wanted > offered_s).then_some(wanted)
+/// Why the pace of a run's tokens is not known, if it is not.
+pub(super) fn doubt(run: &LiveRun) -> Option<String> {
+    run.audit.paceless.then(|| run.audit.reasons.first().cloned().unwrap_or_default())
 }
 
-/// What is wrong with a run that misses its targets, in words: first the requests that came to nothing, then the targets
-/// that those which completed miss.
-pub(super) fn missed(run: &LiveRun, summary: &Summary) -> String {
-    let lost = run.lost();
-    let late = |j: &&Judged| !j.met && (lost.is_none() || j.value.finite().is_some());
-    let mut words: Vec<String> = lost.iter().map(|lost| lost.words.clone()).collect();
-    words.extend(summary.verdict.targets.iter().filter(late).map(|j| match j.value {
-        Latency::Finite(_) => format!("{} of {:.1}", j.measured, j.value),
-        Latency::Infinite => format!("{} missed by too many requests", j.measured),
-        Latency::Undefined => {
-            let doubt = run.audit.reasons.first().map_or("", String::as_str);
-            format!("{} is not known: {doubt}", j.measured)
-        }
-    }));
-    if words.is_empty() {
-        "too many requests missed their targets".to_owned()
-    } else {
-        words.join(", ")
-    }
-}
-
-/// What kind of thing that is: whatever cost more requests.
-fn limit(run: &LiveRun, slo: &BoundSlo) -> Limit {
-    let late = run.recording.records.iter().filter(|r| r.completed() && !slo.meets(r)).count();
-    match run.lost() {
-        Some(lost) if lost.refused + lost.failed >= late as u64 => {
-            if lost.refused >= lost.failed {
-                Limit::Admission
-            } else {
-                Limit::Failures
-            }
-        }
-        _ if run.audit.paceless => Limit::Unknown,
-        _ => Limit::Latency,
-    }
-}
-
-fn natural_starts(trace: &Trace) -> f64 {
+pub(super) fn natural_starts(trace: &Trace) -> f64 {
     trace.requests.iter().filter(|r| matches!(r.arrival, Arrival::At(_))).count().max(1) as f64
 }
 
@@ -324,24 +248,4 @@ fn natural_starts(trace: &Trace) -> f64 {
 pub fn lengthened(trace: &Trace, n: usize) -> Trace {
     let copies = n.div_ceil(natural_starts(trace) as usize).max(1);
     Stream::replayed(trace.clone()).head(copies * trace.requests.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_probe_that_its_requests_outlast_is_lengthened_once() {
-        let held = |lasted| (lasted, false);
-        assert_eq!(longer(8.0, held(0.3), 120.0), None);
-        let s = longer(8.0, held(0.8), 120.0).unwrap();
-        // The same requests in the longer probe leave it as it is.
-        assert_eq!((s, longer(s, held(0.8 * 8.0 / s), 120.0)), (25.6, None));
-        assert_eq!(longer(8.0, held(0.8), 16.0), Some(16.0), "as far as probes go");
-        assert_eq!(longer(16.0, held(0.8), 16.0), None);
-        assert_eq!(longer(160.0, held(0.8), 120.0), None, "rare requests are offered for longer");
-        assert_eq!(longer(8.0, held(0.8), 0.0), None, "a length that was asked for stays");
-        let s = longer(16.0, (0.35, true), 120.0).unwrap();
-        assert_eq!((s, longer(s, (0.35 * 16.0 / s, true), 120.0)), (44.8, None));
-    }
 }

@@ -2,9 +2,9 @@
 //!
 //! What is stored keeps every digit. A sentence keeps three, or as many as it takes to tell a value from its limit.
 
-use crate::observation::Observation;
-use crate::verdict;
-use loadgen::{Attained, Judged, Latency};
+use crate::observation::{Observation, Outside};
+use crate::verdict::{self, Doubt, Verdict};
+use loadgen::{Attained, Judged, Latency, Summary};
 use std::time::Duration;
 
 /// `ttft:p99@chat` as `p99 TTFT of chat`.
@@ -60,6 +60,9 @@ fn time(t: Duration, digits: i32) -> String {
 #[must_use]
 pub fn broke(observation: &Observation) -> String {
     let v = &observation.summary.verdict;
+    if let Some(outside) = &observation.outside {
+        return broke_outside(observation, outside);
+    }
     if !v.met && too_many_unfit(observation) {
         return observation.unfit.to_string();
     }
@@ -77,6 +80,38 @@ pub fn broke(observation: &Observation) -> String {
             100.0 * observation.sustain.request_share
         ),
         _ => "nothing".to_owned(),
+    }
+}
+
+/// The same of a server's run.
+fn broke_outside(observation: &Observation, outside: &Outside) -> String {
+    let Observation { summary, sustain, .. } = observation;
+    if outside.hopeless || !summary.verdict.met {
+        let lost = (!outside.lost.is_empty()).then_some(outside.lost.as_str());
+        missed(summary, lost, outside.doubt.as_deref())
+    } else if Verdict::of(observation) == Verdict::NotDecidable(Doubt::TooFew) {
+        let (requests, s) = (outside.requests, outside.offered_s);
+        format!("{requests} requests in {s:.1} s show nothing: give a longer --probe")
+    } else {
+        sustain.reason.clone()
+    }
+}
+
+/// What is wrong with a server's run that misses its targets: first the requests that came to nothing (`lost`, in words),
+/// then the targets that those which completed miss. `doubt` says why the pace of tokens is not known, if it is not.
+#[must_use]
+pub fn missed(summary: &Summary, lost: Option<&str>, doubt: Option<&str>) -> String {
+    let late = |j: &&Judged| !j.met && (lost.is_none() || j.value.finite().is_some());
+    let mut words: Vec<String> = lost.iter().map(|lost| (*lost).to_owned()).collect();
+    words.extend(summary.verdict.targets.iter().filter(late).map(|j| match j.value {
+        Latency::Finite(_) => format!("{} of {:.1}", j.measured, j.value),
+        Latency::Infinite => format!("{} missed by too many requests", j.measured),
+        Latency::Undefined => format!("{} is not known: {}", j.measured, doubt.unwrap_or_default()),
+    }));
+    if words.is_empty() {
+        "too many requests missed their targets".to_owned()
+    } else {
+        words.join(", ")
     }
 }
 

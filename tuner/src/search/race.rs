@@ -2,8 +2,8 @@
 
 use super::tally::Tally;
 use super::{Candidate, Contest, Entry, Group, Rung, Standing};
-use crate::capacity::{Effort, FLOOR, Knee, Probe, Prober, Stop, place_of, rate_at};
-use crate::evaluate::{Evaluate, Refused, Relax};
+use crate::evaluate::{Evaluate, Refused, Relax, Stop};
+use crate::knee::{Effort, FLOOR, Knee, Probe, Prober, place_of, rate_at};
 use crate::unfit::Unfit;
 use crate::{space, verdict};
 use engine::Config;
@@ -456,7 +456,7 @@ impl Report {
     fn stopped(stop: Stop, before: &Standing, probes: Vec<Probe>) -> Self {
         let standing = match stop {
             Stop::Refused(refused) => Standing::Refused(refused),
-            Stop::Cancelled => before.clone(),
+            Stop::Cancelled | Stop::Gone(_) => before.clone(),
         };
         Self { standing, knee: None, probes }
     }

@@ -1,8 +1,8 @@
 //! The search against exhaustive search on analytic servers.
 
 use super::*;
-use crate::capacity::STEP;
 use crate::fake::Fake;
+use crate::knee::STEP;
 use crate::progress::{Silent, Status};
 use crate::space::{Scope, Space};
 use std::sync::atomic::AtomicBool;

@@ -1,8 +1,8 @@
 //! Studies cut off, torn and mistaken.
 
 use super::*;
-use crate::capacity::Probe;
 use crate::fake::Fake;
+use crate::knee::Probe;
 use crate::progress::{Silent, Watch};
 use crate::search::{Candidate, Contest, Found, RUNGS, halving};
 use crate::space::{Scope, Space};
@@ -124,8 +124,12 @@ fn devices_and_relaxations_are_kept_apart() {
     let dir = tempfile::tempdir().unwrap();
     let study = Study::open(&dir.path().join("s.db"), &identity("a")).unwrap();
     let config = Config::default();
-    let mut trial =
-        Trial { config: &config, relax: crate::evaluate::Relax::Nothing, head: 100, scale: 1.0 };
+    let mut trial = Trial {
+        config: &config,
+        relax: crate::evaluate::Relax::Nothing,
+        length: crate::evaluate::Length::Requests(100),
+        scale: 1.0,
+    };
     study.record(fake(), "x").run(&trial).unwrap();
     study.record(fake(), "x").run(&trial).unwrap();
     assert_eq!(study.len(), 1);
@@ -169,8 +173,12 @@ fn values_of_other_types_and_tables_of_others_are_refused() {
     let path = dir.path().join("s.db");
     let study = Study::open(&path, &identity("a")).unwrap();
     let config = Config::default();
-    let trial =
-        Trial { config: &config, relax: crate::evaluate::Relax::Nothing, head: 100, scale: 1.0 };
+    let trial = Trial {
+        config: &config,
+        relax: crate::evaluate::Relax::Nothing,
+        length: crate::evaluate::Length::Requests(100),
+        scale: 1.0,
+    };
     study.record(fake(), "x").run(&trial).unwrap();
     study.close().unwrap();
     assert_eq!(after(&path, "SELECT 1"), "1 runs");

@@ -13,7 +13,7 @@ use super::prompts::prompt;
 use super::{Played, Testbed};
 use crate::calibrate::steps_of;
 use crate::evaluate::Refused;
-use crate::observation::{Detailed, IterationSpan, KvSample, KvShares, Observation, Work};
+use crate::observation::{Detailed, Inside, IterationSpan, KvSample, KvShares, Observation, Work};
 use crate::unfit::Unfit;
 
 /// Iterations kept for a timeline, at most.
@@ -217,8 +217,8 @@ impl<'a> Run<'a> {
         let observation = Observation {
             summary: Summary::new(&recording, &self.sim.slo),
             sustain: Sustain::new(&self.trace, &recording.records),
-            work,
-            kv,
+            inside: Some(Inside { work, kv }),
+            outside: None,
             unfit: self.unfit,
         };
         (observation, recording, self.fleet, self.spans)

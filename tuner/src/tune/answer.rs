@@ -2,7 +2,7 @@
 
 use super::steady::p_met;
 use super::{TuneError, Tuning};
-use crate::capacity::{FLOOR, Knee, Probe};
+use crate::knee::{FLOOR, Knee, Probe};
 use crate::pareto;
 use crate::result::{
     Baseline, CurvePoint, Infeasible, Operating, Pareto, ParetoPoint, Refusal, TuneResult, broke,
@@ -105,8 +105,8 @@ impl Tuning<'_, '_> {
             tokens_per_s_per_user: per_user(probe),
             usd_per_hour,
             usd_per_million_tokens: usd_per_hour.map(|usd| usd / (tokens * 3600.0) * 1e6),
-            work: probe.observation.work,
-            kv: probe.observation.kv,
+            work: probe.observation.work(),
+            kv: probe.observation.kv(),
             curve: whole.iter().map(|p| CurvePoint::new(p.rate(), &p.observation)).collect(),
         }
     }

@@ -2,8 +2,8 @@
 
 use super::Tuning;
 use super::steady::Rival;
-use crate::capacity::{FLOOR, Probe, Prober, Stop, rate_at};
-use crate::evaluate::Relax;
+use crate::evaluate::{Relax, Stop};
+use crate::knee::{FLOOR, Probe, Prober, rate_at};
 use crate::result::Neighbour;
 use crate::search::{Candidate, Entry};
 use crate::why::{self, Subject};
@@ -120,7 +120,7 @@ impl Tuning<'_, '_> {
                     (m.good, m.broke)
                 }
                 Err(Stop::Refused(refused)) => (None, refused.reason),
-                Err(Stop::Cancelled) => continue,
+                Err(Stop::Cancelled | Stop::Gone(_)) => continue,
             };
             let unfit = evaluate.unfit(&config).unwrap_or_default();
             let broke = if unfit.requests > least { unfit.short() } else { broke };

@@ -1,7 +1,7 @@
 //! Why the best of every other policy, on every device, lost to the winner.
 
 use super::Tuning;
-use crate::capacity::{FLOOR, Probe};
+use crate::knee::{FLOOR, Probe};
 use crate::progress::Status;
 use crate::result::Loser;
 use crate::search::Entry;

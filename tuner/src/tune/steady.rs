@@ -8,8 +8,8 @@
 use super::Tuning;
 use super::examine::Refined;
 use crate::accuracy::{Accuracy, Spread};
-use crate::capacity::{Effort, FLOOR, Knee, Probe, Prober, Stop, rate_at};
-use crate::evaluate::Relax;
+use crate::evaluate::{Relax, Stop};
+use crate::knee::{Effort, FLOOR, Knee, Probe, Prober, rate_at};
 use crate::result::{Confidence, Margin, Neighbour, PassedOver, margins};
 use crate::search::{Candidate, Entry, Group, Standing};
 use crate::space;

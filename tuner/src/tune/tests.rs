@@ -198,10 +198,10 @@ fn a_capacity_comes_with_what_fast_and_slow_iterations_make_of_it() {
     for (factor, rps) in [(c.slower, c.low_rps), (c.faster, c.high_rps)] {
         let pace = crate::evaluate::Relax::Pace((factor * 1e3).round() as u32);
         let mut prober =
-            crate::capacity::Prober::new(&fake, &config, pace, fake.requests, &GO_ON).unwrap();
-        let knee = prober.knee(0, crate::capacity::Effort::COLD).unwrap();
-        let crate::capacity::Knee::Between { lo, .. } = knee else { panic!("holds somewhere") };
-        assert!((crate::capacity::rate_at(lo) / rps - 1.0).abs() < 0.021, "{factor}: {rps}");
+            crate::knee::Prober::new(&fake, &config, pace, fake.requests, &GO_ON).unwrap();
+        let knee = prober.knee(0, crate::knee::Effort::COLD).unwrap();
+        let crate::knee::Knee::Between { lo, .. } = knee else { panic!("holds somewhere") };
+        assert!((crate::knee::rate_at(lo) / rps - 1.0).abs() < 0.021, "{factor}: {rps}");
     }
 }
 

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::recorded::Recorded;
 use super::{Four, Setup, Validation, deployment, side, simulator, simulator_under};
-use crate::capacity::{Effort, Knee as Found, Prober, STEP, Stop, place_of};
-use crate::evaluate::{Evaluate, Refused, Relax, Trial};
+use crate::evaluate::{Evaluate, Refused, Relax, Stop, Trial};
+use crate::knee::{Effort, Knee as Found, Prober, STEP, place_of};
 use crate::observation::Observation;
 use crate::trial::Testbed;
 use crate::unfit::Unfit;
@@ -206,7 +206,7 @@ fn sensitivity(
     let moved = f64::from(high - low) * STEP.ln() / (2.0 * MOVE.ln());
     Ok(Some(Sensitivity {
         target: target.to_string(),
-        capacity_rps: crate::capacity::rate_at(middle),
+        capacity_rps: crate::knee::rate_at(middle),
         of_limit: moved,
         of_time: 1.0 + moved,
     }))
@@ -236,15 +236,15 @@ impl Pinned {
         };
         match ask() {
             Ok(Found::Between { lo, .. }) => Ok(Some(lo)),
-            Ok(Found::Nowhere) | Err(Stop::Cancelled) => Ok(None),
+            Ok(Found::Nowhere) | Err(Stop::Cancelled | Stop::Gone(_)) => Ok(None),
             Err(Stop::Refused(refused)) => Err(refused),
         }
     }
 }
 
 impl Evaluate for Pinned {
-    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Refused> {
-        self.sim.observe(&self.deployment, trial.head, trial.scale)
+    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
+        Ok(self.sim.observe(&self.deployment, trial.head(self), trial.scale)?)
     }
 
     fn requests(&self) -> usize {
