@@ -188,7 +188,7 @@ mod tests {
         let (mut process, own, child) = family(dir.path(), "");
         assert_eq!(process.ended(), None);
         drop(process);
-        assert!(!lives(&own) && !lives(&child));
+        eventually("both end", || !lives(&own) && !lives(&child));
     }
 
     #[test]
