@@ -77,9 +77,10 @@ pub struct TuneResult {
     pub warnings: Vec<String>,
     /// Whether the search was told to end early: then it reports what it knew.
     pub interrupted: bool,
-    /// Runs made for all this, but for those with everything offered at once.
+    /// Runs that all this took: at a rate, with everything offered at once, of other configurations to compare with. Runs
+    /// that a study remembers count as well.
     pub trials: u64,
-    /// Requests simulated in them.
+    /// Requests offered in them.
     pub simulated_requests: u64,
     /// Elapsed time, seconds.
     pub wall_s: f64,

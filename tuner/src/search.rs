@@ -175,13 +175,13 @@ impl Found {
         })
     }
 
-    /// Runs made.
+    /// Runs made at a rate.
     #[must_use]
     pub fn trials(&self) -> u64 {
         self.entries.iter().map(|e| e.probes.len() as u64).sum()
     }
 
-    /// Requests simulated.
+    /// Requests simulated in them.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.entries.iter().flat_map(|e| &e.probes).map(|p| p.observation.summary.requests).sum()

@@ -5,7 +5,6 @@
 //! depend on the company it is tried in.
 
 use crate::accuracy::Accuracy;
-use crate::capacity::Probe;
 use crate::evaluate::Evaluate;
 use crate::plan::PlanError;
 use crate::progress::Watch;
@@ -14,6 +13,7 @@ use crate::result::{
 };
 use crate::search::{self, Candidate, Contest, Found};
 use crate::space::Space;
+use counted::{Counted, Counts};
 use engine::Config;
 use field::Field;
 use fleet::Sizes;
@@ -23,6 +23,7 @@ use std::time::Instant;
 
 mod answer;
 mod choice;
+mod counted;
 mod examine;
 mod field;
 mod fleet;
@@ -112,7 +113,12 @@ pub enum TuneError {
 
 /// Tunes.
 pub fn tune(request: &Request<'_>) -> Result<TuneResult, TuneError> {
-    let began = Instant::now();
+    let (began, counts) = (Instant::now(), Counts::default());
+    let evaluations = request.devices.iter().map(|d| d.evaluate);
+    let counted: Vec<_> = evaluations.map(|e| Counted { evaluate: e, counts: &counts }).collect();
+    let devices = request.devices.iter().zip(&counted);
+    let devices = devices.map(|(d, evaluate)| DeviceUnderTest { evaluate, ..d.clone() }).collect();
+    let request = &Request { devices, ..request.clone() };
     let mut tuning = Tuning::new(request)?;
     match request.demand {
         Some(_) => tuning.sizes(),
@@ -127,9 +133,7 @@ pub fn tune(request: &Request<'_>) -> Result<TuneResult, TuneError> {
     let mut result = tuning.result()?;
     result.losers = losers;
     result.interrupted = request.watch.cancelled();
-    result.trials = tuning.found.trials() + tuning.extra.len() as u64;
-    let extra: u64 = tuning.extra.iter().map(|p| p.observation.summary.requests).sum();
-    result.simulated_requests = tuning.found.requests() + extra;
+    (result.trials, result.simulated_requests) = (counts.runs(), counts.requests());
     result.wall_s = began.elapsed().as_secs_f64();
     Ok(result)
 }
@@ -145,8 +149,6 @@ struct Tuning<'a, 'r> {
     best: Option<usize>,
     /// What one knob more or less than the winner's does.
     sensitivity: Vec<Neighbour>,
-    /// Runs beyond the search's own.
-    extra: Vec<Probe>,
     /// What near candidates carry with slow iterations, requests/s.
     when_slow: Vec<(Candidate, f64)>,
     /// By device: the entry that a steadier one was preferred to, that one, and what is to be said of it.
@@ -164,7 +166,6 @@ impl<'a, 'r> Tuning<'a, 'r> {
             searched: Sizes::new(),
             best: None,
             sensitivity: Vec::new(),
-            extra: Vec::new(),
             when_slow: Vec::new(),
             passed_over: BTreeMap::new(),
             trusted: BTreeMap::new(),

@@ -55,19 +55,6 @@ impl Measured {
     pub fn rate(&self) -> f64 {
         self.good.map_or(0.0, rate_at)
     }
-
-    /// The same of a configuration that does the same: nothing was run.
-    #[must_use]
-    pub(crate) fn again(&self) -> Self {
-        Self { probes: Vec::new(), ..self.clone() }
-    }
-
-    /// The same, with runs that were made before.
-    #[must_use]
-    pub(crate) fn after(mut self, made: Vec<Probe>) -> Self {
-        self.probes.extend(made);
-        self
-    }
 }
 
 /// Finds the knee of `subject` on the first `head` requests.
@@ -101,8 +88,8 @@ struct Suspicion {
     change: Change,
 }
 
-/// Checks every suspicion about `subject`, whose knee on `head` is `measured`; the most telling first. Returns the runs
-/// made as well. `winner` is what it lost to, `gpus` bounds what changes may take.
+/// Checks every suspicion about `subject`, whose knee on `head` is `measured`; the most telling first. `winner` is what
+/// it lost to, `gpus` bounds what changes may take.
 pub fn attribute(
     subject: &Subject<'_>,
     measured: &Measured,
@@ -110,25 +97,21 @@ pub fn attribute(
     head: usize,
     gpus: u32,
     cancel: &AtomicBool,
-) -> (Vec<Attribution>, Vec<Probe>) {
-    let Some(failing) = &measured.failing else { return (Vec::new(), Vec::new()) };
+) -> Vec<Attribution> {
+    let Some(failing) = &measured.failing else { return Vec::new() };
     let mut checked = Vec::new();
-    let mut probes = Vec::new();
     let choices = choices(subject.config, failing, winner, gpus);
     for suspicions in [choices, hardware(subject.config, failing)] {
         let check = |s: &Suspicion| check(s, subject, measured.good, head, cancel);
         let found: Vec<_> = suspicions.par_iter().map(check).collect();
-        for (attribution, runs) in found.into_iter().flatten() {
-            checked.push(attribution);
-            probes.extend(runs);
-        }
+        checked.extend(found.into_iter().flatten());
         if checked.iter().any(|a: &Attribution| a.confirmed) {
             break;
         }
     }
     // Stable: of equal gains the better evidence stays first.
     checked.sort_by(|a, b| b.after_rps.total_cmp(&a.after_rps));
-    (checked, probes)
+    checked
 }
 
 /// Runs the change. None if it cannot run, or the search was cancelled: then nothing is claimed.
@@ -138,7 +121,7 @@ fn check(
     good: Option<i32>,
     head: usize,
     cancel: &AtomicBool,
-) -> Option<(Attribution, Vec<Probe>)> {
+) -> Option<Attribution> {
     let (config, relax, relaxed) = match &suspicion.change {
         Change::Config(c) => (c, Relax::Nothing, differences(subject.config, c)),
         Change::Device(r) => (subject.config, *r, format!("{} doubled", r.name())),
@@ -154,15 +137,14 @@ fn check(
     };
     let confirmed = after > good;
     let rate = |k: Option<i32>| k.map_or(0.0, rate_at);
-    let attribution = Attribution {
+    Some(Attribution {
         cause: suspicion.cause.to_owned(),
         evidence: suspicion.evidence.clone(),
         relaxed,
         before_rps: rate(good),
         after_rps: rate(if confirmed { after } else { good }),
         confirmed,
-    };
-    Some((attribution, prober.into_probes()))
+    })
 }
 
 /// `knob a to b` for every knob that differs.
@@ -354,7 +336,7 @@ mod tests {
         let config = space::canonical(config);
         let subject = Subject { evaluate: fake, config: &config, known: &[], start: 200 };
         let measured = measure(&subject, fake.requests, &GO_ON).unwrap();
-        let (checked, _) = attribute(&subject, &measured, &config, fake.requests, 8, &GO_ON);
+        let checked = attribute(&subject, &measured, &config, fake.requests, 8, &GO_ON);
         (measured, checked)
     }
 

@@ -105,20 +105,15 @@ impl Tuning<'_, '_> {
                 let known = [known, &made].concat();
                 let subject = Subject { known: &known, ..subject };
                 let measured =
-                    if idle { Ok(winner.again()) } else { why::measure(&subject, head, cancel) };
-                let measured = measured.map(|m| m.after(made));
+                    if idle { Ok(winner.clone()) } else { why::measure(&subject, head, cancel) };
                 (knob, config, measured, idle)
             })
             .collect();
         let least = self.unfit(best).requests;
         let mut examined = Vec::new();
-        let mut probes = winner.probes.clone();
         for (knob, config, measured, idle) in measured {
             let (good, broke) = match measured {
-                Ok(m) => {
-                    probes.extend(m.probes);
-                    (m.good, m.broke)
-                }
+                Ok(m) => (m.good, m.broke),
                 Err(Stop::Refused(refused)) => (None, refused.reason),
                 Err(Stop::Cancelled) => continue,
             };
@@ -141,7 +136,6 @@ impl Tuning<'_, '_> {
                 examined.push(Examined { neighbour, candidate, good });
             }
         }
-        self.extra.extend(probes);
         examined
     }
 

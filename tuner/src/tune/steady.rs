@@ -8,7 +8,7 @@
 use super::Tuning;
 use super::examine::Refined;
 use crate::accuracy::{Accuracy, Spread};
-use crate::capacity::{Effort, FLOOR, Knee, Probe, Prober, Stop, rate_at};
+use crate::capacity::{Effort, FLOOR, Knee, Prober, Stop, rate_at};
 use crate::evaluate::Relax;
 use crate::result::{Confidence, Margin, Neighbour, PassedOver, margins};
 use crate::search::{Candidate, Entry, Group, Standing};
@@ -48,9 +48,7 @@ impl Tuning<'_, '_> {
         let asked: Vec<_> = rivals.par_iter().with_max_len(1).map(|r| self.slow(r)).collect();
         let mut kept = Vec::new();
         for answer in asked {
-            let (rate, probes) = answer?.ok()?;
-            self.extra.extend(probes);
-            kept.push(rate);
+            kept.push(answer?.ok()?);
         }
         self.when_slow.extend(rivals.iter().map(|r| r.candidate.clone()).zip(kept.iter().copied()));
         let weight = |c: &Candidate| self.field.weight(c.device, &c.config);
@@ -110,7 +108,7 @@ impl Tuning<'_, '_> {
     }
 
     /// What `rival` carries with slow iterations, requests/s; none where nobody knows how slow they may be.
-    fn slow(&self, rival: &Rival) -> Option<Result<(f64, Vec<Probe>), Stop>> {
+    fn slow(&self, rival: &Rival) -> Option<Result<f64, Stop>> {
         let accuracy = self.accuracy(rival.candidate.device)?;
         let (_, slower) = accuracy.spread.factors(LEVEL);
         Some(self.paced(&rival.candidate, slower, rival.good))
@@ -126,17 +124,16 @@ impl Tuning<'_, '_> {
     }
 
     /// Capacity with iterations of `factor` times the predicted time.
-    fn paced(&self, of: &Candidate, factor: f64, near: i32) -> Result<(f64, Vec<Probe>), Stop> {
+    fn paced(&self, of: &Candidate, factor: f64, near: i32) -> Result<f64, Stop> {
         let evaluate = self.request.devices[of.device].evaluate;
         let pace = Relax::Pace((factor * 1e3).round() as u32);
         let cancel: &AtomicBool = self.request.watch.cancel;
         let head = self.head_of(of).unwrap_or_else(|| evaluate.requests());
         let mut prober = Prober::new(evaluate, &of.config, pace, head, cancel)?;
-        let rate = match prober.knee(near, LOOK)? {
+        Ok(match prober.knee(near, LOOK)? {
             Knee::Between { lo, .. } => rate_at(lo),
             Knee::Nowhere => 0.0,
-        };
-        Ok((rate, prober.into_probes()))
+        })
     }
 
     /// Measures `rival` as winners are measured and makes it the best of its group, if it is worth `enough`; returns where
@@ -163,19 +160,16 @@ impl Tuning<'_, '_> {
     }
 
     /// How far the capacity of entry `i` can be trusted; none where no run of its device was compared, or interrupted.
-    pub(super) fn confidence(&mut self, i: usize) -> Option<Confidence> {
+    pub(super) fn confidence(&self, i: usize) -> Option<Confidence> {
         let entry = &self.found.entries[i];
         let (candidate, good) = (entry.candidate.clone(), self.found.good(i)?);
         let accuracy = self.accuracy(candidate.device)?.clone();
         let (faster, slower) = accuracy.spread.factors(LEVEL);
         let same = |c: &Candidate| (c.device, &c.config) == (candidate.device, &candidate.config);
-        let known =
-            self.when_slow.iter().find(|(c, _)| same(c)).map(|(_, rate)| (*rate, Vec::new()));
-        let (low_rps, slow) =
-            known.map_or_else(|| self.paced(&candidate, slower, good), Ok).ok()?;
-        let (high_rps, fast) = self.paced(&candidate, faster, good).ok()?;
+        let known = self.when_slow.iter().find(|(c, _)| same(c)).map(|(_, rate)| *rate);
+        let low_rps = known.map_or_else(|| self.paced(&candidate, slower, good), Ok).ok()?;
+        let high_rps = self.paced(&candidate, faster, good).ok()?;
         let p_feasible = self.on_an_empty_machine(i, &accuracy.spread)?;
-        self.extra.extend(slow.into_iter().chain(fast));
         Some(Confidence {
             level: LEVEL,
             faster,
@@ -190,7 +184,7 @@ impl Tuning<'_, '_> {
     }
 
     /// The probability that entry `i` holds the targets on an empty machine, where every latency is a sum of iterations.
-    fn on_an_empty_machine(&mut self, i: usize, spread: &Spread) -> Option<f64> {
+    fn on_an_empty_machine(&self, i: usize, spread: &Spread) -> Option<f64> {
         let (entry, head) = (&self.found.entries[i], self.found.head(i));
         if let Some(floor) = entry.probe(head, FLOOR) {
             return Some(p_met(&margins(&floor.observation), spread));
@@ -201,9 +195,7 @@ impl Tuning<'_, '_> {
         let mut prober = Prober::new(evaluate, config, Relax::Nothing, head, cancel).ok()?;
         prober.passes(FLOOR).ok()?;
         let probes = prober.into_probes();
-        let p = p_met(&margins(&probes.first()?.observation), spread);
-        self.extra.extend(probes);
-        Some(p)
+        Some(p_met(&margins(&probes.first()?.observation), spread))
     }
 }
 

@@ -81,7 +81,7 @@ fn the_answer_is_complete_and_consistent() {
     assert!(!r.pareto.throughput_interactivity.is_empty() && !r.pareto.goodput_ttft.is_empty());
     assert!(r.plans.is_empty() && r.chosen.is_none());
     let at_once = fake.at_once.load(Ordering::Relaxed);
-    assert_eq!(r.trials + at_once, fake.runs.load(Ordering::Relaxed));
+    assert!(at_once > 0 && r.trials == fake.runs.load(Ordering::Relaxed), "{}", r.trials);
     let back: TuneResult = serde_json::from_str(&stored(&r)).unwrap();
     assert_eq!(stored(&back), stored(&r));
 }
