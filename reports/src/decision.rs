@@ -68,7 +68,8 @@ pub(crate) fn cells(f: &Finalist) -> [String; 5] {
         FinalistOutcome::Nothing => ("nothing".to_owned(), None),
         FinalistOutcome::Untried => ("not tried".to_owned(), None),
     };
-    let there = f.tried.iter().rfind(|t| Some(t.rate_rps) == at);
+    // Where it carries no more than it completes with everything offered at once, that rate itself was not tried.
+    let there = at.and_then(|at| f.tried.iter().find(|t| t.held && t.rate_rps >= at));
     let there = there.map_or_else(
         || NONE.to_owned(),
         |t| format!("{}, {}", opt_ms(t.ttft_p99_ms), opt_ms(t.tpot_p99_ms)),

@@ -118,7 +118,7 @@ impl Effort {
     pub const WARM: Self =
         Self { resolution: 1, stride: 8, confirm: &[], repeat: false, bounded: false };
     /// For a real engine: a run costs what it lasts, and does not repeat closer than 3 %. What else its machine does may
-    /// break a target, and helps nobody to hold one.
+    /// break a target, and helps nobody to hold one. (Of a decision, the winner alone is bounded, at its end.)
     pub const REAL: Self =
         Self { resolution: 3, stride: 8, confirm: &[], repeat: true, bounded: false };
     /// For results that are shown: lower rates are tried as well, 5, 15 and 40 % below.
@@ -321,14 +321,15 @@ impl<'a> Prober<'a> {
     }
 
     /// The highest place whose rate is completed per second when everything is offered at once. Of requests that wait
-    /// for others' responses not everything can be.
-    fn most(&mut self) -> Result<i32, Stop> {
+    /// for others' responses not everything can be; and a machine slower than usual completes less than it can.
+    pub(crate) fn most(&mut self) -> Result<i32, Stop> {
         if let Some(most) = self.most {
             return Ok(most);
         }
-        let all = self.offer(f64::INFINITY)?.summary;
+        let Observation { summary: all, work, .. } = self.offer(f64::INFINITY)?;
         let rate = all.request_throughput_rps();
-        let bounds = all.offered.is_none() && rate > 0.0;
+        let slow = self.paces.is_slow(work.pace);
+        let bounds = all.offered.is_none() && rate > 0.0 && !slow;
         let most = if bounds { place_of(rate).max(FLOOR) } else { i32::MAX };
         self.most = Some(most);
         Ok(most)

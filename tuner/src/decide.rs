@@ -4,7 +4,9 @@
 //! cannot be compared. So the likeliest winner leads: its knee is searched alone, from where the simulation puts it. Then
 //! all finalists meet at the rate where it fails, in the same minutes ([`Evaluate::run_together`]). Whoever holds there
 //! leads on from there, and who does not is out. It ends where nobody holds, or when the time for it is up. Finalists that
-//! are expected to carry clearly less than the first are not tried at all.
+//! are expected to carry clearly less than the first are not tried at all. At last the winner is run with everything
+//! offered at once: it carries no more than it completes per second then, however well it meets the targets for as long as
+//! the trace lasts.
 //!
 //! Who the finalists are, a profile says that was measured in seconds, maybe in a bad minute. The first runs show it: a
 //! single one that the machine is clearly faster than its profile, the first search that it is slower. The simulation is
@@ -33,6 +35,10 @@ pub(crate) const SLACK: f64 = 1.15;
 const NEIGHBOURS: usize = 3;
 const NEAR: f64 = 0.97;
 
+/// What is said of a capacity that is bounded by what is completed per second with everything offered at once.
+pub(crate) const BOUNDED: &str = "capacity is what it completes per second with all requests at once: faster the targets \
+                                  hold for as long as this trace, not for ever";
+
 /// What the real engine said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
@@ -43,6 +49,10 @@ pub struct Decision {
     /// Where the winner failed, requests/s, if it did.
     #[serde(default)]
     pub fails_at_rps: Option<f64>,
+    /// Whether what the winner carries is what it completes per second with everything offered at once: it held the targets
+    /// at a higher rate, for as long as the trace lasts.
+    #[serde(default)]
+    pub bounded: bool,
     /// The winner's measured over its predicted capacity.
     pub residual: Option<f64>,
     /// Real runs made.
@@ -188,8 +198,11 @@ impl Decision {
         if self.out_of_time {
             let seconds = self.took_s.round();
             return Some(format!(
-                "the time for real runs was up after {seconds} s: more of it (--budget) may find more"
+                "the time for real runs was up after {seconds} s: more of it (--budget) may change the answer"
             ));
+        }
+        if self.bounded {
+            return Some(BOUNDED.to_owned());
         }
         let (finalist, _) = self.best()?;
         let bound = finalist.tried.iter().rfind(|t| Some(t.rate_rps) == self.fails_at_rps)?;

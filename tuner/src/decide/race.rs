@@ -39,6 +39,10 @@ pub(super) struct Race<'a> {
     led: Option<(usize, i32)>,
     /// Who holds the highest rate, and its place.
     best: Option<(usize, i32)>,
+    /// Whether the winner was run with everything offered at once.
+    saturated: bool,
+    /// Whether that, not the targets, says what it carries.
+    bounded: bool,
     paces: Paces,
     /// Of the simulation, where it is not the profile's.
     pace: Option<f64>,
@@ -56,6 +60,8 @@ impl<'a> Race<'a> {
             standing: Vec::new(),
             led: None,
             best: None,
+            saturated: false,
+            bounded: false,
             paces: Paces::default(),
             pace: None,
         }
@@ -71,7 +77,11 @@ impl<'a> Race<'a> {
         self.pace = pace;
         self.enter(screened);
         let began = Instant::now();
-        let ended = self.race(began + self.budget.saturating_sub(self.took));
+        let until = began + self.budget.saturating_sub(self.took);
+        let ended = self.race(until).and_then(|pace| match pace {
+            Some(pace) => Ok(Some(pace)),
+            None => self.saturate(until).map(|()| None),
+        });
         self.took += began.elapsed();
         self.out_of_time = ended == Err(Stop::Cancelled) && !self.watch.cancelled();
         match ended {
@@ -162,6 +172,18 @@ impl<'a> Race<'a> {
         knee
     }
 
+    /// Holds the winner to what it completes per second with everything offered at once: one run more.
+    fn saturate(&mut self, until: Instant) -> Result<(), Stop> {
+        let Some((winner, k)) = self.best else { return Ok(()) };
+        let (requests, cancel) = (self.real.requests(), self.watch.cancel);
+        let config = &self.contenders[winner].config;
+        let prober = Prober::new(self.real, config, Relax::Nothing, requests, cancel)?;
+        let most = prober.on_machine(self.paces.clone()).until(until).most()?;
+        (self.saturated, self.bounded) = (true, most < k);
+        self.best = Some((winner, k.min(most)));
+        Ok(())
+    }
+
     /// All who stand are tried at `k` in the same minutes: who holds.
     fn meet(&mut self, k: i32, until: Instant) -> Result<Vec<usize>, Stop> {
         let standing = self.standing.clone();
@@ -235,7 +257,9 @@ impl<'a> Race<'a> {
             fails_at_rps: fails_at.map(|(_, (_, at))| rate_at(at)),
             residual: best.and_then(residual),
             winner: best.and_then(|(winner, _)| order.iter().position(|i| *i == winner)),
-            runs: finalists.iter().map(|f| f.tried.len() as u64).sum(),
+            bounded: self.bounded,
+            runs: finalists.iter().map(|f| f.tried.len() as u64).sum::<u64>()
+                + u64::from(self.saturated),
             took_s: self.took.as_secs_f64(),
             out_of_time: self.out_of_time,
             pace: self.pace,

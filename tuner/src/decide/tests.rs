@@ -203,6 +203,36 @@ fn what_is_known_when_the_time_is_up_counts() {
     }
 }
 
+#[test]
+fn a_winner_carries_no_more_than_it_completes_with_all_offered_at_once() {
+    let targets = &["ttft=300ms", "tpot=40ms"];
+    let result = SCREENED.get_or_init(|| screened(&Fake::new(targets)));
+    let free = decided(result, &Fake::new(targets), LONG, &WATCH).unwrap();
+    let (_, held) = free.best().unwrap();
+    assert!(!free.bounded && free.doubt().is_none());
+    // At once it completes 0.8 of what it holds for as long as the trace lasts; on a slow machine that says nothing.
+    let at_once = |pace: f64| {
+        Shared::new(Fake::new(targets), move |fake: &Fake, trial: &Trial<'_>, _| {
+            let mut seen = fake.run(trial).unwrap();
+            if trial.scale.is_infinite() {
+                seen.summary.duration_s = seen.summary.requests as f64 / (0.8 * held);
+                seen.work.pace = Some(pace);
+            }
+            seen
+        })
+    };
+    let (calm, slow) = (at_once(1.0), at_once(1.5));
+    let decision = decided(result, &calm, LONG, &WATCH).unwrap();
+    let (winner, rps) = decision.best().unwrap();
+    assert!((0.79 * held..=0.8 * held).contains(&rps), "{rps} of {held}");
+    assert!(decision.bounded && decision.doubt().unwrap().contains("all requests at once"));
+    assert!(decision.fails_at_rps.is_some_and(|at| at > held));
+    assert_eq!(decision.runs, free.runs, "one run more, as ever");
+    assert!(winner.tried.iter().any(|t| t.held && t.rate_rps > rps));
+    let decision = decided(result, &slow, LONG, &WATCH).unwrap();
+    assert!(!decision.bounded && decision.best().unwrap().1 == held);
+}
+
 /// What the knobs of a neighbour do not change, the real engine is not asked about.
 #[test]
 fn what_does_nothing_is_not_tried() {

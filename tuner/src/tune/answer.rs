@@ -232,11 +232,7 @@ impl Tuning<'_, '_> {
         }
         let beyond = |p: &&Probe| p.head == head && Some(p.k) > probe.map(|p| p.k);
         if probe.is_some() && entry.probes.iter().filter(beyond).any(Probe::passes) {
-            warn(
-                "capacity is what it completes per second with all requests at once: faster the targets hold for as \
-                 long as this trace, not for ever"
-                    .to_owned(),
-            );
+            warn(crate::decide::BOUNDED.to_owned());
         }
         if let Some(p) = probe.filter(|p| verdict::short(&p.observation)) {
             warn(format!(
