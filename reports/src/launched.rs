@@ -106,6 +106,13 @@ pub(crate) fn cells(t: &Trial) -> [String; 5] {
     [label, figure(t.candidate.predicted_rps), measured, figure(t.fails_at_rps), ready]
 }
 
+/// Searches that ended before they were done, and why.
+pub(crate) fn notes(report: &LaunchReport) -> impl Iterator<Item = String> {
+    let noted = |t: &Trial| Some((figures::capitalised(&t.candidate.label), t.note.clone()?));
+    let noted = report.race.trials.iter().filter_map(noted);
+    noted.map(|(label, note)| format!("{label}: the search ended early: {note}"))
+}
+
 /// The page.
 #[must_use]
 pub fn launch_page(report: &LaunchReport) -> String {
@@ -156,6 +163,7 @@ fn configurations(report: &LaunchReport) -> Markup {
             (page::warnings(&["The search was interrupted: what it had found by then is shown."]))
         }
         (table(&columns, &rows))
+        (page::warnings(&notes(report).collect::<Vec<_>>()))
     }
 }
 

@@ -78,6 +78,9 @@ pub struct Trial {
     pub fails_at_rps: Option<f64>,
     /// Every rate offered, in order.
     pub shots: Vec<Shot>,
+    /// Why its search ended before it was done, if it did ([`crate::live::Found::note`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// File of what the server said.
     pub log: Option<String>,
 }
@@ -201,12 +204,13 @@ impl Trial {
     #[must_use]
     pub fn untried(candidate: Candidate, why: String) -> Self {
         let outcome = Outcome::Untried(why);
-        Self { candidate, outcome, ready_s: None, fails_at_rps: None, shots: Vec::new(), log: None }
+        let (shots, note, log) = (Vec::new(), None, None);
+        Self { candidate, outcome, ready_s: None, fails_at_rps: None, shots, note, log }
     }
 
     fn of(candidate: Candidate, seen: Seen, beat: Option<f64>, go_on: bool) -> Self {
         let Seen { searched, ready_s, log, shots } = seen;
-        let (outcome, fails_at_rps, shots) = match searched {
+        let (outcome, fails_at_rps, shots, note) = match searched {
             Ok(Searched { found, .. }) => {
                 let first_failed = found.shots.first().is_some_and(|s| !s.passed);
                 let outcome = match (found.capacity_rps, beat) {
@@ -215,12 +219,12 @@ impl Trial {
                     (None, _) if !go_on => Outcome::Untried("interrupted".to_owned()),
                     (None, _) => Outcome::Nothing,
                 };
-                (outcome, found.fails_at_rps, found.shots)
+                (outcome, found.fails_at_rps, found.shots, found.note)
             }
-            Err(_) if !go_on => (Outcome::Untried("interrupted".to_owned()), None, shots),
-            Err(failure) => (Outcome::Failed(failure), None, shots),
+            Err(_) if !go_on => (Outcome::Untried("interrupted".to_owned()), None, shots, None),
+            Err(failure) => (Outcome::Failed(failure), None, shots, None),
         };
-        Self { candidate, outcome, ready_s, fails_at_rps, shots, log }
+        Self { candidate, outcome, ready_s, fails_at_rps, shots, note, log }
     }
 }
 
