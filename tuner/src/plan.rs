@@ -3,6 +3,12 @@
 //! Replicas behind one balancer carry more than as many times what one carries alone: a burst spreads over all of them.
 //! So a deployment is simulated with several replicas, and a plan counts on what each of them carried there: with as many
 //! of them or more it carries no less.
+//!
+//! *To allow more GPUs never costs more* is a law over equal service. A plan is the cheapest of the deployments that serve
+//! as many of the requests as any deployment found: one that can never serve some of them (prompts beyond its KV memory or
+//! context window) is taken only where none serves more. So more GPUs allowed serve no fewer requests; where they serve
+//! just as many, they cost no more; and where a larger replica serves requests that no smaller one could, the bill may
+//! rise, and the report says that this is the reason ([`Rule::ServesMore`]).
 
 use std::cmp::Ordering;
 

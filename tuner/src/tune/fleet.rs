@@ -2,7 +2,8 @@
 //! cheapest plan takes cannot make a cheaper one.
 //!
 //! Groups of equal size are raced by themselves, so what is found of a size does not depend on what else is allowed; and
-//! a plan is the cheapest of everything that was found. So to allow more never costs more.
+//! a plan is the cheapest of everything found that serves as many requests. So to allow more never costs more, unless it
+//! serves requests that could not be served before: the law of [`crate::plan`].
 
 use super::Tuning;
 use crate::plan::{Chosen, IfSlow, Plan, PlanError, Unit, plan, prefer};
@@ -25,7 +26,8 @@ impl Tuning<'_, '_> {
         sizes.insert(allowed);
         for size in sizes {
             let open = |d: &usize| match self.cheapest(*d) {
-                Some((_, plan)) => plan.gpus >= size,
+                // Larger replicas may serve requests that cannot be served yet.
+                Some((_, plan)) => plan.gpus >= size || (plan.unfit.any() && size <= allowed),
                 None => size <= allowed,
             };
             let open: Vec<usize> = (0..self.request.devices.len()).filter(open).collect();

@@ -265,24 +265,37 @@ fn a_plan_is_the_cheapest_of_everything_found() {
     }
 }
 
+/// Requests that replicas can never serve: none, some of small ones, fewer of each larger one, some of all.
+const UNSERVED: [fn(&Config) -> u64; 4] = [
+    |_| 0,
+    |c| if c.gpus() == c.replicas { 3 } else { 0 },
+    |c| u64::from(8 / (c.gpus() / c.replicas)) - 1,
+    |c| if c.max_seqs > 64 { 7 } else { 2 },
+];
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
 
     #[test]
-    fn more_gpus_allowed_never_cost_more(
-        rps in 1.0..300.0_f64, tpot in 12..40_u32, kv in 20_000.0..400_000.0_f64, seed in 0..99_u64,
+    fn more_gpus_allowed_never_cost_more_for_equal_service(
+        rps in 1.0..300.0_f64, tpot in 20..40_u32, kv in 20_000.0..400_000.0_f64, seed in 0..99_u64,
+        unserved in proptest::sample::select(&UNSERVED[..]),
     ) {
         let targets = ["ttft=800ms".to_owned(), format!("tpot={tpot}ms")];
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
         let fake = Fake { jitter: 0.05, bias: 0.5, kv_slots: kv, seed, ..Fake::new(&targets) };
+        let fake = Fake { too_long: unserved, ..fake };
         let slo = fake.slo.slo().clone();
-        let mut least = f64::INFINITY;
+        let (mut refused, mut usd) = (u64::MAX, f64::INFINITY);
         for gpus in [1, 2, 4, 8] {
             let r = planned(&[("x", &fake, 2.0)], gpus, rps, &slo);
             let Some(plan) = r.plans.first() else { continue };
-            let usd = plan.usd_per_hour.unwrap();
-            prop_assert!(usd <= least, "{gpus}: {usd} after {least}");
-            least = usd;
+            let (now, bill) = (plan.unfit.requests, plan.usd_per_hour.unwrap());
+            prop_assert!(now < refused || (now == refused && bill <= usd), "{gpus}: {plan:?} after {usd}");
+            // None that refuses some is taken where another serves them, however small the demand is.
+            let replica = |gpus| Config { tp: gpus, max_seqs: 64, ..Config::default() };
+            prop_assert_eq!(now, unserved(&replica(gpus)), "{}: {:?}", gpus, plan);
+            (refused, usd) = (now, bill);
         }
     }
 }
