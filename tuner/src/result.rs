@@ -7,7 +7,7 @@ mod confidence;
 mod words;
 
 pub use confidence::{Confidence, PassedOver};
-pub use words::{against, attained, broke, subject};
+pub use words::{against, attained, broke, percent, small_percent, subject};
 
 use crate::decide::Decision;
 use crate::observation::{KvShares, Observation, Work};

@@ -8,6 +8,8 @@ use engine::{Bound, Deployment};
 use serde::{Deserialize, Serialize};
 use workloads::TraceRequest;
 
+use crate::result::small_percent;
+
 /// Requests that can never be served.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfit {
@@ -75,7 +77,7 @@ impl Unfit {
     /// How many in a few words: `2 % of the prompts do not fit`.
     #[must_use]
     pub fn short(&self) -> String {
-        format!("{} of the prompts do not fit", percent(self.share()))
+        format!("{} of the prompts do not fit", small_percent(self.share()))
     }
 
     /// What they are too long for: `KV memory`.
@@ -130,18 +132,6 @@ impl fmt::Display for Unfit {
         }
         Ok(())
     }
-}
-
-/// Up to three significant digits, without zeros that only pad. A share above 0 is never `0 %`.
-fn percent(share: f64) -> String {
-    let value = 100.0 * share;
-    if value > 0.0 && value < 5e-5 {
-        return "less than 0.0001 %".to_owned();
-    }
-    let decimals = if value > 0.0 { (2 - value.log10().floor() as i32).clamp(0, 4) } else { 0 };
-    let text = format!("{value:.*}", decimals as usize);
-    let text = if decimals > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text} %")
 }
 
 #[cfg(test)]
@@ -246,7 +236,7 @@ mod tests {
              max-model-len is 512"
         );
         assert_eq!(
-            (percent(0.002), percent(0.023_46), percent(1.0 / 3e6)),
+            (small_percent(0.002), small_percent(0.023_46), small_percent(1.0 / 3e6)),
             ("0.2 %".into(), "2.35 %".into(), "less than 0.0001 %".into())
         );
     }

@@ -9,7 +9,7 @@
 use crate::capacity::{Effort, FLOOR, Knee, Probe, Prober, Stop, rate_at};
 use crate::evaluate::{Evaluate, Relax};
 use crate::observation::Observation;
-use crate::result::{self, Attribution, broke};
+use crate::result::{self, Attribution, broke, percent};
 use crate::{space, verdict};
 use engine::Config;
 use engine::config::{AllocatorKind, Reserve, SchedulerKind};
@@ -175,10 +175,6 @@ fn choices(config: &Config, failing: &Observation, winner: &Config, gpus: u32) -
     all.found
 }
 
-fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
-}
-
 impl Suspicions<'_> {
     /// Suspects `cause`, taken away by another configuration; not if that is none, or cannot be.
     fn suspect(&mut self, cause: &'static str, evidence: String, edit: impl FnOnce(&mut Config)) {
@@ -311,7 +307,7 @@ impl Suspicions<'_> {
 
 /// What a faster device could take away.
 fn hardware(config: &Config, failing: &Observation) -> Vec<Suspicion> {
-    let busy = format!("workers busy {:.1} % of the time", 100.0 * failing.work.busy);
+    let busy = format!("workers busy {} of the time", percent(failing.work.busy));
     let suspect =
         |cause, relax| Suspicion { cause, evidence: busy.clone(), change: Change::Device(relax) };
     let mut found = vec![

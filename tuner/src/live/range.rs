@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use loadgen::{BoundSlo, Judged, Latency, Live, LiveOptions, LiveRun, Summary, Sustain};
-use workloads::{Arrival, Stream, Trace};
+use workloads::{Stream, Trace};
 
 use super::{Effort, Found, Limit, Memory, Shot, overtake, seek};
 
@@ -316,7 +316,7 @@ fn limit(run: &LiveRun, slo: &BoundSlo) -> Limit {
 }
 
 fn natural_starts(trace: &Trace) -> f64 {
-    trace.requests.iter().filter(|r| matches!(r.arrival, Arrival::At(_))).count().max(1) as f64
+    trace.starts().max(1) as f64
 }
 
 /// `trace`, over and over, until it has `n` requests that wait for nobody. Copies share no blocks.

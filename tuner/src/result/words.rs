@@ -33,10 +33,29 @@ pub fn against(t: &Judged) -> String {
     format!("{what} {value} against {}", time(limit, 3))
 }
 
+/// A share as percent, to a tenth.
+#[must_use]
+pub fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// A share that may be small, as percent to three significant digits without zeros that only pad. Above 0 it is never
+/// `0 %`.
+#[must_use]
+pub fn small_percent(share: f64) -> String {
+    let value = 100.0 * share;
+    if value > 0.0 && value < 5e-5 {
+        return "less than 0.0001 %".to_owned();
+    }
+    let decimals = if value > 0.0 { (2 - value.log10().floor() as i32).clamp(0, 4) } else { 0 };
+    let text = format!("{value:.*}", decimals as usize);
+    let text = if decimals > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text} %")
+}
+
 /// The share of requests that met all targets, and what was asked for: `98 % of requests against 98.5 %`.
 #[must_use]
 pub fn attained(a: &Attained) -> String {
-    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let finely = |share: f64| format!("{:.3} %", 100.0 * share);
     let same = percent(a.share) == percent(a.required) && !a.met;
     let say = |share| if same { finely(share) } else { percent(share) };
