@@ -73,7 +73,7 @@ pub(crate) fn headline(report: &LaunchReport) -> String {
     format!("{who}: {} {unit} of {workload} with {slo}{beside}.", rate(rps))
 }
 
-/// How it came about, in a sentence.
+/// The course of the race, in a sentence.
 pub(crate) fn sentence(report: &LaunchReport) -> String {
     let race = &report.race;
     let untried = report.untried().values().copied().fold(0, usize::saturating_add);

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use engine::ModelShape;
-use tuner::result::percent;
+use tuner::share::percent;
 use tuner::unfit::Unfit;
 use workloads::{Comparison, Description, Format, QUANTILE_LEVELS, Trace};
 

@@ -46,7 +46,7 @@ pub struct Probe {
     pub k: i32,
     /// Requests offered.
     pub head: usize,
-    /// What was seen.
+    /// The run.
     pub observation: Observation,
 }
 
@@ -57,14 +57,14 @@ impl Probe {
         rate_at(self.k)
     }
 
-    /// Whether the SLO held and the load could have gone on.
+    /// True where the SLO held and the load could have gone on.
     #[must_use]
     pub fn passes(&self) -> bool {
         verdict::holds(&self.observation)
     }
 }
 
-/// What it takes to believe that a rate fails. That it holds is shown by a single run: what else a machine does may
+/// The evidence that it takes to believe that a rate fails. A single run shows that it holds: other work on a machine may
 /// break a target, and helps nobody to hold one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Evidence {
@@ -92,7 +92,7 @@ pub enum Stop {
     Cancelled,
 }
 
-/// How hard to look.
+/// The effort of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Effort {
     /// Grid steps between the bounds at which bisection ends; 1 = the grid itself.
@@ -126,7 +126,7 @@ impl Effort {
         Self { resolution: 1, stride: 4, confirm: &[5, 16, 51], repeat: false, bounded: true };
 }
 
-/// Where the SLO stops holding.
+/// The rates between which the SLO stops holding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Knee {
     /// It holds at `lo`; it fails at `hi`, the lowest known failure (`None`: beyond the configuration's ceiling).
@@ -149,13 +149,13 @@ pub struct Prober<'a> {
     cancel: &'a AtomicBool,
     /// Until when runs may begin.
     until: Option<Instant>,
-    /// What was tried at each place, in order, never nothing: the last run decides.
+    /// The runs at each place, in order, never none: the last one decides.
     probes: BTreeMap<i32, Vec<Probe>>,
     /// Runs that say nothing any more.
     aside: Vec<Probe>,
     paces: Paces,
     ceiling: i32,
-    /// What [`Self::most`] found.
+    /// The answer of [`Self::most`].
     most: Option<i32>,
 }
 
@@ -211,7 +211,7 @@ impl<'a> Prober<'a> {
         self
     }
 
-    /// Whether the SLO holds at `k`.
+    /// True where the SLO holds at `k`.
     pub fn passes(&mut self, k: i32) -> Result<bool, Stop> {
         self.settle(k, Evidence::STEP)
     }
@@ -256,7 +256,7 @@ impl<'a> Prober<'a> {
         Ok(probe)
     }
 
-    /// Whether it passed on a machine as fast as usual.
+    /// True where it passed on a machine as fast as usual.
     fn holds_fairly(&self, probe: &Probe) -> bool {
         probe.passes() && !self.paces.is_slow(probe.observation.work.pace)
     }
@@ -366,7 +366,7 @@ impl<'a> Prober<'a> {
         Ok(None)
     }
 
-    /// Whether the lowest rate of all holds: a failure there ends the search.
+    /// True where the lowest rate of all holds: a failure there ends the search.
     fn passes_floor(&mut self, effort: Effort) -> Result<bool, Stop> {
         self.settle(FLOOR, if effort.repeat { Evidence::BOUND } else { Evidence::STEP })
     }
@@ -382,18 +382,18 @@ impl<'a> Prober<'a> {
         }
     }
 
-    /// What was seen at `k`, if it was tried.
+    /// The last run at `k`, if there was one.
     #[must_use]
     pub fn probe(&self, k: i32) -> Option<&Probe> {
         self.probes.get(&k)?.last()
     }
 
-    /// What decides at each place, from the lowest.
+    /// The run that decides at each place, from the lowest.
     fn last(&self) -> impl Iterator<Item = &Probe> {
         self.probes.values().filter_map(|tries| tries.last())
     }
 
-    /// How the machine was, as far as is known now.
+    /// The paces of the machine, as far as they are known now.
     #[must_use]
     pub fn paces(&self) -> &Paces {
         &self.paces

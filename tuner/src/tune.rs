@@ -37,11 +37,11 @@ pub struct DeviceUnderTest<'a> {
     pub info: DeviceInfo,
     /// Runs configurations on it; all devices replay the same trace.
     pub evaluate: &'a dyn Evaluate,
-    /// How far its predicted times are off, where times are predicted and recorded runs have shown it.
+    /// The error of its predicted times, where times are predicted and recorded runs have shown it.
     pub accuracy: Option<Accuracy>,
 }
 
-/// How to cover the space.
+/// The way to cover the space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// Successive halving with races, then one knob at a time around each winner.
@@ -59,16 +59,16 @@ pub struct Demand {
     pub headroom: f64,
 }
 
-/// What to tune.
+/// A question to tune for.
 #[derive(Clone)]
 pub struct Request<'a> {
     /// Devices to choose from, at least one.
     pub devices: Vec<DeviceUnderTest<'a>>,
-    /// Where to look.
+    /// The space to look in.
     pub space: &'a Space,
     /// The targets that the evaluations judge by.
     pub slo: &'a Slo,
-    /// What to maximise.
+    /// The figure to maximise.
     pub objective: Objective,
     /// The traffic.
     pub workload: WorkloadInfo,
@@ -76,11 +76,11 @@ pub struct Request<'a> {
     pub model: String,
     /// Seed of the run.
     pub seed: u64,
-    /// Whether times are predicted.
+    /// True where times are predicted.
     pub simulated: bool,
-    /// How to look.
+    /// The way to look.
     pub method: Method,
-    /// What to plan for, if anything.
+    /// A demand to plan for, if any.
     pub demand: Option<Demand>,
     /// Whom to tell, and when to end.
     pub watch: Watch<'a>,
@@ -147,13 +147,13 @@ struct Tuning<'a, 'r> {
     searched: Sizes,
     /// The winner.
     best: Option<usize>,
-    /// What one knob more or less than the winner's does.
+    /// The effect of one knob more or less than the winner's.
     sensitivity: Vec<Neighbour>,
-    /// What near candidates carry with slow iterations, requests/s.
+    /// The capacity of near candidates with slow iterations, requests/s.
     when_slow: Vec<(Candidate, f64)>,
     /// By device: the entry that a steadier one was preferred to, that one, and what is to be said of it.
     passed_over: BTreeMap<usize, (usize, usize, PassedOver)>,
-    /// How far capacities can be trusted, by entry.
+    /// The confidence in capacities, by entry.
     trusted: BTreeMap<usize, Confidence>,
 }
 

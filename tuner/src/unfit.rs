@@ -8,27 +8,27 @@ use engine::{Bound, Deployment};
 use serde::{Deserialize, Serialize};
 use workloads::TraceRequest;
 
-use crate::result::small_percent;
+use crate::share::small_percent;
 
 /// Requests that can never be served.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfit {
-    /// How many.
+    /// Their number.
     pub requests: u64,
     /// Of so many.
     pub of: u64,
-    /// What they are too long for; empty where all can be served.
+    /// The bounds that they exceed; empty where all can be served.
     pub beyond: Vec<Beyond>,
 }
 
 /// Requests that are too long for one thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beyond {
-    /// Which: `context-window` (the model's), `max-model-len` (as typed) or `kv-memory` (of a worker).
+    /// The bound: `context-window` (the model's), `max-model-len` (as typed) or `kv-memory` (of a worker).
     pub bound: String,
     /// Tokens it takes.
     pub tokens: u32,
-    /// How many requests are longer.
+    /// Requests that are longer.
     pub requests: u64,
     /// The longest of them, prompt and response, tokens.
     pub longest: u32,
@@ -68,19 +68,19 @@ impl Unfit {
         }
     }
 
-    /// Whether there are any.
+    /// True where there are any.
     #[must_use]
     pub fn any(&self) -> bool {
         self.requests > 0
     }
 
-    /// How many in a few words: `2 % of the prompts do not fit`.
+    /// Their share in a few words: `2 % of the prompts do not fit`.
     #[must_use]
     pub fn short(&self) -> String {
         format!("{} of the prompts do not fit", small_percent(self.share()))
     }
 
-    /// What they are too long for: `KV memory`.
+    /// The bounds that they exceed: `KV memory`.
     #[must_use]
     pub fn bounds(&self) -> String {
         let words = |b: &Beyond| match b.bound.as_str() {

@@ -9,7 +9,8 @@
 use crate::capacity::{Effort, FLOOR, Knee, Probe, Prober, Stop, rate_at};
 use crate::evaluate::{Evaluate, Relax};
 use crate::observation::Observation;
-use crate::result::{self, Attribution, broke, percent};
+use crate::result::{self, Attribution, broke};
+use crate::share::percent;
 use crate::{space, verdict};
 use engine::Config;
 use engine::config::{AllocatorKind, Reserve, SchedulerKind};
@@ -20,7 +21,7 @@ use std::sync::atomic::AtomicBool;
 /// A capacity must rise by so many grid steps (3 %) for a cause to count.
 pub const RISE: i32 = 3;
 
-/// How closely attributions and sensitivities look: to 2 % of the rate.
+/// The precision of attributions and sensitivities: 2 % of the rate.
 pub const LOOK: Effort =
     Effort { resolution: 2, stride: 16, confirm: &[], repeat: false, bounded: true };
 
@@ -42,7 +43,7 @@ pub struct Subject<'a> {
 pub struct Measured {
     /// Highest place that holds; none if nowhere.
     pub good: Option<i32>,
-    /// What gave way at the lowest failure.
+    /// The target that gave way at the lowest failure, or the backlog.
     pub broke: String,
     /// New runs made.
     pub probes: Vec<Probe>,
@@ -73,7 +74,7 @@ pub fn measure(subject: &Subject<'_>, head: usize, cancel: &AtomicBool) -> Resul
     Ok(Measured { good, broke, probes, failing })
 }
 
-/// How a suspected cause is taken away.
+/// The way to take a suspected cause away.
 #[derive(Debug, Clone, PartialEq)]
 enum Change {
     Config(Config),
@@ -164,7 +165,7 @@ struct Suspicions<'a> {
     found: Vec<Suspicion>,
 }
 
-/// What another choice of configuration could take away, judging by a failing run.
+/// The causes that another configuration could take away, judging by a failing run.
 fn choices(config: &Config, failing: &Observation, winner: &Config, gpus: u32) -> Vec<Suspicion> {
     let mut all = Suspicions { config, failing, winner, gpus, found: Vec::new() };
     all.batches();
@@ -305,7 +306,7 @@ impl Suspicions<'_> {
     }
 }
 
-/// What a faster device could take away.
+/// The causes that a faster device could take away.
 fn hardware(config: &Config, failing: &Observation) -> Vec<Suspicion> {
     let busy = format!("workers busy {} of the time", percent(failing.work.busy));
     let suspect =

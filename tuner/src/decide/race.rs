@@ -23,25 +23,25 @@ struct Contender {
     probes: Vec<Probe>,
 }
 
-/// Who may still win, on one machine.
+/// The finalists that may still win, on one machine.
 pub(super) struct Race<'a> {
     real: &'a dyn Evaluate,
     watch: &'a Watch<'a>,
     /// For runs.
     budget: Duration,
-    /// What of it is spent.
+    /// The part of it that is spent.
     took: Duration,
     out_of_time: bool,
     contenders: Vec<Contender>,
     /// Those that nobody has beaten, most promising first.
     standing: Vec<usize>,
-    /// Who led last, and the place where he failed.
+    /// The last leader, and the place where it failed.
     led: Option<(usize, i32)>,
-    /// Who holds the highest rate, and its place.
+    /// The finalist that holds the highest rate, and that rate's place.
     best: Option<(usize, i32)>,
-    /// Whether the winner was run with everything offered at once.
+    /// True once the winner was run with everything offered at once.
     saturated: bool,
-    /// Whether that, not the targets, says what it carries.
+    /// True where that run, not the targets, bounds the winner.
     bounded: bool,
     paces: Paces,
     /// Of the simulation, where it is not the profile's.
@@ -90,7 +90,7 @@ impl<'a> Race<'a> {
         }
     }
 
-    /// What `screened` recommends stands, and who leads, if he holds anything.
+    /// The finalists of `screened` stand, and the leader, if it holds anything.
     fn enter(&mut self, screened: &TuneResult) {
         self.led = self.led.filter(|_| self.best.is_some());
         self.contenders.iter_mut().for_each(|c| c.finalist.predicted_rps = None);
@@ -163,7 +163,7 @@ impl<'a> Race<'a> {
         let prober = prober.knowing(probes).on_machine(self.paces.clone());
         let mut prober = prober.until(until);
         let knee = prober.knee(start, Effort::REAL);
-        // What holds, holds, whether or not the search came to its end.
+        // A rate that held counts even where the search was broken off.
         let holds = prober.highest_good().map(|k| (leader, k));
         self.best =
             holds.filter(|(_, k)| self.best.is_none_or(|(_, best)| *k >= best)).or(self.best);
@@ -276,7 +276,7 @@ impl Contender {
     }
 }
 
-/// What became of finalist `i`, whose runs were `probes`, by rate and in order: of several at one rate the last counts,
+/// The fate of finalist `i`, whose runs were `probes`, by rate and in order: of several at one rate the last counts,
 /// and what failed below a rate that held met a slow machine.
 fn outcome(i: usize, probes: &[&Probe], best: Option<(usize, i32)>) -> FinalistOutcome {
     let places = probes.chunk_by(|a, b| a.k == b.k).filter_map(|tries| tries.last());

@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static GO_ON: AtomicBool = AtomicBool::new(false);
-/// What is screened more than once: `ttft=300ms`, `tpot=40ms`.
+/// The simulation that several tests use: `ttft=300ms`, `tpot=40ms`.
 static SCREENED: OnceLock<TuneResult> = OnceLock::new();
 const WATCH: Watch<'_> = Watch { progress: &Silent, cancel: &GO_ON };
 const LONG: Duration = Duration::from_secs(3600);
@@ -47,7 +47,7 @@ fn screened(fake: &Fake) -> TuneResult {
     .unwrap()
 }
 
-/// What `real` makes of what `screened` recommends, at whatever pace.
+/// The decision of `real` on the finalists of `screened`, at whatever pace.
 fn decided(
     screened: &TuneResult,
     real: &dyn Evaluate,
@@ -106,7 +106,7 @@ fn paced(fake: &Fake, trial: &Trial<'_>, pace: u32) -> Observation {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// What simulation puts first need not be the best there is, and the machine is not always itself.
+    /// The first by simulation need not be the best there is, and the machine is not always itself.
     #[test]
     fn the_best_of_the_finalists_wins(seed: u64, prompt in 300.0..1500.0, output in 100.0..500.0) {
         let targets = &["ttft=300ms", "tpot=40ms"];
@@ -148,7 +148,7 @@ fn what_a_profile_misjudges_is_screened_anew() {
         let truth = |f: &Finalist| knee(&at(pace), &config_of(&f.config).unwrap());
         let best = decision.finalists.iter().map(truth).fold(0.0, f64::max);
         assert!(rps > 0.96 * best && rps <= truth(winner), "{rps} of {best}");
-        // What is simulated at the right pace is what is measured.
+        // At the right pace the simulation gives the measured figures.
         for f in &decision.finalists {
             match f.predicted_rps {
                 Some(predicted) => {
@@ -233,7 +233,7 @@ fn a_winner_carries_no_more_than_it_completes_with_all_offered_at_once() {
     assert!(!decision.bounded && decision.best().unwrap().1 == held);
 }
 
-/// What the knobs of a neighbour do not change, the real engine is not asked about.
+/// The real engine is not asked about a neighbour whose knob changes nothing.
 #[test]
 fn what_does_nothing_is_not_tried() {
     let result = screened(&Fake::new(&["ttft=300ms", "tpot=40ms"]));

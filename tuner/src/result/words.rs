@@ -1,11 +1,16 @@
 //! Figures in the words people use: `p99 TTFT 217 ms against 200 ms`.
 //!
-//! What is stored keeps every digit. A sentence keeps three, or as many as it takes to tell a value from its limit.
+//! Stored figures keep every digit. A sentence keeps three, or as many as it takes to tell a value from its limit.
 
 use crate::observation::Observation;
+use crate::share::percent;
 use crate::verdict;
 use loadgen::{Attained, Judged, Latency};
 use std::time::Duration;
+
+/// Of a capacity that is bounded by what is completed per second with everything offered at once.
+pub(crate) const BOUNDED: &str = "capacity is what it completes per second with all requests at once: faster the targets \
+                                  hold for as long as this trace, not for ever";
 
 /// `ttft:p99@chat` as `p99 TTFT of chat`.
 #[must_use]
@@ -18,7 +23,7 @@ pub fn subject(measured: &str) -> String {
     }
 }
 
-/// What was measured, and what it was not to exceed.
+/// The measured value, and its limit.
 #[must_use]
 pub fn against(t: &Judged) -> String {
     let (what, limit) = (subject(&t.measured), t.target.limit);
@@ -31,26 +36,6 @@ pub fn against(t: &Judged) -> String {
         Latency::Undefined => "undefined",
     };
     format!("{what} {value} against {}", time(limit, 3))
-}
-
-/// A share as percent, to a tenth.
-#[must_use]
-pub fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
-}
-
-/// A share that may be small, as percent to three significant digits without zeros that only pad. Above 0 it is never
-/// `0 %`.
-#[must_use]
-pub fn small_percent(share: f64) -> String {
-    let value = 100.0 * share;
-    if value > 0.0 && value < 5e-5 {
-        return "less than 0.0001 %".to_owned();
-    }
-    let decimals = if value > 0.0 { (2 - value.log10().floor() as i32).clamp(0, 4) } else { 0 };
-    let text = format!("{value:.*}", decimals as usize);
-    let text = if decimals > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text} %")
 }
 
 /// The share of requests that met all targets, and what was asked for: `98 % of requests against 98.5 %`.
@@ -75,7 +60,7 @@ fn time(t: Duration, digits: i32) -> String {
     format!("{text} {unit}")
 }
 
-/// What gave way in a failing run, in a few words.
+/// The cause of a run's failure, in a few words.
 #[must_use]
 pub fn broke(observation: &Observation) -> String {
     let v = &observation.summary.verdict;

@@ -20,7 +20,7 @@ impl Tuning<'_, '_> {
         let others: Vec<usize> = others
             .into_iter()
             .filter(|i| {
-                // What a steadier one was preferred to did not lose by capacity.
+                // An entry that gave way to a steadier one did not lose by capacity.
                 self.passed_over.values().all(|over| over.0 != *i) && !self.same_row(*i, best)
             })
             .collect();

@@ -1,4 +1,4 @@
-//! What of the winner's capacity survives the error of predictions, and who keeps more of it.
+//! The part of the winner's capacity that survives the error of predictions, and the rival that keeps more of it.
 //!
 //! Iterations of real engines take longer or shorter than predicted, by as much as recorded runs have shown. Near a
 //! target a little of that decides whether it holds at all, for one configuration sooner than for another. So, of the
@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicBool;
 const LEVEL: f64 = 0.8;
 /// Share of predicted capacity given up for a steadier configuration, at most.
 const GIVEN_UP: f64 = 0.03;
-/// How much more it must carry with slow iterations, at least: what searches resolve is below that.
+/// The least factor by which it must carry more with slow iterations: searches resolve less than that.
 const GAIN: f64 = 1.03;
 /// Configurations asked.
 const RIVALS: usize = 6;
@@ -107,7 +107,7 @@ impl Tuning<'_, '_> {
         Some(near)
     }
 
-    /// What `rival` carries with slow iterations, requests/s; none where nobody knows how slow they may be.
+    /// The capacity of `rival` with slow iterations, requests/s; none where nobody knows how slow they may be.
     fn slow(&self, rival: &Rival) -> Option<Result<f64, Stop>> {
         let accuracy = self.accuracy(rival.candidate.device)?;
         let (_, slower) = accuracy.spread.factors(LEVEL);
@@ -159,7 +159,7 @@ impl Tuning<'_, '_> {
         Some(at)
     }
 
-    /// How far the capacity of entry `i` can be trusted; none where no run of its device was compared, or interrupted.
+    /// The confidence in the capacity of entry `i`; none where no run of its device was compared, or interrupted.
     pub(super) fn confidence(&self, i: usize) -> Option<Confidence> {
         let entry = &self.found.entries[i];
         let (candidate, good) = (entry.candidate.clone(), self.found.good(i)?);

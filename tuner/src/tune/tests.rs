@@ -120,7 +120,7 @@ fn an_impossible_target_says_what_is_possible() {
     assert!(r.best.is_none() && r.baselines.iter().all(|b| b.best.is_none()));
     let infeasible = r.infeasible.unwrap();
     assert!(infeasible.reason.starts_with("even on an empty machine p99 TTFT"), "{infeasible:?}");
-    // What it reaches is feasible indeed.
+    // Targets at the values that it reaches are feasible indeed.
     let reached = infeasible.reaches[0].value_ms.unwrap();
     assert!(reached > 5.0);
     let relaxed = Fake::new(&[&format!("ttft={:.3}ms", reached * 1.001)]);
@@ -235,7 +235,7 @@ fn of_nearly_equal_configurations_the_one_that_keeps_more_wins() {
     assert!(preferred > 0, "some winner was fragile");
 }
 
-/// What carries `rps` with replicas of at most `gpus` GPUs.
+/// A plan for `rps` with replicas of at most `gpus` GPUs.
 fn planned(devices: &[(&str, &Fake, f64)], gpus: u32, rps: f64, slo: &Slo) -> TuneResult {
     let devices = devices.iter().map(|(name, fake, usd)| device(name, *fake, *usd)).collect();
     let space = space(gpus, true);
