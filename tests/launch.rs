@@ -95,6 +95,26 @@ fn the_best_flags_win_and_a_server_that_cannot_start_is_a_trial() {
 }
 
 #[test]
+fn the_end_of_a_search_before_its_time_is_told_everywhere() {
+    let dir = TempDir::new().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let words = ["--slo", "tpot=100ms", "--knob", "itl=200ms", "--out", out, "--budget", "30s"];
+    let output = tune(&mock("the-slow"), &words).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let found: Value = serde_json::from_str(&read("result.json")).unwrap();
+    let slow = &found["configurations"][1];
+    assert_eq!((&slow["label"], &slow["outcome"]), (&"itl 200ms".into(), &"nothing".into()));
+    let why = "one request at a time misses the targets";
+    assert!(slow["note"].as_str().unwrap().contains(why), "{slow}");
+    assert!(found["configurations"][0].get("note").is_none());
+    let shown =
+        String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(shown.contains("Itl 200ms: the search ended early"), "{shown}");
+    assert!(shown.contains(why) && read("report.html").contains(why), "{shown}");
+}
+
+#[test]
 fn whatever_a_server_does_it_is_one_failed_trial() {
     let why = |launch: &str, words: &[&str]| {
         let words = [&["--json", "--knob", "x=1", "--ready-timeout", "3s"], words].concat();

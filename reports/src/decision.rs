@@ -1,4 +1,4 @@
-//! What the real engine said of a simulation's recommendations: measured and simulated side by side, each named so.
+//! The real engine's answer to a simulation's recommendations: measured and simulated side by side, each named so.
 
 use crate::figures::{NONE, opt_ms, percent, rate, sig};
 use crate::page::{self, Row, cell, whole};
@@ -28,7 +28,7 @@ pub(crate) fn headline(r: &TuneResult) -> Option<String> {
     })
 }
 
-/// How the decision came about, in one sentence.
+/// The course of the decision, in one sentence.
 pub(crate) fn sentence(decision: &Decision) -> String {
     let tried = decision.finalists.iter().filter(|f| !f.tried.is_empty()).count();
     let residual = decision.residual.map_or_else(String::new, |x| {
@@ -68,7 +68,8 @@ pub(crate) fn cells(f: &Finalist) -> [String; 5] {
         FinalistOutcome::Nothing => ("nothing".to_owned(), None),
         FinalistOutcome::Untried => ("not tried".to_owned(), None),
     };
-    let there = f.tried.iter().rfind(|t| Some(t.rate_rps) == at);
+    // Where it carries no more than it completes with everything offered at once, that rate itself was not tried.
+    let there = at.and_then(|at| f.tried.iter().find(|t| t.held && t.rate_rps >= at));
     let there = there.map_or_else(
         || NONE.to_owned(),
         |t| format!("{}, {}", opt_ms(t.ttft_p99_ms), opt_ms(t.tpot_p99_ms)),

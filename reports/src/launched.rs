@@ -73,7 +73,7 @@ pub(crate) fn headline(report: &LaunchReport) -> String {
     format!("{who}: {} {unit} of {workload} with {slo}{beside}.", rate(rps))
 }
 
-/// How it came about, in a sentence.
+/// The course of the race, in a sentence.
 pub(crate) fn sentence(report: &LaunchReport) -> String {
     let race = &report.race;
     let untried = report.untried().values().copied().fold(0, usize::saturating_add);
@@ -104,6 +104,13 @@ pub(crate) fn cells(t: &Trial) -> [String; 5] {
     let ready = t.ready_s.map_or_else(|| NONE.to_owned(), seconds);
     let label = t.candidate.label.clone();
     [label, figure(t.candidate.predicted_rps), measured, figure(t.fails_at_rps), ready]
+}
+
+/// Searches that ended before they were done, and why.
+pub(crate) fn notes(report: &LaunchReport) -> impl Iterator<Item = String> {
+    let noted = |t: &Trial| Some((figures::capitalised(&t.candidate.label), t.note.clone()?));
+    let noted = report.race.trials.iter().filter_map(noted);
+    noted.map(|(label, note)| format!("{label}: the search ended early: {note}"))
 }
 
 /// The page.
@@ -156,6 +163,7 @@ fn configurations(report: &LaunchReport) -> Markup {
             (page::warnings(&["The search was interrupted: what it had found by then is shown."]))
         }
         (table(&columns, &rows))
+        (page::warnings(&notes(report).collect::<Vec<_>>()))
     }
 }
 

@@ -17,7 +17,8 @@ fn is_chosen(r: &TuneResult, plan: &Plan) -> bool {
     chosen(r).is_some_and(|c| c.device == plan.device)
 }
 
-/// The rule that decided for the plan chosen, in a sentence; none where nothing else was found.
+/// The rule that decided for the plan chosen, and whether any other serves all requests, in words; none where nothing
+/// else was found.
 pub(crate) fn rule(r: &TuneResult) -> Option<String> {
     let (own, why) = (chosen(r)?, r.chosen.as_ref()?);
     let next = &why.instead_of;
@@ -28,7 +29,7 @@ pub(crate) fn rule(r: &TuneResult) -> Option<String> {
     let bill =
         |p: &Plan| p.usd_per_hour.map_or(String::new(), |c| format!(" for {} per hour", usd(c)));
     let other = format!("{} ({}){}", gpus(next), next.label, bill(next));
-    Some(match why.rule {
+    let decided = match why.rule {
         Rule::ServesMore => format!(
             "Chosen because it serves more of the requests: of the next best of all deployments found, {other}, {}.",
             next.unfit.short()
@@ -45,7 +46,9 @@ pub(crate) fn rule(r: &TuneResult) -> Option<String> {
             percent(own.free),
             percent(next.free)
         ),
-    })
+    };
+    let none = if own.unfit.any() { " No deployment found serves all requests." } else { "" };
+    Some(decided + none)
 }
 
 /// The winner beside its plan: the heading of what follows.
@@ -102,7 +105,7 @@ fn why_not(r: &TuneResult, device: &str) -> String {
     nearest.map_or_else(|| "nothing was tried".to_owned(), words::at_best)
 }
 
-/// What the column of slow iterations says.
+/// The meaning of the column of slow iterations.
 pub(crate) const IF_SLOW: &str =
     "If slow: GPUs that are enough with iterations as slow as one real engine in ten has them.";
 

@@ -18,7 +18,7 @@ use tuner::live::LiveStudy;
 use tuner::result::{DeviceInfo, WorkloadInfo};
 use tuner::study::{build, fingerprint};
 use tuner::unfit::Unfit;
-use workloads::{Arrival, Trace};
+use workloads::Trace;
 
 use super::output::typed;
 use super::{host, secrets};
@@ -246,8 +246,7 @@ pub(crate) fn study(
 /// The traffic, as reports put it.
 fn workload(trace: &Trace) -> WorkloadInfo {
     let requests = trace.requests.len();
-    let starts =
-        trace.requests.iter().filter(|r| matches!(r.arrival, Arrival::At(_))).count().max(1);
+    let starts = trace.starts().max(1);
     let tokens: u64 = trace.requests.iter().map(|r| u64::from(r.output)).sum();
     WorkloadInfo {
         name: trace.name.clone(),

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use engine::ModelShape;
+use tuner::share::percent;
 use tuner::unfit::Unfit;
 use workloads::{Comparison, Description, Format, QUANTILE_LEVELS, Trace};
 
@@ -141,10 +142,6 @@ fn table(d: &Description) -> String {
         .subsequent_indent("    ");
     let from: String = d.provenance.iter().map(|p| textwrap::fill(p, &within) + "\n").collect();
     format!("{head}{out}\nFrom\n{from}")
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
 }
 
 /// Four significant digits.

@@ -15,7 +15,7 @@ use tuner::evaluate::Stop;
 use tuner::launch::flags::defaults;
 use tuner::launch::process::Process;
 use tuner::launch::{Candidate, Failure, Race, Rules, Seen, Trial, screen};
-use tuner::live::{Aim, Held, LiveStudy, Memory, Range, Ready, Searched, Shot};
+use tuner::live::{Aim, Found, Held, LiveStudy, Memory, Range, Ready, Searched, Shot};
 
 use super::bench::result;
 use super::live::{Measured, Place, launched, options, scenario, server, start_limit, study};
@@ -184,10 +184,13 @@ impl<'a> Launcher<'a> {
         });
         // A server may say what it was started with.
         let secret = secrets::values(self.command);
-        let searched = searched.map_err(|Failure { why, last_lines }| Failure {
+        let mut searched = searched.map_err(|Failure { why, last_lines }| Failure {
             why: secrets::without(&why, &secret),
             last_lines: last_lines.iter().map(|line| secrets::without(line, &secret)).collect(),
         });
+        if let Ok(Searched { found: Found { note: Some(note), .. }, .. }) = &mut searched {
+            *note = secrets::without(note, &secret);
+        }
         if let Err(failure) = &searched
             && !self.stop.load(Ordering::Relaxed)
         {

@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use tuner::export::quoted;
+
 use super::secrets;
 use crate::cli::Fleet;
 
@@ -157,15 +159,6 @@ fn in_shell(word: &Word) -> String {
         Part::Secret(variable) => format!("\"${variable}\""),
     };
     word.iter().map(part).collect()
-}
-
-/// Text for a shell.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._/:=+@%,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

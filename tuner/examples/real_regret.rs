@@ -224,7 +224,12 @@ fn round(real: &Testbed, all: &[Config], start: i32) -> Outcome<(i32, Vec<Option
 fn meet(real: &Testbed, all: &[Config], standing: &[usize], k: i32) -> Outcome<Vec<usize>> {
     let head = real.requests();
     let scale = rate_at(k) / real.natural_rate(head);
-    let trial = |i: &usize| Trial { config: &all[*i], relax: Relax::Nothing, length: Length::Requests(head), scale };
+    let trial = |i: &usize| Trial {
+        config: &all[*i],
+        relax: Relax::Nothing,
+        length: Length::Requests(head),
+        scale,
+    };
     let trials: Vec<Trial<'_>> = standing.iter().map(trial).collect();
     let seen = real.run_together(&trials)?;
     let holders = standing.iter().zip(&seen).filter(|(_, seen)| verdict::holds(seen));

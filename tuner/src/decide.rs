@@ -4,9 +4,11 @@
 //! cannot be compared. So the likeliest winner leads: its knee is searched alone, from where the simulation puts it. Then
 //! all finalists meet at the rate where it fails, in the same minutes ([`Evaluate::run_together`]). Whoever holds there
 //! leads on from there, and who does not is out. It ends where nobody holds, or when the time for it is up. Finalists that
-//! are expected to carry clearly less than the first are not tried at all.
+//! are expected to carry clearly less than the first are not tried at all. At last the winner is run with everything
+//! offered at once: it carries no more than it completes per second then, however well it meets the targets for as long as
+//! the trace lasts.
 //!
-//! Who the finalists are, a profile says that was measured in seconds, maybe in a bad minute. The first runs show it: a
+//! The finalists rest on a profile that was measured in seconds, maybe in a bad minute. The first runs show it: a
 //! single one that the machine is clearly faster than its profile, the first search that it is slower. The simulation is
 //! then made anew at that pace, once, and those whom it recommends join the race.
 
@@ -19,13 +21,13 @@ use serde::{Deserialize, Serialize};
 use crate::evaluate::Evaluate;
 use crate::evaluate::Stop;
 use crate::progress::Watch;
-use crate::result::{Neighbour, TuneResult, config_of};
+use crate::result::{BOUNDED, Neighbour, TuneResult, config_of};
 use crate::space;
 use race::Race;
 
 mod race;
 
-/// What a prediction may be off against that of another configuration.
+/// The factor by which one configuration's prediction may be off against another's.
 pub(crate) const SLACK: f64 = 1.15;
 
 /// Neighbours of the winner that are finalists, at most, and what they must be expected to carry of its capacity. A knob
@@ -33,23 +35,27 @@ pub(crate) const SLACK: f64 = 1.15;
 const NEIGHBOURS: usize = 3;
 const NEAR: f64 = 0.97;
 
-/// What the real engine said.
+/// The real engine's answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// Everything considered, best prediction first.
     pub finalists: Vec<Finalist>,
-    /// Which of them carries most; none if nothing held the targets.
+    /// The index of the one that carries most; none if nothing held the targets.
     pub winner: Option<usize>,
-    /// Where the winner failed, requests/s, if it did.
+    /// The rate at which the winner failed, requests/s, if it did.
     #[serde(default)]
     pub fails_at_rps: Option<f64>,
+    /// True where the winner carries what it completes per second with everything offered at once: it held the targets at a
+    /// higher rate, for as long as the trace lasts.
+    #[serde(default)]
+    pub bounded: bool,
     /// The winner's measured over its predicted capacity.
     pub residual: Option<f64>,
     /// Real runs made.
     pub runs: u64,
     /// Seconds they took, waiting for arrivals not counted: the engine's clock jumps over it.
     pub took_s: f64,
-    /// Whether the time for it was up before all was tried that could have changed it.
+    /// True where the time was up before all was tried that could have changed the answer.
     #[serde(default)]
     pub out_of_time: bool,
     /// What iterations took of the time that the profile says, where that was so far off that the simulation was made anew
@@ -61,19 +67,19 @@ pub struct Decision {
 /// A configuration that simulation recommends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finalist {
-    /// What a person calls it.
+    /// Its name for people.
     pub label: String,
     /// Every knob by name, as typed.
     pub config: BTreeMap<String, String>,
     /// Capacity by simulation, requests/s; none where only the simulation before the last recommended it.
     pub predicted_rps: Option<f64>,
-    /// What became of it.
+    /// Its fate.
     pub outcome: FinalistOutcome,
     /// Every real run, by rate.
     pub tried: Vec<Tried>,
 }
 
-/// What the real engine made of a finalist.
+/// The fate of a finalist on the real engine.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FinalistOutcome {
@@ -92,17 +98,17 @@ pub enum FinalistOutcome {
 pub struct Tried {
     /// Requests/s offered.
     pub rate_rps: f64,
-    /// Whether the targets held and the load could have gone on.
+    /// True where the targets held and the load could have gone on.
     pub held: bool,
     /// Percentiles, ms.
     pub ttft_p99_ms: Option<f64>,
     /// The same.
     pub tpot_p99_ms: Option<f64>,
-    /// Whether all that was wrong is that the requests were too few for such a rate.
+    /// True where nothing was wrong but that the requests were too few for such a rate.
     pub too_few: bool,
     /// Seconds in iterations over what the profile says of them, where that is known.
     pub pace: Option<f64>,
-    /// Whether the machine was slower than in other runs, so that a failure says nothing of the configuration.
+    /// True where the machine was slower than in other runs, so that a failure says nothing of the configuration.
     #[serde(default)]
     pub slow_machine: bool,
 }
@@ -182,14 +188,17 @@ fn finalists(screened: &TuneResult) -> Vec<(Config, Finalist)> {
 }
 
 impl Decision {
-    /// What to think of before it is believed.
+    /// A reason to doubt it.
     #[must_use]
     pub fn doubt(&self) -> Option<String> {
         if self.out_of_time {
             let seconds = self.took_s.round();
             return Some(format!(
-                "the time for real runs was up after {seconds} s: more of it (--budget) may find more"
+                "the time for real runs was up after {seconds} s: more of it (--budget) may change the answer"
             ));
+        }
+        if self.bounded {
+            return Some(BOUNDED.to_owned());
         }
         let (finalist, _) = self.best()?;
         let bound = finalist.tried.iter().rfind(|t| Some(t.rate_rps) == self.fails_at_rps)?;

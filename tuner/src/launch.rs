@@ -1,4 +1,4 @@
-//! Which flags a server carries most with: one server per configuration, started, measured and ended, in turn.
+//! The flags with which a server carries most: one server per configuration, started, measured and ended, in turn.
 //!
 //! A real server costs its start and the load it is tried with, so few are started and little is asked of each. The
 //! server's own defaults come first: what they carry is what every other configuration has to beat. The rest come in
@@ -29,7 +29,7 @@ pub const BETTER: f64 = 1.03;
 /// One set of a server's flags.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
-    /// What a person calls it.
+    /// Its name for people.
     pub label: String,
     /// Every flag set, by name, as typed.
     pub knobs: BTreeMap<String, String>,
@@ -39,7 +39,7 @@ pub struct Candidate {
     pub predicted_rps: Option<f64>,
 }
 
-/// What became of a configuration.
+/// The fate of a configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
@@ -58,7 +58,7 @@ pub enum Outcome {
 /// A server that did not do its work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What happened, in a line.
+    /// The event, in a line.
     pub why: String,
     /// The last lines of its log.
     pub last_lines: Vec<String>,
@@ -70,7 +70,7 @@ pub struct Trial {
     /// The configuration.
     #[serde(flatten)]
     pub candidate: Candidate,
-    /// What became of it.
+    /// Its fate.
     pub outcome: Outcome,
     /// Seconds until it took requests.
     pub ready_s: Option<f64>,
@@ -78,6 +78,9 @@ pub struct Trial {
     pub fails_at_rps: Option<f64>,
     /// Every rate offered, in order.
     pub shots: Vec<Shot>,
+    /// Why its search ended before it was done, if it did ([`crate::live::Found::note`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// File of what the server said.
     pub log: Option<String>,
 }
@@ -87,28 +90,28 @@ pub struct Trial {
 pub struct Race {
     /// In the order tried, those not tried last.
     pub trials: Vec<Trial>,
-    /// Which of them carries most; none if nothing held the targets.
+    /// The index of the one that carries most; none if nothing held the targets.
     pub winner: Option<usize>,
     /// Geometric mean of measured over predicted capacity, where both are known.
     pub residual: Option<f64>,
     /// Seconds of load.
     pub load_s: f64,
-    /// Whether the user ended it early.
+    /// True where the user ended it early.
     pub interrupted: bool,
 }
 
-/// How a race is run.
+/// The rules of a race.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rules {
-    /// How long a rate must hold; see [`Aim::probe`].
+    /// The time that a rate must hold; see [`Aim::probe`].
     pub probe: Option<Duration>,
     /// Load to spend at most, on all together.
     pub budget: Duration,
-    /// Whether what each carries is found out in full, even where another carries more.
+    /// True where each is measured in full, even where another carries more.
     pub in_full: bool,
 }
 
-/// What was seen of one configuration; what it carries is in `searched`.
+/// The measurement of one configuration; its capacity is in `searched`.
 pub struct Seen {
     /// The search, or why there was none.
     pub searched: Result<Searched, Failure>,
@@ -201,12 +204,13 @@ impl Trial {
     #[must_use]
     pub fn untried(candidate: Candidate, why: String) -> Self {
         let outcome = Outcome::Untried(why);
-        Self { candidate, outcome, ready_s: None, fails_at_rps: None, shots: Vec::new(), log: None }
+        let (shots, note, log) = (Vec::new(), None, None);
+        Self { candidate, outcome, ready_s: None, fails_at_rps: None, shots, note, log }
     }
 
     fn of(candidate: Candidate, seen: Seen, beat: Option<f64>, go_on: bool) -> Self {
         let Seen { searched, ready_s, log, shots } = seen;
-        let (outcome, fails_at_rps, shots) = match searched {
+        let (outcome, fails_at_rps, shots, note) = match searched {
             Ok(Searched { found, .. }) => {
                 let first_failed = found.shots.first().is_some_and(|s| !s.passed);
                 let outcome = match (found.capacity_rps, beat) {
@@ -215,12 +219,12 @@ impl Trial {
                     (None, _) if !go_on => Outcome::Untried("interrupted".to_owned()),
                     (None, _) => Outcome::Nothing,
                 };
-                (outcome, found.fails_at_rps, found.shots)
+                (outcome, found.fails_at_rps, found.shots, found.note)
             }
-            Err(_) if !go_on => (Outcome::Untried("interrupted".to_owned()), None, shots),
-            Err(failure) => (Outcome::Failed(failure), None, shots),
+            Err(_) if !go_on => (Outcome::Untried("interrupted".to_owned()), None, shots, None),
+            Err(failure) => (Outcome::Failed(failure), None, shots, None),
         };
-        Self { candidate, outcome, ready_s, fails_at_rps, shots, log }
+        Self { candidate, outcome, ready_s, fails_at_rps, shots, note, log }
     }
 }
 

@@ -19,6 +19,7 @@ pub mod plan;
 pub mod progress;
 pub mod result;
 pub mod search;
+pub mod share;
 pub mod space;
 pub mod study;
 pub mod trial;

@@ -5,6 +5,9 @@
 //! of a probe, because a rate that overloads a server by a share e is late by e times the time it has lasted: only a
 //! probe that lasts slack / e tells. One whose requests outlast it tells nothing at all: the server has not yet got
 //! what it would be given for ever. [`crate::knee`] chooses the rates.
+//!
+//! A capacity found so is bounded by what the server completes per second, and needs no run with everything offered at
+//! once: a rate beyond it leaves work overdue, and a probe of which more than 3 % is overdue fails ([`loadgen::Sustain`]).
 
 mod driven;
 mod idle;

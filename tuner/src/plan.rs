@@ -1,20 +1,26 @@
-//! How many replicas of a deployment carry a demand, what that costs, and which of two plans is the better one.
+//! The replicas of a deployment that carry a demand, their cost, and the better of two plans.
 //!
 //! Replicas behind one balancer carry more than as many times what one carries alone: a burst spreads over all of them.
 //! So a deployment is simulated with several replicas, and a plan counts on what each of them carried there: with as many
 //! of them or more it carries no less.
+//!
+//! *To allow more GPUs never costs more* is a law over equal service. A plan is the cheapest of the deployments that serve
+//! as many of the requests as any deployment found: one that can never serve some of them (prompts beyond its KV memory or
+//! context window) is taken only where none serves more. So more GPUs allowed serve no fewer requests; where they serve
+//! just as many, they cost no more; and where a larger replica serves requests that no smaller one could, the bill may
+//! rise, and the report says that this is the reason ([`Rule::ServesMore`]).
 
 use std::cmp::Ordering;
 
 use crate::unfit::Unfit;
 use serde::{Deserialize, Serialize};
 
-/// What a GPU-hour costs, and who said so when.
+/// The price of a GPU-hour, with its source and date.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Price {
     /// US dollars per GPU and hour.
     pub usd_per_gpu_hour: f64,
-    /// Where the figure comes from, and its date.
+    /// The source of the figure, and its date.
     pub source: String,
 }
 
@@ -23,7 +29,7 @@ pub struct Price {
 pub struct Unit<'a> {
     /// Device name.
     pub device: &'a str,
-    /// What people call it.
+    /// Its name for people.
     pub label: &'a str,
     /// Requests/s that all its replicas together carry under the SLO.
     pub capacity_rps: f64,
@@ -33,11 +39,11 @@ pub struct Unit<'a> {
     pub replicas: u32,
     /// Output tokens per request, mean.
     pub output_tokens_per_request: f64,
-    /// What its GPUs cost, where known.
+    /// The price of its GPUs, where known.
     pub price: Option<&'a Price>,
 }
 
-/// What carries a demand.
+/// Replicas that carry a demand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Device name.
@@ -62,14 +68,14 @@ pub struct Plan {
     pub usd_per_hour: Option<f64>,
     /// US dollars per million output tokens at the demand, where the price is known.
     pub usd_per_million_tokens: Option<f64>,
-    /// What is enough with iterations as slow as one real engine in ten has them; none where nobody knows.
+    /// The GPUs that are enough with iterations as slow as one real engine in ten has them; none where nobody knows.
     pub if_slow: Option<IfSlow>,
     /// Requests that it can never serve; they are part of the demand, and fail.
     #[serde(default)]
     pub unfit: Unfit,
 }
 
-/// What a plan takes where iterations are slower than predicted.
+/// A plan where iterations are slower than predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct IfSlow {
     /// Requests/s that one deployment then carries; 0 where the targets hold at no rate.
@@ -80,7 +86,7 @@ pub struct IfSlow {
     pub usd_per_hour: Option<f64>,
 }
 
-/// What decided between two plans.
+/// The rule that decided between two plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
@@ -97,7 +103,7 @@ pub enum Rule {
 /// Why a plan was chosen: what decided between it and the next best deployment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Chosen {
-    /// What decided.
+    /// The rule.
     pub rule: Rule,
     /// The next best.
     pub instead_of: Plan,

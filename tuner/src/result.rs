@@ -1,4 +1,4 @@
-//! What a tuning run found, as it is stored in `result.json`: plain data that reports draw and scripts read.
+//! The result of a tuning run, as it is stored in `result.json`: plain data that reports draw and scripts read.
 //!
 //! Everything but `wall_s`, `cpu_s` and `host` depends on the inputs alone: not on the number of threads, and not on
 //! whether the run was interrupted and resumed.
@@ -7,6 +7,7 @@ mod confidence;
 mod words;
 
 pub use confidence::{Confidence, PassedOver};
+pub(crate) use words::BOUNDED;
 pub use words::{against, attained, broke, missed, subject};
 
 use crate::decide::Decision;
@@ -23,7 +24,7 @@ use std::collections::BTreeMap;
 pub struct TuneResult {
     /// Version of knee that made it.
     pub version: String,
-    /// Whether times are predicted by a cost model (true) or measured.
+    /// True where times are predicted by a cost model, false where they are measured.
     pub simulated: bool,
     /// The seed everything derives from.
     pub seed: u64,
@@ -39,7 +40,7 @@ pub struct TuneResult {
     pub slo: Vec<String>,
     /// Share of requests that must meet all targets, percent, where asked for.
     pub attainment: Option<String>,
-    /// What was maximised (or, for cost, minimised).
+    /// The figure that was maximised (or, for cost, minimised).
     pub objective: Objective,
     /// Most GPUs a configuration was allowed.
     pub gpus: u32,
@@ -51,10 +52,10 @@ pub struct TuneResult {
     pub refused: Vec<Refusal>,
     /// The winner at its capacity; none if nothing holds the SLO.
     pub best: Option<Operating>,
-    /// How far the winner's capacity can be trusted; none where times are measured, or nobody has compared them.
+    /// The confidence in the winner's capacity; none where times are measured, or nobody has compared them.
     #[serde(default)]
     pub confidence: Option<Confidence>,
-    /// What the real engine said of it, where it was asked.
+    /// The real engine's answer, where it was asked.
     #[serde(default)]
     pub decision: Option<Decision>,
     /// Why there is no winner, and what comes nearest.
@@ -63,23 +64,24 @@ pub struct TuneResult {
     pub baselines: Vec<Baseline>,
     /// Why other policies' best lost to the winner.
     pub losers: Vec<Loser>,
-    /// What one knob more or less than the winner's does.
+    /// The effects of one knob more or less than the winner's.
     pub sensitivity: Vec<Neighbour>,
     /// Operating points seen on the whole trace that hold the SLO, on two pairs of axes.
     pub pareto: Pareto,
-    /// What carries a demand, where one was given: one plan per device.
+    /// The plans for a demand, where one was given: one per device.
     pub plans: Vec<Plan>,
-    /// What decided between the plan that was chosen and the next best deployment; none without a demand, and where nothing
+    /// The rule that decided between the plan that was chosen and the next best deployment; none without a demand, and where nothing
     /// else was found.
     #[serde(default)]
     pub chosen: Option<Chosen>,
-    /// What a reader should know before believing the answer.
+    /// Doubts that a reader should know before believing the answer.
     pub warnings: Vec<String>,
-    /// Whether the search was told to end early: then it reports what it knew.
+    /// True where the search was told to end early: then it reports what it knew.
     pub interrupted: bool,
-    /// Runs made for all this, but for those with everything offered at once.
+    /// Runs that all this took: at a rate, with everything offered at once, of other configurations to compare with. Runs
+    /// that a study remembers count as well.
     pub trials: u64,
-    /// Requests simulated in them.
+    /// Requests offered in them.
     pub simulated_requests: u64,
     /// Elapsed time, seconds.
     pub wall_s: f64,
@@ -89,7 +91,7 @@ pub struct TuneResult {
     pub host: String,
 }
 
-/// What is maximised.
+/// The figure to maximise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Objective {
@@ -107,7 +109,7 @@ pub enum Objective {
 pub struct WorkloadInfo {
     /// A preset's name or a file's stem.
     pub name: String,
-    /// Where it comes from.
+    /// Its source.
     pub provenance: Vec<String>,
     /// Requests in it.
     pub requests: usize,
@@ -118,13 +120,13 @@ pub struct WorkloadInfo {
     pub natural_rps: f64,
     /// Mean output tokens per request (or session).
     pub output_tokens_per_request: f64,
-    /// Whether it goes on by repeating itself where a rate needs more requests than it has; else it is drawn on.
+    /// True where it goes on by repeating itself when a rate needs more requests than it has; else it is drawn on.
     #[serde(default)]
     pub repeats: bool,
 }
 
 impl WorkloadInfo {
-    /// What every rate counts per second.
+    /// The unit that every rate counts per second.
     #[must_use]
     pub fn unit(&self) -> &'static str {
         if self.requests_per_session.is_some() { "sessions/s" } else { "requests/s" }
@@ -136,9 +138,9 @@ impl WorkloadInfo {
 pub struct DeviceInfo {
     /// Its name.
     pub name: String,
-    /// Where its figures come from.
+    /// The source of its figures.
     pub provenance: String,
-    /// What it costs, where known.
+    /// Its price, where known.
     pub price: Option<crate::plan::Price>,
 }
 
@@ -147,7 +149,7 @@ pub struct DeviceInfo {
 pub struct Refusal {
     /// The reason.
     pub reason: String,
-    /// How many.
+    /// Their number.
     pub count: usize,
 }
 
@@ -156,7 +158,7 @@ pub struct Refusal {
 pub struct Operating {
     /// Every knob by name, as typed.
     pub config: BTreeMap<String, String>,
-    /// What a person calls it.
+    /// Its name for people.
     pub label: String,
     /// Its policy preset.
     pub policy: String,
@@ -179,9 +181,9 @@ pub struct Operating {
     pub itl_p99_ms: Option<f64>,
     /// 99th percentile of end-to-end latency.
     pub e2e_p99_ms: Option<f64>,
-    /// Whether the SLO held.
+    /// True where the SLO held.
     pub slo_met: bool,
-    /// How close each target is.
+    /// The margin of each target.
     pub margins: Vec<Margin>,
     /// Share of requests that met all targets, where that decides.
     #[serde(default)]
@@ -199,9 +201,9 @@ pub struct Operating {
     pub usd_per_hour: Option<f64>,
     /// US dollars per million output tokens at capacity.
     pub usd_per_million_tokens: Option<f64>,
-    /// What the engine did.
+    /// The engine's work.
     pub work: Work,
-    /// Where KV memory went.
+    /// The use of KV memory.
     pub kv: KvShares,
     /// Every rate tried on the whole trace, ascending.
     pub curve: Vec<CurvePoint>,
@@ -212,7 +214,7 @@ pub struct Operating {
 pub struct Margin {
     /// As typed.
     pub target: String,
-    /// What was measured, such as `ttft:p99`.
+    /// The statistic, such as `ttft:p99`.
     pub measured: String,
     /// Its value, ms; null when infinite or undefined.
     pub value_ms: Option<f64>,
@@ -220,7 +222,7 @@ pub struct Margin {
     pub limit_ms: f64,
     /// Share of the limit left; null when infinite or undefined.
     pub margin: Option<f64>,
-    /// Whether it held.
+    /// True where it held.
     pub met: bool,
 }
 
@@ -239,9 +241,9 @@ pub struct CurvePoint {
     pub goodput_rps: f64,
     /// Output tokens/s.
     pub output_tokens_per_s: f64,
-    /// Whether the targets held.
+    /// True where the targets held.
     pub slo_met: bool,
-    /// Whether the load could have gone on for ever.
+    /// True where the load could have gone on for ever.
     pub sustainable: bool,
 }
 
@@ -265,7 +267,7 @@ pub struct Infeasible {
     pub reason: String,
     /// The configuration that comes nearest on an empty machine.
     pub nearest: Option<String>,
-    /// What it reaches there, per target: an SLO of these values is feasible at some rate.
+    /// The values that it reaches there, per target: an SLO of these values is feasible at some rate.
     pub reaches: Vec<Margin>,
     /// Probability that it holds the targets there all the same, its times being shorter than predicted.
     #[serde(default)]
@@ -277,7 +279,7 @@ pub struct Infeasible {
 pub struct Loser {
     /// Its policy preset.
     pub policy: String,
-    /// What a person calls it.
+    /// Its name for people.
     pub label: String,
     /// Device name.
     pub device: String,
@@ -293,7 +295,7 @@ pub struct Loser {
     pub winner_gpus: u32,
     /// Requests of the trace used for attribution.
     pub head: usize,
-    /// What gave way first just above its capacity: a target, or the backlog.
+    /// The first thing to give way just above its capacity: a target, or the backlog.
     pub broke: String,
     /// The confirmed cause that explains most; none = unexplained.
     pub cause: Option<String>,
@@ -306,15 +308,15 @@ pub struct Loser {
 pub struct Attribution {
     /// The cause.
     pub cause: String,
-    /// What raised the suspicion.
+    /// The observation that raised the suspicion.
     pub evidence: String,
-    /// How it was taken away.
+    /// The change that took it away.
     pub relaxed: String,
     /// Capacity before, requests/s; 0 where it never holds.
     pub before_rps: f64,
     /// Capacity without the cause; equal to `before_rps` where it did not rise by at least 3 %.
     pub after_rps: f64,
-    /// Whether it rose.
+    /// True where it rose.
     pub confirmed: bool,
 }
 
@@ -331,12 +333,12 @@ pub struct Neighbour {
     pub capacity_rps: f64,
     /// The winner's on the same requests.
     pub winner_rps: f64,
-    /// Whether the knob does nothing here: about the winner's knee, its runs are the winner's to the last figure.
+    /// True where the knob does nothing here: about the winner's knee, its runs are the winner's to the last figure.
     #[serde(default)]
     pub idle: bool,
     /// Requests of the trace used.
     pub head: usize,
-    /// What gave way first above that capacity, or why it cannot run.
+    /// The first thing to give way above that capacity, or the reason that it cannot run.
     pub broke: String,
 }
 
@@ -354,7 +356,7 @@ pub struct Pareto {
 /// One passing run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ParetoPoint {
-    /// What a person calls the configuration.
+    /// The configuration's name for people.
     pub label: String,
     /// Its policy preset.
     pub policy: String,
@@ -410,7 +412,7 @@ pub fn departures(knobs: &BTreeMap<String, String>) -> Vec<(&'static str, String
     named.filter_map(|k| Some((k.name, knobs.get(k.name)?.clone()))).collect()
 }
 
-/// Whether every knob's value is within its domain.
+/// True where every knob's value is within its domain.
 #[must_use]
 pub fn settable(config: &Config) -> bool {
     config_of(&knobs(config)).is_ok()

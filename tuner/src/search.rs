@@ -1,10 +1,10 @@
-//! Which configuration to run next: screening on a part of the trace, racing on more of it, proof on all of it.
+//! The configuration to run next: screening on a part of the trace, racing on more of it, proof on all of it.
 //!
 //! Capacity costs some ten runs of the trace; a discard costs one run of a part of it. So: *successive halving* over
 //! the head of the trace, and on each head a *race*: a candidate is first tried at the rate that the best of its
 //! group holds, less a margin that shrinks as heads grow. Failing there ends it. What survives is measured on the
 //! next head; on the whole trace the margin is zero and only what beats the best by a grid step is measured fully.
-//! What leads then is *polished*: its neighbours race against it, and theirs against whichever of them wins.
+//! The leader is then *polished*: its neighbours race against it, and theirs against whichever of them wins.
 //!
 //! A *group* is a race of its own: what is found in it depends on nothing outside it, so it is the same whatever else is
 //! searched. Its members take the same device and GPUs, so that more requests/s are better by every objective. Each
@@ -38,7 +38,7 @@ pub struct Candidate {
     pub group: usize,
 }
 
-/// What became of a candidate.
+/// The fate of a candidate.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Standing {
     /// Not reached (interrupted, or the work allowed was spent).
@@ -62,7 +62,7 @@ pub enum Standing {
 pub struct Entry {
     /// The candidate.
     pub candidate: Candidate,
-    /// What became of it.
+    /// Its fate.
     pub standing: Standing,
     /// Everything tried, over all heads.
     pub probes: Vec<Probe>,
@@ -93,7 +93,7 @@ impl Entry {
     }
 }
 
-/// What was found of a group.
+/// The result of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Group {
     /// Requests on which its winner is known: the whole trace or more, unless interrupted.
@@ -102,14 +102,14 @@ pub struct Group {
     pub best: Option<usize>,
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Found {
     /// Every candidate, in the order given, then what polishing tried.
     pub entries: Vec<Entry>,
     /// Each group, by number; `None` where it has no member.
     pub groups: Vec<Option<Group>>,
-    /// Whether it was told to end before its time.
+    /// True where it was told to end before its time.
     pub interrupted: bool,
 }
 
@@ -175,29 +175,29 @@ impl Found {
         })
     }
 
-    /// Runs made.
+    /// Runs made at a rate.
     #[must_use]
     pub fn trials(&self) -> u64 {
         self.entries.iter().map(|e| e.probes.len() as u64).sum()
     }
 
-    /// Requests simulated.
+    /// Requests simulated in them.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.entries.iter().flat_map(|e| &e.probes).map(|p| p.observation.summary.requests).sum()
     }
 }
 
-/// What lies around a candidate: one knob more or less.
+/// The neighbours of a candidate: one knob more or less.
 pub type Near<'a> = &'a (dyn Fn(&Candidate) -> Vec<Candidate> + Sync);
 
-/// Who takes part, and where.
+/// The candidates, and the devices that they run on.
 pub struct Contest<'a> {
     /// One evaluation per device; all replay the same trace.
     pub devices: &'a [&'a dyn Evaluate],
-    /// Who takes part.
+    /// The candidates.
     pub candidates: Vec<Candidate>,
-    /// What winners are polished with; those of other groups are left to them.
+    /// The neighbours that winners are polished with; those of other groups are left to them.
     pub near: Near<'a>,
     /// Whom to tell, and when to end.
     pub watch: Watch<'a>,
@@ -208,7 +208,7 @@ pub struct Contest<'a> {
 pub struct Rung {
     /// Share of the trace.
     pub share: f64,
-    /// How far below the group's best a survivor may be, grid steps.
+    /// Grid steps that a survivor may be below the group's best.
     pub margin: i32,
     /// Most survivors per group.
     pub keep: usize,

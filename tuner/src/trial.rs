@@ -174,8 +174,7 @@ impl Testbed {
     /// Requests per session, where some wait for the responses to others.
     #[must_use]
     pub fn requests_per_session(&self) -> Option<f64> {
-        let starts = |r: &&TraceRequest| matches!(r.arrival, Arrival::At(_));
-        let sessions = self.trace.requests.iter().filter(starts).count().max(1);
+        let sessions = self.trace.starts().max(1);
         self.coupled.then(|| self.trace.requests.len() as f64 / sessions as f64)
     }
 
@@ -219,8 +218,7 @@ impl Testbed {
     fn tokens_per_start(&self, counts: impl Fn(&TraceRequest) -> bool) -> f64 {
         let counted = self.trace.requests.iter().filter(|r| counts(r));
         let tokens: u64 = counted.map(|r| u64::from(r.output)).sum();
-        let starts = |r: &&TraceRequest| matches!(r.arrival, Arrival::At(_));
-        tokens as f64 / self.trace.requests.iter().filter(starts).count().max(1) as f64
+        tokens as f64 / self.trace.starts().max(1) as f64
     }
 
     fn fleet(&self, deployment: &Deployment, coupled: bool) -> Result<Fleet, Refused> {
@@ -453,10 +451,9 @@ fn ceiling(deployment: &Deployment, trace: &Trace) -> f64 {
     for tokens in (0..24).map(|k| 1u64 << k) {
         best = best.min(deployment.cost.dense(tokens) / tokens as f64);
     }
-    let starts = trace.requests.iter().filter(|r| matches!(r.arrival, Arrival::At(_))).count();
     let work = (prompt + output) as f64 * best * f64::from(c.pp);
     let lanes = f64::from(lanes(c) * c.pp);
-    starts as f64 * lanes / work.max(f64::MIN_POSITIVE)
+    trace.starts() as f64 * lanes / work.max(f64::MIN_POSITIVE)
 }
 
 /// Workers of all replicas.

@@ -6,7 +6,6 @@
 
 use crate::accuracy::Accuracy;
 use crate::evaluate::Evaluate;
-use crate::knee::Probe;
 use crate::plan::PlanError;
 use crate::progress::Watch;
 use crate::result::{
@@ -14,6 +13,7 @@ use crate::result::{
 };
 use crate::search::{self, Candidate, Contest, Found};
 use crate::space::Space;
+use counted::{Counted, Counts};
 use engine::Config;
 use field::Field;
 use fleet::Sizes;
@@ -23,6 +23,7 @@ use std::time::Instant;
 
 mod answer;
 mod choice;
+mod counted;
 mod examine;
 mod field;
 mod fleet;
@@ -36,11 +37,11 @@ pub struct DeviceUnderTest<'a> {
     pub info: DeviceInfo,
     /// Runs configurations on it; all devices replay the same trace.
     pub evaluate: &'a dyn Evaluate,
-    /// How far its predicted times are off, where times are predicted and recorded runs have shown it.
+    /// The error of its predicted times, where times are predicted and recorded runs have shown it.
     pub accuracy: Option<Accuracy>,
 }
 
-/// How to cover the space.
+/// The way to cover the space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// Successive halving with races, then one knob at a time around each winner.
@@ -58,16 +59,16 @@ pub struct Demand {
     pub headroom: f64,
 }
 
-/// What to tune.
+/// A question to tune for.
 #[derive(Clone)]
 pub struct Request<'a> {
     /// Devices to choose from, at least one.
     pub devices: Vec<DeviceUnderTest<'a>>,
-    /// Where to look.
+    /// The space to look in.
     pub space: &'a Space,
     /// The targets that the evaluations judge by.
     pub slo: &'a Slo,
-    /// What to maximise.
+    /// The figure to maximise.
     pub objective: Objective,
     /// The traffic.
     pub workload: WorkloadInfo,
@@ -75,11 +76,11 @@ pub struct Request<'a> {
     pub model: String,
     /// Seed of the run.
     pub seed: u64,
-    /// Whether times are predicted.
+    /// True where times are predicted.
     pub simulated: bool,
-    /// How to look.
+    /// The way to look.
     pub method: Method,
-    /// What to plan for, if anything.
+    /// A demand to plan for, if any.
     pub demand: Option<Demand>,
     /// Whom to tell, and when to end.
     pub watch: Watch<'a>,
@@ -112,7 +113,12 @@ pub enum TuneError {
 
 /// Tunes.
 pub fn tune(request: &Request<'_>) -> Result<TuneResult, TuneError> {
-    let began = Instant::now();
+    let (began, counts) = (Instant::now(), Counts::default());
+    let evaluations = request.devices.iter().map(|d| d.evaluate);
+    let counted: Vec<_> = evaluations.map(|e| Counted { evaluate: e, counts: &counts }).collect();
+    let devices = request.devices.iter().zip(&counted);
+    let devices = devices.map(|(d, evaluate)| DeviceUnderTest { evaluate, ..d.clone() }).collect();
+    let request = &Request { devices, ..request.clone() };
     let mut tuning = Tuning::new(request)?;
     match request.demand {
         Some(_) => tuning.sizes(),
@@ -127,9 +133,7 @@ pub fn tune(request: &Request<'_>) -> Result<TuneResult, TuneError> {
     let mut result = tuning.result()?;
     result.losers = losers;
     result.interrupted = request.watch.cancelled();
-    result.trials = tuning.found.trials() + tuning.extra.len() as u64;
-    let extra: u64 = tuning.extra.iter().map(|p| p.observation.summary.requests).sum();
-    result.simulated_requests = tuning.found.requests() + extra;
+    (result.trials, result.simulated_requests) = (counts.runs(), counts.requests());
     result.wall_s = began.elapsed().as_secs_f64();
     Ok(result)
 }
@@ -143,15 +147,13 @@ struct Tuning<'a, 'r> {
     searched: Sizes,
     /// The winner.
     best: Option<usize>,
-    /// What one knob more or less than the winner's does.
+    /// The effect of one knob more or less than the winner's.
     sensitivity: Vec<Neighbour>,
-    /// Runs beyond the search's own.
-    extra: Vec<Probe>,
-    /// What near candidates carry with slow iterations, requests/s.
+    /// The capacity of near candidates with slow iterations, requests/s.
     when_slow: Vec<(Candidate, f64)>,
     /// By device: the entry that a steadier one was preferred to, that one, and what is to be said of it.
     passed_over: BTreeMap<usize, (usize, usize, PassedOver)>,
-    /// How far capacities can be trusted, by entry.
+    /// The confidence in capacities, by entry.
     trusted: BTreeMap<usize, Confidence>,
 }
 
@@ -164,7 +166,6 @@ impl<'a, 'r> Tuning<'a, 'r> {
             searched: Sizes::new(),
             best: None,
             sensitivity: Vec::new(),
-            extra: Vec::new(),
             when_slow: Vec::new(),
             passed_over: BTreeMap::new(),
             trusted: BTreeMap::new(),

@@ -8,25 +8,27 @@ use engine::{Bound, Deployment};
 use serde::{Deserialize, Serialize};
 use workloads::TraceRequest;
 
+use crate::share::small_percent;
+
 /// Requests that can never be served.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfit {
-    /// How many.
+    /// Their number.
     pub requests: u64,
     /// Of so many.
     pub of: u64,
-    /// What they are too long for; empty where all can be served.
+    /// The bounds that they exceed; empty where all can be served.
     pub beyond: Vec<Beyond>,
 }
 
 /// Requests that are too long for one thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beyond {
-    /// Which: `context-window` (the model's), `max-model-len` (as typed) or `kv-memory` (of a worker).
+    /// The bound: `context-window` (the model's), `max-model-len` (as typed) or `kv-memory` (of a worker).
     pub bound: String,
     /// Tokens it takes.
     pub tokens: u32,
-    /// How many requests are longer.
+    /// Requests that are longer.
     pub requests: u64,
     /// The longest of them, prompt and response, tokens.
     pub longest: u32,
@@ -66,19 +68,19 @@ impl Unfit {
         }
     }
 
-    /// Whether there are any.
+    /// True where there are any.
     #[must_use]
     pub fn any(&self) -> bool {
         self.requests > 0
     }
 
-    /// How many in a few words: `2 % of the prompts do not fit`.
+    /// Their share in a few words: `2 % of the prompts do not fit`.
     #[must_use]
     pub fn short(&self) -> String {
-        format!("{} of the prompts do not fit", percent(self.share()))
+        format!("{} of the prompts do not fit", small_percent(self.share()))
     }
 
-    /// What they are too long for: `KV memory`.
+    /// The bounds that they exceed: `KV memory`.
     #[must_use]
     pub fn bounds(&self) -> String {
         let words = |b: &Beyond| match b.bound.as_str() {
@@ -130,18 +132,6 @@ impl fmt::Display for Unfit {
         }
         Ok(())
     }
-}
-
-/// Up to three significant digits, without zeros that only pad. A share above 0 is never `0 %`.
-fn percent(share: f64) -> String {
-    let value = 100.0 * share;
-    if value > 0.0 && value < 5e-5 {
-        return "less than 0.0001 %".to_owned();
-    }
-    let decimals = if value > 0.0 { (2 - value.log10().floor() as i32).clamp(0, 4) } else { 0 };
-    let text = format!("{value:.*}", decimals as usize);
-    let text = if decimals > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text} %")
 }
 
 #[cfg(test)]
@@ -246,7 +236,7 @@ mod tests {
              max-model-len is 512"
         );
         assert_eq!(
-            (percent(0.002), percent(0.023_46), percent(1.0 / 3e6)),
+            (small_percent(0.002), small_percent(0.023_46), small_percent(1.0 / 3e6)),
             ("0.2 %".into(), "2.35 %".into(), "less than 0.0001 %".into())
         );
     }

@@ -10,6 +10,7 @@ use crate::evaluate::{Evaluate, Relax, Stop};
 use crate::knee::{Effort, FLOOR, Knee, Probe, Prober, rate_at};
 use crate::observation::Observation;
 use crate::result::{self, Attribution, broke};
+use crate::share::percent;
 use crate::{space, verdict};
 use engine::Config;
 use engine::config::{AllocatorKind, Reserve, SchedulerKind};
@@ -20,7 +21,7 @@ use std::sync::atomic::AtomicBool;
 /// A capacity must rise by so many grid steps (3 %) for a cause to count.
 pub const RISE: i32 = 3;
 
-/// How closely attributions and sensitivities look: to 2 % of the rate.
+/// The precision of attributions and sensitivities: 2 % of the rate.
 pub const LOOK: Effort = Effort { resolution: 2, stride: 16, ..Effort::COLD };
 
 /// A configuration, where it runs, and what is known of it there.
@@ -41,7 +42,7 @@ pub struct Subject<'a> {
 pub struct Measured {
     /// Highest place that holds; none if nowhere.
     pub good: Option<i32>,
-    /// What gave way at the lowest failure.
+    /// The target that gave way at the lowest failure, or the backlog.
     pub broke: String,
     /// New runs made.
     pub probes: Vec<Probe>,
@@ -53,19 +54,6 @@ impl Measured {
     #[must_use]
     pub fn rate(&self) -> f64 {
         self.good.map_or(0.0, rate_at)
-    }
-
-    /// The same of a configuration that does the same: nothing was run.
-    #[must_use]
-    pub(crate) fn again(&self) -> Self {
-        Self { probes: Vec::new(), ..self.clone() }
-    }
-
-    /// The same, with runs that were made before.
-    #[must_use]
-    pub(crate) fn after(mut self, made: Vec<Probe>) -> Self {
-        self.probes.extend(made);
-        self
     }
 }
 
@@ -85,7 +73,7 @@ pub fn measure(subject: &Subject<'_>, head: usize, cancel: &AtomicBool) -> Resul
     Ok(Measured { good, broke, probes, failing })
 }
 
-/// How a suspected cause is taken away.
+/// The way to take a suspected cause away.
 #[derive(Debug, Clone, PartialEq)]
 enum Change {
     Config(Config),
@@ -100,8 +88,8 @@ struct Suspicion {
     change: Change,
 }
 
-/// Checks every suspicion about `subject`, whose knee on `head` is `measured`; the most telling first. Returns the runs
-/// made as well. `winner` is what it lost to, `gpus` bounds what changes may take.
+/// Checks every suspicion about `subject`, whose knee on `head` is `measured`; the most telling first. `winner` is what
+/// it lost to, `gpus` bounds what changes may take.
 pub fn attribute(
     subject: &Subject<'_>,
     measured: &Measured,
@@ -109,25 +97,21 @@ pub fn attribute(
     head: usize,
     gpus: u32,
     cancel: &AtomicBool,
-) -> (Vec<Attribution>, Vec<Probe>) {
-    let Some(failing) = &measured.failing else { return (Vec::new(), Vec::new()) };
+) -> Vec<Attribution> {
+    let Some(failing) = &measured.failing else { return Vec::new() };
     let mut checked = Vec::new();
-    let mut probes = Vec::new();
     let choices = choices(subject.config, failing, winner, gpus);
     for suspicions in [choices, hardware(subject.config, failing)] {
         let check = |s: &Suspicion| check(s, subject, measured.good, head, cancel);
         let found: Vec<_> = suspicions.par_iter().map(check).collect();
-        for (attribution, runs) in found.into_iter().flatten() {
-            checked.push(attribution);
-            probes.extend(runs);
-        }
+        checked.extend(found.into_iter().flatten());
         if checked.iter().any(|a: &Attribution| a.confirmed) {
             break;
         }
     }
     // Stable: of equal gains the better evidence stays first.
     checked.sort_by(|a, b| b.after_rps.total_cmp(&a.after_rps));
-    (checked, probes)
+    checked
 }
 
 /// Runs the change. None if it cannot run, or the search was cancelled: then nothing is claimed.
@@ -137,7 +121,7 @@ fn check(
     good: Option<i32>,
     head: usize,
     cancel: &AtomicBool,
-) -> Option<(Attribution, Vec<Probe>)> {
+) -> Option<Attribution> {
     let (config, relax, relaxed) = match &suspicion.change {
         Change::Config(c) => (c, Relax::Nothing, differences(subject.config, c)),
         Change::Device(r) => (subject.config, *r, format!("{} doubled", r.name())),
@@ -153,15 +137,14 @@ fn check(
     };
     let confirmed = after > good;
     let rate = |k: Option<i32>| k.map_or(0.0, rate_at);
-    let attribution = Attribution {
+    Some(Attribution {
         cause: suspicion.cause.to_owned(),
         evidence: suspicion.evidence.clone(),
         relaxed,
         before_rps: rate(good),
         after_rps: rate(if confirmed { after } else { good }),
         confirmed,
-    };
-    Some((attribution, prober.into_probes()))
+    })
 }
 
 /// `knob a to b` for every knob that differs.
@@ -181,7 +164,7 @@ struct Suspicions<'a> {
     found: Vec<Suspicion>,
 }
 
-/// What another choice of configuration could take away, judging by a failing run.
+/// The causes that another configuration could take away, judging by a failing run.
 fn choices(config: &Config, failing: &Observation, winner: &Config, gpus: u32) -> Vec<Suspicion> {
     let mut all = Suspicions { config, failing, winner, gpus, found: Vec::new() };
     all.batches();
@@ -190,10 +173,6 @@ fn choices(config: &Config, failing: &Observation, winner: &Config, gpus: u32) -
     all.interference();
     all.layout();
     all.found
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
 }
 
 impl Suspicions<'_> {
@@ -326,9 +305,9 @@ impl Suspicions<'_> {
     }
 }
 
-/// What a faster device could take away.
+/// The causes that a faster device could take away.
 fn hardware(config: &Config, failing: &Observation) -> Vec<Suspicion> {
-    let busy = format!("workers busy {:.1} % of the time", 100.0 * failing.work().busy);
+    let busy = format!("workers busy {} of the time", percent(failing.work().busy));
     let suspect =
         |cause, relax| Suspicion { cause, evidence: busy.clone(), change: Change::Device(relax) };
     let mut found = vec![
@@ -353,7 +332,7 @@ mod tests {
         let config = space::canonical(config);
         let subject = Subject { evaluate: fake, config: &config, known: &[], start: 200 };
         let measured = measure(&subject, fake.requests, &GO_ON).unwrap();
-        let (checked, _) = attribute(&subject, &measured, &config, fake.requests, 8, &GO_ON);
+        let checked = attribute(&subject, &measured, &config, fake.requests, 8, &GO_ON);
         (measured, checked)
     }
 

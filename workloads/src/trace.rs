@@ -89,13 +89,18 @@ impl Trace {
         self.requests.iter().map(|r| r.input.saturating_add(r.output)).max().unwrap_or(0)
     }
 
+    /// Requests that wait for no response to another, such as sessions' first turns: what rates count.
+    #[must_use]
+    pub fn starts(&self) -> usize {
+        self.requests.iter().filter(|r| matches!(r.arrival, Arrival::At(_))).count()
+    }
+
     /// Requests per second over the span, counting sessions' first turns only where later turns wait for them
     /// (then it is session starts per second). 0 without a span.
     #[must_use]
     pub fn offered_rate(&self) -> f64 {
         let span = self.span().as_secs_f64();
-        let open = self.requests.iter().filter(|r| matches!(r.arrival, Arrival::At(_))).count();
-        if span > 0.0 { open.saturating_sub(1) as f64 / span } else { 0.0 }
+        if span > 0.0 { self.starts().saturating_sub(1) as f64 / span } else { 0.0 }
     }
 
     /// The same requests with at most `most` tokens each (at least 2): prompts lose their ends, and responses longer than

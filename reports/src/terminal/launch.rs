@@ -3,7 +3,7 @@
 use super::figures;
 use crate::compare::facts;
 use crate::figures::capitalised;
-use crate::launched::{COLUMNS, cells, headline, sentence};
+use crate::launched::{COLUMNS, cells, headline, notes, sentence};
 use crate::report::LaunchReport;
 use crate::screen::{Look, Screen};
 use tuner::launch::Outcome;
@@ -34,6 +34,9 @@ pub fn launch(report: &LaunchReport, colour: bool) -> String {
             2,
             Some(Look::Bad),
         );
+    }
+    for note in notes(report) {
+        s.say(&format!("! {note}"), 2, Some(Look::Bad));
     }
     for (trial, failure) in report.failures() {
         let label = &trial.candidate.label;

@@ -23,22 +23,26 @@ struct Contender {
     probes: Vec<Probe>,
 }
 
-/// Who may still win, on one machine.
+/// The finalists that may still win, on one machine.
 pub(super) struct Race<'a> {
     real: &'a dyn Evaluate,
     watch: &'a Watch<'a>,
     /// For runs.
     budget: Duration,
-    /// What of it is spent.
+    /// The part of it that is spent.
     took: Duration,
     out_of_time: bool,
     contenders: Vec<Contender>,
     /// Those that nobody has beaten, most promising first.
     standing: Vec<usize>,
-    /// Who led last, and the place where he failed.
+    /// The last leader, and the place where it failed.
     led: Option<(usize, i32)>,
-    /// Who holds the highest rate, and its place.
+    /// The finalist that holds the highest rate, and that rate's place.
     best: Option<(usize, i32)>,
+    /// True once the winner was run with everything offered at once.
+    saturated: bool,
+    /// True where that run, not the targets, bounds the winner.
+    bounded: bool,
     paces: Paces,
     /// Of the simulation, where it is not the profile's.
     pace: Option<f64>,
@@ -56,6 +60,8 @@ impl<'a> Race<'a> {
             standing: Vec::new(),
             led: None,
             best: None,
+            saturated: false,
+            bounded: false,
             paces: Paces::default(),
             pace: None,
         }
@@ -71,7 +77,11 @@ impl<'a> Race<'a> {
         self.pace = pace;
         self.enter(screened);
         let began = Instant::now();
-        let ended = self.race(began + self.budget.saturating_sub(self.took));
+        let until = began + self.budget.saturating_sub(self.took);
+        let ended = self.race(until).and_then(|pace| match pace {
+            Some(pace) => Ok(Some(pace)),
+            None => self.saturate(until).map(|()| None),
+        });
         self.took += began.elapsed();
         self.out_of_time = ended == Err(Stop::Cancelled) && !self.watch.cancelled();
         match ended {
@@ -80,7 +90,7 @@ impl<'a> Race<'a> {
         }
     }
 
-    /// What `screened` recommends stands, and who leads, if he holds anything.
+    /// The finalists of `screened` stand, and the leader, if it holds anything.
     fn enter(&mut self, screened: &TuneResult) {
         self.led = self.led.filter(|_| self.best.is_some());
         self.contenders.iter_mut().for_each(|c| c.finalist.predicted_rps = None);
@@ -153,13 +163,25 @@ impl<'a> Race<'a> {
         let prober = prober.knowing(probes).on_machine(self.paces.clone());
         let mut prober = prober.until(until);
         let knee = prober.knee(start, Effort::REAL);
-        // What holds, holds, whether or not the search came to its end.
+        // A rate that held counts even where the search was broken off.
         let holds = prober.highest_good().map(|k| (leader, k));
         self.best =
             holds.filter(|(_, k)| self.best.is_none_or(|(_, best)| *k >= best)).or(self.best);
         self.paces = prober.paces().clone();
         self.contenders[leader].probes = prober.into_probes();
         knee
+    }
+
+    /// Holds the winner to what it completes per second with everything offered at once: one run more.
+    fn saturate(&mut self, until: Instant) -> Result<(), Stop> {
+        let Some((winner, k)) = self.best else { return Ok(()) };
+        let (requests, cancel) = (self.real.requests(), self.watch.cancel);
+        let config = &self.contenders[winner].config;
+        let prober = Prober::new(self.real, config, Relax::Nothing, requests, cancel)?;
+        let most = prober.on_machine(self.paces.clone()).until(until).most()?;
+        (self.saturated, self.bounded) = (true, most < k);
+        self.best = Some((winner, k.min(most)));
+        Ok(())
     }
 
     /// All who stand are tried at `k` in the same minutes: who holds.
@@ -235,7 +257,9 @@ impl<'a> Race<'a> {
             fails_at_rps: fails_at.map(|(_, (_, at))| rate_at(at)),
             residual: best.and_then(residual),
             winner: best.and_then(|(winner, _)| order.iter().position(|i| *i == winner)),
-            runs: finalists.iter().map(|f| f.tried.len() as u64).sum(),
+            bounded: self.bounded,
+            runs: finalists.iter().map(|f| f.tried.len() as u64).sum::<u64>()
+                + u64::from(self.saturated),
             took_s: self.took.as_secs_f64(),
             out_of_time: self.out_of_time,
             pace: self.pace,
@@ -252,7 +276,7 @@ impl Contender {
     }
 }
 
-/// What became of finalist `i`, whose runs were `probes`, by rate and in order: of several at one rate the last counts,
+/// The fate of finalist `i`, whose runs were `probes`, by rate and in order: of several at one rate the last counts,
 /// and what failed below a rate that held met a slow machine.
 fn outcome(i: usize, probes: &[&Probe], best: Option<(usize, i32)>) -> FinalistOutcome {
     let places = probes.chunk_by(|a, b| a.k == b.k).filter_map(|tries| tries.last());

@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static GO_ON: AtomicBool = AtomicBool::new(false);
-/// What is screened more than once: `ttft=300ms`, `tpot=40ms`.
+/// The simulation that several tests use: `ttft=300ms`, `tpot=40ms`.
 static SCREENED: OnceLock<TuneResult> = OnceLock::new();
 const WATCH: Watch<'_> = Watch { progress: &Silent, cancel: &GO_ON };
 const LONG: Duration = Duration::from_secs(3600);
@@ -47,7 +47,7 @@ fn screened(fake: &Fake) -> TuneResult {
     .unwrap()
 }
 
-/// What `real` makes of what `screened` recommends, at whatever pace.
+/// The decision of `real` on the finalists of `screened`, at whatever pace.
 fn decided(
     screened: &TuneResult,
     real: &dyn Evaluate,
@@ -106,7 +106,7 @@ fn paced(fake: &Fake, trial: &Trial<'_>, pace: u32) -> Observation {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// What simulation puts first need not be the best there is, and the machine is not always itself.
+    /// The first by simulation need not be the best there is, and the machine is not always itself.
     #[test]
     fn the_best_of_the_finalists_wins(seed: u64, prompt in 300.0..1500.0, output in 100.0..500.0) {
         let targets = &["ttft=300ms", "tpot=40ms"];
@@ -148,7 +148,7 @@ fn what_a_profile_misjudges_is_screened_anew() {
         let truth = |f: &Finalist| knee(&at(pace), &config_of(&f.config).unwrap());
         let best = decision.finalists.iter().map(truth).fold(0.0, f64::max);
         assert!(rps > 0.96 * best && rps <= truth(winner), "{rps} of {best}");
-        // What is simulated at the right pace is what is measured.
+        // At the right pace the simulation gives the measured figures.
         for f in &decision.finalists {
             match f.predicted_rps {
                 Some(predicted) => {
@@ -203,7 +203,37 @@ fn what_is_known_when_the_time_is_up_counts() {
     }
 }
 
-/// What the knobs of a neighbour do not change, the real engine is not asked about.
+#[test]
+fn a_winner_carries_no_more_than_it_completes_with_all_offered_at_once() {
+    let targets = &["ttft=300ms", "tpot=40ms"];
+    let result = SCREENED.get_or_init(|| screened(&Fake::new(targets)));
+    let free = decided(result, &Fake::new(targets), LONG, &WATCH).unwrap();
+    let (_, held) = free.best().unwrap();
+    assert!(!free.bounded && free.doubt().is_none());
+    // At once it completes 0.8 of what it holds for as long as the trace lasts; on a slow machine that says nothing.
+    let at_once = |pace: f64| {
+        Shared::new(Fake::new(targets), move |fake: &Fake, trial: &Trial<'_>, _| {
+            let mut seen = fake.run(trial).unwrap();
+            if trial.scale.is_infinite() {
+                seen.summary.duration_s = seen.summary.requests as f64 / (0.8 * held);
+                seen.set_pace(pace);
+            }
+            seen
+        })
+    };
+    let (calm, slow) = (at_once(1.0), at_once(1.5));
+    let decision = decided(result, &calm, LONG, &WATCH).unwrap();
+    let (winner, rps) = decision.best().unwrap();
+    assert!((0.79 * held..=0.8 * held).contains(&rps), "{rps} of {held}");
+    assert!(decision.bounded && decision.doubt().unwrap().contains("all requests at once"));
+    assert!(decision.fails_at_rps.is_some_and(|at| at > held));
+    assert_eq!(decision.runs, free.runs, "one run more, as ever");
+    assert!(winner.tried.iter().any(|t| t.held && t.rate_rps > rps));
+    let decision = decided(result, &slow, LONG, &WATCH).unwrap();
+    assert!(!decision.bounded && decision.best().unwrap().1 == held);
+}
+
+/// The real engine is not asked about a neighbour whose knob changes nothing.
 #[test]
 fn what_does_nothing_is_not_tried() {
     let result = screened(&Fake::new(&["ttft=300ms", "tpot=40ms"]));

@@ -35,7 +35,7 @@ pub struct Probe {
     pub head: usize,
     /// Whether it was offered for as long as it takes to show that it holds: not just looked at.
     pub whole: bool,
-    /// What was seen.
+    /// The run.
     pub observation: Observation,
 }
 
@@ -46,7 +46,7 @@ impl Probe {
         rate_at(self.k)
     }
 
-    /// Whether the SLO held and the load could have gone on.
+    /// True where the SLO held and the load could have gone on.
     #[must_use]
     pub fn passes(&self) -> bool {
         verdict::holds(&self.observation)
@@ -59,7 +59,7 @@ impl Probe {
     }
 }
 
-/// What it takes to believe that a rate fails. That it holds is shown by a single run: what else a machine does may
+/// The evidence that it takes to believe that a rate fails. A single run shows that it holds: other work on a machine may
 /// break a target, and helps nobody to hold one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Evidence {
@@ -76,7 +76,7 @@ impl Evidence {
     const BOUND: Self = Self { fair: 2, slow: 8 };
 }
 
-/// How hard to look.
+/// The effort of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Effort {
     /// Grid steps between the bounds at which bisection ends; 1 = the grid itself.
@@ -110,7 +110,7 @@ impl Effort {
     /// few are left to make a batch.)
     pub const WARM: Self = Self { stride: 8, bounded: false, ..Self::USUAL };
     /// For a real engine: a run costs what it lasts, and does not repeat closer than 3 %. What else its machine does may
-    /// break a target, and helps nobody to hold one.
+    /// break a target, and helps nobody to hold one. (Of a decision, the winner alone is bounded, at its end.)
     pub const REAL: Self =
         Self { resolution: 3, stride: 8, repeat: true, bounded: false, ..Self::USUAL };
     /// For a server, which is driven in real time: the rate doubles until it fails, and the answer is known to 2 %. What a
@@ -130,7 +130,7 @@ impl Effort {
 /// Grid steps to twice a rate.
 const OCTAVE: i32 = 70;
 
-/// Where the SLO stops holding.
+/// The rates between which the SLO stops holding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Knee {
     /// It holds at `lo`; it fails at `hi`, the lowest known failure (`None`: beyond the configuration's ceiling).
@@ -159,13 +159,13 @@ pub struct Prober<'a> {
     until: Option<Instant>,
     /// Seconds of load that may still be spent.
     left_s: f64,
-    /// What was tried at each place, in order, never nothing: the last run decides.
+    /// The runs at each place, in order, never none: the last one decides.
     probes: BTreeMap<i32, Vec<Probe>>,
     /// Runs that say nothing any more.
     aside: Vec<Probe>,
     paces: Paces,
     ceiling: i32,
-    /// What [`Self::most`] found.
+    /// The answer of [`Self::most`].
     most: Option<i32>,
     /// What a server finished per second in the last run that failed.
     finished: Option<f64>,
@@ -240,13 +240,13 @@ impl<'a> Prober<'a> {
         self
     }
 
-    /// Whether the SLO holds at `k`.
+    /// True where the SLO holds at `k`.
     pub fn passes(&mut self, k: i32) -> Result<bool, Stop> {
         let whole = self.times.is_none() || self.lowest_failure().is_some();
         self.settle(k, Evidence::STEP, whole)
     }
 
-    /// Whether it holds at `k`, and keeps holding: tried as often as it takes to believe that it does not.
+    /// True where it holds at `k`, and keeps holding: tried as often as it takes to believe that it does not.
     pub fn stays(&mut self, k: i32) -> Result<bool, Stop> {
         self.settle(k, Evidence::BOUND, true)
     }
@@ -302,7 +302,7 @@ impl<'a> Prober<'a> {
         Ok(probe)
     }
 
-    /// Whether it passed on a machine as fast as usual.
+    /// True where it passed on a machine as fast as usual.
     fn holds_fairly(&self, probe: &Probe) -> bool {
         probe.passes() && !self.paces.is_slow(probe.observation.pace())
     }
@@ -392,14 +392,15 @@ impl<'a> Prober<'a> {
     }
 
     /// The highest place whose rate is completed per second when everything is offered at once. Of requests that wait
-    /// for others' responses not everything can be.
-    fn most(&mut self) -> Result<i32, Stop> {
+    /// for others' responses not everything can be; and a machine slower than usual completes less than it can.
+    pub(crate) fn most(&mut self) -> Result<i32, Stop> {
         if let Some(most) = self.most {
             return Ok(most);
         }
-        let all = self.offer(f64::INFINITY, true)?.summary;
+        let observation = self.offer(f64::INFINITY, true)?;
+        let (all, slow) = (&observation.summary, self.paces.is_slow(observation.pace()));
         let rate = all.request_throughput_rps();
-        let bounds = all.offered.is_none() && rate > 0.0;
+        let bounds = all.offered.is_none() && rate > 0.0 && !slow;
         let most = if bounds { place_of(rate).max(FLOOR) } else { i32::MAX };
         self.most = Some(most);
         Ok(most)
@@ -444,7 +445,7 @@ impl<'a> Prober<'a> {
         Ok(None)
     }
 
-    /// Whether the lowest rate of all holds: a failure there ends the search.
+    /// True where the lowest rate of all holds: a failure there ends the search.
     fn passes_floor(&mut self, effort: Effort) -> Result<bool, Stop> {
         let enough = if effort.repeat { Evidence::BOUND } else { Evidence::STEP };
         self.settle(self.floor, enough, true)
@@ -467,18 +468,18 @@ impl<'a> Prober<'a> {
         }
     }
 
-    /// What was seen at `k`, if it was tried.
+    /// The last run at `k`, if there was one.
     #[must_use]
     pub fn probe(&self, k: i32) -> Option<&Probe> {
         self.probes.get(&k)?.last()
     }
 
-    /// What decides at each place, from the lowest.
+    /// The run that decides at each place, from the lowest.
     fn last(&self) -> impl Iterator<Item = &Probe> {
         self.probes.values().filter_map(|tries| tries.last())
     }
 
-    /// How the machine was, as far as is known now.
+    /// The paces of the machine, as far as they are known now.
     #[must_use]
     pub fn paces(&self) -> &Paces {
         &self.paces

@@ -4,12 +4,12 @@
 //! neither knows is passed on all the same: servers have more flags than any table.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::str::FromStr;
 
 use engine::{Config, Knob};
 
 use super::Candidate;
+use crate::export::quoted;
 
 /// Whose flags are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,24 +166,6 @@ pub fn defaults() -> Candidate {
         flags: String::new(),
         predicted_rps: None,
     }
-}
-
-/// `value` as one word of a shell.
-fn quoted(value: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._/:=+@%".contains(c);
-    if !value.is_empty() && value.chars().all(plain) {
-        return value.to_owned();
-    }
-    let mut word = String::from("'");
-    for c in value.chars() {
-        match c {
-            '\'' => word.push_str("'\\''"),
-            c => {
-                let _ = write!(word, "{c}");
-            }
-        }
-    }
-    word + "'"
 }
 
 #[cfg(test)]

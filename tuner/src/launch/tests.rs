@@ -124,6 +124,24 @@ fn a_spent_budget_and_an_interruption_keep_what_was_found() {
 }
 
 #[test]
+fn the_end_of_a_search_before_its_time_is_told() {
+    let note = Some("the server broke down".to_owned());
+    let broken = Found { note: note.clone(), ..found(vec![shot(1.0, true)]) };
+    let mut broken = Some(Seen {
+        searched: Ok(Searched { found: broken, best: None }),
+        ready_s: None,
+        log: None,
+        shots: Vec::new(),
+    });
+    let race = Race::run(vec![candidate(1.0, None)], rules(9, false), &|| true, &mut |_, _, _| {
+        broken.take().unwrap()
+    });
+    assert_eq!((&race.trials[0].outcome, &race.trials[0].note), (&Outcome::Carries(1.0), &note));
+    let stored = serde_json::to_string(&race).unwrap();
+    assert_eq!(serde_json::from_str::<Race>(&stored).unwrap(), race);
+}
+
+#[test]
 fn nothing_holds_nothing_wins() {
     let none = Searched { found: found(vec![shot(1.0, false)]), best: None };
     let mut none = Some(Seen { searched: Ok(none), ready_s: None, log: None, shots: Vec::new() });

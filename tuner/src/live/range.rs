@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine::Config;
 use loadgen::{BoundSlo, Live, LiveOptions, LiveRun, Sustain};
-use workloads::{Arrival, Stream, Trace};
+use workloads::{Stream, Trace};
 
 use super::driven::Driven;
 use super::{Found, Memory, Shot};
@@ -240,7 +240,7 @@ pub(super) fn doubt(run: &LiveRun) -> Option<String> {
 }
 
 pub(super) fn natural_starts(trace: &Trace) -> f64 {
-    trace.requests.iter().filter(|r| matches!(r.arrival, Arrival::At(_))).count().max(1) as f64
+    trace.starts().max(1) as f64
 }
 
 /// `trace`, over and over, until it has `n` requests that wait for nobody. Copies share no blocks.

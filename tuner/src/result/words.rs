@@ -1,11 +1,16 @@
 //! Figures in the words people use: `p99 TTFT 217 ms against 200 ms`.
 //!
-//! What is stored keeps every digit. A sentence keeps three, or as many as it takes to tell a value from its limit.
+//! Stored figures keep every digit. A sentence keeps three, or as many as it takes to tell a value from its limit.
 
 use crate::observation::{Observation, Outside};
+use crate::share::percent;
 use crate::verdict::{self, Doubt, Verdict};
 use loadgen::{Attained, Judged, Latency, Summary};
 use std::time::Duration;
+
+/// Of a capacity that is bounded by what is completed per second with everything offered at once.
+pub(crate) const BOUNDED: &str = "capacity is what it completes per second with all requests at once: faster the targets \
+                                  hold for as long as this trace, not for ever";
 
 /// `ttft:p99@chat` as `p99 TTFT of chat`.
 #[must_use]
@@ -18,7 +23,7 @@ pub fn subject(measured: &str) -> String {
     }
 }
 
-/// What was measured, and what it was not to exceed.
+/// The measured value, and its limit.
 #[must_use]
 pub fn against(t: &Judged) -> String {
     let (what, limit) = (subject(&t.measured), t.target.limit);
@@ -36,7 +41,6 @@ pub fn against(t: &Judged) -> String {
 /// The share of requests that met all targets, and what was asked for: `98 % of requests against 98.5 %`.
 #[must_use]
 pub fn attained(a: &Attained) -> String {
-    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let finely = |share: f64| format!("{:.3} %", 100.0 * share);
     let same = percent(a.share) == percent(a.required) && !a.met;
     let say = |share| if same { finely(share) } else { percent(share) };
@@ -56,7 +60,7 @@ fn time(t: Duration, digits: i32) -> String {
     format!("{text} {unit}")
 }
 
-/// What gave way in a failing run, in a few words.
+/// The cause of a run's failure, in a few words.
 #[must_use]
 pub fn broke(observation: &Observation) -> String {
     let v = &observation.summary.verdict;

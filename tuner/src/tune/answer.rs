@@ -1,12 +1,12 @@
-//! What the search found, in the words of a [`TuneResult`]: nothing here runs anything.
+//! The result of the search in the words of a [`TuneResult`]: nothing here runs anything.
 
 use super::steady::p_met;
 use super::{TuneError, Tuning};
 use crate::knee::{FLOOR, Knee, Probe};
 use crate::pareto;
 use crate::result::{
-    Baseline, CurvePoint, Infeasible, Operating, Pareto, ParetoPoint, Refusal, TuneResult, broke,
-    knobs, margins,
+    BOUNDED, Baseline, CurvePoint, Infeasible, Operating, Pareto, ParetoPoint, Refusal, TuneResult,
+    broke, knobs, margins,
 };
 use crate::search::Standing;
 use crate::{space, verdict};
@@ -219,7 +219,7 @@ impl Tuning<'_, '_> {
         warnings
     }
 
-    /// What to doubt about entry `i` as a winner.
+    /// Reasons to doubt entry `i` as a winner.
     fn doubts(&self, i: usize) -> Vec<String> {
         let mut doubts = Vec::new();
         let mut warn = |text: String| doubts.push(text);
@@ -232,11 +232,7 @@ impl Tuning<'_, '_> {
         }
         let beyond = |p: &&Probe| p.head == head && Some(p.k) > probe.map(|p| p.k);
         if probe.is_some() && entry.probes.iter().filter(beyond).any(Probe::passes) {
-            warn(
-                "capacity is what it completes per second with all requests at once: faster the targets hold for as \
-                 long as this trace, not for ever"
-                    .to_owned(),
-            );
+            warn(BOUNDED.to_owned());
         }
         if let Some(p) = probe.filter(|p| verdict::short(&p.observation)) {
             warn(format!(

@@ -21,14 +21,14 @@ pub(super) struct Refined {
     pub(super) rivals: Vec<Rival>,
 }
 
-/// What a knob's other value does, and the candidate it belongs to.
+/// The effect of a knob's other value, and the candidate it belongs to.
 struct Examined {
     neighbour: Neighbour,
     candidate: Candidate,
     good: Option<i32>,
 }
 
-/// Whether `subject` does the same as another configuration did in all of `runs`; and what it was run for that.
+/// True where `subject` does the same as another configuration did in all of `runs`; with the runs made for that.
 fn does_the_same(
     subject: &Subject<'_>,
     runs: &[&Probe],
@@ -68,7 +68,7 @@ impl Tuning<'_, '_> {
         None
     }
 
-    /// What one knob more or less than entry `best`'s does.
+    /// The effects of one knob more or less than entry `best`'s.
     pub(super) fn neighbours(&mut self, best: usize) -> Vec<Neighbour> {
         self.examine(best).into_iter().map(|e| e.neighbour).collect()
     }
@@ -99,26 +99,21 @@ impl Tuning<'_, '_> {
                 let known = self.found.entries.iter().find(same);
                 let known: &[Probe] = known.map_or(&[], |e| e.probes.as_slice());
                 let subject = Subject { evaluate, config: &config, known, start };
-                // What does the same about the knee has that knee. A search of its own might find another, by other
+                // A configuration that does the same about the knee has that knee. A search of its own might find another, by other
                 // rates: where a lower one may fail, there are several.
                 let (idle, made) = does_the_same(&subject, &edge, cancel);
                 let known = [known, &made].concat();
                 let subject = Subject { known: &known, ..subject };
                 let measured =
-                    if idle { Ok(winner.again()) } else { why::measure(&subject, head, cancel) };
-                let measured = measured.map(|m| m.after(made));
+                    if idle { Ok(winner.clone()) } else { why::measure(&subject, head, cancel) };
                 (knob, config, measured, idle)
             })
             .collect();
         let least = self.unfit(best).requests;
         let mut examined = Vec::new();
-        let mut probes = winner.probes.clone();
         for (knob, config, measured, idle) in measured {
             let (good, broke) = match measured {
-                Ok(m) => {
-                    probes.extend(m.probes);
-                    (m.good, m.broke)
-                }
+                Ok(m) => (m.good, m.broke),
                 Err(Stop::Refused(refused)) => (None, refused.reason),
                 Err(Stop::Cancelled | Stop::Gone(_)) => continue,
             };
@@ -141,11 +136,10 @@ impl Tuning<'_, '_> {
                 examined.push(Examined { neighbour, candidate, good });
             }
         }
-        self.extra.extend(probes);
         examined
     }
 
-    /// Where `candidate` is among the entries.
+    /// The index of `candidate` among the entries.
     pub(super) fn entry_of(&self, candidate: &Candidate) -> Option<usize> {
         self.found.entries.iter().position(|e| e.candidate == *candidate)
     }
@@ -160,7 +154,7 @@ impl Tuning<'_, '_> {
             .iter()
             .filter(|e| worth(e) > enough && self.serves_as_many(&e.candidate, best))
             .filter(|e| {
-                // What the search measured has lost already.
+                // A neighbour that the search measured has lost already.
                 let known = self.entry_of(&e.candidate);
                 known.is_none_or(|i| self.found.good(i).is_none())
             })

@@ -1,8 +1,9 @@
-//! How many GPUs carry a demand: deployments of one GPU, two, four and so on, each at its best, until more GPUs than the
+//! The GPUs that carry a demand: deployments of one GPU, two, four and so on, each at its best, until more GPUs than the
 //! cheapest plan takes cannot make a cheaper one.
 //!
 //! Groups of equal size are raced by themselves, so what is found of a size does not depend on what else is allowed; and
-//! a plan is the cheapest of everything that was found. So to allow more never costs more.
+//! a plan is the cheapest of everything found that serves as many requests. So to allow more never costs more, unless it
+//! serves requests that could not be served before: the law of [`crate::plan`].
 
 use super::Tuning;
 use crate::plan::{Chosen, IfSlow, Plan, PlanError, Unit, plan, prefer};
@@ -25,7 +26,8 @@ impl Tuning<'_, '_> {
         sizes.insert(allowed);
         for size in sizes {
             let open = |d: &usize| match self.cheapest(*d) {
-                Some((_, plan)) => plan.gpus >= size,
+                // Larger replicas may serve requests that cannot be served yet.
+                Some((_, plan)) => plan.gpus >= size || (plan.unfit.any() && size <= allowed),
                 None => size <= allowed,
             };
             let open: Vec<usize> = (0..self.request.devices.len()).filter(open).collect();
@@ -75,7 +77,7 @@ impl Tuning<'_, '_> {
         }
     }
 
-    /// What was best of smaller sizes, in as many replicas as take `size` GPUs.
+    /// The best of smaller sizes, in as many replicas as take `size` GPUs.
     fn multiplied(&self, size: u32, devices: &[usize]) -> Vec<(usize, Config)> {
         let best = |i: usize| {
             let c = &self.found.entries[i].candidate;
@@ -97,7 +99,7 @@ impl Tuning<'_, '_> {
         Some((i, self.plan(i)?.ok()?))
     }
 
-    /// What the demand takes of entry `i`; none without a demand, or where it holds nothing.
+    /// The plan of entry `i` for the demand; none without a demand, or where it holds nothing.
     pub(super) fn plan(&self, i: usize) -> Option<Result<Plan, PlanError>> {
         let demand = self.request.demand?;
         let (unit, label) = self.unit(i, self.found.rate(i));

@@ -1,7 +1,7 @@
 //! Why the best of every other policy, on every device, lost to the winner.
 
 use super::Tuning;
-use crate::knee::{FLOOR, Probe};
+use crate::knee::FLOOR;
 use crate::progress::Status;
 use crate::result::Loser;
 use crate::search::Entry;
@@ -13,14 +13,14 @@ use rayon::prelude::*;
 
 impl Tuning<'_, '_> {
     /// Why the best of every other policy and device lost.
-    pub(super) fn losers(&mut self) -> Vec<Loser> {
+    pub(super) fn losers(&self) -> Vec<Loser> {
         let Some(best) = self.best else { return Vec::new() };
         let winner = self.measure(best);
         let others = self.representatives();
         let others: Vec<usize> = others
             .into_iter()
             .filter(|i| {
-                // What a steadier one was preferred to did not lose by capacity.
+                // An entry that gave way to a steadier one did not lose by capacity.
                 self.passed_over.values().all(|over| over.0 != *i) && !self.same_row(*i, best)
             })
             .collect();
@@ -31,19 +31,12 @@ impl Tuning<'_, '_> {
             best: None,
         };
         self.request.watch.progress.update(&status(0));
-        let this = &*self;
         let winner_rps = winner.as_ref().map_or(0.0, |m| m.rate());
-        let config = &this.found.entries[best].candidate.config;
+        let config = &self.found.entries[best].candidate.config;
         let told: Vec<_> =
-            others.par_iter().with_max_len(1).map(|i| this.loss(*i, config, winner_rps)).collect();
+            others.par_iter().with_max_len(1).map(|i| self.loss(*i, config, winner_rps)).collect();
         self.request.watch.progress.update(&status(others.len()));
-        self.extra.extend(winner.into_iter().flat_map(|m| m.probes));
-        let mut losers = Vec::new();
-        for (loser, probes) in told.into_iter().flatten() {
-            losers.push(loser);
-            self.extra.extend(probes);
-        }
-        losers
+        told.into_iter().flatten().collect()
     }
 
     /// The entry that stands for each policy on each device: its best, else whoever came nearest on an empty machine.
@@ -96,23 +89,20 @@ impl Tuning<'_, '_> {
         why::measure(&self.subject(i), self.found.head(i), self.request.watch.cancel).ok()
     }
 
-    fn loss(&self, i: usize, winner: &Config, winner_rps: f64) -> Option<(Loser, Vec<Probe>)> {
+    fn loss(&self, i: usize, winner: &Config, winner_rps: f64) -> Option<Loser> {
         let measured = self.measure(i)?;
         let (own, best) = (self.unfit(i), self.best.map(|b| self.unfit(b)));
         if best.is_some_and(|best| own.requests > best.requests) {
             let cause = Some("prompts that do not fit".to_owned());
             let broke = own.to_string();
-            let loser = Loser { cause, broke, ..self.loser(i, winner, winner_rps, &measured) };
-            return Some((loser, measured.probes));
+            return Some(Loser { cause, broke, ..self.loser(i, winner, winner_rps, &measured) });
         }
         let (cancel, head) = (self.request.watch.cancel, self.found.head(i));
         let gpus = self.field.space(&self.found.entries[i].candidate.config).gpus;
         let subject = self.subject(i);
-        let (checked, mut probes) = why::attribute(&subject, &measured, winner, head, gpus, cancel);
+        let checked = why::attribute(&subject, &measured, winner, head, gpus, cancel);
         let cause = checked.first().filter(|a| a.confirmed).map(|a| a.cause.clone());
-        let loser = Loser { cause, checked, ..self.loser(i, winner, winner_rps, &measured) };
-        probes.extend(measured.probes);
-        Some((loser, probes))
+        Some(Loser { cause, checked, ..self.loser(i, winner, winner_rps, &measured) })
     }
 
     /// Entry `i` as a loser, nobody asked why yet.

@@ -1,4 +1,4 @@
-//! What of the winner's capacity survives the error of predictions, and who keeps more of it.
+//! The part of the winner's capacity that survives the error of predictions, and the rival that keeps more of it.
 //!
 //! Iterations of real engines take longer or shorter than predicted, by as much as recorded runs have shown. Near a
 //! target a little of that decides whether it holds at all, for one configuration sooner than for another. So, of the
@@ -9,7 +9,7 @@ use super::Tuning;
 use super::examine::Refined;
 use crate::accuracy::{Accuracy, Spread};
 use crate::evaluate::{Relax, Stop};
-use crate::knee::{Effort, FLOOR, Knee, Probe, Prober, rate_at};
+use crate::knee::{Effort, FLOOR, Knee, Prober, rate_at};
 use crate::result::{Confidence, Margin, Neighbour, PassedOver, margins};
 use crate::search::{Candidate, Entry, Group, Standing};
 use crate::space;
@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicBool;
 const LEVEL: f64 = 0.8;
 /// Share of predicted capacity given up for a steadier configuration, at most.
 const GIVEN_UP: f64 = 0.03;
-/// How much more it must carry with slow iterations, at least: what searches resolve is below that.
+/// The least factor by which it must carry more with slow iterations: searches resolve less than that.
 const GAIN: f64 = 1.03;
 /// Configurations asked.
 const RIVALS: usize = 6;
@@ -48,9 +48,7 @@ impl Tuning<'_, '_> {
         let asked: Vec<_> = rivals.par_iter().with_max_len(1).map(|r| self.slow(r)).collect();
         let mut kept = Vec::new();
         for answer in asked {
-            let (rate, probes) = answer?.ok()?;
-            self.extra.extend(probes);
-            kept.push(rate);
+            kept.push(answer?.ok()?);
         }
         self.when_slow.extend(rivals.iter().map(|r| r.candidate.clone()).zip(kept.iter().copied()));
         let weight = |c: &Candidate| self.field.weight(c.device, &c.config);
@@ -109,8 +107,8 @@ impl Tuning<'_, '_> {
         Some(near)
     }
 
-    /// What `rival` carries with slow iterations, requests/s; none where nobody knows how slow they may be.
-    fn slow(&self, rival: &Rival) -> Option<Result<(f64, Vec<Probe>), Stop>> {
+    /// The capacity of `rival` with slow iterations, requests/s; none where nobody knows how slow they may be.
+    fn slow(&self, rival: &Rival) -> Option<Result<f64, Stop>> {
         let accuracy = self.accuracy(rival.candidate.device)?;
         let (_, slower) = accuracy.spread.factors(LEVEL);
         Some(self.paced(&rival.candidate, slower, rival.good))
@@ -126,17 +124,16 @@ impl Tuning<'_, '_> {
     }
 
     /// Capacity with iterations of `factor` times the predicted time.
-    fn paced(&self, of: &Candidate, factor: f64, near: i32) -> Result<(f64, Vec<Probe>), Stop> {
+    fn paced(&self, of: &Candidate, factor: f64, near: i32) -> Result<f64, Stop> {
         let evaluate = self.request.devices[of.device].evaluate;
         let pace = Relax::Pace((factor * 1e3).round() as u32);
         let cancel: &AtomicBool = self.request.watch.cancel;
         let head = self.head_of(of).unwrap_or_else(|| evaluate.requests());
         let mut prober = Prober::new(evaluate, &of.config, pace, head, cancel)?;
-        let rate = match prober.knee(near, LOOK)? {
+        Ok(match prober.knee(near, LOOK)? {
             Knee::Between { lo, .. } => rate_at(lo),
             Knee::Nowhere => 0.0,
-        };
-        Ok((rate, prober.into_probes()))
+        })
     }
 
     /// Measures `rival` as winners are measured and makes it the best of its group, if it is worth `enough`; returns where
@@ -162,20 +159,17 @@ impl Tuning<'_, '_> {
         Some(at)
     }
 
-    /// How far the capacity of entry `i` can be trusted; none where no run of its device was compared, or interrupted.
-    pub(super) fn confidence(&mut self, i: usize) -> Option<Confidence> {
+    /// The confidence in the capacity of entry `i`; none where no run of its device was compared, or interrupted.
+    pub(super) fn confidence(&self, i: usize) -> Option<Confidence> {
         let entry = &self.found.entries[i];
         let (candidate, good) = (entry.candidate.clone(), self.found.good(i)?);
         let accuracy = self.accuracy(candidate.device)?.clone();
         let (faster, slower) = accuracy.spread.factors(LEVEL);
         let same = |c: &Candidate| (c.device, &c.config) == (candidate.device, &candidate.config);
-        let known =
-            self.when_slow.iter().find(|(c, _)| same(c)).map(|(_, rate)| (*rate, Vec::new()));
-        let (low_rps, slow) =
-            known.map_or_else(|| self.paced(&candidate, slower, good), Ok).ok()?;
-        let (high_rps, fast) = self.paced(&candidate, faster, good).ok()?;
+        let known = self.when_slow.iter().find(|(c, _)| same(c)).map(|(_, rate)| *rate);
+        let low_rps = known.map_or_else(|| self.paced(&candidate, slower, good), Ok).ok()?;
+        let high_rps = self.paced(&candidate, faster, good).ok()?;
         let p_feasible = self.on_an_empty_machine(i, &accuracy.spread)?;
-        self.extra.extend(slow.into_iter().chain(fast));
         Some(Confidence {
             level: LEVEL,
             faster,
@@ -190,7 +184,7 @@ impl Tuning<'_, '_> {
     }
 
     /// The probability that entry `i` holds the targets on an empty machine, where every latency is a sum of iterations.
-    fn on_an_empty_machine(&mut self, i: usize, spread: &Spread) -> Option<f64> {
+    fn on_an_empty_machine(&self, i: usize, spread: &Spread) -> Option<f64> {
         let (entry, head) = (&self.found.entries[i], self.found.head(i));
         if let Some(floor) = entry.probe(head, FLOOR) {
             return Some(p_met(&margins(&floor.observation), spread));
@@ -201,9 +195,7 @@ impl Tuning<'_, '_> {
         let mut prober = Prober::new(evaluate, config, Relax::Nothing, head, cancel).ok()?;
         prober.passes(FLOOR).ok()?;
         let probes = prober.into_probes();
-        let p = p_met(&margins(&probes.first()?.observation), spread);
-        self.extra.extend(probes);
-        Some(p)
+        Some(p_met(&margins(&probes.first()?.observation), spread))
     }
 }
 

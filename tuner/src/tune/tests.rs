@@ -81,7 +81,7 @@ fn the_answer_is_complete_and_consistent() {
     assert!(!r.pareto.throughput_interactivity.is_empty() && !r.pareto.goodput_ttft.is_empty());
     assert!(r.plans.is_empty() && r.chosen.is_none());
     let at_once = fake.at_once.load(Ordering::Relaxed);
-    assert_eq!(r.trials + at_once, fake.runs.load(Ordering::Relaxed));
+    assert!(at_once > 0 && r.trials == fake.runs.load(Ordering::Relaxed), "{}", r.trials);
     let back: TuneResult = serde_json::from_str(&stored(&r)).unwrap();
     assert_eq!(stored(&back), stored(&r));
 }
@@ -120,7 +120,7 @@ fn an_impossible_target_says_what_is_possible() {
     assert!(r.best.is_none() && r.baselines.iter().all(|b| b.best.is_none()));
     let infeasible = r.infeasible.unwrap();
     assert!(infeasible.reason.starts_with("even on an empty machine p99 TTFT"), "{infeasible:?}");
-    // What it reaches is feasible indeed.
+    // Targets at the values that it reaches are feasible indeed.
     let reached = infeasible.reaches[0].value_ms.unwrap();
     assert!(reached > 5.0);
     let relaxed = Fake::new(&[&format!("ttft={:.3}ms", reached * 1.001)]);
@@ -235,7 +235,7 @@ fn of_nearly_equal_configurations_the_one_that_keeps_more_wins() {
     assert!(preferred > 0, "some winner was fragile");
 }
 
-/// What carries `rps` with replicas of at most `gpus` GPUs.
+/// A plan for `rps` with replicas of at most `gpus` GPUs.
 fn planned(devices: &[(&str, &Fake, f64)], gpus: u32, rps: f64, slo: &Slo) -> TuneResult {
     let devices = devices.iter().map(|(name, fake, usd)| device(name, *fake, *usd)).collect();
     let space = space(gpus, true);
@@ -265,24 +265,37 @@ fn a_plan_is_the_cheapest_of_everything_found() {
     }
 }
 
+/// Requests that replicas can never serve: none, some of small ones, fewer of each larger one, some of all.
+const UNSERVED: [fn(&Config) -> u64; 4] = [
+    |_| 0,
+    |c| if c.gpus() == c.replicas { 3 } else { 0 },
+    |c| u64::from(8 / (c.gpus() / c.replicas)) - 1,
+    |c| if c.max_seqs > 64 { 7 } else { 2 },
+];
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
 
     #[test]
-    fn more_gpus_allowed_never_cost_more(
-        rps in 1.0..300.0_f64, tpot in 12..40_u32, kv in 20_000.0..400_000.0_f64, seed in 0..99_u64,
+    fn more_gpus_allowed_never_cost_more_for_equal_service(
+        rps in 1.0..300.0_f64, tpot in 20..40_u32, kv in 20_000.0..400_000.0_f64, seed in 0..99_u64,
+        unserved in proptest::sample::select(&UNSERVED[..]),
     ) {
         let targets = ["ttft=800ms".to_owned(), format!("tpot={tpot}ms")];
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
         let fake = Fake { jitter: 0.05, bias: 0.5, kv_slots: kv, seed, ..Fake::new(&targets) };
+        let fake = Fake { too_long: unserved, ..fake };
         let slo = fake.slo.slo().clone();
-        let mut least = f64::INFINITY;
+        let (mut refused, mut usd) = (u64::MAX, f64::INFINITY);
         for gpus in [1, 2, 4, 8] {
             let r = planned(&[("x", &fake, 2.0)], gpus, rps, &slo);
             let Some(plan) = r.plans.first() else { continue };
-            let usd = plan.usd_per_hour.unwrap();
-            prop_assert!(usd <= least, "{gpus}: {usd} after {least}");
-            least = usd;
+            let (now, bill) = (plan.unfit.requests, plan.usd_per_hour.unwrap());
+            prop_assert!(now < refused || (now == refused && bill <= usd), "{gpus}: {plan:?} after {usd}");
+            // None that refuses some is taken where another serves them, however small the demand is.
+            let replica = |gpus| Config { tp: gpus, max_seqs: 64, ..Config::default() };
+            prop_assert_eq!(now, unserved(&replica(gpus)), "{}: {:?}", gpus, plan);
+            (refused, usd) = (now, bill);
         }
     }
 }
