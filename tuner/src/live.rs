@@ -142,15 +142,20 @@ pub fn go_on<E>(
     mut shoot: impl FnMut(f64, Duration) -> Result<Shot, E>,
 ) -> Result<Found, E> {
     let mut next = start;
+    let long = effort.probe.as_secs_f64() * 0.99;
+    // Rates that were offered for a whole probe, or for as long as they can be.
+    let whole = found.shots.iter().filter(|s| s.offered_s >= long);
+    let mut probed: Vec<f64> = whole.map(|s| s.rate_rps).collect();
     while found.load_s < effort.budget.as_secs_f64() {
         let doubling = found.fails_at_rps.is_none();
         // While doubling, a rate need not be shown to hold for ever: the first to fail says where to look.
         let time = if doubling { effort.glimpse() } else { effort.probe };
         let shot = shoot(next, time)?;
+        probed.extend((!doubling || shot.offered_s >= long).then_some(next));
         found.load_s += shot.seconds;
         found.shots.push(shot);
         found.take_stock();
-        let Some(rate) = found.next(start, effort) else { break };
+        let Some(rate) = found.next(start, effort, &probed) else { break };
         next = rate;
     }
     Ok(found)
@@ -214,8 +219,8 @@ impl Found {
         passes.map(|s| s.rate_rps).max_by(f64::total_cmp)
     }
 
-    /// The rate to try next; none when it is known well enough.
-    fn next(&self, start: f64, effort: Effort) -> Option<f64> {
+    /// The rate to try next; none when it is known well enough. `probed` are the rates that were offered for long enough.
+    fn next(&self, start: f64, effort: Effort, probed: &[f64]) -> Option<f64> {
         let (last, precision) = (self.shots.last()?, effort.precision);
         let Some(hi) = self.fails_at_rps else {
             // A glimpse that tells nothing costs more than one that fails: fewer of them.
@@ -229,9 +234,7 @@ impl Found {
         };
         if hi <= lo * (1.0 + precision) {
             // A rate that only passed a glimpse has not been shown to hold.
-            let long = effort.probe.as_secs_f64() * 0.99;
-            let held = |s: &Shot| s.passed && s.rate_rps == lo && s.offered_s >= long;
-            if !self.shots.iter().any(held) {
+            if !probed.contains(&lo) {
                 return Some(lo);
             }
             let failed = self.shots.iter().filter(|s| s.rate_rps == hi && !s.passed).count();
@@ -340,6 +343,22 @@ mod tests {
             });
             let lo = found.unwrap().capacity_rps.unwrap();
             prop_assert!((lo / capacity - 1.0).abs() < 0.03, "{lo} of {capacity}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn traffic_that_is_over_before_a_probe_is_offered_for_as_long_as_it_lasts(
+            capacity in 1.0..1_000.0f64, start in 0.05..1.0f64, requests in 1.0..6_000.0f64,
+        ) {
+            let mut fluid = fluid(capacity, 0.02, 0.0);
+            let found = seek(capacity * start, Effort::default(), |rate, time: Duration| {
+                fluid(rate, time.min(Duration::from_secs_f64(requests / rate)))
+            });
+            let found = found.unwrap();
+            let (lo, hi) = (found.capacity_rps, found.fails_at_rps);
+            prop_assert!(found.shots.len() < 40, "{} tries", found.shots.len());
+            prop_assert!(lo.zip(hi).is_none_or(|(lo, hi)| hi <= 1.021 * lo), "{lo:?} {hi:?}");
         }
     }
 
