@@ -306,6 +306,29 @@ fn workers_share_one_schedule_and_their_parts_make_one_run() {
 }
 
 #[test]
+fn what_a_server_does_not_take_is_said_of_all_workers() {
+    let url = serve(|body| match body.contains("ignore_eos") {
+        true => whole(400, r#"{"error":{"message":"unknown member ignore_eos"}}"#),
+        false => streamed(),
+    });
+    let dir = TempDir::new().unwrap();
+    let folder = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let start = format!("{}", since.as_secs() + 4);
+    let begin = |worker: &str, name: &str| {
+        let mut command = knee(&["bench", "--url", &url, "--requests", "20", "--rate", "50"]);
+        command.arg("--workload").arg(workload()).args(["--start-at", &start, "--worker", worker]);
+        command.args(["--out", &folder(name)]).stdout(Stdio::null()).spawn().unwrap()
+    };
+    for mut worker in [begin("0/2", "a"), begin("1/2", "b")] {
+        assert!(worker.wait().unwrap().success());
+    }
+    let output = knee(&["report", &folder("a"), &folder("b")]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(said.matches("The server does not take ignore_eos").count(), 1, "{said}");
+}
+
+#[test]
 fn what_runs_workers_is_printed_and_nothing_measured() {
     let words = ["--workers", "slurm=4", "--start-at", "2026-05-04T12:00:00Z", "--rate", "9"];
     let output = knee(&[&["bench", "--url", "http://no-such-host.invalid"], &words[..]].concat())
@@ -527,6 +550,7 @@ fn an_interrupted_search_goes_on_where_it_was() {
     let search = || {
         let mut command =
             knee(&["tune", "--url", &mock.url, "--slo", "ttft=200ms", "--probe", "1s"]);
+        command.args(["--header", "x-route: hush-hush", "--header", "x-api-key: hush-hush"]);
         command.arg("--workload").arg(workload()).arg("--out").arg(dir.path());
         command
     };
@@ -562,4 +586,14 @@ fn an_interrupted_search_goes_on_where_it_was() {
     let mut other = search();
     let refused = other.args(["--timeout", "9s"]).output().unwrap();
     assert!(refused.status.code() == Some(1) && stderr(&refused).contains("timeout = "));
+    let mut other = search();
+    let refused = other.args(["--header", "x-route: elsewhere"]).output().unwrap();
+    let said = stderr(&refused);
+    assert!(refused.status.code() == Some(1) && said.contains("headers = x-api-key, x-route #"));
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let file = file.unwrap().path();
+        let bytes = std::fs::read(&file).unwrap();
+        let secret = bytes.windows(9).any(|bytes| bytes == b"hush-hush");
+        assert!(!secret && !said.contains("hush-hush"), "{} keeps a header", file.display());
+    }
 }

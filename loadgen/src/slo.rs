@@ -45,6 +45,12 @@ impl Metric {
         }
     }
 
+    /// Whether it is of the times between tokens: answers that come in one piece have none.
+    #[must_use]
+    pub fn is_pace(self) -> bool {
+        matches!(self, Self::Tpot | Self::Itl)
+    }
+
     /// The latency of one request; of ITL, the longest gap.
     #[must_use]
     pub fn of(self, record: &Record) -> Option<Duration> {

@@ -141,8 +141,7 @@ impl Summary {
     #[must_use]
     pub fn without_pace(mut self) -> Self {
         (self.tpot, self.itl) = (Stats::default(), Stats::default());
-        let paced =
-            |judged: &&mut Judged| matches!(judged.target.metric, Metric::Tpot | Metric::Itl);
+        let paced = |judged: &&mut Judged| judged.target.metric.is_pace();
         for judged in self.verdict.targets.iter_mut().filter(paced) {
             (judged.value, judged.margin, judged.met) = (Latency::Undefined, None, false);
             (self.verdict.met, self.good) = (false, 0);

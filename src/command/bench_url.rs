@@ -92,7 +92,6 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let place = Place::of(&live, &url);
     let measured = Measured {
         run: &run,
-        given_up: place.given_up.clone(),
         sent: &sent,
         slo: &slo,
         scenario: scenario(Some(&place), &trace, &slo, seed, cost),

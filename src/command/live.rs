@@ -1,6 +1,7 @@
 //! What every command needs that measures a server: from flags to a server found, and from a run to a report.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher as _};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -156,8 +157,6 @@ pub(crate) struct Place {
     pub(crate) model: String,
     /// How prompts reach it.
     pub(crate) prompts: String,
-    /// What it did not take ([`Live::given_up`]).
-    pub(crate) given_up: Vec<String>,
 }
 
 impl Place {
@@ -175,8 +174,7 @@ impl Place {
             format!("; everything went through the proxy {}", secrets::url(proxy))
         });
         let prompts = prompts + &through;
-        let given_up = live.given_up().into_iter().map(str::to_owned).collect();
-        Self { url: secrets::url(url), model: live.model().to_owned(), prompts, given_up }
+        Self { url: secrets::url(url), model: live.model().to_owned(), prompts }
     }
 }
 
@@ -229,6 +227,7 @@ pub(crate) fn study(
         ),
         ("timeout", format!("{:?}", reach.timeout)),
         ("tokenizer", format!("{:?}", reach.tokenizer)),
+        ("headers", headers(&reach.header)),
         ("trace", format!("{}, {} requests", trace.name, trace.requests.len())),
         ("trace, in figures", fingerprint(trace)),
     ];
@@ -241,6 +240,23 @@ pub(crate) fn study(
         );
     }
     Ok(Some(study))
+}
+
+/// Headers as a study knows them, without what may be secret: the names, and of values that no name calls secret 16 bits
+/// of a hash. Another route is another server; another key is not.
+fn headers(headers: &[(String, String)]) -> String {
+    let shown = |(name, value): &(String, String)| {
+        let name = name.to_ascii_lowercase();
+        if secrets::is_secret(&name) {
+            return name;
+        }
+        let mut hasher = DefaultHasher::new();
+        hasher.write(value.as_bytes());
+        format!("{name} #{:04x}", hasher.finish() & 0xFFFF)
+    };
+    let mut shown: Vec<String> = headers.iter().map(shown).collect();
+    shown.sort_unstable();
+    shown.join(", ")
 }
 
 /// The traffic, as reports put it.
@@ -262,8 +278,6 @@ fn workload(trace: &Trace) -> WorkloadInfo {
 /// What a measurement comes to, for reports.
 pub(crate) struct Measured<'a> {
     pub(crate) run: &'a LiveRun,
-    /// What the server did not take.
-    pub(crate) given_up: Vec<String>,
     /// The trace that the run's records count through.
     pub(crate) sent: &'a Trace,
     pub(crate) slo: &'a BoundSlo,
@@ -274,7 +288,9 @@ pub(crate) struct Measured<'a> {
 
 impl Measured<'_> {
     pub(crate) fn report(self) -> BenchReport {
-        let Measured { run, given_up, sent, slo, scenario, label, rate_rps } = self;
+        let Measured { run, sent, slo, scenario, label, rate_rps } = self;
+        let mut detail = Detail::outside(&run.recording.records, &run.recording.itl_of_all());
+        detail.distributions.retain(|d| run.metrics().any(|metric| metric == d.metric));
         BenchReport {
             unfit: Unfit::default(),
             about: About { command: typed(), assumptions: Vec::new() },
@@ -283,7 +299,7 @@ impl Measured<'_> {
             label,
             gpus: None,
             rate_rps,
-            detail: Detail::outside(&run.recording.records, &run.recording.itl_of_all()),
+            detail,
             summary: run.summary(slo),
             sustain: Sustain::new(sent, &run.recording.records),
             inside: None,
@@ -292,7 +308,7 @@ impl Measured<'_> {
                 audit: run.audit.clone(),
                 precision: precision(run),
                 failures: run.failures.clone(),
-                given_up,
+                given_up: run.given_up.clone(),
                 interrupted: run.interrupted,
             }),
         }

@@ -47,7 +47,6 @@ fn together(args: &cli::Report) -> Result<ExitCode> {
     let load = whole.label.split("; ").take(2).collect::<Vec<_>>().join("; ");
     let measured = Measured {
         run: &run,
-        given_up: Vec::new(),
         sent: &sent,
         slo: &slo,
         scenario: whole.scenario.clone(),

@@ -208,7 +208,8 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
 }
 
-fn is_secret(name: &str) -> bool {
+/// Whether a variable, a flag or a header of that name holds a secret.
+pub(crate) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let parts: Vec<&str> = name.split(['-', '_', '.']).collect();
     parts.last().is_some_and(|last| LAST.contains(last))

@@ -207,12 +207,12 @@ impl<'a> Launcher<'a> {
     /// What was seen of a configuration that was measured to the end before.
     fn remembered(&mut self, candidate: &Candidate, aim: &Aim) -> Option<Seen> {
         let memory = self.memory(candidate)?;
-        let Ready { url, model, prompts, given_up, ready_s } = memory.ready()?;
+        let Ready { url, model, prompts, ready_s } = memory.ready()?;
         let (reach, slo) = (&self.args.server.reach, &self.prepared.slo);
         let range = Range::of(&self.prepared.trace, slo, options(reach, slo));
         let go_on = &mut || !self.stop.load(Ordering::Relaxed);
         let searched = range.remembering(Some(memory)).search(aim, &mut |_| {}, go_on);
-        let searched = self.take_best(searched.ok()?, &Place { url, model, prompts, given_up });
+        let searched = self.take_best(searched.ok()?, &Place { url, model, prompts });
         Some(Seen { searched: Ok(searched), ready_s: Some(ready_s), log: None, shots: Vec::new() })
     }
 
@@ -267,8 +267,8 @@ impl<'a> Launcher<'a> {
         let place = Place::of(&live, url);
         let memory = self.memory(candidate);
         if let Some(memory) = &memory {
-            let Place { url, model, prompts, given_up } = place.clone();
-            memory.keep_ready(Ready { url, model, prompts, given_up, ready_s: took });
+            let Place { url, model, prompts } = place.clone();
+            memory.keep_ready(Ready { url, model, prompts, ready_s: took });
         }
         let mut range = Range::new(&live, trace, slo, options).remembering(memory);
         let mut watch = || !self.stop.load(Ordering::Relaxed) && process.ended().is_none();
@@ -341,11 +341,10 @@ fn deliver(
         command,
         attainment: slo.slo().attainment().map(|share| share.fraction()),
         scenario: scenario.clone(),
-        best: best.map(|Best { held, place }| {
+        best: best.map(|Best { held, .. }| {
             let label = race.best().map_or_else(String::new, |(t, _)| t.candidate.label.clone());
             let (run, sent, rate_rps) = (&held.run, &held.sent, Some(held.rate_rps));
-            let given_up = place.given_up;
-            Measured { run, given_up, sent, slo, scenario, label, rate_rps }.report()
+            Measured { run, sent, slo, scenario, label, rate_rps }.report()
         }),
         race,
     };

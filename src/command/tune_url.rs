@@ -65,7 +65,6 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     let place = Place::of(&live, &url);
     let measured = Measured {
         run: &held.run,
-        given_up: place.given_up.clone(),
         sent: &held.sent,
         slo: &slo,
         scenario: scenario(Some(&place), &trace, &slo, seed, cost),

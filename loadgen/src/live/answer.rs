@@ -8,12 +8,9 @@ use super::chunk::{self, Chunk, Finish, Usage};
 use super::failure::Kind;
 use super::http::Response;
 use super::like::Like;
-use super::sse::Field;
+use super::sse::{Field, LONGEST};
 use super::talk::Hearing;
 use crate::json::Json;
-
-/// Most bytes of one event's data over several lines.
-const LONGEST: usize = 16 << 20;
 
 /// What went wrong, and the words for it.
 pub(crate) type Trouble = (Kind, String);
@@ -166,15 +163,18 @@ impl Stream {
     fn take(&mut self, field: Field<'_>) {
         match field {
             Field::Data(data) if self.pending.is_empty() => {
-                if !self.message(data, false) && data.len() <= LONGEST {
+                if !self.message(data, false) {
                     self.pending.extend_from_slice(data);
                 }
             }
-            Field::Data(data) => {
-                if self.pending.len() + data.len() < LONGEST {
-                    self.pending.push(b'\n');
-                    self.pending.extend_from_slice(data);
-                }
+            Field::Data(data) if self.pending.len() + data.len() < LONGEST => {
+                self.pending.push(b'\n');
+                self.pending.extend_from_slice(data);
+            }
+            Field::Data(_) => {
+                let why = format!("an event of more than {} MiB", LONGEST >> 20);
+                self.trouble.get_or_insert((Kind::Malformed, why));
+                self.pending.clear();
             }
             Field::Name(name) => {
                 let is =
@@ -229,9 +229,11 @@ impl Stream {
             self.fail(data);
             return true;
         }
-        if let Some(text) = self.like.token(data) {
-            self.several += u32::from(chunk::several(text));
-            self.token(data);
+        if let Some((text, aloud)) = self.like.token(data) {
+            self.several += u32::from(chunk::several(text.as_bytes()));
+            let (said, aside): (&[&str], &[&str]) =
+                if aloud { (&[text], &[]) } else { (&[], &[text]) };
+            self.token(said, aside, &[]);
             return true;
         }
         match Json::of(data) {
@@ -246,16 +248,16 @@ impl Stream {
         true
     }
 
-    fn event(&mut self, chunk: &Chunk, data: &[u8]) {
+    fn event(&mut self, chunk: &Chunk<'_>, data: &[u8]) {
         if let Some(error) = &chunk.error {
             self.trouble = Some((Kind::ServerError, error.clone()));
             return;
         }
-        if chunk.token {
-            self.several += u32::from(chunk.several);
-            self.token(data);
-            if chunk.is_plain_token() {
-                self.like.learn(data);
+        if chunk.is_token() {
+            self.several += u32::from(chunk.is_several());
+            self.token(&chunk.said, &chunk.aside, chunk.ids);
+            if let Some((text, aloud)) = chunk.plain_text() {
+                self.like.learn(data, text, aloud);
             }
         } else if chunk.usage.is_none() && chunk.finish == Finish::None {
             self.latest = data.to_vec();
@@ -271,14 +273,15 @@ impl Stream {
         }
     }
 
-    fn token(&mut self, data: &[u8]) {
+    /// Counts an event that stands for a token, and keeps its words for whoever needs them.
+    fn token(&mut self, said: &[&str], aside: &[&str], ids: &[Json<'_>]) {
         self.chunks += 1;
         // What looked like the end before was none.
         if !self.marked {
             (self.ended, self.finish) = (false, Finish::None);
         }
         if let Some(hearing) = &mut self.hearing {
-            hearing.take_in(data);
+            hearing.take_in(said, aside, ids);
         }
     }
 
@@ -384,6 +387,44 @@ mod tests {
         assert_eq!(ends(spread), (3, Ok(())));
         let close = "data: {\"choices\":[{\"text\":\"c\"}]}\ndata: {\"choices\":[{\"text\":\"d\"}]}\ndata: [DONE]\n";
         assert_eq!(ends(close), (4, Ok(())), "events without blank lines between them");
+    }
+
+    #[test]
+    fn a_line_or_an_event_without_end_is_a_failure_of_that_name() {
+        let piece = [b'x'; 1 << 16];
+        let mut answer = Answer::default();
+        answer.absorb(format!("{HEAD}{}data: {{\"a\":\"", token(" a")).as_bytes()).unwrap();
+        let whole = (0..300).try_for_each(|_| answer.absorb(&piece).map(|_| ()));
+        let (kind, why) = whole.unwrap_err();
+        assert!(kind == Kind::Malformed && why.contains("a line of more than 16 MiB"), "{why}");
+        let mut answer = Answer::default();
+        answer.absorb(format!("{HEAD}data: [\n").as_bytes()).unwrap();
+        let line = [b"data: \"", &piece[..], b"\",\n"].concat();
+        (0..300).for_each(|_| assert_eq!(answer.absorb(&line), Ok(0)));
+        let (kind, why) = answer.verdict().unwrap_err();
+        assert!(kind == Kind::Malformed && why.contains("an event of more than 16 MiB"), "{why}");
+        let long = "w".repeat(15 << 20);
+        assert_eq!(ends(&format!("{}data: [DONE]\n\n", token(&long))), (3, Ok(())));
+    }
+
+    #[test]
+    fn words_are_kept_whether_an_event_was_parsed_or_known_by_its_likes() {
+        use crate::live::vocabulary::Tokens;
+        let of = |name: &str, text: &str| {
+            format!("data: {{\"choices\":[{{\"delta\":{{\"{name}\":\"{text}\"}}}}]}}\n\n")
+        };
+        let mut answer = Answer::default();
+        answer.stream.hearing = Some(Box::new(Hearing::new(false)));
+        let thought = ["Hm", " so", "\\n", " now"].map(|text| of("reasoning_content", text));
+        let said = ["An", " \\\"an", "swer", " é"].map(|text| of("content", text));
+        let all = [HEAD.to_owned(), thought.concat(), said.concat()].concat();
+        assert_eq!(answer.absorb(all.as_bytes()), Ok(8));
+        let bytes = Tokens::new(|text| Some(text.len()));
+        let heard = answer.stream.hearing.unwrap();
+        assert_eq!(
+            heard.tokens(&bytes),
+            Some("Hm so\n now".len() as u32 + "An \"answer é".len() as u32)
+        );
     }
 
     /// What a whole answer comes to.

@@ -71,7 +71,7 @@ impl Body {
     /// Takes in a piece as it came and passes on the lines in it.
     ///
     /// # Errors
-    /// Where it cannot be unpacked.
+    /// Where it cannot be unpacked, or is no stream that anybody can read.
     pub(crate) fn feed(
         &mut self,
         head: &Response,
@@ -79,8 +79,7 @@ impl Body {
         take: &mut impl FnMut(Field<'_>),
     ) -> Result<(), String> {
         if head.packing == Packing::None {
-            self.plain(head, piece, take);
-            return Ok(());
+            return self.plain(head, piece, take);
         }
         let mut unpacker = match self.unpacker.take() {
             Some(unpacker) => unpacker,
@@ -89,19 +88,24 @@ impl Body {
         for piece in piece.chunks(PIECE) {
             let unpacked =
                 unpacker.unpack(piece).map_err(|e| format!("a packed body that is none: {e}"))?;
-            self.plain(head, &unpacked, take);
+            self.plain(head, &unpacked, take)?;
         }
         self.unpacker = Some(unpacker);
         Ok(())
     }
 
-    fn plain(&mut self, head: &Response, piece: &[u8], take: &mut impl FnMut(Field<'_>)) {
+    fn plain(
+        &mut self,
+        head: &Response,
+        piece: &[u8],
+        take: &mut impl FnMut(Field<'_>),
+    ) -> Result<(), String> {
         match self.kind {
-            Kind::Events => self.events(piece, take),
+            Kind::Events => return self.events(piece, take),
             Kind::Other => self.keep(piece),
             Kind::Unknown if head.events && head.succeeded() => {
                 self.kind = Kind::Events;
-                self.events(piece, take);
+                return self.events(piece, take);
             }
             Kind::Unknown => {
                 let before = self.kept.len();
@@ -114,16 +118,17 @@ impl Body {
                 if self.kind == Kind::Events {
                     let mut early = std::mem::take(&mut self.kept);
                     early.truncate(before);
-                    self.events(&early, take);
-                    self.events(piece, take);
+                    self.events(&early, take)?;
+                    self.events(piece, take)?;
                 }
             }
         }
+        Ok(())
     }
 
-    fn events(&mut self, piece: &[u8], take: &mut impl FnMut(Field<'_>)) {
+    fn events(&mut self, piece: &[u8], take: &mut impl FnMut(Field<'_>)) -> Result<(), String> {
         let Self { lines, kept, room, .. } = self;
-        lines.feed(piece, &mut |field| keeping((kept, *room), field, take));
+        lines.feed(piece, &mut |field| keeping((kept, *room), field, take))
     }
 
     /// The body has ended.

@@ -55,11 +55,13 @@ pub(crate) enum Finish {
 
 /// One event of a stream, as a client reads it.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Chunk {
-    /// Whether it stands for a token at least.
-    pub(crate) token: bool,
-    /// Whether it holds several words: one token hardly ever does.
-    pub(crate) several: bool,
+pub(crate) struct Chunk<'a> {
+    /// What the model says aloud, in pieces none of which is empty.
+    pub(crate) said: Vec<&'a str>,
+    /// What it thinks or calls: not a part of the answer that anybody repeats.
+    pub(crate) aside: Vec<&'a str>,
+    /// The ids of its tokens, where the server tells them.
+    pub(crate) ids: &'a [Json<'a>],
     pub(crate) finish: Finish,
     pub(crate) usage: Option<Usage>,
     /// Whether the counts come alone, as they do last.
@@ -68,9 +70,9 @@ pub(crate) struct Chunk {
     pub(crate) error: Option<String>,
 }
 
-impl Chunk {
+impl<'a> Chunk<'a> {
     /// What `event` means.
-    pub(crate) fn of(event: &Json<'_>) -> Self {
+    pub(crate) fn of(event: &'a Json<'a>) -> Self {
         let mut chunk = Self { usage: usage(event.get("usage")), ..Self::default() };
         let choices = event.get("choices").each();
         for choice in choices {
@@ -86,14 +88,13 @@ impl Chunk {
         chunk
     }
 
-    fn take(&mut self, choice: &Json<'_>) {
-        let mut texts = Vec::new();
-        for said in [choice, choice.get("delta"), choice.get("message")] {
-            said_in(said, &mut texts);
-            aside_in(said, &mut texts);
+    fn take(&mut self, choice: &'a Json<'a>) {
+        for from in [choice, choice.get("delta"), choice.get("message")] {
+            said_in(from, &mut self.said);
+            aside_in(from, &mut self.aside);
         }
-        self.token |= !texts.is_empty() || !choice.get("token_ids").is_nothing();
-        self.several |= texts.iter().any(|text| several(text.as_bytes()));
+        let ids = choice.get("token_ids").each();
+        self.ids = if ids.is_empty() { self.ids } else { ids };
         let reason = choice.get("finish_reason");
         let name = reason.text().or_else(|| reason.get("type").text()).unwrap_or_default();
         if !choice.get("error").is_nothing() {
@@ -109,9 +110,25 @@ impl Chunk {
         }
     }
 
-    /// Whether it is a token and nothing else.
-    pub(crate) fn is_plain_token(&self) -> bool {
-        self.token && self.finish == Finish::None && self.usage.is_none() && self.error.is_none()
+    /// Whether it stands for a token at least.
+    pub(crate) fn is_token(&self) -> bool {
+        !self.said.is_empty() || !self.aside.is_empty() || !self.ids.is_empty()
+    }
+
+    /// Whether it holds several words: one token hardly ever does.
+    pub(crate) fn is_several(&self) -> bool {
+        self.said.iter().chain(&self.aside).any(|text| several(text.as_bytes()))
+    }
+
+    /// The text of a token that is that and nothing else, and whether it is said aloud.
+    pub(crate) fn plain_text(&self) -> Option<(&'a str, bool)> {
+        let more = self.finish != Finish::None || self.usage.is_some() || self.error.is_some();
+        match (&self.said[..], &self.aside[..]) {
+            _ if more || !self.ids.is_empty() => None,
+            ([text], []) => Some((text, true)),
+            ([], [text]) => Some((text, false)),
+            _ => None,
+        }
     }
 }
 
@@ -132,15 +149,15 @@ pub(crate) fn several(text: &[u8]) -> bool {
     inner.len() > 2 && inner.iter().any(blank) && inner.iter().any(u8::is_ascii_alphanumeric)
 }
 
-/// What a delta or message says aloud, in pieces none of which is empty.
-pub(crate) fn said_in<'a>(delta: &'a Json<'_>, to: &mut Vec<&'a str>) {
+/// What a delta or message says aloud.
+fn said_in<'a>(delta: &'a Json<'_>, to: &mut Vec<&'a str>) {
     for name in SAID {
         texts(delta.get(name), &[], to);
     }
 }
 
-/// What it thinks or calls: not a part of the answer that anybody repeats.
-pub(crate) fn aside_in<'a>(delta: &'a Json<'_>, to: &mut Vec<&'a str>) {
+/// What it thinks or calls.
+fn aside_in<'a>(delta: &'a Json<'_>, to: &mut Vec<&'a str>) {
     thought_in(delta, to);
     for part in delta.get("content").each() {
         thought_in(part, to);
@@ -254,8 +271,8 @@ fn words_in<'a>(json: &'a Json<'_>) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn chunk(text: &str) -> Chunk {
-        Chunk::of(&Json::of(text.as_bytes()).unwrap())
+    fn chunk(text: &str) -> Chunk<'static> {
+        Chunk::of(Box::leak(Box::new(Json::of(text.as_bytes()).unwrap().owned())))
     }
 
     fn delta(delta: &str) -> String {
@@ -286,7 +303,7 @@ mod tests {
             &delta(r#"{"tool_calls":{"function":{"arguments":"x"}}}"#),
             &delta(r#"{"function_call":{"arguments":"x"}}"#),
         ] {
-            assert!(chunk(token).token, "{token}");
+            assert!(chunk(token).is_token(), "{token}");
         }
         for none in [
             "{}",
@@ -307,7 +324,7 @@ mod tests {
             &delta(r#"{"tool_calls":[{"index":0,"id":"c1","type":"function"}]}"#),
             &delta(r#"{"function_call":null,"reasoning":null}"#),
         ] {
-            assert!(!chunk(none).token, "{none}");
+            assert!(!chunk(none).is_token(), "{none}");
         }
     }
 

@@ -36,7 +36,7 @@ pub fn jsonl(run: &LiveRun, to: &mut impl Write) -> io::Result<()> {
 }
 
 /// An HDR log with one interval, the run: TTFT, TPOT, ITL and E2E by tag, values in ns; readable by HdrHistogram's
-/// log tools. Lost requests are not in it.
+/// log tools. Lost requests are not in it, and neither are TPOT and ITL of answers that came in one piece.
 ///
 /// # Errors
 /// When `to` cannot be written.
@@ -49,7 +49,7 @@ pub fn hdr(run: &LiveRun, started: SystemTime, to: &mut impl Write) -> io::Resul
         .begin_log_with(to, &mut serializer)?;
     let records = &run.recording.records;
     let length = records.iter().filter_map(|r| r.last_token).max().unwrap_or_default();
-    for metric in Metric::ALL {
+    for metric in run.metrics() {
         let mut all = Histogram::new();
         match metric {
             Metric::Itl => all = run.recording.itl_of_all(),
@@ -62,7 +62,8 @@ pub fn hdr(run: &LiveRun, started: SystemTime, to: &mut impl Write) -> io::Resul
 }
 
 /// The result file of `vllm bench serve --save-result --save-detailed`, except generated texts, which nobody kept.
-/// Latencies count from the send there, so they do here. `itls` needs gaps that were kept.
+/// Latencies count from the send there, so they do here. `itls` needs gaps that were kept; of answers that came in one
+/// piece there are no figures of TPOT and ITL.
 #[must_use]
 pub fn vllm(run: &LiveRun, summary: &Summary, model: &str, rate_rps: Option<f64>) -> Value {
     let (records, seconds) = (&run.from_send.records, |t: Duration| t.as_secs_f64());
@@ -86,18 +87,17 @@ pub fn vllm(run: &LiveRun, summary: &Summary, model: &str, rate_rps: Option<f64>
         "input_lens": records.iter().map(|r| r.input).collect::<Vec<_>>(),
         "output_lens": records.iter().map(|r| if r.completed() { r.output } else { 0 }).collect::<Vec<_>>(),
         "ttfts": records.iter().map(|r| r.ttft().filter(|_| r.completed()).map_or(0.0, seconds)).collect::<Vec<_>>(),
-        "itls": run.gaps.iter().map(|g| g.iter().map(|ns| *ns as f64 / 1e9).collect()).collect::<Vec<Vec<f64>>>(),
         "start_times": records.iter().map(|r| run.origin_ns as f64 / 1e9 + seconds(r.scheduled)).collect::<Vec<_>>(),
         "errors": records.iter().map(|r| if r.completed() { "" } else { r.outcome.name() }).collect::<Vec<_>>(),
     });
+    if !run.audit.paceless {
+        let gaps = |gaps: &Vec<u64>| gaps.iter().map(|ns| *ns as f64 / 1e9).collect();
+        file["itls"] = json!(run.gaps.iter().map(gaps).collect::<Vec<Vec<f64>>>());
+    }
     let completed = || records.iter().filter(|r| r.completed());
     let gaps = || run.gaps.iter().zip(records).filter(|(_, r)| r.completed()).flat_map(|(g, _)| g);
-    for (name, metric) in [
-        ("ttft", Metric::Ttft),
-        ("tpot", Metric::Tpot),
-        ("itl", Metric::Itl),
-        ("e2el", Metric::E2e),
-    ] {
+    for metric in run.metrics() {
+        let name = if metric == Metric::E2e { "e2el" } else { metric.name() };
         let ms = Series::new(match metric {
             Metric::Itl => gaps().map(|ns| *ns as f64 / 1e6).collect(),
             _ => completed().filter_map(|r| Some(metric.of(r)?.as_nanos() as f64 / 1e6)).collect(),

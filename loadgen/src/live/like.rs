@@ -1,50 +1,42 @@
 //! The tokens of a stream come in events that differ in their text only. Once one has been parsed, others like it need
 //! not be: the same bytes around another plain text are a token too.
 
-use memchr::memmem;
-
-/// Events tried for a pattern before a stream is left to the parser.
-const TRIES: u8 = 3;
-
-/// What the events of one stream have in common.
+/// What the events of one stream have in common: those like the one parsed last.
 #[derive(Debug, Default)]
 pub(super) struct Like {
     /// All before the text, and all after it; empty until an event has been learnt from.
     head: Vec<u8>,
     tail: Vec<u8>,
-    tries: u8,
+    /// Whether the text is said aloud.
+    aloud: bool,
 }
 
 impl Like {
-    /// The text of `data`, where that is an event that the parser would call a token and nothing else.
-    pub(super) fn token<'a>(&self, data: &'a [u8]) -> Option<&'a [u8]> {
+    /// The text of `data` and whether it is said aloud, where that is an event that the parser would call a token and
+    /// nothing else.
+    pub(super) fn token<'a>(&self, data: &'a [u8]) -> Option<(&'a str, bool)> {
         let rest = if self.head.is_empty() { None } else { data.strip_prefix(&*self.head) };
         let text = rest.and_then(|rest| rest.strip_suffix(&*self.tail))?;
         let plain = |b: &u8| *b >= b' ' && *b != b'"' && *b != b'\\';
-        let fine = !text.is_empty() && text.iter().all(plain) && std::str::from_utf8(text).is_ok();
-        fine.then_some(text)
+        let fine = !text.is_empty() && text.iter().all(plain);
+        Some((std::str::from_utf8(text).ok().filter(|_| fine)?, self.aloud))
     }
 
-    /// Learns from an event that was parsed as a token and nothing else.
+    /// Learns from an event that was parsed as a token of `text` and nothing else.
     ///
-    /// Unescaped, `"text":"` can only be a name and the beginning of its value. Whatever plain text that value is, the
-    /// event means the same: were it not the token's own, then that would be in the bytes that stay.
-    pub(super) fn learn(&mut self, data: &[u8]) {
-        if self.tries >= TRIES {
+    /// A text without escapes was not copied by the parser, so that its place in `data` is known. Whatever plain text
+    /// stands there, the event means the same.
+    pub(super) fn learn(&mut self, data: &[u8], text: &str, aloud: bool) {
+        let start = text.as_ptr().addr().wrapping_sub(data.as_ptr().addr());
+        let end = start.wrapping_add(text.len());
+        if data.get(start..end) != Some(text.as_bytes()) {
             return;
         }
-        self.tries += 1;
-        let name = |name: &[u8]| Some(memmem::find(data, name)? + name.len());
-        let Some(start) = name(br#""text":""#).or_else(|| name(br#""content":""#)) else { return };
-        let value = &data[start..];
-        let Some(end) = memchr::memchr2(b'"', b'\\', value).filter(|&end| value[end] == b'"')
-        else {
-            return;
-        };
         self.head.clear();
         self.tail.clear();
         self.head.extend_from_slice(&data[..start]);
-        self.tail.extend_from_slice(&value[end..]);
+        self.tail.extend_from_slice(&data[end..]);
+        self.aloud = aloud;
     }
 }
 
@@ -61,6 +53,14 @@ mod tests {
         )
     }
 
+    /// Parses `data` and learns from it, as a stream does.
+    fn learn(like: &mut Like, data: &str) {
+        let event = Json::of(data.as_bytes()).unwrap();
+        if let Some((text, aloud)) = Chunk::of(&event).plain_text() {
+            like.learn(data.as_bytes(), text, aloud);
+        }
+    }
+
     proptest! {
         #[test]
         fn what_it_calls_a_token_is_one(
@@ -68,15 +68,15 @@ mod tests {
             junk in any::<bool>(),
         ) {
             let mut like = Like::default();
-            let learnt = event(&first.replace('\\', "\\\\").replace('"', "\\\""), "null");
-            like.learn(learnt.as_bytes());
+            learn(&mut like, &event(&first.replace('\\', "\\\\").replace('"', "\\\""), "null"));
             let mut data = event("@", if junk { "\"stop\"" } else { "null" }).into_bytes();
             let at = data.iter().position(|b| *b == b'@').unwrap();
             data.splice(at..=at, text);
-            if like.token(&data).is_some() {
+            if let Some(found) = like.token(&data) {
                 let strict: serde_json::Value = serde_json::from_slice(&data).unwrap();
-                prop_assert!(strict["choices"][0]["text"].is_string());
-                prop_assert!(Chunk::of(&Json::of(&data).unwrap()).is_plain_token());
+                prop_assert_eq!(strict["choices"][0]["text"].as_str(), Some(found.0));
+                let event = Json::of(&data).unwrap();
+                prop_assert_eq!(Chunk::of(&event).plain_text(), Some(found));
             }
         }
     }
@@ -86,7 +86,7 @@ mod tests {
         let mut like = Like::default();
         let is_token = |like: &Like, data: &str| like.token(data.as_bytes()).is_some();
         assert!(!is_token(&like, &event("a", "null")));
-        like.learn(event("a", "null").as_bytes());
+        learn(&mut like, &event("a", "null"));
         for text in [" b", "é", "<|x|>"] {
             assert!(is_token(&like, &event(text, "null")), "{text}");
         }
@@ -95,8 +95,24 @@ mod tests {
         {
             assert!(!is_token(&like, &event(text, finish)), "{text:?} {finish}");
         }
-        let chat = r#"{"choices":[{"delta":{"content":"x"}}]}"#;
-        like.learn(chat.as_bytes());
-        assert!(is_token(&like, &chat.replace('x', "yz")));
+    }
+
+    #[test]
+    fn whatever_came_before_the_events_of_a_stream_are_learnt() {
+        let of = |delta: &str| format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#);
+        let mut like = Like::default();
+        for first in [r#"{"content":"\n"}"#, r#"{"content":"\""}"#, r#"{"content":"a","role":"x"}"#]
+        {
+            (0..9).for_each(|_| learn(&mut like, &of(first)));
+        }
+        for (name, aloud) in [("reasoning_content", false), ("content", true), ("thinking", false)]
+        {
+            let event = |text: &str| of(&format!(r#"{{"role":"assistant","{name}":"{text}"}}"#));
+            learn(&mut like, &event("assistant"));
+            assert_eq!(like.token(event(" b").as_bytes()), Some((" b", aloud)), "{name}");
+        }
+        let told = |id: u32| format!(r#"{{"choices":[{{"text":" a","token_ids":[{id}]}}]}}"#);
+        learn(&mut like, &told(7));
+        assert_eq!(like.token(told(7).as_bytes()), None, "ids are to be read");
     }
 }

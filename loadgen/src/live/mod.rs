@@ -302,7 +302,8 @@ impl Live {
             outcome
         })?;
         drive.count_texts(self.tokens.as_ref());
-        Ok(LiveRun { interrupted, ..finish(drive, trace, options, slo) })
+        let given_up = self.given_up().into_iter().map(str::to_owned).collect();
+        Ok(LiveRun { interrupted, given_up, ..finish(drive, trace, options, slo) })
     }
 }
 
@@ -360,7 +361,8 @@ fn finish(drive: Drive<'_>, trace: &Trace, options: &LiveOptions, slo: &BoundSlo
     audit.judge_failures(&recording.records, &failures);
     audit.judge_counts(&Doubtful::of(&recording.records, &wires, |r| asked(r).output));
     audit.judge_steadiness(&recording.records, trace, options);
-    LiveRun { recording, from_send, wires, gaps, failures, audit, interrupted: false, origin_ns }
+    let (given_up, interrupted) = (Vec::new(), false);
+    LiveRun { recording, from_send, wires, gaps, failures, audit, given_up, interrupted, origin_ns }
 }
 
 /// From the start of one stream of a closed loop to the next: sent all at once, the last would be late.

@@ -38,6 +38,9 @@ pub struct Part {
     itl: Vec<Histogram>,
     failures: BTreeMap<String, Failures>,
     audit: Audit,
+    /// What the server did not take.
+    #[serde(default)]
+    given_up: Vec<String>,
     interrupted: bool,
 }
 
@@ -114,6 +117,7 @@ impl Part {
             itl: run.recording.itl.clone(),
             failures: run.failures.clone(),
             audit: run.audit.clone(),
+            given_up: run.given_up.clone(),
             interrupted: run.interrupted,
         }
     }
@@ -200,11 +204,25 @@ pub fn merge(parts: &[Part]) -> Result<(LiveRun, Trace), Error> {
         }
     }
     let interrupted = parts.iter().any(|p| p.interrupted);
-    let gaps = Vec::new();
-    Ok((
-        LiveRun { recording, from_send, wires, gaps, failures, audit, interrupted, origin_ns: 0 },
-        sent,
-    ))
+    let mut given_up: Vec<String> = Vec::new();
+    for what in parts.iter().flat_map(|p| &p.given_up) {
+        if !given_up.contains(what) {
+            given_up.push(what.clone());
+        }
+    }
+    let (gaps, origin_ns) = (Vec::new(), 0);
+    let run = LiveRun {
+        recording,
+        from_send,
+        wires,
+        gaps,
+        failures,
+        audit,
+        given_up,
+        interrupted,
+        origin_ns,
+    };
+    Ok((run, sent))
 }
 
 /// What was sent, in order of time, as a trace; records are made to count through it. A turn whose predecessor was not

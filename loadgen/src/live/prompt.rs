@@ -436,6 +436,8 @@ mod tests {
 
     /// The bodies of both turns, the first of which was answered with `events`.
     fn turns(api: Api, prompts: Prompts, events: &[&str], usage: Option<(u32, u32)>) -> [Value; 2] {
+        use crate::json::Json;
+        use crate::live::chunk::{Chunk, Usage};
         use crate::live::talk::{Hearing, Talks};
         let server = Server { url: "http://127.0.0.1".to_owned(), api, ..Server::default() };
         let endpoint = Endpoint::find(&server).unwrap();
@@ -452,14 +454,13 @@ mod tests {
         };
         let first = body(&talks, 0);
         let mut hearing = Hearing::new(prompts == Prompts::Ids);
-        events.iter().for_each(|e| hearing.take_in(e.as_bytes()));
+        for event in events {
+            let event = Json::of(event.as_bytes()).unwrap();
+            let chunk = Chunk::of(&event);
+            hearing.take_in(&chunk.said, &chunk.aside, chunk.ids);
+        }
         let (prompt_tokens, completion_tokens) = usage.unzip();
-        talks.heard(
-            &trace,
-            0,
-            hearing,
-            crate::live::chunk::Usage { prompt_tokens, completion_tokens },
-        );
+        talks.heard(&trace, 0, hearing, Usage { prompt_tokens, completion_tokens });
         talks.over(0);
         [first, body(&talks, 1)]
     }

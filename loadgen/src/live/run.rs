@@ -8,7 +8,7 @@ use super::failure::{Failures, is_refusal};
 use super::meter::Wire;
 use crate::record::{Outcome, Record};
 use crate::recorder::Recording;
-use crate::slo::BoundSlo;
+use crate::slo::{BoundSlo, Metric};
 use crate::summary::Summary;
 
 /// Requests that came to nothing.
@@ -39,6 +39,8 @@ pub struct LiveRun {
     pub failures: BTreeMap<String, Failures>,
     /// The client's account of itself.
     pub audit: Audit,
+    /// What the server did not take of a request ([`Live::given_up`](crate::Live::given_up)).
+    pub given_up: Vec<String>,
     /// Whether the user ended it.
     pub interrupted: bool,
     /// The run's origin, in ns of the system's monotonic clock: [`Truth`](crate::Truth)s are on the same.
@@ -61,6 +63,12 @@ impl LiveRun {
     fn sum_up(&self, recording: &Recording, slo: &BoundSlo) -> Summary {
         let summary = Summary::new(recording, slo);
         if self.audit.paceless { summary.without_pace() } else { summary }
+    }
+
+    /// The latencies that it shows: none between tokens where these have no pace.
+    pub fn metrics(&self) -> impl Iterator<Item = Metric> + use<> {
+        let paceless = self.audit.paceless;
+        Metric::ALL.into_iter().filter(move |metric| !(paceless && metric.is_pace()))
     }
 
     /// Whether anything failed, and nothing completed.

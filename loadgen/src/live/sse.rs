@@ -5,8 +5,8 @@
 
 use memchr::memchr2;
 
-/// Most bytes of a line; a server that sends more is not streaming tokens.
-const LONGEST: usize = 16 << 20;
+/// Most bytes of a line or an event; a server that sends more is not streaming tokens.
+pub(crate) const LONGEST: usize = 16 << 20;
 /// The mark of UTF-8 that a stream may begin with.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -43,7 +43,14 @@ impl Lines {
     }
 
     /// Passes on every line that is complete now.
-    pub(crate) fn feed(&mut self, mut piece: &[u8], take: &mut impl FnMut(Field<'_>)) {
+    ///
+    /// # Errors
+    /// A line longer than [`LONGEST`].
+    pub(crate) fn feed(
+        &mut self,
+        mut piece: &[u8],
+        take: &mut impl FnMut(Field<'_>),
+    ) -> Result<(), String> {
         while let Some(end) = memchr2(b'\n', b'\r', piece) {
             let (line, returned) = (&piece[..end], piece[end] == b'\r');
             let rest_of_end = self.returned && end == 0 && !returned && self.partial.is_empty();
@@ -51,8 +58,8 @@ impl Lines {
             } else if self.partial.is_empty() {
                 self.line(line, take);
             } else {
+                self.keep(line)?;
                 let mut whole = std::mem::take(&mut self.partial);
-                whole.extend_from_slice(line);
                 self.line(&whole, take);
                 whole.clear();
                 self.partial = whole;
@@ -60,10 +67,17 @@ impl Lines {
             self.returned = returned;
             piece = &piece[end + 1..];
         }
-        if self.partial.len() + piece.len() <= LONGEST {
-            self.partial.extend_from_slice(piece);
-        }
         self.returned &= piece.is_empty();
+        self.keep(piece)
+    }
+
+    /// Keeps a part of a line whose end has not arrived.
+    fn keep(&mut self, part: &[u8]) -> Result<(), String> {
+        if self.partial.len() + part.len() > LONGEST {
+            return Err(format!("a line of more than {} MiB in a stream of events", LONGEST >> 20));
+        }
+        self.partial.extend_from_slice(part);
+        Ok(())
     }
 
     /// The body has ended: a last line may lack its end, and so may the last event.
@@ -137,7 +151,7 @@ mod tests {
             });
         };
         for pair in cuts.windows(2) {
-            lines.feed(&text[pair[0]..pair[1]], &mut take);
+            lines.feed(&text[pair[0]..pair[1]], &mut take).unwrap();
         }
         lines.end(&mut take);
         got

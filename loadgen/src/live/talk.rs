@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use workloads::{Arrival, Trace};
 
-use super::chunk::{Usage, aside_in, said_in};
+use super::chunk::Usage;
 use super::vocabulary::Tokens;
 use crate::json::Json;
 
@@ -285,25 +285,16 @@ impl Hearing {
         u32::try_from(tokens.count(text)? + aside).ok()
     }
 
-    /// Takes in the data of an event that stands for a token.
-    pub(super) fn take_in(&mut self, data: &[u8]) {
-        let Ok(event) = Json::of(data) else { return };
-        let Some(choice) = event.get("choices").each().first() else { return };
-        let (mut said, mut aside) = (Vec::new(), Vec::new());
-        for from in [choice, choice.get("delta"), choice.get("message")] {
-            said_in(from, &mut said);
-            aside_in(from, &mut aside);
-        }
+    /// Takes in what an event says aloud and aside, and the ids of its tokens.
+    pub(super) fn take_in(&mut self, said: &[&str], aside: &[&str], ids: &[Json<'_>]) {
         if !aside.is_empty() {
-            self.aside.get_or_insert_default().push_str(&aside.concat());
+            self.aside.get_or_insert_default().extend(aside.iter().copied());
         }
         match &mut self.words {
-            Words::Ids(ids) => {
-                ids.extend(choice.get("token_ids").each().iter().filter_map(Json::count));
-            }
+            Words::Ids(all) => all.extend(ids.iter().filter_map(Json::count)),
             Words::Text(text) => {
                 self.events += u32::from(!said.is_empty());
-                text.push_str(&said.concat());
+                text.extend(said.iter().copied());
             }
         }
     }
@@ -312,6 +303,7 @@ impl Hearing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::chunk::Chunk;
     use std::time::Duration;
     use workloads::{BlockSpan, TraceRequest};
 
@@ -388,7 +380,9 @@ mod tests {
             r#"{"choices":[{"delta":{"content":"an \"é"}}]}"#,
             r#"{"choices":[{"text":"swer"}]}"#,
         ] {
-            hearing.take_in(event.as_bytes());
+            let event = Json::of(event.as_bytes()).unwrap();
+            let chunk = Chunk::of(&event);
+            hearing.take_in(&chunk.said, &chunk.aside, chunk.ids);
         }
         assert_eq!(hearing.words, Words::Text("an \"éswer".to_owned()));
         assert_eq!((hearing.aside.as_deref(), hearing.events), (Some("Hm"), 2));

@@ -10,6 +10,7 @@ mod fault;
 mod log;
 mod reply;
 mod server;
+mod words;
 
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};

@@ -1,10 +1,13 @@
-//! The bytes of answers. The event of a token is the same for every token of a stream, so it is rendered once per
+//! The bytes of answers. The events of a stream's tokens differ in the token alone, so an event is rendered once per
 //! stream, framing included, and copied.
 
 use std::io::Write as _;
 use std::time::Duration;
 
+use memchr::memchr;
 use serde_json::{Value, json};
+
+use super::words::{DIGITS, TEXT, Words};
 
 /// Which of the two protocols a request speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub(super) struct Voice {
     pub(super) protocol: Protocol,
     /// Number of the request.
     pub(super) number: u64,
+    /// What it says.
+    pub(super) words: Words,
     /// Seconds since 1970.
     pub(super) created: u64,
     /// Whether tokens are shown by their ids too.
@@ -33,42 +38,28 @@ impl Voice {
         format!("{kind}-{:08x}", self.number)
     }
 
-    /// The text of every token: of four bytes, as the mock counts, and seldom that of another answer.
-    fn token(&self) -> String {
-        let letter = |place: u64| char::from(b'a' + (self.number / place % 26) as u8);
-        [' ', letter(26 * 26), letter(26), letter(1)].iter().collect()
-    }
-
-    /// The id of every token.
-    fn token_id(&self) -> u64 {
-        1_000 + self.number % 19_000
-    }
-
     /// What it says in `output` tokens.
     pub(super) fn answer(&self, output: u32) -> Value {
         if self.ids {
-            Value::from(vec![self.token_id(); output as usize])
+            Value::from(self.words.ids(output))
         } else {
-            Value::from(self.token().repeat(output as usize))
+            Value::from(self.words.texts(output))
         }
     }
 
-    /// One event of the stream, of a chunked one in an HTTP chunk of its own. The model's name is quoted JSON already.
-    pub(super) fn event(&self, model: &str, finished: bool) -> Vec<u8> {
+    /// The event of a token, of a chunked stream in an HTTP chunk of its own. The model's name is quoted JSON already.
+    pub(super) fn event(&self, model: &str, finished: bool) -> Event {
         let finish = if finished { "\"length\"" } else { "null" };
-        let token = self.token();
         let mut choice = match self.protocol {
-            Protocol::Completion => format!("\"text\":\"{token}\""),
-            Protocol::Chat => format!("\"delta\":{{\"content\":\"{token}\"}}"),
+            Protocol::Completion => format!("\"text\":\"{TEXT_HERE}\""),
+            Protocol::Chat => format!("\"delta\":{{\"content\":\"{TEXT_HERE}\"}}"),
         };
         if self.ids {
-            choice += &format!(",\"token_ids\":[{}]", self.token_id());
+            choice += &format!(",\"token_ids\":[{ID_HERE}]");
         }
-        self.chunk(
-            model,
-            &format!("[{{\"index\":0,{choice},\"logprobs\":null,\"finish_reason\":{finish}}}]"),
-            "null",
-        )
+        let choices =
+            format!("[{{\"index\":0,{choice},\"logprobs\":null,\"finish_reason\":{finish}}}]");
+        Event::new(self.chunk(model, &choices, "null"), self.words)
     }
 
     /// What opens a chat stream.
@@ -111,7 +102,7 @@ impl Voice {
 
     /// The whole response of a request that does not stream.
     pub(super) fn whole(&self, model: &str, prompt: u32, output: u32) -> Vec<u8> {
-        let text = self.token().repeat(output as usize);
+        let text = self.words.texts(output);
         let (object, mut choice) = match self.protocol {
             Protocol::Completion => (
                 "text_completion",
@@ -123,11 +114,46 @@ impl Voice {
             ),
         };
         if self.ids {
-            choice["token_ids"] = self.answer(output);
+            choice["token_ids"] = Value::from(self.words.ids(output));
         }
         let model: Value = serde_json::from_str(model).unwrap_or_default();
         let body = json!({"id": self.id(), "object": object, "created": self.created, "model": model, "choices": [choice], "usage": usage_json(prompt, output)});
         full(200, "application/json", body.to_string().as_bytes(), "")
+    }
+}
+
+/// Where the token's text and its id go: control characters, which no JSON has in it.
+const TEXT_HERE: &str = "\0\0\0\0";
+const ID_HERE: &str = "\u{1}\u{1}\u{1}\u{1}\u{1}";
+
+/// The event of any token of a stream.
+pub(super) struct Event {
+    bytes: Vec<u8>,
+    words: Words,
+    /// Where the text begins.
+    text: Option<usize>,
+    /// Where the id begins.
+    id: Option<usize>,
+}
+
+impl Event {
+    fn new(bytes: Vec<u8>, words: Words) -> Self {
+        let place = |mark: &str| memchr(mark.as_bytes()[0], &bytes);
+        Self { text: place(TEXT_HERE), id: place(ID_HERE), bytes, words }
+    }
+
+    /// Adds that of the token at `place` to `to`.
+    pub(super) fn append(&self, place: u32, to: &mut Vec<u8>) {
+        let start = to.len();
+        to.extend_from_slice(&self.bytes);
+        if let Some(at) = self.text {
+            to[start + at..][..TEXT].copy_from_slice(&self.words.text(place));
+        }
+        if let Some(at) = self.id {
+            let mut digits = &mut to[start + at..][..DIGITS];
+            // It is of so many digits.
+            let _ = write!(digits, "{}", self.words.id(place));
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use slab::Slab;
 
 use super::fault::Fault;
 use super::log::{Log, Truth};
-use super::reply::{Protocol, Voice};
+use super::reply::{Event, Protocol, Voice};
 use super::{MockOptions, Served};
 use crate::net::{arrival, arrival::Receiver, clock, wait::Wait};
 use crate::time::nanos;
@@ -89,7 +89,7 @@ struct Work {
     /// Service time of the first token.
     first_due: u64,
     holds_slot: bool,
-    event: Vec<u8>,
+    event: Event,
 }
 
 /// What reading and answering left of a connection.
@@ -284,11 +284,11 @@ impl Server {
             work.truth.first_ns = Some(now);
         }
         let last = so_far == work.output;
-        for _ in 0..fresh - u32::from(last && fresh > 0) {
-            out.extend_from_slice(&work.event);
+        for place in work.emitted..so_far - u32::from(last) {
+            work.event.append(place, out);
         }
         if last {
-            out.extend_from_slice(&work.voice.event(&self.model, true));
+            work.voice.event(&self.model, true).append(so_far - 1, out);
             let usage = work.usage.then_some((work.truth.prompt_tokens, work.output));
             out.extend_from_slice(&work.voice.end(&self.model, usage));
         }

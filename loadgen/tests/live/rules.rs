@@ -17,7 +17,7 @@ use crate::rig::{load, server, slo};
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn options() -> LiveOptions {
-    LiveOptions { timeout: Duration::from_secs(3), ..LiveOptions::default() }
+    LiveOptions { timeout: Duration::from_secs(3), keep_gaps: true, ..LiveOptions::default() }
 }
 
 /// Ten requests of 8 tokens after the questions before them.
@@ -333,8 +333,28 @@ fn what_comes_in_one_piece_has_no_pace() {
         "{:?}",
         run.audit.reasons
     );
-    let exported = export::aiperf_records(&run, std::time::SystemTime::now());
-    assert!(exported.contains("request_latency") && !exported.contains("inter_token_latency"));
+    let began = std::time::SystemTime::now();
+    let summary = run.summary(&slo(&[], &load(1, 1, 1, 1)));
+    let mut log = Vec::new();
+    export::hdr(&run, began, &mut log).unwrap();
+    for (exported, there) in [
+        (export::aiperf_records(&run, began), "request_latency"),
+        (export::aiperf(&run, &summary, began, "knee").to_string(), "request_latency"),
+        (export::vllm(&run, &summary, "m", None).to_string(), "mean_e2el_ms"),
+        (String::from_utf8(log).unwrap(), "Tag=e2e"),
+    ] {
+        assert!(exported.contains(there), "{exported}");
+        for pace in [
+            "inter_token_latency",
+            "inter_chunk_latency",
+            "time_to_second_token",
+            "throughput_per_user",
+            "itl",
+            "tpot",
+        ] {
+            assert!(!exported.contains(pace), "{pace} in {exported}");
+        }
+    }
     let trace = load(1, 1, 1, 1);
     let of = |targets: &[&str]| run.summary(&slo(targets, &trace));
     let summary = of(&["tpot=20ms", "ttft=1s"]);

@@ -1,9 +1,10 @@
 //! What the client reports is what the mock's own log says, on the clock that both read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use loadgen::{Live, LiveOptions, LiveRun, MockOptions, Outcome, Prompts, Summary, Truth};
+use serde_json::Value;
 use workloads::{Arrival, Trace};
 
 use crate::rig::{Rig, index, load, run, server, slo, speak};
@@ -206,6 +207,56 @@ fn the_mock_survives_whatever_is_sent() {
     // Two requests in one packet are two answers.
     let twice = speak(rig.address, &b"GET /health HTTP/1.1\r\n\r\n".repeat(2));
     assert_eq!(twice.matches("200 OK").count(), 2);
+    rig.end();
+}
+
+#[test]
+fn the_mock_repeats_no_word_and_tells_the_same_request_the_same() {
+    let rig = Rig::start(clockwork(0, 0));
+    let ask = |path: &str, prompt: &str, stream: bool| -> Vec<Value> {
+        let body = format!(
+            r#"{{{prompt},"max_tokens":300,"stream":{stream},"return_token_ids":true,"stream_options":{{"include_usage":true}}}}"#
+        );
+        let head = format!("POST /v1/{path} HTTP/1.0\r\ncontent-length: {}", body.len());
+        let said = speak(rig.address, format!("{head}\r\n\r\n{body}").as_bytes());
+        let (_, said) = said.split_once("\r\n\r\n").unwrap();
+        let events = said.lines().map(|l| l.strip_prefix("data: ").unwrap_or(l));
+        events.filter_map(|event| serde_json::from_str(event).ok()).collect()
+    };
+    let words = |events: &[Value]| -> (Vec<String>, Vec<u64>) {
+        let choices = events.iter().map(|e| &e["choices"][0]);
+        let texts = choices.clone().filter_map(|c| {
+            let text = [&c["text"], &c["delta"]["content"], &c["message"]["content"]];
+            text.into_iter().find_map(Value::as_str).filter(|t| !t.is_empty())
+        });
+        let ids = choices.filter_map(|c| c["token_ids"].as_array()).flatten();
+        (texts.map(str::to_owned).collect(), ids.map(|id| id.as_u64().unwrap()).collect())
+    };
+    for (path, prompt, other) in [
+        ("completions", r#""prompt":[1,2,3]"#, r#""prompt":[1,2,4]"#),
+        (
+            "chat/completions",
+            r#""messages":[{"role":"user","content":"a"}]"#,
+            r#""messages":[{"role":"user","content":"b"}]"#,
+        ),
+    ] {
+        let events = ask(path, prompt, true);
+        let (texts, ids) = words(&events);
+        assert_eq!((texts.len(), ids.len()), (300, 300));
+        assert!(texts.iter().all(|t| t.len() == 4), "a token is four bytes");
+        let distinct = |texts: &[String]| texts.iter().collect::<HashSet<_>>().len();
+        assert_eq!((distinct(&texts), ids.iter().collect::<HashSet<_>>().len()), (300, 300));
+        let usage = &events.last().unwrap()["usage"];
+        assert_eq!(usage["completion_tokens"], 300);
+        assert_eq!(words(&ask(path, prompt, true)), (texts.clone(), ids.clone()));
+        assert_ne!(words(&ask(path, other, true)).0, texts);
+        let whole = ask(path, prompt, false);
+        assert_eq!(
+            (words(&whole).0[0].len(), whole[0]["usage"]["completion_tokens"].as_u64()),
+            (1_200, Some(300))
+        );
+        assert_eq!(words(&whole), words(&ask(path, prompt, false)));
+    }
     rig.end();
 }
 

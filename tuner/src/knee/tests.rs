@@ -205,6 +205,8 @@ struct Fluid {
     capacity: f64,
     slack: f64,
     drain: f64,
+    /// Requests that there are: a rate is offered until they are used up at most.
+    requests: f64,
     /// Which first tries something else breaks.
     luck: Option<u64>,
     tried: Mutex<HashSet<i32>>,
@@ -219,7 +221,8 @@ impl Fluid {
     fn new(capacity: f64, drain: f64) -> Self {
         let (fake, luck) = (Fake::new(&["ttft=200ms"]), None);
         let (tried, log) = (Mutex::default(), Mutex::default());
-        Self { fake, capacity, slack: 0.1, drain, luck, tried, log }
+        let (slack, requests) = (0.1, f64::INFINITY);
+        Self { fake, capacity, slack, drain, requests, luck, tried, log }
     }
 
     /// What a search from `start` requests/s finds: the highest rate that holds, the lowest that fails, and seconds of load.
@@ -251,6 +254,7 @@ impl Evaluate for Fluid {
         let (drain, over) = (self.drain, rate / self.capacity - 1.0);
         let time = asked.as_secs_f64();
         let time = if asked >= PROBE { time.max(2.0 * drain) } else { time };
+        let time = time.min(self.requests / rate);
         // Of what is offered over t, over * t is the delay; a hundredth may be beyond the slack. Requests under way hide it
         // for a while.
         let delay = 0.99 * (over * (time - drain)).max(over * time - drain);
@@ -337,6 +341,18 @@ proptest! {
         let server = Fluid { luck: Some(seed), ..Fluid::new(capacity, 0.0) };
         let lo = server.search(capacity * start).0.unwrap();
         prop_assert!((lo / capacity - 1.0).abs() < 0.03, "{lo} of {capacity}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn traffic_that_is_over_before_a_probe_is_offered_for_as_long_as_it_lasts(
+        capacity in 1.0..1_000.0f64, start in 0.05..1.0f64, requests in 1.0..6_000.0f64,
+    ) {
+        let server = Fluid { requests, slack: 0.02, ..Fluid::new(capacity, 0.0) };
+        let (lo, hi, _) = server.search(capacity * start);
+        prop_assert!(server.log.lock().unwrap().len() < 40);
+        prop_assert!(lo.zip(hi).is_none_or(|(lo, hi)| hi <= 1.021 * lo), "{lo:?} {hi:?}");
     }
 }
 

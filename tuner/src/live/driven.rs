@@ -112,9 +112,11 @@ impl Evaluate for Driven<'_, '_> {
             let (passed, overdue) = (verdict == Verdict::Held, verdict == Verdict::NotSustainable);
             let lasted = (observation.sustain.request_share, overdue);
             let outside = observation.outside.get_or_insert_default();
-            let probed = outside.offered_s >= 0.99 * self.probe.as_secs_f64();
+            let whole_s = self.range.offerable(rate, self.probe).as_secs_f64();
+            let probed = outside.offered_s >= 0.99 * whole_s;
             let probed = probed && (passed || overdue);
-            let longer = longer(outside.offered_s, lasted, self.longest.as_secs_f64());
+            let longest = self.range.offerable(rate, self.longest).as_secs_f64();
+            let longer = longer(outside.offered_s, lasted, longest);
             outside.steady |= probed && longer.is_none();
             *load_s += outside.took_s;
             let took_s = outside.took_s;

@@ -35,8 +35,6 @@ pub struct Ready {
     pub model: String,
     /// How prompts reach it, in words.
     pub prompts: String,
-    /// What it did not take, in words.
-    pub given_up: Vec<String>,
     /// Seconds until it took requests, where it was started for the search.
     pub ready_s: f64,
 }

@@ -78,6 +78,8 @@ pub struct Range<'a> {
     pub(super) memory: Option<Memory<'a>>,
     /// Runs so far: none sends prompts that another has sent, which the server may remember.
     runs: AtomicU64,
+    /// Requests (or sessions) that the traffic can go on to: a rate is offered until they are used up at most.
+    most: f64,
 }
 
 impl<'a> Range<'a> {
@@ -91,7 +93,10 @@ impl<'a> Range<'a> {
     #[must_use]
     pub fn of(trace: &'a Trace, slo: &'a BoundSlo, options: LiveOptions) -> Self {
         let (glimpse, runs) = (Duration::ZERO, AtomicU64::new(0));
-        Self { live: None, trace, slo, options, glimpse, memory: None, runs }
+        let passes =
+            Stream::replayed(trace.clone()).most() as f64 / trace.requests.len().max(1) as f64;
+        let most = passes * natural_starts(trace);
+        Self { live: None, trace, slo, options, glimpse, memory: None, runs, most }
     }
 
     /// The same with a memory of what was measured before, where there is one.
@@ -102,6 +107,11 @@ impl<'a> Range<'a> {
 
     pub(super) fn live(&self) -> Result<&'a Live, String> {
         self.live.ok_or_else(|| "it was not measured to the end".to_owned())
+    }
+
+    /// Of so long, the time for which `rate` can be offered.
+    pub(super) fn offerable(&self, rate: f64, time: Duration) -> Duration {
+        time.min(Duration::from_secs_f64(self.most / rate))
     }
 
     /// What makes the next run's prompts its own.
@@ -173,7 +183,8 @@ impl<'a> Range<'a> {
         Ok(Searched { found, best })
     }
 
-    /// Offers `rate` for `time` (longer where requests are too rare), or until it has failed.
+    /// Offers `rate` for `time` (longer where requests are too rare, and less long where there are not so many), or until
+    /// it has failed.
     ///
     /// # Errors
     /// What the client cannot do; a server's failures are failures of the rate.
@@ -185,6 +196,7 @@ impl<'a> Range<'a> {
     ) -> Result<(Observation, Held), String> {
         let natural = self.trace.offered_rate();
         let time = time.max(Duration::from_secs_f64(ENOUGH / rate));
+        let time = self.offerable(rate, time);
         let needed = (rate * time.as_secs_f64() * 1.05).ceil() as usize + 8;
         let trace = lengthened(self.trace, needed);
         let options = LiveOptions {
@@ -248,4 +260,50 @@ pub(super) fn natural_starts(trace: &Trace) -> f64 {
 pub fn lengthened(trace: &Trace, n: usize) -> Trace {
     let copies = n.div_ceil(natural_starts(trace) as usize).max(1);
     Stream::replayed(trace.clone()).head(copies * trace.requests.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loadgen::{Mock, MockOptions, Prompts, Server, Slo};
+    use std::sync::atomic::AtomicBool;
+    use workloads::{Arrival, BlockSpan, TraceRequest};
+
+    #[test]
+    fn a_rate_is_offered_for_as_long_as_is_said() {
+        let request = |i: u32| TraceRequest {
+            arrival: Arrival::At(Duration::from_millis(20 * u64::from(i))),
+            input: 8,
+            output: 2,
+            blocks: BlockSpan::default(),
+            class: 0,
+            session: None,
+        };
+        let trace = Trace {
+            requests: (0..50).map(request).collect(),
+            classes: vec!["all".to_owned()],
+            ..Trace::default()
+        };
+        let slo = Slo::parse(&["ttft=5s"], None).unwrap().bind(&trace.classes).unwrap();
+        let mock = Mock::bind("127.0.0.1:0", MockOptions::default(), None).unwrap();
+        let url = format!("http://{}", mock.address());
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| mock.serve(&stop).unwrap());
+            let server = Server { url, ..Server::default() };
+            let live = Live::assume(&server, "mock", Prompts::Ids).unwrap();
+            let range = Range::new(&live, &trace, &slo, LiveOptions::default());
+            let time = Duration::from_millis(800);
+            for (most, offered_s) in [(range.most, 0.8), (60.0, 0.3)] {
+                let range =
+                    Range { most, ..Range::new(&live, &trace, &slo, LiveOptions::default()) };
+                let (seen, held) = range.offer(200.0, time, &mut || true).unwrap();
+                let shot = seen.outside.unwrap();
+                assert!((shot.offered_s - offered_s).abs() < 1e-9, "{}", shot.offered_s);
+                let sent = held.run.recording.records.len() as f64;
+                assert!((sent - 200.0 * offered_s).abs() < 3.0, "{sent} in {offered_s} s");
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
 }

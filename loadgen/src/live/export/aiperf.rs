@@ -89,7 +89,7 @@ fn distributions(run: &LiveRun) -> Vec<Figure> {
     let completed = || run.from_send.records.iter().filter(|r| r.completed());
     let of = |value: fn(&Record) -> Option<f64>| completed().filter_map(value).collect();
     let gaps = || {
-        let kept = run.gaps.iter().zip(&run.from_send.records);
+        let kept = run.gaps.iter().zip(&run.from_send.records).filter(|_| !run.audit.paceless);
         kept.filter(|(_, r)| r.completed()).map(|(gaps, _)| gaps)
     };
     let tpots: Vec<Duration> = completed().filter_map(|r| tpot(run, r)).collect();

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::super::fault::{self, Fault};
 use super::super::log::Truth;
 use super::super::reply::{self, Protocol, Voice};
+use super::super::words::Words;
 use super::chunked::{self, Chunked};
 use super::{Fate, Server, Work};
 use crate::net::clock;
@@ -196,7 +197,7 @@ impl Server {
         let fault = fault::draw(&self.options.faults, self.options.seed, number);
         let (stream, chunked) = (ask.streams(), !self.conns[key].old);
         let (created, ids) = (self.created, ask.wants_ids());
-        let voice = Voice { protocol, number, created, ids, chunked };
+        let voice = Voice { protocol, number, words: Words::of(body), created, ids, chunked };
         // A stream that is not chunked ends with the connection.
         self.conns[key].closing |= stream && !chunked;
         let output = ask.output_tokens().unwrap_or(self.options.output);
@@ -220,7 +221,7 @@ impl Server {
                 prompt: if shown { asked(body) } else { None },
                 answer: shown.then(|| voice.answer(output.max(1))),
             },
-            event: if stream { voice.event(&self.model, false) } else { Vec::new() },
+            event: voice.event(&self.model, false),
             voice,
             stream,
             usage: ask.wants_usage() && fault != Some(Fault::NoUsage),

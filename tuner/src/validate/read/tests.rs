@@ -101,6 +101,14 @@ fn vllms_arrays_are_requests() {
 }
 
 #[test]
+fn answers_in_one_piece_have_no_times_between_tokens() {
+    let run = one(&vllm("").replace(r#""itls": [[0.02, 0.04], [], [0.01]], "#, ""));
+    let records = run.records();
+    assert_eq!((ms(records[0].ttft()), records[0].tpot()), (500.0, None));
+    assert_eq!((run.rows.len(), run.failures.len()), (3, 1));
+}
+
+#[test]
 fn results_appended_by_vllm_are_runs_of_their_own() {
     let file = format!("{}\n{}", vllm("").replace('\n', " "), vllm(""));
     let runs = read_bytes("a/b.json", file.as_bytes()).unwrap();

@@ -35,13 +35,17 @@ fn run<'a>(file: &'a str, name: &str, object: &Object) -> Result<Vec<Line<'a>>, 
     let detailed = "make the run again with --save-detailed, which keeps every request";
     let started = "nothing says when requests were sent; newer releases of `vllm bench serve` do";
     let input = array("input_lens", detailed)?;
-    let [output, ttfts, itls] = ["output_lens", "ttfts", "itls"].map(|key| array(key, detailed));
-    let (output, ttfts, itls) = (output?, ttfts?, itls?);
+    let [output, ttfts] = ["output_lens", "ttfts"].map(|key| array(key, detailed));
+    let (output, ttfts) = (output?, ttfts?);
     let starts = array("start_times", started)?;
     let none = Vec::new();
     let errors = object.get("errors").and_then(Value::as_array).unwrap_or(&none);
-    for (key, values) in
-        [("output_lens", output), ("ttfts", ttfts), ("itls", itls), ("start_times", starts)]
+    // Answers that came in one piece have no times between tokens.
+    let itls = object.get("itls").and_then(Value::as_array);
+    let itls_there = itls.map(|itls| ("itls", itls));
+    for (key, values) in [("output_lens", output), ("ttfts", ttfts), ("start_times", starts)]
+        .into_iter()
+        .chain(itls_there)
     {
         if values.len() != input.len() {
             let (n, of) = (values.len(), input.len());
@@ -51,8 +55,8 @@ fn run<'a>(file: &'a str, name: &str, object: &Object) -> Result<Vec<Line<'a>>, 
     let rate = object.get("request_rate").filter(|rate| rate.is_number());
     let one = |i: usize| {
         let at = Place::Request(i as u64 + 1);
-        let gaps: Vec<f64> =
-            itls[i].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        let gaps = itls.and_then(|itls| itls[i].as_array());
+        let generation = gaps.map(|gaps| gaps.iter().filter_map(Value::as_f64).sum::<f64>());
         let told = errors.get(i).and_then(Value::as_str).filter(|e| !e.trim().is_empty());
         // A request without a first token has a time of 0 there.
         let first = ttfts[i].as_f64().filter(|t| *t > 0.0);
@@ -67,10 +71,8 @@ fn run<'a>(file: &'a str, name: &str, object: &Object) -> Result<Vec<Line<'a>>, 
         ];
         if error.is_none() {
             cells.push((Field::Ttft, Cell::json("ttfts", &ttfts[i])));
-            cells.push((
-                Field::Generation,
-                Cell::json("itls", &Value::from(gaps.iter().sum::<f64>())),
-            ));
+            let itls = generation.and_then(|s| Cell::json("itls", &Value::from(s)));
+            cells.push((Field::Generation, itls));
         }
         let cells = cells.into_iter().filter_map(|(field, cell)| Some((field, cell?))).collect();
         Line { file, place: at, cells }
