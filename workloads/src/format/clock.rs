@@ -2,8 +2,8 @@
 //!
 //! What a row leaves open, another may settle; what none settles is refused with its readings.
 
-use super::TimeUnit;
 use super::date::{Reading, date_time, is_date};
+use super::time::TimeUnit;
 use super::time::nanoseconds;
 
 /// Whether the day or the month comes first in a date with slashes.

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::TimeUnit;
 use super::clock::Unit;
+use super::layout::Layout;
 use super::names::Slot;
-use super::table::Layout;
+use super::time::TimeUnit;
 use crate::{Arrival, Trace, TraceError};
 
 /// Tokens per hash id unless a line says otherwise.

@@ -7,7 +7,8 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Exp1};
 
-use super::{Format, ReadOptions};
+use super::known::Format;
+use super::options::ReadOptions;
 use crate::{Arrival, BlockSpan, Trace, TraceError, TraceRequest};
 
 /// When a row says it is sent.

@@ -7,8 +7,9 @@
 use super::cells::tokens;
 use super::csv::Csv;
 use super::identities::BLOCK_TOKENS;
+use super::known::Format;
+use super::options::ReadOptions;
 use super::rows::{Row, Rows, Sent};
-use super::{Format, ReadOptions};
 use crate::TraceError;
 
 pub(crate) fn read(csv: &mut Csv<'_>, options: &ReadOptions) -> Result<Rows, TraceError> {

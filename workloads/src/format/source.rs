@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
-use super::text::Text;
+use super::text::{Text, broken};
 use crate::TraceError;
 
 /// What stands for standard input.
@@ -88,11 +88,6 @@ pub(crate) fn content<'a>(
         reader = packing.undone(BufReader::new(whole)).map_err(|e| broken(file, &e))?;
     }
     Err(TraceError::file(file, "packed more than four times over; unpack it first"))
-}
-
-/// A fault on the way, whose own words say what to do if it was ours.
-pub(crate) fn broken(file: &str, e: &io::Error) -> TraceError {
-    TraceError::file(file, e.to_string())
 }
 
 fn beginning(reader: &mut dyn Read) -> io::Result<Vec<u8>> {

@@ -4,9 +4,8 @@
 //! without end costs time, not memory.
 
 use std::collections::VecDeque;
-use std::io::BufRead;
+use std::io::{self, BufRead};
 
-use super::source::broken;
 use crate::TraceError;
 
 /// Longest line or JSON document, bytes.
@@ -16,6 +15,11 @@ const LONGEST: usize = 64 << 20;
 const MOST: u64 = 8 << 30;
 
 const NO_TEXT: &str = "not UTF-8 text; convert it (iconv -t UTF-8) or check that it is a trace";
+
+/// A fault of the reader below. Its own words say what to do if it was ours.
+pub(super) fn broken(file: &str, e: &io::Error) -> TraceError {
+    TraceError::file(file, e.to_string())
+}
 
 /// A file's text, read once from beginning to end.
 pub(crate) struct Text<'a> {

@@ -6,11 +6,13 @@ use super::cells::{Cell, Cells, counts_cache_apart, is_failure, is_other_call, t
 use super::clock::{Clock, Unit};
 use super::flat::Columns;
 use super::identities::Identities;
+use super::known::Format;
+use super::layout::Layout;
+use super::mooncake;
 use super::names::{Names, Place, SLOTS, Slot};
+use super::options::ReadOptions;
 use super::rows::{HAS_TIMES, Row, Rows, Sent};
-use super::table::Layout;
 use super::time::{TimeUnit, nanoseconds};
-use super::{Format, ReadOptions, mooncake};
 use crate::error::printable;
 use crate::{BlockSpan, TraceError};
 

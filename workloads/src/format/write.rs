@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use super::{Format, azure, jsonl, mooncake};
+use super::known::Format;
+use super::{azure, jsonl, mooncake};
 use crate::{Arrival, Trace, TraceError, TraceRequest};
 
 /// Writes a trace as Azure CSV, Mooncake JSONL or our own JSONL. See [`losses`] for what the first two leave out.
