@@ -2,13 +2,14 @@
 
 use half::bf16;
 
+use super::backend::Shape;
 use super::batch::DeviceBatch;
-use super::device::{Arg, Device, Shape};
+use super::device::{Arg, Device};
+use super::error::{CudaError, ensure};
 use super::memory::Buffer;
 use super::ops::plane;
 use super::pool::KvPool;
 use super::source::DECODE;
-use super::{CudaError, ensure};
 
 /// What some models do to heads before rotation.
 #[derive(Debug, Clone, Copy)]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::device::Device;
+use super::error::{CudaError, ensure};
 use super::memory::{Buffer, Element, Memory};
-use super::{CudaError, ensure};
 
 /// One sequence's part of a batch; see `common.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,9 @@ pub struct Seq {
     /// Its blocks have `1 << shift` slots.
     pub shift: i32,
 }
+
+// SAFETY: four-byte numbers.
+unsafe impl Element for Seq {}
 
 /// A batch as the host describes it; kept and filled again.
 #[derive(Debug, Clone, Default)]

@@ -9,8 +9,9 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use super::error::CudaError;
+use super::nvrtc;
 use super::source::{HEADERS, Source};
-use super::{CudaError, nvrtc};
 
 include!(concat!(env!("OUT_DIR"), "/cubins.rs"));
 

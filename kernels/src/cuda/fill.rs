@@ -3,9 +3,9 @@
 use half::bf16;
 
 use super::device::{Arg, Device};
+use super::error::{CudaError, ensure};
 use super::memory::Buffer;
 use super::ops::line;
-use super::{CudaError, ensure};
 use crate::random::Uniform;
 
 /// Which elements of a stream, and in which order: `rows` rows of `cols`.

@@ -7,10 +7,11 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
+use super::backend::Backend;
 use super::batch::{DeviceBatch, Sizes};
-use super::device::{Backend, Device};
+use super::device::Device;
+use super::error::{CudaError, ensure};
 use super::memory::Memory;
-use super::{CudaError, ensure};
 
 /// Recorded work on a device.
 pub struct Graph {

@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver;
 
-use super::device::Product;
-use super::{CudaError, nvrtc};
+use super::backend::Product;
+use super::error::CudaError;
+use super::nvrtc;
 
 /// Memory that algorithms may use.
 const WORKSPACE: usize = 32 << 20;

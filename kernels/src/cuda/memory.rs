@@ -7,26 +7,20 @@ use std::time::Duration;
 
 use half::bf16;
 
-use super::batch::Seq;
-use super::device::{Backend, Device};
-use super::ops::Draw;
-use super::{CudaError, ensure};
+use super::backend::Backend;
+use super::error::{CudaError, ensure};
 
-/// What buffers may hold: plain bytes, without padding.
+/// An element of a buffer: plain bytes, without padding.
 ///
 /// # Safety
 /// Every pattern of bits is a value.
 pub unsafe trait Element: Copy + Send + Sync + 'static {}
-// SAFETY: numbers, and structures of four-byte numbers.
+// SAFETY: a number.
 unsafe impl Element for bf16 {}
 // SAFETY: as above.
 unsafe impl Element for f32 {}
 // SAFETY: as above.
 unsafe impl Element for i32 {}
-// SAFETY: as above.
-unsafe impl Element for Seq {}
-// SAFETY: as above.
-unsafe impl Element for Draw {}
 
 /// Bytes on a device. A graph shares those it was recorded over, so that they outlive it.
 pub(super) struct Memory {
@@ -143,10 +137,9 @@ impl<T> Drop for Fetched<T> {
 }
 
 impl<T: Element> Fetched<T> {
-    /// Nothing of `device` yet.
-    #[must_use]
-    pub fn new(device: &Device) -> Self {
-        let backend = Arc::clone(device.backend());
+    /// Nothing yet.
+    pub(super) fn new(backend: &Arc<dyn Backend>) -> Self {
+        let backend = Arc::clone(backend);
         Self { place: 0, room: 0, len: 0, arrival: None, backend, of: PhantomData }
     }
 

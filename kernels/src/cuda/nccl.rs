@@ -11,8 +11,9 @@ use std::sync::{Mutex, PoisonError};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-use super::collective::{Call, Link};
-use super::{CudaError, nvrtc};
+use super::backend::{Call, Link};
+use super::error::CudaError;
+use super::nvrtc;
 
 /// The library's name.
 const NAME: &str = "libnccl.so.2";

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use cudarc::nvrtc::sys;
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-use super::CudaError;
+use super::error::CudaError;
 use super::source::{HEADERS, Source};
 
 /// A compiled file.

@@ -2,10 +2,11 @@
 
 use half::bf16;
 
+use super::backend::{Product, Shape};
 use super::batch::{DeviceBatch, Grown, Seq};
-use super::device::{Arg, Device, Product, Shape};
+use super::device::{Arg, Device};
+use super::error::{CudaError, ensure};
 use super::memory::{Buffer, Element};
-use super::{CudaError, ensure};
 
 /// How one row's token is chosen; see `sample.cu`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,6 +21,9 @@ pub struct Draw {
     /// A random number from 0 to 1.
     pub at: f32,
 }
+
+// SAFETY: four-byte numbers.
+unsafe impl Element for Draw {}
 
 impl Draw {
     /// The most likely token.

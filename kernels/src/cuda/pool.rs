@@ -3,8 +3,8 @@
 use half::bf16;
 
 use super::device::{Arg, Device};
+use super::error::{CudaError, ensure};
 use super::memory::Buffer;
-use super::{CudaError, ensure};
 use crate::cpu::Heads;
 
 /// Keys and values, `[layers, 2, slots, kv_heads, head_dim]` in bf16. Blocks are runs of slots: seen from one layer's

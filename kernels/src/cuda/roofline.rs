@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::CudaError;
 use super::batch::DeviceBatch;
 use super::device::Device;
+use super::error::CudaError;
 use super::ops::Products;
 use crate::random::Uniform;
 

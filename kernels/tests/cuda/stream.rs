@@ -3,7 +3,7 @@
 
 use half::bf16;
 use kernels::cuda::emulator::{self, Fuse, Pretence};
-use kernels::cuda::{Batch, CudaError, Device, DeviceBatch, Fetched, Limits};
+use kernels::cuda::{Batch, CudaError, Device, DeviceBatch, Limits};
 
 use super::{devices, folder};
 
@@ -35,7 +35,7 @@ fn results_arrive_as_they_were() {
     let device = &devices[0].1;
     let (table, mut out) = (table(device), device.zeros::<bf16>(24).unwrap());
     let mut on_device = DeviceBatch::new(device).unwrap();
-    let [mut first, mut second] = [Fetched::new(device), Fetched::new(device)];
+    let [mut first, mut second] = [device.fetched(), device.fetched()];
     for (ids, fetched) in [(&[3, 1, 4], &mut first), (&[1, 5, 2], &mut second)] {
         on_device.set(device, &batch(ids), limits(3)).unwrap();
         device.embed(&on_device, (&table, 0), &mut out, 8).unwrap();
@@ -101,7 +101,7 @@ fn a_device_fails_for_good() {
     let (table, mut out) = (table(&device), device.zeros::<bf16>(24).unwrap());
     let mut on_device = DeviceBatch::new(&device).unwrap();
     on_device.set(&device, &batch(&[3, 1, 4]), limits(3)).unwrap();
-    let mut fetched = Fetched::new(&device);
+    let mut fetched = device.fetched();
     fuse.light(1);
     for _ in 0..2 {
         device.embed(&on_device, (&table, 0), &mut out, 8).expect("nobody knows yet");

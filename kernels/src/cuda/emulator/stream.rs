@@ -2,13 +2,13 @@
 //! a real device might be, so that a host that does not wait where it must is found out.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::super::CudaError;
-use super::super::device::Shape;
-use super::fabric::Meeting;
-use super::{failed, locked};
+use super::super::backend::Shape;
+use super::super::error::CudaError;
+use super::fault::{failed, locked};
 
 /// One thing to do.
 #[derive(Debug, Clone)]
@@ -17,7 +17,13 @@ pub(super) enum Op {
     Write { to: u64, bytes: Vec<u8> },
     Copy { from: u64, to: u64, bytes: usize },
     Mark(u64),
-    Meet { meeting: Arc<Meeting>, rank: usize },
+    Meet { meeting: Arc<dyn Meeting>, rank: usize },
+}
+
+/// A point where several devices meet.
+pub(super) trait Meeting: Debug + Send + Sync {
+    /// A rank's device has done everything before. Others are made to come; when all have, it happens.
+    fn come(&self, rank: usize) -> Result<(), CudaError>;
 }
 
 /// What is worked for.
