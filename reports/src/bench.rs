@@ -120,6 +120,7 @@ pub(crate) fn doubts(report: &BenchReport) -> Vec<String> {
 
 pub(crate) fn answer(report: &BenchReport) -> Markup {
     let s = &report.summary;
+    let [ttft, tpot, itl] = [Metric::Ttft, Metric::Tpot, Metric::Itl].map(|metric| s.stats(metric));
     let attained = s
         .attainment()
         .map_or_else(String::new, |a| format!("{} of requests meet every target", percent(a)));
@@ -127,8 +128,8 @@ pub(crate) fn answer(report: &BenchReport) -> Markup {
         p.lead { (report.label) }
         div.tiles {
             (tile(true, &rate(s.goodput_rps()), "goodput, requests/s", &html! { (attained) }))
-            (tile(false, &latency(s.ttft.p99), "p99 TTFT", &html! { "median " (latency(s.ttft.p50)) }))
-            (tile(false, &latency(s.itl.p99), "p99 ITL", &html! { "p99 TPOT " (latency(s.tpot.p99)) }))
+            (tile(false, &latency(ttft.p99), "p99 TTFT", &html! { "median " (latency(ttft.p50)) }))
+            (tile(false, &latency(itl.p99), "p99 ITL", &html! { "p99 TPOT " (latency(tpot.p99)) }))
             (tile(false, &sig(s.output_tokens_per_s(), 3), "output tokens/s", &html! { (rate(s.request_throughput_rps())) " requests/s" }))
             @if let Some(Inside { work, .. }) = &report.inside {
                 (tile(false, &sig(work.mean_batch, 3), "sequences per iteration", &html! { (count(work.iterations)) " iterations" }))
@@ -185,7 +186,7 @@ fn latencies(report: &BenchReport) -> Markup {
     let row = |m: Metric| {
         let x = s.stats(m);
         let values = [x.mean, x.p50, x.p90, x.p95, x.p99, x.p999, x.max];
-        let name = std::iter::once(cell(charts::metric_name(m)));
+        let name = std::iter::once(cell(m.label()));
         (name.chain(values.into_iter().map(|v| cell(latency(v)))).collect(), "")
     };
     let rows: Vec<Row> = Metric::ALL.into_iter().map(row).collect();

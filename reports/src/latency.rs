@@ -1,7 +1,7 @@
 //! Latency against rate, the field's first picture: small multiples of TTFT, TPOT and ITL, one line per
 //! configuration, the limit across and the knee marked.
 
-use crate::charts::{Chart, THIRD, figure, metric_name};
+use crate::charts::{Chart, THIRD, figure};
 use crate::figures::{self, ms, percent, rate, sig};
 use crate::plot::{Axis, Ink, Layer, Mark, Scale};
 use loadgen::{Metric, Statistic, Target};
@@ -83,7 +83,7 @@ fn chart(curves: &[Curve], targets: &[Target], metric: Metric, index: usize) -> 
         let label = format!("{} ≤ {}", t.statistic, figures::limit(limit));
         layers.push(Layer::Across { at: limit, ink: Ink::Limit, label });
     }
-    let name = metric_name(metric);
+    let name = metric.label();
     let x = Axis::new("offered rate, requests/s", Scale::FromZero);
     let x = match widest(curves) {
         Some(most) => x.within(0.0, most * 1.12),
@@ -134,7 +134,7 @@ fn at_knee(curve: &Curve, metric: usize) -> Option<Pair> {
 
 /// Where the chosen curve meets its limit; without a chosen one, how far curves are apart.
 fn caption(curves: &[Curve], limits: &[&Target], metric: Metric, index: usize) -> String {
-    let name = metric_name(metric);
+    let name = metric.label();
     match curves.iter().find(|c| c.chosen) {
         Some(curve) => at_the_knee(curve, limits, name, index),
         None => side_by_side(curves, name, index),

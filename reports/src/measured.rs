@@ -2,9 +2,9 @@
 //! forgives its own delays.
 
 use crate::figures::{capitalised, count, latency, ms, percent, rate, sig};
+use crate::page;
 use crate::page::{Row, Section, cell, pairs, table, tile as plain_tile};
 use crate::report::{BenchReport, LiveSide};
-use crate::{charts, page};
 use loadgen::{Metric, Trust};
 use maud::{Markup, html};
 
@@ -135,7 +135,7 @@ fn from_send(live: &LiveSide) -> Markup {
     let row = |m: Metric| {
         let x = live.from_send.stats(m);
         let values = [x.mean, x.p50, x.p90, x.p95, x.p99, x.p999, x.max];
-        let name = std::iter::once(cell(charts::metric_name(m)));
+        let name = std::iter::once(cell(m.label()));
         (name.chain(values.into_iter().map(|v| cell(latency(v)))).collect(), "")
     };
     let rows: Vec<Row> = Metric::ALL.into_iter().map(row).collect();

@@ -242,7 +242,7 @@ pub(crate) fn targets(slo: &[String]) -> Vec<Target> {
 pub(crate) fn slo_text(slo: &[String], attained: Option<f64>) -> String {
     let one = |t: &Target| {
         let class = t.class.as_ref().map_or(String::new(), |c| format!(" of {c}"));
-        let name = crate::charts::metric_name(t.metric);
+        let name = t.metric.label();
         let statistic =
             if attained.is_some() { String::new() } else { format!("{} ", t.statistic) };
         format!("{statistic}{name}{class} ≤ {}", figures::limit(t.limit.as_secs_f64() * 1e3))

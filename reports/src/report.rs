@@ -4,7 +4,7 @@
 //! a stored report is some hundred kilobytes, however long the trace.
 
 use crate::plot::thinned;
-use loadgen::{Audit, Failures, Histogram, Metric, Precision, Record, Summary, Sustain};
+use loadgen::{Audit, Counted, Failures, Histogram, Metric, Precision, Record, Summary, Sustain};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tuner::claims::Claims;
@@ -251,18 +251,18 @@ impl Detail {
     /// What a report keeps of a run that was seen from outside only.
     #[must_use]
     pub fn outside(all: &[Record], itl: &Histogram) -> Self {
-        let records = |metric| Distribution { metric, points: of_records(metric, all) };
-        let itl = Distribution { metric: Metric::Itl, points: of_histogram(itl) };
+        let of = |metric: Metric| Distribution {
+            metric,
+            points: match metric.counted() {
+                Counted::Requests => of_records(metric, all),
+                Counted::Gaps => of_histogram(itl),
+            },
+        };
         Self {
             kv: Vec::new(),
             output: output(all, SAMPLES / 2),
             window: Vec::new(),
-            distributions: vec![
-                records(Metric::Ttft),
-                records(Metric::Tpot),
-                itl,
-                records(Metric::E2e),
-            ],
+            distributions: Metric::ALL.map(of).into(),
         }
     }
 

@@ -10,7 +10,7 @@ use engine::model::gguf::Gguf;
 use engine::model::tokenizer::Tokenizer;
 use loadgen::{
     BoundSlo, Live, LiveOptions, LiveRun, Metric, Patience, Precision, Prompts, Proxies, Server,
-    Sustain, Tokens,
+    Span, Sustain, Tokens,
 };
 use reports::{About, BenchReport, Detail, LiveSide, Scenario};
 use tuner::capacity::Stop;
@@ -142,11 +142,11 @@ pub(crate) fn options(args: &cli::Reach, slo: &BoundSlo) -> LiveOptions {
 
 /// The pace of the fluidity index: the tightest targets on the first token and from token to token.
 fn fluid(slo: &BoundSlo) -> Option<(Duration, Duration)> {
-    let tightest = |metrics: &[Metric]| {
-        let targets = slo.slo().targets().iter().filter(|t| metrics.contains(&t.metric));
+    let tightest = |span| {
+        let targets = slo.slo().targets().iter().filter(|t| t.metric.span() == span);
         targets.map(|t| t.limit).min()
     };
-    tightest(&[Metric::Ttft]).zip(tightest(&[Metric::Itl, Metric::Tpot]))
+    tightest(Span::Start).zip(tightest(Span::Pace))
 }
 
 /// A server, as reports put it.
@@ -303,5 +303,7 @@ impl Measured<'_> {
 /// How sure figures are, of those that there are.
 fn precision(run: &LiveRun) -> Vec<Precision> {
     let all = loadgen::precisions(&run.recording.records).into_iter();
-    all.filter(|p| !run.audit.paceless || !p.measured.starts_with(Metric::Tpot.name())).collect()
+    let metric = |p: &Precision| Metric::named(p.measured.split(':').next()?);
+    let paced = |p: &Precision| metric(p).is_some_and(|metric| metric.span() == Span::Pace);
+    all.filter(|p| !run.audit.paceless || !paced(p)).collect()
 }

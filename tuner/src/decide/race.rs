@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
 use engine::Config;
+use loadgen::Metric;
 
 use super::{Decision, Finalist, FinalistOutcome, SLACK, Tried, finalists};
 use crate::capacity::{Effort, FLOOR, Knee, Probe, Prober, Stop, place_of, rate_at};
@@ -274,8 +275,8 @@ impl Tried {
         Self {
             rate_rps: probe.rate(),
             held: probe.passes(),
-            ttft_p99_ms: s.ttft.p99.millis(),
-            tpot_p99_ms: s.tpot.p99.millis(),
+            ttft_p99_ms: s.stats(Metric::Ttft).p99.millis(),
+            tpot_p99_ms: s.stats(Metric::Tpot).p99.millis(),
             too_few: verdict::too_short(&probe.observation),
             pace: probe.observation.work.pace,
             slow_machine: paces.is_slow(probe.observation.work.pace),
