@@ -5,6 +5,7 @@ mod command;
 mod computing;
 mod input;
 mod knobs;
+mod shape;
 
 use std::io::Write as _;
 use std::process::ExitCode;

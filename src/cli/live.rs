@@ -7,10 +7,8 @@ use clap::Args;
 use loadgen::{Api, FaultShare, Wanted, Worker, parse_duration, parse_instant};
 use tuner::launch::flags::{Dialect, Values};
 
-use super::whole;
-
-/// Heading of the flags for measuring a server.
-const LIVE: &str = "Measuring a server";
+use super::headings::{LAUNCH, LIVE, OUTPUT, SEARCH};
+use super::values::whole;
 
 /// The flags that say which server is measured: --url, --launch.
 pub(crate) const SERVED: &str = "served";
@@ -93,7 +91,7 @@ pub(crate) struct Live {
     #[arg(long, value_name = "SYSTEM=N", requires = "url", requires = "start_at", conflicts_with = "worker", value_parser = fleet)]
     pub(crate) workers: Option<Fleet>,
     /// Write the result as other tools' too: vllm (vllm.json), aiperf (profile_export_aiperf.json and profile_export.jsonl)
-    #[arg(long, value_name = "TOOL,...", requires = "url", value_delimiter = ',', value_parser = ["vllm", "aiperf"])]
+    #[arg(long, help_heading = OUTPUT, value_name = "TOOL,...", requires = "url", value_delimiter = ',', value_parser = ["vllm", "aiperf"])]
     pub(crate) export: Vec<String>,
     /// Send for so long before counting
     #[arg(long, value_name = "TIME", requires = "url", default_value = "0s", value_parser = parse_duration)]
@@ -132,7 +130,7 @@ pub(crate) struct TuneServer {
     #[arg(long, value_name = "TIME", requires = SERVED, value_parser = parse_duration)]
     pub(crate) probe: Option<Duration>,
     /// Load to spend at most, on servers or on the engine here (default: 10min)
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, help_heading = SEARCH, value_name = "TIME", value_parser = parse_duration)]
     budget: Option<Duration>,
     #[command(flatten)]
     pub(crate) launch: Launch,
@@ -152,7 +150,7 @@ impl TuneServer {
 
 /// Servers that are started to be measured.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Starting servers to measure")]
+#[command(next_help_heading = LAUNCH)]
 pub(crate) struct Launch {
     /// Start a server per configuration with this shell command, {flags} and {port} filled in; --device: simulate first
     #[arg(long, value_name = "COMMAND", group = SERVED)]
@@ -214,10 +212,10 @@ pub(crate) struct Mock {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
     /// Write a JSON line per request to this file: when it arrived and when its tokens left
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = OUTPUT, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
     /// Write every prompt and answer into it too
-    #[arg(long, requires = "log")]
+    #[arg(long, help_heading = OUTPUT, requires = "log")]
     pub(crate) log_prompts: bool,
 }
 

@@ -13,6 +13,7 @@ use workloads::{Comparison, Description, Format, QUANTILE_LEVELS, Trace};
 use super::{print, print_as_is, print_json};
 use crate::cli::{self, Reading};
 use crate::input::{self, Loaded};
+use crate::shape::shape;
 
 pub(crate) fn run(args: &cli::Trace) -> Result<ExitCode> {
     match args {
@@ -37,7 +38,7 @@ pub(crate) fn run(args: &cli::Trace) -> Result<ExitCode> {
 
 fn inspect(source: &str, model: Option<&str>, read: &Reading, json: bool) -> Result<()> {
     let loaded = input::load(source, read)?;
-    let window = model.map(input::shape).transpose()?.map(|m| Window::of(&m, &loaded.trace));
+    let window = model.map(shape).transpose()?.map(|m| Window::of(&m, &loaded.trace));
     let description = loaded.describe();
     let beside = compared(&loaded, &description);
     if json {

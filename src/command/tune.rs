@@ -21,11 +21,11 @@ use tuner::trial::Testbed;
 use tuner::tune::{Demand, DeviceUnderTest, Method, Request, tune};
 
 use super::output::{about, all, write_run};
-use super::profile::timed;
 use super::progress::Bar;
+use super::timing::timed;
 use super::{Common, INTERRUPTED, cancel, measure};
-use crate::cli::{self, Output, Scenario};
-use crate::computing::{Computing, is_here};
+use crate::cli::{self, Computing, Output, Scenario};
+use crate::computing::is_here;
 use crate::input::{self, Prepared};
 use crate::knobs::Knobs;
 

@@ -17,6 +17,7 @@ use tuner::validate::{self, COMPARED, Setup, Side, read};
 use super::output::about;
 use crate::cli;
 use crate::input;
+use crate::shape::shape;
 
 /// A limit that both worlds know: of all requests, and of a statistic that is compared.
 fn limit(text: &str) -> Result<Target> {
@@ -137,7 +138,7 @@ pub(crate) fn recorded(
 pub(crate) fn setup(args: &cli::Setup) -> Result<Setup> {
     let hardware = input::hardware(&args.device, args.calibration.as_deref(), &args.host)?;
     Ok(Setup {
-        model: Arc::new(input::shape(&args.model)?),
+        model: Arc::new(shape(&args.model)?),
         device: hardware.profile,
         config: args.knobs.config()?,
         correction: hardware.correction,
