@@ -31,7 +31,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Find the configuration that carries the most traffic under latency targets, also of servers (--url, --launch)
@@ -40,7 +40,7 @@ pub(crate) enum Command {
     Compare(Compare),
     /// Run one configuration at one rate, or measure a server (--url)
     Bench(Bench),
-    /// How many replicas and GPUs a demand takes, and what they cost
+    /// Size a deployment: the replicas and GPUs that a demand takes, and their cost
     Plan(Plan),
     /// Replay a recorded run and say how far the prediction is off
     Validate(Validate),
@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Report(Report),
 }
 
-/// How commands end.
+/// The statuses that commands end with.
 const STATUS: &str = "Exit status: 0 with an answer, 1 with a mistake to correct, 2 if nothing holds the targets, 130 if interrupted";
 
 /// `knee tune`.
@@ -81,7 +81,7 @@ pub(crate) struct Tune {
     /// GPUs to use at most
     #[arg(long, help_heading = MACHINE, value_name = "N", default_value_t = 1, value_parser = whole::<u32, 1, MOST_GPUS>, allow_negative_numbers = true)]
     pub(crate) gpus: u32,
-    /// What to maximise: rps, tokens-per-gpu or cost
+    /// Figure to optimise: rps, tokens-per-gpu or cost
     #[arg(long, help_heading = SEARCH, default_value = "rps")]
     pub(crate) objective: String,
     /// Try every configuration of the space in full instead of screening
@@ -157,7 +157,7 @@ pub(crate) struct Bench {
     /// Offer all requests at once
     #[arg(long, help_heading = TRAFFIC, conflicts_with = "url")]
     pub(crate) saturated: bool,
-    /// What `knee calibrate` wrote for this device
+    /// File that `knee calibrate` wrote for this device
     #[arg(long, help_heading = MACHINE, value_name = "FILE", conflicts_with = "url")]
     pub(crate) calibration: Option<PathBuf>,
     /// Log every iteration to this CSV file: what was computed, and how long it took
@@ -173,7 +173,7 @@ pub(crate) struct Bench {
     pub(crate) knobs: Knobs,
 }
 
-/// What a recorded run was made with.
+/// The settings of a recorded run.
 #[derive(Debug, Args)]
 pub(crate) struct Setup {
     /// Hardware profile: a name, a TOML file, or a calibration
@@ -190,7 +190,7 @@ pub(crate) struct Setup {
     /// Requests that the client kept in flight at most
     #[arg(long, help_heading = RECORDED, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) in_flight: Option<u32>,
-    /// What `knee calibrate` wrote for this device
+    /// File that `knee calibrate` wrote for this device
     #[arg(long, help_heading = MACHINE, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     #[command(flatten)]
@@ -231,20 +231,21 @@ pub(crate) struct Calibrate {
     /// A recorded run, a row per request
     #[arg(long, help_heading = RECORDED, value_name = "FILE")]
     pub(crate) requests: Option<PathBuf>,
-    /// Which run of a file that holds several
+    /// Only this run of a file that holds several
     #[arg(long, help_heading = RECORDED, value_name = "NAME")]
     pub(crate) run: Option<String>,
     /// The prompts that were sent, so that those which begin alike share KV: JSON lines in order of arrival, each
     /// with prompt_token_ids
     #[arg(long, help_heading = RECORDED, value_name = "FILE", conflicts_with = "steps")]
     pub(crate) prompts: Option<PathBuf>,
-    /// What to fit: host (time per iteration and sequence) or all (and a factor per operator class; from steps only)
+    /// Constants to fit: host (time per iteration and sequence) or all (and a factor per operator class; from steps
+    /// only)
     #[arg(long, value_name = "host|all")]
     pub(crate) fit: Option<String>,
     /// Seed of which rows are held out
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Where to write the constants found
+    /// File to write the constants to
     #[arg(long, help_heading = OUTPUT, value_name = "FILE")]
     pub(crate) to: Option<PathBuf>,
     /// Print the result as JSON
@@ -283,7 +284,7 @@ pub(crate) struct Plan {
 /// `knee trace`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Trace {
-    /// What a trace is like: rate, burstiness, lengths, shared prefixes
+    /// Describe a trace: rate, burstiness, lengths, shared prefixes
     Inspect {
         /// A trace file (- for standard input), a preset or a workload TOML
         source: String,
@@ -303,7 +304,7 @@ pub(crate) enum Trace {
         /// mooncake, azure or jsonl
         #[arg(long, help_heading = OUTPUT, value_name = "FORMAT")]
         to: Format,
-        /// Where to (default: standard output)
+        /// File to write (default: standard output)
         #[arg(long, short, help_heading = OUTPUT, value_name = "FILE")]
         output: Option<PathBuf>,
         #[command(flatten)]
@@ -316,7 +317,7 @@ pub(crate) enum Trace {
         /// mooncake, azure or jsonl
         #[arg(long, help_heading = OUTPUT, value_name = "FORMAT", default_value = "jsonl")]
         to: Format,
-        /// Where to (default: standard output)
+        /// File to write (default: standard output)
         #[arg(long, short, help_heading = OUTPUT, value_name = "FILE")]
         output: Option<PathBuf>,
         /// Seed (default: the preset's own)

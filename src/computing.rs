@@ -19,7 +19,7 @@ const MOST_SLOTS: u32 = 1 << 29;
 /// A GPU that is emulated, where knee was built with the feature `emulator`.
 const EMULATED: &str = "emulated";
 
-/// Whether `device` is this machine.
+/// True of a `device` that is this machine.
 pub(crate) fn is_here(device: &str) -> bool {
     let emulated = cfg!(feature = "emulator") && device == EMULATED;
     device == "cpu" || device == "cuda" || device.starts_with("cuda:") || emulated
@@ -47,7 +47,7 @@ fn emulated(_: &str) -> Result<Option<cuda::Device>> {
 /// Most GPUs of a machine.
 const MOST_GPUS: usize = 64;
 
-/// Which GPUs `device` is; none when it is the processor.
+/// The GPUs that `device` names; none when it is the processor.
 fn gpus(device: &str) -> Result<Vec<usize>> {
     let numbers = match device {
         "cpu" => return Ok(Vec::new()),
@@ -65,7 +65,7 @@ fn gpus(device: &str) -> Result<Vec<usize>> {
     }
 }
 
-/// What a list of numbers and ranges stands for.
+/// The numbers in a list of numbers and ranges.
 fn numbers(text: &str) -> Option<Vec<usize>> {
     let mut numbers = Vec::new();
     for part in text.split(',') {
@@ -84,14 +84,14 @@ pub(crate) struct Here {
     pub(crate) machine: Arc<Machine>,
     pub(crate) shape: Arc<ModelShape>,
     pub(crate) kv_slots: u32,
-    /// What it is called in results.
+    /// Its name in results.
     pub(crate) name: String,
 }
 
 impl Computing {
     /// Loads the model called `name` for `device`, which [`is_here`], split as `config` says.
     pub(crate) fn load(&self, device: &str, name: &str, config: &Config) -> Result<Here> {
-        // Whether there is such a device is told before a model is read.
+        // A device that is not there is refused before a model is read.
         let device = self.device(device)?;
         self.compute(&device, name, &mut self.open(name)?, config)
     }
@@ -195,7 +195,7 @@ impl Computing {
     }
 }
 
-/// What computes, found.
+/// A device that was found.
 pub(crate) enum Device {
     /// The processor.
     Cpu,

@@ -21,7 +21,7 @@ pub(crate) struct Loaded {
     pub(crate) trace: Trace,
     pub(crate) reference: Option<Reference>,
     pub(crate) seed: u64,
-    /// What it was synthesised from.
+    /// Its description, where it was synthesised.
     spec: Option<Spec>,
 }
 

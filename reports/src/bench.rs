@@ -34,7 +34,7 @@ pub fn bench_page(report: &BenchReport) -> String {
     .render()
 }
 
-/// What was seen from outside.
+/// The run as seen from outside.
 pub(crate) fn seen(report: &BenchReport) -> Vec<Section> {
     let mut sections = vec![
         Section::new("latency", "Latency", latencies(report)),
@@ -52,7 +52,7 @@ pub(crate) fn slo_text(report: &BenchReport) -> String {
     page::slo_text(&report.scenario.slo, attained.map(|a| a.required))
 }
 
-/// What it did in one sentence.
+/// Its result in one sentence.
 pub(crate) fn headline(report: &BenchReport) -> String {
     let (summary, s) = (&report.summary, &report.scenario);
     if let Some(live) = &report.live {
@@ -70,7 +70,7 @@ pub(crate) fn headline(report: &BenchReport) -> String {
     format!("{who} offered {load} and {}.", completed(summary))
 }
 
-/// What was completed, and how fast: `completed 14.5 requests/s for 20.6 s: 3,240 output tokens/s`.
+/// The work completed, and its speed: `completed 14.5 requests/s for 20.6 s: 3,240 output tokens/s`.
 pub(crate) fn completed(summary: &Summary) -> String {
     format!(
         "completed {} requests/s for {}: {} output tokens/s",
@@ -80,20 +80,20 @@ pub(crate) fn completed(summary: &Summary) -> String {
     )
 }
 
-/// Whether the share of requests that met all targets was reached, where that decides: the words, and whether.
+/// The share of requests that met all targets, where that decides: in words, and true if it was reached.
 pub(crate) fn attained(verdict: &Verdict) -> Option<(String, bool)> {
     let a = verdict.attainment?;
     let word = if a.met { "held" } else { "missed" };
     Some((format!("all targets: {}: {word}", tuner::result::attained(&a)), a.met))
 }
 
-/// What a target has instead of a value, because so many requests can never be served.
+/// The text that a target has instead of a value, because so many requests can never be served.
 pub(crate) fn without_value(report: &BenchReport, target: &Judged) -> Option<String> {
     let none = target.value == Latency::Infinite && report.unfit.any();
     none.then(|| report.unfit.short())
 }
 
-/// What to doubt about a run.
+/// The doubts about a run.
 pub(crate) fn doubts(report: &BenchReport) -> Vec<String> {
     let summary = &report.summary;
     let mut doubts = report.live.as_ref().map_or_else(Vec::new, measured::doubts);

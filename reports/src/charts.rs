@@ -14,7 +14,7 @@ pub(crate) struct Chart {
     pub(crate) title: String,
     /// The drawing.
     pub(crate) figure: Figure,
-    /// What to see.
+    /// Its message.
     pub(crate) caption: String,
 }
 

@@ -1,4 +1,4 @@
-//! What the real engine said of a simulation's recommendations: measured and simulated side by side, each named so.
+//! The real engine's verdict on a simulation's recommendations: measured and simulated side by side, each named so.
 
 use crate::figures::{NONE, opt_ms, percent, rate, sig};
 use crate::page::{self, Row, cell, whole};
@@ -28,7 +28,7 @@ pub(crate) fn headline(r: &TuneResult) -> Option<String> {
     })
 }
 
-/// How the decision came about, in one sentence.
+/// The course of the decision, in one sentence.
 pub(crate) fn sentence(decision: &Decision) -> String {
     let tried = decision.finalists.iter().filter(|f| !f.tried.is_empty()).count();
     let residual = decision.residual.map_or_else(String::new, |x| {

@@ -11,11 +11,11 @@ pub(crate) type Pair = (Option<f64>, Option<f64>);
 
 /// One configuration's latencies by rate.
 pub(crate) struct Curve {
-    /// What it is called.
+    /// Its name.
     pub(crate) name: String,
     /// Its colour.
     pub(crate) ink: Ink,
-    /// Whether it is the one that matters.
+    /// True of the one that matters.
     pub(crate) chosen: bool,
     /// Highest rate that holds, requests/s.
     pub(crate) knee: Option<f64>,
@@ -132,7 +132,7 @@ fn at_knee(curve: &Curve, metric: usize) -> Option<Pair> {
     curve.points.iter().find(|p| (p.rate / knee - 1.0).abs() < 1e-6).map(|p| p.latencies[metric])
 }
 
-/// Where the chosen curve meets its limit; without a chosen one, how far curves are apart.
+/// The point at which the chosen curve meets its limit; without a chosen one, the distance between curves.
 fn caption(curves: &[Curve], limits: &[&Target], metric: Metric, index: usize) -> String {
     let name = metric.label();
     match curves.iter().find(|c| c.chosen) {

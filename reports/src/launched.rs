@@ -32,7 +32,7 @@ impl LaunchReport {
         page::slo_text(&self.scenario.slo, self.attainment)
     }
 
-    /// Why configurations were not tried, and how many each reason kept out.
+    /// The reasons for which configurations were not tried, and the number that each kept out.
     pub(crate) fn untried(&self) -> BTreeMap<&str, usize> {
         let mut reasons = BTreeMap::new();
         for trial in &self.race.trials {
@@ -73,7 +73,7 @@ pub(crate) fn headline(report: &LaunchReport) -> String {
     format!("{who}: {} {unit} of {workload} with {slo}{beside}.", rate(rps))
 }
 
-/// How it came about, in a sentence.
+/// Its course, in a sentence.
 pub(crate) fn sentence(report: &LaunchReport) -> String {
     let race = &report.race;
     let untried = report.untried().values().copied().fold(0, usize::saturating_add);

@@ -102,7 +102,7 @@ fn why_not(r: &TuneResult, device: &str) -> String {
     nearest.map_or_else(|| "nothing was tried".to_owned(), words::at_best)
 }
 
-/// What the column of slow iterations says.
+/// The text of the column of slow iterations.
 pub(crate) const IF_SLOW: &str =
     "If slow: GPUs that are enough with iterations as slow as one real engine in ten has them.";
 

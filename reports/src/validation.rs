@@ -59,7 +59,7 @@ fn headline(r: &ValidationReport) -> String {
     }
 }
 
-/// What is known about capacity, as sentences.
+/// The findings about capacity, as sentences.
 fn about_capacity(capacity: &Capacity) -> Vec<String> {
     match capacity {
         Capacity::Validated { target, rates, measured_rps, predicted_rps, error } => {
@@ -88,7 +88,7 @@ fn about_capacity(capacity: &Capacity) -> Vec<String> {
     }
 }
 
-/// How far apart two series are, by the instants of the first.
+/// The distance between two series, at the instants of the first.
 fn apart(measured: &[Occupancy], predicted: &[Occupancy]) -> Option<String> {
     let at = |t: f64| {
         let after = predicted.partition_point(|p| p.at_s <= t + 1e-9);
@@ -187,7 +187,8 @@ fn loads(r: &ValidationReport, run: &Validation) -> Option<String> {
     apart(measured, predicted)
 }
 
-/// Who ran and waited, measured and predicted, counted alike: as an engine reports it where it did, else from records.
+/// Requests running and waiting, measured and predicted, counted alike: as an engine reports them where it did, else
+/// from records.
 fn alike<'a>(r: &'a ValidationReport, run: &'a Validation) -> (&'a [Occupancy], &'a [Occupancy]) {
     if r.reported_load.is_empty() {
         (&run.measured_load, &run.predicted_from_records)

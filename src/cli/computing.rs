@@ -5,11 +5,11 @@ use engine::exec::cpu::{Isa, Precision};
 
 use super::headings::HERE;
 
-/// How the real engine runs (`--device cpu`, `--device cuda:N`, `--device cuda:0-3`).
+/// The settings of the real engine (`--device cpu`, `--device cuda:N`, `--device cuda:0-3`).
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = HERE)]
 pub(crate) struct Computing {
-    /// What to compute with instead of the model's own weights: random, or random:SEED
+    /// Weights to compute with instead of the model's own: random, or random:SEED
     #[arg(long, value_name = "random[:SEED]", value_parser = weights)]
     pub(crate) weights: Option<Random>,
     /// Number format of weights: int8, bf16 or f32 (default: int8; on a GPU bf16, and nothing else)

@@ -2,13 +2,13 @@
 
 /// The load, and what it must hold.
 pub(super) const TRAFFIC: &str = "Traffic and targets";
-/// How a trace file is read.
+/// The reading of a trace file.
 pub(super) const FILES: &str = "Trace files";
 /// A run that was recorded elsewhere.
 pub(super) const RECORDED: &str = "The recorded run";
-/// What the load is served by.
+/// The model and its machine.
 pub(super) const MACHINE: &str = "Model and device";
-/// What is tried, and for how long.
+/// The configurations to try, and the time for that.
 pub(super) const SEARCH: &str = "Search";
 /// A server that is there.
 pub(super) const LIVE: &str = "Measuring a server";
@@ -16,5 +16,5 @@ pub(super) const LIVE: &str = "Measuring a server";
 pub(super) const LAUNCH: &str = "Starting servers to measure";
 /// The real engine.
 pub(super) const HERE: &str = "The engine on this machine (--device cpu, cuda:N, cuda:0-3)";
-/// Where results go.
+/// The places that results go to.
 pub(super) const OUTPUT: &str = "Output";

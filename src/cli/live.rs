@@ -1,4 +1,4 @@
-//! What can be typed about real servers: how to reach and drive one, and the mock.
+//! The flags about real servers: reaching and driving one, and the mock.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -25,13 +25,13 @@ pub(crate) struct Reach {
     /// Measure the OpenAI-compatible server at this address, such as http://localhost:8000
     #[arg(long, value_name = "URL", conflicts_with = "device", group = SERVED)]
     pub(crate) url: Option<String>,
-    /// Which of its endpoints: completions or chat
+    /// Its endpoint: completions or chat
     #[arg(long, value_name = "API", default_value = "completions", requires = SERVED)]
     pub(crate) api: Api,
     /// Give a request up so long after it was due
     #[arg(long, value_name = "TIME", requires = SERVED, default_value = "10min", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
-    /// How long a server may take until it takes requests (default: 10min for one that is started here, 30s for one that
+    /// Time that a server has until it takes requests (default: 10min for one that is started here, 30s for one that
     /// is there and says that it is not ready, else 0s)
     #[arg(long, value_name = "TIME", requires = SERVED, value_parser = parse_duration)]
     pub(crate) ready_timeout: Option<Duration>,
@@ -62,7 +62,7 @@ pub(crate) struct Reach {
     pub(crate) salt: Option<u64>,
 }
 
-/// How one load drives a server.
+/// The flags of one load on a server.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = LIVE)]
 pub(crate) struct Live {
@@ -98,7 +98,7 @@ pub(crate) struct Live {
     pub(crate) warmup: Duration,
 }
 
-/// What runs several workers.
+/// A system that runs several workers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fleet {
     /// A Kubernetes Indexed Job.
@@ -119,13 +119,13 @@ fn fleet(text: &str) -> Result<Fleet, String> {
     }
 }
 
-/// How the highest rate of a server is looked for.
+/// The flags of a search for the highest rate of a server.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = LIVE)]
 pub(crate) struct TuneServer {
     #[command(flatten)]
     pub(crate) reach: Reach,
-    /// How long a rate must hold (default: four times an unhurried request, 8 s at least, up to 2 min where requests
+    /// Time that a rate must hold (default: four times an unhurried request, 8 s at least, up to 2 min where requests
     /// under load outlast that)
     #[arg(long, value_name = "TIME", requires = SERVED, value_parser = parse_duration)]
     pub(crate) probe: Option<Duration>,
@@ -142,7 +142,7 @@ impl TuneServer {
         self.budget.unwrap_or(BUDGET)
     }
 
-    /// Whether somebody said how much.
+    /// True if somebody set it.
     pub(crate) fn has_budget(&self) -> bool {
         self.budget.is_some()
     }
@@ -155,7 +155,7 @@ pub(crate) struct Launch {
     /// Start a server per configuration with this shell command, {flags} and {port} filled in; --device: simulate first
     #[arg(long, value_name = "COMMAND", group = SERVED)]
     pub(crate) launch: Option<String>,
-    /// Whose flags the server takes: vllm or knee
+    /// The server's kind, for the names of its flags: vllm or knee
     #[arg(long, value_name = "vllm|knee", requires = "launch", default_value = "vllm")]
     pub(crate) flags: Dialect,
     /// Values of a flag to try, such as max-num-seqs=16,64,256; repeatable (default: seats and token budget)
@@ -175,7 +175,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 /// `knee mock`.
 #[derive(Debug, Args)]
 pub(crate) struct Mock {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     pub(crate) listen: String,
     /// Name of the model served

@@ -25,7 +25,7 @@ pub(crate) enum Profile {
         #[arg(long, help_heading = OUTPUT)]
         json: bool,
     },
-    /// What a profile covers, where it comes from and how far it is off
+    /// Show the range of a profile, its sources and its errors
     Show {
         /// A shipped device's name or a TOML file
         name: String,
@@ -66,7 +66,7 @@ pub(crate) struct Measure {
     /// A folder, a .gguf file, or tiny; with --weights random any shape
     #[arg(long, help_heading = MACHINE)]
     pub(crate) model: String,
-    /// What to time: cpu, or cuda:N
+    /// The device to time: cpu, or cuda:N
     #[arg(long, help_heading = MACHINE, default_value = "cpu")]
     pub(crate) device: String,
     /// The profile to write
@@ -90,13 +90,13 @@ pub(crate) struct Measure {
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) scenario: Scenario,
-    /// What computes: cpu, or cuda:N
+    /// The device that computes: cpu, or cuda:N
     #[arg(long, help_heading = MACHINE, default_value = "cpu")]
     pub(crate) device: String,
     /// Requests (or session starts) per second; default: the trace's own rate
     #[arg(long, help_heading = TRAFFIC, value_name = "RPS", value_parser = above_zero, allow_negative_numbers = true)]
     pub(crate) rate: Option<f64>,
-    /// How often the workload is run
+    /// Number of runs of the workload
     #[arg(long, help_heading = SEARCH, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) repeats: u32,
     /// Profile of this machine by `knee profile measure` (default: measured again before each run)

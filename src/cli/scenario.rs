@@ -40,7 +40,7 @@ impl Scenario {
     }
 }
 
-/// Whose CPU time is added to an iteration.
+/// The engine whose CPU time is added to an iteration.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct HostTime {
     /// Host time of another engine than the profile's
@@ -66,7 +66,7 @@ pub(crate) struct Workload {
     pub(crate) cut: Option<u32>,
 }
 
-/// How to understand a trace file.
+/// The reading of a trace file.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Reading {
     /// Seed of everything synthesised (default: the preset's own)
@@ -91,12 +91,12 @@ pub(crate) struct Reading {
     /// session=..., class=...
     #[arg(long, help_heading = FILES, value_name = "FIELD=COLUMN", value_delimiter = ',')]
     pub(crate) map: Vec<Mapping>,
-    /// Whether day or month comes first in dates such as 06/07/2025
+    /// Order of day and month in dates such as 06/07/2025
     #[arg(long, help_heading = FILES, value_name = "dmy|mdy")]
     pub(crate) date_order: Option<DateOrder>,
 }
 
-/// Where results go.
+/// The places that results go to.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = OUTPUT)]
 pub(crate) struct Output {

@@ -29,7 +29,8 @@ pub(crate) struct Serve {
     /// Requests that may wait to be started; more are turned away with 429
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = whole::<usize, 1, { u64::MAX }>, allow_negative_numbers = true)]
     pub(crate) max_queue: usize,
-    /// What computes: cpu, cuda:N, or as many GPUs as --tp and --pp make parts (cuda:0-3; not tested on several GPUs)
+    /// The device that computes: cpu, cuda:N, or as many GPUs as --tp and --pp make parts (cuda:0-3; not tested on
+    /// several GPUs)
     #[arg(long, help_heading = MACHINE, default_value = "cpu")]
     pub(crate) device: String,
     #[command(flatten)]

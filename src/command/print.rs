@@ -11,7 +11,7 @@ pub(crate) fn print(text: &str) -> Result<()> {
 
 /// Says a line on standard error, in the same way.
 pub(crate) fn tell(line: &str) {
-    // Whether anybody can read it changes nothing.
+    // A line that nobody can read changes nothing.
     let _ = writeln!(std::io::stderr(), "{}", reports::plain(line));
 }
 

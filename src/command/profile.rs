@@ -202,7 +202,7 @@ fn range(axis: &[f64]) -> String {
     }
 }
 
-/// What each table covers.
+/// The range that each table covers.
 fn covered(d: &DeviceProfile) -> String {
     let mut out = format!(
         "  {:<20}{:>7}{:>10}{:>26}{:>16}   {}\n",

@@ -67,7 +67,7 @@ fn inspect(source: &str, model: Option<&str>, read: &Reading, json: bool) -> Res
     print(&text)
 }
 
-/// How much of a trace fits a model.
+/// The part of a trace that fits a model.
 #[derive(serde::Serialize)]
 struct Window {
     model: String,

@@ -36,7 +36,7 @@ fn limit(text: &str) -> Result<Target> {
     Ok(target)
 }
 
-/// What one world says of a run, as JSON.
+/// One world's figures of a run, as JSON.
 fn figures(side: &Side) -> Value {
     let of = |metric: Metric| (metric.name().to_owned(), json!(side.of(metric)));
     let rps = ("throughput_rps".to_owned(), json!(side.throughput_rps));
@@ -134,7 +134,7 @@ pub(crate) fn recorded(
     }
 }
 
-/// What a run was made with, as typed.
+/// The settings of a run, as typed.
 pub(crate) fn setup(args: &cli::Setup) -> Result<Setup> {
     let hardware = input::hardware(&args.device, args.calibration.as_deref(), &args.host)?;
     Ok(Setup {

@@ -11,7 +11,7 @@ use super::ops::plane;
 use super::pool::KvPool;
 use super::source::DECODE;
 
-/// What some models do to heads before rotation.
+/// The steps that some models take on heads before rotation.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadExtras<'a> {
     /// One per column of queries, keys and values together.
@@ -39,7 +39,7 @@ impl Scratch {
         Ok(Self { partial: device.zeros(0)?, stats: device.zeros(0)?, grown: 0 })
     }
 
-    /// How often it was replaced by more.
+    /// The number of times it was replaced by more.
     #[must_use]
     pub fn grown(&self) -> u64 {
         self.grown

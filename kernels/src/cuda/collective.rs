@@ -1,5 +1,5 @@
-//! What the parts of a split model do together: sums and exchanges between tensor-parallel ranks, and what one pipeline
-//! stage hands to the next.
+//! The parts of a split model at work together: sums and exchanges between tensor-parallel ranks, and the rows that one
+//! pipeline stage hands to the next.
 //!
 //! Parts that share a device share its stream too: one kernel sums, everything else is copies, and nothing has to wait
 //! for anything. Parts with a device each meet through NCCL (`nccl`): every call here is one group of theirs, asked for by
@@ -54,7 +54,7 @@ impl Collective {
         Ok(Self { devices: devices.to_vec(), link })
     }
 
-    /// How many there are.
+    /// Their number.
     #[must_use]
     pub fn ranks(&self) -> usize {
         self.devices.len()

@@ -15,7 +15,7 @@ pub struct Device {
     backend: Arc<dyn Backend>,
     name: Arc<str>,
     processors: u32,
-    /// What a recording under way uses.
+    /// The memory that a recording under way uses.
     pub(super) recorded: Arc<Mutex<Option<Vec<Arc<Memory>>>>>,
 }
 
@@ -86,7 +86,7 @@ impl Device {
         &self.backend
     }
 
-    /// What it is called.
+    /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -150,7 +150,7 @@ impl Device {
         unsafe { self.backend.copy(from.address(at), to.address(start), bytes) }
     }
 
-    /// Whether it is the same one.
+    /// True of the same one.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.backend, &other.backend)
     }

@@ -159,7 +159,7 @@ impl Backend for Gpu {
 
     unsafe fn free(&self, address: u64, _bytes: usize) {
         if self.enter().is_ok() {
-            // What is under way may use it. A failure leaves nothing to do.
+            // Work under way may use it. A failure leaves nothing to do.
             let _ = result::stream::synchronize(self.stream);
             let _ = result::free_sync(address);
         }
@@ -219,7 +219,7 @@ impl Backend for Gpu {
 
     unsafe fn unpin(&self, address: u64, _bytes: usize) {
         if self.enter().is_ok() {
-            // What is under way may write there. A failure leaves nothing to do.
+            // Work under way may write there. A failure leaves nothing to do.
             let _ = result::stream::synchronize(self.stream);
             let _ = result::free_host(address as *mut c_void);
         }
@@ -233,7 +233,7 @@ impl Backend for Gpu {
 
     fn begin_recording(&self) -> Result<(), CudaError> {
         self.enter()?;
-        // What other threads wait for meanwhile is not to end the recording.
+        // The waits of other threads meanwhile are not to end the recording.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is ours.
         unsafe { result::stream::begin_capture(self.stream, mode) }

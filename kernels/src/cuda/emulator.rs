@@ -1,6 +1,6 @@
 //! The kernels on a processor, for tests: compiled by the machine's C++ compiler when a test asks for them.
 //!
-//! What it shows and what it cannot is said in `kernels/cu/emulator/cuda_emulator.h`. Memory has margins that are
+//! Its reach and its limits are told in `kernels/cu/emulator/cuda_emulator.h`. Memory has margins that are
 //! checked whenever something is read, so that a kernel that writes beyond its buffers is found out. Work is done when
 //! somebody waits for it ([`stream`]), so that a host that does not wait is found out too.
 
@@ -31,7 +31,7 @@ use stream::{Op, Stream};
 /// Orders in which threads may run; see `cuda_emulator.h`.
 pub const ORDERS: i32 = 6;
 
-/// Why there can be no emulator on this machine; none where there can.
+/// The reason why there can be no emulator on this machine; none where there can.
 #[must_use]
 pub fn absent() -> Option<&'static str> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
@@ -117,7 +117,7 @@ impl Backend for Emulator {
     }
 
     unsafe fn free(&self, address: u64, bytes: usize) {
-        // What was asked for may use it; what failed never will.
+        // Work that was asked for may use it; work that failed never will.
         let _ = self.stream.work_off(None, |op| self.work(op));
         locked(&self.state).buffers.remove(&address);
         if let Ok(layout) = std::alloc::Layout::from_size_align(bytes + 2 * MARGIN, 256) {

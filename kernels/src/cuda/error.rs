@@ -21,9 +21,9 @@ pub enum CudaError {
     /// No such device.
     #[error("there is no cuda:{index}: this machine has {count} CUDA devices")]
     NoDevice {
-        /// Which was asked for.
+        /// The one asked for.
         index: usize,
-        /// How many there are.
+        /// Their number.
         count: usize,
     },
     /// A device without the instructions that the kernels need.
@@ -41,7 +41,7 @@ pub enum CudaError {
         "the NVIDIA driver knows CUDA up to {major}.{minor}, but 13.0 is needed: update it to 580 or later"
     )]
     OldDriver {
-        /// What it knows.
+        /// The version that it knows.
         major: i32,
         /// The digit after the point.
         minor: i32,
@@ -62,7 +62,7 @@ pub enum CudaError {
     Call {
         /// Which.
         call: &'static str,
-        /// What the library says.
+        /// The library's message.
         reason: String,
     },
     /// A kernel that could not be compiled.
@@ -70,7 +70,7 @@ pub enum CudaError {
     Compile {
         /// Its source.
         file: &'static str,
-        /// What the compiler says.
+        /// The compiler's message.
         log: String,
     },
     /// Sizes or indices that do not go together.

@@ -35,7 +35,7 @@ impl Drop for Graph {
 }
 
 impl Graph {
-    /// Whether it can be done for `batch`: one of the sizes it was recorded with, in the same memory.
+    /// True if it can be done for `batch`: one of the sizes it was recorded with, in the same memory.
     #[must_use]
     pub fn fits(&self, batch: &DeviceBatch) -> bool {
         let kept = |memory: &Arc<Memory>| self.memories.iter().any(|m| Arc::ptr_eq(m, memory));

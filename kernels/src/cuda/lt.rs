@@ -21,7 +21,7 @@ pub(super) struct Lt {
     plans: Mutex<HashMap<(usize, usize, usize, bool), Plan>>,
 }
 
-/// How one shape is multiplied.
+/// The plan by which one shape is multiplied.
 struct Plan {
     product: sys::cublasLtMatmulDesc_t,
     weight: sys::cublasLtMatrixLayout_t,

@@ -56,13 +56,13 @@ impl<T> Buffer<T> {
         self.len
     }
 
-    /// Whether it has none.
+    /// True if it has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Where element `at` is.
+    /// The address of element `at`.
     pub(super) fn address(&self, at: usize) -> u64 {
         self.memory.address + (at * size_of::<T>()) as u64
     }
@@ -112,7 +112,7 @@ impl<T: Element> Buffer<T> {
 /// Elements on their way from a device to the host, into memory that the device can write to by itself. Kept and filled
 /// again.
 pub struct Fetched<T> {
-    /// Where they arrive, and for how many there is room.
+    /// The place at which they arrive, and the number that it has room for.
     place: u64,
     room: usize,
     len: usize,
@@ -212,7 +212,7 @@ impl Mark {
         unsafe { self.backend.wait(self.id) }
     }
 
-    /// What passed since `earlier`, a mark of the same device; waits until this one is reached.
+    /// The time since `earlier`, a mark of the same device; waits until this one is reached.
     ///
     /// # Errors
     /// When a kernel failed, or the marks are those of two devices.

@@ -221,7 +221,7 @@ mod tests {
             }
         }
 
-        /// What it was called with since this was last asked.
+        /// The calls since this was last asked.
         fn log(&self) -> String {
             type Log = unsafe extern "C" fn() -> *const c_char;
             // SAFETY: it is ours, and loaded already where it was used.

@@ -54,7 +54,7 @@ impl KvPool {
         layers * 2 * heads.kv * heads.dim * size_of::<bf16>()
     }
 
-    /// Where a layer's keys (`values` = 0) or values (1) are.
+    /// The place of a layer's keys (`values` = 0) or values (1).
     pub(super) fn plane(&self, layer: usize, values: usize) -> Arg<'_> {
         let plane = self.slots * self.heads.kv * self.heads.dim;
         Arg::within(&self.data, (layer * 2 + values) * plane)

@@ -1,5 +1,5 @@
-//! What is asked for, and when it is done: results that are fetched without waiting, work that is recorded and done again,
-//! and a device that fails.
+//! Work that is asked for, and the time it is done: results that are fetched without waiting, work that is recorded and
+//! done again, and a device that fails.
 
 use half::bf16;
 use kernels::cuda::emulator::{self, Fuse, Pretence};
@@ -28,7 +28,7 @@ fn first_of_rows(values: &[bf16]) -> Vec<f32> {
     values.iter().step_by(8).map(|x| x.to_f32()).collect()
 }
 
-/// What is fetched is what was there when it was asked for, whatever came after.
+/// A fetch gives the values of the moment it was asked for, whatever came after.
 #[test]
 fn results_arrive_as_they_were() {
     let Ok(devices) = devices() else { return println!("skipped: there is no device") };
@@ -78,7 +78,7 @@ fn recorded_work_is_done_again() {
     on_device.set(device, &batch(&[1; 40]), limits(40)).unwrap();
     on_device.set(device, &batch(&[7, 6, 5]), limits(3)).unwrap();
     assert!(!graph.fits(&on_device));
-    // What is waited for while work is recorded is an error, and the device goes on.
+    // A wait while work is recorded is an error, and the device goes on.
     let waits = device.record(&on_device, || device.synchronise());
     assert!(waits.is_err());
     assert_eq!(rows(&out), [0.0, 2.0, 1.0]);

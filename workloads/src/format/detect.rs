@@ -1,4 +1,4 @@
-//! Which format a file is, told by the names of its columns.
+//! The format of a file, told by the names of its columns.
 
 use std::collections::BTreeSet;
 
@@ -55,7 +55,7 @@ pub(crate) fn documents(documents: &mut Documents<'_>) -> Result<Format, TraceEr
         return Err(TraceError::file(&file, "an empty list: there are no requests in it"));
     }
     for document in first {
-        // What cannot be read is named when it is its turn.
+        // A document that cannot be read is named when it is its turn.
         if let Ok(keys) = flat::keys(document.json) {
             top.extend(keys);
         }

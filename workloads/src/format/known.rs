@@ -90,7 +90,7 @@ impl Format {
         }
     }
 
-    /// Whether it is no table, and its names are fixed.
+    /// True of a format that is no table, and whose names are fixed.
     pub(super) fn is_own(self) -> bool {
         matches!(self, Self::Weka | Self::ShareGpt | Self::LlmServingSim | Self::Jsonl)
     }

@@ -21,7 +21,7 @@ pub struct ReadOptions {
     pub keep_failed: bool,
     /// Columns that are not called by what they hold.
     pub map: Vec<Mapping>,
-    /// Whether day or month comes first in dates with slashes, where no date tells.
+    /// The order of day and month in dates with slashes, where no date tells.
     pub date_order: Option<DateOrder>,
     /// Seed of the arrivals that `rate` makes.
     pub seed: u64,

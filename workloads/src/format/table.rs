@@ -1,7 +1,7 @@
 //! The loops over rows, whether they are lines of CSV, JSON objects or rows of Parquet.
 //!
-//! Which column holds what is told by its name alone ([`super::names`]), row by row, so that a key counts wherever it
-//! first appears. What is special about a format is its [`Layout`].
+//! The name of a column alone ([`super::names`]) tells its content, row by row, so that a key counts wherever it
+//! first appears. The peculiarities of a format are its [`Layout`].
 
 use super::cells::Cells;
 use super::csv::Csv;
@@ -53,7 +53,7 @@ pub(crate) fn csv(
     table.finish()
 }
 
-/// Why a document was not understood.
+/// The reason why a document was not understood.
 enum Fault {
     Json(serde_json::Error),
     Row(TraceError),

@@ -154,7 +154,7 @@ fn text_of<'t>(file: &str, line: u64, bytes: &'t [u8]) -> Result<&'t str, TraceE
         .map_err(|e| TraceError::line(file, line + newlines(&bytes[..e.valid_up_to()]), NO_TEXT))
 }
 
-/// Where a JSON value ends: its brackets are closed outside of strings.
+/// The search for the end of a JSON value: its brackets are closed outside of strings.
 #[derive(Default)]
 struct Scan {
     depth: u64,
@@ -164,7 +164,7 @@ struct Scan {
 }
 
 impl Scan {
-    /// How many of `bytes` belong to the value.
+    /// The number of `bytes` that belong to the value.
     fn through(&mut self, bytes: &[u8]) -> usize {
         for (at, &b) in bytes.iter().enumerate() {
             match b {
@@ -191,7 +191,7 @@ pub(crate) struct Document<'a> {
     pub json: &'a str,
 }
 
-/// How the documents of a file follow each other.
+/// The way the documents of a file follow each other.
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
     /// One per line.

@@ -10,7 +10,7 @@ pub struct Run {
     pub position: u32,
     /// Its slot.
     pub slot: u32,
-    /// How many.
+    /// Their number.
     pub len: u32,
 }
 
@@ -25,7 +25,7 @@ pub struct Span {
     pub first: u32,
     /// Its runs, a range of the batch's: they cover positions `0..first + rows` in order.
     pub runs: (u32, u32),
-    /// Whether results are thrown away (padding).
+    /// True if results are thrown away (padding).
     pub discard: bool,
 }
 

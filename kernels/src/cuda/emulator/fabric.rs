@@ -56,7 +56,7 @@ impl Fabric {
 /// From which rank to which, and how many bytes.
 type Route = (usize, usize, usize);
 
-/// What is sent, and from where.
+/// The bytes that are sent, and their places.
 fn sends(calls: &[(usize, Call)]) -> Vec<(Route, u64)> {
     let send = |&(rank, call): &(usize, Call)| match call {
         Call::Send { from, bytes, rank: to } => Some(((rank, to, bytes), from)),
@@ -65,7 +65,7 @@ fn sends(calls: &[(usize, Call)]) -> Vec<(Route, u64)> {
     calls.iter().filter_map(send).collect()
 }
 
-/// What is received, and where.
+/// The bytes that are received, and their place.
 fn receipt(&(rank, call): &(usize, Call)) -> Option<(Route, u64)> {
     match call {
         Call::Receive { to, bytes, rank: from } => Some(((from, rank, bytes), to)),

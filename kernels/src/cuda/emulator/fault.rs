@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::error::CudaError;
 
-/// What the emulator refuses, as a driver would.
+/// A refusal of the emulator, as a driver would give it.
 pub(super) fn failed(what: impl Into<String>) -> CudaError {
     CudaError::Call { call: "the emulator", reason: what.into() }
 }

@@ -65,7 +65,7 @@ pub(super) struct Emulator {
     pub(super) pretence: Pretence,
     pub(super) state: Mutex<State>,
     pub(super) stream: Stream,
-    /// Whether it has come to where several meet, and they have not.
+    /// True while it waits where several meet, and they have not come.
     pub(super) waits: Mutex<bool>,
 }
 

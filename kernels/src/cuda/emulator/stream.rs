@@ -1,5 +1,5 @@
-//! What an emulated device has been asked for and not yet done: nothing is done before somebody waits for it, as late as
-//! a real device might be, so that a host that does not wait where it must is found out.
+//! The work that an emulated device was asked for and has not done: nothing is done before somebody waits for it, as
+//! late as a real device might be, so that a host that does not wait where it must is found out.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
@@ -26,7 +26,7 @@ pub(super) trait Meeting: Debug + Send + Sync {
     fn come(&self, rank: usize) -> Result<(), CudaError>;
 }
 
-/// What is worked for.
+/// The goal of work.
 #[derive(Clone, Copy)]
 pub(super) enum Goal<'a> {
     /// A mark.
@@ -48,13 +48,13 @@ pub(super) struct Stream {
 #[derive(Debug, Default)]
 struct Asked {
     queue: VecDeque<Op>,
-    /// What is recorded instead.
+    /// The recording under way, which takes what is asked for instead.
     recording: Option<Vec<Op>>,
     recordings: HashMap<u64, Vec<Op>>,
-    /// When marks were reached.
+    /// The moments at which marks were reached.
     reached: HashMap<u64, Instant>,
     ids: u64,
-    /// Why nothing is done any more.
+    /// The reason why nothing is done any more.
     broken: Option<String>,
 }
 
