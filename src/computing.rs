@@ -3,96 +3,23 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use clap::Args;
 use engine::exec::cpu::{Isa, Precision};
 use engine::exec::cuda::{self, Arithmetic, Layout};
 use engine::model::Model;
 use engine::{Config, Machine, ModelShape};
 
-/// How the real engine runs (`--device cpu`, `--device cuda:N`, `--device cuda:0-3`).
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "The engine on this machine (--device cpu, cuda:N, cuda:0-3)")]
-pub(crate) struct Computing {
-    /// What to compute with instead of the model's own weights: random, or random:SEED
-    #[arg(long, value_name = "random[:SEED]", value_parser = weights)]
-    pub(crate) weights: Option<Random>,
-    /// Number format of weights: int8, bf16 or f32 (default: int8; on a GPU bf16, and nothing else)
-    #[arg(long, value_parser = precision)]
-    pub(crate) precision: Option<Precision>,
-    /// Threads that compute (default: one per processor)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) cpu_threads: Option<u32>,
-    /// Instructions it computes with: amx-int8, avx512-bf16, avx512-vnni, avx2 or portable (default: the best this
-    /// processor has)
-    #[arg(long, value_parser = isa)]
-    pub(crate) isa: Option<Isa>,
-    /// On a GPU: results that do not depend on what else is in the batch, with slower kernels (a processor's never do)
-    #[arg(long)]
-    pub(crate) deterministic: bool,
-    /// On a GPU: launch every kernel by itself instead of replaying decodes as CUDA graphs
-    #[arg(long)]
-    pub(crate) no_graphs: bool,
-    /// Memory for keys and values of each worker, such as 512MB or 2GB (default: 1GB; on a GPU what kv-fraction of its
-    /// memory leaves beside weights and a batch)
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    pub(crate) kv_memory: Option<u64>,
-}
+use crate::cli::{Computing, Random};
+use crate::shape::named;
 
 /// Bytes of keys and values where nobody says how many.
 const KV_MEMORY: u64 = 1_000_000_000;
 /// Most KV slots of a worker: indices of them are 32 bits.
 const MOST_SLOTS: u32 = 1 << 29;
 
-/// A seed of made-up weights.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Random(pub(crate) u64);
-
-fn weights(text: &str) -> Result<Random, String> {
-    let seed = match text.split_once(':') {
-        None if text == "random" => Some(0),
-        Some(("random", seed)) => seed.parse().ok(),
-        _ => None,
-    };
-    seed.map(Random).ok_or_else(|| "expected random or random:SEED, such as random:7".to_owned())
-}
-
-fn isa(text: &str) -> Result<Isa, String> {
-    let all = Isa::all();
-    let here = || all.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
-    all.iter()
-        .find(|i| i.name() == text)
-        .copied()
-        .ok_or_else(|| format!("this processor has {}", here()))
-}
-
-fn precision(text: &str) -> Result<Precision, String> {
-    match text {
-        "int8" => Ok(Precision::Int8),
-        "bf16" => Ok(Precision::Bf16),
-        "f32" => Ok(Precision::F32),
-        _ => Err("expected int8, bf16 or f32".to_owned()),
-    }
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    let bad = || "expected a size with its unit, such as 512MB or 2GB".to_owned();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
-    let number: f64 = text[..digits].parse().map_err(|_| bad())?;
-    let unit = match text[digits..].trim() {
-        "MB" => 1e6,
-        "GB" => 1e9,
-        "MiB" => f64::from(1 << 20),
-        "GiB" => f64::from(1 << 30),
-        _ => return Err(bad()),
-    };
-    let bytes = number * unit;
-    if (1e6..1e15).contains(&bytes) { Ok(bytes as u64) } else { Err(bad()) }
-}
-
 /// A GPU that is emulated, where knee was built with the feature `emulator`.
 const EMULATED: &str = "emulated";
 
-/// Whether `device` is this machine.
+/// True of a `device` that is this machine.
 pub(crate) fn is_here(device: &str) -> bool {
     let emulated = cfg!(feature = "emulator") && device == EMULATED;
     device == "cpu" || device == "cuda" || device.starts_with("cuda:") || emulated
@@ -120,7 +47,7 @@ fn emulated(_: &str) -> Result<Option<cuda::Device>> {
 /// Most GPUs of a machine.
 const MOST_GPUS: usize = 64;
 
-/// Which GPUs `device` is; none when it is the processor.
+/// The GPUs that `device` names; none when it is the processor.
 fn gpus(device: &str) -> Result<Vec<usize>> {
     let numbers = match device {
         "cpu" => return Ok(Vec::new()),
@@ -138,7 +65,7 @@ fn gpus(device: &str) -> Result<Vec<usize>> {
     }
 }
 
-/// What a list of numbers and ranges stands for.
+/// The numbers in a list of numbers and ranges.
 fn numbers(text: &str) -> Option<Vec<usize>> {
     let mut numbers = Vec::new();
     for part in text.split(',') {
@@ -157,14 +84,14 @@ pub(crate) struct Here {
     pub(crate) machine: Arc<Machine>,
     pub(crate) shape: Arc<ModelShape>,
     pub(crate) kv_slots: u32,
-    /// What it is called in results.
+    /// Its name in results.
     pub(crate) name: String,
 }
 
 impl Computing {
     /// Loads the model called `name` for `device`, which [`is_here`], split as `config` says.
     pub(crate) fn load(&self, device: &str, name: &str, config: &Config) -> Result<Here> {
-        // Whether there is such a device is told before a model is read.
+        // A device that is not there is refused before a model is read.
         let device = self.device(device)?;
         self.compute(&device, name, &mut self.open(name)?, config)
     }
@@ -203,7 +130,7 @@ impl Computing {
         model: &mut Model,
         config: &Config,
     ) -> Result<Here> {
-        let shape = crate::input::named(name, model.weights.config());
+        let shape = named(name, model.weights.config());
         let (machine, device) = match device {
             Device::Cpu => self.on_processor(model, config)?,
             Device::Gpus(devices) => self.on_gpus(devices, model, config)?,
@@ -268,7 +195,7 @@ impl Computing {
     }
 }
 
-/// What computes, found.
+/// A device that was found.
 pub(crate) enum Device {
     /// The processor.
     Cpu,

@@ -6,23 +6,22 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use engine::exec::Correction;
 use engine::files::{LONGEST_SETTINGS, read_text};
-use engine::model::llama::LlamaConfig;
-use engine::model::{Model, hub};
-use engine::{Config, DeviceProfile, ModelShape};
+use engine::{Config, DeviceProfile};
 use loadgen::{BoundSlo, Slo};
 use tuner::calibrate::Overlay;
 use tuner::trial::Testbed;
 use workloads::{Description, ReadOptions, Reference, Spec, Stream, Trace};
 
-use crate::cli::{HostTime, Reading, Scenario, Workload};
-use crate::computing::{Computing, Here};
+use crate::cli::{Computing, HostTime, Reading, Scenario, Workload};
+use crate::computing::Here;
+use crate::shape::shape;
 
 /// A trace and what its source is known to be like, where it was synthesised.
 pub(crate) struct Loaded {
     pub(crate) trace: Trace,
     pub(crate) reference: Option<Reference>,
     pub(crate) seed: u64,
-    /// What it was synthesised from.
+    /// Its description, where it was synthesised.
     spec: Option<Spec>,
 }
 
@@ -160,30 +159,6 @@ pub(crate) struct Prepared {
     stream: Arc<Stream>,
     pub(crate) slo: BoundSlo,
     pub(crate) seed: u64,
-}
-
-/// The shape of `config`, called as its file or folder is, or as the hub calls it. Profiles of this machine count every
-/// number format in elements of two bytes.
-pub(crate) fn named(model: &str, config: &LlamaConfig) -> ModelShape {
-    let path = Path::new(model);
-    if model.starts_with(hub::PREFIX) {
-        return config.shape(2);
-    }
-    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    let name = name.map_or_else(|| config.name.clone(), |name| name.to_string_lossy().into_owned());
-    ModelShape { name, ..config.shape(2) }
-}
-
-/// The shape of the model called `name`: a shipped one, a TOML file, or that of a model's own files.
-pub(crate) fn shape(name: &str) -> Result<ModelShape> {
-    if let Some(id) = name.strip_prefix(hub::PREFIX) {
-        return Ok(named(name, &hub::config(id)?));
-    }
-    let path = Path::new(name);
-    if name == "tiny" || path.is_dir() || path.extension().is_some_and(|e| e == "gguf") {
-        return Ok(named(name, Model::open(name, None)?.weights.config()));
-    }
-    Ok(ModelShape::load(name)?)
 }
 
 impl Prepared {

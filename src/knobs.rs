@@ -14,7 +14,7 @@ pub(crate) struct Knobs {
 }
 
 impl Knobs {
-    /// Whether any was set.
+    /// True if any was set.
     pub(crate) fn any(&self) -> bool {
         self.file.is_some() || !self.set.is_empty()
     }

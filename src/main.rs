@@ -5,6 +5,7 @@ mod command;
 mod computing;
 mod input;
 mod knobs;
+mod shape;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -46,7 +47,7 @@ fn chain(error: &anyhow::Error) -> String {
     })
 }
 
-/// What clap says over several paragraphs: the mistake, and its tip if it has one.
+/// A message of clap's in one line: the mistake, and its tip if it has one.
 fn misspelt(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let mut paragraphs = text.split("\n\n");

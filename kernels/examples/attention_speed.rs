@@ -1,4 +1,4 @@
-//! How fast decodes attend at best: SmolLM2-135M's heads over keys and values that no cache holds, laid out as
+//! The best speed of attention in decodes: SmolLM2-135M's heads over keys and values that no cache holds, laid out as
 //! allocators leave them, beside how fast the machine reads.
 //!
 //!     cargo run --release -p knee-kernels --example attention_speed -- [THREADS]

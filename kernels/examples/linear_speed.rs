@@ -1,4 +1,4 @@
-//! How fast linear layers are at best: those of SmolLM2-135M's shape at several batches, beside what the machine can do.
+//! The best speed of linear layers: those of SmolLM2-135M's shape at several batches, beside what the machine can do.
 //!
 //!     cargo run --release -p knee-kernels --example linear_speed -- [THREADS]
 

@@ -5,11 +5,11 @@
 /// Numbers spread evenly about a mean.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Uniform {
-    /// Which stream: any number.
+    /// The stream's key: any number.
     pub key: u64,
     /// In the middle.
     pub mean: f32,
-    /// How far from it they are at most.
+    /// The greatest distance from it.
     pub half_width: f32,
 }
 

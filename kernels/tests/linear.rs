@@ -22,7 +22,7 @@ fn isas() -> Vec<Isa> {
     isas
 }
 
-/// What quantising both sides may cost; f32's is rounding alone.
+/// The error that quantising both sides may cost; f32's is rounding alone.
 fn tolerance(precision: Precision) -> f64 {
     match precision {
         Precision::Int8 => 0.03,

@@ -1,5 +1,6 @@
 //! What can be wrong with targets and options, and what to do about it.
 
+use crate::metric::Metric;
 use std::time::Duration;
 
 /// Every error of this crate: one line that says what to change.
@@ -12,7 +13,8 @@ pub enum Error {
     Grammar(String),
     /// An unknown metric.
     #[error(
-        "unknown metric {metric:?} in target {target:?}; valid metrics are ttft, tpot, itl, e2e"
+        "unknown metric {metric:?} in target {target:?}; valid metrics are {}",
+        Metric::names()
     )]
     Metric {
         /// As typed.

@@ -7,9 +7,9 @@
 //! that have the latency, and exact; a *target* on a mean is judged as infinite once a request is lost.
 
 use crate::histogram::Histogram;
+use crate::metric::Metric;
 use crate::percentile::{Percentile, Statistic};
 use crate::record::Record;
-use crate::slo::Metric;
 use crate::time::nanos;
 use serde::{Deserialize, Serialize};
 use std::fmt;

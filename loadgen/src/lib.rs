@@ -10,6 +10,7 @@ mod histogram;
 mod json;
 mod latency;
 mod live;
+mod metric;
 mod mock;
 mod net;
 mod openai;
@@ -32,13 +33,14 @@ pub use live::{
     Api, Audit, Failures, Gauge, Gauges, Live, LiveOptions, LiveRun, Lost, Part, Patience,
     Progress, Prompts, Proxies, Server, Tokens, Trust, Wire, export, merge,
 };
+pub use metric::{Counted, Metric, Span};
 pub use mock::{Fault, FaultShare, Mock, MockOptions, Served, Truth};
 pub use percentile::{Percentile, Statistic};
 pub use record::{Outcome, Record};
 pub use recorder::{Recorder, Recording};
 pub use replay::{Due, Replay, ReplayOptions};
 pub use series::{Window, windows};
-pub use slo::{BoundSlo, Metric, Slo, Target};
+pub use slo::{BoundSlo, Slo, Target};
 pub use steady::{Precision, Wanted, precisions};
 pub use summary::{Attained, Judged, Offered, Summary, Verdict};
 pub use sustain::Sustain;

@@ -1,9 +1,9 @@
 //! A run over time, for plots: rates and first-token latencies in a bounded number of equal windows.
 
 use crate::latency::{Latency, Population};
+use crate::metric::Metric;
 use crate::percentile::{Percentile, Statistic};
 use crate::record::{Outcome, Record};
-use crate::slo::Metric;
 use crate::time::nanos;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

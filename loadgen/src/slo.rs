@@ -8,6 +8,7 @@
 //! statistic is its limit: `ttft:p50=100ms ttft=1s` asks half of the requests, not each, to be below 100 ms.
 
 use crate::error::Error;
+use crate::metric::Metric;
 use crate::percentile::{Percentile, Statistic};
 use crate::record::Record;
 use crate::time::unit_nanos;
@@ -15,53 +16,6 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
-
-/// A latency of a request, as [`Record`] defines it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Metric {
-    /// Time to first token.
-    Ttft,
-    /// Time per output token after the first.
-    Tpot,
-    /// Inter-token latency: each gap.
-    Itl,
-    /// From arrival to the last token.
-    E2e,
-}
-
-impl Metric {
-    /// All of them, in the order of reports.
-    pub const ALL: [Self; 4] = [Self::Ttft, Self::Tpot, Self::Itl, Self::E2e];
-
-    /// The word of the grammar.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ttft => "ttft",
-            Self::Tpot => "tpot",
-            Self::Itl => "itl",
-            Self::E2e => "e2e",
-        }
-    }
-
-    /// Whether it is of the times between tokens: answers that come in one piece have none.
-    #[must_use]
-    pub fn is_pace(self) -> bool {
-        matches!(self, Self::Tpot | Self::Itl)
-    }
-
-    /// The latency of one request; of ITL, the longest gap.
-    #[must_use]
-    pub fn of(self, record: &Record) -> Option<Duration> {
-        match self {
-            Self::Ttft => record.ttft(),
-            Self::Tpot => record.tpot(),
-            Self::Itl => record.max_itl(),
-            Self::E2e => record.e2e(),
-        }
-    }
-}
 
 /// One target: a limit on a statistic of a metric, over all requests or one class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,8 +47,9 @@ impl FromStr for Target {
             Some((metric, statistic)) => (metric, parse_statistic(statistic, target)?),
             None => (subject, Statistic::Percentile(Percentile::P99)),
         };
-        let metric = Metric::ALL.into_iter().find(|m| m.name() == metric).ok_or_else(|| {
-            Error::Metric { metric: metric.to_owned(), target: target.to_owned() }
+        let metric = Metric::named(metric).ok_or_else(|| Error::Metric {
+            metric: metric.to_owned(),
+            target: target.to_owned(),
         })?;
         Ok(Self { metric, statistic, class, limit: parse_limit(limit, target)? })
     }
@@ -357,7 +312,7 @@ impl BoundSlo {
             return requests;
         }
         let of = |t: &Target| match t.statistic {
-            Statistic::Percentile(p) if t.metric != Metric::Itl => beyond(p),
+            Statistic::Percentile(p) if t.metric.per_request() => beyond(p),
             _ => requests,
         };
         self.slo.targets.iter().map(of).sum::<u64>().min(requests)

@@ -17,9 +17,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::metric::Metric;
 use crate::percentile::{Percentile, Statistic};
 use crate::record::Record;
-use crate::slo::{Metric, Target};
+use crate::slo::Target;
 use crate::time::nanos;
 
 /// Parts of a run that are compared with each other.
@@ -78,7 +79,7 @@ impl FromStr for Wanted {
         let target: Target = format!("{figure}=1s").parse()?;
         let share = share.strip_suffix('%').and_then(|s| s.trim().parse::<f64>().ok());
         let share = share.filter(|s| *s > 0.0 && *s < 100.0).ok_or_else(bad)? / 100.0;
-        if target.class.is_some() || target.metric == Metric::Itl {
+        if target.class.is_some() || !target.metric.per_request() {
             return Err(bad());
         }
         Ok(Self { metric: target.metric, statistic: target.statistic, share })

@@ -5,12 +5,14 @@
 //! of arrivals alone is given beside it ([`Offered`]) and counts only what was completed inside.
 
 use crate::latency::{Latency, Population, Stats};
+use crate::metric::{Metric, Span};
 use crate::percentile::Statistic;
 use crate::record::{Outcome, Record};
 use crate::recorder::Recording;
-use crate::slo::{BoundSlo, Metric, Target};
+use crate::slo::{BoundSlo, Target};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A run's figures under one SLO.
@@ -40,14 +42,9 @@ pub struct Summary {
     pub preemptions: u64,
     /// The window of arrivals; none when all arrived at one instant.
     pub offered: Option<Offered>,
-    /// Time to first token.
-    pub ttft: Stats,
-    /// Time per output token after the first.
-    pub tpot: Stats,
-    /// Gaps between tokens, each counted once.
-    pub itl: Stats,
-    /// End-to-end latency.
-    pub e2e: Stats,
+    /// Statistics of each latency; of ITL over gaps, each counted once. See [`Summary::stats`].
+    #[serde(flatten)]
+    pub latencies: BTreeMap<Metric, Stats>,
     /// Whether the targets held.
     pub verdict: Verdict,
 }
@@ -113,8 +110,7 @@ impl Summary {
         let outcomes = |outcome| records.iter().filter(|r| r.outcome == outcome).count() as u64;
         let completed = || records.iter().filter(|r| r.completed());
         let good = records.iter().filter(|r| slo.meets(r)).count() as u64;
-        let [ttft, tpot, e2e] = [Metric::Ttft, Metric::Tpot, Metric::E2e]
-            .map(|metric| Population::of_requests(metric, records.iter()).stats());
+        let stats = |metric| (metric, population(run, metric, None, metric.per_request()).stats());
         Self {
             requests: records.len() as u64,
             completed: outcomes(Outcome::Completed),
@@ -128,20 +124,18 @@ impl Summary {
             cached_tokens: records.iter().map(|r| u64::from(r.cached)).sum(),
             preemptions: records.iter().map(|r| u64::from(r.preemptions)).sum(),
             offered: offered(records, slo),
-            ttft,
-            tpot,
-            itl: Population::of_gaps(run.itl_of_all(), records.iter()).stats(),
-            e2e,
+            latencies: Metric::ALL.into_iter().map(stats).collect(),
             verdict: verdict(run, slo, good),
         }
     }
 
-    /// The same where nobody knows when tokens came, or how many they were: there is no TPOT and no ITL, a target on
-    /// either is not known to be held, and no request is known to have met such a one.
+    /// The same where nobody knows when tokens came, or how many they were: there is no pace (TPOT, ITL), a target on it
+    /// is not known to be held, and no request is known to have met such a one.
     #[must_use]
     pub fn without_pace(mut self) -> Self {
-        (self.tpot, self.itl) = (Stats::default(), Stats::default());
-        let paced = |judged: &&mut Judged| judged.target.metric.is_pace();
+        let paceless = self.latencies.iter_mut().filter(|(metric, _)| metric.span() == Span::Pace);
+        paceless.for_each(|(_, stats)| *stats = Stats::default());
+        let paced = |judged: &&mut Judged| judged.target.metric.span() == Span::Pace;
         for judged in self.verdict.targets.iter_mut().filter(paced) {
             (judged.value, judged.margin, judged.met) = (Latency::Undefined, None, false);
             (self.verdict.met, self.good) = (false, 0);
@@ -186,15 +180,10 @@ impl Summary {
         (self.requests > 0).then(|| self.good as f64 / self.requests as f64)
     }
 
-    /// The statistics of one metric.
+    /// The statistics of one metric; undefined where it was not measured.
     #[must_use]
-    pub fn stats(&self, metric: Metric) -> &Stats {
-        match metric {
-            Metric::Ttft => &self.ttft,
-            Metric::Tpot => &self.tpot,
-            Metric::Itl => &self.itl,
-            Metric::E2e => &self.e2e,
-        }
+    pub fn stats(&self, metric: Metric) -> Stats {
+        self.latencies.get(&metric).copied().unwrap_or_default()
     }
 
     /// Flat keys for machine-readable output, `{mean,p50,p90,p99}_{ttft,tpot,itl,e2e}_ms` among them. A latency
@@ -222,7 +211,7 @@ impl Summary {
         put("cached_tokens", json!(self.cached_tokens));
         put("preemptions", json!(self.preemptions));
         for metric in Metric::ALL {
-            let Stats { mean, p50, p90, p99, .. } = *self.stats(metric);
+            let Stats { mean, p50, p90, p99, .. } = self.stats(metric);
             for (name, value) in [("mean", mean), ("p50", p50), ("p90", p90), ("p99", p99)] {
                 put(&format!("{name}_{}_ms", metric.name()), json!(value.millis()));
             }
@@ -271,7 +260,7 @@ fn verdict(run: &Recording, slo: &BoundSlo, good: u64) -> Verdict {
         .resolved()
         .map(|(target, resolved)| {
             let statistic = slo.slo().attainment().map_or(target.statistic, Statistic::Percentile);
-            let per_request = target.metric != Metric::Itl || attainment.is_some();
+            let per_request = target.metric.per_request() || attainment.is_some();
             let value =
                 population(run, target.metric, resolved.class, per_request).statistic(statistic);
             judge(Target { statistic, ..target.clone() }.subject(), target.clone(), value)

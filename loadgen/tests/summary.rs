@@ -202,14 +202,18 @@ fn losing_requests_is_not_rewarded() {
     let three = lose(3);
     assert_eq!(met(&three), [false, false, false, false, false, true]);
     assert_eq!(
-        (three.ttft.p99, three.itl.p99, three.itl.p50.millis().map(f64::round)),
+        (
+            three.stats(Metric::Ttft).p99,
+            three.stats(Metric::Itl).p99,
+            three.stats(Metric::Itl).p50.millis().map(f64::round)
+        ),
         (Latency::Infinite, Latency::Infinite, Some(10.0))
     );
     assert_eq!(
-        (three.verdict.targets[0].margin, three.ttft.mean),
+        (three.verdict.targets[0].margin, three.stats(Metric::Ttft).mean),
         (None, Latency::Finite(ms(100)))
     );
-    assert_eq!(lose(200).itl.p50, Latency::Infinite);
+    assert_eq!(lose(200).stats(Metric::Itl).p50, Latency::Infinite);
 }
 
 #[test]
@@ -253,11 +257,14 @@ fn nothing_at_all_is_not_an_error() {
     let slo = Slo::default().bind(&classes()).unwrap();
     let s = Summary::new(&Recording { records: vec![], itl: vec![] }, &slo);
     assert_eq!((s.requests, s.request_throughput_rps(), s.attainment()), (0, 0.0, None));
-    assert_eq!((s.ttft.p99, s.itl.mean, s.offered), (Latency::Undefined, Latency::Undefined, None));
+    assert_eq!(
+        (s.stats(Metric::Ttft).p99, s.stats(Metric::Itl).mean, s.offered),
+        (Latency::Undefined, Latency::Undefined, None)
+    );
     // One request, one token: no TPOT, no ITL, no window of arrivals.
     let one = Summary::new(&recording(vec![Record { max_itl_ns: 0, ..plain(5, 1) }]), &slo);
     assert_eq!(
-        (one.duration_s, one.ttft.p99, one.tpot.p50),
+        (one.duration_s, one.stats(Metric::Ttft).p99, one.stats(Metric::Tpot).p50),
         (0.1, Latency::Finite(ms(100)), Latency::Undefined)
     );
     assert!(one.flat()["p99_tpot_ms"].is_null() && one.offered.is_none() && one.verdict.met);

@@ -34,7 +34,7 @@ pub fn bench_page(report: &BenchReport) -> String {
     .render()
 }
 
-/// What was seen from outside.
+/// The run as seen from outside.
 pub(crate) fn seen(report: &BenchReport) -> Vec<Section> {
     let mut sections = vec![
         Section::new("latency", "Latency", latencies(report)),
@@ -52,7 +52,7 @@ pub(crate) fn slo_text(report: &BenchReport) -> String {
     page::slo_text(&report.scenario.slo, attained.map(|a| a.required))
 }
 
-/// What it did in one sentence.
+/// Its result in one sentence.
 pub(crate) fn headline(report: &BenchReport) -> String {
     let (summary, s) = (&report.summary, &report.scenario);
     if let Some(live) = &report.live {
@@ -70,7 +70,7 @@ pub(crate) fn headline(report: &BenchReport) -> String {
     format!("{who} offered {load} and {}.", completed(summary))
 }
 
-/// What was completed, and how fast: `completed 14.5 requests/s for 20.6 s: 3,240 output tokens/s`.
+/// The work completed, and its speed: `completed 14.5 requests/s for 20.6 s: 3,240 output tokens/s`.
 pub(crate) fn completed(summary: &Summary) -> String {
     format!(
         "completed {} requests/s for {}: {} output tokens/s",
@@ -80,20 +80,20 @@ pub(crate) fn completed(summary: &Summary) -> String {
     )
 }
 
-/// Whether the share of requests that met all targets was reached, where that decides: the words, and whether.
+/// The share of requests that met all targets, where that decides: in words, and true if it was reached.
 pub(crate) fn attained(verdict: &Verdict) -> Option<(String, bool)> {
     let a = verdict.attainment?;
     let word = if a.met { "held" } else { "missed" };
     Some((format!("all targets: {}: {word}", tuner::result::attained(&a)), a.met))
 }
 
-/// What a target has instead of a value, because so many requests can never be served.
+/// The text that a target has instead of a value, because so many requests can never be served.
 pub(crate) fn without_value(report: &BenchReport, target: &Judged) -> Option<String> {
     let none = target.value == Latency::Infinite && report.unfit.any();
     none.then(|| report.unfit.short())
 }
 
-/// What to doubt about a run.
+/// The doubts about a run.
 pub(crate) fn doubts(report: &BenchReport) -> Vec<String> {
     let summary = &report.summary;
     let mut doubts = report.live.as_ref().map_or_else(Vec::new, measured::doubts);
@@ -120,6 +120,7 @@ pub(crate) fn doubts(report: &BenchReport) -> Vec<String> {
 
 pub(crate) fn answer(report: &BenchReport) -> Markup {
     let s = &report.summary;
+    let [ttft, tpot, itl] = [Metric::Ttft, Metric::Tpot, Metric::Itl].map(|metric| s.stats(metric));
     let attained = s
         .attainment()
         .map_or_else(String::new, |a| format!("{} of requests meet every target", percent(a)));
@@ -127,8 +128,8 @@ pub(crate) fn answer(report: &BenchReport) -> Markup {
         p.lead { (report.label) }
         div.tiles {
             (tile(true, &rate(s.goodput_rps()), "goodput, requests/s", &html! { (attained) }))
-            (tile(false, &latency(s.ttft.p99), "p99 TTFT", &html! { "median " (latency(s.ttft.p50)) }))
-            (tile(false, &latency(s.itl.p99), "p99 ITL", &html! { "p99 TPOT " (latency(s.tpot.p99)) }))
+            (tile(false, &latency(ttft.p99), "p99 TTFT", &html! { "median " (latency(ttft.p50)) }))
+            (tile(false, &latency(itl.p99), "p99 ITL", &html! { "p99 TPOT " (latency(tpot.p99)) }))
             (tile(false, &sig(s.output_tokens_per_s(), 3), "output tokens/s", &html! { (rate(s.request_throughput_rps())) " requests/s" }))
             @if let Some(Inside { work, .. }) = &report.inside {
                 (tile(false, &sig(work.mean_batch, 3), "sequences per iteration", &html! { (count(work.iterations)) " iterations" }))
@@ -185,7 +186,7 @@ fn latencies(report: &BenchReport) -> Markup {
     let row = |m: Metric| {
         let x = s.stats(m);
         let values = [x.mean, x.p50, x.p90, x.p95, x.p99, x.p999, x.max];
-        let name = std::iter::once(cell(charts::metric_name(m)));
+        let name = std::iter::once(cell(m.label()));
         (name.chain(values.into_iter().map(|v| cell(latency(v)))).collect(), "")
     };
     let rows: Vec<Row> = Metric::ALL.into_iter().map(row).collect();

@@ -14,7 +14,7 @@ pub(crate) struct Chart {
     pub(crate) title: String,
     /// The drawing.
     pub(crate) figure: Figure,
-    /// What to see.
+    /// Its message.
     pub(crate) caption: String,
 }
 
@@ -44,16 +44,6 @@ pub(crate) fn classes(kv: &KvShares) -> [(&'static str, f64); 6] {
         ("cached", kv.cached),
         ("idle", kv.idle),
     ]
-}
-
-/// How a metric is written.
-pub(crate) fn metric_name(metric: Metric) -> &'static str {
-    match metric {
-        Metric::Ttft => "TTFT",
-        Metric::Tpot => "TPOT",
-        Metric::Itl => "ITL",
-        Metric::E2e => "E2E",
-    }
 }
 
 /// Share of requests up to each latency, with limits.
@@ -94,8 +84,8 @@ pub(crate) fn distribution(detail: &Detail, metric: Metric, targets: &[Target]) 
         let text = format!("p99 {}", ms(p99));
         layers.push(Layer::Note { at: (p99, 90.0), ink: Ink::Accent, text, left: false });
     }
-    let name = metric_name(metric);
-    let what = if metric == Metric::Itl { "gaps" } else { "requests" };
+    let name = metric.label();
+    let what = if metric.per_request() { "requests" } else { "gaps" };
     let median = at(0.5).map_or_else(|| "∞".to_owned(), ms);
     let caption = match p99 {
         Some(p99) => format!(

@@ -42,12 +42,12 @@ pub(crate) fn slo_text(report: &CompareReport) -> String {
     page::slo_text(&report.scenario.slo, attained.map(|a| a.required))
 }
 
-/// What a page of one scenario is about; `slo` are the targets in words.
+/// The facts of a page about one scenario; `slo` are the targets in words.
 pub(crate) fn facts(s: &Scenario, slo: String) -> Vec<String> {
     vec![s.model.clone(), s.device.name.clone(), format!("workload {}", s.workload.name), slo]
 }
 
-/// Where a scenario's figures come from.
+/// The origin of a scenario's figures.
 pub(crate) fn origin<'a>(
     about: &'a crate::report::About,
     s: &'a Scenario,
@@ -68,19 +68,19 @@ pub(crate) fn origin<'a>(
     }
 }
 
-/// Whether the policies take different numbers of GPUs, so that only rates per GPU compare.
+/// True if the policies take different numbers of GPUs, so that only rates per GPU compare.
 pub(crate) fn mixes_gpus(report: &CompareReport) -> bool {
     report.policies.windows(2).any(|p| p[0].gpus != p[1].gpus)
 }
 
-/// What a policy's rates are divided by to compare them, and how the result is called.
+/// The number that a policy's rates are divided by to compare them, and the name of the result.
 pub(crate) fn share(report: &CompareReport) -> (impl Fn(&PolicyResult) -> f64, &'static str) {
     let mixed = mixes_gpus(report);
     let by = move |p: &PolicyResult| if mixed { f64::from(p.gpus) } else { 1.0 };
     (by, if mixed { " per GPU" } else { "" })
 }
 
-/// Who wins by how much.
+/// The winner, and its margin.
 pub(crate) fn headline(report: &CompareReport) -> String {
     let (by, each) = share(report);
     let tokens = |p: &&PolicyResult| p.saturated_output_tokens_per_s / by(p);
@@ -103,7 +103,7 @@ pub(crate) fn headline(report: &CompareReport) -> String {
     }
 }
 
-/// Who carries how much under the targets, the most first; none without targets.
+/// The load that each carries under the targets, the most first; none without targets.
 pub(crate) fn capacities(report: &CompareReport) -> Option<String> {
     if report.scenario.slo.is_empty() {
         return None;
@@ -198,7 +198,7 @@ fn answer(report: &CompareReport) -> Markup {
     }
 }
 
-/// What became of a claim, in a word.
+/// The outcome of a claim, in a word.
 pub(crate) fn finding(finding: Finding) -> &'static str {
     match finding {
         Finding::Confirmed => "confirmed",

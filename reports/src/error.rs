@@ -1,4 +1,4 @@
-//! What can go wrong with files of a report.
+//! Failures with the files of a report.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ pub enum Error {
     Write {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         cause: io::Error,
     },
     /// A stored report cannot be opened.
@@ -19,7 +19,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         cause: io::Error,
     },
     /// A stored report is not one.
@@ -27,9 +27,9 @@ pub enum Error {
     Format {
         /// The file.
         path: PathBuf,
-        /// Where the reader stopped.
+        /// The line at which the reader stopped.
         line: usize,
-        /// What it found.
+        /// The text that it found.
         message: String,
     },
     /// A stored report of another version.
@@ -39,15 +39,15 @@ pub enum Error {
         path: PathBuf,
         /// Its schema.
         found: String,
-        /// What is read.
+        /// The version that is read.
         expected: &'static str,
     },
     /// A value that has no place in its format.
     #[error("cannot write {what}: {cause}")]
     Encode {
-        /// What was to be written.
+        /// The file that was to be written.
         what: &'static str,
-        /// Why not.
+        /// The reason.
         cause: String,
     },
 }

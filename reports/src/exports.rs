@@ -22,7 +22,7 @@ pub(crate) fn of(result: &TuneResult) -> Vec<Export> {
     Target::most_faithful(&found.config).into_iter().map(export).collect()
 }
 
-/// What people call a serving system.
+/// A serving system's name for people.
 fn called(target: Target) -> &'static str {
     match target {
         Target::Vllm => "vLLM",
@@ -61,15 +61,15 @@ fn warning(report: &TuneReport, export: &Export) -> Markup {
     })
 }
 
-/// What a system lacks, and what to do about it.
+/// The features that a system lacks, and the remedy.
 pub(crate) struct Caveat {
     /// Whole sentences.
     pub(crate) text: String,
-    /// What tunes for what the system can do, where the command that made the report is known.
+    /// The command that tunes within the system's features, where the command that made the report is known.
     pub(crate) command: Option<String>,
 }
 
-/// What `export` cannot do of the winner; none if it can do it all.
+/// The parts of the winner that `export` cannot do; none if it can do it all.
 pub(crate) fn caveat(report: &TuneReport, export: &Export) -> Option<Caveat> {
     if export.missing.is_empty() {
         return None;
@@ -90,7 +90,7 @@ pub(crate) fn caveat(report: &TuneReport, export: &Export) -> Option<Caveat> {
     Some(Caveat { text, command })
 }
 
-/// What the policy that the system does run was found to carry.
+/// The load that the system's own policy was found to carry.
 fn instead(r: &TuneResult, export: &Export) -> String {
     let Some((_, policy)) = export.pins.iter().find(|p| p.0 == "policy") else {
         return String::new();

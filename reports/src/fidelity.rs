@@ -1,17 +1,15 @@
 //! The page and the terminal summary of `knee profile check`: the engine on this machine beside its simulation. Both in
 //! one file, because they say the same sentences.
 
-use crate::charts::{Chart, HALF, THIRD, figure, metric_name};
+use crate::charts::{Chart, HALF, THIRD, figure};
 use crate::figures::{NONE, count, ms, rate, sig};
 use crate::page::{self, Page, Row, Section, Times, cell, code, pairs, tile};
 use crate::plot::{Axis, Ink, Layer, Mark, Scale};
 use crate::report::{Assumption, FidelityReport};
 use crate::screen::{Look, Screen};
-use loadgen::Metric;
 use maud::{Markup, html};
 use tuner::fidelity::{BothKnees, Figure, Steps};
-
-const METRICS: [Metric; 3] = [Metric::Ttft, Metric::Tpot, Metric::E2e];
+use tuner::validate::COMPARED;
 
 fn signed(error: f64) -> String {
     format!("{error:+.1}\u{202f}%")
@@ -200,7 +198,7 @@ fn tables(r: &FidelityReport) -> Markup {
 
 /// Shares of requests up to each latency: every repeat, and the simulation.
 fn distribution(r: &FidelityReport, at: usize) -> Option<Chart> {
-    let name = metric_name(METRICS[at]);
+    let name = COMPARED[at].label();
     let steps = |values: &[f64]| -> Vec<(f64, f64)> {
         let n = values.len() as f64;
         let share = |i: usize| 100.0 * i as f64 / n;

@@ -1,4 +1,4 @@
-//! How numbers look: few significant digits, grouped thousands, a narrow space before the unit.
+//! Numbers as they are shown: few significant digits, grouped thousands, a narrow space before the unit.
 //!
 //! People compare figures at a glance; a fourth digit is noise, a missing unit a trap.
 

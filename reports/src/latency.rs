@@ -1,7 +1,7 @@
 //! Latency against rate, the field's first picture: small multiples of TTFT, TPOT and ITL, one line per
 //! configuration, the limit across and the knee marked.
 
-use crate::charts::{Chart, THIRD, figure, metric_name};
+use crate::charts::{Chart, THIRD, figure};
 use crate::figures::{self, ms, percent, rate, sig};
 use crate::plot::{Axis, Ink, Layer, Mark, Scale};
 use loadgen::{Metric, Statistic, Target};
@@ -11,11 +11,11 @@ pub(crate) type Pair = (Option<f64>, Option<f64>);
 
 /// One configuration's latencies by rate.
 pub(crate) struct Curve {
-    /// What it is called.
+    /// Its name.
     pub(crate) name: String,
     /// Its colour.
     pub(crate) ink: Ink,
-    /// Whether it is the one that matters.
+    /// True of the one that matters.
     pub(crate) chosen: bool,
     /// Highest rate that holds, requests/s.
     pub(crate) knee: Option<f64>,
@@ -83,7 +83,7 @@ fn chart(curves: &[Curve], targets: &[Target], metric: Metric, index: usize) -> 
         let label = format!("{} ≤ {}", t.statistic, figures::limit(limit));
         layers.push(Layer::Across { at: limit, ink: Ink::Limit, label });
     }
-    let name = metric_name(metric);
+    let name = metric.label();
     let x = Axis::new("offered rate, requests/s", Scale::FromZero);
     let x = match widest(curves) {
         Some(most) => x.within(0.0, most * 1.12),
@@ -132,9 +132,9 @@ fn at_knee(curve: &Curve, metric: usize) -> Option<Pair> {
     curve.points.iter().find(|p| (p.rate / knee - 1.0).abs() < 1e-6).map(|p| p.latencies[metric])
 }
 
-/// Where the chosen curve meets its limit; without a chosen one, how far curves are apart.
+/// The point at which the chosen curve meets its limit; without a chosen one, the distance between curves.
 fn caption(curves: &[Curve], limits: &[&Target], metric: Metric, index: usize) -> String {
-    let name = metric_name(metric);
+    let name = metric.label();
     match curves.iter().find(|c| c.chosen) {
         Some(curve) => at_the_knee(curve, limits, name, index),
         None => side_by_side(curves, name, index),

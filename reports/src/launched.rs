@@ -32,7 +32,7 @@ impl LaunchReport {
         page::slo_text(&self.scenario.slo, self.attainment)
     }
 
-    /// Why configurations were not tried, and how many each reason kept out.
+    /// The reasons for which configurations were not tried, and the number that each kept out.
     pub(crate) fn untried(&self) -> BTreeMap<&str, usize> {
         let mut reasons = BTreeMap::new();
         for trial in &self.race.trials {

@@ -1,4 +1,4 @@
-//! Why the others lost, each with the causes that were suspected and what taking them away did.
+//! The losers, each with the causes that were suspected and the effect of taking them away.
 
 use crate::figures::{capitalised, count, rate};
 use crate::page::{Row, cell, table};
@@ -24,7 +24,7 @@ pub(crate) fn losers(r: &TuneResult) -> Markup {
     }
 }
 
-/// What a configuration is called, without the name of its policy.
+/// A configuration's name, without that of its policy.
 fn knobs(l: &Loser) -> &str {
     l.label.strip_prefix(l.policy.as_str()).unwrap_or(&l.label).trim_start()
 }

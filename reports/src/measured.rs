@@ -1,14 +1,14 @@
-//! What the report of a server's measurement adds: how far to trust it, what failed, and the figures of a client that
+//! The additions to the report of a server's measurement: its trust, its failures, and the figures of a client that
 //! forgives its own delays.
 
 use crate::figures::{capitalised, count, latency, ms, percent, rate, sig};
+use crate::page;
 use crate::page::{Row, Section, cell, pairs, table, tile as plain_tile};
 use crate::report::{BenchReport, LiveSide};
-use crate::{charts, page};
 use loadgen::{Metric, Trust};
 use maud::{Markup, html};
 
-/// What the server did in one sentence.
+/// The server's result in one sentence.
 pub(crate) fn headline(report: &BenchReport, live: &LiveSide) -> String {
     let (summary, s) = (&report.summary, &report.scenario);
     let name = &s.workload.name;
@@ -24,7 +24,7 @@ pub(crate) fn headline(report: &BenchReport, live: &LiveSide) -> String {
     format!("{} was offered {load} and {}.", s.device.name, crate::bench::completed(summary))
 }
 
-/// What to doubt about the measurement itself.
+/// The doubts about the measurement itself.
 pub(crate) fn doubts(live: &LiveSide) -> Vec<String> {
     let mut doubts = Vec::new();
     if live.interrupted {
@@ -118,7 +118,7 @@ fn audit(live: &LiveSide) -> Markup {
     }
 }
 
-/// How sure the usual figures are, in words.
+/// The precision of the usual figures, in words.
 pub(crate) fn sure(live: &LiveSide) -> String {
     let one = |p: &loadgen::Precision| {
         let name = tuner::result::subject(&p.measured);
@@ -135,7 +135,7 @@ fn from_send(live: &LiveSide) -> Markup {
     let row = |m: Metric| {
         let x = live.from_send.stats(m);
         let values = [x.mean, x.p50, x.p90, x.p95, x.p99, x.p999, x.max];
-        let name = std::iter::once(cell(charts::metric_name(m)));
+        let name = std::iter::once(cell(m.label()));
         (name.chain(values.into_iter().map(|v| cell(latency(v)))).collect(), "")
     };
     let rows: Vec<Row> = Metric::ALL.into_iter().map(row).collect();

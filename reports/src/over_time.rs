@@ -108,7 +108,7 @@ pub(crate) fn output(detail: &Detail) -> Chart {
     }
 }
 
-/// What an iteration did, in the order of [`Ink::Phase`].
+/// The kinds of iteration, in the order of [`Ink::Phase`].
 const PHASES: [&str; 3] = ["prefill only", "prefill and decode", "decode only"];
 
 fn phase(s: &IterationSpan) -> usize {

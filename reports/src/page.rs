@@ -15,9 +15,9 @@ pub(crate) struct Page<'a> {
     pub(crate) title: String,
     /// The answer in one sentence.
     pub(crate) headline: String,
-    /// Where its times come from.
+    /// The origin of its times.
     pub(crate) times: Times,
-    /// What it is about, in a few words each.
+    /// Its subject, in a few words each.
     pub(crate) facts: Vec<String>,
     /// Sections in order; those without content are left out.
     pub(crate) sections: Vec<Section>,
@@ -25,7 +25,7 @@ pub(crate) struct Page<'a> {
     pub(crate) version: &'a str,
 }
 
-/// Where the times of a page come from.
+/// The origin of a page's times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Times {
     /// A cost model.
@@ -42,7 +42,7 @@ impl Times {
         if simulated { Self::Simulated } else { Self::Measured }
     }
 
-    /// What is said first, and how it looks.
+    /// The first sentence, and its looks.
     fn badges(self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let measured = (self != Self::Simulated).then_some(("MEASURED", "badge live"));
         let simulated = (self != Self::Measured).then_some(("SIMULATED", "badge"));
@@ -56,7 +56,7 @@ pub(crate) struct Section {
     pub(crate) id: &'static str,
     /// Heading; the first section may go without.
     pub(crate) title: &'static str,
-    /// What is in it.
+    /// Its content.
     pub(crate) body: Markup,
 }
 
@@ -242,7 +242,7 @@ pub(crate) fn targets(slo: &[String]) -> Vec<Target> {
 pub(crate) fn slo_text(slo: &[String], attained: Option<f64>) -> String {
     let one = |t: &Target| {
         let class = t.class.as_ref().map_or(String::new(), |c| format!(" of {c}"));
-        let name = crate::charts::metric_name(t.metric);
+        let name = t.metric.label();
         let statistic =
             if attained.is_some() { String::new() } else { format!("{} ", t.statistic) };
         format!("{statistic}{name}{class} ≤ {}", figures::limit(t.limit.as_secs_f64() * 1e3))
@@ -263,7 +263,7 @@ pub(crate) fn share(percent: &str) -> Option<f64> {
     Some(percent.strip_suffix('%')?.parse::<f64>().ok()? / 100.0)
 }
 
-/// What every report says about where its figures come from.
+/// The origin of a report's figures, told alike by every report.
 pub(crate) struct Origin<'a> {
     pub(crate) about: &'a About,
     pub(crate) version: &'a str,

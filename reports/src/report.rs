@@ -1,10 +1,10 @@
-//! What a report is made of: plain data, stored beside the page so that it can be drawn again.
+//! The data of a report: plain, and stored beside the page so that it can be drawn again.
 //!
 //! Results of the tuner are kept as they are; what a single run showed is thinned to what a plot can resolve, so that
 //! a stored report is some hundred kilobytes, however long the trace.
 
 use crate::plot::thinned;
-use loadgen::{Audit, Failures, Histogram, Metric, Precision, Record, Summary, Sustain};
+use loadgen::{Audit, Counted, Failures, Histogram, Metric, Precision, Record, Summary, Sustain};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tuner::claims::Claims;
@@ -39,10 +39,10 @@ pub enum Report {
     Launch(Box<LaunchReport>),
 }
 
-/// What a server carries by its flags.
+/// The load that a server carries, by its flags.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaunchReport {
-    /// How it came about.
+    /// The command behind it, and its assumptions.
     pub about: About,
     /// On what.
     pub scenario: Scenario,
@@ -59,9 +59,9 @@ pub struct LaunchReport {
 /// The best configuration and everything that speaks for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TuneReport {
-    /// How it came about.
+    /// The command behind it, and its assumptions.
     pub about: About,
-    /// What the search found.
+    /// The result of the search.
     pub result: TuneResult,
     /// The winner in the words of serving systems, the one that honours the most of it first.
     pub exports: Vec<Export>,
@@ -74,7 +74,7 @@ pub struct TuneReport {
 /// Policies side by side.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CompareReport {
-    /// How it came about.
+    /// The command behind it, and its assumptions.
     pub about: About,
     /// On what.
     pub scenario: Scenario,
@@ -87,13 +87,13 @@ pub struct CompareReport {
 /// One configuration at one rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BenchReport {
-    /// How it came about.
+    /// The command behind it, and its assumptions.
     pub about: About,
     /// On what.
     pub scenario: Scenario,
     /// Every knob by name, as typed.
     pub config: BTreeMap<String, String>,
-    /// What a person calls it.
+    /// Its label for people.
     pub label: String,
     /// GPUs it takes; none where a server does not tell.
     pub gpus: Option<u32>,
@@ -101,14 +101,14 @@ pub struct BenchReport {
     pub rate_rps: Option<f64>,
     /// Latencies, throughput, goodput.
     pub summary: Summary,
-    /// Whether the offered load could have gone on for ever.
+    /// The verdict on whether the offered load could have gone on for ever.
     pub sustain: Sustain,
     /// Requests that could never be served, where the engine tells.
     #[serde(default)]
     pub unfit: Unfit,
-    /// What only a simulation sees.
+    /// The figures that only a simulation sees.
     pub inside: Option<Inside>,
-    /// What only a measurement has.
+    /// The figures that only a measurement has.
     pub live: Option<LiveSide>,
     /// Everything over time.
     pub detail: Detail,
@@ -117,37 +117,37 @@ pub struct BenchReport {
 /// An engine from the inside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Inside {
-    /// What it did.
+    /// Its work.
     pub work: Work,
-    /// Where KV memory went, as means over time.
+    /// The uses of KV memory, as means over time.
     pub kv: KvShares,
 }
 
-/// How a server was measured.
+/// The course of a server's measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LiveSide {
     /// The same run with latencies counted from the sends.
     pub from_send: Summary,
     /// The client's account of itself.
     pub audit: Audit,
-    /// How sure the usual figures are.
+    /// The precision of the usual figures.
     #[serde(default)]
     pub precision: Vec<Precision>,
     /// Failures by name.
     pub failures: BTreeMap<String, Failures>,
-    /// What the server did not take of the requests meant for it.
+    /// The parts of the requests meant for it that the server did not take.
     #[serde(default)]
     pub given_up: Vec<String>,
-    /// Whether the user ended it early.
+    /// True if the user ended it early.
     pub interrupted: bool,
 }
 
-/// How a report came about.
+/// The command behind a report, and its assumptions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct About {
     /// The command that made it.
     pub command: String,
-    /// What a reader has to believe.
+    /// The assumptions that a reader has to believe.
     pub assumptions: Vec<Assumption>,
 }
 
@@ -160,12 +160,12 @@ pub struct Assumption {
     pub source: String,
 }
 
-/// What was measured on what.
+/// The subject of a measurement or a simulation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scenario {
     /// Version of knee.
     pub version: String,
-    /// Whether times are predicted by a cost model (true) or measured.
+    /// True if times are predicted by a cost model, false if measured.
     pub simulated: bool,
     /// The seed everything derives from.
     pub seed: u64,
@@ -192,7 +192,7 @@ pub struct Export {
     pub name: String,
     /// A command or a manifest, ready to paste.
     pub text: String,
-    /// What the configuration wants and the system cannot do.
+    /// The features that the configuration wants and the system lacks.
     pub missing: Vec<Missing>,
     /// Knobs and values that keep a search to what it can do.
     pub pins: Vec<(String, String)>,
@@ -225,7 +225,7 @@ pub struct Output {
 /// Shares of a population up to a latency.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
-    /// Which latency.
+    /// The latency.
     pub metric: Metric,
     /// (latency in ms, share of all requests offered (ITL: of all gaps) at or below), ascending; the last share is
     /// below 1 where requests were lost.
@@ -238,7 +238,7 @@ pub const SAMPLES: usize = 400;
 const WINDOW: (f64, usize) = (3.0, 1500);
 
 impl Detail {
-    /// What a report keeps of a run.
+    /// The part of a run that a report keeps.
     #[must_use]
     pub fn new(run: &Detailed) -> Self {
         Self {
@@ -248,21 +248,21 @@ impl Detail {
         }
     }
 
-    /// What a report keeps of a run that was seen from outside only.
+    /// The part that a report keeps of a run seen from outside only.
     #[must_use]
     pub fn outside(all: &[Record], itl: &Histogram) -> Self {
-        let records = |metric| Distribution { metric, points: of_records(metric, all) };
-        let itl = Distribution { metric: Metric::Itl, points: of_histogram(itl) };
+        let of = |metric: Metric| Distribution {
+            metric,
+            points: match metric.counted() {
+                Counted::Requests => of_records(metric, all),
+                Counted::Gaps => of_histogram(itl),
+            },
+        };
         Self {
             kv: Vec::new(),
             output: output(all, SAMPLES / 2),
             window: Vec::new(),
-            distributions: vec![
-                records(Metric::Ttft),
-                records(Metric::Tpot),
-                itl,
-                records(Metric::E2e),
-            ],
+            distributions: Metric::ALL.map(of).into(),
         }
     }
 
@@ -363,7 +363,7 @@ fn window(spans: &[IterationSpan], series: &[KvSample]) -> Vec<IterationSpan> {
 /// Recorded runs beside their predictions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ValidationReport {
-    /// How it came about.
+    /// The command behind it, and its assumptions.
     pub about: About,
     /// Version of knee.
     pub version: String,
@@ -377,9 +377,9 @@ pub struct ValidationReport {
     pub config: BTreeMap<String, String>,
     /// The runs, thinned to what a plot resolves.
     pub runs: Vec<Validation>,
-    /// What is known about capacity.
+    /// The findings about capacity.
     pub capacity: Capacity,
-    /// Who ran and waited as the engine itself reported, where that was given.
+    /// Requests running and waiting as the engine itself reported, where that was given.
     pub reported_load: Vec<Occupancy>,
 }
 
@@ -405,17 +405,17 @@ impl ValidationReport {
 /// This machine's engine beside its simulation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FidelityReport {
-    /// How it came about.
+    /// The command behind it, and its assumptions.
     pub about: About,
     /// Version of knee.
     pub version: String,
     /// The model.
     pub model: String,
-    /// How it was computed.
+    /// The way it was computed.
     pub device: String,
     /// The machine.
     pub host: String,
-    /// Where its times come from.
+    /// The origin of its times.
     pub profile: String,
     /// The traffic.
     pub workload: String,
@@ -425,7 +425,7 @@ pub struct FidelityReport {
     pub seed: u64,
     /// Every knob by name, as typed.
     pub config: BTreeMap<String, String>,
-    /// What was found, thinned to what a plot resolves.
+    /// The findings, thinned to what a plot resolves.
     pub fidelity: Fidelity,
 }
 

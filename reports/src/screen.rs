@@ -5,12 +5,12 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// Columns.
 pub const WIDTH: usize = 100;
 
-/// How a text stands out.
+/// The emphasis of a text.
 #[derive(Clone, Copy)]
 pub(crate) enum Look {
-    /// What matters most.
+    /// Most important.
     Bold,
-    /// What matters least.
+    /// Least important.
     Quiet,
     /// Held.
     Good,

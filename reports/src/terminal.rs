@@ -109,7 +109,7 @@ fn figures(s: &mut Screen, report: &BenchReport) {
     let row = |m: Metric| {
         let x = sum.stats(m);
         let values = [x.mean, x.p50, x.p90, x.p99, x.max].map(latency);
-        [crate::charts::metric_name(m).to_owned()].into_iter().chain(values).collect()
+        [m.label().to_owned()].into_iter().chain(values).collect()
     };
     let rows: Vec<Vec<String>> = Metric::ALL.into_iter().map(row).collect();
     s.table(&["latency", "mean", "p50", "p90", "p99", "max"], &rows, None);
@@ -167,7 +167,10 @@ fn audited(s: &mut Screen, live: &LiveSide) {
     let a = &live.audit;
     let ttft = |x: &loadgen::Stats| format!("{} / {}", latency(x.p50), latency(x.p99));
     s.say(
-        &format!("  counted from the send: TTFT p50 / p99 {}", ttft(&live.from_send.ttft)),
+        &format!(
+            "  counted from the send: TTFT p50 / p99 {}",
+            ttft(&live.from_send.stats(Metric::Ttft))
+        ),
         4,
         None,
     );

@@ -1,4 +1,4 @@
-//! What the winner trades: against other operating points (the Pareto fronts) and against its neighbours, one knob
+//! The winner's trade-offs: against other operating points (the Pareto fronts) and against its neighbours, one knob
 //! away.
 
 use crate::charts::{self, Chart};
@@ -78,7 +78,7 @@ struct Front<'a> {
     y: (&'a str, Value),
     front: &'a [usize],
     chosen: Option<(f64, f64)>,
-    /// What to see, from the front's leftmost point and its rightmost.
+    /// The message of a chart, from the front's leftmost point and its rightmost.
     say: fn((f64, f64), (f64, f64)) -> String,
 }
 

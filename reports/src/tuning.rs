@@ -92,7 +92,7 @@ fn devices(r: &TuneResult) -> String {
     if names.is_empty() { r.device.clone() } else { crate::figures::listed(&names) }
 }
 
-/// Whether the best of policies take different numbers of GPUs, so that only rates per GPU compare.
+/// True if the best of policies take different numbers of GPUs, so that only rates per GPU compare.
 pub(crate) fn mixes_gpus(r: &TuneResult) -> bool {
     let bests = || r.baselines.iter().filter_map(|b| b.best.as_ref()).chain(&r.best);
     bests().any(|o| bests().any(|p| p.gpus != o.gpus))
@@ -171,7 +171,7 @@ fn compared(report: &TuneReport) -> Markup {
     }
 }
 
-/// What policies that hold nowhere come nearest with.
+/// The nearest misses of policies that hold nowhere.
 fn infeasible(r: &TuneResult) -> Markup {
     let row = |b: &Baseline| {
         let why = b.infeasible.as_ref()?;

@@ -1,7 +1,7 @@
 //! The page and the terminal summary of `knee validate`: a recorded run beside its prediction. Both in one file, because
 //! they say the same sentences.
 
-use crate::charts::{Chart, HALF, figure, metric_name};
+use crate::charts::{Chart, HALF, figure};
 use crate::figures::{NONE, count, ms, opt_ms, percent, rate, sig};
 use crate::page::{self, Page, Row, Section, Times, cell, code, pairs, tile};
 use crate::plot::{Axis, Ink, Layer, Scale};
@@ -11,32 +11,23 @@ use loadgen::Metric;
 use maud::{Markup, html};
 use tuner::validate::knee::Capacity;
 use tuner::validate::read::failures;
-use tuner::validate::{Errors, Four, Occupancy, Validation};
+use tuner::validate::{COMPARED, Occupancy, Validation};
 
 /// Plots are drawn for so many runs at most; tables show all.
 const DRAWN: usize = 6;
-const METRICS: [Metric; 3] = [Metric::Ttft, Metric::Tpot, Metric::E2e];
 
 fn signed(error: Option<f64>) -> String {
     error.map_or_else(|| NONE.to_owned(), |e| format!("{e:+.1}\u{202f}%"))
 }
 
-fn of(errors: &Errors, metric: Metric) -> Four {
-    match metric {
-        Metric::Ttft => errors.ttft,
-        Metric::Tpot | Metric::Itl => errors.tpot,
-        Metric::E2e => errors.e2e,
-    }
-}
-
 /// Measured, predicted and error of every figure of a run.
 fn figures(run: &Validation) -> Vec<[String; 4]> {
     let (m, p, e) = (&run.measured, &run.predicted, &run.errors);
-    let metrics = [(m.ttft, p.ttft, e.ttft), (m.tpot, p.tpot, e.tpot), (m.e2e, p.e2e, e.e2e)];
     let mut rows = Vec::new();
-    for (metric, (m, p, e)) in METRICS.into_iter().zip(metrics) {
+    for metric in COMPARED {
+        let (m, p, e) = (m.of(metric), p.of(metric), e.of(metric));
         for (((name, m), (_, p)), (_, e)) in m.named().into_iter().zip(p.named()).zip(e.named()) {
-            rows.push([format!("{} {name}", metric_name(metric)), opt_ms(m), opt_ms(p), signed(e)]);
+            rows.push([format!("{} {name}", metric.label()), opt_ms(m), opt_ms(p), signed(e)]);
         }
     }
     let rps = [m.throughput_rps, p.throughput_rps].map(rate);
@@ -68,7 +59,7 @@ fn headline(r: &ValidationReport) -> String {
     }
 }
 
-/// What is known about capacity, as sentences.
+/// The findings about capacity, as sentences.
 fn about_capacity(capacity: &Capacity) -> Vec<String> {
     match capacity {
         Capacity::Validated { target, rates, measured_rps, predicted_rps, error } => {
@@ -97,7 +88,7 @@ fn about_capacity(capacity: &Capacity) -> Vec<String> {
     }
 }
 
-/// How far apart two series are, by the instants of the first.
+/// The distance between two series, at the instants of the first.
 fn apart(measured: &[Occupancy], predicted: &[Occupancy]) -> Option<String> {
     let at = |t: f64| {
         let after = predicted.partition_point(|p| p.at_s <= t + 1e-9);
@@ -196,7 +187,8 @@ fn loads(r: &ValidationReport, run: &Validation) -> Option<String> {
     apart(measured, predicted)
 }
 
-/// Who ran and waited, measured and predicted, counted alike: as an engine reports it where it did, else from records.
+/// Requests running and waiting, measured and predicted, counted alike: as an engine reports them where it did, else
+/// from records.
 fn alike<'a>(r: &'a ValidationReport, run: &'a Validation) -> (&'a [Occupancy], &'a [Occupancy]) {
     if r.reported_load.is_empty() {
         (&run.measured_load, &run.predicted_from_records)
@@ -210,7 +202,7 @@ fn alike<'a>(r: &'a ValidationReport, run: &'a Validation) -> (&'a [Occupancy], 
 pub fn validation_page(r: &ValidationReport) -> String {
     let drawn = || r.runs.iter().take(DRAWN);
     let distributions: Vec<Chart> =
-        drawn().flat_map(|run| METRICS.into_iter().filter_map(|m| distribution(run, m))).collect();
+        drawn().flat_map(|run| COMPARED.into_iter().filter_map(|m| distribution(run, m))).collect();
     let series: Vec<Chart> = drawn().flat_map(|run| over_time(r, run)).collect();
     let sections = vec![
         Section::new("answer", "", answer(r)),
@@ -239,9 +231,9 @@ fn answer(r: &ValidationReport) -> Markup {
     html! {
         @if let [run] = &r.runs[..] {
             div.tiles {
-                @for metric in METRICS {
-                    @let e = of(&run.errors, metric);
-                    (tile(metric == Metric::Ttft, &signed(e.mean), &format!("error of mean {}", metric_name(metric)),
+                @for metric in COMPARED {
+                    @let e = run.errors.of(metric);
+                    (tile(metric == Metric::Ttft, &signed(e.mean), &format!("error of mean {}", metric.label()),
                         &html! { "p50 " (signed(e.p50)) ", p99 " (signed(e.p99)) }))
                 }
                 (tile(false, &signed(run.errors.throughput), "error of requests/s", &html! { (rate(run.measured.throughput_rps)) " measured" }))
@@ -265,7 +257,7 @@ fn tables(r: &ValidationReport) -> Markup {
 
 /// Measured and predicted shares of requests up to each latency.
 fn distribution(run: &Validation, metric: Metric) -> Option<Chart> {
-    let at = METRICS.iter().position(|m| *m == metric)?;
+    let at = COMPARED.iter().position(|m| *m == metric)?;
     let (m, p) = (&run.measured.values[at], &run.predicted.values[at]);
     let steps = |values: &[f64]| {
         let n = values.len() as f64;
@@ -281,9 +273,9 @@ fn distribution(run: &Validation, metric: Metric) -> Option<Chart> {
         dashed,
         label: Some(name.to_owned()),
     };
-    let e = of(&run.errors, metric);
+    let e = run.errors.of(metric);
     let scale = if most > 8.0 * least.max(1e-3) { Scale::Log } else { Scale::Linear };
-    let name = metric_name(metric);
+    let name = metric.label();
     Some(Chart {
         title: format!("{name}, {}", run.run),
         figure: figure(
@@ -354,6 +346,7 @@ mod tests {
     use super::*;
     use crate::report::{About, SAMPLES};
     use std::collections::BTreeMap;
+    use tuner::validate::{Errors, Four};
 
     fn four(x: f64) -> Four {
         Four { mean: Some(x), p50: Some(x), p90: Some(x), p99: Some(x) }

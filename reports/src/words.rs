@@ -65,7 +65,7 @@ fn phrase(knob: &str, value: &str) -> Option<String> {
     })
 }
 
-/// How far the capacity can be trusted, in sentences; none where nobody knows.
+/// The trust that the capacity deserves, in sentences; none where nobody knows.
 pub(crate) fn trust(r: &TuneResult) -> Vec<String> {
     let Some(c) = &r.confidence else { return Vec::new() };
     let chances = short(c.level * 10.0);
@@ -101,7 +101,7 @@ fn probability(p: f64) -> String {
     }
 }
 
-/// Why nothing holds, in a sentence: what came nearest, and by how much it missed.
+/// The reason why nothing holds, in a sentence: the nearest miss, and its distance.
 pub(crate) fn nowhere(why: &Infeasible) -> String {
     match (&why.nearest, all_missed(why)) {
         (Some(nearest), Some(missed)) => format!(
@@ -116,12 +116,12 @@ pub(crate) fn nowhere(why: &Infeasible) -> String {
     }
 }
 
-/// What came nearest to the targets where nothing holds them, against what was asked for.
+/// The nearest miss where nothing holds the targets, against the target.
 pub(crate) fn at_best(why: &Infeasible) -> String {
     all_missed(why).map_or_else(|| why.reason.clone(), |m| format!("at best {}", listed(&m)))
 }
 
-/// What came nearest and was not enough; none where that says less than the reason: requests failed, or the share that
+/// The nearest miss; none where that says less than the reason: requests failed, or the share that
 /// meets all targets decides.
 fn all_missed(why: &Infeasible) -> Option<Vec<String>> {
     let missed: Vec<&Margin> = why.reaches.iter().filter(|m| !m.met).collect();
@@ -143,7 +143,7 @@ pub(crate) fn holdable(why: &Infeasible) -> Option<String> {
     targets.map(|t| t.join(" ")).filter(|t| !t.is_empty())
 }
 
-/// What was reached, against what was asked for.
+/// The value reached, against its target.
 fn missed(m: &Margin) -> String {
     let value = m.value_ms.map_or_else(|| "∞".to_owned(), ms);
     format!("{} {value} against {}", subject(&m.measured), limit(m.limit_ms))

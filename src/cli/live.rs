@@ -1,4 +1,4 @@
-//! What can be typed about real servers: how to reach and drive one, and the mock.
+//! The flags about real servers: reaching and driving one, and the mock.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -7,10 +7,8 @@ use clap::Args;
 use loadgen::{Api, FaultShare, Wanted, Worker, parse_duration, parse_instant};
 use tuner::launch::flags::{Dialect, Values};
 
-use super::whole;
-
-/// Heading of the flags for measuring a server.
-const LIVE: &str = "Measuring a server";
+use super::headings::{LAUNCH, LIVE, OUTPUT, SEARCH};
+use super::values::whole;
 
 /// The flags that say which server is measured: --url, --launch.
 pub(crate) const SERVED: &str = "served";
@@ -27,13 +25,13 @@ pub(crate) struct Reach {
     /// Measure the OpenAI-compatible server at this address, such as http://localhost:8000
     #[arg(long, value_name = "URL", conflicts_with = "device", group = SERVED)]
     pub(crate) url: Option<String>,
-    /// Which of its endpoints: completions or chat
+    /// Its endpoint: completions or chat
     #[arg(long, value_name = "API", default_value = "completions", requires = SERVED)]
     pub(crate) api: Api,
     /// Give a request up so long after it was due
     #[arg(long, value_name = "TIME", requires = SERVED, default_value = "10min", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
-    /// How long a server may take until it takes requests (default: 10min for one that is started here, 30s for one that
+    /// Time that a server has until it takes requests (default: 10min for one that is started here, 30s for one that
     /// is there and says that it is not ready, else 0s)
     #[arg(long, value_name = "TIME", requires = SERVED, value_parser = parse_duration)]
     pub(crate) ready_timeout: Option<Duration>,
@@ -64,7 +62,7 @@ pub(crate) struct Reach {
     pub(crate) salt: Option<u64>,
 }
 
-/// How one load drives a server.
+/// The flags of one load on a server.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = LIVE)]
 pub(crate) struct Live {
@@ -93,14 +91,14 @@ pub(crate) struct Live {
     #[arg(long, value_name = "SYSTEM=N", requires = "url", requires = "start_at", conflicts_with = "worker", value_parser = fleet)]
     pub(crate) workers: Option<Fleet>,
     /// Write the result as other tools' too: vllm (vllm.json), aiperf (profile_export_aiperf.json and profile_export.jsonl)
-    #[arg(long, value_name = "TOOL,...", requires = "url", value_delimiter = ',', value_parser = ["vllm", "aiperf"])]
+    #[arg(long, help_heading = OUTPUT, value_name = "TOOL,...", requires = "url", value_delimiter = ',', value_parser = ["vllm", "aiperf"])]
     pub(crate) export: Vec<String>,
     /// Send for so long before counting
     #[arg(long, value_name = "TIME", requires = "url", default_value = "0s", value_parser = parse_duration)]
     pub(crate) warmup: Duration,
 }
 
-/// What runs several workers.
+/// A system that runs several workers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fleet {
     /// A Kubernetes Indexed Job.
@@ -121,18 +119,18 @@ fn fleet(text: &str) -> Result<Fleet, String> {
     }
 }
 
-/// How the highest rate of a server is looked for.
+/// The flags of a search for the highest rate of a server.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = LIVE)]
 pub(crate) struct TuneServer {
     #[command(flatten)]
     pub(crate) reach: Reach,
-    /// How long a rate must hold (default: four times an unhurried request, 8 s at least, up to 2 min where requests
+    /// Time that a rate must hold (default: four times an unhurried request, 8 s at least, up to 2 min where requests
     /// under load outlast that)
     #[arg(long, value_name = "TIME", requires = SERVED, value_parser = parse_duration)]
     pub(crate) probe: Option<Duration>,
     /// Load to spend at most, on servers or on the engine here (default: 10min)
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, help_heading = SEARCH, value_name = "TIME", value_parser = parse_duration)]
     budget: Option<Duration>,
     #[command(flatten)]
     pub(crate) launch: Launch,
@@ -144,7 +142,7 @@ impl TuneServer {
         self.budget.unwrap_or(BUDGET)
     }
 
-    /// Whether somebody said how much.
+    /// True if somebody set it.
     pub(crate) fn has_budget(&self) -> bool {
         self.budget.is_some()
     }
@@ -152,12 +150,12 @@ impl TuneServer {
 
 /// Servers that are started to be measured.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Starting servers to measure")]
+#[command(next_help_heading = LAUNCH)]
 pub(crate) struct Launch {
     /// Start a server per configuration with this shell command, {flags} and {port} filled in; --device: simulate first
     #[arg(long, value_name = "COMMAND", group = SERVED)]
     pub(crate) launch: Option<String>,
-    /// Whose flags the server takes: vllm or knee
+    /// The server's kind, for the names of its flags: vllm or knee
     #[arg(long, value_name = "vllm|knee", requires = "launch", default_value = "vllm")]
     pub(crate) flags: Dialect,
     /// Values of a flag to try, such as max-num-seqs=16,64,256; repeatable (default: seats and token budget)
@@ -177,7 +175,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 /// `knee mock`.
 #[derive(Debug, Args)]
 pub(crate) struct Mock {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     pub(crate) listen: String,
     /// Name of the model served
@@ -214,10 +212,10 @@ pub(crate) struct Mock {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
     /// Write a JSON line per request to this file: when it arrived and when its tokens left
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = OUTPUT, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
     /// Write every prompt and answer into it too
-    #[arg(long, requires = "log")]
+    #[arg(long, help_heading = OUTPUT, requires = "log")]
     pub(crate) log_prompts: bool,
 }
 

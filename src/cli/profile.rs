@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Output, Scenario, above_zero};
-use crate::computing::Computing;
+use super::computing::Computing;
+use super::headings::{MACHINE, OUTPUT, SEARCH, TRAFFIC};
+use super::scenario::{Output, Scenario};
+use super::values::above_zero;
 use crate::knobs::Knobs;
 
 /// `knee profile`.
@@ -20,10 +22,10 @@ pub(crate) enum Profile {
     /// The shipped profiles
     List {
         /// Print JSON
-        #[arg(long)]
+        #[arg(long, help_heading = OUTPUT)]
         json: bool,
     },
-    /// What a profile covers, where it comes from and how far it is off
+    /// Show the range of a profile, its sources and its errors
     Show {
         /// A shipped device's name or a TOML file
         name: String,
@@ -31,7 +33,7 @@ pub(crate) enum Profile {
         #[arg(long, value_name = "NAME|FILE")]
         model: Option<String>,
         /// Print JSON
-        #[arg(long)]
+        #[arg(long, help_heading = OUTPUT)]
         json: bool,
     },
 }
@@ -42,7 +44,7 @@ pub(crate) struct Import {
     /// Folder that holds aiconfigurator/, vidur/ or llmservingsim/ (CSV, gzipped or not)
     pub(crate) dir: PathBuf,
     /// The profile to write
-    #[arg(long, value_name = "FILE.toml")]
+    #[arg(long, help_heading = OUTPUT, value_name = "FILE.toml")]
     pub(crate) to: PathBuf,
     /// Sheet of the device: a shipped device's name (default: that of the file), or a TOML file
     #[arg(long, value_name = "NAME|FILE")]
@@ -51,10 +53,10 @@ pub(crate) struct Import {
     #[arg(long, value_name = "FAMILY", value_delimiter = ',')]
     pub(crate) compose: Vec<String>,
     /// Draw predicted against measured
-    #[arg(long, value_name = "FILE.svg")]
+    #[arg(long, help_heading = OUTPUT, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub(crate) json: bool,
 }
 
@@ -62,22 +64,22 @@ pub(crate) struct Import {
 #[derive(Debug, Args)]
 pub(crate) struct Measure {
     /// A folder, a .gguf file, or tiny; with --weights random any shape
-    #[arg(long)]
+    #[arg(long, help_heading = MACHINE)]
     pub(crate) model: String,
-    /// What to time: cpu, or cuda:N
-    #[arg(long, default_value = "cpu")]
+    /// The device to time: cpu, or cuda:N
+    #[arg(long, help_heading = MACHINE, default_value = "cpu")]
     pub(crate) device: String,
     /// The profile to write
-    #[arg(long, value_name = "FILE.toml")]
+    #[arg(long, help_heading = OUTPUT, value_name = "FILE.toml")]
     pub(crate) to: PathBuf,
     /// Longest sequence it has to cover, tokens
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(16..))]
     pub(crate) longest: u32,
     /// Draw predicted against measured
-    #[arg(long, value_name = "FILE.svg")]
+    #[arg(long, help_heading = OUTPUT, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) computing: Computing,
@@ -88,20 +90,20 @@ pub(crate) struct Measure {
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) scenario: Scenario,
-    /// What computes: cpu, or cuda:N
-    #[arg(long, default_value = "cpu")]
+    /// The device that computes: cpu, or cuda:N
+    #[arg(long, help_heading = MACHINE, default_value = "cpu")]
     pub(crate) device: String,
     /// Requests (or session starts) per second; default: the trace's own rate
-    #[arg(long, value_name = "RPS", value_parser = above_zero, allow_negative_numbers = true)]
+    #[arg(long, help_heading = TRAFFIC, value_name = "RPS", value_parser = above_zero, allow_negative_numbers = true)]
     pub(crate) rate: Option<f64>,
-    /// How often the workload is run
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    /// Number of runs of the workload
+    #[arg(long, help_heading = SEARCH, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) repeats: u32,
     /// Profile of this machine by `knee profile measure` (default: measured again before each run)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = MACHINE, value_name = "FILE")]
     pub(crate) cpu_profile: Option<PathBuf>,
     /// Search the highest rate under the targets too, simulated and for real
-    #[arg(long, requires = "slo")]
+    #[arg(long, help_heading = SEARCH, requires = "slo")]
     pub(crate) capacity: bool,
     #[command(flatten)]
     pub(crate) output: Output,

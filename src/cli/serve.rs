@@ -2,8 +2,9 @@
 
 use clap::Args;
 
-use super::whole;
-use crate::computing::Computing;
+use super::computing::Computing;
+use super::headings::MACHINE;
+use super::values::whole;
 use crate::knobs::Knobs;
 
 /// `knee serve`.
@@ -11,7 +12,7 @@ use crate::knobs::Knobs;
 pub(crate) struct Serve {
     /// A Hugging Face folder, a .gguf file, hf:ORG/NAME (fetched from the hub), tiny (built in), or a model shape (with
     /// --weights random)
-    #[arg(long, value_name = "PATH|tiny")]
+    #[arg(long, help_heading = MACHINE, value_name = "PATH|tiny")]
     pub(crate) model: String,
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
@@ -28,8 +29,9 @@ pub(crate) struct Serve {
     /// Requests that may wait to be started; more are turned away with 429
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = whole::<usize, 1, { u64::MAX }>, allow_negative_numbers = true)]
     pub(crate) max_queue: usize,
-    /// What computes: cpu, cuda:N, or as many GPUs as --tp and --pp make parts (cuda:0-3; not tested on several GPUs)
-    #[arg(long, default_value = "cpu")]
+    /// The device that computes: cpu, cuda:N, or as many GPUs as --tp and --pp make parts (cuda:0-3; not tested on
+    /// several GPUs)
+    #[arg(long, help_heading = MACHINE, default_value = "cpu")]
     pub(crate) device: String,
     #[command(flatten)]
     pub(crate) computing: Computing,

@@ -66,8 +66,8 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
 /// A completed share of the arrivals' own time from which nobody asks whether the load could go on for ever.
 const KEEPS_UP: f64 = 0.995;
 
-/// Whether the load could have gone on for ever. What a simulation is offered faster than it completes everything at
-/// once could not, however soon after the last arrival a finite trace is worked off.
+/// The verdict on whether the load could have gone on for ever. A load that comes faster than a simulation completes
+/// everything offered at once could not, however soon after the last arrival a finite trace is worked off.
 fn lasting(
     sim: &Testbed,
     deployment: &Deployment,
@@ -117,7 +117,7 @@ fn scale(args: &cli::Bench, trace: &Trace) -> Result<f64> {
     }
 }
 
-/// What scripts read: flat figures, and what they are of. A key whose value a measurement from outside does not have
+/// The result for scripts: flat figures, and their origin. A key whose value a measurement from outside does not have
 /// is null.
 pub(crate) fn result(report: &BenchReport) -> Value {
     let (w, kv) = report.inside.as_ref().map(|i| (i.work, i.kv)).unzip();

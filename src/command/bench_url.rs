@@ -23,7 +23,7 @@ use super::{cancel, measure};
 use crate::cli;
 use crate::input;
 
-/// How long a figure is waited for, unless somebody says.
+/// The longest wait for a figure, unless somebody sets another.
 const LONGEST: Duration = Duration::from_secs(300);
 /// Requests kept ready for that, at most.
 const MOST: usize = 1_000_000;
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     }
 }
 
-/// What is to be sent, for whoever watches.
+/// The load to be sent, for whoever watches.
 fn load(sent: &Trace, options: &LiveOptions) -> Load {
     let worker = |requests: usize| match options.worker {
         Some(worker) => worker.owns(sent).into_iter().filter(|own| *own).count(),
@@ -193,7 +193,7 @@ fn since_epoch(at: SystemTime) -> Duration {
     at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// What all workers of one run have in common.
+/// The facts that all workers of one run share.
 fn agreed(args: &cli::Bench, report: &BenchReport, trace: &Trace) -> BTreeMap<String, String> {
     let (s, live) = (&report.scenario, &args.live);
     let start = live.start_at.map(|at| since_epoch(at).as_nanos());

@@ -16,8 +16,8 @@ use tuner::result::knobs;
 use tuner::trial::Testbed;
 
 use super::output::about;
-use super::profile::timings;
 use super::progress::Bar;
+use super::timing::timings;
 use super::{Common, INTERRUPTED, cancel};
 use crate::cli;
 use crate::computing::Here;

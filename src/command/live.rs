@@ -1,4 +1,5 @@
-//! What every command needs that measures a server: from flags to a server found, and from a run to a report.
+//! The parts that every command which measures a server needs: from flags to a server found, and from a run to a
+//! report.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher as _};
@@ -11,7 +12,7 @@ use engine::model::gguf::Gguf;
 use engine::model::tokenizer::Tokenizer;
 use loadgen::{
     BoundSlo, Live, LiveOptions, LiveRun, Metric, Patience, Precision, Prompts, Proxies, Server,
-    Sustain, Tokens,
+    Span, Sustain, Tokens,
 };
 use reports::{About, BenchReport, Detail, LiveSide, Scenario};
 use tuner::evaluate::Stop;
@@ -25,12 +26,12 @@ use super::output::typed;
 use super::{host, secrets};
 use crate::cli;
 
-/// Where a worker leaves what it saw, for `knee report`.
+/// The file in which a worker leaves its record, for `knee report`.
 pub(crate) const PART: &str = "part.json";
-/// How long a server may take to answer a question before the run.
+/// The time that a server has for an answer before the run.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a server that is there may take to become ready where nobody says.
+/// The time that a server which is there has to become ready, where nobody sets one.
 const READY: Duration = Duration::from_secs(30);
 /// The same of one that we start.
 const START: Duration = Duration::from_secs(600);
@@ -81,7 +82,7 @@ pub(crate) fn launched(
     suited(args, server(args, url, None), trace, patience, watch)
 }
 
-/// How long a server that we start may take until it takes requests.
+/// The time that a server which we start has until it takes requests.
 pub(crate) fn start_limit(args: &cli::Reach) -> Duration {
     args.ready_timeout.unwrap_or(START)
 }
@@ -117,7 +118,7 @@ pub(crate) fn server(args: &cli::Reach, url: &str, model: Option<&str>) -> Serve
     }
 }
 
-/// What counts tokens as the file at `path` says.
+/// The counter of tokens in the file at `path`.
 fn tokens(path: &Path) -> Result<Tokens> {
     let tokenizer = if path.is_dir() {
         Tokenizer::open(&path.join("tokenizer.json"))?
@@ -129,7 +130,7 @@ fn tokens(path: &Path) -> Result<Tokens> {
     Ok(Tokens::new(move |text| tokenizer.encode(text, false).ok().map(|ids| ids.len())))
 }
 
-/// How it is driven, whatever the load.
+/// The way it is driven, whatever the load.
 pub(crate) fn options(args: &cli::Reach, slo: &BoundSlo) -> LiveOptions {
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64);
     LiveOptions {
@@ -143,11 +144,11 @@ pub(crate) fn options(args: &cli::Reach, slo: &BoundSlo) -> LiveOptions {
 
 /// The pace of the fluidity index: the tightest targets on the first token and from token to token.
 fn fluid(slo: &BoundSlo) -> Option<(Duration, Duration)> {
-    let tightest = |metrics: &[Metric]| {
-        let targets = slo.slo().targets().iter().filter(|t| metrics.contains(&t.metric));
+    let tightest = |span| {
+        let targets = slo.slo().targets().iter().filter(|t| t.metric.span() == span);
         targets.map(|t| t.limit).min()
     };
-    tightest(&[Metric::Ttft]).zip(tightest(&[Metric::Itl, Metric::Tpot]))
+    tightest(Span::Start).zip(tightest(Span::Pace))
 }
 
 /// A server, as reports put it.
@@ -155,7 +156,7 @@ fn fluid(slo: &BoundSlo) -> Option<(Duration, Duration)> {
 pub(crate) struct Place {
     pub(crate) url: String,
     pub(crate) model: String,
-    /// How prompts reach it.
+    /// The way prompts reach it.
     pub(crate) prompts: String,
 }
 
@@ -178,7 +179,7 @@ impl Place {
     }
 }
 
-/// What is measured, as reports put it; `place` is none where no server was found.
+/// The subject of a measurement, as reports put it; `place` is none where no server was found.
 pub(crate) fn scenario(
     place: Option<&Place>,
     trace: &Trace,
@@ -203,8 +204,8 @@ pub(crate) fn scenario(
     }
 }
 
-/// What was measured of real servers before, in the folder that results go to; none where nobody named one. What the
-/// runs depend on besides the server's flags is `what` and the load.
+/// The earlier measurements of real servers, in the folder that results go to; none where nobody named one. Besides the
+/// server's flags, their runs depend on `what` and the load.
 pub(crate) fn study(
     args: &cli::Tune,
     what: (&str, String),
@@ -275,7 +276,7 @@ fn workload(trace: &Trace) -> WorkloadInfo {
     }
 }
 
-/// What a measurement comes to, for reports.
+/// The result of a measurement, for reports.
 pub(crate) struct Measured<'a> {
     pub(crate) run: &'a LiveRun,
     /// The trace that the run's records count through.
@@ -315,8 +316,10 @@ impl Measured<'_> {
     }
 }
 
-/// How sure figures are, of those that there are.
+/// The precision of figures, of those that there are.
 fn precision(run: &LiveRun) -> Vec<Precision> {
     let all = loadgen::precisions(&run.recording.records).into_iter();
-    all.filter(|p| !run.audit.paceless || !p.measured.starts_with(Metric::Tpot.name())).collect()
+    let metric = |p: &Precision| Metric::named(p.measured.split(':').next()?);
+    let paced = |p: &Precision| metric(p).is_some_and(|metric| metric.span() == Span::Pace);
+    all.filter(|p| !run.audit.paceless || !paced(p)).collect()
 }

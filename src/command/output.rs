@@ -1,4 +1,4 @@
-//! Where results go: a folder, standard output, or both.
+//! The places that results go to: a folder, standard output, or both.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use tuner::export::quoted;
 use super::{print, print_as_is, print_json, secrets};
 use crate::cli::Output;
 
-/// Where a report goes when nobody says: beside the work, out of its way.
+/// The folder of a report when nobody names one: beside the work, out of its way.
 const DEFAULT: &str = "knee-out";
 
 impl Output {
@@ -97,7 +97,7 @@ pub(crate) fn write_run(
     vec![requests(), trace()]
 }
 
-/// How this report came about, and what it takes for granted.
+/// The command behind a report, and the assumptions it rests on.
 pub(crate) fn about(devices: &[&DeviceProfile]) -> About {
     let command = typed();
     let assumptions = devices.iter().flat_map(|d| assumptions(d)).collect();

@@ -9,23 +9,20 @@ use anyhow::{Context, Result, anyhow, bail};
 use engine::exec::speed::{Speed, speeds};
 use engine::files::{LONGEST_SETTINGS, read_text};
 use engine::import::{self, Family, Imported, Point};
-use engine::machine::Timings;
 use engine::profile::FitError;
 use engine::{Config, DeviceProfile, ModelShape};
 use plotters::prelude::*;
 use serde_json::{Value, json};
-use tuner::progress::{Progress, Status};
 
-use super::progress::Bar;
-use super::{print, print_json};
+use super::timing::timed;
+use super::{check, print, print_json};
 use crate::cli;
-use crate::computing::Here;
 
 pub(crate) fn run(args: &cli::Profile) -> Result<ExitCode> {
     match args {
         cli::Profile::Import(args) => import(args),
         cli::Profile::Measure(args) => measure(args),
-        cli::Profile::Check(args) => return super::check::run(args),
+        cli::Profile::Check(args) => return check::run(args),
         cli::Profile::List { json } => list(*json),
         cli::Profile::Show { name, model, json } => show(name, model.as_deref(), *json),
     }?;
@@ -67,22 +64,6 @@ fn measure(args: &cli::Measure) -> Result<()> {
     let here = args.computing.load(&args.device, &args.model, &Config::default())?;
     let imported = timed(&here, args.longest)?;
     deliver(&imported, &args.to, args.plot.as_deref(), args.json)
-}
-
-/// The profile of this machine with its model.
-pub(crate) fn timed(here: &Here, longest: u32) -> Result<Imported> {
-    Ok(here.machine.profile(&here.name, &[timings(here, longest)?])?)
-}
-
-/// Times this machine with its model, a bar meanwhile.
-pub(crate) fn timings(here: &Here, longest: u32) -> Result<Timings> {
-    let bar = Bar::new();
-    let phase = format!("timing {}", here.machine.config().name);
-    let timings = here.machine.time(longest, &mut |done, total| {
-        bar.update(&Status { phase: phase.clone(), done, total, best: None });
-    });
-    bar.finish();
-    Ok(timings?)
 }
 
 fn deliver(imported: &Imported, to: &Path, plot: Option<&Path>, json: bool) -> Result<()> {
@@ -221,7 +202,7 @@ fn range(axis: &[f64]) -> String {
     }
 }
 
-/// What each table covers.
+/// The range that each table covers.
 fn covered(d: &DeviceProfile) -> String {
     let mut out = format!(
         "  {:<20}{:>7}{:>10}{:>26}{:>16}   {}\n",

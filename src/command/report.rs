@@ -63,7 +63,7 @@ fn together(args: &cli::Report) -> Result<ExitCode> {
 /// Bytes of a part: some millions of requests.
 const LONGEST: u64 = 2 << 30;
 
-/// What a worker left in its folder.
+/// The record that a worker left in its folder.
 fn part(dir: &Path) -> Result<Part> {
     let path = dir.join(PART);
     let shown = path.display();

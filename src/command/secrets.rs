@@ -1,4 +1,4 @@
-//! What is secret in commands and addresses and is neither stored nor shown: keys, tokens and passwords, values of
+//! Secrets in commands and addresses, which are neither stored nor shown: keys, tokens and passwords, values of
 //! headers, and in a URL its user and the values of its query.
 
 use std::mem::take;
@@ -24,7 +24,7 @@ const LAST: [&str; 10] = [
 /// Parts that make a name a secret's wherever they are.
 const ANYWHERE: [&str; 7] =
     ["apikey", "credential", "credentials", "passwd", "password", "secret", "secrets"];
-/// How keys of usual services begin.
+/// The beginnings of keys of usual services.
 const KEYS: [&str; 6] = ["hf_", "sk-", "ghp_", "github_pat_", "glpat-", "xoxb-"];
 /// Shorter values are hidden where they are known to be secret, and not looked for elsewhere.
 const SHORTEST: usize = 4;
@@ -45,7 +45,7 @@ pub(crate) fn url(text: &str) -> String {
     Hider::default().url(text)
 }
 
-/// What `command` hides, to be looked for in what a server says.
+/// The secrets that `command` hides, to be looked for in what a server says.
 pub(crate) fn values(command: &str) -> Vec<String> {
     let mut hider = Hider::default();
     hider.text(command);
@@ -61,9 +61,9 @@ pub(crate) fn without(text: &str, values: &[String]) -> String {
 /// Hides word after word.
 #[derive(Default)]
 struct Hider {
-    /// Whether the word to come is a secret.
+    /// True if the word to come is a secret.
     next: bool,
-    /// What was hidden so far.
+    /// The secrets hidden so far.
     values: Vec<String>,
 }
 
@@ -152,7 +152,7 @@ impl Hider {
         self.url(word)
     }
 
-    /// What stands in quotes: a header, a variable, or a command.
+    /// The text in quotes: a header, a variable, or a command.
     fn inner(&mut self, text: &str) -> String {
         for (sign, shown) in [(':', ": "), ('=', "=")] {
             if let Some((name, value)) = text.split_once(sign).filter(|(name, _)| is_name(name))
@@ -203,7 +203,7 @@ impl Hider {
     }
 }
 
-/// Whether it can be the name of a flag, a variable or a header.
+/// True of a text that can be the name of a flag, a variable or a header.
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
 }

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use crate::cli::serve::Serve;
 use crate::computing::Here;
 
-/// How long requests may take that were under way when the server was asked to end.
+/// The time that requests under way have left when the server is asked to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Requests that are read and tokenised at once; each takes a processor while it is.

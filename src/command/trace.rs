@@ -14,6 +14,7 @@ use workloads::{Comparison, Description, Format, QUANTILE_LEVELS, Trace};
 use super::{print, print_as_is, print_json};
 use crate::cli::{self, Reading};
 use crate::input::{self, Loaded};
+use crate::shape::shape;
 
 pub(crate) fn run(args: &cli::Trace) -> Result<ExitCode> {
     match args {
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &cli::Trace) -> Result<ExitCode> {
 
 fn inspect(source: &str, model: Option<&str>, read: &Reading, json: bool) -> Result<()> {
     let loaded = input::load(source, read)?;
-    let window = model.map(input::shape).transpose()?.map(|m| Window::of(&m, &loaded.trace));
+    let window = model.map(shape).transpose()?.map(|m| Window::of(&m, &loaded.trace));
     let description = loaded.describe();
     let beside = compared(&loaded, &description);
     if json {
@@ -67,7 +68,7 @@ fn inspect(source: &str, model: Option<&str>, read: &Reading, json: bool) -> Res
     print(&text)
 }
 
-/// How much of a trace fits a model.
+/// The part of a trace that fits a model.
 #[derive(serde::Serialize)]
 struct Window {
     model: String,

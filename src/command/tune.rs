@@ -21,11 +21,11 @@ use tuner::trial::Testbed;
 use tuner::tune::{Demand, DeviceUnderTest, Method, Request, tune};
 
 use super::output::{about, all, write_run};
-use super::profile::timed;
 use super::progress::Bar;
+use super::timing::timed;
 use super::{Common, INTERRUPTED, cancel, measure};
-use crate::cli::{self, Output, Scenario};
-use crate::computing::{Computing, is_here};
+use crate::cli::{self, Computing, Output, Scenario};
+use crate::computing::is_here;
 use crate::input::{self, Prepared};
 use crate::knobs::Knobs;
 
@@ -42,7 +42,7 @@ pub(crate) struct Search<'a> {
     /// Folder of the study, if runs are to be remembered.
     pub(crate) study: Option<&'a Path>,
     pub(crate) demand: Option<Demand>,
-    /// How this machine decides, where it is the device.
+    /// The engine's settings, where this machine is the device.
     pub(crate) here: Option<Here<'a>>,
 }
 
@@ -56,11 +56,11 @@ pub(crate) struct Here<'a> {
     budget: Duration,
 }
 
-/// What a search leaves: its result, and what it ran on, for reports.
+/// The outcome of a search: its result, and the machines that it ran on, for reports.
 pub(crate) struct Searched {
     pub(crate) result: TuneResult,
     pub(crate) sims: Vec<Testbed>,
-    /// What remembers the runs, still open: where it cannot be written to the end, the answer is there all the same.
+    /// The store of runs, still open: where it cannot be written to the end, the answer is there all the same.
     pub(crate) study: Option<Study>,
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     deliver(&args.output, searched)
 }
 
-/// How this machine is tried, where it is the device.
+/// The way this machine is tried, where it is the device.
 fn here(args: &cli::Tune) -> Result<Option<Here<'_>>> {
     match &args.device[..] {
         [only] if is_here(only) => {
@@ -108,7 +108,7 @@ fn here(args: &cli::Tune) -> Result<Option<Here<'_>>> {
     }
 }
 
-/// What a search runs on: predictions, and the engine that has the last word, where there is one.
+/// The ground of a search: predictions, and the engine that has the last word, where there is one.
 fn beds(search: &Search<'_>, prepared: &Prepared) -> Result<(Vec<Testbed>, Option<Testbed>)> {
     let Some(Here { how, profile, .. }) = search.here else {
         let devices = input::devices(search.devices, &search.scenario.host)?;
@@ -211,7 +211,7 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
                 let paced = pace.map(at);
                 let beds = paced.as_ref().unwrap_or(&sims);
                 let screened = run_search(search, &prepared, beds, study.as_ref(), &watch)?;
-                // What is reported was simulated at the last pace.
+                // The figures reported were simulated at the last pace.
                 if let Some(paced) = paced.filter(|_| !screened.interrupted) {
                     sims = paced;
                 }
@@ -283,8 +283,8 @@ fn space(search: &Search<'_>, shared_prefixes: bool) -> Result<Space> {
     Ok(space)
 }
 
-/// What a study's runs depend on besides the device. What people know by name comes first in the alphabet: a study of
-/// something else is refused with the first difference.
+/// The inputs that a study's runs depend on, besides the device. Those that people know by name come first in the
+/// alphabet: a study of something else is refused with the first difference.
 fn identity(scenario: &Scenario, sim: &Testbed) -> Identity {
     let (trace, model) = (sim.trace(), sim.model());
     let mut slo: Vec<String> = sim.slo().slo().targets().iter().map(ToString::to_string).collect();

@@ -25,7 +25,7 @@ use crate::cli;
 use crate::computing::is_here;
 use crate::input::{self, Prepared};
 
-/// How long a server that may still be starting is given to answer one question.
+/// The time that a server which may still be starting has for one answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Lines kept of the log of a server that failed.
 const LINES: usize = 20;
@@ -95,7 +95,7 @@ fn check(args: &cli::Tune) -> Result<&str> {
     Ok(command)
 }
 
-/// What is started, in order, and what is not, each with its reason.
+/// The configurations to start, in order, and those left out, each with its reason.
 fn choose(
     args: &cli::Tune,
     prepared: &Prepared,
@@ -126,7 +126,7 @@ fn choose(
     Ok((ranked, rest))
 }
 
-/// Where servers' logs go: into the report's folder, else into one that goes with us.
+/// The folder of servers' logs: the report's, else one that goes with us.
 enum Logs {
     Kept(PathBuf),
     Lost(TempDir),
@@ -179,7 +179,7 @@ impl<'a> Launcher<'a> {
         let searched = self.start(candidate, &log).and_then(|(mut process, url)| {
             let searched =
                 self.search(candidate, &mut process, &url, aim, &mut ready_s, &mut shots);
-            // What it said before it was told to end.
+            // Its last words, before it was told to end.
             searched.map_err(|why| Failure { why, last_lines: process.last_lines(LINES) })
         });
         // A server may say what it was started with.
@@ -204,7 +204,7 @@ impl<'a> Launcher<'a> {
         Some(Memory::new(self.study?, &candidate.flags))
     }
 
-    /// What was seen of a configuration that was measured to the end before.
+    /// An earlier measurement of a configuration, made to its end.
     fn remembered(&mut self, candidate: &Candidate, aim: &Aim) -> Option<Seen> {
         let memory = self.memory(candidate)?;
         let Ready { url, model, prompts, ready_s } = memory.ready()?;
@@ -357,7 +357,7 @@ fn deliver(
     (args.output.deliver(&Report::Launch(Box::new(report)), &flat), code)
 }
 
-/// What scripts read: the figures at the best rate, as of any measurement, and every configuration.
+/// The result for scripts: the figures at the best rate, as of any measurement, and every configuration.
 fn flat(report: &LaunchReport) -> Value {
     let race = &report.race;
     let mut flat = report.best.as_ref().map_or_else(|| json!({}), result);

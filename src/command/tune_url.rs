@@ -79,7 +79,7 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     Ok(if go_on() { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
 }
 
-/// What scripts read of a search.
+/// The figures of a search, for scripts.
 fn put(flat: &mut Value, found: &Found) {
     let first = found.first_to_fail();
     flat["capacity_rps"] = json!(found.capacity_rps);

@@ -7,31 +7,40 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use loadgen::{Metric, Target};
 use reports::{Assumption, Report, ValidationReport};
-use serde_json::json;
+use serde_json::{Value, json};
 use tuner::result::knobs;
 use tuner::validate::knee::capacity;
 use tuner::validate::prompts::with_prompts;
 use tuner::validate::recorded::Recorded;
-use tuner::validate::{self, Setup, read};
+use tuner::validate::{self, COMPARED, Setup, Side, read};
 
 use super::output::about;
 use crate::cli;
 use crate::input;
+use crate::shape::shape;
 
 /// A limit that both worlds know: of all requests, and of a statistic that is compared.
 fn limit(text: &str) -> Result<Target> {
     let target: Target = text.parse()?;
     let compared = ["mean", "p50", "p90", "p99"];
     let statistic = target.statistic.to_string();
-    if target.class.is_some() || target.metric == Metric::Itl {
+    if target.class.is_some() || !COMPARED.contains(&target.metric) {
         bail!(
-            "--slo {text}: recorded runs have no classes and no gaps between tokens: use ttft, tpot or e2e"
+            "--slo {text}: recorded runs have no classes and no gaps between tokens: use {}",
+            COMPARED.map(Metric::name).join(", ")
         );
     }
     if !compared.contains(&statistic.as_str()) {
         bail!("--slo {text}: compared are {}, such as ttft:mean=1s", compared.join(", "));
     }
     Ok(target)
+}
+
+/// One world's figures of a run, as JSON.
+fn figures(side: &Side) -> Value {
+    let of = |metric: Metric| (metric.name().to_owned(), json!(side.of(metric)));
+    let rps = ("throughput_rps".to_owned(), json!(side.throughput_rps));
+    COMPARED.into_iter().map(of).chain([rps]).collect()
 }
 
 pub(crate) fn run(args: &cli::Validate) -> Result<ExitCode> {
@@ -70,10 +79,8 @@ pub(crate) fn run(args: &cli::Validate) -> Result<ExitCode> {
             "failures": v.failures,
             "preemptions": v.preemptions,
             "cached": v.cached,
-            "measured": { "ttft": v.measured.ttft, "tpot": v.measured.tpot, "e2e": v.measured.e2e,
-                          "throughput_rps": v.measured.throughput_rps },
-            "predicted": { "ttft": v.predicted.ttft, "tpot": v.predicted.tpot, "e2e": v.predicted.e2e,
-                           "throughput_rps": v.predicted.throughput_rps },
+            "measured": figures(&v.measured),
+            "predicted": figures(&v.predicted),
             "errors": v.errors,
         })).collect::<Vec<_>>(),
         "capacity": capacity,
@@ -127,11 +134,11 @@ pub(crate) fn recorded(
     }
 }
 
-/// What a run was made with, as typed.
+/// The settings of a run, as typed.
 pub(crate) fn setup(args: &cli::Setup) -> Result<Setup> {
     let hardware = input::hardware(&args.device, args.calibration.as_deref(), &args.host)?;
     Ok(Setup {
-        model: Arc::new(input::shape(&args.model)?),
+        model: Arc::new(shape(&args.model)?),
         device: hardware.profile,
         config: args.knobs.config()?,
         correction: hardware.correction,

@@ -1,5 +1,5 @@
-//! How a run against a server goes, on standard error: a few lines that change on a terminal, a line every ten seconds
-//! elsewhere.
+//! The progress of a run against a server, on standard error: a few lines that change on a terminal, a line every ten
+//! seconds elsewhere.
 //!
 //! The run's loop only hands over its counters, ten times per second; a thread beside it works out what they come to and
 //! draws.
@@ -22,14 +22,14 @@ const SELDOM: Duration = Duration::from_secs(10);
 /// Times per second that a terminal is drawn.
 const HZ: u8 = 5;
 
-/// What is to be sent.
+/// The load to be sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     /// Requests at most.
     pub(crate) requests: u64,
     /// From the first to the last send, where that is known.
     pub(crate) lasts: Option<Duration>,
-    /// Whether sending ends when enough is known.
+    /// True if sending ends when enough is known.
     pub(crate) may_end_early: bool,
 }
 
@@ -70,7 +70,7 @@ impl View {
     }
 }
 
-/// What is drawn.
+/// The lines that are drawn.
 struct Screen {
     load: Load,
     gauges: Arc<Gauges>,

@@ -112,8 +112,12 @@ impl Reader {
         Some([base.as_slice(), &rest[1..]].concat())
     }
 
+    /// A path in the code. One that says not where it begins may begin with a child, or with a name that this file
+    /// offers.
     fn take(&mut self, path: &[String]) {
-        self.file.uses.extend(self.absolute(path));
+        let own = || [self.at.as_slice(), path].concat();
+        let path = self.absolute(path).unwrap_or_else(own);
+        self.file.uses.insert(path);
     }
 
     /// Every leaf of a tree of imports, as its path and the name it gets here.

@@ -12,10 +12,9 @@
 use std::collections::BTreeMap;
 
 use engine::DeviceProfile;
-use loadgen::Metric;
 use serde::{Deserialize, Serialize};
 
-use crate::validate::Validation;
+use crate::validate::{COMPARED, Validation};
 
 /// Fewest runs from which a spread can be told.
 const RUNS: usize = 3;
@@ -80,9 +79,8 @@ impl Uncertainty {
     pub fn add(&mut self, rates: &[&Validation]) {
         let mut seen: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for e in rates.iter().map(|v| &v.errors) {
-            let by_metric = [(Metric::Ttft, e.ttft), (Metric::Tpot, e.tpot), (Metric::E2e, e.e2e)];
-            for (metric, four) in by_metric {
-                for (name, error) in four.named() {
+            for metric in COMPARED {
+                for (name, error) in e.of(metric).named() {
                     if let Some(error) = error.filter(|e| *e > -100.0) {
                         let key = format!("{}:{name}", metric.name());
                         seen.entry(key).or_default().push((error / 100.0).ln_1p());

@@ -14,7 +14,7 @@ use crate::evaluate::{Evaluate, Refused, Relax, Stop};
 use crate::knee::{Effort, Knee, Prober, place_of, rate_at};
 use crate::observation::Detailed;
 use crate::trial::Testbed;
-use crate::validate::{Four, side};
+use crate::validate::{Four, Side, side};
 
 /// One run on the real engine.
 #[derive(Debug, Clone)]
@@ -163,9 +163,9 @@ pub fn compare(
     let sides: Vec<_> = repeats.iter().map(|r| side(&r.records)).collect();
     let mut figures = Vec::new();
     let time = |metric: Metric, statistic: &str, aim: Option<f64>| {
-        let of = |s: &crate::validate::Side| named(four(s, metric), statistic);
+        let of = |s: &Side| named(s.of(metric), statistic);
         let measured: Vec<f64> = sides.iter().filter_map(of).collect();
-        let name = format!("{} {statistic}", metric.name().to_uppercase());
+        let name = format!("{} {statistic}", metric.label());
         let found = of(&predicted).filter(|_| measured.len() == sides.len());
         found.map(|p| Figure::new(&name, true, measured, p, aim))
     };
@@ -193,14 +193,6 @@ pub fn compare(
         predicted: predicted.values,
         pairs: pairs.into_iter().map(|p| (1e3 * p.predicted, 1e3 * p.measured)).collect(),
         capacity: None,
-    }
-}
-
-fn four(side: &crate::validate::Side, metric: Metric) -> Four {
-    match metric {
-        Metric::Ttft => side.ttft,
-        Metric::Tpot | Metric::Itl => side.tpot,
-        Metric::E2e => side.e2e,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::observation::{KvShares, Observation, Work};
 use crate::plan::{Chosen, Plan};
 use crate::unfit::Unfit;
 use engine::{Config, KNOBS, KnobError};
-use loadgen::Attained;
+use loadgen::{Attained, Metric};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -438,12 +438,15 @@ impl CurvePoint {
     #[must_use]
     pub fn new(rate: f64, observation: &Observation) -> Self {
         let s = &observation.summary;
-        let pair = |stats: &loadgen::Stats| (stats.p50.millis(), stats.p99.millis());
+        let pair = |metric| {
+            let stats = s.stats(metric);
+            (stats.p50.millis(), stats.p99.millis())
+        };
         Self {
             rate_rps: rate,
-            ttft_ms: pair(&s.ttft),
-            tpot_ms: pair(&s.tpot),
-            itl_ms: pair(&s.itl),
+            ttft_ms: pair(Metric::Ttft),
+            tpot_ms: pair(Metric::Tpot),
+            itl_ms: pair(Metric::Itl),
             goodput_rps: s.goodput_rps(),
             output_tokens_per_s: s.output_tokens_per_s(),
             slo_met: s.verdict.met,

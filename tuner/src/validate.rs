@@ -107,6 +107,29 @@ pub struct Errors {
     pub throughput: Option<f64>,
 }
 
+/// The latencies that a recorded run tells, in the order of [`Side::values`].
+pub const COMPARED: [Metric; 3] = [Metric::Ttft, Metric::Tpot, Metric::E2e];
+
+impl Side {
+    /// One latency; undefined where recorded runs do not tell it.
+    #[must_use]
+    pub fn of(&self, metric: Metric) -> Four {
+        one([self.ttft, self.tpot, self.e2e], metric)
+    }
+}
+
+impl Errors {
+    /// One latency's; undefined where recorded runs do not tell it.
+    #[must_use]
+    pub fn of(&self, metric: Metric) -> Four {
+        one([self.ttft, self.tpot, self.e2e], metric)
+    }
+}
+
+fn one(compared: [Four; 3], metric: Metric) -> Four {
+    COMPARED.iter().position(|m| *m == metric).map_or_else(Four::default, |at| compared[at])
+}
+
 /// Who ran and who waited at an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Occupancy {
@@ -242,8 +265,8 @@ pub fn side(records: &[Record]) -> Side {
     let recording = Recording { records: records.to_vec(), itl: vec![Histogram::default()] };
     let slo = Slo::default().bind(&[]).expect("no target names a class");
     let summary = Summary::new(&recording, &slo);
-    let [ttft, tpot, e2e] = [&summary.ttft, &summary.tpot, &summary.e2e].map(Four::of);
-    let values = [Metric::Ttft, Metric::Tpot, Metric::E2e].map(|m| values(m, records));
+    let [ttft, tpot, e2e] = COMPARED.map(|metric| Four::of(&summary.stats(metric)));
+    let values = COMPARED.map(|metric| values(metric, records));
     Side { ttft, tpot, e2e, throughput_rps: summary.request_throughput_rps(), values }
 }
 

@@ -14,7 +14,7 @@ use crate::share::percent;
 use crate::{space, verdict};
 use engine::Config;
 use engine::config::{AllocatorKind, Reserve, SchedulerKind};
-use loadgen::{Judged, Metric};
+use loadgen::{Judged, Span};
 use rayon::prelude::*;
 use std::sync::atomic::AtomicBool;
 
@@ -187,10 +187,10 @@ impl Suspicions<'_> {
         }
     }
 
-    /// The first target on one of `metrics` that broke.
-    fn broken(&self, metrics: &[Metric]) -> Option<String> {
+    /// The first target that broke, of those on latencies whose span is one of `of`.
+    fn broken(&self, of: fn(Span) -> bool) -> Option<String> {
         let targets = &self.failing.summary.verdict.targets;
-        let broke = |t: &&Judged| metrics.contains(&t.target.metric) && verdict::used(t) > 1.0;
+        let broke = |t: &&Judged| of(t.target.metric.span()) && verdict::used(t) > 1.0;
         targets.iter().find(broke).map(result::against)
     }
 
@@ -241,7 +241,7 @@ impl Suspicions<'_> {
 
     fn budget(&mut self) {
         let full = self.failing.work().full_budget;
-        if full > 0.02 || self.broken(&[Metric::Ttft]).is_some() {
+        if full > 0.02 || self.broken(|span| span == Span::Start).is_some() {
             let evidence =
                 format!("{} of busy time in iterations that fill the budget", percent(full));
             self.suspect("token budget too small", evidence, |c| c.max_batch_tokens *= 2);
@@ -254,7 +254,7 @@ impl Suspicions<'_> {
     }
 
     fn interference(&mut self) {
-        if let Some(said) = self.broken(&[Metric::Tpot, Metric::Itl, Metric::E2e]) {
+        if let Some(said) = self.broken(|span| span != Span::Start) {
             let cause = "prefill interference";
             match self.config.scheduler {
                 SchedulerKind::Chunked => {
@@ -268,7 +268,7 @@ impl Suspicions<'_> {
             }
             self.suspect("too many sequences at once", said, |c| c.max_seqs /= 2);
         }
-        let ttft = self.broken(&[Metric::Ttft]);
+        let ttft = self.broken(|span| span == Span::Start);
         if let (Some(said), SchedulerKind::Chunked) = (ttft, self.config.scheduler) {
             let winner = self.winner;
             self.suspect("prompts wait behind decodes", said, |c| {

@@ -1,4 +1,4 @@
-//! When requests or sessions arrive: a renewal process at an even rate, bent by how the rate moves.
+//! The arrivals of requests or sessions: a renewal process at an even rate, bent by how the rate moves.
 //!
 //! Gaps are drawn for a rate of one and then run through the rate's integral. So the gaps of one seed are the same at
 //! every rate, and the coefficient of variation is that within a stretch of even rate.
@@ -222,7 +222,8 @@ impl Segment {
         if self.from + self.to == 0.0 { 0.0 } else { (self.from + self.to) / 2.0 * self.seconds }
     }
 
-    /// When so much work is done: the root of `from x + (to-from)/(2 seconds) x² = work`, in its stable form.
+    /// The moment at which so much work is done: the root of `from x + (to-from)/(2 seconds) x² = work`, in its stable
+    /// form.
     fn when(&self, work: f64) -> f64 {
         let slope = (self.to - self.from) / self.seconds;
         let root = (self.from * self.from + 2.0 * slope * work).max(0.0).sqrt();

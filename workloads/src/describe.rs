@@ -1,4 +1,4 @@
-//! What a trace is like, in the figures that decide how a server copes with it; and the same figures of a real source
+//! A trace in the figures that decide how a server copes with it; and the same figures of a real source
 //! beside those of what was synthesised after it.
 
 use std::collections::{BTreeMap, HashMap};
@@ -37,13 +37,13 @@ pub struct Description {
     pub output_zero_share: f64,
     /// Share of requests with a single token of response.
     pub output_one_share: f64,
-    /// What is known about prefixes.
+    /// The facts about prefixes.
     pub prefix: Option<PrefixHits>,
-    /// What is known about sessions.
+    /// The facts about sessions.
     pub sessions: Option<SessionFigures>,
     /// Requests by class, where there are several.
     pub classes: BTreeMap<String, usize>,
-    /// Where it came from.
+    /// Its origin.
     pub provenance: Vec<String>,
 }
 
@@ -91,7 +91,7 @@ pub struct SessionFigures {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Reference {
-    /// What was measured, and on how much of it.
+    /// The data that was measured, and the amount of it.
     pub source: String,
     /// Arrivals per second.
     pub rate_rps: Option<f64>,
@@ -122,7 +122,7 @@ pub struct Reference {
 /// One figure of the source and of a trace.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Which figure.
+    /// The figure.
     pub figure: String,
     /// In the real source.
     pub source: f64,

@@ -1,4 +1,4 @@
-//! What can be wrong with a trace or a workload description, said so that the reader knows what to change.
+//! Mistakes in a trace or a workload description, said so that the reader knows what to change.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub enum TraceError {
         file: String,
         /// Counted from 1, after decompression.
         line: u64,
-        /// What is wrong and what to do.
+        /// The mistake and the remedy.
         problem: String,
     },
     /// A file is wrong as a whole, or needs something said before it can be read.
@@ -29,7 +29,7 @@ pub enum TraceError {
     File {
         /// Name of the file.
         file: String,
-        /// What is wrong and what to do.
+        /// The mistake and the remedy.
         problem: String,
     },
     /// The format asked for cannot say what this trace says.
@@ -37,7 +37,7 @@ pub enum TraceError {
     Inexpressible {
         /// The format asked for.
         format: &'static str,
-        /// What is lost and what to use instead.
+        /// The part that is lost, and another format for it.
         problem: String,
     },
     /// Writing failed.
@@ -48,7 +48,7 @@ pub enum TraceError {
     Spec {
         /// Name of the preset or file.
         name: String,
-        /// What is wrong and what to do.
+        /// The mistake and the remedy.
         problem: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What arrives when: traces read from files, synthesised from measured distributions, described and written back.
+//! Traces of requests: read from files, synthesised from measured distributions, described and written back.
 //!
 //! Everything else sees a workload as a [`Trace`]. It comes from a file ([`read`], whatever the format) or from a
 //! description ([`Spec`], [`synthesise`]) such as the presets ([`preset`]); [`describe`] says what it is like, and

@@ -1,6 +1,6 @@
 //! A workload's description in TOML, `schema = "knee.workload/1"`, and the presets that ship.
 //!
-//! What is typed here is checked once, in [`Spec::parse`]; the generator then cannot fail on it. A key that is not
+//! A description is checked once, in [`Spec::parse`]; the generator then cannot fail on it. A key that is not
 //! known is refused, for a misspelt `spearman` would otherwise be a workload without correlation.
 
 use serde::Deserialize;
@@ -42,7 +42,7 @@ fn levels() -> Vec<f64> {
     LEVELS.to_vec()
 }
 
-/// Where it ends: at the first of both that is reached.
+/// Its end: the first of both that is reached.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Size {
@@ -65,7 +65,7 @@ pub(crate) struct Lengths {
     pub max_total_tokens: Option<u32>,
 }
 
-/// How the turns of a session follow each other.
+/// The way the turns of a session follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
@@ -111,7 +111,7 @@ pub(crate) struct Session {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Opening {
-    /// How many.
+    /// Their number.
     pub turns: u32,
     /// Growth of each, tokens.
     pub growth: Dist,
@@ -162,7 +162,7 @@ impl Spec {
         &self.0.name
     }
 
-    /// What it is, in a line.
+    /// A description, in a line.
     #[must_use]
     pub fn description(&self) -> &str {
         &self.0.description

@@ -38,7 +38,7 @@ impl Stream {
         &self.first
     }
 
-    /// Whether later passes repeat the first, request by request.
+    /// True if later passes repeat the first, request by request.
     #[must_use]
     pub fn repeats(&self) -> bool {
         self.drawn.is_none()
@@ -75,7 +75,7 @@ impl Stream {
     fn pass(&self, number: u64) -> Trace {
         let Some((spec, seed)) = &self.drawn else { return self.first.clone() };
         let seed = mix(*seed, number);
-        // Where nothing arrives under a seed, the first pass is as good as any.
+        // The first pass is as good as any where nothing arrives under a seed.
         let drawn = synthesise(spec, Some(seed)).unwrap_or_else(|_| self.first.clone());
         drawn.head(self.first.requests.len()).cut(self.first.longest())
     }
@@ -178,7 +178,7 @@ mod tests {
             }
             let numbers: BTreeSet<u32> = sessions.iter().map(|(s, _)| *s).collect();
             assert_eq!(numbers.len(), sessions.len(), "a session is of one pass");
-            // What prompts share within a pass they share as before.
+            // Prompts share within a pass as before.
             let reuse = |t: &Trace| describe(t).prefix.map(|p| p.hit_rate);
             if let (Some(one), Some(all)) = (reuse(first), reuse(&long)) {
                 assert!((one - all).abs() < 0.2, "{}: {one} and {all}", first.name);

@@ -369,7 +369,7 @@ impl Blocks {
             self.extend(&mut chain, input);
             return chain;
         }
-        // What follows the prompt differs, so its last block is only shared if it is full.
+        // The text after the prompt differs, so the prompt's last block is only shared if it is full.
         let mut chain = last.chain[..(last.input.min(input) / self.size) as usize].to_vec();
         self.extend(&mut chain, input);
         chain

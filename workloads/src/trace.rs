@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Requests in order of arrival; closed-loop turns come after the turn they wait for.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Trace {
-    /// What a report calls it: a preset's name or a file's stem.
+    /// Its name in reports: a preset's name or a file's stem.
     pub name: String,
     /// Open-loop requests are sorted by arrival; a closed-loop turn comes after its predecessor.
     pub requests: Vec<TraceRequest>,
@@ -19,14 +19,14 @@ pub struct Trace {
     pub max_concurrent_sessions: Option<u32>,
     /// Names of request classes (tenants, request types); `TraceRequest::class` indexes it. Never empty.
     pub classes: Vec<String>,
-    /// Where it came from: file and format, or preset, seed and the sources of its figures.
+    /// Its origin: file and format, or preset, seed and the sources of its figures.
     pub provenance: Vec<String>,
 }
 
 /// One request of a [`Trace`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceRequest {
-    /// When it is sent.
+    /// The moment it is sent.
     pub arrival: Arrival,
     /// Prompt length, tokens.
     pub input: u32,
@@ -42,7 +42,7 @@ pub struct TraceRequest {
     pub session: Option<u32>,
 }
 
-/// When a request is sent.
+/// The moment a request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
     /// Open loop: so long after the trace's origin, whatever the server does.

@@ -45,7 +45,7 @@ fn options() -> impl Strategy<Value = ReadOptions> {
     )
 }
 
-/// What holds for every trace that a reader lets through.
+/// The laws of every trace that a reader lets through.
 fn check(trace: &Trace) -> Result<(), TestCaseError> {
     prop_assert!(!trace.requests.is_empty() && !trace.classes.is_empty());
     let mut latest = Duration::ZERO;
@@ -245,7 +245,7 @@ fn presets_survive_our_own_format() {
 const SPEC: &str =
     "schema = \"knee.workload/1\"\nname = \"x\"\ndescription = \"x\"\nprovenance = []\nseed = 1\n";
 
-/// What becomes of a workload with these tables.
+/// The outcome of a workload with these tables.
 fn synthesised(tables: &str) -> Result<usize, String> {
     let spec = workloads::Spec::parse("x.toml", &format!("{SPEC}{tables}"));
     let trace = spec.and_then(|spec| workloads::synthesise(&spec, None));

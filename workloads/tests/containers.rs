@@ -1,4 +1,4 @@
-//! How files come: packed, as Parquet, through a pipe, or as something else altogether.
+//! Files in all their forms: packed, as Parquet, through a pipe, or as something else altogether.
 
 use std::io::Write as _;
 use std::sync::Arc;

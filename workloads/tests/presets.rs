@@ -7,8 +7,8 @@ use workloads::{
     read, synthesise,
 };
 
-/// How far a figure of a preset may be from the source's: relative, or absolute for correlations and hit rates.
-/// A preset is minutes long, so what few events decide (tails, bursts) is allowed more.
+/// The distance that a figure of a preset may have from the source's: relative, or absolute for correlations and hit
+/// rates. A preset is minutes long, so what few events decide (tails, bursts) is allowed more.
 fn tolerance(preset: &str, figure: &str) -> f64 {
     match (preset, figure) {
         (_, "rank correlation") => 0.08,

@@ -21,7 +21,7 @@ impl Kernel for Largest<'_> {
         let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let mut most = S::splat(f32::NEG_INFINITY);
         for chunk in chunks {
-            // What is not a number gives way to the second operand.
+            // A value that is not a number gives way to the second operand.
             most = S::max(S::load(chunk.as_ptr()), most);
         }
         S::largest(most).max(rest)

@@ -5,50 +5,17 @@
 //! else is in the batch, or which slots the allocator chose.
 
 mod kernel;
+mod span;
+
+pub use span::{Run, Span};
 
 use kernel::{On, Piece};
+use span::{QUERIES, Tile};
 
 use super::kv::{Data, KvLayer};
 use super::rows::grow;
 use super::simd::{Isa, LANES};
 use super::team::{Scattered, Team};
-
-/// Queries of one piece of work: rows of a chunk times heads that share keys.
-const QUERIES: usize = 12;
-
-/// Consecutive positions in consecutive slots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
-    /// First position.
-    pub position: u32,
-    /// Its slot.
-    pub slot: u32,
-    /// How many.
-    pub len: u32,
-}
-
-/// Rows of one sequence that follow each other: row `row + i` is at position `first + i` and attends up to itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    /// Its first row in the batch.
-    pub row: u32,
-    /// Rows.
-    pub rows: u32,
-    /// Position of the first.
-    pub first: u32,
-    /// Its runs, a range of the batch's: they cover positions `0..first + rows` in order.
-    pub runs: (u32, u32),
-    /// Whether results are thrown away (padding).
-    pub discard: bool,
-}
-
-/// Some rows of a span.
-#[derive(Debug, Clone, Copy)]
-struct Tile {
-    span: Span,
-    row: u32,
-    rows: u32,
-}
 
 /// Attention's scratch memory; never shrinks.
 #[derive(Debug, Default)]

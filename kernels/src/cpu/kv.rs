@@ -95,13 +95,13 @@ impl<E: Element> Pair<E> {
     }
 }
 
-/// Where element `d` of the key of `slot` is in a head's keys.
+/// The place of element `d` of the key of `slot` in a head's keys.
 #[inline(always)]
 pub(super) fn key_at<E: Element>(padded: usize, slot: usize, d: usize) -> usize {
     slot / LANES * LANES * padded + d / 2 * 2 * LANES + E::at(slot % LANES, d % 2)
 }
 
-/// Where element `d` of a value is from its slot's beginning.
+/// The place of element `d` of a value from its slot's beginning.
 #[inline(always)]
 pub(super) fn value_at<E: Element>(d: usize) -> usize {
     d / (2 * LANES) * 2 * LANES + E::at(d % LANES, d / LANES % 2)

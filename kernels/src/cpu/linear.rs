@@ -9,45 +9,20 @@ pub(super) mod amx;
 mod borrowed;
 mod pack;
 mod tile;
+mod weights;
 
-use super::Precision;
-use super::buffer::Buffer;
+pub use weights::Linear;
+
 use super::rows::{BLOCK, Rows};
 #[cfg(target_arch = "x86_64")]
 use super::simd::Isa;
 use super::simd::LANES;
 use super::team::{Scattered, Team};
 
-/// Output features of a panel.
-const PANEL: usize = 2 * LANES;
-
 /// Bytes of activations that a pass over the panels should leave in the second-level cache.
 const CACHED: usize = 384 << 10;
 
-/// The weights of one or more projections of the same input.
-#[derive(Debug)]
-pub struct Linear {
-    packed: Packed,
-    features: usize,
-    /// Output features written.
-    outputs: usize,
-    panels: usize,
-    /// One per output feature of a panel, padded.
-    bias: Vec<f32>,
-    gated: bool,
-}
-
-#[derive(Debug)]
-enum Packed {
-    /// By panel and block of features: `[BLOCK / 4][32][4]` unsigned bytes (128 = zero), then 32 scales in bf16.
-    Int8(Buffer<u8>),
-    /// By panel and pair of features: 2 x 16 pairs.
-    Bf16(Buffer<u16>),
-    /// By panel and pair of features: 2 x (16 firsts, 16 seconds).
-    F32(Buffer<f32>),
-}
-
-/// Where results go; rows of as many elements as the layer has outputs.
+/// The place of results; rows of as many elements as the layer has outputs.
 #[derive(Debug)]
 pub enum Output<'a> {
     /// They replace what is there.
@@ -65,38 +40,6 @@ impl Output<'_> {
 }
 
 impl Linear {
-    /// Input features.
-    #[must_use]
-    pub fn features(&self) -> usize {
-        self.features
-    }
-
-    /// Elements of a row of results.
-    #[must_use]
-    pub fn outputs(&self) -> usize {
-        self.outputs
-    }
-
-    /// What the weights are kept in.
-    #[must_use]
-    pub fn precision(&self) -> Precision {
-        match self.packed {
-            Packed::Int8(_) => Precision::Int8,
-            Packed::Bf16(_) => Precision::Bf16,
-            Packed::F32(_) => Precision::F32,
-        }
-    }
-
-    /// Bytes read by one pass.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        match &self.packed {
-            Packed::Int8(w) => w.len(),
-            Packed::Bf16(w) => w.len() * 2,
-            Packed::F32(w) => w.len() * 4,
-        }
-    }
-
     /// Computes all rows of `x`.
     ///
     /// # Panics
@@ -120,8 +63,8 @@ impl Linear {
             let rows = rows..(rows + chunk).min(x.len());
             let panels = group * self.panels / groups..(group + 1) * self.panels / groups;
             let part = tile::Part { linear: self, x, y, add, rows, panels };
-            // What only some machines have comes first and apart: a branch for tiles among AVX-512's own loops made those
-            // a quarter slower.
+            // Instructions that only some machines have come first and apart: a branch for tiles among AVX-512's own
+            // loops made those a quarter slower.
             // SAFETY: shapes were checked above, and each piece has its own rows or panels.
             unsafe {
                 #[cfg(target_arch = "x86_64")]

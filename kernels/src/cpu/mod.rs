@@ -1,6 +1,6 @@
 //! The CPU kernels: one body per operation, compiled for every instruction set, run by a team of threads.
 //!
-//! What holds for all of them: a row's result depends on that row (and its context) alone, to the bit. Sums run in a
+//! One law holds for all of them: a row's result depends on that row (and its context) alone, to the bit. Sums run in a
 //! fixed order over the input features or over absolute positions, whatever else is in the batch, however rows are
 //! tiled or split over threads, and wherever in memory the keys and values lie.
 //!
@@ -29,7 +29,7 @@ pub use rows::Rows;
 pub use simd::Isa;
 pub use team::Team;
 
-/// What weights are kept in, and so what a linear layer computes with. Accumulation is f32 in all of them.
+/// The number format of weights, with which a linear layer computes. Accumulation is f32 in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// 8-bit integers with a scale per 32 input features, on both sides: weights when packed, activations as they come.

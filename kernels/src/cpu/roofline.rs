@@ -1,4 +1,4 @@
-//! What the machine can do at most, measured: how fast it reads memory and multiplies. Speeds are told beside these.
+//! The limits of the machine, measured: its speed of reading memory and of multiplying. Speeds are told beside these.
 
 use std::hint::black_box;
 use std::time::Instant;

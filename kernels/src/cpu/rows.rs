@@ -26,7 +26,7 @@ pub struct Rows {
     pub(super) stride: usize,
     /// By block, row, feature: the rows of a register tile are then a constant apart.
     pub(super) float: Vec<f32>,
-    /// Whether `halves` has the numbers that `float` would have: where pairs of bf16 are multiplied as such.
+    /// True if `halves` has the numbers that `float` would have: where pairs of bf16 are multiplied as such.
     pub(super) halved: bool,
     pub(super) halves: Vec<u16>,
     pub(super) bytes: Vec<i8>,
@@ -38,7 +38,7 @@ pub struct Rows {
     row: Vec<f32>,
 }
 
-/// What happens to a row before it is a linear layer's input.
+/// The steps on a row before it is a linear layer's input.
 #[derive(Clone, Copy)]
 struct Norm<'a> {
     weight: &'a [f32],
@@ -71,7 +71,7 @@ impl Rows {
         self.rows
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows == 0
@@ -148,7 +148,7 @@ impl Rows {
     }
 }
 
-/// Where rows are written, block by block.
+/// The place where rows are written, block by block.
 struct Blocks {
     isa: Isa,
     stride: usize,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::simd::Isa;
 
-/// How long a member spins for more work before it sleeps.
+/// The time that a member spins for more work before it sleeps.
 const SPIN: Duration = Duration::from_micros(200);
 
 /// Looks at a flag between two looks at the clock, and before yielding.
@@ -37,7 +37,7 @@ pub struct Team {
     turn: Mutex<()>,
 }
 
-/// What members look at. Each of the hot words has a cache line of its own.
+/// The words that members look at. Each of the hot ones has a cache line of its own.
 #[derive(Debug, Default)]
 struct Board {
     /// Counts sections; a change is the signal to begin.

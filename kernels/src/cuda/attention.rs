@@ -2,15 +2,16 @@
 
 use half::bf16;
 
+use super::backend::Shape;
 use super::batch::DeviceBatch;
-use super::device::{Arg, Device, Shape};
+use super::device::{Arg, Device};
+use super::error::{CudaError, ensure};
 use super::memory::Buffer;
 use super::ops::plane;
 use super::pool::KvPool;
 use super::source::DECODE;
-use super::{CudaError, ensure};
 
-/// What some models do to heads before rotation.
+/// The steps that some models take on heads before rotation.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadExtras<'a> {
     /// One per column of queries, keys and values together.
@@ -38,7 +39,7 @@ impl Scratch {
         Ok(Self { partial: device.zeros(0)?, stats: device.zeros(0)?, grown: 0 })
     }
 
-    /// How often it was replaced by more.
+    /// The number of times it was replaced by more.
     #[must_use]
     pub fn grown(&self) -> u64 {
         self.grown

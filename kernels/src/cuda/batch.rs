@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::device::Device;
+use super::error::{CudaError, ensure};
 use super::memory::{Buffer, Element, Memory};
-use super::{CudaError, ensure};
 
 /// One sequence's part of a batch; see `common.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,7 @@ use super::{CudaError, ensure};
 pub struct Seq {
     /// Its first row among the queries.
     pub row: i32,
-    /// Where its first row's result goes.
+    /// The place of its first row's result.
     pub out: i32,
     /// New tokens: the last ones of its context.
     pub rows: i32,
@@ -24,6 +24,9 @@ pub struct Seq {
     pub shift: i32,
 }
 
+// SAFETY: four-byte numbers.
+unsafe impl Element for Seq {}
+
 /// A batch as the host describes it; kept and filled again.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
@@ -31,7 +34,7 @@ pub struct Batch {
     pub ids: Vec<i32>,
     /// Position of each row in its sequence.
     pub positions: Vec<i32>,
-    /// Where each row's keys and values go.
+    /// The place of each row's keys and values.
     pub slots: Vec<i32>,
     /// Sequences with one new token, attended to by the split kernel.
     pub decodes: Vec<Seq>,
@@ -46,7 +49,7 @@ pub struct Batch {
     pub reach: i32,
 }
 
-/// What a batch's numbers must stay below.
+/// The bounds of a batch's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Tokens of the vocabulary.
@@ -111,7 +114,7 @@ impl Batch {
 /// Rows of a tile of the tiled kernel.
 pub(super) const TILE: i32 = 64;
 
-/// What launches for a batch depend on.
+/// The sizes that launches for a batch depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sizes {
     rows: usize,
@@ -221,7 +224,7 @@ impl DeviceBatch {
         }
     }
 
-    /// Where it is.
+    /// The memory that it is in.
     pub(super) fn memories(&self) -> [&Arc<Memory>; 8] {
         let Self { ids, positions, slots, decodes, chunks, tables, tiles, last, .. } = self;
         let [ids, positions, slots] = [ids, positions, slots].map(|b| &b.data.memory);

@@ -1,5 +1,5 @@
-//! What the parts of a split model do together: sums and exchanges between tensor-parallel ranks, and what one pipeline
-//! stage hands to the next.
+//! The parts of a split model at work together: sums and exchanges between tensor-parallel ranks, and the rows that one
+//! pipeline stage hands to the next.
 //!
 //! Parts that share a device share its stream too: one kernel sums, everything else is copies, and nothing has to wait
 //! for anything. Parts with a device each meet through NCCL (`nccl`): every call here is one group of theirs, asked for by
@@ -14,36 +14,14 @@ use std::fmt;
 
 use half::bf16;
 
+use super::backend::{Call, Link};
 use super::device::{Arg, Device};
+use super::error::{CudaError, ensure};
 use super::memory::{Buffer, Element};
-use super::nccl::Nccl;
 use super::ops::{eights, line};
-use super::{CudaError, ensure};
 
 /// Most ranks whose parts are summed.
 pub const MOST_RANKS: usize = 8;
-
-/// What one rank does when several meet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Call {
-    /// The bf16 elements there become the sum of all ranks'.
-    Sum { at: u64, elements: usize },
-    /// Every rank gets what each has, one rank's bytes after the other's.
-    Share { from: u64, to: u64, bytes: usize },
-    /// Bytes for another rank, which receives as many.
-    Send { from: u64, bytes: usize, rank: usize },
-    /// Bytes of another rank, which sends as many.
-    Receive { to: u64, bytes: usize, rank: usize },
-}
-
-/// A way from device to device.
-pub(super) trait Link: Send + Sync {
-    /// Asks for the calls of several ranks at once; each begins when its device has done what it was asked for before.
-    ///
-    /// # Safety
-    /// The ranks' devices have so much memory at the calls' addresses.
-    unsafe fn meet(&self, calls: &[(usize, Call)]) -> Result<(), CudaError>;
-}
 
 /// Ranks that work together, in order.
 pub struct Collective {
@@ -71,12 +49,12 @@ impl Collective {
             let twice =
                 devices.iter().enumerate().any(|(i, a)| devices[..i].iter().any(|b| a.is(b)));
             ensure(!twice, || "ranks share one device, or each has its own".to_owned())?;
-            Some(between(devices)?)
+            Some(devices[0].connect(devices)?)
         };
         Ok(Self { devices: devices.to_vec(), link })
     }
 
-    /// How many there are.
+    /// Their number.
     #[must_use]
     pub fn ranks(&self) -> usize {
         self.devices.len()
@@ -227,35 +205,4 @@ impl Collective {
     fn one_each(&self, parts: usize) -> Result<(), CudaError> {
         ensure(parts == self.ranks(), || format!("{parts} parts of {} ranks", self.ranks()))
     }
-}
-
-/// What a way from a device is made of.
-pub(super) enum Endpoint {
-    /// A GPU: its number, and the stream on which it works.
-    Gpu { index: usize, stream: u64 },
-    /// An emulated device.
-    #[cfg(feature = "emulator")]
-    Emulated(std::sync::Arc<super::emulator::Emulator>),
-}
-
-/// A way between devices of one kind.
-fn between(devices: &[Device]) -> Result<Box<dyn Link>, CudaError> {
-    let mut gpus = Vec::new();
-    #[cfg(feature = "emulator")]
-    let mut emulated = Vec::new();
-    for device in devices {
-        match device.backend().endpoint()? {
-            Endpoint::Gpu { index, stream } => gpus.push((index, stream)),
-            #[cfg(feature = "emulator")]
-            Endpoint::Emulated(device) => emulated.push(device),
-        }
-    }
-    #[cfg(feature = "emulator")]
-    if emulated.len() == devices.len() {
-        return Ok(Box::new(super::emulator::Fabric::new(emulated)));
-    }
-    ensure(gpus.len() == devices.len(), || {
-        "GPUs meet GPUs, and emulated ones each other".to_owned()
-    })?;
-    Ok(Box::new(Nccl::open(&gpus)?))
 }

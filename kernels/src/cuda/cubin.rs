@@ -9,16 +9,17 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use super::error::CudaError;
+use super::nvrtc;
 use super::source::{HEADERS, Source};
-use super::{CudaError, nvrtc};
 
 include!(concat!(env!("OUT_DIR"), "/cubins.rs"));
 
-/// What kernels are compiled for: Ampere, Ada, Hopper, and three Blackwells. A GPU takes code for its own major version
-/// and a minor one that is no higher, so that 8.0's runs on 8.6 too.
+/// The architectures that kernels are compiled for: Ampere, Ada, Hopper, and three Blackwells. A GPU takes code for its
+/// own major version and a minor one that is no higher, so that 8.0's runs on 8.6 too.
 pub const ARCHITECTURES: [&str; 6] = ["sm_80", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120"];
 
-/// What the file of `source` for `architecture` is called. Another text, header or option gives another name.
+/// The name of the file of `source` for `architecture`. Another text, header or option gives another name.
 #[must_use]
 pub fn file_name(source: &Source, architecture: &str) -> String {
     let texts = HEADERS.iter().flat_map(|&(name, text)| [name, text]);

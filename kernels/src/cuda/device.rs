@@ -1,138 +1,13 @@
-//! The device seam: memory on a device and launches of named kernels, whoever runs them.
+//! A device: memory on it, and launches of named kernels, whatever runs them.
 
 use std::ffi::c_void;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use super::collective::Endpoint;
-use super::memory::{Buffer, Element, Mark, Memory};
-use super::{CudaError, driver, ensure};
-
-/// A launch: threads in three dimensions, and shared memory beyond what the kernel declares.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
-    pub(super) grid: [u32; 3],
-    pub(super) block: u32,
-    /// Bytes.
-    pub(super) dynamic: u32,
-}
-
-/// A matrix product for a library: `y = x * weight^T`, `x` and `weight` in bf16.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Product {
-    pub(super) x: u64,
-    pub(super) weight: u64,
-    pub(super) y: u64,
-    pub(super) y_is_f32: bool,
-    pub(super) rows: usize,
-    pub(super) features: usize,
-    pub(super) outputs: usize,
-}
-
-/// Who runs kernels. Work is done in the order in which it is asked for.
-pub(super) trait Backend: Send + Sync {
-    /// New memory, zeroed.
-    fn allocate(&self, bytes: usize) -> Result<u64, CudaError>;
-
-    /// Gives it back.
-    ///
-    /// # Safety
-    /// It came from `allocate` with the same size, and nobody uses it any more.
-    unsafe fn free(&self, address: u64, bytes: usize);
-
-    /// # Safety
-    /// So many bytes are allocated there.
-    unsafe fn write(&self, to: u64, from: &[u8]) -> Result<(), CudaError>;
-
-    /// # Safety
-    /// So many bytes are allocated at both, apart from each other.
-    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError>;
-
-    /// Waits for everything before it.
-    ///
-    /// # Safety
-    /// So many bytes are allocated there.
-    unsafe fn read(&self, from: u64, to: &mut [u8]) -> Result<(), CudaError>;
-
-    /// # Safety
-    /// `arguments` point to the kernel's parameters, of their types, and pointers among them to memory as large as the
-    /// kernel uses.
-    unsafe fn launch(
-        &self,
-        kernel: &'static str,
-        shape: Shape,
-        arguments: &mut [*mut c_void],
-    ) -> Result<(), CudaError>;
-
-    /// Multiplies with the vendor's library; false where there is none.
-    ///
-    /// # Safety
-    /// The addresses are those of matrices of these sizes.
-    unsafe fn multiply(&self, product: Product) -> Result<bool, CudaError>;
-
-    /// New memory on the host that the device can write to by itself.
-    fn pin(&self, bytes: usize) -> Result<u64, CudaError>;
-
-    /// Gives it back.
-    ///
-    /// # Safety
-    /// It came from `pin` with the same size, and nobody on the host uses it any more.
-    unsafe fn unpin(&self, address: u64, bytes: usize);
-
-    /// Copies from the device to pinned memory without waiting.
-    ///
-    /// # Safety
-    /// So many bytes are allocated at both, and the host does not touch the latter before a later mark is reached.
-    unsafe fn fetch(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError>;
-
-    fn synchronise(&self) -> Result<(), CudaError>;
-
-    /// From here on, what is asked for is recorded and not done.
-    fn begin_recording(&self) -> Result<(), CudaError>;
-
-    /// Up to here; something to be done again and again.
-    fn end_recording(&self) -> Result<u64, CudaError>;
-
-    /// Does what was recorded.
-    ///
-    /// # Safety
-    /// It is a recording of this device, and all memory that it uses is still allocated.
-    unsafe fn replay(&self, recording: u64) -> Result<(), CudaError>;
-
-    /// Gives a recording back.
-    ///
-    /// # Safety
-    /// It is one of this device, and nobody uses it any more.
-    unsafe fn forget(&self, recording: u64);
-
-    /// Notes when everything before it is done.
-    fn mark(&self) -> Result<u64, CudaError>;
-
-    /// Waits for a mark.
-    ///
-    /// # Safety
-    /// It is one of this device.
-    unsafe fn wait(&self, mark: u64) -> Result<(), CudaError>;
-
-    /// From one mark to a later one; waits for that.
-    ///
-    /// # Safety
-    /// Both are marks of this device.
-    unsafe fn between(&self, from: u64, to: u64) -> Result<Duration, CudaError>;
-
-    /// Gives a mark back.
-    ///
-    /// # Safety
-    /// It is one of this device, and nobody uses it any more.
-    unsafe fn unmark(&self, mark: u64);
-
-    /// Where ways to other devices begin.
-    fn endpoint(&self) -> Result<Endpoint, CudaError>;
-
-    /// Bytes free and in all; none where that means nothing.
-    fn memory(&self) -> Result<Option<(usize, usize)>, CudaError>;
-}
+use super::backend::{Backend, Link, Product, Shape};
+use super::driver;
+use super::error::{CudaError, ensure};
+use super::memory::{Buffer, Element, Fetched, Mark, Memory};
 
 /// A GPU, or an emulated one.
 #[derive(Clone)]
@@ -140,7 +15,7 @@ pub struct Device {
     backend: Arc<dyn Backend>,
     name: Arc<str>,
     processors: u32,
-    /// What a recording under way uses.
+    /// The memory that a recording under way uses.
     pub(super) recorded: Arc<Mutex<Option<Vec<Arc<Memory>>>>>,
 }
 
@@ -211,7 +86,7 @@ impl Device {
         &self.backend
     }
 
-    /// What it is called.
+    /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -275,7 +150,7 @@ impl Device {
         unsafe { self.backend.copy(from.address(at), to.address(start), bytes) }
     }
 
-    /// Whether it is the same one.
+    /// True of the same one.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.backend, &other.backend)
     }
@@ -294,6 +169,17 @@ impl Device {
     /// When the driver fails.
     pub fn mark(&self) -> Result<Mark, CudaError> {
         Mark::new(&self.backend)
+    }
+
+    /// Results on their way from this device to the host; none yet.
+    #[must_use]
+    pub fn fetched<T: Element>(&self) -> Fetched<T> {
+        Fetched::new(&self.backend)
+    }
+
+    /// A link between `devices`, of which this is the first.
+    pub(super) fn connect(&self, devices: &[Self]) -> Result<Box<dyn Link>, CudaError> {
+        self.backend.connect(devices.iter().map(|device| Arc::clone(&device.backend)).collect())
     }
 
     /// Refuses a buffer of another device, or one that is shorter than `len`.

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cudarc::driver::{result, sys};
 
-use super::collective::Endpoint;
-use super::device::{Backend, Product, Shape};
+use super::backend::{self, Backend, Link, Product, Shape};
+use super::error::CudaError;
 use super::lt::Lt;
-use super::{CudaError, cubin, nvrtc, source};
+use super::nccl::Nccl;
+use super::{cubin, nvrtc, source};
 
 /// Dynamic shared memory up to which a kernel needs no permission.
 const PLAIN_SHARED: i32 = 48 << 10;
@@ -157,7 +159,7 @@ impl Backend for Gpu {
 
     unsafe fn free(&self, address: u64, _bytes: usize) {
         if self.enter().is_ok() {
-            // What is under way may use it. A failure leaves nothing to do.
+            // Work under way may use it. A failure leaves nothing to do.
             let _ = result::stream::synchronize(self.stream);
             let _ = result::free_sync(address);
         }
@@ -217,7 +219,7 @@ impl Backend for Gpu {
 
     unsafe fn unpin(&self, address: u64, _bytes: usize) {
         if self.enter().is_ok() {
-            // What is under way may write there. A failure leaves nothing to do.
+            // Work under way may write there. A failure leaves nothing to do.
             let _ = result::stream::synchronize(self.stream);
             let _ = result::free_host(address as *mut c_void);
         }
@@ -231,7 +233,7 @@ impl Backend for Gpu {
 
     fn begin_recording(&self) -> Result<(), CudaError> {
         self.enter()?;
-        // What other threads wait for meanwhile is not to end the recording.
+        // The waits of other threads meanwhile are not to end the recording.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is ours.
         unsafe { result::stream::begin_capture(self.stream, mode) }
@@ -303,8 +305,10 @@ impl Backend for Gpu {
         }
     }
 
-    fn endpoint(&self) -> Result<Endpoint, CudaError> {
-        Ok(Endpoint::Gpu { index: self.index, stream: self.stream as u64 })
+    fn connect(&self, devices: Vec<Arc<dyn Backend>>) -> Result<Box<dyn Link>, CudaError> {
+        let gpus = backend::all_of::<Self>(devices)?;
+        let gpus: Vec<_> = gpus.iter().map(|gpu| (gpu.index, gpu.stream as u64)).collect();
+        Ok(Box::new(Nccl::open(&gpus)?))
     }
 
     fn memory(&self) -> Result<Option<(usize, usize)>, CudaError> {

@@ -1,44 +1,37 @@
 //! The kernels on a processor, for tests: compiled by the machine's C++ compiler when a test asks for them.
 //!
-//! What it shows and what it cannot is said in `kernels/cu/emulator/cuda_emulator.h`. Memory has margins that are
+//! Its reach and its limits are told in `kernels/cu/emulator/cuda_emulator.h`. Memory has margins that are
 //! checked whenever something is read, so that a kernel that writes beyond its buffers is found out. Work is done when
 //! somebody waits for it ([`stream`]), so that a host that does not wait is found out too.
 
 mod fabric;
+mod fault;
 mod library;
+mod machine;
 mod stream;
 
-use std::collections::HashMap;
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::path::{Path, PathBuf};
+use std::ffi::c_void;
+use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use libloading::Library;
-
-use super::CudaError;
-use super::collective::Endpoint;
-use super::device::{Backend, Device, Product, Shape};
+use super::backend::{self, Backend, Link, Product, Shape};
+use super::device::Device;
+use super::error::CudaError;
 use super::source::{self, Source};
-pub(super) use fabric::Fabric;
-use library::{build, compiler};
+use fabric::Fabric;
+use fault::{failed, locked};
+use library::compiler;
+use machine::{Emulator, MARGIN, PATTERN};
+pub use machine::{Fuse, Pretence};
 use stream::{Op, Stream};
 
 /// Orders in which threads may run; see `cuda_emulator.h`.
 pub const ORDERS: i32 = 6;
 
-/// Bytes before and after each buffer, of a pattern that is not a number.
-const MARGIN: usize = 4096;
-const PATTERN: u8 = 0xff;
-
-/// What a library of kernels is called by: index of the kernel, grid and block, dynamic shared memory, order,
-/// parameters; an error, or nothing.
-type Run =
-    unsafe extern "C" fn(c_int, *const c_uint, c_uint, c_int, *mut *mut c_void) -> *const c_char;
-
-/// Why there can be no emulator on this machine; none where there can.
+/// The reason why there can be no emulator on this machine; none where there can.
 #[must_use]
 pub fn absent() -> Option<&'static str> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
@@ -88,8 +81,7 @@ fn on_stream(
     (order, pretence): (i32, Pretence),
     stream: Stream,
 ) -> Device {
-    let emulator = Arc::new_cyclic(|me| Emulator {
-        me: Weak::clone(me),
+    let emulator = Arc::new(Emulator {
         sources,
         cache: cache.to_owned(),
         order,
@@ -99,158 +91,6 @@ fn on_stream(
         waits: Mutex::default(),
     });
     Device::emulated(emulator, "an emulated GPU")
-}
-
-/// What a device is pretended to be.
-#[derive(Debug, Clone, Default)]
-pub struct Pretence {
-    /// Bytes of its memory; none = as many as are asked for.
-    pub memory: Option<usize>,
-    /// When it fails.
-    pub fuse: Fuse,
-    /// How often it has done what was recorded.
-    pub replays: Arc<AtomicU64>,
-}
-
-/// When an emulated device fails, for good: told at any time.
-#[derive(Debug, Clone)]
-pub struct Fuse(Arc<AtomicI64>);
-
-impl Default for Fuse {
-    fn default() -> Self {
-        Self(Arc::new(AtomicI64::new(i64::MAX)))
-    }
-}
-
-impl Fuse {
-    /// After so many more kernels.
-    pub fn light(&self, kernels: u32) {
-        self.0.store(i64::from(kernels), Ordering::Relaxed);
-    }
-
-    fn burn(&self) -> Result<(), CudaError> {
-        let left = self.0.fetch_sub(1, Ordering::Relaxed);
-        if left > 0 { Ok(()) } else { Err(failed("an unspecified launch failure")) }
-    }
-}
-
-pub(super) struct Emulator {
-    me: Weak<Self>,
-    sources: Vec<Source>,
-    cache: PathBuf,
-    order: i32,
-    pretence: Pretence,
-    state: Mutex<State>,
-    stream: Stream,
-    /// Whether it has come to where several meet, and they have not.
-    waits: Mutex<bool>,
-}
-
-#[derive(Default)]
-struct State {
-    libraries: HashMap<&'static str, Library>,
-    /// Bytes of each buffer, by address.
-    buffers: HashMap<u64, usize>,
-}
-
-fn failed(what: impl Into<String>) -> CudaError {
-    CudaError::Call { call: "the emulator", reason: what.into() }
-}
-
-/// Compiled libraries keep state of their own (threads, shared memory): one launch at a time.
-static ONE_LAUNCH: Mutex<()> = Mutex::new(());
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Emulator {
-    /// The library of the file that `kernel` is in.
-    fn compiled<'a>(
-        &self,
-        state: &'a mut State,
-        source: &Source,
-    ) -> Result<&'a Library, CudaError> {
-        if !state.libraries.contains_key(source.file) {
-            let path = build(source, &self.cache)?;
-            // SAFETY: it is ours, just compiled, and does nothing when loaded.
-            let library = unsafe { Library::new(&path) };
-            let library = library.map_err(|e| failed(format!("{}: {e}", path.display())))?;
-            state.libraries.insert(source.file, library);
-        }
-        Ok(&state.libraries[source.file])
-    }
-
-    /// Does one thing that was asked for.
-    fn work(&self, op: Op) -> Result<(), CudaError> {
-        match op {
-            // SAFETY: whoever asked said that the memory is there, and it is not given back before this is done.
-            Op::Write { to, bytes } => unsafe {
-                std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len());
-            },
-            // SAFETY: as above.
-            Op::Copy { from, to, bytes } => unsafe {
-                std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes);
-            },
-            Op::Launch { kernel, shape, mut words } => {
-                self.pretence.fuse.burn()?;
-                // SAFETY: as above, and the words are the kernel's parameters.
-                unsafe { self.run(kernel, shape, &mut words)? }
-            }
-            Op::Meet { meeting, rank } => meeting.come(rank)?,
-            Op::Mark(_) => {}
-        }
-        Ok(())
-    }
-
-    /// # Safety
-    /// As [`Backend::launch`].
-    unsafe fn run(
-        &self,
-        kernel: &'static str,
-        shape: Shape,
-        words: &mut [u64],
-    ) -> Result<(), CudaError> {
-        let place = |s: &Source| s.kernels.iter().position(|k| *k == kernel);
-        let found = self.sources.iter().find_map(|s| Some((s, place(s)?)));
-        let (source, index) = found.ok_or_else(|| failed(format!("no kernel {kernel}")))?;
-        let run = {
-            let mut state = locked(&self.state);
-            let library = self.compiled(&mut state, source)?;
-            *library.get::<Run>(b"knee_run").map_err(|e| failed(e.to_string()))?
-        };
-        let [x, y, z] = shape.grid;
-        let sizes = [x, y, z, shape.block];
-        let mut arguments: Vec<*mut c_void> =
-            words.iter_mut().map(|word| std::ptr::from_mut(word).cast()).collect();
-        let _one = locked(&ONE_LAUNCH);
-        let error =
-            run(index as c_int, sizes.as_ptr(), shape.dynamic, self.order, arguments.as_mut_ptr());
-        if error.is_null() {
-            return Ok(());
-        }
-        Err(failed(format!("{kernel}: {}", CStr::from_ptr(error).to_string_lossy())))
-    }
-
-    /// Everything that was asked for.
-    fn finish(&self) -> Result<(), CudaError> {
-        self.stream.not_recording("something was waited for")?;
-        self.stream.work_off(None, |op| self.work(op))?;
-        self.check_margins()
-    }
-
-    fn check_margins(&self) -> Result<(), CudaError> {
-        for (&address, &bytes) in &locked(&self.state).buffers {
-            // SAFETY: allocated with margins on both sides.
-            let margins = unsafe {
-                [(address as usize - MARGIN), (address as usize + bytes)]
-                    .map(|at| std::slice::from_raw_parts(at as *const u8, MARGIN))
-            };
-            if margins.iter().any(|m| m.iter().any(|&byte| byte != PATTERN)) {
-                return Err(failed(format!("a kernel wrote beyond a buffer of {bytes} bytes")));
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Backend for Emulator {
@@ -277,7 +117,7 @@ impl Backend for Emulator {
     }
 
     unsafe fn free(&self, address: u64, bytes: usize) {
-        // What was asked for may use it; what failed never will.
+        // Work that was asked for may use it; work that failed never will.
         let _ = self.stream.work_off(None, |op| self.work(op));
         locked(&self.state).buffers.remove(&address);
         if let Ok(layout) = std::alloc::Layout::from_size_align(bytes + 2 * MARGIN, 256) {
@@ -379,8 +219,8 @@ impl Backend for Emulator {
         self.stream.unmark(mark);
     }
 
-    fn endpoint(&self) -> Result<Endpoint, CudaError> {
-        self.me.upgrade().map(Endpoint::Emulated).ok_or_else(|| failed("it is gone"))
+    fn connect(&self, devices: Vec<Arc<dyn Backend>>) -> Result<Box<dyn Link>, CudaError> {
+        Ok(Box::new(Fabric::new(backend::all_of(devices)?)))
     }
 
     fn memory(&self) -> Result<Option<(usize, usize)>, CudaError> {

@@ -3,12 +3,12 @@
 use half::bf16;
 
 use super::device::{Arg, Device};
+use super::error::{CudaError, ensure};
 use super::memory::Buffer;
 use super::ops::line;
-use super::{CudaError, ensure};
 use crate::random::Uniform;
 
-/// Which elements of a stream, and in which order: `rows` rows of `cols`.
+/// Elements of a stream, in order: `rows` rows of `cols`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// The first element.
@@ -34,7 +34,7 @@ impl Window {
         self.rows * self.cols
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0

@@ -7,10 +7,11 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
+use super::backend::Backend;
 use super::batch::{DeviceBatch, Sizes};
-use super::device::{Backend, Device};
+use super::device::Device;
+use super::error::{CudaError, ensure};
 use super::memory::Memory;
-use super::{CudaError, ensure};
 
 /// Recorded work on a device.
 pub struct Graph {
@@ -34,7 +35,7 @@ impl Drop for Graph {
 }
 
 impl Graph {
-    /// Whether it can be done for `batch`: one of the sizes it was recorded with, in the same memory.
+    /// True if it can be done for `batch`: one of the sizes it was recorded with, in the same memory.
     #[must_use]
     pub fn fits(&self, batch: &DeviceBatch) -> bool {
         let kept = |memory: &Arc<Memory>| self.memories.iter().any(|m| Arc::ptr_eq(m, memory));

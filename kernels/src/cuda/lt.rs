@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver;
 
-use super::device::Product;
-use super::{CudaError, nvrtc};
+use super::backend::Product;
+use super::error::CudaError;
+use super::nvrtc;
 
 /// Memory that algorithms may use.
 const WORKSPACE: usize = 32 << 20;
@@ -20,7 +21,7 @@ pub(super) struct Lt {
     plans: Mutex<HashMap<(usize, usize, usize, bool), Plan>>,
 }
 
-/// How one shape is multiplied.
+/// The plan by which one shape is multiplied.
 struct Plan {
     product: sys::cublasLtMatmulDesc_t,
     weight: sys::cublasLtMatrixLayout_t,

@@ -7,26 +7,20 @@ use std::time::Duration;
 
 use half::bf16;
 
-use super::batch::Seq;
-use super::device::{Backend, Device};
-use super::ops::Draw;
-use super::{CudaError, ensure};
+use super::backend::Backend;
+use super::error::{CudaError, ensure};
 
-/// What buffers may hold: plain bytes, without padding.
+/// An element of a buffer: plain bytes, without padding.
 ///
 /// # Safety
 /// Every pattern of bits is a value.
 pub unsafe trait Element: Copy + Send + Sync + 'static {}
-// SAFETY: numbers, and structures of four-byte numbers.
+// SAFETY: a number.
 unsafe impl Element for bf16 {}
 // SAFETY: as above.
 unsafe impl Element for f32 {}
 // SAFETY: as above.
 unsafe impl Element for i32 {}
-// SAFETY: as above.
-unsafe impl Element for Seq {}
-// SAFETY: as above.
-unsafe impl Element for Draw {}
 
 /// Bytes on a device. A graph shares those it was recorded over, so that they outlive it.
 pub(super) struct Memory {
@@ -62,13 +56,13 @@ impl<T> Buffer<T> {
         self.len
     }
 
-    /// Whether it has none.
+    /// True if it has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Where element `at` is.
+    /// The address of element `at`.
     pub(super) fn address(&self, at: usize) -> u64 {
         self.memory.address + (at * size_of::<T>()) as u64
     }
@@ -118,7 +112,7 @@ impl<T: Element> Buffer<T> {
 /// Elements on their way from a device to the host, into memory that the device can write to by itself. Kept and filled
 /// again.
 pub struct Fetched<T> {
-    /// Where they arrive, and for how many there is room.
+    /// The place at which they arrive, and the number that it has room for.
     place: u64,
     room: usize,
     len: usize,
@@ -143,10 +137,9 @@ impl<T> Drop for Fetched<T> {
 }
 
 impl<T: Element> Fetched<T> {
-    /// Nothing of `device` yet.
-    #[must_use]
-    pub fn new(device: &Device) -> Self {
-        let backend = Arc::clone(device.backend());
+    /// Nothing yet.
+    pub(super) fn new(backend: &Arc<dyn Backend>) -> Self {
+        let backend = Arc::clone(backend);
         Self { place: 0, room: 0, len: 0, arrival: None, backend, of: PhantomData }
     }
 
@@ -219,7 +212,7 @@ impl Mark {
         unsafe { self.backend.wait(self.id) }
     }
 
-    /// What passed since `earlier`, a mark of the same device; waits until this one is reached.
+    /// The time since `earlier`, a mark of the same device; waits until this one is reached.
     ///
     /// # Errors
     /// When a kernel failed, or the marks are those of two devices.

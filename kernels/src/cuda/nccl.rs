@@ -11,8 +11,9 @@ use std::sync::{Mutex, PoisonError};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-use super::collective::{Call, Link};
-use super::{CudaError, nvrtc};
+use super::backend::{Call, Link};
+use super::error::CudaError;
+use super::nvrtc;
 
 /// The library's name.
 const NAME: &str = "libnccl.so.2";
@@ -220,7 +221,7 @@ mod tests {
             }
         }
 
-        /// What it was called with since this was last asked.
+        /// The calls since this was last asked.
         fn log(&self) -> String {
             type Log = unsafe extern "C" fn() -> *const c_char;
             // SAFETY: it is ours, and loaded already where it was used.

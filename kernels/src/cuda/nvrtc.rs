@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use cudarc::nvrtc::sys;
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-use super::CudaError;
+use super::error::CudaError;
 use super::source::{HEADERS, Source};
 
 /// A compiled file.
@@ -14,11 +14,11 @@ use super::source::{HEADERS, Source};
 pub struct Compiled {
     /// Machine code, for `cuModuleLoadData`.
     pub cubin: Vec<u8>,
-    /// What the assembler says of each kernel, in the order of its report.
+    /// The assembler's report on each kernel, in its order.
     pub kernels: Vec<Resources>,
 }
 
-/// What a kernel needs of a multiprocessor.
+/// A kernel's needs of a multiprocessor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resources {
     /// The kernel.
@@ -48,7 +48,7 @@ fn folders() -> Vec<PathBuf> {
     roots.iter().flat_map(|root| [root.join("lib64"), root.join("lib"), root.clone()]).collect()
 }
 
-/// Where a library is, if it is in one of the folders.
+/// The path of a library, if it is in one of the folders.
 pub(super) fn find(name: &str) -> Option<PathBuf> {
     folders().into_iter().map(|folder| folder.join(name)).find(|path| path.exists())
 }
@@ -62,7 +62,7 @@ pub(super) fn preload(name: &str) {
     }
 }
 
-/// Whether kernels can be compiled here: NVRTC's version.
+/// The version of NVRTC, with which kernels can be compiled here.
 ///
 /// # Errors
 /// When there is no NVRTC.
@@ -153,7 +153,7 @@ impl Program {
     }
 }
 
-/// What it is told beside the architecture.
+/// Its options beside the architecture.
 pub(super) const OPTIONS: [&str; 3] = ["-std=c++17", "-default-device", "--ptxas-options=-v"];
 
 /// Compiles `source` for an architecture such as `sm_90`.

@@ -2,16 +2,17 @@
 
 use half::bf16;
 
+use super::backend::{Product, Shape};
 use super::batch::{DeviceBatch, Grown, Seq};
-use super::device::{Arg, Device, Product, Shape};
+use super::device::{Arg, Device};
+use super::error::{CudaError, ensure};
 use super::memory::{Buffer, Element};
-use super::{CudaError, ensure};
 
-/// How one row's token is chosen; see `sample.cu`.
+/// The choice of one row's token; see `sample.cu`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C)]
 pub struct Draw {
-    /// What logits are multiplied by; 0 = the most likely token, the first of several.
+    /// The factor of logits; 0 = the most likely token, the first of several.
     pub inverse_temperature: f32,
     /// Only so many of the most likely tokens; 0 = all.
     pub top_k: i32,
@@ -21,12 +22,15 @@ pub struct Draw {
     pub at: f32,
 }
 
+// SAFETY: four-byte numbers.
+unsafe impl Element for Draw {}
+
 impl Draw {
     /// The most likely token.
     pub const GREEDY: Self = Self { inverse_temperature: 0.0, top_k: 0, top_p: 1.0, at: 0.0 };
 }
 
-/// How matrices are multiplied.
+/// The way matrices are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Products {
     /// The fastest way there is: a few rows at a time by dot products, more by the vendor's library.
@@ -291,7 +295,7 @@ impl Device {
 /// Rows up to which dot products are used.
 const MOST_DOTS: usize = 8;
 
-/// What a matrix product can be written as.
+/// An element that a matrix product can be written in.
 pub trait Out: Element {
     #[doc(hidden)]
     const F32: bool;

@@ -3,8 +3,8 @@
 use half::bf16;
 
 use super::device::{Arg, Device};
+use super::error::{CudaError, ensure};
 use super::memory::Buffer;
-use super::{CudaError, ensure};
 use crate::cpu::Heads;
 
 /// Keys and values, `[layers, 2, slots, kv_heads, head_dim]` in bf16. Blocks are runs of slots: seen from one layer's
@@ -54,7 +54,7 @@ impl KvPool {
         layers * 2 * heads.kv * heads.dim * size_of::<bf16>()
     }
 
-    /// Where a layer's keys (`values` = 0) or values (1) are.
+    /// The place of a layer's keys (`values` = 0) or values (1).
     pub(super) fn plane(&self, layer: usize, values: usize) -> Arg<'_> {
         let plane = self.slots * self.heads.kv * self.heads.dim;
         Arg::within(&self.data, (layer * 2 + values) * plane)

@@ -1,10 +1,10 @@
-//! What a device can do at most: how fast it copies memory, and how fast it multiplies large matrices.
+//! The limits of a device: its speed of copying memory, and that of multiplying large matrices.
 
 use std::time::Duration;
 
-use super::CudaError;
 use super::batch::DeviceBatch;
 use super::device::Device;
+use super::error::CudaError;
 use super::ops::Products;
 use crate::random::Uniform;
 
@@ -19,7 +19,7 @@ pub struct Roofline {
 
 /// Samples; the one in the middle counts.
 const SAMPLES: usize = 9;
-/// What a sample takes at least.
+/// The least time of a sample.
 const LEAST: Duration = Duration::from_millis(1);
 /// Launches of a sample, at most.
 const MOST: usize = 64;
@@ -46,10 +46,10 @@ pub fn measure(device: &Device) -> Result<Roofline, CudaError> {
     })
 }
 
-/// What one launch by `work` takes on the device: the median of several samples, each of so many launches, one right behind
-/// the other in a graph, that they take a millisecond. `work` is told a launch's number, so that it can use other memory
-/// than the launch before did: what fits the cache is faster than it ever is in a model. On an emulated device it is one
-/// sample of one launch.
+/// The time of one launch by `work` on the device: the median of several samples, each of so many launches, one right
+/// behind the other in a graph, that they take a millisecond. `work` is told a launch's number, so that it can use
+/// other memory than the launch before did: what fits the cache is faster than it ever is in a model. On an emulated
+/// device it is one sample of one launch.
 ///
 /// # Errors
 /// When `work` or the driver fails.

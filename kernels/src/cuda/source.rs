@@ -11,7 +11,7 @@ pub struct Source {
     pub kernels: &'static [&'static str],
 }
 
-/// What the files include, by name.
+/// The headers that the files include, by name.
 pub const HEADERS: [(&str, &str); 2] = [
     ("common.cuh", include_str!("../../cu/common.cuh")),
     ("ptx.cuh", include_str!("../../cu/ptx.cuh")),

@@ -9,7 +9,7 @@ use kernels::random::Uniform;
 
 use super::reference::{Random, distance, rmsnorm, wide};
 
-/// What is checked, and how far results may be from the reference.
+/// The checks, and the distance that results may have from the reference.
 pub(crate) struct Check {
     pub(crate) name: &'static str,
     pub(crate) most: f64,
@@ -165,7 +165,7 @@ pub(crate) fn join_columns() -> Check {
     Check { name: "ranks' columns", most: 0.0, run: run_join_columns }
 }
 
-/// What ranks share or one of them collects, put side by side: every rank has its columns of every row.
+/// The columns that ranks share or one of them collects, side by side: every rank has its columns of every row.
 fn run_join_columns(device: &Device) -> Result<f64, CudaError> {
     let mut worst = 0.0f64;
     for (ranks, rows, columns) in [(1, 3, 8), (2, 5, 130), (3, 2, 264), (8, 1, 48)] {
@@ -332,7 +332,7 @@ pub(crate) fn sample_of(device: &Device, vocab: usize) -> Result<f64, CudaError>
     Ok(wrong as f64)
 }
 
-/// Whether `token` is what `draw` chooses by a sorted vocabulary in f64, give or take what rounding moves.
+/// True if `token` is what `draw` chooses by a sorted vocabulary in f64, give or take what rounding moves.
 fn may_be(logits: &[f32], draw: &Draw, token: i32) -> bool {
     const SLACK: f64 = 1e-5;
     let mut order: Vec<usize> = (0..logits.len()).collect();
@@ -359,7 +359,7 @@ fn may_be(logits: &[f32], draw: &Draw, token: i32) -> bool {
         kept
     };
     let share = f64::from(draw.top_p) * whole;
-    // Where the cut is within rounding of a token's edge, both sides of the edge will do.
+    // Both sides of a token's edge will do where the cut is within rounding of it.
     [share * (1.0 - SLACK), share, share * (1.0 + SLACK)].into_iter().any(|enough| {
         let mut kept = nucleus(enough);
         kept.sort_unstable();

@@ -21,7 +21,7 @@ fn placed(devices: &[Device], parts: &[Vec<bf16>]) -> Vec<Buffer<bf16>> {
     devices.iter().zip(parts).map(|(device, part)| device.upload(part).unwrap()).collect()
 }
 
-/// What ranks on one device do by kernels and copies, ranks on several do to the bit.
+/// Ranks on several devices do to the bit what ranks on one do by kernels and copies.
 #[test]
 fn several_do_what_one_does() {
     for ranks in [2, 3, 8] {

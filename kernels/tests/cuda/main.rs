@@ -35,7 +35,7 @@ fn devices() -> Result<Vec<(String, Device)>, String> {
     Ok((0..emulator::ORDERS).map(one).collect())
 }
 
-/// Where compiled kernels are kept.
+/// The folder of compiled kernels.
 fn folder() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
@@ -64,7 +64,7 @@ checks! { checks: fill, embedding, add_rmsnorm, silu_mul, all_reduce, join_colum
 checks! { checks: small_products, large_products, products_are_invariant, sample }
 checks! { cache: rope_kv_write, decode_attention, prefill_attention, attention_is_invariant, copy_slots }
 
-/// What launching relies on is checked: sizes, indices, and whose memory it is.
+/// The sizes, indices and owners of memory that launching relies on are checked.
 #[test]
 fn what_does_not_fit_is_refused() {
     let Ok(devices) = devices() else { return println!("skipped: there is no device") };

@@ -37,7 +37,7 @@ const QUERIES: Uniform = Uniform::unit(11);
 const KEYS: Uniform = Uniform { half_width: 2.0, ..Uniform::unit(12) };
 
 impl Attention {
-    /// Where a sequence's token is: an odd prime as a stride visits every block before one twice.
+    /// The slot of a sequence's token: an odd prime as a stride visits every block before one twice.
     fn slot(&self, seq: usize, at: usize) -> usize {
         let before: usize = self.seqs[..seq].iter().map(|s| s.1.div_ceil(16)).sum();
         (before + at / 16) * 7919 % (self.slots / 16) * 16 + at % 16

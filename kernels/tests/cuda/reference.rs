@@ -1,4 +1,4 @@
-//! What kernels should compute, in f64, and random numbers to compute it from.
+//! The right results of kernels, in f64, and random numbers to compute them from.
 
 use half::bf16;
 use kernels::cpu::Heads;
@@ -39,7 +39,7 @@ impl Random {
     }
 }
 
-/// How far `got` is from `want`, over how large `want` is; infinite where it is no number.
+/// The distance of `got` from `want`, over the size of `want`; infinite where it is no number.
 pub(crate) fn distance(got: impl IntoIterator<Item = f64>, want: &[f64]) -> f64 {
     let (mut error, mut size, mut len) = (0.0, 0.0, 0);
     for (got, want) in got.into_iter().zip(want) {

@@ -1,9 +1,9 @@
-//! What is asked for, and when it is done: results that are fetched without waiting, work that is recorded and done again,
-//! and a device that fails.
+//! Work that is asked for, and the time it is done: results that are fetched without waiting, work that is recorded and
+//! done again, and a device that fails.
 
 use half::bf16;
 use kernels::cuda::emulator::{self, Fuse, Pretence};
-use kernels::cuda::{Batch, CudaError, Device, DeviceBatch, Fetched, Limits};
+use kernels::cuda::{Batch, CudaError, Device, DeviceBatch, Limits};
 
 use super::{devices, folder};
 
@@ -28,14 +28,14 @@ fn first_of_rows(values: &[bf16]) -> Vec<f32> {
     values.iter().step_by(8).map(|x| x.to_f32()).collect()
 }
 
-/// What is fetched is what was there when it was asked for, whatever came after.
+/// A fetch gives the values of the moment it was asked for, whatever came after.
 #[test]
 fn results_arrive_as_they_were() {
     let Ok(devices) = devices() else { return println!("skipped: there is no device") };
     let device = &devices[0].1;
     let (table, mut out) = (table(device), device.zeros::<bf16>(24).unwrap());
     let mut on_device = DeviceBatch::new(device).unwrap();
-    let [mut first, mut second] = [Fetched::new(device), Fetched::new(device)];
+    let [mut first, mut second] = [device.fetched(), device.fetched()];
     for (ids, fetched) in [(&[3, 1, 4], &mut first), (&[1, 5, 2], &mut second)] {
         on_device.set(device, &batch(ids), limits(3)).unwrap();
         device.embed(&on_device, (&table, 0), &mut out, 8).unwrap();
@@ -78,7 +78,7 @@ fn recorded_work_is_done_again() {
     on_device.set(device, &batch(&[1; 40]), limits(40)).unwrap();
     on_device.set(device, &batch(&[7, 6, 5]), limits(3)).unwrap();
     assert!(!graph.fits(&on_device));
-    // What is waited for while work is recorded is an error, and the device goes on.
+    // A wait while work is recorded is an error, and the device goes on.
     let waits = device.record(&on_device, || device.synchronise());
     assert!(waits.is_err());
     assert_eq!(rows(&out), [0.0, 2.0, 1.0]);
@@ -101,7 +101,7 @@ fn a_device_fails_for_good() {
     let (table, mut out) = (table(&device), device.zeros::<bf16>(24).unwrap());
     let mut on_device = DeviceBatch::new(&device).unwrap();
     on_device.set(&device, &batch(&[3, 1, 4]), limits(3)).unwrap();
-    let mut fetched = Fetched::new(&device);
+    let mut fetched = device.fetched();
     fuse.light(1);
     for _ in 0..2 {
         device.embed(&on_device, (&table, 0), &mut out, 8).expect("nobody knows yet");

@@ -16,10 +16,11 @@ use super::counts::Doubtful;
 use super::failure::Failures;
 use super::gauges::{Gauge, Gauges};
 use super::meter::{Meter, Wire};
+use crate::metric::{Counted, Metric};
 use crate::net::clock;
 use crate::record::Record;
 use crate::recorder::Recording;
-use crate::slo::{BoundSlo, Metric};
+use crate::slo::BoundSlo;
 use crate::steady::{Wanted, beginning, precision, values};
 use crate::sustain::Sustain;
 use crate::worker::Worker;
@@ -319,10 +320,10 @@ impl Audit {
     fn judge(&mut self, run: &Recording, slo: &BoundSlo, limited: bool) {
         let completed = run.records.iter().filter(|r| r.completed()).count() as u64;
         let (late, error) = (self.send_lateness_p99_ms, self.stamp_error_p99_ms);
-        self.weigh(late + error, &reference(run, slo, &[Metric::Ttft, Metric::E2e]), |share| format!(
+        self.weigh(late + error, &reference(run, slo, Metric::Ttft, Metric::from_arrival), |share| format!(
             "sends were {late:.2} ms late and times of tokens up to {error:.2} ms (p99), together {share}: lower the load or give the client cores of its own"
         ));
-        self.weigh(error, &reference(run, slo, &[Metric::Itl]), |share| format!(
+        self.weigh(error, &reference(run, slo, Metric::Itl, gaps), |share| format!(
             "times of tokens may be up to {error:.2} ms late (p99), {share}: lower the load or give the client cores of its own"
         ));
         if let (Some(asked), Some(sent), 0) = (self.asked_rps, self.sent_rps, self.held_back)
@@ -367,7 +368,7 @@ impl Audit {
                 "{made_up} of {repeating} turns should repeat an earlier answer that failed, had no text, was cut short or had not ended: made-up tokens stand for the rest of it, so the server's prefix cache finds less than in production"
             ));
         }
-        if self.coalesced_share > 0.05 && slo.slo().limits(Metric::Itl) {
+        if self.coalesced_share > 0.05 && slo.slo().targets().iter().any(|t| gaps(t.metric)) {
             let share = 100.0 * self.coalesced_share;
             self.doubt(Trust::Suspect, format!(
                 "{share:.0} % of the tokens came together with the one before: gaps between tokens are not the server's; set a target on tpot instead of itl"
@@ -399,9 +400,9 @@ struct Reference {
 }
 
 impl Reference {
-    /// The tightest target on one of `metrics`.
-    fn target(slo: &BoundSlo, metrics: &[Metric]) -> Option<Self> {
-        let targets = slo.slo().targets().iter().filter(|t| metrics.contains(&t.metric));
+    /// The tightest target on a metric of which `of` holds.
+    fn target(slo: &BoundSlo, of: fn(Metric) -> bool) -> Option<Self> {
+        let targets = slo.slo().targets().iter().filter(|t| of(t.metric));
         let tightest = targets.min_by_key(|t| t.limit)?;
         let name = format!("the target {tightest}");
         Some(Self { ms: ms(tightest.limit), name, target: true })
@@ -430,25 +431,37 @@ impl Gauges {
             let ms = ms(self.ttft.percentile(50.0)?);
             Some(Reference { ms, name: String::new(), target: false })
         };
-        let first = Reference::target(slo, &[Metric::Ttft, Metric::E2e]).or_else(median);
-        let gaps = Reference::target(slo, &[Metric::Itl]);
+        let first = Reference::target(slo, Metric::from_arrival).or_else(median);
+        let gaps = Reference::target(slo, gaps);
         let trusts = [first.map(|r| r.trust(own)), gaps.map(|r| r.trust(p99(&self.stamp_error)))];
         trusts.into_iter().flatten().max()
     }
 }
 
-/// The tightest target on one of `metrics`; without any, the median measured of the first.
-fn reference(run: &Recording, slo: &BoundSlo, metrics: &[Metric]) -> Option<Reference> {
-    if let Some(target) = Reference::target(slo, metrics) {
+/// True of latencies that single gaps between tokens decide.
+fn gaps(metric: Metric) -> bool {
+    metric.counted() == Counted::Gaps
+}
+
+/// The tightest target on a metric of which `of` holds; without any, the median measured of `usual`.
+fn reference(
+    run: &Recording,
+    slo: &BoundSlo,
+    usual: Metric,
+    of: fn(Metric) -> bool,
+) -> Option<Reference> {
+    if let Some(target) = Reference::target(slo, of) {
         return Some(target);
     }
-    let mut values: Vec<u64> = match metrics[0] {
-        Metric::Itl => vec![crate::time::nanos(run.itl_of_all().percentile(50.0)?)],
-        metric => run.records.iter().filter_map(|r| metric.of(r)).map(crate::time::nanos).collect(),
+    let mut values: Vec<u64> = match usual.counted() {
+        Counted::Gaps => vec![crate::time::nanos(run.itl_of_all().percentile(50.0)?)],
+        Counted::Requests => {
+            run.records.iter().filter_map(|r| usual.of(r)).map(crate::time::nanos).collect()
+        }
     };
     values.sort_unstable();
     let median = rank(&values, 0.5);
-    let name = format!("the median {} of {median:.2} ms", metrics[0].name().to_uppercase());
+    let name = format!("the median {} of {median:.2} ms", usual.label());
     (median > 0.0).then_some(Reference { ms: median, name, target: false })
 }
 

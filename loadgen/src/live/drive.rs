@@ -34,7 +34,7 @@ use crate::net::{arrival::Receiver, clock, wait::Ready, wait::Wait};
 use crate::record::Record;
 use crate::recorder::Recorder;
 use crate::replay::{Due, Replay};
-use crate::slo::{BoundSlo, Metric};
+use crate::slo::BoundSlo;
 use crate::time::nanos;
 
 mod answers;
@@ -420,6 +420,6 @@ pub(super) fn too_late() -> Error {
 /// The loosest limit on the first token, ns; without one, none.
 fn patience(slo: &BoundSlo) -> u64 {
     let targets = slo.slo().targets().iter();
-    let first = targets.filter(|t| matches!(t.metric, Metric::Ttft | Metric::E2e));
+    let first = targets.filter(|t| t.metric.from_arrival());
     first.map(|t| nanos(t.limit)).max().unwrap_or(u64::MAX)
 }

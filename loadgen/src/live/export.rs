@@ -14,7 +14,7 @@ pub use aiperf::{aiperf, aiperf_records};
 
 use super::LiveRun;
 use crate::histogram::Histogram;
-use crate::slo::Metric;
+use crate::metric::Metric;
 use crate::summary::Summary;
 
 /// One JSON object per request: its [`Record`](crate::Record), when it was sent, and what the wire showed.

@@ -1,14 +1,15 @@
 //! Puts a [`Figure`] on paper through plotters: frame, layers, then names beside what they name.
 
 use super::clip::{self, Point};
-use super::ink::themed;
+use super::figure::{Axis, Figure, Layer, Mark};
+use super::ink::{Ink, themed};
 use super::names::{Name, Names, beside, printable, text_style, width_of};
 use super::paper::{Area, Chart, Drawn, Ticked, px};
-use super::{Axis, Figure, Ink, Layer, Mark, Span};
+use super::scale::Span;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-/// Where things are, in the unit square.
+/// The places of things, in the unit square.
 struct Places {
     x: Span,
     y: Span,

@@ -3,7 +3,7 @@
 
 use plotters::style::RGBColor;
 
-/// What a stroke or fill stands for.
+/// The meaning of a stroke or fill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Ink {
     /// Text and strong lines.
@@ -22,7 +22,7 @@ pub(crate) enum Ink {
     Line(u8),
     /// KV classes in the order of [`tuner::observation::KvShares`].
     Kv(u8),
-    /// What an iteration did: prefill only, mixed, decode only.
+    /// A kind of iteration: prefill only, mixed, decode only.
     Phase(u8),
 }
 

@@ -1,7 +1,7 @@
 //! Names beside what they name, instead of a legend far away: put where there is room, moved apart where there is not.
 
-use super::Ink;
 use super::clip::Point;
+use super::ink::Ink;
 use super::paper::{Area, Chart, Drawn, FINE, px};
 use crate::figures::THIN;
 use plotters::prelude::*;

@@ -2,7 +2,7 @@
 
 use crate::figures::{short, sig};
 
-/// How values are spread.
+/// The spacing of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scale {
     /// Evenly.

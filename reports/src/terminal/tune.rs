@@ -207,7 +207,7 @@ fn policies(s: &mut Screen, r: &TuneResult) {
     s.table(&head, &rows, r.baselines.iter().position(is_best));
 }
 
-/// Why others lost: on the winner's device all of them, elsewhere the one that held most.
+/// The reasons why others lost: on the winner's device all of them, elsewhere the one that held most.
 fn why(s: &mut Screen, r: &TuneResult) {
     let mut told: Vec<&Loser> = r.losers.iter().filter(|l| l.device == r.device).collect();
     let others: BTreeSet<&str> =

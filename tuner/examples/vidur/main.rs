@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use engine::import::{self, import};
 use engine::{Config, DeviceProfile, ModelShape};
-use loadgen::{Latency, Slo, Stats};
+use loadgen::{Latency, Metric, Slo, Stats};
 use tuner::evaluate::Relax;
 use tuner::trial::Testbed;
 use workloads::Trace;
@@ -122,17 +122,17 @@ fn row(
     let observation = sim.observe(&deployment, trace.requests.len(), scale)?;
     let seconds = start.elapsed().as_secs_f64(); // one thread
     let s = &observation.summary;
-    let ms = |stats: &Stats, of: fn(&Stats) -> Latency| of(stats).millis().unwrap_or(f64::NAN);
+    let ms = |metric, of: fn(&Stats) -> Latency| of(&s.stats(metric)).millis().unwrap_or(f64::NAN);
     println!(
         "{:<21}{scheduler:<9}{rate:>4}{:>10.1}{:>9.1}{:>10.1}{:>10.2}{:>8.1}{:>9.0}{:>9.0}{:>8.2}{seconds:>9.3}{:>11.0}",
         format!("{name} tp{tp} pp{pp}"),
-        ms(&s.ttft, |s| s.mean),
-        ms(&s.ttft, |s| s.p50),
-        ms(&s.ttft, |s| s.p99),
-        ms(&s.tpot, |s| s.mean),
-        ms(&s.tpot, |s| s.p99),
-        ms(&s.e2e, |s| s.p50),
-        ms(&s.e2e, |s| s.p99),
+        ms(Metric::Ttft, |s| s.mean),
+        ms(Metric::Ttft, |s| s.p50),
+        ms(Metric::Ttft, |s| s.p99),
+        ms(Metric::Tpot, |s| s.mean),
+        ms(Metric::Tpot, |s| s.p99),
+        ms(Metric::E2e, |s| s.p50),
+        ms(Metric::E2e, |s| s.p99),
         s.completed as f64 / s.duration_s,
         trace.requests.len() as f64 / seconds
     );

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
 use engine::Config;
+use loadgen::Metric;
 
 use super::{Decision, Finalist, FinalistOutcome, SLACK, Tried, finalists};
 use crate::evaluate::{Evaluate, Length, Relax, Stop, Trial};
@@ -298,8 +299,8 @@ impl Tried {
         Self {
             rate_rps: probe.rate(),
             held: probe.passes(),
-            ttft_p99_ms: s.ttft.p99.millis(),
-            tpot_p99_ms: s.tpot.p99.millis(),
+            ttft_p99_ms: s.stats(Metric::Ttft).p99.millis(),
+            tpot_p99_ms: s.stats(Metric::Tpot).p99.millis(),
             too_few: verdict::too_short(&probe.observation),
             pace: probe.observation.pace(),
             slow_machine: paces.is_slow(probe.observation.pace()),

@@ -11,7 +11,7 @@ use crate::result::{
 use crate::search::Standing;
 use crate::{space, verdict};
 use engine::config::{KvDtype, Policy, QueueOrder};
-use loadgen::Metric;
+use loadgen::{Metric, Span};
 use std::collections::BTreeMap;
 
 impl Tuning<'_, '_> {
@@ -92,10 +92,10 @@ impl Tuning<'_, '_> {
             requests: probe.head,
             capacity_rps: probe.rate(),
             goodput_rps: s.goodput_rps(),
-            ttft_p99_ms: s.ttft.p99.millis(),
-            tpot_p99_ms: s.tpot.p99.millis(),
-            itl_p99_ms: s.itl.p99.millis(),
-            e2e_p99_ms: s.e2e.p99.millis(),
+            ttft_p99_ms: s.stats(Metric::Ttft).p99.millis(),
+            tpot_p99_ms: s.stats(Metric::Tpot).p99.millis(),
+            itl_p99_ms: s.stats(Metric::Itl).p99.millis(),
+            e2e_p99_ms: s.stats(Metric::E2e).p99.millis(),
             slo_met: probe.passes(),
             margins: margins(&probe.observation),
             attained: s.verdict.attainment,
@@ -174,7 +174,7 @@ impl Tuning<'_, '_> {
                 tokens_per_s_per_gpu: tokens * p.rate() / f64::from(entry.candidate.config.gpus()),
                 tokens_per_s_per_user: per_user(p),
                 goodput_rps: p.observation.summary.goodput_rps(),
-                ttft_p99_ms: p.observation.summary.ttft.p99.millis(),
+                ttft_p99_ms: p.observation.summary.stats(Metric::Ttft).p99.millis(),
             }));
         }
         let low = |x: Option<f64>| x.map_or(f64::NAN, |x| -x);
@@ -193,7 +193,8 @@ impl Tuning<'_, '_> {
         let slo = self.request.slo;
         let mut warnings = Vec::new();
         let mut warn = |text: String| warnings.push(text);
-        if slo.limits(Metric::Ttft) && !slo.limits(Metric::Tpot) && !slo.limits(Metric::Itl) {
+        let limits = |span| slo.targets().iter().any(|t| t.metric.span() == span);
+        if limits(Span::Start) && !limits(Span::Pace) {
             let itl = best.and_then(|b| b.itl_p99_ms);
             let shown = itl.map_or(String::new(), |ms| format!(" (p99 ITL here: {ms:.0} ms)"));
             warn(format!(
@@ -241,7 +242,7 @@ impl Tuning<'_, '_> {
                 100.0 * p.observation.sustain.request_share
             ));
         }
-        let slowest = probe.and_then(|p| p.observation.summary.ttft.p999.millis());
+        let slowest = probe.and_then(|p| p.observation.summary.stats(Metric::Ttft).p999.millis());
         if let (QueueOrder::ShortestPrefill, Some(ms)) = (entry.candidate.config.queue, slowest) {
             warn(format!(
                 "shortest-prefill lets long prompts wait for short ones: p99.9 TTFT is {:.2} s",
@@ -282,5 +283,12 @@ impl Tuning<'_, '_> {
 
 /// 1 / median TPOT.
 fn per_user(probe: &Probe) -> Option<f64> {
-    probe.observation.summary.tpot.p50.millis().filter(|ms| *ms > 0.0).map(|ms| 1e3 / ms)
+    probe
+        .observation
+        .summary
+        .stats(Metric::Tpot)
+        .p50
+        .millis()
+        .filter(|ms| *ms > 0.0)
+        .map(|ms| 1e3 / ms)
 }

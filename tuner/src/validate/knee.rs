@@ -12,7 +12,7 @@ use loadgen::{Metric, Slo, Statistic, Target};
 use serde::{Deserialize, Serialize};
 
 use super::recorded::Recorded;
-use super::{Four, Setup, Validation, deployment, side, simulator, simulator_under};
+use super::{Setup, Validation, deployment, side, simulator, simulator_under};
 use crate::evaluate::{Evaluate, Refused, Relax, Stop, Trial};
 use crate::knee::{Effort, Knee as Found, Prober, STEP, place_of};
 use crate::observation::Observation;
@@ -129,12 +129,7 @@ fn middle(at: &[&(Recorded, Validation)]) -> Option<Target> {
 }
 
 fn statistic(side: &super::Side, target: &Target) -> Option<f64> {
-    let four: &Four = match target.metric {
-        Metric::Ttft => &side.ttft,
-        Metric::Tpot => &side.tpot,
-        Metric::E2e => &side.e2e,
-        Metric::Itl => return None,
-    };
+    let four = side.of(target.metric);
     let wanted = target.subject();
     let name = wanted.rsplit(':').next()?;
     four.named().into_iter().find(|(n, _)| *n == name)?.1

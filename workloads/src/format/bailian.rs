@@ -1,9 +1,9 @@
 //! Alibaba's Bailian traces of Qwen: seconds, hash ids of 16 tokens, and chats whose turns name the turn before.
 
-use super::TimeUnit;
 use super::clock::Unit;
+use super::layout::Layout;
 use super::names::Slot;
-use super::table::Layout;
+use super::time::TimeUnit;
 
 pub(crate) const LAYOUT: Layout = Layout {
     names: &[(Slot::Id, "chat_id"), (Slot::Parent, "parent_chat_id"), (Slot::Class, "type")],

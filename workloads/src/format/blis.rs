@@ -5,8 +5,8 @@
 //! one. BLIS replays failed requests like all others, and so they are kept.
 
 use super::identities::BLOCK_TOKENS;
+use super::layout::Layout;
 use super::names::Slot;
-use super::table::Layout;
 
 pub(crate) const LAYOUT: Layout = Layout {
     names: &[

@@ -1,10 +1,10 @@
 //! BurstGPT: seconds since the first day, token counts, and a log type that tells conversations from API calls.
 //! Releases have six columns, or eight with `Session ID` and `Elapsed time`.
 
-use super::TimeUnit;
 use super::clock::Unit;
+use super::layout::Layout;
 use super::names::Slot;
-use super::table::Layout;
+use super::time::TimeUnit;
 
 pub(crate) const LAYOUT: Layout = Layout {
     names: &[(Slot::Class, "log_type")],

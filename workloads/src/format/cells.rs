@@ -51,14 +51,14 @@ pub(crate) fn tokens(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Whether a prompt under this name is counted without what the cache held, as Anthropic and Langfuse do.
+/// True if a prompt under this name is counted without what the cache held, as Anthropic and Langfuse do.
 pub(crate) fn counts_cache_apart(name: &str) -> bool {
     let name = name.replace('.', "_");
     !name.contains("gen_ai")
         && (name.ends_with("usage_details_input") || name.ends_with("input_tokens"))
 }
 
-/// Whether a status is that of a request that failed.
+/// True of the status of a request that failed.
 pub(crate) fn is_failure(status: &str) -> bool {
     const WORDS: [&str; 11] = [
         "failure",

@@ -1,12 +1,12 @@
 //! A file's clock: one unit, one order of day and month, one way to say zones, for all of its rows.
 //!
-//! What a row leaves open, another may settle; what none settles is refused with its readings.
+//! A question that one row leaves open another may settle; one that none settles is refused with its readings.
 
-use super::TimeUnit;
 use super::date::{Reading, date_time, is_date};
+use super::time::TimeUnit;
 use super::time::nanoseconds;
 
-/// Whether the day or the month comes first in a date with slashes.
+/// The order of day and month in a date with slashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DateOrder {
     /// 31/12/2025.
@@ -133,7 +133,7 @@ impl Clock {
         Ok(day_first)
     }
 
-    /// What is left to do when all rows are read: the rows that change, or the line and the question that stays open.
+    /// The rest, when all rows are read: the rows that change, or the line and the question that stays open.
     /// `mooncakes` says that the file proves to be Mooncake's or AIPerf's.
     pub(crate) fn settle(
         self,

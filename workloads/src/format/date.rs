@@ -10,7 +10,7 @@ pub(crate) struct DateTime {
     pub zoned: bool,
 }
 
-/// Which moments a date-time can mean, nanoseconds since 1970.
+/// The moments that a date-time can mean, nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Reading {
     /// One.
@@ -19,7 +19,7 @@ pub(crate) enum Reading {
     Slashed { day_first: Option<i64>, month_first: Option<i64> },
 }
 
-/// Whether `text` is meant as a date-time rather than as a number.
+/// True of a `text` that is meant as a date-time rather than as a number.
 pub(crate) fn is_date(text: &str) -> bool {
     text.contains([':', '/']) || text.len() >= 8 && text.as_bytes()[4] == b'-'
 }

@@ -1,9 +1,10 @@
-//! Which format a file is, told by the names of its columns.
+//! The format of a file, told by the names of its columns.
 
 use std::collections::BTreeSet;
 
-use super::Format;
 use super::flat::{self, Columns};
+use super::known::Format;
+use super::layouts;
 use super::names::{Names, Slot};
 use super::text::Documents;
 use crate::TraceError;
@@ -54,7 +55,7 @@ pub(crate) fn documents(documents: &mut Documents<'_>) -> Result<Format, TraceEr
         return Err(TraceError::file(&file, "an empty list: there are no requests in it"));
     }
     for document in first {
-        // What cannot be read is named when it is its turn.
+        // A document that cannot be read is named when it is its turn.
         if let Ok(keys) = flat::keys(document.json) {
             top.extend(keys);
         }
@@ -71,7 +72,7 @@ pub(crate) fn documents(documents: &mut Documents<'_>) -> Result<Format, TraceEr
     }
     let all: Vec<String> = names.iter().chain(&top).cloned().collect();
     let format = columns(&all);
-    let mut known = Names::new(format.layout().names, &[]);
+    let mut known = Names::new(layouts::of(format).names, &[]);
     let mut counts = |slot| all.iter().any(|n| known.places(n).iter().any(|p| p.slot == slot));
     if top.contains("input") && top.contains("output") && !counts(Slot::Input) {
         let problem = "its input and output are not token counts; count the tokens first (input_tokens, output_tokens)";

@@ -5,11 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
 thread_local! {
-    /// Whether a panic of this thread is expected, and to be kept quiet.
+    /// True while a panic of this thread is expected, and to be kept quiet.
     static EXPECTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `read` gives, or none if it panics. Nothing that `read` has changed may be used then.
+/// The result of `read`, or none if it panics. Nothing that `read` has changed may be used then.
 pub(crate) fn guarded<T>(read: impl FnOnce() -> T) -> Option<T> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {

@@ -172,7 +172,7 @@ impl Line {
         if !self.blocks.iter().all(in_range) {
             return Err("block identities beyond 2^64".to_owned());
         }
-        // What continues the prompt before takes no more room, but is written out first.
+        // A prompt that continues the one before takes no more room, but is written out first.
         BlockPool::default().room(total)?;
         Ok(self.blocks.iter().flat_map(|&(first, count)| first..first + count).collect())
     }

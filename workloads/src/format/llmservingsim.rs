@@ -6,10 +6,11 @@ use serde_json::Number;
 
 use super::cells::tokens;
 use super::identities::{BLOCK_TOKENS, Identities};
+use super::known::Format;
+use super::options::ReadOptions;
 use super::rows::{HAS_TIMES, Row, Rows, Sent};
 use super::text::{Document, Documents, bad_json};
 use super::time::{TimeUnit, nanoseconds};
-use super::{Format, ReadOptions};
 use crate::{BlockSpan, TraceError};
 
 /// A request, or a session if it has `sub_requests`, or one of these.

@@ -1,9 +1,9 @@
 //! Logs of proxies and of observability tools: rows of many kinds, of which calls with token counts are requests.
 
-use super::TimeUnit;
 use super::clock::Unit;
+use super::layout::Layout;
 use super::names::Slot;
-use super::table::Layout;
+use super::time::TimeUnit;
 
 /// LiteLLM: rows of its spend logs, and the payloads of its callbacks, whose times are seconds since 1970.
 pub(crate) const LITELLM: Layout = Layout {

@@ -16,10 +16,14 @@ mod flat;
 mod guarded;
 mod identities;
 mod jsonl;
+mod known;
+mod layout;
+mod layouts;
 mod llmservingsim;
 mod logs;
 mod mooncake;
 mod names;
+mod options;
 mod parquet;
 mod rows;
 mod sharegpt;
@@ -34,7 +38,9 @@ mod write;
 use std::path::{Path, PathBuf};
 
 pub use clock::DateOrder;
+pub use known::Format;
 pub use names::Mapping;
+pub use options::ReadOptions;
 pub use time::TimeUnit;
 pub use write::{losses, write};
 
@@ -42,187 +48,12 @@ pub(crate) use rows::BlockPool;
 
 use self::csv::Csv;
 use self::parquet::Parquet;
-use clock::Unit;
 use guarded::guarded;
 use rows::Rows;
 use source::Content;
-use table::Layout;
 use text::Documents;
 
 use crate::{Trace, TraceError};
-
-/// A trace file's format. Whether it is written as CSV, as JSON or as Parquet is told apart by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Format {
-    /// Azure LLM inference traces of 2023, 2024 and 2025.
-    Azure,
-    /// BurstGPT, six or eight columns.
-    BurstGpt,
-    /// Mooncake and AIPerf: times in milliseconds.
-    Mooncake,
-    /// GuideLLM: Mooncake's columns, with times in seconds.
-    GuideLlm,
-    /// Alibaba's Bailian traces of Qwen.
-    Bailian,
-    /// BLIS's TraceV2.
-    Blis,
-    /// LLMServingSim's workloads (JSONL).
-    LlmServingSim,
-    /// Agent sessions of kv-cache-tester (JSON), or flattened to a line per turn (JSONL).
-    Weka,
-    /// Message lengths of conversations (CSV): `conv,turn,role,tokens`.
-    ShareGpt,
-    /// Vidur request traces: `arrived_at` in seconds.
-    Vidur,
-    /// Prompt and response lengths without times, in Vidur's column names.
-    Lengths,
-    /// LiteLLM's spend logs and callback payloads.
-    LiteLlm,
-    /// Observations exported from Langfuse.
-    Langfuse,
-    /// OpenTelemetry spans with the attributes of gen_ai.
-    Otel,
-    /// Answers of OpenAI's interface with their usage.
-    OpenAi,
-    /// A table with columns recognised by name.
-    Csv,
-    /// JSON with keys recognised by name.
-    Json,
-    /// Our own JSONL, schema `knee.trace/1`.
-    Jsonl,
-}
-
-impl Format {
-    /// All formats, in the order in which they are listed to people.
-    pub const ALL: [Self; 18] = [
-        Self::Azure,
-        Self::BurstGpt,
-        Self::Mooncake,
-        Self::GuideLlm,
-        Self::Bailian,
-        Self::Blis,
-        Self::LlmServingSim,
-        Self::Weka,
-        Self::ShareGpt,
-        Self::Vidur,
-        Self::Lengths,
-        Self::LiteLlm,
-        Self::Langfuse,
-        Self::Otel,
-        Self::OpenAi,
-        Self::Csv,
-        Self::Json,
-        Self::Jsonl,
-    ];
-
-    /// What it is called on a command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Azure => "azure",
-            Self::BurstGpt => "burstgpt",
-            Self::Mooncake => "mooncake",
-            Self::GuideLlm => "guidellm",
-            Self::Bailian => "bailian",
-            Self::Blis => "blis",
-            Self::LlmServingSim => "llmservingsim",
-            Self::Weka => "weka",
-            Self::ShareGpt => "sharegpt",
-            Self::Vidur => "vidur",
-            Self::Lengths => "lengths",
-            Self::LiteLlm => "litellm",
-            Self::Langfuse => "langfuse",
-            Self::Otel => "otel",
-            Self::OpenAi => "openai",
-            Self::Csv => "csv",
-            Self::Json => "json",
-            Self::Jsonl => "jsonl",
-        }
-    }
-
-    /// Whether it is no table, and its names are fixed.
-    fn is_own(self) -> bool {
-        matches!(self, Self::Weka | Self::ShareGpt | Self::LlmServingSim | Self::Jsonl)
-    }
-
-    /// What is special about its rows. The formats that are no tables have readers of their own.
-    fn layout(self) -> Layout {
-        match self {
-            Self::BurstGpt => burstgpt::LAYOUT,
-            Self::Mooncake => mooncake::LAYOUT,
-            Self::GuideLlm => mooncake::GUIDELLM,
-            Self::Bailian => bailian::LAYOUT,
-            Self::Blis => blis::LAYOUT,
-            Self::LiteLlm => logs::LITELLM,
-            Self::Langfuse => logs::LANGFUSE,
-            Self::Otel => logs::OTEL,
-            Self::OpenAi => logs::OPENAI,
-            Self::Vidur => Layout { unit: Unit::Known(TimeUnit::Seconds), ..Layout::PLAIN },
-            _ => Layout::PLAIN,
-        }
-    }
-}
-
-impl std::str::FromStr for Format {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        let known = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL
-            .into_iter()
-            .find(|f| f.name() == s)
-            .ok_or_else(|| format!("unknown format {s:?}: use one of {}", known()))
-    }
-}
-
-/// What the user says about a file beyond its content.
-#[derive(Debug, Clone, Default)]
-pub struct ReadOptions {
-    /// The format, where the content would be taken for another.
-    pub format: Option<Format>,
-    /// Unit of numbers in the time column; needed where a column is only called `timestamp` or the like.
-    pub time_unit: Option<TimeUnit>,
-    /// Arrivals per second for files without times: requests, conversations or sessions. Poisson.
-    pub rate: Option<f64>,
-    /// Tokens per hash id (Mooncake: 512 unless given), or per identity made from what else is known of prompts (16).
-    pub block_tokens: Option<u32>,
-    /// Keep requests that failed without a response, as requests of output 0.
-    pub keep_failed: bool,
-    /// Columns that are not called by what they hold.
-    pub map: Vec<Mapping>,
-    /// Whether day or month comes first in dates with slashes, where no date tells.
-    pub date_order: Option<DateOrder>,
-    /// Seed of the arrivals that `rate` makes.
-    pub seed: u64,
-}
-
-impl ReadOptions {
-    /// The format that was named, or else what `detect` finds.
-    fn format(
-        &self,
-        file: &str,
-        detect: impl FnOnce() -> Result<Format, TraceError>,
-    ) -> Result<Format, TraceError> {
-        let format = self.format.map_or_else(detect, Ok)?;
-        if format.is_own() && !self.map.is_empty() {
-            let name = format.name();
-            let problem = format!(
-                "read as {name}, whose names are fixed: leave --map out, or give --format csv or json"
-            );
-            return Err(TraceError::file(file, problem));
-        }
-        Ok(format)
-    }
-
-    /// Tokens per block identity in `file`, where `usual` is what its format has.
-    fn block_tokens(&self, file: &str, usual: u32) -> Result<u32, TraceError> {
-        match self.block_tokens {
-            Some(0) => Err(TraceError::file(file, "tokens per block must be at least 1")),
-            given => Ok(given.unwrap_or(usual)),
-        }
-    }
-}
 
 /// Reads a trace file, standard input (`-`), or a directory of session files as one trace.
 ///
@@ -300,7 +131,7 @@ fn read_content(
                     Format::Weka | Format::LlmServingSim | Format::Jsonl => {
                         return Err(not_as(name, "CSV", "JSON"));
                     }
-                    _ => table::csv(&mut csv, format, format.layout(), options)?,
+                    _ => table::csv(&mut csv, format, layouts::of(format), options)?,
                 }
             }
         },
@@ -322,7 +153,7 @@ fn read_json(
         }
         Format::LlmServingSim => llmservingsim::read(documents, options),
         Format::ShareGpt => Err(not_as(name, "JSON", "CSV")),
-        _ => table::json(documents, format, format.layout(), options),
+        _ => table::json(documents, format, layouts::of(format), options),
     }
 }
 
@@ -337,7 +168,7 @@ fn read_parquet<R: ::parquet::file::reader::ChunkReader + 'static>(
         if format.is_own() {
             return Err(not_as(name, "Parquet", "text"));
         }
-        table::named(name, parquet.rows()?, format, format.layout(), options)
+        table::named(name, parquet.rows()?, format, layouts::of(format), options)
     };
     guarded(read).unwrap_or_else(|| Err(parquet::damaged(name, &"it contradicts itself")))
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::TimeUnit;
 use super::clock::Unit;
+use super::layout::Layout;
 use super::names::Slot;
-use super::table::Layout;
+use super::time::TimeUnit;
 use crate::{Arrival, Trace, TraceError};
 
 /// Tokens per hash id unless a line says otherwise.
@@ -52,7 +52,7 @@ fn milliseconds(time: Duration) -> u64 {
     ((time.as_nanos() + 500_000) / 1_000_000) as u64
 }
 
-/// Whether a time of `trace` is between two milliseconds.
+/// True if a time of `trace` is between two milliseconds.
 pub(crate) fn rounds(trace: &Trace) -> bool {
     trace.requests.iter().any(|r| {
         let (Arrival::At(time) | Arrival::After { think: time, .. }) = r.arrival;

@@ -1,4 +1,4 @@
-//! What columns are called, by people and by tools: one table.
+//! The names of columns, among people and tools: one table.
 //!
 //! Names are compared with case, spaces, hyphens and camelCase evened out, and a dot is as good as an underscore:
 //! `startTime` is `start_time`, `usage.prompt_tokens` is `usage_prompt_tokens`. A name with a dot also counts at the end
@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::str::FromStr;
 
-use super::TimeUnit;
+use super::time::TimeUnit;
 
-/// What a column can hold.
+/// The content of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Slot {
     Time,
@@ -26,9 +26,9 @@ pub(crate) enum Slot {
     /// Prompt tokens found in, and written to, a cache, where the prompt is counted without them.
     CacheRead,
     CacheWrite,
-    /// Whether a request failed.
+    /// The status: failed or not.
     Status,
-    /// What kind of call it was.
+    /// The kind of call.
     Kind,
     /// A request's own name, and that of the one it follows.
     Id,
@@ -167,7 +167,7 @@ const NAMES: &[(Slot, &[&str])] = &[
     (Slot::Status, &["outcome", "has_error"]),
 ];
 
-/// Where a column's cells go.
+/// The place of a column's cells.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Place {
     pub slot: Slot,
@@ -185,7 +185,7 @@ pub struct Mapping {
     unit: Option<TimeUnit>,
 }
 
-/// What can be mapped, as it is typed.
+/// The fields that can be mapped, as they are typed.
 const FIELDS: [(&str, Slot); 8] = [
     ("input", Slot::Input),
     ("output", Slot::Output),
@@ -260,7 +260,7 @@ impl Names {
         names
     }
 
-    /// What a column of this (plain) name holds.
+    /// The content of a column of this (plain) name.
     pub(crate) fn places(&mut self, column: &str) -> Rc<[Place]> {
         if let Some(places) = self.met.get(column) {
             return Rc::clone(places);
@@ -314,7 +314,7 @@ impl Names {
     }
 }
 
-/// Whether a column holds times. One that says its unit counts before one that does not.
+/// True of a column of times. One that says its unit counts before one that does not.
 fn time(column: &str) -> Option<Place> {
     let place = |base: &str, rank: u16, unit| {
         let at = TIMES.iter().position(|t| *t == base)?;
@@ -325,7 +325,7 @@ fn time(column: &str) -> Option<Place> {
     UNITS.iter().find_map(with_unit).or_else(|| place(column, 200, None))
 }
 
-/// What names are compared by.
+/// The form in which names are compared.
 fn key(name: &str) -> String {
     name.replace('.', "_")
 }

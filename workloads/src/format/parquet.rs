@@ -19,7 +19,7 @@ const LARGEST_GROUP: i64 = 2 << 30;
 pub(crate) struct Parquet<R: ChunkReader> {
     file: String,
     reader: SerializedFileReader<R>,
-    /// How many nanoseconds a number counts, by column at the top, where the file says that it is a time since 1970.
+    /// The nanoseconds that a number counts, by column at the top, where the file says that it is a time since 1970.
     times: Vec<Option<i64>>,
 }
 
@@ -82,7 +82,7 @@ fn time(field: &Type) -> Option<i64> {
 fn column(name: &str, field: Field, time: Option<i64>, columns: &mut Columns<'static>) {
     match field {
         Field::Null => {}
-        // What pandas writes for nothing.
+        // The text that pandas writes for nothing.
         Field::Double(x) if x.is_nan() => {}
         Field::Group(row) => {
             for (inner, field) in row.into_columns() {

@@ -7,10 +7,11 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Exp1};
 
-use super::{Format, ReadOptions};
+use super::known::Format;
+use super::options::ReadOptions;
 use crate::{Arrival, BlockSpan, Trace, TraceError, TraceRequest};
 
-/// When a row says it is sent.
+/// The moment at which a row says it is sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Sent {
     /// Nanoseconds on the file's clock.
@@ -75,16 +76,16 @@ const DAY: i64 = 86_400 * 1_000_000_000;
 /// Longest time without an arrival, ns.
 const YEAR: i64 = 366 * DAY;
 
-/// Whether `time`, read in a unit `scale` times finer than its own, is of the years 2001 to 2100.
+/// True if `time`, read in a unit `scale` times finer than its own, is of the years 2001 to 2100.
 fn is_epoch(time: i64, scale: i64) -> bool {
     time.checked_mul(scale).is_some_and(|t| (11_323 * DAY..47_482 * DAY).contains(&t))
 }
 
-/// What is said of an arrival rate for a file that needs none.
+/// The answer to an arrival rate for a file that needs none.
 pub(crate) const HAS_TIMES: &str =
     "has its own arrival times: leave --arrival-rate out here and scale the rate when replaying";
 
-/// What a reader finds on one line.
+/// A request as a reader finds it on one line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Row {
     pub line: u64,
@@ -111,7 +112,7 @@ pub(crate) struct Rows {
     pub sessions: u32,
     /// Requests left out because they failed.
     pub failed: u64,
-    /// What else was done to the rows.
+    /// The other changes made to the rows.
     pub notes: Vec<String>,
 }
 
@@ -265,7 +266,7 @@ impl Rows {
         Ok(())
     }
 
-    /// What rows are sorted by: their time, or that of the first of the chain they wait for.
+    /// The times that rows are sorted by: their own, or that of the first of the chain they wait for.
     fn keys(&self) -> Vec<i64> {
         let mut keys = Vec::with_capacity(self.sent.len());
         for sent in &self.sent {
@@ -295,7 +296,7 @@ fn nanos(n: i64) -> Duration {
     Duration::from_nanos(n.max(0) as u64)
 }
 
-/// What a trace read from `file` is called: the file's name up to the endings that formats have.
+/// The name of a trace read from `file`: the file's name up to the endings that formats have.
 pub(crate) fn stem(file: &str) -> String {
     let base = std::path::Path::new(file)
         .file_name()

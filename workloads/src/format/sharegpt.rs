@@ -7,8 +7,9 @@
 use super::cells::tokens;
 use super::csv::Csv;
 use super::identities::BLOCK_TOKENS;
+use super::known::Format;
+use super::options::ReadOptions;
 use super::rows::{Row, Rows, Sent};
-use super::{Format, ReadOptions};
 use crate::TraceError;
 
 pub(crate) fn read(csv: &mut Csv<'_>, options: &ReadOptions) -> Result<Rows, TraceError> {
@@ -98,7 +99,7 @@ impl Conversation {
         let ids: Vec<u64> = (self.first_block..self.next_block()).collect();
         let mut previous = None;
         for (turn, &(input, output)) in self.turns.iter().enumerate() {
-            // What a later turn repeats reaches to the end of this one's response, else only over the prompt.
+            // The part that a later turn repeats reaches to the end of this one's response, else only over the prompt.
             let covered = if turn + 1 < self.turns.len() { input + output } else { input };
             let blocks = rows.pool.push(&ids[..covered.div_ceil(size) as usize])?;
             let sent =

@@ -6,10 +6,10 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
-use super::text::Text;
+use super::text::{Text, broken};
 use crate::TraceError;
 
-/// What stands for standard input.
+/// The name of standard input.
 const STDIN: &str = "-";
 
 /// Bytes by which a file is told.
@@ -24,7 +24,7 @@ const XZ_MEMORY: u32 = 256 << 10;
 /// More bytes of Parquet than this are not kept in memory (from a pipe, or unpacked).
 const LARGEST_TABLE: u64 = 1 << 30;
 
-/// What a file turned out to be.
+/// A file, opened and recognised.
 pub(crate) enum Content<'a> {
     /// CSV or JSON.
     Text(Text<'a>),
@@ -34,7 +34,7 @@ pub(crate) enum Content<'a> {
     ParquetBytes(Vec<u8>),
 }
 
-/// What the file at `path`, or standard input, is called in messages.
+/// The name in messages of the file at `path`, or of standard input.
 pub(crate) fn name(path: &Path) -> Cow<'_, str> {
     if path.as_os_str() == STDIN { "standard input".into() } else { path.to_string_lossy() }
 }
@@ -53,7 +53,7 @@ pub(crate) fn open(path: &Path) -> Result<Content<'static>, TraceError> {
     content(&name(path), Box::new(Cursor::new(head).chain(file)))
 }
 
-/// What `reader` holds; `file` is its name for messages.
+/// The content of `reader`; `file` is its name for messages.
 pub(crate) fn content<'a>(
     file: &str,
     mut reader: Box<dyn Read + 'a>,
@@ -90,11 +90,6 @@ pub(crate) fn content<'a>(
     Err(TraceError::file(file, "packed more than four times over; unpack it first"))
 }
 
-/// A fault on the way, whose own words say what to do if it was ours.
-pub(crate) fn broken(file: &str, e: &io::Error) -> TraceError {
-    TraceError::file(file, e.to_string())
-}
-
 fn beginning(reader: &mut dyn Read) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     reader.take(BEGINNING).read_to_end(&mut head)?;
@@ -103,7 +98,7 @@ fn beginning(reader: &mut dyn Read) -> io::Result<Vec<u8>> {
 
 const PARQUET: &[u8] = b"PAR1";
 
-/// How known files begin that hold no trace, in lower case, and what to do.
+/// The beginnings, in lower case, of known files that hold no trace, and the remedy.
 const STRANGERS: &[(&str, &str)] = &[
     (
         "version https://git-lfs.github.com/",

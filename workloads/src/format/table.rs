@@ -1,50 +1,18 @@
 //! The loops over rows, whether they are lines of CSV, JSON objects or rows of Parquet.
 //!
-//! Which column holds what is told by its name alone ([`super::names`]), row by row, so that a key counts wherever it
-//! first appears. What is special about a format is its [`Layout`].
+//! The name of a column alone ([`super::names`]) tells its content, row by row, so that a key counts wherever it
+//! first appears. The peculiarities of a format are its [`Layout`].
 
 use super::cells::Cells;
-use super::clock::Unit;
 use super::csv::Csv;
 use super::flat::{self, Columns};
-use super::names::Own;
+use super::known::Format;
+use super::layout::Layout;
+use super::options::ReadOptions;
 use super::rows::Rows;
 use super::text::{Document, Documents, bad_json};
 use super::understand::Table;
-use super::{Format, ReadOptions};
 use crate::TraceError;
-
-/// What is special about a format's rows.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Layout {
-    /// Columns in words that mean something else elsewhere.
-    pub names: &'static [Own],
-    /// Unit of numbers in a time column that does not say its own.
-    pub unit: Unit,
-    /// Tokens per hash id, where the format has a convention.
-    pub block_tokens: u32,
-    /// A request without output is one that failed.
-    pub zero_output_failed: bool,
-    /// Failed requests count like all others: their lengths are known.
-    pub keeps_failed: bool,
-    /// A log of many things, of which those with token counts are requests.
-    pub log: bool,
-    /// Turns of a session follow each other where they have no times.
-    pub turns: bool,
-}
-
-impl Layout {
-    /// Nothing special.
-    pub(crate) const PLAIN: Self = Self {
-        names: &[],
-        unit: Unit::Unknown,
-        block_tokens: 0,
-        zero_output_failed: false,
-        keeps_failed: false,
-        log: false,
-        turns: false,
-    };
-}
 
 /// Reads CSV with a header line.
 pub(crate) fn csv(
@@ -85,7 +53,7 @@ pub(crate) fn csv(
     table.finish()
 }
 
-/// Why a document was not understood.
+/// The reason why a document was not understood.
 enum Fault {
     Json(serde_json::Error),
     Row(TraceError),

@@ -4,9 +4,8 @@
 //! without end costs time, not memory.
 
 use std::collections::VecDeque;
-use std::io::BufRead;
+use std::io::{self, BufRead};
 
-use super::source::broken;
 use crate::TraceError;
 
 /// Longest line or JSON document, bytes.
@@ -16,6 +15,11 @@ const LONGEST: usize = 64 << 20;
 const MOST: u64 = 8 << 30;
 
 const NO_TEXT: &str = "not UTF-8 text; convert it (iconv -t UTF-8) or check that it is a trace";
+
+/// A fault of the reader below. Its own words say what to do if it was ours.
+pub(super) fn broken(file: &str, e: &io::Error) -> TraceError {
+    TraceError::file(file, e.to_string())
+}
 
 /// A file's text, read once from beginning to end.
 pub(crate) struct Text<'a> {
@@ -150,7 +154,7 @@ fn text_of<'t>(file: &str, line: u64, bytes: &'t [u8]) -> Result<&'t str, TraceE
         .map_err(|e| TraceError::line(file, line + newlines(&bytes[..e.valid_up_to()]), NO_TEXT))
 }
 
-/// Where a JSON value ends: its brackets are closed outside of strings.
+/// The search for the end of a JSON value: its brackets are closed outside of strings.
 #[derive(Default)]
 struct Scan {
     depth: u64,
@@ -160,7 +164,7 @@ struct Scan {
 }
 
 impl Scan {
-    /// How many of `bytes` belong to the value.
+    /// The number of `bytes` that belong to the value.
     fn through(&mut self, bytes: &[u8]) -> usize {
         for (at, &b) in bytes.iter().enumerate() {
             match b {
@@ -187,7 +191,7 @@ pub(crate) struct Document<'a> {
     pub json: &'a str,
 }
 
-/// How the documents of a file follow each other.
+/// The way the documents of a file follow each other.
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
     /// One per line.

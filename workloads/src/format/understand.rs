@@ -6,11 +6,13 @@ use super::cells::{Cell, Cells, counts_cache_apart, is_failure, is_other_call, t
 use super::clock::{Clock, Unit};
 use super::flat::Columns;
 use super::identities::Identities;
+use super::known::Format;
+use super::layout::Layout;
+use super::mooncake;
 use super::names::{Names, Place, SLOTS, Slot};
+use super::options::ReadOptions;
 use super::rows::{HAS_TIMES, Row, Rows, Sent};
-use super::table::Layout;
 use super::time::{TimeUnit, nanoseconds};
-use super::{Format, ReadOptions, mooncake};
 use crate::error::printable;
 use crate::{BlockSpan, TraceError};
 
@@ -27,7 +29,7 @@ pub(crate) struct Table<'o> {
     /// Number of a session, and its latest row.
     sessions: HashMap<String, (u32, usize)>,
     identities: Identities,
-    /// Whether hash ids tell who wrote the file, and whether turns do.
+    /// True if hash ids tell the file's writer, and true if turns do.
     hashed: bool,
     turned: bool,
     failed_kept: u64,
@@ -101,7 +103,7 @@ impl<'o> Table<'o> {
         self.understand(line, cells, columns).map_err(|e| TraceError::line(&self.file, line, e))
     }
 
-    /// What a row lacks, in the words of its file.
+    /// The column that a row lacks, in the words of its file.
     fn missing(&self, slot: Slot, what: &str, field: &str, columns: &dyn Fn() -> String) -> String {
         if let Some(name) = &self.met[slot as usize] {
             return format!("no {name}; correct or delete the line");
@@ -174,7 +176,7 @@ impl<'o> Table<'o> {
 
     /// The session of a row, and the row before it there.
     fn session(&mut self, cells: &Cells<'_>, row: usize) -> (Option<u32>, Option<usize>) {
-        // Where requests name the one they follow, a session is a chain of names.
+        // A session is a chain of names where requests name the one they follow.
         let (key, before) = match cells.text(Slot::Id) {
             Some(own) => (Some(own), cells.text(Slot::Parent)),
             None => (cells.text(Slot::Session), cells.text(Slot::Session)),

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Deserialize;
 
 use super::cells::tokens;
+use super::known::Format;
+use super::options::ReadOptions;
 use super::rows::{Row, Rows, Sent};
 use super::text::{Documents, bad_json};
-use super::{Format, ReadOptions};
 use crate::TraceError;
 
 const CLASSES: [&str; 2] = ["main", "subagent"];

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use super::{Format, azure, jsonl, mooncake};
+use super::known::Format;
+use super::{azure, jsonl, mooncake};
 use crate::{Arrival, Trace, TraceError, TraceRequest};
 
 /// Writes a trace as Azure CSV, Mooncake JSONL or our own JSONL. See [`losses`] for what the first two leave out.
@@ -21,7 +22,7 @@ pub fn write(trace: &Trace, format: Format, out: &mut impl Write) -> Result<(), 
     }
 }
 
-/// What `format` has no place for and [`write()`] therefore leaves out of `trace`.
+/// The parts of `trace` that `format` has no place for and [`write()`] therefore leaves out.
 #[must_use]
 pub fn losses(trace: &Trace, format: Format) -> Vec<&'static str> {
     let closed = trace.requests.iter().any(|r| matches!(r.arrival, Arrival::After { .. }));
@@ -48,7 +49,7 @@ pub fn losses(trace: &Trace, format: Format) -> Vec<&'static str> {
     all.iter().filter(|l| lost(l)).map(|l| l.1).collect()
 }
 
-/// Whether it is known which response this is, and not only which prompt.
+/// True if the response itself is known, and not only its prompt.
 fn outlasts(trace: &Trace, request: &TraceRequest) -> bool {
     request.blocks.len > request.input.div_ceil(trace.block_tokens.max(1))
 }

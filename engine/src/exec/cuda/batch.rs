@@ -5,7 +5,7 @@
 
 use kernels::cuda::{Batch as Rows, Seq};
 
-use super::{Arithmetic, PADDING};
+use super::layout::{Arithmetic, PADDING};
 use crate::exec::Batch;
 use crate::kv::Table;
 use crate::plan::Chunk;

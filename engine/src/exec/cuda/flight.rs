@@ -27,7 +27,7 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn new(device: &Device) -> Self {
-        let (ids, logits) = (Fetched::new(device), Fetched::new(device));
+        let (ids, logits) = (device.fetched(), device.fetched());
         Self { ids, logits, chosen: false, sampled: Vec::new(), done: None }
     }
 

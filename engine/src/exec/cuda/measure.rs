@@ -9,10 +9,10 @@ use std::time::Duration;
 use kernels::cuda::{Batch, CudaError, Draw, KvPool, Limits, Seq};
 
 use super::graphs::{self, Graphs};
+use super::layout::Arithmetic;
 use super::pass::{Pass, Place};
 use super::weights::CudaModel;
-use super::{Arithmetic, Spent};
-use crate::exec::cpu::{Measured, Work};
+use crate::exec::cpu::{Measured, Spent, Work};
 
 /// Passes timed, after one that is not.
 const TIMES: usize = 3;
@@ -141,7 +141,7 @@ struct Stand<'a> {
 impl<'a> Stand<'a> {
     fn new(model: &'a CudaModel, most: u32) -> Result<Self, CudaError> {
         let slots = slots(model)?;
-        let pools = super::pools(model, slots as usize)?;
+        let pools = model.pools(slots as usize)?;
         let (places, pass) = (Place::all(model, most)?, Pass::new(model)?);
         Ok(Self { model, pools, places, pass, slots, most })
     }

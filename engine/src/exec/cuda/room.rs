@@ -3,7 +3,7 @@
 
 use kernels::cuda::{CudaError, KvPool};
 
-use super::PADDING;
+use super::layout::PADDING;
 use super::weights::{CudaModel, Shard};
 use crate::config::Config;
 

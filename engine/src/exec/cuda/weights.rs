@@ -1,59 +1,22 @@
-//! A model's weights on CUDA devices, in bf16: which part of a split model has what, and on which device.
+//! A model's weights on CUDA devices, in bf16: the shards of a split model, and the device of each.
 //!
 //! Every part has its tokens' rows of the embedding and of the vocabulary head alone, so that its memory is what the cost
 //! model says it is (`ModelShape::rank_weight_bytes`).
 
 use half::bf16;
 use kernels::cpu::Heads;
-use kernels::cuda::{Buffer, Collective, CudaError, Device, MOST_RANKS, Products};
+use kernels::cuda::{Buffer, Collective, CudaError, Device, KvPool, Products};
 
-use super::loader::Loader;
-use super::room::RoomError;
-use super::{Arithmetic, PADDING};
+use super::layout::{Arithmetic, Layout, PADDING, joins};
 use crate::exec::cpu::Part;
-use crate::model::SpecError;
 use crate::model::llama::LlamaConfig;
-use crate::model::weights::{ModelError, Weights};
-
-/// Why a model cannot be put on a device.
-#[derive(Debug, thiserror::Error)]
-pub enum CudaModelError {
-    /// The model.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The device.
-    #[error(transparent)]
-    Device(#[from] CudaError),
-    /// There is too little memory.
-    #[error(transparent)]
-    Room(#[from] RoomError),
-}
-
-/// How a model is computed, and over how many parts it is split.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
-    /// Which kernels.
-    pub arithmetic: Arithmetic,
-    /// Tensor-parallel ranks of each pipeline stage.
-    pub ranks: usize,
-    /// Pipeline stages.
-    pub stages: usize,
-}
-
-impl Layout {
-    /// A model in one piece.
-    #[must_use]
-    pub const fn whole(arithmetic: Arithmetic) -> Self {
-        Self { arithmetic, ranks: 1, stages: 1 }
-    }
-}
 
 /// A model ready to run, split over pipeline stages and their tensor-parallel ranks; shared by all workers.
 #[derive(Debug)]
 pub struct CudaModel {
     pub(super) config: LlamaConfig,
-    layout: Layout,
-    devices: Vec<Device>,
+    pub(super) layout: Layout,
+    pub(super) devices: Vec<Device>,
     /// Stage by stage, and in each rank by rank.
     pub(super) shards: Vec<Shard>,
     /// How the ranks of each stage meet.
@@ -99,32 +62,6 @@ pub(super) struct Layer {
 }
 
 impl CudaModel {
-    /// Reads `weights`, one tensor after the other, and puts each part on its device: all of them on one, or stage by
-    /// stage and in each rank by rank on as many.
-    ///
-    /// # Errors
-    /// When a tensor is missing or cannot be read, there are no kernels for its sizes, these do not divide evenly, layers
-    /// do not fill the stages, devices are too few or too many, or memory is short.
-    pub fn load(
-        devices: &[Device],
-        weights: &mut dyn Weights,
-        layout: Layout,
-    ) -> Result<Self, CudaModelError> {
-        let config = weights.config().clone();
-        check(&config, layout, devices.len())?;
-        let Layout { ranks, stages, .. } = layout;
-        room_for_weights(&config, layout, devices)?;
-        let shard = |at: usize| {
-            let part = Part { rank: at % ranks, ranks, stage: at / ranks, stages };
-            Loader { device: &devices[at % devices.len()], weights, layout, part }.shard()
-        };
-        let shards = (0..ranks * stages).map(shard).collect::<Result<Vec<_>, CudaModelError>>()?;
-        let places: Vec<_> = shards.iter().map(|shard| shard.device.clone()).collect();
-        let groups = places.chunks(ranks).map(Collective::new).collect::<Result<_, _>>()?;
-        let between = (stages > 1).then(|| Collective::new(&places)).transpose()?;
-        Ok(Self { config, layout, devices: devices.to_vec(), shards, groups, between })
-    }
-
     /// The devices that it is on.
     #[must_use]
     pub fn devices(&self) -> &[Device] {
@@ -225,64 +162,10 @@ impl CudaModel {
         };
         (0..positions).flat_map(|p| frequencies.iter().flat_map(move |&f| turn(p, f))).collect()
     }
-}
-
-pub(super) fn joins(layout: Layout) -> bool {
-    layout.arithmetic == Arithmetic::Invariant && layout.ranks > 1
-}
-
-/// Whether there are kernels for `config` in such a layout on so many devices.
-fn check(config: &LlamaConfig, layout: Layout, devices: usize) -> Result<(), ModelError> {
-    let Layout { ranks, stages, .. } = layout;
-    let split = ranks.max(1) as u32;
-    let columns = if joins(layout) { split } else { 1 };
-    let eights = [("hidden size", config.hidden / columns), ("ffn size", config.ffn / split)];
-    let uneven = eights.iter().find(|(_, n)| !n.is_multiple_of(8));
-    let divided = [("kv_heads", config.kv_heads), ("ffn", config.ffn), ("vocab", config.vocab)];
-    let odd = divided.iter().find(|(_, n)| !n.is_multiple_of(split));
-    let reason = if !matches!(config.head_dim, 32 | 64 | 128) {
-        format!("head_dim = {}: the CUDA kernels have 32, 64 and 128", config.head_dim)
-    } else if config.kv_heads == 0 || !config.heads.is_multiple_of(config.kv_heads) {
-        let (heads, kv_heads) = (config.heads, config.kv_heads);
-        format!("heads = {heads} must be a multiple of kv_heads = {kv_heads}")
-    } else if !(1..=MOST_RANKS).contains(&ranks) {
-        format!("{ranks} ranks: a model takes 1 to {MOST_RANKS}")
-    } else if let Some((what, n)) = odd {
-        format!("{what} = {n} must be a multiple of {ranks} ranks")
-    } else if !(1..=config.layers as usize).contains(&stages) {
-        format!("layers = {} do not fill {stages} pipeline stages", config.layers)
-    } else if let Some((what, n)) = uneven {
-        format!("{what} = {n} of a rank: the CUDA kernels need a multiple of 8")
-    } else if devices != 1 && devices != ranks * stages {
-        format!(
-            "tp {ranks} x pp {stages} on {devices} GPUs: name one, which takes all parts, or {}",
-            ranks * stages
-        )
-    } else {
-        return Ok(());
-    };
-    Err(SpecError::Impossible { what: "model", name: config.name.clone(), reason }.into())
-}
-
-/// Refuses weights that do not fit. Said of all at once: the tensor that does not fit any more tells nobody how much is
-/// missing.
-fn room_for_weights(
-    config: &LlamaConfig,
-    Layout { ranks, stages, .. }: Layout,
-    devices: &[Device],
-) -> Result<(), CudaModelError> {
-    let shape = config.shape(2);
-    for (at, device) in devices.iter().enumerate() {
-        let here = (at..ranks * stages).step_by(devices.len());
-        let (tp, pp) = (ranks as u32, stages as u32);
-        let bytes = |shard: usize| shape.rank_weight_bytes(tp, pp, (shard / ranks) as u32);
-        let needed: u64 = here.map(bytes).sum();
-        if let Some((free, _)) = device.memory()?.filter(|(free, _)| (*free as u64) < needed) {
-            let (model, device) = (config.name.clone(), device.name().to_owned());
-            return Err(
-                RoomError::Weights { model, device, weights: needed, free: free as u64 }.into()
-            );
-        }
+    /// New pools of `slots` keys and values, one for each shard.
+    pub(super) fn pools(&self, slots: usize) -> Result<Vec<KvPool>, CudaError> {
+        let pool =
+            |shard: &Shard| KvPool::new(&shard.device, self.heads(), shard.layers.len(), slots);
+        self.shards.iter().map(pool).collect()
     }
-    Ok(())
 }

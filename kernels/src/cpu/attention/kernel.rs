@@ -1,6 +1,6 @@
 //! The kernels: scores of some queries at all positions, their softmax, and their shares of the values.
 
-use super::{QUERIES, Run, Tile};
+use super::span::{QUERIES, Run, Tile};
 use crate::cpu::kv::{Heads, Pair};
 use crate::cpu::simd::{Element, Kernel, LANES, Simd, exp};
 use crate::cpu::team::Scattered;

@@ -14,7 +14,8 @@ use std::marker::PhantomData;
 
 use super::pack::BLOCK_BYTES;
 use super::tile::Part;
-use super::{BLOCK, PANEL, Packed};
+use super::weights::{PANEL, Packed};
+use crate::cpu::rows::BLOCK;
 use crate::cpu::simd::{Avx512, LANES, Simd};
 
 /// Up to so many rows AVX-512 does the work, as many as its largest register tile has. Reasoned, not measured: they take
@@ -120,7 +121,7 @@ impl Tiles {
         row
     }
 
-    /// What `Part::int8` computes.
+    /// The result of `Part::int8`.
     #[inline(always)]
     unsafe fn sums(
         &self,

@@ -10,8 +10,9 @@ use gemm::Parallelism;
 
 use super::pack::BLOCK_BYTES;
 use super::tile::Part;
-use super::{BLOCK, PANEL, Packed};
+use super::weights::{PANEL, Packed};
 use crate::cpu::Precision;
+use crate::cpu::rows::BLOCK;
 use crate::cpu::simd::{Element, LANES, Portable, Simd as _};
 
 /// Up to so many int8 rows the portable tiles are faster: unpacking weights would be most of the work.
@@ -46,7 +47,7 @@ pub(super) unsafe fn run(mut part: Part<'_>) -> Part<'_> {
     part
 }
 
-/// What `Part::int8` computes for `rows` rows of a panel, added in its order; and what `Part::float` does, in another.
+/// The result of `Part::int8` for `rows` rows of a panel, added in its order; and that of `Part::float`, in another.
 fn sum(part: &Part<'_>, panel: usize, row: usize, rows: usize, sums: &mut Panel<GROUP>) {
     let from = part.x;
     let mut w = [[0.0; PANEL]; BLOCK];

@@ -1,8 +1,9 @@
 //! Packing: from rows of f32, as checkpoints have them, to panels.
 
-use super::{BLOCK, Linear, PANEL, Packed};
+use super::weights::{Linear, PANEL, Packed};
 use crate::cpu::Precision;
 use crate::cpu::buffer::{Buffer, Plain};
+use crate::cpu::rows::BLOCK;
 use crate::cpu::simd::{Element, LANES};
 use crate::cpu::team::{Scattered, Team};
 

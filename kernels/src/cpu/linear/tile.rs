@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::pack::BLOCK_BYTES;
-use super::{BLOCK, Linear, PANEL, Packed};
+use super::weights::{Linear, PANEL, Packed};
+use crate::cpu::rows::BLOCK;
 use crate::cpu::rows::Rows;
 use crate::cpu::simd::{Element, Kernel, LANES, Simd, silu};
 use crate::cpu::team::Scattered;
@@ -73,8 +74,9 @@ impl Part<'_> {
         R
     }
 
-    /// How many bytes ahead to fetch weights: the processor's own prefetching does not reach far enough to keep memory
-    /// busy while it computes. A panel's last tile fetches the next panel; where it is the only one, a little ahead.
+    /// The bytes ahead at which weights are fetched: the processor's own prefetching does not reach far enough to keep
+    /// memory busy while it computes. A panel's last tile fetches the next panel; where it is the only one, a little
+    /// ahead.
     #[inline(always)]
     pub(super) fn ahead(&self, row: usize, end: usize) -> usize {
         if end < self.rows.end {
@@ -134,8 +136,8 @@ impl Part<'_> {
         sums
     }
 
-    /// What dot products of a block add to a sum. It is rounded before it is added, so that every instruction set gives the
-    /// same bits.
+    /// The dot products of a block, to be added to a sum. Each is rounded before it is added, so that every instruction
+    /// set gives the same bits.
     #[inline(always)]
     pub(super) unsafe fn scaled<S: Simd>(dots: S::I, of_x: S::F, of_w: S::F) -> S::F {
         S::mul(S::to_f32(dots), S::mul(of_x, of_w))
@@ -180,7 +182,7 @@ impl Part<'_> {
         sums
     }
 
-    /// What `float` computes of weights of bf16, to the bit but for what is too small to be normal, from rows that are
+    /// The result of `float` on weights of bf16, to the bit but for what is too small to be normal, from rows that are
     /// bf16 too.
     #[inline(always)]
     unsafe fn halves<S: Simd, const R: usize>(

@@ -11,17 +11,17 @@ use std::sync::OnceLock;
 
 use super::avx512;
 
-/// Whether the instructions may be used; the system is asked once.
+/// True if the instructions may be used; the system is asked once.
 pub(super) fn is_here() -> bool {
     static HERE: OnceLock<bool> = OnceLock::new();
     *HERE.get_or_init(|| is_enabled() && is_granted())
 }
 
-/// Whether they will work once they are executed by our own code where the processor does not know them.
+/// True if they will work once they are executed by our own code where the processor does not know them.
 #[cfg(feature = "emulator")]
 pub(super) fn is_emulated() -> bool {
     #[cfg(target_os = "linux")]
-    // Where the processor has tiles that the system keeps from us, only some of the instructions trap.
+    // Only some of the instructions trap where the processor has tiles that the system keeps from us.
     if avx512::is_here() && !is_enabled() {
         emulator::install();
         return true;
@@ -29,7 +29,7 @@ pub(super) fn is_emulated() -> bool {
     false
 }
 
-/// Whether the processor has them (Intel's SDM, volume 2, CPUID) and the system keeps their state.
+/// True if the processor has them (Intel's SDM, volume 2, CPUID) and the system keeps their state.
 fn is_enabled() -> bool {
     const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
     // With AVX-512 there is a seventh leaf, and XCR0 may be read.

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Simd};
+use super::lanes::{Kernel, Simd};
 
 /// See the module.
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Functions made of the lanes' operations.
 
-use super::{LANES, MAGIC, Simd};
+use super::lanes::{LANES, MAGIC, Simd};
 
 /// e to the power of `x` for `x <= 88`, within 2 units in the last place; 0 (or almost) below -87.
 ///

@@ -1,6 +1,6 @@
 //! Plain Rust: a vector is an array. For machines without the others, and to hold the others to.
 
-use super::{LANES, Simd};
+use super::lanes::{LANES, Simd};
 
 /// See the module.
 #[derive(Clone, Copy)]

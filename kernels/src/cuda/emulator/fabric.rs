@@ -8,16 +8,17 @@ use std::sync::{Arc, Mutex};
 
 use half::bf16;
 
-use super::super::CudaError;
-use super::super::collective::{Call, Link};
-use super::stream::{Goal, Op};
-use super::{Emulator, failed, locked};
+use super::super::backend::{Call, Link};
+use super::super::error::CudaError;
+use super::fault::{failed, locked};
+use super::machine::Emulator;
+use super::stream::{self, Goal, Op};
 
 /// Devices, by rank.
-pub(in super::super) struct Fabric(Vec<Arc<Emulator>>);
+pub(super) struct Fabric(Vec<Arc<Emulator>>);
 
 impl Fabric {
-    pub(in super::super) fn new(devices: Vec<Arc<Emulator>>) -> Self {
+    pub(super) fn new(devices: Vec<Arc<Emulator>>) -> Self {
         Self(devices)
     }
 
@@ -55,7 +56,7 @@ impl Fabric {
 /// From which rank to which, and how many bytes.
 type Route = (usize, usize, usize);
 
-/// What is sent, and from where.
+/// The bytes that are sent, and their places.
 fn sends(calls: &[(usize, Call)]) -> Vec<(Route, u64)> {
     let send = |&(rank, call): &(usize, Call)| match call {
         Call::Send { from, bytes, rank: to } => Some(((rank, to, bytes), from)),
@@ -64,7 +65,7 @@ fn sends(calls: &[(usize, Call)]) -> Vec<(Route, u64)> {
     calls.iter().filter_map(send).collect()
 }
 
-/// What is received, and where.
+/// The bytes that are received, and their place.
 fn receipt(&(rank, call): &(usize, Call)) -> Option<(Route, u64)> {
     match call {
         Call::Receive { to, bytes, rank: from } => Some(((from, rank, bytes), to)),
@@ -82,7 +83,8 @@ impl Link for Fabric {
         }
         let devices = self.0.clone();
         let (calls, come) = (calls.to_vec(), Mutex::default());
-        let meeting = Arc::new(Meeting { calls, ranks: ranks.clone(), devices, come });
+        let meeting: Arc<dyn stream::Meeting> =
+            Arc::new(Meeting { calls, ranks: ranks.clone(), devices, come });
         for rank in ranks {
             self.0[rank].stream.ask(Op::Meet { meeting: Arc::clone(&meeting), rank })?;
         }
@@ -90,13 +92,13 @@ impl Link for Fabric {
     }
 }
 
-/// Where some of the ranks meet.
-pub(super) struct Meeting {
+/// A point where some of the ranks meet.
+struct Meeting {
     calls: Vec<(usize, Call)>,
-    /// Who comes.
+    /// Ranks that come.
     ranks: BTreeSet<usize>,
     devices: Vec<Arc<Emulator>>,
-    /// Who has.
+    /// Those that have.
     come: Mutex<BTreeSet<usize>>,
 }
 
@@ -106,9 +108,8 @@ impl fmt::Debug for Meeting {
     }
 }
 
-impl Meeting {
-    /// A rank's device has done everything before. Others are made to come; when all have, it happens.
-    pub(super) fn come(&self, rank: usize) -> Result<(), CudaError> {
+impl stream::Meeting for Meeting {
+    fn come(&self, rank: usize) -> Result<(), CudaError> {
         let all = {
             let mut come = locked(&self.come);
             come.insert(rank);
@@ -136,7 +137,9 @@ impl Meeting {
         *locked(waits) = false;
         Ok(())
     }
+}
 
+impl Meeting {
     fn happen(&self) {
         let mut received: Vec<_> = self.calls.iter().filter_map(receipt).collect();
         for (route, from) in sends(&self.calls) {
@@ -179,8 +182,7 @@ fn copy(from: u64, to: u64, bytes: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::collective::Endpoint;
-    use super::super::super::device::Backend;
+    use super::super::super::backend::{self, Backend};
     use super::*;
     use crate::cuda::emulator::{Pretence, several};
 
@@ -188,14 +190,12 @@ mod tests {
     /// says.
     fn said(orders: [&[usize]; 2]) -> Result<(), String> {
         let devices = several(&std::env::temp_dir(), &[Pretence::default(), Pretence::default()]);
-        let emulator = |device: &crate::cuda::Device| match device.backend().endpoint() {
-            Ok(Endpoint::Emulated(emulator)) => emulator,
-            _ => panic!("it is emulated"),
-        };
-        let devices: Vec<_> = devices.iter().map(emulator).collect();
+        let devices = devices.iter().map(|device| Arc::clone(device.backend())).collect();
+        let devices: Vec<Arc<Emulator>> = backend::all_of(devices).unwrap();
         let meeting = |_| {
             let (ranks, devices) = (BTreeSet::from([0, 1]), devices.clone());
-            Arc::new(Meeting { calls: Vec::new(), ranks, devices, come: Mutex::default() })
+            let meeting = Meeting { calls: Vec::new(), ranks, devices, come: Mutex::default() };
+            Arc::new(meeting) as Arc<dyn stream::Meeting>
         };
         let meetings: Vec<_> = (0..2).map(meeting).collect();
         for (rank, order) in orders.into_iter().enumerate() {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-use super::super::CudaError;
+use super::super::error::CudaError;
 use super::super::source::{HEADERS, Source};
-use super::{failed, locked};
+use super::fault::{failed, locked};
 
 const OWN: [(&str, &str); 2] = [
     ("cuda_emulator.h", include_str!("../../../cu/emulator/cuda_emulator.h")),

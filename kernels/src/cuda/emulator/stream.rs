@@ -1,14 +1,14 @@
-//! What an emulated device has been asked for and not yet done: nothing is done before somebody waits for it, as late as
-//! a real device might be, so that a host that does not wait where it must is found out.
+//! The work that an emulated device was asked for and has not done: nothing is done before somebody waits for it, as
+//! late as a real device might be, so that a host that does not wait where it must is found out.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::super::CudaError;
-use super::super::device::Shape;
-use super::fabric::Meeting;
-use super::{failed, locked};
+use super::super::backend::Shape;
+use super::super::error::CudaError;
+use super::fault::{failed, locked};
 
 /// One thing to do.
 #[derive(Debug, Clone)]
@@ -17,10 +17,16 @@ pub(super) enum Op {
     Write { to: u64, bytes: Vec<u8> },
     Copy { from: u64, to: u64, bytes: usize },
     Mark(u64),
-    Meet { meeting: Arc<Meeting>, rank: usize },
+    Meet { meeting: Arc<dyn Meeting>, rank: usize },
 }
 
-/// What is worked for.
+/// A point where several devices meet.
+pub(super) trait Meeting: Debug + Send + Sync {
+    /// A rank's device has done everything before. Others are made to come; when all have, it happens.
+    fn come(&self, rank: usize) -> Result<(), CudaError>;
+}
+
+/// The goal of work.
 #[derive(Clone, Copy)]
 pub(super) enum Goal<'a> {
     /// A mark.
@@ -42,13 +48,13 @@ pub(super) struct Stream {
 #[derive(Debug, Default)]
 struct Asked {
     queue: VecDeque<Op>,
-    /// What is recorded instead.
+    /// The recording under way, which takes what is asked for instead.
     recording: Option<Vec<Op>>,
     recordings: HashMap<u64, Vec<Op>>,
-    /// When marks were reached.
+    /// The moments at which marks were reached.
     reached: HashMap<u64, Instant>,
     ids: u64,
-    /// Why nothing is done any more.
+    /// The reason why nothing is done any more.
     broken: Option<String>,
 }
 

@@ -19,7 +19,7 @@ thread_local! {
     static TILES: RefCell<Tiles> = const { RefCell::new(Tiles::new()) };
 }
 
-/// Who was asked about illegal instructions before.
+/// The handler of illegal instructions that was there before.
 static PREVIOUS: OnceLock<sigaction> = OnceLock::new();
 
 /// Handles this process's illegal instructions from now on.
@@ -95,7 +95,7 @@ unsafe fn execute(
     }
 }
 
-/// Where the kernel keeps the general registers, by the number that instructions call them.
+/// The places where the kernel keeps the general registers, by the number that instructions call them.
 const GENERAL: [usize; 16] = {
     use libc::*;
     let order = [
@@ -157,7 +157,7 @@ mod tests {
 
     const CASE: &str = "KNEE_AMX_CASE";
 
-    /// How this very test ends in a process of its own that does `case`, and what it says.
+    /// The end of this very test in a process of its own that does `case`, and its output.
     fn end_of(case: &str) -> (ExitStatus, String) {
         let name = "cpu::simd::amx::emulator::tests::what_is_refused_ends_the_process";
         let mut command = Command::new(std::env::current_exe().unwrap());

@@ -116,7 +116,7 @@ fn address(
 mod tests {
     use super::*;
 
-    // What the assembler makes of them.
+    // The bytes that the assembler makes of them.
     std::arch::global_asm!(
         ".globl knee_amx_samples",
         "knee_amx_samples:",

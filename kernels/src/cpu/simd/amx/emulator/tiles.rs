@@ -9,11 +9,11 @@ const ROW_BYTES: usize = 64;
 /// Nothing, or the exception that the processor would raise.
 pub(super) type Result = std::result::Result<(), &'static str>;
 
-/// What is configured, and what is in the tiles.
+/// The configuration, and the content of the tiles.
 #[derive(Debug, Clone)]
 pub(super) struct Tiles {
     configured: bool,
-    /// Where an interrupted load or store goes on.
+    /// The row at which an interrupted load or store goes on.
     start_row: usize,
     shapes: [Shape; TILES],
     data: [[[u8; ROW_BYTES]; ROWS]; TILES],

@@ -1,0 +1,15 @@
+//! Faults of the emulator, and locks that a thread which panicked does not keep.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::super::error::CudaError;
+
+/// A refusal of the emulator, as a driver would give it.
+pub(super) fn failed(what: impl Into<String>) -> CudaError {
+    CudaError::Call { call: "the emulator", reason: what.into() }
+}
+
+/// Whatever became of who had it before.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
