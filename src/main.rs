@@ -11,8 +11,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use engine::model::renderer;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == renderer::WORD) {
+        return renderer::work().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(help) if !help.use_stderr() || help.kind() == HELP_INSTEAD => help.exit(),
@@ -46,7 +50,7 @@ fn chain(error: &anyhow::Error) -> String {
     })
 }
 
-/// What clap says over several paragraphs: the mistake, and its tip if it has one.
+/// A message of clap's on one line: the mistake, and its tip if it has one.
 fn misspelt(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let mut paragraphs = text.split("\n\n");
