@@ -1,10 +1,9 @@
-//! What is secret in commands and addresses and is neither stored nor shown: keys, tokens and passwords, values of
+//! Secrets in commands and addresses, which are neither stored nor shown: keys, tokens and passwords, values of
 //! headers, and in a URL its user and the values of its query.
 
 use std::mem::take;
 
-/// Stands for what is hidden.
-const HIDDEN: &str = "***";
+use loadgen::{HIDDEN, ShownUrl};
 
 /// Our own flags and those of usual tools whose value is hidden whatever it is.
 const FLAGS: [&str; 3] = ["--api-key", "--header", "-H"];
@@ -24,7 +23,7 @@ const LAST: [&str; 10] = [
 /// Parts that make a name a secret's wherever they are.
 const ANYWHERE: [&str; 7] =
     ["apikey", "credential", "credentials", "passwd", "password", "secret", "secrets"];
-/// How keys of usual services begin.
+/// The beginnings of usual services' keys.
 const KEYS: [&str; 6] = ["hf_", "sk-", "ghp_", "github_pat_", "glpat-", "xoxb-"];
 /// Shorter values are hidden where they are known to be secret, and not looked for elsewhere.
 const SHORTEST: usize = 4;
@@ -45,7 +44,7 @@ pub(crate) fn url(text: &str) -> String {
     Hider::default().url(text)
 }
 
-/// What `command` hides, to be looked for in what a server says.
+/// The secrets in `command`, to be looked for in a server's words.
 pub(crate) fn values(command: &str) -> Vec<String> {
     let mut hider = Hider::default();
     hider.text(command);
@@ -63,7 +62,7 @@ pub(crate) fn without(text: &str, values: &[String]) -> String {
 struct Hider {
     /// Whether the word to come is a secret.
     next: bool,
-    /// What was hidden so far.
+    /// The secrets hidden so far.
     values: Vec<String>,
 }
 
@@ -152,7 +151,7 @@ impl Hider {
         self.url(word)
     }
 
-    /// What stands in quotes: a header, a variable, or a command.
+    /// A text in quotes: a header, a variable, or a command.
     fn inner(&mut self, text: &str) -> String {
         for (sign, shown) in [(':', ": "), ('=', "=")] {
             if let Some((name, value)) = text.split_once(sign).filter(|(name, _)| is_name(name))
@@ -165,41 +164,12 @@ impl Hider {
     }
 
     fn url(&mut self, word: &str) -> String {
-        let Some(at) = word.find("://").map(|at| at + 3) else { return word.to_owned() };
-        let (scheme, rest) = word.split_at(at);
-        let (rest, query) = rest.find(['?', '#']).map_or((rest, ""), |at| rest.split_at(at));
-        let end = rest.find('/').unwrap_or(rest.len());
-        // A slash in a password ends no host: what is before the `@` is no host and port then.
-        let host = &rest[..end];
-        let port = host.rsplit_once(':').map_or("", |(_, port)| port);
-        let broken = port != "{port}" && !port.bytes().all(|b| b.is_ascii_digit() || b == b']');
-        let user = match broken && !host.contains('@') {
-            true => rest.rfind('@'),
-            false => host.rfind('@'),
-        };
-        let place = user.map_or(rest, |at| {
-            let user = &rest[..at];
-            self.values.push(user.split_once(':').map_or(user, |(_, p)| p).to_owned());
-            &rest[at + 1..]
-        });
-        format!("{scheme}{place}{}", self.query(query))
-    }
-
-    /// A query, with its question mark, and what comes after it.
-    fn query(&mut self, query: &str) -> String {
-        let Some(first) = query.get(..1) else { return String::new() };
-        let parts = query[1..].split_inclusive(['&', ';', '#']).map(|part| {
-            let (body, end) = match part.strip_suffix(['&', ';', '#']) {
-                Some(body) => (body, &part[body.len()..]),
-                None => (part, ""),
-            };
-            match body.split_once('=') {
-                Some((name, value)) => format!("{name}={}{end}", self.hide(value)),
-                None => format!("{}{end}", self.hide(body)),
-            }
-        });
-        let parts: Vec<String> = parts.collect();
-        format!("{first}{}", parts.concat())
+        if !word.contains("://") {
+            return word.to_owned();
+        }
+        let shown = ShownUrl::of(word);
+        self.values.extend(shown.secrets);
+        shown.text
     }
 }
 
