@@ -12,8 +12,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use engine::model::renderer;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == renderer::WORD) {
+        return renderer::work().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(help) if !help.use_stderr() || help.kind() == HELP_INSTEAD => help.exit(),

@@ -1,8 +1,8 @@
 //! Measuring a server from the command line: `knee bench --url` and `knee tune --url` against `knee mock`.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,8 +12,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod common;
+#[path = "../loadgen/tests/live/odd.rs"]
+mod odd;
 
 use common::workload;
+use odd::{Asked, good, reply, serve};
 
 /// The binary, at work in a folder of the tests' own: it makes its default one where it is started.
 fn knee(words: &[&str]) -> Command {
@@ -307,9 +310,9 @@ fn workers_share_one_schedule_and_their_parts_make_one_run() {
 
 #[test]
 fn what_a_server_does_not_take_is_said_of_all_workers() {
-    let url = serve(|body| match body.contains("ignore_eos") {
-        true => whole(400, r#"{"error":{"message":"unknown member ignore_eos"}}"#),
-        false => streamed(),
+    let url = serve(|asked: &Asked, to: &mut TcpStream| match asked.body.get("ignore_eos") {
+        Some(_) => reply(to, 400, "", r#"{"error":{"message":"unknown member ignore_eos"}}"#),
+        None => good(asked, to),
     });
     let dir = TempDir::new().unwrap();
     let folder = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -363,64 +366,11 @@ fn an_interruption_keeps_what_was_measured() {
     assert_eq!(result["interrupted"], true);
 }
 
-/// A server in threads of this process: `answer` says what comes back for a body, none of a list of models.
-fn serve(answer: impl Fn(&str) -> String + Clone + Send + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let answer = answer.clone();
-            std::thread::spawn(move || {
-                let (mut text, mut piece) = (String::new(), [0; 4096]);
-                let body = loop {
-                    let length = |head: &str| {
-                        let line = head.lines().find_map(|l| l.strip_prefix("content-length: "));
-                        line.map_or(0, |l| l.parse().unwrap())
-                    };
-                    match text.split_once("\r\n\r\n") {
-                        Some((head, body)) if body.len() >= length(head) => break body.to_owned(),
-                        _ => {}
-                    }
-                    match stream.read(&mut piece) {
-                        Ok(n) if n > 0 => text.push_str(&String::from_utf8_lossy(&piece[..n])),
-                        _ => return,
-                    }
-                };
-                let models = r#"{"data":[{"id":"m"}]}"#;
-                let said = match text.starts_with("GET /v1/models") {
-                    true => whole(200, models),
-                    false if text.starts_with("GET ") => whole(404, "{}"),
-                    false => answer(&body),
-                };
-                let _ = stream.write_all(said.as_bytes());
-            });
-        }
-    });
-    format!("http://{address}")
-}
-
-/// An answer that does not stream.
-fn whole(status: u16, body: &str) -> String {
-    format!(
-        "HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-/// A stream of two tokens.
-fn streamed() -> String {
-    let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/event-stream\r\n\r\n";
-    let token = "data: {\"choices\":[{\"text\":\" w\"}]}\n\n";
-    let usage =
-        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":32,\"completion_tokens\":2}}\n\n";
-    format!("{head}{token}{token}{usage}data: [DONE]\n\n")
-}
-
 #[test]
 fn nothing_measured_is_no_success() {
-    let url = serve(|body| match body.contains(r#""stream":true"#) {
-        true => whole(422, r#"{"detail":"no streams today"}"#),
-        false => whole(200, r#"{"choices":[{"text":"x"}],"usage":{"prompt_tokens":32}}"#),
+    let url = serve(|asked: &Asked, to: &mut TcpStream| match asked.body["stream"] == true {
+        true => reply(to, 422, "", r#"{"detail":"no streams today"}"#),
+        false => good(asked, to),
     });
     let dir = TempDir::new().unwrap();
     let mut command =
@@ -445,17 +395,20 @@ fn nothing_measured_is_no_success() {
 fn a_search_tells_refusals_from_slowness_and_survives_them() {
     let (seats, refused) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let counts = (Arc::clone(&seats), Arc::clone(&refused));
-    let url = serve(move |_| {
+    let url = serve(move |asked: &Asked, to: &mut TcpStream| {
+        if !asked.posts() {
+            return good(asked, to);
+        }
         let (seats, refused) = &counts;
         let taken = seats.fetch_add(1, Ordering::SeqCst);
-        // Who was refused is refused again for a while: the two questions after the first refusal too.
+        // A client that was refused is refused again for a while: the two questions after the first refusal too.
         let busy = taken >= 3 || (1..4).contains(&(refused.load(Ordering::SeqCst) % 7));
         let said = if busy {
             refused.fetch_add(1, Ordering::SeqCst);
-            whole(429, r#"{"error":{"message":"three at a time"}}"#)
+            reply(to, 429, "", r#"{"error":{"message":"three at a time"}}"#)
         } else {
             std::thread::sleep(Duration::from_millis(50));
-            streamed()
+            good(asked, to)
         };
         seats.fetch_sub(1, Ordering::SeqCst);
         said
@@ -566,7 +519,7 @@ fn an_interrupted_search_goes_on_where_it_was() {
         let all = stderr(output);
         all.lines().filter(|l| l.contains(" requests/s for ")).map(str::to_owned).collect()
     };
-    // What was measured is told again as it was, to the digit; the last may not have been written down yet.
+    // The rates already measured are told again as they were, to the digit; the last may not have been written down yet.
     let sure = told.len().saturating_sub(1);
     assert_eq!(lines(&whole)[..sure], told[..sure]);
     let read = || -> Value {

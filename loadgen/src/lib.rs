@@ -30,8 +30,8 @@ pub use error::Error;
 pub use histogram::Histogram;
 pub use latency::{Latency, Stats};
 pub use live::{
-    Api, Audit, Failures, Gauge, Gauges, Live, LiveOptions, LiveRun, Lost, Part, Patience,
-    Progress, Prompts, Proxies, Server, Tokens, Trust, Wire, export, merge,
+    Api, Audit, Failures, Gauge, Gauges, HIDDEN, Live, LiveOptions, LiveRun, Lost, Part, Patience,
+    Progress, Prompts, Proxies, Server, ShownUrl, Tokens, Trust, Wire, export, merge,
 };
 pub use metric::{Counted, Metric, Span};
 pub use mock::{Fault, FaultShare, Mock, MockOptions, Served, Truth};

@@ -3,8 +3,7 @@
 
 use std::mem::take;
 
-/// Stands for what is hidden.
-const HIDDEN: &str = "***";
+use loadgen::{HIDDEN, ShownUrl};
 
 /// Our own flags and those of usual tools whose value is hidden whatever it is.
 const FLAGS: [&str; 3] = ["--api-key", "--header", "-H"];
@@ -165,41 +164,12 @@ impl Hider {
     }
 
     fn url(&mut self, word: &str) -> String {
-        let Some(at) = word.find("://").map(|at| at + 3) else { return word.to_owned() };
-        let (scheme, rest) = word.split_at(at);
-        let (rest, query) = rest.find(['?', '#']).map_or((rest, ""), |at| rest.split_at(at));
-        let end = rest.find('/').unwrap_or(rest.len());
-        // A slash in a password ends no host: what is before the `@` is no host and port then.
-        let host = &rest[..end];
-        let port = host.rsplit_once(':').map_or("", |(_, port)| port);
-        let broken = port != "{port}" && !port.bytes().all(|b| b.is_ascii_digit() || b == b']');
-        let user = match broken && !host.contains('@') {
-            true => rest.rfind('@'),
-            false => host.rfind('@'),
-        };
-        let place = user.map_or(rest, |at| {
-            let user = &rest[..at];
-            self.values.push(user.split_once(':').map_or(user, |(_, p)| p).to_owned());
-            &rest[at + 1..]
-        });
-        format!("{scheme}{place}{}", self.query(query))
-    }
-
-    /// A query, with its question mark, and what comes after it.
-    fn query(&mut self, query: &str) -> String {
-        let Some(first) = query.get(..1) else { return String::new() };
-        let parts = query[1..].split_inclusive(['&', ';', '#']).map(|part| {
-            let (body, end) = match part.strip_suffix(['&', ';', '#']) {
-                Some(body) => (body, &part[body.len()..]),
-                None => (part, ""),
-            };
-            match body.split_once('=') {
-                Some((name, value)) => format!("{name}={}{end}", self.hide(value)),
-                None => format!("{}{end}", self.hide(body)),
-            }
-        });
-        let parts: Vec<String> = parts.collect();
-        format!("{first}{}", parts.concat())
+        if !word.contains("://") {
+            return word.to_owned();
+        }
+        let shown = ShownUrl::of(word);
+        self.values.extend(shown.secrets);
+        shown.text
     }
 }
 

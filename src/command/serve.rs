@@ -1,6 +1,7 @@
 //! `knee serve`: a model behind the OpenAI interface, on this machine.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use engine::config::AllocatorKind;
 use engine::live::Live;
 use engine::machine::Clock;
+use engine::model::renderer::Renderer;
 use engine::router::Router;
 use engine::sample::Sampler;
 use engine::server::{Metrics, Served, Service};
@@ -25,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Requests that are read and tokenised at once; each takes a processor while it is.
 const READERS: usize = 4;
 
-/// Loads the model, says where it is served, and serves until it is told to end.
+/// Loads the model, prints its address, and serves until it is told to end.
 pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
     let stop = super::cancel()?;
     let mut config = args.knobs.config()?;
@@ -62,10 +64,13 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
     let text = Some(Arc::clone(&tokenizer));
     let live = Live::start_replicas(engines, router, sampler.clone(), text, metrics.watch())?;
     let fault = live.fault();
+    let program = program()?;
+    let chat = model.chat.map(|template| Renderer::start(template, program)).transpose();
+    let chat = chat.with_context(|| args.model.clone())?;
     let served = Served {
         name: name.clone(),
         tokenizer,
-        chat: model.chat,
+        chat,
         ends: model.ends,
         vocab: here.shape.vocab,
         max_len: config.max_model_len,
@@ -91,6 +96,12 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
         bail!("ended with requests unanswered after {} seconds", PATIENCE.as_secs());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// This program, also where its file was replaced since it was started.
+fn program() -> std::io::Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() { Ok(running.to_owned()) } else { std::env::current_exe() }
 }
 
 async fn listen(

@@ -66,7 +66,7 @@ pub(crate) fn run(words: &[String]) {
         let said = tried(target, &Case { dir: &work, file: &file, round });
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         println!("{} {said}", crate::ticks(&stat).map_or(0, |(_, ticks)| ticks));
-        // What was read may have been written to, too.
+        // The reader may have written to any of them.
         for (file, bytes) in files.iter().zip(&whole) {
             write(&work.join(file), bytes);
         }
@@ -87,7 +87,7 @@ fn tried(target: &Target, case: &Case<'_>) -> String {
     }
 }
 
-/// What a target says of a command that did not end as commands do.
+/// The mark of a command that did not end as commands do.
 pub(crate) const FAULT: &str = "did not end as it should";
 
 /// Files below `dir`, relative to it, in order.

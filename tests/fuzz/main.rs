@@ -13,6 +13,7 @@
 mod child;
 mod models;
 mod mutate;
+mod packed;
 mod seeds;
 mod targets;
 
@@ -32,11 +33,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// and in less time by the clock, however many others use the machine.
 const LONGEST: Duration = Duration::from_secs(180);
 /// Files of a target in the tests: half a minute for all.
-const FEW: u64 = 60;
+const FEW: u64 = 45;
 /// Faults of a target after which it is given up.
 const ENOUGH: usize = 40;
 
-/// What was asked for.
+/// The options on the command line.
 struct Options {
     files: u64,
     from: u64,
@@ -125,7 +126,7 @@ fn split(word: &str) -> Vec<&str> {
     }
 }
 
-/// What became of a target's files.
+/// Counts of a target's files by outcome.
 #[derive(Default)]
 struct Tally {
     files: u64,
@@ -241,7 +242,7 @@ impl Run {
 
 /// A process's group, and the processor time of it and of the children that it waited for, from its `stat` in /proc.
 pub(crate) fn ticks(stat: &str) -> Option<(u32, u64)> {
-    // What follows the name, which may have anything in it: state, parent, group, and from the 12th on times.
+    // The name may have anything in it. After it come state, parent, group, and from the 12th on times.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let times = fields.get(11..15)?.iter().filter_map(|t| t.parse::<u64>().ok());
     Some((fields[2].parse().ok()?, times.sum()))

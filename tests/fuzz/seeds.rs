@@ -9,12 +9,14 @@ use std::time::{Duration, SystemTime};
 
 use engine::{Config, DeviceProfile, ModelShape};
 use loadgen::Slo;
+use rcgen::{CertificateParams, KeyPair};
 use tuner::evaluate::{Evaluate as _, Length, Relax, Trial};
 use tuner::study::{Identity, Study};
 use tuner::trial::Testbed;
 
 use crate::child::write;
 use crate::models;
+use crate::packed::parquet;
 use crate::targets::Target;
 
 /// Fills `dir` with the files of `target`.
@@ -40,7 +42,10 @@ pub(crate) fn make(target: &Target, dir: &Path) {
         "workload" => put(&WORKLOADS),
         "trace-csv" => put(&CSV),
         "trace-json" => put(&JSON),
-        "trace-gzip" => put(&[CSV[0], CSV[4], JSON[0], JSON[1], JSON[4]]),
+        "trace-parquet" => parquets(dir),
+        "trace-gzip" | "trace-zstd" | "trace-xz" | "trace-bzip2" => {
+            put(&[CSV[0], CSV[4], JSON[0], JSON[1], JSON[4]]);
+        }
         "knobs" => put(&KNOBS),
         "calibration" => put(&[("found.toml", OVERLAY)]),
         "steps" => {
@@ -55,7 +60,9 @@ pub(crate) fn make(target: &Target, dir: &Path) {
         }
         "reports" => reports(dir),
         "study" => study(&dir.join("study.sqlite")),
-        "tables" => tables(dir),
+        "tables" => tables(dir, false),
+        "tables-parquet" => tables(dir, true),
+        "certificates" => certificates(dir),
         other => panic!("no files for {other}"),
     }
 }
@@ -103,7 +110,7 @@ fn reports(dir: &Path) {
     fs::remove_file(dir.join("short.toml")).expect("a file");
 }
 
-/// What the study belongs to.
+/// The search that the study belongs to.
 pub(crate) fn identity() -> Identity {
     Identity::from([("trace".to_owned(), "short".to_owned())])
 }
@@ -142,8 +149,29 @@ fn prompts(dir: &Path) -> String {
     lengths.map(|n| format!("{{\"prompt_token_ids\": [{}]}}\n", tokens(n))).collect()
 }
 
-/// Tables of a device of which everything is measured by one family, and its sheet.
-fn tables(dir: &Path) {
+/// Traces whose columns are numbers and texts.
+fn parquets(dir: &Path) {
+    for (name, text) in [CSV[0], CSV[3], CSV[5]] {
+        write(&dir.join(name).with_extension("parquet"), &parquet(text));
+    }
+}
+
+/// Two authorities, a certificate and its key.
+fn certificates(dir: &Path) {
+    let made = || {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        (params.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
+    };
+    let (client, key) = made();
+    let put = |name: &str, text: &str| write(&dir.join(name), text.as_bytes());
+    put("ca.pem", &(made().0 + &made().0));
+    put("client.pem", &client);
+    put("key.pem", &key);
+}
+
+/// Tables of a device of which everything is measured by one family, and its sheet: in CSV, or as its wheel holds them.
+fn tables(dir: &Path, wheel: bool) {
     let mut sheet = GUESS.replace("name = \"guess\"", "name = \"toy\"");
     sheet += "[import]\nfamily = \"aiconfigurator\"\nsystem = \"toy\"\n";
     for operator in ["gemm", "prefill_attention", "decode_attention"] {
@@ -152,8 +180,15 @@ fn tables(dir: &Path) {
         sheet.replace_range(start..end, "");
     }
     write(&dir.join("toy.toml"), sheet.as_bytes());
-    let table = |name: &str, text: String| {
-        write(&dir.join("aiconfigurator").join(format!("toy.vllm-1.{name}")), text.as_bytes());
+    let table = |name: &str, text: String| match wheel {
+        true => {
+            let path = format!("aiconfigurator/toy/all/vllm/1.0.0/{name}_perf.parquet");
+            write(&dir.join(path), &parquet(&text));
+        }
+        false => {
+            let path = format!("aiconfigurator/toy.vllm-1.{name}.csv");
+            write(&dir.join(path), text.as_bytes());
+        }
     };
     let mut rows = "gemm_dtype,kernel_source,m,n,k,latency_ms\n".to_owned();
     for (n, k) in [(512.0, 512.0), (1024.0, 512.0), (2048.0, 4096.0)] {
@@ -162,7 +197,7 @@ fn tables(dir: &Path) {
             rows += &format!("bfloat16,test,{m},{n},{k},{ms}\n");
         }
     }
-    table("gemm.csv", rows);
+    table("gemm", rows);
     for (name, length) in [("context", "isl"), ("generation", "kv_len")] {
         let mut rows = format!(
             "attn_dtype,kv_cache_dtype,head_dim,num_heads,num_key_value_heads,batch_size,{length},latency_ms\n"
@@ -174,7 +209,7 @@ fn tables(dir: &Path) {
                     .max(batch * tokens * 4096.0 / 1e12);
             rows += &format!("bfloat16,bfloat16,128,32,8,{batch},{tokens},{ms}\n");
         }
-        table(&format!("{name}_attention.csv"), rows);
+        table(&format!("{name}_attention"), rows);
     }
 }
 

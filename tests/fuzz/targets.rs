@@ -1,16 +1,18 @@
-//! What is damaged, and how it is read.
+//! The kinds of files, and their readers.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use engine::exec::cpu::{Isa, Precision};
 use engine::machine::Machine;
 use engine::model::Model;
+use engine::model::chat::Message;
+use engine::model::renderer::Renderer;
 use tuner::study::Study;
 
 use crate::child::FAULT;
 use crate::mutate::Random;
+use crate::packed::{AS_NAMED, BZIP2, GZIP, SOMETIMES, XZ, ZSTD};
 use crate::seeds::identity;
 
 /// A damaged file in its folder.
@@ -19,17 +21,17 @@ pub(crate) struct Case<'a> {
     pub(crate) dir: &'a Path,
     /// The damaged one.
     pub(crate) file: &'a Path,
-    /// Which it is: targets with several ways to read a file take turns.
+    /// Its number: targets with several ways to read a file take turns.
     pub(crate) round: u64,
 }
 
-/// What is done to a damaged file at last.
+/// The last step of damage, such as packing.
 pub(crate) type Finish = fn(&mut Random, Vec<u8>) -> Vec<u8>;
 
 /// A kind of file.
 pub(crate) struct Target {
     pub(crate) name: &'static str,
-    /// Which of its files are damaged.
+    /// Selects the files that are damaged.
     pub(crate) damages: fn(&Path) -> bool,
     pub(crate) finish: Option<Finish>,
     /// Reads it; the refusal's words.
@@ -41,7 +43,7 @@ const fn plain(name: &'static str, read: fn(&Case<'_>) -> Result<(), String>) ->
 }
 
 /// All of them.
-pub(crate) const TARGETS: [Target; 17] = [
+pub(crate) const TARGETS: [Target; 23] = [
     plain("gguf", |case| model(case.file)),
     Target {
         damages: |p| ends(p, "safetensors") || ends(p, "index.json"),
@@ -76,7 +78,11 @@ pub(crate) const TARGETS: [Target; 17] = [
     }),
     plain("trace-csv", trace),
     plain("trace-json", trace),
-    Target { finish: Some(zipped), ..plain("trace-gzip", trace) },
+    plain("trace-parquet", trace),
+    Target { finish: Some(GZIP), ..plain("trace-gzip", trace) },
+    Target { finish: Some(ZSTD), ..plain("trace-zstd", trace) },
+    Target { finish: Some(XZ), ..plain("trace-xz", trace) },
+    Target { finish: Some(BZIP2), ..plain("trace-bzip2", trace) },
     plain("knobs", |case| knee(case, &["bench --config FILE --requests 30 --json"])),
     plain("calibration", |case| {
         knee(
@@ -88,12 +94,12 @@ pub(crate) const TARGETS: [Target; 17] = [
         )
     }),
     Target {
-        finish: Some(sometimes_zipped),
+        finish: Some(SOMETIMES),
         ..plain("steps", |case| {
             knee(case, &["calibrate --steps FILE", "calibrate --steps FILE --fit host --json"])
         })
     },
-    Target { finish: Some(sometimes_zipped), ..plain("requests", requests) },
+    Target { finish: Some(SOMETIMES), ..plain("requests", requests) },
     Target {
         damages: |p| ends(p, "json"),
         ..plain("reports", |case| {
@@ -108,12 +114,9 @@ pub(crate) const TARGETS: [Target; 17] = [
         let study = Study::open(case.file, &identity()).map_err(|e| e.to_string())?;
         study.close().map_err(|e| e.to_string())
     }),
-    Target {
-        finish: Some(zipped_as_named),
-        ..plain("tables", |case| {
-            knee(case, &["profile import DIR --device DIR/toy.toml --to DIR/made.toml"])
-        })
-    },
+    Target { finish: Some(AS_NAMED), ..plain("tables", tables) },
+    Target { damages: |p| ends(p, "parquet"), ..plain("tables-parquet", tables) },
+    plain("certificates", certificates),
 ];
 
 /// The target called `name`.
@@ -138,7 +141,11 @@ fn model(path: &Path) -> Result<(), String> {
     assert!(bytes < 1 << 30);
     let whole = (Isa::best(), 1);
     let load = Machine::load(model.weights.as_mut(), Precision::F32, whole, (1, 1));
-    load.map(drop).map_err(|e| e.to_string())
+    load.map(drop).map_err(|e| e.to_string())?;
+    let Some(template) = model.chat else { return Ok(()) };
+    let renderer = Renderer::start(template, env!("CARGO_BIN_EXE_knee").into());
+    let hello = Message { role: "user".to_owned(), content: "Hello!".to_owned() };
+    renderer.and_then(|r| r.render(&[hello])).map(drop).map_err(|e| e.to_string())
 }
 
 fn trace(case: &Case<'_>) -> Result<(), String> {
@@ -176,6 +183,18 @@ fn requests(case: &Case<'_>) -> Result<(), String> {
     )
 }
 
+fn tables(case: &Case<'_>) -> Result<(), String> {
+    knee(case, &["profile import DIR --device DIR/toy.toml --to DIR/made.toml"])
+}
+
+/// Has the certificates and the key read, and asks a port for its models at which nobody listens.
+fn certificates(case: &Case<'_>) -> Result<(), String> {
+    let flags = "--ca-cert DIR/ca.pem --client-cert DIR/client.pem --client-key DIR/key.pem";
+    let command = format!("bench --requests 1 --url https://127.0.0.1:9 {flags}");
+    knee(case, &[&command])
+        .or_else(|said| if said.contains("refused") { Ok(()) } else { Err(said) })
+}
+
 /// Runs one of `commands` in the case's folder, whose words FILE and DIR are the file and that folder.
 fn knee(case: &Case<'_>, commands: &[&str]) -> Result<(), String> {
     let words = commands[(case.round % commands.len() as u64) as usize].split(' ');
@@ -198,46 +217,4 @@ fn knee(case: &Case<'_>, commands: &[&str]) -> Result<(), String> {
             Err(format!("{FAULT} ({}): {said}", output.status))
         }
     }
-}
-
-fn zip(bytes: &[u8]) -> Vec<u8> {
-    let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    zip.write_all(bytes).expect("memory can be written");
-    zip.finish().expect("memory can be written")
-}
-
-/// Gzipped; now and then damaged again, or a bomb.
-#[expect(clippy::needless_pass_by_value, reason = "the type of all of these")]
-fn zipped(random: &mut Random, bytes: Vec<u8>) -> Vec<u8> {
-    match random.below(40) {
-        0 => bomb(random, &bytes),
-        1..=15 => crate::mutate::damaged(random, &zip(&bytes), &[]),
-        _ => zip(&bytes),
-    }
-}
-
-fn sometimes_zipped(random: &mut Random, bytes: Vec<u8>) -> Vec<u8> {
-    if random.below(4) == 0 { zipped(random, bytes) } else { bytes }
-}
-
-/// As the file's name says; its first bytes tell.
-fn zipped_as_named(random: &mut Random, bytes: Vec<u8>) -> Vec<u8> {
-    if bytes.starts_with(&[0x1f, 0x8b]) && random.below(60) == 0 {
-        bomb(random, &[])
-    } else {
-        bytes
-    }
-}
-
-/// Some megabytes that unpack to ten gigabytes: of nothing, of spaces, or of the file's last line.
-fn bomb(random: &mut Random, bytes: &[u8]) -> Vec<u8> {
-    let line = bytes.split_inclusive(|b| *b == b'\n').next_back().unwrap_or(b"0,1,1\n");
-    let part = match random.below(4) {
-        0 => vec![0; 16 << 20],
-        1 => vec![b' '; 16 << 20],
-        _ => line.repeat((16 << 20) / line.len().max(1)),
-    };
-    let (first, member) = (zip(bytes), zip(&part));
-    let most = ((64 << 20) / member.len()).min((10 << 30) / part.len().max(1));
-    [first, member.repeat(most)].concat()
 }

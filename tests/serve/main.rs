@@ -12,3 +12,4 @@ mod mistakes;
 #[cfg(target_os = "linux")]
 mod soak;
 mod split;
+mod templates;

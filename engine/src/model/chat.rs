@@ -1,4 +1,7 @@
 //! A conversation as a prompt: the model's own Jinja template, in the setting that Hugging Face's library renders it.
+//!
+//! A template is a program that came with a model. It is kept as text here; a [`Renderer`](super::renderer::Renderer)
+//! compiles and runs it where it can do no harm.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -15,61 +18,48 @@ use super::tokenizer::Tokenizer;
 use super::weights::ModelError;
 use crate::files::{LONGEST_SETTINGS, read_text};
 
-/// ChatML: what the built-in model is spoken to in.
+/// ChatML, the form that the built-in model is spoken to in.
 const CHAT_ML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + \
                        '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
 /// Steps that a template may take for one prompt: a thousand times what a long conversation needs, and about a second.
 const FUEL: u64 = 10_000_000;
 /// Longest prompt that one may write, bytes.
-const MOST_WRITTEN: usize = 64 << 20;
+const MOST_WRITTEN: usize = 16 << 20;
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// `system`, `user` or `assistant`.
     pub role: String,
-    /// What was said.
+    /// The text of the turn.
     pub content: String,
 }
 
-/// A model's template.
-#[derive(Debug)]
+/// A model's template, as it was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
-    /// The words of the control tokens that begin and end a text.
-    begin: String,
-    end: String,
+    /// Jinja.
+    pub source: String,
+    /// The word of the control token that begins a text; empty for none.
+    pub begin: String,
+    /// The word of the control token that ends a text; empty for none.
+    pub end: String,
 }
 
 impl ChatTemplate {
     /// The built-in model's.
     #[must_use]
     pub fn chat_ml() -> Self {
-        Self::new(CHAT_ML.to_owned(), String::new(), "<|im_end|>".to_owned())
-            .expect("the built-in one is sound")
-    }
-
-    fn new(source: String, begin: String, end: String) -> Result<Self, Error> {
-        let mut environment = Environment::new();
-        environment.set_fuel(Some(FUEL));
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
-        environment.set_syntax(syntax);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |why: String| -> Result<Value, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, why))
-        });
-        environment.add_filter("tojson", json);
-        let environment = compiled(environment, source)?;
-        Ok(Self { environment, begin, end })
+        let end = "<|im_end|>".to_owned();
+        Self { source: CHAT_ML.to_owned(), begin: String::new(), end }
     }
 
     /// The template in the folder `dir`: `chat_template.jinja`, else that of `tokenizer_config.json`; none when the
     /// model has none.
     ///
     /// # Errors
-    /// When it cannot be read or is not a template.
+    /// When `tokenizer_config.json` is not JSON.
     pub fn open(dir: &Path) -> Result<Option<Self>, ModelError> {
         let path = dir.join("tokenizer_config.json");
         let config: serde_json::Value = match read_text(&path, LONGEST_SETTINGS) {
@@ -94,30 +84,45 @@ impl ChatTemplate {
             let token = &config[key];
             token.as_str().or(token["content"].as_str()).unwrap_or_default().to_owned()
         };
-        let template = Self::new(source, word("bos_token"), word("eos_token"));
-        template.map(Some).map_err(|e| ModelError::broken(&path, format!("chat template: {e}")))
+        Ok(Some(Self { source, begin: word("bos_token"), end: word("eos_token") }))
     }
 
     /// The template inside a GGUF file, if it has one.
-    ///
-    /// # Errors
-    /// When it is not a template.
-    pub fn of_gguf(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Option<Self>, ModelError> {
+    #[must_use]
+    pub fn of_gguf(gguf: &Gguf, tokenizer: &Tokenizer) -> Option<Self> {
         let meta = gguf.meta();
-        let Ok(source) = meta.text("tokenizer.chat_template") else { return Ok(None) };
+        let source = meta.text("tokenizer.chat_template").ok()?.to_owned();
         let word =
             |key: &str| meta.count(key).and_then(|id| tokenizer.word(id)).unwrap_or_default();
         let (begin, end) =
             (word("tokenizer.ggml.bos_token_id"), word("tokenizer.ggml.eos_token_id"));
-        let template = Self::new(source.to_owned(), begin, end);
-        template.map(Some).map_err(|e| ModelError::broken(meta.path, format!("chat template: {e}")))
+        Some(Self { source, begin, end })
+    }
+}
+
+/// A template that is ready to write prompts. Neither memory nor time of compiling and writing is bounded: steps that
+/// the engine of templates counts are, but one step may double a text.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    environment: Environment<'static>,
+    begin: String,
+    end: String,
+}
+
+impl Compiled {
+    /// # Errors
+    /// When it is not a template.
+    pub(super) fn new(template: ChatTemplate) -> Result<Self, ModelError> {
+        let environment = environment(template.source)
+            .map_err(|e| ModelError::Text(format!("not a chat template: {e}")))?;
+        Ok(Self { environment, begin: template.begin, end: template.end })
     }
 
     /// The prompt that asks for the next turn after `messages`.
     ///
     /// # Errors
-    /// What the template says against them.
-    pub fn render(&self, messages: &[Message]) -> Result<String, ModelError> {
+    /// The template's own words against them.
+    pub(super) fn render(&self, messages: &[Message]) -> Result<String, ModelError> {
         let template = self.environment.get_template("chat");
         let turn = |m: &Message| {
             Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())])
@@ -145,7 +150,7 @@ impl ChatTemplate {
     }
 }
 
-/// What a template has written, up to [`MOST_WRITTEN`].
+/// The text that a template has written so far, up to [`MOST_WRITTEN`].
 struct Bounded(Vec<u8>);
 
 impl Write for Bounded {
@@ -160,6 +165,20 @@ impl Write for Bounded {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// `source` in the setting of Hugging Face's library.
+fn environment(source: String) -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_fuel(Some(FUEL));
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+    environment.set_syntax(syntax);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_function("raise_exception", |why: String| -> Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, why))
+    });
+    environment.add_filter("tojson", json);
+    compiled(environment, source)
 }
 
 /// Bytes of a template: some times the longest in use. Compiling a chain takes the square of its length.
@@ -223,10 +242,15 @@ mod tests {
         Message { role: role.to_owned(), content: content.to_owned() }
     }
 
+    fn compiled(source: &str) -> Result<Compiled, ModelError> {
+        let (source, begin, end) = (source.to_owned(), "<s>".to_owned(), "</s>".to_owned());
+        Compiled::new(ChatTemplate { source, begin, end })
+    }
+
     #[test]
     fn turns_are_put_between_control_tokens() {
-        let text =
-            ChatTemplate::chat_ml().render(&[said("system", "Be brief."), said("user", "Hi")]);
+        let template = Compiled::new(ChatTemplate::chat_ml()).unwrap();
+        let text = template.render(&[said("system", "Be brief."), said("user", "Hi")]);
         insta::assert_snapshot!(text.unwrap(), @"
         <|im_start|>system
         Be brief.<|im_end|>
@@ -242,17 +266,15 @@ mod tests {
         let source = "{{ bos_token }}\n{%- for m in messages %}\n    {%- if m.content.strip().startswith('stop') %}\n\
                       {%- break %}\n    {%- endif %}\n    {% set c = m['content'].strip() %}\n[{{ m.role | upper }}] \
                       {{ c }}{{ eos_token }}\n{%- endfor %}\n{{ messages[0] | tojson }}";
-        let template = ChatTemplate::new(source.to_owned(), "<s>".into(), "</s>".into()).unwrap();
-        let text = template.render(&[said("user", " <a> "), said("user", "stop it")]).unwrap();
+        let messages = [said("user", " <a> "), said("user", "stop it")];
+        let text = compiled(source).unwrap().render(&messages).unwrap();
         insta::assert_snapshot!(text, @r#"<s>[USER] <a></s>{"role": "user", "content": " <a> "}"#);
     }
 
     #[test]
     fn a_chain_without_end_is_compiled_or_refused() {
-        let template = |middle: &str, times: usize| {
-            let source = format!("{{{{ a{} }}}}", middle.repeat(times));
-            ChatTemplate::new(source, String::new(), String::new())
-        };
+        let template =
+            |middle: &str, times: usize| compiled(&format!("{{{{ a{} }}}}", middle.repeat(times)));
         for link in [".a", "|upper", " + a", "[0]", "()"] {
             assert!(template(link, LONGEST / link.len() - 4).is_ok(), "{link}");
         }
@@ -265,18 +287,16 @@ mod tests {
     fn what_a_template_refuses_is_said() {
         let source =
             "{% if messages[0].role != 'user' %}{{ raise_exception('user first') }}{% endif %}";
-        let template = ChatTemplate::new(source.to_owned(), String::new(), String::new()).unwrap();
-        let error = template.render(&[said("tool", "x")]).unwrap_err();
+        let error = compiled(source).unwrap().render(&[said("tool", "x")]).unwrap_err();
         assert_eq!(error.to_string(), "the chat template refuses these messages: user first");
-        assert!(ChatTemplate::new("{% if %}".to_owned(), String::new(), String::new()).is_err());
+        let error = compiled("{% if %}").unwrap_err().to_string();
+        assert!(error.starts_with("not a chat template: syntax error"), "{error}");
     }
 
     #[test]
     fn a_template_that_does_not_end_is_given_up() {
         let render = |source: &str| {
-            let template =
-                ChatTemplate::new(source.to_owned(), String::new(), String::new()).unwrap();
-            template.render(&[said("user", "x")]).unwrap_err().to_string()
+            compiled(source).unwrap().render(&[said("user", "x")]).unwrap_err().to_string()
         };
         let count = "{% for i in range(90000) %}";
         let nested = format!("{count}{count}{count}{{% set a = i %}}{}", "{% endfor %}".repeat(3));

@@ -13,6 +13,7 @@ mod open;
 pub mod random;
 #[cfg(test)]
 mod reading;
+pub mod renderer;
 pub mod safetensors;
 pub mod tokenizer;
 pub mod weights;
@@ -30,7 +31,7 @@ use crate::files::{self, LONGEST_SETTINGS};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelShape {
-    /// What people call it.
+    /// Its usual name.
     pub name: String,
     /// Where the figures come from.
     pub source: String,
@@ -75,7 +76,7 @@ pub enum SpecError {
     Unknown {
         /// `model` or `device`.
         what: &'static str,
-        /// What was asked for.
+        /// The name that was asked for.
         name: String,
         /// The names that would do.
         known: Vec<&'static str>,
@@ -109,7 +110,7 @@ pub enum SpecError {
         what: &'static str,
         /// Its name.
         name: String,
-        /// What is wrong and what is expected.
+        /// The fault, and the values that are expected.
         reason: String,
     },
 }
@@ -196,7 +197,7 @@ impl ModelShape {
         })
     }
 
-    /// What no model can have, in words.
+    /// A value that no model can have, in words.
     pub(crate) fn fault(&self) -> Option<String> {
         // Ten times any model's and more; with them the bytes of all weights stay below 2^62.
         let bounded = [

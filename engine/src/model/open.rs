@@ -16,11 +16,11 @@ use crate::request::Token;
 
 /// Everything it takes to serve a model.
 pub struct Model {
-    /// What it computes, and with what.
+    /// Its weights and its arithmetic.
     pub weights: Box<dyn Weights + Send>,
     /// Its text.
     pub tokenizer: Tokenizer,
-    /// How it is spoken to; none for a base model.
+    /// Its chat template; none for a base model.
     pub chat: Option<ChatTemplate>,
     /// Tokens that end its output.
     pub ends: Vec<Token>,
@@ -93,7 +93,7 @@ impl Model {
     fn gguf(path: &Path) -> Result<Self, ModelError> {
         let gguf = Gguf::open(path)?;
         let tokenizer = Tokenizer::of_gguf(&gguf)?;
-        let chat = ChatTemplate::of_gguf(&gguf, &tokenizer)?;
+        let chat = ChatTemplate::of_gguf(&gguf, &tokenizer);
         let ends = ["eos", "eot", "eom"].map(|end| format!("tokenizer.ggml.{end}_token_id"));
         let mut ends: Vec<Token> = ends.iter().filter_map(|key| gguf.meta().count(key)).collect();
         ends.dedup();

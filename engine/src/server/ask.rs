@@ -25,7 +25,7 @@ const LONGEST_STOP: usize = 1024;
 const DEFAULT_LIMIT: u32 = 16;
 
 impl Service {
-    /// What a completion request asks for.
+    /// Checks a completion request and words it for the engine.
     pub(super) fn completion(&self, request: CompletionRequest) -> Result<(Ask, Wanted), Refusal> {
         if let Some(field) = request.unsupported() {
             return Err(Refusal::field(field, format!("`{field}` is not supported")));
@@ -45,12 +45,12 @@ impl Service {
         self.ask(prompt, limit, request.logprobs, Form::Text, beams, request.common)
     }
 
-    /// What a chat request asks for.
+    /// Checks a chat request and words it for the engine.
     pub(super) fn chat(&self, request: ChatRequest) -> Result<(Ask, Wanted), Refusal> {
         if let Some(field) = request.common.unsupported() {
             return Err(Refusal::field(field, format!("`{field}` is not supported")));
         }
-        let Some(template) = &self.model.chat else {
+        let Some(renderer) = &self.model.chat else {
             let why = "this model has no chat template: use /v1/completions";
             return Err(Refusal::bad(why));
         };
@@ -66,7 +66,7 @@ impl Service {
             request.messages.into_iter().map(message).collect();
         let messages = messages?;
         self.could_fit("messages", messages.iter().map(|m| m.content.len()).sum())?;
-        let text = template.render(&messages).map_err(|e| Refusal::bad(e.to_string()))?;
+        let text = renderer.render(&messages).map_err(|e| Refusal::bad(e.to_string()))?;
         // The template writes the control tokens itself.
         let prompt = self.encode("messages", &text, false)?;
         let asked = request.max_completion_tokens.or(request.common.max_tokens);

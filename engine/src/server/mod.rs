@@ -34,11 +34,11 @@ use body::Bodies;
 use reply::{Reply, Wanted};
 
 use crate::live::{Ask, Live, Refused};
-use crate::model::chat::ChatTemplate;
+use crate::model::renderer::Renderer;
 use crate::model::tokenizer::Tokenizer;
 use crate::request::Token;
 
-/// How long clients may take.
+/// The times that clients may take.
 #[derive(Debug, Clone, Copy)]
 struct Times {
     /// For a request's headers, or with a connection that is not used.
@@ -60,14 +60,14 @@ impl Times {
     };
 }
 
-/// What is served.
+/// A model as it is served.
 pub struct Served {
-    /// What clients call it.
+    /// The name that clients use for it.
     pub name: String,
-    /// Its text.
+    /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
-    /// How it is spoken to.
-    pub chat: Option<ChatTemplate>,
+    /// Its chat template; none for a base model.
+    pub chat: Option<Renderer>,
     /// Tokens that end its output.
     pub ends: Vec<Token>,
     /// Tokens it knows.
@@ -165,7 +165,7 @@ impl Service {
         Ok(Reply::new(self, answer, place, wanted).respond().await)
     }
 
-    /// What is said about the model.
+    /// The description of the model.
     fn about(&self) -> serde_json::Value {
         json!({"id": self.model.name, "object": "model", "created": self.created, "owned_by": "knee",
             "max_model_len": self.model.max_len})
@@ -174,7 +174,7 @@ impl Service {
 
 type Shared = State<Arc<Service>>;
 
-/// What a request asks for, and how its answer is wanted.
+/// A request for the engine, and the form of its answer.
 type Asked = Result<(Ask, Wanted), Refusal>;
 
 async fn completions(

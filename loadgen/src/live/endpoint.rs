@@ -1,9 +1,10 @@
-//! Whom to measure and how to get through to it: address, paths, proxy, keys, certificates.
+//! The server to measure and the way to it: address, paths, proxy, keys, certificates.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use super::proxy::Proxies;
+use super::shown::ShownUrl;
 use super::tls::security;
 use super::transport::Security;
 use super::url::Url;
@@ -63,7 +64,7 @@ pub struct Server {
     pub model: Option<String>,
     /// Sent as a bearer token.
     pub api_key: Option<String>,
-    /// What stands in between.
+    /// The proxy in between.
     pub proxies: Proxies,
     /// Further headers, name and value.
     pub headers: Vec<(String, String)>,
@@ -99,10 +100,10 @@ pub(crate) struct Endpoint {
     headers: String,
 }
 
-/// What a connection has to do before it carries requests.
+/// The steps of a connection before it carries requests.
 #[derive(Clone, Default)]
 pub(crate) struct Place {
-    /// What asks a proxy for a way through.
+    /// The request to a proxy for a way through.
     pub(crate) tunnel: Option<Vec<u8>>,
     pub(crate) security: Option<Security>,
 }
@@ -205,7 +206,7 @@ impl Endpoint {
         Err(Error::Endpoint(format!(
             "{} redirects to {}: give that as --url if it is the server you mean",
             self.url.origin(),
-            super::url::hidden(&to)
+            ShownUrl::of(&to).text
         )))
     }
 

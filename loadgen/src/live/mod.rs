@@ -1,4 +1,4 @@
-//! Driving a real server: what is sent when, what came back, and how far the figures can be trusted.
+//! Driving a real server: the requests and their times, the answers, and the trust that the figures deserve.
 //!
 //! [`Live::find`] asks the server what it serves and how it counts; [`Live::run`] replays a trace against it and
 //! returns a [`LiveRun`]: the same [`Recording`] that a simulation makes, from the scheduled times and again from
@@ -27,6 +27,7 @@ mod prompt;
 mod proxy;
 mod ready;
 mod run;
+mod shown;
 mod sse;
 mod talk;
 mod tls;
@@ -53,6 +54,7 @@ pub use prompt::Prompts;
 pub use proxy::Proxies;
 pub use ready::Patience;
 pub use run::{LiveRun, Lost};
+pub use shown::{HIDDEN, ShownUrl};
 pub use vocabulary::Tokens;
 
 use crate::error::Error;
@@ -69,7 +71,7 @@ use probe::Probed;
 use prompt::Prompter;
 use vocabulary::Vocabulary;
 
-/// How a server is driven.
+/// The settings of a run against a server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LiveOptions {
     /// Arrival times are divided by it.
@@ -86,11 +88,11 @@ pub struct LiveOptions {
     pub warmup: Duration,
     /// From when a request was due to when it is given up.
     pub timeout: Duration,
-    /// How long before a send the waiting turns into polling.
+    /// Time before a send at which waiting turns into polling.
     pub spin: Duration,
     /// First-token and token-to-token times of the fluidity index.
     pub fluid: Option<(Duration, Duration)>,
-    /// What makes this run's prompts different from any other's.
+    /// A number that makes this run's prompts different from any other's.
     pub salt: u64,
     /// Whether prefixes that the trace shares are shared on the wire.
     pub shared_prefixes: bool,
@@ -126,7 +128,7 @@ impl Default for LiveOptions {
     }
 }
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Since the run's origin.
@@ -215,13 +217,13 @@ impl Live {
         self.tokens.is_some()
     }
 
-    /// What prompts are made of.
+    /// The material of prompts: words, text or token ids.
     #[must_use]
     pub fn prompts(&self) -> Prompts {
         self.probed.form.prompts
     }
 
-    /// What the server did not take, and what that means.
+    /// Each form that the server did not take, and its meaning for the figures.
     #[must_use]
     pub fn given_up(&self) -> Vec<&'static str> {
         self.probed.form.given_up(self.endpoint.api, self.is_exact())

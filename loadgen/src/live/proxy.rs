@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use super::shown::ShownUrl;
 use super::url::Url;
 use crate::error::Error;
 
@@ -45,7 +46,7 @@ impl Proxies {
             return Ok(None);
         };
         let full = if named.contains("://") { named.to_owned() } else { format!("http://{named}") };
-        let shown = super::url::hidden(&full);
+        let shown = ShownUrl::of(&full).text;
         let out = "unset the proxy's variable or put the server's host into NO_PROXY";
         match Url::parse(&full) {
             Ok(proxy) if !proxy.secure => Ok(Some(proxy)),

@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::audit::Audit;
 use super::failure::{Failures, is_refusal};
 use super::meter::Wire;
+use crate::metric::{Metric, Span};
 use crate::record::{Outcome, Record};
 use crate::recorder::Recording;
-use crate::slo::{BoundSlo, Metric};
+use crate::slo::BoundSlo;
 use crate::summary::Summary;
 
 /// Requests that came to nothing.
@@ -68,7 +69,7 @@ impl LiveRun {
     /// The latencies that it shows: none between tokens where these have no pace.
     pub fn metrics(&self) -> impl Iterator<Item = Metric> + use<> {
         let paceless = self.audit.paceless;
-        Metric::ALL.into_iter().filter(move |metric| !(paceless && metric.is_pace()))
+        Metric::ALL.into_iter().filter(move |metric| !(paceless && metric.span() == Span::Pace))
     }
 
     /// Whether anything failed, and nothing completed.

@@ -1,10 +1,12 @@
-//! Whom TLS trusts: the system's authorities, those that the user names, and the very certificates that he names.
+//! The certificates that TLS trusts: the system's authorities, the authorities that the user names, and the very
+//! certificates in his file.
 //!
 //! `openssl req -x509` makes a certificate that says of itself that it is an authority, and names no host unless asked
 //! to. As a server's own it is refused by the rules for authorities, although whoever names it in a file has said all
 //! that there is to say: it is trusted as what it is, and its key is still proved.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,7 +22,10 @@ use super::endpoint::Server;
 use super::transport::Security;
 use crate::error::Error;
 
-/// How connections to `host` are secured.
+/// Bytes of a PEM file: the certificates of a whole system are some hundred kB.
+const LONGEST: u64 = 16 << 20;
+
+/// The security of connections to `host`.
 ///
 /// # Errors
 /// Certificates or keys that are none.
@@ -47,7 +52,7 @@ pub(super) fn security(host: &str, server: &Server) -> Result<Security, Error> {
     let config = match &server.identity {
         None => config.with_no_client_auth(),
         Some((chain, key)) => {
-            let private = PrivateKeyDer::from_pem_file(key)
+            let private = PrivateKeyDer::from_pem_slice(&pem(key)?)
                 .map_err(|e| tls(&key.display().to_string(), &e))?;
             config
                 .with_client_auth_cert(certificates(chain)?, private)
@@ -60,10 +65,19 @@ pub(super) fn security(host: &str, server: &Server) -> Result<Security, Error> {
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let bad = |why: String| Error::Endpoint(format!("{}: {why}", path.display()));
-    let pem = fs::read(path).map_err(|e| bad(e.to_string()))?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem(path)?).collect();
     let all = all.map_err(|e| bad(format!("not PEM: {e}")))?;
     if all.is_empty() { Err(bad("holds no certificate (PEM)".to_owned())) } else { Ok(all) }
+}
+
+fn pem(path: &Path) -> Result<Vec<u8>, Error> {
+    let bad = |why: String| Error::Endpoint(format!("{}: {why}", path.display()));
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
+    match read.map_err(|e| bad(e.to_string()))? {
+        n if n as u64 > LONGEST => Err(bad("over 16 MiB, which no PEM file is".to_owned())),
+        _ => Ok(bytes),
+    }
 }
 
 /// The usual rules, except for certificates that were named.

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::endpoint::Api;
+use super::shown::ShownUrl;
 use crate::error::Error;
 
 /// An address. What it shows of itself (`Display`) has neither name nor password nor query in it.
@@ -21,7 +22,7 @@ pub(crate) struct Url {
     pub(crate) path: String,
     /// With its question mark; empty for none.
     pub(crate) query: String,
-    /// What an `Authorization` header makes of name and password.
+    /// Name and password as an `Authorization` header has them.
     pub(crate) basic: Option<String>,
 }
 
@@ -29,11 +30,11 @@ impl Url {
     /// Takes `text` apart.
     ///
     /// # Errors
-    /// What about it is no address, and what to write.
+    /// The part of it that is no address, and a URL that would do.
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         let text = text.trim();
         let bad = |why: &str| {
-            let shown = hidden(text);
+            let shown = ShownUrl::of(text).text;
             Error::Endpoint(format!("{shown:?} {why}; write a URL such as http://localhost:8000"))
         };
         let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
@@ -130,14 +131,6 @@ impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.origin(), self.path)
     }
-}
-
-/// `text` without what stands before an `@` or behind a `?`: what it was meant to be does not matter.
-pub(crate) fn hidden(text: &str) -> String {
-    let text = text.split('?').next().unwrap_or_default();
-    let (scheme, rest) = text.split_once("://").map_or(("", text), |(s, rest)| (s, rest));
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") }
 }
 
 /// Host and port; none where there is no host.

@@ -1,4 +1,4 @@
-//! Servers with a quirk, for the tests: each is a function from a request to bytes.
+//! Servers with a quirk, for tests here and of the program: each is a function from a request to bytes.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 pub(crate) struct Asked {
     pub(crate) method: String,
     pub(crate) path: String,
+    #[allow(dead_code, reason = "the program's tests do not look at them")]
     pub(crate) headers: HashMap<String, String>,
     pub(crate) body: Value,
 }
@@ -107,7 +108,7 @@ pub(crate) fn token(asked: &Asked, text: &str) -> String {
     })
 }
 
-/// What ends a stream of so many tokens.
+/// The end of a stream of so many tokens.
 pub(crate) fn finale(output: u64) -> String {
     let usage = json!({"prompt_tokens": 32, "completion_tokens": output});
     let end = event(&json!({"index": 0, "text": "", "finish_reason": "length"}));
