@@ -4,8 +4,8 @@ use crate::figures::{NONE, opt_ms, percent, rate, sig};
 use crate::page::{self, Row, cell, whole};
 use crate::words::slo_text;
 use maud::{Markup, html};
-use tuner::decide::{Decision, Finalist, FinalistOutcome};
 use tuner::result::TuneResult;
+use tuner::result::{Decision, Finalist, FinalistOutcome};
 
 /// The answer in one sentence, where a real engine was asked.
 pub(crate) fn headline(r: &TuneResult) -> Option<String> {

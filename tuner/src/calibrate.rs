@@ -19,9 +19,10 @@ use serde::{Deserialize, Serialize};
 
 pub use nnls::nnls;
 pub use overlay::{HostTime, Overlay, OverlayError};
-pub use steps::{Step, StepLog, read_steps, steps_of};
+pub use steps::{StepLog, read_steps};
 
 use crate::evaluate::Refused;
+use crate::trial::{Step, steps_of};
 use crate::validate::recorded::Recorded;
 use crate::validate::{Setup, rerun};
 

@@ -9,11 +9,10 @@ use engine::{Config, Deployment};
 use loadgen::{Metric, Record};
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::{Step, steps_of};
 use crate::evaluate::{Evaluate, Refused, Relax, Stop};
 use crate::knee::{Effort, Knee, Prober, place_of, rate_at};
 use crate::observation::Detailed;
-use crate::trial::Testbed;
+use crate::trial::{Step, Testbed, steps_of};
 use crate::validate::{Four, Side, side};
 
 /// One run on the real engine.

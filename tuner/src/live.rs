@@ -10,9 +10,11 @@
 //! once: a rate beyond it leaves work overdue, and a probe of which more than 3 % is overdue fails ([`loadgen::Sustain`]).
 
 mod driven;
+mod held;
 mod idle;
 mod memory;
 mod range;
+mod search;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +22,10 @@ use crate::observation::Observation;
 use crate::result::broke;
 use crate::verdict::{Limit, Verdict};
 
+pub use held::Held;
 pub use memory::{LiveStudy, Measured, Memory, Offered, Ready};
-pub use range::{Aim, Held, Range, Searched, lengthened};
+pub use range::{Range, lengthened};
+pub use search::{Aim, Searched};
 
 /// One rate tried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,13 +4,14 @@
 //! whether the run was interrupted and resumed.
 
 mod confidence;
+mod decision;
 mod words;
 
 pub use confidence::{Confidence, PassedOver};
+pub use decision::{Decision, Finalist, FinalistOutcome, Tried};
 pub(crate) use words::BOUNDED;
 pub use words::{against, attained, broke, missed, subject};
 
-use crate::decide::Decision;
 use crate::observation::{KvShares, Observation, Work};
 use crate::plan::{Chosen, Plan};
 use crate::unfit::Unfit;

@@ -24,6 +24,7 @@ use crate::trial::Testbed;
 use recorded::Recorded;
 
 pub use read::ReadError;
+pub use recorded::Occupancy;
 
 /// What a run was made with, as far as the engine's own knobs do not say.
 #[derive(Debug, Clone)]
@@ -128,17 +129,6 @@ impl Errors {
 
 fn one(compared: [Four; 3], metric: Metric) -> Four {
     COMPARED.iter().position(|m| *m == metric).map_or_else(Four::default, |at| compared[at])
-}
-
-/// Who ran and who waited at an instant.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Occupancy {
-    /// Seconds since the first arrival.
-    pub at_s: f64,
-    /// Sequences running.
-    pub running: u32,
-    /// Requests waiting.
-    pub waiting: u32,
 }
 
 /// A recorded run beside its prediction.

@@ -6,35 +6,14 @@
 
 use std::io::Write;
 
-use engine::{Iteration, Shape};
+use engine::Shape;
 use serde_json::{Map, Value};
 
+use crate::trial::Step;
 use crate::validate::read::{ReadError, text};
 
 /// Tokens of one iteration: beyond any engine's batch.
 const MOST_TOKENS: u32 = 1 << 24;
-
-/// One iteration.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Step {
-    /// What was computed.
-    pub shape: Shape,
-    /// How long it took, seconds.
-    pub seconds: f64,
-}
-
-/// The iterations of a stretch, each as a row of its own.
-pub fn steps_of(it: &Iteration) -> impl Iterator<Item = Step> + '_ {
-    let starts = std::iter::once(it.start).chain(it.ends.iter().copied());
-    let mut shape = it.shape;
-    starts.zip(&it.ends).enumerate().map(move |(i, (start, end))| {
-        if i > 0 {
-            shape.copied_tokens = 0;
-            shape.next_decode();
-        }
-        Step { shape, seconds: (*end - start).as_secs_f64() }
-    })
-}
 
 fn totals(shape: &Shape) -> Map<String, Value> {
     match serde_json::to_value(shape) {
@@ -162,6 +141,8 @@ fn decodes(tokens: u64, sequences: u64, context: u64) -> Result<Shape, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trial::steps_of;
+    use engine::Iteration;
     use std::time::Duration;
 
     fn written(steps: &[Step]) -> String {

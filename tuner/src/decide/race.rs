@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use engine::Config;
 use loadgen::Metric;
 
-use super::{Decision, Finalist, FinalistOutcome, SLACK, Tried, finalists};
+use super::finalists::{SLACK, finalists};
 use crate::evaluate::{Evaluate, Length, Relax, Stop, Trial};
 use crate::knee::{Effort, FLOOR, Knee, Probe, Prober, place_of, rate_at};
 use crate::pace::Paces;
 use crate::progress::{Status, Watch};
-use crate::result::TuneResult;
+use crate::result::{Decision, Finalist, FinalistOutcome, Tried, TuneResult};
 use crate::verdict;
 
 /// Meetings at one rate, at most, while nobody holds and the machine is slower than usual.
@@ -245,7 +245,7 @@ impl<'a> Race<'a> {
             let mut probes: Vec<&Probe> = probes.iter().collect();
             probes.sort_by_key(|probe| probe.k);
             let outcome = outcome(i, &probes, best);
-            let tried = probes.iter().map(|probe| Tried::of(probe, &paces)).collect();
+            let tried = probes.iter().map(|probe| tried(probe, &paces)).collect();
             Finalist { outcome, tried, ..finalist.clone() }
         };
         let finalists: Vec<Finalist> = order.iter().map(finished).collect();
@@ -293,17 +293,16 @@ fn outcome(i: usize, probes: &[&Probe], best: Option<(usize, i32)>) -> FinalistO
     }
 }
 
-impl Tried {
-    fn of(probe: &Probe, paces: &Paces) -> Self {
-        let s = &probe.observation.summary;
-        Self {
-            rate_rps: probe.rate(),
-            held: probe.passes(),
-            ttft_p99_ms: s.stats(Metric::Ttft).p99.millis(),
-            tpot_p99_ms: s.stats(Metric::Tpot).p99.millis(),
-            too_few: verdict::too_short(&probe.observation),
-            pace: probe.observation.pace(),
-            slow_machine: paces.is_slow(probe.observation.pace()),
-        }
+/// `probe` as a result tells it.
+fn tried(probe: &Probe, paces: &Paces) -> Tried {
+    let s = &probe.observation.summary;
+    Tried {
+        rate_rps: probe.rate(),
+        held: probe.passes(),
+        ttft_p99_ms: s.stats(Metric::Ttft).p99.millis(),
+        tpot_p99_ms: s.stats(Metric::Tpot).p99.millis(),
+        too_few: verdict::too_short(&probe.observation),
+        pace: probe.observation.pace(),
+        slow_machine: paces.is_slow(probe.observation.pace()),
     }
 }

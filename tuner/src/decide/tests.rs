@@ -1,14 +1,17 @@
 //! Decisions on a closed-form server, alone or on a machine that others use too.
 
+use super::finalists::finalists;
 use super::*;
 use crate::evaluate::{Relax, Trial};
 use crate::fake::{Fake, Shared};
 use crate::knee::{Effort, Knee, Prober, rate_at};
 use crate::observation::Observation;
 use crate::progress::Silent;
+use crate::result::{Decision, Finalist, FinalistOutcome, Neighbour, config_of};
 use crate::result::{DeviceInfo, Objective, WorkloadInfo};
 use crate::space::{Scope, Space};
 use crate::tune::{DeviceUnderTest, Method, Request, tune};
+use engine::Config;
 use proptest::prelude::*;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};

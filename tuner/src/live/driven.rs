@@ -6,18 +6,17 @@ use std::time::Duration;
 
 use engine::Config;
 
-use super::range::{Held, Range};
-use super::{Memory, Shot};
+use super::Shot;
+use super::held::Held;
+use super::memory::Memory;
+use super::range::{CROWDED, MOST, Range, natural_starts};
 use crate::evaluate::{Evaluate, Length, Refused, Stop, Trial};
 use crate::knee::{place_above, rate_at};
 use crate::observation::Observation;
 use crate::unfit::Unfit;
 use crate::verdict::Verdict;
 
-/// A probe that held is lengthened when its quicker requests lasted more than this share of it: near its capacity a
-/// server takes many times what it takes for an unhurried request, and nothing can have fallen behind yet.
-pub(super) const CROWDED: f64 = 0.5;
-/// The share that they are then to last.
+/// The share of a lengthened probe that requests are to last, where they lasted more than [`CROWDED`] of the shorter one.
 const ROOMY: f64 = 0.25;
 /// The same of a probe that held its targets and yet seems to fall behind: while a server fills up, its first requests
 /// are quicker than any later ones will ever be.
@@ -130,7 +129,7 @@ impl Evaluate for Driven<'_, '_> {
             }
             if passed {
                 kept.insert(k, held);
-                *whole = (*whole).max(time.min(super::range::MOST));
+                *whole = (*whole).max(time.min(MOST));
             } else if fresh {
                 self.range.recover(self.unhurried, watch).map_err(Stop::Gone)?;
             }
@@ -150,7 +149,7 @@ impl Evaluate for Driven<'_, '_> {
 
     fn output_tokens_per_request(&self) -> f64 {
         let output: f64 = self.range.trace.requests.iter().map(|r| f64::from(r.output)).sum();
-        output / super::range::natural_starts(self.range.trace)
+        output / natural_starts(self.range.trace)
     }
 
     fn served_tokens_per_request(&self, _: &Config) -> Result<f64, Refused> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use loadgen::{Audit, LiveOptions, LiveRun, Part, Worker, merge};
 use serde::{Deserialize, Serialize};
 
-use super::Held;
+use super::held::Held;
 use crate::observation::Observation;
 use crate::study::{Asked, Runs};
 

@@ -1,71 +1,28 @@
-//! A server under search: one rate offered to it, and the whole search of its capacity.
+//! A server under search, and one rate offered to it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use engine::Config;
 use loadgen::{BoundSlo, Live, LiveOptions, LiveRun, Sustain};
 use workloads::{Stream, Trace};
 
-use super::driven::Driven;
-use super::{Found, Memory, Shot};
-use crate::evaluate::{Relax, Stop};
-use crate::knee::{Effort, FLOOR, Prober, place_above, place_of, rate_at};
+use super::held::Held;
+use super::memory::Memory;
 use crate::observation::{Observation, Outside};
 use crate::unfit::Unfit;
 
 /// A rate is offered for so many on average, however long they take to come: then there hardly ever are too few.
 const ENOUGH: f64 = 16.0;
-/// A probe lasts so many unhurried requests, but not less than the least or more than the most.
-const LIFETIMES: f64 = 4.0;
-const LEAST: Duration = Duration::from_secs(8);
+/// The longest that a rate is offered.
 pub(super) const MOST: Duration = Duration::from_secs(120);
-/// Requests in flight at the first rate, where no other is expected (Little's law): nearly every server takes as many,
-/// and slower rates cost the most seconds to offer.
-const FIRST: f64 = 4.0;
-/// From a rate that holds to the next one looked at, where nothing else says where to look.
-const AHEAD: f64 = 1.25;
-/// How long a rate is looked at that is most likely far from the answer, as a share of a probe.
-const GLIMPSE: f64 = 0.4;
-/// The lowest rate tried, as a share of the first.
-const LOWEST: f64 = 1.0 / 1024.0;
-
-/// What a search is for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Aim {
-    /// How long a rate must hold; none: four unhurried requests, 8 s at least, and longer where requests under load
-    /// outlast that.
-    pub probe: Option<Duration>,
-    /// Load to spend at most.
-    pub budget: Duration,
-    /// The rate to hold for the search to go on at all.
-    pub beat: Option<f64>,
-    /// Where the answer is expected, requests/s.
-    pub expected: Option<f64>,
-}
-
-/// What a search of a server showed.
-pub struct Searched {
-    /// The answer.
-    pub found: Found,
-    /// The run at the rate found.
-    pub best: Option<Held>,
-}
-
-/// A rate that held.
-pub struct Held {
-    /// Requests (or sessions) per second offered.
-    pub rate_rps: f64,
-    /// What was seen.
-    pub run: LiveRun,
-    /// What was sent: the trace, over and over. The run's records count through it.
-    pub sent: Trace,
-}
+/// A probe that held is lengthened when its quicker requests lasted more than this share of it: near its capacity a
+/// server takes many times what it takes for an unhurried request, and nothing can have fallen behind yet.
+pub(super) const CROWDED: f64 = 0.5;
 
 /// A server under search.
 pub struct Range<'a> {
     /// The server; none where all that is asked is remembered.
-    live: Option<&'a Live>,
+    pub(super) live: Option<&'a Live>,
     /// The traffic.
     pub trace: &'a Trace,
     /// The targets.
@@ -120,69 +77,6 @@ impl<'a> Range<'a> {
         self.options.salt ^ run.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
-    /// The highest rate that holds. Where a rate is to be beaten, that one is tried first and decides whether the search
-    /// goes on. What was found until `watch` said no, or until the server was no more to be measured, is kept.
-    ///
-    /// # Errors
-    /// When the idle server completes nothing, or the client cannot even begin.
-    pub fn search(
-        &mut self,
-        aim: &Aim,
-        say: &mut (dyn FnMut(&Shot) + Send),
-        watch: &mut (dyn FnMut() -> bool + Send),
-    ) -> Result<Searched, String> {
-        let (unhurried, misses) = match self.memory.as_ref().and_then(Memory::unhurried) {
-            Some(known) => known,
-            None => {
-                let seen = self.awake(watch)?;
-                self.memory.iter().filter(|_| watch()).for_each(|m| m.keep_unhurried(&seen));
-                seen
-            }
-        };
-        if let Some(misses) = misses {
-            // What one request at a time cannot have, no rate can.
-            let note = Some(format!("one request at a time misses the targets: {misses}"));
-            return Ok(Searched { found: Found { note, ..Found::default() }, best: None });
-        }
-        let typical = Duration::from_secs_f64(LIFETIMES * unhurried).clamp(LEAST, MOST);
-        let probe = aim.probe.unwrap_or(typical);
-        self.glimpse = probe.mul_f64(GLIMPSE);
-        let first = match aim.beat {
-            None => aim.expected.unwrap_or(FIRST / unhurried),
-            Some(beat) => aim.expected.filter(|e| *e > AHEAD * beat).unwrap_or(AHEAD * beat),
-        };
-        let longest = if aim.probe.is_some() { Duration::ZERO } else { MOST };
-        let (glimpse, times) = (self.glimpse, (probe, longest));
-        let driven = Driven::new(self, times, aim.budget, unhurried, say, watch);
-        // The server has its configuration already.
-        let (any, never) = (Config::default(), AtomicBool::new(false));
-        let requests = self.trace.requests.len();
-        let floor = place_of(first * LOWEST).max(FLOOR);
-        let search = Prober::new(&driven, &any, Relax::Nothing, requests, &never);
-        let mut search = search.map_err(|stop| stop.to_string())?.in_real_time(
-            (glimpse, probe),
-            floor,
-            aim.budget.as_secs_f64(),
-        );
-        let ended = search.overtake(aim.beat.map(place_above), place_of(first), Effort::SERVER);
-        let (capacity, fails_at) = (search.best_known(), search.lowest_failure());
-        let (shots, mut held) = driven.into_seen();
-        let note = match ended {
-            Err(Stop::Gone(why)) if shots.is_empty() || self.live.is_none() => return Err(why),
-            Err(Stop::Gone(why)) => Some(why),
-            _ => None,
-        };
-        let found = Found {
-            capacity_rps: capacity.map(rate_at),
-            fails_at_rps: fails_at.map(rate_at),
-            load_s: shots.iter().map(|s| s.seconds).sum(),
-            shots,
-            note,
-        };
-        let best = capacity.and_then(|k| held.remove(&k));
-        Ok(Searched { found, best })
-    }
-
     /// Offers `rate` for `time` (longer where requests are too rare, and less long where there are not so many), or until
     /// it has failed.
     ///
@@ -230,7 +124,7 @@ impl<'a> Range<'a> {
         let outside = Outside {
             offered_s: if ended_early { took_s.min(whole) } else { whole },
             took_s,
-            steady: sustain.request_share <= super::driven::CROWDED,
+            steady: sustain.request_share <= CROWDED,
             hopeless,
             requests: records.len() as u64,
             late: late as u64,

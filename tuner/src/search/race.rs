@@ -1,7 +1,7 @@
 //! How the candidates of a group are run against each other, wave by wave.
 
+use super::contenders::{Candidate, Contest, Entry, Group, Rung, Standing};
 use super::tally::Tally;
-use super::{Candidate, Contest, Entry, Group, Rung, Standing};
 use crate::evaluate::{Evaluate, Refused, Relax, Stop};
 use crate::knee::{Effort, FLOOR, Knee, Probe, Prober, place_of, rate_at};
 use crate::unfit::Unfit;

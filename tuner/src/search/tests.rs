@@ -1,10 +1,14 @@
 //! The search against exhaustive search on analytic servers.
 
 use super::*;
+use crate::evaluate::Evaluate;
 use crate::fake::Fake;
 use crate::knee::STEP;
+use crate::progress::Watch;
 use crate::progress::{Silent, Status};
 use crate::space::{Scope, Space};
+use crate::verdict;
+use engine::Config;
 use std::sync::atomic::AtomicBool;
 
 static GO_ON: AtomicBool = AtomicBool::new(false);

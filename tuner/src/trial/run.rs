@@ -9,9 +9,9 @@ use engine::{BlockIds, Content, Deployment, Event, Fleet, Iteration, Next, Reque
 use loadgen::{Outcome, Recorder, Recording, Replay, ReplayOptions, Summary, Sustain};
 use workloads::{Trace, TraceRequest};
 
+use super::bed::{Played, Testbed};
 use super::prompts::prompt;
-use super::{Played, Testbed};
-use crate::calibrate::steps_of;
+use super::step::steps_of;
 use crate::evaluate::Refused;
 use crate::observation::{Detailed, Inside, IterationSpan, KvSample, KvShares, Observation, Work};
 use crate::unfit::Unfit;

@@ -1,7 +1,8 @@
 //! The result of the search in the words of a [`TuneResult`]: nothing here runs anything.
 
+use super::request::TuneError;
 use super::steady::p_met;
-use super::{TuneError, Tuning};
+use super::tuning::Tuning;
 use crate::knee::{FLOOR, Knee, Probe};
 use crate::pareto;
 use crate::result::{

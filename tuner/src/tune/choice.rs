@@ -1,7 +1,7 @@
 //! Choosing the answer among several entries: first what serves the most of the requests, then what carries the demand
 //! for the least, or is worth most by the objective.
 
-use super::Tuning;
+use super::tuning::Tuning;
 use crate::plan::prefer;
 use crate::search::Candidate;
 use crate::unfit::Unfit;

@@ -1,7 +1,6 @@
 //! The winner's neighbourhood: what each knob's next value does, and whether one of them wins after all.
 
-use super::Tuning;
-use super::steady::Rival;
+use super::tuning::{Refined, Rival, Tuning};
 use crate::evaluate::{Relax, Stop};
 use crate::knee::{FLOOR, Probe, Prober, rate_at};
 use crate::result::Neighbour;
@@ -13,13 +12,6 @@ use std::sync::atomic::AtomicBool;
 
 /// Times that a device's best gives way to a neighbour, at most.
 const PROMOTED: usize = 2;
-
-/// A device's best entry, what one knob more or less than its does, and those of its neighbours that hold anything.
-pub(super) struct Refined {
-    pub(super) best: usize,
-    pub(super) sensitivity: Vec<Neighbour>,
-    pub(super) rivals: Vec<Rival>,
-}
 
 /// The effect of a knob's other value, and the candidate it belongs to.
 struct Examined {

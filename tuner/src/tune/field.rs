@@ -1,6 +1,6 @@
 //! Which configurations are searched, and which of them race against each other.
 
-use super::{Request, TuneError};
+use super::request::{Request, TuneError};
 use crate::result::{Objective, Refusal};
 use crate::search::Candidate;
 use crate::space::Space;

@@ -5,7 +5,7 @@
 //! a plan is the cheapest of everything found that serves as many requests. So to allow more never costs more, unless it
 //! serves requests that could not be served before: the law of [`crate::plan`].
 
-use super::Tuning;
+use super::tuning::Tuning;
 use crate::plan::{Chosen, IfSlow, Plan, PlanError, Unit, plan, prefer};
 use crate::space;
 use engine::Config;
@@ -13,9 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Replicas simulated together, at most: each of more than that carries hardly more.
 const TOGETHER: u32 = 8;
-
-/// Sizes that were searched, by device.
-pub(super) type Sizes = BTreeMap<usize, BTreeSet<u32>>;
 
 impl Tuning<'_, '_> {
     /// Searches every size that may carry the demand for less.

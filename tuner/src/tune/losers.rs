@@ -1,6 +1,6 @@
 //! Why the best of every other policy, on every device, lost to the winner.
 
-use super::Tuning;
+use super::tuning::Tuning;
 use crate::knee::FLOOR;
 use crate::progress::Status;
 use crate::result::Loser;

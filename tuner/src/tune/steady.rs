@@ -5,8 +5,7 @@
 //! configurations that are predicted to carry nearly as much as the best, the one that carries most with slow
 //! iterations wins; and the winner's capacity comes as an interval, both ends simulated.
 
-use super::Tuning;
-use super::examine::Refined;
+use super::tuning::{Refined, Rival, Tuning};
 use crate::accuracy::{Accuracy, Spread};
 use crate::evaluate::{Relax, Stop};
 use crate::knee::{Effort, FLOOR, Knee, Prober, rate_at};
@@ -25,12 +24,6 @@ const GIVEN_UP: f64 = 0.03;
 const GAIN: f64 = 1.03;
 /// Configurations asked.
 const RIVALS: usize = 6;
-
-/// A configuration near the best, and the highest place where it holds.
-pub(super) struct Rival {
-    pub(super) candidate: Candidate,
-    pub(super) good: i32,
-}
 
 impl Tuning<'_, '_> {
     /// Prefers a rival of a device's best that keeps more. Returns what is the best then, and what one knob more or less

@@ -1,12 +1,19 @@
 //! Whole tuning runs on analytic servers.
 
 use super::*;
+use crate::accuracy::Accuracy;
+use crate::evaluate::Evaluate;
 use crate::fake::Fake;
 use crate::plan::Price;
 use crate::progress::Silent;
+use crate::progress::Watch;
 use crate::result::config_of;
+use crate::result::{DeviceInfo, Objective, WorkloadInfo};
 use crate::space::Scope;
+use crate::space::Space;
 use crate::study::{Identity, Study};
+use engine::Config;
+use loadgen::Slo;
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -10,8 +10,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::ReadError;
-use super::read::{bytes, text};
+use super::read::{ReadError, bytes, text};
 use super::recorded::{Alike, IDENTITY_TOKENS, Recorded};
 
 /// A row of the workload.

@@ -17,8 +17,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Occupancy;
-use super::recorded::{IDENTITY_TOKENS, Recorded, Row};
+use super::recorded::{IDENTITY_TOKENS, Occupancy, Recorded, Row};
 
 /// Text that a file may unpack to: a few megabytes of gzip can stand for any amount.
 const LONGEST: u64 = 2 << 30;

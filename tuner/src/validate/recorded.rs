@@ -7,7 +7,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use loadgen::{Outcome, Record};
+use serde::{Deserialize, Serialize};
 use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
+
+/// Who ran and who waited at an instant.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Occupancy {
+    /// Seconds since the first arrival.
+    pub at_s: f64,
+    /// Sequences running.
+    pub running: u32,
+    /// Requests waiting.
+    pub waiting: u32,
+}
 
 /// Tokens per identity of a prompt's content: the smallest block size in use, so that any other is a multiple.
 pub(crate) const IDENTITY_TOKENS: u32 = 16;

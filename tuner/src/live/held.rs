@@ -1,0 +1,14 @@
+//! A run of a server at a rate, with everything that it takes to report it.
+
+use loadgen::LiveRun;
+use workloads::Trace;
+
+/// A rate that held.
+pub struct Held {
+    /// Requests (or sessions) per second offered.
+    pub rate_rps: f64,
+    /// What was seen.
+    pub run: LiveRun,
+    /// What was sent: the trace, over and over. The run's records count through it.
+    pub sent: Trace,
+}

@@ -1,0 +1,117 @@
+//! A search whose winners are being examined: everything that is known so far.
+
+use super::field::Field;
+use super::request::{Method, Request, TuneError};
+use crate::evaluate::Evaluate;
+use crate::result::{Confidence, Neighbour, PassedOver};
+use crate::search::{self, Candidate, Contest, Found};
+use engine::Config;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Sizes that were searched, by device.
+pub(super) type Sizes = BTreeMap<usize, BTreeSet<u32>>;
+
+/// A configuration near the best, and the highest place where it holds.
+pub(super) struct Rival {
+    pub(super) candidate: Candidate,
+    pub(super) good: i32,
+}
+
+/// A device's best entry, what one knob more or less than its does, and those of its neighbours that hold anything.
+pub(super) struct Refined {
+    pub(super) best: usize,
+    pub(super) sensitivity: Vec<Neighbour>,
+    pub(super) rivals: Vec<Rival>,
+}
+
+/// A search whose winners are being examined.
+pub(super) struct Tuning<'a, 'r> {
+    pub(super) request: &'a Request<'r>,
+    pub(super) field: Field<'a>,
+    pub(super) found: Found,
+    /// Sizes of deployments that were searched for a demand.
+    pub(super) searched: Sizes,
+    /// The winner.
+    pub(super) best: Option<usize>,
+    /// The effect of one knob more or less than the winner's.
+    pub(super) sensitivity: Vec<Neighbour>,
+    /// The capacity of near candidates with slow iterations, requests/s.
+    pub(super) when_slow: Vec<(Candidate, f64)>,
+    /// By device: the entry that a steadier one was preferred to, that one, and what is to be said of it.
+    pub(super) passed_over: BTreeMap<usize, (usize, usize, PassedOver)>,
+    /// The confidence in capacities, by entry.
+    pub(super) trusted: BTreeMap<usize, Confidence>,
+}
+
+impl<'a, 'r> Tuning<'a, 'r> {
+    pub(super) fn new(request: &'a Request<'r>) -> Result<Self, TuneError> {
+        Ok(Self {
+            request,
+            field: Field::new(request)?,
+            found: Found::default(),
+            searched: Sizes::new(),
+            best: None,
+            sensitivity: Vec::new(),
+            when_slow: Vec::new(),
+            passed_over: BTreeMap::new(),
+            trusted: BTreeMap::new(),
+        })
+    }
+
+    /// Searches the whole space on every device.
+    pub(super) fn grid(&mut self) -> Result<(), TuneError> {
+        let devices: Vec<usize> = (0..self.request.devices.len()).collect();
+        let candidates = self.field.of(self.request.space, &devices);
+        if candidates.is_empty() {
+            return Err(self.field.empty());
+        }
+        self.search(candidates);
+        Ok(())
+    }
+
+    /// Searches `candidates`, which are of groups of their own.
+    pub(super) fn search(&mut self, candidates: Vec<Candidate>) {
+        let found = self.contest(candidates, |contest| search::halving(contest, search::RUNGS));
+        self.found.absorb(found);
+    }
+
+    pub(super) fn contest<T>(
+        &self,
+        candidates: Vec<Candidate>,
+        run: impl FnOnce(&Contest<'_>) -> T,
+    ) -> T {
+        let devices: Vec<&dyn Evaluate> = self.request.devices.iter().map(|d| d.evaluate).collect();
+        let near = |of: &Candidate| self.field.near(of);
+        run(&Contest { devices: &devices, candidates, near: &near, watch: self.request.watch })
+    }
+
+    /// Finds every device's best, then the winner among them.
+    pub(super) fn settle(&mut self) {
+        let devices = 0..self.request.devices.len();
+        if self.request.demand.is_some() {
+            // A plan is the cheapest of all that was found: nothing is given up for something steadier.
+            let bests: Vec<usize> = devices.filter_map(|d| self.leader(d)).collect();
+            self.best = self.preferred(bests.into_iter());
+            self.sensitivity = self.best.map_or(Vec::new(), |best| self.neighbours(best));
+            return;
+        }
+        let mut refined: Vec<_> = devices.clone().map(|d| self.refine(d)).collect();
+        if self.request.method == Method::Exhaustive {
+            let found = std::mem::take(&mut self.found);
+            self.found = self.contest(Vec::new(), |contest| search::exhaustive(contest, found));
+            refined = devices.map(|d| self.refine(d)).collect();
+        }
+        let mut bests = Vec::new();
+        for refined in refined.into_iter().flatten() {
+            bests.push(self.prefer_steady(refined));
+        }
+        let best = self.preferred(bests.iter().map(|(best, _)| *best));
+        let chosen = bests.into_iter().find(|(b, _)| Some(*b) == best);
+        (self.best, self.sensitivity) = chosen.map_or((None, Vec::new()), |(b, s)| (Some(b), s));
+    }
+
+    /// `config` on a device as a member of its group.
+    pub(super) fn candidate(&self, device: usize, config: Config) -> Option<Candidate> {
+        self.field.candidate(device, config)
+    }
+}
