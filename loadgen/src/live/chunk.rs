@@ -89,7 +89,8 @@ impl<'a> Chunk<'a> {
     }
 
     fn take(&mut self, choice: &'a Json<'a>) {
-        for from in [choice, choice.get("delta"), choice.get("message")] {
+        let places = [choice, choice.get("delta"), choice.get("message")];
+        for from in places.into_iter().filter(|from| !from.members().is_empty()) {
             said_in(from, &mut self.said);
             aside_in(from, &mut self.aside);
         }
