@@ -21,9 +21,9 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Target {
-    /// Which latency.
+    /// The latency.
     pub metric: Metric,
-    /// Which statistic of it.
+    /// The statistic of it.
     pub statistic: Statistic,
     /// Of which class of requests; all when none.
     pub class: Option<String>,
@@ -182,7 +182,7 @@ impl Slo {
         self.attainment
     }
 
-    /// Whether something limits `metric`. A limit on TTFT alone rewards prefill-first policies and deserves a warning.
+    /// True if a target limits `metric`. A limit on TTFT alone rewards prefill-first policies and deserves a warning.
     #[must_use]
     pub fn limits(&self, metric: Metric) -> bool {
         self.targets.iter().any(|t| t.metric == metric)
@@ -272,12 +272,12 @@ pub(crate) struct Limit {
     /// Index into the trace's classes.
     pub(crate) class: Option<u16>,
     pub(crate) limit: Duration,
-    /// Whether single requests are held to it.
+    /// True if single requests are held to it.
     per_request: bool,
 }
 
 impl BoundSlo {
-    /// What was typed.
+    /// The SLO as it was typed.
     #[must_use]
     pub fn slo(&self) -> &Slo {
         &self.slo
@@ -288,7 +288,7 @@ impl BoundSlo {
         self.slo.targets.iter().zip(&self.limits)
     }
 
-    /// Whether a request met every target that concerns it: completed, and every latency it has (ITL: its longest
+    /// True if a request met every target that concerns it: completed, and every latency it has (ITL: its longest
     /// gap) within its limit. A rejected, failed or unfinished request never does.
     #[must_use]
     pub fn meets(&self, record: &Record) -> bool {
@@ -299,9 +299,9 @@ impl BoundSlo {
         record.completed() && self.limits.iter().all(within)
     }
 
-    /// How many of so many requests may fail to meet it ([`BoundSlo::meets`]). Where more do, it is broken for certain,
-    /// whatever becomes of the others. All may where a mean or gaps between tokens decide, or nobody asks about requests
-    /// of some classes.
+    /// The number of requests, of so many, that may fail to meet it ([`BoundSlo::meets`]). Where more do, it is broken for
+    /// certain, whatever becomes of the others. All may where a mean or gaps between tokens decide, or nobody asks about
+    /// requests of some classes.
     #[must_use]
     pub fn allowance(&self, requests: u64) -> u64 {
         let beyond = |p: Percentile| requests - p.rank(requests);

@@ -49,7 +49,7 @@ pub struct Summary {
     pub verdict: Verdict,
 }
 
-/// What happened between the first and the last scheduled arrival.
+/// Counts between the first and the last scheduled arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Offered {
     /// First to last scheduled arrival, seconds.
@@ -64,7 +64,7 @@ pub struct Offered {
     pub output_tokens_per_s: f64,
 }
 
-/// Whether an SLO held, target by target.
+/// The verdict on an SLO, target by target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// All of it.
@@ -80,14 +80,14 @@ pub struct Verdict {
 pub struct Judged {
     /// The target as typed.
     pub target: Target,
-    /// What `value` is, such as `ttft:p99`. Under an attainment of A it is the A-th percentile over requests, for
+    /// The name of `value`, such as `ttft:p99`. Under an attainment of A it is the A-th percentile over requests, for
     /// ITL of each request's longest gap: within the limit exactly when that share of requests meets this target.
     pub measured: String,
     /// Measured.
     pub value: Latency,
     /// 1 − value/limit: the share of the limit left, negative beyond it; none unless the value is finite.
     pub margin: Option<f64>,
-    /// Whether the value is within the limit, or no request has the latency.
+    /// True if the value is within the limit, or no request has the latency.
     pub met: bool,
 }
 
@@ -98,7 +98,7 @@ pub struct Attained {
     pub share: f64,
     /// Asked for, in (0, 1].
     pub required: f64,
-    /// Whether it is reached.
+    /// True if it is reached.
     pub met: bool,
 }
 

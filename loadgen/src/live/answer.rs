@@ -12,7 +12,7 @@ use super::sse::{Field, LONGEST};
 use super::talk::Hearing;
 use crate::json::Json;
 
-/// What went wrong, and the words for it.
+/// A kind of failure, and the words for it.
 pub(crate) type Trouble = (Kind, String);
 
 /// An answer.
@@ -23,7 +23,7 @@ pub(crate) struct Answer {
     pub(crate) stream: Stream,
 }
 
-/// What a stream of events has said so far.
+/// The state of a stream of events, as far as it has come.
 #[derive(Default)]
 pub(crate) struct Stream {
     /// Events that stood for tokens.
@@ -36,7 +36,7 @@ pub(crate) struct Stream {
     pub(crate) finish: Finish,
     /// The answer itself, where somebody repeats or counts it.
     pub(crate) hearing: Option<Box<Hearing>>,
-    /// What its events have in common.
+    /// The pattern that its events have in common.
     like: Like,
     /// The mark of the end has come.
     pub(crate) marked: bool,
@@ -50,7 +50,7 @@ pub(crate) struct Stream {
     latest: Vec<u8>,
 }
 
-/// What the name of an event says.
+/// The names of events that mean something.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Name {
     #[default]
@@ -75,7 +75,7 @@ impl Answer {
     /// Takes in what a read brought; the tokens in it.
     ///
     /// # Errors
-    /// What is not HTTP.
+    /// Bytes that are not HTTP, in words.
     pub(crate) fn absorb(&mut self, bytes: &[u8]) -> Result<u32, Trouble> {
         let Self { response, body, stream } = self;
         let before = stream.chunks;
@@ -96,10 +96,10 @@ impl Answer {
         String::from_utf8_lossy(&self.body.kept).into_owned()
     }
 
-    /// What it comes to, now that no more of it will come.
+    /// The verdict on it, now that no more of it will come.
     ///
     /// # Errors
-    /// Why it is no whole answer.
+    /// The reason for which it is no whole answer.
     pub(crate) fn verdict(&mut self) -> Result<(), Trouble> {
         let Self { response, body, stream } = self;
         if body.is_stream() {
@@ -134,16 +134,16 @@ impl Answer {
         }
     }
 
-    /// Whether the server said that its answer is complete.
+    /// True once the server said that its answer is complete.
     pub(crate) fn is_told(&self) -> bool {
         self.stream.ended
     }
 
-    /// What it comes to when the connection breaks here: all of it may have come, and the server may have said why it
+    /// The verdict on it when the connection breaks here: all of it may have come, and the server may have said why it
     /// breaks off; else it is `trouble`.
     ///
     /// # Errors
-    /// Why it is no whole answer.
+    /// The reason for which it is no whole answer.
     pub(crate) fn broken(&mut self, trouble: Trouble) -> Result<(), Trouble> {
         match self.verdict() {
             Ok(()) => Ok(()),
@@ -159,8 +159,29 @@ impl Answer {
 }
 
 impl Stream {
-    /// Takes in a line of the stream.
+    /// Takes in a line of the stream. Nearly all lines are tokens like those before them, and the ends of their events.
+    #[inline]
     fn take(&mut self, field: Field<'_>) {
+        let plain = self.name == Name::None && self.trouble.is_none() && self.pending.is_empty();
+        match field {
+            Field::Data(data) if plain && let Some((text, aloud)) = self.like.token(data) => {
+                self.several += u32::from(chunk::several(text));
+                self.count();
+                if let Some(hearing) = &mut self.hearing {
+                    let text = &[std::str::from_utf8(text).unwrap_or_default()];
+                    let (said, aside): (&[&str], &[&str]) =
+                        if aloud { (text, &[]) } else { (&[], text) };
+                    hearing.take_in(said, aside, &[]);
+                }
+            }
+            Field::End if plain && self.latest.is_empty() => {}
+            field => self.take_odd(field),
+        }
+    }
+
+    /// The same of any line.
+    #[inline(never)]
+    fn take_odd(&mut self, field: Field<'_>) {
         match field {
             Field::Data(data) if self.pending.is_empty() => {
                 if !self.message(data, false) {
@@ -229,13 +250,6 @@ impl Stream {
             self.fail(data);
             return true;
         }
-        if let Some((text, aloud)) = self.like.token(data) {
-            self.several += u32::from(chunk::several(text.as_bytes()));
-            let (said, aside): (&[&str], &[&str]) =
-                if aloud { (&[text], &[]) } else { (&[], &[text]) };
-            self.token(said, aside, &[]);
-            return true;
-        }
         match Json::of(data) {
             Ok(event) => self.event(&Chunk::of(&event), data),
             Err(e) if e.is_eof() && !whole => return false,
@@ -255,7 +269,10 @@ impl Stream {
         }
         if chunk.is_token() {
             self.several += u32::from(chunk.is_several());
-            self.token(&chunk.said, &chunk.aside, chunk.ids);
+            self.count();
+            if let Some(hearing) = &mut self.hearing {
+                hearing.take_in(&chunk.said, &chunk.aside, chunk.ids);
+            }
             if let Some((text, aloud)) = chunk.plain_text() {
                 self.like.learn(data, text, aloud);
             }
@@ -273,15 +290,12 @@ impl Stream {
         }
     }
 
-    /// Counts an event that stands for a token, and keeps its words for whoever needs them.
-    fn token(&mut self, said: &[&str], aside: &[&str], ids: &[Json<'_>]) {
+    /// Counts an event that stands for a token.
+    fn count(&mut self) {
         self.chunks += 1;
-        // What looked like the end before was none.
+        // An earlier sign of the end was none.
         if !self.marked {
             (self.ended, self.finish) = (false, Finish::None);
-        }
-        if let Some(hearing) = &mut self.hearing {
-            hearing.take_in(said, aside, ids);
         }
     }
 
@@ -427,7 +441,7 @@ mod tests {
         );
     }
 
-    /// What a whole answer comes to.
+    /// The tokens of a whole answer, and the verdict on it.
     fn whole(head: &str, body: &[u8]) -> (Result<u32, Trouble>, Result<(), Trouble>) {
         let mut answer = Answer::default();
         let head = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n", body.len());

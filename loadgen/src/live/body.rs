@@ -21,7 +21,7 @@ pub(crate) struct Body {
     lines: Lines,
     /// The beginning of what is no event: a page, an error in JSON, a line that no standard knows.
     pub(crate) kept: Vec<u8>,
-    /// How much of that is kept, bytes.
+    /// Most bytes of that to keep.
     room: usize,
 }
 
@@ -63,7 +63,7 @@ impl Body {
         (self.unpacker, self.kind) = (None, Kind::Unknown);
     }
 
-    /// Whether it is a stream of events.
+    /// True where it is a stream of events.
     pub(crate) fn is_stream(&self) -> bool {
         self.kind == Kind::Events
     }
@@ -71,7 +71,7 @@ impl Body {
     /// Takes in a piece as it came and passes on the lines in it.
     ///
     /// # Errors
-    /// Where it cannot be unpacked, or is no stream that anybody can read.
+    /// A body that cannot be unpacked, or a line of it that is too long.
     pub(crate) fn feed(
         &mut self,
         head: &Response,
@@ -171,7 +171,7 @@ impl Unpacker {
         }
     }
 
-    /// What `piece` brings to light.
+    /// The bytes that `piece` unpacks to.
     fn unpack(&mut self, piece: &[u8]) -> std::io::Result<Vec<u8>> {
         Ok(match self {
             Self::Gzip(decoder) => {

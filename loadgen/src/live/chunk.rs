@@ -1,4 +1,4 @@
-//! What one event of a stream means: whether it is a token, whether it is the end, and whether it is bad news.
+//! The meaning of one event of a stream: a token, the end, or bad news.
 //!
 //! A token is what has text, reasoning or a tool call's content; it may be a string or parts nested in lists. Roles,
 //! filters' notes, empty deltas and counts are no token. Whatever else an event holds, in whatever form, is nobody's
@@ -20,7 +20,7 @@ const THOUGHT: [&str; 6] = [
 /// Members in which servers say what went wrong, the most telling first.
 const WORDS: [&str; 8] =
     ["message", "detail", "error", "msg", "error_msg", "error_message", "reason", "description"];
-/// What a finish reason contains that is no end but a breakdown.
+/// Words in finish reasons that mean a breakdown, not an end.
 const BROKEN: [&str; 10] = [
     "abort",
     "error",
@@ -41,7 +41,7 @@ pub(crate) struct Usage {
     pub(crate) completion_tokens: Option<u32>,
 }
 
-/// How a server says that a response is complete.
+/// The reason that a server gives for the end of a response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Finish {
     /// It does not say so.
@@ -56,22 +56,22 @@ pub(crate) enum Finish {
 /// One event of a stream, as a client reads it.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Chunk<'a> {
-    /// What the model says aloud, in pieces none of which is empty.
+    /// The text that the model says aloud, in pieces none of which is empty.
     pub(crate) said: Vec<&'a str>,
-    /// What it thinks or calls: not a part of the answer that anybody repeats.
+    /// The text of its thoughts and calls, which nobody repeats as a part of the answer.
     pub(crate) aside: Vec<&'a str>,
     /// The ids of its tokens, where the server tells them.
     pub(crate) ids: &'a [Json<'a>],
     pub(crate) finish: Finish,
     pub(crate) usage: Option<Usage>,
-    /// Whether the counts come alone, as they do last.
+    /// True where the counts come alone, as they do last.
     pub(crate) alone: bool,
-    /// What broke, in the server's words.
+    /// The failure, in the server's words.
     pub(crate) error: Option<String>,
 }
 
 impl<'a> Chunk<'a> {
-    /// What `event` means.
+    /// Reads `event`.
     pub(crate) fn of(event: &'a Json<'a>) -> Self {
         let mut chunk = Self { usage: usage(event.get("usage")), ..Self::default() };
         let choices = event.get("choices").each();
@@ -89,7 +89,8 @@ impl<'a> Chunk<'a> {
     }
 
     fn take(&mut self, choice: &'a Json<'a>) {
-        for from in [choice, choice.get("delta"), choice.get("message")] {
+        let places = [choice, choice.get("delta"), choice.get("message")];
+        for from in places.into_iter().filter(|from| !from.members().is_empty()) {
             said_in(from, &mut self.said);
             aside_in(from, &mut self.aside);
         }
@@ -110,12 +111,12 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    /// Whether it stands for a token at least.
+    /// True if it stands for a token at least.
     pub(crate) fn is_token(&self) -> bool {
         !self.said.is_empty() || !self.aside.is_empty() || !self.ids.is_empty()
     }
 
-    /// Whether it holds several words: one token hardly ever does.
+    /// True if it holds several words: one token hardly ever does.
     pub(crate) fn is_several(&self) -> bool {
         self.said.iter().chain(&self.aside).any(|text| several(text.as_bytes()))
     }
@@ -142,21 +143,21 @@ fn is_broken(reason: &str) -> bool {
     BROKEN.iter().any(|word| reason.contains(word))
 }
 
-/// Whether `text` holds two words: a blank with something on both sides.
+/// True if `text` holds two words: a blank with something on both sides.
 pub(crate) fn several(text: &[u8]) -> bool {
     let blank = |b: &u8| b.is_ascii_whitespace();
     let inner = text.trim_ascii();
     inner.len() > 2 && inner.iter().any(blank) && inner.iter().any(u8::is_ascii_alphanumeric)
 }
 
-/// What a delta or message says aloud.
+/// Collects what a delta or message says aloud.
 fn said_in<'a>(delta: &'a Json<'_>, to: &mut Vec<&'a str>) {
     for name in SAID {
         texts(delta.get(name), &[], to);
     }
 }
 
-/// What it thinks or calls.
+/// Collects what it thinks or calls.
 fn aside_in<'a>(delta: &'a Json<'_>, to: &mut Vec<&'a str>) {
     thought_in(delta, to);
     for part in delta.get("content").each() {
@@ -236,7 +237,7 @@ fn told(event: &Json<'_>) -> Option<String> {
     bad.then(|| words(event))
 }
 
-/// What `json`, which is bad news, says; without words for it, whatever it holds.
+/// The words of `json`, which is bad news; all that it holds where it has no words for it.
 pub(crate) fn words(json: &Json<'_>) -> String {
     fn leaves(json: &Json<'_>, to: &mut Vec<String>) {
         match json {

@@ -76,7 +76,9 @@ pub(super) struct Drive<'a> {
     pub(super) talks: Talks,
     /// Whether the text of answers is to be counted where the server does not.
     pub(super) keep_texts: bool,
-    /// Of those, what has ended.
+    /// True where the server's streams say why they end.
+    pub(super) reasons: bool,
+    /// Answers whose text is to be counted, as far as they have ended.
     texts: Vec<(u32, Hearing)>,
     wait: Wait,
     ready: Vec<Ready>,
@@ -142,6 +144,7 @@ impl<'a> Drive<'a> {
             gauges,
             talks: Talks::new(trace, prompter.shares()),
             keep_texts: false,
+            reasons: false,
             texts: Vec::new(),
             wait: Wait::new().map_err(io)?,
             ready: Vec::new(),

@@ -20,7 +20,7 @@ use crate::summary::Summary;
 /// One JSON object per request: its [`Record`](crate::Record), when it was sent, and what the wire showed.
 ///
 /// # Errors
-/// When `to` cannot be written.
+/// A writer that fails.
 pub fn jsonl(run: &LiveRun, to: &mut impl Write) -> io::Result<()> {
     for (record, wire) in run.recording.records.iter().zip(&run.wires) {
         let mut line = serde_json::to_value(record)?;
@@ -39,7 +39,7 @@ pub fn jsonl(run: &LiveRun, to: &mut impl Write) -> io::Result<()> {
 /// log tools. Lost requests are not in it, and neither are TPOT and ITL of answers that came in one piece.
 ///
 /// # Errors
-/// When `to` cannot be written.
+/// A writer that fails.
 pub fn hdr(run: &LiveRun, started: SystemTime, to: &mut impl Write) -> io::Result<()> {
     let failed = |e: &dyn std::fmt::Debug| io::Error::other(format!("{e:?}"));
     let mut serializer = V2DeflateSerializer::new();

@@ -145,8 +145,9 @@ impl Response {
                     return Ok(());
                 }
                 _ => {
-                    self.state = frame(self.state, input[0])?;
-                    &input[1..]
+                    let (state, used) = framing(self.state, input)?;
+                    self.state = state;
+                    &input[used..]
                 }
             };
         }
@@ -261,16 +262,25 @@ fn split(input: &[u8], left: u64) -> (&[u8], &[u8]) {
     input.split_at(usize::try_from(left).unwrap_or(usize::MAX).min(input.len()))
 }
 
-/// One byte of chunked framing.
-fn frame(state: State, byte: u8) -> Result<State, String> {
-    let bad = || Err(format!("byte {byte:#04x} where a chunk's size or end belongs"));
-    Ok(match (state, byte) {
+/// The chunked framing at the beginning of `input`: the state after it, and its bytes.
+fn framing(mut state: State, input: &[u8]) -> Result<(State, usize), String> {
+    for (&byte, used) in input.iter().zip(1..) {
+        let bad = || format!("byte {byte:#04x} where a chunk's size or end belongs");
+        state = frame(state, byte).ok_or_else(bad)?;
+        if matches!(state, State::Chunk(_) | State::Done) {
+            return Ok((state, used));
+        }
+    }
+    Ok((state, input.len()))
+}
+
+/// One byte of chunked framing; none where it does not belong there.
+#[inline]
+fn frame(state: State, byte: u8) -> Option<State> {
+    Some(match (state, byte) {
         (State::Size(n), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
             let digit = (byte as char).to_digit(16).unwrap_or(0);
-            match n.checked_mul(16) {
-                Some(n) => State::Size(n + u64::from(digit)),
-                None => return bad(),
-            }
+            State::Size(n.checked_mul(16)? + u64::from(digit))
         }
         (State::Size(0) | State::SizeRest(0), b'\n') => State::Trailer(0),
         (State::Size(n) | State::SizeRest(n), b'\n') => State::Chunk(n),
@@ -283,7 +293,7 @@ fn frame(state: State, byte: u8) -> Result<State, String> {
         (State::Trailer(_), b'\n') => State::Trailer(0),
         (State::Trailer(n), b'\r') => State::Trailer(n),
         (State::Trailer(n), _) => State::Trailer(n.saturating_add(1)),
-        _ => return bad(),
+        _ => return None,
     })
 }
 

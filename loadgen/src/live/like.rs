@@ -1,25 +1,26 @@
 //! The tokens of a stream come in events that differ in their text only. Once one has been parsed, others like it need
 //! not be: the same bytes around another plain text are a token too.
 
-/// What the events of one stream have in common: those like the one parsed last.
+/// The pattern of the event parsed last, which others of its stream follow.
 #[derive(Debug, Default)]
 pub(super) struct Like {
     /// All before the text, and all after it; empty until an event has been learnt from.
     head: Vec<u8>,
     tail: Vec<u8>,
-    /// Whether the text is said aloud.
+    /// True where the text is said aloud.
     aloud: bool,
 }
 
 impl Like {
     /// The text of `data` and whether it is said aloud, where that is an event that the parser would call a token and
     /// nothing else.
-    pub(super) fn token<'a>(&self, data: &'a [u8]) -> Option<(&'a str, bool)> {
+    pub(super) fn token<'a>(&self, data: &'a [u8]) -> Option<(&'a [u8], bool)> {
         let rest = if self.head.is_empty() { None } else { data.strip_prefix(&*self.head) };
         let text = rest.and_then(|rest| rest.strip_suffix(&*self.tail))?;
         let plain = |b: &u8| *b >= b' ' && *b != b'"' && *b != b'\\';
         let fine = !text.is_empty() && text.iter().all(plain);
-        Some((std::str::from_utf8(text).ok().filter(|_| fine)?, self.aloud))
+        (fine && (text.is_ascii() || std::str::from_utf8(text).is_ok()))
+            .then_some((text, self.aloud))
     }
 
     /// Learns from an event that was parsed as a token of `text` and nothing else.
@@ -74,9 +75,10 @@ mod tests {
             data.splice(at..=at, text);
             if let Some(found) = like.token(&data) {
                 let strict: serde_json::Value = serde_json::from_slice(&data).unwrap();
-                prop_assert_eq!(strict["choices"][0]["text"].as_str(), Some(found.0));
+                let (text, aloud) = (std::str::from_utf8(found.0).unwrap(), found.1);
+                prop_assert_eq!(strict["choices"][0]["text"].as_str(), Some(text));
                 let event = Json::of(&data).unwrap();
-                prop_assert_eq!(Chunk::of(&event).plain_text(), Some(found));
+                prop_assert_eq!(Chunk::of(&event).plain_text(), Some((text, aloud)));
             }
         }
     }
@@ -109,7 +111,7 @@ mod tests {
         {
             let event = |text: &str| of(&format!(r#"{{"role":"assistant","{name}":"{text}"}}"#));
             learn(&mut like, &event("assistant"));
-            assert_eq!(like.token(event(" b").as_bytes()), Some((" b", aloud)), "{name}");
+            assert_eq!(like.token(event(" b").as_bytes()), Some((&b" b"[..], aloud)), "{name}");
         }
         let told = |id: u32| format!(r#"{{"choices":[{{"text":" a","token_ids":[{id}]}}]}}"#);
         learn(&mut like, &told(7));

@@ -94,13 +94,13 @@ pub struct LiveOptions {
     pub fluid: Option<(Duration, Duration)>,
     /// A number that makes this run's prompts different from any other's.
     pub salt: u64,
-    /// Whether prefixes that the trace shares are shared on the wire.
+    /// Share on the wire the prefixes that the trace shares.
     pub shared_prefixes: bool,
-    /// Whether every gap between tokens is kept, by request (8 bytes a token).
+    /// Keep every gap between tokens, by request (8 bytes a token).
     pub keep_gaps: bool,
     /// Only this worker's share is sent.
     pub worker: Option<Worker>,
-    /// When the trace begins; at once without.
+    /// The instant at which the trace begins; at once without.
     pub start_at: Option<SystemTime>,
     /// Send nothing more once all these figures are known so well; see [`Wanted`].
     pub until: Vec<Wanted>,
@@ -162,7 +162,7 @@ impl Live {
     /// Finds the server, its model, and how prompts reach it.
     ///
     /// # Errors
-    /// Whatever keeps it from answering: address, certificate, key, model.
+    /// A server that does not answer: address, certificate, key, model.
     pub fn find(server: &Server, timeout: Duration) -> Result<Self, Error> {
         Self::find_at(Endpoint::find(server)?, server, timeout)
     }
@@ -172,7 +172,7 @@ impl Live {
         Ok(Self { endpoint, probed, tokens: server.tokenizer.clone() })
     }
 
-    /// Whether a server answers there already, and well.
+    /// True if a server answers there already, and well.
     ///
     /// # Errors
     /// Address, header or certificate that are none; a server that does not answer is not there.
@@ -188,7 +188,7 @@ impl Live {
         let vocabulary = server.tokenizer.as_ref().map(Vocabulary::of).transpose()?;
         let (model, form) = (model.to_owned(), Form::full(prompts));
         let vocabulary = vocabulary.unwrap_or_default();
-        let probed = Probed { model, form, vocabulary };
+        let probed = Probed { model, form, vocabulary, reasons: false };
         let tokens = server.tokenizer.clone();
         Ok(Self { endpoint: Endpoint::find(server)?, probed, tokens })
     }
@@ -197,7 +197,7 @@ impl Live {
     /// answers are, answers come back as text, so prompts are text too.
     ///
     /// # Errors
-    /// Whatever keeps it from answering.
+    /// A server that does not answer.
     pub fn suit(&mut self, trace: &Trace, timeout: Duration) -> Result<(), Error> {
         if talk::repeats_answers(trace) {
             probe::for_answers(&mut self.endpoint, &mut self.probed, timeout)?;
@@ -211,7 +211,7 @@ impl Live {
         &self.probed.model
     }
 
-    /// Whether text prompts are of words that a tokenizer keeps apart.
+    /// True where text prompts are of words that a tokenizer keeps apart.
     #[must_use]
     pub fn is_exact(&self) -> bool {
         self.tokens.is_some()
@@ -275,7 +275,7 @@ impl Live {
         if let Some(worker) = options.worker {
             replay = replay.share(trace, worker);
         }
-        let Probed { model, form, vocabulary } = &self.probed;
+        let Probed { model, form, vocabulary, reasons } = &self.probed;
         let salt = (options.salt, options.shared_prefixes);
         let prompter = Prompter::new(&self.endpoint, (form, vocabulary), model, salt);
         let enough = AtomicBool::new(false);
@@ -283,7 +283,7 @@ impl Live {
         let tell = (!options.until.is_empty()).then_some((say, &enough));
         let mut drive =
             Drive::new(trace, replay, (&self.endpoint, &prompter), (options, slo), (gauges, tell))?;
-        drive.keep_texts = self.tokens.is_some();
+        (drive.keep_texts, drive.reasons) = (self.tokens.is_some(), *reasons);
         await_start(options.start_at, &mut watch)?;
         let warm = options.streams.map_or(8, |streams| streams as usize);
         drive.warm(warm).map_err(|e| Error::Io("cannot connect".to_owned(), e.to_string()))?;

@@ -22,13 +22,14 @@ use crate::worker::Worker;
 /// Version of the stored form.
 const SCHEMA: &str = "knee.part/1";
 
-/// What one worker saw.
+/// One worker's part of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Part {
     schema: String,
-    /// Which worker.
+    /// The worker.
     pub worker: Worker,
-    /// What all of them agreed on, such as workload, rate and start: parts that differ here are not of one run.
+    /// The settings that all of them share, such as workload, rate and start: parts that differ here are of different
+    /// runs.
     pub agreed: BTreeMap<String, String>,
     /// Streams that it was to hold, in a closed loop.
     streams: Option<u32>,
@@ -38,7 +39,7 @@ pub struct Part {
     itl: Vec<Histogram>,
     failures: BTreeMap<String, Failures>,
     audit: Audit,
-    /// What the server did not take.
+    /// The members and forms that the server did not take.
     #[serde(default)]
     given_up: Vec<String>,
     interrupted: bool,
@@ -90,7 +91,7 @@ struct After {
 }
 
 impl Part {
-    /// What `worker` saw in `run` of `sent`.
+    /// The part of `worker`, which saw `run` of `sent`.
     #[must_use]
     pub fn new(
         run: &LiveRun,
@@ -125,7 +126,7 @@ impl Part {
     /// Reads a stored part.
     ///
     /// # Errors
-    /// When it is none, or of another version.
+    /// A file that is none, or of another version.
     pub fn read(text: &str) -> Result<Self, Error> {
         let part: Self = serde_json::from_str(text).map_err(|e| Error::Merge(e.to_string()))?;
         if part.schema != SCHEMA {
@@ -153,7 +154,7 @@ impl Part {
 /// The whole run, and the trace that its records count through.
 ///
 /// # Errors
-/// When parts are of different runs, or one is there twice.
+/// Parts of different runs, or one that is there twice.
 pub fn merge(parts: &[Part]) -> Result<(LiveRun, Trace), Error> {
     let [first, others @ ..] = parts else {
         return Err(Error::Merge("nothing to put together".to_owned()));
@@ -225,8 +226,8 @@ pub fn merge(parts: &[Part]) -> Result<(LiveRun, Trace), Error> {
     Ok((run, sent))
 }
 
-/// What was sent, in order of time, as a trace; records are made to count through it. A turn whose predecessor was not
-/// counted is one that waited for nobody.
+/// The requests sent, in order of time, as a trace; records are made to count through it. A turn whose predecessor was
+/// not counted is one that waited for nobody.
 fn renumbered(all: &mut [Stored], classes: &[String]) -> Trace {
     let places: BTreeMap<u32, u32> =
         (0u32..).zip(all.iter()).map(|(new, s)| (s.record.request, new)).collect();

@@ -1,4 +1,4 @@
-//! What a server has to be asked before it can be measured: which model it serves, in which form it takes requests, and
+//! The questions to a server before it can be measured: which model it serves, in which form it takes requests, and
 //! how it counts the tokens of text.
 //!
 //! The questions are the run's own requests, byte for byte, and are judged by what comes of them: a form works when a
@@ -11,6 +11,7 @@ use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
 
 use super::answer::{Answer, Trouble};
 use super::call::{call, failed};
+use super::chunk::Finish;
 use super::endpoint::{Api, Endpoint, Server};
 use super::failure::{Kind, is_busy, one_line};
 use super::form::{End, Form, Length};
@@ -28,19 +29,21 @@ const LONG: u32 = 384;
 const OUTPUT: u32 = 16;
 /// A count of prompt tokens so far from what was sent is not of that.
 const OFF: u32 = 4;
-/// How often a probe that met a busy server is repeated.
+/// Most repetitions of a probe that met a busy server.
 const RETRIES: u32 = 2;
-/// How long it waits before, where the server does not say.
+/// The wait before each, where the server does not say.
 const USUAL_WAIT: Duration = Duration::from_secs(1);
 /// The longest that a probe waits because it was told to.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// What was found out.
+/// The findings.
 #[derive(Debug, Clone)]
 pub(super) struct Probed {
     pub(super) model: String,
     pub(super) form: Form,
     pub(super) vocabulary: Vocabulary,
+    /// True where the server's streams say why they end.
+    pub(super) reasons: bool,
 }
 
 /// Asks.
@@ -58,6 +61,7 @@ pub(super) fn probe(
     };
     let mut asker = Asker { endpoint, model: &model, vocabulary: &vocabulary, timeout };
     let (form, heard) = asker.negotiate(exact)?;
+    let reasons = heard.reason;
     let form = match form.prompts {
         Prompts::Ids => form,
         Prompts::Text { .. } => Form { prompts: asker.calibrate(&form, &heard)?, ..form },
@@ -70,7 +74,7 @@ pub(super) fn probe(
             "a word that is one token by --tokenizer is {per_word:.3} by the server's count: give the tokenizer of the model that it serves"
         )));
     }
-    Ok(Probed { model, form, vocabulary })
+    Ok(Probed { model, form, vocabulary, reasons })
 }
 
 /// Text instead of token ids, unless the server says which tokens its answers are (vLLM's `return_token_ids`): a turn
@@ -97,7 +101,7 @@ pub(super) fn for_answers(
     Ok(())
 }
 
-/// Whoever asks one server for one model.
+/// Asks one server for one model.
 struct Asker<'a> {
     endpoint: &'a mut Endpoint,
     model: &'a str,
@@ -105,18 +109,20 @@ struct Asker<'a> {
     timeout: Duration,
 }
 
-/// What came of a request.
+/// The outcome of a request.
 struct Heard {
     outcome: Result<(), Trouble>,
     /// Prompt tokens as the server counted them.
     prompt_tokens: Option<u32>,
     retry_after: Option<Duration>,
-    /// Whether it says which tokens its answer is.
+    /// True where the answer has its token ids.
     returns_ids: bool,
+    /// True where the answer has a finish reason.
+    reason: bool,
 }
 
 impl Heard {
-    /// Whether tokens came back; of token ids also whether they were taken for such.
+    /// True if tokens came back, and token ids were taken for such.
     fn works(&self, form: &Form) -> bool {
         let counted = self.prompt_tokens.filter(|n| *n > 0);
         let as_sent =
@@ -124,7 +130,7 @@ impl Heard {
         self.outcome.is_ok() && as_sent
     }
 
-    /// Whether an answer came back, though one that the model ended before its first token.
+    /// True if an answer came back, though one that the model ended before its first token.
     fn ends(&self) -> bool {
         matches!(self.outcome, Ok(()) | Err((Kind::Empty, _)))
     }
@@ -201,7 +207,7 @@ impl Asker<'_> {
         Err(self.refused(&trouble))
     }
 
-    /// Why a server cannot be measured that takes no form, the plainest with `trouble`.
+    /// The error for a server that takes no form, the plainest with `trouble`.
     fn refused(&mut self, trouble: &Trouble) -> Error {
         let (server, target) = (self.endpoint.shown().0, self.endpoint.target());
         let said = one_line(&trouble.1);
@@ -231,7 +237,7 @@ impl Asker<'_> {
         }
     }
 
-    /// Whether a server that knows no completions knows chats.
+    /// True if a server that knows no completions knows chats.
     fn answers_chat(&mut self) -> bool {
         if self.endpoint.api == Api::Chat || self.endpoint.whole {
             return false;
@@ -280,6 +286,7 @@ impl Asker<'_> {
                 prompt_tokens: answer.stream.usage.prompt_tokens,
                 retry_after: answer.response.retry_after,
                 returns_ids: outcome.is_ok() && heard.is_some_and(|h| h.has_ids()),
+                reason: answer.stream.finish != Finish::None,
                 ..Heard::of(outcome)
             });
         }
@@ -307,7 +314,7 @@ impl Asker<'_> {
         whole
     }
 
-    /// What prompts of words come to by the server's count, where a short one came to `short`.
+    /// The server's count of prompts of words, of which a short one came to `short`.
     fn calibrate(&mut self, form: &Form, short: &Heard) -> Result<Prompts, Error> {
         let long = self.ask(form, LONG, false)?;
         let counts = |short: Option<u32>, long: Option<u32>| Some((short?, long?));
@@ -347,7 +354,7 @@ impl Asker<'_> {
 
 impl Heard {
     fn of(outcome: Result<(), Trouble>) -> Self {
-        Self { outcome, prompt_tokens: None, retry_after: None, returns_ids: false }
+        Self { outcome, prompt_tokens: None, retry_after: None, returns_ids: false, reason: false }
     }
 }
 

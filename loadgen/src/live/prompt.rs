@@ -1,10 +1,11 @@
 //! The bodies of requests: prompts of a known length that share what the trace says they share, and nothing else.
 //!
-//! Where the server takes token ids, a prompt is exactly as long as the trace wants. Otherwise it is words, as many
-//! as the server's own count of a few probes says; with words of its own tokenizer that is exact too. Either is a function of (salt, block identity) for blocks that
-//! the trace shares between requests, of (salt, request) for all others: prefixes that are alike in the trace are
-//! alike on the wire, and the salt, new in every run, keeps a server's cache of the last run from answering this one.
-//! Where a turn repeats an answer ([`Talks`](super::talk::Talks)), what the server said stands in its place.
+//! Where the server takes token ids, a prompt is exactly as long as the trace wants. Otherwise it is words, as many as
+//! the server's own count of a few probes says; with words of its own tokenizer that is exact too. Either is a
+//! function of (salt, block identity) for blocks that the trace shares between requests, of (salt, request) for all
+//! others: prefixes that are alike in the trace are alike on the wire, and the salt, new in every run, keeps a
+//! server's cache of the last run from answering this one. A turn that repeats an answer
+//! ([`Talks`](super::talk::Talks)) has the server's own words in that place.
 
 use std::io::Write as _;
 
@@ -18,7 +19,7 @@ use super::vocabulary::Vocabulary;
 /// Token ids used: above the special tokens of every vocabulary, within the smallest one in use.
 const IDS: std::ops::Range<u64> = 1_000..20_000;
 
-/// What a prompt is made of.
+/// The material of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Prompts {
     /// Token ids.
@@ -43,7 +44,7 @@ pub(crate) struct Prompter {
     vocabulary: Vocabulary,
     api: Api,
     salt: u64,
-    /// Whether blocks that the trace shares are shared on the wire.
+    /// True where blocks that the trace shares are shared on the wire.
     shared: bool,
     /// Head of every request, up to the last group of its name.
     head: String,
@@ -86,12 +87,12 @@ impl Prompter {
         }
     }
 
-    /// Whether what it writes are token ids.
+    /// True where it writes token ids.
     pub(crate) fn writes_ids(&self) -> bool {
         self.form.prompts == Prompts::Ids
     }
 
-    /// Whether blocks that the trace shares are shared on the wire.
+    /// True where blocks that the trace shares are shared on the wire.
     pub(crate) fn shares(&self) -> bool {
         self.shared
     }
@@ -147,9 +148,9 @@ fn name(salt: u64) -> String {
 pub(crate) struct Asked<'a> {
     pub(crate) trace: &'a Trace,
     pub(crate) index: u32,
-    /// What of its prompt has been said before.
+    /// The parts of its prompt that have been said before.
     pub(crate) passages: &'a [Passage<'a>],
-    /// Whether a later turn repeats its answer.
+    /// True where a later turn repeats its answer.
     pub(crate) awaited: bool,
 }
 
@@ -240,7 +241,7 @@ struct Text<'a> {
     /// Tokens so far, by the server's count.
     at: f64,
     chat: bool,
-    /// Whether the current message has any words.
+    /// True once the current message has any words.
     begun: bool,
 }
 
@@ -275,7 +276,7 @@ impl Text<'_> {
         }
     }
 
-    /// What the server said, in a chat as its own message.
+    /// Writes the server's words, in a chat as a message of its own.
     fn answer(&mut self, text: &str, to: &mut Vec<u8>) {
         let quoted = serde_json::Value::from(text).to_string();
         let escaped = &quoted[1..quoted.len() - 1];

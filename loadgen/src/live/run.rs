@@ -1,4 +1,4 @@
-//! What a run against a server showed, and what that comes to.
+//! The result of a run against a server, and its figures.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,20 +19,20 @@ pub struct Lost {
     pub refused: u64,
     /// Failed in any other way.
     pub failed: u64,
-    /// How many, how and why, on one line.
+    /// Their number, kinds and causes, on one line.
     pub words: String,
     /// The longest that any was told to wait.
     pub retry_after: Option<Duration>,
 }
 
-/// What a run against a server showed.
+/// The result of a run against a server.
 #[derive(Debug, Clone)]
 pub struct LiveRun {
     /// Latencies from the scheduled times.
     pub recording: Recording,
     /// The same from the sends: what a client that forgives its own delays would report.
     pub from_send: Recording,
-    /// What the wire showed of each record, in their order.
+    /// The wire's side of each record, in their order.
     pub wires: Vec<Wire>,
     /// Gaps between the tokens of each record, ns, where they were kept; else empty.
     pub gaps: Vec<Vec<u64>>,
@@ -40,9 +40,9 @@ pub struct LiveRun {
     pub failures: BTreeMap<String, Failures>,
     /// The client's account of itself.
     pub audit: Audit,
-    /// What the server did not take of a request ([`Live::given_up`](crate::Live::given_up)).
+    /// The members and forms that the server did not take ([`Live::given_up`](crate::Live::given_up)).
     pub given_up: Vec<String>,
-    /// Whether the user ended it.
+    /// True if the user ended it.
     pub interrupted: bool,
     /// The run's origin, in ns of the system's monotonic clock: [`Truth`](crate::Truth)s are on the same.
     pub origin_ns: u64,
@@ -72,7 +72,7 @@ impl LiveRun {
         Metric::ALL.into_iter().filter(move |metric| !(paceless && metric.span() == Span::Pace))
     }
 
-    /// Whether anything failed, and nothing completed.
+    /// True if nothing completed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.recording.records.iter().any(Record::completed)

@@ -10,7 +10,7 @@ pub(crate) const LONGEST: usize = 16 << 20;
 /// The mark of UTF-8 that a stream may begin with.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What a line is.
+/// The kinds of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Field<'a> {
     /// A line of the event's data.
@@ -98,10 +98,13 @@ impl Lines {
     }
 }
 
-/// What a line is; none of a comment and of fields that nobody reads.
+/// The kind of a line; none of a comment and of fields that nobody reads.
 fn field(line: &[u8]) -> Option<Field<'_>> {
     if let Some(data) = line.strip_prefix(b"data:") {
         return Some(Field::Data(data.strip_prefix(b" ").unwrap_or(data)));
+    }
+    if line.is_empty() {
+        return Some(Field::End);
     }
     let line = line.trim_ascii_start();
     let (name, value) = match line.iter().position(|b| *b == b':') {
@@ -118,7 +121,7 @@ fn field(line: &[u8]) -> Option<Field<'_>> {
     }
 }
 
-/// Whether a body that begins with `bytes` is a stream of events; none while that cannot be told.
+/// True if a body that begins with `bytes` is a stream of events; none while that cannot be told.
 pub(crate) fn begins(bytes: &[u8]) -> Option<bool> {
     const FIRST: [&[u8]; 6] = [b"data:", b"event:", b"id:", b"retry:", b"error:", b":"];
     let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes).trim_ascii_start();

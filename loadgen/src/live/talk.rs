@@ -1,4 +1,4 @@
-//! What was really said: the answers that later turns of a session repeat.
+//! The server's own answers, which later turns of a session repeat.
 //!
 //! Prompts are made up, answers are not: a later turn that repeats an earlier one's answer must carry what the server
 //! said, or its prefix cache sees a conversation that nobody had. Which turn repeats how much of which answer is read
@@ -31,7 +31,7 @@ pub(super) struct Hearing {
     words: Words,
     /// Events that brought some of it.
     events: u32,
-    /// What is not repeated: a model's reasoning stays with the turn it was for.
+    /// The part that is not repeated: a model's reasoning stays with the turn it was for.
     aside: Option<String>,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Said {
 pub(super) struct Passage<'a> {
     /// Tokens before it, by the trace.
     pub(super) at: u32,
-    /// How many of its tokens are repeated.
+    /// The number of its tokens that are repeated.
     pub(super) take: u32,
     said: &'a Said,
 }
@@ -73,7 +73,7 @@ struct Turn {
     previous: u32,
     /// Tokens of the previous answer that it repeats.
     repeats: u32,
-    /// Whether a later turn repeats its answer.
+    /// True where a later turn repeats its answer.
     awaited: bool,
     over: bool,
 }
@@ -99,7 +99,7 @@ fn repeated(trace: &Trace, earlier: u32, later: u32) -> u32 {
     end.saturating_sub(u64::from(e.input)) as u32
 }
 
-/// Whether any turn of `trace` repeats an answer.
+/// True if any turn of `trace` repeats an answer.
 pub(super) fn repeats_answers(trace: &Trace) -> bool {
     !Talks::new(trace, true).turns.is_empty()
 }
@@ -157,18 +157,18 @@ impl Talks {
         talk
     }
 
-    /// Whether a later turn repeats the answer to `request`.
+    /// True if a later turn repeats the answer to `request`.
     pub(super) fn awaits(&self, request: u32) -> bool {
         self.turns.get(request as usize).is_some_and(|t| t.awaited)
     }
 
-    /// Whether all that `request` repeats has been said by now, if it ever will be.
+    /// True if all that `request` repeats has been said by now, as far as it ever will be.
     pub(super) fn is_ready(&self, request: u32) -> bool {
         let ready = |t: &Turn| t.previous == NONE || self.turns[t.previous as usize].over;
         self.turns.get(request as usize).is_none_or(ready)
     }
 
-    /// What of `request`'s prompt has been said before, in order.
+    /// The parts of `request`'s prompt that have been said before, in order.
     pub(super) fn passages(&self, trace: &Trace, request: u32) -> Vec<Passage<'_>> {
         let Some(turn) = self.turns.get(request as usize).filter(|t| t.talk != NONE) else {
             return Vec::new();
@@ -273,7 +273,7 @@ impl Hearing {
         Self { words, events: 0, aside: None }
     }
 
-    /// Whether any token ids have come.
+    /// True once any token ids have come.
     pub(super) fn has_ids(&self) -> bool {
         matches!(&self.words, Words::Ids(ids) if !ids.is_empty())
     }

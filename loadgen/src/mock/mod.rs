@@ -23,7 +23,7 @@ pub use log::Truth;
 use crate::error::Error;
 use server::Server;
 
-/// What the mock pretends.
+/// The behaviour that the mock pretends.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MockOptions {
     /// The model it serves; a request for another one is a 404.
@@ -40,15 +40,15 @@ pub struct MockOptions {
     pub stalls: Vec<(Duration, Duration)>,
     /// Until so long after the start it answers 503 to everything.
     pub ready_after: Duration,
-    /// What goes wrong, and how often.
+    /// The faults to make, each with its share.
     pub faults: Vec<FaultShare>,
-    /// What 429 and 503 tell the client to wait.
+    /// The wait that 429 and 503 ask for.
     pub retry_after: Duration,
     /// The key clients must send, where one is needed.
     pub api_key: Option<String>,
     /// Seed of who is befallen by faults.
     pub seed: u64,
-    /// Whether the log holds prompts and answers.
+    /// Write prompts and answers into the log.
     pub log_prompts: bool,
 }
 
@@ -88,7 +88,7 @@ impl MockOptions {
     }
 }
 
-/// What it did, in numbers.
+/// Counts of the mock's work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Served {
     /// Connections accepted.
@@ -124,7 +124,7 @@ impl Mock {
         ))
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.0.address()
@@ -133,7 +133,7 @@ impl Mock {
     /// Serves until `stop` is set (looked at ten times per second).
     ///
     /// # Errors
-    /// When the poll or the log fails; a client's misbehaviour never ends it.
+    /// A poll or a log that fails; a client's misbehaviour never ends it.
     pub fn serve(self, stop: &AtomicBool) -> Result<Served, Error> {
         self.0
             .serve(stop)

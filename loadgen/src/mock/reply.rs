@@ -9,26 +9,26 @@ use serde_json::{Value, json};
 
 use super::words::{DIGITS, TEXT, Words};
 
-/// Which of the two protocols a request speaks.
+/// The two protocols that requests speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     Completion,
     Chat,
 }
 
-/// What the answers to one request have in common.
+/// The parts that all events of one answer have in common.
 #[derive(Debug, Clone)]
 pub(super) struct Voice {
     pub(super) protocol: Protocol,
     /// Number of the request.
     pub(super) number: u64,
-    /// What it says.
+    /// Its words.
     pub(super) words: Words,
     /// Seconds since 1970.
     pub(super) created: u64,
-    /// Whether tokens are shown by their ids too.
+    /// Show the ids of tokens too.
     pub(super) ids: bool,
-    /// Whether a stream comes in chunks of HTTP/1.1; else it ends with the connection.
+    /// Send a stream in chunks of HTTP/1.1; else it ends with the connection.
     pub(super) chunked: bool,
 }
 
@@ -38,7 +38,7 @@ impl Voice {
         format!("{kind}-{:08x}", self.number)
     }
 
-    /// What it says in `output` tokens.
+    /// Its first `output` tokens, as ids or as text.
     pub(super) fn answer(&self, output: u32) -> Value {
         if self.ids {
             Value::from(self.words.ids(output))
@@ -62,7 +62,7 @@ impl Voice {
         Event::new(self.chunk(model, &choices, "null"), self.words)
     }
 
-    /// What opens a chat stream.
+    /// The event that opens a chat stream.
     pub(super) fn role(&self, model: &str) -> Vec<u8> {
         let delta = r#"{"role":"assistant","content":""}"#;
         let choice =
@@ -70,7 +70,7 @@ impl Voice {
         self.chunk(model, &choice, "null")
     }
 
-    /// What closes a stream: the usage if asked for, the mark of the end, the end of the body.
+    /// The end of a stream: the usage if asked for, the mark of the end, the end of the body.
     pub(super) fn end(&self, model: &str, usage: Option<(u32, u32)>) -> Vec<u8> {
         let mut bytes = usage
             .map_or_else(Vec::new, |(p, o)| self.chunk(model, "[]", &usage_json(p, o).to_string()));
@@ -122,7 +122,7 @@ impl Voice {
     }
 }
 
-/// Where the token's text and its id go: control characters, which no JSON has in it.
+/// Marks of the places of a token's text and id: control characters, which no JSON has in it.
 const TEXT_HERE: &str = "\0\0\0\0";
 const ID_HERE: &str = "\u{1}\u{1}\u{1}\u{1}\u{1}";
 
@@ -130,9 +130,9 @@ const ID_HERE: &str = "\u{1}\u{1}\u{1}\u{1}\u{1}";
 pub(super) struct Event {
     bytes: Vec<u8>,
     words: Words,
-    /// Where the text begins.
+    /// The place of the text.
     text: Option<usize>,
-    /// Where the id begins.
+    /// The place of the id.
     id: Option<usize>,
 }
 

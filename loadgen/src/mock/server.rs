@@ -27,7 +27,7 @@ mod requests;
 
 /// Token of the listener, out of the connections' way.
 const LISTENER: usize = usize::MAX - 1;
-/// How often the stop flag is looked at, ns.
+/// Time between two looks at the stop flag, ns.
 const GLANCE: u64 = 100_000_000;
 /// A dripping answer's pause between bytes, ns.
 const DRIP: u64 = 1_000_000_000;
@@ -41,12 +41,12 @@ pub(super) struct Server {
     /// The model's name as JSON.
     model: String,
     conns: Slab<Conn>,
-    /// What is due when: (service time, connection, its generation).
+    /// Tokens to come: (service time, connection, its generation).
     due: BinaryHeap<Reverse<(u64, usize, u64)>>,
     /// Connections whose request waits for a slot, with their generation.
     queue: VecDeque<(usize, u64)>,
     running: u32,
-    /// When a slot became free that somebody may have waited for.
+    /// The latest instant at which a slot became free that somebody may have waited for.
     freed: u64,
     generations: u64,
     started: u64,
@@ -92,7 +92,7 @@ struct Work {
     event: Event,
 }
 
-/// What reading and answering left of a connection.
+/// The state in which reading and answering left a connection.
 #[derive(PartialEq, Eq)]
 enum Fate {
     Open,

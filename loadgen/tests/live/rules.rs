@@ -212,6 +212,36 @@ fn what_breaks_off_has_failed_and_its_words_are_kept() {
     }
 }
 
+/// Some servers break a stream off for another request and end it like any other: what is missing is the finish reason.
+#[test]
+fn an_end_without_its_reason_is_none_where_the_server_gives_reasons() {
+    let done = "data: [DONE]\n\n".to_owned();
+    let url = |reasons: bool| {
+        let done = done.clone();
+        serve(move |asked: &Asked, to: &mut TcpStream| {
+            let output = asked.output();
+            if !asked.posts() || asked.body["stream"] != true {
+                return good(asked, to);
+            }
+            // The questions before the run ask for more.
+            let short = output == 8;
+            let mut pieces: Vec<_> =
+                (0..output - 3 * u64::from(short)).map(|_| (1, token(asked, " w"))).collect();
+            if reasons && !short {
+                pieces
+                    .push((0, event(&json!({"index": 0, "text": "", "finish_reason": "length"}))));
+            }
+            pieces.push((0, done.clone()));
+            stream(to, &pieces)
+        })
+    };
+    let (_, run) = measured(&server(&url(true)));
+    assert!(run.is_empty() && run.failures["cut"].count == 10, "{:?}", run.failures);
+    assert!(run.failures["cut"].cause.contains("after 5 of 8 tokens"), "{:?}", run.failures);
+    let (_, run) = measured(&server(&url(false)));
+    assert!(run.failures.is_empty() && run.recording.records.iter().all(|r| r.output == 5));
+}
+
 #[test]
 fn refusals_have_names_and_say_how_long_to_wait() {
     let asked = Arc::new(AtomicU32::new(0));

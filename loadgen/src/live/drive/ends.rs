@@ -1,4 +1,4 @@
-//! How a request ends: well, badly, or not at all; and what is kept of it.
+//! The end of a request: well, badly, or not at all; and what is kept of it.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ impl Drive<'_> {
         at: u64,
     ) {
         self.settle(&mut flight, answer);
-        match verdict {
+        match verdict.and_then(|()| self.to_its_end(&flight, answer)) {
             Ok(()) => {
                 if let Some(heard) = answer.stream.hearing.take() {
                     self.hear(&flight, answer, *heard);
@@ -55,6 +55,21 @@ impl Drive<'_> {
             }
             Err(trouble) => self.fail(flight.request, trouble, answer.response.retry_after, at),
         }
+    }
+
+    /// Refuses a stream that lacks tokens that were asked for and the reason with which this server's streams end.
+    /// Servers break a stream off in that way for the sake of another one.
+    fn to_its_end(&self, flight: &Flight, answer: &Answer) -> Result<(), Trouble> {
+        let (stream, asked) = (&answer.stream, self.trace.requests[flight.request as usize].output);
+        let told = stream.finish != Finish::None || stream.usage.completion_tokens.is_some();
+        if !self.reasons || told || stream.chunks >= asked {
+            return Ok(());
+        }
+        let why = format!(
+            "broken off after {} of {asked} tokens: no finish_reason, which this server gives (llama-cpp-python: start it with --interrupt_requests false)",
+            stream.chunks
+        );
+        Err((Kind::Cut, why))
     }
 
     /// The server has closed the connection.

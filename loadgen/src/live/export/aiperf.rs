@@ -84,7 +84,7 @@ pub fn aiperf_records(run: &LiveRun, began: SystemTime) -> String {
 /// A metric by its name there; none where nothing has it.
 type Figure = (&'static str, Option<Value>);
 
-/// What each request has of its own.
+/// The figures that each request has of its own.
 fn distributions(run: &LiveRun) -> Vec<Figure> {
     let completed = || run.from_send.records.iter().filter(|r| r.completed());
     let of = |value: fn(&Record) -> Option<f64>| completed().filter_map(value).collect();
@@ -109,7 +109,7 @@ fn distributions(run: &LiveRun) -> Vec<Figure> {
     ]
 }
 
-/// What all requests have together.
+/// The figures that all requests have together.
 fn totals(run: &LiveRun, summary: &Summary) -> Vec<Figure> {
     let seconds = length(run).as_secs_f64();
     let rate = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
