@@ -144,7 +144,7 @@ fn no_crate_has_a_new_circle() {
     tuner: calibrate/steps trial trial/run validate validate/read validate/read/aiperf validate/read/vllm
     tuner: decide decide/race result
     tuner: export export/kserve export/llmd export/sglang export/trtllm export/vllm
-    tuner: live/memory live/range
+    tuner: live/driven live/memory live/range
     tuner: search search/race
     tuner: tune tune/field tune/fleet
     tuner: tune/examine tune/steady
