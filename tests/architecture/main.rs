@@ -136,27 +136,18 @@ fn no_crate_has_a_new_circle() {
         found.extend(circles.map(|circle| format!("{name}: {}", circle.join(" "))));
     }
     insta::assert_snapshot!(found.join("\n"), @r"
-    kernels: cpu/attention cpu/attention/kernel
-    kernels: cuda/batch cuda/collective cuda/device cuda/driver cuda/emulator cuda/emulator/fabric cuda/emulator/library cuda/emulator/stream cuda/lt cuda/memory cuda/nccl cuda/ops
-    workloads: format format/mooncake format/rows format/table format/understand
-    workloads: format/source format/text
-    engine: exec/cuda exec/cuda/batch exec/cuda/forward exec/cuda/graphs exec/cuda/loader exec/cuda/pass exec/cuda/room exec/cuda/stage exec/cuda/weights
-    engine: import import/aiconfigurator import/families import/llmservingsim import/source import/vidur
+    engine: import import/aiconfigurator import/families import/llmservingsim import/operators import/rows import/source import/vidur import/write
     engine: live live/open
+    engine: profile profile/chunks profile/parts profile/table
     engine: sample sample/logprobs
-    engine: server server/ask server/beams server/body server/forms server/reply server/wire
-    loadgen: live live/drive live/drive/answers
-    loadgen: live/endpoint live/proxy live/tls live/transport live/url
-    loadgen: live/form live/prompt
-    loadgen: mock mock/server
-    tuner: calibrate/steps trial trial/run validate validate/read
+    engine: server server/ask server/beams server/body server/forms server/listen server/reply server/wire
+    tuner: calibrate/steps trial trial/run validate validate/read validate/read/aiperf validate/read/vllm
     tuner: decide decide/race result
-    tuner: live/memory live/range
+    tuner: export export/kserve export/llmd export/sglang export/trtllm export/vllm
+    tuner: live/driven live/memory live/range
     tuner: search search/race
     tuner: tune tune/field tune/fleet
     tuner: tune/examine tune/steady
-    .: cli computing input
-    .: command/check command/profile
     ");
 }
 

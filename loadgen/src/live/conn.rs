@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use mio::{Interest, Registry, Token};
 
 use super::answer::{Answer, Trouble};
-use super::endpoint::Place;
 use super::failure::Kind;
-use super::transport::Transport;
+use super::transport::{Place, Transport};
 
 /// A connection.
 pub(super) struct Conn {

@@ -39,9 +39,11 @@ use crate::time::nanos;
 
 mod answers;
 mod connections;
+mod descriptors;
 mod ends;
+mod piece;
 
-use answers::Piece;
+use piece::Piece;
 
 /// How often the stop flag, time-outs and progress are looked at, ns.
 const GLANCE: u64 = 100_000_000;
@@ -152,7 +154,7 @@ impl<'a> Drive<'a> {
             conns: Slab::new(),
             idle: Vec::new(),
             connecting: Vec::new(),
-            most_conns: connections::most()
+            most_conns: descriptors::most()
                 .min(options.most_in_flight.map_or(usize::MAX, |n| n as usize)),
             starving: VecDeque::new(),
             prepared: VecDeque::new(),

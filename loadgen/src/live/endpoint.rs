@@ -1,81 +1,14 @@
 //! The server to measure and the way to it: address, paths, proxy, keys, certificates.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
 
-use super::proxy::Proxies;
+use super::api::Api;
+use super::server::Server;
 use super::shown::ShownUrl;
 use super::tls::security;
-use super::transport::Security;
+use super::transport::Place;
 use super::url::Url;
-use super::vocabulary::Tokens;
 use crate::error::Error;
-
-/// Which of OpenAI's endpoints is driven.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Api {
-    /// `/v1/completions`: prompts may be token ids, so that their length is exact.
-    #[default]
-    Completions,
-    /// `/v1/chat/completions`: prompts are text, wrapped in the model's chat template.
-    Chat,
-}
-
-impl Api {
-    /// Below the version.
-    fn path(self) -> &'static str {
-        match self {
-            Self::Completions => "/completions",
-            Self::Chat => "/chat/completions",
-        }
-    }
-
-    /// As it is typed.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Completions => "completions",
-            Self::Chat => "chat",
-        }
-    }
-}
-
-impl std::str::FromStr for Api {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
-            "completions" => Ok(Self::Completions),
-            "chat" => Ok(Self::Chat),
-            _ => Err(Error::Endpoint(format!("unknown API {text:?}: write completions or chat"))),
-        }
-    }
-}
-
-/// A server, as it is named on a command line.
-#[derive(Debug, Clone, Default)]
-pub struct Server {
-    /// `http://HOST:PORT` or `https://...`, with or without a version such as `/v1`, or an endpoint's whole path; with a
-    /// query and a name and password if need be.
-    pub url: String,
-    /// The endpoint driven, unless the URL's path is one.
-    pub api: Api,
-    /// The model asked for; none: the first that the server lists.
-    pub model: Option<String>,
-    /// Sent as a bearer token.
-    pub api_key: Option<String>,
-    /// The proxy in between.
-    pub proxies: Proxies,
-    /// Further headers, name and value.
-    pub headers: Vec<(String, String)>,
-    /// Certificates (PEM) to trust besides the system's.
-    pub ca: Option<PathBuf>,
-    /// The client's own certificate chain and key (PEM), where the server asks for one.
-    pub identity: Option<(PathBuf, PathBuf)>,
-    /// The tokenizer of its model, where that is at hand: prompts are then text of exact length, and what the server
-    /// does not count is counted by it.
-    pub tokenizer: Option<Tokens>,
-}
 
 /// A server found: where it is, and what every request to it begins with.
 pub(crate) struct Endpoint {
@@ -98,14 +31,6 @@ pub(crate) struct Endpoint {
     prefix: String,
     /// Header lines of every request.
     headers: String,
-}
-
-/// The steps of a connection before it carries requests.
-#[derive(Clone, Default)]
-pub(crate) struct Place {
-    /// The request to a proxy for a way through.
-    pub(crate) tunnel: Option<Vec<u8>>,
-    pub(crate) security: Option<Security>,
 }
 
 impl Endpoint {
@@ -262,6 +187,7 @@ fn line(name: &str, value: &str) -> Result<String, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::proxy::Proxies;
 
     fn find(url: &str) -> Result<Endpoint, Error> {
         Endpoint::find(&Server { url: url.to_owned(), ..Server::default() })

@@ -1,7 +1,25 @@
 //! The form of a request: which of the members that a measurement would like to send a server takes.
 
-use super::endpoint::Api;
-use super::prompt::Prompts;
+use super::api::Api;
+
+/// What a prompt is made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Prompts {
+    /// Token ids.
+    Ids,
+    /// Words; a prompt of `w` words has `overhead + w · per_word` tokens.
+    Text {
+        /// Tokens per word.
+        per_word: f64,
+        /// Tokens that the server adds (a template, a beginning).
+        overhead: f64,
+    },
+}
+
+impl Prompts {
+    /// Words of a token each, where nobody counts them.
+    pub const WORDS: Self = Self::Text { per_word: 1.0, overhead: 0.0 };
+}
 
 /// The form of every request of a run.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,13 +10,15 @@ use std::time::Duration;
 use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
 
 use super::answer::{Answer, Trouble};
+use super::api::Api;
 use super::call::{call, failed};
 use super::chunk::Finish;
-use super::endpoint::{Api, Endpoint, Server};
+use super::endpoint::Endpoint;
 use super::failure::{Kind, is_busy, one_line};
-use super::form::{End, Form, Length};
+use super::form::{End, Form, Length, Prompts};
 use super::greet::{choose_address, first_model, unauthorised};
-use super::prompt::{Asked, Prompter, Prompts};
+use super::prompt::{Asked, Prompter};
+use super::server::Server;
 use super::talk::Hearing;
 use super::vocabulary::Vocabulary;
 use crate::error::Error;

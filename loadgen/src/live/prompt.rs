@@ -11,32 +11,14 @@ use std::io::Write as _;
 
 use workloads::{Trace, TraceRequest};
 
-use super::endpoint::{Api, Endpoint};
-use super::form::{End, Form};
+use super::api::Api;
+use super::endpoint::Endpoint;
+use super::form::{End, Form, Prompts};
 use super::talk::Passage;
 use super::vocabulary::Vocabulary;
 
 /// Token ids used: above the special tokens of every vocabulary, within the smallest one in use.
 const IDS: std::ops::Range<u64> = 1_000..20_000;
-
-/// The material of a prompt.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Prompts {
-    /// Token ids.
-    Ids,
-    /// Words; a prompt of `w` words has `overhead + w · per_word` tokens.
-    Text {
-        /// Tokens per word.
-        per_word: f64,
-        /// Tokens that the server adds (a template, a beginning).
-        overhead: f64,
-    },
-}
-
-impl Prompts {
-    /// Words of a token each, where nobody counts them.
-    pub const WORDS: Self = Self::Text { per_word: 1.0, overhead: 0.0 };
-}
 
 /// Renders requests.
 pub(crate) struct Prompter {
@@ -304,7 +286,7 @@ fn mix(mut z: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::endpoint::Server;
+    use crate::live::server::Server;
     use serde_json::Value;
     use std::time::Duration;
     use workloads::{Arrival, BlockSpan};

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::endpoint::{Endpoint, Server};
+use super::endpoint::Endpoint;
+use super::server::Server;
 use super::{Live, greet};
 use crate::error::Error;
 

@@ -18,7 +18,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
-use super::endpoint::Server;
+use super::server::Server;
 use super::transport::Security;
 use crate::error::Error;
 

@@ -8,9 +8,16 @@ use mio::net::TcpStream;
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 
-use super::endpoint::Place;
 use super::failure::is_busy;
 use crate::net::arrival::{self, Receiver};
+
+/// The steps of a connection before it carries requests.
+#[derive(Clone, Default)]
+pub(crate) struct Place {
+    /// The request to a proxy for a way through.
+    pub(crate) tunnel: Option<Vec<u8>>,
+    pub(crate) security: Option<Security>,
+}
 
 /// What secures connections to one host.
 #[derive(Clone)]

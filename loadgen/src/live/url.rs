@@ -5,7 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::endpoint::Api;
+use super::api::Api;
 use super::shown::ShownUrl;
 use crate::error::Error;
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::super::failure::Kind;
+use super::piece::{End, Lag, Piece};
 use super::{Drive, GLANCE};
 use crate::net::{clock, wait::Ready};
 use crate::time::nanos;
@@ -15,32 +16,6 @@ const ROOM: usize = 64 << 10;
 const LINGER: u64 = 100_000_000;
 /// A server that left so many answers in a row open does so always: nobody waits for the end of the next ones.
 const LEFT_OPEN: u32 = 3;
-
-/// What one read brought.
-pub(super) struct Piece {
-    key: usize,
-    /// Tells the connection from later ones in its place.
-    serial: u64,
-    /// So many of the buffer, after those of the pieces before.
-    bytes: usize,
-    /// When it arrived; where nobody knows, when it was read.
-    at: u64,
-    lag: Lag,
-    end: Option<End>,
-}
-
-/// Time between the arrival of bytes and their read, ns.
-#[derive(Clone, Copy)]
-enum Lag {
-    Known(u64),
-    AtMost(u64),
-}
-
-/// Why no more will come.
-enum End {
-    Closed,
-    Broken(Kind, String),
-}
 
 impl Drive<'_> {
     /// Goes on with every connection that can, and sends what comes due in between. All that is there is read before

@@ -1,0 +1,29 @@
+//! Bytes that were read from a connection and are not understood yet.
+
+use super::super::failure::Kind;
+
+/// What one read brought.
+pub(super) struct Piece {
+    pub(super) key: usize,
+    /// Tells the connection from later ones in its place.
+    pub(super) serial: u64,
+    /// So many of the buffer, after those of the pieces before.
+    pub(super) bytes: usize,
+    /// When it arrived; where nobody knows, when it was read.
+    pub(super) at: u64,
+    pub(super) lag: Lag,
+    pub(super) end: Option<End>,
+}
+
+/// Time between the arrival of bytes and their read, ns.
+#[derive(Clone, Copy)]
+pub(super) enum Lag {
+    Known(u64),
+    AtMost(u64),
+}
+
+/// Why no more will come.
+pub(super) enum End {
+    Closed,
+    Broken(Kind, String),
+}
