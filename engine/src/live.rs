@@ -363,12 +363,12 @@ impl Loop {
         let mut sampling = ask.sampling;
         let search = match ask.beams {
             Some(how) => {
-                engine.submit_together(request)?;
+                engine.add_together(request)?;
                 let how = BeamSearch { width, ..how };
                 Some(Search::new(how, input, limit, Arc::clone(&ask.ends), sampling.logprobs))
             }
             None => {
-                engine.submit(request)?;
+                engine.add_request(request)?;
                 None
             }
         };

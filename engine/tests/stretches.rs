@@ -198,7 +198,7 @@ fn play(deployment: &Deployment, specs: &[Spec], load: Load, stretches: bool) ->
             Next::Idle | Next::Broken => break,
             Next::Arrival => {
                 let Some(Reverse((at, id))) = due.pop() else { unreachable!("one was announced") };
-                if fleet.submit(requests[id].clone(), at).is_err() {
+                if fleet.add_request(requests[id].clone(), at).is_err() {
                     refused.push(id as u32);
                     follow(id, at, &mut due);
                 }

@@ -262,7 +262,7 @@ fn virtually(config: &Config) -> Vec<Happened> {
             let (input, limit) = (ask.prompt.len() as u32, ask.limit);
             let content = Content::Tokens(ask.prompt);
             let request = Request { id, input, limit, fate: None, width: 1, priority: 0, content };
-            engine.submit(request).unwrap();
+            engine.add_request(request).unwrap();
             here += 1;
         }
         let before = begun.load(Ordering::Relaxed);

@@ -229,7 +229,7 @@ fn submit(
     accepted: &mut Vec<u32>,
 ) {
     let (id, input) = (request.id, request.input);
-    let got = engine.submit(request).err().map(|r| match r {
+    let got = engine.add_request(request).err().map(|r| match r {
         Rejected::TooLong { .. } => "long",
         Rejected::TooBig { .. } => "big",
         Rejected::TooWide { .. } => "wide",
