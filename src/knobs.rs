@@ -14,7 +14,7 @@ pub(crate) struct Knobs {
 }
 
 impl Knobs {
-    /// Whether any was set.
+    /// True if any was set.
     pub(crate) fn any(&self) -> bool {
         self.file.is_some() || !self.set.is_empty()
     }
@@ -31,7 +31,11 @@ impl Knobs {
 
     /// The default configuration with these knobs set.
     pub(crate) fn config(&self) -> Result<Config> {
-        let mut config = Config::default();
+        self.over(Config::default())
+    }
+
+    /// `config` with these knobs set.
+    pub(crate) fn over(&self, mut config: Config) -> Result<Config> {
         for (name, value) in self.pins()? {
             config.set(&name, &value)?;
         }

@@ -104,11 +104,13 @@ pub struct State {
     /// Scratch of `commit`.
     ended: Vec<SeqId>,
     load: u64,
+    /// Requests that have never run.
+    unstarted: u32,
     /// Came after the plan that is being computed was made, oldest first: the next plan does not see them.
     unseen: Vec<SeqId>,
 }
 
-/// Why a request was refused outright.
+/// Why a request was refused when it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
     /// Longer than `max_model_len`.
@@ -132,6 +134,12 @@ pub enum Rejected {
     TooWide {
         /// Branches asked for.
         width: u16,
+    },
+    /// As many requests wait as may.
+    #[error("{waiting} requests are waiting already; try again later")]
+    Full {
+        /// Requests that wait to be started: the knob `max_queue`.
+        waiting: u32,
     },
 }
 
@@ -164,6 +172,7 @@ impl State {
             growth: Vec::new(),
             ended: Vec::new(),
             load: 0,
+            unstarted: 0,
             unseen: Vec::new(),
             config,
         }
@@ -187,7 +196,7 @@ impl State {
         self.load
     }
 
-    /// Puts a request into the queue, or rejects it when it could not run even alone. With `together`, its branches go
+    /// Puts a request into the queue, or rejects it when it could not run even alone, or too many wait. With `together`, its branches go
     /// on together (see [`State::choose`]).
     pub fn enqueue(&mut self, request: Request, together: bool) -> Result<(), Rejected> {
         let id = self.take_in(request, together)?;
@@ -200,7 +209,11 @@ impl State {
         // Beams fork at the search's word, not where the prompt ends.
         (seq.together, seq.forked) = (together, together);
         self.reject(&seq)?;
+        if self.config.max_queue > 0 && self.unstarted >= self.config.max_queue {
+            return Err(Rejected::Full { waiting: self.unstarted });
+        }
         self.tickets += 1;
+        self.unstarted += 1;
         self.load += u64::from(seq.end);
         let grouped = seq.width > 1 || together;
         let id = self.insert(seq);
@@ -260,6 +273,7 @@ impl State {
             forked: false,
             together: false,
             held: false,
+            started: false,
             worker: 0,
             request: request.id,
             group: ALONE,
@@ -345,6 +359,8 @@ impl State {
             assert_eq!(beyond, w.beyond, "slots beyond the end on worker {at}");
             assert!(w.seats <= self.config.max_seqs, "seats of worker {at}");
         }
+        let waits = |s: &&Sequence| s.place == Place::Waiting && !s.started;
+        assert_eq!(self.seqs.iter().filter(waits).count() as u32, self.unstarted, "never started");
         let left: u64 = self.seqs.iter().map(|s| u64::from(s.end - s.computed)).sum();
         assert_eq!(left, self.load, "tokens still to compute");
     }

@@ -108,7 +108,15 @@ impl Cpu {
         let content = Content::Tokens(context.into());
         let input = context.len() as u32;
         engine
-            .add_request(Request { id: 0, input, limit: 1, fate: None, width: 1, priority: 0, content })
+            .add_request(Request {
+                id: 0,
+                input,
+                limit: 1,
+                fate: None,
+                width: 1,
+                priority: 0,
+                content,
+            })
             .unwrap();
         engine.start(Duration::ZERO, Duration::MAX);
         let logits = seen.lock().unwrap().clone();

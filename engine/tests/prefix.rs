@@ -38,6 +38,7 @@ fn sequence(request: u32, prompt: u32, content: Content, covered: u32) -> Sequen
         forked: false,
         together: false,
         held: false,
+        started: true,
         worker: 0,
         request,
         group: ALONE,

@@ -2,7 +2,6 @@
 
 use clap::Args;
 
-use super::whole;
 use crate::computing::Computing;
 use crate::knobs::Knobs;
 
@@ -25,10 +24,7 @@ pub(crate) struct Serve {
     /// Key that clients must know (also from the environment: KNEE_API_KEY, which other users do not see)
     #[arg(long, value_name = "KEY")]
     pub(crate) api_key: Option<String>,
-    /// Requests that may wait to be started; more are turned away with 429
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = whole::<usize, 1, { u64::MAX }>, allow_negative_numbers = true)]
-    pub(crate) max_queue: usize,
-    /// What computes: cpu, cuda:N, or as many GPUs as --tp and --pp make parts (cuda:0-3; not tested on several GPUs)
+    /// Device that computes: cpu, cuda:N, or as many GPUs as --tp and --pp make parts (cuda:0-3; not tested on several GPUs)
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
     #[command(flatten)]

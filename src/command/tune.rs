@@ -179,7 +179,7 @@ fn beside(sim: &Testbed, winner: &Config) -> Result<Vec<PolicyResult>> {
     }
     let base = Config { mix: false, prompt_kv: Config::default().prompt_kv, ..winner.clone() };
     let names = ["static", "continuous", "paged", "chunked"].map(str::to_owned);
-    let mut entries = policies(&base, &names)?;
+    let mut entries = policies(&base, &[], &names)?;
     entries.retain(|(_, config)| sim.deployment(config, Relax::Nothing).is_ok());
     compare(sim, &Comparison { entries, rates: Vec::new() }, cancel()?).or_else(|stop| match stop {
         Stop::Cancelled => Ok(Vec::new()),
@@ -280,11 +280,16 @@ fn space(search: &Search<'_>, shared_prefixes: bool) -> Result<Space> {
     for (name, value) in search.knobs.pins()? {
         space.pin(&name, &value)?;
     }
+    // A plan tries replicas as well, whatever a single one may take.
+    match search.demand {
+        Some(_) => space.sized(search.gpus.saturating_mul(2)).check()?,
+        None => space.check()?,
+    }
     Ok(space)
 }
 
-/// What a study's runs depend on besides the device. What people know by name comes first in the alphabet: a study of
-/// something else is refused with the first difference.
+/// The facts that a study's runs depend on besides the device. Those that people know by name come first in the
+/// alphabet: a study of something else is refused with the first difference.
 fn identity(scenario: &Scenario, sim: &Testbed) -> Identity {
     let (trace, model) = (sim.trace(), sim.model());
     let mut slo: Vec<String> = sim.slo().slo().targets().iter().map(ToString::to_string).collect();

@@ -181,6 +181,7 @@ impl State {
     pub(super) fn discard(&mut self, id: SeqId) {
         let seq = &mut self.seqs[id as usize];
         self.load -= u64::from(seq.end);
+        self.unstarted -= u32::from(!seq.started);
         seq.place = Place::Ended;
         (seq.content, seq.tokens) = (Content::Private, Vec::new());
         (seq.end, seq.len) = (0, 0);

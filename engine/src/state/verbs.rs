@@ -35,8 +35,8 @@ impl State {
         }
         let spare = self.spare(worker).saturating_add(late.slots);
         let first = match self.config.prompt_kv {
-            PromptKv::Whole => u32::MAX,
-            PromptKv::Chunk => n,
+            PromptKv::Chunk if n > 0 => n,
+            PromptKv::Chunk | PromptKv::Whole => u32::MAX,
         };
         let w = &mut self.workers[worker];
         let Ok(opened) = w.kv.open(id, seq, first, spare) else {
@@ -53,6 +53,7 @@ impl State {
         seq.worker = worker as u32;
         seq.computed = opened.hit;
         let (request, first_time) = (seq.request, seq.reached == 0 && seq.branch == 0);
+        self.unstarted -= u32::from(!std::mem::replace(&mut seq.started, true));
         seq.reached = seq.reached.max(opened.hit);
         if group != ALONE {
             self.groups[group as usize].seated += 1;

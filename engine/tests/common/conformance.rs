@@ -233,6 +233,7 @@ fn submit(
         Rejected::TooLong { .. } => "long",
         Rejected::TooBig { .. } => "big",
         Rejected::TooWide { .. } => "wide",
+        Rejected::Full { .. } => "full",
     });
     assert_eq!(
         got,
