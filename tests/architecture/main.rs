@@ -142,7 +142,6 @@ fn no_crate_has_a_new_circle() {
     workloads: format/source format/text
     engine: exec/cuda exec/cuda/batch exec/cuda/forward exec/cuda/graphs exec/cuda/loader exec/cuda/pass exec/cuda/room exec/cuda/stage exec/cuda/weights
     engine: import import/aiconfigurator import/families import/llmservingsim import/source import/vidur
-    engine: sample sample/logprobs
     engine: server server/ask server/beams server/body server/forms server/reply server/wire
     loadgen: live live/drive live/drive/answers
     loadgen: live/endpoint live/proxy live/tls live/transport live/url
