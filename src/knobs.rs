@@ -31,7 +31,11 @@ impl Knobs {
 
     /// The default configuration with these knobs set.
     pub(crate) fn config(&self) -> Result<Config> {
-        let mut config = Config::default();
+        self.over(Config::default())
+    }
+
+    /// `config` with these knobs set.
+    pub(crate) fn over(&self, mut config: Config) -> Result<Config> {
         for (name, value) in self.pins()? {
             config.set(&name, &value)?;
         }

@@ -57,6 +57,31 @@ fn with<'a>(base: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
+fn a_knob_that_can_do_nothing_is_refused() {
+    let tune = ["tune", "--slo", "ttft=1s", "--gpus", "2"];
+    for (args, knob, rest) in [
+        (with(&tune, &["--policy", "continuous", "--block-size", "32"]), "block-size 32", "16"),
+        (with(&tune, &["--policy", "paged", "--prompt-kv", "chunk"]), "prompt-kv chunk", "whole"),
+        (vec!["bench", "--policy", "static", "--prefix-cache", "on"], "prefix-cache on", "off"),
+        (vec!["bench", "--router", "round-robin"], "router round-robin", "least-loaded"),
+        (vec!["compare", "--policy", "static,chunked", "--mix", "on"], "mix on", "off"),
+    ] {
+        let said = refused(&args);
+        assert!(said.contains(&format!("{knob} does nothing without ")), "{said}");
+        assert!(said.ends_with(&format!(": leave it at {rest}")), "{said}");
+    }
+}
+
+#[test]
+fn a_knob_that_is_set_is_kept() {
+    let base = ["tune", "--slo", "ttft=5s", "--requests", "60", "--max-seqs", "64"];
+    let more = ["--max-batch-tokens", "1024", "--gpus", "2", "--policy", "disagg", "--json"];
+    let set = ["--prompt-kv", "chunk", "--max-queue", "500"];
+    let best = &json(&[&base[..], &more, &set].concat())["best"]["config"];
+    assert_eq!((&best["prompt-kv"], &best["max-queue"]), (&"chunk".into(), &"500".into()));
+}
+
+#[test]
 fn json_fits_its_schemas() {
     assert_fits("tune.json", &json(&with(QUICK, &["--json"])));
     assert_fits("bench.json", &json(&["bench", "--requests", "200", "--slo", "ttft=1s", "--json"]));

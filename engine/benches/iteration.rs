@@ -63,7 +63,7 @@ fn busy(running: u32, waiting: u32, by_memory: bool) -> (Engine, Duration) {
     engine.disable_stretches();
     let mut now = Duration::ZERO;
     for id in 0..running {
-        engine.submit(request(id)).expect("it fits");
+        engine.add_request(request(id)).expect("it fits");
     }
     while engine.state.workers[0].running.len() < running as usize {
         now = iterate(&mut engine, now);
@@ -71,7 +71,7 @@ fn busy(running: u32, waiting: u32, by_memory: bool) -> (Engine, Duration) {
     // So much must stay free that nobody can join.
     engine.state.config.watermark = if by_memory { 1.0 } else { 0.0 };
     for id in 0..waiting {
-        engine.submit(request(running + id)).expect("it fits");
+        engine.add_request(request(running + id)).expect("it fits");
     }
     now = iterate(&mut engine, now);
     (engine, now)

@@ -52,7 +52,7 @@ fn perplexity(executor: CpuExecutor, pieces: &[Vec<Token>], read: &Mutex<(f64, u
         let content = Content::Tokens(piece[..1].into());
         let limit = piece.len() as u32 - 1;
         let request = Request { id, input: 1, limit, fate: None, width: 1, priority: 0, content };
-        engine.submit(request).expect("a piece fits");
+        engine.add_request(request).expect("a piece fits");
     }
     let mut now = Duration::ZERO;
     loop {

@@ -88,7 +88,7 @@ fn run(executor: CpuExecutor, clock: Clock, batch: u32, prompt: u32, output: u32
             priority: 0,
             content,
         };
-        engine.submit(request).expect("there is room");
+        engine.add_request(request).expect("there is room");
     }
     let (mut now, mut prompts, mut decodes) = (Duration::ZERO, 0.0, Vec::new());
     loop {

@@ -1,14 +1,15 @@
-//! What can be chosen about a deployment: one plain struct, and one table of knobs that everything else reads.
+//! The choices about a deployment: one plain struct, and one table of knobs that everything else reads.
 //!
 //! A [`Config`] is what was typed; [`crate::Deployment`] is a config checked against a model and a device.
 
 mod knobs;
+mod values;
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use knobs::{Domain, KNOBS, Knob, KnobError};
+pub use knobs::{Domain, KNOBS, Knob, KnobError, Tries};
 
 /// Declares an enum whose variants have a spelling on the command line and in files.
 macro_rules! choice {
@@ -40,7 +41,7 @@ macro_rules! choice {
 }
 
 choice! {
-    /// Which sequences make up the next iteration.
+    /// The choice of sequences for the next iteration.
     SchedulerKind {
         /// A batch is formed, runs until its last member ends, then the next is formed.
         Static = "static",
@@ -53,7 +54,7 @@ choice! {
     }
 }
 choice! {
-    /// Where a sequence's keys and values live.
+    /// The home of a sequence's keys and values.
     AllocatorKind {
         /// One extent per sequence, reserved when it is admitted (Orca, FasterTransformer).
         Contiguous = "contiguous",
@@ -62,7 +63,7 @@ choice! {
     }
 }
 choice! {
-    /// How much a contiguous allocator reserves for a sequence.
+    /// The slots that a contiguous allocator reserves for a sequence.
     Reserve {
         /// The longest sequence the deployment accepts.
         Max = "max",
@@ -75,7 +76,7 @@ choice! {
     }
 }
 choice! {
-    /// Who is admitted next.
+    /// The order of admission.
     QueueOrder {
         /// First come, first served.
         Fcfs = "fcfs",
@@ -88,7 +89,7 @@ choice! {
     }
 }
 choice! {
-    /// Who gives way when KV memory runs out.
+    /// The sequence that gives way when KV memory runs out.
     Victim {
         /// The sequence admitted last.
         Last = "last",
@@ -99,7 +100,7 @@ choice! {
     }
 }
 choice! {
-    /// How much of a prompt's KV memory is taken when it is admitted.
+    /// The part of a prompt's KV memory that is taken when it is admitted.
     PromptKv {
         /// All of it (Sarathi-Serve; vLLM V1 checks for as much before it starts).
         Whole = "whole",
@@ -117,7 +118,7 @@ choice! {
     }
 }
 choice! {
-    /// Which replica a request goes to.
+    /// The choice of a replica for a request.
     RouterKind {
         /// Each in turn.
         RoundRobin = "round-robin",
@@ -147,13 +148,13 @@ choice! {
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Which sequences make up an iteration.
+    /// The choice of sequences for an iteration.
     pub scheduler: SchedulerKind,
-    /// Where KV lives.
+    /// The home of KV.
     pub allocator: AllocatorKind,
-    /// How much contiguous KV is reserved per sequence.
+    /// Contiguous KV reserved per sequence.
     pub reserve: Reserve,
-    /// Whether blocks with equal content are shared between sequences (paged only).
+    /// Share blocks with equal content between sequences (paged only).
     pub prefix_cache: bool,
     /// Sequences that may run at once, per worker.
     pub max_seqs: u32,
@@ -169,11 +170,14 @@ pub struct Config {
     pub kv_dtype: KvDtype,
     /// Share of KV that an admission must leave free while something runs.
     pub watermark: f64,
-    /// How much of a prompt's KV is taken at admission.
+    /// The part of a prompt's KV that is taken at admission.
     pub prompt_kv: PromptKv,
     /// Order of the waiting queue.
     pub queue: QueueOrder,
-    /// Who is preempted.
+    /// Requests that may wait to be started, per replica; more are refused. 0 = no limit.
+    #[serde(default)]
+    pub max_queue: u32,
+    /// The sequence that is preempted.
     pub victim: Victim,
     /// Longest prompt + output accepted, tokens; 0 = the smallest power of two that holds the workload's longest, but no
     /// more than the model's context window and KV memory hold.
@@ -183,12 +187,12 @@ pub struct Config {
     pub allow_long_context: bool,
     /// Static batches: compute every seat up to the longest one.
     pub padding: bool,
-    /// Static batches: how long an idle worker waits for a fuller batch.
+    /// Static batches: the time that an idle worker waits for a fuller batch.
     pub max_wait: Duration,
     /// Continuous batching: decode running sequences in the iterations that prefill (Orca's selective batching).
     pub mix: bool,
-    /// Each iteration is planned while the one before it runs (vLLM from 0.14, SGLang): who comes, and what is given back,
-    /// in the meantime counts one iteration later.
+    /// Each iteration is planned while the one before it runs (vLLM from 0.14, SGLang): requests that come in the meantime,
+    /// and room that is given back, count one iteration later.
     #[serde(default)]
     pub async_scheduling: bool,
     /// Tensor-parallel ranks per worker.
@@ -197,7 +201,7 @@ pub struct Config {
     pub pp: u32,
     /// Copies of the whole engine behind the router.
     pub replicas: u32,
-    /// How requests are spread over replicas.
+    /// The way requests are spread over replicas.
     pub router: RouterKind,
     /// Disaggregated: workers that prefill, per replica.
     pub prefill_workers: u32,
@@ -221,6 +225,7 @@ impl Default for Config {
             watermark: 0.0,
             prompt_kv: PromptKv::Whole,
             queue: QueueOrder::Fcfs,
+            max_queue: 0,
             victim: Victim::Last,
             max_model_len: 0,
             allow_long_context: false,

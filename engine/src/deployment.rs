@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{AllocatorKind, Config, SchedulerKind};
+use crate::config::{AllocatorKind, Config, KnobError, SchedulerKind};
 use crate::exec::Correction;
 use crate::exec::cost::CostModel;
 use crate::memory::{MemoryError, MemoryPlan, kv_slots};
@@ -56,12 +56,9 @@ pub enum DeployError {
         /// Sequences.
         seqs: u32,
     },
-    /// Blocks are what prefixes share.
-    #[error("prefix-cache needs the paged allocator: contiguous extents cannot be shared")]
-    PrefixCache,
-    /// Nothing to defer.
-    #[error("prompt-kv chunk needs the paged allocator and the chunked or disagg scheduler")]
-    PromptKv,
+    /// A knob is set and does nothing.
+    #[error(transparent)]
+    Knob(#[from] KnobError),
     /// A worker that waits for a pull cannot fill stages.
     #[error("the disagg scheduler runs with pp 1: give its workers more tp or more of them")]
     DisaggPipeline,
@@ -214,22 +211,15 @@ fn longest_held(config: &Config, slots: u32) -> u32 {
     }
 }
 
-/// Refuses knobs that contradict each other, whatever the model and the device.
+/// Refuses knobs that contradict each other or do nothing, whatever the model and the device.
 ///
 /// # Errors
-/// Which do.
+/// The first of them.
 pub fn check(c: &Config) -> Result<(), DeployError> {
     if c.max_batch_tokens < c.max_seqs {
         return Err(DeployError::Budget { budget: c.max_batch_tokens, seqs: c.max_seqs });
     }
-    let paged = c.allocator == AllocatorKind::Paged;
-    if c.prefix_cache && !paged {
-        return Err(DeployError::PrefixCache);
-    }
-    let pieces = matches!(c.scheduler, SchedulerKind::Chunked | SchedulerKind::Disagg);
-    if c.prompt_kv == crate::config::PromptKv::Chunk && !(paged && pieces) {
-        return Err(DeployError::PromptKv);
-    }
+    c.check_applies()?;
     let ahead = matches!(c.scheduler, SchedulerKind::Continuous | SchedulerKind::Chunked);
     if c.async_scheduling && !(ahead && c.pp == 1) {
         return Err(DeployError::Async);

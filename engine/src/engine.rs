@@ -1,15 +1,31 @@
-//! Plan, submit, complete, commit: the loop that ties a scheduler, KV memory and executors together.
+//! Plan, submit, commit: the loop that ties a scheduler, KV memory and executors together.
 //!
-//! The engine is told the time and never asks for it. Whoever owns the clock calls [`Engine::start`] to let idle workers
-//! begin, learns from [`Engine::next_event`] when something will happen, and calls [`Engine::step`] when it has: a virtual
-//! clock jumps there, a live one waits. Where only the executor can tell when it is done, [`Engine::wait`] waits for it.
+//! One iteration of a worker is three calls:
+//!
+//! ```text
+//! let plan = self.plan_next(worker, now);   // the policy says which sequences get how many tokens
+//! self.submit(worker, plan, now, until);    // an executor begins to compute them
+//! self.commit(worker);                      // lengths grow, tokens come out, ended sequences leave
+//! ```
+//!
+//! The first two stand in [`Engine::start`], the third in [`Engine::step`], because time passes between them. The engine
+//! is told the time and never asks for it. The owner of the clock lets idle workers begin (`start`), learns when
+//! something will happen ([`Engine::next_event`]), and says when it has (`step`): a virtual clock jumps there, a live
+//! one waits. Where only the executor can tell when it is done, [`Engine::wait`] waits for it.
 
-use std::collections::VecDeque;
+mod lane;
+mod observer;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Event, Iteration};
-use crate::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer, Wake};
+pub use observer::Totals;
+
+use lane::{Flight, Lane};
+use observer::Observer;
+
+use crate::event::Iteration;
+use crate::exec::{Batch, Executor, Horizon, Outcome, Transfer, Wake};
 use crate::fault::Fault;
 use crate::kv::waste::{Classes, Ledger};
 use crate::plan::{Chunk, Plan, WorkerId};
@@ -17,70 +33,17 @@ use crate::request::{Request, RequestId, Token};
 use crate::sched::Scheduler;
 use crate::sequence::{SeqId, Sequence};
 use crate::shape::Shape;
-use crate::state::{Refusal, Rejected, State};
-
-/// One worker's executor and what it is doing.
-struct Lane {
-    executor: Box<dyn Executor>,
-    flights: VecDeque<Flight>,
-    /// When another plan may be submitted.
-    free: Duration,
-    /// When an idle worker wants to look again.
-    wake: Option<Duration>,
-    /// KV on its way here, in order of arrival.
-    transfers: VecDeque<Duration>,
-    /// What planning did that no iteration has told yet.
-    events: Vec<Event>,
-    /// Whether something changed since this worker last had nothing to do.
-    stale: bool,
-    ledger: Ledger,
-}
-
-/// A plan under way.
-struct Flight {
-    plan: Plan,
-    ticket: Ticket,
-    start: Duration,
-    shape: Shape,
-    recomputed: u32,
-    /// What happened when it was planned.
-    events: Vec<Event>,
-}
-
-/// What workers have done, all together.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Totals {
-    /// Iterations.
-    pub iterations: u64,
-    /// Tokens through the model, padding and recomputation included.
-    pub executed: u64,
-    /// Tokens computed to fill a static batch.
-    pub padded: u64,
-    /// Tokens computed before, then lost to a preemption.
-    pub recomputed: u64,
-    /// Times a request gave way.
-    pub preemptions: u64,
-    /// Sequence-nanoseconds: sequences in a plan times its length.
-    pub batch: u128,
-    /// Worker-nanoseconds in iterations.
-    pub busy: u128,
-    /// Worker-nanoseconds in iterations that filled the token budget.
-    pub full: u128,
-    /// Worker-nanoseconds in which the head of the queue was refused for want of a seat.
-    pub refused_seats: u128,
-    /// Worker-nanoseconds in which it was refused for want of KV memory.
-    pub refused_kv: u128,
-}
+use crate::state::{Rejected, State};
 
 /// One serving engine: a queue, workers, a policy.
 pub struct Engine {
-    /// Who waits and runs.
+    /// All sequences, waiting and running.
     pub state: State,
     scheduler: Box<dyn Scheduler>,
     lanes: Vec<Lane>,
     /// Plans in flight per worker.
     depth: usize,
-    totals: Totals,
+    observer: Observer,
     iteration: Iteration,
     outcome: Outcome,
     spare: Vec<Plan>,
@@ -94,26 +57,20 @@ impl Engine {
     /// An idle engine; `executors` are one per worker of `state`.
     #[must_use]
     pub fn new(
-        state: State,
+        mut state: State,
         scheduler: Box<dyn Scheduler>,
         executors: Vec<Box<dyn Executor>>,
     ) -> Self {
-        let lane = |executor| Lane {
-            executor,
-            flights: VecDeque::new(),
-            free: Duration::ZERO,
-            wake: None,
-            transfers: VecDeque::new(),
-            events: Vec::new(),
-            stale: true,
-            ledger: Ledger::default(),
-        };
+        state.closed_batches = scheduler.closes_batches();
+        for (id, worker) in state.workers.iter_mut().enumerate() {
+            worker.role = scheduler.role(id);
+        }
         Self {
             depth: state.config.pp as usize,
-            lanes: executors.into_iter().map(lane).collect(),
+            observer: Observer::new(executors.len()),
+            lanes: executors.into_iter().map(Lane::new).collect(),
             state,
             scheduler,
-            totals: Totals::default(),
             iteration: Iteration::default(),
             outcome: Outcome::default(),
             spare: Vec::new(),
@@ -127,24 +84,11 @@ impl Engine {
         self.stretches = false;
     }
 
-    /// Why nothing happens here any more, if that is so: a device has failed.
-    #[must_use]
-    pub fn fault(&self) -> Option<&Fault> {
-        self.fault.as_ref()
-    }
-
-    /// Looks whether the device under `worker` has failed.
-    fn check(&mut self, worker: WorkerId) {
-        if self.fault.is_none() {
-            self.fault = self.lanes[worker].executor.fault().cloned();
-        }
-    }
-
     /// Takes a request in.
     ///
     /// # Errors
     /// When it could never run here.
-    pub fn submit(&mut self, request: Request) -> Result<(), Rejected> {
+    pub fn add_request(&mut self, request: Request) -> Result<(), Rejected> {
         self.take_in(request, false)
     }
 
@@ -153,7 +97,7 @@ impl Engine {
     ///
     /// # Errors
     /// When it could never run here.
-    pub fn submit_together(&mut self, request: Request) -> Result<(), Rejected> {
+    pub fn add_together(&mut self, request: Request) -> Result<(), Rejected> {
         self.take_in(request, true)
     }
 
@@ -169,80 +113,42 @@ impl Engine {
         Ok(())
     }
 
-    /// How the branches of `request` go on from `now`, which the last iteration settled: branch `n` with the token
-    /// `next[n].1` after what branch `next[n].0` was. Branches that nobody names end; [`Engine::end`] ends all.
-    ///
-    /// # Panics
-    /// When `request` is not settled, or `next` is empty.
-    pub fn choose(&mut self, request: RequestId, next: &[(u16, Token)], now: Duration) {
-        for id in self.state.living(request, None) {
-            self.account(self.state.seq(id).worker as WorkerId, now);
-        }
-        self.state.choose(request, next);
-        self.changed();
-    }
-
-    /// Ends at `now` what `request` has not generated yet; only its branch `branch`, where one is given. Its KV is free
-    /// for the next plan, or when the iteration is over that computes it. Not for executors that repeat batches.
-    pub fn end(&mut self, request: RequestId, branch: Option<u16>, now: Duration) {
-        for id in self.state.living(request, branch) {
-            self.account(self.state.seq(id).worker as WorkerId, now);
-            self.state.end(id);
-            self.changed();
-        }
-    }
-
-    fn changed(&mut self) {
-        for lane in &mut self.lanes {
-            lane.stale = true;
-        }
-    }
-
     /// Lets every worker that can begin an iteration at `now`; none is repeated beyond `until` or another worker's
     /// next event.
     pub fn start(&mut self, now: Duration, until: Duration) {
-        // Again from the first, because who was preempted on one worker may start on another.
+        // Again from the first, because a sequence preempted on one worker may start on another.
         while let Some(worker) = (0..self.lanes.len()).find(|&w| self.can_start(w, now)) {
             let others = (0..self.lanes.len()).filter(|&w| w != worker);
-            // Who is about to begin ends nobody knows when.
+            // Nobody can say when a worker that is about to start will finish.
             let event = |w| if self.can_start(w, now) { Some(now) } else { self.lane_event(w) };
             let until = others.filter_map(event).min().unwrap_or(until).min(until);
-            self.start_one(worker, now, until);
+            let plan = self.plan_next(worker, now);
+            self.submit(worker, plan, now, until);
         }
     }
 
-    /// Whether [`Engine::start`] has anything to look at.
-    #[must_use]
-    pub fn is_ready(&self, now: Duration) -> bool {
-        (0..self.lanes.len()).any(|w| self.can_start(w, now))
-    }
-
-    fn can_start(&self, worker: WorkerId, now: Duration) -> bool {
-        let lane = &self.lanes[worker];
-        let room = lane.stale && lane.flights.len() < self.depth && lane.free <= now;
-        room && self.fault.is_none()
-    }
-
-    fn start_one(&mut self, worker: WorkerId, now: Duration, until: Duration) {
-        self.account(worker, now);
+    /// Asks the policy for the next iteration of `worker`: an empty plan where there is nothing to compute.
+    fn plan_next(&mut self, worker: WorkerId, now: Duration) -> Plan {
+        self.observer.advance(&self.state, worker, now);
         self.state.forget_refusal(worker);
         let mut plan = self.spare.pop().unwrap_or_default();
         plan.clear();
-        let late = self.state.knows_late(worker);
         self.scheduler.plan(&mut self.state, worker, now, &mut plan);
-        if late {
-            self.state.forget_late(worker);
-        }
-        let seen = self.state.see();
+        plan.behind = self.state.catch_up(worker);
         let lane = &mut self.lanes[worker];
         self.state.drain_events(&mut lane.events);
         lane.wake = plan.wake;
         if plan.is_idle() {
-            lane.stale = seen || late;
+            lane.stale = plan.behind;
         }
         if plan.preempted {
             self.changed();
         }
+        plan
+    }
+
+    /// Hands `plan` to the executor of `worker`, and begins to move the KV it pulls. No step begins after `until`.
+    fn submit(&mut self, worker: WorkerId, plan: Plan, now: Duration, until: Duration) {
         if plan.is_idle() {
             self.start_transfers(worker, &plan, now);
             self.spare.push(plan);
@@ -251,9 +157,7 @@ impl Engine {
         let (mut shape, recomputed) = self.measure(&plan);
         let copies = self.state.workers[worker].kv.copies();
         shape.copied_tokens = copies.iter().map(|c| u64::from(c.len)).sum();
-        // What this plan did not know of the next one will.
-        let repeats = self.stretches && !late;
-        let steps = if repeats { self.state.repeats(&plan, worker) } else { 1 };
+        let steps = if self.stretches { self.state.repeats(&plan, worker) } else { 1 };
         let batch = Batch { worker, plan: &plan, state: &self.state, shape, copies: &copies };
         let lane = &mut self.lanes[worker];
         let ticket = lane.executor.submit(&batch, now, Horizon { steps, until });
@@ -264,6 +168,55 @@ impl Engine {
         let events = std::mem::take(&mut lane.events);
         lane.flights.push_back(Flight { plan, ticket, start: now, shape, recomputed, events });
         self.check(worker);
+    }
+
+    /// Ends the oldest plan of `worker`: its sequences have their tokens, and the ended ones leave.
+    fn commit(&mut self, worker: WorkerId) {
+        let lane = &mut self.lanes[worker];
+        let Some(mut flight) = lane.flights.pop_front() else { return };
+        self.outcome.ends.clear();
+        self.outcome.tokens.clear();
+        lane.executor.complete(&mut self.outcome);
+        let Outcome { ends, tokens } = &self.outcome;
+        let before = Observer::look(&self.state, worker);
+        let it = &mut self.iteration;
+        it.clear();
+        (it.worker, it.start, it.shape) = (worker, flight.start, flight.shape);
+        it.ends.extend_from_slice(ends);
+        self.state.commit(worker, &flight.plan, ends.len() as u32, tokens, it);
+        it.events.append(&mut flight.events);
+        self.state.drain_events(&mut it.events);
+        self.observer.iteration(&self.state, &before, &flight, it);
+        self.spare.push(flight.plan);
+        self.changed();
+    }
+
+    /// Lets happen what is due at `now`: at most one iteration is committed, and whose.
+    pub fn step(&mut self, now: Duration) -> Option<WorkerId> {
+        for worker in 0..self.lanes.len() {
+            let lane = &mut self.lanes[worker];
+            if lane.wake.is_some_and(|at| at <= now) {
+                (lane.wake, lane.stale) = (None, true);
+            }
+            while self.lanes[worker].transfers.front().is_some_and(|&at| at <= now) {
+                self.receive(worker, now);
+            }
+        }
+        let worker = self.lanes.iter().position(|lane| lane.is_done(now))?;
+        self.commit(worker);
+        Some(worker)
+    }
+
+    /// The KV that was pulled first has arrived at `worker`.
+    fn receive(&mut self, worker: WorkerId, now: Duration) {
+        self.lanes[worker].transfers.pop_front();
+        // Only these two change; others may be in the middle of a stretch.
+        let from = self.state.incoming_from(worker);
+        for w in [Some(worker), from].into_iter().flatten() {
+            self.observer.advance(&self.state, w, now);
+        }
+        self.state.arrive(worker);
+        self.changed();
     }
 
     fn start_transfers(&mut self, worker: WorkerId, plan: &Plan, now: Duration) {
@@ -278,7 +231,7 @@ impl Engine {
         self.check(worker);
     }
 
-    /// The work of `plan`, and how much of it was done before.
+    /// The work of `plan`, and the part of it that was done before.
     fn measure(&self, plan: &Plan) -> (Shape, u32) {
         let (mut shape, mut recomputed) = (Shape::default(), 0);
         for &Chunk { seq, n } in &plan.chunks {
@@ -296,13 +249,64 @@ impl Engine {
         (shape, recomputed)
     }
 
+    /// Continues the branches of `request` from `now`, which the last iteration settled: branch `n` with the token
+    /// `next[n].1` after what branch `next[n].0` was. Branches that nobody names end; [`Engine::end`] ends all.
+    ///
+    /// # Panics
+    /// When `request` is not settled, or `next` is empty.
+    pub fn choose(&mut self, request: RequestId, next: &[(u16, Token)], now: Duration) {
+        for id in self.state.living(request, None) {
+            self.observe_worker_of(id, now);
+        }
+        self.state.choose(request, next);
+        self.changed();
+    }
+
+    /// Ends at `now` what `request` has not generated yet; only its branch `branch`, where one is given. Its KV is free
+    /// for the next plan, or when the iteration is over that computes it. Not for executors that repeat batches.
+    pub fn end(&mut self, request: RequestId, branch: Option<u16>, now: Duration) {
+        for id in self.state.living(request, branch) {
+            self.observe_worker_of(id, now);
+            self.state.end(id);
+            self.changed();
+        }
+    }
+
+    /// Brings the ledger up to `now` on the worker whose memory is about to change with `id`.
+    fn observe_worker_of(&mut self, id: SeqId, now: Duration) {
+        let worker = self.state.seq(id).worker as WorkerId;
+        self.observer.advance(&self.state, worker, now);
+    }
+
+    /// Every worker should look again.
+    fn changed(&mut self) {
+        for lane in &mut self.lanes {
+            lane.stale = true;
+        }
+    }
+
+    /// True if [`Engine::start`] has anything to look at.
+    #[must_use]
+    pub fn is_ready(&self, now: Duration) -> bool {
+        (0..self.lanes.len()).any(|w| self.can_start(w, now))
+    }
+
+    fn can_start(&self, worker: WorkerId, now: Duration) -> bool {
+        self.lanes[worker].can_start(self.depth, now) && self.fault.is_none()
+    }
+
     /// When something happens next on `worker`.
     fn lane_event(&self, worker: WorkerId) -> Option<Duration> {
-        let lane = &self.lanes[worker];
-        let done = lane.flights.front().and_then(|f| f.ticket.done);
-        let room = !lane.flights.is_empty() && lane.flights.len() < self.depth && lane.stale;
-        let events = [done, lane.transfers.front().copied(), lane.wake, room.then_some(lane.free)];
-        events.into_iter().flatten().min()
+        self.lanes[worker].next_event(self.depth)
+    }
+
+    /// When something happens next, if that is known of anything; nothing does where a device has failed.
+    #[must_use]
+    pub fn next_event(&self) -> Option<Duration> {
+        if self.fault.is_some() {
+            return None;
+        }
+        (0..self.lanes.len()).filter_map(|w| self.lane_event(w)).min()
     }
 
     /// Lets time pass from `now` until a batch is done of which nobody could say when, but not beyond `until` or
@@ -322,41 +326,22 @@ impl Engine {
         }
     }
 
-    /// Who is told whenever [`Engine::wait`] would find a batch done.
+    /// Tells `wake` whenever [`Engine::wait`] would find a batch done.
     pub fn wake_by(&mut self, wake: &Wake) {
         self.lanes.iter_mut().for_each(|lane| lane.executor.wake_by(Arc::clone(wake)));
     }
 
-    /// When something happens next, if that is known of anything; nothing does where a device has failed.
+    /// Why nothing happens here any more, if that is so: a device has failed.
     #[must_use]
-    pub fn next_event(&self) -> Option<Duration> {
-        if self.fault.is_some() {
-            return None;
-        }
-        (0..self.lanes.len()).filter_map(|w| self.lane_event(w)).min()
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
     }
 
-    /// Lets happen what is due at `now`: at most one iteration is committed, and whose.
-    pub fn step(&mut self, now: Duration) -> Option<WorkerId> {
-        for worker in 0..self.lanes.len() {
-            if self.lanes[worker].wake.is_some_and(|at| at <= now) {
-                self.lanes[worker].wake = None;
-                self.lanes[worker].stale = true;
-            }
-            while self.lanes[worker].transfers.front().is_some_and(|&at| at <= now) {
-                self.lanes[worker].transfers.pop_front();
-                // Only these two change; others may be in the middle of a stretch.
-                let from = self.state.incoming_from(worker);
-                [Some(worker), from].into_iter().flatten().for_each(|w| self.account(w, now));
-                self.state.arrive(worker);
-                self.changed();
-            }
+    /// Takes note if the device under `worker` has failed.
+    fn check(&mut self, worker: WorkerId) {
+        if self.fault.is_none() {
+            self.fault = self.lanes[worker].executor.fault().cloned();
         }
-        let due =
-            |l: &Lane| l.flights.front().is_some_and(|f| f.ticket.done.is_some_and(|at| at <= now));
-        let worker = self.lanes.iter().position(due)?;
-        self.finish(worker);
-        Some(worker)
     }
 
     /// The iteration committed last.
@@ -365,99 +350,27 @@ impl Engine {
         &self.iteration
     }
 
-    /// Commits the oldest plan of `worker`.
-    fn finish(&mut self, worker: WorkerId) {
-        let Some(mut flight) = self.lanes[worker].flights.pop_front() else { return };
-        self.outcome.ends.clear();
-        self.outcome.tokens.clear();
-        self.lanes[worker].executor.complete(&mut self.outcome);
-        let ends = &self.outcome.ends;
-        let (steps, end) = (ends.len() as u32, ends[ends.len() - 1]);
-        self.iteration.clear();
-        self.iteration.worker = worker;
-        self.iteration.start = flight.start;
-        self.iteration.shape = flight.shape;
-        self.iteration.ends.extend_from_slice(ends);
-        if steps == 1 {
-            self.account(worker, end);
-        }
-        let before = self.state.holding(worker);
-        let counts = self.counts(worker);
-        self.state.commit(worker, &flight.plan, steps, &self.outcome.tokens, &mut self.iteration);
-        if steps > 1 {
-            let decoding = flight.plan.chunks.len() as u64;
-            let lane = &mut self.lanes[worker];
-            let growth = self.state.growth();
-            lane.ledger.stretch(&self.outcome.ends, before, decoding, growth, counts.0, counts.1);
-        }
-        if self.state.is_prefill_worker(worker) {
-            self.state.hand_over(worker, &flight.plan);
-        }
-        self.iteration.events.append(&mut flight.events);
-        self.state.drain_events(&mut self.iteration.events);
-        self.total(worker, &flight, steps, end);
-        self.spare.push(flight.plan);
-        self.changed();
-    }
-
-    fn total(&mut self, worker: WorkerId, flight: &Flight, steps: u32, end: Duration) {
-        let (t, length, steps) =
-            (&mut self.totals, (end - flight.start).as_nanos(), u64::from(steps));
-        let executed = u64::from(flight.shape.tokens());
-        let preempted = |e: &&Event| matches!(e, Event::Preempted { .. });
-        t.preemptions += self.iteration.events.iter().filter(preempted).count() as u64;
-        t.iterations += steps;
-        t.executed += executed * steps;
-        t.padded += executed.saturating_sub(u64::from(flight.plan.tokens)) * steps;
-        t.recomputed += u64::from(flight.recomputed);
-        t.batch += length * flight.plan.chunks.len() as u128;
-        t.busy += length;
-        if flight.shape.tokens() >= self.state.config.max_batch_tokens {
-            t.full += length;
-        }
-        match self.state.workers[worker].refusal {
-            Refusal::None => {}
-            Refusal::Seats => t.refused_seats += length,
-            Refusal::Kv => t.refused_kv += length,
-        }
-    }
-
-    fn counts(&self, worker: WorkerId) -> (u32, u32) {
-        (self.state.workers[worker].running.len() as u32, self.state.waiting.len() as u32)
-    }
-
-    /// Brings `worker`'s ledger up to `now`: what it holds has not changed since it was last brought up.
-    fn account(&mut self, worker: WorkerId, now: Duration) {
-        let (running, waiting) = self.counts(worker);
-        let holding = self.state.holding(worker);
-        self.lanes[worker].ledger.advance(now, holding, running, waiting);
-    }
-
     /// Brings every ledger up to `now`, at which nothing is in flight.
     pub fn settle(&mut self, now: Duration) {
-        (0..self.lanes.len()).for_each(|w| self.account(w, now));
+        (0..self.lanes.len()).for_each(|w| self.observer.advance(&self.state, w, now));
     }
 
     /// Tokens still to compute or generate at `now`, over everybody: what routers compare. The steps of a stretch
     /// count when they end, not when all of it does.
     #[must_use]
     pub fn load(&self, now: Duration) -> u64 {
-        let done = |lane: &Lane| {
-            let decoding = lane.flights.front().map_or(0, |f| f.plan.chunks.len());
-            u64::from(lane.executor.steps_before(now)) * decoding as u64
-        };
-        self.state.load() - self.lanes.iter().map(done).sum::<u64>()
+        self.state.load() - self.lanes.iter().map(|lane| lane.generated(now)).sum::<u64>()
     }
 
-    /// What has been done so far.
+    /// All work so far.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        self.totals
+        self.observer.totals
     }
 
     /// Each worker's ledger.
     pub fn ledgers(&self) -> impl Iterator<Item = &Ledger> {
-        self.lanes.iter().map(|l| &l.ledger)
+        self.observer.ledgers.iter()
     }
 
     /// KV slots of all workers by what became of them.

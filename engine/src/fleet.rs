@@ -30,7 +30,7 @@ pub enum Next {
 pub struct Fleet {
     replicas: Vec<Engine>,
     router: Router,
-    /// Whether what one replica ends may cause a request at another (closed-loop load).
+    /// True if the end of a request at one replica may cause a request at another (closed-loop load).
     coupled: bool,
     now: Duration,
 }
@@ -52,13 +52,13 @@ impl Fleet {
     ///
     /// # Errors
     /// When it could never run.
-    pub fn submit(&mut self, request: Request, at: Duration) -> Result<(), Rejected> {
+    pub fn add_request(&mut self, request: Request, at: Duration) -> Result<(), Rejected> {
         self.now = self.now.max(at);
         let to = match self.replicas.len() {
             1 => 0,
             _ => self.router.pick(&request, &self.replicas, self.now),
         };
-        self.replicas[to].submit(request)
+        self.replicas[to].add_request(request)
     }
 
     /// Plays on until the next request is due at `arrival`, or an iteration ends before that.
@@ -93,7 +93,7 @@ impl Fleet {
                 let mut until = until;
                 if self.coupled {
                     let others = self.replicas.iter().enumerate().filter(|&(j, _)| j != i);
-                    // Who is about to begin ends nobody knows when.
+                    // Nobody can say when a replica that is about to start will finish.
                     let event = |e: &Engine| {
                         if e.is_ready(self.now) { Some(self.now) } else { e.next_event() }
                     };

@@ -6,6 +6,7 @@
 //! stop string ends a sequence.
 
 mod open;
+mod update;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+
+pub use update::{Finish, Step, Update};
 
 use open::{Branch, Open};
 
@@ -28,10 +31,10 @@ use crate::model::tokenizer::Tokenizer;
 use crate::model::tokenizer::stream::{Characters, Stops};
 use crate::request::{Content, Request, RequestId, Token};
 use crate::router::Router;
-use crate::sample::{Logprobs, Sampler, SamplingParams};
+use crate::sample::{Sampler, SamplingParams};
 use crate::state::Rejected;
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Debug, Clone)]
 pub struct Ask {
     /// At least one token.
@@ -42,7 +45,7 @@ pub struct Ask {
     pub width: u16,
     /// Higher goes first where the queue looks at it.
     pub priority: i32,
-    /// How tokens are chosen.
+    /// The way tokens are chosen.
     pub sampling: SamplingParams,
     /// Tokens that end a completion (once it has `sampling.min_tokens`); they are counted and not shown.
     pub ends: Arc<[Token]>,
@@ -53,55 +56,30 @@ pub struct Ask {
     pub beams: Option<BeamSearch>,
 }
 
-/// Why a completion ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// A token or string that ends it.
-    Stop,
-    /// As many tokens as were asked for.
-    Length,
-}
-
-/// What happened to a request. Times are since the engine's start.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Update {
-    /// It left the queue for the first time.
-    Admitted {
-        /// Prompt tokens found in the prefix cache.
-        cached: u32,
-        /// When the iteration that admitted it began.
-        at: Duration,
-    },
-    /// A branch of it got a token, or ended.
-    Step(Step),
-}
-
-/// One token of one branch.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Step {
-    /// Which of its completions.
-    pub branch: u16,
-    /// The token; none only where a request ends without any.
-    pub token: Option<Token>,
-    /// Text that is certain now: whole characters, and nothing that may be the beginning of a stop string.
-    pub text: String,
-    /// Log probabilities, if they were asked for.
-    pub logprobs: Option<Logprobs>,
-    /// Set on the branch's last.
-    pub finish: Option<Finish>,
-    /// When its iteration ended.
-    pub at: Duration,
-}
-
 /// Why a request gets no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It could never run.
     #[error(transparent)]
-    Never(#[from] Rejected),
+    Never(Rejected),
+    /// Too many wait already.
+    #[error("{waiting} requests are waiting already; try again later")]
+    Full {
+        /// Requests that wait to be started, of the replica it would have gone to.
+        waiting: u32,
+    },
     /// The engine has ended.
     #[error("the engine has stopped")]
     Stopped,
+}
+
+impl From<Rejected> for Refused {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Full { waiting } => Self::Full { waiting },
+            never => Self::Never(never),
+        }
+    }
 }
 
 /// A request's answer as it comes. Dropped before its end, it cancels the request.
@@ -224,7 +202,7 @@ impl Live {
     /// Sends a request in.
     ///
     /// # Errors
-    /// When it could never run, or the engine has ended.
+    /// When it could never run, too many wait, or the engine has ended.
     pub async fn ask(&self, ask: Ask) -> Result<Answer, Refused> {
         let (answer, verdict) = self.send(ask)?;
         verdict.await.map_err(|_| Refused::Stopped)??;
@@ -234,7 +212,7 @@ impl Live {
     /// The same for callers without an executor of futures.
     ///
     /// # Errors
-    /// When it could never run, or the engine has ended.
+    /// When it could never run, too many wait, or the engine has ended.
     pub fn ask_blocking(&self, ask: Ask) -> Result<Answer, Refused> {
         let (answer, verdict) = self.send(ask)?;
         verdict.blocking_recv().map_err(|_| Refused::Stopped)??;
@@ -254,7 +232,7 @@ impl Live {
 
 type Verdict = oneshot::Receiver<Result<(), Rejected>>;
 
-/// What the thread owns.
+/// The possessions of the thread.
 struct Loop {
     replicas: Vec<Engine>,
     router: Router,
@@ -363,12 +341,12 @@ impl Loop {
         let mut sampling = ask.sampling;
         let search = match ask.beams {
             Some(how) => {
-                engine.submit_together(request)?;
+                engine.add_together(request)?;
                 let how = BeamSearch { width, ..how };
                 Some(Search::new(how, input, limit, Arc::clone(&ask.ends), sampling.logprobs))
             }
             None => {
-                engine.submit(request)?;
+                engine.add_request(request)?;
                 None
             }
         };

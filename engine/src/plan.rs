@@ -7,16 +7,28 @@ use crate::sequence::SeqId;
 /// Index of a worker: one running list, one KV pool, one executor.
 pub type WorkerId = usize;
 
+/// The part of a request's work that a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// All of it.
+    #[default]
+    Whole,
+    /// The prompt; its keys and values are pulled from here.
+    Prefill,
+    /// Everything after the prompt.
+    Decode,
+}
+
 /// Tokens of one sequence in one plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
-    /// Whose.
+    /// The sequence.
     pub seq: SeqId,
-    /// How many.
+    /// Tokens of it.
     pub n: u32,
 }
 
-/// What a worker does next.
+/// A worker's next iteration.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// At most one chunk per sequence.
@@ -25,10 +37,12 @@ pub struct Plan {
     pub tokens: u32,
     /// Sequences whose KV starts to move to this worker.
     pub pulls: Vec<SeqId>,
-    /// Whether somebody was preempted to make it.
+    /// True if somebody was preempted to make it.
     pub preempted: bool,
-    /// Whether KV ran out while it was made: nobody may join then.
+    /// True if KV ran out while it was made: nobody may join then.
     pub full: bool,
+    /// True if it was made without what the next plan will know (see [`crate::state::State::catch_up`]).
+    pub behind: bool,
     /// Nothing to do now, but look again then though nothing arrives.
     pub wake: Option<Duration>,
     /// Every seat is computed up to this many tokens of context (static batches with padding); 0 = no padding.
@@ -60,7 +74,7 @@ impl Plan {
         }
     }
 
-    /// Whether there is nothing to execute.
+    /// True if there is nothing to execute.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.chunks.is_empty()

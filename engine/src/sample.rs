@@ -5,119 +5,22 @@
 //! position alone, so what else is in the batch, or a preemption, changes nothing.
 
 mod logprobs;
+mod params;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kernels::cpu::{Isa, argmax};
 use kernels::cuda::Draw;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
 pub use logprobs::{Logprobs, Offer};
-use logprobs::{log_probabilities, offer};
+pub use params::SamplingParams;
+
+use logprobs::{best_first, log_probabilities, offer};
 
 use crate::exec::cpu::Sample;
-use crate::request::{RequestId, Token, mix};
+use crate::request::{RequestId, Token};
 use crate::sequence::Sequence;
-
-/// Temperatures below this take the most likely token.
-const GREEDY: f32 = 1e-5;
-
-/// How a request's tokens are chosen.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SamplingParams {
-    /// Logits are divided by it; 0 = always the most likely token.
-    pub temperature: f32,
-    /// Only so many of the most likely tokens; 0 = all.
-    pub top_k: u32,
-    /// Only the most likely tokens whose probabilities reach this sum; 1 = all.
-    pub top_p: f32,
-    /// Only tokens at least so many times as likely as the most likely one; 0 = all.
-    pub min_p: f32,
-    /// Positive logits of tokens in prompt or output are divided by it, negative ones multiplied; 1 = none.
-    pub repetition_penalty: f32,
-    /// Taken from the logits of tokens in the output.
-    pub presence_penalty: f32,
-    /// Taken from them for each time they are there.
-    pub frequency_penalty: f32,
-    /// Where its random numbers begin.
-    pub seed: u64,
-    /// Report log probabilities of the chosen token and of so many of the most likely.
-    pub logprobs: Option<u32>,
-    /// Tokens that may not be chosen before there are `min_tokens` of output.
-    pub forbidden: Arc<[Token]>,
-    /// See `forbidden`.
-    pub min_tokens: u32,
-    /// Choose nothing: offer so many of the most likely tokens to whoever does ([`Sampler::take_offers`]).
-    pub offers: Option<u32>,
-}
-
-impl Default for SamplingParams {
-    /// The most likely token, always.
-    fn default() -> Self {
-        Self {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
-            seed: 0,
-            logprobs: None,
-            forbidden: Arc::new([]),
-            min_tokens: 0,
-            offers: None,
-        }
-    }
-}
-
-impl SamplingParams {
-    /// Refuses values outside the ranges above.
-    ///
-    /// # Errors
-    /// Which value is wrong and what it may be.
-    pub fn check(&self) -> Result<(), String> {
-        let within = |name: &str, value: f32, from: f32, to: f32| {
-            if value >= from && value <= to {
-                return Ok(());
-            }
-            Err(format!("{name} = {value} must be between {from} and {to}"))
-        };
-        within("temperature", self.temperature, 0.0, 100.0)?;
-        within("top_p", self.top_p, f32::MIN_POSITIVE, 1.0)
-            .map_err(|_| format!("top_p = {} must be above 0 and at most 1", self.top_p))?;
-        within("min_p", self.min_p, 0.0, 1.0)?;
-        within("repetition_penalty", self.repetition_penalty, 0.01, 100.0)?;
-        within("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
-        within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-    }
-}
-
-impl SamplingParams {
-    /// The token after `output` others as a device draws it; none where that takes more than temperature, top-k and
-    /// top-p. The same numbers give the same distribution there, not always the same token: a device does not sort.
-    fn on_device(&self, output: usize, branch: u16) -> Option<Draw> {
-        let changed = self.repetition_penalty != 1.0
-            || self.presence_penalty != 0.0
-            || self.frequency_penalty != 0.0
-            || self.min_p > 0.0;
-        let forbids = (output as u32) < self.min_tokens && !self.forbidden.is_empty();
-        if changed || forbids || self.logprobs.is_some() || self.offers.is_some() {
-            return None;
-        }
-        if self.temperature < GREEDY {
-            return Some(Draw::GREEDY);
-        }
-        Some(Draw {
-            inverse_temperature: 1.0 / self.temperature,
-            top_k: i32::try_from(self.top_k).unwrap_or(0),
-            top_p: self.top_p,
-            at: chance(self, output, branch) as f32,
-        })
-    }
-}
 
 /// Chooses the token after `prompt` and `output` from `logits` (one per token of the vocabulary), which it changes;
 /// `scratch` may hold anything.
@@ -130,47 +33,20 @@ fn choose(
     scratch: &mut Scratch,
 ) -> (Token, Option<Logprobs>) {
     let plain = params.logprobs.map(|top| log_probabilities(logits, top as usize));
-    forbid(params, output, logits);
+    params.forbid(output, logits);
     penalise(params, prompt, output, logits);
-    let token = if params.temperature < GREEDY {
+    let token = if params.is_greedy() {
         most_likely(logits)
     } else {
-        draw(params, logits, chance(params, output.len(), branch), scratch)
+        draw(params, logits, params.chance(output.len(), branch), scratch)
     };
     let report = plain.map(|(of, top)| Logprobs { chosen: of(token), top });
     (token, report)
 }
 
-/// Makes impossible what may not come yet.
-fn forbid(params: &SamplingParams, output: &[Token], logits: &mut [f32]) {
-    if (output.len() as u32) < params.min_tokens {
-        for &token in params.forbidden.iter() {
-            if let Some(logit) = logits.get_mut(token as usize) {
-                *logit = f32::NEG_INFINITY;
-            }
-        }
-    }
-}
-
-/// The random number, from 0 to 1, of the token after `output` others.
-fn chance(params: &SamplingParams, output: usize, branch: u16) -> f64 {
-    let stream = mix(mix(params.seed, u64::from(branch)), output as u64);
-    ChaCha8Rng::seed_from_u64(stream).random()
-}
-
 /// The most likely token; of several, the first.
 fn most_likely(logits: &[f32]) -> Token {
     argmax(Isa::best(), logits) as Token
-}
-
-/// Leaves the `most` greatest entries, greatest first; of equals, the first token first.
-fn best_first(entries: &mut Vec<(f32, Token)>, most: usize) {
-    let order = |a: &(f32, Token), b: &(f32, Token)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-    if most < entries.len() {
-        entries.select_nth_unstable_by(most, order);
-        entries.truncate(most);
-    }
-    entries.sort_unstable_by(order);
 }
 
 fn penalise(params: &SamplingParams, prompt: &[Token], output: &[Token], logits: &mut [f32]) {
@@ -247,7 +123,7 @@ const NOTHING: f32 = 2e-38;
 /// Weights that are summed at once.
 const BLOCK: usize = 512;
 
-/// Which of `weights` is at the share `at` of their sum; none if there is none.
+/// The place among `weights` that is at the share `at` of their sum; none if there is none.
 fn find(weights: &[f32], at: f64) -> Option<Token> {
     let total: f64 = weights.chunks(BLOCK).map(sum).sum();
     let mut rest = at * total;
@@ -304,7 +180,7 @@ struct Scratch {
     left: Vec<(f32, Token)>,
 }
 
-/// Requests and how their tokens are chosen. Copies share it: whoever takes requests in writes it, an executor reads it.
+/// Requests and the way their tokens are chosen. Copies share it: the owner of requests writes it, an executor reads it.
 #[derive(Debug, Clone, Default)]
 pub struct Sampler {
     shared: Arc<Mutex<Shared>>,
@@ -337,7 +213,7 @@ impl Sampler {
         shared.offers.retain(|key, _| key.0 != request);
     }
 
-    /// What may follow a branch that was computed last, best first; it is handed over once.
+    /// The tokens that may follow a branch computed last, best first; they are handed over once.
     #[must_use]
     pub fn take_offers(&self, request: RequestId, branch: u16) -> Vec<Offer> {
         self.lock().offers.remove(&(request, branch)).unwrap_or_default()

@@ -8,7 +8,7 @@ use crate::request::{BlockKey, Content, RequestId, Token, mix};
 /// Index of a sequence in the state; reused after it ends.
 pub type SeqId = u32;
 
-/// Where a sequence is.
+/// The place of a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// In the queue.
@@ -42,22 +42,24 @@ pub struct Sequence {
     pub prompt: u32,
     /// The most it ever had computed: what is computed again below this is recomputation.
     pub reached: u32,
-    /// Where it is.
+    /// Its place.
     pub place: Place,
-    /// Whether `end` is when it does end, not only when it must.
+    /// True if `end` is when it does end, not only when it must.
     pub fated: bool,
-    /// Whether it ends as soon as nobody computes or moves it.
+    /// True if it ends as soon as nobody computes or moves it.
     pub cut: bool,
-    /// Which of its request's branches it is.
+    /// Its place among its request's branches.
     pub branch: u16,
     /// Branches its request asks for.
     pub width: u16,
-    /// Whether its request's other branches exist.
+    /// True if its request's other branches exist.
     pub forked: bool,
-    /// Whether its request's branches go on together, by tokens that are chosen from outside (beam search).
+    /// True if its request's branches go on together, by tokens that are chosen from outside (beam search).
     pub together: bool,
-    /// Whether it is computed and waits for its next token, until the rest of its group is computed too.
+    /// True if it is computed and waits for its next token, until the rest of its group is computed too.
     pub held: bool,
+    /// True if it has left the queue before.
+    pub started: bool,
     /// Worker whose KV it holds.
     pub worker: u32,
     /// The request it answers.
@@ -68,7 +70,7 @@ pub struct Sequence {
     pub priority: i32,
     /// Order of arrival; kept through preemption, so that first come stays first.
     pub ticket: u64,
-    /// What its prompt is.
+    /// Its prompt.
     pub content: Content,
     /// Tokens whose identity the content knows (0 when private).
     pub covered: u32,
@@ -86,19 +88,19 @@ impl Sequence {
         self.len - self.computed - self.in_flight
     }
 
-    /// Whether its next token extends a computed prompt by one.
+    /// True if its next token extends a computed prompt by one.
     #[must_use]
     pub fn decodes(&self) -> bool {
         self.len - self.computed == 1 && self.computed >= self.prompt
     }
 
-    /// Whether it may be put into a plan now.
+    /// True if it may be put into a plan now.
     #[must_use]
     pub fn free(&self) -> bool {
         self.in_flight == 0 && self.place == Place::Running
     }
 
-    /// Whether its request's other branches start when its prompt is computed.
+    /// True if its request's other branches start when its prompt is computed.
     #[must_use]
     pub fn forks(&self) -> bool {
         self.width > 1 && !self.forked
@@ -110,7 +112,7 @@ impl Sequence {
         self.len - self.prompt
     }
 
-    /// Whether block `index` of `size` tokens may be met by another sequence (its key is not this one's alone).
+    /// True if block `index` of `size` tokens may be met by another sequence (its key is not this one's alone).
     #[must_use]
     pub fn is_shared_block(&self, index: u32, size: u32) -> bool {
         match self.content {
@@ -120,7 +122,7 @@ impl Sequence {
         }
     }
 
-    /// Whether anybody else may ask for block `index` of `size` tokens once this sequence has ended: sequences with
+    /// True if anybody else may ask for block `index` of `size` tokens once this sequence has ended: sequences with
     /// the same content, and the other branches of its request for what they share.
     #[must_use]
     pub fn may_be_met(&self, index: u32, size: u32) -> bool {

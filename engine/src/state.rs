@@ -1,21 +1,24 @@
-//! Who waits, who runs where, and the five verbs by which a policy changes that.
+//! The sequences that wait, run and move, and the three verbs by which a policy changes that.
 //!
-//! `admit`, `extend`, `preempt`, `pull`, `reject` are written once, here and below; a scheduler only decides in which
-//! order to call them. There is no clock, thread or random number in this file.
+//! [`State::admit`] starts the head of the queue, [`State::extend`] gives running sequences their next tokens (and
+//! preempts where memory runs out), [`State::pull`] fetches a prefilled sequence from another worker. Each is written
+//! once; a scheduler only decides in which order to call them. There is no clock, thread or random number in this file.
 
+mod ahead;
 mod beams;
 mod bridge;
 mod commit;
 mod end;
+mod stretch;
 mod verbs;
 
 use std::collections::VecDeque;
 
-use crate::config::{Config, SchedulerKind};
+use crate::config::Config;
 use crate::event::Event;
 use crate::kv::KvAllocator;
 use crate::kv::waste::{Growth, Holding};
-use crate::plan::WorkerId;
+use crate::plan::{Role, WorkerId};
 use crate::request::{Content, Request};
 use crate::sequence::{ALONE, Place, SeqId, Sequence};
 use crate::waiting::Waiting;
@@ -36,6 +39,8 @@ pub enum Refusal {
 pub struct Worker {
     /// In order of admission.
     pub running: Vec<SeqId>,
+    /// The part of a request's work that is done here: the policy's answer.
+    pub role: Role,
     /// Its KV memory.
     pub kv: Box<dyn KvAllocator>,
     /// Seats taken, of `max_seqs`.
@@ -48,8 +53,15 @@ pub struct Worker {
     beyond: u64,
     /// KV on its way here.
     incoming: VecDeque<Move>,
-    /// Seats and slots given back by the iteration that ended last, where the next was planned before that.
-    late: (u32, u32),
+    /// Given back by the iteration that ended last, where the next was planned before that.
+    late: Room,
+}
+
+/// Room on a worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Room {
+    seats: u32,
+    slots: u32,
 }
 
 /// A request of several branches.
@@ -80,6 +92,8 @@ pub struct State {
     pub bridge: VecDeque<SeqId>,
     /// The workers.
     pub workers: Vec<Worker>,
+    /// True if members of a batch that end keep their seats until all have: the policy's answer.
+    pub closed_batches: bool,
     seqs: Vec<Sequence>,
     unused: Vec<SeqId>,
     groups: Vec<Group>,
@@ -90,11 +104,13 @@ pub struct State {
     /// Scratch of `commit`.
     ended: Vec<SeqId>,
     load: u64,
+    /// Requests that have never run.
+    unstarted: u32,
     /// Came after the plan that is being computed was made, oldest first: the next plan does not see them.
     unseen: Vec<SeqId>,
 }
 
-/// Why a request was refused outright.
+/// Why a request was refused when it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
     /// Longer than `max_model_len`.
@@ -119,6 +135,12 @@ pub enum Rejected {
         /// Branches asked for.
         width: u16,
     },
+    /// As many requests wait as may.
+    #[error("{waiting} requests are waiting already; try again later")]
+    Full {
+        /// Requests that wait to be started: the knob `max_queue`.
+        waiting: u32,
+    },
 }
 
 impl State {
@@ -127,18 +149,20 @@ impl State {
     pub fn new(config: Config, pools: Vec<Box<dyn KvAllocator>>) -> Self {
         let worker = |kv| Worker {
             running: Vec::new(),
+            role: Role::Whole,
             kv,
             seats: 0,
             refusal: Refusal::None,
             held: 0,
             beyond: 0,
             incoming: VecDeque::new(),
-            late: (0, 0),
+            late: Room::default(),
         };
         Self {
             waiting: Waiting::new(config.queue),
             bridge: VecDeque::new(),
             workers: pools.into_iter().map(worker).collect(),
+            closed_batches: false,
             seqs: Vec::new(),
             unused: Vec::new(),
             groups: Vec::new(),
@@ -148,6 +172,7 @@ impl State {
             growth: Vec::new(),
             ended: Vec::new(),
             load: 0,
+            unstarted: 0,
             unseen: Vec::new(),
             config,
         }
@@ -159,7 +184,7 @@ impl State {
         &self.seqs[id as usize]
     }
 
-    /// Whether nothing waits, runs or moves.
+    /// True if nothing waits, runs or moves.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.seqs.len() == self.unused.len()
@@ -171,7 +196,7 @@ impl State {
         self.load
     }
 
-    /// Puts a request into the queue, or rejects it when it could not run even alone. With `together`, its branches go
+    /// Puts a request into the queue, or rejects it when it could not run even alone, or too many wait. With `together`, its branches go
     /// on together (see [`State::choose`]).
     pub fn enqueue(&mut self, request: Request, together: bool) -> Result<(), Rejected> {
         let id = self.take_in(request, together)?;
@@ -179,37 +204,16 @@ impl State {
         Ok(())
     }
 
-    /// The same for a request that the next plan does not see, because it has been made already.
-    pub fn enqueue_unseen(&mut self, request: Request, together: bool) -> Result<(), Rejected> {
-        let id = self.take_in(request, together)?;
-        self.unseen.push(id);
-        Ok(())
-    }
-
-    /// What came meanwhile is seen from now on. Returns whether there was any.
-    pub fn see(&mut self) -> bool {
-        let unseen = std::mem::take(&mut self.unseen);
-        unseen.iter().for_each(|&id| self.wait(id));
-        !unseen.is_empty()
-    }
-
-    /// Whether the plan after the next of `worker` will know more than the next.
-    #[must_use]
-    pub fn knows_late(&self, worker: WorkerId) -> bool {
-        !self.unseen.is_empty() || self.workers[worker].late != (0, 0)
-    }
-
-    /// What was given back counts from now on.
-    pub fn forget_late(&mut self, worker: WorkerId) {
-        self.workers[worker].late = (0, 0);
-    }
-
     fn take_in(&mut self, request: Request, together: bool) -> Result<SeqId, Rejected> {
         let mut seq = self.sequence(request, self.tickets);
-        // Beams fork where the search says, not where the prompt ends.
+        // Beams fork at the search's word, not where the prompt ends.
         (seq.together, seq.forked) = (together, together);
         self.reject(&seq)?;
+        if self.config.max_queue > 0 && self.unstarted >= self.config.max_queue {
+            return Err(Rejected::Full { waiting: self.unstarted });
+        }
         self.tickets += 1;
+        self.unstarted += 1;
         self.load += u64::from(seq.end);
         let grouped = seq.width > 1 || together;
         let id = self.insert(seq);
@@ -231,9 +235,9 @@ impl State {
             return Err(Rejected::TooLong { tokens, limit });
         }
         // Branches share blocks within one pool; they cannot be moved to another one by one.
-        let disagg = self.config.scheduler == SchedulerKind::Disagg;
+        let moves = self.workers.iter().any(|w| w.role != Role::Whole);
         let forks = seq.width > 1 || seq.together;
-        if u32::from(seq.width) > self.config.max_seqs || (disagg && forks) {
+        if u32::from(seq.width) > self.config.max_seqs || (moves && forks) {
             return Err(Rejected::TooWide { width: seq.width });
         }
         match self.workers.iter().find(|w| !w.kv.fits(seq)) {
@@ -269,6 +273,7 @@ impl State {
             forked: false,
             together: false,
             held: false,
+            started: false,
             worker: 0,
             request: request.id,
             group: ALONE,
@@ -298,7 +303,7 @@ impl State {
         self.waiting.insert(id, seq, cached);
     }
 
-    /// What the head of the queue would have computed at most, if anyone waits.
+    /// The most that the head of the queue would have computed, if anyone waits.
     #[must_use]
     pub fn head_todo(&self) -> Option<u32> {
         self.waiting.head().map(|id| self.seq(id).len)
@@ -314,34 +319,21 @@ impl State {
         (self.config.watermark * f64::from(w.kv.capacity())) as u32
     }
 
-    /// The head of the queue may be asked anew. A static batch asks once, when it is formed: the answer stands while
-    /// it runs.
+    /// The head of the queue may be asked anew. A closed batch asks once, when it is formed: the answer stands while it
+    /// runs.
     pub fn forget_refusal(&mut self, worker: WorkerId) {
         let w = &mut self.workers[worker];
-        if self.config.scheduler != SchedulerKind::Static || w.running.is_empty() {
+        if !self.closed_batches || w.running.is_empty() {
             w.refusal = Refusal::None;
         }
     }
 
-    /// Whether `worker` only prefills.
-    #[must_use]
-    pub fn is_prefill_worker(&self, worker: WorkerId) -> bool {
-        self.config.scheduler == SchedulerKind::Disagg
-            && worker < self.config.prefill_workers as usize
-    }
-
-    /// What happened since this was last asked, in order.
+    /// Hands over all events since the last call, in order.
     pub fn drain_events(&mut self, into: &mut Vec<Event>) {
         into.append(&mut self.events);
     }
 
-    /// Slots taken at each step of the stretch committed last.
-    #[must_use]
-    pub fn growth(&self) -> &[Growth] {
-        &self.growth
-    }
-
-    /// What `worker`'s KV memory holds.
+    /// The contents of `worker`'s KV memory.
     #[must_use]
     pub fn holding(&self, worker: WorkerId) -> Holding {
         let w = &self.workers[worker];
@@ -367,6 +359,8 @@ impl State {
             assert_eq!(beyond, w.beyond, "slots beyond the end on worker {at}");
             assert!(w.seats <= self.config.max_seqs, "seats of worker {at}");
         }
+        let waits = |s: &&Sequence| s.place == Place::Waiting && !s.started;
+        assert_eq!(self.seqs.iter().filter(waits).count() as u32, self.unstarted, "never started");
         let left: u64 = self.seqs.iter().map(|s| u64::from(s.end - s.computed)).sum();
         assert_eq!(left, self.load, "tokens still to compute");
     }

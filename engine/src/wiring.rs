@@ -22,7 +22,7 @@ pub fn scheduler(config: &Config) -> Box<dyn Scheduler> {
         SchedulerKind::Static => Box::new(StaticBatch::default()),
         SchedulerKind::Continuous => Box::new(Continuous),
         SchedulerKind::Chunked => Box::new(Chunked),
-        SchedulerKind::Disagg => Box::new(Disagg),
+        SchedulerKind::Disagg => Box::new(Disagg::new(config.prefill_workers)),
     }
 }
 

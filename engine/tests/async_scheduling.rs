@@ -35,7 +35,7 @@ fn steps(config: Config, requests: &[(Duration, u32)]) -> Vec<(Duration, Vec<u32
         match fleet.advance(requests.get(next).map(|r| r.0)) {
             Next::Arrival => {
                 let (at, output) = requests[next];
-                fleet.submit(request(next as u32, output), at).unwrap();
+                fleet.add_request(request(next as u32, output), at).unwrap();
                 next += 1;
             }
             Next::Iteration(i) => {

@@ -108,7 +108,15 @@ impl Cpu {
         let content = Content::Tokens(context.into());
         let input = context.len() as u32;
         engine
-            .submit(Request { id: 0, input, limit: 1, fate: None, width: 1, priority: 0, content })
+            .add_request(Request {
+                id: 0,
+                input,
+                limit: 1,
+                fate: None,
+                width: 1,
+                priority: 0,
+                content,
+            })
             .unwrap();
         engine.start(Duration::ZERO, Duration::MAX);
         let logits = seen.lock().unwrap().clone();
@@ -206,9 +214,9 @@ impl<'a> Play<'a> {
             params.offers = Some(search.offers());
             (params.forbidden, params.min_tokens) = (Arc::new(ENDS), spec.min_tokens);
             self.searches.insert(id, search);
-            self.engine.submit_together(request).unwrap();
+            self.engine.add_together(request).unwrap();
         } else {
-            self.engine.submit(request).unwrap();
+            self.engine.add_request(request).unwrap();
         }
         self.sampler.insert(id, params);
         self.ages.insert(id, 0);
@@ -415,6 +423,6 @@ fn disaggregated_workers_refuse_beams() {
     let mut engine = wiring::engine(&config, 128, executors);
     let content = Content::Tokens([1, 2, 3].into());
     let request = Request { id: 0, input: 3, limit: 4, fate: None, width: 1, priority: 0, content };
-    assert!(engine.submit_together(request.clone()).is_err());
-    assert!(engine.submit(request).is_ok());
+    assert!(engine.add_together(request.clone()).is_err());
+    assert!(engine.add_request(request).is_ok());
 }

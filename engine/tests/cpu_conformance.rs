@@ -140,7 +140,7 @@ fn engine_of_stages(executor: CpuPipeline, requests: u32, input: u32) -> Engine 
     for id in 0..requests {
         let content = Content::Tokens(vec![5; input as usize].into());
         let request = Request { id, input, limit: 3, fate: None, width: 1, priority: 0, content };
-        engine.submit(request).unwrap();
+        engine.add_request(request).unwrap();
     }
     engine
 }

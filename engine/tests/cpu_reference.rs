@@ -211,7 +211,7 @@ fn serve_in(
         let words: Vec<Token> = (0..input).map(|i| (i * 37 + id * 11) % 90).collect();
         let content = Content::Tokens(words.into());
         let request = Request { id, input, limit: 6, fate: None, width: 1, priority: 0, content };
-        engine.submit(request).unwrap();
+        engine.add_request(request).unwrap();
     }
     let mut now = Duration::ZERO;
     loop {

@@ -228,7 +228,7 @@ fn several_batches_are_in_flight() {
         let content = Content::Tokens(vec![5; 40].into());
         let request =
             Request { id, input: 40, limit: 3, fate: None, width: 1, priority: 0, content };
-        engine.submit(request).unwrap();
+        engine.add_request(request).unwrap();
     }
     let begin = Duration::from_secs(100);
     engine.start(begin, Duration::MAX);

@@ -79,7 +79,7 @@ fn one_that_fails_is_the_end_of_all() {
                     priority: 0,
                     content,
                 };
-                engine.submit(request).unwrap();
+                engine.add_request(request).unwrap();
             }
             fuse.light(kernels);
             let mut now = Duration::ZERO;

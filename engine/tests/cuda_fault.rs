@@ -58,7 +58,7 @@ fn a_run_ends_with_the_reason() {
             let engine = wiring::engine(&config, 512, vec![Box::new(worker)]);
             let mut fleet = Fleet::new(vec![engine], Router::new(config.router), false);
             for (id, output) in [(0, 2), (1, 60), (2, 5)] {
-                fleet.submit(request(id, output), Duration::ZERO).unwrap();
+                fleet.add_request(request(id, output), Duration::ZERO).unwrap();
             }
             fuse.light(kernels);
             let (mut tokens, mut finished) = (0, Vec::new());
@@ -95,12 +95,12 @@ fn a_submitted_batch_is_not_waited_for() {
         let worker = if overlapped { worker.overlapped() } else { worker };
         let mut engine = wiring::engine(&knobs(), 512, vec![Box::new(worker)]);
         // The first batch makes room, and whoever gives memory back waits.
-        engine.submit(request(0, 1)).unwrap();
+        engine.add_request(request(0, 1)).unwrap();
         engine.start(Duration::ZERO, Duration::MAX);
         engine.wait(Duration::ZERO, Duration::MAX);
         let now = engine.next_event().unwrap();
         assert_eq!(engine.step(now), Some(0));
-        engine.submit(request(0, 5)).unwrap();
+        engine.add_request(request(0, 5)).unwrap();
         fuse.light(0);
         engine.start(now, Duration::MAX);
         assert_eq!(engine.fault().is_none(), overlapped, "so much is known when it is submitted");

@@ -43,7 +43,7 @@ fn said(model: &Arc<CudaModel>, graphs: bool, load: Load) -> BTreeMap<u32, Vec<T
     let (mut tokens, mut now, mut steps) = (BTreeMap::<u32, Vec<Token>>::new(), Duration::ZERO, 0);
     loop {
         for (id, &(_, input, limit)) in (0..).zip(load).filter(|(_, due)| due.0 == steps) {
-            engine.submit(request(id, input, limit)).unwrap();
+            engine.add_request(request(id, input, limit)).unwrap();
         }
         engine.start(now, Duration::MAX);
         let Some(next) = engine.next_event() else { break };

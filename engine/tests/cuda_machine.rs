@@ -156,7 +156,7 @@ fn keys_and_values_get_what_is_left() {
         let content = Content::Tokens(prompt);
         let request =
             Request { id, input: 40, limit: 2, fate: None, width: 1, priority: 0, content };
-        engine.submit(request).unwrap();
+        engine.add_request(request).unwrap();
     }
     let mut now = std::time::Duration::ZERO;
     loop {

@@ -122,7 +122,7 @@ fn play(config: &Config, slots: u32, specs: &[Spec]) -> (Engine, Seen, BTreeSet<
                 agenda.remove(&next);
                 now = next.0;
                 match next.1 {
-                    Due::Send(id) => drop(engine.submit(specs[id as usize].request(id))),
+                    Due::Send(id) => drop(engine.add_request(specs[id as usize].request(id))),
                     Due::End(id, branch) => {
                         engine.end(id, branch, now);
                         let all = branch.map_or(0..specs[id as usize].width, |b| b..b + 1);

@@ -52,7 +52,7 @@ fn measure(adapt: impl Fn(&mut Config), steps: u32) -> [f64; 5] {
     let (mut now, mut cold) = (Duration::ZERO, None);
     while now < end {
         while engine.state.waiting.len() < 64 {
-            engine.submit(next()).unwrap();
+            engine.add_request(next()).unwrap();
         }
         engine.start(now, end);
         now = engine.next_event().unwrap();

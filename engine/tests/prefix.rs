@@ -38,6 +38,7 @@ fn sequence(request: u32, prompt: u32, content: Content, covered: u32) -> Sequen
         forked: false,
         together: false,
         held: false,
+        started: true,
         worker: 0,
         request,
         group: ALONE,
@@ -357,7 +358,7 @@ fn a_preempted_private_sequence_finds_its_own_blocks() {
             let (fate, content) = (Some(output), Content::Private);
             let request =
                 Request { id, input: 30, limit: output, fate, width: 1, priority: 0, content };
-            fleet.submit(request, Duration::ZERO).unwrap();
+            fleet.add_request(request, Duration::ZERO).unwrap();
         }
         let mut preempted = 0;
         while let engine::Next::Iteration(i) = fleet.advance(None) {
@@ -392,7 +393,7 @@ fn no_hit_before_it_is_written() {
         let content = Content::Tokens(Arc::clone(&prompt));
         let request =
             Request { id, input: 41, limit: 3, fate: None, width: 1, priority: 0, content };
-        engine.submit(request).unwrap();
+        engine.add_request(request).unwrap();
     }
     loop {
         engine.start(now, Duration::MAX);

@@ -198,7 +198,7 @@ fn play(deployment: &Deployment, specs: &[Spec], load: Load, stretches: bool) ->
             Next::Idle | Next::Broken => break,
             Next::Arrival => {
                 let Some(Reverse((at, id))) = due.pop() else { unreachable!("one was announced") };
-                if fleet.submit(requests[id].clone(), at).is_err() {
+                if fleet.add_request(requests[id].clone(), at).is_err() {
                     refused.push(id as u32);
                     follow(id, at, &mut due);
                 }
@@ -262,7 +262,7 @@ fn deployed(config: Config, slots: u32) -> Deployment {
     let model = Arc::new(ModelShape::load("llama-3.1-8b").unwrap());
     let device = Arc::new(DeviceProfile::load("h100-sxm").unwrap());
     let longest = config.max_model_len;
-    let mut deployment = Deployment::new(config, model, device, longest).unwrap();
+    let mut deployment = Deployment::new(config.canonical(), model, device, longest).unwrap();
     deployment.kv_slots = slots;
     deployment
 }

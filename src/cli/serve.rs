@@ -4,7 +4,6 @@ use clap::Args;
 
 use super::computing::Computing;
 use super::headings::MACHINE;
-use super::values::whole;
 use crate::knobs::Knobs;
 
 /// `knee serve`.
@@ -26,9 +25,6 @@ pub(crate) struct Serve {
     /// Key that clients must know (also from the environment: KNEE_API_KEY, which other users do not see)
     #[arg(long, value_name = "KEY")]
     pub(crate) api_key: Option<String>,
-    /// Requests that may wait to be started; more are turned away with 429
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = whole::<usize, 1, { u64::MAX }>, allow_negative_numbers = true)]
-    pub(crate) max_queue: usize,
     /// The device that computes: cpu, cuda:N, or as many GPUs as --tp and --pp make parts (cuda:0-3; not tested on
     /// several GPUs)
     #[arg(long, help_heading = MACHINE, default_value = "cpu")]

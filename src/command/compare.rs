@@ -1,9 +1,10 @@
-//! `knee compare`: policies side by side, and what the papers claim about them.
+//! `knee compare`: policies side by side, and the claims of papers about them.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
+use engine::Config;
 use reports::{CompareReport, Report};
 use tuner::claims::{Bench, Claims};
 use tuner::compare::{CompareResult, Comparison, compare, policies};
@@ -30,7 +31,7 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     for &rate in &args.rates {
         input::scale(&trace, rate)?;
     }
-    let entries = policies(&base, &args.policy)?;
+    let entries = policies(&Config::default(), &args.knobs.pins()?, &args.policy)?;
     let kv_slots = match entries.first() {
         Some((_, config)) => u64::from(sim.deployment(config, Relax::Nothing)?.kv_slots),
         None => 0,

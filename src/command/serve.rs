@@ -24,13 +24,16 @@ use crate::computing::Here;
 /// The time that requests under way have left when the server is asked to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Requests that may wait to be started where nobody says how many.
+const MAX_QUEUE: u32 = 256;
+
 /// Requests that are read and tokenised at once; each takes a processor while it is.
 const READERS: usize = 4;
 
 /// Loads the model, prints its address, and serves until it is told to end.
 pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
     let stop = super::cancel()?;
-    let mut config = args.knobs.config()?;
+    let mut config = args.knobs.over(Config { max_queue: MAX_QUEUE, ..Config::default() })?;
     check(&config)?;
     let device = args.computing.device(&args.device)?;
     let mut model = args.computing.open(&args.model)?;
@@ -76,7 +79,8 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
         max_len: config.max_model_len,
     };
     let key = args.api_key.clone().or_else(|| std::env::var("KNEE_API_KEY").ok());
-    let service = Service::new(live, served, metrics, args.max_queue, key);
+    let places = (config.max_queue > 0).then_some(config.max_queue as usize * replicas as usize);
+    let service = Service::new(live, served, metrics, places, key);
     let ready = |address: SocketAddr| {
         format!(
             "serving {name} at http://{address} on {}, {workers} workers x {slots} KV slots\n",

@@ -179,7 +179,7 @@ fn beside(sim: &Testbed, winner: &Config) -> Result<Vec<PolicyResult>> {
     }
     let base = Config { mix: false, prompt_kv: Config::default().prompt_kv, ..winner.clone() };
     let names = ["static", "continuous", "paged", "chunked"].map(str::to_owned);
-    let mut entries = policies(&base, &names)?;
+    let mut entries = policies(&base, &[], &names)?;
     entries.retain(|(_, config)| sim.deployment(config, Relax::Nothing).is_ok());
     compare(sim, &Comparison { entries, rates: Vec::new() }, cancel()?).or_else(|stop| match stop {
         Stop::Cancelled | Stop::Gone(_) => Ok(Vec::new()),
@@ -279,6 +279,11 @@ fn space(search: &Search<'_>, shared_prefixes: bool) -> Result<Space> {
     });
     for (name, value) in search.knobs.pins()? {
         space.pin(&name, &value)?;
+    }
+    // A plan tries replicas as well, whatever a single one may take.
+    match search.demand {
+        Some(_) => space.sized(search.gpus.saturating_mul(2)).check()?,
+        None => space.check()?,
     }
     Ok(space)
 }

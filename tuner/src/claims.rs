@@ -113,7 +113,7 @@ impl Bench<'_> {
     fn policy(&self, policy: Policy) -> Config {
         let mut config = self.base.clone();
         config.set_policy(policy);
-        config
+        config.canonical()
     }
 
     /// Tries every claim.

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use engine::config::{KnobError, Policy};
-use engine::{Config, KNOBS};
+use engine::config::KnobError;
+use engine::{Config, KNOBS, Knob};
 use loadgen::Metric;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ use crate::verdict;
 pub struct CompareResult {
     /// Version of knee that made it.
     pub version: String,
-    /// Whether times are predicted by a cost model (true) or measured.
+    /// True if times are predicted by a cost model, false if measured.
     pub simulated: bool,
     /// The seed the traffic was made from.
     pub seed: u64,
@@ -43,7 +43,7 @@ pub struct CompareResult {
     pub order: Vec<String>,
     /// Each policy, by name.
     pub policies: BTreeMap<String, PolicyResult>,
-    /// What the papers say, tried here; empty when that was left out.
+    /// Claims of papers, tried here; empty when that was left out.
     pub claims: Claims,
     /// Elapsed time, seconds.
     pub wall_s: f64,
@@ -56,7 +56,7 @@ pub struct CompareResult {
 /// One policy's share of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicyResult {
-    /// What it is called: a policy's name, perhaps with what was changed (`static, no padding`).
+    /// Its name: a policy's, perhaps with a change (`static, no padding`).
     pub name: String,
     /// All knobs, as typed.
     pub config: Vec<(String, String)>,
@@ -96,7 +96,7 @@ pub struct AtRate {
     pub observation: Observation,
 }
 
-/// What to compare.
+/// The policies to compare.
 #[derive(Debug, Clone)]
 pub struct Comparison {
     /// Name and configuration, in the order shown.
@@ -105,21 +105,28 @@ pub struct Comparison {
     pub rates: Vec<f64>,
 }
 
-/// The named policies on top of `base`: `static`, `continuous`, `paged`, `chunked`, `disagg`.
+/// The named policies on top of `base`: `static`, `continuous`, `paged`, `chunked`, `disagg`. The `pins`, knobs and their
+/// values as typed, hold for each whatever the policy says.
 ///
 /// # Errors
-/// A name that is no policy.
-pub fn policies(base: &Config, names: &[String]) -> Result<Vec<(String, Config)>, KnobError> {
-    let entry = |name: &String| {
+/// A name that is no policy, a value that a knob does not take, a pin that does nothing under any of the policies.
+pub fn policies(
+    base: &Config,
+    pins: &[(String, String)],
+    names: &[String],
+) -> Result<Vec<(String, Config)>, KnobError> {
+    let with = |name: &String| {
         let mut config = base.clone();
         config.set("policy", name)?;
-        if config.policy() == Policy::Disagg {
-            // One GPU more than the others: nobody can prefill and decode apart on one.
-            (config.prefill_workers, config.decode_workers) = (1, 1);
-        }
-        Ok((name.clone(), config))
+        let pins = pins.iter().filter(|(knob, _)| knob != "policy");
+        pins.clone().try_for_each(|(knob, value)| config.set(knob, value)).map(|()| config)
     };
-    names.iter().map(entry).collect()
+    let configs = names.iter().map(with).collect::<Result<Vec<_>, KnobError>>()?;
+    for knob in pins.iter().filter_map(|(name, _)| Knob::named(name)) {
+        knob.check_in(&configs)?;
+    }
+    let canonical = configs.iter().map(Config::canonical);
+    Ok(names.iter().cloned().zip(canonical).collect())
 }
 
 /// Compares on `sim`'s trace under its SLO.
@@ -141,7 +148,7 @@ pub fn compare(
     } else {
         comparison.rates.clone()
     };
-    // Where times are measured, all meet the same minutes at each load.
+    // All meet the same minutes at each load, for the sake of measured times.
     let natural = sim.natural_rate(sim.requests());
     let together = |scale: f64| {
         let (relax, length) = (Relax::Nothing, Length::Requests(sim.requests()));
@@ -175,7 +182,7 @@ pub fn capacity(sim: &Testbed, config: &Config, cancel: &AtomicBool) -> Result<O
         let thorough = Effort { confirm: Effort::FINAL.confirm, ..Effort::COLD };
         (sim.natural_rate(sim.requests()), thorough)
     } else {
-        // Where it can do no more is near, and costs one run.
+        // The highest load it can carry is near, and costs one run.
         let full = sim.saturated(config).map_err(Stop::Refused)?;
         let effort = Effort { bounded: true, ..Effort::REAL };
         (full.summary.request_throughput_rps().max(rate_at(FLOOR)), effort)

@@ -1,12 +1,13 @@
-//! Which configurations are worth trying: the knobs that are searched, their values, and the ones the user fixed.
+//! The configurations worth trying: the knobs that are searched, their values, and the ones the user fixed.
 //!
 //! Two levels keep the space rich and small. The *grid* is a cartesian product over the knobs that shape the curve
 //! (policy, seats, token budget, prefix cache, KV format, layout over GPUs); the search covers it and exhaustive
 //! search can list it. The *polish* knobs (block size, queue order, …) move the answer by little and are tried one
-//! at a time around the winner. Combinations that mean the same thing are one configuration ([`canonical`]), and
-//! those that cannot work are refused here with their reason counted, before anything is simulated.
+//! at a time around the winner. The values of both stand in the table of knobs ([`engine::config::Tries`]).
+//! Combinations that mean the same thing are one configuration ([`canonical`]), and those that cannot work are refused
+//! here with their reason counted, before anything is simulated.
 
-use engine::config::{AllocatorKind, Policy, Reserve, SchedulerKind};
+use engine::config::{Policy, SchedulerKind, Tries};
 use engine::{Config, KNOBS, Knob, KnobError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +26,7 @@ pub struct Space {
     per_replica: Option<u32>,
 }
 
-/// What enumeration yields.
+/// The result of enumeration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Enumerated {
     /// Every configuration once, in an order that depends on the space alone.
@@ -34,60 +35,55 @@ pub struct Enumerated {
     pub refused: Vec<(String, usize)>,
 }
 
-/// What decides the default values.
+/// The facts that decide the default values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
     /// Most GPUs a configuration may take.
     pub gpus: u32,
-    /// Whether fewer GPUs than that may win (tokens per GPU, cost) or not (requests/s).
+    /// True if fewer GPUs than that may win (tokens per GPU, cost) or not (requests/s).
     pub fewer_gpus: bool,
-    /// Whether prompts of the trace share beginnings that it identifies.
+    /// True if prompts of the trace share beginnings that it identifies.
     pub shared_prefixes: bool,
-    /// Whether the user accepts KV formats that cost accuracy.
+    /// True if the user accepts KV formats that cost accuracy.
     pub allow_lossy_kv: bool,
 }
 
-/// The knobs of the grid besides the layout, in the order they vary (the last fastest).
+/// The knobs of the grid besides the layout, in the order they vary (the last fastest): all rows that are tried so.
 const GRID: &[&str] = &["policy", "kv-dtype", "prefix-cache", "max-batch-tokens", "max-seqs"];
-
-/// Knobs of the grid whose values are powers of two, from which to which. Where the grid takes every other one, the
-/// neighbours of a winner are the next ones all the same.
-const STEPS: &[(&str, u32, u32)] = &[("max-seqs", 3, 10), ("max-batch-tokens", 8, 14)];
 
 fn powers(from: u32, to: u32, step: usize) -> Vec<String> {
     (from..=to).step_by(step).map(|p| (1_u32 << p).to_string()).collect()
 }
 
-/// The knobs tried one at a time around a winner, with their values.
-const POLISH: &[(&str, &[&str])] = &[
-    ("kv-fraction", &["0.85", "0.9", "0.95"]),
-    ("block-size", &["8", "32", "64"]),
-    ("long-prefill-threshold", &["512", "1024", "2048"]),
-    ("prompt-kv", &["whole", "chunk"]),
-    ("queue", &["fcfs", "shortest-prefill"]),
-    ("watermark", &["0", "0.01", "0.05"]),
-    ("victim", &["last", "least-computed"]),
-    ("mix", &["off", "on"]),
-];
+fn words(values: &[&str]) -> Vec<String> {
+    values.iter().map(|value| (*value).to_owned()).collect()
+}
 
 impl Space {
     /// The default space for `scope`, nothing pinned.
     #[must_use]
     pub fn new(scope: Scope) -> Self {
-        // Several GPUs multiply the grid by their layouts: coarser steps keep it at some hundreds.
-        let step = if scope.gpus == 1 { 1 } else { 2 };
-        let words = |w: &[&str]| w.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        let policies = Policy::NAMES.iter().filter(|p| scope.gpus > 1 || **p != "disagg");
-        let mut values = BTreeMap::from([("policy", policies.map(|p| (*p).to_owned()).collect())]);
-        for (knob, from, to) in STEPS {
-            let coarse = powers(*from + 1, *to, 2);
-            values.insert(*knob, if step == 1 { powers(*from, *to, 1) } else { coarse });
+        let mut values = BTreeMap::new();
+        for knob in KNOBS {
+            let tried = match knob.tries {
+                Tries::Grid(values) => words(values),
+                // Several GPUs multiply the grid by their layouts: coarser steps keep it at some hundreds.
+                Tries::Powers { from, to } if scope.gpus > 1 => powers(from + 1, to, 2),
+                Tries::Powers { from, to } => powers(from, to, 1),
+                Tries::Asked | Tries::Layout | Tries::Around(_) => continue,
+            };
+            values.insert(knob.name, tried);
         }
-        if scope.shared_prefixes {
-            values.insert("prefix-cache", words(&["on", "off"]));
+        if scope.gpus == 1
+            && let Some(policies) = values.get_mut("policy")
+        {
+            policies.retain(|policy| policy != Policy::Disagg.name());
         }
-        if scope.allow_lossy_kv {
-            values.insert("kv-dtype", words(&["bf16", "fp8"]));
+        if !scope.shared_prefixes {
+            values.remove("prefix-cache");
+        }
+        if !scope.allow_lossy_kv {
+            values.remove("kv-dtype");
         }
         if scope.fewer_gpus {
             values.insert("replicas", words(&["1"]));
@@ -126,7 +122,17 @@ impl Space {
         Ok(())
     }
 
-    /// Whether the user fixed `knob`.
+    /// Refuses a knob that the user fixed and that does nothing in any configuration of the space: it would be dropped.
+    ///
+    /// # Errors
+    /// The first such knob.
+    pub fn check(&self) -> Result<(), KnobError> {
+        let configs = self.combinations();
+        let mut pinned = self.pins.iter().filter_map(|(name, _)| Knob::named(name));
+        pinned.try_for_each(|knob| knob.check_in(&configs))
+    }
+
+    /// True if the user fixed `knob`.
     #[must_use]
     pub fn pinned(&self, knob: &str) -> bool {
         self.pins.iter().any(|(k, _)| k == knob)
@@ -142,9 +148,8 @@ impl Space {
             .collect()
     }
 
-    /// The grid: every feasible configuration once.
-    #[must_use]
-    pub fn enumerate(&self) -> Enumerated {
+    /// Every combination of values, as they are typed.
+    fn combinations(&self) -> Vec<Config> {
         let mut configs = vec![self.base.clone()];
         for name in GRID {
             configs = self.vary(configs, name);
@@ -153,9 +158,17 @@ impl Space {
             }
         }
         // Knobs searched by request only, after the grid's own.
-        for name in self.values.keys().filter(|k| !GRID.contains(k) && !LAYOUT.contains(k)) {
+        let own = |name: &str| GRID.contains(&name) || layout().any(|knob| knob.name == name);
+        for name in self.values.keys().filter(|name| !own(name)) {
             configs = self.vary(configs, name);
         }
+        configs
+    }
+
+    /// The grid: every feasible configuration once.
+    #[must_use]
+    pub fn enumerate(&self) -> Enumerated {
+        let mut configs = self.combinations();
         let mut seen = BTreeSet::new();
         let mut refused: BTreeMap<String, usize> = BTreeMap::new();
         configs.retain_mut(|c| {
@@ -201,10 +214,14 @@ impl Space {
     /// Values of `knob` next to the one `config` has.
     fn nearby(&self, config: &Config, knob: &Knob) -> Vec<String> {
         let current = config.value(knob);
-        let polish = POLISH.iter().find(|(name, _)| *name == knob.name);
-        let own = || polish.map(|(_, v)| v.iter().map(|s| (*s).to_owned()).collect());
-        let values = self.closely(knob.name).or_else(|| self.values.get(knob.name).cloned());
-        let Some(values) = values.or_else(own) else { return Vec::new() };
+        let asked = self.asked.contains_key(knob.name);
+        let values = match (knob.tries, self.values.get(knob.name)) {
+            // Where the grid takes every other power, the next ones are near all the same.
+            (Tries::Powers { from, to }, _) if !asked => powers(from, to, 1),
+            (_, Some(values)) => values.clone(),
+            (Tries::Around(values), None) => words(values),
+            (_, None) => return Vec::new(),
+        };
         match (values.iter().position(|v| *v == current), knob.domain) {
             (Some(i), engine::config::Domain::Count { .. }) => {
                 let around = [i.checked_sub(1), Some(i + 1)];
@@ -212,12 +229,6 @@ impl Space {
             }
             _ => values.into_iter().filter(|v| *v != current).collect(),
         }
-    }
-
-    /// Every value of a knob whose steps the grid may leave out.
-    fn closely(&self, knob: &str) -> Option<Vec<String>> {
-        let (_, from, to) = STEPS.iter().find(|(name, ..)| *name == knob)?;
-        (!self.asked.contains_key(knob)).then(|| powers(*from, *to, 1))
     }
 
     /// `configs` times the values of `knob`, unless it is fixed or not searched.
@@ -265,8 +276,8 @@ impl Space {
             found.retain(|c| c.gpus() == self.gpus && c.gpus() / c.replicas <= most);
             return found;
         }
-        // What the user asked for is refused with its reason; the rest is just not proposed.
-        let asked = LAYOUT.iter().any(|knob| self.pinned(knob));
+        // A request of the user is refused with its reason; the rest is just not proposed.
+        let asked = layout().any(|knob| self.pinned(knob.name));
         found.retain(|c| asked || c.gpus() <= self.gpus);
         found
     }
@@ -310,45 +321,18 @@ impl Space {
     }
 }
 
-/// Knobs that spread a configuration over GPUs.
-const LAYOUT: &[&str] = &["tp", "pp", "replicas", "prefill-workers", "decode-workers"];
-
-/// The same configuration with every knob that does nothing in it at its default, so that equal ones are equal.
-#[must_use]
-pub fn canonical(config: &Config) -> Config {
-    let d = Config::default();
-    let mut c = config.clone();
-    match c.allocator {
-        AllocatorKind::Contiguous => {
-            (c.prefix_cache, c.block_size, c.prompt_kv) = (false, d.block_size, d.prompt_kv);
-            if matches!(c.reserve, Reserve::Max | Reserve::Oracle) {
-                c.victim = d.victim; // what never grows is never preempted
-            }
-        }
-        AllocatorKind::Paged => c.reserve = d.reserve,
-    }
-    if c.scheduler != SchedulerKind::Static {
-        (c.padding, c.max_wait) = (d.padding, d.max_wait);
-    }
-    if c.scheduler != SchedulerKind::Continuous {
-        c.mix = d.mix;
-    }
-    if c.scheduler != SchedulerKind::Chunked || c.long_prefill_threshold >= c.max_batch_tokens {
-        c.long_prefill_threshold = d.long_prefill_threshold;
-    }
-    if c.scheduler != SchedulerKind::Chunked {
-        c.prompt_kv = d.prompt_kv; // unchunked, the first chunk is the whole prompt
-    }
-    if c.scheduler != SchedulerKind::Disagg {
-        (c.prefill_workers, c.decode_workers) = (d.prefill_workers, d.decode_workers);
-    }
-    if c.replicas == 1 {
-        c.router = d.router;
-    }
-    c
+/// The knobs that spread a configuration over GPUs.
+fn layout() -> impl Iterator<Item = &'static Knob> {
+    KNOBS.iter().filter(|knob| knob.tries == Tries::Layout)
 }
 
-/// What identifies a configuration for ever: its knobs that differ from their defaults, as they would be typed.
+/// The same configuration with every knob that does nothing in it at rest, so that equal ones are equal.
+#[must_use]
+pub fn canonical(config: &Config) -> Config {
+    config.canonical()
+}
+
+/// The identity of a configuration for ever: its knobs that differ from their defaults, as they would be typed.
 #[must_use]
 pub fn key(config: &Config) -> String {
     let d = Config::default();
@@ -357,7 +341,7 @@ pub fn key(config: &Config) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
-/// What a person calls it: its policy and the knobs that matter most.
+/// Its name among people: its policy and the knobs that matter most.
 #[must_use]
 pub fn label(config: &Config) -> String {
     let always = ["max-seqs", "max-batch-tokens"];
@@ -375,7 +359,7 @@ pub fn label(config: &Config) -> String {
     text
 }
 
-/// Why a configuration is not worth running whatever the model and device, if so.
+/// The reason why a configuration is not worth running whatever the model and device, if so.
 #[must_use]
 pub fn refuse(config: &Config, gpus: u32) -> Option<String> {
     if config.gpus() > gpus {

@@ -182,6 +182,7 @@ mod tests {
             let mut config = Config { max_model_len: typed.unwrap_or(0), ..Config::default() };
             config.set("policy", policy).unwrap();
             config.set("reserve", reserve).unwrap();
+            let config = config.canonical();
             let Ok(deployment) = sim.deployment(&config, Relax::Nothing) else {
                 // An engine whose KV memory does not hold the length it is told to accept does not start.
                 prop_assert!(typed.is_some() && slots.is_some());

@@ -1,10 +1,10 @@
 //! The table of knobs.
 //!
-//! A knob is declared once, as a row of [`KNOBS`]: its name, what it does, which values it takes, how to read and set
-//! it. Command-line flags, TOML keys, the tuner's search space, exporters and report headings come from that row.
+//! A knob is declared once, as a row of [`KNOBS`]: its name, its text, the values it takes, the configurations in which
+//! it does anything, the values that a search tries, how to read and set it. Command-line flags, TOML keys, checks, the
+//! tuner's search space, exporters and report headings come from that row.
 
-use std::time::Duration;
-
+use super::values::{count, format_time, fraction, parse_time, switch};
 use super::{
     AllocatorKind, Config, KvDtype, Policy, PromptKv, QueueOrder, Reserve, RouterKind,
     SchedulerKind, Victim,
@@ -26,30 +26,70 @@ impl Config {
     pub fn value(&self, knob: &Knob) -> String {
         (knob.get)(self)
     }
+
+    /// The same deployment, written in one way: knobs that do nothing in it are at rest.
+    #[must_use]
+    pub fn canonical(&self) -> Self {
+        let (mut c, rest) = (self.clone(), Self::at_rest());
+        for knob in KNOBS.iter().filter(|k| !k.applies(self)) {
+            (knob.copy)(&mut c, &rest);
+        }
+        // No prompt can take more than all of an iteration.
+        if c.long_prefill_threshold >= c.max_batch_tokens {
+            c.long_prefill_threshold = rest.long_prefill_threshold;
+        }
+        c
+    }
+
+    /// The values of knobs where they do nothing.
+    fn at_rest() -> Self {
+        // Contiguous memory shares no prefixes.
+        Self { prefix_cache: false, ..Self::default() }
+    }
+
+    /// Refuses a knob that is set and does nothing.
+    ///
+    /// # Errors
+    /// The first such knob, and what it would need.
+    pub fn check_applies(&self) -> Result<(), KnobError> {
+        KNOBS.iter().try_for_each(|knob| knob.check_in(std::slice::from_ref(self)))
+    }
 }
 
-/// Why a knob could not be set.
+/// The reason why a knob could not be set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KnobError {
     /// No such knob.
     #[error("unknown knob `{name}`: expected one of {}", KNOBS.iter().map(|k| k.name).collect::<Vec<_>>().join(", "))]
     Unknown {
-        /// What was asked for.
+        /// The name that was asked for.
         name: String,
+    },
+    /// Set, but without any effect.
+    #[error("{name} {value} does nothing without {needs}: leave it at {rest}")]
+    Idle {
+        /// The knob.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// The configurations in which it does something.
+        needs: &'static str,
+        /// Its value everywhere else.
+        rest: String,
     },
     /// A value outside the knob's domain.
     #[error("{name} = `{value}`: {reason}")]
     Value {
         /// The knob.
         name: &'static str,
-        /// What was typed.
+        /// The text that was typed.
         value: String,
-        /// What it takes.
+        /// The values it takes.
         reason: String,
     },
 }
 
-/// Which values a knob takes.
+/// The values a knob takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Domain {
     /// One of these words.
@@ -74,19 +114,78 @@ pub enum Domain {
     Time,
 }
 
+/// The values that a search tries by itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Tries {
+    /// None: only those that somebody asks for.
+    Asked,
+    /// These, in every combination with other knobs.
+    Grid(&'static [&'static str]),
+    /// Powers of two from `2^from` to `2^to`, in every combination with other knobs.
+    Powers {
+        /// The smallest power.
+        from: u32,
+        /// The largest power.
+        to: u32,
+    },
+    /// As the number of GPUs allows.
+    Layout,
+    /// These, one at a time around a configuration that is good already.
+    Around(&'static [&'static str]),
+}
+
+/// The configurations in which a knob does something.
+#[derive(Debug)]
+struct Needs {
+    met: fn(&Config) -> bool,
+    /// In words, to go on after "does nothing without".
+    text: &'static str,
+}
+
+const NOTHING: Needs = Needs { met: |_| true, text: "" };
+const CONTIGUOUS: Needs =
+    Needs { met: |c| c.allocator == AllocatorKind::Contiguous, text: "the contiguous allocator" };
+const PAGED: Needs =
+    Needs { met: |c| c.allocator == AllocatorKind::Paged, text: "the paged allocator" };
+const PIECES: Needs = Needs {
+    met: |c| {
+        let pieces = matches!(c.scheduler, SchedulerKind::Chunked | SchedulerKind::Disagg);
+        c.allocator == AllocatorKind::Paged && pieces
+    },
+    text: "the paged allocator and the chunked or disagg scheduler",
+};
+const GROWTH: Needs = Needs {
+    met: |c| c.allocator == AllocatorKind::Paged || c.reserve == Reserve::Doubling,
+    text: "KV that grows (the paged allocator, or reserve doubling)",
+};
+const STATIC: Needs =
+    Needs { met: |c| c.scheduler == SchedulerKind::Static, text: "the static scheduler" };
+const CONTINUOUS: Needs =
+    Needs { met: |c| c.scheduler == SchedulerKind::Continuous, text: "the continuous scheduler" };
+const CHUNKED: Needs =
+    Needs { met: |c| c.scheduler == SchedulerKind::Chunked, text: "the chunked scheduler" };
+const DISAGG: Needs =
+    Needs { met: |c| c.scheduler == SchedulerKind::Disagg, text: "the disagg scheduler" };
+const REPLICAS: Needs = Needs { met: |c| c.replicas > 1, text: "several replicas" };
+
 /// One row of [`KNOBS`].
 #[derive(Debug)]
 pub struct Knob {
     /// Its name in flags and files, with dashes.
     pub name: &'static str,
-    /// What it does, in a line.
+    /// Its effect, in a line.
     pub doc: &'static str,
-    /// Which way it moves the result when raised, for reports.
+    /// The change of the result when it is raised, for reports.
     pub moves: &'static str,
     /// The values it takes.
     pub domain: Domain,
+    /// The values that a search tries.
+    pub tries: Tries,
+    needs: Needs,
     get: fn(&Config) -> String,
     set: fn(&mut Config, &str) -> Result<(), String>,
+    /// Takes the value that another configuration has.
+    copy: fn(&mut Config, &Config),
 }
 
 impl Knob {
@@ -94,6 +193,36 @@ impl Knob {
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
         KNOBS.iter().find(|k| k.name == name)
+    }
+
+    /// False where no value of this knob makes any difference to `config`.
+    #[must_use]
+    pub fn applies(&self, config: &Config) -> bool {
+        (self.needs.met)(config)
+    }
+
+    /// Refuses a value that does nothing in any of `configs`.
+    ///
+    /// # Errors
+    /// When that is so, with what the knob needs.
+    pub fn check_in(&self, configs: &[Config]) -> Result<(), KnobError> {
+        let rest = (self.get)(&Config::at_rest());
+        let is_idle = |c: &Config| !self.applies(c) && (self.get)(c) != rest;
+        match configs.first() {
+            Some(first) if configs.iter().all(is_idle) => {
+                let (name, value) = (self.name, (self.get)(first));
+                Err(KnobError::Idle { name, value, needs: self.needs.text, rest })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    const fn needs(self, needs: Needs) -> Self {
+        Self { needs, ..self }
+    }
+
+    const fn tries(self, tries: Tries) -> Self {
+        Self { tries, ..self }
     }
 }
 
@@ -105,6 +234,9 @@ macro_rules! knob {
             doc: $doc,
             moves: $moves,
             domain: Domain::Choice($kind::NAMES),
+            tries: Tries::Asked,
+            needs: NOTHING,
+            copy: |c, from| c.$field = from.$field,
             get: |c| c.$field.to_string(),
             set: |c, v| v.parse().map(|x| c.$field = x),
         }
@@ -115,6 +247,9 @@ macro_rules! knob {
             doc: $doc,
             moves: $moves,
             domain: Domain::Count { min: $min, max: $max },
+            tries: Tries::Asked,
+            needs: NOTHING,
+            copy: |c, from| c.$field = from.$field,
             get: |c| c.$field.to_string(),
             set: |c, v| count(v, $min, $max).map(|x| c.$field = x),
         }
@@ -125,6 +260,9 @@ macro_rules! knob {
             doc: $doc,
             moves: $moves,
             domain: Domain::Fraction { min: $min, max: $max },
+            tries: Tries::Asked,
+            needs: NOTHING,
+            copy: |c, from| c.$field = from.$field,
             get: |c| c.$field.to_string(),
             set: |c, v| fraction(v, $min, $max).map(|x| c.$field = x),
         }
@@ -135,6 +273,9 @@ macro_rules! knob {
             doc: $doc,
             moves: $moves,
             domain: Domain::Switch,
+            tries: Tries::Asked,
+            needs: NOTHING,
+            copy: |c, from| c.$field = from.$field,
             get: |c| if c.$field { "on" } else { "off" }.to_owned(),
             set: |c, v| switch(v).map(|x| c.$field = x),
         }
@@ -148,84 +289,50 @@ pub static KNOBS: &[Knob] = &[
         doc: "scheduler and allocator together, by the name people use",
         moves: "the shape of the whole curve",
         domain: Domain::Choice(Policy::NAMES),
+        tries: Tries::Grid(Policy::NAMES),
+        needs: NOTHING,
+        copy: |c, from| c.set_policy(from.policy()),
         get: |c| c.policy().to_string(),
         set: |c, v| v.parse().map(|p| c.set_policy(p)),
     },
     knob!(choice "scheduler" scheduler: SchedulerKind, "which sequences make up an iteration", "the shape of the whole curve"),
     knob!(choice "allocator" allocator: AllocatorKind, "where keys and values live", "how many sequences fit"),
-    knob!(choice "reserve" reserve: Reserve, "how much contiguous KV a sequence reserves", "how many sequences fit"),
-    knob!(switch "prefix-cache" prefix_cache, "share blocks of equal content between sequences", "TTFT falls where prompts share a beginning"),
-    knob!(count "max-seqs" max_seqs: 1..=8192, "sequences that run at once, per worker", "throughput and TPOT rise, queueing falls"),
-    knob!(count "max-batch-tokens" max_batch_tokens: 1..=131_072, "tokens per iteration (the chunk budget)", "TTFT falls, throughput and ITL rise"),
-    knob!(count "long-prefill-threshold" long_prefill_threshold: 0..=131_072, "most tokens one prompt takes of an iteration it shares; 0 = no limit", "short prompts wait less behind long ones"),
-    knob!(count "block-size" block_size: 1..=1024, "tokens per KV block", "slack per sequence rises, bookkeeping falls"),
-    knob!(fraction "kv-fraction" kv_fraction: 0.1..=0.99, "share of device memory the engine may use", "more sequences fit"),
-    knob!(choice "kv-dtype" kv_dtype: KvDtype, "number format of cached keys and values", "fp8 holds twice the tokens, less exactly"),
-    knob!(fraction "watermark" watermark: 0.0..=0.5, "share of KV an admission leaves free while something runs", "fewer preemptions, fewer sequences"),
-    knob!(choice "prompt-kv" prompt_kv: PromptKv, "KV a prompt takes when admitted", "chunk admits more, preempts more"),
-    knob!(choice "queue" queue: QueueOrder, "who is admitted next", "the tails"),
-    knob!(choice "victim" victim: Victim, "who gives way when KV runs out", "recomputed work"),
+    knob!(choice "reserve" reserve: Reserve, "how much contiguous KV a sequence reserves", "how many sequences fit").needs(CONTIGUOUS),
+    knob!(switch "prefix-cache" prefix_cache, "share blocks of equal content between sequences", "TTFT falls where prompts share a beginning").needs(PAGED).tries(Tries::Grid(&["on", "off"])),
+    knob!(count "max-seqs" max_seqs: 1..=8192, "sequences that run at once, per worker", "throughput and TPOT rise, queueing falls").tries(Tries::Powers { from: 3, to: 10 }),
+    knob!(count "max-batch-tokens" max_batch_tokens: 1..=131_072, "tokens per iteration (the chunk budget)", "TTFT falls, throughput and ITL rise").tries(Tries::Powers { from: 8, to: 14 }),
+    knob!(count "long-prefill-threshold" long_prefill_threshold: 0..=131_072, "most tokens one prompt takes of an iteration it shares; 0 = no limit", "short prompts wait less behind long ones").needs(CHUNKED).tries(Tries::Around(&["512", "1024", "2048"])),
+    knob!(count "block-size" block_size: 1..=1024, "tokens per KV block", "slack per sequence rises, bookkeeping falls").needs(PAGED).tries(Tries::Around(&["8", "32", "64"])),
+    knob!(fraction "kv-fraction" kv_fraction: 0.1..=0.99, "share of device memory the engine may use", "more sequences fit").tries(Tries::Around(&["0.85", "0.9", "0.95"])),
+    knob!(choice "kv-dtype" kv_dtype: KvDtype, "number format of cached keys and values", "fp8 holds twice the tokens, less exactly").tries(Tries::Grid(&["bf16", "fp8"])),
+    knob!(fraction "watermark" watermark: 0.0..=0.5, "share of KV an admission leaves free while something runs", "fewer preemptions, fewer sequences").tries(Tries::Around(&["0", "0.01", "0.05"])),
+    knob!(choice "prompt-kv" prompt_kv: PromptKv, "KV a prompt takes when admitted", "chunk admits more, preempts more").needs(PIECES).tries(Tries::Around(&["whole", "chunk"])),
+    knob!(choice "queue" queue: QueueOrder, "who is admitted next", "the tails").tries(Tries::Around(&["fcfs", "shortest-prefill"])),
+    knob!(count "max-queue" max_queue: 0..=1_048_576, "requests that may wait to be started, per replica, before more are refused; 0 = no limit", "requests are lost instead of late"),
+    knob!(choice "victim" victim: Victim, "who gives way when KV runs out", "recomputed work").needs(GROWTH).tries(Tries::Around(&["last", "least-computed"])),
     knob!(count "max-model-len" max_model_len: 0..=4_194_304, "longest prompt + output, tokens; 0 = smallest power of two that holds the workload, within the model's context and KV memory", "what contiguous(max) wastes"),
     knob!(switch "allow-long-context" allow_long_context, "let max-model-len exceed the context window the model was trained for", "longer prompts are taken, answers are worse"),
-    knob!(switch "padding" padding, "static batches compute every seat up to the longest", "more computed for nothing"),
+    knob!(switch "padding" padding, "static batches compute every seat up to the longest", "more computed for nothing").needs(STATIC),
     Knob {
         name: "max-wait",
         doc: "how long an idle static worker waits for a fuller batch",
         moves: "fuller batches, later first tokens",
         domain: Domain::Time,
+        tries: Tries::Asked,
+        needs: STATIC,
+        copy: |c, from| c.max_wait = from.max_wait,
         get: |c| format_time(c.max_wait),
         set: |c, v| parse_time(v).map(|t| c.max_wait = t),
     },
-    knob!(switch "mix" mix, "continuous batching decodes in the iterations that prefill (Orca)", "ITL falls while prompts arrive"),
+    knob!(switch "mix" mix, "continuous batching decodes in the iterations that prefill (Orca)", "ITL falls while prompts arrive").needs(CONTINUOUS).tries(Tries::Around(&["off", "on"])),
     knob!(switch "async-scheduling" async_scheduling, "plan each iteration while the one before it runs", "host time hides, newcomers wait an iteration longer"),
-    knob!(count "tp" tp: 1..=64, "tensor-parallel ranks per worker", "latency falls, communication rises"),
-    knob!(count "pp" pp: 1..=64, "pipeline stages per worker", "larger models fit, bubbles appear"),
-    knob!(count "replicas" replicas: 1..=4096, "copies of the engine behind the router", "throughput rises in proportion"),
-    knob!(choice "router" router: RouterKind, "which replica a request goes to", "the tails, and prefix hits"),
-    knob!(count "prefill-workers" prefill_workers: 1..=64, "disaggregated: workers that prefill", "TTFT falls"),
-    knob!(count "decode-workers" decode_workers: 1..=64, "disaggregated: workers that decode", "TPOT falls"),
+    knob!(count "tp" tp: 1..=64, "tensor-parallel ranks per worker", "latency falls, communication rises").tries(Tries::Layout),
+    knob!(count "pp" pp: 1..=64, "pipeline stages per worker", "larger models fit, bubbles appear").tries(Tries::Layout),
+    knob!(count "replicas" replicas: 1..=4096, "copies of the engine behind the router", "throughput rises in proportion").tries(Tries::Layout),
+    knob!(choice "router" router: RouterKind, "which replica a request goes to", "the tails, and prefix hits").needs(REPLICAS),
+    knob!(count "prefill-workers" prefill_workers: 1..=64, "disaggregated: workers that prefill", "TTFT falls").needs(DISAGG).tries(Tries::Layout),
+    knob!(count "decode-workers" decode_workers: 1..=64, "disaggregated: workers that decode", "TPOT falls").needs(DISAGG).tries(Tries::Layout),
 ];
-
-fn count(text: &str, min: u32, max: u32) -> Result<u32, String> {
-    let range = || format!("expected a whole number from {min} to {max}");
-    let n = text.parse().map_err(|_| range())?;
-    if (min..=max).contains(&n) { Ok(n) } else { Err(range()) }
-}
-
-fn fraction(text: &str, min: f64, max: f64) -> Result<f64, String> {
-    let range = || format!("expected a fraction from {min} to {max}");
-    let x = text.parse().map_err(|_| range())?;
-    if (min..=max).contains(&x) { Ok(x) } else { Err(range()) }
-}
-
-fn switch(text: &str) -> Result<bool, String> {
-    match text {
-        "on" | "true" => Ok(true),
-        "off" | "false" => Ok(false),
-        _ => Err("expected on or off".to_owned()),
-    }
-}
-
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let bad = || "expected a time with its unit: us, ms or s (for example 50ms)".to_owned();
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(bad)?;
-    let number: f64 = text[..split].parse().map_err(|_| bad())?;
-    let unit = match &text[split..] {
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        _ => return Err(bad()),
-    };
-    Duration::try_from_secs_f64(number * unit).map_err(|_| bad())
-}
-
-fn format_time(t: Duration) -> String {
-    match t.as_micros() {
-        us if us % 1_000_000 == 0 => format!("{}s", us / 1_000_000),
-        us if us % 1_000 == 0 => format!("{}ms", us / 1_000),
-        us => format!("{us}us"),
-    }
-}
 
 #[cfg(test)]
 mod tests {

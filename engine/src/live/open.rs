@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Finish, Step, Update};
+use super::update::{Finish, Step, Update};
 use crate::beam::Search;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::tokenizer::stream::{Characters, Stops};
@@ -13,7 +13,7 @@ use crate::request::Token;
 
 /// A request under way.
 pub(super) struct Open {
-    /// Where.
+    /// Its replica.
     pub(super) replica: usize,
     pub(super) updates: UnboundedSender<Update>,
     pub(super) branches: Vec<Branch>,
@@ -58,7 +58,7 @@ impl Open {
         let _ = self.updates.send(Update::Step(step));
     }
 
-    /// What `token` adds to `branch`, and whether it ends it.
+    /// The step that `token` is for `branch`.
     pub(super) fn step(
         &mut self,
         branch: u16,

@@ -262,7 +262,7 @@ fn virtually(config: &Config) -> Vec<Happened> {
             let (input, limit) = (ask.prompt.len() as u32, ask.limit);
             let content = Content::Tokens(ask.prompt);
             let request = Request { id, input, limit, fate: None, width: 1, priority: 0, content };
-            engine.submit(request).unwrap();
+            engine.add_request(request).unwrap();
             here += 1;
         }
         let before = begun.load(Ordering::Relaxed);
@@ -378,7 +378,20 @@ fn a_dead_engine_says_so() {
     assert_eq!(live.ask_blocking(ask(&[1], 1)).err(), Some(Refused::Stopped));
 }
 
-/// What a branch shows of a sequence of tokens, step by step.
+#[test]
+fn a_full_queue_turns_requests_away() {
+    let config = Config { max_seqs: 1, max_queue: 1, ..config() };
+    let (live, _) = start(&config, 800, Duration::from_millis(20));
+    let mut first = live.ask_blocking(ask(&[1], 390)).unwrap();
+    assert!(matches!(first.wait(), Some(Update::Admitted { .. })));
+    let second = live.ask_blocking(ask(&[2], 1)).unwrap();
+    let third = || live.ask_blocking(ask(&[3], 1)).err();
+    assert_eq!(third(), Some(Refused::Full { waiting: 1 }));
+    drop(second);
+    assert_eq!(third(), None, "a request that went away has left its place");
+}
+
+/// The text that a branch shows of a sequence of tokens, step by step.
 fn shown(ask: &Ask, tokens: &[Token]) -> (Vec<String>, Option<Finish>) {
     let (updates, _keep) = unbounded_channel();
     let branch = Branch {

@@ -1,8 +1,8 @@
-//! Log probabilities of tokens under the model as it is: what clients may ask to see, and what a beam search goes by.
+//! Log probabilities of tokens under the model as it is: clients may ask to see them, and a beam search goes by them.
 
 use std::sync::Arc;
 
-use super::{SamplingParams, best_first, forbid};
+use super::params::SamplingParams;
 use crate::request::Token;
 
 /// A token that may come next, and its log probability under the model as it is.
@@ -25,14 +25,24 @@ pub(super) fn offer(
     most: u32,
 ) -> Vec<Offer> {
     let whole = log_sum(logits);
-    forbid(params, output, logits);
+    params.forbid(output, logits);
     let mut order: Vec<(f32, Token)> = logits.iter().copied().zip(0..).collect();
     best_first(&mut order, most as usize);
     order.retain(|entry| entry.0 > f32::NEG_INFINITY);
     order.iter().map(|&(logit, token)| (token, (f64::from(logit) - whole) as f32)).collect()
 }
 
-/// The logarithm of the sum of what logits stand for.
+/// Leaves the `most` greatest entries, greatest first; of equals, the first token first.
+pub(super) fn best_first(entries: &mut Vec<(f32, Token)>, most: usize) {
+    let order = |a: &(f32, Token), b: &(f32, Token)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    if most < entries.len() {
+        entries.select_nth_unstable_by(most, order);
+        entries.truncate(most);
+    }
+    entries.sort_unstable_by(order);
+}
+
+/// The logarithm of the sum of the weights that logits stand for.
 fn log_sum(logits: &[f32]) -> f64 {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&l| f64::from(l - most).exp()).sum();

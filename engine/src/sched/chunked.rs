@@ -19,7 +19,7 @@ impl Scheduler for Chunked {
         let prefill =
             |s: &crate::sequence::Sequence| if s.decodes() { 0 } else { s.todo().min(cap) };
         state.extend(worker, plan, budget, false, prefill);
-        // Who was preempted a moment ago must not see a newcomer take the memory it gave up.
+        // A sequence preempted a moment ago must not see a newcomer take the memory it gave up.
         while !plan.full && plan.tokens < budget {
             let n = (budget - plan.tokens).min(prompt_share(state, worker));
             if state.admit(worker, plan, n, now).is_none() {

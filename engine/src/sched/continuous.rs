@@ -17,8 +17,8 @@ impl Scheduler for Continuous {
         if state.config.mix {
             state.extend(worker, plan, budget, true, |s| s.todo());
         }
-        // The budget bounds the prompts of an iteration; one above it runs as its only prompt. Who was preempted comes
-        // back in a later iteration.
+        // The budget bounds the prompts of an iteration; one above it runs as its only prompt. A preempted
+        // sequence comes back in a later iteration.
         let decodes = plan.tokens;
         while let Some(todo) = state.head_todo() {
             let prompts = plan.tokens - decodes;

@@ -5,17 +5,27 @@
 use std::time::Duration;
 
 use super::Scheduler;
-use crate::plan::{Plan, WorkerId};
+use crate::plan::{Plan, Role, WorkerId};
 use crate::state::State;
 
 /// See the module.
-#[derive(Debug, Default)]
-pub struct Disagg;
+#[derive(Debug)]
+pub struct Disagg {
+    prefill_workers: usize,
+}
+
+impl Disagg {
+    /// The first `prefill_workers` workers prefill, the others decode.
+    #[must_use]
+    pub fn new(prefill_workers: u32) -> Self {
+        Self { prefill_workers: prefill_workers as usize }
+    }
+}
 
 impl Scheduler for Disagg {
     fn plan(&mut self, state: &mut State, worker: WorkerId, now: Duration, plan: &mut Plan) {
-        if worker >= state.config.prefill_workers as usize {
-            // Who runs grows before anyone joins: a pull must not take what a preemption then has to find.
+        if self.role(worker) == Role::Decode {
+            // Running sequences grow before anyone joins: a pull must not take what a preemption then has to find.
             state.extend(worker, plan, u32::MAX, true, |s| s.todo());
             while !plan.full && state.pull(worker, plan).is_some() {}
             return;
@@ -28,5 +38,9 @@ impl Scheduler for Disagg {
                 break;
             }
         }
+    }
+
+    fn role(&self, worker: WorkerId) -> Role {
+        if worker < self.prefill_workers { Role::Prefill } else { Role::Decode }
     }
 }

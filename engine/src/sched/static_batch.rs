@@ -18,7 +18,7 @@ pub struct StaticBatch {
 }
 
 impl StaticBatch {
-    /// Whether to go on waiting for a fuller batch, and until when.
+    /// The instant until which to go on waiting for a fuller batch; none if the wait is over.
     fn waits(&mut self, state: &State, worker: WorkerId, now: Duration) -> Option<Duration> {
         self.since.resize(state.workers.len(), None);
         self.joined.resize(state.workers.len(), Vec::new());
@@ -58,6 +58,10 @@ impl Scheduler for StaticBatch {
         if state.config.padding && !plan.is_idle() {
             pad(state, worker, plan, prefills, &self.joined[worker]);
         }
+    }
+
+    fn closes_batches(&self) -> bool {
+        true
     }
 }
 

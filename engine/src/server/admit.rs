@@ -1,4 +1,4 @@
-//! Who gets in: the queue's limit, the key, and what a client is told when it does not.
+//! Admission: the queue's limit, the key, and the answer to a client that is refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,8 @@ use serde_json::json;
 /// anybody's prompt takes part of a second.
 const RETRY_AFTER: &str = "1";
 
-/// Requests accepted and not yet started, at most `limit` of them.
+/// Requests accepted and not yet started, at most `limit` of them. The engine keeps the same limit itself, replica by
+/// replica; here it spares the reading of a request that would be refused.
 #[derive(Debug)]
 pub(super) struct Queue {
     limit: usize,
@@ -46,7 +47,7 @@ impl Drop for Place {
     }
 }
 
-/// Whether `headers` carry `key`. Takes as long for a wrong one as for a right one.
+/// True if `headers` carry `key`. Takes as long for a wrong one as for a right one.
 pub(super) fn knows(headers: &HeaderMap, key: &str) -> bool {
     let given = headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
     let wanted = format!("Bearer {key}");
@@ -54,7 +55,7 @@ pub(super) fn knows(headers: &HeaderMap, key: &str) -> bool {
     given.len() == wanted.len() && differ == 0
 }
 
-/// Why there is no answer, in OpenAI's form.
+/// A refusal in OpenAI's form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,

@@ -1,6 +1,6 @@
 //! The OpenAI-compatible server over a live engine.
 //!
-//! It decides who gets in and how an answer is worded; what runs when is the engine's affair. A client that goes away is
+//! It lets clients in and words the answers; the order of work is the engine's affair. A client that goes away is
 //! noticed by the drop of its `Reply`, which cancels its request.
 
 mod admit;
@@ -89,24 +89,24 @@ pub struct Service {
 }
 
 impl Service {
-    /// Serves `model` out of `live`, whose watch is `metrics`'; `max_queue` requests may wait to be started, and clients
-    /// must know `key` if there is one.
+    /// Serves `model` out of `live`, whose watch is `metrics`'. At most `places` requests are read, or wait to be
+    /// started; none of them limits it. Clients must know `key` if there is one.
     #[must_use]
     pub fn new(
         live: Live,
         model: Served,
         metrics: Metrics,
-        max_queue: usize,
+        places: Option<usize>,
         key: Option<String>,
     ) -> Self {
-        let queue = Arc::new(Queue::new(max_queue));
+        let queue = Arc::new(Queue::new(places.unwrap_or(usize::MAX)));
         let text = model.tokenizer.most_bytes(model.max_len);
         let (bodies, times) = (Bodies::new(model.max_len, text), Times::USUAL);
         Self { live, model, metrics, queue, bodies, times, key, created: unix_time() }
     }
 
     /// Answers requests on `listener` until `stop` is ready; then nobody new is let in, and those inside are answered
-    /// to their end, for `patience` at most. Returns whether all were.
+    /// to their end, for `patience` at most. Returns true if all were.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -143,8 +143,7 @@ impl Service {
     ) -> Result<Response, Refusal> {
         let held = self.bodies.read(headers, body, self.times).await?;
         let Some(place) = Queue::enter(&self.queue) else {
-            self.metrics.turned_away();
-            return Err(Refusal::busy(self.queue.limit()));
+            return Err(self.turn_away(self.queue.limit()));
         };
         let service = Arc::clone(self);
         // Off the reactor: reading a long prompt and tokenising it would keep others waiting.
@@ -160,12 +159,19 @@ impl Service {
         let (ask, wanted) = asked.await.map_err(failed)??;
         let answer = self.live.ask(ask).await.map_err(|refused| match refused {
             Refused::Never(why) => Refusal::bad(why.to_string()),
+            Refused::Full { waiting } => self.turn_away(waiting as usize),
             Refused::Stopped => Refusal::stopped(),
         })?;
         Ok(Reply::new(self, answer, place, wanted).respond().await)
     }
 
-    /// The description of the model.
+    /// The answer to a request that finds `waiting` others before it.
+    fn turn_away(&self, waiting: usize) -> Refusal {
+        self.metrics.turned_away();
+        Refusal::busy(waiting)
+    }
+
+    /// The model as clients see it.
     fn about(&self) -> serde_json::Value {
         json!({"id": self.model.name, "object": "model", "created": self.created, "owned_by": "knee",
             "max_model_len": self.model.max_len})

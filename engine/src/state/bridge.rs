@@ -1,4 +1,4 @@
-//! The way from a prefill worker to a decode worker: `pull`, and what follows from it.
+//! The way from a prefill worker to a decode worker: the verb `pull`, and the arrival that follows.
 
 use super::{Move, Refusal, State};
 use crate::plan::{Plan, WorkerId};
@@ -62,7 +62,7 @@ impl State {
     }
 
     /// Moves the prefilled sequences of `plan` onto the bridge; their KV stays where it is until it is pulled.
-    pub fn hand_over(&mut self, worker: WorkerId, plan: &Plan) {
+    pub(super) fn hand_over(&mut self, worker: WorkerId, plan: &Plan) {
         for chunk in &plan.chunks {
             let seq = &mut self.seqs[chunk.seq as usize];
             if seq.place == Place::Running && seq.decodes() {

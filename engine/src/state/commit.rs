@@ -1,68 +1,12 @@
-//! What an executed plan changes: lengths, branches, ends; and how often a plan may be executed before anything else
-//! would.
+//! The changes that an executed plan makes: lengths, branches, ends.
 
-use super::{Refusal, State};
-use crate::config::SchedulerKind;
+use super::State;
 use crate::event::{BranchToken, Event, Iteration};
-use crate::kv::waste::Growth;
-use crate::plan::{Plan, WorkerId};
+use crate::plan::{Plan, Role, WorkerId};
 use crate::request::{Content, Token};
 use crate::sequence::{ALONE, Place, SeqId, Sequence};
 
 impl State {
-    /// Whether nobody who waits for `worker` can start before something changes there.
-    fn is_closed(&self, worker: WorkerId) -> bool {
-        if !self.workers[worker].incoming.is_empty() {
-            return false;
-        }
-        let admits = match self.config.scheduler {
-            SchedulerKind::Static => false,
-            SchedulerKind::Disagg if !self.bridge.is_empty() => return false,
-            SchedulerKind::Disagg => self.is_prefill_worker(worker),
-            SchedulerKind::Continuous | SchedulerKind::Chunked => true,
-        };
-        !admits
-            || self.waiting.is_empty()
-            || match self.workers[worker].refusal {
-                Refusal::Seats => true,
-                Refusal::Kv => !self.config.prefix_cache,
-                Refusal::None => false,
-            }
-    }
-
-    /// How many times `plan` may be repeated without anything but lengths changing: everybody decodes, nobody ends,
-    /// nobody can join, and memory suffices.
-    #[must_use]
-    pub fn repeats(&self, plan: &Plan, worker: WorkerId) -> u32 {
-        let w = &self.workers[worker];
-        if plan.preempted || self.config.pp > 1 || !self.is_closed(worker) {
-            return 1;
-        }
-        let (mut left, mut room, mut running) = (u32::MAX, u32::MAX, 0);
-        for &id in &w.running {
-            let seq = self.seq(id);
-            if seq.place == Place::Ended {
-                continue;
-            }
-            if seq.in_flight != 1 || !seq.decodes() || !seq.fated {
-                return 1;
-            }
-            // Who publishes a block of equal content first must not depend on how steps are grouped.
-            if self.config.prefix_cache && seq.covered > seq.computed {
-                return 1;
-            }
-            running += 1;
-            left = left.min(seq.end - seq.len);
-            room = room.min(seq.slots - seq.computed);
-        }
-        // Blocks taken on the way push cached ones out, which a queue ordered by what is cached could see.
-        if !self.waiting.wants_cached() {
-            let headroom = w.kv.headroom();
-            room = room.max(headroom.blocks / running.max(1) * headroom.block);
-        }
-        left.min(room).max(1)
-    }
-
     /// The plan was executed `steps` times; `tokens` are the sampled ones, when they are real, in the order of its
     /// chunks (`width` of them where a prompt with several branches ends).
     pub fn commit(
@@ -73,8 +17,7 @@ impl State {
         tokens: &[Token],
         out: &mut Iteration,
     ) {
-        self.growth.clear();
-        self.growth.resize(steps as usize, Growth::default());
+        self.begin_growth(steps);
         let block = self.workers[worker].kv.headroom().block;
         let mut tokens = tokens.iter().copied();
         let mut ended = std::mem::take(&mut self.ended);
@@ -100,41 +43,15 @@ impl State {
                 ended.push(id);
             }
         }
-        let before = self.config.async_scheduling.then(|| self.free(worker));
-        for id in ended.drain(..) {
-            self.finish(id);
-        }
-        if let Some(before) = before {
-            let after = self.free(worker);
-            self.workers[worker].late = (before.0 - after.0, after.1.saturating_sub(before.1));
-        }
+        self.give_back_late(worker, |state| ended.drain(..).for_each(|id| state.finish(id)));
         self.ended = ended;
         self.end_batch(worker);
-    }
-
-    /// Seats taken, and slots free.
-    fn free(&self, worker: WorkerId) -> (u32, u32) {
-        let (w, usage) = (&self.workers[worker], self.workers[worker].kv.usage());
-        (w.seats, usage.capacity - usage.taken)
-    }
-
-    /// Takes the slots that `id` grew into during a stretch, and notes at which step.
-    fn grow_late(&mut self, id: SeqId, first: u32, block: u32) {
-        let seq = &self.seqs[id as usize];
-        let (mut slots, end, worker) = (seq.slots, seq.end, seq.worker as usize);
-        let held = self.workers[worker].kv.grow(id, seq, seq.computed);
-        let held = held.expect("a stretch is no longer than memory allows");
-        while slots < held {
-            let grown = (slots + block).min(held);
-            let step = &mut self.growth[(slots + 1 - first) as usize];
-            step.slots += grown - slots;
-            step.beyond += grown.saturating_sub(end) - slots.saturating_sub(end);
-            slots = grown;
+        if self.workers[worker].role == Role::Prefill {
+            self.hand_over(worker, plan);
         }
-        self.set_slots(id, held);
     }
 
-    /// Appends what `id` sampled; returns whether it ends.
+    /// Appends the token that `id` sampled; returns true if it ends.
     fn emit(
         &mut self,
         id: SeqId,
@@ -144,13 +61,13 @@ impl State {
     ) -> bool {
         let seq = &mut self.seqs[id as usize];
         if seq.cut && seq.len < seq.end {
-            // What was sampled for it belongs to nobody.
+            // The tokens sampled for it belong to nobody.
             let branches = if seq.forks() { usize::from(seq.width) } else { 1 };
             tokens.take(branches).for_each(drop);
             return true;
         }
         if seq.together && seq.len < seq.end {
-            // Which token follows is for the search to say.
+            // The search says which token follows.
             tokens.next();
             self.hold(id, out);
             return false;
@@ -223,7 +140,7 @@ impl State {
         }
     }
 
-    /// Whoever of `group` writes next must ask, because the last block may be shared now.
+    /// The last block of `group` may be shared now: each member must ask before it writes.
     pub(super) fn share(&mut self, group: u32) {
         let members = self.groups[group as usize].members.clone();
         for member in members {
@@ -247,9 +164,9 @@ impl State {
             self.events.push(Event::Finished { request });
         }
         match self.seq(id).place {
-            // Who waits holds neither a seat nor memory.
+            // A waiting sequence holds neither a seat nor memory.
             Place::Waiting | Place::Parked => self.discard(id),
-            Place::Running if self.config.scheduler == SchedulerKind::Static => {
+            Place::Running if self.closed_batches => {
                 self.seqs[id as usize].place = Place::Ended;
             }
             _ => self.forget(id),
@@ -264,6 +181,7 @@ impl State {
     pub(super) fn discard(&mut self, id: SeqId) {
         let seq = &mut self.seqs[id as usize];
         self.load -= u64::from(seq.end);
+        self.unstarted -= u32::from(!seq.started);
         seq.place = Place::Ended;
         (seq.content, seq.tokens) = (Content::Private, Vec::new());
         (seq.end, seq.len) = (0, 0);
@@ -278,7 +196,7 @@ impl State {
         }
     }
 
-    /// A static batch whose every member has ended gives its seats and memory back.
+    /// A closed batch whose every member has ended gives its seats and memory back.
     pub(super) fn end_batch(&mut self, worker: WorkerId) {
         let running = &self.workers[worker].running;
         if running.iter().all(|&id| self.seq(id).place == Place::Ended) {

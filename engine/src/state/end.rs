@@ -43,7 +43,7 @@ impl State {
         self.end_batch(worker);
     }
 
-    /// What `id` has is all it will have.
+    /// Lets `id` have no more than it has.
     fn set_end(&mut self, id: SeqId) {
         let seq = &mut self.seqs[id as usize];
         let beyond = |end: u32| u64::from(seq.slots.saturating_sub(end));

@@ -1,6 +1,6 @@
-//! The verbs by which a policy changes who runs: `admit`, `extend`, `preempt`.
+//! The verbs `admit` and `extend`, by which a policy starts sequences and gives them tokens.
 //!
-//! `extend` is the only loop that preempts: whoever walks the running list while somebody may leave it walks it here.
+//! `extend` is the only loop that preempts, and the only one that walks the running list while somebody may leave it.
 
 use std::time::Duration;
 
@@ -29,14 +29,14 @@ impl State {
             _ => u32::from(seq.width),
         };
         let late = self.late(worker);
-        if self.workers[worker].seats + late.0 + seats > self.config.max_seqs {
+        if self.workers[worker].seats + late.seats + seats > self.config.max_seqs {
             self.workers[worker].refusal = Refusal::Seats;
             return None;
         }
-        let spare = self.spare(worker).saturating_add(late.1);
+        let spare = self.spare(worker).saturating_add(late.slots);
         let first = match self.config.prompt_kv {
-            PromptKv::Whole => u32::MAX,
-            PromptKv::Chunk => n,
+            PromptKv::Chunk if n > 0 => n,
+            PromptKv::Chunk | PromptKv::Whole => u32::MAX,
         };
         let w = &mut self.workers[worker];
         let Ok(opened) = w.kv.open(id, seq, first, spare) else {
@@ -53,6 +53,7 @@ impl State {
         seq.worker = worker as u32;
         seq.computed = opened.hit;
         let (request, first_time) = (seq.request, seq.reached == 0 && seq.branch == 0);
+        self.unstarted -= u32::from(!std::mem::replace(&mut seq.started, true));
         seq.reached = seq.reached.max(opened.hit);
         if group != ALONE {
             self.groups[group as usize].seated += 1;
@@ -66,13 +67,6 @@ impl State {
             self.take(plan, id, n);
         }
         Some(n)
-    }
-
-    /// Seats and slots that are free but were not yet when the plan was made; nothing counts as late on a worker where
-    /// nobody runs, because there the plan is made when it is needed.
-    fn late(&self, worker: WorkerId) -> (u32, u32) {
-        let w = &self.workers[worker];
-        if w.running.is_empty() { (0, 0) } else { w.late }
     }
 
     pub(super) fn set_slots(&mut self, id: SeqId, slots: u32) {
@@ -167,7 +161,7 @@ impl State {
         }
     }
 
-    /// Whether memory of `worker` is held by sequences that are not in its running list.
+    /// True if memory of `worker` is held by sequences that are not in its running list.
     fn others_hold(&self, worker: WorkerId) -> bool {
         !self.workers[worker].incoming.is_empty()
             || self.seqs.iter().any(|s| {
@@ -175,12 +169,12 @@ impl State {
             })
     }
 
-    /// Whether a plan submitted before this one is computing tokens of `id`.
+    /// True if a plan submitted before this one is computing tokens of `id`.
     fn is_flying(&self, id: SeqId, plan: &Plan) -> bool {
         self.seq(id).in_flight > 0 && !plan.chunks.iter().any(|c| c.seq == id)
     }
 
-    /// Who gives way on `worker`. Nobody is passed over because it is in flight: the next best might be the one that
+    /// The sequence that gives way on `worker`. Nobody is passed over because it is in flight: the next best might be the one that
     /// got furthest, and two that take turns at giving way would never end.
     fn victim(&self, worker: WorkerId) -> Option<SeqId> {
         let running = self.workers[worker].running.iter().copied().rev();
@@ -194,7 +188,7 @@ impl State {
 
     /// Takes a sequence off its worker and back into the queue. Other branches of its request stay: they keep the
     /// blocks they share with it.
-    pub fn preempt(&mut self, id: SeqId, plan: &mut Plan) {
+    fn preempt(&mut self, id: SeqId, plan: &mut Plan) {
         (plan.preempted, plan.full) = (true, true);
         plan.drop_seq(id);
         let (request, worker) = (self.seq(id).request, self.seq(id).worker as usize);

@@ -120,7 +120,7 @@ pub(crate) fn ours(
         let (input, limit) = (prompt.len() as u32, n as u32);
         let content = Content::Tokens(prompt[..].into());
         let request = Request { id, input, limit, fate: None, width: 1, priority: 0, content };
-        engine.submit(request)?;
+        engine.add_request(request)?;
     }
     let mut now = Duration::ZERO;
     loop {

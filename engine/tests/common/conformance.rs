@@ -229,10 +229,11 @@ fn submit(
     accepted: &mut Vec<u32>,
 ) {
     let (id, input) = (request.id, request.input);
-    let got = engine.submit(request).err().map(|r| match r {
+    let got = engine.add_request(request).err().map(|r| match r {
         Rejected::TooLong { .. } => "long",
         Rejected::TooBig { .. } => "big",
         Rejected::TooWide { .. } => "wide",
+        Rejected::Full { .. } => "full",
     });
     assert_eq!(
         got,

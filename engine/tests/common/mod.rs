@@ -50,7 +50,7 @@ pub(crate) fn said(
     let mut engine = wiring::engine(&config, 512 * u32::from(width), vec![executor]);
     let (input, content) = (prompt.len() as u32, Content::Tokens(prompt.into()));
     let request = Request { id: 0, input, limit, fate: None, width, priority: 0, content };
-    engine.submit(request).unwrap();
+    engine.add_request(request).unwrap();
     let mut said = vec![Vec::new(); width as usize];
     let mut now = Duration::ZERO;
     loop {

@@ -48,7 +48,7 @@ pub(super) fn resource_name(model: &str) -> String {
 /// The manifest.
 pub(super) fn render(found: &Found) -> String {
     let c = &found.config;
-    let said = vllm::say(c);
+    let said = vllm::say(c, 1);
     let mut text = found.heading(&said);
     let disagg = c.scheduler == SchedulerKind::Disagg;
     let gpus = c.tp * c.pp;

@@ -28,7 +28,7 @@ fn side(name: &str, replicas: u32, said: &Said, gpus: u32) -> String {
 /// The values file.
 pub(super) fn render(found: &Found) -> String {
     let c = &found.config;
-    let said = vllm::say(c);
+    let said = vllm::say(c, 1);
     let mut text = found.heading(&said);
     let _ = write!(
         text,

@@ -1,4 +1,5 @@
-//! The found configuration in the words of engines that people run: strings only, one file per target.
+//! The found configuration in the words of engines that people run: strings only, one file per target. An engine's flag
+//! for a knob stands in that engine's file, once.
 //!
 //! Each target answers for every row of the knob table: a flag, a setting that is the engine's only behaviour anyway,
 //! a comment, or that it has no counterpart. What is missing heads the export as a comment, and [`Target::missing`]
@@ -11,14 +12,14 @@ pub mod trtllm;
 pub mod vllm;
 
 use crate::result::{Operating, TuneResult, config_of};
-use engine::config::{KnobError, SchedulerKind};
-use engine::{Config, KNOBS};
+use engine::config::KnobError;
+use engine::{Config, KNOBS, Knob};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
-/// What is exported, and where it comes from.
+/// The configuration to export, and its origin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
     /// Model as the target should load it: a Hugging Face name or a path.
@@ -29,7 +30,7 @@ pub struct Found {
     pub capacity_rps: f64,
     /// Targets it holds.
     pub slo: Vec<String>,
-    /// Device, workload, version: whether simulated, too.
+    /// Device, workload, version; simulated or measured.
     pub provenance: String,
 }
 
@@ -88,7 +89,7 @@ impl Target {
         all
     }
 
-    /// What `config` asks for and this target cannot do, in the table's order.
+    /// The wishes of `config` that this target cannot meet, in the table's order.
     #[must_use]
     pub fn missing(self, config: &Config) -> Vec<Missing> {
         self.said(config).missing
@@ -127,7 +128,7 @@ impl Target {
 
     fn said(self, config: &Config) -> Said {
         match self {
-            Self::Vllm | Self::Kserve | Self::Llmd => vllm::say(config),
+            Self::Vllm | Self::Kserve | Self::Llmd => vllm::say(config, 1),
             Self::Sglang => sglang::say(config),
             Self::Trtllm => trtllm::say(config),
         }
@@ -153,12 +154,12 @@ pub struct Missing {
     pub knob: String,
     /// The value it was found to want.
     pub value: String,
-    /// What the target does instead, where there is more to say.
+    /// The target's own way, where there is more to say.
     pub why: Option<String>,
 }
 
 impl Missing {
-    /// Whether the knob decides what is served when, so that the capacity found says nothing without it.
+    /// True if the knob decides what is served when, so that the capacity found says nothing without it.
     #[must_use]
     pub fn decides(&self) -> bool {
         ["scheduler", "allocator", "mix", "queue"].contains(&self.knob.as_str())
@@ -251,7 +252,7 @@ pub fn quoted(text: &str) -> String {
     shlex::try_quote(&text).map_or_else(|_| String::new(), Cow::into_owned)
 }
 
-/// What a target says to one knob.
+/// A target's answer to one knob.
 enum Say {
     /// A variable of its environment, `NAME=VALUE`.
     Env(&'static str),
@@ -290,12 +291,12 @@ struct Said {
 }
 
 /// Asks `say` about every knob, in the table's order. The policy is its parts.
-fn ask(config: &Config, say: impl Fn(&str, &str) -> Say) -> Said {
+fn ask(config: &Config, say: impl Fn(&Knob, &str) -> Say) -> Said {
     let (env, flags, comments, missing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut said = Said { env, flags, comments, missing };
     for knob in KNOBS.iter().filter(|k| k.name != "policy") {
         let value = config.value(knob);
-        match say(knob.name, &value) {
+        match say(knob, &value) {
             Say::Env(variable) => said.env.push(variable),
             Say::Flags(flags) => said.flags.extend(flags),
             Say::Comment(how) => said.comments.push(format!("{} {value}: {how}", knob.name)),
@@ -308,26 +309,25 @@ fn ask(config: &Config, say: impl Fn(&str, &str) -> Say) -> Said {
     said
 }
 
-/// What every target says alike: knobs that do nothing in this configuration, or nothing but its default.
-fn common(config: &Config, knob: &str, value: &str) -> Option<Say> {
+/// The answers that all targets share: to knobs that do nothing in this configuration, or nothing but its default.
+fn common(config: &Config, knob: &Knob, value: &str) -> Option<Say> {
     let paged = config.allocator == engine::config::AllocatorKind::Paged;
-    let is = |kind| config.scheduler == kind;
-    let default = engine::Knob::named(knob).is_some_and(|k| Config::default().value(k) == value);
-    let idle = match knob {
-        "reserve" => paged,
-        "block-size" | "prompt-kv" => !paged,
-        "padding" | "max-wait" => !is(SchedulerKind::Static),
-        "mix" => !is(SchedulerKind::Continuous),
-        "prefill-workers" | "decode-workers" => !is(SchedulerKind::Disagg),
-        "router" => config.replicas == 1,
-        "victim" | "watermark" | "long-prefill-threshold" | "async-scheduling" => default,
+    let unset = match knob.name {
+        "victim"
+        | "watermark"
+        | "long-prefill-threshold"
+        | "async-scheduling"
+        | "max-queue"
+        | "max-model-len"
+        | "allow-long-context" => Config::default().value(knob) == value,
         _ => false,
     };
-    if idle {
+    // An engine that pages all KV shares prefixes unless it is told not to.
+    let idle = knob.name != "prefix-cache" && !knob.applies(config);
+    if unset || idle {
         return Some(Say::Implied);
     }
-    match knob {
-        "max-model-len" | "allow-long-context" if default => Some(Say::Implied),
+    match knob.name {
         "allocator" | "reserve" if !paged => Some(Say::missing("this engine pages its KV")),
         "allocator" => Some(Say::Implied),
         "padding" | "max-wait" => Some(Say::Missing(None)),

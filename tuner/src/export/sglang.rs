@@ -1,14 +1,14 @@
 //! `python -m sglang.launch_server`. Prefill batches alternate with decode unless chunks are mixed in.
 
 use super::{Found, Said, Say, ask, common, script, start};
-use engine::Config;
 use engine::config::{QueueOrder, SchedulerKind};
+use engine::{Config, Knob};
 
-fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
+fn knob_flags(config: &Config, knob: &Knob, value: &str) -> Say {
     if let Some(said) = common(config, knob, value) {
         return said;
     }
-    match knob {
+    match knob.name {
         "scheduler" => match config.scheduler {
             SchedulerKind::Chunked => Say::flag("--enable-mixed-chunk"),
             SchedulerKind::Continuous | SchedulerKind::Disagg => Say::Implied,
@@ -50,6 +50,10 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
             "shortest-prefill" => Say::flag("--schedule-policy shortest-prefill-first"),
             _ => Say::flag("--schedule-policy lpm"),
         },
+        "max-queue" if config.scheduler == SchedulerKind::Disagg => {
+            Say::missing("a disaggregated SGLang queues without limit")
+        }
+        "max-queue" => Say::flag(format!("--max-queued-requests {value}")),
         "max-model-len" => Say::flag(format!("--context-length {value}")),
         "allow-long-context" => Say::Env("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1"),
         "tp" if config.tp == 1 => Say::Implied,

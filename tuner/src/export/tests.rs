@@ -35,6 +35,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("chunked", "queue", "priority"),
     ("chunked", "queue", "shortest-prefill"),
     ("chunked", "queue", "longest-prefix"),
+    ("chunked", "max-queue", "100"),
     ("chunked", "victim", "least-computed"),
     ("chunked", "max-model-len", "4096"),
     ("chunked", "allow-long-context", "on"),
@@ -66,6 +67,23 @@ fn no_knob_is_dropped_in_silence() {
     for knob in KNOBS.iter().filter(|k| !["policy", "router"].contains(&k.name)) {
         assert!(tried.contains(&knob.name), "{} is not exported in any test", knob.name);
     }
+}
+
+#[test]
+fn a_queue_is_bounded_as_each_engine_counts_it() {
+    let of = |target: Target, policy, edits: &[(&str, &str)]| {
+        let edits = [&[("max-seqs", "64"), ("max-queue", "100")], edits].concat();
+        target.render(&found(policy, &edits))
+    };
+    assert!(of(Target::Sglang, "chunked", &[]).contains("--max-queued-requests 100"));
+    assert!(of(Target::Sglang, "disagg", &[]).contains("max-queue 100: "));
+    // vLLM's limit is of one API server, and of all that are inside.
+    assert!(of(Target::Vllm, "chunked", &[]).contains("--max-num-queued-reqs 164"));
+    let two = [("replicas", "2")];
+    assert!(of(Target::Vllm, "chunked", &two).contains("--max-num-queued-reqs 328"));
+    assert!(of(Target::Kserve, "chunked", &two).contains("--max-num-queued-reqs 164"));
+    assert!(of(Target::Trtllm, "chunked", &[]).contains("max-queue 100"));
+    assert!(!Target::Vllm.render(&found("chunked", &[])).contains("queued"));
 }
 
 #[test]

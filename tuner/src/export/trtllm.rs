@@ -1,15 +1,15 @@
 //! `trtllm-serve` and the YAML it reads. It knows static batches, and whether running requests may be paused.
 
 use super::{Found, Said, Say, ask, common, script, start};
-use engine::Config;
 use engine::config::{AllocatorKind, SchedulerKind};
+use engine::{Config, Knob};
 use std::fmt::Write as _;
 
-fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
-    if let Some(said) = common(config, knob, value).filter(|_| knob != "padding") {
+fn knob_flags(config: &Config, knob: &Knob, value: &str) -> Say {
+    if let Some(said) = common(config, knob, value).filter(|_| knob.name != "padding") {
         return said;
     }
-    match knob {
+    match knob.name {
         "scheduler" if config.scheduler == SchedulerKind::Disagg => Say::comment(
             "needs context and generation servers and an orchestrator (trtllm-serve disaggregated)",
         ),
@@ -39,7 +39,7 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
     }
 }
 
-/// What the YAML says.
+/// The text of the YAML.
 fn yaml(config: &Config) -> String {
     let capacity = match (config.scheduler, config.allocator) {
         (SchedulerKind::Static, _) => "STATIC_BATCH",

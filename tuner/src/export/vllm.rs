@@ -1,19 +1,49 @@
 //! `vllm serve` (V1). Chunked prefill on paged KV is its only scheduler.
 
 use super::{Found, Said, Say, ask, common, script, start};
-use engine::Config;
 use engine::config::SchedulerKind;
+use engine::{Config, Knob};
 
-/// Flags of one engine, without replicas: also what KServe and llm-d pass to vLLM.
-pub(super) fn say(config: &Config) -> Said {
-    ask(config, |knob, value| knob_flags(config, knob, value))
+/// knee's name of a knob and vLLM's, where both mean the same by the same values.
+pub const FLAGS: [(&str, &str); 11] = [
+    ("max-seqs", "max-num-seqs"),
+    ("max-batch-tokens", "max-num-batched-tokens"),
+    ("block-size", "block-size"),
+    ("prefix-cache", "enable-prefix-caching"),
+    ("long-prefill-threshold", "long-prefill-token-threshold"),
+    ("kv-fraction", "gpu-memory-utilization"),
+    ("watermark", "watermark"),
+    ("async-scheduling", "async-scheduling"),
+    ("max-model-len", "max-model-len"),
+    ("tp", "tensor-parallel-size"),
+    ("pp", "pipeline-parallel-size"),
+];
+
+/// A flag as a shell takes it.
+#[must_use]
+pub fn flag(name: &str, value: &str) -> String {
+    match value {
+        "on" | "true" => format!("--{name}"),
+        "off" | "false" => format!("--no-{name}"),
+        _ => format!("--{name} {}", super::quoted(value)),
+    }
 }
 
-fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
+/// Flags of one engine, without replicas: also those that KServe and llm-d pass to vLLM. One API server is in front of
+/// `ranks` such engines.
+pub(super) fn say(config: &Config, ranks: u32) -> Said {
+    ask(config, |knob, value| knob_flags(config, ranks, knob, value))
+}
+
+fn knob_flags(config: &Config, ranks: u32, knob: &Knob, value: &str) -> Say {
     if let Some(said) = common(config, knob, value) {
         return said;
     }
-    match knob {
+    let usual = || match FLAGS.iter().find(|(ours, _)| *ours == knob.name) {
+        Some((_, theirs)) => Say::flag(flag(theirs, value)),
+        None => Say::Missing(None),
+    };
+    match knob.name {
         "scheduler" => match config.scheduler {
             SchedulerKind::Chunked => Say::Implied,
             SchedulerKind::Disagg => Say::flag(
@@ -26,11 +56,6 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         // Said of the scheduler: chunks are always mixed with decodes.
         "mix" if value == "off" => Say::Elsewhere,
         "mix" => Say::missing("V1 mixes chunks, not whole prompts"),
-        "async-scheduling" => Say::flag("--async-scheduling"),
-        "prefix-cache" if value == "on" => Say::flag("--enable-prefix-caching"),
-        "prefix-cache" => Say::flag("--no-enable-prefix-caching"),
-        "max-seqs" => Say::flag(format!("--max-num-seqs {value}")),
-        "max-batch-tokens" => Say::flag(format!("--max-num-batched-tokens {value}")),
         // A threshold that no prompt reaches is refused.
         "long-prefill-threshold"
             if config.max_model_len > 0
@@ -38,15 +63,11 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
         {
             Say::Implied
         }
-        "long-prefill-threshold" => Say::flag(format!("--long-prefill-token-threshold {value}")),
         "block-size" if !config.block_size.is_multiple_of(16) => {
             Say::missing("attention kernels take multiples of 16")
         }
-        "block-size" => Say::flag(format!("--block-size {value}")),
-        "kv-fraction" => Say::flag(format!("--gpu-memory-utilization {value}")),
         "kv-dtype" if value == "bf16" => Say::Implied,
         "kv-dtype" => Say::flag(format!("--kv-cache-dtype {value}")),
-        "watermark" => Say::flag(format!("--watermark {value}")),
         "prompt-kv" if value == "whole" => Say::Implied,
         "prompt-kv" => {
             Say::comment("set scheduler_reserve_full_isl to false in the scheduler's config")
@@ -57,24 +78,26 @@ fn knob_flags(config: &Config, knob: &str, value: &str) -> Say {
             _ => Say::missing("V1 knows fcfs and priority"),
         },
         "victim" if value == "priority" => Say::comment("comes with --scheduling-policy priority"),
-        "max-model-len" => Say::flag(format!("--max-model-len {value}")),
+        // vLLM counts those that run, too.
+        "max-queue" => {
+            let inside = ranks * (config.max_seqs + config.max_queue);
+            Say::flag(format!("--max-num-queued-reqs {inside}"))
+        }
         "allow-long-context" => Say::Env("VLLM_ALLOW_LONG_MAX_MODEL_LEN=1"),
-        "tp" if config.tp == 1 => Say::Implied,
-        "tp" => Say::flag(format!("--tensor-parallel-size {value}")),
-        "pp" if config.pp == 1 => Say::Implied,
-        "pp" => Say::flag(format!("--pipeline-parallel-size {value}")),
+        "tp" | "pp" if value == "1" => Say::Implied,
         "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
         "router" if value == "least-loaded" => Say::Implied,
-        _ => Say::Missing(None),
+        _ => usual(),
     }
 }
 
 /// The command; prefill and decode are deployments of their own, with a proxy in front.
 pub(super) fn render(found: &Found) -> String {
     let c = &found.config;
-    let mut said = say(c);
+    let disagg = c.scheduler == SchedulerKind::Disagg;
+    let mut said = say(c, if disagg { 1 } else { c.replicas });
     let command = start(&said, "vllm serve", &found.model);
-    if c.scheduler == SchedulerKind::Disagg {
+    if disagg {
         said.comments.push(format!(
             "run {} of this to prefill and {} to decode, each with its own --port, behind a \
              prefill-decode proxy",

@@ -9,9 +9,9 @@ use std::str::FromStr;
 use engine::{Config, Knob};
 
 use super::Candidate;
-use crate::export::quoted;
+use crate::export::{quoted, vllm};
 
-/// Whose flags are spoken.
+/// The server whose flags are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// vLLM's: `--max-num-seqs 64`, `--enable-prefix-caching`, `--no-enable-prefix-caching`.
@@ -19,19 +19,6 @@ pub enum Dialect {
     /// Those of `knee serve`: `--max-seqs 64`, `--prefix-cache on`.
     Knee,
 }
-
-/// knee's name of a knob and vLLM's, where both mean the same by the same values.
-const VLLM: [(&str, &str); 9] = [
-    ("max-seqs", "max-num-seqs"),
-    ("max-batch-tokens", "max-num-batched-tokens"),
-    ("block-size", "block-size"),
-    ("prefix-cache", "enable-prefix-caching"),
-    ("long-prefill-threshold", "long-prefill-token-threshold"),
-    ("kv-fraction", "gpu-memory-utilization"),
-    ("max-model-len", "max-model-len"),
-    ("tp", "tensor-parallel-size"),
-    ("pp", "pipeline-parallel-size"),
-];
 
 /// A knob and the values to try, as typed: `max-num-seqs=16,64,256`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +58,7 @@ impl FromStr for Dialect {
 }
 
 impl Dialect {
-    /// What is searched when nobody says: the two knobs that decide most about any engine's batches.
+    /// The usual search, when nobody asks for another: the two knobs that decide most about any engine's batches.
     #[must_use]
     pub fn usual(self) -> Vec<Values> {
         let (seqs, tokens) = match self {
@@ -84,28 +71,29 @@ impl Dialect {
     /// The server's name of a knob.
     fn name(self, knob: &str) -> &str {
         match self {
-            Self::Vllm => VLLM.iter().find(|(ours, _)| *ours == knob).map_or(knob, |(_, v)| v),
-            Self::Knee => VLLM.iter().find(|(_, v)| *v == knob).map_or(knob, |(ours, _)| ours),
+            Self::Vllm => {
+                vllm::FLAGS.iter().find(|(ours, _)| *ours == knob).map_or(knob, |(_, v)| v)
+            }
+            Self::Knee => ours(knob),
         }
     }
 
     /// A flag as a shell takes it.
     fn flag(self, name: &str, value: &str) -> String {
-        match (self, value) {
-            (Self::Vllm, "on" | "true") => format!("--{name}"),
-            (Self::Vllm, "off" | "false") => format!("--no-{name}"),
-            _ => format!("--{name} {}", quoted(value)),
+        match self {
+            Self::Vllm => vllm::flag(name, value),
+            Self::Knee => format!("--{name} {}", quoted(value)),
         }
     }
 
-    /// What the engine's simulation would run, and which of the names mean nothing to it.
+    /// The configuration that the engine's simulation would run, and the names that mean nothing to it.
     ///
     /// # Errors
     /// A value that the engine does not take, or a combination that it refuses.
     pub fn config(self, knobs: &BTreeMap<String, String>) -> Result<(Config, Vec<String>), String> {
         let (mut config, mut strange) = (Config::default(), Vec::new());
         for (name, value) in knobs {
-            let ours = VLLM.iter().find(|(_, v)| v == name).map_or(name.as_str(), |(o, _)| o);
+            let ours = ours(name);
             let value = match value.as_str() {
                 "true" => "on",
                 "false" => "off",
@@ -155,6 +143,11 @@ impl Dialect {
             predicted_rps: None,
         }
     }
+}
+
+/// knee's name of a knob that vLLM may name otherwise.
+fn ours(name: &str) -> &str {
+    vllm::FLAGS.iter().find(|(_, theirs)| *theirs == name).map_or(name, |(ours, _)| ours)
 }
 
 /// A server without any of our flags.

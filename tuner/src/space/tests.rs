@@ -25,6 +25,62 @@ fn the_default_space_is_a_few_hundred_distinct_configurations() {
 }
 
 #[test]
+fn the_grid_is_made_of_the_rows_that_say_so() {
+    let of_grid = |k: &&Knob| matches!(k.tries, Tries::Grid(_) | Tries::Powers { .. });
+    let rows: BTreeSet<&str> = KNOBS.iter().filter(of_grid).map(|k| k.name).collect();
+    assert_eq!(GRID.iter().copied().collect::<BTreeSet<_>>(), rows);
+    for knob in KNOBS {
+        if let Tries::Grid(values) | Tries::Around(values) = knob.tries {
+            values.iter().for_each(|value| Config::default().set(knob.name, value).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_pin_that_does_nothing_anywhere_is_refused() {
+    let refused = |pins: &[(&str, &str)]| {
+        let mut space = Space::new(scope(2));
+        pins.iter().for_each(|(knob, value)| space.pin(knob, value).unwrap());
+        space.check().err().map(|e| e.to_string())
+    };
+    assert_eq!(
+        refused(&[("policy", "continuous"), ("block-size", "32")]).unwrap(),
+        "block-size 32 does nothing without the paged allocator: leave it at 16"
+    );
+    assert!(refused(&[("policy", "chunked"), ("mix", "on")]).is_some());
+    assert!(refused(&[("replicas", "1"), ("router", "round-robin")]).is_some());
+    // It does something in a part of the space, or is where it rests.
+    assert_eq!(refused(&[("block-size", "32")]), None);
+    assert_eq!(refused(&[("policy", "continuous"), ("block-size", "16")]), None);
+    assert_eq!(refused(&[("policy", "static"), ("prefix-cache", "off")]), None);
+}
+
+#[test]
+fn a_pin_is_kept_wherever_it_does_something() {
+    let mut space = Space::new(scope(2));
+    space.pin("policy", "disagg").unwrap();
+    space.pin("prompt-kv", "chunk").unwrap();
+    space.check().unwrap();
+    let found = space.enumerate().configs;
+    assert!(!found.is_empty());
+    assert!(found.iter().all(|c| c.prompt_kv == engine::config::PromptKv::Chunk));
+}
+
+#[test]
+fn the_queue_is_searched_when_somebody_asks() {
+    let lengths = |space: &Space| -> BTreeSet<u32> {
+        space.enumerate().configs.iter().map(|c| c.max_queue).collect()
+    };
+    let mut space = Space::new(scope(1));
+    assert_eq!(lengths(&space), BTreeSet::from([0]));
+    assert!(space.neighbours(&Config::default()).iter().all(|(knob, _)| *knob != "max-queue"));
+    space.search("max-queue", &["8", "64"]).unwrap();
+    assert_eq!(lengths(&space), BTreeSet::from([8, 64]));
+    space.pin("max-queue", "32").unwrap();
+    assert_eq!(lengths(&space), BTreeSet::from([32]));
+}
+
+#[test]
 fn a_pin_fixes_its_knob_even_against_the_policy() {
     let mut space = Space::new(scope(1));
     space.pin("prefix-cache", "off").unwrap();

@@ -148,7 +148,7 @@ impl<'a> Run<'a> {
                 priority: 0,
                 content: self.content(due.request),
             };
-            if self.fleet.submit(request, due.at).is_err() {
+            if self.fleet.add_request(request, due.at).is_err() {
                 self.recorder.finish(due.request, due.at, Outcome::Rejected);
                 self.missed += 1;
                 self.replay.completed(due.request, due.at);

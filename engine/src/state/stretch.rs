@@ -1,0 +1,89 @@
+//! Stretches: one plan executed many times, where only lengths change from step to step.
+//!
+//! Most of a simulation is decoding. [`State::repeats`] says how often a plan may be executed before anything else would
+//! change, and [`State::growth`] how memory was taken on the way, so that the result is the same to the bit as step by
+//! step.
+
+use super::{Refusal, State};
+use crate::kv::waste::Growth;
+use crate::plan::{Plan, Role, WorkerId};
+use crate::sequence::{Place, SeqId};
+
+impl State {
+    /// True if nobody can join `worker`'s running sequences before something changes there.
+    fn is_closed(&self, worker: WorkerId) -> bool {
+        let w = &self.workers[worker];
+        if !w.incoming.is_empty() || !self.bridge.is_empty() {
+            return false;
+        }
+        let admits = !self.closed_batches && w.role != Role::Decode;
+        !admits
+            || self.waiting.is_empty()
+            || match w.refusal {
+                Refusal::Seats => true,
+                Refusal::Kv => !self.config.prefix_cache,
+                Refusal::None => false,
+            }
+    }
+
+    /// The times that `plan` may be executed before anything but lengths changes: everybody decodes, nobody ends, nobody
+    /// can join, and memory suffices.
+    #[must_use]
+    pub fn repeats(&self, plan: &Plan, worker: WorkerId) -> u32 {
+        let w = &self.workers[worker];
+        if plan.preempted || plan.behind || self.config.pp > 1 || !self.is_closed(worker) {
+            return 1;
+        }
+        let (mut left, mut room, mut running) = (u32::MAX, u32::MAX, 0);
+        for &id in &w.running {
+            let seq = self.seq(id);
+            if seq.place == Place::Ended {
+                continue;
+            }
+            if seq.in_flight != 1 || !seq.decodes() || !seq.fated {
+                return 1;
+            }
+            // The first to publish a block of equal content must not depend on how steps are grouped.
+            if self.config.prefix_cache && seq.covered > seq.computed {
+                return 1;
+            }
+            running += 1;
+            left = left.min(seq.end - seq.len);
+            room = room.min(seq.slots - seq.computed);
+        }
+        // Blocks taken on the way push cached ones out, which a queue ordered by what is cached could see.
+        if !self.waiting.wants_cached() {
+            let headroom = w.kv.headroom();
+            room = room.max(headroom.blocks / running.max(1) * headroom.block);
+        }
+        left.min(room).max(1)
+    }
+
+    /// Slots taken at each step of the stretch committed last.
+    #[must_use]
+    pub fn growth(&self) -> &[Growth] {
+        &self.growth
+    }
+
+    /// No slots are taken yet at any of the `steps` of the stretch that is being committed.
+    pub(super) fn begin_growth(&mut self, steps: u32) {
+        self.growth.clear();
+        self.growth.resize(steps as usize, Growth::default());
+    }
+
+    /// Takes the slots that `id` grew into during a stretch, and notes at which step.
+    pub(super) fn grow_late(&mut self, id: SeqId, first: u32, block: u32) {
+        let seq = &self.seqs[id as usize];
+        let (mut slots, end, worker) = (seq.slots, seq.end, seq.worker as usize);
+        let held = self.workers[worker].kv.grow(id, seq, seq.computed);
+        let held = held.expect("a stretch is no longer than memory allows");
+        while slots < held {
+            let grown = (slots + block).min(held);
+            let step = &mut self.growth[(slots + 1 - first) as usize];
+            step.slots += grown - slots;
+            step.beyond += grown.saturating_sub(end) - slots.saturating_sub(end);
+            slots = grown;
+        }
+        self.set_slots(id, held);
+    }
+}
