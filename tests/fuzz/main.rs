@@ -30,7 +30,7 @@ use targets::{TARGETS, Target};
 
 /// A file is read in less processor time than this,
 const PATIENCE: Duration = Duration::from_secs(20);
-/// and in less time by the clock, however many others use the machine.
+/// and works on within this time by the clock, however many others use the machine.
 const LONGEST: Duration = Duration::from_secs(180);
 /// Files of a target in the tests: half a minute for all.
 const FEW: u64 = 45;
@@ -163,14 +163,19 @@ impl Tally {
     fn follow(&mut self, mut run: Run, first: u64) -> u64 {
         let mut at = first;
         let (mut since, mut spent) = (Instant::now(), Duration::ZERO);
+        let (mut idle, mut worked) = (since, Duration::ZERO);
         loop {
             let line = match run.lines.recv_timeout(PATIENCE) {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Timeout) => {
-                    let (wall, cpu) = (since.elapsed(), run.cpu().saturating_sub(spent));
-                    if wall < LONGEST && cpu < PATIENCE {
+                    let cpu = run.cpu().saturating_sub(spent);
+                    if cpu > worked {
+                        (worked, idle) = (cpu, Instant::now());
+                    }
+                    if idle.elapsed() < LONGEST && cpu < PATIENCE {
                         continue;
                     }
+                    let wall = since.elapsed();
                     self.faults
                         .push((at, format!("still reading after {wall:.0?}, {cpu:.0?} of work")));
                     return at + 1;
@@ -196,6 +201,7 @@ impl Tally {
             }
             at += 1;
             (since, spent) = (Instant::now(), time(ticks.unwrap_or(0)));
+            (idle, worked) = (since, Duration::ZERO);
             if self.faults.len() >= ENOUGH {
                 return at;
             }

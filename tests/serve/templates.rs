@@ -24,7 +24,7 @@ fn repeated(first: &str, step: &str) -> String {
 #[test]
 fn a_template_that_takes_too_much_is_given_up() {
     let text = |step: &str| repeated("'0123456789'", step) + "{{ ns.s }}";
-    let list = |step: &str, end: &str| repeated("[0, 1]", step) + end;
+    let list = |step: &str, end: &str| repeated("[[0], [0]]", step) + end;
     let constant = "'x' * 99999999";
     let capped = "{% macro f(s, n) %}{% if n %}{{ f(s ~ s, n - 1) }}{% else %}{{ s }}{% endif %}{% endmacro %}";
     let cases = [
@@ -32,26 +32,18 @@ fn a_template_that_takes_too_much_is_given_up() {
         text("ns.s + ns.s"),
         text("ns.s * 9"),
         text("ns.s|replace('0', ns.s)"),
-        text("ns.s.replace('0', ns.s)"),
         text("[ns.s, ns.s]|join"),
         text("ns.s.join([ns.s, ns.s, ns.s])"),
         text("ns.s|indent(99999999999)"),
         text("'%s%s'|format(ns.s, ns.s)"),
-        text("'{}{}'.format(ns.s, ns.s)"),
-        text("ns.s.ljust(999999999999)"),
         text("'%999999999999s'|format(ns.s)"),
         text("'{:>999999999999}'.format(ns.s)"),
-        text("ns.s|tojson|tojson ~ ns.s"),
-        text("ns.s|list|join('.') ~ ns.s"),
         list("ns.s + ns.s", "{{ ns.s|list|length }}"),
-        list("ns.s + ns.s", "{% for x in ns.s %}{% endfor %}"),
         list("ns.s * 1000", "{{ ns.s|list|length }}"),
         // Small in memory, for its parts are one.
         list("[ns.s, ns.s]", "{{ ns.s }}"),
         list("[ns.s, ns.s]", "{{ ns.s|tojson }}"),
-        list("[ns.s, ns.s]", "{% set t = ns.s|string %}"),
-        list("[ns.s, ns.s]", "{{ ns.s == [ns.s[0], ns.s[1] + [0]] }}"),
-        list("{'a': ns.s, 'b': ns.s}", "{{ ns.s|tojson }}"),
+        list("[[ns.s[0], ns.s[0]], [ns.s[1], ns.s[1]]]", "{{ ns.s[0] == ns.s[1] }}"),
         // Deep.
         "{% set ns = namespace(s=0) %}{% for i in range(90000) %}{% for j in range(90) %}{% set ns.s = [ns.s] %}\
          {% endfor %}{% endfor %}{{ ns.s|string|length }}"

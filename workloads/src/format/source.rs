@@ -2,9 +2,11 @@
 //! as what they are.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
+use std::rc::Rc;
 
 use super::text::{Text, broken};
 use crate::TraceError;
@@ -20,6 +22,11 @@ const LAYERS: u32 = 4;
 
 /// Memory that an xz stream may ask for, KiB: what its strongest preset takes.
 const XZ_MEMORY: u32 = 256 << 10;
+
+/// Data that unpack to more bytes than this, and to more than so many times their size, are a bomb: traces shrink to a
+/// tenth or a hundredth.
+const BOMB_FROM: u64 = 256 << 20;
+const BOMB_TIMES: u64 = 500;
 
 /// More bytes of Parquet than this are not kept in memory (from a pipe, or unpacked).
 const LARGEST_TABLE: u64 = 1 << 30;
@@ -140,6 +147,8 @@ impl Packing {
     }
 
     fn undone<'a>(self, packed: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+        let taken = Rc::new(Cell::new(0));
+        let packed = Counted { bytes: packed, taken: Rc::clone(&taken) };
         let (name, plain): (_, Box<dyn Read + 'a>) = match self {
             Self::Gzip => ("gzip", Box::new(flate2::bufread::MultiGzDecoder::new(packed))),
             Self::Zstd => ("zstd", Box::new(zstd::Decoder::with_buffer(packed)?)),
@@ -148,7 +157,32 @@ impl Packing {
             }
             Self::Bzip2 => ("bzip2", Box::new(bzip2::bufread::MultiBzDecoder::new(packed))),
         };
-        Ok(Box::new(Unpacked { name, plain }))
+        Ok(Box::new(Unpacked { name, plain, given: 0, taken }))
+    }
+}
+
+/// Bytes that are counted as they are taken.
+struct Counted<R> {
+    bytes: R,
+    taken: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.bytes.read(into)?;
+        self.taken.set(self.taken.get() + read as u64);
+        Ok(read)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.bytes.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.taken.set(self.taken.get() + bytes as u64);
+        self.bytes.consume(bytes);
     }
 }
 
@@ -156,13 +190,24 @@ impl Packing {
 struct Unpacked<'a> {
     name: &'static str,
     plain: Box<dyn Read + 'a>,
+    /// Bytes unpacked so far,
+    given: u64,
+    /// and the packed ones that they came from.
+    taken: Rc<Cell<u64>>,
 }
 
 impl Read for Unpacked<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.plain.read(into).map_err(|e| {
-            let name = self.name;
+        let name = self.name;
+        let read = self.plain.read(into).map_err(|e| {
             io::Error::other(format!("damaged {name} data ({e}); fetch the file again"))
-        })
+        })?;
+        self.given += read as u64;
+        if self.given > BOMB_FROM && self.given / BOMB_TIMES > self.taken.get() {
+            return Err(io::Error::other(format!(
+                "{name} data that unpack to more than {BOMB_TIMES} times their size, which no trace does; unpack the file first if it is one"
+            )));
+        }
+        Ok(read)
     }
 }
