@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use engine::ModelShape;
 use engine::model::llama::LlamaConfig;
 use engine::model::{Model, hub};
@@ -14,19 +14,35 @@ pub(crate) fn named(model: &str, config: &LlamaConfig) -> ModelShape {
     if model.starts_with(hub::PREFIX) {
         return config.shape(2);
     }
+    // A configuration says nothing of its name; its folder may.
+    let path = if path.ends_with(CONFIG) { path.parent().unwrap_or(path) } else { path };
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     let name = name.map_or_else(|| config.name.clone(), |name| name.to_string_lossy().into_owned());
     ModelShape { name, ..config.shape(2) }
 }
 
-/// The shape of the model called `name`: a shipped one, a TOML file, or that of a model's own files.
+/// The file of a Hugging Face model that says its shape.
+const CONFIG: &str = "config.json";
+
+/// The shape of the model called `name`: a shipped one, a TOML file, or that of a model's own configuration.
 pub(crate) fn shape(name: &str) -> Result<ModelShape> {
-    if let Some(id) = name.strip_prefix(hub::PREFIX) {
-        return Ok(named(name, &hub::config(id)?));
-    }
     let path = Path::new(name);
-    if name == "tiny" || path.is_dir() || path.extension().is_some_and(|e| e == "gguf") {
-        return Ok(named(name, Model::open(name, None)?.weights.config()));
+    let is = |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
+    let config = if let Some(id) = name.strip_prefix(hub::PREFIX) {
+        hub::config(id)?
+    } else if path.is_dir() {
+        LlamaConfig::open(&path.join(CONFIG))?
+    } else if is("json") {
+        LlamaConfig::open(path)?
+    } else if name == "tiny" || is("gguf") {
+        Model::open(name, None)?.weights.config().clone()
+    } else {
+        return Ok(ModelShape::load(name)?);
+    };
+    match config.sliding_window {
+        Some(window) if window < config.max_position => {
+            bail!("{name}: attention in a sliding window of {window} tokens is not simulated")
+        }
+        _ => Ok(named(name, &config)),
     }
-    Ok(ModelShape::load(name)?)
 }

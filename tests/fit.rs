@@ -200,6 +200,49 @@ fn a_capacity_is_never_above_what_is_completed_with_all_offered_at_once() {
 }
 
 #[test]
+fn a_simulated_model_needs_only_its_config_json() {
+    let dir = TempDir::new().unwrap();
+    let small = r#"{"model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "intermediate_size": 8192, "vocab_size": 128256, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 4096, "rope_theta": 500000.0"#;
+    let model = |name: &str, more: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, format!("{small}{more}}}")).unwrap();
+        path
+    };
+    let bench = |model: &str| {
+        let words = ["bench", "--rate", "1", "--requests", "50", "--json", "--model", model];
+        knee(&words)
+    };
+    let (file, folder) = (model("small.json", ""), model("own/config.json", ""));
+    let folder = folder.parent().unwrap();
+    for (path, name) in [
+        (shown(&file), "small"),
+        (shown(folder), "own"),
+        (shown(&folder.join("config.json")), "own"),
+    ] {
+        let out = bench(path);
+        let said: Value = serde_json::from_slice(&out.stdout).expect("JSON on standard output");
+        assert_eq!(said["model"], name);
+    }
+    assert!(bench("meta-llama/Llama-3.1-8B-Instruct").status.success());
+    for (more, why) in [
+        (", \"model_type\": \"mixtral\", \"num_local_experts\": 8", "a mixture of experts"),
+        (", \"model_type\": \"deepseek_v3\", \"kv_lora_rank\": 512", "latent attention"),
+        (
+            ", \"model_type\": \"mistral\", \"sliding_window\": 1024",
+            "a sliding window of 1024 tokens",
+        ),
+    ] {
+        // The later of two equal keys counts.
+        let out = bench(shown(&model("other.json", more)));
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success() && said.contains(why), "{said}");
+    }
+}
+
+#[test]
 fn an_exported_command_fits_the_memory_it_was_simulated_with() {
     let dir = TempDir::new().unwrap();
     let out = dir.path().join("out");

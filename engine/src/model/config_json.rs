@@ -71,6 +71,32 @@ impl OneOrMany {
     }
 }
 
+impl LlamaConfig {
+    /// Reads the `config.json` at `path`: a shape needs nothing else of a model.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is of a model that computes something else.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let name = path.file_stem().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        Ok(read(path, &name)?.0)
+    }
+}
+
+/// Parts of other architectures that nothing here computes or simulates, by the fields that tell of them.
+const UNMODELLED: [(&str, &[&str]); 3] = [
+    ("a mixture of experts", &["num_local_experts", "n_routed_experts", "num_experts"]),
+    ("latent attention", &["kv_lora_rank"]),
+    ("sliding windows", &["sliding_window"]),
+];
+
+/// The architecture of `config` with its parts that are not modelled: ` with a mixture of experts`.
+fn unmodelled(config: &serde_json::Value) -> String {
+    let has = |field: &&str| !config[field].is_null() || !config["text_config"][field].is_null();
+    let parts = UNMODELLED.iter().filter(|(_, fields)| fields.iter().any(has));
+    let parts: Vec<&str> = parts.map(|(part, _)| *part).collect();
+    if parts.is_empty() { String::new() } else { format!(" with {}", parts.join(" and ")) }
+}
+
 /// Reads `config.json` at `path` for the model called `name`; beside it come the tokens that end its output.
 pub(super) fn read(path: &Path, name: &str) -> Result<(LlamaConfig, Vec<u32>), ModelError> {
     let text = read_text(path, LONGEST_SETTINGS).map_err(|e| ModelError::read(path, e))?;
@@ -78,7 +104,8 @@ pub(super) fn read(path: &Path, name: &str) -> Result<(LlamaConfig, Vec<u32>), M
         serde_json::from_str(&text).map_err(|e| ModelError::broken(path, e))?;
     let kind = value["model_type"].as_str().unwrap_or("(none given)");
     if !FAMILY.contains(&kind) {
-        let what = format!("architecture `{kind}`: expected one of {}", FAMILY.join(", "));
+        let (with, known) = (unmodelled(&value), FAMILY.join(", "));
+        let what = format!("architecture `{kind}`{with}: expected one of {known}");
         return Err(ModelError::unsupported(path, what));
     }
     let mut raw: Raw = serde_json::from_value(value).map_err(|e| ModelError::broken(path, e))?;
@@ -269,6 +296,20 @@ mod tests {
             with("\"llama\",", "\"gemma2\","),
             "config.json: unsupported architecture `gemma2`: expected one of llama, mistral, qwen2, qwen3"
         );
+        for (field, part) in [
+            ("\"num_local_experts\": 8,", "a mixture of experts"),
+            (
+                "\"n_routed_experts\": 8, \"kv_lora_rank\": 512,",
+                "a mixture of experts and latent attention",
+            ),
+            ("\"text_config\": {\"sliding_window\": 1024},", "sliding windows"),
+        ] {
+            let said = with("\"llama\",", &format!("\"other\", {field}"));
+            let known = "expected one of llama, mistral, qwen2, qwen3";
+            let expected =
+                format!("config.json: unsupported architecture `other` with {part}: {known}");
+            assert_eq!(said, expected);
+        }
         assert_eq!(
             with("\"llama3\"", "\"longrope\""),
             "config.json: unsupported rotary scaling `longrope`: expected linear, llama3 or yarn"

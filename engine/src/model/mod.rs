@@ -151,28 +151,39 @@ pub(crate) fn load<T: DeserializeOwned>(
 const MODELS: Catalogue = &[
     (
         "llama-3.1-8b",
-        &["llama3.1-8b", "llama-3-8b", "meta-llama/llama-3.1-8b", "meta-llama/meta-llama-3-8b"],
+        &[
+            "llama3.1-8b",
+            "llama-3-8b",
+            "meta-llama/llama-3.1-8b",
+            "meta-llama/llama-3.1-8b-instruct",
+            "meta-llama/meta-llama-3-8b",
+        ],
         include_str!("../../models/llama-3.1-8b.toml"),
     ),
     (
         "llama-3.1-70b",
-        &["llama3.1-70b", "llama-3-70b", "meta-llama/llama-3.1-70b"],
+        &[
+            "llama3.1-70b",
+            "llama-3-70b",
+            "meta-llama/llama-3.1-70b",
+            "meta-llama/llama-3.1-70b-instruct",
+        ],
         include_str!("../../models/llama-3.1-70b.toml"),
     ),
     (
         "llama-2-13b",
-        &["llama2-13b", "meta-llama/llama-2-13b-hf"],
+        &["llama2-13b", "meta-llama/llama-2-13b-hf", "meta-llama/llama-2-13b-chat-hf"],
         include_str!("../../models/llama-2-13b.toml"),
     ),
     (
         "llama-2-70b",
-        &["llama2-70b", "meta-llama/llama-2-70b-hf"],
+        &["llama2-70b", "meta-llama/llama-2-70b-hf", "meta-llama/llama-2-70b-chat-hf"],
         include_str!("../../models/llama-2-70b.toml"),
     ),
     ("opt-13b", &["facebook/opt-13b"], include_str!("../../models/opt-13b.toml")),
     (
         "mistral-7b",
-        &["mistralai/mistral-7b-instruct-v0.2"],
+        &["mistralai/mistral-7b-instruct-v0.2", "mistralai/mistral-7b-instruct-v0.3"],
         include_str!("../../models/mistral-7b.toml"),
     ),
     ("qwen3-32b", &["qwen/qwen3-32b"], include_str!("../../models/qwen3-32b.toml")),
