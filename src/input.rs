@@ -8,8 +8,8 @@ use engine::exec::Correction;
 use engine::files::{LONGEST_SETTINGS, read_text};
 use engine::{Config, DeviceProfile};
 use loadgen::{BoundSlo, Slo};
-use tuner::calibrate::Overlay;
-use tuner::trial::Testbed;
+use tuner::evidence::calibrate::Overlay;
+use tuner::subject::bed::Testbed;
 use workloads::{Description, ReadOptions, Reference, Spec, Stream, Trace};
 
 use crate::cli::{Computing, HostTime, Reading, Scenario, Workload};

@@ -126,7 +126,7 @@ fn the_report_is_labelled_measured_and_can_be_drawn_again() {
         assert_eq!(vllm["errors"][i].as_str().unwrap().is_empty(), length.as_u64() != Some(0));
     }
     for name in ["requests.csv", "requests.jsonl", "vllm.json", "profile_export.jsonl"] {
-        let runs = tuner::validate::read::read(&dir.path().join(name)).unwrap();
+        let runs = tuner::evidence::validate::read::read(&dir.path().join(name)).unwrap();
         let [run] = &runs[..] else { panic!("{name} holds {} runs", runs.len()) };
         assert_eq!((run.rows.len(), run.failures.values().sum()), (60, failed), "{name}");
         let first = run.rows.iter().find(|row| !row.failed).unwrap();
@@ -134,7 +134,8 @@ fn the_report_is_labelled_measured_and_can_be_drawn_again() {
         assert!(ttft >= std::time::Duration::from_millis(5), "{name}: {ttft:?}");
         assert!(first.input > 0 && first.output > 0, "{name}");
     }
-    let summary = tuner::validate::read::read(&dir.path().join("profile_export_aiperf.json"));
+    let summary =
+        tuner::evidence::validate::read::read(&dir.path().join("profile_export_aiperf.json"));
     assert!(summary.unwrap_err().to_string().contains("give the file that is written beside it"));
 }
 

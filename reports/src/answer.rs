@@ -3,7 +3,7 @@
 use crate::figures::{NONE, limit, opt_ms, percent, rate, sig, usd};
 use crate::page::{self, Row, cell, code, pairs, tile};
 use crate::report::TuneReport;
-use crate::{exports, planned, words};
+use crate::{exports, planned, sentences};
 use maud::{Markup, html};
 use std::collections::BTreeMap;
 use tuner::result::{Infeasible, Margin, Objective, Operating, TuneResult, subject};
@@ -16,10 +16,10 @@ pub(crate) fn answer(report: &TuneReport) -> Markup {
         @match &r.best {
             Some(b) => {
                 @if !r.plans.is_empty() { h3 { (planned::heading(r)) } }
-                p.lead { (words::sentence(b)) }
+                p.lead { (sentences::sentence(b)) }
                 (tiles(r, b))
                 (margins(b))
-                @for said in words::trust(r) { p { (said) } }
+                @for said in sentences::trust(r) { p { (said) } }
                 (warnings(r))
                 (exports::section(report))
                 details { summary { "Every knob" } (knobs(&b.config)) }
@@ -107,9 +107,9 @@ fn infeasible(why: Option<&Infeasible>) -> Markup {
     };
     let rows: Vec<Row> = why.reaches.iter().map(reached).collect();
     html! {
-        p.lead { (words::nowhere(why)) }
+        p.lead { (sentences::nowhere(why)) }
         @if why.nearest.is_some() {
-            @if let Some(slo) = words::holdable(why) { p { "Some rate can be held with " (code(slo)) "." } }
+            @if let Some(slo) = sentences::holdable(why) { p { "Some rate can be held with " (code(slo)) "." } }
             (page::fitted(&[("target", false), ("reaches", true), ("asked for", true)], &rows))
         }
     }

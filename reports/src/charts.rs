@@ -6,7 +6,7 @@ use crate::plot::{Axis, Figure, Ink, Layer, Mark, Scale, thinned};
 use crate::report::Detail;
 use loadgen::{Metric, Target};
 use tuner::claims::Sweep;
-use tuner::observation::KvShares;
+use tuner::subject::observation::KvShares;
 
 /// A plot and what it shows.
 pub(crate) struct Chart {

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::charts::classes;
 use serde_json::{Value, json};
 use std::io::Write;
-use tuner::observation::{IterationSpan, KvSample};
+use tuner::subject::observation::{IterationSpan, KvSample};
 
 /// Writes the trace of a run. `title` names the process in the viewer.
 ///

@@ -2,7 +2,7 @@
 
 use crate::figures::{NONE, opt_ms, percent, rate, sig};
 use crate::page::{self, Row, cell, whole};
-use crate::words::slo_text;
+use crate::sentences::slo_text;
 use maud::{Markup, html};
 use tuner::result::TuneResult;
 use tuner::result::{Decision, Finalist, FinalistOutcome};

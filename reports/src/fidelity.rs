@@ -6,10 +6,10 @@ use crate::figures::{NONE, count, ms, rate, sig};
 use crate::page::{self, Page, Row, Section, Times, cell, code, pairs, tile};
 use crate::plot::{Axis, Ink, Layer, Mark, Scale};
 use crate::report::{Assumption, FidelityReport};
-use crate::screen::{Look, Screen};
+use crate::wrap::{Look, Screen};
 use maud::{Markup, html};
-use tuner::fidelity::{BothKnees, Figure, Steps};
-use tuner::validate::COMPARED;
+use tuner::evidence::fidelity::{BothKnees, Figure, Steps};
+use tuner::evidence::validate::COMPARED;
 
 fn signed(error: f64) -> String {
     format!("{error:+.1}\u{202f}%")

@@ -7,8 +7,8 @@ use crate::report::LaunchReport;
 use crate::{bench, figures};
 use maud::{Markup, html};
 use std::collections::BTreeMap;
-use tuner::launch::flags::defaults;
-use tuner::launch::{Candidate, Failure, Outcome, Trial};
+use tuner::contest::turns::flags::defaults;
+use tuner::contest::turns::{Candidate, Failure, Outcome, Trial};
 
 /// Columns of the table; whether they hold numbers.
 pub(crate) const COLUMNS: [Column; 5] = [

@@ -27,12 +27,12 @@ mod planned;
 mod plot;
 mod policies;
 mod report;
-mod screen;
+mod sentences;
 pub mod terminal;
 mod tradeoffs;
 mod tuning;
 mod validation;
-mod words;
+mod wrap;
 
 pub use bench::bench_page;
 pub use compare::compare_page;

@@ -5,7 +5,7 @@ use crate::figures::{count, ms, percent, sig};
 use crate::plot::{Axis, Ink, Layer, Scale};
 use crate::report::Detail;
 use std::collections::BTreeSet;
-use tuner::observation::{IterationSpan, KvSample, KvShares};
+use tuner::subject::observation::{IterationSpan, KvSample, KvShares};
 
 /// Stacked areas of the KV classes over time, percent of all slots.
 pub(crate) fn ledger(samples: &[KvSample], mean: &KvShares) -> Chart {

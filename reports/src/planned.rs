@@ -2,11 +2,11 @@
 
 use crate::figures::{NONE, capitalised, count, percent, rate, short, usd};
 use crate::page::{Row, cell, table, whole};
-use crate::words::{self, slo_text};
+use crate::sentences::{self, slo_text};
 use maud::{Markup, html};
 use tuner::plan::{Plan, Rule};
 use tuner::result::{Infeasible, TuneResult};
-use tuner::unfit::Unfit;
+use tuner::subject::unfit::Unfit;
 
 /// The plan of the winner's device, which was chosen.
 pub(crate) fn chosen(r: &TuneResult) -> Option<&Plan> {
@@ -102,7 +102,7 @@ fn why_not(r: &TuneResult, device: &str) -> String {
     let nearest = here.filter_map(|b| b.infeasible.as_ref()).min_by(|a, b| {
         a.reaches.is_empty().cmp(&b.reaches.is_empty()).then(beyond(a).total_cmp(&beyond(b)))
     });
-    nearest.map_or_else(|| "nothing was tried".to_owned(), words::at_best)
+    nearest.map_or_else(|| "nothing was tried".to_owned(), sentences::at_best)
 }
 
 /// The meaning of the column of slow iterations.

@@ -8,7 +8,7 @@ use crate::plot::Ink;
 use loadgen::Metric;
 use maud::{Markup, html};
 use tuner::compare::PolicyResult;
-use tuner::observation::Observation;
+use tuner::subject::observation::Observation;
 
 /// A policy's colour; variants and strangers get others by their place.
 pub(crate) fn inks(names: &[&str]) -> Vec<Ink> {

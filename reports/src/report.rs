@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tuner::claims::Claims;
 use tuner::compare::PolicyResult;
+use tuner::contest::turns::Race;
+use tuner::evidence::fidelity::Fidelity;
+use tuner::evidence::validate::knee::Capacity;
+use tuner::evidence::validate::{Occupancy, Validation};
 use tuner::export::Missing;
-use tuner::fidelity::Fidelity;
-use tuner::launch::Race;
-use tuner::observation::{Detailed, IterationSpan, KvSample, KvShares, Work};
 use tuner::result::{DeviceInfo, TuneResult, WorkloadInfo};
-use tuner::unfit::Unfit;
-use tuner::validate::knee::Capacity;
-use tuner::validate::{Occupancy, Validation};
+use tuner::subject::observation::{Detailed, IterationSpan, KvSample, KvShares, Work};
+use tuner::subject::unfit::Unfit;
 
 /// Version of the stored form.
 pub const SCHEMA: &str = "knee.report/3";

@@ -6,7 +6,7 @@ use crate::latency::{self, At, Curve};
 use crate::page::{self, Origin, Page, Row, Section, Times, cell, code, table, whole};
 use crate::plot::Ink;
 use crate::report::{About, Detail, TuneReport};
-use crate::words::{self, slo_text};
+use crate::sentences::{self, slo_text};
 use crate::{answer, decision, exports, losers, over_time, planned, policies, tradeoffs};
 use maud::{Markup, html};
 use tuner::compare::PolicyResult;
@@ -177,7 +177,7 @@ fn infeasible(r: &TuneResult) -> Markup {
         let why = b.infeasible.as_ref()?;
         let nearest = why.nearest.as_deref().unwrap_or(NONE);
         let cells =
-            vec![cell(&b.policy), whole(&b.device), code(nearest), cell(words::at_best(why))];
+            vec![cell(&b.policy), whole(&b.device), code(nearest), cell(sentences::at_best(why))];
         Some((cells, ""))
     };
     let rows: Vec<Row> = r.baselines.iter().filter_map(row).collect();

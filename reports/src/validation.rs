@@ -6,12 +6,12 @@ use crate::figures::{NONE, count, ms, opt_ms, percent, rate, sig};
 use crate::page::{self, Page, Row, Section, Times, cell, code, pairs, tile};
 use crate::plot::{Axis, Ink, Layer, Scale};
 use crate::report::{Assumption, ValidationReport};
-use crate::screen::{Look, Screen};
+use crate::wrap::{Look, Screen};
 use loadgen::Metric;
 use maud::{Markup, html};
-use tuner::validate::knee::Capacity;
-use tuner::validate::read::failures;
-use tuner::validate::{COMPARED, Occupancy, Validation};
+use tuner::evidence::validate::knee::Capacity;
+use tuner::evidence::validate::read::failures;
+use tuner::evidence::validate::{COMPARED, Occupancy, Validation};
 
 /// Plots are drawn for so many runs at most; tables show all.
 const DRAWN: usize = 6;
@@ -346,14 +346,14 @@ mod tests {
     use super::*;
     use crate::report::{About, SAMPLES};
     use std::collections::BTreeMap;
-    use tuner::validate::{Errors, Four};
+    use tuner::evidence::validate::{Errors, Four};
 
     fn four(x: f64) -> Four {
         Four { mean: Some(x), p50: Some(x), p90: Some(x), p99: Some(x) }
     }
 
     fn report() -> ValidationReport {
-        let side = |x: f64| tuner::validate::Side {
+        let side = |x: f64| tuner::evidence::validate::Side {
             ttft: four(x),
             tpot: four(x),
             e2e: four(x),

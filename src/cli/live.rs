@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use loadgen::{Api, FaultShare, Wanted, Worker, parse_duration, parse_instant};
-use tuner::launch::flags::{Dialect, Values};
+use tuner::contest::turns::flags::{Dialect, Values};
 
 use super::headings::{LAUNCH, LIVE, OUTPUT, SEARCH};
 use super::values::whole;

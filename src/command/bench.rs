@@ -8,12 +8,12 @@ use engine::Deployment;
 use loadgen::{Offered, Sustain};
 use reports::{BenchReport, Detail, Inside, Report};
 use serde_json::{Value, json};
-use tuner::calibrate::StepLog;
-use tuner::evaluate::{Evaluate, Relax};
-use tuner::observation::{Detailed, Observation};
+use tuner::evidence::calibrate::StepLog;
 use tuner::result::knobs;
 use tuner::space::label;
-use tuner::trial::{Testbed, steps_of};
+use tuner::subject::bed::{Testbed, steps_of};
+use tuner::subject::observation::{Detailed, Observation};
+use tuner::subject::{Evaluate, Relax};
 use workloads::Trace;
 
 use super::output::{about, write_run};

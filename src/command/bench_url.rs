@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Result, bail};
 use loadgen::{Gauges, Live, LiveOptions, LiveRun, Part, Slo, export};
 use reports::{BenchReport, Report};
-use tuner::evaluate::Stop;
-use tuner::live::lengthened;
-use tuner::study::fingerprint;
+use tuner::subject::Stop;
+use tuner::subject::server::lengthened;
+use tuner::subject::study::fingerprint;
 use workloads::Trace;
 
 use super::bench::result;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use tuner::calibrate::{Calibration, Scope, from_requests, from_steps, read_steps};
+use tuner::evidence::calibrate::{Calibration, Scope, from_requests, from_steps, read_steps};
 
 use super::validate::{recorded, setup};
 use super::{print, print_json};
@@ -24,7 +24,7 @@ pub(crate) fn run(args: &cli::Calibrate) -> Result<ExitCode> {
     let (input, found) = match (&args.steps, &args.requests) {
         (Some(path), None) => {
             let file = path.display().to_string();
-            let bytes = tuner::validate::read::bytes(path)?;
+            let bytes = tuner::evidence::validate::read::bytes(path)?;
             let steps = read_steps(&file, &bytes)?;
             let found =
                 from_steps(&steps, &setup.model, &setup.device, &setup.config, scope, args.seed)?;

@@ -8,12 +8,12 @@ use anyhow::Result;
 use engine::{Config, DeviceProfile};
 use reports::{FidelityReport, Report};
 use serde_json::json;
-use tuner::evaluate::Stop;
-use tuner::evaluate::{Evaluate, Relax};
-use tuner::fidelity::{Fidelity, Played, compare, knees, play};
-use tuner::progress::{Progress, Status};
+use tuner::contest::progress::{Progress, Status};
+use tuner::evidence::fidelity::{Fidelity, Played, compare, knees, play};
 use tuner::result::knobs;
-use tuner::trial::Testbed;
+use tuner::subject::Stop;
+use tuner::subject::bed::Testbed;
+use tuner::subject::{Evaluate, Relax};
 
 use super::output::about;
 use super::progress::Bar;

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use cpu_time::ProcessTime;
-use tuner::evaluate::Evaluate;
 use tuner::plan::Price;
 use tuner::result::{DeviceInfo, WorkloadInfo};
-use tuner::trial::Testbed;
+use tuner::subject::Evaluate;
+use tuner::subject::bed::Testbed;
 
 /// The cost of a computation.
 pub(crate) struct Cost {

@@ -8,7 +8,7 @@ use engine::Config;
 use reports::{CompareReport, Report};
 use tuner::claims::{Bench, Claims};
 use tuner::compare::{CompareResult, Comparison, compare, policies};
-use tuner::evaluate::Relax;
+use tuner::subject::Relax;
 
 use super::output::about;
 use super::{Common, cancel, measure};

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use tuner::evaluate::Stop;
+use tuner::subject::Stop;
 
 /// A flag that Ctrl-C (or SIGTERM) sets; a second one ends the process at once.
 pub(crate) fn cancel() -> Result<&'static AtomicBool> {

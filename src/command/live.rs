@@ -15,11 +15,11 @@ use loadgen::{
     Span, Sustain, Tokens,
 };
 use reports::{About, BenchReport, Detail, LiveSide, Scenario};
-use tuner::evaluate::Stop;
-use tuner::live::LiveStudy;
 use tuner::result::{DeviceInfo, WorkloadInfo};
-use tuner::study::{build, fingerprint};
-use tuner::unfit::Unfit;
+use tuner::subject::Stop;
+use tuner::subject::server::LiveStudy;
+use tuner::subject::study::{build, fingerprint};
+use tuner::subject::unfit::Unfit;
 use workloads::Trace;
 
 use super::output::typed;

@@ -82,7 +82,7 @@ pub(crate) fn file(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
 pub(crate) fn write_run(
     dir: &Path,
     title: &str,
-    run: &tuner::observation::Detailed,
+    run: &tuner::subject::observation::Detailed,
 ) -> Vec<Result<()>> {
     let requests = || {
         let mut bytes = Vec::new();

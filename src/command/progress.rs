@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tuner::progress::{Progress, Status};
+use tuner::contest::progress::{Progress, Status};
 
 /// Draws a search's status on standard error.
 pub(crate) struct Bar(ProgressBar);

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use engine::import::Imported;
 use engine::machine::Timings;
-use tuner::progress::{Progress, Status};
+use tuner::contest::progress::{Progress, Status};
 
 use super::progress::Bar;
 use crate::computing::Here;

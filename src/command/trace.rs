@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use engine::ModelShape;
 use tuner::share::percent;
-use tuner::unfit::Unfit;
+use tuner::subject::unfit::Unfit;
 use workloads::{Comparison, Description, Format, QUANTILE_LEVELS, Trace};
 
 use super::{print, print_as_is, print_json};

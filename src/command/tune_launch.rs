@@ -11,11 +11,11 @@ use loadgen::{Error, Live};
 use reports::{About, LaunchReport, Report};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tuner::evaluate::Stop;
-use tuner::launch::flags::defaults;
-use tuner::launch::process::Process;
-use tuner::launch::{Candidate, Failure, Race, Rules, Seen, Trial, screen};
-use tuner::live::{Aim, Found, Held, LiveStudy, Memory, Range, Ready, Searched, Shot};
+use tuner::contest::turns::flags::defaults;
+use tuner::contest::turns::{Candidate, Failure, Race, Rules, Seen, Trial, screen};
+use tuner::subject::Stop;
+use tuner::subject::launched::process::Process;
+use tuner::subject::server::{Aim, Found, Held, LiveStudy, Memory, Range, Ready, Searched, Shot};
 
 use super::bench::result;
 use super::live::{Measured, Place, launched, options, scenario, server, start_limit, study};

@@ -7,8 +7,8 @@ use anyhow::{Result, anyhow, bail};
 use loadgen::Slo;
 use reports::Report;
 use serde_json::{Value, json};
-use tuner::evaluate::Stop;
-use tuner::live::{Aim, Found, Memory, Range, Searched, Shot};
+use tuner::subject::Stop;
+use tuner::subject::server::{Aim, Found, Memory, Range, Searched, Shot};
 
 use super::bench::result;
 use super::live::{Measured, Place, find, options, scenario, study};

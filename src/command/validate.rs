@@ -8,11 +8,11 @@ use anyhow::{Result, bail};
 use loadgen::{Metric, Target};
 use reports::{Assumption, Report, ValidationReport};
 use serde_json::{Value, json};
+use tuner::evidence::validate::knee::capacity;
+use tuner::evidence::validate::prompts::with_prompts;
+use tuner::evidence::validate::recorded::Recorded;
+use tuner::evidence::validate::{self, COMPARED, Setup, Side, read};
 use tuner::result::knobs;
-use tuner::validate::knee::capacity;
-use tuner::validate::prompts::with_prompts;
-use tuner::validate::recorded::Recorded;
-use tuner::validate::{self, COMPARED, Setup, Side, read};
 
 use super::output::about;
 use crate::cli;

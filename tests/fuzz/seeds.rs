@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 use engine::{Config, DeviceProfile, ModelShape};
 use loadgen::Slo;
 use rcgen::{CertificateParams, KeyPair};
-use tuner::evaluate::{Evaluate as _, Length, Relax, Trial};
-use tuner::study::{Identity, Study};
-use tuner::trial::Testbed;
+use tuner::subject::bed::Testbed;
+use tuner::subject::study::{Identity, Study};
+use tuner::subject::{Evaluate as _, Length, Relax, Trial};
 
 use crate::child::write;
 use crate::models;

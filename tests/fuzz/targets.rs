@@ -8,7 +8,7 @@ use engine::machine::Machine;
 use engine::model::Model;
 use engine::model::chat::Message;
 use engine::model::renderer::Renderer;
-use tuner::study::Study;
+use tuner::subject::study::Study;
 
 use crate::child::FAULT;
 use crate::mutate::Random;

@@ -13,12 +13,12 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::claims::Claims;
-use crate::evaluate::{Evaluate, Length, Relax, Stop, Trial};
+use crate::knee::verdict;
 use crate::knee::{Effort, FLOOR, Knee, Prober, place_of, rate_at};
-use crate::observation::Observation;
 use crate::result::{DeviceInfo, WorkloadInfo};
-use crate::trial::Testbed;
-use crate::verdict;
+use crate::subject::bed::Testbed;
+use crate::subject::observation::Observation;
+use crate::subject::{Evaluate, Length, Relax, Stop, Trial};
 
 /// The whole of a comparison, as it is stored. Everything but `wall_s`, `cpu_s` and `host` depends on inputs alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

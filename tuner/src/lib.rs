@@ -1,33 +1,21 @@
 //! Decides what to measure next: the search space, capacity under an SLO, the search, and what it found.
-
-pub mod accuracy;
-pub mod calibrate;
+//!
+//! The way from a question to its answer: a [`tune::Request`] asks; a [`subject`] is what can be asked (a simulation, this
+//! machine, a server, a study that remembers); a [`subject::Trial`] is one configuration at one rate, and an
+//! [`subject::observation::Observation`] what it showed; a [`knee::verdict::Verdict`] says whether the rate held; the
+//! [`knee`] is the highest that did; a [`contest`] decides which configuration to try next; the [`result`] is the answer,
+//! [`explain`]ed.
 
 pub mod claims;
 pub mod compare;
-pub mod decide;
-pub mod evaluate;
+pub mod contest;
+pub mod evidence;
+pub mod explain;
 pub mod export;
-pub mod fidelity;
 pub mod knee;
-pub mod launch;
-pub mod live;
-pub mod observation;
-pub mod pace;
-pub mod pareto;
 pub mod plan;
-pub mod progress;
 pub mod result;
-pub mod search;
 pub mod share;
 pub mod space;
-pub mod study;
-pub mod trial;
+pub mod subject;
 pub mod tune;
-pub mod unfit;
-pub mod validate;
-pub mod verdict;
-pub mod why;
-
-#[cfg(test)]
-mod fake;

@@ -12,7 +12,7 @@
 
 use std::cmp::Ordering;
 
-use crate::unfit::Unfit;
+use crate::subject::unfit::Unfit;
 use serde::{Deserialize, Serialize};
 
 /// The price of a GPU-hour, with its source and date.

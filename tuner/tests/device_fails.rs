@@ -10,8 +10,8 @@ use engine::model::random::RandomWeights;
 use engine::{Config, DeviceProfile, Machine};
 use kernels::cuda::emulator::{self, Fuse, Pretence};
 use loadgen::Slo;
-use tuner::evaluate::Relax;
-use tuner::trial::Testbed;
+use tuner::subject::Relax;
+use tuner::subject::bed::Testbed;
 use workloads::{ReadOptions, Trace};
 
 /// Six requests, one of which is long.

@@ -6,9 +6,9 @@ use engine::config::{Domain, Policy, Reserve, RouterKind, SchedulerKind};
 use engine::{Config, Deployment, DeviceProfile, KNOBS, Knob, ModelShape};
 use loadgen::Slo;
 use proptest::prelude::*;
-use tuner::evaluate::Relax;
-use tuner::observation::Observation;
-use tuner::trial::Testbed;
+use tuner::subject::Relax;
+use tuner::subject::bed::Testbed;
+use tuner::subject::observation::Observation;
 
 /// Requests of a run.
 const REQUESTS: usize = 60;

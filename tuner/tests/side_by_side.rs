@@ -7,8 +7,8 @@ use engine::model::llama::LlamaConfig;
 use engine::model::random::RandomWeights;
 use engine::{Config, DeviceProfile, Machine};
 use loadgen::Slo;
-use tuner::evaluate::{Evaluate, Length, Relax, Trial};
-use tuner::trial::Testbed;
+use tuner::subject::bed::Testbed;
+use tuner::subject::{Evaluate, Length, Relax, Trial};
 
 const SLOTS: u32 = 600;
 
@@ -46,7 +46,7 @@ fn nobody_changes_what_another_computes() {
     assert_eq!(together.len(), trials.len());
     for (trial, beside) in trials.iter().zip(together) {
         let alone = bed.run(trial).unwrap();
-        let counts = |o: &tuner::observation::Observation| {
+        let counts = |o: &tuner::subject::observation::Observation| {
             let w = &o.work();
             let work = (w.iterations, w.tokens_executed, w.tokens_padded, w.tokens_recomputed);
             (o.summary.completed, work, w.preemptions, w.kv_slots)

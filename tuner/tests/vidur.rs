@@ -16,9 +16,9 @@ use engine::exec::cost::CostModel;
 use engine::import::{SEED, import};
 use engine::{DeviceProfile, Iteration};
 use loadgen::Slo;
-use tuner::evaluate::Relax;
-use tuner::observation::Detailed;
-use tuner::trial::Testbed;
+use tuner::subject::Relax;
+use tuner::subject::bed::Testbed;
+use tuner::subject::observation::Detailed;
 use workloads::{Arrival, ReadOptions, Trace};
 
 /// 300 requests at 8/s in Vidur's form, prompts of 50 to 2,049 tokens.

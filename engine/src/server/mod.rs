@@ -4,12 +4,12 @@
 //! noticed by the drop of its `Reply`, which cancels its request.
 
 mod admit;
-mod ask;
 mod beams;
 mod body;
 mod forms;
 mod listen;
 mod metrics;
+mod parse_request;
 mod reply;
 mod socket;
 mod wire;

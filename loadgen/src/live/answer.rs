@@ -5,11 +5,11 @@
 
 use super::body::Body;
 use super::chunk::{self, Chunk, Finish, Usage};
+use super::conversation::Hearing;
 use super::failure::Kind;
+use super::fast_path::Like;
 use super::http::Response;
-use super::like::Like;
 use super::sse::{Field, LONGEST};
-use super::talk::Hearing;
 use crate::json::Json;
 
 /// A kind of failure, and the words for it.

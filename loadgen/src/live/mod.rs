@@ -11,19 +11,19 @@ mod body;
 mod call;
 mod chunk;
 mod conn;
+mod conversation;
 mod counts;
 mod drive;
 mod endpoint;
 pub mod export;
 mod failure;
+mod fast_path;
 mod form;
 mod gauges;
 mod greet;
 mod http;
-mod like;
 mod meter;
 mod options;
-mod part;
 mod probe;
 mod prompt;
 mod proxy;
@@ -32,12 +32,12 @@ mod run;
 mod server;
 mod shown;
 mod sse;
-mod talk;
 mod tls;
 mod transport;
 mod until;
 mod url;
 mod vocabulary;
+mod worker_part;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -53,13 +53,13 @@ pub use form::Prompts;
 pub use gauges::{Gauge, Gauges};
 pub use meter::Wire;
 pub use options::{LiveOptions, Progress};
-pub use part::{Part, merge};
 pub use proxy::Proxies;
 pub use ready::Patience;
 pub use run::{LiveRun, Lost};
 pub use server::Server;
 pub use shown::{HIDDEN, ShownUrl};
 pub use vocabulary::Tokens;
+pub use worker_part::{Part, merge};
 
 use crate::error::Error;
 use crate::record::Record;
@@ -121,7 +121,7 @@ impl Live {
     /// # Errors
     /// A server that does not answer.
     pub fn suit(&mut self, trace: &Trace, timeout: Duration) -> Result<(), Error> {
-        if talk::repeats_answers(trace) {
+        if conversation::repeats_answers(trace) {
             probe::for_answers(&mut self.endpoint, &mut self.probed, timeout)?;
         }
         Ok(())

@@ -5,16 +5,16 @@
 //! function of (salt, block identity) for blocks that the trace shares between requests, of (salt, request) for all
 //! others: prefixes that are alike in the trace are alike on the wire, and the salt, new in every run, keeps a
 //! server's cache of the last run from answering this one. A turn that repeats an answer
-//! ([`Talks`](super::talk::Talks)) has the server's own words in that place.
+//! ([`Talks`](super::conversation::Talks)) has the server's own words in that place.
 
 use std::io::Write as _;
 
 use workloads::{Trace, TraceRequest};
 
 use super::api::Api;
+use super::conversation::Passage;
 use super::endpoint::Endpoint;
 use super::form::{End, Form, Prompts};
-use super::talk::Passage;
 use super::vocabulary::Vocabulary;
 
 /// Token ids used: above the special tokens of every vocabulary, within the smallest one in use.
@@ -421,7 +421,7 @@ mod tests {
     fn turns(api: Api, prompts: Prompts, events: &[&str], usage: Option<(u32, u32)>) -> [Value; 2] {
         use crate::json::Json;
         use crate::live::chunk::{Chunk, Usage};
-        use crate::live::talk::{Hearing, Talks};
+        use crate::live::conversation::{Hearing, Talks};
         let server = Server { url: "http://127.0.0.1".to_owned(), api, ..Server::default() };
         let endpoint = Endpoint::find(&server).unwrap();
         let form = Form::full(prompts);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use loadgen::{Live, LiveOptions, LiveRun, MockOptions, Prompts, Server, Summary, Tokens};
 
-use crate::rig::{Rig, canned, load, run, server, silent, slo};
+use crate::fixture::{Rig, canned, load, run, server, silent, slo};
 
 fn faulty(faults: &[&str]) -> MockOptions {
     let faults = faults.iter().map(|f| f.parse().unwrap()).collect();

@@ -12,8 +12,8 @@ use loadgen::{
 };
 use serde_json::json;
 
+use crate::fixture::{load, server, slo};
 use crate::odd::{Asked, event, finale, good, reply, serve, stream, token};
-use crate::rig::{load, server, slo};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -7,7 +7,7 @@ use loadgen::{Api, Live, LiveOptions, LiveRun, MockOptions, Server, Truth};
 use serde_json::Value;
 use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
 
-use crate::rig::{Rig, index, server, slo};
+use crate::fixture::{Rig, index, server, slo};
 
 /// `sessions` of `turns`, each turn a prompt, its answer, and some more; blocks of 16 tokens.
 fn talks(sessions: u32, turns: u32, open: bool) -> Trace {

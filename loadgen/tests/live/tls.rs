@@ -12,7 +12,7 @@ use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
-use crate::rig::{load, read_request, slo};
+use crate::fixture::{load, read_request, slo};
 
 /// An authority, and files with its certificate and with a certificate and key that it signed.
 struct Authority {
@@ -227,7 +227,7 @@ fn a_client_can_show_who_it_is() {
 
 #[test]
 fn a_server_that_speaks_no_tls() {
-    let rig = crate::rig::Rig::start(loadgen::MockOptions::default());
+    let rig = crate::fixture::Rig::start(loadgen::MockOptions::default());
     let run = drive(format!("https://{}", rig.address), None, None);
     assert_eq!(run.failures["tls"].count, 20, "{:?}", run.failures);
     rig.end();

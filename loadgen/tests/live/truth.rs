@@ -7,7 +7,7 @@ use loadgen::{Live, LiveOptions, LiveRun, MockOptions, Outcome, Prompts, Summary
 use serde_json::Value;
 use workloads::{Arrival, Trace};
 
-use crate::rig::{Rig, index, load, run, server, slo, speak};
+use crate::fixture::{Rig, index, load, run, server, slo, speak};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

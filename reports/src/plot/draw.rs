@@ -1,10 +1,10 @@
 //! Puts a [`Figure`] on paper through plotters: frame, layers, then names beside what they name.
 
+use super::canvas::{Area, Chart, Drawn, Ticked, px};
 use super::clip::{self, Point};
 use super::figure::{Axis, Figure, Layer, Mark};
-use super::ink::{Ink, themed};
 use super::names::{Name, Names, beside, printable, text_style, width_of};
-use super::paper::{Area, Chart, Drawn, Ticked, px};
+use super::palette::{Ink, themed};
 use super::scale::Span;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};

@@ -1,6 +1,6 @@
 //! A plot as data: axes with titles and units, and layers.
 
-use super::ink::Ink;
+use super::palette::Ink;
 use super::scale::{Scale, Span};
 
 /// A plot.

@@ -3,16 +3,16 @@
 //! A [`Figure`] is data: axes with titles and units, and layers. Everything is placed in the unit square first, where
 //! lines are cut at the frame, so no value, however wild, can draw outside of it or write a NaN.
 
+mod canvas;
 mod clip;
 mod draw;
 mod figure;
-mod ink;
 mod names;
-mod paper;
+mod palette;
 mod scale;
 
 pub(crate) use figure::{Axis, Figure, Layer, Mark};
-pub(crate) use ink::Ink;
+pub(crate) use palette::Ink;
 pub(crate) use scale::Scale;
 
 impl Figure {

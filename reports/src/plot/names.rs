@@ -1,8 +1,8 @@
 //! Names beside what they name, instead of a legend far away: put where there is room, moved apart where there is not.
 
+use super::canvas::{Area, Chart, Drawn, FINE, px};
 use super::clip::Point;
-use super::ink::Ink;
-use super::paper::{Area, Chart, Drawn, FINE, px};
+use super::palette::Ink;
 use crate::figures::THIN;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};

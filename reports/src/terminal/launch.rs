@@ -5,8 +5,8 @@ use crate::compare::facts;
 use crate::figures::capitalised;
 use crate::launched::{COLUMNS, cells, headline, notes, sentence};
 use crate::report::LaunchReport;
-use crate::screen::{Look, Screen};
-use tuner::launch::Outcome;
+use crate::wrap::{Look, Screen};
+use tuner::contest::turns::Outcome;
 
 /// Lines shown of the log of a server that failed.
 const LINES: usize = 3;

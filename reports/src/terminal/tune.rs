@@ -3,8 +3,8 @@
 
 use crate::figures::{NONE, capitalised, limit, opt_ms, percent, rate, sig, usd};
 use crate::report::TuneReport;
-use crate::screen::{Look, Screen, WIDTH};
-use crate::{decision, exports, planned, tuning, words};
+use crate::wrap::{Look, Screen, WIDTH};
+use crate::{decision, exports, planned, sentences, tuning};
 use std::collections::BTreeSet;
 use tuner::result::{Infeasible, Loser, Operating, TuneResult, subject};
 
@@ -81,7 +81,7 @@ fn plan(s: &mut Screen, r: &TuneResult) {
 }
 
 fn winner(s: &mut Screen, r: &TuneResult, best: &Operating) {
-    s.say(&words::sentence(best), 0, None);
+    s.say(&sentences::sentence(best), 0, None);
     s.gap();
     if !r.plans.is_empty() {
         s.say(&format!("  capacity {} {}", rate(best.capacity_rps), r.workload.unit()), 4, None);
@@ -113,7 +113,7 @@ fn winner(s: &mut Screen, r: &TuneResult, best: &Operating) {
         4,
         None,
     );
-    for said in words::trust(r) {
+    for said in sentences::trust(r) {
         s.gap();
         s.say(&said, 0, None);
     }
@@ -155,8 +155,8 @@ fn warnings(s: &mut Screen, r: &TuneResult) {
 
 fn nowhere(s: &mut Screen, why: Option<&Infeasible>) {
     let Some(why) = why else { return };
-    s.say(&words::nowhere(why), 0, Some(Look::Bad));
-    if let Some(slo) = words::holdable(why) {
+    s.say(&sentences::nowhere(why), 0, Some(Look::Bad));
+    if let Some(slo) = sentences::holdable(why) {
         s.say(&format!("Some rate can be held with {slo}"), 0, None);
     }
 }

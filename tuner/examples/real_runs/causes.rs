@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use engine::exec::Correction;
 use serde::Serialize;
-use tuner::validate::Setup;
+use tuner::evidence::validate::Setup;
 
 use crate::setup::between_iterations;
 use crate::{Line, SETS, Source, run_sets};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use engine::Config;
 use serde_json::Value;
-use tuner::validate::recorded::{Recorded, Row};
-use tuner::validate::{self, Setup, side};
+use tuner::evidence::validate::recorded::{Recorded, Row};
+use tuner::evidence::validate::{self, Setup, side};
 
 use crate::setup::{constant, published, push, setup, v1};
 use crate::{Results, Source};

@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 use engine::DeviceProfile;
 use serde::Serialize;
-use tuner::accuracy::Uncertainty;
-use tuner::validate::{Setup, Validation};
+use tuner::evidence::accuracy::Uncertainty;
+use tuner::evidence::validate::{Setup, Validation};
 
 /// A set: what it adds to the results.
 type Set = fn(&Source, &mut Results);
@@ -122,7 +122,7 @@ impl Results {
 pub(crate) struct Source {
     dir: PathBuf,
     profiles: Vec<(String, String)>,
-    calibrations: Vec<tuner::calibrate::Overlay>,
+    calibrations: Vec<tuner::evidence::calibrate::Overlay>,
     /// Only sets whose name contains this.
     only: Option<String>,
     /// What is changed about every setup, to see what becomes of it.
@@ -151,7 +151,7 @@ impl Source {
         Some(Arc::new(self.overlay(name).map_or(profile.clone(), |o| o.apply(&profile))))
     }
 
-    fn overlay(&self, name: &str) -> Option<&tuner::calibrate::Overlay> {
+    fn overlay(&self, name: &str) -> Option<&tuner::evidence::calibrate::Overlay> {
         self.calibrations.iter().find(|c| c.device == name)
     }
 
@@ -192,7 +192,7 @@ fn run() -> Result<(), String> {
                 source.profiles.push((name.to_owned(), file.to_owned()));
             }
             "--calibration" => {
-                let overlay = tuner::calibrate::Overlay::read(Path::new(&value()?));
+                let overlay = tuner::evidence::calibrate::Overlay::read(Path::new(&value()?));
                 source.calibrations.push(overlay.map_err(|e| e.to_string())?);
             }
             _ => words.push(word),

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use engine::Config;
 use engine::config::Policy;
-use tuner::calibrate::from_requests;
-use tuner::validate::knee::{Capacity, capacity};
-use tuner::validate::recorded::{Alike, Recorded};
-use tuner::validate::{self, Setup, Validation, read};
+use tuner::evidence::calibrate::from_requests;
+use tuner::evidence::validate::knee::{Capacity, capacity};
+use tuner::evidence::validate::recorded::{Alike, Recorded};
+use tuner::evidence::validate::{self, Setup, Validation, read};
 
 use crate::setup::{Aims, NONE, ahead, between_iterations, figures, push, setup, v1};
 use crate::{Results, Source};

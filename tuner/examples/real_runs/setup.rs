@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{Config, DeviceProfile};
-use tuner::validate::recorded::Row;
-use tuner::validate::{self, Setup, Validation};
+use tuner::evidence::validate::recorded::Row;
+use tuner::evidence::validate::{self, Setup, Validation};
 
 use crate::models::shape;
 use crate::{Line, Results, Source};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use engine::Config;
 use engine::config::Policy;
-use tuner::validate::recorded::{Recorded, Row};
-use tuner::validate::{self, Setup, side};
+use tuner::evidence::validate::recorded::{Recorded, Row};
+use tuner::evidence::validate::{self, Setup, side};
 
 use crate::setup::{ahead, between_iterations, constant, published, push, setup, v1};
 use crate::{Results, Source};

@@ -15,8 +15,8 @@ use std::time::Instant;
 use engine::import::{self, import};
 use engine::{Config, DeviceProfile, ModelShape};
 use loadgen::{Latency, Metric, Slo, Stats};
-use tuner::evaluate::Relax;
-use tuner::trial::Testbed;
+use tuner::subject::Relax;
+use tuner::subject::bed::Testbed;
 use workloads::Trace;
 use workloads::format::ReadOptions;
 

@@ -6,9 +6,9 @@ use rayon::prelude::*;
 use workloads::Trace;
 
 use super::{Bench, Claim, Claims, Finding, Sweep, one, rate};
-use crate::evaluate::Refused;
-use crate::observation::Observation;
-use crate::trial::Testbed;
+use crate::subject::Refused;
+use crate::subject::bed::Testbed;
+use crate::subject::observation::Observation;
 
 impl Bench<'_> {
     /// Saturated output of static batching with and without padding and of continuous batching, on one allocator.

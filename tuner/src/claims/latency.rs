@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
 
 use super::{Bench, Claim, Claims, Finding, Sweep, about, equal_requests, one, rate};
-use crate::evaluate::Refused;
+use crate::subject::Refused;
 
 impl Bench<'_> {
     /// One prompt of 32k tokens (or the model's limit) among this trace's traffic at half of saturation.
@@ -21,7 +21,7 @@ impl Bench<'_> {
         let sim = self.simulator(trace);
         let worst = |policy| {
             let config = Config { prefix_cache: false, ..self.policy(policy) };
-            let deployment = sim.deployment(&config, crate::evaluate::Relax::Nothing)?;
+            let deployment = sim.deployment(&config, crate::subject::Relax::Nothing)?;
             let run = sim.detail(&deployment, 1.0)?;
             let others = run.records.iter().filter(|r| r.request != guest);
             Ok(others.filter_map(loadgen::Record::max_itl).max().unwrap_or_default())

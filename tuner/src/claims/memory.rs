@@ -5,7 +5,7 @@ use engine::config::{Policy, Reserve};
 use rayon::prelude::*;
 
 use super::{Bench, Claim, Claims, Finding, Sweep, one};
-use crate::evaluate::Refused;
+use crate::subject::Refused;
 
 impl Bench<'_> {
     /// KV waste of every allocator, by block size and by longest length accepted.

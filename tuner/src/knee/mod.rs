@@ -12,6 +12,8 @@
 
 mod grid;
 mod guess;
+pub mod pace;
+pub mod verdict;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,10 +21,9 @@ use std::time::{Duration, Instant};
 
 use engine::Config;
 
-use crate::evaluate::{Evaluate, Length, Relax, Stop, Trial};
-use crate::observation::Observation;
-use crate::pace::Paces;
-use crate::verdict;
+use crate::knee::pace::Paces;
+use crate::subject::observation::Observation;
+use crate::subject::{Evaluate, Length, Relax, Stop, Trial};
 
 pub use grid::{FLOOR, STEP, place_above, place_of, rate_at};
 

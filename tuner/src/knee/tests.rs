@@ -1,10 +1,10 @@
 //! The knee search against every place of the grid, on machines that are disturbed, and on servers that cost time.
 
 use super::*;
-use crate::evaluate::Refused;
-use crate::fake::{Fake, Shared};
-use crate::observation::Outside;
-use crate::unfit::Unfit;
+use crate::subject::Refused;
+use crate::subject::fake::{Fake, Shared};
+use crate::subject::observation::Outside;
+use crate::subject::unfit::Unfit;
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::sync::Mutex;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::words::BOUNDED;
+use super::sentences::BOUNDED;
 
 /// The real engine's answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

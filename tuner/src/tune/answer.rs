@@ -3,14 +3,15 @@
 use super::request::TuneError;
 use super::steady::p_met;
 use super::tuning::Tuning;
+use crate::contest::waves::Standing;
+use crate::knee::verdict;
 use crate::knee::{FLOOR, Knee, Probe};
-use crate::pareto;
+use crate::result::pareto;
 use crate::result::{
     BOUNDED, Baseline, CurvePoint, Infeasible, Operating, Pareto, ParetoPoint, Refusal, TuneResult,
     broke, knobs, margins,
 };
-use crate::search::Standing;
-use crate::{space, verdict};
+use crate::space;
 use engine::config::{KvDtype, Policy, QueueOrder};
 use loadgen::{Metric, Span};
 use std::collections::BTreeMap;

@@ -2,10 +2,10 @@
 //! for the least, or is worth most by the objective.
 
 use super::tuning::Tuning;
+use crate::contest::waves::Candidate;
+use crate::knee::verdict;
 use crate::plan::prefer;
-use crate::search::Candidate;
-use crate::unfit::Unfit;
-use crate::verdict;
+use crate::subject::unfit::Unfit;
 
 impl Tuning<'_, '_> {
     /// The objective's value of entry `i`.

@@ -1,8 +1,8 @@
 //! Runs are counted where they are asked for, so that none is forgotten.
 
-use crate::evaluate::{Evaluate, Refused, Stop, Trial};
-use crate::observation::Observation;
-use crate::unfit::Unfit;
+use crate::subject::observation::Observation;
+use crate::subject::unfit::Unfit;
+use crate::subject::{Evaluate, Refused, Stop, Trial};
 use engine::Config;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,11 +1,11 @@
 //! The winner's neighbourhood: what each knob's next value does, and whether one of them wins after all.
 
 use super::tuning::{Refined, Rival, Tuning};
-use crate::evaluate::{Relax, Stop};
+use crate::contest::waves::{Candidate, Entry};
+use crate::explain::{self, Subject};
 use crate::knee::{FLOOR, Probe, Prober, rate_at};
 use crate::result::Neighbour;
-use crate::search::{Candidate, Entry};
-use crate::why::{self, Subject};
+use crate::subject::{Relax, Stop};
 use engine::Config;
 use rayon::prelude::*;
 use std::sync::atomic::AtomicBool;
@@ -73,7 +73,7 @@ impl Tuning<'_, '_> {
         let evaluate = self.request.devices[device].evaluate;
         let (head, start) = (self.found.head(best), self.found.good(best).unwrap_or(FLOOR));
         let winner = Subject { evaluate, config: from, known: &entry.probes, start };
-        let Ok(winner) = why::measure(&winner, head, cancel) else { return Vec::new() };
+        let Ok(winner) = explain::measure(&winner, head, cancel) else { return Vec::new() };
         let start = winner.good.unwrap_or(start);
         // Its runs about its knee: where the knobs that matter show.
         let on_head = |p: &&Probe| p.head == head;
@@ -96,8 +96,11 @@ impl Tuning<'_, '_> {
                 let (idle, made) = does_the_same(&subject, &edge, cancel);
                 let known = [known, &made].concat();
                 let subject = Subject { known: &known, ..subject };
-                let measured =
-                    if idle { Ok(winner.clone()) } else { why::measure(&subject, head, cancel) };
+                let measured = if idle {
+                    Ok(winner.clone())
+                } else {
+                    explain::measure(&subject, head, cancel)
+                };
                 (knob, config, measured, idle)
             })
             .collect();

@@ -1,8 +1,8 @@
 //! Which configurations are searched, and which of them race against each other.
 
 use super::request::{Request, TuneError};
+use crate::contest::waves::Candidate;
 use crate::result::{Objective, Refusal};
-use crate::search::Candidate;
 use crate::space::Space;
 use engine::Config;
 use std::collections::BTreeMap;

@@ -1,12 +1,13 @@
 //! Why the best of every other policy, on every device, lost to the winner.
 
 use super::tuning::Tuning;
+use crate::contest::progress::Status;
+use crate::contest::waves::Entry;
+use crate::explain::{self, Measured, Subject};
 use crate::knee::FLOOR;
-use crate::progress::Status;
+use crate::knee::verdict;
 use crate::result::Loser;
-use crate::search::Entry;
-use crate::why::{self, Measured, Subject};
-use crate::{space, verdict};
+use crate::space;
 use engine::Config;
 use engine::config::Policy;
 use rayon::prelude::*;
@@ -85,8 +86,8 @@ impl Tuning<'_, '_> {
         Subject { evaluate, config: &e.candidate.config, known: &e.probes, start }
     }
 
-    fn measure(&self, i: usize) -> Option<why::Measured> {
-        why::measure(&self.subject(i), self.found.head(i), self.request.watch.cancel).ok()
+    fn measure(&self, i: usize) -> Option<explain::Measured> {
+        explain::measure(&self.subject(i), self.found.head(i), self.request.watch.cancel).ok()
     }
 
     fn loss(&self, i: usize, winner: &Config, winner_rps: f64) -> Option<Loser> {
@@ -100,7 +101,7 @@ impl Tuning<'_, '_> {
         let (cancel, head) = (self.request.watch.cancel, self.found.head(i));
         let gpus = self.field.space(&self.found.entries[i].candidate.config).gpus;
         let subject = self.subject(i);
-        let checked = why::attribute(&subject, &measured, winner, head, gpus, cancel);
+        let checked = explain::attribute(&subject, &measured, winner, head, gpus, cancel);
         let cause = checked.first().filter(|a| a.confirmed).map(|a| a.cause.clone());
         Some(Loser { cause, checked, ..self.loser(i, winner, winner_rps, &measured) })
     }

@@ -1,11 +1,11 @@
 //! A question to tune for, and why there may be nothing to ask.
 
-use crate::accuracy::Accuracy;
-use crate::evaluate::Evaluate;
+use crate::contest::progress::Watch;
+use crate::evidence::accuracy::Accuracy;
 use crate::plan::PlanError;
-use crate::progress::Watch;
 use crate::result::{DeviceInfo, Objective, WorkloadInfo};
 use crate::space::Space;
+use crate::subject::Evaluate;
 use loadgen::Slo;
 
 /// A device and what runs configurations on it.

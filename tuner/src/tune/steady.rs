@@ -6,13 +6,13 @@
 //! iterations wins; and the winner's capacity comes as an interval, both ends simulated.
 
 use super::tuning::{Refined, Rival, Tuning};
-use crate::accuracy::{Accuracy, Spread};
-use crate::evaluate::{Relax, Stop};
+use crate::contest::waves::{Candidate, Entry, Group, Standing};
+use crate::evidence::accuracy::{Accuracy, Spread};
+use crate::explain::LOOK;
 use crate::knee::{Effort, FLOOR, Knee, Prober, rate_at};
 use crate::result::{Confidence, Margin, Neighbour, PassedOver, margins};
-use crate::search::{Candidate, Entry, Group, Standing};
 use crate::space;
-use crate::why::LOOK;
+use crate::subject::{Relax, Stop};
 use rayon::prelude::*;
 use std::sync::atomic::AtomicBool;
 

@@ -1,17 +1,17 @@
 //! Whole tuning runs on analytic servers.
 
 use super::*;
-use crate::accuracy::Accuracy;
-use crate::evaluate::Evaluate;
-use crate::fake::Fake;
+use crate::contest::progress::Silent;
+use crate::contest::progress::Watch;
+use crate::evidence::accuracy::Accuracy;
 use crate::plan::Price;
-use crate::progress::Silent;
-use crate::progress::Watch;
 use crate::result::config_of;
 use crate::result::{DeviceInfo, Objective, WorkloadInfo};
 use crate::space::Scope;
 use crate::space::Space;
-use crate::study::{Identity, Study};
+use crate::subject::Evaluate;
+use crate::subject::fake::Fake;
+use crate::subject::study::{Identity, Study};
 use engine::Config;
 use loadgen::Slo;
 use proptest::prelude::*;
@@ -186,7 +186,7 @@ fn a_model_that_does_not_fit_says_so() {
 }
 
 fn seen(error: f64) -> Accuracy {
-    let spread = crate::accuracy::Spread { bias: 0.0, sigma: error, runs: 30 };
+    let spread = crate::evidence::accuracy::Spread { bias: 0.0, sigma: error, runs: 30 };
     Accuracy { spread, devices: vec!["there".to_owned()] }
 }
 
@@ -203,7 +203,7 @@ fn a_capacity_comes_with_what_fast_and_slow_iterations_make_of_it() {
     // The same ends, measured directly.
     let config = config_of(&best.config).unwrap();
     for (factor, rps) in [(c.slower, c.low_rps), (c.faster, c.high_rps)] {
-        let pace = crate::evaluate::Relax::Pace((factor * 1e3).round() as u32);
+        let pace = crate::subject::Relax::Pace((factor * 1e3).round() as u32);
         let mut prober =
             crate::knee::Prober::new(&fake, &config, pace, fake.requests, &GO_ON).unwrap();
         let knee = prober.knee(0, crate::knee::Effort::COLD).unwrap();

@@ -2,9 +2,9 @@
 
 use super::field::Field;
 use super::request::{Method, Request, TuneError};
-use crate::evaluate::Evaluate;
+use crate::contest::waves::{self, Candidate, Contest, Found};
 use crate::result::{Confidence, Neighbour, PassedOver};
-use crate::search::{self, Candidate, Contest, Found};
+use crate::subject::Evaluate;
 use engine::Config;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,7 +71,7 @@ impl<'a, 'r> Tuning<'a, 'r> {
 
     /// Searches `candidates`, which are of groups of their own.
     pub(super) fn search(&mut self, candidates: Vec<Candidate>) {
-        let found = self.contest(candidates, |contest| search::halving(contest, search::RUNGS));
+        let found = self.contest(candidates, |contest| waves::halving(contest, waves::RUNGS));
         self.found.absorb(found);
     }
 
@@ -98,7 +98,7 @@ impl<'a, 'r> Tuning<'a, 'r> {
         let mut refined: Vec<_> = devices.clone().map(|d| self.refine(d)).collect();
         if self.request.method == Method::Exhaustive {
             let found = std::mem::take(&mut self.found);
-            self.found = self.contest(Vec::new(), |contest| search::exhaustive(contest, found));
+            self.found = self.contest(Vec::new(), |contest| waves::exhaustive(contest, found));
             refined = devices.map(|d| self.refine(d)).collect();
         }
         let mut bests = Vec::new();

@@ -5,7 +5,7 @@ use half::bf16;
 use kernels::cuda::{Buffer, Collective, CudaError, Device, MOST_RANKS, Window};
 
 use super::layout::{Layout, joins};
-use super::room::RoomError;
+use super::memory_budget::RoomError;
 use super::weights::{CudaModel, Head, Layer, Shard};
 use crate::exec::cpu::Part;
 use crate::model::SpecError;

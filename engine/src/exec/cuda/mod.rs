@@ -23,8 +23,8 @@ mod graphs;
 mod layout;
 mod loader;
 mod measure;
+mod memory_budget;
 mod pass;
-mod room;
 mod stage;
 mod weights;
 
@@ -33,5 +33,5 @@ pub use kernels::cuda::Device;
 pub use layout::{Arithmetic, Layout};
 pub use loader::CudaModelError;
 pub use measure::{Uneven, measure};
-pub use room::{Room, RoomError};
+pub use memory_budget::{Room, RoomError};
 pub use weights::CudaModel;

@@ -1,0 +1,62 @@
+//! The real engine decides: what a simulation found best is tried where it would run.
+//!
+//! A real run costs what it lasts, so few are made; and on a machine that others use too, two runs in different minutes
+//! cannot be compared. So the likeliest winner leads: its knee is searched alone, from where the simulation puts it. Then
+//! all finalists meet at the rate where it fails, in the same minutes ([`Evaluate::run_together`]). Whoever holds there
+//! leads on from there, and who does not is out. It ends where nobody holds, or when the time for it is up. Finalists that
+//! are expected to carry clearly less than the first are not tried at all. At last the winner is run with everything
+//! offered at once: it carries no more than it completes per second then, however well it meets the targets for as long as
+//! the trace lasts.
+//!
+//! The finalists rest on a profile that was measured in seconds, maybe in a bad minute. The first runs show it: a
+//! single one that the machine is clearly faster than its profile, the first search that it is slower. The simulation is
+//! then made anew at that pace, once, and those whom it recommends join the race.
+
+use std::time::Duration;
+
+use crate::contest::progress::Watch;
+use crate::result::TuneResult;
+use crate::subject::{Evaluate, Stop};
+use race::Race;
+
+mod finalists;
+mod race;
+
+pub(crate) use finalists::SLACK;
+
+/// Tries on `real` what `screen` recommends, which simulates; once more where the first runs show that iterations take
+/// another share of the time that the profile says: that share. Runs take `budget` at most; none begins after that.
+/// Returns the simulation's result with the decision in it.
+///
+/// # Errors
+/// When it was cancelled before anything was known, the engine refuses what was screened, or `screen` fails.
+pub fn decide<E: From<Stop>>(
+    mut screen: impl FnMut(Option<f64>) -> Result<TuneResult, E>,
+    real: &dyn Evaluate,
+    budget: Duration,
+    watch: &Watch<'_>,
+) -> Result<TuneResult, E> {
+    let mut result = screen(None)?;
+    if result.interrupted {
+        return Ok(result);
+    }
+    let mut race = Race::new(real, budget, watch);
+    if let Some(pace) = race.run(&result, None)? {
+        let mut anew = screen(Some(pace))?;
+        if !anew.interrupted {
+            race.run(&anew, Some(pace))?;
+            anew.trials += result.trials;
+            anew.simulated_requests += result.simulated_requests;
+            (anew.wall_s, anew.cpu_s) = (anew.wall_s + result.wall_s, anew.cpu_s + result.cpu_s);
+            result = anew;
+        }
+    }
+    let decision = race.decision();
+    result.interrupted = watch.cancelled();
+    result.warnings.extend(decision.doubt());
+    result.decision = Some(decision);
+    Ok(result)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! The race of a decision: who leads, who meets whom at which rate, and what is known when it ends.
+
+use std::cmp::Ordering;
+use std::time::{Duration, Instant};
+
+use engine::Config;
+use loadgen::Metric;
+
+use super::finalists::{SLACK, finalists};
+use crate::contest::progress::{Status, Watch};
+use crate::knee::pace::Paces;
+use crate::knee::verdict;
+use crate::knee::{Effort, FLOOR, Knee, Probe, Prober, place_of, rate_at};
+use crate::result::{Decision, Finalist, FinalistOutcome, Tried, TuneResult};
+use crate::subject::{Evaluate, Length, Relax, Stop, Trial};
+
+/// Meetings at one rate, at most, while nobody holds and the machine is slower than usual.
+const MEETINGS: usize = 5;
+
+/// A finalist, and its runs, by rate and in order.
+struct Contender {
+    config: Config,
+    finalist: Finalist,
+    probes: Vec<Probe>,
+}
+
+/// The finalists that may still win, on one machine.
+pub(super) struct Race<'a> {
+    real: &'a dyn Evaluate,
+    watch: &'a Watch<'a>,
+    /// For runs.
+    budget: Duration,
+    /// The part of it that is spent.
+    took: Duration,
+    out_of_time: bool,
+    contenders: Vec<Contender>,
+    /// Those that nobody has beaten, most promising first.
+    standing: Vec<usize>,
+    /// The last leader, and the place where it failed.
+    led: Option<(usize, i32)>,
+    /// The finalist that holds the highest rate, and that rate's place.
+    best: Option<(usize, i32)>,
+    /// True once the winner was run with everything offered at once.
+    saturated: bool,
+    /// True where that run, not the targets, bounds the winner.
+    bounded: bool,
+    paces: Paces,
+    /// Of the simulation, where it is not the profile's.
+    pace: Option<f64>,
+}
+
+impl<'a> Race<'a> {
+    pub(super) fn new(real: &'a dyn Evaluate, budget: Duration, watch: &'a Watch<'a>) -> Self {
+        Self {
+            real,
+            watch,
+            budget,
+            took: Duration::ZERO,
+            out_of_time: false,
+            contenders: Vec::new(),
+            standing: Vec::new(),
+            led: None,
+            best: None,
+            saturated: false,
+            bounded: false,
+            paces: Paces::default(),
+            pace: None,
+        }
+    }
+
+    /// Goes on with what `screened` recommends, simulated at `pace`; to the end, or until the machine turns out to have
+    /// another pace than its profile: that. What is known when the time is up, or nobody wants to wait, is kept.
+    pub(super) fn run(
+        &mut self,
+        screened: &TuneResult,
+        pace: Option<f64>,
+    ) -> Result<Option<f64>, Stop> {
+        self.pace = pace;
+        self.enter(screened);
+        let began = Instant::now();
+        let until = began + self.budget.saturating_sub(self.took);
+        let ended = self.race(until).and_then(|pace| match pace {
+            Some(pace) => Ok(Some(pace)),
+            None => self.saturate(until).map(|()| None),
+        });
+        self.took += began.elapsed();
+        self.out_of_time = ended == Err(Stop::Cancelled) && !self.watch.cancelled();
+        match ended {
+            Err(Stop::Cancelled) if self.out_of_time || self.best.is_some() => Ok(None),
+            ended => ended,
+        }
+    }
+
+    /// The finalists of `screened` stand, and the leader, if it holds anything.
+    fn enter(&mut self, screened: &TuneResult) {
+        self.led = self.led.filter(|_| self.best.is_some());
+        self.contenders.iter_mut().for_each(|c| c.finalist.predicted_rps = None);
+        for (config, finalist) in finalists(screened) {
+            match self.contenders.iter_mut().find(|c| c.config == config) {
+                Some(known) => known.finalist = finalist,
+                None => self.contenders.push(Contender { config, finalist, probes: Vec::new() }),
+            }
+        }
+        let predicted = |i: usize| self.contenders[i].finalist.predicted_rps;
+        let all = 0..self.contenders.len();
+        let first = all.clone().filter_map(predicted).fold(0.0, f64::max);
+        let promising = |i: &usize| predicted(*i).is_some_and(|rps| rps * SLACK >= first);
+        let leads = |i: &usize| self.led.is_some_and(|(leader, _)| leader == *i);
+        self.standing = all.filter(|i| promising(i) || leads(i)).collect();
+        self.standing.sort_by(|a, b| self.contenders[*a].more_promising(&self.contenders[*b]));
+    }
+
+    /// Leads and meetings in turn, until nobody is left to meet.
+    fn race(&mut self, until: Instant) -> Result<Option<f64>, Stop> {
+        while let Some(&first) = self.standing.first()
+            && self.led.is_none_or(|(leader, _)| self.standing != [leader])
+        {
+            let (leader, start) = match self.led {
+                None => {
+                    let predicted = self.contenders[first].finalist.predicted_rps;
+                    let start = predicted.map_or(FLOOR, place_of);
+                    if self.pace.is_none() {
+                        // It is the first run of the search, too.
+                        let (holds, _) = self.ask(&[first], start, until)?;
+                        self.best = holds.first().map(|i| (*i, start));
+                        if let Some(pace) = self.misjudged() {
+                            return Ok(Some(pace));
+                        }
+                    }
+                    (first, start)
+                }
+                Some((_, bound)) => {
+                    self.standing = self.meet(bound, until)?;
+                    let Some(&first) = self.standing.first() else { break };
+                    self.best = Some((first, bound));
+                    (first, bound)
+                }
+            };
+            let bound = match self.lead(leader, start, until)? {
+                Knee::Between { hi: None, .. } => break,
+                Knee::Between { hi: Some(hi), .. } => hi,
+                Knee::Nowhere => FLOOR,
+            };
+            let first = self.led.replace((leader, bound)).is_none();
+            if let Some(pace) = self.misjudged().filter(|_| first) {
+                return Ok(Some(pace));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The pace of the machine, where it is not what was simulated.
+    fn misjudged(&self) -> Option<f64> {
+        let usual = self.paces.usual();
+        (self.pace.is_none() && !(1.0 / SLACK..=SLACK).contains(&usual)).then_some(usual)
+    }
+
+    /// Searches the knee of `leader` from `start`.
+    fn lead(&mut self, leader: usize, start: i32, until: Instant) -> Result<Knee, Stop> {
+        self.tell();
+        let Contender { config, probes, .. } = &self.contenders[leader];
+        let (requests, cancel) = (self.real.requests(), self.watch.cancel);
+        let prober = Prober::new(self.real, config, Relax::Nothing, requests, cancel)?;
+        let prober = prober.knowing(probes).on_machine(self.paces.clone());
+        let mut prober = prober.until(until);
+        let knee = prober.knee(start, Effort::REAL);
+        // A rate that held counts even where the search was broken off.
+        let holds = prober.highest_good().map(|k| (leader, k));
+        self.best =
+            holds.filter(|(_, k)| self.best.is_none_or(|(_, best)| *k >= best)).or(self.best);
+        self.paces = prober.paces().clone();
+        self.contenders[leader].probes = prober.into_probes();
+        knee
+    }
+
+    /// Holds the winner to what it completes per second with everything offered at once: one run more.
+    fn saturate(&mut self, until: Instant) -> Result<(), Stop> {
+        let Some((winner, k)) = self.best else { return Ok(()) };
+        let (requests, cancel) = (self.real.requests(), self.watch.cancel);
+        let config = &self.contenders[winner].config;
+        let prober = Prober::new(self.real, config, Relax::Nothing, requests, cancel)?;
+        let most = prober.on_machine(self.paces.clone()).until(until).most()?;
+        (self.saturated, self.bounded) = (true, most < k);
+        self.best = Some((winner, k.min(most)));
+        Ok(())
+    }
+
+    /// All who stand are tried at `k` in the same minutes: who holds.
+    fn meet(&mut self, k: i32, until: Instant) -> Result<Vec<usize>, Stop> {
+        let standing = self.standing.clone();
+        for _ in 0..MEETINGS {
+            let (holders, slow) = self.ask(&standing, k, until)?;
+            if !holders.is_empty() || !slow {
+                return Ok(holders);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// One run of each of `who` at `k`: who holds, and whether the machine was slower than usual.
+    fn ask(&mut self, who: &[usize], k: i32, until: Instant) -> Result<(Vec<usize>, bool), Stop> {
+        self.tell();
+        if self.watch.cancelled() || Instant::now() >= until {
+            return Err(Stop::Cancelled);
+        }
+        let head = self.real.requests();
+        let scale = rate_at(k) / self.real.natural_rate(head);
+        let trial = |i: &usize| {
+            let config = &self.contenders[*i].config;
+            Trial { config, relax: Relax::Nothing, length: Length::Requests(head), scale }
+        };
+        let trials: Vec<Trial<'_>> = who.iter().map(trial).collect();
+        let seen = self.real.run_together(&trials)?;
+        seen.iter().for_each(|observation| self.paces.note(observation.pace()));
+        let slow = seen.iter().any(|observation| self.paces.is_slow(observation.pace()));
+        let mut holders = Vec::new();
+        for (&i, observation) in who.iter().zip(seen) {
+            let probe = Probe { k, head, whole: true, observation };
+            if probe.passes() {
+                holders.push(i);
+            }
+            self.contenders[i].probes.push(probe);
+        }
+        Ok((holders, slow))
+    }
+
+    fn tell(&self) {
+        let label = |i: usize| self.contenders[i].finalist.label.clone();
+        let best = self.best.map(|(i, k)| (rate_at(k), label(i)));
+        let total = self.contenders.len();
+        let phase = "deciding on this machine".to_owned();
+        let done = total - self.standing.len();
+        self.watch.progress.update(&Status { phase, done, total, best });
+    }
+
+    pub(super) fn decision(self) -> Decision {
+        let Self { contenders, best, paces, .. } = self;
+        // Of what only the first simulation recommended, none but its leader was tried.
+        let known = |c: &Contender| c.finalist.predicted_rps.is_some() || !c.probes.is_empty();
+        let mut order: Vec<usize> =
+            (0..contenders.len()).filter(|i| known(&contenders[*i])).collect();
+        order.sort_by(|a, b| contenders[*a].more_promising(&contenders[*b]));
+        let finished = |&i: &usize| {
+            let Contender { finalist, probes, .. } = &contenders[i];
+            let mut probes: Vec<&Probe> = probes.iter().collect();
+            probes.sort_by_key(|probe| probe.k);
+            let outcome = outcome(i, &probes, best);
+            let tried = probes.iter().map(|probe| tried(probe, &paces)).collect();
+            Finalist { outcome, tried, ..finalist.clone() }
+        };
+        let finalists: Vec<Finalist> = order.iter().map(finished).collect();
+        let residual = |(i, k): (usize, i32)| {
+            contenders[i].finalist.predicted_rps.map(|predicted| rate_at(k) / predicted)
+        };
+        let fails_at =
+            best.zip(self.led).filter(|((winner, k), (led, at))| winner == led && at > k);
+        Decision {
+            fails_at_rps: fails_at.map(|(_, (_, at))| rate_at(at)),
+            residual: best.and_then(residual),
+            winner: best.and_then(|(winner, _)| order.iter().position(|i| *i == winner)),
+            bounded: self.bounded,
+            runs: finalists.iter().map(|f| f.tried.len() as u64).sum::<u64>()
+                + u64::from(self.saturated),
+            took_s: self.took.as_secs_f64(),
+            out_of_time: self.out_of_time,
+            pace: self.pace,
+            finalists,
+        }
+    }
+}
+
+impl Contender {
+    /// The order of predictions, best first; what is recommended no more comes last.
+    fn more_promising(&self, other: &Self) -> Ordering {
+        let predicted = |c: &Self| c.finalist.predicted_rps.unwrap_or(0.0);
+        predicted(other).total_cmp(&predicted(self))
+    }
+}
+
+/// The fate of finalist `i`, whose runs were `probes`, by rate and in order: of several at one rate the last counts,
+/// and what failed below a rate that held met a slow machine.
+fn outcome(i: usize, probes: &[&Probe], best: Option<(usize, i32)>) -> FinalistOutcome {
+    let places = probes.chunk_by(|a, b| a.k == b.k).filter_map(|tries| tries.last());
+    let above = places.rev().take_while(|probe| !probe.passes()).last();
+    match (best, probes.last()) {
+        (_, None) => FinalistOutcome::Untried,
+        (None, _) => FinalistOutcome::Nothing,
+        (Some((winner, k)), _) if winner == i => FinalistOutcome::Carries(rate_at(k)),
+        (_, Some(last)) => above.map_or_else(
+            || FinalistOutcome::Carries(last.rate()),
+            |probe| FinalistOutcome::Beaten(probe.rate()),
+        ),
+    }
+}
+
+/// `probe` as a result tells it.
+fn tried(probe: &Probe, paces: &Paces) -> Tried {
+    let s = &probe.observation.summary;
+    Tried {
+        rate_rps: probe.rate(),
+        held: probe.passes(),
+        ttft_p99_ms: s.stats(Metric::Ttft).p99.millis(),
+        tpot_p99_ms: s.stats(Metric::Tpot).p99.millis(),
+        too_few: verdict::too_short(&probe.observation),
+        pace: probe.observation.pace(),
+        slow_machine: paces.is_slow(probe.observation.pace()),
+    }
+}

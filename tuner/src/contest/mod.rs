@@ -1,0 +1,7 @@
+//! Contenders, and the three rules by which they meet: in waves on longer and longer parts of a trace, in the same
+//! minutes on a real engine, or one after the other where each costs the start of a server.
+
+pub mod meetings;
+pub mod progress;
+pub mod turns;
+pub mod waves;

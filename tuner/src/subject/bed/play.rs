@@ -1,0 +1,275 @@
+//! Runs of a testbed: alone, side by side, and as a search asks for them.
+
+use std::time::Duration;
+
+use engine::{Config, Deployment, Iteration};
+use loadgen::ReplayOptions;
+use rayon::prelude::*;
+use workloads::{Trace, TraceRequest};
+
+use super::bed::Testbed;
+use super::run::Run;
+use crate::subject::observation::{Detailed, Observation};
+use crate::subject::unfit::Unfit;
+use crate::subject::{Evaluate, Refused, Relax, Stop, Trial};
+
+/// A search for capacity must not be throttled by the client to what the server manages.
+const LIFTED: ReplayOptions = ReplayOptions { lift_session_cap: true };
+
+impl Testbed {
+    /// One run of `deployment` with everything kept that a report draws.
+    ///
+    /// # Errors
+    /// When the machine that computes it fails; so in all of these. A simulation does not.
+    pub fn detail(&self, deployment: &Deployment, scale: f64) -> Result<Detailed, Refused> {
+        self.detail_of(deployment, self.trace.requests.len(), scale)
+    }
+
+    /// The same over the first `head` requests.
+    ///
+    /// # Errors
+    /// See [`Testbed::detail`].
+    pub fn detail_of(
+        &self,
+        deployment: &Deployment,
+        head: usize,
+        scale: f64,
+    ) -> Result<Detailed, Refused> {
+        self.play(deployment, head, scale, LIFTED, &mut |_| ())
+    }
+
+    /// The same; `watch` sees every iteration (or stretch of equal ones) as it ends.
+    ///
+    /// # Errors
+    /// See [`Testbed::detail`].
+    pub fn watched(
+        &self,
+        deployment: &Deployment,
+        scale: f64,
+        watch: &mut dyn FnMut(&Iteration),
+    ) -> Result<Detailed, Refused> {
+        self.play(deployment, self.trace.requests.len(), scale, LIFTED, watch)
+    }
+
+    /// One run of `deployment` as a client really makes it, with its cap on what is in flight. `watch` as
+    /// above.
+    ///
+    /// # Errors
+    /// See [`Testbed::detail`].
+    pub fn rerun(
+        &self,
+        deployment: &Deployment,
+        scale: f64,
+        watch: &mut dyn FnMut(&Iteration),
+    ) -> Result<Detailed, Refused> {
+        let options = ReplayOptions { lift_session_cap: false };
+        self.play(deployment, self.trace.requests.len(), scale, options, watch)
+    }
+
+    fn play(
+        &self,
+        deployment: &Deployment,
+        head: usize,
+        scale: f64,
+        options: ReplayOptions,
+        watch: &mut dyn FnMut(&Iteration),
+    ) -> Result<Detailed, Refused> {
+        let _turn = self.turn();
+        let mut run = Run::new(self, deployment, self.head(head), scale, options)?;
+        run.keep(watch);
+        run.play()?;
+        Ok(run.detailed())
+    }
+
+    /// One run of `config` over the whole trace, `scale` times as fast as recorded.
+    ///
+    /// # Errors
+    /// When it cannot run.
+    pub fn replay(&self, config: &Config, scale: f64) -> Result<Observation, Refused> {
+        let deployment = self.deployment(config, Relax::Nothing)?;
+        self.observe(&deployment, self.trace.requests.len(), scale)
+    }
+
+    /// One run with everything offered at once: what `config` can do when nobody waits for anybody.
+    ///
+    /// # Errors
+    /// When it cannot run.
+    pub fn saturated(&self, config: &Config) -> Result<Observation, Refused> {
+        self.replay(config, f64::INFINITY)
+    }
+
+    /// Runs `trials` to their ends, whether or not the SLO holds. Simulations do not disturb each other. What a machine
+    /// computes is played side by side, batch by batch, so that all are at the same second of the trace in the same
+    /// seconds of the machine.
+    ///
+    /// # Errors
+    /// When one of them cannot run.
+    pub fn side_by_side(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Stop> {
+        self.play_together(trials, |run| run)
+    }
+
+    fn play_together<'a>(
+        &'a self,
+        trials: &[Trial<'_>],
+        how: impl Fn(Run<'a>) -> Run<'a> + Sync,
+    ) -> Result<Vec<Observation>, Stop> {
+        let deployments = trials.iter().map(|t| self.deployment(t.config, t.relax));
+        let deployments = deployments.collect::<Result<Vec<_>, Refused>>()?;
+        let begin = |(trial, deployment): (&Trial<'_>, &Deployment)| {
+            let head = self.head(trial.head(self));
+            Run::new(self, deployment, head, trial.scale, LIFTED).map(&how)
+        };
+        let Some(machine) = &self.machine else {
+            let alone = |run| {
+                let mut run = begin(run)?;
+                run.play()?;
+                Ok(run.observe())
+            };
+            return trials.par_iter().zip(&deployments).map(alone).collect();
+        };
+        let slots = deployments.iter().map(|d| u64::from(d.kv_slots) * u64::from(lanes(&d.config)));
+        let at_once = machine.at_once(slots.max().unwrap_or(0));
+        let _turn = self.turn();
+        let mut observations = Vec::with_capacity(trials.len());
+        for (trials, deployments) in trials.chunks(at_once).zip(deployments.chunks(at_once)) {
+            let begun = trials.iter().zip(deployments).map(begin);
+            let mut runs = begun.collect::<Result<Vec<_>, Refused>>()?;
+            abreast(&mut runs, Run::now, Run::advance)?;
+            observations.extend(runs.into_iter().map(Run::observe));
+        }
+        Ok(observations)
+    }
+
+    /// One run of `deployment` over the first `head` requests.
+    ///
+    /// # Errors
+    /// See [`Testbed::detail`].
+    pub fn observe(
+        &self,
+        deployment: &Deployment,
+        head: usize,
+        scale: f64,
+    ) -> Result<Observation, Refused> {
+        let _turn = self.turn();
+        let mut run = Run::new(self, deployment, self.head(head), scale, LIFTED)?;
+        run.play()?;
+        Ok(run.observe())
+    }
+}
+
+impl Evaluate for Testbed {
+    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
+        // Whoever offers all at once asks how fast it goes, not whether the SLO holds.
+        let alone = std::slice::from_ref(trial);
+        let at_once = trial.scale.is_infinite();
+        let seen = if at_once { self.side_by_side(alone) } else { self.run_together(alone) };
+        Ok(seen?.remove(0))
+    }
+
+    fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Stop> {
+        self.play_together(trials, Run::while_it_may_hold)
+    }
+
+    fn requests(&self) -> usize {
+        self.trace.requests.len()
+    }
+
+    fn most(&self) -> usize {
+        self.stream.as_ref().map_or(self.trace.requests.len(), |s| s.most())
+    }
+
+    fn natural_rate(&self, head: usize) -> f64 {
+        self.head(head).trace.offered_rate()
+    }
+
+    fn output_tokens_per_request(&self) -> f64 {
+        self.tokens_per_start(|_| true)
+    }
+
+    fn served_tokens_per_request(&self, config: &Config) -> Result<f64, Refused> {
+        Ok(self.served_tokens(&self.deployment(config, Relax::Nothing)?))
+    }
+
+    fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
+        let deployment = self.deployment(config, Relax::Nothing)?;
+        // A profile knows what a simulation cannot exceed, not what a machine cannot.
+        let simulated = self.is_simulated();
+        Ok(if simulated { ceiling(&deployment, &self.trace) } else { f64::INFINITY })
+    }
+
+    fn unfit(&self, config: &Config) -> Result<Unfit, Refused> {
+        let deployment = self.deployment(config, Relax::Nothing)?;
+        Ok(Unfit::of(&deployment, &self.trace.requests))
+    }
+}
+
+/// Requests/s that no schedule can exceed: every output token (and every prompt token that no cache can hold) passes
+/// the dense layers, at best in iterations as large as the budget.
+fn ceiling(deployment: &Deployment, trace: &Trace) -> f64 {
+    let c = &deployment.config;
+    // What can never be served is no work.
+    let served =
+        || trace.requests.iter().filter(|r| deployment.refuses(r.input, r.output).is_none());
+    let uncached = |r: &TraceRequest| if c.prefix_cache { r.input.min(1) } else { r.input };
+    let prompt: u64 = served().map(|r| u64::from(uncached(r))).sum();
+    let output: u64 = served().map(|r| u64::from(r.output.saturating_sub(1))).sum();
+    let mut best = f64::INFINITY;
+    for tokens in (0..24).map(|k| 1u64 << k) {
+        best = best.min(deployment.cost.dense(tokens) / tokens as f64);
+    }
+    let work = (prompt + output) as f64 * best * f64::from(c.pp);
+    let lanes = f64::from(lanes(c) * c.pp);
+    trace.starts() as f64 * lanes / work.max(f64::MIN_POSITIVE)
+}
+
+/// Workers of all replicas.
+fn lanes(config: &Config) -> u32 {
+    config.replicas * config.workers()
+}
+
+/// Plays `runs` to their ends. Whichever is furthest behind, by its own clock (`now`), goes on; `advance` says whether
+/// there is more of it.
+fn abreast<R, E>(
+    runs: &mut [R],
+    now: impl Fn(&R) -> Duration,
+    mut advance: impl FnMut(&mut R) -> Result<bool, E>,
+) -> Result<(), E> {
+    let mut going: Vec<usize> = (0..runs.len()).collect();
+    while let Some(last) = going.iter().copied().min_by_key(|i| now(&runs[*i])) {
+        if !advance(&mut runs[last])? {
+            going.retain(|i| *i != last);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn who_is_furthest_behind_goes_on(
+            steps in prop::collection::vec(prop::collection::vec(1..9_u64, 1..20), 1..5)
+        ) {
+            let mut runs: Vec<_> = (0..).zip(steps.clone()).map(|(id, left)| (0, id, left)).collect();
+            let mut log = Vec::new();
+            let advance = |(clock, id, left): &mut (u64, usize, Vec<u64>)| {
+                let step = left.remove(0);
+                *clock += step;
+                log.push((*id, step));
+                Ok::<bool, ()>(!left.is_empty())
+            };
+            abreast(&mut runs, |run| Duration::from_secs(run.0), advance).unwrap();
+            prop_assert_eq!(log.len(), steps.iter().map(Vec::len).sum::<usize>());
+            let (mut clocks, mut left) = (vec![0; steps.len()], steps);
+            for (id, step) in log {
+                let going = (0..left.len()).filter(|i| !left[*i].is_empty());
+                prop_assert_eq!(going.map(|i| clocks[i]).min(), Some(clocks[id]));
+                prop_assert_eq!(left[id].remove(0), step);
+                clocks[id] += step;
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The whole search of a server's capacity: how long its probes are, where it begins, and what it found.
+
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use engine::Config;
+
+use super::driven::Driven;
+use super::held::Held;
+use super::memory::Memory;
+use super::range::{MOST, Range};
+use super::{Found, Shot};
+use crate::knee::{Effort, FLOOR, Prober, place_above, place_of, rate_at};
+use crate::subject::{Relax, Stop};
+
+/// A probe lasts so many unhurried requests, but not less than the least or more than the most that a rate is offered.
+const LIFETIMES: f64 = 4.0;
+const LEAST: Duration = Duration::from_secs(8);
+/// Requests in flight at the first rate, where no other is expected (Little's law): nearly every server takes as many,
+/// and slower rates cost the most seconds to offer.
+const FIRST: f64 = 4.0;
+/// From a rate that holds to the next one looked at, where nothing else says where to look.
+const AHEAD: f64 = 1.25;
+/// How long a rate is looked at that is most likely far from the answer, as a share of a probe.
+const GLIMPSE: f64 = 0.4;
+/// The lowest rate tried, as a share of the first.
+const LOWEST: f64 = 1.0 / 1024.0;
+
+/// What a search is for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Aim {
+    /// How long a rate must hold; none: four unhurried requests, 8 s at least, and longer where requests under load
+    /// outlast that.
+    pub probe: Option<Duration>,
+    /// Load to spend at most.
+    pub budget: Duration,
+    /// The rate to hold for the search to go on at all.
+    pub beat: Option<f64>,
+    /// Where the answer is expected, requests/s.
+    pub expected: Option<f64>,
+}
+
+/// What a search of a server showed.
+pub struct Searched {
+    /// The answer.
+    pub found: Found,
+    /// The run at the rate found.
+    pub best: Option<Held>,
+}
+
+impl Range<'_> {
+    /// The highest rate that holds. Where a rate is to be beaten, that one is tried first and decides whether the search
+    /// goes on. What was found until `watch` said no, or until the server was no more to be measured, is kept.
+    ///
+    /// # Errors
+    /// When the idle server completes nothing, or the client cannot even begin.
+    pub fn search(
+        &mut self,
+        aim: &Aim,
+        say: &mut (dyn FnMut(&Shot) + Send),
+        watch: &mut (dyn FnMut() -> bool + Send),
+    ) -> Result<Searched, String> {
+        let (unhurried, misses) = match self.memory.as_ref().and_then(Memory::unhurried) {
+            Some(known) => known,
+            None => {
+                let seen = self.awake(watch)?;
+                self.memory.iter().filter(|_| watch()).for_each(|m| m.keep_unhurried(&seen));
+                seen
+            }
+        };
+        if let Some(misses) = misses {
+            // What one request at a time cannot have, no rate can.
+            let note = Some(format!("one request at a time misses the targets: {misses}"));
+            return Ok(Searched { found: Found { note, ..Found::default() }, best: None });
+        }
+        let typical = Duration::from_secs_f64(LIFETIMES * unhurried).clamp(LEAST, MOST);
+        let probe = aim.probe.unwrap_or(typical);
+        self.glimpse = probe.mul_f64(GLIMPSE);
+        let first = match aim.beat {
+            None => aim.expected.unwrap_or(FIRST / unhurried),
+            Some(beat) => aim.expected.filter(|e| *e > AHEAD * beat).unwrap_or(AHEAD * beat),
+        };
+        let longest = if aim.probe.is_some() { Duration::ZERO } else { MOST };
+        let (glimpse, times) = (self.glimpse, (probe, longest));
+        let driven = Driven::new(self, times, aim.budget, unhurried, say, watch);
+        // The server has its configuration already.
+        let (any, never) = (Config::default(), AtomicBool::new(false));
+        let requests = self.trace.requests.len();
+        let floor = place_of(first * LOWEST).max(FLOOR);
+        let search = Prober::new(&driven, &any, Relax::Nothing, requests, &never);
+        let mut search = search.map_err(|stop| stop.to_string())?.in_real_time(
+            (glimpse, probe),
+            floor,
+            aim.budget.as_secs_f64(),
+        );
+        let ended = search.overtake(aim.beat.map(place_above), place_of(first), Effort::SERVER);
+        let (capacity, fails_at) = (search.best_known(), search.lowest_failure());
+        let (shots, mut held) = driven.into_seen();
+        let note = match ended {
+            Err(Stop::Gone(why)) if shots.is_empty() || self.live.is_none() => return Err(why),
+            Err(Stop::Gone(why)) => Some(why),
+            _ => None,
+        };
+        let found = Found {
+            capacity_rps: capacity.map(rate_at),
+            fails_at_rps: fails_at.map(rate_at),
+            load_s: shots.iter().map(|s| s.seconds).sum(),
+            shots,
+            note,
+        };
+        let best = capacity.and_then(|k| held.remove(&k));
+        Ok(Searched { found, best })
+    }
+}
