@@ -139,7 +139,6 @@ fn no_crate_has_a_new_circle() {
     engine: import import/aiconfigurator import/families import/llmservingsim import/operators import/rows import/source import/vidur import/write
     engine: profile profile/chunks profile/parts profile/table
     engine: server server/ask server/beams server/body server/forms server/listen server/reply server/wire
-    tuner: export export/kserve export/llmd export/sglang export/trtllm export/vllm
     tuner: validate/read validate/read/aiperf validate/read/vllm
     ");
 }
