@@ -258,7 +258,7 @@ fn knobs() -> impl Strategy<Value = (Config, u32)> {
     )
 }
 
-fn deployed(config: Config, slots: u32) -> Deployment {
+fn deployed(config: &Config, slots: u32) -> Deployment {
     let model = Arc::new(ModelShape::load("llama-3.1-8b").unwrap());
     let device = Arc::new(DeviceProfile::load("h100-sxm").unwrap());
     let longest = config.max_model_len;
@@ -289,7 +289,7 @@ fn same(scheduler: usize) {
             if !is_legal(&config) {
                 continue;
             }
-            let deployment = deployed(config, slots);
+            let deployment = deployed(&config, slots);
             let (plain, single) = play(&deployment, &specs, load, false);
             prop_assert!(single <= 1);
             let (stretched, steps) = play(&deployment, &specs, load, true);

@@ -87,7 +87,7 @@ proptest! {
         config.set("scheduler", scheduler).unwrap();
         config.set("allocator", allocator).unwrap();
         let canonical = config.canonical();
-        prop_assert_eq!(canonical.canonical(), canonical.clone());
+        prop_assert_eq!(&canonical.canonical(), &canonical);
         prop_assert!(canonical.check_applies().is_ok());
         // Only what does nothing was changed, and a change is what is refused.
         for knob in KNOBS.iter().filter(|knob| !["policy", "long-prefill-threshold"].contains(&knob.name)) {

@@ -87,7 +87,7 @@ impl Engine {
     /// Takes a request in.
     ///
     /// # Errors
-    /// When it could never run here.
+    /// When it could never run here, or too many wait already.
     pub fn add_request(&mut self, request: Request) -> Result<(), Rejected> {
         self.take_in(request, false)
     }
@@ -96,7 +96,7 @@ impl Engine {
     /// ([`Engine::choose`]). It begins with one branch, and never has more than its width.
     ///
     /// # Errors
-    /// When it could never run here.
+    /// When it could never run here, or too many wait already.
     pub fn add_together(&mut self, request: Request) -> Result<(), Rejected> {
         self.take_in(request, true)
     }

@@ -1,6 +1,7 @@
 //! A KServe `LLMInferenceService`, which runs vLLM.
 
-use super::{Found, Said, vllm};
+use super::said::{Found, Said};
+use super::vllm;
 use engine::config::SchedulerKind;
 use std::fmt::Write as _;
 

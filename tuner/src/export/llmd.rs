@@ -1,7 +1,8 @@
 //! Values of llm-d's modelservice Helm chart, which runs vLLM.
 
 use super::kserve::{resource_name, yaml_string};
-use super::{Found, Said, vllm};
+use super::said::{Found, Said};
+use super::vllm;
 use engine::config::SchedulerKind;
 use std::fmt::Write as _;
 

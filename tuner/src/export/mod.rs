@@ -7,32 +7,16 @@
 
 pub mod kserve;
 pub mod llmd;
+mod said;
 pub mod sglang;
 pub mod trtllm;
 pub mod vllm;
 
-use crate::result::{Operating, TuneResult, config_of};
-use engine::config::KnobError;
-use engine::{Config, KNOBS, Knob};
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
-use std::fmt::Write as _;
-use std::str::FromStr;
+pub use said::{Found, Missing, quoted};
 
-/// The configuration to export, and its origin.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Found {
-    /// Model as the target should load it: a Hugging Face name or a path.
-    pub model: String,
-    /// The configuration.
-    pub config: Config,
-    /// Its capacity, requests/s.
-    pub capacity_rps: f64,
-    /// Targets it holds.
-    pub slo: Vec<String>,
-    /// Device, workload, version; simulated or measured.
-    pub provenance: String,
-}
+use engine::Config;
+use said::Said;
+use std::str::FromStr;
 
 /// A program that serves models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,25 +131,6 @@ impl Target {
     }
 }
 
-/// A knob's value that a target has no counterpart for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Missing {
-    /// The knob.
-    pub knob: String,
-    /// The value it was found to want.
-    pub value: String,
-    /// The target's own way, where there is more to say.
-    pub why: Option<String>,
-}
-
-impl Missing {
-    /// True if the knob decides what is served when, so that the capacity found says nothing without it.
-    #[must_use]
-    pub fn decides(&self) -> bool {
-        ["scheduler", "allocator", "mix", "queue"].contains(&self.knob.as_str())
-    }
-}
-
 impl FromStr for Target {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
@@ -173,183 +138,6 @@ impl FromStr for Target {
         let known = Self::ALL.into_iter().find(|t| t.name() == s);
         known.ok_or_else(|| format!("unknown export target `{s}`: expected one of {}", names()))
     }
-}
-
-impl Found {
-    /// An operating point of `result`, its winner for instance.
-    pub fn of(result: &TuneResult, operating: &Operating) -> Result<Self, KnobError> {
-        let how = if result.simulated { "simulated" } else { "measured" };
-        let mut config = config_of(&operating.config)?;
-        // Engines take the model's whole context window where nobody says, and do not start where KV memory holds less.
-        config.max_model_len = config.max_model_len.max(operating.work.max_model_len);
-        Ok(Self {
-            model: hub_name(&result.model).to_owned(),
-            config,
-            capacity_rps: operating.capacity_rps,
-            slo: slo(result),
-            provenance: format!(
-                "knee {}: {how} on {} x {} with workload {}",
-                result.version, operating.gpus, operating.device, result.workload.name
-            ),
-        })
-    }
-
-    /// The comments every export begins with.
-    fn heading(&self, said: &Said) -> String {
-        let slo =
-            if self.slo.is_empty() { "no latency target".to_owned() } else { self.slo.join(" ") };
-        let but =
-            if said.missing.is_empty() { "" } else { ", but only with what this engine lacks:" };
-        let mut lines = vec![
-            self.provenance.clone(),
-            format!("holds {slo} up to {:.2} requests/s{but}", self.capacity_rps),
-        ];
-        for Missing { knob, value, why } in &said.missing {
-            let why = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-            lines.push(format!("  {knob} {value}{why}"));
-        }
-        lines.extend(said.comments.iter().cloned());
-        // A name with a line break in it must not end the comment.
-        let comment = |line: &String| format!("# {}\n", line.replace(char::is_control, " "));
-        lines.iter().map(comment).collect()
-    }
-}
-
-/// The targets as typed; where a share of requests must meet them all, that instead of their percentiles.
-fn slo(result: &TuneResult) -> Vec<String> {
-    let Some(share) = &result.attainment else { return result.slo.clone() };
-    let plain = |target: &String| match target.split_once(':') {
-        Some((metric, rest)) => {
-            format!("{metric}{}", &rest[rest.find(['@', '=']).unwrap_or(rest.len())..])
-        }
-        None => target.clone(),
-    };
-    result.slo.iter().map(plain).chain([format!("for {share} of requests")]).collect()
-}
-
-/// Where the built-in shapes are published; other names are taken as they are.
-fn hub_name(model: &str) -> &str {
-    match model {
-        "llama-3.1-8b" => "meta-llama/Llama-3.1-8B-Instruct",
-        "llama-3.1-70b" => "meta-llama/Llama-3.1-70B-Instruct",
-        "llama-2-13b" => "meta-llama/Llama-2-13b-chat-hf",
-        "llama-2-70b" => "meta-llama/Llama-2-70b-chat-hf",
-        "opt-13b" => "facebook/opt-13b",
-        "mistral-7b" => "mistralai/Mistral-7B-Instruct-v0.3",
-        "qwen3-32b" => "Qwen/Qwen3-32B",
-        other => other,
-    }
-}
-
-/// `text` as one word of a shell: in quotes where it needs them.
-#[must_use]
-pub fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    let text = text.replace('\0', "");
-    if !text.is_empty() && text.chars().all(plain) {
-        return text;
-    }
-    shlex::try_quote(&text).map_or_else(|_| String::new(), Cow::into_owned)
-}
-
-/// A target's answer to one knob.
-enum Say {
-    /// A variable of its environment, `NAME=VALUE`.
-    Env(&'static str),
-    /// Flags or settings, `--name value` each.
-    Flags(Vec<String>),
-    /// The target behaves so without being told.
-    Implied,
-    /// Done by hand or elsewhere: how.
-    Comment(String),
-    /// There is no counterpart; what the target does instead, where there is more to say.
-    Missing(Option<String>),
-    /// Said together with another knob.
-    Elsewhere,
-}
-
-impl Say {
-    fn flag(text: impl Into<String>) -> Self {
-        Self::Flags(vec![text.into()])
-    }
-
-    fn comment(text: impl Into<String>) -> Self {
-        Self::Comment(text.into())
-    }
-
-    fn missing(why: impl Into<String>) -> Self {
-        Self::Missing(Some(why.into()))
-    }
-}
-
-/// A target's answers to all knobs.
-struct Said {
-    env: Vec<&'static str>,
-    flags: Vec<String>,
-    comments: Vec<String>,
-    missing: Vec<Missing>,
-}
-
-/// Asks `say` about every knob, in the table's order. The policy is its parts.
-fn ask(config: &Config, say: impl Fn(&Knob, &str) -> Say) -> Said {
-    let (env, flags, comments, missing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut said = Said { env, flags, comments, missing };
-    for knob in KNOBS.iter().filter(|k| k.name != "policy") {
-        let value = config.value(knob);
-        match say(knob, &value) {
-            Say::Env(variable) => said.env.push(variable),
-            Say::Flags(flags) => said.flags.extend(flags),
-            Say::Comment(how) => said.comments.push(format!("{} {value}: {how}", knob.name)),
-            Say::Missing(why) => {
-                said.missing.push(Missing { knob: knob.name.to_owned(), value, why });
-            }
-            Say::Implied | Say::Elsewhere => {}
-        }
-    }
-    said
-}
-
-/// The answers that all targets share: to knobs that do nothing in this configuration, or nothing but its default.
-fn common(config: &Config, knob: &Knob, value: &str) -> Option<Say> {
-    let paged = config.allocator == engine::config::AllocatorKind::Paged;
-    let unset = match knob.name {
-        "victim"
-        | "watermark"
-        | "long-prefill-threshold"
-        | "async-scheduling"
-        | "max-queue"
-        | "max-model-len"
-        | "allow-long-context" => Config::default().value(knob) == value,
-        _ => false,
-    };
-    // An engine that pages all KV shares prefixes unless it is told not to.
-    let idle = knob.name != "prefix-cache" && !knob.applies(config);
-    if unset || idle {
-        return Some(Say::Implied);
-    }
-    match knob.name {
-        "allocator" | "reserve" if !paged => Some(Say::missing("this engine pages its KV")),
-        "allocator" => Some(Say::Implied),
-        "padding" | "max-wait" => Some(Say::Missing(None)),
-        _ => None,
-    }
-}
-
-/// `program` in the environment it needs, with the model as its last word.
-fn start(said: &Said, program: &str, model: &str) -> String {
-    let words = said.env.iter().copied().chain([program]);
-    words.map(|word| format!("{word} ")).collect::<String>() + &quoted(model)
-}
-
-/// A shell command over several lines, or several commands, below the heading.
-fn script(found: &Found, said: &Said, commands: &[(String, Vec<String>)]) -> String {
-    let mut text = found.heading(said);
-    for (command, flags) in commands {
-        let lines: Vec<&str> =
-            std::iter::once(command.as_str()).chain(flags.iter().map(String::as_str)).collect();
-        let _ = writeln!(text, "{}", lines.join(" \\\n  "));
-    }
-    text
 }
 
 #[cfg(test)]

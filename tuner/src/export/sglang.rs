@@ -1,6 +1,6 @@
 //! `python -m sglang.launch_server`. Prefill batches alternate with decode unless chunks are mixed in.
 
-use super::{Found, Said, Say, ask, common, script, start};
+use super::said::{Found, Said, Say, ask, common, script, start};
 use engine::config::{QueueOrder, SchedulerKind};
 use engine::{Config, Knob};
 

@@ -1,6 +1,8 @@
 //! What all targets owe: no knob dropped in silence, and pins that leave nothing missing.
 
+use super::said::hub_name;
 use super::*;
+use engine::KNOBS;
 
 /// What the golden tests export.
 pub(crate) fn found(policy: &str, edits: &[(&str, &str)]) -> Found {

@@ -1,6 +1,6 @@
 //! `trtllm-serve` and the YAML it reads. It knows static batches, and whether running requests may be paused.
 
-use super::{Found, Said, Say, ask, common, script, start};
+use super::said::{Found, Said, Say, ask, common, script, start};
 use engine::config::{AllocatorKind, SchedulerKind};
 use engine::{Config, Knob};
 use std::fmt::Write as _;

@@ -1,6 +1,6 @@
 //! `vllm serve` (V1). Chunked prefill on paged KV is its only scheduler.
 
-use super::{Found, Said, Say, ask, common, script, start};
+use super::said::{Found, Said, Say, ask, common, script, start};
 use engine::config::SchedulerKind;
 use engine::{Config, Knob};
 
@@ -25,7 +25,7 @@ pub fn flag(name: &str, value: &str) -> String {
     match value {
         "on" | "true" => format!("--{name}"),
         "off" | "false" => format!("--no-{name}"),
-        _ => format!("--{name} {}", super::quoted(value)),
+        _ => format!("--{name} {}", super::said::quoted(value)),
     }
 }
 
