@@ -137,17 +137,10 @@ fn no_crate_has_a_new_circle() {
     }
     insta::assert_snapshot!(found.join("\n"), @r"
     engine: import import/aiconfigurator import/families import/llmservingsim import/operators import/rows import/source import/vidur import/write
-    engine: live live/open
     engine: profile profile/chunks profile/parts profile/table
-    engine: sample sample/logprobs
     engine: server server/ask server/beams server/body server/forms server/listen server/reply server/wire
-    tuner: calibrate/steps trial trial/run validate validate/read validate/read/aiperf validate/read/vllm
-    tuner: decide decide/race result
     tuner: export export/kserve export/llmd export/sglang export/trtllm export/vllm
-    tuner: live/driven live/memory live/range
-    tuner: search search/race
-    tuner: tune tune/field tune/fleet
-    tuner: tune/examine tune/steady
+    tuner: validate/read validate/read/aiperf validate/read/vllm
     ");
 }
 
