@@ -488,7 +488,7 @@ fn commands(inside: &[String]) -> Vec<Vec<String>> {
 #[test]
 fn every_help_fits_its_terminal() {
     let all = commands(&[]);
-    assert!(all.len() > 20 && all.contains(&vec!["profile".to_owned(), "check".to_owned()]));
+    assert!(all.len() >= 20 && all.contains(&vec!["profile".to_owned(), "check".to_owned()]));
     for (command, (columns, most)) in
         all.iter().flat_map(|c| [("80", 80), ("200", 100)].map(|width| (c, width)))
     {

@@ -19,7 +19,7 @@ use engine::{Config, ModelShape};
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let Some(dir) = arguments.first() else {
-        eprintln!("usage: holdout DIR [SEED]");
+        eprintln!("usage: operator_error DIR [SEED]");
         std::process::exit(2);
     };
     let seed = arguments.get(1).and_then(|s| s.parse().ok()).unwrap_or(engine::import::SEED);

@@ -368,13 +368,13 @@ mod tests {
             }
         }
         // The same name for another thing.
-        let others = ["api-key", "model", "requests", "seed", "steps"];
+        let others = ["api-key", "model", "output", "policy", "requests", "seed", "steps"];
         for (flag, under) in &seen {
             let two = under.len() > 1 && !others.contains(&flag.as_str());
             assert!(!two, "--{flag} stands under different headings: {under:?}");
         }
         let places: [(&str, &[&str]); 7] = [
-            (headings::OUTPUT, &["out", "json", "output", "to", "plot", "export"]),
+            (headings::OUTPUT, &["out", "json", "to", "plot", "export"]),
             (headings::LIVE, &["url", "api", "timeout", "concurrency"]),
             (headings::LAUNCH, &["launch", "flags", "tries"]),
             (headings::HERE, &["isa", "kv-memory", "precision", "weights"]),

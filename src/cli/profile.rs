@@ -47,7 +47,7 @@ pub(crate) struct Import {
     #[arg(long, help_heading = OUTPUT, value_name = "FILE.toml")]
     pub(crate) to: PathBuf,
     /// Sheet of the device: a shipped device's name (default: that of the file), or a TOML file
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, help_heading = MACHINE, value_name = "NAME|FILE")]
     pub(crate) device: Option<String>,
     /// Take what the device's own tables lack from this family, as the sheet says; repeatable
     #[arg(long, value_name = "FAMILY", value_delimiter = ',')]

@@ -178,7 +178,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
 }
 
-/// Whether a variable, a flag or a header of that name holds a secret.
+/// True of the name of a variable, a flag or a header that holds a secret.
 pub(crate) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let parts: Vec<&str> = name.split(['-', '_', '.']).collect();

@@ -58,7 +58,7 @@ impl Rig {
         stall: &str,
         logged: bool,
     ) -> Result<Self, Box<dyn Error>> {
-        let name = format!("knee-honesty-{}.jsonl", std::process::id());
+        let name = format!("knee-client-accuracy-{}.jsonl", std::process::id());
         let log = logged.then(|| std::env::temp_dir().join(name));
         let path = log.as_ref().map_or_else(|| "-".into(), |p| p.clone().into_os_string());
         let mut child = Command::new(std::env::current_exe()?)
