@@ -295,10 +295,7 @@ const KNOBS: [(&str, &str); 2] = [
         "knobs.toml",
         "policy = \"chunked\"\nmax-seqs = 64\nmax-batch-tokens = 1024\nkv-fraction = 0.8\nprefix-cache = true\ntp = 2\n",
     ),
-    (
-        "static.toml",
-        "policy = \"static\"\nmax-seqs = 16\nblock-size = 32\nmax-model-len = 4096\nreplicas = 2\n",
-    ),
+    ("static.toml", "policy = \"static\"\nmax-seqs = 16\nmax-model-len = 4096\nreplicas = 2\n"),
 ];
 
 const WORKLOADS: [(&str, &str); 5] = [
