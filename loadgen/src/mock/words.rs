@@ -26,8 +26,8 @@ impl Words {
         hasher.write(body);
         let hash = hasher.finish();
         // A step that has no divisor in common with their count leads past all of them.
-        let step = (hash >> 32) % COUNT | 1;
-        let step = if step % 13 == 0 { step + 2 } else { step };
+        let step = ((hash >> 32) % COUNT) | 1;
+        let step = if step.is_multiple_of(13) { step + 2 } else { step };
         Self { first: hash % COUNT, step }
     }
 
