@@ -18,7 +18,7 @@ fn shot(rate_rps: f64, passed: bool) -> Shot {
 }
 
 /// A search that tried `shots`, of which those that passed lie below those that failed.
-fn found(shots: Vec<Shot>) -> Found {
+fn found(shots: &[Shot]) -> Found {
     let rates = |passed: bool| {
         let such = shots.iter().filter(move |s| s.passed == passed);
         such.map(|s| s.rate_rps)
@@ -27,7 +27,7 @@ fn found(shots: Vec<Shot>) -> Found {
         capacity_rps: rates(true).reduce(f64::max),
         fails_at_rps: rates(false).reduce(f64::min),
         load_s: shots.iter().map(|s| s.seconds).sum(),
-        shots: shots.clone(),
+        shots: shots.to_vec(),
         note: None,
     }
 }
@@ -43,7 +43,7 @@ fn seen(candidate: &Candidate, aim: &Aim) -> Seen {
         }
     };
     let searched = if truth > 0.0 {
-        Ok(Searched { found: found(shots), best: None })
+        Ok(Searched { found: found(&shots), best: None })
     } else {
         Err(Failure { why: "it died".to_owned(), last_lines: vec!["out of memory".to_owned()] })
     };
@@ -126,7 +126,7 @@ fn a_spent_budget_and_an_interruption_keep_what_was_found() {
 #[test]
 fn the_end_of_a_search_before_its_time_is_told() {
     let note = Some("the server broke down".to_owned());
-    let broken = Found { note: note.clone(), ..found(vec![shot(1.0, true)]) };
+    let broken = Found { note: note.clone(), ..found(&[shot(1.0, true)]) };
     let mut broken = Some(Seen {
         searched: Ok(Searched { found: broken, best: None }),
         ready_s: None,
@@ -143,7 +143,7 @@ fn the_end_of_a_search_before_its_time_is_told() {
 
 #[test]
 fn nothing_holds_nothing_wins() {
-    let none = Searched { found: found(vec![shot(1.0, false)]), best: None };
+    let none = Searched { found: found(&[shot(1.0, false)]), best: None };
     let mut none = Some(Seen { searched: Ok(none), ready_s: None, log: None, shots: Vec::new() });
     let race = Race::run(vec![candidate(1.0, None)], rules(9, false), &|| true, &mut |_, _, _| {
         none.take().unwrap()

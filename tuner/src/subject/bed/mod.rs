@@ -3,11 +3,11 @@
 //! Everything is in the engine's time and from fixed inputs, so a simulated trial gives the same observation to the
 //! bit, wherever and whenever it runs. A computed one gives the same tokens, in the time they took.
 
-mod bed;
 mod play;
 mod prompts;
 mod run;
 mod step;
+mod testbed;
 
-pub use bed::Testbed;
 pub use step::{Step, steps_of};
+pub use testbed::Testbed;

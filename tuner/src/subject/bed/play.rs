@@ -7,8 +7,8 @@ use loadgen::ReplayOptions;
 use rayon::prelude::*;
 use workloads::{Trace, TraceRequest};
 
-use super::bed::Testbed;
 use super::run::Run;
+use super::testbed::Testbed;
 use crate::subject::observation::{Detailed, Observation};
 use crate::subject::unfit::Unfit;
 use crate::subject::{Evaluate, Refused, Relax, Stop, Trial};

@@ -9,9 +9,9 @@ use engine::{BlockIds, Content, Deployment, Event, Fleet, Iteration, Next, Reque
 use loadgen::{Outcome, Recorder, Recording, Replay, ReplayOptions, Summary, Sustain};
 use workloads::{Trace, TraceRequest};
 
-use super::bed::{Played, Testbed};
 use super::prompts::prompt;
 use super::step::steps_of;
+use super::testbed::{Played, Testbed};
 use crate::subject::Refused;
 use crate::subject::observation::{
     Detailed, Inside, IterationSpan, KvSample, KvShares, Observation, Work,
