@@ -138,8 +138,8 @@ fn no_crate_has_a_new_circle() {
     insta::assert_snapshot!(found.join("\n"), @r"
     engine: import import/aiconfigurator import/families import/llmservingsim import/operators import/rows import/source import/vidur import/write
     engine: profile profile/chunks profile/parts profile/table
-    engine: server server/ask server/beams server/body server/forms server/listen server/reply server/wire
-    tuner: validate/read validate/read/aiperf validate/read/vllm
+    engine: server server/beams server/body server/forms server/listen server/parse_request server/reply server/wire
+    tuner: evidence/validate/read evidence/validate/read/aiperf evidence/validate/read/vllm
     ");
 }
 
