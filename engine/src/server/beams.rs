@@ -1,7 +1,7 @@
 //! What a client that wants beam search may ask for: vLLM's fields, and nothing that would have no effect.
 
 use super::admit::Refusal;
-use super::parse_request::{MOST_BRANCHES, within};
+use super::limits::{MOST_BRANCHES, within};
 use super::wire::Common;
 use crate::beam::BeamSearch;
 

@@ -9,8 +9,8 @@ use futures_util::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Times;
 use super::admit::Refusal;
+use super::limits::Times;
 
 /// Longest body, bytes: a prompt of a million tokens as numbers. No model asks for less than the second.
 const MOST: usize = 8 << 20;

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::parse_request::MOST_STOPS;
+use super::limits::MOST_STOPS;
 use crate::request::Token;
 
 /// A prompt: a text or its tokens, alone or as a list of one.

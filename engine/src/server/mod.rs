@@ -7,15 +7,17 @@ mod admit;
 mod beams;
 mod body;
 mod forms;
+mod limits;
 mod listen;
 mod metrics;
 mod parse_request;
 mod reply;
+mod service;
 mod socket;
 mod wire;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -28,83 +30,14 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 pub use metrics::Metrics;
+pub use service::{Served, Service};
 
 use admit::{Queue, Refusal};
-use body::Bodies;
 use reply::{Reply, Wanted};
 
-use crate::live::{Ask, Live, Refused};
-use crate::model::renderer::Renderer;
-use crate::model::tokenizer::Tokenizer;
-use crate::request::Token;
-
-/// The times that clients may take.
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    /// For a request's headers, or with a connection that is not used.
-    head: Duration,
-    /// For a body.
-    body: Duration,
-    /// From one part of it to the next.
-    pause: Duration,
-    /// To read anything of what there is for them.
-    write: Duration,
-}
-
-impl Times {
-    const USUAL: Self = Self {
-        head: Duration::from_secs(30),
-        body: Duration::from_secs(60),
-        pause: Duration::from_secs(10),
-        write: Duration::from_secs(30),
-    };
-}
-
-/// A model as it is served.
-pub struct Served {
-    /// The name that clients use for it.
-    pub name: String,
-    /// Its tokenizer.
-    pub tokenizer: Arc<Tokenizer>,
-    /// Its chat template; none for a base model.
-    pub chat: Option<Renderer>,
-    /// Tokens that end its output.
-    pub ends: Vec<Token>,
-    /// Tokens it knows.
-    pub vocab: u32,
-    /// Longest prompt and output together.
-    pub max_len: u32,
-}
-
-/// A server that is not listening yet.
-pub struct Service {
-    live: Live,
-    model: Served,
-    metrics: Metrics,
-    queue: Arc<Queue>,
-    bodies: Bodies,
-    times: Times,
-    key: Option<String>,
-    created: u64,
-}
+use crate::live::{Ask, Refused};
 
 impl Service {
-    /// Serves `model` out of `live`, whose watch is `metrics`'. At most `places` requests are read, or wait to be
-    /// started; none of them limits it. Clients must know `key` if there is one.
-    #[must_use]
-    pub fn new(
-        live: Live,
-        model: Served,
-        metrics: Metrics,
-        places: Option<usize>,
-        key: Option<String>,
-    ) -> Self {
-        let queue = Arc::new(Queue::new(places.unwrap_or(usize::MAX)));
-        let text = model.tokenizer.most_bytes(model.max_len);
-        let (bodies, times) = (Bodies::new(model.max_len, text), Times::USUAL);
-        Self { live, model, metrics, queue, bodies, times, key, created: unix_time() }
-    }
-
     /// Answers requests on `listener` until `stop` is ready; then nobody new is let in, and those inside are answered
     /// to their end, for `patience` at most. Returns true if all were.
     pub async fn serve(
@@ -254,9 +187,4 @@ async fn wrong_method(method: Method, uri: Uri) -> Refusal {
         false => StatusCode::NOT_IMPLEMENTED,
     };
     Refusal::new(status, format!("{} does not take {method}", uri.path()))
-}
-
-/// Seconds since 1970.
-fn unix_time() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }

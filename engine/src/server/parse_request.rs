@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::Service;
 use super::admit::Refusal;
 use super::beams;
 use super::forms::Prompt;
+use super::limits::{MOST_BRANCHES, MOST_STOPS, within};
 use super::reply::{Form, Wanted};
+use super::service::Service;
 use super::wire::{ChatMessage, ChatRequest, Common, CompletionRequest};
 use crate::beam::BeamSearch;
 use crate::live::Ask;
@@ -14,12 +15,9 @@ use crate::model::chat::Message;
 use crate::request::Token;
 use crate::sample::SamplingParams;
 
-/// Most completions of one request.
-pub(super) const MOST_BRANCHES: u16 = 128;
 /// Most log probabilities per token.
 const MOST_LOGPROBS: u32 = 20;
-/// Most stop strings, their longest in bytes, and most stop tokens: all are looked for at every token.
-pub(super) const MOST_STOPS: usize = 16;
+/// Longest stop string, bytes.
 const LONGEST_STOP: usize = 1024;
 /// Tokens of a completion that does not say how many it wants, as in OpenAI's interface.
 const DEFAULT_LIMIT: u32 = 16;
@@ -200,13 +198,6 @@ fn stops(stops: Vec<String>) -> Result<Vec<String>, Refusal> {
         return Err(Refusal::field("stop", message));
     }
     Ok(stops)
-}
-
-pub(super) fn within(name: &'static str, value: u32, from: u32, to: u32) -> Result<(), Refusal> {
-    if (from..=to).contains(&value) {
-        return Ok(());
-    }
-    Err(Refusal::field(name, format!("{name} = {value} must be between {from} and {to}")))
 }
 
 /// A message as templates want it: its texts put together.

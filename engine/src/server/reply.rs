@@ -11,9 +11,9 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::json;
 
-use super::Service;
 use super::admit::{Place, Refusal};
 use super::metrics::{Ended, Times};
+use super::service::{Service, unix_time};
 use super::wire::{Choice, Completion, PromptDetails, Said, TextLogprobs, TokenLogprob, Usage};
 use crate::live::{Answer, Finish, Step, Update};
 use crate::request::Token;
@@ -81,7 +81,7 @@ impl Reply {
             place: Some(place),
             wanted,
             id: format!("{prefix}-{:016x}", rand::random::<u64>()),
-            created: super::unix_time(),
+            created: unix_time(),
             cached: 0,
             branches: vec![Progress::default(); usize::from(wanted.branches)],
             reason: "abort",

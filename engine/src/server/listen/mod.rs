@@ -12,8 +12,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
-use super::Times;
 use super::admit::Refusal;
+use super::limits::Times;
 use super::socket::Socket;
 
 /// Connections at once; more wait to be accepted.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Cell, Field, Object};
+use super::cells::{Cell, Field, Object};
 use serde_json::Value;
 
 /// What is said of the file that has statistics alone.

@@ -8,14 +8,17 @@
 //! A request that failed stays: it was sent, so it is sent again. What it failed of is counted.
 
 mod aiperf;
+mod cells;
 mod vllm;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
+use cells::{Cell, Field, Line, Object, Place, problem, stem, unit_of};
+
+pub use cells::ReadError;
 
 use super::recorded::{IDENTITY_TOKENS, Occupancy, Recorded, Row};
 
@@ -33,37 +36,6 @@ const LATEST_S: f64 = 1e10;
 
 /// Seconds between two requests of one run that are believed: thirty years are two clocks.
 const LONGEST_RUN_S: u64 = 1_000_000_000;
-
-/// Why a recorded run cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The file cannot be read at all.
-    #[error("cannot read {path}: {cause}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        cause: std::io::Error,
-    },
-    /// The file as a whole is not what is needed.
-    #[error("{file}: {problem}")]
-    File {
-        /// The file.
-        file: String,
-        /// What is wrong and what to do.
-        problem: String,
-    },
-    /// One line is not.
-    #[error("{file}:{line}: {problem}")]
-    Line {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: u64,
-        /// What is wrong and what to do.
-        problem: String,
-    },
-}
 
 /// What a column means. Where several names mean the same, the first that is there counts: the engine's own clock
 /// before the client's, the output that was enforced before the one a client counted.
@@ -109,72 +81,6 @@ const COLUMNS: &[(Field, &[&str])] = &[
 
 /// Characters of a failure's cause that are kept.
 const LONGEST_CAUSE: usize = 120;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Field {
-    Arrival,
-    Admitted,
-    FirstToken,
-    LastToken,
-    Ttft,
-    E2e,
-    Generation,
-    Input,
-    Output,
-    Failed,
-    Outcome,
-    /// What a request failed of, in words.
-    Error,
-    Prompt,
-    User,
-    Run,
-    Workload,
-    Rate,
-}
-
-/// Where a request is in its file, from 1.
-#[derive(Clone, Copy)]
-enum Place {
-    Line(u64),
-    /// Of a file that has no line for it.
-    Request(u64),
-}
-
-/// A value with its column's name and, for times, its unit in seconds.
-struct Cell {
-    name: String,
-    text: String,
-    unit: f64,
-}
-
-impl Cell {
-    fn new(name: impl Into<String>, text: impl Into<String>, unit: f64) -> Self {
-        Self { name: name.into(), text: text.into(), unit }
-    }
-
-    /// A JSON value, whose unit its name ends in; none of null.
-    fn json(name: &str, value: &Value) -> Option<Self> {
-        let text = match value {
-            Value::Null => return None,
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        Some(Self::new(name, text, unit_of(name)))
-    }
-}
-
-/// The unit that a column's name ends in, in seconds; seconds where it says none.
-fn unit_of(name: &str) -> f64 {
-    let units = [("_ms", 1e-3), ("_us", 1e-6), ("_ns", 1e-9)];
-    units.iter().find(|(end, _)| name.ends_with(end)).map_or(1.0, |u| u.1)
-}
-
-/// The cells of one request that mean something.
-struct Line<'a> {
-    file: &'a str,
-    place: Place,
-    cells: BTreeMap<Field, Cell>,
-}
 
 /// Every run in the file at `path`, in the order of their first lines.
 ///
@@ -261,12 +167,6 @@ pub fn failures(by_cause: &BTreeMap<String, u64>) -> String {
     each.join(", ")
 }
 
-/// What a file is called, without its folder and endings.
-fn stem(file: &str) -> String {
-    let name = Path::new(file).file_name().map_or(file.into(), |n| n.to_string_lossy());
-    name.split('.').next().unwrap_or(file).to_owned()
-}
-
 /// Who ran and waited over time as an engine reported it: CSV with `t` (seconds), `running` and `waiting`.
 ///
 /// # Errors
@@ -298,10 +198,6 @@ pub fn read_load(path: &Path) -> Result<Vec<Occupancy>, ReadError> {
         });
     }
     Ok(load)
-}
-
-fn problem(file: &str, problem: impl Into<String>) -> ReadError {
-    ReadError::File { file: file.to_owned(), problem: problem.into() }
 }
 
 /// The file as text, gzip undone.
@@ -392,8 +288,6 @@ fn json<'a>(file: &'a str, text: &str) -> Result<Vec<Line<'a>>, ReadError> {
     }
     Ok(lines)
 }
-
-type Object = serde_json::Map<String, Value>;
 
 /// Which column holds what; an error where what matters is missing.
 fn columns(

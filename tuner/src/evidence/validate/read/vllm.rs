@@ -1,7 +1,7 @@
 //! Results of `vllm bench serve --save-result --save-detailed`: one object for a run, its requests in arrays; several
 //! objects one after another where results were appended. Times are in seconds.
 
-use super::{Cell, Field, Line, Object, Place, ReadError, problem, stem};
+use super::cells::{Cell, Field, Line, Object, Place, ReadError, problem, stem};
 use serde_json::Value;
 
 /// Whether this is such a result, with its arrays or without.
