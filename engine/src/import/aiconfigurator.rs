@@ -6,9 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::families::{MS, each, folder, folders, name_of};
+use super::folders::{MS, each, folder, folders, name_of};
 use super::source::{Source, find};
-use super::{Found, ImportError, Row, Run};
+use super::tables::{Found, ImportError, Row, Run};
 
 /// Where the data of systems lie in an unpacked wheel, an installed package or a checkout.
 const DATA: [&str; 5] = [

@@ -5,9 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::families::{US, each, folder, folders, name_of};
+use super::folders::{US, each, folder, folders, name_of};
 use super::source::{Source, find};
-use super::{Found, ImportError, Row, Run};
+use super::tables::{Found, ImportError, Row, Run};
 use crate::exec::cost::Widths;
 use crate::model::ModelShape;
 

@@ -7,7 +7,7 @@ use super::rows::{
     COARSE_TOKENS, Layout, chunk_sample, chunk_shape, distinct, fine_tokens, grid, octaves, sample,
     select, served, shapes_of, starts_us, whole,
 };
-use super::{Family, Fitted, ImportError, Limits, Part, Point, Row, Run, Sheet, Tables};
+use super::tables::{Family, Fitted, ImportError, Limits, Part, Point, Row, Run, Sheet, Tables};
 use crate::profile::{Law, MOST_OF_WORK, Metric, Roof, Table, gemm_metric, moved_roof};
 use crate::shape::{Shape, TILE};
 
@@ -61,7 +61,7 @@ fn chunk_law(part: &Part, idle_tokens: f64) -> Law {
                 let at_start = |shape| roof(shape, start * 1e-6);
                 let layout = chunk_grid(&samples);
                 let form = whole(layout, start, String::new(), &at_start, MOST_OF_WORK);
-                let loss = super::spread(&ratios(&form.fit(&plain).0, &form, &plain))[0];
+                let loss = super::fit::spread(&ratios(&form.fit(&plain).0, &form, &plain))[0];
                 if loss < best.0 {
                     best = (loss, law);
                 }
@@ -304,7 +304,7 @@ impl<'a> Work<'a> {
         // Where nothing is longer than the mean, nothing is skewed.
         let share = if down > 0.0 { (1e3 * up / down).round().clamp(0.0, 1e3) / 1e3 } else { 0.0 };
         let off = |share: f64| {
-            super::spread(
+            super::fit::spread(
                 &rows.iter().map(|(m, l, t)| (m + share * (l - m)) / t).collect::<Vec<_>>(),
             )
         };
@@ -504,7 +504,7 @@ impl<'a> Work<'a> {
         let loss = |start: f64| {
             let at_start = move |shape| roof(shape, start * 1e-6);
             let form = whole(layout.clone(), start, String::new(), &at_start, most);
-            super::spread(&ratios(&form.fit(&plain).0, &form, &plain))[0]
+            super::fit::spread(&ratios(&form.fit(&plain).0, &form, &plain))[0]
         };
         let [a, b] = starts_us(&samples, roof);
         let start = if a == b || loss(a) <= loss(b) { a } else { b };

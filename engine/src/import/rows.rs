@@ -1,7 +1,7 @@
 //! Rows as samples of an operator's variables, and where its knots are.
 
 use super::fit::{Form, Sample};
-use super::{Limits, Part, Row, Run};
+use super::tables::{Limits, Part, Row, Run};
 use crate::profile::{Chunks, Heads, Law, Metric, Roof, heads_metric};
 use crate::shape::Shape;
 

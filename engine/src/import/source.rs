@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use csv::StringRecord;
 use flate2::read::MultiGzDecoder;
 
-use super::{ImportError, Place, parquet};
+use super::parquet;
+use super::tables::{ImportError, Place};
 
 /// How a Git LFS pointer begins: a file that stands for another, which was not fetched.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";

@@ -6,47 +6,11 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
-use super::families::{MS, each};
+use super::folders::{MS, each};
 use super::source::{Source, find, find_all};
-use super::{ImportError, Row, Run, Tables};
+use super::tables::{CacheSave, Choices, ImportError, Row, Run, Tables};
 use crate::exec::cost::Widths;
 use crate::model::ModelShape;
-
-/// What is taken of the tables.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Choices {
-    /// Models whose tables are read, as the files call them; all where none is named.
-    #[serde(default)]
-    models: Vec<String>,
-    /// Whether tables marked DERIVED, computed from others and not measured, count too.
-    #[serde(default)]
-    derived: bool,
-    /// Writing new keys and values to the cache: by the tables, where it is not said.
-    #[serde(default)]
-    kv_cache_save: CacheSave,
-    /// Whether a layer adds its residual in a kernel of its own, once, as Vidur counts. Engines do it in their norms.
-    #[serde(default)]
-    residual_add: bool,
-    /// Host time to launch a sum over ranks, µs, on top of each.
-    #[serde(default)]
-    all_reduce_launch_us: f64,
-}
-
-/// What writing new keys and values to the cache takes, beside attention.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
-enum CacheSave {
-    /// As measured: column `attn_kv_cache_save`, which older tables lack.
-    #[default]
-    Measured,
-    /// Nothing.
-    Omit,
-    /// A kernel of so many µs, its bytes not counted: 4 KB a token and layer, below 1 % of a layer.
-    Us(f64),
-}
 
 impl Choices {
     /// What was chosen, for who reads the result.

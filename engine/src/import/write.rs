@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use toml::Value;
 
-use super::Fitted;
+use super::tables::Fitted;
 use crate::profile::FitError;
 
 /// Entries in the order in which people look for them.

@@ -6,7 +6,7 @@
 //! batch as one such kernel, each decode costs a tile for each query head, and query heads read again the keys and
 //! values that a kernel made for decodes lets them share.
 
-use super::Heads;
+use super::parts::Heads;
 use crate::shape::{Shape, TILE};
 
 /// How chunks share a kernel: see [`Attention`](super::Attention), which holds the same figures.

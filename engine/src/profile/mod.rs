@@ -25,8 +25,8 @@ use serde::Deserialize;
 use crate::model::{Catalogue, SpecError, load};
 pub use chunks::{Asked, Chunks, Law, Peaks};
 pub use parts::{AllReduce, Attention, FitError, Heads, Host, Link, Price, PriceBasis};
-pub(crate) use table::Line;
-pub use table::{Metric, Roof, Table, Times};
+pub(crate) use table::{LONGEST_US, Line};
+pub use table::{Metric, Roof, Table, Times, gemm_metric, heads_metric};
 
 /// One kind of GPU, in the node it comes in.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -113,25 +113,12 @@ const DEVICES: Catalogue = &[
     ),
 ];
 
-/// Matrix products of like depth are alike; their width decides how they fall into tiles and waves.
-pub fn gemm_metric([n, k]: [u32; 2]) -> [f64; 2] {
-    [3.0 * f64::from(n).log2(), f64::from(k).log2()]
-}
-
-/// Kernels are alike where as many query heads share a KV head; the number of heads is in the work.
-pub fn heads_metric([query, kv]: [u32; 2]) -> [f64; 2] {
-    [f64::from(query).log2(), 3.0 * (f64::from(query) / f64::from(kv)).log2()]
-}
-
 /// Highest efficiency of prompt chunks, thousandths: what their work counts besides pairs (starting tiles, rows that a
 /// tile lacks) can overlap with them. The pairs alone stay within the data sheet ([`Asked::floor`]).
 pub(crate) const MOST_OF_WORK: u16 = 4000;
 
 /// Memory of a device, bytes: beyond any.
 const MOST_BYTES: f64 = 1e15;
-
-/// Ten seconds, µs: nothing that a GPU or its host does once an iteration takes so long.
-pub(crate) const LONGEST_US: f64 = 1e7;
 
 /// The roofline of moving x bytes of activations, of which `cache` bytes may still be in the last-level cache, by the
 /// kernel before. Eight times memory's rate is more than any of these caches reaches.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Roof, Table, Times, gemm_metric};
+use super::table::{Roof, Table, Times, gemm_metric};
 
 /// How chunks share an attention kernel. It computes tiles of [`TILE`](crate::shape::TILE) query rows, unless
 /// `fine_tiles`.

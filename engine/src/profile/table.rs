@@ -8,7 +8,18 @@
 
 use serde::Deserialize;
 
-use super::LONGEST_US;
+/// Ten seconds, µs: nothing that a GPU or its host does once an iteration takes so long.
+pub(crate) const LONGEST_US: f64 = 1e7;
+
+/// Matrix products of like depth are alike; their width decides how they fall into tiles and waves.
+pub fn gemm_metric([n, k]: [u32; 2]) -> [f64; 2] {
+    [3.0 * f64::from(n).log2(), f64::from(k).log2()]
+}
+
+/// Kernels are alike where as many query heads share a KV head; the number of heads is in the work.
+pub fn heads_metric([query, kv]: [u32; 2]) -> [f64; 2] {
+    [f64::from(query).log2(), 3.0 * (f64::from(query) / f64::from(kv)).log2()]
+}
 
 /// Efficiencies of one operator against its roofline.
 ///
