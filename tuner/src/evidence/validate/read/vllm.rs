@@ -40,13 +40,11 @@ fn run<'a>(file: &'a str, name: &str, object: &Object) -> Result<Vec<Line<'a>>, 
     let starts = array("start_times", started)?;
     let none = Vec::new();
     let errors = object.get("errors").and_then(Value::as_array).unwrap_or(&none);
-    // Answers that came in one piece have no times between tokens.
-    let itls = object.get("itls").and_then(Value::as_array);
-    let itls_there = itls.map(|itls| ("itls", itls));
-    for (key, values) in [("output_lens", output), ("ttfts", ttfts), ("start_times", starts)]
-        .into_iter()
-        .chain(itls_there)
-    {
+    let whole = "answers that came in one piece do not say when their tokens did";
+    let itls = array("itls", whole)?;
+    let arrays =
+        [("output_lens", output), ("ttfts", ttfts), ("itls", itls), ("start_times", starts)];
+    for (key, values) in arrays {
         if values.len() != input.len() {
             let (n, of) = (values.len(), input.len());
             return Err(problem(file, format!("{n} {key} for {of} input_lens: the file is cut")));
@@ -55,7 +53,7 @@ fn run<'a>(file: &'a str, name: &str, object: &Object) -> Result<Vec<Line<'a>>, 
     let rate = object.get("request_rate").filter(|rate| rate.is_number());
     let one = |i: usize| {
         let at = Place::Request(i as u64 + 1);
-        let gaps = itls.and_then(|itls| itls[i].as_array());
+        let gaps = itls[i].as_array();
         let generation = gaps.map(|gaps| gaps.iter().filter_map(Value::as_f64).sum::<f64>());
         let told = errors.get(i).and_then(Value::as_str).filter(|e| !e.trim().is_empty());
         // A request without a first token has a time of 0 there.
