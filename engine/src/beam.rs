@@ -46,8 +46,8 @@ pub struct Search {
 }
 
 impl Search {
-    /// A search from a prompt of so many tokens for `limit` more at most, which each of `ends` ends. Its answers tell so
-    /// many log probabilities of each token, if any.
+    /// A search from a prompt of so many tokens for `limit` more at most, which each of `ends` ends. Its answers tell
+    /// so many log probabilities of each token, if any.
     #[must_use]
     pub fn new(
         how: BeamSearch,
@@ -100,7 +100,7 @@ impl Search {
         next.iter().map(|&(_, branch, (token, _))| (branch, token)).collect()
     }
 
-    /// Whether an answer of so many tokens before its end is one of the best so far.
+    /// True where an answer of so many tokens before its end is one of the best so far.
     fn wins(&self, sum: f64, output: usize) -> bool {
         let last = self.done.get(usize::from(self.how.width) - 1);
         last.is_none_or(|last| self.scored(sum, output) > self.score(last))
@@ -122,7 +122,7 @@ impl Search {
         sum / ((self.prompt + output) as f64).powf(self.how.length_penalty)
     }
 
-    /// Whether what the beams become cannot be better than what has ended.
+    /// True where what the beams become cannot be better than what has ended.
     fn is_over(&self) -> bool {
         let Some(best) = self.beams.first() else { return true };
         let length = best.tokens.len();

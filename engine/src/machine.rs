@@ -1,5 +1,5 @@
-//! This machine as a device: a model in memory, and the threads, or the GPU, that compute it. The device of a model that
-//! is split over tensor-parallel ranks and pipeline stages is one part's share of the threads.
+//! This machine as a device: a model in memory, and the threads, or the GPU, that compute it. The device of a model
+//! that is split over tensor-parallel ranks and pipeline stages is one part's share of the threads.
 //!
 //! The other leaf than the cost model: the same engine over executors that compute. Time is the engine's own: an
 //! iteration takes as long as it was measured to take, and where nothing runs the clock jumps to the next arrival, so
@@ -40,12 +40,12 @@ pub struct Machine {
 /// What computes.
 #[derive(Debug)]
 enum Computer {
-    /// Pipeline stages in order, and of each its tensor-parallel ranks; at least one of both. With `apart`, workers compute
-    /// on threads of their own while whoever asks goes on, as stages do anyway.
+    /// Pipeline stages in order, and of each its tensor-parallel ranks; at least one of both. With `apart`, workers
+    /// compute on threads of their own while whoever asks goes on, as stages do anyway.
     Processor { stages: Vec<Vec<Share>>, apart: bool },
     Gpu {
         model: Arc<CudaModel>,
-        /// Whether decodes are recorded and done as a whole.
+        /// True where decodes are recorded and done as a whole.
         graphs: bool,
     },
 }
@@ -98,8 +98,8 @@ impl Machine {
         Ok(Self { config, computer: Computer::Processor { stages, apart: false } })
     }
 
-    /// Reads `weights` and puts them, in bf16, on `devices`, to be computed as `layout` says: all parts on one device, or
-    /// each on its own.
+    /// Reads `weights` and puts them, in bf16, on `devices`, to be computed as `layout` says: all parts on one
+    /// device, or each on its own.
     ///
     /// # Errors
     /// When a tensor is missing or cannot be read, there are no kernels for the model, or memory is short.

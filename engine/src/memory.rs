@@ -149,7 +149,7 @@ pub fn kv_slots(
     }
 }
 
-/// Whether `tp` ranks can share the heads: query heads evenly, KV heads evenly or each copied equally often.
+/// True where `tp` ranks can share the heads: query heads evenly, KV heads evenly or each copied equally often.
 fn divides(model: &ModelShape, tp: u32) -> bool {
     let kv = model.kv_heads;
     model.heads.is_multiple_of(tp) && (kv.is_multiple_of(tp) || tp.is_multiple_of(kv))

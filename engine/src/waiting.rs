@@ -33,7 +33,7 @@ impl Waiting {
         self.entries.insert((key, seq.ticket, id));
     }
 
-    /// Whether the order depends on what is cached.
+    /// True where the order depends on what is cached.
     #[must_use]
     pub fn wants_cached(&self) -> bool {
         self.order == QueueOrder::LongestPrefix
@@ -61,7 +61,7 @@ impl Waiting {
         self.entries.len()
     }
 
-    /// Whether nobody waits.
+    /// True where nobody waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -92,7 +92,7 @@ impl<'a> Json<'a> {
         (number >= 0.0 && number <= f64::from(u32::MAX)).then(|| number.round() as u32)
     }
 
-    /// Whether it says nothing: null, false, zero, or empty.
+    /// True where it says nothing: null, false, zero, or empty.
     pub(crate) fn is_nothing(&self) -> bool {
         match self {
             Self::Null | Self::Bool(false) => true,

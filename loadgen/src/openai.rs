@@ -50,17 +50,17 @@ impl Ask<'_> {
         self.max_completion_tokens.or(self.max_tokens)
     }
 
-    /// Whether the answer comes token by token.
+    /// True where the answer comes token by token.
     pub(crate) fn streams(&self) -> bool {
         self.stream.unwrap_or(false)
     }
 
-    /// Whether the answer's tokens are wanted beside its text.
+    /// True where the answer's tokens are wanted beside its text.
     pub(crate) fn wants_ids(&self) -> bool {
         self.return_token_ids.unwrap_or(false)
     }
 
-    /// Whether a stream shall end with a count of its tokens.
+    /// True where a stream shall end with a count of its tokens.
     pub(crate) fn wants_usage(&self) -> bool {
         self.stream_options.as_ref().and_then(|o| o.include_usage).unwrap_or(false)
     }

@@ -68,7 +68,7 @@ impl Outcome {
 }
 
 impl Record {
-    /// Whether all its tokens arrived.
+    /// True where all its tokens arrived.
     #[must_use]
     pub fn completed(&self) -> bool {
         self.outcome == Outcome::Completed

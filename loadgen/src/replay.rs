@@ -115,7 +115,7 @@ impl Replay {
         self
     }
 
-    /// Whether `request` is sent here.
+    /// True where `request` is sent here.
     #[must_use]
     pub fn owns(&self, request: u32) -> bool {
         self.own.as_ref().is_none_or(|own| own[request as usize])
@@ -166,7 +166,7 @@ impl Replay {
         self.released.extend(unheld.into_iter().map(|request| Reverse(Due { at: now, request })));
     }
 
-    /// Whether every request has been sent.
+    /// True where every request has been sent.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.unsent == 0
@@ -190,7 +190,7 @@ impl Seats {
         Self { free, session, sessions, line: VecDeque::new() }
     }
 
-    /// Whether `request` may go; otherwise it is held until its session has a seat. Requests without a session
+    /// True where `request` may go; otherwise it is held until its session has a seat. Requests without a session
     /// need none.
     fn admit(&mut self, request: u32) -> bool {
         let Some(number) = self.session[request as usize] else { return true };

@@ -45,7 +45,7 @@ pub struct Summary {
     /// Statistics of each latency; of ITL over gaps, each counted once. See [`Summary::stats`].
     #[serde(flatten)]
     pub latencies: BTreeMap<Metric, Stats>,
-    /// Whether the targets held.
+    /// True where the targets held.
     pub verdict: Verdict,
 }
 
@@ -129,8 +129,8 @@ impl Summary {
         }
     }
 
-    /// The same where nobody knows when tokens came, or how many they were: there is no pace (TPOT, ITL), a target on it
-    /// is not known to be held, and no request is known to have met such a one.
+    /// The same where nobody knows when tokens came, or how many they were: there is no pace (TPOT, ITL), a target on
+    /// it is not known to be held, and no request is known to have met such a one.
     #[must_use]
     pub fn without_pace(mut self) -> Self {
         let paceless = self.latencies.iter_mut().filter(|(metric, _)| metric.span() == Span::Pace);

@@ -48,7 +48,7 @@ const STEADY: f64 = 0.5;
 /// Beyond this share of the span, a typical request leaves too little of the trace to judge by.
 const SHORT: f64 = 0.05;
 
-/// Whether a run could have gone on for ever, and the figures behind it.
+/// True where a run could have gone on for ever, and the figures behind it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sustain {
     /// The verdict.
@@ -117,7 +117,7 @@ impl Sustain {
         sustain
     }
 
-    /// Whether more work than passes was overdue.
+    /// True where more work than passes was overdue.
     #[must_use]
     pub fn falls_behind(&self) -> bool {
         self.overdue > self.limit

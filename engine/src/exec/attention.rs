@@ -1,7 +1,8 @@
 //! What attention costs: prompt chunks, decodes, and both in one kernel.
 //!
 //! Kernels made for decodes read every KV head once. Where the attention backend runs a mixed batch as one kernel of
-//! prompt chunks, decodes lose that: then the whole batch is priced by the chunks' table, never below its decodes alone.
+//! prompt chunks, decodes lose that: then the whole batch is priced by the chunks' table, never below its decodes
+//! alone.
 
 use crate::profile::{Chunks, DeviceProfile, Heads, Times};
 use crate::shape::Shape;
@@ -13,7 +14,7 @@ pub(super) struct Attention {
     chunks: Chunks,
     prefill: Times,
     decode: Times,
-    /// Whether decodes share the kernel of prompt chunks.
+    /// True where decodes share the kernel of prompt chunks.
     mixes: bool,
     skew: f64,
     /// Shortest time of either kernel.

@@ -18,7 +18,7 @@ pub struct Speed {
     pub seqs: u32,
     /// Tokens of context of each, or of the prompt.
     pub context: u32,
-    /// Whether it is a prompt, computed in one iteration.
+    /// True where it is a prompt, computed in one iteration.
     pub prompt: bool,
     /// Predicted time, ms: the prompt's TTFT on an idle engine, or the decodes' TPOT.
     pub ms: f64,

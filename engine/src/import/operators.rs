@@ -17,7 +17,7 @@ fn chunk_roof(limits: Limits) -> impl Fn([u32; 2], f64) -> Roof {
     move |_, start| Roof { start, compute: pair, fixed: 0.0, memory: 0.0 }
 }
 
-/// Whether mixed batches were measured.
+/// True where mixed batches were measured.
 fn mixes(part: &Part) -> bool {
     let mixed = |run: &Run| matches!(run, Run::Attention { chunks, decodes, .. } if *chunks > 0.0 && *decodes > 0.0);
     part.rows.iter().any(|row| mixed(&row.run))

@@ -1,4 +1,5 @@
-//! Tables of rows, as CSV (plain or gzipped) or Parquet, read so that whatever is wrong is told with its file and place.
+//! Tables of rows, as CSV (plain or gzipped) or Parquet, read so that whatever is wrong is told with its file and
+//! place.
 
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
@@ -140,7 +141,7 @@ impl Source {
         self.headers.iter().position(|h| h.strip_prefix("time_stats.").unwrap_or(h) == name)
     }
 
-    /// Whether there is such a column.
+    /// True where there is such a column.
     pub(super) fn has(&self, column: &str) -> bool {
         self.column(column).is_some()
     }

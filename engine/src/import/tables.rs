@@ -101,7 +101,7 @@ pub enum ImportError {
         name: String,
         /// Where it was looked for.
         dir: PathBuf,
-        /// Whether there is one that nobody measured as such.
+        /// True where there is one that nobody measured as such.
         derived: bool,
     },
     /// Times that no hardware shows.
@@ -220,7 +220,7 @@ pub enum Run {
 pub struct Row {
     /// What was run.
     pub run: Run,
-    /// How long it took.
+    /// The time it took.
     pub seconds: f64,
 }
 
@@ -273,13 +273,14 @@ pub(super) struct Choices {
     /// Models whose tables are read, as the files call them; all where none is named.
     #[serde(default)]
     pub(super) models: Vec<String>,
-    /// Whether tables marked DERIVED, computed from others and not measured, count too.
+    /// True where tables marked DERIVED, computed from others and not measured, count too.
     #[serde(default)]
     pub(super) derived: bool,
     /// Writing new keys and values to the cache: by the tables, where it is not said.
     #[serde(default)]
     pub(super) kv_cache_save: CacheSave,
-    /// Whether a layer adds its residual in a kernel of its own, once, as Vidur counts. Engines do it in their norms.
+    /// True where a layer adds its residual in a kernel of its own, once, as Vidur counts. Engines do it in their
+    /// norms.
     #[serde(default)]
     pub(super) residual_add: bool,
     /// Host time to launch a sum over ranks, µs, on top of each.
@@ -323,7 +324,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Whether any of these operators may be taken.
+    /// True where any of these operators may be taken.
     pub(super) fn wants(&self, operators: &[&str]) -> bool {
         self.operators.is_empty() || self.operators.iter().any(|o| operators.contains(&o.as_str()))
     }
@@ -334,7 +335,7 @@ impl Tables {
 pub(super) struct Limits {
     /// Elements per head in the tables.
     pub(super) head_dim: f64,
-    /// Whether only shapes that large dense models have are wanted.
+    /// True where only shapes that large dense models have are wanted.
     pub(super) large: bool,
     pub(super) peak_flops: f64,
     pub(super) memory_bandwidth: f64,

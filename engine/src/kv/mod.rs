@@ -115,7 +115,7 @@ pub trait KvAllocator: Send {
     /// All slots.
     fn capacity(&self) -> u32;
 
-    /// Whether an empty pool could hold `seq` up to its end.
+    /// True where an empty pool could hold `seq` up to its end.
     fn fits(&self, seq: &Sequence) -> bool;
 
     /// Takes room for what is cached of `seq` and `first` tokens more (no more than it has), leaving `spare` slots

@@ -17,7 +17,7 @@ struct Block {
     fill: u32,
     /// What it holds; 0 = nothing that can be met again.
     key: BlockKey,
-    /// Whether the index leads to it.
+    /// True where the index leads to it.
     indexed: bool,
     prev: u32,
     next: u32,

@@ -27,7 +27,7 @@ pub struct Holding {
     pub held: u64,
     /// Slots that will never be filled.
     pub beyond: u64,
-    /// Whether free room is of no use to the request that waits.
+    /// True where free room is of no use to the request that waits.
     pub refused: bool,
 }
 

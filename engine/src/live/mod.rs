@@ -1,9 +1,9 @@
-//! The engine, or several replicas of it behind a router, on a thread of their own, with a real clock: requests come in by
-//! a channel, tokens and text go out.
+//! The engine, or several replicas of it behind a router, on a thread of their own, with a real clock: requests come
+//! in by a channel, tokens and text go out.
 //!
-//! The thread owns the engines, so nothing of them is locked. It is told about a client that went away by the drop of its
-//! [`Answer`], and ends that sequence before it plans again. Text is made here and not at the client's side, because a
-//! stop string ends a sequence.
+//! The thread owns the engines, so nothing of them is locked. It is told about a client that went away by the drop of
+//! its [`Answer`], and ends that sequence before it plans again. Text is made here and not at the client's side,
+//! because a stop string ends a sequence.
 
 mod open;
 mod update;
@@ -146,8 +146,8 @@ impl Live {
         Self::start_replicas(vec![engine], router, sampler, tokenizer, watch)
     }
 
-    /// Starts `replicas` (at least one) of an engine behind `router`. They run side by side where their executors compute
-    /// while the engine goes on, otherwise they take turns.
+    /// Starts `replicas` (at least one) of an engine behind `router`. They run side by side where their executors
+    /// compute while the engine goes on, otherwise they take turns.
     ///
     /// # Errors
     /// When the system has no thread to give.
@@ -186,14 +186,14 @@ impl Live {
         self.origin.elapsed()
     }
 
-    /// Where it is said why the engine has ended, once a device under it has failed. Answers under way end without their
-    /// last step then.
+    /// Where it is said why the engine has ended, once a device under it has failed. Answers under way end without
+    /// their last step then.
     #[must_use]
     pub fn fault(&self) -> Arc<OnceLock<Fault>> {
         Arc::clone(&self.fault)
     }
 
-    /// Whether the engine's thread has ended, which it only does by itself if something is broken.
+    /// True where the engine's thread has ended, which it only does by itself if something is broken.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.thread.is_finished()

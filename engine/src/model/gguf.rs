@@ -20,7 +20,7 @@ pub struct Gguf {
     reader: BufReader<File>,
     content: Content,
     config: LlamaConfig,
-    /// Whether queries and keys are in llama.cpp's order.
+    /// True where queries and keys are in llama.cpp's order.
     interleaved: bool,
 }
 

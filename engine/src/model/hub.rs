@@ -29,8 +29,8 @@ const RETRIES: usize = 3;
 /// The model called `id` (`ORG/NAME`), all that is needed of it, as a folder.
 ///
 /// # Errors
-/// When the hub does not have it, does not give it, or cannot be reached while it is not in the cache; or when it is not a
-/// model that can be run.
+/// When the hub does not have it, does not give it, or cannot be reached while it is not in the cache; or when it is
+/// not a model that can be run.
 pub(super) fn folder(id: &str) -> Result<PathBuf, ModelError> {
     let hub = Hub::new(id)?;
     let Some(commit) = hub.commit()? else {
@@ -172,7 +172,7 @@ fn status(error: &ApiError) -> Option<u16> {
     }
 }
 
-/// Whether nobody answered.
+/// True where nobody answered.
 fn is_out_of_reach(error: &ApiError) -> bool {
     use ureq::Error::{ConnectionFailed, HostNotFound, Io, Timeout};
     let ApiError::RequestError(error) = error else { return false };

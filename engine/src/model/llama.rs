@@ -124,11 +124,11 @@ pub struct LlamaConfig {
     pub rope_theta: f32,
     /// How they are changed for long contexts.
     pub rope_scaling: RopeScaling,
-    /// Whether the vocabulary head is the embedding itself; there is no `lm_head.weight` then.
+    /// True where the vocabulary head is the embedding itself; there is no `lm_head.weight` then.
     pub tied_embeddings: bool,
-    /// Whether query, key and value projections have biases (Qwen 2).
+    /// True where query, key and value projections have biases (Qwen 2).
     pub qkv_bias: bool,
-    /// Whether queries and keys are RMS-normalised per head before rotation (Qwen 3).
+    /// True where queries and keys are RMS-normalised per head before rotation (Qwen 3).
     pub qk_norm: bool,
     /// A token attends to itself and at most so many minus one before it; none = to all.
     pub sliding_window: Option<u32>,
@@ -245,8 +245,8 @@ impl LlamaConfig {
         }
     }
 
-    /// Angle per position of each pair of elements, `head_dim / 2` of them, scaling applied: element `i` of a head turns
-    /// with element `i + head_dim / 2` (the rotate-half convention) by `position * inv_freq[i]` radians.
+    /// Angle per position of each pair of elements, `head_dim / 2` of them, scaling applied: element `i` of a head
+    /// turns with element `i + head_dim / 2` (the rotate-half convention) by `position * inv_freq[i]` radians.
     #[must_use]
     pub fn inv_freq(&self) -> Vec<f32> {
         let dim = self.head_dim as f32;

@@ -47,19 +47,19 @@ pub struct ModelShape {
     pub head_dim: u32,
     /// Inner width of the feed-forward layer.
     pub ffn: u32,
-    /// Whether the feed-forward layer has a gate (three matrices instead of two).
+    /// True where the feed-forward layer has a gate (three matrices instead of two).
     pub gated: bool,
     /// Rows of the embedding.
     pub vocab: u32,
-    /// Whether the vocabulary head is the embedding itself.
+    /// True where the vocabulary head is the embedding itself.
     pub tied_embeddings: bool,
     /// Rows of a learned position embedding; 0 = rotary.
     #[serde(default)]
     pub position_rows: u32,
-    /// Whether projections and norms have biases.
+    /// True where projections and norms have biases.
     #[serde(default)]
     pub bias: bool,
-    /// Whether queries and keys are normalised per head.
+    /// True where queries and keys are normalised per head.
     #[serde(default)]
     pub qk_norm: bool,
     /// Bytes per weight and activation element.

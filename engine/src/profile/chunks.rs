@@ -18,7 +18,7 @@ pub struct Law {
     pub decode_rows: f64,
     /// Tokens of context that starting a tile without rows is worth.
     pub idle_tokens: f64,
-    /// Whether rows and their pairs count, not whole tiles.
+    /// True where rows and their pairs count, not whole tiles.
     pub fine_tiles: bool,
 }
 

@@ -80,7 +80,7 @@ pub struct DeviceProfile {
     pub attention: Attention,
     /// Norms, activations, rotary embedding, copies: x = bytes.
     pub elementwise: Table,
-    /// Whether the kernels of a layer were timed together: x = bytes of all of them, not of each.
+    /// True where the kernels of a layer were timed together: x = bytes of all of them, not of each.
     #[serde(default)]
     pub elementwise_together: bool,
     /// Choosing the next tokens from logits: x = bytes of float32 logits.

@@ -18,7 +18,7 @@ pub struct Attention {
     /// for every sequence as the largest chunk needs.
     #[serde(default)]
     pub idle_tokens: f64,
-    /// Whether tiles are of so few rows that what counts is each row and its pairs, not whole tiles.
+    /// True where tiles are of so few rows that what counts is each row and its pairs, not whole tiles.
     #[serde(default)]
     pub fine_tiles: bool,
     /// Share of the way, from a batch of decodes at its mean length to one at its longest, that a batch of unequal

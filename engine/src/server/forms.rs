@@ -1,5 +1,5 @@
-//! Fields that clients may write in several ways, each read straight into what is kept of it: a body of megabytes is not
-//! copied into a tree of values first.
+//! Fields that clients may write in several ways, each read straight into what is kept of it: a body of megabytes is
+//! not copied into a tree of values first.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -33,7 +33,7 @@ pub(super) struct Content {
     pub(super) alien: Option<String>,
 }
 
-/// Whether a field holds anything: not null, and no empty list or object.
+/// True where a field holds anything: not null, and no empty list or object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Filled(pub(super) bool);
 

@@ -33,7 +33,7 @@ pub(super) enum Form {
 pub(super) struct Wanted {
     pub(super) form: Form,
     pub(super) branches: u16,
-    /// Whether all of it comes at once.
+    /// True where all of it comes at once.
     pub(super) searched: bool,
     pub(super) prompt: u32,
     pub(super) token_ids: bool,

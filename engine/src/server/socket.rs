@@ -13,8 +13,8 @@ use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
 /// Longest first line of a request, bytes: what RFC 9112 recommends that servers take.
 const LONGEST_LINE: usize = 8000;
-/// How long a refusal may wait to be sent, and how long the client may go on sending before the connection is cut: a
-/// reset would discard the answer before the client reads it.
+/// The time for which a refusal may wait to be sent, and how long the client may go on sending before the connection
+/// is cut: a reset would discard the answer before the client reads it.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A client's connection. A write that gets nowhere for a time is an error.

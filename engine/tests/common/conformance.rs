@@ -21,7 +21,7 @@ pub(crate) trait Model {
     /// Tokens it knows.
     fn vocab(&self) -> u64;
 
-    /// Whether it has real pipeline stages, so that none need be made up.
+    /// True where it has real pipeline stages, so that none need be made up.
     fn has_stages(&self) -> bool {
         false
     }
@@ -41,7 +41,7 @@ pub(crate) struct Spec {
     pub(crate) shared: u32,
     pub(crate) own: u32,
     pub(crate) output: u32,
-    /// Whether the engine knows when it ends.
+    /// True where the engine knows when it ends.
     pub(crate) fated: bool,
     pub(crate) width: u16,
     pub(crate) priority: i32,

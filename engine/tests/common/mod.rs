@@ -145,7 +145,7 @@ pub(crate) const ALLOCATORS: &[Variant] = &[
     }),
 ];
 
-/// Whether the knobs of `c` go together (what a deployment would refuse is left out).
+/// True where the knobs of `c` go together (what a deployment would refuse is left out).
 pub(crate) fn is_legal(c: &Config) -> bool {
     let pieces = matches!(c.scheduler, SchedulerKind::Chunked | SchedulerKind::Disagg);
     let pipelines = matches!(c.scheduler, SchedulerKind::Continuous | SchedulerKind::Chunked);
@@ -205,7 +205,7 @@ impl<E: Executor> Executor for Watched<E> {
     }
 }
 
-/// How long an iteration of [`Clockwork`] takes.
+/// The time for which an iteration of [`Clockwork`] takes.
 pub(crate) const STEP: Duration = Duration::from_millis(1);
 
 /// Every iteration, and every transfer, takes the same time; repeats whatever may be repeated.

@@ -70,9 +70,9 @@ pub struct Audit {
     pub reader_lag_p99_ms: f64,
     /// The worst.
     pub reader_lag_max_ms: f64,
-    /// How far the times of tokens can be from their arrival, 99th percentile over reads: nothing where the system stamped
-    /// the arrival of a read with one token; with several, how long the earliest bytes read then had lain there; without
-    /// a stamp, the reader's lag.
+    /// How far the times of tokens can be from their arrival, 99th percentile over reads: nothing where the system
+    /// stamped the arrival of a read with one token; with several, how long the earliest bytes read then had lain
+    /// there; without a stamp, the reader's lag.
     pub stamp_error_p99_ms: f64,
     /// Requests in flight, mean over time until the last send.
     pub streams_held: f64,
@@ -216,7 +216,7 @@ impl Audit {
         }
     }
 
-    /// Whether anything was measured, and whether that was the load meant.
+    /// True where anything was measured, and whether that was the load meant.
     pub(super) fn judge_failures(
         &mut self,
         records: &[Record],
@@ -238,7 +238,7 @@ impl Audit {
         }
     }
 
-    /// Whether tokens can be counted and timed.
+    /// True where tokens can be counted and timed.
     pub(super) fn judge_counts(&mut self, doubtful: &Doubtful) {
         for reason in doubtful.reasons() {
             self.paceless = true;
@@ -255,7 +255,7 @@ impl Audit {
         }
     }
 
-    /// Whether the run was steady: a figure of a queue that grows tells how long the run was.
+    /// True where the run was steady: a figure of a queue that grows tells how long the run was.
     pub(super) fn judge_steadiness(
         &mut self,
         records: &[Record],
@@ -293,7 +293,7 @@ impl Audit {
         self.judge_precision(records, &options.until);
     }
 
-    /// Whether figures are as sure as they were to be.
+    /// True where figures are as sure as they were to be.
     fn judge_precision(&mut self, records: &[Record], wanted: &[Wanted]) {
         for wanted in wanted {
             let of = values(wanted.metric, records.iter());
@@ -421,8 +421,8 @@ impl Reference {
 }
 
 impl Gauges {
-    /// How far figures can be trusted by what the client's own errors are so far; none while nothing has been sent. Of a
-    /// whole run the [`Audit`] asks more.
+    /// How far figures can be trusted by what the client's own errors are so far; none while nothing has been sent.
+    /// Of a whole run the [`Audit`] asks more.
     #[must_use]
     pub fn trust(&self, slo: &BoundSlo) -> Option<Trust> {
         let p99 = |gauge: &Gauge| gauge.percentile(99.0).map_or(0.0, ms);

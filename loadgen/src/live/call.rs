@@ -12,7 +12,7 @@ use super::failure::{Kind, one_line};
 use super::transport::Tunnel;
 use crate::error::Error;
 
-/// How long an answer may stay open after its last token.
+/// The time for which an answer may stay open after its last token.
 const LINGER: Duration = Duration::from_secs(1);
 /// Most bytes kept of a list or a document.
 const LONGEST: usize = 16 << 20;

@@ -13,9 +13,9 @@ pub(super) struct Conn {
     /// Which of the run's connections it is.
     pub(super) serial: u64,
     pub(super) io: Transport,
-    /// Whether bytes can be sent.
+    /// True where bytes can be sent.
     pub(super) established: bool,
-    /// Whether it has carried a request before: the server may close such a one at any time.
+    /// True where it has carried a request before: the server may close such a one at any time.
     pub(super) reused: bool,
     pub(super) flight: Option<Flight>,
     /// The request's bytes, sent up to `written`.
@@ -35,7 +35,7 @@ pub(super) struct Flight {
     deadline: u64,
     /// Until when it may stay open, once the server said that the answer is complete.
     pub(super) open_until: Option<u64>,
-    /// Whether anything of the answer has arrived.
+    /// True where anything of the answer has arrived.
     pub(super) answered: bool,
     /// When the latest token came.
     pub(super) latest: u64,

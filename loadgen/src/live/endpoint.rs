@@ -17,7 +17,7 @@ pub(crate) struct Endpoint {
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) place: Place,
     pub(crate) api: Api,
-    /// Whether the URL's path says which API that is.
+    /// True where the URL's path says which API that is.
     pub(crate) whole: bool,
     /// Paths before the endpoints' names, the likeliest first.
     roots: Vec<String>,
@@ -146,7 +146,7 @@ impl Endpoint {
     }
 }
 
-/// Whether a path ends in a version, such as `/v1` or `/api/v3`.
+/// True where a path ends in a version, such as `/v1` or `/api/v3`.
 fn has_version(path: &str) -> bool {
     path.rsplit('/').next().is_some_and(is_version)
 }

@@ -89,7 +89,7 @@ impl Kind {
     }
 }
 
-/// Whether a status says that the server, or the one behind it, does not take more requests now.
+/// True where a status says that the server, or the one behind it, does not take more requests now.
 pub(crate) fn is_busy(status: u16) -> bool {
     matches!(status, 425 | 429 | 502 | 503 | 504 | 529)
 }
@@ -125,7 +125,7 @@ impl Failures {
     }
 }
 
-/// Whether failures called so are refusals: the server, or what stands before it, takes no more for now.
+/// True where failures called so are refusals: the server, or what stands before it, takes no more for now.
 pub(crate) fn is_refusal(kind: &str) -> bool {
     let status = kind.strip_prefix("status_").and_then(|status| status.parse().ok());
     matches!(kind, "reset" | "refused") || status.is_some_and(is_busy)

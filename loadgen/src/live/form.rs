@@ -27,12 +27,12 @@ pub(crate) struct Form {
     pub(crate) prompts: Prompts,
     pub(crate) length: Length,
     pub(crate) end: End,
-    /// Whether it asks for temperature 0.
+    /// True where it asks for temperature 0.
     pub(crate) greedy: bool,
-    /// Whether it asks the stream for a count of its tokens.
+    /// True where it asks the stream for a count of its tokens.
     pub(crate) counts: bool,
-    /// Whether a stream came back. Where the server answers only what does not stream, nothing of a run can be measured,
-    /// and what it says to the run is what there is to report.
+    /// True where a stream came back. Where the server answers only what does not stream, nothing of a run can be
+    /// measured, and what it says to the run is what there is to report.
     pub(crate) streams: bool,
 }
 

@@ -12,7 +12,7 @@ use crate::json::Json;
 /// How long `/health` may take: some look after everything behind them before they answer.
 const GLIMPSE: Duration = Duration::from_secs(2);
 
-/// Whether somebody answers there already: by `/health`, or by the list of models where there is no such path.
+/// True where somebody answers there already: by `/health`, or by the list of models where there is no such path.
 pub(super) fn answers(endpoint: &mut Endpoint, timeout: Duration) -> bool {
     let status = |path: &str| fetch(endpoint, path, timeout).map_or(0, |(status, _)| status);
     match status(&endpoint.beside("/health")) {

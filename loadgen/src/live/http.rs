@@ -16,7 +16,7 @@ pub(crate) struct Response {
     pending: Vec<u8>,
     /// 0 until the head is complete.
     pub(crate) status: u16,
-    /// Whether it calls its body a stream of events.
+    /// True where it calls its body a stream of events.
     pub(crate) events: bool,
     /// How its body is packed.
     pub(crate) packing: Packing,
@@ -24,7 +24,7 @@ pub(crate) struct Response {
     pub(crate) retry_after: Option<Duration>,
     /// Where a redirect points.
     pub(crate) location: Option<String>,
-    /// Whether the connection can carry another request afterwards.
+    /// True where the connection can carry another request afterwards.
     pub(crate) keep_alive: bool,
 }
 
@@ -84,17 +84,17 @@ impl Response {
         *self = Self { pending, ..Self::default() };
     }
 
-    /// Whether it is of any of the statuses of success.
+    /// True where it is of any of the statuses of success.
     pub(crate) fn succeeded(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// Whether all of it has arrived.
+    /// True where all of it has arrived.
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    /// Whether the end of the connection now is the end of the body.
+    /// True where the end of the connection now is the end of the body.
     pub(crate) fn ends_with_connection(&self) -> bool {
         self.state == State::UntilClose
     }

@@ -13,7 +13,7 @@ pub struct Wire {
     /// When its first byte was handed to the socket; none when it never was.
     #[serde(rename = "sent_s", with = "seconds::option")]
     pub sent: Option<Duration>,
-    /// Whether it waited because as many as allowed were under way, or no connection could be had.
+    /// True where it waited because as many as allowed were under way, or no connection could be had.
     pub held_back: bool,
     /// Events that stood for tokens.
     pub chunks: u32,
@@ -22,7 +22,7 @@ pub struct Wire {
     /// Of these, those that hold several words: more than a token each.
     #[serde(default)]
     pub several: u32,
-    /// Whether the server says that the answer is as long as was asked for.
+    /// True where the server says that the answer is as long as was asked for.
     #[serde(default)]
     pub full: bool,
     /// Prompt tokens by the server's count.

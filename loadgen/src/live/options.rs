@@ -28,9 +28,9 @@ pub struct LiveOptions {
     pub fluid: Option<(Duration, Duration)>,
     /// A number that makes this run's prompts different from any other's.
     pub salt: u64,
-    /// Whether prefixes that the trace shares are shared on the wire.
+    /// True where prefixes that the trace shares are shared on the wire.
     pub shared_prefixes: bool,
-    /// Whether every gap between tokens is kept, by request (8 bytes a token).
+    /// True where every gap between tokens is kept, by request (8 bytes a token).
     pub keep_gaps: bool,
     /// Only this worker's share is sent.
     pub worker: Option<Worker>,

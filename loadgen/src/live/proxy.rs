@@ -56,7 +56,7 @@ impl Proxies {
         }
     }
 
-    /// Whether `server` is reached without a proxy.
+    /// True where `server` is reached without a proxy.
     fn spares(&self, server: &Url) -> bool {
         let host = server.host.to_ascii_lowercase();
         let address: Option<IpAddr> = host.parse().ok();
@@ -86,7 +86,7 @@ impl Proxies {
     }
 }
 
-/// Whether `address` is of the network `net/bits`.
+/// True where `address` is of the network `net/bits`.
 fn within(address: IpAddr, net: &str, bits: &str) -> bool {
     let (Ok(net), Ok(bits)) = (net.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
     match (address, net) {

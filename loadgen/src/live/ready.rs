@@ -10,7 +10,7 @@ use crate::error::Error;
 /// From one question to the next, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
-/// How long a server is waited for.
+/// The time for which a server is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
     /// One that is there and does not take requests yet.

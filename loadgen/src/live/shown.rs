@@ -48,7 +48,7 @@ impl ShownUrl {
     }
 }
 
-/// Whether `text`, behind its `@`, can be a host and a port.
+/// True where `text`, behind its `@`, can be a host and a port.
 fn is_place(text: &str) -> bool {
     let place = text.rsplit('@').next().unwrap_or_default();
     let port = match place.strip_prefix('[').and_then(|address| address.split_once(']')) {

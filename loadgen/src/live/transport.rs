@@ -64,7 +64,7 @@ impl Transport {
         &mut self.tcp
     }
 
-    /// Whether a read that comes back short has emptied the socket. Under TLS it only emptied a record.
+    /// True where a read that comes back short has emptied the socket. Under TLS it only emptied a record.
     pub(crate) fn short_read_empties(&self) -> bool {
         self.tls.is_none()
     }

@@ -79,7 +79,7 @@ impl Url {
         })
     }
 
-    /// Whether `other` is the same server reached in the same way.
+    /// True where `other` is the same server reached in the same way.
     pub(crate) fn same_server(&self, other: &Self) -> bool {
         (self.secure, self.host.to_ascii_lowercase(), self.port)
             == (other.secure, other.host.to_ascii_lowercase(), other.port)

@@ -1,8 +1,8 @@
 //! What text prompts are made of: words that are a token each, whatever stands beside them.
 //!
-//! Without a tokenizer these are common words, and how many tokens they are is the server's to say. With one, only words
-//! are used that it keeps apart in every pair, so that n words are n tokens and no text has to be tokenised while a run
-//! goes on.
+//! Without a tokenizer these are common words, and how many tokens they are is the server's to say. With one, only
+//! words are used that it keeps apart in every pair, so that n words are n tokens and no text has to be tokenised
+//! while a run goes on.
 
 use std::fmt;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl Vocabulary {
         ))
     }
 
-    /// Whether every word stays one token beside every other.
+    /// True where every word stays one token beside every other.
     fn keeps_apart(&self, tokens: &Tokens) -> bool {
         let pairs = self.words.iter().flat_map(|a| self.words.iter().flat_map(|b| [*a, *b]));
         let text: Vec<&str> = pairs.collect();

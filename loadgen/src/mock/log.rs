@@ -62,7 +62,7 @@ impl Log {
         Self { to, failed: None }
     }
 
-    /// Whether anybody wants to know.
+    /// True where anybody wants to know.
     pub(super) fn is_kept(&self) -> bool {
         self.to.is_some()
     }

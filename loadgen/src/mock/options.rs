@@ -30,7 +30,7 @@ pub struct MockOptions {
     pub api_key: Option<String>,
     /// Seed of who is befallen by faults.
     pub seed: u64,
-    /// Whether the log holds prompts and answers.
+    /// True where the log holds prompts and answers.
     pub log_prompts: bool,
 }
 

@@ -23,7 +23,7 @@ impl Asked {
         member("max_tokens").or_else(|| member("max_completion_tokens")).unwrap_or(4)
     }
 
-    /// Whether it is for a completion or a chat.
+    /// True where it is for a completion or a chat.
     pub(crate) fn posts(&self) -> bool {
         self.method == "POST"
     }

@@ -32,7 +32,7 @@ pub struct Claim {
     pub setup: String,
     /// What came out.
     pub measured: String,
-    /// Whether it held here.
+    /// True where it held here.
     pub finding: Finding,
 }
 
@@ -61,7 +61,7 @@ impl Finding {
     }
 }
 
-/// Whether a figure is what "about" it means: within a factor of 1.5.
+/// True where a figure is what "about" it means: within a factor of 1.5.
 fn about(measured: f64, claimed: f64) -> bool {
     (claimed / 1.5..=claimed * 1.5).contains(&measured)
 }

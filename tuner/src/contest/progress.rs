@@ -39,7 +39,7 @@ pub struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// Whether to end.
+    /// True where to end.
     #[must_use]
     pub fn cancelled(&self) -> bool {
         self.cancel.load(Ordering::Relaxed)

@@ -29,7 +29,7 @@ pub struct Played {
 pub struct Figure {
     /// What it is, with its statistic.
     pub name: String,
-    /// Whether it is a time, in milliseconds; else requests/s.
+    /// True where it is a time, in milliseconds; else requests/s.
     pub is_time: bool,
     /// By repeat.
     pub measured: Vec<f64>,
@@ -62,7 +62,7 @@ impl Figure {
         Self { name: name.to_owned(), is_time, measured, median, spread, predicted, error, aim }
     }
 
-    /// Whether the error is within the aim, or within twice the spread of the repeats.
+    /// True where the error is within the aim, or within twice the spread of the repeats.
     #[must_use]
     pub fn holds(&self) -> Option<bool> {
         let allowed = self.aim?.max(2.0 * self.spread.unwrap_or(0.0));

@@ -34,7 +34,7 @@ pub struct Probe {
     pub k: i32,
     /// Requests of the trace that it was tried on.
     pub head: usize,
-    /// Whether it was offered for as long as it takes to show that it holds: not just looked at.
+    /// True where it was offered for as long as it takes to show that it holds: not just looked at.
     pub whole: bool,
     /// The run.
     pub observation: Observation,
@@ -53,15 +53,15 @@ impl Probe {
         verdict::holds(&self.observation)
     }
 
-    /// Whether its holding says that the rate could be held for ever.
+    /// True where its holding says that the rate could be held for ever.
     #[must_use]
     pub fn tells(&self) -> bool {
         self.observation.outside.as_ref().is_none_or(|o| o.steady)
     }
 }
 
-/// The evidence that it takes to believe that a rate fails. A single run shows that it holds: other work on a machine may
-/// break a target, and helps nobody to hold one.
+/// The evidence that it takes to believe that a rate fails. A single run shows that it holds: other work on a machine
+/// may break a target, and helps nobody to hold one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Evidence {
     /// Failures while the machine was as fast as usual.
@@ -85,7 +85,7 @@ pub struct Effort {
     /// First stride away from the starting rate, in grid steps; it doubles. About 10 where a neighbour's capacity is
     /// known, 70 (a factor of two) where nothing is.
     pub stride: i32,
-    /// Whether each stride is twice the one before.
+    /// True where each stride is twice the one before.
     pub widening: bool,
     /// Places below the capacity found that must pass too, in grid steps.
     pub confirm: &'static [i32],
@@ -110,12 +110,12 @@ impl Effort {
     /// A good guess is known, and the answer only ranks. (Most of a short head that is offered at once is its end, when
     /// few are left to make a batch.)
     pub const WARM: Self = Self { stride: 8, bounded: false, ..Self::USUAL };
-    /// For a real engine: a run costs what it lasts, and does not repeat closer than 3 %. What else its machine does may
-    /// break a target, and helps nobody to hold one. (Of a decision, the winner alone is bounded, at its end.)
+    /// For a real engine: a run costs what it lasts, and does not repeat closer than 3 %. What else its machine does
+    /// may break a target, and helps nobody to hold one. (Of a decision, the winner alone is bounded, at its end.)
     pub const REAL: Self =
         Self { resolution: 3, stride: 8, repeat: true, bounded: false, ..Self::USUAL };
-    /// For a server, which is driven in real time: the rate doubles until it fails, and the answer is known to 2 %. What a
-    /// server finishes under too much load bounds it already.
+    /// For a server, which is driven in real time: the rate doubles until it fails, and the answer is known to 2 %.
+    /// What a server finishes under too much load bounds it already.
     pub const SERVER: Self = Self {
         resolution: 2,
         stride: OCTAVE,
@@ -151,7 +151,7 @@ pub struct Prober<'a> {
     config: &'a Config,
     relax: Relax,
     head: usize,
-    /// How long a rate is offered to a server: while none has failed, and from then on.
+    /// The time for which a rate is offered to a server: while none has failed, and from then on.
     times: Option<(Duration, Duration)>,
     /// The lowest place tried.
     floor: i32,
@@ -219,8 +219,8 @@ impl<'a> Prober<'a> {
         self
     }
 
-    /// The same of a server: rates are offered for `glimpse` while none has failed, since the first to fail only says where
-    /// to look, and for `whole` from then on; none below `floor`, and for `load_s` seconds at most in all.
+    /// The same of a server: rates are offered for `glimpse` while none has failed, since the first to fail only says
+    /// where to look, and for `whole` from then on; none below `floor`, and for `load_s` seconds at most in all.
     #[must_use]
     pub fn in_real_time(
         mut self,
@@ -424,8 +424,8 @@ impl<'a> Prober<'a> {
     fn descend(&mut self, from: i32, effort: Effort) -> Result<Option<i32>, Stop> {
         let (mut at, mut stride) = (from, effort.stride);
         while at > self.floor {
-            // Far below a failure, ask first whether an empty machine can do it at all. A server was asked before, and one
-            // that finishes nothing at an eighth of the rate will not at less.
+            // Far below a failure, ask first whether an empty machine can do it at all. A server was asked before,
+            // and one that finishes nothing at an eighth of the rate will not at less.
             let far = from - at;
             let hopeless = match self.times {
                 None => far >= 2 * 64 && !self.passes_floor(effort)?,

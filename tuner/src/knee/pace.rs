@@ -2,8 +2,8 @@
 //!
 //! What others do on a shared machine can make everything on it half as fast for a minute, and a run that fails then
 //! says nothing about the configuration. Every measured run tells how long its iterations took against what the
-//! profile says of such iterations ([`Work::pace`](crate::subject::observation::Work::pace)); that depends little on the
-//! configuration, so a run that is far above the others met a slower machine.
+//! profile says of such iterations ([`Work::pace`](crate::subject::observation::Work::pace)); that depends little on
+//! the configuration, so a run that is far above the others met a slower machine.
 
 /// How much above the usual pace counts as slower: runs on a calm machine differ by 5 %, and a profile errs by as much
 /// between configurations, while neighbours on the machine cost 10 to 70 %.
@@ -34,7 +34,7 @@ impl Paces {
         self.0[(self.0.len() - 1) / 5]
     }
 
-    /// Whether a run at `pace` met a slower machine.
+    /// True where a run at `pace` met a slower machine.
     #[must_use]
     pub fn is_slow(&self, pace: Option<f64>) -> bool {
         pace.is_some_and(|pace| pace > SLOWER * self.usual())

@@ -225,7 +225,8 @@ impl Fluid {
         Self { fake, capacity, slack, drain, requests, luck, tried, log }
     }
 
-    /// What a search from `start` requests/s finds: the highest rate that holds, the lowest that fails, and seconds of load.
+    /// What a search from `start` requests/s finds: the highest rate that holds, the lowest that fails, and seconds
+    /// of load.
     fn search(&self, start: f64) -> (Option<f64>, Option<f64>, f64) {
         let config = Config::default();
         let prober = Prober::new(self, &config, Relax::Nothing, 100, &GO_ON).unwrap();
@@ -239,7 +240,7 @@ impl Fluid {
         }
     }
 
-    /// Whether it held `rate` for a whole probe.
+    /// True where it held `rate` for a whole probe.
     fn held(&self, rate: f64) -> bool {
         let log = self.log.lock().unwrap();
         log.iter()
@@ -255,8 +256,8 @@ impl Evaluate for Fluid {
         let time = asked.as_secs_f64();
         let time = if asked >= PROBE { time.max(2.0 * drain) } else { time };
         let time = time.min(self.requests / rate);
-        // Of what is offered over t, over * t is the delay; a hundredth may be beyond the slack. Requests under way hide it
-        // for a while.
+        // Of what is offered over t, over * t is the delay; a hundredth may be beyond the slack. Requests under way
+        // hide it for a while.
         let delay = 0.99 * (over * (time - drain)).max(over * time - drain);
         let k = place_of(rate * 1.001);
         let first = self.tried.lock().unwrap().insert(k);

@@ -27,7 +27,7 @@ pub enum Verdict {
     NotSustainable,
     /// Too many requests came to nothing. Those that were taken may have been as quick as ever.
     Lost {
-        /// Whether most of them were refused for the time being (429, 503, a reset).
+        /// True where most of them were refused for the time being (429, 503, a reset).
         refused: bool,
     },
     /// It does not tell.
@@ -137,13 +137,13 @@ pub fn holds(observation: &Observation) -> bool {
     Verdict::of(observation) == Verdict::Held
 }
 
-/// Whether the only thing wrong is that the requests are too few for such a rate.
+/// True where the only thing wrong is that the requests are too few for such a rate.
 #[must_use]
 pub fn too_short(observation: &Observation) -> bool {
     Verdict::of(observation) == Verdict::NotDecidable(Doubt::TooShort)
 }
 
-/// Whether a typical request takes so much of the run that it says little about load that goes on.
+/// True where a typical request takes so much of the run that it says little about load that goes on.
 #[must_use]
 pub fn short(observation: &Observation) -> bool {
     observation.sustain.request_share > SHORT

@@ -101,8 +101,9 @@ fn broke_outside(observation: &Observation, outside: &Outside) -> String {
     }
 }
 
-/// What is wrong with a server's run that misses its targets: first the requests that came to nothing (`lost`, in words),
-/// then the targets that those which completed miss. `doubt` says why the pace of tokens is not known, if it is not.
+/// What is wrong with a server's run that misses its targets: first the requests that came to nothing (`lost`, in
+/// words), then the targets that those which completed miss. `doubt` says why the pace of tokens is not known, if it
+/// is not.
 #[must_use]
 pub fn missed(summary: &Summary, lost: Option<&str>, doubt: Option<&str>) -> String {
     let late = |j: &&Judged| !j.met && (lost.is_none() || j.value.finite().is_some());
@@ -119,8 +120,8 @@ pub fn missed(summary: &Summary, lost: Option<&str>, doubt: Option<&str>) -> Str
     }
 }
 
-/// Whether what can never be served is enough to miss the SLO: its share alone is beyond a percentile's, or a mean's,
-/// which allows none.
+/// True where what can never be served is enough to miss the SLO: its share alone is beyond a percentile's, or a
+/// mean's, which allows none.
 fn too_many_unfit(observation: &Observation) -> bool {
     let (unfit, v) = (&observation.unfit, &observation.summary.verdict);
     unfit.any()

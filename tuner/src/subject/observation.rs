@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Observation {
     /// Latencies, throughput, goodput.
     pub summary: Summary,
-    /// Whether the offered load could have gone on for ever.
+    /// True where the offered load could have gone on for ever.
     pub sustain: Sustain,
     /// What went on inside, where one can look inside.
     #[serde(flatten)]
@@ -65,10 +65,10 @@ pub struct Outside {
     pub offered_s: f64,
     /// Seconds until the last answer, with shorter runs that held before this one.
     pub took_s: f64,
-    /// Whether requests last so little of that time that the rate, if it held, would hold for ever; or it was offered as long as
-    /// any rate is.
+    /// True where requests last so little of that time that the rate, if it held, would hold for ever; or it was
+    /// offered as long as any rate is.
     pub steady: bool,
-    /// Whether it was ended early: more requests had missed their targets than the whole run may.
+    /// True where it was ended early: more requests had missed their targets than the whole run may.
     pub hopeless: bool,
     /// Requests offered.
     pub requests: u64,

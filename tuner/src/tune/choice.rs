@@ -26,7 +26,7 @@ impl Tuning<'_, '_> {
         evaluate.unfit(&candidate.config).unwrap_or_default()
     }
 
-    /// Whether `candidate` can serve at least as many requests as entry `best`: to refuse more wins nothing.
+    /// True where `candidate` can serve at least as many requests as entry `best`: to refuse more wins nothing.
     pub(super) fn serves_as_many(&self, candidate: &Candidate, best: usize) -> bool {
         self.unfit_of(candidate).requests <= self.unfit(best).requests
     }
@@ -36,7 +36,7 @@ impl Tuning<'_, '_> {
         entries.reduce(|a, b| if self.above(b, a) { b } else { a })
     }
 
-    /// Whether entry `a` is preferred to `b`.
+    /// True where entry `a` is preferred to `b`.
     fn above(&self, a: usize, b: usize) -> bool {
         if self.request.demand.is_some() {
             return match (self.plan(a), self.plan(b)) {

@@ -37,7 +37,7 @@ impl Work {
         self.prompts * self.tokens + self.decodes
     }
 
-    /// Whether no sequence is longer than `most` tokens, and all have room in `slots`, in whole blocks.
+    /// True where no sequence is longer than `most` tokens, and all have room in `slots`, in whole blocks.
     pub(in crate::exec) fn fits(&self, most: u32, slots: u32) -> bool {
         let (prompt, decode) = (self.tokens + self.history, self.length);
         let room = |n: u32, len: u32| n * len.next_multiple_of(BLOCK);

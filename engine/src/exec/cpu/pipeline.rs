@@ -2,9 +2,9 @@
 //! them one behind the other.
 //!
 //! A batch takes its token ids, block tables and copies along, so every stage sees batches, and what they do to its
-//! keys and values, in the order in which they were submitted. The engine goes on as soon as one is submitted and learns
-//! that it is done when its logits come out of the last stage. What a stage is idle in between is a bubble. One stage
-//! alone is a worker that computes beside others, as replicas do.
+//! keys and values, in the order in which they were submitted. The engine goes on as soon as one is submitted and
+//! learns that it is done when its logits come out of the last stage. What a stage is idle in between is a bubble.
+//! One stage alone is a worker that computes beside others, as replicas do.
 //!
 //! While a batch is inside, the clock runs as clocks do, whoever owns it: where nothing is, it may jump.
 
@@ -63,7 +63,7 @@ struct Outlet {
 }
 
 impl Outlet {
-    /// Whether somebody took it.
+    /// True where somebody took it.
     fn send(&self, job: Job) -> bool {
         let sent = self.next.as_ref().is_some_and(|next| next.send(job).is_ok());
         self.wake();

@@ -27,8 +27,8 @@ pub struct CpuModel {
 /// Which part of a model: layers are split over pipeline stages; in each stage attention is split over tensor-parallel
 /// ranks by heads, the feed-forward layer by its inner features, as in Megatron-LM (Shoeybi et al. 2019). Unlike there,
 /// the projections back are split by output features too, and ranks gather their inputs instead of summing their
-/// outputs: every number is then computed as one rank would, in every precision. In int8 a sum in another order is enough
-/// to round an activation otherwise, and in time to choose another token.
+/// outputs: every number is then computed as one rank would, in every precision. In int8 a sum in another order is
+/// enough to round an activation otherwise, and in time to choose another token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     /// Which tensor-parallel rank, from 0.
@@ -179,7 +179,7 @@ impl CpuModel {
     }
 }
 
-/// Whether the kernels can run `config` on so many ranks and stages.
+/// True where the kernels can run `config` on so many ranks and stages.
 fn check(config: &LlamaConfig, Part { ranks, stages, .. }: Part) -> Result<(), ModelError> {
     let divides = |n: u32| (n as usize).is_multiple_of(ranks.max(1));
     let (heads, kv, dim) = (config.heads, config.kv_heads, config.head_dim);

@@ -1,4 +1,5 @@
-//! Columns that tensor-parallel ranks have parts of: a rank's own, and all of them put side by side where it needs them.
+//! Columns that tensor-parallel ranks have parts of: a rank's own, and all of them put side by side where it needs
+//! them.
 
 use kernels::cuda::{Buffer, CudaError, Device, Element};
 
@@ -11,11 +12,12 @@ pub(super) struct Columns<T> {
     pub(super) arrived: Buffer<T>,
     /// `[rows, ranks * columns]`.
     whole: Buffer<T>,
-    /// Whether they are put together.
+    /// True where they are put together.
     joined: bool,
 }
 
-/// `buffer` with room for `len` elements, made if it is not there; what was in it is gone then. Returns 1 if it was made.
+/// `buffer` with room for `len` elements, made if it is not there; what was in it is gone then. Returns 1 if it was
+/// made.
 pub(super) fn grow<T: Element>(
     device: &Device,
     buffer: &mut Buffer<T>,

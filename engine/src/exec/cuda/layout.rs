@@ -28,7 +28,7 @@ impl Layout {
     }
 }
 
-/// Whether ranks exchange features instead of summing products of their own.
+/// True where ranks exchange features instead of summing products of their own.
 pub(super) fn joins(layout: Layout) -> bool {
     layout.arithmetic == Arithmetic::Invariant && layout.ranks > 1
 }

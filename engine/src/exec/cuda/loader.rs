@@ -31,8 +31,8 @@ impl CudaModel {
     /// stage and in each rank by rank on as many.
     ///
     /// # Errors
-    /// When a tensor is missing or cannot be read, there are no kernels for its sizes, these do not divide evenly, layers
-    /// do not fill the stages, devices are too few or too many, or memory is short.
+    /// When a tensor is missing or cannot be read, there are no kernels for its sizes, these do not divide evenly,
+    /// layers do not fill the stages, devices are too few or too many, or memory is short.
     pub fn load(
         devices: &[Device],
         weights: &mut dyn Weights,
@@ -54,7 +54,7 @@ impl CudaModel {
     }
 }
 
-/// Whether there are kernels for `config` in such a layout on so many devices.
+/// True where there are kernels for `config` in such a layout on so many devices.
 fn check(config: &LlamaConfig, layout: Layout, devices: usize) -> Result<(), ModelError> {
     let Layout { ranks, stages, .. } = layout;
     let split = ranks.max(1) as u32;

@@ -1,7 +1,7 @@
 //! A model's weights on CUDA devices, in bf16: the shards of a split model, and the device of each.
 //!
-//! Every part has its tokens' rows of the embedding and of the vocabulary head alone, so that its memory is what the cost
-//! model says it is (`ModelShape::rank_weight_bytes`).
+//! Every part has its tokens' rows of the embedding and of the vocabulary head alone, so that its memory is what the
+//! cost model says it is (`ModelShape::rank_weight_bytes`).
 
 use half::bf16;
 use kernels::cpu::Heads;
@@ -129,7 +129,7 @@ impl CudaModel {
         &self.shards[at * self.layout.ranks..][..self.layout.ranks]
     }
 
-    /// Whether ranks exchange features instead of summing products of their own.
+    /// True where ranks exchange features instead of summing products of their own.
     pub(super) fn joins(&self) -> bool {
         joins(self.layout)
     }

@@ -133,8 +133,9 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The same for a text that may be far too long; none when it has certainly more than `most` tokens. That is found by
-    /// a count of its pieces, because tokens take two hundred times the memory of their text while they are made.
+    /// The same for a text that may be far too long; none when it has certainly more than `most` tokens. That is
+    /// found by a count of its pieces, because tokens take two hundred times the memory of their text while they are
+    /// made.
     ///
     /// # Errors
     /// When the tokenizer cannot represent it.
@@ -157,7 +158,7 @@ impl Tokenizer {
         self.encode(text, specials).map(Some)
     }
 
-    /// Whether a text of so many bytes could be `most` tokens or fewer.
+    /// True where a text of so many bytes could be `most` tokens or fewer.
     #[must_use]
     pub fn could_be(&self, bytes: usize, most: u32) -> bool {
         bytes <= self.most_bytes(most)
@@ -179,7 +180,7 @@ impl Tokenizer {
         }
     }
 
-    /// Whether `token` is a control token, which is not shown.
+    /// True where `token` is a control token, which is not shown.
     #[must_use]
     pub fn is_special(&self, token: Token) -> bool {
         self.special.get(token as usize).copied().unwrap_or(false)

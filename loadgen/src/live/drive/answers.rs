@@ -12,7 +12,7 @@ use crate::time::nanos;
 
 /// Free bytes of the buffer that are enough for a read.
 const ROOM: usize = 64 << 10;
-/// How long an answer may stay open after the mark of its end (ten times as long after its last token), ns.
+/// The time for which an answer may stay open after the mark of its end (ten times as long after its last token), ns.
 const LINGER: u64 = 100_000_000;
 /// A server that left so many answers in a row open does so always: nobody waits for the end of the next ones.
 const LEFT_OPEN: u32 = 3;

@@ -10,7 +10,7 @@ use crate::net::clock;
 const SPARE: usize = 8;
 /// Connections under way at once before the first send: about what servers queue.
 const BACKLOG: usize = 64;
-/// How long the next of them may take, ns.
+/// The time for which the next of them may take, ns.
 const PATIENCE: u64 = 2_000_000_000;
 
 impl Drive<'_> {

@@ -3,8 +3,8 @@
 //! Sending and reading share a thread, yet reading cannot delay a send by more than one read: the time is looked at
 //! after every read and whatever has come due goes out first. A thread of its own for pacing would need a core of
 //! its own: where client and server share two, it waits for the scheduler instead (or, spinning, takes the core from
-//! the server), and `cargo run --release -p knee-loadgen --example client_accuracy -- pacing` measures that. Waiting ends
-//! by a timer descriptor `spin` before a send is due; the rest is polling.
+//! the server), and `cargo run --release -p knee-loadgen --example client_accuracy -- pacing` measures that. Waiting
+//! ends by a timer descriptor `spin` before a send is due; the rest is polling.
 //!
 //! Tokens count from when the kernel says that their bytes arrived ([`crate::net::arrival`]), so that a busy client, or
 //! one that had to wait for a core, does not make the server look slow. Where it does not say, from when the read
@@ -76,7 +76,7 @@ pub(super) struct Drive<'a> {
     pub(super) meter: Meter,
     gauges: &'a Gauges,
     pub(super) talks: Talks,
-    /// Whether the text of answers is to be counted where the server does not.
+    /// True where the text of answers is to be counted where the server does not.
     pub(super) keep_texts: bool,
     /// True where the server's streams say why they end.
     pub(super) reasons: bool,
@@ -246,7 +246,7 @@ impl<'a> Drive<'a> {
         sent && self.in_flight == 0 && self.starving.is_empty()
     }
 
-    /// Whether the time for sending is over.
+    /// True where the time for sending is over.
     fn is_closing(&self, now: u64) -> bool {
         self.is_enough() || self.options.duration.is_some_and(|d| now >= self.origin + nanos(d))
     }
@@ -255,7 +255,7 @@ impl<'a> Drive<'a> {
         self.tell.as_ref().is_some_and(|(_, enough)| enough.load(Ordering::Relaxed))
     }
 
-    /// Whether somebody is told of ended requests.
+    /// True where somebody is told of ended requests.
     pub(super) fn tells(&self) -> bool {
         self.tell.is_some()
     }

@@ -25,7 +25,8 @@ pub(super) struct Race<'a, 'c> {
     entries: Vec<Entry>,
     /// Requests that each entry can never serve; none where it cannot run at all.
     unfit: Vec<Option<Unfit>>,
-    /// The fewest of them. A configuration that refuses more is no candidate: a small KV memory wins nothing by refusing.
+    /// The fewest of them. A configuration that refuses more is no candidate: a small KV memory wins nothing by
+    /// refusing.
     least_unfit: u64,
     /// Best at the head being run: entry and place.
     best: Option<(usize, i32)>,
@@ -198,8 +199,8 @@ impl<'a, 'c> Race<'a, 'c> {
         }
     }
 
-    /// How many times as long the trace must be for this head to tell candidates apart: 1 unless the best so far would go
-    /// further if only there were more requests.
+    /// How many times as long the trace must be for this head to tell candidates apart: 1 unless the best so far
+    /// would go further if only there were more requests.
     fn needed(&self) -> usize {
         let Some((i, _)) = self.best else { return 1 };
         let entry = &self.entries[i];
@@ -207,7 +208,8 @@ impl<'a, 'c> Race<'a, 'c> {
         verdict::longer(None, entry.probe(self.head, hi).map(|p| &p.observation))
     }
 
-    /// The same for a head that decides: long enough for the best, at what it holds, to be a verdict on load that goes on.
+    /// The same for a head that decides: long enough for the best, at what it holds, to be a verdict on load that
+    /// goes on.
     fn wanted(&self) -> usize {
         let held = self.best.and_then(|(i, k)| self.entries[i].probe(self.head, k));
         verdict::longer(held.map(|p| &p.observation), None).max(self.needed())
@@ -484,7 +486,7 @@ fn attempt(prober: &mut Prober<'_>, task: &Task) -> Result<(Standing, Option<Kne
     }
 }
 
-/// Whether two entries gave the same latencies wherever both ran on `head`, at a rate that holds and one that fails:
+/// True where two entries gave the same latencies wherever both ran on `head`, at a rate that holds and one that fails:
 /// then the knobs in which they differ never took effect.
 fn twins(a: &Entry, b: &Entry, head: usize) -> bool {
     let (mut held, mut failed) = (false, false);

@@ -75,7 +75,7 @@ fn members(free: &[bool]) -> Vec<usize> {
     (0..free.len()).filter(|&j| free[j]).collect()
 }
 
-/// Whether column `j` says something that the free ones do not.
+/// True where column `j` says something that the free ones do not.
 fn independent(rows: &[Vec<f64>], free: &[bool], j: usize) -> bool {
     let mut columns = members(free);
     columns.push(j);

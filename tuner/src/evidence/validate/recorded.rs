@@ -44,7 +44,7 @@ pub struct Row {
     pub output: u32,
     /// What the prompt is: equal identities share their beginning, token by token.
     pub prompt: Option<u64>,
-    /// Whether it ended with an error.
+    /// True where it ended with an error.
     pub failed: bool,
 }
 

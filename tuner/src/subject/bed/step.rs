@@ -7,7 +7,7 @@ use engine::{Iteration, Shape};
 pub struct Step {
     /// What was computed.
     pub shape: Shape,
-    /// How long it took, seconds.
+    /// The time it took, seconds.
     pub seconds: f64,
 }
 

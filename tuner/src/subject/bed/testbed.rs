@@ -27,7 +27,7 @@ pub struct Testbed {
     pub(super) device: Arc<DeviceProfile>,
     pub(super) correction: Option<Arc<Correction>>,
     pub(super) machine: Option<Arc<Machine>>,
-    /// Whether the device is what the machine was measured to be, so that a run's pace says how it was that minute.
+    /// True where the device is what the machine was measured to be, so that a run's pace says how it was that minute.
     pub(super) profiled: bool,
     /// KV slots of a worker, where they do not follow from the device's memory.
     pub(super) kv_slots: Option<u32>,
@@ -35,7 +35,7 @@ pub struct Testbed {
     pub(super) turn: Mutex<()>,
     pub(super) slo: BoundSlo,
     pub(super) longest: u32,
-    /// Whether some requests wait for responses.
+    /// True where some requests wait for responses.
     pub(super) coupled: bool,
     pub(super) heads: Mutex<BTreeMap<usize, Played>>,
 }
@@ -74,7 +74,7 @@ impl Testbed {
         self
     }
 
-    /// Whether it goes on by repeating itself.
+    /// True where it goes on by repeating itself.
     #[must_use]
     pub fn repeats(&self) -> bool {
         self.stream.as_ref().is_some_and(|s| s.repeats())
@@ -121,7 +121,7 @@ impl Testbed {
         self
     }
 
-    /// Whether its times are predicted, not measured.
+    /// True where its times are predicted, not measured.
     #[must_use]
     pub fn is_simulated(&self) -> bool {
         self.machine.is_none()

@@ -1,9 +1,9 @@
-//! The processes that a server has started, wherever they have gone: out of its group, out of its session, or away from a
-//! parent that has ended.
+//! The processes that a server has started, wherever they have gone: out of its group, out of its session, or away
+//! from a parent that has ended.
 //!
-//! Three things tell that a process is of a server's family: the mark in its environment, which children inherit; a line
-//! of parents up to the server; and, where a process has wiped its environment and lost its parent, that it has become
-//! our own child, which the system makes of orphans where we ask for them (`PR_SET_CHILD_SUBREAPER`).
+//! Three things tell that a process is of a server's family: the mark in its environment, which children inherit; a
+//! line of parents up to the server; and, where a process has wiped its environment and lost its parent, that it has
+//! become our own child, which the system makes of orphans where we ask for them (`PR_SET_CHILD_SUBREAPER`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -61,7 +61,7 @@ impl Family {
         !members.is_empty()
     }
 
-    /// Whether anybody outside the server's group lives.
+    /// True where anybody outside the server's group lives.
     pub(super) fn lives(&mut self) -> bool {
         self.bury();
         !self.members().is_empty()

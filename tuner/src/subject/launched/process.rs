@@ -23,7 +23,7 @@ use super::log;
 const GRACE: Duration = Duration::from_secs(10);
 /// How often it is looked at.
 const GLANCE: Duration = Duration::from_millis(20);
-/// How long the last words of a server that has ended are waited for.
+/// The time for which the last words of a server that has ended are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// End of a log that is read for its last lines, bytes.
 const TAIL: u64 = 16 << 10;
@@ -155,7 +155,7 @@ impl Drop for Process {
 mod tests {
     use super::*;
 
-    /// Whether the process whose id is in `file` is there (and not merely unburied).
+    /// True where the process whose id is in `file` is there (and not merely unburied).
     fn lives(file: &Path) -> bool {
         let id = std::fs::read_to_string(file).unwrap();
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.trim()));

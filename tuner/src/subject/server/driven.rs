@@ -16,7 +16,8 @@ use crate::subject::observation::Observation;
 use crate::subject::unfit::Unfit;
 use crate::subject::{Evaluate, Length, Refused, Stop, Trial};
 
-/// The share of a lengthened probe that requests are to last, where they lasted more than [`CROWDED`] of the shorter one.
+/// The share of a lengthened probe that requests are to last, where they lasted more than [`CROWDED`] of the shorter
+/// one.
 const ROOMY: f64 = 0.25;
 /// The same of a probe that held its targets and yet seems to fall behind: while a server fills up, its first requests
 /// are quicker than any later ones will ever be.
@@ -25,9 +26,9 @@ const FILLED: f64 = 0.125;
 /// A server, and what a search has seen of it.
 pub(super) struct Driven<'s, 'a> {
     range: &'s Range<'a>,
-    /// How long a rate must hold.
+    /// The time for which a rate must hold.
     probe: Duration,
-    /// How long a probe may become where requests outlast it; zero where its length was asked for.
+    /// The time for which a probe may become where requests outlast it; zero where its length was asked for.
     longest: Duration,
     /// Load to spend at most.
     budget: Duration,
@@ -40,7 +41,7 @@ pub(super) struct Driven<'s, 'a> {
 struct Seen<'s> {
     say: &'s mut (dyn FnMut(&Shot) + Send),
     watch: &'s mut (dyn FnMut() -> bool + Send),
-    /// How long the next rate is offered at least: as long as the one before had to be.
+    /// The time for which the next rate is offered at least: as long as the one before had to be.
     whole: Duration,
     load_s: f64,
     shots: Vec<Shot>,
@@ -165,8 +166,8 @@ impl Evaluate for Driven<'_, '_> {
     }
 }
 
-/// How long a probe should be, s, in which requests lasted such a share of the time that the rate was offered, and
-/// whether some were overdue; none where that was long enough, or is as long as it may be.
+/// The length that a probe should have, s, in which requests lasted such a share of the time that the rate was
+/// offered, and whether some were overdue; none where that was long enough, or is as long as it may be.
 fn longer(offered_s: f64, (lasted, overdue): (f64, bool), longest_s: f64) -> Option<f64> {
     let (most, aim) = if overdue { (ROOMY, FILLED) } else { (CROWDED, ROOMY) };
     let wanted = (offered_s * lasted / aim).min(longest_s);

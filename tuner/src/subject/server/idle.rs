@@ -8,7 +8,7 @@ use loadgen::LiveOptions;
 use super::range::{Range, doubt};
 use crate::result::missed;
 
-/// How long a server may take to be itself again after a rate that was too much.
+/// The time for which a server may take to be itself again after a rate that was too much.
 const REST: Duration = Duration::from_secs(30);
 /// From one look at a server that refuses everybody to the next, where it does not say how long to wait.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -84,8 +84,8 @@ impl Range<'_> {
         }
     }
 
-    /// Waits until the server is as quick again as it was when nobody hurried it, and takes requests again if it refused
-    /// them, for half a minute at most.
+    /// Waits until the server is as quick again as it was when nobody hurried it, and takes requests again if it
+    /// refused them, for half a minute at most.
     ///
     /// # Errors
     /// When nothing completes until then.

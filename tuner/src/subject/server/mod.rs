@@ -7,7 +7,8 @@
 //! what it would be given for ever. [`crate::knee`] chooses the rates.
 //!
 //! A capacity found so is bounded by what the server completes per second, and needs no run with everything offered at
-//! once: a rate beyond it leaves work overdue, and a probe of which more than 3 % is overdue fails ([`loadgen::Sustain`]).
+//! once: a rate beyond it leaves work overdue, and a probe of which more than 3 % is overdue fails
+//! ([`loadgen::Sustain`]).
 
 mod driven;
 mod held;
@@ -32,14 +33,14 @@ pub use search::{Aim, Searched};
 pub struct Shot {
     /// Requests (or sessions) per second offered.
     pub rate_rps: f64,
-    /// Whether the targets held and the load could have gone on.
+    /// True where the targets held and the load could have gone on.
     pub passed: bool,
     /// How long it was offered, s.
     pub offered_s: f64,
-    /// Whether that was long enough beside its requests for its holding to say that it would hold for ever; or as long as
-    /// any rate is offered.
+    /// True where that was long enough beside its requests for its holding to say that it would hold for ever; or as
+    /// long as any rate is offered.
     pub steady: bool,
-    /// How long it took until the last answer, s; with shorter probes that it held before this one.
+    /// The time it took until the last answer, s; with shorter probes that it held before this one.
     pub seconds: f64,
     /// Requests per second that the server finished, by its tokens, in the second half.
     pub finished_rps: Option<f64>,

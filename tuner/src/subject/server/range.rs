@@ -29,7 +29,7 @@ pub struct Range<'a> {
     pub slo: &'a BoundSlo,
     /// How it is driven; rate and duration are the search's.
     pub options: LiveOptions,
-    /// How long a rate that fails is watched, for what the server finishes under overload.
+    /// The time for which a rate that fails is watched, for what the server finishes under overload.
     pub(super) glimpse: Duration,
     /// What is known already.
     pub(super) memory: Option<Memory<'a>>,
@@ -46,7 +46,8 @@ impl<'a> Range<'a> {
         Self { live: Some(live), ..Self::of(trace, slo, options) }
     }
 
-    /// A server that is not there: its search ends with an error as soon as it asks for something that is not remembered.
+    /// A server that is not there: its search ends with an error as soon as it asks for something that is not
+    /// remembered.
     #[must_use]
     pub fn of(trace: &'a Trace, slo: &'a BoundSlo, options: LiveOptions) -> Self {
         let (glimpse, runs) = (Duration::ZERO, AtomicU64::new(0));
@@ -77,8 +78,8 @@ impl<'a> Range<'a> {
         self.options.salt ^ run.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
-    /// Offers `rate` for `time` (longer where requests are too rare, and less long where there are not so many), or until
-    /// it has failed.
+    /// Offers `rate` for `time` (longer where requests are too rare, and less long where there are not so many), or
+    /// until it has failed.
     ///
     /// # Errors
     /// What the client cannot do; a server's failures are failures of the rate.

@@ -21,7 +21,7 @@ const LEAST: Duration = Duration::from_secs(8);
 const FIRST: f64 = 4.0;
 /// From a rate that holds to the next one looked at, where nothing else says where to look.
 const AHEAD: f64 = 1.25;
-/// How long a rate is looked at that is most likely far from the answer, as a share of a probe.
+/// The time for which a rate is looked at that is most likely far from the answer, as a share of a probe.
 const GLIMPSE: f64 = 0.4;
 /// The lowest rate tried, as a share of the first.
 const LOWEST: f64 = 1.0 / 1024.0;
@@ -29,8 +29,8 @@ const LOWEST: f64 = 1.0 / 1024.0;
 /// What a search is for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Aim {
-    /// How long a rate must hold; none: four unhurried requests, 8 s at least, and longer where requests under load
-    /// outlast that.
+    /// The time for which a rate must hold; none: four unhurried requests, 8 s at least, and longer where requests
+    /// under load outlast that.
     pub probe: Option<Duration>,
     /// Load to spend at most.
     pub budget: Duration,
@@ -49,8 +49,8 @@ pub struct Searched {
 }
 
 impl Range<'_> {
-    /// The highest rate that holds. Where a rate is to be beaten, that one is tried first and decides whether the search
-    /// goes on. What was found until `watch` said no, or until the server was no more to be measured, is kept.
+    /// The highest rate that holds. Where a rate is to be beaten, that one is tried first and decides whether the
+    /// search goes on. What was found until `watch` said no, or until the server was no more to be measured, is kept.
     ///
     /// # Errors
     /// When the idle server completes nothing, or the client cannot even begin.

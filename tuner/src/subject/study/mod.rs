@@ -2,9 +2,9 @@
 //!
 //! A study is one SQLite file. [`Recorded`] is an [`Evaluate`] that first looks whether the same trial is in the
 //! study: a resumed search asks the same questions in the same order, is answered from the file as far as the file
-//! goes, and ends with the same result. So does the search of a real server ([`crate::subject::server::Memory`]). Runs are JSON,
-//! whose numbers are read back to the bit. Writing happens on a thread of its own in batches, so that no simulation
-//! waits for a disk; the write-ahead log makes each batch all or nothing however the process ends.
+//! goes, and ends with the same result. So does the search of a real server ([`crate::subject::server::Memory`]).
+//! Runs are JSON, whose numbers are read back to the bit. Writing happens on a thread of its own in batches, so that
+//! no simulation waits for a disk; the write-ahead log makes each batch all or nothing however the process ends.
 
 mod build;
 
@@ -162,7 +162,7 @@ impl<R: Clone + Serialize + DeserializeOwned> Runs<R> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Whether it holds none.
+    /// True where it holds none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -243,8 +243,8 @@ async fn prepare(c: &mut SqliteConnection, identity: &Identity) -> Result<Identi
     Ok(found)
 }
 
-/// Refuses a file whose pages are damaged, or that has other tables than a study: a view in place of one could go on for
-/// ever.
+/// Refuses a file whose pages are damaged, or that has other tables than a study: a view in place of one could go on
+/// for ever.
 async fn sound(c: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     let damage: String =
         sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut *c).await?.try_get(0)?;

@@ -1,5 +1,5 @@
-//! AIPerf's `profile_export.jsonl`: an object for every request, with `metadata`, `metrics` and `error`. Every metric has
-//! its value and its unit beside it. Requests of the warm-up are a run of their own.
+//! AIPerf's `profile_export.jsonl`: an object for every request, with `metadata`, `metrics` and `error`. Every metric
+//! has its value and its unit beside it. Requests of the warm-up are a run of their own.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 pub(super) const SUMMARY: &str = "this is AIPerf's summary, which has no single requests: give the file that is \
      written beside it, profile_export.jsonl";
 
-/// Whether this is AIPerf's summary of a run.
+/// True where this is AIPerf's summary of a run.
 pub(super) fn is_summary(object: &Object) -> bool {
     let metric = |key: &str| object.get(key).is_some_and(|m| m.get("avg").is_some());
     metric("request_latency") || metric("request_throughput")

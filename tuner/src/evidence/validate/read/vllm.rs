@@ -4,7 +4,7 @@
 use super::cells::{Cell, Field, Line, Object, Place, ReadError, problem, stem};
 use serde_json::Value;
 
-/// Whether this is such a result, with its arrays or without.
+/// True where this is such a result, with its arrays or without.
 pub(super) fn is_result(object: &Object) -> bool {
     let arrays = ["input_lens", "output_lens", "ttfts", "itls"];
     arrays.iter().any(|key| object.get(*key).is_some_and(Value::is_array))
