@@ -77,15 +77,15 @@ fn bombs_are_refused_by_the_line() {
     }
 }
 
-/// 320 MB of blank lines after a trace. Gzip makes them no smaller than a very regular trace.
+/// 80 MB of blank lines after a trace.
 #[test]
-fn what_unpacks_without_end_is_refused_in_every_other_packing() {
+fn what_unpacks_without_end_is_refused_in_every_packing() {
     let blank = vec![b'\n'; 8 << 20];
     let parts = packed(CSV.as_bytes()).into_iter().zip(packed(&blank));
-    for ((name, mut bomb), (_, part)) in parts.filter(|((name, _), _)| *name != "gzip") {
-        bomb.extend(part.repeat(40));
+    for ((name, mut bomb), (_, part)) in parts {
+        bomb.extend(part.repeat(10));
         let said = read_bytes("t", &bomb, &ReadOptions::default()).unwrap_err().to_string();
-        let why = format!("t: {name} data that unpack to more than 500 times their size");
+        let why = format!("t: {name} data that unpack to more than 100 times their size");
         assert!(said.starts_with(&why), "{said}");
     }
 }
