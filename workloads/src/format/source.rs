@@ -25,7 +25,7 @@ const XZ_MEMORY: u32 = 256 << 10;
 
 /// Data that unpack to more bytes than this, and to more than so many times their size, are a bomb: traces shrink to a
 /// tenth, a long one of few kinds of request to a fiftieth.
-const BOMB_FROM: u64 = 64 << 20;
+const BOMB_FROM: u64 = 128 << 20;
 const BOMB_TIMES: u64 = 100;
 
 /// More bytes of Parquet than this are not kept in memory (from a pipe, or unpacked).
