@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::model::SpecError;
 use crate::profile::{DeviceProfile, FitError, Peaks};
 
-/// Who measured.
+/// The publisher of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
@@ -62,7 +62,7 @@ pub enum ImportError {
         path: PathBuf,
         /// Where in it.
         place: Place,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
     /// An operator whose rows are all of a kind that is not fitted.
@@ -126,7 +126,7 @@ pub enum ImportError {
     Sheet {
         /// Its name.
         sheet: String,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
     /// A model or device it names, or the profile it makes.
@@ -155,7 +155,7 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// What was run.
+/// The operator that was run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Run {
     /// `[m,k] x [k,n]` in bf16.
@@ -218,7 +218,7 @@ pub enum Run {
 /// A measurement on one rank.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Row {
-    /// What was run.
+    /// The operator that was run.
     pub run: Run,
     /// The time it took.
     pub seconds: f64,
@@ -227,7 +227,7 @@ pub struct Row {
 /// A measurement beside its predictions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// What was run.
+    /// The operator that was run.
     pub run: Run,
     /// Measured, seconds.
     pub measured: f64,
@@ -246,7 +246,7 @@ pub struct Imported {
     pub profile: DeviceProfile,
     /// Every measurement that was fitted, by operator.
     pub points: BTreeMap<String, Vec<Point>>,
-    /// What was noticed: what was composed, what is assumed.
+    /// Notes: tables that were composed, values that are assumed.
     pub notes: Vec<String>,
 }
 
@@ -266,7 +266,7 @@ pub const SHEETS: [(&str, &str, &[Family]); 6] = {
 /// Seed of the cross-validation in shipped profiles.
 pub const SEED: u64 = 20_261_121;
 
-/// What is taken of the tables.
+/// The choices that the tables leave open.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Choices {
@@ -288,7 +288,7 @@ pub(super) struct Choices {
     pub(super) all_reduce_launch_us: f64,
 }
 
-/// What writing new keys and values to the cache takes, beside attention.
+/// The time that writing new keys and values to the cache takes, beside attention.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(super) enum CacheSave {
@@ -310,12 +310,12 @@ pub(super) struct Tables {
     pub(super) system: String,
     /// The node, as the family calls it.
     pub(super) links: Option<String>,
-    /// What to take; all there is, where it is not said.
+    /// Operators to take; all there are, where none is named.
     #[serde(default)]
     pub(super) operators: Vec<String>,
     /// The device's own sheet, where the tables are another device's: only efficiencies are taken.
     pub(super) of: Option<String>,
-    /// What is taken of Vidur's tables where they leave a choice.
+    /// Choices among Vidur's tables, where they leave one.
     #[serde(default)]
     pub(super) vidur: Choices,
     /// More families, in the order in which they are asked.
@@ -330,7 +330,7 @@ impl Tables {
     }
 }
 
-/// What sheets say that a fit needs.
+/// The figures of a sheet that a fit needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Elements per head in the tables.
@@ -410,7 +410,7 @@ impl Sheet {
 /// Elements per head in all families' tables.
 const TABLES_HEAD: f64 = 128.0;
 
-/// What a family has of a device.
+/// The rows that a family has of a device.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) rows: Vec<Row>,
@@ -425,7 +425,7 @@ pub(super) struct Part {
     pub(super) rows: Vec<Row>,
 }
 
-/// What fitting found.
+/// The result of a fit.
 #[derive(Default)]
 pub(super) struct Fitted {
     /// Top-level entries of the profile.

@@ -2,7 +2,7 @@
 
 use super::api::Api;
 
-/// What a prompt is made of.
+/// The material of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Prompts {
     /// Token ids.

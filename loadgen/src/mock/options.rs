@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::fault::FaultShare;
 use crate::error::Error;
 
-/// What the mock pretends.
+/// The behaviour that the mock pretends.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MockOptions {
     /// The model it serves; a request for another one is a 404.
@@ -22,9 +22,9 @@ pub struct MockOptions {
     pub stalls: Vec<(Duration, Duration)>,
     /// Until so long after the start it answers 503 to everything.
     pub ready_after: Duration,
-    /// What goes wrong, and how often.
+    /// The faults to make, each with its share.
     pub faults: Vec<FaultShare>,
-    /// What 429 and 503 tell the client to wait.
+    /// The wait that 429 and 503 ask for.
     pub retry_after: Duration,
     /// The key clients must send, where one is needed.
     pub api_key: Option<String>,
@@ -71,7 +71,7 @@ impl MockOptions {
     }
 }
 
-/// What it did, in numbers.
+/// Counts of the mock's work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Served {
     /// Connections accepted.

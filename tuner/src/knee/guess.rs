@@ -6,7 +6,7 @@
 
 use super::grid::{STEP, place_of, rate_at};
 
-/// How far from an estimate the rates beside it are tried.
+/// The distance from an estimate at which the rates beside it are tried.
 const BESIDE: f64 = 0.01;
 /// How far from an estimate a bound may be, in grid steps, for the other bound to be looked for right beside it.
 const NEAR: i32 = 5;

@@ -168,7 +168,7 @@ pub struct Prober<'a> {
     ceiling: i32,
     /// The answer of [`Self::most`].
     most: Option<i32>,
-    /// What a server finished per second in the last run that failed.
+    /// Requests per second that a server finished in the last run that failed.
     finished: Option<f64>,
 }
 

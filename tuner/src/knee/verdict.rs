@@ -16,7 +16,7 @@ const LONGER: usize = 8;
 /// Fewer requests than this show nothing of a server.
 const FEWEST: u64 = 10;
 
-/// What a run says of the rate that it was offered.
+/// The verdict of a run on the rate that it was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The targets held, and the load could have gone on for ever.
@@ -46,7 +46,7 @@ pub enum Doubt {
 }
 
 impl Verdict {
-    /// What `observation` says.
+    /// The verdict of `observation`.
     #[must_use]
     pub fn of(observation: &Observation) -> Self {
         let Observation { summary, sustain, outside, .. } = observation;
@@ -72,7 +72,7 @@ impl Verdict {
         }
     }
 
-    /// What keeps the rate from holding; none where it held.
+    /// The kind of thing that keeps the rate from holding; none where it held.
     #[must_use]
     pub fn limit(self) -> Option<Limit> {
         match self {
@@ -100,7 +100,7 @@ impl Outside {
     }
 }
 
-/// What keeps a rate from holding, by name.
+/// The kinds of thing that keep a rate from holding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Limit {
@@ -112,7 +112,7 @@ pub enum Limit {
     Admission,
     /// Requests fail in other ways.
     Failures,
-    /// What was measured does not tell.
+    /// The measurement does not tell.
     Unknown,
 }
 

@@ -25,19 +25,19 @@ pub struct Trial<'a> {
     pub config: &'a Config,
     /// What is pretended about the hardware ([`Relax::Nothing`] but for attributions).
     pub relax: Relax,
-    /// How much of the trace is offered.
+    /// The part of the trace that is offered.
     pub length: Length,
     /// Arrival times are divided by it: 2 = twice the trace's own rate, infinity = all at once. Think times are not
     /// scaled.
     pub scale: f64,
 }
 
-/// How much of a trace is offered.
+/// A part of a trace that is offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
     /// Its first so many requests, 1..=`Evaluate::most()`.
     Requests(usize),
-    /// What comes within such a time: so are servers driven, whose time is ours.
+    /// The requests that come within such a time. Servers are driven so: their time is ours.
     Time(Duration),
 }
 
@@ -109,7 +109,7 @@ pub enum Stop {
     /// It cannot run.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// What was asked can be measured no more: a server that died, or completes nothing.
+    /// The subject can be measured no more: a server that died, or completes nothing.
     #[error("{0}")]
     Gone(String),
     /// The search was told to end, or its time was up.

@@ -13,10 +13,10 @@ pub struct Observation {
     pub summary: Summary,
     /// True where the offered load could have gone on for ever.
     pub sustain: Sustain,
-    /// What went on inside, where one can look inside.
+    /// The engine's own account, where one can look inside.
     #[serde(flatten)]
     pub inside: Option<Inside>,
-    /// What only a client sees that drives a server in real time.
+    /// The account of a client that drives a server in real time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside: Option<Outside>,
     /// Requests that could never be served; they have failed.
@@ -24,7 +24,7 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// What the engine did, where that is known.
+    /// The engine's work, where that is known.
     #[must_use]
     pub fn work(&self) -> Work {
         self.inside.map(|i| i.work).unwrap_or_default()
@@ -49,7 +49,7 @@ impl Observation {
     }
 }
 
-/// What went on inside of an engine during a run.
+/// An engine's own account of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Inside {
     /// What the engine did for it.
@@ -58,7 +58,7 @@ pub struct Inside {
     pub kv: KvShares,
 }
 
-/// What a client saw of a server that it drove in real time.
+/// A client's account of a server that it drove in real time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outside {
     /// Seconds that the rate was offered.
@@ -78,7 +78,7 @@ pub struct Outside {
     pub refused: u64,
     /// Requests that failed in any other way.
     pub failed: u64,
-    /// How many of these, how and why, in words; empty where there were none.
+    /// Their number and causes, in words; empty where there were none.
     pub lost: String,
     /// Why the pace of tokens is not known, if it is not.
     pub doubt: Option<String>,

@@ -49,7 +49,7 @@ impl Work {
 /// A batch and what it took.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
-    /// What was run.
+    /// The operator that was run.
     pub work: Work,
     /// Layers it ran through.
     pub layers: u32,

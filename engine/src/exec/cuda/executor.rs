@@ -31,7 +31,7 @@ pub struct CudaExecutor {
     graphs: Option<Graphs>,
     draws: Vec<Draw>,
     copy: Vec<f32>,
-    /// Who waits for the device, where that is not the caller.
+    /// The thread that waits for the device, where that is not the caller.
     watch: Option<Watch>,
     /// Batches that are waited for there.
     inside: usize,
@@ -70,7 +70,7 @@ impl CudaExecutor {
                 inputs: Inputs::default(),
                 places: places.iter().map(Place::another).collect::<Result<_, _>>()?,
                 pass: Pass::new(model)?,
-                // What passes from device to device is not recorded (see `kernels::cuda::Collective`).
+                // Data that pass from device to device are not recorded (see `kernels::cuda::Collective`).
                 graphs: (places.len() == 1).then(Graphs::default),
                 draws: Vec::new(),
                 copy: Vec::new(),

@@ -10,7 +10,7 @@ use loadgen::{Outcome, Record};
 use serde::{Deserialize, Serialize};
 use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
 
-/// Who ran and who waited at an instant.
+/// Requests that ran and that waited at an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Occupancy {
     /// Seconds since the first arrival.

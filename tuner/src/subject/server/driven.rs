@@ -37,7 +37,7 @@ pub(super) struct Driven<'s, 'a> {
     seen: Mutex<Seen<'s>>,
 }
 
-/// What has been seen so far, and whom to tell.
+/// The runs so far, and the callbacks that hear of them.
 struct Seen<'s> {
     say: &'s mut (dyn FnMut(&Shot) + Send),
     watch: &'s mut (dyn FnMut() -> bool + Send),

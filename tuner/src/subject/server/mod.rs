@@ -44,7 +44,7 @@ pub struct Shot {
     pub seconds: f64,
     /// Requests per second that the server finished, by its tokens, in the second half.
     pub finished_rps: Option<f64>,
-    /// What it failed by.
+    /// The reason for its failure.
     pub why: String,
     /// The same as a kind; none of a rate that held.
     #[serde(default)]
@@ -52,7 +52,7 @@ pub struct Shot {
 }
 
 impl Shot {
-    /// What `observation` says of `rate_rps`.
+    /// The line for `observation` at `rate_rps`.
     #[must_use]
     pub fn of(rate_rps: f64, observation: &Observation) -> Self {
         let verdict = Verdict::of(observation);
@@ -71,7 +71,7 @@ impl Shot {
     }
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Found {
     /// The highest rate that held with none below it failing, under steady load if any did; none where even the lowest

@@ -31,7 +31,7 @@ pub struct Range<'a> {
     pub options: LiveOptions,
     /// The time for which a rate that fails is watched, for what the server finishes under overload.
     pub(super) glimpse: Duration,
-    /// What is known already.
+    /// Earlier measurements, if any.
     pub(super) memory: Option<Memory<'a>>,
     /// Runs so far: none sends prompts that another has sent, which the server may remember.
     runs: AtomicU64,

@@ -26,7 +26,7 @@ const GLIMPSE: f64 = 0.4;
 /// The lowest rate tried, as a share of the first.
 const LOWEST: f64 = 1.0 / 1024.0;
 
-/// What a search is for.
+/// The aim of a search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Aim {
     /// The time for which a rate must hold; none: four unhurried requests, 8 s at least, and longer where requests
@@ -40,7 +40,7 @@ pub struct Aim {
     pub expected: Option<f64>,
 }
 
-/// What a search of a server showed.
+/// The result of a search of a server, with the run at the rate found.
 pub struct Searched {
     /// The answer.
     pub found: Found,

@@ -78,7 +78,7 @@ pub enum StudyError {
         path: PathBuf,
         /// Its key.
         trial: String,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
 }

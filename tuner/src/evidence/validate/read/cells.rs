@@ -21,7 +21,7 @@ pub enum ReadError {
     File {
         /// The file.
         file: String,
-        /// What is wrong and what to do.
+        /// The fault, and what to do about it.
         problem: String,
     },
     /// One line is not.
@@ -31,7 +31,7 @@ pub enum ReadError {
         file: String,
         /// The line, from 1.
         line: u64,
-        /// What is wrong and what to do.
+        /// The fault, and what to do about it.
         problem: String,
     },
 }
@@ -49,7 +49,7 @@ pub(super) enum Field {
     Output,
     Failed,
     Outcome,
-    /// What a request failed of, in words.
+    /// The cause of a request's failure, in words.
     Error,
     Prompt,
     User,
@@ -104,7 +104,7 @@ pub(super) struct Line<'a> {
 
 pub(super) type Object = serde_json::Map<String, Value>;
 
-/// What a file is called, without its folder and endings.
+/// The name of a file, without its folder and endings.
 pub(super) fn stem(file: &str) -> String {
     let name = Path::new(file).file_name().map_or(file.into(), |n| n.to_string_lossy());
     name.split('.').next().unwrap_or(file).to_owned()
