@@ -13,6 +13,7 @@ pub mod exec;
 pub mod fault;
 pub mod files;
 pub mod fleet;
+pub mod format;
 pub mod import;
 pub mod kv;
 pub mod live;
