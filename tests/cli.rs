@@ -752,17 +752,20 @@ fn this_machine_is_profiled_screened_and_decided_on() {
     let out = knee(&with(&tune, TINY));
     let result: Value = serde_json::from_slice(&out.stdout).expect("JSON on standard output");
     assert_fits("tune.json", &result);
-    let decision = &result["decision"];
-    assert!(decision["runs"].as_u64().unwrap() > 0, "{decision}");
-    assert!(!decision["finalists"].as_array().unwrap().is_empty());
+    let answer = &result["answer"];
+    assert_eq!(
+        (&result["simulated"], &answer["source"]["simulated"]),
+        (&false.into(), &false.into())
+    );
+    assert!(result["best"].is_null() && result["screening"]["simulated"] == true);
+    assert!(answer["runs"].as_u64().unwrap() > 0, "{answer}");
+    assert!(!answer["contenders"].as_array().unwrap().is_empty());
     let out = knee(&with(&with(&tune, &["--budget", "1ns"]), TINY));
     let result: Value = serde_json::from_slice(&out.stdout).expect("JSON on standard output");
     assert_fits("tune.json", &result);
-    assert_eq!(
-        (&result["decision"]["runs"], &result["decision"]["winner"]),
-        (&0.into(), &Value::Null)
-    );
-    assert!(result["warnings"].to_string().contains("--budget"), "{}", result["warnings"]);
+    let answer = &result["answer"];
+    assert_eq!((&answer["runs"], &answer["winner"]), (&0.into(), &Value::Null));
+    assert_eq!((out.status.code(), &answer["out_of_time"]), (Some(2), &true.into()));
     let said = refused(&["tune", "--slo", "ttft=1s", "--budget", "1min"]);
     assert!(said.contains("--device cpu"), "{said}");
 }

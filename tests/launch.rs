@@ -56,10 +56,16 @@ fn running(mark: &str) -> usize {
     all.filter(|line| words(line.clone())).count()
 }
 
-fn outcome<'a>(found: &'a Value, label: &str) -> &'a Value {
-    let all = found["configurations"].as_array().unwrap();
+/// The contender that won.
+fn winner(found: &Value) -> &Value {
+    let at = found["answer"]["winner"].as_u64().unwrap();
+    &found["answer"]["contenders"][at as usize]
+}
+
+fn standing<'a>(found: &'a Value, label: &str) -> &'a Value {
+    let all = found["answer"]["contenders"].as_array().unwrap();
     let one = all.iter().find(|c| c["label"] == label);
-    &one.unwrap_or_else(|| panic!("{label} of {all:?}"))["outcome"]
+    &one.unwrap_or_else(|| panic!("{label} of {all:?}"))["standing"]
 }
 
 #[test]
@@ -73,19 +79,19 @@ fn the_best_flags_win_and_a_server_that_cannot_start_is_a_trial() {
     assert!(shown.contains("MEASURED") && shown.contains("Itl sulk FAILED"), "{shown}");
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
     let found: Value = serde_json::from_str(&read("result.json")).unwrap();
-    assert_eq!(found["winner"]["flags"], "--itl 1ms");
-    assert!(found["winner"]["command"].as_str().unwrap().ends_with("--model the-best --itl 1ms"));
+    assert_eq!(winner(&found)["flags"], "--itl 1ms");
+    assert!(found["command"].as_str().unwrap().ends_with("--model the-best --itl 1ms"));
     // Four slots, 20 ms and five more tokens of 1 ms each: 160 requests/s; by default 20 ms each: 33. A second of too
     // much is not yet 300 ms late, so that a third more may pass.
-    let carries = |label| outcome(&found, label)["carries"].as_f64().unwrap();
+    let carries = |label| standing(&found, label)["carries"].as_f64().unwrap();
     assert!((120.0..215.0).contains(&carries("itl 1ms")), "{}", carries("itl 1ms"));
     let own = carries("the server's own defaults");
     assert!((10.0..45.0).contains(&own), "{own}");
     assert_eq!(found["capacity_rps"], found["rate_rps"], "the figures are of the best");
-    let failed = &outcome(&found, "itl sulk")["failed"];
+    let failed = &standing(&found, "itl sulk")["failed"];
     assert!(failed["why"].as_str().unwrap().contains("before it took requests"), "{failed}");
     assert!(failed["last_lines"].to_string().contains("sulk"), "{failed}");
-    assert!(outcome(&found, "itl 200ms")["beaten"].is_number());
+    assert!(standing(&found, "itl 200ms")["beaten"].is_number());
     assert!(read("server-02.log").contains("sulk"));
     let page = read("report.html");
     assert!(page.contains("Servers that failed") && page.contains("--itl 1ms"));
@@ -103,11 +109,11 @@ fn the_end_of_a_search_before_its_time_is_told_everywhere() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
     let found: Value = serde_json::from_str(&read("result.json")).unwrap();
-    let slow = &found["configurations"][1];
-    assert_eq!((&slow["label"], &slow["outcome"]), (&"itl 200ms".into(), &"nothing".into()));
+    let slow = &found["answer"]["contenders"][1];
+    assert_eq!((&slow["label"], &slow["standing"]), (&"itl 200ms".into(), &"nothing".into()));
     let why = "one request at a time misses the targets";
     assert!(slow["note"].as_str().unwrap().contains(why), "{slow}");
-    assert!(found["configurations"][0].get("note").is_none());
+    assert!(found["answer"]["contenders"][0].get("note").is_none());
     let shown =
         String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(shown.contains("Itl 200ms: the search ended early"), "{shown}");
@@ -121,9 +127,9 @@ fn whatever_a_server_does_it_is_one_failed_trial() {
         let output = tune(launch, &words).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));
         let found = json(&output);
-        assert!(found["capacity_rps"].is_null() && found["winner"].is_null());
-        assert_eq!(found["configurations"].as_array().unwrap().len(), 2);
-        outcome(&found, "x 1")["failed"].to_string()
+        assert!(found["capacity_rps"].is_null() && found["answer"]["winner"].is_null());
+        assert_eq!(found["answer"]["contenders"].as_array().unwrap().len(), 2);
+        standing(&found, "x 1")["failed"].to_string()
     };
     let exits = why("echo loading; echo no memory >&2; exit 3; : {port} {flags}", &[]);
     assert!(exits.contains("ended with status 3") && exits.contains("no memory"), "{exits}");
@@ -148,10 +154,13 @@ fn a_server_that_dies_under_load_has_failed() {
     let output = tune(&dies, &["--json", "--knob", "x=1"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     let found = json(&output);
-    let failed = &outcome(&found, "x 1")["failed"];
+    let failed = &standing(&found, "x 1")["failed"];
     let why = failed["why"].as_str().unwrap();
     assert_eq!(why, "it ended with status 9 while it was measured");
-    assert!(found["load_s"].as_f64().unwrap() > 0.0, "what it was tried with is kept: {found}");
+    assert!(
+        found["answer"]["load_s"].as_f64().unwrap() > 0.0,
+        "what it was tried with is kept: {found}"
+    );
 }
 
 /// Starts a search of mocks called `mark` and waits until a rate has held.
@@ -181,8 +190,8 @@ fn an_interruption_keeps_what_was_found_and_ends_the_server() {
     let found = std::fs::read(dir.path().join("result.json")).unwrap();
     let found: Value = serde_json::from_slice(&found).unwrap();
     assert_eq!(found["interrupted"], true);
-    assert!(outcome(&found, "the server's own defaults")["carries"].is_number(), "{found}");
-    assert_eq!(*outcome(&found, "itl 1ms"), serde_json::json!({"untried": "interrupted"}));
+    assert!(standing(&found, "the server's own defaults")["carries"].is_number(), "{found}");
+    assert_eq!(*standing(&found, "itl 1ms"), serde_json::json!({"untried": "interrupted"}));
     assert!(String::from_utf8_lossy(&output.stdout).contains("interrupted"));
 }
 
@@ -203,7 +212,7 @@ fn an_interrupted_search_goes_on_where_it_was() {
     // The one that was broken off is started once more: half a search is no answer.
     assert_eq!(said(&resumed).matches("ready after").count(), 2, "{}", said(&resumed));
     let whole = read();
-    assert_eq!(whole["winner"]["flags"], "--itl 1ms");
+    assert_eq!(winner(&whole)["flags"], "--itl 1ms");
     // Once more: everything is known, no server is started, and all is as it was.
     let again = tune(&mock("the-resumed"), &words).output().unwrap();
     assert_eq!(again.status.code(), Some(0), "{}", said(&again));
@@ -236,7 +245,7 @@ fn a_server_that_leaves_its_group_is_ended_too() {
     let words = ["--knob", "x=1", "--tries", "1", "--json", "--budget", "2s"];
     let words = [&words[..], &["--out", dir.path().to_str().unwrap()]].concat();
     let output = tune(&launch, &words).output().unwrap();
-    assert!(json(&output)["configurations"].is_array());
+    assert!(json(&output)["answer"]["contenders"].is_array());
     assert_eq!((running(&mark), running("the-daemon")), (0, 0));
 }
 
@@ -261,7 +270,7 @@ fn a_simulation_says_which_are_worth_starting() {
     let output = tune(&launch, &[&words[..], &knobs].concat()).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let found = json(&output);
-    let all = found["configurations"].as_array().unwrap();
+    let all = found["answer"]["contenders"].as_array().unwrap();
     let labels: Vec<&str> = all.iter().map(|c| c["label"].as_str().unwrap()).collect();
     assert_eq!(
         labels,
@@ -275,10 +284,10 @@ fn a_simulation_says_which_are_worth_starting() {
     let predicted = |i: usize| all[i]["predicted_rps"].as_f64();
     assert!(predicted(0).is_none() && predicted(1) > predicted(3) && predicted(3) > Some(0.0));
     assert!(
-        all[2]["outcome"]["untried"].as_str().unwrap().contains("4096"),
+        all[2]["standing"]["untried"].as_str().unwrap().contains("4096"),
         "more seats than tokens"
     );
-    assert_eq!(all[3]["outcome"]["untried"], "1 others come before it");
+    assert_eq!(all[3]["standing"]["untried"], "1 others come before it");
 }
 
 #[test]
@@ -292,7 +301,7 @@ fn the_engine_of_the_house_is_launched_like_any_other() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let found = json(&output);
     assert!(found["capacity_rps"].as_f64().unwrap() > 0.0 && found["model"] == "tiny");
-    let carries = |label| outcome(&found, label).get("carries").and_then(Value::as_f64);
+    let carries = |label| standing(&found, label).get("carries").and_then(Value::as_f64);
     assert!(carries("the server's own defaults").is_some(), "{found}");
 }
 

@@ -419,10 +419,13 @@ fn a_search_tells_refusals_from_slowness_and_survives_them() {
     command.arg("--json").arg("--workload").arg(workload());
     let found = json(&command.output().unwrap());
     assert!(found["capacity_rps"].as_f64().unwrap() > 0.0, "{found}");
-    assert!(refused.load(Ordering::SeqCst) > 0 && found["limited_by"] == "admission", "{found}");
-    assert!(found["fails_by"].as_str().unwrap().contains("refused with 429 (three at a time)"));
-    for shot in found["shots"].as_array().unwrap().iter().filter(|s| s["passed"] == false) {
-        assert!(shot["why"].as_str().unwrap().contains("refused with 429"), "{shot}");
+    let tried = found["answer"]["contenders"][0]["tried"].as_array().unwrap();
+    let failed: Vec<&Value> = tried.iter().filter(|t| t["held"] == false).collect();
+    let bound = failed.iter().rfind(|t| t["rate_rps"] == found["fails_at_rps"]).unwrap();
+    assert!(refused.load(Ordering::SeqCst) > 0 && bound["limit"] == "admission", "{found}");
+    assert!(bound["why"].as_str().unwrap().contains("refused with 429 (three at a time)"));
+    for rate in failed {
+        assert!(rate["why"].as_str().unwrap().contains("refused with 429"), "{rate}");
     }
 }
 
@@ -473,7 +476,7 @@ fn a_target_that_an_idle_server_misses_has_no_capacity() {
     let dir = TempDir::new().unwrap();
     let output = command.arg(dir.path()).arg("--workload").arg(workload()).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    assert!(String::from_utf8(output.stdout).unwrap().contains("No rate holds"));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("nothing that was tried holds"));
 }
 
 #[test]
@@ -488,11 +491,11 @@ fn a_search_ends_between_a_rate_that_holds_and_one_that_fails() {
         (found["capacity_rps"].as_f64().unwrap(), found["fails_at_rps"].as_f64().unwrap());
     assert!(lo < hi);
     // A rate is tried again when it bounds the answer, and the last try counts.
-    let shots = found["shots"].as_array().unwrap();
+    let shots = found["answer"]["contenders"][0]["tried"].as_array().unwrap();
     for (i, shot) in shots.iter().enumerate() {
         let (rate, again) = (&shot["rate_rps"], &shots[i + 1..]);
         let last = again.iter().all(|later| later["rate_rps"] != *rate);
-        assert!(!last || rate.as_f64().unwrap() >= hi || shot["passed"] == true, "{shots:?}");
+        assert!(!last || rate.as_f64().unwrap() >= hi || shot["held"] == true, "{shots:?}");
     }
     assert_eq!(found["rate_rps"], found["capacity_rps"], "the figures are of that rate");
 }
@@ -531,9 +534,7 @@ fn an_interrupted_search_goes_on_where_it_was() {
     let again = search().output().unwrap();
     assert!(again.status.success() && stderr(&again).contains("not measured again"));
     assert_eq!(lines(&again), lines(&whole));
-    for key in
-        ["capacity_rps", "fails_at_rps", "load_s", "shots", "p99_ttft_ms", "p50_e2e_ms", "requests"]
-    {
+    for key in ["capacity_rps", "fails_at_rps", "answer", "p99_ttft_ms", "p50_e2e_ms", "requests"] {
         assert_eq!(read()[key], first[key], "{key}");
         assert!(!first[key].is_null(), "{key}");
     }

@@ -149,7 +149,7 @@ fn verdict(report: &BenchReport) -> Markup {
         } else {
             html! { span.missed { "missed" } }
         };
-        let name = tuner::result::subject(&j.measured);
+        let name = tuner::result::statistic(&j.measured);
         let most = limit(j.target.limit.as_secs_f64() * 1e3);
         (
             vec![

@@ -4,19 +4,17 @@
 //! [`load()`] and [`Report::page`] draw the same page again. Nothing here computes a result, and every sentence under a
 //! plot is derived from the data the plot shows.
 
-mod answer;
 mod bench;
 mod charts;
 pub mod chrome_trace;
 mod compare;
+mod contest;
 pub mod csv;
-mod decision;
 mod error;
 mod exports;
 mod fidelity;
 mod figures;
 mod latency;
-mod launched;
 mod load;
 mod losers;
 mod measured;
@@ -28,23 +26,25 @@ mod plot;
 mod policies;
 mod report;
 mod sentences;
+mod served;
 pub mod terminal;
 mod tradeoffs;
 mod tuning;
 mod validation;
+mod winner;
 mod wrap;
 
 pub use bench::bench_page;
 pub use compare::compare_page;
 pub use error::Error;
 pub use fidelity::fidelity_page;
-pub use launched::launch_page;
 pub use load::{PAGE, STORED, load, write_file};
 pub use plain::{csv_cell, plain, plain_json, plain_lines};
 pub use report::{
     About, Assumption, BenchReport, CompareReport, Detail, Distribution, Export, FidelityReport,
-    Inside, LaunchReport, LiveSide, Output, Report, SAMPLES, SCHEMA, Scenario, TuneReport,
+    Inside, LiveSide, Output, Report, SAMPLES, SCHEMA, Scenario, ServedReport, TuneReport,
     ValidationReport,
 };
+pub use served::served_page;
 pub use tuning::tune_page;
 pub use validation::validation_page;

@@ -3,7 +3,7 @@
 
 use crate::report::{Report, SCHEMA};
 use crate::{
-    Error, bench_page, compare_page, csv, fidelity_page, launch_page, tune_page, validation_page,
+    Error, bench_page, compare_page, csv, fidelity_page, served_page, tune_page, validation_page,
 };
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -42,7 +42,7 @@ impl Report {
             Self::Bench(r) => bench_page(r),
             Self::Validate(r) => validation_page(r),
             Self::Fidelity(r) => fidelity_page(r),
-            Self::Launch(r) => launch_page(r),
+            Self::Served(r) => served_page(r),
         }
     }
 
@@ -55,7 +55,7 @@ impl Report {
             Self::Bench(r) => crate::terminal::bench(r, colour),
             Self::Validate(r) => crate::validation::terminal(r, colour),
             Self::Fidelity(r) => crate::fidelity::terminal(r, colour),
-            Self::Launch(r) => crate::terminal::launch(r, colour),
+            Self::Served(r) => crate::terminal::served(r, colour),
         }
     }
 

@@ -121,7 +121,7 @@ fn audit(live: &LiveSide) -> Markup {
 /// The precision of the usual figures, in words.
 pub(crate) fn sure(live: &LiveSide) -> String {
     let one = |p: &loadgen::Precision| {
-        let name = tuner::result::subject(&p.measured);
+        let name = tuner::result::statistic(&p.measured);
         match p.high_ms {
             Some(high) => format!("{name} within {} to {}", ms(p.low_ms), ms(high)),
             None => format!("{name} above {}", ms(p.low_ms)),

@@ -9,17 +9,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tuner::claims::Claims;
 use tuner::compare::PolicyResult;
-use tuner::contest::turns::Race;
 use tuner::evidence::fidelity::Fidelity;
 use tuner::evidence::validate::knee::Capacity;
 use tuner::evidence::validate::{Occupancy, Validation};
 use tuner::export::Missing;
-use tuner::result::{DeviceInfo, TuneResult, WorkloadInfo};
+use tuner::result::{Answer, DeviceInfo, TuneResult, WorkloadInfo};
 use tuner::subject::observation::{Detailed, IterationSpan, KvSample, KvShares, Work};
 use tuner::subject::unfit::Unfit;
 
 /// Version of the stored form.
-pub const SCHEMA: &str = "knee.report/3";
+pub const SCHEMA: &str = "knee.report/4";
 
 /// Any report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,23 +34,23 @@ pub enum Report {
     Validate(Box<ValidationReport>),
     /// `knee profile check`.
     Fidelity(Box<FidelityReport>),
-    /// `knee tune --launch`.
-    Launch(Box<LaunchReport>),
+    /// `knee tune --url` and `--launch`.
+    Served(Box<ServedReport>),
 }
 
-/// The load that a server carries, by its flags.
+/// The load that a server carries, or the best of several that were started with other flags.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LaunchReport {
+pub struct ServedReport {
     /// The command behind it, and its assumptions.
     pub about: About,
     /// On what.
     pub scenario: Scenario,
-    /// The command that starts a server, with `{flags}` in it.
-    pub command: String,
+    /// The command that starts a server, with `{flags}` in it; none of a server that was found running.
+    pub command: Option<String>,
     /// Share of requests that must meet every target, where that was asked for.
     pub attainment: Option<f64>,
-    /// Every configuration.
-    pub race: Race,
+    /// Every configuration, and the best.
+    pub answer: Answer,
     /// The best configuration at its capacity.
     pub best: Option<BenchReport>,
 }
@@ -61,8 +60,11 @@ pub struct LaunchReport {
 pub struct TuneReport {
     /// The command behind it, and its assumptions.
     pub about: About,
-    /// The result of the search.
+    /// The result of the search by simulation.
     pub result: TuneResult,
+    /// The real engine's answer, where one was asked.
+    #[serde(default)]
+    pub measured: Option<Answer>,
     /// The winner in the words of serving systems, the one that honours the most of it first.
     pub exports: Vec<Export>,
     /// Policies at equal rates; may be empty.

@@ -2,7 +2,7 @@
 
 use crate::figures::{capitalised, limit, listed, ms, rate, short, sig};
 use crate::page;
-use tuner::result::{Infeasible, Margin, Operating, TuneResult, departures, subject};
+use tuner::result::{Infeasible, Margin, Operating, TuneResult, departures, statistic};
 
 /// The targets as a person says them.
 pub(crate) fn slo_text(r: &TuneResult) -> String {
@@ -146,7 +146,7 @@ pub(crate) fn holdable(why: &Infeasible) -> Option<String> {
 /// The value reached, against its target.
 fn missed(m: &Margin) -> String {
     let value = m.value_ms.map_or_else(|| "∞".to_owned(), ms);
-    format!("{} {value} against {}", subject(&m.measured), limit(m.limit_ms))
+    format!("{} {value} against {}", statistic(&m.measured), limit(m.limit_ms))
 }
 
 #[cfg(test)]

@@ -1,29 +1,31 @@
 //! The page of `knee tune` and `knee plan`: the answer first, then what to doubt, then what speaks for it.
 
 use crate::charts;
+use crate::contest::Terms;
 use crate::figures::{NONE, count, opt_ms, percent, rate, sig};
 use crate::latency::{self, At, Curve};
 use crate::page::{self, Origin, Page, Row, Section, Times, cell, code, table, whole};
 use crate::plot::Ink;
 use crate::report::{About, Detail, TuneReport};
 use crate::sentences::{self, slo_text};
-use crate::{answer, decision, exports, losers, over_time, planned, policies, tradeoffs};
+use crate::{contest, exports, losers, over_time, planned, policies, tradeoffs, winner};
 use maud::{Markup, html};
 use tuner::compare::PolicyResult;
-use tuner::result::{Baseline, Operating, TuneResult};
+use tuner::result::{Answer, Baseline, Operating, TuneResult};
 
 impl TuneReport {
-    /// The report of a result: exports are derived from it. `policies` (at equal rates) may be empty, `detail` is the
-    /// winner's run at its capacity.
+    /// The report of a result: exports are derived from it. `measured` is the real engine's answer, where one was asked;
+    /// `policies` (at equal rates) may be empty, `detail` is the winner's run at its capacity.
     #[must_use]
     pub fn new(
         about: About,
         result: TuneResult,
+        measured: Option<Answer>,
         policies: Vec<PolicyResult>,
         detail: Option<Detail>,
     ) -> Self {
         let exports = exports::of(&result);
-        Self { about, result, exports, policies, detail }
+        Self { about, result, measured, exports, policies, detail }
     }
 }
 
@@ -32,11 +34,12 @@ impl TuneReport {
 pub fn tune_page(report: &TuneReport) -> String {
     let r = &report.result;
     let mut sections = Vec::new();
-    if r.decision.is_some() {
-        sections.push(Section::new("decision", "", decision::section(r)));
+    let decided = report.measured.as_ref();
+    if let Some(answer) = decided {
+        sections.push(Section::new("measured", "", measured(answer)));
     }
-    let simulated = if r.decision.is_some() { "By simulation" } else { "" };
-    sections.push(Section::new("answer", simulated, answer::answer(report)));
+    let simulated = if decided.is_some() { "By simulation" } else { "" };
+    sections.push(Section::new("answer", simulated, winner::winner(report)));
     sections.push(Section::new("latency", "Latency against rate", latency_curves(r)));
     sections.push(Section::new("pareto", "What it trades", tradeoffs::pareto(r)));
     sections.push(Section::new("policies", "Policies compared", compared(report)));
@@ -49,8 +52,8 @@ pub fn tune_page(report: &TuneReport) -> String {
     sections.push(provenance(report));
     Page {
         title: format!("knee: {} on {}", r.model, r.device),
-        headline: headline(r),
-        times: if r.decision.is_some() { Times::Both } else { Times::of(r.simulated) },
+        headline: headline(report),
+        times: if decided.is_some() { Times::Both } else { Times::of(r.simulated) },
         facts: vec![
             r.model.clone(),
             r.device.clone(),
@@ -63,12 +66,24 @@ pub fn tune_page(report: &TuneReport) -> String {
     .render()
 }
 
+/// The real engine's answer.
+fn measured(answer: &Answer) -> Markup {
+    html! {
+        (contest::section(answer))
+        p { "Everything else on this page is simulated." }
+    }
+}
+
 /// The answer in one sentence.
-pub(crate) fn headline(r: &TuneResult) -> String {
-    if let Some(first) = decision::headline(r).or_else(|| planned::headline(r)) {
+pub(crate) fn headline(report: &TuneReport) -> String {
+    let (r, slo) = (&report.result, slo_text(&report.result));
+    if let Some(answer) = &report.measured {
+        let terms = Terms { unit: r.workload.unit(), workload: &r.workload.name, slo };
+        return contest::headline(answer, &terms);
+    }
+    if let Some(first) = planned::headline(r) {
         return first;
     }
-    let slo = slo_text(r);
     match &r.best {
         Some(b) => {
             let carry = if b.gpus == 1 {

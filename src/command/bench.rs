@@ -13,7 +13,7 @@ use tuner::result::knobs;
 use tuner::space::label;
 use tuner::subject::bed::{Testbed, steps_of};
 use tuner::subject::observation::{Detailed, Observation};
-use tuner::subject::{Evaluate, Relax};
+use tuner::subject::{Relax, Subject};
 use workloads::Trace;
 
 use super::output::{about, write_run};

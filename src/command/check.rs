@@ -13,7 +13,7 @@ use tuner::evidence::fidelity::{Fidelity, Played, compare, knees, play};
 use tuner::result::knobs;
 use tuner::subject::Stop;
 use tuner::subject::bed::Testbed;
-use tuner::subject::{Evaluate, Relax};
+use tuner::subject::{Relax, Subject};
 
 use super::output::about;
 use super::progress::Bar;

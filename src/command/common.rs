@@ -5,7 +5,7 @@ use std::time::Instant;
 use cpu_time::ProcessTime;
 use tuner::plan::Price;
 use tuner::result::{DeviceInfo, WorkloadInfo};
-use tuner::subject::Evaluate;
+use tuner::subject::Subject;
 use tuner::subject::bed::Testbed;
 
 /// The cost of a computation.

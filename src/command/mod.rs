@@ -17,6 +17,7 @@ mod progress;
 mod report;
 mod secrets;
 mod serve;
+mod served;
 mod timing;
 mod trace;
 mod tune;
@@ -30,7 +31,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-pub(crate) use common::{Common, host, measure};
+pub(crate) use common::{Common, Cost, host, measure};
 pub(crate) use interrupt::{INTERRUPTED, cancel, was_interrupted};
 pub(crate) use print::{print, print_as_is, print_json, tell};
 

@@ -7,18 +7,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use engine::{Config, DeviceProfile};
 use reports::{Detail, Report, TuneReport};
+use serde_json::{Value, json};
 use tuner::compare::{Comparison, PolicyResult, compare, policies};
-use tuner::contest::meetings::decide;
+use tuner::contest::meetings::{Decided, decide};
 use tuner::contest::progress::Watch;
 use tuner::evidence::accuracy;
-use tuner::result::{Objective, Operating, TuneResult, config_of};
+use tuner::result::{Answer, Objective, Operating, TuneResult, config_of};
 use tuner::space::{Scope, Space};
 use tuner::subject::Stop;
 use tuner::subject::bed::Testbed;
 use tuner::subject::observation::Detailed;
 use tuner::subject::study::{Identity, Study, build, digest, fingerprint};
-use tuner::subject::{Evaluate, Relax};
-use tuner::tune::{Demand, DeviceUnderTest, Method, Request, tune};
+use tuner::subject::{Relax, Subject};
+use tuner::tune::{Demand, DeviceUnderTest, Method, Question, tune};
 
 use super::output::{about, all, write_run};
 use super::progress::Bar;
@@ -59,6 +60,8 @@ pub(crate) struct Here<'a> {
 /// The outcome of a search: its result, and the machines that it ran on, for reports.
 pub(crate) struct Searched {
     pub(crate) result: TuneResult,
+    /// The real engine's answer, where one was asked.
+    pub(crate) measured: Option<Answer>,
     pub(crate) sims: Vec<Testbed>,
     /// The store of runs, still open: where it cannot be written to the end, the answer is there all the same.
     pub(crate) study: Option<Study>,
@@ -132,7 +135,7 @@ fn beds(search: &Search<'_>, prepared: &Prepared) -> Result<(Vec<Testbed>, Optio
 /// Runs the winner once more for its report, and hands everything over. A search that was interrupted, or found
 /// nothing, has not succeeded.
 pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
-    let Searched { result, sims, study } = searched;
+    let Searched { result, measured, sims, study } = searched;
     let sim = sims.iter().find(|s| s.device().name == result.device);
     let run = match (&result.best, sim) {
         (Some(best), Some(sim)) => Some(winner(best, sim)?),
@@ -144,24 +147,45 @@ pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
     }
     let devices: Vec<_> = sims.iter().map(|s| s.device().as_ref()).collect();
     let detail = run.as_ref().map(|(run, _)| Detail::new(run));
-    let found = match &result.decision {
-        Some(decision) => decision.winner.is_some(),
-        None => result.best.is_some(),
-    };
+    let told = told(&result, measured.as_ref())?;
+    let found = told["answer"]["winner"] != Value::Null;
     let code = match (found, result.interrupted) {
         (_, true) => ExitCode::from(INTERRUPTED),
         (false, false) => ExitCode::from(2),
         (true, false) => ExitCode::SUCCESS,
     };
-    let report = TuneReport::new(about(&devices), result.clone(), policies, detail);
+    let report = TuneReport::new(about(&devices), result, measured, policies, detail);
     let more = |dir: &Path| {
         let run = run.as_ref().map(|(run, _)| run);
         run.map_or_else(Vec::new, |run| write_run(dir, "the winner at its capacity", run))
     };
-    let delivered = output.deliver_with(&Report::Tune(Box::new(report)), &result, more);
+    let delivered = output.deliver_with(&Report::Tune(Box::new(report)), &told, more);
     let closed = study.map_or(Ok(()), |study| study.close().map_err(Into::into));
     all([delivered, closed])?;
     Ok(code)
+}
+
+/// The result for scripts: the answer first. What was simulated on the way to a measured answer has a place of its own, so
+/// that nobody takes it for the answer.
+fn told(result: &TuneResult, measured: Option<&Answer>) -> Result<Value> {
+    let mut told = match measured {
+        None => serde_json::to_value(result)?,
+        Some(_) => json!({
+            "version": result.version,
+            "simulated": false,
+            "seed": result.seed,
+            "workload": result.workload,
+            "model": result.model,
+            "device": result.device,
+            "slo": result.slo,
+            "attainment": result.attainment,
+            "host": result.host,
+            "interrupted": result.interrupted,
+            "screening": result,
+        }),
+    };
+    told["answer"] = json!(measured.map_or_else(|| result.answer(), Clone::clone));
+    Ok(told)
 }
 
 /// The winner's run at its capacity.
@@ -204,7 +228,7 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
     };
     let bar = Bar::new();
     let watch = Watch { progress: &bar, cancel: cancel()? };
-    let result = match (&real, search.here) {
+    let decided = match (&real, search.here) {
         (Some(real), Some(here)) => {
             let screen = |pace: Option<f64>| {
                 let at = |pace| sims.iter().map(|sim| sim.paced(pace)).collect::<Vec<_>>();
@@ -217,12 +241,15 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
                 }
                 Ok(screened)
             };
-            decide(screen, real, here.budget, &watch)
+            let on = real.device().name.clone();
+            decide(screen, (&on, real), here.budget, &watch)
         }
-        _ => run_search(search, &prepared, &sims, study.as_ref(), &watch),
+        _ => run_search(search, &prepared, &sims, study.as_ref(), &watch)
+            .map(|screened| Decided { screened, answer: None }),
     };
     bar.finish();
-    Ok(Searched { result: result?, sims, study })
+    let Decided { screened: result, answer: measured } = decided?;
+    Ok(Searched { result, measured, sims, study })
 }
 
 /// Asks `sims`, or what `study` remembers of them.
@@ -234,9 +261,9 @@ fn run_search(
     watch: &Watch<'_>,
 ) -> Result<TuneResult> {
     let space = space(search, prepared.trace.block_tokens > 0)?;
-    let evaluators: Vec<Box<dyn Evaluate + '_>> = sims
+    let evaluators: Vec<Box<dyn Subject + '_>> = sims
         .iter()
-        .map(|sim| -> Box<dyn Evaluate + '_> {
+        .map(|sim| -> Box<dyn Subject + '_> {
             match study {
                 Some(study) => Box::new(study.record(sim, &profile_key(sim))),
                 None => Box::new(sim),
@@ -246,12 +273,12 @@ fn run_search(
     let about: Vec<Common> = sims.iter().map(|sim| Common::new(prepared.seed, sim)).collect();
     let [common, ..] = &about[..] else { bail!("no device to tune for: name at least one") };
     let devices = sims.iter().zip(&about).zip(&evaluators);
-    let devices = devices.map(|((sim, about), evaluate)| DeviceUnderTest {
+    let devices = devices.map(|((sim, about), subject)| DeviceUnderTest {
         info: about.device.clone(),
-        evaluate: evaluate.as_ref(),
+        subject: subject.as_ref(),
         accuracy: accuracy::pace(sim.device()),
     });
-    let request = Request {
+    let request = Question {
         devices: devices.collect(),
         space: &space,
         slo: prepared.slo.slo(),

@@ -8,19 +8,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use loadgen::{Error, Live};
-use reports::{About, LaunchReport, Report};
-use serde_json::{Value, json};
 use tempfile::TempDir;
 use tuner::contest::turns::flags::defaults;
-use tuner::contest::turns::{Candidate, Failure, Race, Rules, Seen, Trial, screen};
+use tuner::contest::turns::{self, Rules, screen};
+use tuner::result::{Contender, Failure, Standing, Tried};
 use tuner::subject::Stop;
 use tuner::subject::launched::process::Process;
-use tuner::subject::server::{Aim, Found, Held, LiveStudy, Memory, Range, Ready, Searched, Shot};
+use tuner::subject::server::{Aim, LiveStudy, Memory, Range, Ready, Searched};
 
-use super::bench::result;
-use super::live::{Measured, Place, launched, options, scenario, server, start_limit, study};
-use super::output::{all, typed};
-use super::{INTERRUPTED, cancel, measure, secrets};
+use super::live::{Place, launched, options, server, start_limit, study};
+use super::output::all;
+use super::served::{Best, deliver, line};
+use super::{cancel, measure, secrets};
 use crate::cli;
 use crate::computing::is_here;
 use crate::input::{self, Prepared};
@@ -59,12 +58,16 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
         best: None,
     };
     let go_on = || !stop.load(Ordering::Relaxed);
-    let (mut race, cost) = measure(|| {
-        Race::run(chosen, rules, &go_on, &mut |i, candidate, aim| range.measure(i, candidate, aim))
+    let (mut answer, cost) = measure(|| {
+        turns::run("launched servers", chosen, rules, &go_on, &mut |i, contender, aim| {
+            range.measure(i, contender, aim)
+        })
     });
-    race.trials.extend(rest);
+    answer.contenders.extend(rest);
     let best = range.best.take();
-    let (delivered, code) = deliver(args, &prepared, race, best, (cost.wall_s, cost.cpu_s));
+    let command = Some(secrets::command(command));
+    let (delivered, code) =
+        deliver(&args.output, &prepared, (command, None), (answer, best), &cost);
     let closed = study.map_or(Ok(()), |study| study.close().map_err(Into::into));
     all([delivered, closed])?;
     Ok(code)
@@ -100,11 +103,11 @@ fn choose(
     args: &cli::Tune,
     prepared: &Prepared,
     stop: &AtomicBool,
-) -> Result<(Vec<Candidate>, Vec<Trial>)> {
+) -> Result<(Vec<Contender>, Vec<Contender>)> {
     let launch = &args.server.launch;
     let usual = launch.flags.usual();
     let values = if launch.knob.is_empty() { &usual } else { &launch.knob };
-    let listed = launch.flags.candidates(values).map_err(|e| anyhow!("--knob: {e}"))?;
+    let listed = launch.flags.contenders(values).map_err(|e| anyhow!("--knob: {e}"))?;
     let (mut ranked, mut rest, tries) = match args.device.first() {
         None => (listed, Vec::new(), launch.tries.unwrap_or(usize::MAX)),
         Some(device) => {
@@ -115,13 +118,12 @@ fn choose(
                 let names = screened.strange.join(", ");
                 say(args, &format!("The simulation does not know {names}: it ranks by the rest."));
             }
-            let refused = screened.refused.into_iter().map(|(c, why)| Trial::untried(c, why));
-            (screened.ranked, refused.collect(), launch.tries.unwrap_or(TRIES))
+            (screened.ranked, screened.refused, launch.tries.unwrap_or(TRIES))
         }
     };
     let after = ranked.split_off(tries.min(ranked.len()));
     let why = format!("{tries} others come before it");
-    rest.extend(after.into_iter().map(|c| Trial::untried(c, why.clone())));
+    rest.extend(after.into_iter().map(|c| c.left_out(why.clone())));
     ranked.insert(0, defaults());
     Ok((ranked, rest))
 }
@@ -148,12 +150,6 @@ impl Logs {
     }
 }
 
-/// The run at the best rate of the best configuration.
-struct Best {
-    held: Held,
-    place: Place,
-}
-
 /// Starts servers and searches them.
 struct Launcher<'a> {
     args: &'a cli::Tune,
@@ -167,70 +163,73 @@ struct Launcher<'a> {
 }
 
 impl<'a> Launcher<'a> {
-    fn measure(&mut self, i: usize, candidate: &Candidate, aim: &Aim) -> Seen {
-        say(self.args, &format!("{} of {}: {}", i + 1, self.total, candidate.label));
+    /// `contender` as its server showed it.
+    fn measure(&mut self, i: usize, contender: Contender, aim: &Aim) -> Contender {
+        say(self.args, &format!("{} of {}: {}", i + 1, self.total, contender.label));
         let name = format!("server-{:02}.log", i + 1);
         let log = self.logs.join(&name);
-        if let Some(seen) = self.remembered(candidate, aim) {
+        if let Some(seen) = self.remembered(&contender, aim) {
             say(self.args, "  measured before");
-            return Seen { log: log.exists().then_some(name), ..seen };
+            return Contender { log: log.exists().then_some(name), ..seen };
         }
-        let (mut ready_s, mut shots) = (None, Vec::new());
-        let searched = self.start(candidate, &log).and_then(|(mut process, url)| {
+        let (mut ready_s, mut tried) = (None, Vec::new());
+        let searched = self.start(&contender, &log).and_then(|(mut process, url)| {
             let searched =
-                self.search(candidate, &mut process, &url, aim, &mut ready_s, &mut shots);
+                self.search(&contender, &mut process, &url, aim, &mut ready_s, &mut tried);
             // Its last words, before it was told to end.
             searched.map_err(|why| Failure { why, last_lines: process.last_lines(LINES) })
         });
         // A server may say what it was started with.
         let secret = secrets::values(self.command);
-        let mut searched = searched.map_err(|Failure { why, last_lines }| Failure {
-            why: secrets::without(&why, &secret),
-            last_lines: last_lines.iter().map(|line| secrets::without(line, &secret)).collect(),
-        });
-        if let Ok(Searched { found: Found { note: Some(note), .. }, .. }) = &mut searched {
-            *note = secrets::without(note, &secret);
-        }
-        if let Err(failure) = &searched
-            && !self.stop.load(Ordering::Relaxed)
-        {
-            say(self.args, &format!("  FAILED: {}", failure.why));
-        }
         let log = self.args.output.folder().is_some().then_some(name);
-        Seen { searched, ready_s, log, shots }
+        let seen = match searched {
+            Ok(seen) => seen,
+            Err(Failure { why, last_lines }) => {
+                let clean = |line: &String| secrets::without(line, &secret);
+                let last_lines = last_lines.iter().map(clean).collect();
+                let failure = Failure { why: secrets::without(&why, &secret), last_lines };
+                if !self.stop.load(Ordering::Relaxed) {
+                    say(self.args, &format!("  FAILED: {}", failure.why));
+                }
+                Contender { standing: Standing::Failed(failure), tried, ..contender }
+            }
+        };
+        let note = seen.note.as_deref().map(|note| secrets::without(note, &secret));
+        Contender { ready_s, log, note, ..seen }
     }
 
-    fn memory(&self, candidate: &Candidate) -> Option<Memory<'a>> {
-        Some(Memory::new(self.study?, &candidate.flags))
+    fn memory(&self, contender: &Contender) -> Option<Memory<'a>> {
+        Some(Memory::new(self.study?, flags(contender)))
     }
 
     /// An earlier measurement of a configuration, made to its end.
-    fn remembered(&mut self, candidate: &Candidate, aim: &Aim) -> Option<Seen> {
-        let memory = self.memory(candidate)?;
+    fn remembered(&mut self, contender: &Contender, aim: &Aim) -> Option<Contender> {
+        let memory = self.memory(contender)?;
         let Ready { url, model, prompts, ready_s } = memory.ready()?;
         let (reach, slo) = (&self.args.server.reach, &self.prepared.slo);
         let range = Range::of(&self.prepared.trace, slo, options(reach, slo));
         let go_on = &mut || !self.stop.load(Ordering::Relaxed);
-        let searched = range.remembering(Some(memory)).search(aim, &mut |_| {}, go_on);
-        let searched = self.take_best(searched.ok()?, &Place { url, model, prompts });
-        Some(Seen { searched: Ok(searched), ready_s: Some(ready_s), log: None, shots: Vec::new() })
+        let searched = range.remembering(Some(memory)).search(aim, &mut |_| {}, go_on).ok()?;
+        let seen = self.take_best(searched, contender, &Place { url, model, prompts });
+        Some(Contender { ready_s: Some(ready_s), ..seen })
     }
 
-    /// Keeps the run of a search if it is the best so far.
-    fn take_best(&mut self, mut searched: Searched, place: &Place) -> Searched {
+    /// `contender` as `searched` found it; its run is kept if it is the best so far.
+    fn take_best(&mut self, searched: Searched, contender: &Contender, place: &Place) -> Contender {
+        let (contender, held) = searched.of(contender.clone());
         let best = self.best.as_ref().map_or(0.0, |b| b.held.rate_rps);
-        if let Some(held) = searched.best.take().filter(|held| held.rate_rps > best) {
+        if let Some(held) = held.filter(|held| held.rate_rps > best) {
             self.best = Some(Best { held, place: place.clone() });
         }
-        searched
+        contender
     }
 
     /// A process of the command with everything filled in, and where it will listen.
-    fn start(&self, candidate: &Candidate, log: &Path) -> Result<(Process, String), Failure> {
-        let failed = |why: String| Failure { why, last_lines: Vec::new() };
+    fn start(&self, contender: &Contender, log: &Path) -> Result<(Process, String), Failure> {
+        let failed = |why: String| Failure::of(why);
         let free = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr());
         let port = free.map_err(|e| failed(format!("no free port: {e}")))?.port().to_string();
-        let fill = |text: &str| text.replace("{flags}", &candidate.flags).replace("{port}", &port);
+        let fill = |text: &str| text.replace("{flags}", flags(contender)).replace("{port}", &port);
         let url = match &self.args.server.reach.url {
             Some(url) => fill(url),
             None => format!("http://127.0.0.1:{port}"),
@@ -247,13 +246,13 @@ impl<'a> Launcher<'a> {
     /// Waits for the server and searches it; an error says why it failed.
     fn search(
         &mut self,
-        candidate: &Candidate,
+        contender: &Contender,
         process: &mut Process,
         url: &str,
         aim: &Aim,
         ready_s: &mut Option<f64>,
-        shots: &mut Vec<Shot>,
-    ) -> Result<Searched, String> {
+        tried: &mut Vec<Tried>,
+    ) -> Result<Contender, String> {
         let (reach, slo) = (&self.args.server.reach, &self.prepared.slo);
         let began = Instant::now();
         let live = self.wait(process, url)?;
@@ -265,23 +264,23 @@ impl<'a> Launcher<'a> {
         }
         let (trace, options) = (&*self.prepared.trace, options(reach, slo));
         let place = Place::of(&live, url);
-        let memory = self.memory(candidate);
+        let memory = self.memory(contender);
         if let Some(memory) = &memory {
             let Place { url, model, prompts } = place.clone();
             memory.keep_ready(Ready { url, model, prompts, ready_s: took });
         }
         let mut range = Range::new(&live, trace, slo, options).remembering(memory);
         let mut watch = || !self.stop.load(Ordering::Relaxed) && process.ended().is_none();
-        let mut told = |shot: &Shot| {
-            say(self.args, &format!("  {}", super::tune_url::line(shot)));
-            shots.push(shot.clone());
+        let mut told = |rate: &Tried| {
+            say(self.args, &format!("  {}", line(rate)));
+            tried.push(rate.clone());
         };
         let searched = range.search(aim, &mut told, &mut watch);
         if let Some(ended) = process.ended() {
             return Err(format!("{ended} while it was measured"));
         }
         drop(range);
-        Ok(self.take_best(searched?, &place))
+        Ok(self.take_best(searched?, contender, &place))
     }
 
     /// The server as soon as it takes requests.
@@ -319,62 +318,7 @@ fn say(args: &cli::Tune, line: &str) {
     }
 }
 
-/// Everything found, as report, page and JSON.
-fn deliver(
-    args: &cli::Tune,
-    prepared: &Prepared,
-    race: Race,
-    best: Option<Best>,
-    cost: (f64, f64),
-) -> (Result<()>, ExitCode) {
-    let (trace, slo, seed) = (&*prepared.trace, &prepared.slo, prepared.seed);
-    let command = secrets::command(args.server.launch.launch.as_deref().unwrap_or_default());
-    let about = About { command: typed(), assumptions: Vec::new() };
-    let place = best.as_ref().map(|best| &best.place);
-    let mut scenario = scenario(place, trace, slo, seed, cost);
-    scenario.device.name = "a launched server".to_owned();
-    if scenario.model.is_empty() {
-        scenario.model = "model unknown".to_owned();
-    }
-    let report = LaunchReport {
-        about,
-        command,
-        attainment: slo.slo().attainment().map(|share| share.fraction()),
-        scenario: scenario.clone(),
-        best: best.map(|Best { held, .. }| {
-            let label = race.best().map_or_else(String::new, |(t, _)| t.candidate.label.clone());
-            let (run, sent, rate_rps) = (&held.run, &held.sent, Some(held.rate_rps));
-            Measured { run, sent, slo, scenario, label, rate_rps }.report()
-        }),
-        race,
-    };
-    let flat = flat(&report);
-    let code = match (&report.best, report.race.interrupted) {
-        (_, true) => ExitCode::from(INTERRUPTED),
-        (None, false) => ExitCode::from(2),
-        (Some(_), false) => ExitCode::SUCCESS,
-    };
-    (args.output.deliver(&Report::Launch(Box::new(report)), &flat), code)
-}
-
-/// The result for scripts: the figures at the best rate, as of any measurement, and every configuration.
-fn flat(report: &LaunchReport) -> Value {
-    let race = &report.race;
-    let mut flat = report.best.as_ref().map_or_else(|| json!({}), result);
-    let best = race.best();
-    flat["launch"] = json!(report.command);
-    flat["capacity_rps"] = json!(best.map(|(_, rps)| rps));
-    flat["fails_at_rps"] = json!(best.and_then(|(t, _)| t.fails_at_rps));
-    flat["winner"] = json!(best.map(|(t, _)| json!({
-        "label": t.candidate.label,
-        "knobs": t.candidate.knobs,
-        "flags": t.candidate.flags,
-        "command": report.command_of(&t.candidate),
-    })));
-    flat["configurations"] = json!(race.trials);
-    flat["residual"] = json!(race.residual);
-    flat["load_s"] = json!(race.load_s);
-    flat["interrupted"] = json!(race.interrupted);
-    flat["simulated"] = json!(false);
-    flat
+/// Its flags, for a shell.
+fn flags(contender: &Contender) -> &str {
+    contender.flags.as_deref().unwrap_or_default()
 }

@@ -12,7 +12,7 @@ use loadgen::Slo;
 use rcgen::{CertificateParams, KeyPair};
 use tuner::subject::bed::Testbed;
 use tuner::subject::study::{Identity, Study};
-use tuner::subject::{Evaluate as _, Length, Relax, Trial};
+use tuner::subject::{Length, Relax, Subject as _, Trial};
 
 use crate::child::write;
 use crate::models;

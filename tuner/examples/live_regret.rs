@@ -23,8 +23,8 @@ use tuner::knee::{Effort, Knee, Prober, place_of, rate_at};
 use tuner::result::{DeviceInfo, Objective, TuneResult, WorkloadInfo, config_of};
 use tuner::space::{Scope, Space, label};
 use tuner::subject::bed::Testbed;
-use tuner::subject::{Evaluate, Length, Relax, Trial};
-use tuner::tune::{DeviceUnderTest, Method, Request, tune};
+use tuner::subject::{Length, Relax, Subject, Trial};
+use tuner::tune::{DeviceUnderTest, Method, Question, tune};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -54,19 +54,20 @@ fn main() -> Outcome {
     let (sim, real) = beds(model)?;
     let profiled_s = began.elapsed().as_secs_f64();
     let at = |pace: Option<f64>| sim.paced(pace.unwrap_or(1.0));
-    let result = decide(|pace| screen(&at(pace)), &real, Duration::from_secs(600), &WATCH)?;
+    let budget = Duration::from_secs(600);
+    let decided = decide(|pace| screen(&at(pace)), ("cpu", &real), budget, &WATCH)?;
     let decided_s = began.elapsed().as_secs_f64();
-    let decision = result.decision.ok_or("interrupted")?;
+    let decision = decided.answer.ok_or("interrupted")?;
     let (winner, rps) = decision.best().ok_or("nothing holds")?;
     println!(
         "decided in {decided_s:.0} s: {}, {rps:.2} requests/s; {} real runs took {:.0} s, the profile {profiled_s:.0}",
-        winner.label, decision.runs, decision.took_s
+        winner.label, decision.runs, decision.load_s
     );
     decision.pace.iter().for_each(|pace| println!("  simulated anew at pace {pace:.2}"));
-    decision.doubt().iter().for_each(|doubt| println!("  {doubt}"));
-    for finalist in decision.finalists.iter().filter(|f| !f.tried.is_empty()) {
+    decision.doubts().iter().for_each(|doubt| println!("  {doubt}"));
+    for finalist in decision.contenders.iter().filter(|f| !f.tried.is_empty()) {
         let simulated = finalist.predicted_rps.unwrap_or(f64::NAN);
-        println!("  {}, {simulated:.2} simulated: {:?}", finalist.label, finalist.outcome);
+        println!("  {}, {simulated:.2} simulated: {:?}", finalist.label, finalist.standing);
         for t in &finalist.tried {
             let (said, pace) = (if t.held { "held" } else { "failed" }, t.pace.unwrap_or(0.0));
             println!("    {:.2}/s {said}, pace {pace:.2}", t.rate_rps);
@@ -121,8 +122,8 @@ fn screen(sim: &Testbed) -> Outcome<TuneResult> {
         repeats: sim.repeats(),
     };
     let info = DeviceInfo { name: "cpu".to_owned(), provenance: String::new(), price: None };
-    Ok(tune(&Request {
-        devices: vec![DeviceUnderTest { info, evaluate: sim, accuracy: None }],
+    Ok(tune(&Question {
+        devices: vec![DeviceUnderTest { info, subject: sim, accuracy: None }],
         space: &Space::new(scope),
         slo: sim.slo().slo(),
         objective: Objective::Rps,

@@ -9,10 +9,11 @@ use loadgen::Slo;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
+use tuner::contest::entry::Candidate;
 use tuner::contest::progress::{Silent, Watch};
-use tuner::contest::waves::{Candidate, Contest, Found, RUNGS, exhaustive, halving, random};
+use tuner::contest::waves::{Contest, Found, RUNGS, exhaustive, halving, random};
 use tuner::space::{Scope, Space, label};
-use tuner::subject::Evaluate;
+use tuner::subject::Subject;
 use tuner::subject::bed::Testbed;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -62,7 +63,7 @@ fn row(preset: &str, slo: &[String], seed: u64) -> Outcome {
     };
     let cancel = AtomicBool::new(false);
     let contest = Contest {
-        devices: &[&sim as &dyn Evaluate],
+        devices: &[&sim as &dyn Subject],
         candidates: Space::new(scope).enumerate().configs.into_iter().map(candidate).collect(),
         near: &|_| Vec::new(),
         watch: Watch { progress: &Silent, cancel: &cancel },

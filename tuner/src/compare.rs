@@ -18,7 +18,7 @@ use crate::knee::{Effort, FLOOR, Knee, Prober, place_of, rate_at};
 use crate::result::{DeviceInfo, WorkloadInfo};
 use crate::subject::bed::Testbed;
 use crate::subject::observation::Observation;
-use crate::subject::{Evaluate, Length, Relax, Stop, Trial};
+use crate::subject::{Length, Relax, Stop, Subject, Trial};
 
 /// The whole of a comparison, as it is stored. Everything but `wall_s`, `cpu_s` and `host` depends on inputs alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use engine::model::random::RandomWeights;
 use engine::{Config, DeviceProfile, Machine};
 use loadgen::Slo;
 use tuner::subject::bed::Testbed;
-use tuner::subject::{Evaluate, Length, Relax, Trial};
+use tuner::subject::{Length, Relax, Subject, Trial};
 
 const SLOTS: u32 = 600;
 

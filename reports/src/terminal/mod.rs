@@ -1,6 +1,6 @@
 //! The answer for a terminal, 100 columns at most, in colour only if the caller knows that somebody sees it.
 
-mod launch;
+mod served;
 mod tune;
 
 use crate::bench::doubts;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tuner::claims::Finding;
 
 pub use crate::wrap::WIDTH;
-pub use launch::launch;
+pub use served::served;
 pub use tune::tune;
 
 /// A latency in ms, or in seconds from one on, to three digits.
@@ -147,7 +147,7 @@ fn figures(s: &mut Screen, report: &BenchReport) {
     for t in &sum.verdict.targets {
         let (word, look) = if t.met { ("held", Look::Good) } else { ("missed", Look::Bad) };
         let most = crate::figures::limit(t.target.limit.as_secs_f64() * 1e3);
-        let name = tuner::result::subject(&t.measured);
+        let name = tuner::result::statistic(&t.measured);
         let said = match crate::bench::without_value(report, t) {
             None => format!("  {name} {} against {most}: {word}", latency(t.value)),
             Some(why) => format!("  {name} against {most}: {word}, as {why}"),

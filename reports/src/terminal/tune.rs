@@ -4,18 +4,18 @@
 use crate::figures::{NONE, capitalised, limit, opt_ms, percent, rate, sig, usd};
 use crate::report::TuneReport;
 use crate::wrap::{Look, Screen, WIDTH};
-use crate::{decision, exports, planned, sentences, tuning};
+use crate::{exports, planned, sentences, tuning};
 use std::collections::BTreeSet;
-use tuner::result::{Infeasible, Loser, Operating, TuneResult, subject};
+use tuner::result::{Infeasible, Loser, Operating, TuneResult, statistic};
 
 /// The summary of `knee tune` and `knee plan`.
 #[must_use]
 pub fn tune(report: &TuneReport, colour: bool) -> String {
     let r = &report.result;
     let mut s = Screen::new(colour);
-    s.say(&tuning::headline(r), 0, Some(Look::Bold));
+    s.say(&tuning::headline(report), 0, Some(Look::Bold));
     s.origin(
-        r.simulated,
+        r.simulated && report.measured.is_none(),
         &[
             r.model.clone(),
             r.device.clone(),
@@ -29,7 +29,7 @@ pub fn tune(report: &TuneReport, colour: bool) -> String {
         ],
     );
     s.gap();
-    decided(&mut s, r);
+    decided(&mut s, report);
     plan(&mut s, r);
     match &r.best {
         Some(best) => winner(&mut s, r, best),
@@ -44,13 +44,9 @@ pub fn tune(report: &TuneReport, colour: bool) -> String {
     s.text
 }
 
-fn decided(s: &mut Screen, r: &TuneResult) {
-    let Some(decision) = &r.decision else { return };
-    let head = decision::COLUMNS.map(|c| c.0);
-    let rows: Vec<Vec<String>> =
-        decision.finalists.iter().map(|f| decision::cells(f).to_vec()).collect();
-    s.table(&head, &rows, decision.winner);
-    s.say(&decision::sentence(decision), 0, None);
+fn decided(s: &mut Screen, report: &TuneReport) {
+    let Some(answer) = &report.measured else { return };
+    s.contest(answer);
     s.gap();
     s.say("By simulation:", 0, Some(Look::Bold));
 }
@@ -88,7 +84,7 @@ fn winner(s: &mut Screen, r: &TuneResult, best: &Operating) {
     }
     for m in &best.margins {
         let look = if m.met { Look::Good } else { Look::Bad };
-        let (name, value) = (subject(&m.measured), opt_ms(m.value_ms));
+        let (name, value) = (statistic(&m.measured), opt_ms(m.value_ms));
         let side = if m.met { "below" } else { "above" };
         let margin = m.margin.map_or_else(|| NONE.to_owned(), |share| percent(share.abs()));
         let most = limit(m.limit_ms);

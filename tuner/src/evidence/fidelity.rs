@@ -13,7 +13,7 @@ use crate::evidence::validate::{Four, Side, side};
 use crate::knee::{Effort, Knee, Prober, place_of, rate_at};
 use crate::subject::bed::{Step, Testbed, steps_of};
 use crate::subject::observation::Detailed;
-use crate::subject::{Evaluate, Refused, Relax, Stop};
+use crate::subject::{Refused, Relax, Stop, Subject};
 
 /// One run on the real engine.
 #[derive(Debug, Clone)]
@@ -237,14 +237,14 @@ fn errors(of: &str, pairs: &[Pair], prompts: Option<bool>) -> Option<Steps> {
 /// # Errors
 /// When it cannot run, or was cancelled.
 pub fn knees(
-    sim: &dyn Evaluate,
-    real: &dyn Evaluate,
+    sim: &dyn Subject,
+    real: &dyn Subject,
     config: &Config,
     cancel: &AtomicBool,
 ) -> Result<BothKnees, Stop> {
     let natural = place_of(sim.natural_rate(sim.requests()));
-    let knee = |evaluate, start, effort| {
-        let mut prober = Prober::new(evaluate, config, Relax::Nothing, sim.requests(), cancel)?;
+    let knee = |subject, start, effort| {
+        let mut prober = Prober::new(subject, config, Relax::Nothing, sim.requests(), cancel)?;
         let knee = prober.knee(start, effort)?;
         let lo = match knee {
             Knee::Between { lo, .. } => Some(lo),

@@ -12,7 +12,7 @@ use crate::result::{self, Attribution, broke};
 use crate::share::percent;
 use crate::space;
 use crate::subject::observation::Observation;
-use crate::subject::{Evaluate, Relax, Stop};
+use crate::subject::{Relax, Stop, Subject};
 use engine::Config;
 use engine::config::{AllocatorKind, Reserve, SchedulerKind};
 use loadgen::{Judged, Span};
@@ -27,9 +27,9 @@ pub const LOOK: Effort = Effort { resolution: 2, stride: 16, ..Effort::COLD };
 
 /// A configuration, where it runs, and what is known of it there.
 #[derive(Clone, Copy)]
-pub struct Subject<'a> {
+pub struct Case<'a> {
     /// Runs it.
-    pub evaluate: &'a dyn Evaluate,
+    pub subject: &'a dyn Subject,
     /// The configuration.
     pub config: &'a Config,
     /// Runs made of it; those of another head are ignored.
@@ -38,7 +38,7 @@ pub struct Subject<'a> {
     pub start: i32,
 }
 
-/// The knee of a subject on one head, and what gave way above it.
+/// The knee of a case on one head, and what gave way above it.
 #[derive(Debug, Clone)]
 pub struct Measured {
     /// Highest place that holds; none if nowhere.
@@ -58,11 +58,11 @@ impl Measured {
     }
 }
 
-/// Finds the knee of `subject` on the first `head` requests.
-pub fn measure(subject: &Subject<'_>, head: usize, cancel: &AtomicBool) -> Result<Measured, Stop> {
-    let prober = Prober::new(subject.evaluate, subject.config, Relax::Nothing, head, cancel)?;
-    let mut prober = prober.knowing(subject.known);
-    let knee = prober.knee(subject.start, LOOK)?;
+/// Finds the knee of `case` on the first `head` requests.
+pub fn measure(case: &Case<'_>, head: usize, cancel: &AtomicBool) -> Result<Measured, Stop> {
+    let prober = Prober::new(case.subject, case.config, Relax::Nothing, head, cancel)?;
+    let mut prober = prober.knowing(case.known);
+    let knee = prober.knee(case.start, LOOK)?;
     let mut probes = prober.into_probes();
     let good = match knee {
         Knee::Between { lo, .. } => Some(lo),
@@ -70,7 +70,7 @@ pub fn measure(subject: &Subject<'_>, head: usize, cancel: &AtomicBool) -> Resul
     };
     let failing = probes.iter().find(|p| !p.passes()).map(|p| p.observation.clone());
     let broke = failing.as_ref().map_or_else(|| "nothing, up to its ceiling".to_owned(), broke);
-    probes.retain(|p| !subject.known.iter().any(|k| (k.head, k.k) == (p.head, p.k)));
+    probes.retain(|p| !case.known.iter().any(|k| (k.head, k.k) == (p.head, p.k)));
     Ok(Measured { good, broke, probes, failing })
 }
 
@@ -89,10 +89,10 @@ struct Suspicion {
     change: Change,
 }
 
-/// Checks every suspicion about `subject`, whose knee on `head` is `measured`; the most telling first. `winner` is what
+/// Checks every suspicion about `case`, whose knee on `head` is `measured`; the most telling first. `winner` is what
 /// it lost to, `gpus` bounds what changes may take.
 pub fn attribute(
-    subject: &Subject<'_>,
+    case: &Case<'_>,
     measured: &Measured,
     winner: &Config,
     head: usize,
@@ -101,9 +101,9 @@ pub fn attribute(
 ) -> Vec<Attribution> {
     let Some(failing) = &measured.failing else { return Vec::new() };
     let mut checked = Vec::new();
-    let choices = choices(subject.config, failing, winner, gpus);
-    for suspicions in [choices, hardware(subject.config, failing)] {
-        let check = |s: &Suspicion| check(s, subject, measured.good, head, cancel);
+    let choices = choices(case.config, failing, winner, gpus);
+    for suspicions in [choices, hardware(case.config, failing)] {
+        let check = |s: &Suspicion| check(s, case, measured.good, head, cancel);
         let found: Vec<_> = suspicions.par_iter().map(check).collect();
         checked.extend(found.into_iter().flatten());
         if checked.iter().any(|a: &Attribution| a.confirmed) {
@@ -118,16 +118,16 @@ pub fn attribute(
 /// Runs the change. None if it cannot run, or the search was cancelled: then nothing is claimed.
 fn check(
     suspicion: &Suspicion,
-    subject: &Subject<'_>,
+    case: &Case<'_>,
     good: Option<i32>,
     head: usize,
     cancel: &AtomicBool,
 ) -> Option<Attribution> {
     let (config, relax, relaxed) = match &suspicion.change {
-        Change::Config(c) => (c, Relax::Nothing, differences(subject.config, c)),
-        Change::Device(r) => (subject.config, *r, format!("{} doubled", r.name())),
+        Change::Config(c) => (c, Relax::Nothing, differences(case.config, c)),
+        Change::Device(r) => (case.config, *r, format!("{} doubled", r.name())),
     };
-    let mut prober = Prober::new(subject.evaluate, config, relax, head, cancel).ok()?;
+    let mut prober = Prober::new(case.subject, config, relax, head, cancel).ok()?;
     let bar = good.map_or(FLOOR, |k| k + RISE);
     let after = match prober.passes(bar).ok()? {
         false => good,
@@ -331,9 +331,9 @@ mod tests {
 
     fn why(fake: &Fake, config: &Config) -> (Measured, Vec<Attribution>) {
         let config = space::canonical(config);
-        let subject = Subject { evaluate: fake, config: &config, known: &[], start: 200 };
-        let measured = measure(&subject, fake.requests, &GO_ON).unwrap();
-        let checked = attribute(&subject, &measured, &config, fake.requests, 8, &GO_ON);
+        let case = Case { subject: fake, config: &config, known: &[], start: 200 };
+        let measured = measure(&case, fake.requests, &GO_ON).unwrap();
+        let checked = attribute(&case, &measured, &config, fake.requests, 8, &GO_ON);
         (measured, checked)
     }
 

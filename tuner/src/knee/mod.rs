@@ -23,7 +23,7 @@ use engine::Config;
 
 use crate::knee::pace::Paces;
 use crate::subject::observation::Observation;
-use crate::subject::{Evaluate, Length, Relax, Stop, Trial};
+use crate::subject::{Length, Relax, Stop, Subject, Trial};
 
 pub use grid::{FLOOR, STEP, place_above, place_of, rate_at};
 
@@ -147,7 +147,7 @@ pub enum Knee {
 
 /// Everything tried on one configuration at one head of the trace.
 pub struct Prober<'a> {
-    evaluate: &'a dyn Evaluate,
+    subject: &'a dyn Subject,
     config: &'a Config,
     relax: Relax,
     head: usize,
@@ -173,21 +173,21 @@ pub struct Prober<'a> {
 }
 
 impl<'a> Prober<'a> {
-    /// Nothing tried yet. The configuration's ceiling is taken from `evaluate` unless something is relaxed.
+    /// Nothing tried yet. The configuration's ceiling is taken from `subject` unless something is relaxed.
     pub fn new(
-        evaluate: &'a dyn Evaluate,
+        subject: &'a dyn Subject,
         config: &'a Config,
         relax: Relax,
         head: usize,
         cancel: &'a AtomicBool,
     ) -> Result<Self, Stop> {
-        let bound = evaluate.ceiling(config).map_err(Stop::Refused)?;
+        let bound = subject.ceiling(config).map_err(Stop::Refused)?;
         let bound = if relax == Relax::Nothing { bound } else { f64::INFINITY };
         // A simulator needs no rate beyond everything arriving at once.
         let ceiling = if bound.is_finite() { place_of(bound) + 1 } else { place_of(1e9) };
         let ceiling = ceiling.max(FLOOR);
         Ok(Self {
-            evaluate,
+            subject,
             config,
             relax,
             head,
@@ -284,14 +284,14 @@ impl<'a> Prober<'a> {
             Some((glimpse, long)) => Length::Time(if whole { long } else { glimpse }),
         };
         let (config, relax) = (self.config, self.relax);
-        let observation = self.evaluate.run(&Trial { config, relax, length, scale })?;
+        let observation = self.subject.run(&Trial { config, relax, length, scale })?;
         self.left_s -= observation.outside.as_ref().map_or(0.0, |o| o.took_s);
         Ok(observation)
     }
 
     fn run(&mut self, k: i32, whole: bool) -> Result<Probe, Stop> {
         let head = self.head;
-        let observation = self.offer(rate_at(k) / self.evaluate.natural_rate(head), whole)?;
+        let observation = self.offer(rate_at(k) / self.subject.natural_rate(head), whole)?;
         self.paces.note(observation.pace());
         let probe = Probe { k, head, whole, observation };
         if let Some(outside) = probe.observation.outside.as_ref().filter(|_| !probe.passes()) {

@@ -248,7 +248,7 @@ impl Fluid {
     }
 }
 
-impl Evaluate for Fluid {
+impl Subject for Fluid {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
         let Length::Time(asked) = trial.length else { panic!("it is driven in real time") };
         let rate = trial.scale * self.natural_rate(0);

@@ -191,7 +191,7 @@ pub fn used(target: &Judged) -> f64 {
 mod tests {
     use super::*;
     use crate::subject::fake::Fake;
-    use crate::subject::{Evaluate, Length, Relax, Trial};
+    use crate::subject::{Length, Relax, Subject, Trial};
     use engine::Config;
 
     #[test]

@@ -3,15 +3,15 @@
 //! Everything but `wall_s`, `cpu_s` and `host` depends on the inputs alone: not on the number of threads, and not on
 //! whether the run was interrupted and resumed.
 
+mod answer;
 mod confidence;
-mod decision;
 pub mod pareto;
 mod sentences;
 
+pub use answer::{Answer, Contender, Failure, Source, Standing, Tried};
 pub use confidence::{Confidence, PassedOver};
-pub use decision::{Decision, Finalist, FinalistOutcome, Tried};
 pub(crate) use sentences::BOUNDED;
-pub use sentences::{against, attained, broke, missed, subject};
+pub use sentences::{against, attained, broke, missed, statistic};
 
 use crate::plan::{Chosen, Plan};
 use crate::subject::observation::{KvShares, Observation, Work};
@@ -54,12 +54,9 @@ pub struct TuneResult {
     pub refused: Vec<Refusal>,
     /// The winner at its capacity; none if nothing holds the SLO.
     pub best: Option<Operating>,
-    /// The confidence in the winner's capacity; none where times are measured, or nobody has compared them.
+    /// The confidence in the winner's capacity; none where nobody has compared such times.
     #[serde(default)]
     pub confidence: Option<Confidence>,
-    /// The real engine's answer, where it was asked.
-    #[serde(default)]
-    pub decision: Option<Decision>,
     /// Why there is no winner, and what comes nearest.
     pub infeasible: Option<Infeasible>,
     /// Each policy preset at its best, on each device, in the order of presets.

@@ -14,7 +14,7 @@ pub(crate) const BOUNDED: &str = "capacity is what it completes per second with 
 
 /// `ttft:p99@chat` as `p99 TTFT of chat`.
 #[must_use]
-pub fn subject(measured: &str) -> String {
+pub fn statistic(measured: &str) -> String {
     let (what, class) = measured.split_once('@').map_or((measured, None), |(w, c)| (w, Some(c)));
     let of = class.map_or_else(String::new, |class| format!(" of {class}"));
     match what.split_once(':') {
@@ -26,7 +26,7 @@ pub fn subject(measured: &str) -> String {
 /// The measured value, and its limit.
 #[must_use]
 pub fn against(t: &Judged) -> String {
-    let (what, limit) = (subject(&t.measured), t.target.limit);
+    let (what, limit) = (statistic(&t.measured), t.target.limit);
     let value = match t.value {
         Latency::Finite(value) => {
             let digits = (3..12).find(|d| time(value, *d) != time(limit, *d)).unwrap_or(3);

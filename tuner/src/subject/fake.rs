@@ -9,7 +9,7 @@
 use crate::space;
 use crate::subject::observation::{Inside, KvShares, Observation, Work};
 use crate::subject::unfit::{Beyond, Unfit};
-use crate::subject::{Evaluate, Refused, Relax, Stop, Trial};
+use crate::subject::{Refused, Relax, Stop, Subject, Trial};
 use engine::Config;
 use engine::config::{AllocatorKind, SchedulerKind};
 use loadgen::{BoundSlo, Outcome, Record, Recording, Slo, Summary, Sustain};
@@ -143,7 +143,7 @@ impl Fake {
     }
 }
 
-impl Evaluate for Fake {
+impl Subject for Fake {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
         self.runs.fetch_add(1, Ordering::Relaxed);
         let at_once = trial.scale.is_infinite();
@@ -241,7 +241,7 @@ impl<F: Fn(&Fake, &Trial<'_>, u64) -> Observation> Shared<F> {
     }
 }
 
-impl<F: Fn(&Fake, &Trial<'_>, u64) -> Observation + Sync> Evaluate for Shared<F> {
+impl<F: Fn(&Fake, &Trial<'_>, u64) -> Observation + Sync> Subject for Shared<F> {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
         Ok(self.run_together(std::slice::from_ref(trial))?.remove(0))
     }

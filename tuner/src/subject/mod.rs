@@ -9,6 +9,7 @@ pub mod launched;
 pub mod observation;
 pub mod server;
 pub mod study;
+pub mod through;
 pub mod unfit;
 
 use crate::subject::observation::Observation;
@@ -35,7 +36,7 @@ pub struct Trial<'a> {
 /// A part of a trace that is offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
-    /// Its first so many requests, 1..=`Evaluate::most()`.
+    /// Its first so many requests, 1..=`Subject::most()`.
     Requests(usize),
     /// The requests that come within such a time. Servers are driven so: their time is ours.
     Time(Duration),
@@ -44,7 +45,7 @@ pub enum Length {
 impl Trial<'_> {
     /// Requests of the trace that `subject` plays for it.
     #[must_use]
-    pub fn head(&self, subject: &(impl Evaluate + ?Sized)) -> usize {
+    pub fn head(&self, subject: &(impl Subject + ?Sized)) -> usize {
         match self.length {
             Length::Requests(n) => n,
             Length::Time(time) => {
@@ -118,7 +119,7 @@ pub enum Stop {
 }
 
 /// Runs one configuration at one rate. The same trial must give the same observation, whoever asks and when.
-pub trait Evaluate: Sync {
+pub trait Subject: Sync {
     /// Runs `trial`, at least until it is certain that the SLO does not hold; to its end where all is offered at once.
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop>;
 
@@ -152,7 +153,7 @@ pub trait Evaluate: Sync {
     fn unfit(&self, config: &Config) -> Result<Unfit, Refused>;
 }
 
-impl<E: Evaluate + ?Sized> Evaluate for &E {
+impl<E: Subject + ?Sized> Subject for &E {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
         (**self).run(trial)
     }

@@ -1,11 +1,11 @@
 //! The result of the search in the words of a [`TuneResult`]: nothing here runs anything.
 
-use super::request::TuneError;
+use super::question::TuneError;
 use super::steady::p_met;
 use super::tuning::Tuning;
-use crate::contest::waves::Standing;
 use crate::knee::verdict;
 use crate::knee::{FLOOR, Knee, Probe};
+use crate::result::Standing;
 use crate::result::pareto;
 use crate::result::{
     BOUNDED, Baseline, CurvePoint, Infeasible, Operating, Pareto, ParetoPoint, Refusal, TuneResult,
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 impl Tuning<'_, '_> {
     /// Everything that needs no further run. Losers and totals are the caller's to add.
     pub(super) fn result(&self) -> Result<TuneResult, TuneError> {
-        let r = self.request;
+        let r = self.question;
         let mut refused = self.field.refused();
         refused.extend(self.refusals());
         let best = self.best.map(|i| self.operating(i));
@@ -39,7 +39,6 @@ impl Tuning<'_, '_> {
             gpus: r.space.gpus,
             space: r.space.describe(),
             candidates: self.field.candidates,
-            decision: None,
             infeasible: best.is_none().then(|| self.infeasible(None, &refused)),
             baselines: self.baselines(&refused),
             losers: Vec::new(),
@@ -64,8 +63,8 @@ impl Tuning<'_, '_> {
     fn refusals(&self) -> Vec<Refusal> {
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         for entry in &self.found.entries {
-            if let Standing::Refused(refused) = &entry.standing {
-                *reasons.entry(&refused.reason).or_default() += 1;
+            if let Standing::Failed(refused) = &entry.standing {
+                *reasons.entry(&refused.why).or_default() += 1;
             }
         }
         let refusal = |(reason, count): (&str, usize)| Refusal { reason: reason.to_owned(), count };
@@ -74,7 +73,7 @@ impl Tuning<'_, '_> {
 
     fn operating(&self, i: usize) -> Operating {
         let entry = &self.found.entries[i];
-        let under_test = &self.request.devices[entry.candidate.device];
+        let under_test = &self.question.devices[entry.candidate.device];
         let mut whole: Vec<&Probe> =
             entry.probes.iter().filter(|p| p.head == self.found.head(i)).collect();
         whole.sort_by_key(|p| p.k);
@@ -115,7 +114,7 @@ impl Tuning<'_, '_> {
 
     fn baselines(&self, refused: &[Refusal]) -> Vec<Baseline> {
         let mut baselines = Vec::new();
-        for (device, under_test) in self.request.devices.iter().enumerate() {
+        for (device, under_test) in self.question.devices.iter().enumerate() {
             for (policy, name) in Policy::NAMES.iter().enumerate() {
                 let groups = self.groups(device, policy);
                 if groups.is_empty() {
@@ -135,7 +134,7 @@ impl Tuning<'_, '_> {
 
     /// Why some groups, or all, hold nowhere.
     fn infeasible(&self, groups: Option<&[usize]>, refused: &[Refusal]) -> Infeasible {
-        if self.request.watch.cancelled() {
+        if self.question.watch.cancelled() {
             let reason = "interrupted before any capacity was known".to_owned();
             return Infeasible { reason, ..Infeasible::default() };
         }
@@ -153,7 +152,7 @@ impl Tuning<'_, '_> {
                 (format!("even on an empty machine {broke}"), margins(&p.observation))
             },
         );
-        let accuracy = self.request.devices[entry.candidate.device].accuracy.as_ref();
+        let accuracy = self.question.devices[entry.candidate.device].accuracy.as_ref();
         let p_feasible =
             accuracy.filter(|_| !reaches.is_empty()).map(|a| p_met(&reaches, &a.spread));
         let nearest = Some(space::label(&entry.candidate.config));
@@ -163,7 +162,7 @@ impl Tuning<'_, '_> {
     fn pareto(&self) -> Pareto {
         let mut points = Vec::new();
         for (i, entry) in self.found.entries.iter().enumerate() {
-            let device = &self.request.devices[entry.candidate.device];
+            let device = &self.question.devices[entry.candidate.device];
             let tokens = self.field.tokens(entry.candidate.device, &entry.candidate.config);
             let head = self.found.head(i);
             let whole = entry.probes.iter().filter(|p| p.head == head && p.passes());
@@ -192,7 +191,7 @@ impl Tuning<'_, '_> {
     }
 
     fn warnings(&self, best: Option<&Operating>) -> Vec<String> {
-        let slo = self.request.slo;
+        let slo = self.question.slo;
         let mut warnings = Vec::new();
         let mut warn = |text: String| warnings.push(text);
         let limits = |span| slo.targets().iter().any(|t| t.metric.span() == span);
@@ -204,10 +203,10 @@ impl Tuning<'_, '_> {
                  pauses{shown}"
             ));
         }
-        if let Some(n) = self.request.workload.requests_per_session {
+        if let Some(n) = self.question.workload.requests_per_session {
             warn(format!("rates count session starts, each of {n:.1} requests on average"));
         }
-        let requests = self.request.workload.requests;
+        let requests = self.question.workload.requests;
         if requests < 1000 {
             warn(format!(
                 "a p99 over {requests} requests rests on the slowest {} of them: use a longer trace",
@@ -231,7 +230,7 @@ impl Tuning<'_, '_> {
         let probe = self.found.good(i).and_then(|k| entry.probe(head, k));
         if let Some(p) = probe.filter(|p| p.observation.unfit.any()) {
             let (unfit, device) = (&p.observation.unfit, entry.candidate.device);
-            warn(format!("on {} {unfit}; they fail", self.request.devices[device].info.name));
+            warn(format!("on {} {unfit}; they fail", self.question.devices[device].info.name));
         }
         let beyond = |p: &&Probe| p.head == head && Some(p.k) > probe.map(|p| p.k);
         if probe.is_some() && entry.probes.iter().filter(beyond).any(Probe::passes) {
@@ -269,8 +268,8 @@ impl Tuning<'_, '_> {
                     .to_owned(),
             );
         }
-        let has = self.request.workload.requests;
-        if self.request.workload.repeats && head > has {
+        let has = self.question.workload.requests;
+        if self.question.workload.repeats && head > has {
             warn(format!(
                 "the trace is too short for such a rate: its {has} requests are replayed until they are {head}, each time \
                  in sessions of their own"

@@ -2,7 +2,7 @@
 //! for the least, or is worth most by the objective.
 
 use super::tuning::Tuning;
-use crate::contest::waves::Candidate;
+use crate::contest::entry::Candidate;
 use crate::knee::verdict;
 use crate::plan::prefer;
 use crate::subject::unfit::Unfit;
@@ -21,9 +21,9 @@ impl Tuning<'_, '_> {
 
     /// The same of any candidate.
     pub(super) fn unfit_of(&self, candidate: &Candidate) -> Unfit {
-        let evaluate = self.request.devices[candidate.device].evaluate;
+        let subject = self.question.devices[candidate.device].subject;
         // What cannot run was refused before.
-        evaluate.unfit(&candidate.config).unwrap_or_default()
+        subject.unfit(&candidate.config).unwrap_or_default()
     }
 
     /// True where `candidate` can serve at least as many requests as entry `best`: to refuse more wins nothing.
@@ -38,7 +38,7 @@ impl Tuning<'_, '_> {
 
     /// True where entry `a` is preferred to `b`.
     fn above(&self, a: usize, b: usize) -> bool {
-        if self.request.demand.is_some() {
+        if self.question.demand.is_some() {
             return match (self.plan(a), self.plan(b)) {
                 (Some(Ok(a)), Some(Ok(b))) => prefer(&a, &b).0.is_lt(),
                 (a, _) => a.is_some_and(|a| a.is_ok()),

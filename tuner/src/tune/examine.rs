@@ -1,8 +1,8 @@
 //! The winner's neighbourhood: what each knob's next value does, and whether one of them wins after all.
 
 use super::tuning::{Refined, Rival, Tuning};
-use crate::contest::waves::{Candidate, Entry};
-use crate::explain::{self, Subject};
+use crate::contest::entry::{Candidate, Entry};
+use crate::explain::{self, Case};
 use crate::knee::{FLOOR, Probe, Prober, rate_at};
 use crate::result::Neighbour;
 use crate::subject::{Relax, Stop};
@@ -20,25 +20,21 @@ struct Examined {
     good: Option<i32>,
 }
 
-/// True where `subject` does the same as another configuration did in all of `runs`; with the runs made for that.
-fn does_the_same(
-    subject: &Subject<'_>,
-    runs: &[&Probe],
-    cancel: &AtomicBool,
-) -> (bool, Vec<Probe>) {
+/// True where `case` does the same as another configuration did in all of `runs`; with the runs made for that.
+fn does_the_same(case: &Case<'_>, runs: &[&Probe], cancel: &AtomicBool) -> (bool, Vec<Probe>) {
     let Some(head) = runs.first().map(|run| run.head) else { return (false, Vec::new()) };
-    let (evaluate, config) = (subject.evaluate, subject.config);
-    let Ok(prober) = Prober::new(evaluate, config, Relax::Nothing, head, cancel) else {
+    let (subject, config) = (case.subject, case.config);
+    let Ok(prober) = Prober::new(subject, config, Relax::Nothing, head, cancel) else {
         return (false, Vec::new());
     };
-    let mut prober = prober.knowing(subject.known);
+    let mut prober = prober.knowing(case.known);
     let same = runs.iter().all(|run| {
         let tried = prober.passes(run.k).is_ok();
         let own = prober.probe(run.k).filter(|_| tried);
         own.is_some_and(|own| own.observation.summary == run.observation.summary)
     });
     let mut made = prober.into_probes();
-    made.retain(|p| !subject.known.iter().any(|k| (k.head, k.k) == (p.head, p.k)));
+    made.retain(|p| !case.known.iter().any(|k| (k.head, k.k) == (p.head, p.k)));
     (same, made)
 }
 
@@ -67,12 +63,12 @@ impl Tuning<'_, '_> {
 
     /// Every neighbour of entry `best` on its group's head.
     fn examine(&mut self, best: usize) -> Vec<Examined> {
-        let cancel = self.request.watch.cancel;
+        let cancel = self.question.watch.cancel;
         let entry = &self.found.entries[best];
         let (device, from) = (entry.candidate.device, &entry.candidate.config);
-        let evaluate = self.request.devices[device].evaluate;
+        let subject = self.question.devices[device].subject;
         let (head, start) = (self.found.head(best), self.found.good(best).unwrap_or(FLOOR));
-        let winner = Subject { evaluate, config: from, known: &entry.probes, start };
+        let winner = Case { subject, config: from, known: &entry.probes, start };
         let Ok(winner) = explain::measure(&winner, head, cancel) else { return Vec::new() };
         let start = winner.good.unwrap_or(start);
         // Its runs about its knee: where the knobs that matter show.
@@ -90,17 +86,14 @@ impl Tuning<'_, '_> {
                     |e: &&Entry| (e.candidate.device, &e.candidate.config) == (device, &config);
                 let known = self.found.entries.iter().find(same);
                 let known: &[Probe] = known.map_or(&[], |e| e.probes.as_slice());
-                let subject = Subject { evaluate, config: &config, known, start };
+                let case = Case { subject, config: &config, known, start };
                 // A configuration that does the same about the knee has that knee. A search of its own might find another, by other
                 // rates: where a lower one may fail, there are several.
-                let (idle, made) = does_the_same(&subject, &edge, cancel);
+                let (idle, made) = does_the_same(&case, &edge, cancel);
                 let known = [known, &made].concat();
-                let subject = Subject { known: &known, ..subject };
-                let measured = if idle {
-                    Ok(winner.clone())
-                } else {
-                    explain::measure(&subject, head, cancel)
-                };
+                let case = Case { known: &known, ..case };
+                let measured =
+                    if idle { Ok(winner.clone()) } else { explain::measure(&case, head, cancel) };
                 (knob, config, measured, idle)
             })
             .collect();
@@ -112,7 +105,7 @@ impl Tuning<'_, '_> {
                 Err(Stop::Refused(refused)) => (None, refused.reason),
                 Err(Stop::Cancelled | Stop::Gone(_)) => continue,
             };
-            let unfit = evaluate.unfit(&config).unwrap_or_default();
+            let unfit = subject.unfit(&config).unwrap_or_default();
             let broke = if unfit.requests > least { unfit.short() } else { broke };
             let value = |c: &Config| {
                 engine::Knob::named(knob).map_or_else(String::new, |knob| c.value(knob))

@@ -1,7 +1,7 @@
 //! Which configurations are searched, and which of them race against each other.
 
-use super::request::{Request, TuneError};
-use crate::contest::waves::Candidate;
+use super::question::{Question, TuneError};
+use crate::contest::entry::Candidate;
 use crate::result::{Objective, Refusal};
 use crate::space::Space;
 use engine::Config;
@@ -20,7 +20,7 @@ pub(super) struct Kind {
 
 /// Everything that has been enumerated.
 pub(super) struct Field<'r> {
-    request: &'r Request<'r>,
+    question: &'r Question<'r>,
     kinds: Vec<Kind>,
     numbers: BTreeMap<Kind, usize>,
     refused: BTreeMap<String, usize>,
@@ -33,21 +33,21 @@ impl<'r> Field<'r> {
     ///
     /// # Errors
     /// Where nothing could be searched.
-    pub(super) fn new(request: &'r Request<'r>) -> Result<Self, TuneError> {
-        let device = request.devices.first().ok_or(TuneError::NoDevice)?;
-        if device.evaluate.requests() == 0 {
+    pub(super) fn new(question: &'r Question<'r>) -> Result<Self, TuneError> {
+        let device = question.devices.first().ok_or(TuneError::NoDevice)?;
+        if device.subject.requests() == 0 {
             return Err(TuneError::NoRequests);
         }
-        let natural = device.evaluate.natural_rate(device.evaluate.requests());
+        let natural = device.subject.natural_rate(device.subject.requests());
         if !(natural.is_finite() && natural > 0.0) {
             return Err(TuneError::NoRate);
         }
-        let priceless = request.devices.iter().find(|d| d.info.price.is_none());
-        if let (Objective::Cost, Some(device)) = (request.objective, priceless) {
+        let priceless = question.devices.iter().find(|d| d.info.price.is_none());
+        if let (Objective::Cost, Some(device)) = (question.objective, priceless) {
             return Err(TuneError::NoPrice(device.info.name.clone()));
         }
         let (kinds, numbers, refused) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { request, kinds, numbers, refused, candidates: 0 })
+        Ok(Self { question, kinds, numbers, refused, candidates: 0 })
     }
 
     /// Every configuration of `space` on each of `devices`.
@@ -89,7 +89,7 @@ impl<'r> Field<'r> {
     }
 
     fn kind(&self, device: usize, config: &Config) -> Kind {
-        let replicas = if self.request.demand.is_some() { config.replicas } else { 0 };
+        let replicas = if self.question.demand.is_some() { config.replicas } else { 0 };
         Kind { device, policy: config.policy() as usize, gpus: config.gpus(), replicas }
     }
 
@@ -106,9 +106,9 @@ impl<'r> Field<'r> {
 
     /// The space around `config`.
     pub(super) fn space(&self, config: &Config) -> Space {
-        match self.request.demand {
-            Some(_) => self.request.space.sized(config.gpus()),
-            None => self.request.space.clone(),
+        match self.question.demand {
+            Some(_) => self.question.space.sized(config.gpus()),
+            None => self.question.space.clone(),
         }
     }
 
@@ -120,17 +120,17 @@ impl<'r> Field<'r> {
 
     /// Output tokens per request (or session) offered, of what `config` serves.
     pub(super) fn tokens(&self, device: usize, config: &Config) -> f64 {
-        let evaluate = self.request.devices[device].evaluate;
+        let subject = self.question.devices[device].subject;
         // What cannot run was refused before.
-        evaluate.served_tokens_per_request(config).unwrap_or(0.0)
+        subject.served_tokens_per_request(config).unwrap_or(0.0)
     }
 
     /// The objective per request/s of `config`: what it is worth is its rate times that.
     pub(super) fn weight(&self, device: usize, config: &Config) -> f64 {
-        let under_test = &self.request.devices[device];
+        let under_test = &self.question.devices[device];
         let tokens = || self.tokens(device, config).max(1e-9);
         let gpus = f64::from(config.gpus());
-        match (self.request.objective, &under_test.info.price) {
+        match (self.question.objective, &under_test.info.price) {
             (Objective::Rps, _) => 1.0,
             (Objective::Cost, Some(price)) => tokens() * 3600.0 / (gpus * price.usd_per_gpu_hour),
             (Objective::TokensPerGpu | Objective::Cost, _) => tokens() / gpus,

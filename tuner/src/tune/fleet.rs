@@ -17,7 +17,7 @@ const TOGETHER: u32 = 8;
 impl Tuning<'_, '_> {
     /// Searches every size that may carry the demand for less.
     pub(super) fn sizes(&mut self) {
-        let allowed = self.request.space.gpus;
+        let allowed = self.question.space.gpus;
         let most = TOGETHER.max(allowed);
         let mut sizes: BTreeSet<u32> = (0..32).map(|p| 1 << p).take_while(|s| *s <= most).collect();
         sizes.insert(allowed);
@@ -27,13 +27,13 @@ impl Tuning<'_, '_> {
                 Some((_, plan)) => plan.gpus >= size || (plan.unfit.any() && size <= allowed),
                 None => size <= allowed,
             };
-            let open: Vec<usize> = (0..self.request.devices.len()).filter(open).collect();
+            let open: Vec<usize> = (0..self.question.devices.len()).filter(open).collect();
             self.size(size, &open);
         }
         // A plan stands on a deployment of its own size where one can be simulated, and on no smaller one being enough.
-        while !self.request.watch.cancelled() {
+        while !self.question.watch.cancelled() {
             let mut guessed: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-            for device in 0..self.request.devices.len() {
+            for device in 0..self.question.devices.len() {
                 let Some((_, plan)) = self.cheapest(device) else { continue };
                 if let Some(size) = self.next(device, &plan).filter(|_| plan.gpus <= most) {
                     guessed.entry(size).or_default().push(device);
@@ -59,10 +59,10 @@ impl Tuning<'_, '_> {
 
     /// Searches deployments of `size` GPUs on `devices`.
     fn size(&mut self, size: u32, devices: &[usize]) {
-        if devices.is_empty() || self.request.watch.cancelled() {
+        if devices.is_empty() || self.question.watch.cancelled() {
             return;
         }
-        let mut candidates = self.field.of(&self.request.space.sized(size), devices);
+        let mut candidates = self.field.of(&self.question.space.sized(size), devices);
         for more in self.multiplied(size, devices) {
             if candidates.iter().all(|c| (c.device, &c.config) != (more.0, &more.1)) {
                 candidates.push(self.field.enter(more.0, more.1));
@@ -98,7 +98,7 @@ impl Tuning<'_, '_> {
 
     /// The plan of entry `i` for the demand; none without a demand, or where it holds nothing.
     pub(super) fn plan(&self, i: usize) -> Option<Result<Plan, PlanError>> {
-        let demand = self.request.demand?;
+        let demand = self.question.demand?;
         let (unit, label) = self.unit(i, self.found.rate(i));
         let unit = Unit { label: &label, ..unit };
         let (device, own) = (self.found.entries[i].candidate.device, unit.replicas);
@@ -116,7 +116,7 @@ impl Tuning<'_, '_> {
     fn unit(&self, i: usize, capacity_rps: f64) -> (Unit<'_>, String) {
         let candidate = &self.found.entries[i].candidate;
         let (device, replicas) =
-            (&self.request.devices[candidate.device], candidate.config.replicas);
+            (&self.question.devices[candidate.device], candidate.config.replicas);
         let one = space::canonical(&Config { replicas: 1, ..candidate.config.clone() });
         let unit = Unit {
             device: &device.info.name,
@@ -135,9 +135,9 @@ impl Tuning<'_, '_> {
     /// # Errors
     /// Where the demand takes more than can be counted.
     pub(super) fn plans(&self) -> Result<Vec<Plan>, PlanError> {
-        let Some(demand) = self.request.demand else { return Ok(Vec::new()) };
+        let Some(demand) = self.question.demand else { return Ok(Vec::new()) };
         let mut plans = Vec::new();
-        for device in 0..self.request.devices.len() {
+        for device in 0..self.question.devices.len() {
             let Some((i, mut plan)) = self.cheapest(device) else { continue };
             plan.if_slow = self.trusted.get(&i).map(|c| {
                 let (unit, _) = self.unit(i, c.low_rps);

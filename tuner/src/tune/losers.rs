@@ -1,9 +1,9 @@
 //! Why the best of every other policy, on every device, lost to the winner.
 
 use super::tuning::Tuning;
+use crate::contest::entry::Entry;
 use crate::contest::progress::Status;
-use crate::contest::waves::Entry;
-use crate::explain::{self, Measured, Subject};
+use crate::explain::{self, Case, Measured};
 use crate::knee::FLOOR;
 use crate::knee::verdict;
 use crate::result::Loser;
@@ -31,12 +31,12 @@ impl Tuning<'_, '_> {
             total: others.len(),
             best: None,
         };
-        self.request.watch.progress.update(&status(0));
+        self.question.watch.progress.update(&status(0));
         let winner_rps = winner.as_ref().map_or(0.0, |m| m.rate());
         let config = &self.found.entries[best].candidate.config;
         let told: Vec<_> =
             others.par_iter().with_max_len(1).map(|i| self.loss(*i, config, winner_rps)).collect();
-        self.request.watch.progress.update(&status(others.len()));
+        self.question.watch.progress.update(&status(others.len()));
         told.into_iter().flatten().collect()
     }
 
@@ -44,7 +44,7 @@ impl Tuning<'_, '_> {
     fn representatives(&self) -> Vec<usize> {
         let policies = 0..Policy::NAMES.len();
         let rows =
-            (0..self.request.devices.len()).flat_map(|d| policies.clone().map(move |p| (d, p)));
+            (0..self.question.devices.len()).flat_map(|d| policies.clone().map(move |p| (d, p)));
         let stands = |(device, policy)| {
             let groups = self.groups(device, policy);
             self.best_of(&groups).or_else(|| self.nearest(Some(&groups)))
@@ -79,15 +79,15 @@ impl Tuning<'_, '_> {
             .map(|(i, _)| i)
     }
 
-    fn subject(&self, i: usize) -> Subject<'_> {
+    fn case(&self, i: usize) -> Case<'_> {
         let e = &self.found.entries[i];
-        let evaluate = self.request.devices[e.candidate.device].evaluate;
+        let subject = self.question.devices[e.candidate.device].subject;
         let start = self.found.good(i).unwrap_or(FLOOR);
-        Subject { evaluate, config: &e.candidate.config, known: &e.probes, start }
+        Case { subject, config: &e.candidate.config, known: &e.probes, start }
     }
 
     fn measure(&self, i: usize) -> Option<explain::Measured> {
-        explain::measure(&self.subject(i), self.found.head(i), self.request.watch.cancel).ok()
+        explain::measure(&self.case(i), self.found.head(i), self.question.watch.cancel).ok()
     }
 
     fn loss(&self, i: usize, winner: &Config, winner_rps: f64) -> Option<Loser> {
@@ -98,10 +98,10 @@ impl Tuning<'_, '_> {
             let broke = own.to_string();
             return Some(Loser { cause, broke, ..self.loser(i, winner, winner_rps, &measured) });
         }
-        let (cancel, head) = (self.request.watch.cancel, self.found.head(i));
+        let (cancel, head) = (self.question.watch.cancel, self.found.head(i));
         let gpus = self.field.space(&self.found.entries[i].candidate.config).gpus;
-        let subject = self.subject(i);
-        let checked = explain::attribute(&subject, &measured, winner, head, gpus, cancel);
+        let case = self.case(i);
+        let checked = explain::attribute(&case, &measured, winner, head, gpus, cancel);
         let cause = checked.first().filter(|a| a.confirmed).map(|a| a.cause.clone());
         Some(Loser { cause, checked, ..self.loser(i, winner, winner_rps, &measured) })
     }
@@ -112,7 +112,7 @@ impl Tuning<'_, '_> {
         Loser {
             policy: candidate.config.policy().to_string(),
             label: space::label(&candidate.config),
-            device: self.request.devices[candidate.device].info.name.clone(),
+            device: self.question.devices[candidate.device].info.name.clone(),
             capacity_rps: measured.rate(),
             winner_rps,
             gpus: candidate.config.gpus(),

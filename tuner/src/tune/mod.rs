@@ -1,4 +1,4 @@
-//! From a request to a [`TuneResult`]: search, refine every device's winner, see what of it survives the error of
+//! From a question to a [`TuneResult`]: search, refine every device's winner, see what of it survives the error of
 //! predictions, ask why the others lost, say what it costs.
 //!
 //! Whatever is done for the winner is done for every device's best, before they are compared: a device's figures do not
@@ -7,10 +7,10 @@
 use std::time::Instant;
 
 use crate::result::TuneResult;
-use counted::{Counted, Counts};
+use counted::Counts;
 use tuning::Tuning;
 
-pub use request::{Demand, DeviceUnderTest, Method, Request, TuneError};
+pub use question::{Demand, DeviceUnderTest, Method, Question, TuneError};
 
 mod answer;
 mod choice;
@@ -19,20 +19,20 @@ mod examine;
 mod field;
 mod fleet;
 mod losers;
-mod request;
+mod question;
 mod steady;
 mod tuning;
 
 /// Tunes.
-pub fn tune(request: &Request<'_>) -> Result<TuneResult, TuneError> {
+pub fn tune(question: &Question<'_>) -> Result<TuneResult, TuneError> {
     let (began, counts) = (Instant::now(), Counts::default());
-    let evaluations = request.devices.iter().map(|d| d.evaluate);
-    let counted: Vec<_> = evaluations.map(|e| Counted { evaluate: e, counts: &counts }).collect();
-    let devices = request.devices.iter().zip(&counted);
-    let devices = devices.map(|(d, evaluate)| DeviceUnderTest { evaluate, ..d.clone() }).collect();
-    let request = &Request { devices, ..request.clone() };
-    let mut tuning = Tuning::new(request)?;
-    match request.demand {
+    let subjects = question.devices.iter().map(|d| d.subject);
+    let counted: Vec<_> = subjects.map(|subject| counts.of(subject)).collect();
+    let devices = question.devices.iter().zip(&counted);
+    let devices = devices.map(|(d, subject)| DeviceUnderTest { subject, ..d.clone() }).collect();
+    let question = &Question { devices, ..question.clone() };
+    let mut tuning = Tuning::new(question)?;
+    match question.demand {
         Some(_) => tuning.sizes(),
         None => tuning.grid()?,
     }
@@ -44,7 +44,7 @@ pub fn tune(request: &Request<'_>) -> Result<TuneResult, TuneError> {
     let losers = tuning.losers();
     let mut result = tuning.result()?;
     result.losers = losers;
-    result.interrupted = request.watch.cancelled();
+    result.interrupted = question.watch.cancelled();
     (result.trials, result.simulated_requests) = (counts.runs(), counts.requests());
     result.wall_s = began.elapsed().as_secs_f64();
     Ok(result)

@@ -6,10 +6,12 @@
 //! iterations wins; and the winner's capacity comes as an interval, both ends simulated.
 
 use super::tuning::{Refined, Rival, Tuning};
-use crate::contest::waves::{Candidate, Entry, Group, Standing};
+use crate::contest::entry::{Candidate, Entry};
+use crate::contest::waves::Group;
 use crate::evidence::accuracy::{Accuracy, Spread};
 use crate::explain::LOOK;
 use crate::knee::{Effort, FLOOR, Knee, Prober, rate_at};
+use crate::result::Standing;
 use crate::result::{Confidence, Margin, Neighbour, PassedOver, margins};
 use crate::space;
 use crate::subject::{Relax, Stop};
@@ -64,8 +66,8 @@ impl Tuning<'_, '_> {
 
     /// Learns how far the capacities can be trusted that are planned with, and the winner's.
     pub(super) fn trust(&mut self) {
-        let devices = 0..self.request.devices.len();
-        let planned = devices.filter(|_| self.request.demand.is_some());
+        let devices = 0..self.question.devices.len();
+        let planned = devices.filter(|_| self.question.demand.is_some());
         let planned: Vec<usize> = planned.filter_map(|d| self.leader(d)).collect();
         for i in self.best.into_iter().chain(planned) {
             if !self.trusted.contains_key(&i)
@@ -108,7 +110,7 @@ impl Tuning<'_, '_> {
     }
 
     fn accuracy(&self, device: usize) -> Option<&Accuracy> {
-        self.request.devices[device].accuracy.as_ref()
+        self.question.devices[device].accuracy.as_ref()
     }
 
     /// Requests on which members of a candidate's group are compared.
@@ -118,11 +120,11 @@ impl Tuning<'_, '_> {
 
     /// Capacity with iterations of `factor` times the predicted time.
     fn paced(&self, of: &Candidate, factor: f64, near: i32) -> Result<f64, Stop> {
-        let evaluate = self.request.devices[of.device].evaluate;
+        let subject = self.question.devices[of.device].subject;
         let pace = Relax::Pace((factor * 1e3).round() as u32);
-        let cancel: &AtomicBool = self.request.watch.cancel;
-        let head = self.head_of(of).unwrap_or_else(|| evaluate.requests());
-        let mut prober = Prober::new(evaluate, &of.config, pace, head, cancel)?;
+        let cancel: &AtomicBool = self.question.watch.cancel;
+        let head = self.head_of(of).unwrap_or_else(|| subject.requests());
+        let mut prober = Prober::new(subject, &of.config, pace, head, cancel)?;
         Ok(match prober.knee(near, LOOK)? {
             Knee::Between { lo, .. } => rate_at(lo),
             Knee::Nowhere => 0.0,
@@ -133,18 +135,19 @@ impl Tuning<'_, '_> {
     /// it is.
     pub(super) fn crown(&mut self, rival: &Rival, enough: f64) -> Option<usize> {
         let Candidate { device, config, group } = &rival.candidate;
-        let evaluate = self.request.devices[*device].evaluate;
-        let (head, cancel) = (self.head_of(&rival.candidate)?, self.request.watch.cancel);
+        let subject = self.question.devices[*device].subject;
+        let (head, cancel) = (self.head_of(&rival.candidate)?, self.question.watch.cancel);
         let known = self.entry_of(&rival.candidate);
         let known = known.map_or(Vec::new(), |i| self.found.entries[i].probes.clone());
         let mut prober =
-            Prober::new(evaluate, config, Relax::Nothing, head, cancel).ok()?.knowing(&known);
+            Prober::new(subject, config, Relax::Nothing, head, cancel).ok()?.knowing(&known);
         let knee = prober.knee(rival.good, Effort::FINAL).ok()?;
         let Knee::Between { lo, .. } = knee else { return None };
         let mut probes = prober.into_probes();
         probes.retain(|p| !known.iter().any(|k| (k.head, k.k) == (p.head, p.k)));
-        let (candidate, knee) = (rival.candidate.clone(), Some((head, knee)));
-        let at = self.adopt(Entry { candidate, standing: Standing::Measured, probes, knee });
+        let fresh = Entry::new(rival.candidate.clone());
+        let (standing, knee) = (Standing::Carries(rate_at(lo)), Some((head, knee)));
+        let at = self.adopt(Entry { standing, probes, knee, ..fresh });
         if rate_at(lo) * self.field.weight(*device, config) < enough {
             return None;
         }
@@ -183,9 +186,9 @@ impl Tuning<'_, '_> {
             return Some(p_met(&margins(&floor.observation), spread));
         }
         let (device, config) = (entry.candidate.device, &entry.candidate.config);
-        let evaluate = self.request.devices[device].evaluate;
-        let cancel = self.request.watch.cancel;
-        let mut prober = Prober::new(evaluate, config, Relax::Nothing, head, cancel).ok()?;
+        let subject = self.question.devices[device].subject;
+        let cancel = self.question.watch.cancel;
+        let mut prober = Prober::new(subject, config, Relax::Nothing, head, cancel).ok()?;
         prober.passes(FLOOR).ok()?;
         let probes = prober.into_probes();
         Some(p_met(&margins(&probes.first()?.observation), spread))

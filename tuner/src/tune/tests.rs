@@ -9,7 +9,7 @@ use crate::result::config_of;
 use crate::result::{DeviceInfo, Objective, WorkloadInfo};
 use crate::space::Scope;
 use crate::space::Space;
-use crate::subject::Evaluate;
+use crate::subject::Subject;
 use crate::subject::fake::Fake;
 use crate::subject::study::{Identity, Study};
 use engine::Config;
@@ -23,25 +23,25 @@ fn space(gpus: u32, fewer_gpus: bool) -> Space {
     Space::new(Scope { gpus, fewer_gpus, shared_prefixes: true, allow_lossy_kv: false })
 }
 
-fn device<'a>(name: &str, evaluate: &'a dyn Evaluate, usd: f64) -> DeviceUnderTest<'a> {
+fn device<'a>(name: &str, subject: &'a dyn Subject, usd: f64) -> DeviceUnderTest<'a> {
     let price = Some(Price { usd_per_gpu_hour: usd, source: "test".to_owned() });
     let info =
         DeviceInfo { name: name.to_owned(), provenance: "closed formulas".to_owned(), price };
-    DeviceUnderTest { info, evaluate, accuracy: None }
+    DeviceUnderTest { info, subject, accuracy: None }
 }
 
-fn request<'a>(devices: Vec<DeviceUnderTest<'a>>, space: &'a Space, slo: &'a Slo) -> Request<'a> {
-    let evaluate = devices[0].evaluate;
+fn question<'a>(devices: Vec<DeviceUnderTest<'a>>, space: &'a Space, slo: &'a Slo) -> Question<'a> {
+    let subject = devices[0].subject;
     let workload = WorkloadInfo {
         name: "closed".to_owned(),
         provenance: vec!["closed formulas".to_owned()],
-        requests: evaluate.requests(),
+        requests: subject.requests(),
         requests_per_session: None,
-        natural_rps: evaluate.natural_rate(evaluate.requests()),
-        output_tokens_per_request: evaluate.output_tokens_per_request(),
+        natural_rps: subject.natural_rate(subject.requests()),
+        output_tokens_per_request: subject.output_tokens_per_request(),
         repeats: false,
     };
-    Request {
+    Question {
         devices,
         space,
         slo,
@@ -67,7 +67,7 @@ fn stored(result: &TuneResult) -> String {
 fn the_answer_is_complete_and_consistent() {
     let fake = Fake { jitter: 0.02, bias: 0.3, ..Fake::new(&["ttft=1s", "tpot=25ms"]) };
     let space = space(1, false);
-    let r = tune(&request(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap();
+    let r = tune(&question(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap();
     let best = r.best.as_ref().unwrap();
     assert!(best.slo_met && best.margins.iter().all(|m| m.met) && best.margins.len() == 2);
     assert!(config_of(&best.config).is_ok());
@@ -101,10 +101,10 @@ fn threads_and_resumption_do_not_show_in_the_result() {
         let fake = Fake { jitter: 0.1, bias: 0.5, ..Fake::new(&["ttft=300ms", "tpot=30ms"]) };
         let slo = fake.slo.slo().clone();
         let recorded = study.map(|s| s.record(&fake, "x"));
-        let evaluate: &dyn Evaluate = recorded.as_ref().map_or(&fake, |r| r as &dyn Evaluate);
+        let subject: &dyn Subject = recorded.as_ref().map_or(&fake, |r| r as &dyn Subject);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let request = request(vec![device("x", evaluate, 2.0)], &space, &slo);
-        let result = pool.install(|| tune(&request)).unwrap();
+        let question = question(vec![device("x", subject, 2.0)], &space, &slo);
+        let result = pool.install(|| tune(&question)).unwrap();
         (stored(&result), fake.runs.load(Ordering::Relaxed))
     };
     let (expected, runs) = run(1, None);
@@ -123,7 +123,7 @@ fn threads_and_resumption_do_not_show_in_the_result() {
 fn an_impossible_target_says_what_is_possible() {
     let fake = Fake::new(&["ttft=5ms"]);
     let space = space(1, false);
-    let r = tune(&request(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap();
+    let r = tune(&question(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap();
     assert!(r.best.is_none() && r.baselines.iter().all(|b| b.best.is_none()));
     let infeasible = r.infeasible.unwrap();
     assert!(infeasible.reason.starts_with("even on an empty machine p99 TTFT"), "{infeasible:?}");
@@ -131,7 +131,7 @@ fn an_impossible_target_says_what_is_possible() {
     let reached = infeasible.reaches[0].value_ms.unwrap();
     assert!(reached > 5.0);
     let relaxed = Fake::new(&[&format!("ttft={:.3}ms", reached * 1.001)]);
-    let r = tune(&request(vec![device("x", &relaxed, 2.0)], &space, relaxed.slo.slo())).unwrap();
+    let r = tune(&question(vec![device("x", &relaxed, 2.0)], &space, relaxed.slo.slo())).unwrap();
     assert!(r.best.is_some());
 }
 
@@ -141,7 +141,7 @@ fn cost_prefers_the_cheaper_of_equal_devices() {
     let mut space = space(1, true);
     space.pin("max-seqs", "256").unwrap();
     let devices = vec![device("dear", &fake, 3.0), device("cheap", &fake, 2.0)];
-    let mut ask = request(devices, &space, fake.slo.slo());
+    let mut ask = question(devices, &space, fake.slo.slo());
     ask.objective = Objective::Cost;
     let r = tune(&ask).unwrap();
     assert_eq!(r.device, "cheap");
@@ -156,7 +156,7 @@ fn pins_that_exclude_each_other_are_named() {
     let mut space = space(1, false);
     space.pin("max-seqs", "512").unwrap();
     space.pin("max-batch-tokens", "256").unwrap();
-    let error = tune(&request(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap_err();
+    let error = tune(&question(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap_err();
     assert!(error.to_string().contains("max-batch-tokens below max-seqs"), "{error}");
 }
 
@@ -165,7 +165,7 @@ fn a_polish_knob_that_helps_is_adopted() {
     // More memory helps where KV limits, and kv-fraction is not in the grid.
     let fake = Fake { kv_slots: 20_000.0, ..Fake::new(&["ttft=1s", "tpot=40ms"]) };
     let space = space(1, false);
-    let r = tune(&request(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap();
+    let r = tune(&question(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap();
     let best = r.best.unwrap();
     assert_eq!(best.config["kv-fraction"], "0.95", "{}", best.label);
     let own = r.baselines.iter().find(|b| b.policy == best.policy).unwrap();
@@ -178,7 +178,7 @@ fn a_model_that_does_not_fit_says_so() {
     let fake = Fake::new(&["ttft=1s"]);
     let mut space = space(1, false);
     space.pin("kv-fraction", "0.1").unwrap();
-    let r = tune(&request(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap();
+    let r = tune(&question(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap();
     let reason = r.infeasible.unwrap().reason;
     assert_eq!(reason, "no configuration can run: weights need 20 % of memory");
     assert_eq!((r.trials, fake.runs.load(Ordering::Relaxed)), (0, 0));
@@ -196,7 +196,7 @@ fn a_capacity_comes_with_what_fast_and_slow_iterations_make_of_it() {
     let space = space(1, false);
     let mut under_test = device("here", &fake, 1.0);
     under_test.accuracy = Some(seen(0.1));
-    let r = tune(&request(vec![under_test], &space, fake.slo.slo())).unwrap();
+    let r = tune(&question(vec![under_test], &space, fake.slo.slo())).unwrap();
     let (c, best) = (r.confidence.unwrap(), r.best.unwrap());
     assert!(c.low_rps < best.capacity_rps && best.capacity_rps < c.high_rps, "{c:?}");
     assert!((c.faster * c.slower - 1.0).abs() < 1e-9 && c.slower > 1.1 && c.p_feasible > 0.99);
@@ -216,7 +216,7 @@ fn a_capacity_comes_with_what_fast_and_slow_iterations_make_of_it() {
 fn nobody_knows_what_nobody_compared() {
     let fake = Fake::new(&["ttft=1s", "tpot=25ms"]);
     let space = space(1, false);
-    let r = tune(&request(vec![device("here", &fake, 1.0)], &space, fake.slo.slo())).unwrap();
+    let r = tune(&question(vec![device("here", &fake, 1.0)], &space, fake.slo.slo())).unwrap();
     assert_eq!(r.confidence, None);
 }
 
@@ -229,7 +229,7 @@ fn of_nearly_equal_configurations_the_one_that_keeps_more_wins() {
             let space = space(1, false);
             let mut under_test = device("here", &fake, 1.0);
             under_test.accuracy = Some(seen(error));
-            let r = tune(&request(vec![under_test], &space, fake.slo.slo())).unwrap();
+            let r = tune(&question(vec![under_test], &space, fake.slo.slo())).unwrap();
             let (Some(c), Some(best)) = (r.confidence, r.best) else { continue };
             let Some(other) = c.instead_of else { continue };
             preferred += 1;
@@ -247,7 +247,8 @@ fn planned(devices: &[(&str, &Fake, f64)], gpus: u32, rps: f64, slo: &Slo) -> Tu
     let devices = devices.iter().map(|(name, fake, usd)| device(name, *fake, *usd)).collect();
     let space = space(gpus, true);
     let demand = Some(Demand { rps, headroom: 0.1 });
-    tune(&Request { demand, objective: Objective::Cost, ..request(devices, &space, slo) }).unwrap()
+    tune(&Question { demand, objective: Objective::Cost, ..question(devices, &space, slo) })
+        .unwrap()
 }
 
 #[test]
@@ -320,7 +321,7 @@ fn a_device_is_the_same_alone_and_in_a_list() {
             under_test.accuracy = Some(seen(0.1));
             under_test
         });
-        tune(&request(devices.collect(), &space, &slo)).unwrap()
+        tune(&question(devices.collect(), &space, &slo)).unwrap()
     };
     let both = of(&[("strong", &strong), ("weak", &weak)]);
     assert_eq!(both.device, "strong");
@@ -349,8 +350,8 @@ fn exhaustive_search_is_never_worse() {
         let capacity = |method| {
             let mut under_test = device("x", &fake, 2.0);
             under_test.accuracy = Some(seen(0.08));
-            let ask = request(vec![under_test], &space, fake.slo.slo());
-            tune(&Request { method, ..ask }).unwrap().best.unwrap().capacity_rps
+            let ask = question(vec![under_test], &space, fake.slo.slo());
+            tune(&Question { method, ..ask }).unwrap().best.unwrap().capacity_rps
         };
         let (fast, full) = (capacity(Method::Halving), capacity(Method::Exhaustive));
         assert!(full >= fast * 0.999, "seed {seed}: {full} after {fast}");
@@ -367,7 +368,7 @@ fn replicas_in_a_plan_carry_what_they_carry_in_a_search() {
             all.pin(knob, "1").unwrap();
         }
         all.pin("replicas", &n.to_string()).unwrap();
-        let tuned = tune(&request(vec![device("x", &fake, 2.0)], &all, &slo)).unwrap();
+        let tuned = tune(&question(vec![device("x", &fake, 2.0)], &all, &slo)).unwrap();
         let tuned = tuned.best.unwrap().capacity_rps;
         let r = planned(&[("x", &fake, 2.0)], 1, 0.89 * tuned, &slo);
         let plan = &r.plans[0];
@@ -386,7 +387,7 @@ fn who_refuses_less_wins_whatever_others_carry() {
     let (space, slo) = (space(1, false), Slo::parse(&targets, None).unwrap());
     let devices = vec![device("fast", &fast, 1.0), device("slow", &slow, 4.0)];
     let demand = Some(Demand { rps: 30.0, headroom: 0.1 });
-    let result = tune(&Request { demand, ..request(devices, &space, &slo) }).unwrap();
+    let result = tune(&Question { demand, ..question(devices, &space, &slo) }).unwrap();
     let best = result.best.unwrap();
     assert_eq!((best.device.as_str(), best.unfit.requests), ("slow", 0));
     assert!(config_of(&best.config).unwrap().max_seqs <= 64);
@@ -405,7 +406,7 @@ fn a_neighbour_that_refuses_prompts_is_not_promoted() {
     let many = |c: &Config| if c.max_seqs > 16 { 5 } else { 0 };
     let fake = Fake { too_long: many, ..Fake::new(&["ttft=1s"]) };
     let space = space(1, false);
-    let r = tune(&request(vec![device("x", &fake, 1.0)], &space, fake.slo.slo())).unwrap();
+    let r = tune(&question(vec![device("x", &fake, 1.0)], &space, fake.slo.slo())).unwrap();
     let best = r.best.unwrap();
     assert_eq!((best.unfit.requests, config_of(&best.config).unwrap().max_seqs), (0, 16));
     let mut seats = r.sensitivity.iter().filter(|n| n.knob == "max-seqs");
@@ -417,7 +418,7 @@ fn a_neighbour_that_refuses_prompts_is_not_promoted() {
 fn tokens_that_are_never_served_count_nowhere() {
     let fake = Fake { too_long: |_| 2000, ..Fake::new(&["ttft=1s"]) };
     let (space, slo) = (space(1, false), fake.slo.slo());
-    let r = tune(&request(vec![device("x", &fake, 1.0)], &space, slo)).unwrap();
+    let r = tune(&question(vec![device("x", &fake, 1.0)], &space, slo)).unwrap();
     let best = r.best.unwrap();
     // One of four requests is refused, so 0.75 * 250 tokens are served of each.
     assert_eq!(best.output_tokens_per_s, 187.5 * best.capacity_rps);
@@ -426,7 +427,7 @@ fn tokens_that_are_never_served_count_nowhere() {
     let point = r.pareto.points.iter().find(same).unwrap();
     assert_eq!(point.tokens_per_s_per_gpu, best.tokens_per_s_per_gpu);
     let demand = Some(Demand { rps: 5.0, headroom: 0.0 });
-    let r = tune(&Request { demand, ..request(vec![device("x", &fake, 1.0)], &space, slo) });
+    let r = tune(&Question { demand, ..question(vec![device("x", &fake, 1.0)], &space, slo) });
     let plan = &r.unwrap().plans[0];
     let usd = plan.usd_per_hour.unwrap() / (5.0 * 187.5 * 3600.0) * 1e6;
     assert!((plan.usd_per_million_tokens.unwrap() / usd - 1.0).abs() < 1e-12);

@@ -1,10 +1,11 @@
 //! A search whose winners are being examined: everything that is known so far.
 
 use super::field::Field;
-use super::request::{Method, Request, TuneError};
-use crate::contest::waves::{self, Candidate, Contest, Found};
+use super::question::{Method, Question, TuneError};
+use crate::contest::entry::Candidate;
+use crate::contest::waves::{self, Contest, Found};
 use crate::result::{Confidence, Neighbour, PassedOver};
-use crate::subject::Evaluate;
+use crate::subject::Subject;
 use engine::Config;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +27,7 @@ pub(super) struct Refined {
 
 /// A search whose winners are being examined.
 pub(super) struct Tuning<'a, 'r> {
-    pub(super) request: &'a Request<'r>,
+    pub(super) question: &'a Question<'r>,
     pub(super) field: Field<'a>,
     pub(super) found: Found,
     /// Sizes of deployments that were searched for a demand.
@@ -44,10 +45,10 @@ pub(super) struct Tuning<'a, 'r> {
 }
 
 impl<'a, 'r> Tuning<'a, 'r> {
-    pub(super) fn new(request: &'a Request<'r>) -> Result<Self, TuneError> {
+    pub(super) fn new(question: &'a Question<'r>) -> Result<Self, TuneError> {
         Ok(Self {
-            request,
-            field: Field::new(request)?,
+            question,
+            field: Field::new(question)?,
             found: Found::default(),
             searched: Sizes::new(),
             best: None,
@@ -60,8 +61,8 @@ impl<'a, 'r> Tuning<'a, 'r> {
 
     /// Searches the whole space on every device.
     pub(super) fn grid(&mut self) -> Result<(), TuneError> {
-        let devices: Vec<usize> = (0..self.request.devices.len()).collect();
-        let candidates = self.field.of(self.request.space, &devices);
+        let devices: Vec<usize> = (0..self.question.devices.len()).collect();
+        let candidates = self.field.of(self.question.space, &devices);
         if candidates.is_empty() {
             return Err(self.field.empty());
         }
@@ -80,15 +81,15 @@ impl<'a, 'r> Tuning<'a, 'r> {
         candidates: Vec<Candidate>,
         run: impl FnOnce(&Contest<'_>) -> T,
     ) -> T {
-        let devices: Vec<&dyn Evaluate> = self.request.devices.iter().map(|d| d.evaluate).collect();
+        let devices: Vec<&dyn Subject> = self.question.devices.iter().map(|d| d.subject).collect();
         let near = |of: &Candidate| self.field.near(of);
-        run(&Contest { devices: &devices, candidates, near: &near, watch: self.request.watch })
+        run(&Contest { devices: &devices, candidates, near: &near, watch: self.question.watch })
     }
 
     /// Finds every device's best, then the winner among them.
     pub(super) fn settle(&mut self) {
-        let devices = 0..self.request.devices.len();
-        if self.request.demand.is_some() {
+        let devices = 0..self.question.devices.len();
+        if self.question.demand.is_some() {
             // A plan is the cheapest of all that was found: nothing is given up for something steadier.
             let bests: Vec<usize> = devices.filter_map(|d| self.leader(d)).collect();
             self.best = self.preferred(bests.into_iter());
@@ -96,7 +97,7 @@ impl<'a, 'r> Tuning<'a, 'r> {
             return;
         }
         let mut refined: Vec<_> = devices.clone().map(|d| self.refine(d)).collect();
-        if self.request.method == Method::Exhaustive {
+        if self.question.method == Method::Exhaustive {
             let found = std::mem::take(&mut self.found);
             self.found = self.contest(Vec::new(), |contest| waves::exhaustive(contest, found));
             refined = devices.map(|d| self.refine(d)).collect();

@@ -2,8 +2,7 @@
 
 use engine::Config;
 
-use crate::result::{Finalist, FinalistOutcome, Neighbour, TuneResult, config_of};
-use crate::space;
+use crate::result::{Neighbour, TuneResult, config_of};
 
 /// The factor by which one configuration's prediction may be off against another's.
 pub(crate) const SLACK: f64 = 1.15;
@@ -13,14 +12,13 @@ pub(crate) const SLACK: f64 = 1.15;
 const NEIGHBOURS: usize = 3;
 const NEAR: f64 = 0.97;
 
-/// The best of each policy and the winner's best neighbours. Policies differ in kind, and it is kinds that a prediction
+/// The best of each policy and the winner's best neighbours, each with its predicted capacity, requests/s. Policies differ in kind, and it is kinds that a prediction
 /// may be wrong about; neighbours differ by what a machine's noise may hide.
-pub(super) fn finalists(screened: &TuneResult) -> Vec<(Config, Finalist)> {
+pub(super) fn finalists(screened: &TuneResult) -> Vec<(Config, f64)> {
     let Some(best) = &screened.best else { return Vec::new() };
     let policies = screened.baselines.iter().filter_map(|b| b.best.as_ref());
-    let policies = std::iter::once(best)
-        .chain(policies)
-        .map(|o| (o.label.clone(), o.config.clone(), o.capacity_rps));
+    let policies = std::iter::once(best).chain(policies);
+    let policies = policies.map(|o| (o.config.clone(), o.capacity_rps));
     let mut near: Vec<&Neighbour> = (screened.sensitivity.iter())
         .filter(|n| !n.idle && n.capacity_rps > NEAR * best.capacity_rps)
         .collect();
@@ -35,19 +33,12 @@ pub(super) fn finalists(screened: &TuneResult) -> Vec<(Config, Finalist)> {
     let idle = screened.sensitivity.iter().filter(|n| n.idle);
     let idle = idle.filter_map(|n| config_of(&changed(n)).ok());
     let idle: Vec<_> = idle.filter(|same| winner.as_ref() != Some(same)).collect();
-    let near = near.into_iter().take(NEIGHBOURS).map(|n| {
-        let config = changed(n);
-        let label = config_of(&config).map_or_else(|_| best.label.clone(), |c| space::label(&c));
-        (label, config, n.capacity_rps)
-    });
-    let mut finalists: Vec<(Config, Finalist)> = Vec::new();
-    for (label, knobs, predicted_rps) in policies.chain(near) {
+    let near = near.into_iter().take(NEIGHBOURS).map(|n| (changed(n), n.capacity_rps));
+    let mut finalists: Vec<(Config, f64)> = Vec::new();
+    for (knobs, predicted_rps) in policies.chain(near) {
         let Ok(config) = config_of(&knobs) else { continue };
         if finalists.iter().all(|(known, _)| *known != config) && !idle.contains(&config) {
-            let outcome = FinalistOutcome::Untried;
-            let (predicted_rps, tried) = (Some(predicted_rps), Vec::new());
-            let finalist = Finalist { label, config: knobs, predicted_rps, outcome, tried };
-            finalists.push((config, finalist));
+            finalists.push((config, predicted_rps));
         }
     }
     finalists

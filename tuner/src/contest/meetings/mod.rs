@@ -2,7 +2,7 @@
 //!
 //! A real run costs what it lasts, so few are made; and on a machine that others use too, two runs in different minutes
 //! cannot be compared. So the likeliest winner leads: its knee is searched alone, from where the simulation puts it. Then
-//! all finalists meet at the rate where it fails, in the same minutes ([`Evaluate::run_together`]). Whoever holds there
+//! all finalists meet at the rate where it fails, in the same minutes ([`Subject::run_together`]). Whoever holds there
 //! leads on from there, and who does not is out. It ends where nobody holds, or when the time for it is up. Finalists that
 //! are expected to carry clearly less than the first are not tried at all. At last the winner is run with everything
 //! offered at once: it carries no more than it completes per second then, however well it meets the targets for as long as
@@ -15,8 +15,8 @@
 use std::time::Duration;
 
 use crate::contest::progress::Watch;
-use crate::result::TuneResult;
-use crate::subject::{Evaluate, Stop};
+use crate::result::{Answer, TuneResult};
+use crate::subject::{Stop, Subject};
 use race::Race;
 
 mod finalists;
@@ -24,38 +24,45 @@ mod race;
 
 pub(crate) use finalists::SLACK;
 
+/// What a simulation recommends, and what a real engine made of it.
+pub struct Decided {
+    /// The simulation's result: at the machine's own pace, where its profile misjudged it.
+    pub screened: TuneResult,
+    /// The real engine's answer; none where the simulation was interrupted.
+    pub answer: Option<Answer>,
+}
+
 /// Tries on `real` what `screen` recommends, which simulates; once more where the first runs show that iterations take
 /// another share of the time that the profile says: that share. Runs take `budget` at most; none begins after that.
-/// Returns the simulation's result with the decision in it.
+/// `on` is the name of what is asked.
 ///
 /// # Errors
 /// When it was cancelled before anything was known, the engine refuses what was screened, or `screen` fails.
 pub fn decide<E: From<Stop>>(
     mut screen: impl FnMut(Option<f64>) -> Result<TuneResult, E>,
-    real: &dyn Evaluate,
+    (on, real): (&str, &dyn Subject),
     budget: Duration,
     watch: &Watch<'_>,
-) -> Result<TuneResult, E> {
-    let mut result = screen(None)?;
-    if result.interrupted {
-        return Ok(result);
+) -> Result<Decided, E> {
+    let mut screened = screen(None)?;
+    if screened.interrupted {
+        return Ok(Decided { screened, answer: None });
     }
     let mut race = Race::new(real, budget, watch);
-    if let Some(pace) = race.run(&result, None)? {
+    if let Some(pace) = race.run(&screened, None)? {
         let mut anew = screen(Some(pace))?;
         if !anew.interrupted {
             race.run(&anew, Some(pace))?;
-            anew.trials += result.trials;
-            anew.simulated_requests += result.simulated_requests;
-            (anew.wall_s, anew.cpu_s) = (anew.wall_s + result.wall_s, anew.cpu_s + result.cpu_s);
-            result = anew;
+            anew.trials += screened.trials;
+            anew.simulated_requests += screened.simulated_requests;
+            (anew.wall_s, anew.cpu_s) =
+                (anew.wall_s + screened.wall_s, anew.cpu_s + screened.cpu_s);
+            screened = anew;
         }
     }
-    let decision = race.decision();
-    result.interrupted = watch.cancelled();
-    result.warnings.extend(decision.doubt());
-    result.decision = Some(decision);
-    Ok(result)
+    let answer = Some(race.answer(on.to_owned()));
+    screened.interrupted = watch.cancelled();
+    Ok(Decided { screened, answer })
 }
 
 #[cfg(test)]

@@ -3,39 +3,29 @@
 use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
-use engine::Config;
-use loadgen::Metric;
-
 use super::finalists::{SLACK, finalists};
+use crate::contest::entry::{Candidate, Entry, expected_too_little};
 use crate::contest::progress::{Status, Watch};
 use crate::knee::pace::Paces;
-use crate::knee::verdict;
 use crate::knee::{Effort, FLOOR, Knee, Probe, Prober, place_of, rate_at};
-use crate::result::{Decision, Finalist, FinalistOutcome, Tried, TuneResult};
-use crate::subject::{Evaluate, Length, Relax, Stop, Trial};
+use crate::result::{Answer, Contender, Source, Standing, Tried, TuneResult};
+use crate::subject::{Length, Relax, Stop, Subject, Trial};
 
 /// Meetings at one rate, at most, while nobody holds and the machine is slower than usual.
 const MEETINGS: usize = 5;
 
-/// A finalist, and its runs, by rate and in order.
-struct Contender {
-    config: Config,
-    finalist: Finalist,
-    probes: Vec<Probe>,
-}
-
 /// The finalists that may still win, on one machine.
 pub(super) struct Race<'a> {
-    real: &'a dyn Evaluate,
+    real: &'a dyn Subject,
     watch: &'a Watch<'a>,
     /// For runs.
     budget: Duration,
     /// The part of it that is spent.
     took: Duration,
     out_of_time: bool,
-    contenders: Vec<Contender>,
+    entries: Vec<Entry>,
     /// Those that nobody has beaten, most promising first.
-    standing: Vec<usize>,
+    left: Vec<usize>,
     /// The last leader, and the place where it failed.
     led: Option<(usize, i32)>,
     /// The finalist that holds the highest rate, and that rate's place.
@@ -50,15 +40,15 @@ pub(super) struct Race<'a> {
 }
 
 impl<'a> Race<'a> {
-    pub(super) fn new(real: &'a dyn Evaluate, budget: Duration, watch: &'a Watch<'a>) -> Self {
+    pub(super) fn new(real: &'a dyn Subject, budget: Duration, watch: &'a Watch<'a>) -> Self {
         Self {
             real,
             watch,
             budget,
             took: Duration::ZERO,
             out_of_time: false,
-            contenders: Vec::new(),
-            standing: Vec::new(),
+            entries: Vec::new(),
+            left: Vec::new(),
             led: None,
             best: None,
             saturated: false,
@@ -94,30 +84,33 @@ impl<'a> Race<'a> {
     /// The finalists of `screened` stand, and the leader, if it holds anything.
     fn enter(&mut self, screened: &TuneResult) {
         self.led = self.led.filter(|_| self.best.is_some());
-        self.contenders.iter_mut().for_each(|c| c.finalist.predicted_rps = None);
-        for (config, finalist) in finalists(screened) {
-            match self.contenders.iter_mut().find(|c| c.config == config) {
-                Some(known) => known.finalist = finalist,
-                None => self.contenders.push(Contender { config, finalist, probes: Vec::new() }),
-            }
+        self.entries.iter_mut().for_each(|e| e.predicted_rps = None);
+        for (config, predicted) in finalists(screened) {
+            let known = self.entries.iter().position(|e| e.candidate.config == config);
+            let at = known.unwrap_or_else(|| {
+                let candidate = Candidate { device: 0, config, group: 0 };
+                self.entries.push(Entry::new(candidate));
+                self.entries.len() - 1
+            });
+            self.entries[at].predicted_rps = Some(predicted);
         }
-        let predicted = |i: usize| self.contenders[i].finalist.predicted_rps;
-        let all = 0..self.contenders.len();
+        let predicted = |i: usize| self.entries[i].predicted_rps;
+        let all = 0..self.entries.len();
         let first = all.clone().filter_map(predicted).fold(0.0, f64::max);
         let promising = |i: &usize| predicted(*i).is_some_and(|rps| rps * SLACK >= first);
         let leads = |i: &usize| self.led.is_some_and(|(leader, _)| leader == *i);
-        self.standing = all.filter(|i| promising(i) || leads(i)).collect();
-        self.standing.sort_by(|a, b| self.contenders[*a].more_promising(&self.contenders[*b]));
+        self.left = all.filter(|i| promising(i) || leads(i)).collect();
+        self.left.sort_by(|a, b| more_promising(&self.entries[*a], &self.entries[*b]));
     }
 
     /// Leads and meetings in turn, until nobody is left to meet.
     fn race(&mut self, until: Instant) -> Result<Option<f64>, Stop> {
-        while let Some(&first) = self.standing.first()
-            && self.led.is_none_or(|(leader, _)| self.standing != [leader])
+        while let Some(&first) = self.left.first()
+            && self.led.is_none_or(|(leader, _)| self.left != [leader])
         {
             let (leader, start) = match self.led {
                 None => {
-                    let predicted = self.contenders[first].finalist.predicted_rps;
+                    let predicted = self.entries[first].predicted_rps;
                     let start = predicted.map_or(FLOOR, place_of);
                     if self.pace.is_none() {
                         // It is the first run of the search, too.
@@ -130,8 +123,8 @@ impl<'a> Race<'a> {
                     (first, start)
                 }
                 Some((_, bound)) => {
-                    self.standing = self.meet(bound, until)?;
-                    let Some(&first) = self.standing.first() else { break };
+                    self.left = self.meet(bound, until)?;
+                    let Some(&first) = self.left.first() else { break };
                     self.best = Some((first, bound));
                     (first, bound)
                 }
@@ -158,7 +151,8 @@ impl<'a> Race<'a> {
     /// Searches the knee of `leader` from `start`.
     fn lead(&mut self, leader: usize, start: i32, until: Instant) -> Result<Knee, Stop> {
         self.tell();
-        let Contender { config, probes, .. } = &self.contenders[leader];
+        let Entry { candidate, probes, .. } = &self.entries[leader];
+        let config = &candidate.config;
         let (requests, cancel) = (self.real.requests(), self.watch.cancel);
         let prober = Prober::new(self.real, config, Relax::Nothing, requests, cancel)?;
         let prober = prober.knowing(probes).on_machine(self.paces.clone());
@@ -169,7 +163,7 @@ impl<'a> Race<'a> {
         self.best =
             holds.filter(|(_, k)| self.best.is_none_or(|(_, best)| *k >= best)).or(self.best);
         self.paces = prober.paces().clone();
-        self.contenders[leader].probes = prober.into_probes();
+        self.entries[leader].probes = prober.into_probes();
         knee
     }
 
@@ -177,7 +171,7 @@ impl<'a> Race<'a> {
     fn saturate(&mut self, until: Instant) -> Result<(), Stop> {
         let Some((winner, k)) = self.best else { return Ok(()) };
         let (requests, cancel) = (self.real.requests(), self.watch.cancel);
-        let config = &self.contenders[winner].config;
+        let config = &self.entries[winner].candidate.config;
         let prober = Prober::new(self.real, config, Relax::Nothing, requests, cancel)?;
         let most = prober.on_machine(self.paces.clone()).until(until).most()?;
         (self.saturated, self.bounded) = (true, most < k);
@@ -187,9 +181,9 @@ impl<'a> Race<'a> {
 
     /// All who stand are tried at `k` in the same minutes: who holds.
     fn meet(&mut self, k: i32, until: Instant) -> Result<Vec<usize>, Stop> {
-        let standing = self.standing.clone();
+        let left = self.left.clone();
         for _ in 0..MEETINGS {
-            let (holders, slow) = self.ask(&standing, k, until)?;
+            let (holders, slow) = self.ask(&left, k, until)?;
             if !holders.is_empty() || !slow {
                 return Ok(holders);
             }
@@ -206,7 +200,7 @@ impl<'a> Race<'a> {
         let head = self.real.requests();
         let scale = rate_at(k) / self.real.natural_rate(head);
         let trial = |i: &usize| {
-            let config = &self.contenders[*i].config;
+            let config = &self.entries[*i].candidate.config;
             Trial { config, relax: Relax::Nothing, length: Length::Requests(head), scale }
         };
         let trials: Vec<Trial<'_>> = who.iter().map(trial).collect();
@@ -219,90 +213,86 @@ impl<'a> Race<'a> {
             if probe.passes() {
                 holders.push(i);
             }
-            self.contenders[i].probes.push(probe);
+            self.entries[i].probes.push(probe);
         }
         Ok((holders, slow))
     }
 
     fn tell(&self) {
-        let label = |i: usize| self.contenders[i].finalist.label.clone();
+        let label = |i: usize| self.entries[i].label();
         let best = self.best.map(|(i, k)| (rate_at(k), label(i)));
-        let total = self.contenders.len();
+        let total = self.entries.len();
         let phase = "deciding on this machine".to_owned();
-        let done = total - self.standing.len();
+        let done = total - self.left.len();
         self.watch.progress.update(&Status { phase, done, total, best });
     }
 
-    pub(super) fn decision(self) -> Decision {
-        let Self { contenders, best, paces, .. } = self;
+    pub(super) fn answer(self, on: String) -> Answer {
+        let Self { mut entries, best, paces, left, .. } = self;
+        for (i, entry) in entries.iter_mut().enumerate() {
+            entry.standing = match entry.predicted_rps {
+                Some(predicted) if entry.probes.is_empty() => {
+                    Standing::Untried(Some(if left.contains(&i) {
+                        "the search ended before its turn".to_owned()
+                    } else {
+                        expected_too_little(predicted)
+                    }))
+                }
+                _ => standing(i, &entry.probes, best),
+            };
+        }
         // Of what only the first simulation recommended, none but its leader was tried.
-        let known = |c: &Contender| c.finalist.predicted_rps.is_some() || !c.probes.is_empty();
-        let mut order: Vec<usize> =
-            (0..contenders.len()).filter(|i| known(&contenders[*i])).collect();
-        order.sort_by(|a, b| contenders[*a].more_promising(&contenders[*b]));
-        let finished = |&i: &usize| {
-            let Contender { finalist, probes, .. } = &contenders[i];
-            let mut probes: Vec<&Probe> = probes.iter().collect();
-            probes.sort_by_key(|probe| probe.k);
-            let outcome = outcome(i, &probes, best);
-            let tried = probes.iter().map(|probe| tried(probe, &paces)).collect();
-            Finalist { outcome, tried, ..finalist.clone() }
-        };
-        let finalists: Vec<Finalist> = order.iter().map(finished).collect();
-        let residual = |(i, k): (usize, i32)| {
-            contenders[i].finalist.predicted_rps.map(|predicted| rate_at(k) / predicted)
-        };
-        let fails_at =
-            best.zip(self.led).filter(|((winner, k), (led, at))| winner == led && at > k);
-        Decision {
-            fails_at_rps: fails_at.map(|(_, (_, at))| rate_at(at)),
+        let known = |e: &Entry| e.predicted_rps.is_some() || !e.probes.is_empty();
+        let mut order: Vec<usize> = (0..entries.len()).filter(|i| known(&entries[*i])).collect();
+        order.sort_by(|a, b| more_promising(&entries[*a], &entries[*b]));
+        let tell = |probe: &Probe| tried(probe, &paces);
+        let mut contenders: Vec<Contender> =
+            order.iter().map(|i| entries[*i].contender(tell)).collect();
+        let winner = best.and_then(|(winner, _)| order.iter().position(|i| *i == winner));
+        if let (Some(at), Some((winner, k))) = (winner, best) {
+            // What it failed at below a rate that it held met a slow machine.
+            let led = self.led.filter(|(leader, bound)| *leader == winner && *bound > k);
+            contenders[at].fails_at_rps = led.map(|(_, bound)| rate_at(bound));
+        }
+        let residual = |(i, k): (usize, i32)| Some(rate_at(k) / entries[i].predicted_rps?);
+        let answer = Answer::new(Source { simulated: false, on }, contenders, winner);
+        Answer {
             residual: best.and_then(residual),
-            winner: best.and_then(|(winner, _)| order.iter().position(|i| *i == winner)),
             bounded: self.bounded,
-            runs: finalists.iter().map(|f| f.tried.len() as u64).sum::<u64>()
-                + u64::from(self.saturated),
-            took_s: self.took.as_secs_f64(),
+            runs: answer.runs + u64::from(self.saturated),
+            load_s: self.took.as_secs_f64(),
             out_of_time: self.out_of_time,
+            interrupted: self.watch.cancelled(),
             pace: self.pace,
-            finalists,
+            ..answer
         }
     }
 }
 
-impl Contender {
-    /// The order of predictions, best first; what is recommended no more comes last.
-    fn more_promising(&self, other: &Self) -> Ordering {
-        let predicted = |c: &Self| c.finalist.predicted_rps.unwrap_or(0.0);
-        predicted(other).total_cmp(&predicted(self))
-    }
+/// The order of predictions, best first; what is recommended no more comes last.
+fn more_promising(one: &Entry, other: &Entry) -> Ordering {
+    let predicted = |e: &Entry| e.predicted_rps.unwrap_or(0.0);
+    predicted(other).total_cmp(&predicted(one))
 }
 
-/// The fate of finalist `i`, whose runs were `probes`, by rate and in order: of several at one rate the last counts,
-/// and what failed below a rate that held met a slow machine.
-fn outcome(i: usize, probes: &[&Probe], best: Option<(usize, i32)>) -> FinalistOutcome {
+/// The fate of finalist `i`, whose runs were `probes`: of several at one rate the last counts, and what failed below a
+/// rate that held met a slow machine.
+fn standing(i: usize, probes: &[Probe], best: Option<(usize, i32)>) -> Standing {
+    let mut probes: Vec<&Probe> = probes.iter().collect();
+    probes.sort_by_key(|probe| probe.k);
     let places = probes.chunk_by(|a, b| a.k == b.k).filter_map(|tries| tries.last());
     let above = places.rev().take_while(|probe| !probe.passes()).last();
     match (best, probes.last()) {
-        (_, None) => FinalistOutcome::Untried,
-        (None, _) => FinalistOutcome::Nothing,
-        (Some((winner, k)), _) if winner == i => FinalistOutcome::Carries(rate_at(k)),
-        (_, Some(last)) => above.map_or_else(
-            || FinalistOutcome::Carries(last.rate()),
-            |probe| FinalistOutcome::Beaten(probe.rate()),
-        ),
+        (_, None) => Standing::Untried(None),
+        (None, _) => Standing::Nothing,
+        (Some((winner, k)), _) if winner == i => Standing::Carries(rate_at(k)),
+        (_, Some(last)) => above
+            .map_or_else(|| Standing::Carries(last.rate()), |probe| Standing::Beaten(probe.rate())),
     }
 }
 
-/// `probe` as a result tells it.
+/// `probe` as an answer tells it.
 fn tried(probe: &Probe, paces: &Paces) -> Tried {
-    let s = &probe.observation.summary;
-    Tried {
-        rate_rps: probe.rate(),
-        held: probe.passes(),
-        ttft_p99_ms: s.stats(Metric::Ttft).p99.millis(),
-        tpot_p99_ms: s.stats(Metric::Tpot).p99.millis(),
-        too_few: verdict::too_short(&probe.observation),
-        pace: probe.observation.pace(),
-        slow_machine: paces.is_slow(probe.observation.pace()),
-    }
+    let slow_machine = paces.is_slow(probe.observation.pace());
+    Tried { slow_machine, ..Tried::of(probe.rate(), &probe.observation) }
 }

@@ -4,13 +4,13 @@ use super::finalists::finalists;
 use super::*;
 use crate::contest::progress::Silent;
 use crate::knee::{Effort, Knee, Prober, rate_at};
-use crate::result::{Decision, Finalist, FinalistOutcome, Neighbour, config_of};
+use crate::result::{Answer, Contender, Neighbour, Standing, config_of, knobs};
 use crate::result::{DeviceInfo, Objective, WorkloadInfo};
 use crate::space::{Scope, Space};
 use crate::subject::fake::{Fake, Shared};
 use crate::subject::observation::Observation;
 use crate::subject::{Relax, Trial};
-use crate::tune::{DeviceUnderTest, Method, Request, tune};
+use crate::tune::{DeviceUnderTest, Method, Question, tune};
 use engine::Config;
 use proptest::prelude::*;
 use std::sync::OnceLock;
@@ -34,8 +34,8 @@ fn screened(fake: &Fake) -> TuneResult {
         repeats: false,
     };
     let info = DeviceInfo { name: "x".to_owned(), provenance: String::new(), price: None };
-    tune(&Request {
-        devices: vec![DeviceUnderTest { info, evaluate: fake, accuracy: None }],
+    tune(&Question {
+        devices: vec![DeviceUnderTest { info, subject: fake, accuracy: None }],
         space: &Space::new(scope),
         slo: fake.slo.slo(),
         objective: Objective::Rps,
@@ -53,13 +53,13 @@ fn screened(fake: &Fake) -> TuneResult {
 /// The decision of `real` on the finalists of `screened`, at whatever pace.
 fn decided(
     screened: &TuneResult,
-    real: &dyn Evaluate,
+    real: &dyn Subject,
     budget: Duration,
     watch: &Watch<'_>,
-) -> Result<Decision, Stop> {
-    let result = decide(|_| Ok::<_, Stop>(screened.clone()), real, budget, watch)?;
-    assert_eq!(result.interrupted, watch.cancelled());
-    Ok(result.decision.unwrap())
+) -> Result<Answer, Stop> {
+    let decided = decide(|_| Ok::<_, Stop>(screened.clone()), ("x", real), budget, watch)?;
+    assert_eq!(decided.screened.interrupted, watch.cancelled());
+    Ok(decided.answer.unwrap())
 }
 
 fn knee(real: &Fake, config: &Config) -> f64 {
@@ -78,23 +78,20 @@ fn a_slower_machine_is_decided_on_its_own_in_few_runs() {
     let decision = decided(&result, &real, LONG, &WATCH).unwrap();
     assert_eq!(decision.runs, real.runs.load(Ordering::Relaxed));
     let (winner, rps) = decision.best().unwrap();
-    let truth = |f: &Finalist| knee(&real, &config_of(&f.config).unwrap());
-    let best = decision.finalists.iter().map(truth).fold(0.0, f64::max);
+    let truth = |f: &Contender| knee(&real, &config_of(&f.config).unwrap());
+    let best = decision.contenders.iter().map(truth).fold(0.0, f64::max);
     assert!((rps / truth(winner) - 1.0).abs() < 0.04, "{rps} of {}", truth(winner));
     assert!(rps > 0.96 * best, "{rps} of {best}");
     let residual = decision.residual.unwrap();
     assert!((0.5..0.95).contains(&residual), "{residual}");
-    assert!(decision.runs < 4 * decision.finalists.len() as u64 + 8, "{}", decision.runs);
-    for f in &decision.finalists {
-        match f.outcome {
-            FinalistOutcome::Untried => assert!(f.tried.is_empty()),
-            FinalistOutcome::Beaten(k) => {
-                assert!(f.tried.iter().any(|t| !t.held && t.rate_rps == k));
-            }
-            FinalistOutcome::Carries(k) => {
-                assert!(f.tried.iter().any(|t| t.held && t.rate_rps == k));
-            }
-            FinalistOutcome::Nothing => assert!(f.tried.iter().all(|t| !t.held)),
+    assert!(decision.runs < 4 * decision.contenders.len() as u64 + 8, "{}", decision.runs);
+    for f in &decision.contenders {
+        match f.standing {
+            Standing::Untried(_) => assert!(f.tried.is_empty()),
+            Standing::Beaten(k) => assert!(f.tried.iter().any(|t| !t.held && t.rate_rps == k)),
+            Standing::Carries(k) => assert!(f.tried.iter().any(|t| t.held && t.rate_rps == k)),
+            Standing::Nothing => assert!(f.tried.iter().all(|t| !t.held)),
+            Standing::Twin | Standing::Failed(_) => panic!("{f:?}"),
         }
     }
 }
@@ -119,12 +116,12 @@ proptest! {
         let pace = |n| if hash(n) >> 62 == 0 { 1800 } else { 1000 };
         let real = Shared::new(fake, |fake, trial, n| paced(fake, trial, pace(n)));
         let decision = decided(result, &real, LONG, &WATCH).unwrap();
-        let truth = |f: &Finalist| knee(&real.fake, &config_of(&f.config).unwrap());
-        let asked = decision.finalists.iter().filter(|f| !f.tried.is_empty());
+        let truth = |f: &Contender| knee(&real.fake, &config_of(&f.config).unwrap());
+        let asked = decision.contenders.iter().filter(|f| !f.tried.is_empty());
         let best = asked.map(truth).fold(0.0, f64::max);
         let (winner, rps) = decision.best().unwrap();
         // Five slow runs on end are believed, and seldom: 1 in 1,000.
-        let doubt = decision.doubt().is_some_and(|doubt| doubt.contains("slower"));
+        let doubt = decision.doubts().iter().any(|doubt| doubt.contains("slower"));
         prop_assert!(doubt || rps > 0.96 * best, "{rps} of {best}");
         prop_assert!(rps <= truth(winner), "{rps} of {}", truth(winner));
     }
@@ -143,16 +140,16 @@ fn what_a_profile_misjudges_is_screened_anew() {
             asked.push(pace);
             Ok::<_, Stop>(screened(&at(pace.unwrap_or(1.0))))
         };
-        let result = decide(screen, &real, LONG, &WATCH).unwrap();
+        let decided = decide(screen, ("x", &real), LONG, &WATCH).unwrap();
         assert_eq!(asked, [None, Some(pace)]);
-        let decision = result.decision.unwrap();
+        let decision = decided.answer.unwrap();
         assert_eq!(decision.pace, Some(pace));
         let (winner, rps) = decision.best().unwrap();
-        let truth = |f: &Finalist| knee(&at(pace), &config_of(&f.config).unwrap());
-        let best = decision.finalists.iter().map(truth).fold(0.0, f64::max);
+        let truth = |f: &Contender| knee(&at(pace), &config_of(&f.config).unwrap());
+        let best = decision.contenders.iter().map(truth).fold(0.0, f64::max);
         assert!(rps > 0.96 * best && rps <= truth(winner), "{rps} of {best}");
         // At the right pace the simulation gives the measured figures.
-        for f in &decision.finalists {
+        for f in &decision.contenders {
             match f.predicted_rps {
                 Some(predicted) => {
                     assert!(
@@ -173,7 +170,7 @@ fn what_is_known_when_the_time_is_up_counts() {
     let result = SCREENED.get_or_init(|| screened(&Fake::new(targets)));
     let none = decided(result, &Fake::new(targets), Duration::ZERO, &WATCH).unwrap();
     assert_eq!((none.winner, none.runs, none.out_of_time), (None, 0, true));
-    assert!(none.doubt().unwrap().contains("--budget"));
+    assert!(none.doubts()[0].contains("--budget"));
     // Or somebody wants it to end, whenever that is: on a calm machine, or one that is faster than its profile, but
     // for some runs.
     let calm = |_: u64| 1000;
@@ -212,7 +209,7 @@ fn a_winner_carries_no_more_than_it_completes_with_all_offered_at_once() {
     let result = SCREENED.get_or_init(|| screened(&Fake::new(targets)));
     let free = decided(result, &Fake::new(targets), LONG, &WATCH).unwrap();
     let (_, held) = free.best().unwrap();
-    assert!(!free.bounded && free.doubt().is_none());
+    assert!(!free.bounded && free.doubts().is_empty());
     // At once it completes 0.8 of what it holds for as long as the trace lasts; on a slow machine that says nothing.
     let at_once = |pace: f64| {
         Shared::new(Fake::new(targets), move |fake: &Fake, trial: &Trial<'_>, _| {
@@ -228,7 +225,7 @@ fn a_winner_carries_no_more_than_it_completes_with_all_offered_at_once() {
     let decision = decided(result, &calm, LONG, &WATCH).unwrap();
     let (winner, rps) = decision.best().unwrap();
     assert!((0.79 * held..=0.8 * held).contains(&rps), "{rps} of {held}");
-    assert!(decision.bounded && decision.doubt().unwrap().contains("all requests at once"));
+    assert!(decision.bounded && decision.doubts()[0].contains("all requests at once"));
     assert!(decision.fails_at_rps.is_some_and(|at| at > held));
     assert_eq!(decision.runs, free.runs, "one run more, as ever");
     assert!(winner.tried.iter().any(|t| t.held && t.rate_rps > rps));
@@ -249,12 +246,13 @@ fn what_does_nothing_is_not_tried() {
     let mut more = result.clone();
     let none = Neighbour { to: best["victim"].clone(), ..result.sensitivity[0].clone() };
     more.sensitivity.push(Neighbour { knob: "victim".to_owned(), idle: true, ..none });
-    assert!(finalists(&more).iter().any(|(_, finalist)| finalist.config == *best));
-    for (_, finalist) in finalists(&more) {
+    let all: Vec<_> = finalists(&more).iter().map(|(config, _)| knobs(config)).collect();
+    assert!(all.contains(best));
+    for finalist in all {
         for n in &idle {
             let mut same = best.clone();
             same.insert(n.knob.clone(), n.to.clone());
-            assert!(finalist.config != same, "{} = {}", n.knob, n.to);
+            assert!(finalist != same, "{} = {}", n.knob, n.to);
         }
     }
 }
@@ -265,8 +263,8 @@ fn what_holds_nothing_has_no_winner() {
     let real = Fake::new(&["ttft=1ms"]);
     let decision = decided(&result, &real, LONG, &WATCH).unwrap();
     assert_eq!((decision.winner, decision.residual), (None, None));
-    let hopeless = [FinalistOutcome::Nothing, FinalistOutcome::Untried];
-    assert!(decision.finalists.iter().all(|f| hopeless.contains(&f.outcome)));
+    let hopeless = |s: &Standing| matches!(s, Standing::Nothing | Standing::Untried(_));
+    assert!(decision.contenders.iter().all(|f| hopeless(&f.standing)));
 }
 
 #[test]

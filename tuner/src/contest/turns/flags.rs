@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use engine::{Config, Knob};
 
-use super::Candidate;
 use crate::export::{quoted, vllm};
+use crate::result::Contender;
 
 /// The server whose flags are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Dialect {
     ///
     /// # Errors
     /// A knob named twice; in knee's dialect also one that it does not have, or a value that it does not take.
-    pub fn candidates(self, values: &[Values]) -> Result<Vec<Candidate>, String> {
+    pub fn contenders(self, values: &[Values]) -> Result<Vec<Contender>, String> {
         let mut all: Vec<Vec<(&str, &str)>> = vec![Vec::new()];
         let mut named: Vec<&str> = Vec::new();
         for knob in values {
@@ -130,18 +130,14 @@ impl Dialect {
             let each = |set| knob.values.iter().map(move |v: &String| with(set, v.as_str()));
             all = all.iter().flat_map(each).collect();
         }
-        Ok(all.iter().map(|set| self.candidate(set)).collect())
+        Ok(all.iter().map(|set| self.contender(set)).collect())
     }
 
-    fn candidate(self, set: &[(&str, &str)]) -> Candidate {
+    fn contender(self, set: &[(&str, &str)]) -> Contender {
         let flags: Vec<String> = set.iter().map(|(n, v)| self.flag(n, v)).collect();
         let said: Vec<String> = set.iter().map(|(n, v)| format!("{n} {v}")).collect();
-        Candidate {
-            label: said.join(", "),
-            knobs: set.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
-            flags: flags.join(" "),
-            predicted_rps: None,
-        }
+        let config = set.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        Contender { flags: Some(flags.join(" ")), ..Contender::new(said.join(", "), config) }
     }
 }
 
@@ -150,15 +146,14 @@ fn ours(name: &str) -> &str {
     vllm::FLAGS.iter().find(|(_, theirs)| *theirs == name).map_or(name, |(ours, _)| ours)
 }
 
+/// What people call a server without any of our flags.
+pub const DEFAULTS: &str = "the server's own defaults";
+
 /// A server without any of our flags.
 #[must_use]
-pub fn defaults() -> Candidate {
-    Candidate {
-        label: "the server's own defaults".to_owned(),
-        knobs: BTreeMap::new(),
-        flags: String::new(),
-        predicted_rps: None,
-    }
+pub fn defaults() -> Contender {
+    let own = Contender::new(DEFAULTS.to_owned(), BTreeMap::new());
+    Contender { flags: Some(String::new()), ..own }
 }
 
 #[cfg(test)]
@@ -172,8 +167,8 @@ mod tests {
     #[test]
     fn every_combination_in_the_servers_words() {
         let asked = values(&["--max-seqs=16, 64", "prefix-cache=on,off", "swap_space=4"]);
-        let all = Dialect::Vllm.candidates(&asked).unwrap();
-        let flags: Vec<&str> = all.iter().map(|c| c.flags.as_str()).collect();
+        let all = Dialect::Vllm.contenders(&asked).unwrap();
+        let flags: Vec<&str> = all.iter().filter_map(|c| c.flags.as_deref()).collect();
         assert_eq!(
             flags,
             [
@@ -184,17 +179,17 @@ mod tests {
             ]
         );
         assert_eq!(all[1].label, "max-num-seqs 16, enable-prefix-caching off, swap-space 4");
-        let (config, strange) = Dialect::Vllm.config(&all[1].knobs).unwrap();
+        let (config, strange) = Dialect::Vllm.config(&all[1].config).unwrap();
         assert_eq!((config.max_seqs, config.prefix_cache), (16, false));
         assert_eq!(strange, ["swap-space"]);
         let own =
-            Dialect::Knee.candidates(&values(&["max-num-seqs=8", "prefix-cache=off"])).unwrap();
-        assert_eq!(own[0].flags, "--max-seqs 8 --prefix-cache off");
+            Dialect::Knee.contenders(&values(&["max-num-seqs=8", "prefix-cache=off"])).unwrap();
+        assert_eq!(own[0].flags.as_deref().unwrap(), "--max-seqs 8 --prefix-cache off");
     }
 
     #[test]
     fn mistakes_are_said() {
-        let said = |texts: &[&str]| Dialect::Knee.candidates(&values(texts)).unwrap_err();
+        let said = |texts: &[&str]| Dialect::Knee.contenders(&values(texts)).unwrap_err();
         assert!(said(&["max-seqs=8", "max-num-seqs=16"]).contains("listed twice"));
         assert!(said(&["sulk=8"]).contains("sulk"));
         assert!(said(&["max-seqs=many"]).contains("many"));
@@ -208,10 +203,10 @@ mod tests {
     #[test]
     fn the_usual_values_are_configurations_of_the_engine() {
         for dialect in [Dialect::Vllm, Dialect::Knee] {
-            let all = dialect.candidates(&dialect.usual()).unwrap();
+            let all = dialect.contenders(&dialect.usual()).unwrap();
             assert_eq!(all.len(), 9);
             for candidate in all {
-                let (_, strange) = dialect.config(&candidate.knobs).unwrap();
+                let (_, strange) = dialect.config(&candidate.config).unwrap();
                 assert!(strange.is_empty(), "{strange:?}");
             }
         }

@@ -5,64 +5,87 @@ use std::sync::atomic::AtomicBool;
 use engine::Config;
 use rayon::prelude::*;
 
-use super::Candidate;
 use super::flags::Dialect;
-use crate::knee::{Effort, Knee, Prober, place_of, rate_at};
-use crate::subject::{Evaluate, Relax, Stop};
+use crate::contest::entry::{Candidate, Entry};
+use crate::knee::{Effort, Knee, Prober, place_above, place_of, rate_at};
+use crate::result::{Contender, Failure, Standing, Tried};
+use crate::subject::server::Aim;
+use crate::subject::{Relax, Stop, Subject};
 
 /// What a simulation says of some configurations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Screened {
     /// Those that hold the targets, most promising first, equals in the order given.
-    pub ranked: Vec<Candidate>,
-    /// The others, and why.
-    pub refused: Vec<(Candidate, String)>,
+    pub ranked: Vec<Contender>,
+    /// The others, each with why it was left out.
+    pub refused: Vec<Contender>,
     /// Names that mean nothing to the simulation: it does not tell configurations apart by them.
     pub strange: Vec<String>,
 }
 
-/// Finds what each of `candidates` carries by `simulation`; none when it was cancelled.
+/// Finds what each of `contenders` carries by `simulation`; none when it was cancelled.
 pub fn screen(
-    candidates: Vec<Candidate>,
+    contenders: Vec<Contender>,
     dialect: Dialect,
-    simulation: &(dyn Evaluate + Sync),
+    simulation: &(dyn Subject + Sync),
     cancel: &AtomicBool,
 ) -> Option<Screened> {
-    let seen: Vec<_> = candidates
+    let seen: Vec<_> = contenders
         .into_par_iter()
-        .map(|candidate| match dialect.config(&candidate.knobs) {
-            Ok((config, strange)) => (candidate, knee(&config, simulation, cancel), strange),
-            Err(why) => (candidate, Ok(Err(why)), Vec::new()),
+        .map(|contender| match dialect.config(&contender.config) {
+            Ok((config, strange)) => {
+                let found = searched(simulation, &config, &Aim::default(), cancel);
+                (contender, found.map(|found| found.standing), strange)
+            }
+            Err(why) => (contender, Ok(Standing::Untried(Some(why))), Vec::new()),
         })
         .collect();
     let mut screened = Screened { ranked: Vec::new(), refused: Vec::new(), strange: Vec::new() };
-    for (candidate, rps, strange) in seen {
-        match rps.ok()? {
-            Ok(rps) => screened.ranked.push(Candidate { predicted_rps: Some(rps), ..candidate }),
-            Err(why) => screened.refused.push((candidate, why)),
-        }
+    for (contender, standing, strange) in seen {
         screened.strange.extend(strange);
+        let why = match standing.ok()? {
+            Standing::Carries(rps) => {
+                screened.ranked.push(Contender { predicted_rps: Some(rps), ..contender });
+                continue;
+            }
+            Standing::Failed(failure) => format!("by simulation it cannot run: {}", failure.why),
+            Standing::Untried(Some(why)) => why,
+            _ => "by simulation it holds the targets at no rate".to_owned(),
+        };
+        screened.refused.push(contender.left_out(why));
     }
     screened.strange.sort();
     screened.strange.dedup();
-    let predicted = |c: &Candidate| c.predicted_rps.unwrap_or_default();
+    let predicted = |c: &Contender| c.predicted_rps.unwrap_or_default();
     screened.ranked.sort_by(|a, b| predicted(b).total_cmp(&predicted(a)));
     Some(screened)
 }
 
-/// What `config` carries, requests/s, or why nothing; an error when it was cancelled.
-fn knee(
+/// `config` as a search of `subject` finds it, told as `aim` says: where a rate is to be beaten, that one is tried first
+/// and decides whether the search goes on.
+///
+/// # Errors
+/// When it was cancelled, or the subject can be measured no more.
+pub fn searched(
+    subject: &dyn Subject,
     config: &Config,
-    simulation: &(dyn Evaluate + Sync),
+    aim: &Aim,
     cancel: &AtomicBool,
-) -> Result<Result<f64, String>, ()> {
-    let start = place_of(simulation.natural_rate(simulation.requests()));
-    let searched = Prober::new(simulation, config, Relax::Nothing, simulation.requests(), cancel)
-        .and_then(|mut prober| prober.knee(start, Effort::COLD));
-    match searched {
-        Ok(Knee::Between { lo, .. }) => Ok(Ok(rate_at(lo))),
-        Ok(Knee::Nowhere) => Ok(Err("by simulation it holds the targets at no rate".to_owned())),
-        Err(Stop::Refused(refused)) => Ok(Err(format!("by simulation it cannot run: {refused}"))),
-        Err(Stop::Cancelled | Stop::Gone(_)) => Err(()),
-    }
+) -> Result<Contender, Stop> {
+    let (requests, beat) = (subject.requests(), aim.beat.map(place_above));
+    let mut entry = Entry::new(Candidate { device: 0, config: config.clone(), group: 0 });
+    let start = place_of(aim.expected.unwrap_or_else(|| subject.natural_rate(requests)));
+    let found = Prober::new(subject, config, Relax::Nothing, requests, cancel).and_then(|mut p| {
+        let knee = p.overtake(beat, start, Effort::COLD);
+        entry.probes = p.into_probes();
+        knee
+    });
+    entry.standing = match (found, aim.beat) {
+        (Ok(Knee::Between { lo, .. }), _) => Standing::Carries(rate_at(lo)),
+        (Ok(Knee::Nowhere), Some(beat)) => Standing::Beaten(beat),
+        (Ok(Knee::Nowhere), None) => Standing::Nothing,
+        (Err(Stop::Refused(refused)), _) => Standing::Failed(Failure::of(refused.reason)),
+        (Err(stop), _) => return Err(stop),
+    };
+    Ok(entry.contender(|probe| Tried::of(probe.rate(), &probe.observation)))
 }

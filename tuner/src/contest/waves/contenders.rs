@@ -1,76 +1,10 @@
-//! The contenders of a search, their standings, and the schedule by which they meet.
+//! The contenders of a search in waves, and the schedule by which they meet.
 
+use crate::contest::entry::{Candidate, Entry};
 use crate::contest::progress::Watch;
 use crate::knee::verdict;
-use crate::knee::{FLOOR, Knee, Probe, rate_at};
-use crate::subject::{Evaluate, Refused};
-use engine::Config;
-
-/// A configuration on a device.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Candidate {
-    /// Index into [`Contest::devices`].
-    pub device: usize,
-    /// The configuration, canonical.
-    pub config: Config,
-    /// Candidates race within their group: equal device and GPUs.
-    pub group: usize,
-}
-
-/// The fate of a candidate.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Standing {
-    /// Not reached (interrupted, or the work allowed was spent).
-    Untried,
-    /// Cannot run.
-    Refused(Refused),
-    /// Its roofline bound is below what the group's best holds: never run.
-    OutOfReach,
-    /// Misses the SLO on an empty machine.
-    Infeasible,
-    /// Missed the SLO at a rate where the best of its group, less the margin, holds it.
-    Beaten,
-    /// Behaved to the nanosecond as another entry did, at a rate that holds and one that fails: the other one went on.
-    Twin,
-    /// Went on to the end, or was measured as far as the search came.
-    Measured,
-}
-
-/// A candidate and everything known about it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// The candidate.
-    pub candidate: Candidate,
-    /// Its fate.
-    pub standing: Standing,
-    /// Everything tried, over all heads.
-    pub probes: Vec<Probe>,
-    /// Its knee on the largest head where it was bracketed, and that head.
-    pub knee: Option<(usize, Knee)>,
-}
-
-impl Entry {
-    /// Nothing is known of `candidate`.
-    #[must_use]
-    pub fn new(candidate: Candidate) -> Self {
-        Self { candidate, standing: Standing::Untried, probes: Vec::new(), knee: None }
-    }
-
-    /// The highest passing rate of the whole of `head`, if bracketed there.
-    #[must_use]
-    pub fn good(&self, head: usize) -> Option<i32> {
-        match self.knee {
-            Some((h, Knee::Between { lo, .. })) if h == head => Some(lo),
-            _ => None,
-        }
-    }
-
-    /// The probe of `head` at `k`.
-    #[must_use]
-    pub fn probe(&self, head: usize, k: i32) -> Option<&Probe> {
-        self.probes.iter().find(|p| p.head == head && p.k == k)
-    }
-}
+use crate::knee::{FLOOR, Probe, rate_at};
+use crate::subject::Subject;
 
 /// The result of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,7 +107,7 @@ pub type Near<'a> = &'a (dyn Fn(&Candidate) -> Vec<Candidate> + Sync);
 /// The candidates, and the devices that they run on.
 pub struct Contest<'a> {
     /// One evaluation per device; all replay the same trace.
-    pub devices: &'a [&'a dyn Evaluate],
+    pub devices: &'a [&'a dyn Subject],
     /// The candidates.
     pub candidates: Vec<Candidate>,
     /// The neighbours that winners are polished with; those of other groups are left to them.

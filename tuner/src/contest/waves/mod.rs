@@ -15,6 +15,7 @@
 //! threads makes the same runs. [`exhaustive`] measures what screening dropped, too; [`random`] (for regret) what fits
 //! in a given amount of work.
 
+use crate::contest::entry::{Candidate, Entry};
 use race::Race;
 use rayon::prelude::*;
 use tally::Tally;
@@ -23,7 +24,7 @@ mod contenders;
 mod race;
 mod tally;
 
-pub use contenders::{Candidate, Contest, Entry, Found, Group, Near, RUNGS, Rung, Standing};
+pub use contenders::{Contest, Found, Group, Near, RUNGS, Rung};
 
 /// Successive halving over `rungs` with a race on each, then polishing: every group by itself.
 #[must_use]

@@ -1,12 +1,13 @@
 //! How the candidates of a group are run against each other, wave by wave.
 
-use super::contenders::{Candidate, Contest, Entry, Group, Rung, Standing};
+use super::contenders::{Contest, Group, Rung};
 use super::tally::Tally;
+use crate::contest::entry::{Candidate, Entry};
 use crate::knee::verdict;
 use crate::knee::{Effort, FLOOR, Knee, Probe, Prober, place_of, rate_at};
-use crate::space;
+use crate::result::{Failure, Standing};
 use crate::subject::unfit::Unfit;
-use crate::subject::{Evaluate, Refused, Relax, Stop};
+use crate::subject::{Refused, Relax, Stop, Subject};
 use engine::Config;
 use rayon::prelude::*;
 
@@ -81,7 +82,7 @@ impl<'a, 'c> Race<'a, 'c> {
         self.lengths().0
     }
 
-    fn evaluate(&self, entry: usize) -> &'c dyn Evaluate {
+    fn subject(&self, entry: usize) -> &'c dyn Subject {
         self.contest.devices[self.entries[entry].candidate.device]
     }
 
@@ -117,7 +118,7 @@ impl<'a, 'c> Race<'a, 'c> {
                 }
                 // What lost here lost to the head's shortness, perhaps.
                 for (entry, before) in self.entries.iter_mut().zip(before) {
-                    if matches!(entry.standing, Standing::Beaten | Standing::Twin) {
+                    if matches!(entry.standing, Standing::Beaten(_) | Standing::Twin) {
                         entry.standing = before;
                     }
                 }
@@ -133,8 +134,7 @@ impl<'a, 'c> Race<'a, 'c> {
     pub(super) fn measure_the_rest(&mut self) {
         let mut known = (self.head, self.best);
         loop {
-            let open =
-                |e: &Entry| e.good(self.head).is_none() && e.standing != Standing::Infeasible;
+            let open = |e: &Entry| e.good(self.head).is_none() && e.standing != Standing::Nothing;
             let rest: Vec<usize> =
                 (0..self.entries.len()).filter(|i| open(&self.entries[*i])).collect();
             self.measure(&rest, u64::MAX);
@@ -225,16 +225,17 @@ impl<'a, 'c> Race<'a, 'c> {
             let floors = e.probes.iter().filter(|p| p.k == FLOOR);
             floors.map(|p| verdict::worst(&p.observation)).next_back()
         };
-        let failed = self.entries.iter_mut().filter(|e| e.standing == Standing::Infeasible);
+        let failed = self.entries.iter_mut().filter(|e| e.standing == Standing::Nothing);
         let failed = failed.filter_map(|e| Some((miss(e)?, e)));
         if let Some((_, nearest)) = failed.min_by(|a, b| a.0.total_cmp(&b.0)) {
-            nearest.standing = Standing::Untried;
+            nearest.standing = Standing::Untried(None);
         }
     }
 
     /// Members that are still in, the most promising first.
     fn queue(&self) -> Vec<usize> {
-        let alive = |e: &Entry| matches!(e.standing, Standing::Untried | Standing::Measured);
+        let alive =
+            |e: &Entry| matches!(e.standing, Standing::Untried(None) | Standing::Carries(_));
         let mut queue: Vec<usize> =
             (0..self.entries.len()).filter(|i| alive(&self.entries[*i])).collect();
         queue.sort_by_cached_key(|i| {
@@ -265,12 +266,12 @@ impl<'a, 'c> Race<'a, 'c> {
             _ => None,
         };
         let known = own.or(self.best.map(|(_, k)| k));
-        if known.is_none() && self.entries.iter().any(|o| o.standing == Standing::Infeasible) {
+        if known.is_none() && self.entries.iter().any(|o| o.standing == Standing::Nothing) {
             // Others of its kind failed on an empty machine: ask that first.
             let effort = Effort { stride: Effort::COLD.stride, ..effort };
             return Task { entry, start: FLOOR, rivals: None, effort };
         }
-        let ceiling = || self.evaluate(entry).ceiling(&e.candidate.config).unwrap_or(1.0);
+        let ceiling = || self.subject(entry).ceiling(&e.candidate.config).unwrap_or(1.0);
         let (start, stride) = match known {
             Some(k) => (k, effort.stride),
             None => (place_of(ceiling().clamp(1e-3, 1e6) / 2.0), Effort::COLD.stride),
@@ -323,7 +324,7 @@ impl<'a, 'c> Race<'a, 'c> {
             return Report::stopped(Stop::Refused(Refused { reason }), &entry.standing, Vec::new());
         }
         let prober = Prober::new(
-            self.evaluate(task.entry),
+            self.subject(task.entry),
             &entry.candidate.config,
             Relax::Nothing,
             self.head,
@@ -354,7 +355,7 @@ impl<'a, 'c> Race<'a, 'c> {
                 _ => false,
             };
             if beaten {
-                entry.standing = Standing::Beaten;
+                entry.standing = Standing::Beaten(rate_at(stay));
             }
             !beaten
         });
@@ -372,7 +373,7 @@ impl<'a, 'c> Race<'a, 'c> {
         if kept.len() > rung.keep {
             self.rank(&kept, rung.margin);
             for i in self.queue().into_iter().skip(rung.keep) {
-                self.entries[i].standing = Standing::Beaten;
+                self.entries[i].standing = Standing::Beaten(rate_at(k));
             }
         }
     }
@@ -423,8 +424,7 @@ impl<'a, 'c> Race<'a, 'c> {
     /// Tells whoever waits.
     fn tell(&mut self) {
         let done = (self.entries.len() - self.queue().len()).max(self.told);
-        let best =
-            self.best.map(|(i, k)| (rate_at(k), space::label(&self.entries[i].candidate.config)));
+        let best = self.best.map(|(i, k)| (rate_at(k), self.entries[i].label()));
         self.tally.note(done - self.told, best);
         self.told = done;
     }
@@ -458,7 +458,7 @@ fn unfit(contest: &Contest<'_>, candidate: &Candidate) -> Option<Unfit> {
 impl Report {
     fn stopped(stop: Stop, before: &Standing, probes: Vec<Probe>) -> Self {
         let standing = match stop {
-            Stop::Refused(refused) => Standing::Refused(refused),
+            Stop::Refused(refused) => Standing::Failed(Failure::of(refused.reason)),
             Stop::Cancelled | Stop::Gone(_) => before.clone(),
         };
         Self { standing, knee: None, probes }
@@ -469,20 +469,28 @@ impl Report {
 fn attempt(prober: &mut Prober<'_>, task: &Task) -> Result<(Standing, Option<Knee>), Stop> {
     if let Some((stay, beat)) = task.rivals {
         if prober.ceiling() < stay {
-            return Ok((Standing::OutOfReach, None));
+            let why = "by its roofline it carries less than the best of its kind holds";
+            return Ok((Standing::Untried(Some(why.to_owned())), None));
         }
         if !prober.passes(stay)? {
-            return Ok((Standing::Beaten, None));
+            return Ok((Standing::Beaten(rate_at(stay)), None));
         }
         if stay < beat && !prober.passes(beat)? {
             // Good enough to stay; just where its knee is does not matter yet.
             let effort = Effort { resolution: i32::MAX, ..task.effort };
-            return Ok((Standing::Measured, Some(prober.knee(stay, effort)?)));
+            let knee = prober.knee(stay, effort)?;
+            return Ok((fate(&knee), Some(knee)));
         }
     }
-    match prober.knee(task.start, task.effort)? {
-        Knee::Nowhere => Ok((Standing::Infeasible, Some(Knee::Nowhere))),
-        knee => Ok((Standing::Measured, Some(knee))),
+    let knee = prober.knee(task.start, task.effort)?;
+    Ok((fate(&knee), Some(knee)))
+}
+
+/// The standing of what was measured as far as `knee` says.
+fn fate(knee: &Knee) -> Standing {
+    match knee {
+        Knee::Nowhere => Standing::Nothing,
+        Knee::Between { lo, .. } => Standing::Carries(rate_at(*lo)),
     }
 }
 

@@ -5,8 +5,9 @@ use crate::contest::progress::Watch;
 use crate::contest::progress::{Silent, Status};
 use crate::knee::STEP;
 use crate::knee::verdict;
+use crate::result::Standing;
 use crate::space::{Scope, Space};
-use crate::subject::Evaluate;
+use crate::subject::Subject;
 use crate::subject::fake::Fake;
 use engine::Config;
 use std::sync::atomic::AtomicBool;
@@ -39,7 +40,7 @@ fn best(found: &Found) -> Option<f64> {
     found.bests().map(|i| found.rate(i)).reduce(f64::max)
 }
 
-fn contest<'a>(devices: &'a [&'a dyn Evaluate], candidates: Vec<Candidate>) -> Contest<'a> {
+fn contest<'a>(devices: &'a [&'a dyn Subject], candidates: Vec<Candidate>) -> Contest<'a> {
     Contest { devices, candidates, near: &|_| Vec::new(), watch: watch() }
 }
 
@@ -54,7 +55,7 @@ fn halving_finds_what_exhaustive_search_finds_at_a_fraction_of_its_work() {
     ] {
         for seed in 0..3 {
             let fake = Fake { jitter, bias, seed, ..Fake::new(&slo) };
-            let devices: [&dyn Evaluate; 1] = [&fake];
+            let devices: [&dyn Subject; 1] = [&fake];
             let contest = contest(&devices, candidates(1));
             let full = exhaustive(&contest, Found::nothing(&contest));
             let fast = halving(&contest, RUNGS);
@@ -84,7 +85,7 @@ fn halving_finds_what_exhaustive_search_finds_at_a_fraction_of_its_work() {
 fn any_number_of_threads_makes_the_same_runs() {
     let runs = |threads: usize| {
         let fake = Fake { jitter: 0.1, bias: 0.5, ..Fake::new(&["ttft=300ms", "tpot=30ms"]) };
-        let devices: [&dyn Evaluate; 1] = [&fake];
+        let devices: [&dyn Subject; 1] = [&fake];
         let contest = contest(&devices, candidates(2));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let found = pool.install(|| halving(&contest, RUNGS));
@@ -101,7 +102,7 @@ fn any_number_of_threads_makes_the_same_runs() {
 fn a_group_is_found_the_same_in_any_company() {
     let strong = Fake { jitter: 0.05, bias: 0.6, ..Fake::new(&["ttft=300ms", "tpot=30ms"]) };
     let weak = Fake { pace: 2.0, seed: 9, ..Fake { kv_slots: 90_000.0, ..fake_like(&strong) } };
-    let devices: [&dyn Evaluate; 2] = [&strong, &weak];
+    let devices: [&dyn Subject; 2] = [&strong, &weak];
     let on = |device: usize, group: usize| {
         let own = move |c: Candidate| Candidate { device, group: c.group + group, ..c };
         candidates(2).into_iter().map(own)
@@ -138,7 +139,7 @@ fn to_measure_the_rest_is_never_worse_than_to_screen() {
     };
     for seed in 0..4 {
         let fake = Fake { jitter: 0.1, bias: 0.9, seed, ..Fake::new(&["ttft=200ms", "tpot=25ms"]) };
-        let devices: [&dyn Evaluate; 1] = [&fake];
+        let devices: [&dyn Subject; 1] = [&fake];
         let contest = Contest { near: &near, ..contest(&devices, candidates(1)) };
         let fast = halving(&contest, RUNGS);
         let full = exhaustive(&contest, fast.clone());
@@ -158,7 +159,7 @@ fn to_measure_the_rest_is_never_worse_than_to_screen() {
 fn a_trace_too_short_for_the_rates_is_made_longer_and_else_bounds_them() {
     let of = |requests: usize, most: usize| {
         let fake = Fake { requests, most, lasts_s: 40.0, ..Fake::new(&["ttft=1s", "tpot=40ms"]) };
-        let devices: [&dyn Evaluate; 1] = [&fake];
+        let devices: [&dyn Subject; 1] = [&fake];
         let found = halving(&contest(&devices, candidates(1)), RUNGS);
         (best(&found).unwrap(), found.bests().map(|i| found.head(i)).max().unwrap())
     };
@@ -177,7 +178,7 @@ fn a_trace_too_short_for_the_rates_is_made_longer_and_else_bounds_them() {
 #[test]
 fn impossible_targets_leave_nobody_and_the_nearest_miss_is_known() {
     let fake = Fake::new(&["ttft=5ms"]);
-    let devices: [&dyn Evaluate; 1] = [&fake];
+    let devices: [&dyn Subject; 1] = [&fake];
     let contest = contest(&devices, candidates(1));
     let found = halving(&contest, RUNGS);
     assert_eq!(best(&found), None);
@@ -200,11 +201,11 @@ fn told_to_end_it_returns_what_it_knows() {
         }
     }
     let fake = Fake::new(&["ttft=200ms"]);
-    let devices: [&dyn Evaluate; 1] = [&fake];
+    let devices: [&dyn Subject; 1] = [&fake];
     let progress = After(&cancel, 0.into());
     let watch = Watch { progress: &progress, cancel: &cancel };
     let contest = Contest { watch, ..contest(&devices, candidates(1)) };
     let found = halving(&contest, RUNGS);
     assert!(found.interrupted && best(&found).is_some());
-    assert!(found.entries.iter().any(|e| e.standing == Standing::Untried));
+    assert!(found.entries.iter().any(|e| e.standing == Standing::Untried(None)));
 }

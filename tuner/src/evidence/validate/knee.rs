@@ -17,7 +17,7 @@ use crate::knee::{Effort, Knee as Found, Prober, STEP, place_of};
 use crate::subject::bed::Testbed;
 use crate::subject::observation::Observation;
 use crate::subject::unfit::Unfit;
-use crate::subject::{Evaluate, Refused, Relax, Stop, Trial};
+use crate::subject::{Refused, Relax, Stop, Subject, Trial};
 
 /// Rates of one setup that make a knee visible.
 const RATES: usize = 3;
@@ -237,7 +237,7 @@ impl Pinned {
     }
 }
 
-impl Evaluate for Pinned {
+impl Subject for Pinned {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
         Ok(self.sim.observe(&self.deployment, trial.head(self), trial.scale)?)
     }

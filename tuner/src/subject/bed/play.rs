@@ -11,7 +11,7 @@ use super::run::Run;
 use super::testbed::Testbed;
 use crate::subject::observation::{Detailed, Observation};
 use crate::subject::unfit::Unfit;
-use crate::subject::{Evaluate, Refused, Relax, Stop, Trial};
+use crate::subject::{Refused, Relax, Stop, Subject, Trial};
 
 /// A search for capacity must not be throttled by the client to what the server manages.
 const LIFTED: ReplayOptions = ReplayOptions { lift_session_cap: true };
@@ -157,7 +157,7 @@ impl Testbed {
     }
 }
 
-impl Evaluate for Testbed {
+impl Subject for Testbed {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
         // Whoever offers all at once asks how fast it goes, not whether the SLO holds.
         let alone = std::slice::from_ref(trial);

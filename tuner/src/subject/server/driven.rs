@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use engine::Config;
 
-use super::Shot;
 use super::held::Held;
 use super::memory::Memory;
 use super::range::{CROWDED, MOST, Range, natural_starts};
 use crate::knee::verdict::Verdict;
 use crate::knee::{place_above, rate_at};
+use crate::result::Tried;
 use crate::subject::observation::Observation;
 use crate::subject::unfit::Unfit;
-use crate::subject::{Evaluate, Length, Refused, Stop, Trial};
+use crate::subject::{Length, Refused, Stop, Subject, Trial};
 
 /// The share of a lengthened probe that requests are to last, where they lasted more than [`CROWDED`] of the shorter
 /// one.
@@ -39,12 +39,12 @@ pub(super) struct Driven<'s, 'a> {
 
 /// The runs so far, and the callbacks that hear of them.
 struct Seen<'s> {
-    say: &'s mut (dyn FnMut(&Shot) + Send),
+    say: &'s mut (dyn FnMut(&Tried) + Send),
     watch: &'s mut (dyn FnMut() -> bool + Send),
     /// The time for which the next rate is offered at least: as long as the one before had to be.
     whole: Duration,
     load_s: f64,
-    shots: Vec<Shot>,
+    tried: Vec<Tried>,
     /// The last run at each place that held.
     held: BTreeMap<i32, Held>,
 }
@@ -56,18 +56,18 @@ impl<'s, 'a> Driven<'s, 'a> {
         (probe, longest): (Duration, Duration),
         budget: Duration,
         unhurried: f64,
-        say: &'s mut (dyn FnMut(&Shot) + Send),
+        say: &'s mut (dyn FnMut(&Tried) + Send),
         watch: &'s mut (dyn FnMut() -> bool + Send),
     ) -> Self {
-        let (shots, held) = (Vec::new(), BTreeMap::new());
-        let seen = Mutex::new(Seen { say, watch, whole: probe, load_s: 0.0, shots, held });
+        let (tried, held) = (Vec::new(), BTreeMap::new());
+        let seen = Mutex::new(Seen { say, watch, whole: probe, load_s: 0.0, tried, held });
         Self { range, probe, longest, budget, unhurried, seen }
     }
 
     /// Every rate, in the order tried, and the runs that held, by their places.
-    pub(super) fn into_seen(self) -> (Vec<Shot>, BTreeMap<i32, Held>) {
+    pub(super) fn into_seen(self) -> (Vec<Tried>, BTreeMap<i32, Held>) {
         let seen = self.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
-        (seen.shots, seen.held)
+        (seen.tried, seen.held)
     }
 
     /// One run at `rate`, from memory if it was made before; whether it was made now.
@@ -90,10 +90,10 @@ impl<'s, 'a> Driven<'s, 'a> {
     }
 }
 
-impl Evaluate for Driven<'_, '_> {
+impl Subject for Driven<'_, '_> {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let Seen { say, watch, whole, load_s, shots, held: kept } = &mut *seen;
+        let Seen { say, watch, whole, load_s, tried, held: kept } = &mut *seen;
         let natural = self.natural_rate(self.requests());
         // The rate to the bit, whatever became of it on the way.
         let k = place_above(trial.scale * natural * (1.0 - 1e-9));
@@ -121,12 +121,11 @@ impl Evaluate for Driven<'_, '_> {
             *load_s += outside.took_s;
             let took_s = outside.took_s;
             outside.took_s += shorter_s;
-            let shot = Shot::of(rate, &observation);
-            let shot = Shot { seconds: took_s, ..shot };
-            say(&shot);
+            let line = Tried { seconds: took_s, ..Tried::of(rate, &observation) };
+            say(&line);
             let longer = longer.filter(|_| probed && *load_s < self.budget.as_secs_f64());
             if passed || longer.is_none() {
-                shots.push(shot);
+                tried.push(line);
             }
             if passed {
                 kept.insert(k, held);

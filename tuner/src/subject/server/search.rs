@@ -9,8 +9,8 @@ use super::driven::Driven;
 use super::held::Held;
 use super::memory::Memory;
 use super::range::{MOST, Range};
-use super::{Found, Shot};
 use crate::knee::{Effort, FLOOR, Prober, place_above, place_of, rate_at};
+use crate::result::{Contender, Standing, Tried};
 use crate::subject::{Relax, Stop};
 
 /// A probe lasts so many unhurried requests, but not less than the least or more than the most that a rate is offered.
@@ -26,7 +26,7 @@ const GLIMPSE: f64 = 0.4;
 /// The lowest rate tried, as a share of the first.
 const LOWEST: f64 = 1.0 / 1024.0;
 
-/// The aim of a search.
+/// The aim of a search. The default is to search in full, wherever the answer is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Aim {
     /// The time for which a rate must hold; none: four unhurried requests, 8 s at least, and longer where requests
@@ -40,12 +40,33 @@ pub struct Aim {
     pub expected: Option<f64>,
 }
 
+impl Default for Aim {
+    fn default() -> Self {
+        Self { probe: None, budget: Duration::MAX, beat: None, expected: None }
+    }
+}
+
 /// The result of a search of a server, with the run at the rate found.
 pub struct Searched {
-    /// The answer.
-    pub found: Found,
+    /// The highest rate that held with none below it failing, under steady load if any did; or what became of it.
+    pub standing: Standing,
+    /// The lowest rate that failed, at its last try; none where the search ended before one did.
+    pub fails_at_rps: Option<f64>,
+    /// Every rate, in the order tried.
+    pub tried: Vec<Tried>,
+    /// Why the search ended before it was done, if it did.
+    pub note: Option<String>,
     /// The run at the rate found.
     pub best: Option<Held>,
+}
+
+impl Searched {
+    /// `contender` as the search found it, and the run at its capacity.
+    #[must_use]
+    pub fn of(self, contender: Contender) -> (Contender, Option<Held>) {
+        let Self { standing, fails_at_rps, tried, note, best } = self;
+        (Contender { standing, fails_at_rps, tried, note, ..contender }, best)
+    }
 }
 
 impl Range<'_> {
@@ -57,7 +78,7 @@ impl Range<'_> {
     pub fn search(
         &mut self,
         aim: &Aim,
-        say: &mut (dyn FnMut(&Shot) + Send),
+        say: &mut (dyn FnMut(&Tried) + Send),
         watch: &mut (dyn FnMut() -> bool + Send),
     ) -> Result<Searched, String> {
         let (unhurried, misses) = match self.memory.as_ref().and_then(Memory::unhurried) {
@@ -71,7 +92,13 @@ impl Range<'_> {
         if let Some(misses) = misses {
             // What one request at a time cannot have, no rate can.
             let note = Some(format!("one request at a time misses the targets: {misses}"));
-            return Ok(Searched { found: Found { note, ..Found::default() }, best: None });
+            return Ok(Searched {
+                standing: Standing::Nothing,
+                fails_at_rps: None,
+                tried: Vec::new(),
+                note,
+                best: None,
+            });
         }
         let typical = Duration::from_secs_f64(LIFETIMES * unhurried).clamp(LEAST, MOST);
         let probe = aim.probe.unwrap_or(typical);
@@ -95,20 +122,19 @@ impl Range<'_> {
         );
         let ended = search.overtake(aim.beat.map(place_above), place_of(first), Effort::SERVER);
         let (capacity, fails_at) = (search.best_known(), search.lowest_failure());
-        let (shots, mut held) = driven.into_seen();
+        let (tried, mut held) = driven.into_seen();
         let note = match ended {
-            Err(Stop::Gone(why)) if shots.is_empty() || self.live.is_none() => return Err(why),
+            Err(Stop::Gone(why)) if tried.is_empty() || self.live.is_none() => return Err(why),
             Err(Stop::Gone(why)) => Some(why),
             _ => None,
         };
-        let found = Found {
-            capacity_rps: capacity.map(rate_at),
-            fails_at_rps: fails_at.map(rate_at),
-            load_s: shots.iter().map(|s| s.seconds).sum(),
-            shots,
-            note,
+        let first_failed = tried.first().is_some_and(|t| !t.held);
+        let standing = match (capacity, aim.beat) {
+            (Some(k), _) => Standing::Carries(rate_at(k)),
+            (None, Some(beat)) if first_failed => Standing::Beaten(beat),
+            (None, _) => Standing::Nothing,
         };
         let best = capacity.and_then(|k| held.remove(&k));
-        Ok(Searched { found, best })
+        Ok(Searched { standing, fails_at_rps: fails_at.map(rate_at), tried, note, best })
     }
 }

@@ -1,6 +1,6 @@
 //! Every run, written down as it ends, so that a search killed at any moment goes on where it was.
 //!
-//! A study is one SQLite file. [`Recorded`] is an [`Evaluate`] that first looks whether the same trial is in the
+//! A study is one SQLite file. [`Study::record`] makes a subject that first looks whether the same trial is in the
 //! study: a resumed search asks the same questions in the same order, is answered from the file as far as the file
 //! goes, and ends with the same result. So does the search of a real server ([`crate::subject::server::Memory`]).
 //! Runs are JSON, whose numbers are read back to the bit. Writing happens on a thread of its own in batches, so that
@@ -10,9 +10,8 @@ mod build;
 
 use crate::space;
 use crate::subject::observation::Observation;
-use crate::subject::unfit::Unfit;
-use crate::subject::{Evaluate, Refused, Stop, Trial};
-use engine::Config;
+use crate::subject::through::Through;
+use crate::subject::{Refused, Stop, Subject, Trial};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
@@ -193,10 +192,47 @@ impl<R: Clone + Serialize + DeserializeOwned> Runs<R> {
 }
 
 impl Study {
-    /// `evaluate` with this study as its memory. `device` tells devices of one study apart; it should change when the
+    /// `subject` with this study as its memory. `device` tells devices of one study apart; it should change when the
     /// device's figures do.
-    pub fn record<E: Evaluate>(&self, evaluate: E, device: &str) -> Recorded<'_, E> {
-        Recorded { evaluate, study: self, device: device.to_owned() }
+    pub fn record<'s, S: Subject>(
+        &'s self,
+        subject: S,
+        device: &str,
+    ) -> Through<S, impl Fn(&S, &Trial<'_>) -> Result<Observation, Stop> + Sync + use<'s, S>> {
+        let device = device.to_owned();
+        let run = move |subject: &S, trial: &Trial<'_>| self.recorded(subject, &device, trial);
+        Through { subject, run }
+    }
+
+    /// What `trial` showed, or shows now and is remembered from now on.
+    fn recorded(
+        &self,
+        subject: &impl Subject,
+        device: &str,
+        trial: &Trial<'_>,
+    ) -> Result<Observation, Stop> {
+        let (config, head) = (space::key(trial.config), trial.head(subject));
+        // The scale to the bit: a trial at almost the same rate is another trial.
+        let key = format!(
+            "{device}|{config}|{}|{head}|{:016x}",
+            trial.relax.name(),
+            trial.scale.to_bits()
+        );
+        if let Some(observation) = self.known(&key) {
+            return Ok(observation);
+        }
+        let observation = subject.run(trial)?;
+        let asked = Asked {
+            key,
+            device: device.to_owned(),
+            config,
+            relax: trial.relax.name().into_owned(),
+            head: head as i64,
+            scale: trial.scale,
+        };
+        self.remember(asked, &observation)
+            .map_err(|e| Refused { reason: format!("a run that cannot be stored: {e}") })?;
+        Ok(observation)
     }
 }
 
@@ -298,70 +334,6 @@ async fn insert(c: &mut SqliteConnection, batch: Vec<Row>) -> Result<(), sqlx::E
             .await?;
     }
     tx.commit().await
-}
-
-/// An [`Evaluate`] that remembers.
-pub struct Recorded<'a, E> {
-    evaluate: E,
-    study: &'a Study,
-    device: String,
-}
-
-impl<E: Evaluate> Evaluate for Recorded<'_, E> {
-    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
-        let (config, head) = (space::key(trial.config), trial.head(self));
-        // The scale to the bit: a trial at almost the same rate is another trial.
-        let key = format!(
-            "{}|{config}|{}|{}|{:016x}",
-            self.device,
-            trial.relax.name(),
-            head,
-            trial.scale.to_bits()
-        );
-        if let Some(observation) = self.study.known(&key) {
-            return Ok(observation);
-        }
-        let observation = self.evaluate.run(trial)?;
-        let asked = Asked {
-            key,
-            device: self.device.clone(),
-            config,
-            relax: trial.relax.name().into_owned(),
-            head: head as i64,
-            scale: trial.scale,
-        };
-        self.study
-            .remember(asked, &observation)
-            .map_err(|e| Refused { reason: format!("a run that cannot be stored: {e}") })?;
-        Ok(observation)
-    }
-
-    fn requests(&self) -> usize {
-        self.evaluate.requests()
-    }
-    fn most(&self) -> usize {
-        self.evaluate.most()
-    }
-
-    fn natural_rate(&self, head: usize) -> f64 {
-        self.evaluate.natural_rate(head)
-    }
-
-    fn output_tokens_per_request(&self) -> f64 {
-        self.evaluate.output_tokens_per_request()
-    }
-
-    fn served_tokens_per_request(&self, config: &Config) -> Result<f64, Refused> {
-        self.evaluate.served_tokens_per_request(config)
-    }
-
-    fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
-        self.evaluate.ceiling(config)
-    }
-
-    fn unfit(&self, config: &Config) -> Result<Unfit, Refused> {
-        self.evaluate.unfit(config)
-    }
 }
 
 /// FNV-1a, 64 bits: the same for the same bytes on any machine and in any version.

@@ -1,11 +1,13 @@
 //! Studies cut off, torn and mistaken.
 
 use super::*;
+use crate::contest::entry::Candidate;
 use crate::contest::progress::{Silent, Watch};
-use crate::contest::waves::{Candidate, Contest, Found, RUNGS, halving};
+use crate::contest::waves::{Contest, Found, RUNGS, halving};
 use crate::knee::Probe;
 use crate::space::{Scope, Space};
 use crate::subject::fake::Fake;
+use engine::Config;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static GO_ON: AtomicBool = AtomicBool::new(false);
@@ -14,7 +16,7 @@ fn identity(trace: &str) -> Identity {
     Identity::from([("trace".to_owned(), trace.to_owned())])
 }
 
-fn search(evaluate: &dyn Evaluate) -> Found {
+fn search(subject: &dyn Subject) -> Found {
     let mut space = Space::new(Scope {
         gpus: 1,
         fewer_gpus: false,
@@ -31,7 +33,7 @@ fn search(evaluate: &dyn Evaluate) -> Found {
     let candidates = configs.into_iter().map(candidate).collect();
     let watch = Watch { progress: &Silent, cancel: &GO_ON };
     let near = &|_: &Candidate| Vec::new();
-    halving(&Contest { devices: &[evaluate], candidates, near, watch }, RUNGS)
+    halving(&Contest { devices: &[subject], candidates, near, watch }, RUNGS)
 }
 
 fn fake() -> Fake {
@@ -70,7 +72,7 @@ fn a_search_cut_off_after_any_run_resumes_to_the_same_result() {
         assert_eq!(study.len(), kept);
         let again = study.record(fake(), "x");
         assert!(search(&again) == expected, "after {kept}");
-        assert_eq!(again.evaluate.runs.load(Ordering::Relaxed) as usize, all - kept);
+        assert_eq!(again.subject.runs.load(Ordering::Relaxed) as usize, all - kept);
         drop(again);
         study.close().unwrap();
         std::fs::remove_file(&copy).unwrap();

@@ -1,4 +1,4 @@
-//! The answer: what to use, what it holds, what to paste; or why nothing holds, and what comes nearest.
+//! The simulated winner: what to use, what it holds, what to paste; or why nothing holds, and what comes nearest.
 
 use crate::figures::{NONE, limit, opt_ms, percent, rate, sig, usd};
 use crate::page::{self, Row, cell, code, pairs, tile};
@@ -6,10 +6,10 @@ use crate::report::TuneReport;
 use crate::{exports, planned, sentences};
 use maud::{Markup, html};
 use std::collections::BTreeMap;
-use tuner::result::{Infeasible, Margin, Objective, Operating, TuneResult, subject};
+use tuner::result::{Infeasible, Margin, Objective, Operating, TuneResult, statistic};
 
 /// The first section of the page.
-pub(crate) fn answer(report: &TuneReport) -> Markup {
+pub(crate) fn winner(report: &TuneReport) -> Markup {
     let r = &report.result;
     html! {
         (planned::plans(r))
@@ -65,7 +65,7 @@ fn margins(b: &Operating) -> Markup {
             html! { span.missed { "missed" } }
         };
         let cells = vec![
-            cell(subject(&m.measured)),
+            cell(statistic(&m.measured)),
             cell(opt_ms(m.value_ms)),
             cell(limit(m.limit_ms)),
             cell(left),
@@ -102,7 +102,7 @@ fn infeasible(why: Option<&Infeasible>) -> Markup {
     let Some(why) = why else { return html! { p.lead { "No configuration was found." } } };
     let reached = |m: &Margin| {
         let cells =
-            vec![cell(subject(&m.measured)), cell(opt_ms(m.value_ms)), cell(limit(m.limit_ms))];
+            vec![cell(statistic(&m.measured)), cell(opt_ms(m.value_ms)), cell(limit(m.limit_ms))];
         (cells, if m.met { "off" } else { "" })
     };
     let rows: Vec<Row> = why.reaches.iter().map(reached).collect();

@@ -5,7 +5,7 @@ use crate::evidence::accuracy::Accuracy;
 use crate::plan::PlanError;
 use crate::result::{DeviceInfo, Objective, WorkloadInfo};
 use crate::space::Space;
-use crate::subject::Evaluate;
+use crate::subject::Subject;
 use loadgen::Slo;
 
 /// A device and what runs configurations on it.
@@ -14,7 +14,7 @@ pub struct DeviceUnderTest<'a> {
     /// Name, provenance, price.
     pub info: DeviceInfo,
     /// Runs configurations on it; all devices replay the same trace.
-    pub evaluate: &'a dyn Evaluate,
+    pub subject: &'a dyn Subject,
     /// The error of its predicted times, where times are predicted and recorded runs have shown it.
     pub accuracy: Option<Accuracy>,
 }
@@ -39,7 +39,7 @@ pub struct Demand {
 
 /// A question to tune for.
 #[derive(Clone)]
-pub struct Request<'a> {
+pub struct Question<'a> {
     /// Devices to choose from, at least one.
     pub devices: Vec<DeviceUnderTest<'a>>,
     /// The space to look in.
