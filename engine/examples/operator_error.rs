@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use engine::exec::cost::Widths;
+use engine::format::Format;
 use engine::import::{Imported, Point, Run, SHEETS, import, spread};
 use engine::memory::kv_slots;
 use engine::profile::FitError;
@@ -59,7 +60,7 @@ fn by<K: Ord>(points: Option<&Vec<Point>>, key: impl Fn(&Run) -> Option<K>) -> T
 fn layers(imported: &Imported) {
     let points = |operator: &str| imported.points.get(operator);
     let gemms = by(points("gemm"), |run| match *run {
-        Run::Gemm { m, n, k } => Some((n, k, m as u64)),
+        Run::Gemm { m, n, k, format: Format::Bf16 } => Some((n, k, m as u64)),
         _ => None,
     });
     let moves = by(points("elementwise"), |run| match *run {
@@ -92,12 +93,12 @@ fn layers(imported: &Imported) {
             let mut found: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
             for kind in ["prefill_attention", "mixed_attention", "decode_attention"] {
                 for point in points(kind).into_iter().flatten().filter(|_| !borrowed(kind)) {
-                    let Run::Attention { heads, chunks, tokens, history, decodes, length } =
+                    let Run::Attention { heads, chunks, tokens, history, decodes, length, .. } =
                         point.run
                     else {
                         continue;
                     };
-                    if heads != [widths.heads.query, widths.heads.kv] {
+                    if heads != widths.heads {
                         continue;
                     }
                     if let Some((measured, unseen)) = dense(chunks * tokens + decodes) {
