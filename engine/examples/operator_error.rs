@@ -23,13 +23,27 @@ fn main() {
         eprintln!("usage: operator_error DIR [SEED]");
         std::process::exit(2);
     };
+    let only = std::env::var("DEVICE").ok();
     let seed = arguments.get(1).and_then(|s| s.parse().ok()).unwrap_or(engine::import::SEED);
     for (name, text, compose) in SHEETS {
+        if only.as_deref().is_some_and(|only| only != name) {
+            continue;
+        }
         let imported = import(Path::new(dir), (name, text), compose, seed).unwrap_or_else(|e| {
             eprintln!("{name}: {e}");
             std::process::exit(1);
         });
-        println!("{name}");
+        println!("{name}: {} bytes", imported.toml.len());
+        if let Ok(to) = std::env::var("TO") {
+            let _ = std::fs::write(format!("{to}/{name}.toml"), &imported.toml);
+            let mut out = String::new();
+            for (op, points) in &imported.points {
+                for p in points {
+                    out += &format!("{op}|{:?}|{:e}|{:e}|{:e}\n", p.run, p.measured, p.fitted, p.unseen);
+                }
+            }
+            let _ = std::fs::write(format!("{to}/{name}.points"), &out);
+        }
         println!("  {:<34}{}", "operator", FitError::COLUMNS);
         for (operator, error) in &imported.profile.fit {
             println!("  {operator:<34}{error}");

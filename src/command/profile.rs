@@ -251,7 +251,7 @@ fn described(d: &DeviceProfile) -> Value {
     });
     let fit = d.fit.iter().map(|(operator, e)| {
         let value = json!({ "rows": e.rows, "left_out": e.left_out, "mean": e.mean, "p90": e.p90, "p95": e.p95,
-            "unseen": { "mean": e.unseen_mean, "p90": e.unseen_p90, "p95": e.unseen_p95 },
+            "unseen": { "median": e.unseen_median, "mean": e.unseen_mean, "p90": e.unseen_p90, "p95": e.unseen_p95 },
             "isotonic": e.isotonic });
         (operator.clone(), value)
     });

@@ -319,11 +319,17 @@ pub(super) fn unseen(form: &Form<'_>, samples: &[Sample], seed: u64) -> Vec<f64>
     found
 }
 
+/// |ratio − 1|, the least first.
+fn errors(ratios: &[f64]) -> Vec<f64> {
+    let mut errors: Vec<f64> = ratios.iter().map(|r| (r - 1.0).abs()).collect();
+    errors.sort_by(f64::total_cmp);
+    errors
+}
+
 /// Mean, 90th and 95th percentile of |ratio − 1|.
 #[must_use]
 pub fn spread(ratios: &[f64]) -> [f64; 3] {
-    let mut errors: Vec<f64> = ratios.iter().map(|r| (r - 1.0).abs()).collect();
-    errors.sort_by(f64::total_cmp);
+    let errors = errors(ratios);
     let at = |q: f64| errors[((errors.len() - 1) as f64 * q).round() as usize];
     [errors.iter().sum::<f64>() / errors.len() as f64, at(0.9), at(0.95)]
 }
@@ -331,8 +337,9 @@ pub fn spread(ratios: &[f64]) -> [f64; 3] {
 /// The stated error of a fit.
 pub(super) fn error(seen: &[f64], unseen: &[f64], left_out: usize, isotonic: f64) -> FitError {
     let ([mean, p90, p95], [unseen_mean, unseen_p90, unseen_p95]) = (spread(seen), spread(unseen));
+    let unseen_median = errors(unseen)[(unseen.len() - 1) / 2];
     let rows = seen.len();
-    FitError { rows, left_out, mean, p90, p95, unseen_mean, unseen_p90, unseen_p95, isotonic }
+    FitError { rows, left_out, mean, p90, p95, unseen_median, unseen_mean, unseen_p90, unseen_p95, isotonic }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! Not read: `computescale` and `scale_matrix`, whose times the fp8 products hold; the absorbed products of latent
 //! attention, which its blocks hold; and what no engine runs inside CUDA graphs.
 
+use std::collections::HashMap;
+
 use super::source::Source;
 use super::tables::{ImportError, Row, Run};
 use crate::config::KvDtype;
@@ -163,17 +165,23 @@ fn delta(s: &Source) -> Result<Option<Run>, ImportError> {
     Ok(Some(Run::Delta { delta, seqs, tokens, decode }))
 }
 
-/// The convolution and the recurrence of a gated delta net are rows of their own, one after the other by the same
-/// names; of a layer it takes both. What has no partner is left out.
+/// The convolution and the recurrence of a gated delta net are rows of their own by the same names; a layer takes both.
+/// Models with the same heads have the same rows once more. What has no partner is left out.
 fn in_pairs(rows: Vec<Row>) -> Vec<Row> {
-    let mut found: Vec<Row> = Vec::new();
-    let mut rows = rows.into_iter().peekable();
-    while let Some(row) = rows.next() {
-        if let Some(other) = rows.next_if(|other| other.run == row.run) {
-            found.push(Row { seconds: row.seconds + other.seconds, ..row });
-        }
+    let mut order: Vec<Run> = Vec::new();
+    let mut sums: HashMap<String, (f64, u32)> = HashMap::new();
+    for row in rows {
+        let sum = sums.entry(format!("{:?}", row.run)).or_insert_with(|| {
+            order.push(row.run);
+            (0.0, 0)
+        });
+        *sum = (sum.0 + row.seconds, sum.1 + 1);
     }
-    found
+    let pair = |run: Run| {
+        let (seconds, rows) = sums[&format!("{run:?}")];
+        rows.is_multiple_of(2).then(|| Row { run, seconds: seconds * 2.0 / f64::from(rows) })
+    };
+    order.into_iter().filter_map(pair).collect()
 }
 
 /// Inside CUDA graphs, as engines run it; sizes are in elements of bf16.

@@ -75,47 +75,49 @@ pub(super) fn decode_sample(row: &Row, limits: &Limits) -> Option<Sample> {
     Some(sample(&heads.shape(), kv * seen, kv * decodes, row.seconds))
 }
 
-/// Knots at every octave of both variables; `fine` halves them, and a grid of many shapes doubles them.
-pub(super) fn grid(samples: &[(Sample, Row)], fine: bool) -> Layout {
+/// Knots at every octave of both variables; `fine` halves them. A grid of many shapes has them at every other octave of
+/// the work, and at the `every`th of the second variable.
+pub(super) fn grid(samples: &[(Sample, Row)], fine: bool, every: usize) -> Layout {
     let shapes = shapes_of(samples);
     let many = shapes.len() > 16;
-    let knots = |of: &dyn Fn(&Sample) -> f64| {
-        let mut knots = octaves(samples.iter().map(|(s, _)| of(s)));
+    let knots = |of: &dyn Fn(&Sample) -> f64, every: usize| {
+        let knots = octaves(samples.iter().map(|(s, _)| of(s)));
         if fine {
-            knots = knots.iter().flat_map(|x| [*x, 1.5 * x]).collect();
-            knots.pop();
-        } else if many {
-            let last = knots.len() - 1;
-            knots = knots
-                .into_iter()
-                .enumerate()
-                .filter(|(i, _)| (last - i) % 2 == 0)
-                .map(|(_, x)| x)
-                .collect();
+            let mut halves: Vec<f64> = knots.iter().flat_map(|x| [*x, 1.5 * x]).collect();
+            halves.pop();
+            return halves;
         }
-        knots
+        if many { thinned(knots, every) } else { knots }
     };
     let kept = if many { heads_kept(&shapes) } else { shapes };
-    (kept, knots(&|s| s.x), knots(&|s| s.y), heads_metric as Metric, [0.1, 0.05])
+    (kept, knots(&|s| s.x, 2), knots(&|s| s.y, every), heads_metric as Metric, [0.1, 0.05])
 }
 
-/// Of many heads, those that keep knots: for every size of a head, window and number of query heads to a KV head (1, 2,
-/// 4, 8, 16; else all there are) the most heads, and for common kernels the fewest too.
+/// Every so manieth knot, the last one in any case.
+pub(super) fn thinned(knots: Vec<f64>, every: usize) -> Vec<f64> {
+    let last = knots.len().saturating_sub(1);
+    let kept = knots.into_iter().enumerate().filter(|(i, _)| (last - i).is_multiple_of(every));
+    kept.map(|(_, x)| x).collect()
+}
+
+/// Of many heads, those that keep knots: for every size of a head, window and number of query heads to a KV head (the
+/// usual ones where there are such, else all) the most heads, and for the commonest kernels the fewest too.
 fn heads_kept(shapes: &[Vec<u32>]) -> Vec<Vec<u32>> {
     let mut groups: BTreeMap<[u32; 3], Vec<Vec<u32>>> = BTreeMap::new();
     for s in shapes {
         groups.entry([s[2], s[3], s[0] / s[1]]).or_default().push(s.clone());
     }
-    let usual = |group: u32| matches!(group, 1 | 2 | 4 | 8 | 16);
+    // Windows are of models with few query heads to a KV head.
+    let usual = |k: [u32; 3]| matches!((k[1] > 0, k[2]), (_, 2 | 4 | 8) | (false, 16)) || k == [128, 0, 1];
     let kinds: BTreeSet<[u32; 2]> =
-        groups.keys().filter(|k| usual(k[2])).map(|k| [k[0], k[1]]).collect();
+        groups.keys().filter(|k| usual(**k)).map(|k| [k[0], k[1]]).collect();
     let mut kept = Vec::new();
     for ([dim, window, group], of_group) in groups {
-        if !usual(group) && kinds.contains(&[dim, window]) {
+        if !usual([dim, window, group]) && kinds.contains(&[dim, window]) {
             continue;
         }
         kept.extend(of_group.last().cloned());
-        if (dim, window) == (128, 0) && of_group.len() > 1 {
+        if (dim, window) == (128, 0) && matches!(group, 4 | 8) && of_group.len() > 1 {
             kept.extend(of_group.first().cloned());
         }
     }
@@ -160,10 +162,11 @@ pub(super) fn starts_us(samples: &[(Sample, Row)], roof: &dyn Fn(&[u32], f64) ->
     [beyond(f64::INFINITY, 1), beyond(0.5, 0)]
 }
 
-/// Tokens at which a grid of many shapes has knots.
-pub(super) const COARSE_TOKENS: [f64; 18] = [
-    1.0, 16.0, 32.0, 64.0, 96.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0, 1024.0, 1536.0, 2048.0,
-    3072.0, 4096.0, 8192.0, 16_384.0,
+/// Tokens at which a grid of many shapes has knots, where it has rows of them: octaves, halves of some, and the next
+/// after a full tile of rows, where the time jumps.
+pub(super) const COARSE_TOKENS: [f64; 21] = [
+    1.0, 16.0, 17.0, 32.0, 33.0, 64.0, 65.0, 96.0, 128.0, 129.0, 192.0, 256.0, 257.0, 384.0, 512.0,
+    513.0, 1024.0, 1536.0, 2048.0, 4096.0, 8192.0,
 ];
 
 /// Tokens at which the shapes of a few models have knots. Matrix products compute whole tiles of rows: right after a

@@ -324,15 +324,23 @@ pub struct Imported {
 }
 
 /// Sheets of the devices whose profiles ship, and the families they are composed with.
-pub const SHEETS: [(&str, &str, &[Family]); 6] = {
+pub const SHEETS: [(&str, &str, &[Family]); 10] = {
     use Family::{AiConfigurator, LlmServingSim, Vidur};
     [
         ("h100-sxm", include_str!("../../profiles/sheets/h100-sxm.toml"), &[Vidur, LlmServingSim]),
         ("h200-sxm", include_str!("../../profiles/sheets/h200-sxm.toml"), &[Vidur, LlmServingSim]),
+        ("b200", include_str!("../../profiles/sheets/b200.toml"), &[LlmServingSim]),
+        ("gb200", include_str!("../../profiles/sheets/gb200.toml"), &[LlmServingSim]),
+        ("b300", include_str!("../../profiles/sheets/b300.toml"), &[LlmServingSim]),
+        ("l40s", include_str!("../../profiles/sheets/l40s.toml"), &[LlmServingSim]),
+        (
+            "rtx-pro-6000",
+            include_str!("../../profiles/sheets/rtx-pro-6000.toml"),
+            &[LlmServingSim],
+        ),
         ("a100-sxm", include_str!("../../profiles/sheets/a100-sxm.toml"), &[Vidur, LlmServingSim]),
         ("a40", include_str!("../../profiles/sheets/a40.toml"), &[AiConfigurator, LlmServingSim]),
         ("rtx4090", include_str!("../../profiles/sheets/rtx4090.toml"), &[]),
-        ("rtx-pro-6000", include_str!("../../profiles/sheets/rtx-pro-6000.toml"), &[]),
     ]
 };
 

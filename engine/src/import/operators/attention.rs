@@ -48,12 +48,13 @@ fn chunk_samples(rows: &[(Row, Option<Shape>)], law: Law, part: &Part) -> Vec<(S
 
 /// A grid of many shapes knows a knot from its neighbours; a few models' shapes need more knots.
 fn chunk_grid(samples: &[(Sample, Row)]) -> Layout {
-    grid(samples, shapes_of(samples).len() <= 4)
+    grid(samples, shapes_of(samples).len() <= 4, 2)
 }
 
-/// How chunks share a kernel: of some candidates, what makes the table fit best. Tiles without rows show in mixed
+/// How chunks share a kernel: of some candidates, what makes the table fit best. `elsewhere` says that another family
+/// tells of mixed batches. Tiles without rows show in mixed
 /// batches only; `idle_tokens` holds where none was measured.
-fn chunk_law(part: &Part, idle_tokens: f64) -> Law {
+fn chunk_law(part: &Part, idle_tokens: f64, elsewhere: bool) -> Law {
     let peaks = part.limits.peaks();
     let roof = |shape: &[u32], start| Roof {
         start,
@@ -72,11 +73,12 @@ fn chunk_law(part: &Part, idle_tokens: f64) -> Law {
         rows = rows.into_iter().step_by(7).collect();
     }
     let decode_rows = if mixed { f64::from(TILE) } else { 0.0 };
-    // What we time ourselves may be a processor, whose decodes never share a kernel with prompts.
-    let ours = part.from.family == Family::Knee && !mixed;
-    let fine: &[bool] = if ours { &[false, true] } else { &[false] };
+    // Kernels that pack the query heads of a KV head into one tile, and processors, compute rows and not tiles. That
+    // their decodes share no kernel with prompts is what makes it possible to tell.
+    let alone = !mixed && !elsewhere && matches!(part.from.family, Family::Knee | Family::AiSimulate);
+    let fine: &[bool] = if alone { &[false, true] } else { &[false] };
     let mut best = (f64::INFINITY, Law { idle_tokens, ..Law::default() });
-    for tile_tokens in [0.0, 64.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0] {
+    for tile_tokens in [0.0, 64.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0, 1024.0, 1536.0, 2048.0] {
         let idle = idle.iter().copied().filter(|t| *t <= tile_tokens);
         for (idle_tokens, &fine_tiles) in idle.flat_map(|i| fine.iter().map(move |f| (i, f))) {
             let law = Law { tile_tokens, decode_rows, idle_tokens, fine_tiles };
@@ -121,7 +123,7 @@ impl<'a> Work<'a> {
         };
         let wanted = |row: &Row| decode_sample(row, &limits);
         let rows = Rows::select(origin.part, |run| decodes_in(run, kv), wanted);
-        let layout = grid(&rows.samples, false);
+        let layout = grid(&rows.samples, false, 3);
         self.table(("decode_attention", variant), origin, layout, &roof, rows)
     }
 
@@ -135,8 +137,12 @@ impl<'a> Work<'a> {
             let rows = chunk_rows(part, KvDtype::Bf16);
             usable("prefill_attention", &chunk_samples(&rows, none, part), rows.len())?;
         }
-        let theirs = other.as_ref().map(|other| chunk_law(other.part, 0.0));
-        let mut law = chunk_law(origin.part, theirs.map_or(0.0, |law| law.idle_tokens));
+        let theirs = other.as_ref().map(|other| chunk_law(other.part, 0.0, true));
+        let mut law = chunk_law(
+            origin.part,
+            theirs.map_or(0.0, |law| law.idle_tokens),
+            other.is_some(),
+        );
         if let (Some(other), Some(theirs)) = (other, theirs) {
             law.decode_rows = theirs.decode_rows;
             source = format!("{source}; mixed batches {}", other.source());
@@ -144,7 +150,7 @@ impl<'a> Work<'a> {
         } else if !mixes(origin.part) {
             source += "; mixed batches not measured: taken as the sum of both kinds";
         }
-        let skew = self.skew(&origin);
+        let skew = self.skew(self.skewed(&origin).part);
         let mut attention = toml::Table::new();
         attention.insert("tile_tokens".to_owned(), law.tile_tokens.into());
         attention.insert("decode_rows".to_owned(), law.decode_rows.into());
@@ -196,6 +202,13 @@ impl<'a> Work<'a> {
         )
     }
 
+    /// Whose rows tell of unequal lengths: another family's, where it is asked for them.
+    fn skewed(&self, origin: &Origin<'a>) -> Origin<'a> {
+        let asked = |part: &&Part| part.from.operators.iter().any(|o| o == "skew");
+        let other = self.parts.iter().skip(1).find(asked);
+        other.map_or(Origin { part: origin.part, composed: false }, |part| Origin { part, composed: true })
+    }
+
     /// A family that measured mixed batches and may be asked, where the device's own did not.
     fn mixed_elsewhere(&self) -> Option<Origin<'a>> {
         let asked = |part: &&Part| part.from.operators.iter().any(|o| o == "mixed") && mixes(part);
@@ -204,8 +217,8 @@ impl<'a> Work<'a> {
 
     /// The share of the way from mean to longest that fits batches of unequal lengths best, least squares of relative
     /// errors; and what it buys.
-    fn skew(&mut self, origin: &Origin<'_>) -> f64 {
-        let rows: Vec<(f64, f64, f64)> = (origin.part.rows.iter())
+    fn skew(&mut self, part: &Part) -> f64 {
+        let rows: Vec<(f64, f64, f64)> = (part.rows.iter())
             .filter_map(|r| match r.run {
                 Run::Skew { mean, longest } if r.seconds > 0.0 => Some((mean, longest, r.seconds)),
                 _ => None,

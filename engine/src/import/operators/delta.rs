@@ -1,7 +1,7 @@
 //! Gated delta nets, of prompts and of decodes.
 
 use super::{Origin, Rows, Work};
-use crate::import::rows::{octaves, sample, shapes_of};
+use crate::import::rows::{octaves, sample, shapes_of, thinned};
 use crate::import::tables::{ImportError, Row, Run};
 use crate::profile::operators::SECONDS;
 use crate::profile::operators::delta::delta_metric;
@@ -32,7 +32,7 @@ impl Work<'_> {
         let wanted = |row: &Row| match row.run {
             Run::Delta { delta, seqs, tokens, .. } if seqs * tokens <= MOST_TOKENS => {
                 let roof = delta.roofline(&peaks, seqs * tokens, seqs);
-                Some(sample(&delta.shape(), 1e6 * roof, seqs, row.seconds))
+                Some(sample(&delta.shape(), 1e6 * roof, tokens, row.seconds))
             }
             _ => None,
         };
@@ -42,9 +42,11 @@ impl Work<'_> {
         let y = if decodes {
             Vec::new()
         } else {
-            octaves(rows.samples.iter().map(|(s, _)| s.y)).into_iter().step_by(2).collect()
+            thinned(octaves(rows.samples.iter().map(|(s, _)| s.y)), 3)
         };
-        let layout = (shapes_of(&rows.samples), x, y, delta_metric as Metric, [0.1, 0.05]);
+        let mut shapes = shapes_of(&rows.samples);
+        shapes.retain(|s| s[1].is_power_of_two() && s[1] >= 4);
+        let layout = (shapes, x, y, delta_metric as Metric, [0.1, 0.05]);
         self.table((kind, Some("bf16")), origin, layout, &roof, rows)
     }
 }

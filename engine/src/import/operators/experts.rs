@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::{Origin, Rows, Work};
 use crate::format::Format;
 use crate::import::fit::Sample;
-use crate::import::rows::{Layout, octaves, sample, shapes_of};
+use crate::import::rows::{Layout, sample, shapes_of};
 use crate::import::tables::{ImportError, Row, Run};
 use crate::profile::operators::experts::{Experts, experts_metric};
 use crate::profile::{Metric, Roof};
@@ -87,20 +87,26 @@ fn asleep(
         .collect()
 }
 
-/// Knots at octaves of the load, so that one is at 1, where the last expert wakes; shapes: a layer whole, split over
-/// its experts' width by 4 and 8, and over its experts by 8 and 32.
+/// Knots at octaves of the load, so that one is at 1, where the last expert wakes; shapes: a layer whole, split into
+/// quarters of its experts' width, and over 4, 16 and 64 ranks by its experts. Other splits are predicted from these.
 fn layout(samples: &[(Sample, Row)]) -> Layout {
     let mut shapes = shapes_of(samples);
-    shapes.retain(|s| {
-        let ranks = s[3] / s[2].max(1);
-        matches!(ranks, 1 | 8 | 32)
+    let mut widest: BTreeMap<[u32; 4], u32> = BTreeMap::new();
+    for s in &shapes {
+        let width = widest.entry([s[0], s[2], s[3], s[4]]).or_default();
+        *width = s[1].max(*width);
+    }
+    shapes.retain(|s| match s[3] / s[2].max(1) {
+        1 => matches!(widest[&[s[0], s[2], s[3], s[4]]] / s[1], 1 | 4),
+        ranks => matches!(ranks, 4 | 16 | 64),
     });
-    let x: Vec<f64> = octaves_below(samples);
+    let x = loads(samples);
     (shapes, x, Vec::new(), experts_metric as Metric, [0.1, 0.02])
 }
 
-/// Octaves from the least load, which is below 1, to the greatest.
-fn octaves_below(samples: &[(Sample, Row)]) -> Vec<f64> {
-    const SCALE: f64 = 1024.0;
-    octaves(samples.iter().map(|(s, _)| s.x * SCALE)).into_iter().map(|x| x / SCALE).collect()
+/// Octaves of the load; beyond them the ends hold.
+fn loads(samples: &[(Sample, Row)]) -> Vec<f64> {
+    let most = samples.iter().map(|(s, _)| s.x).fold(1.0, f64::max);
+    let loads = (-6..=10).map(|e| 2f64.powi(e));
+    loads.filter(|load| *load <= most).collect()
 }

@@ -1,5 +1,7 @@
 //! Matrix products, by format.
 
+use std::collections::BTreeSet;
+
 use super::{Origin, Rows, Work};
 use crate::format::Format;
 use crate::import::rows::{COARSE_TOKENS, Layout, distinct, fine_tokens, sample, shapes_of};
@@ -14,10 +16,16 @@ fn gemm_in(run: &Run, wanted: Format) -> bool {
     matches!(run, Run::Gemm { format, .. } if *format == wanted)
 }
 
-/// True for widths that keep knots of a large grid: octaves and their halves. Others are predicted from them.
-fn keeps(n: u32) -> bool {
+/// True for shapes that keep knots of a large grid; the others are predicted from them: depths at octaves, widths at
+/// octaves and their halves, of as many weights as a layer or a vocabulary on one rank has.
+fn keeps(shape: &[u32]) -> bool {
+    let (n, k) = (shape[0], shape[1]);
     let odd = n >> n.trailing_zeros();
-    odd == 1 || odd == 3
+    let weights = u64::from(n) * u64::from(k);
+    matches!(odd, 1 | 3)
+        && k.is_power_of_two()
+        && k >= 256
+        && (1 << 19..=1 << 29).contains(&weights)
 }
 
 impl Work<'_> {
@@ -64,9 +72,10 @@ fn layout(origin: &Origin<'_>, rows: &Rows) -> Layout {
         (fine_tokens(samples), [0.3, 0.01])
     } else {
         // A grid of hundreds of shapes knows a knot from its neighbours; a few models' shapes need more knots.
-        shapes.retain(|s| s.iter().all(|n| keeps(*n)));
-        (COARSE_TOKENS.to_vec(), [0.3, 0.02])
+        shapes.retain(|s| keeps(s));
+        let has: BTreeSet<u64> = samples.iter().map(|(s, _)| s.x.to_bits()).collect();
+        (COARSE_TOKENS.into_iter().filter(|m| has.contains(&m.to_bits())).collect(), [0.3, 0.02])
     };
-    let x = x.into_iter().filter(|m| *m <= most).collect();
+    let x: Vec<f64> = x.into_iter().filter(|m| *m <= most).collect();
     (shapes, x, Vec::new(), gemm_metric as Metric, prior)
 }

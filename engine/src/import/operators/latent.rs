@@ -4,7 +4,7 @@ use super::{Origin, Rows, Work};
 use crate::config::KvDtype;
 use crate::format::Format;
 use crate::import::fit::Sample;
-use crate::import::rows::{Layout, octaves, sample, shapes_of};
+use crate::import::rows::{Layout, octaves, sample, shapes_of, thinned};
 use crate::import::tables::{ImportError, Row, Run};
 use crate::profile::operators::SECONDS;
 use crate::profile::operators::block_name;
@@ -27,6 +27,16 @@ impl Kind {
             if latent.index.is_some() == self.sparse && *decode == self.decode && *format == self.format && *kv == self.kv)
     }
 
+    /// Prompts attend to keys and values in bf16, whatever they are kept in; sparse attention is served with its cache
+    /// in fp8 and its projections in fp8 by block or in fp4. The rest is told by these.
+    fn is_wanted(self) -> bool {
+        if self.sparse {
+            self.kv == KvDtype::Fp8 && matches!(self.format, Format::Fp8Block | Format::Nvfp4)
+        } else {
+            self.decode || self.kv == KvDtype::Bf16
+        }
+    }
+
     fn name(self) -> &'static str {
         match (self.sparse, self.decode) {
             (false, false) => "latent_prefill",
@@ -37,6 +47,9 @@ impl Kind {
     }
 }
 
+/// Heads on a rank of the widest split that engines serve.
+const FEWEST_HEADS: u32 = 8;
+
 /// Tokens of prompts in a batch; beyond them no engine goes.
 const MOST_TOKENS: f64 = 32_768.0;
 
@@ -46,6 +59,9 @@ impl Work<'_> {
             for format in Format::ALL {
                 for kv in [KvDtype::Bf16, KvDtype::Fp8] {
                     let kind = Kind { sparse, decode, format, kv };
+                    if !kind.is_wanted() {
+                        continue;
+                    }
                     if let Some(origin) = self.own(kind.name(), |run| kind.has(run)) {
                         self.latent_of(&origin, kind)?;
                     }
@@ -59,7 +75,7 @@ impl Work<'_> {
         let peaks = origin.part.limits.peaks();
         let wanted = |row: &Row| {
             let Run::Latent { latent, seqs, tokens, history, .. } = row.run else { return None };
-            if seqs * tokens > MOST_TOKENS {
+            if seqs * tokens > MOST_TOKENS || latent.heads < FEWEST_HEADS {
                 return None;
             }
             let mut shape = Shape::default();
@@ -81,11 +97,11 @@ impl Work<'_> {
     }
 }
 
-/// Knots at octaves of the work and at every other octave of the tokens; heads at octaves.
+/// Knots at octaves of the work and at every third octave of the tokens; heads at octaves.
 fn layout(samples: &[(Sample, Row)]) -> Layout {
     let mut shapes = shapes_of(samples);
-    shapes.retain(|s| s[0].is_power_of_two());
+    shapes.retain(|s| s[0].is_power_of_two() );
     let x = octaves(samples.iter().map(|(s, _)| s.x));
-    let y = octaves(samples.iter().map(|(s, _)| s.y)).into_iter().step_by(2).collect();
+    let y = thinned(octaves(samples.iter().map(|(s, _)| s.y)), 3);
     (shapes, x, y, latent_metric as Metric, [0.1, 0.05])
 }

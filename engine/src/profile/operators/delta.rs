@@ -1,7 +1,7 @@
 //! Gated delta nets: linear attention with a state per sequence, without its projections.
 //!
-//! The convolution and the recurrence are timed together. x = microseconds of their roofline, y = sequences. The state
-//! is float32, read and written once a sequence.
+//! The convolution and the recurrence are timed together. x = microseconds of their roofline; y = tokens of the longest
+//! prompt chunk, which are computed one after the other. The state is float32, read and written once a sequence.
 
 use crate::profile::table::{Place, Times, place};
 use crate::profile::{Basis, DeviceProfile, Peaks};
@@ -65,21 +65,22 @@ impl DeltaTimes {
     /// Seconds of the prompt chunks of a batch.
     #[must_use]
     pub fn prefill(&self, shape: &Shape) -> f64 {
-        self.of(&self.prefill, shape.prefill_tokens, shape.prefill_seqs)
+        let longest = f64::from(shape.prefill_widest);
+        self.of(&self.prefill, shape.prefill_tokens, shape.prefill_seqs, longest)
     }
 
     /// Seconds of the decodes of a batch.
     #[must_use]
     pub fn decode(&self, shape: &Shape) -> f64 {
-        self.of(&self.decode, shape.decode_seqs, shape.decode_seqs)
+        self.of(&self.decode, shape.decode_seqs, shape.decode_seqs, 1.0)
     }
 
-    fn of(&self, times: &Times, tokens: u32, seqs: u32) -> f64 {
+    fn of(&self, times: &Times, tokens: u32, seqs: u32, longest: f64) -> f64 {
         if tokens == 0 {
             return 0.0;
         }
         let (tokens, seqs) = (f64::from(tokens), f64::from(seqs));
-        times.at(self.delta.roofline(&self.peaks, tokens, seqs) * 1e6, seqs)
+        times.at(self.delta.roofline(&self.peaks, tokens, seqs) * 1e6, longest)
     }
 
     /// What the times of prompts and of decodes rest on.
@@ -93,7 +94,7 @@ impl DeviceProfile {
     /// Seconds of a gated delta net, without its projections.
     #[must_use]
     pub fn delta_net(&self, delta: Delta) -> DeltaTimes {
-        let times = |kind: &str| self.block(kind, "bf16", &[], (&delta.shape(), delta_metric), 3.0);
+        let times = |kind: &str| self.block(kind, &["bf16".to_owned()], (&delta.shape(), delta_metric), 3.0);
         let (prefill, decode) = (times("delta_prefill"), times("delta_decode"));
         DeltaTimes { delta, peaks: self.peaks_at(self.sustained), prefill, decode }
     }

@@ -242,15 +242,18 @@ impl DeviceProfile {
     #[must_use]
     pub fn latent_attention(&self, latent: Latent, format: Format, kv: KvDtype) -> LatentTimes {
         let kind = if latent.index.is_some() { "sparse" } else { "latent" };
+        let formats = super::alike(format, self.peaks().computes(format));
+        let names = |kv: KvDtype| formats.iter().map(move |f| block_name(*f, kv));
         let other = if kv == KvDtype::Fp8 { KvDtype::Bf16 } else { KvDtype::Fp8 };
-        let native = self.peaks().computes(format);
-        let formats = super::alike(format, native);
-        let mut others: Vec<String> = vec![block_name(format, other)];
-        others.extend(formats.iter().flat_map(|f| [block_name(*f, kv), block_name(*f, other)]));
         let times = |phase: &str| {
+            let kind = format!("{kind}_{phase}");
+            let mut variants: Vec<String> = names(kv).zip(names(other)).flat_map(|(own, other)| [own, other]).collect();
             let shape = latent.shape();
-            let (kind, variant) = (format!("{kind}_{phase}"), block_name(format, kv));
-            self.block(&kind, &variant, &others, (&shape, latent_metric), 12.0)
+            if phase == "prefill" && latent.index.is_none() {
+                // Expanded keys and values are bf16, whatever the cache holds.
+                variants = names(KvDtype::Bf16).collect();
+            }
+            self.block(&kind, &variants, (&shape, latent_metric), 12.0)
         };
         let (prefill, decode) = (times("prefill"), times("decode"));
         let peaks = self.peaks_at(self.sustained);

@@ -135,28 +135,22 @@ impl DeviceProfile {
         Some((table, from))
     }
 
-    /// The times of a block of several kernels, by microseconds of its roofline: `kind` in `variant`, or in one of the
-    /// `others`, or at the middle efficiency of the matrix products.
+    /// The times of a block of several kernels, by microseconds of its roofline: of `kind` in the first of `variants`
+    /// that there is, or at the middle efficiency of the matrix products.
     pub(crate) fn block(
         &self,
         kind: &str,
-        variant: &str,
-        others: &[String],
+        variants: &[String],
         (shape, metric): (&[u32], super::Metric),
         kernels: f64,
     ) -> Times {
-        let times = |table: &Table| {
+        let found = variants.iter().find_map(|v| Some((v, self.table(kind, v)?)));
+        if let Some((variant, table)) = found {
             let roof = Roof { start: table.start_us * 1e-6, ..SECONDS };
-            table.times(shape, metric, roof)
-        };
-        if let Some(table) = self.table(kind, variant) {
-            return times(table);
-        }
-        for other in others {
-            if let Some(table) = self.table(kind, other) {
-                let from = format!("the efficiency of {} in {other}", kind.replace('_', " "));
-                return times(table).borrowed(Some(from));
-            }
+            let from = format!("the efficiency of {} in {variant}", kind.replace('_', " "));
+            return table
+                .times(shape, metric, roof)
+                .borrowed((*variant != variants[0]).then_some(from));
         }
         let start = kernels * self.gemm.start_us;
         let table = Table::constant(start, self.gemm.middle(), "matrix products");
