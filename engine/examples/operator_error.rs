@@ -39,7 +39,10 @@ fn main() {
             let mut out = String::new();
             for (op, points) in &imported.points {
                 for p in points {
-                    out += &format!("{op}|{:?}|{:e}|{:e}|{:e}\n", p.run, p.measured, p.fitted, p.unseen);
+                    out += &format!(
+                        "{op}|{:?}|{:e}|{:e}|{:e}\n",
+                        p.run, p.measured, p.fitted, p.unseen
+                    );
                 }
             }
             let _ = std::fs::write(format!("{to}/{name}.points"), &out);

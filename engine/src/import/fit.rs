@@ -339,7 +339,18 @@ pub(super) fn error(seen: &[f64], unseen: &[f64], left_out: usize, isotonic: f64
     let ([mean, p90, p95], [unseen_mean, unseen_p90, unseen_p95]) = (spread(seen), spread(unseen));
     let unseen_median = errors(unseen)[(unseen.len() - 1) / 2];
     let rows = seen.len();
-    FitError { rows, left_out, mean, p90, p95, unseen_median, unseen_mean, unseen_p90, unseen_p95, isotonic }
+    FitError {
+        rows,
+        left_out,
+        mean,
+        p90,
+        p95,
+        unseen_median,
+        unseen_mean,
+        unseen_p90,
+        unseen_p95,
+        isotonic,
+    }
 }
 
 #[cfg(test)]

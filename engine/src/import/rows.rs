@@ -75,11 +75,11 @@ pub(super) fn decode_sample(row: &Row, limits: &Limits) -> Option<Sample> {
     Some(sample(&heads.shape(), kv * seen, kv * decodes, row.seconds))
 }
 
-/// Knots at every octave of both variables; `fine` halves them. A grid of many shapes has them at every other octave of
-/// the work, and at the `every`th of the second variable.
+/// Knots at every octave of both variables; `fine` halves them. Where heads of many sizes and windows share a
+/// table, they are at every other octave of the work, and at the `every`th of the second variable.
 pub(super) fn grid(samples: &[(Sample, Row)], fine: bool, every: usize) -> Layout {
     let shapes = shapes_of(samples);
-    let many = shapes.len() > 16;
+    let (many, coarse) = (shapes.len() > 16, shapes.len() > 64);
     let knots = |of: &dyn Fn(&Sample) -> f64, every: usize| {
         let knots = octaves(samples.iter().map(|(s, _)| of(s)));
         if fine {
@@ -87,7 +87,7 @@ pub(super) fn grid(samples: &[(Sample, Row)], fine: bool, every: usize) -> Layou
             halves.pop();
             return halves;
         }
-        if many { thinned(knots, every) } else { knots }
+        if coarse { thinned(knots, every) } else { knots }
     };
     let kept = if many { heads_kept(&shapes) } else { shapes };
     (kept, knots(&|s| s.x, 2), knots(&|s| s.y, every), heads_metric as Metric, [0.1, 0.05])
@@ -108,7 +108,8 @@ fn heads_kept(shapes: &[Vec<u32>]) -> Vec<Vec<u32>> {
         groups.entry([s[2], s[3], s[0] / s[1]]).or_default().push(s.clone());
     }
     // Windows are of models with few query heads to a KV head.
-    let usual = |k: [u32; 3]| matches!((k[1] > 0, k[2]), (_, 2 | 4 | 8) | (false, 16)) || k == [128, 0, 1];
+    let usual =
+        |k: [u32; 3]| matches!((k[1] > 0, k[2]), (_, 2 | 4 | 8) | (false, 16)) || k == [128, 0, 1];
     let kinds: BTreeSet<[u32; 2]> =
         groups.keys().filter(|k| usual(**k)).map(|k| [k[0], k[1]]).collect();
     let mut kept = Vec::new();

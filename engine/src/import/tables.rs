@@ -75,8 +75,8 @@ pub enum ImportError {
     },
     /// An operator whose rows are all of a kind that is not fitted.
     #[error(
-        "none of the {rows} rows of {operator} can be used: all have a number of query heads per KV head that no model \
-         here has, or ran from the cache"
+        "none of the {rows} rows of {operator} can be used: all have shapes that no model's layer has, or ran from the \
+         cache"
     )]
     Unusable {
         /// Which.
@@ -333,11 +333,7 @@ pub const SHEETS: [(&str, &str, &[Family]); 10] = {
         ("gb200", include_str!("../../profiles/sheets/gb200.toml"), &[LlmServingSim]),
         ("b300", include_str!("../../profiles/sheets/b300.toml"), &[LlmServingSim]),
         ("l40s", include_str!("../../profiles/sheets/l40s.toml"), &[LlmServingSim]),
-        (
-            "rtx-pro-6000",
-            include_str!("../../profiles/sheets/rtx-pro-6000.toml"),
-            &[LlmServingSim],
-        ),
+        ("rtx-pro-6000", include_str!("../../profiles/sheets/rtx-pro-6000.toml"), &[LlmServingSim]),
         ("a100-sxm", include_str!("../../profiles/sheets/a100-sxm.toml"), &[Vidur, LlmServingSim]),
         ("a40", include_str!("../../profiles/sheets/a40.toml"), &[AiConfigurator, LlmServingSim]),
         ("rtx4090", include_str!("../../profiles/sheets/rtx4090.toml"), &[]),

@@ -122,14 +122,18 @@ pub struct DeviceProfile {
 const DEVICES: Catalogue = &[
     ("h100-sxm", &["h100", "h100-80g"], include_str!("../../profiles/h100-sxm.toml")),
     ("h200-sxm", &["h200"], include_str!("../../profiles/h200-sxm.toml")),
-    ("a100-sxm", &["a100", "a100-80g"], include_str!("../../profiles/a100-sxm.toml")),
-    ("a40", &["a40-48g"], include_str!("../../profiles/a40.toml")),
-    ("rtx4090", &["rtx-4090", "4090"], include_str!("../../profiles/rtx4090.toml")),
+    ("b200", &["b200-sxm"], include_str!("../../profiles/b200.toml")),
+    ("gb200", &["gb200-nvl72"], include_str!("../../profiles/gb200.toml")),
+    ("b300", &["b300-sxm"], include_str!("../../profiles/b300.toml")),
+    ("l40s", &["l40s-48g"], include_str!("../../profiles/l40s.toml")),
     (
         "rtx-pro-6000",
         &["rtxpro6000", "rtx-pro-6000-blackwell"],
         include_str!("../../profiles/rtx-pro-6000.toml"),
     ),
+    ("a100-sxm", &["a100", "a100-80g"], include_str!("../../profiles/a100-sxm.toml")),
+    ("a40", &["a40-48g"], include_str!("../../profiles/a40.toml")),
+    ("rtx4090", &["rtx-4090", "4090"], include_str!("../../profiles/rtx4090.toml")),
 ];
 
 /// Highest efficiency of prompt chunks, thousandths: what their work counts besides pairs (starting tiles, rows that a

@@ -143,12 +143,8 @@ impl std::fmt::Display for FitError {
             format!("{} %", all.join("/"))
         };
         let seen = percent(&[self.mean, self.p90, self.p95]);
-        let unseen = percent(&[
-            self.unseen_median,
-            self.unseen_mean,
-            self.unseen_p90,
-            self.unseen_p95,
-        ]);
+        let unseen =
+            percent(&[self.unseen_median, self.unseen_mean, self.unseen_p90, self.unseen_p95]);
         let isotonic = 1e2 * self.isotonic;
         write!(f, "{:>7}{:>9}{seen:>24}{unseen:>31}{isotonic:>8.2} %", self.rows, self.left_out)
     }

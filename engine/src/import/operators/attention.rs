@@ -75,10 +75,12 @@ fn chunk_law(part: &Part, idle_tokens: f64, elsewhere: bool) -> Law {
     let decode_rows = if mixed { f64::from(TILE) } else { 0.0 };
     // Kernels that pack the query heads of a KV head into one tile, and processors, compute rows and not tiles. That
     // their decodes share no kernel with prompts is what makes it possible to tell.
-    let alone = !mixed && !elsewhere && matches!(part.from.family, Family::Knee | Family::AiSimulate);
+    let alone =
+        !mixed && !elsewhere && matches!(part.from.family, Family::Knee | Family::AiSimulate);
     let fine: &[bool] = if alone { &[false, true] } else { &[false] };
     let mut best = (f64::INFINITY, Law { idle_tokens, ..Law::default() });
-    for tile_tokens in [0.0, 64.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0, 1024.0, 1536.0, 2048.0] {
+    for tile_tokens in [0.0, 64.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0, 1024.0, 1536.0, 2048.0]
+    {
         let idle = idle.iter().copied().filter(|t| *t <= tile_tokens);
         for (idle_tokens, &fine_tiles) in idle.flat_map(|i| fine.iter().map(move |f| (i, f))) {
             let law = Law { tile_tokens, decode_rows, idle_tokens, fine_tiles };
@@ -138,11 +140,8 @@ impl<'a> Work<'a> {
             usable("prefill_attention", &chunk_samples(&rows, none, part), rows.len())?;
         }
         let theirs = other.as_ref().map(|other| chunk_law(other.part, 0.0, true));
-        let mut law = chunk_law(
-            origin.part,
-            theirs.map_or(0.0, |law| law.idle_tokens),
-            other.is_some(),
-        );
+        let mut law =
+            chunk_law(origin.part, theirs.map_or(0.0, |law| law.idle_tokens), other.is_some());
         if let (Some(other), Some(theirs)) = (other, theirs) {
             law.decode_rows = theirs.decode_rows;
             source = format!("{source}; mixed batches {}", other.source());
@@ -206,7 +205,10 @@ impl<'a> Work<'a> {
     fn skewed(&self, origin: &Origin<'a>) -> Origin<'a> {
         let asked = |part: &&Part| part.from.operators.iter().any(|o| o == "skew");
         let other = self.parts.iter().skip(1).find(asked);
-        other.map_or(Origin { part: origin.part, composed: false }, |part| Origin { part, composed: true })
+        other.map_or(Origin { part: origin.part, composed: false }, |part| Origin {
+            part,
+            composed: true,
+        })
     }
 
     /// A family that measured mixed batches and may be asked, where the device's own did not.

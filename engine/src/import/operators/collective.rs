@@ -145,7 +145,7 @@ impl Work<'_> {
                 });
                 let roof = move |shape: &[u32], start| {
                     let [hidden, top_k] = [0, 1].map(|i| f64::from(shape[i]));
-                    Roof { start, ..exchange_roof(hidden, top_k, ranks, bandwidth) }
+                    Roof { start, ..exchange_roof(there, hidden, top_k, ranks, bandwidth) }
                 };
                 let x = octaves(rows.samples.iter().map(|(s, _)| s.x));
                 let shapes = shapes_of(&rows.samples);

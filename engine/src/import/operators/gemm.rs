@@ -72,7 +72,10 @@ fn layout(origin: &Origin<'_>, rows: &Rows) -> Layout {
         (fine_tokens(samples), [0.3, 0.01])
     } else {
         // A grid of hundreds of shapes knows a knot from its neighbours; a few models' shapes need more knots.
-        shapes.retain(|s| keeps(s));
+        // One format leaves room for all of it.
+        let formats = (origin.part.rows.iter())
+            .any(|row| matches!(row.run, Run::Gemm { format, .. } if format != Format::Bf16));
+        shapes.retain(|s| if formats { keeps(s) } else { s[0].min(s[1]) >= 512 });
         let has: BTreeSet<u64> = samples.iter().map(|(s, _)| s.x.to_bits()).collect();
         (COARSE_TOKENS.into_iter().filter(|m| has.contains(&m.to_bits())).collect(), [0.3, 0.02])
     };

@@ -100,7 +100,7 @@ impl Work<'_> {
 /// Knots at octaves of the work and at every third octave of the tokens; heads at octaves.
 fn layout(samples: &[(Sample, Row)]) -> Layout {
     let mut shapes = shapes_of(samples);
-    shapes.retain(|s| s[0].is_power_of_two() );
+    shapes.retain(|s| s[0].is_power_of_two());
     let x = octaves(samples.iter().map(|(s, _)| s.x));
     let y = thinned(octaves(samples.iter().map(|(s, _)| s.y)), 3);
     (shapes, x, y, latent_metric as Metric, [0.1, 0.05])

@@ -12,10 +12,12 @@ mod gemm;
 mod latent;
 mod moved;
 
+use std::collections::BTreeSet;
+
 use super::fit::{Form, Sample, error, ratios, spread, unseen};
 use super::outliers::outliers;
 use super::rows::{Layout, starts_us, whole};
-use super::tables::{Fitted, ImportError, Part, Point, Row, Run, Sheet, Tables};
+use super::tables::{Family, Fitted, ImportError, Part, Point, Row, Run, Sheet, Tables};
 use crate::profile::{MOST_OF_WORK, Roof, Table};
 
 /// Whose rows are fitted.
@@ -153,7 +155,16 @@ impl<'a> Work<'a> {
         rows: Rows,
     ) -> Result<(), ImportError> {
         let name = variant.map_or_else(|| kind.to_owned(), |variant| format!("{kind}.{variant}"));
-        let table = self.fit(&name, origin, layout, roof, rows)?;
+        let table = match self.fit(&name, origin, layout, roof, rows) {
+            // What need not be there is borrowed from what is.
+            Err(ImportError::Unusable { rows, .. }) if variant.is_some() => {
+                self.fitted
+                    .notes
+                    .push(format!("{name} is left out: none of its {rows} rows can be used"));
+                return Ok(());
+            }
+            fitted => fitted?,
+        };
         let entry = entry(table, origin.part.timed.get(kind));
         match variant {
             None => {
@@ -195,7 +206,8 @@ impl<'a> Work<'a> {
             || matches!(operator, "elementwise" | "sampler")
             || operator.starts_with("all_reduce");
         let cached = |s: &Sample| !anyhow && s.seconds < at_start(&s.shape).at(s.x) - start * 1e-6;
-        let alone = outliers(&plain);
+        let grids = matches!(origin.part.from.family, Family::AiSimulate);
+        let alone = if grids { outliers(&plain) } else { BTreeSet::new() };
         let kept: Vec<usize> =
             (0..plain.len()).filter(|i| !cached(&plain[*i]) && !alone.contains(i)).collect();
         let dropped = plain.len() - kept.len();

@@ -52,11 +52,13 @@ pub fn collective_roof(ranks: f64, bandwidth: f64) -> Roof {
     Roof { start: 0.0, compute: 0.0, fixed: 0.0, memory, full: 0.0 }
 }
 
-/// The roofline of one way of an exchange, by tokens of a rank: what leaves it, a byte an element at least.
+/// The roofline of one way of an exchange, by tokens of a rank: a token leaves once for each other rank that holds one
+/// of its experts, where they are chosen at random; there in fp8, back in bf16.
 #[must_use]
-pub fn exchange_roof(hidden: f64, top_k: f64, ranks: f64, bandwidth: f64) -> Roof {
-    let copies = top_k.min(ranks - 1.0).max(0.0) * (ranks - 1.0) / ranks / top_k.max(1.0);
-    let memory = copies * hidden / bandwidth;
+pub fn exchange_roof(dispatch: bool, hidden: f64, top_k: f64, ranks: f64, bandwidth: f64) -> Roof {
+    let copies = (ranks - 1.0) * (1.0 - (1.0 - 1.0 / ranks).powf(top_k));
+    let element = if dispatch { 1.0 } else { 2.0 };
+    let memory = copies * hidden * element / bandwidth;
     Roof { start: 0.0, compute: 0.0, fixed: 0.0, memory, full: 0.0 }
 }
 
@@ -111,7 +113,7 @@ impl DeviceProfile {
     ) -> Times {
         let law = self.all_reduce_law(ranks);
         let [width, copies, ranks] = [hidden, top_k, ranks.max(1)].map(f64::from);
-        let roof = exchange_roof(width, copies, ranks, law.bandwidth);
+        let roof = exchange_roof(dispatch, width, copies, ranks, law.bandwidth);
         let kind = if dispatch { "dispatch" } else { "combine" };
         if let Some(table) = self.table(kind, by.name()) {
             let roof = Roof { start: table.start_us * 1e-6, ..roof };

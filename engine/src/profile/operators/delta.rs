@@ -94,7 +94,9 @@ impl DeviceProfile {
     /// Seconds of a gated delta net, without its projections.
     #[must_use]
     pub fn delta_net(&self, delta: Delta) -> DeltaTimes {
-        let times = |kind: &str| self.block(kind, &["bf16".to_owned()], (&delta.shape(), delta_metric), 3.0);
+        let times = |kind: &str| {
+            self.block(kind, &["bf16".to_owned()], (&delta.shape(), delta_metric), 3.0)
+        };
         let (prefill, decode) = (times("delta_prefill"), times("delta_decode"));
         DeltaTimes { delta, peaks: self.peaks_at(self.sustained), prefill, decode }
     }

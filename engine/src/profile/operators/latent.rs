@@ -247,7 +247,8 @@ impl DeviceProfile {
         let other = if kv == KvDtype::Fp8 { KvDtype::Bf16 } else { KvDtype::Fp8 };
         let times = |phase: &str| {
             let kind = format!("{kind}_{phase}");
-            let mut variants: Vec<String> = names(kv).zip(names(other)).flat_map(|(own, other)| [own, other]).collect();
+            let mut variants: Vec<String> =
+                names(kv).zip(names(other)).flat_map(|(own, other)| [own, other]).collect();
             let shape = latent.shape();
             if phase == "prefill" && latent.index.is_none() {
                 // Expanded keys and values are bf16, whatever the cache holds.
