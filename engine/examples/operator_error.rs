@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use engine::exec::cost::Widths;
+use engine::format::Format;
 use engine::import::{Imported, Point, Run, SHEETS, import, spread};
 use engine::memory::kv_slots;
 use engine::profile::FitError;
@@ -22,13 +23,30 @@ fn main() {
         eprintln!("usage: operator_error DIR [SEED]");
         std::process::exit(2);
     };
+    let only = std::env::var("DEVICE").ok();
     let seed = arguments.get(1).and_then(|s| s.parse().ok()).unwrap_or(engine::import::SEED);
     for (name, text, compose) in SHEETS {
+        if only.as_deref().is_some_and(|only| only != name) {
+            continue;
+        }
         let imported = import(Path::new(dir), (name, text), compose, seed).unwrap_or_else(|e| {
             eprintln!("{name}: {e}");
             std::process::exit(1);
         });
-        println!("{name}");
+        println!("{name}: {} bytes", imported.toml.len());
+        if let Ok(to) = std::env::var("TO") {
+            let _ = std::fs::write(format!("{to}/{name}.toml"), &imported.toml);
+            let mut out = String::new();
+            for (op, points) in &imported.points {
+                for p in points {
+                    out += &format!(
+                        "{op}|{:?}|{:e}|{:e}|{:e}\n",
+                        p.run, p.measured, p.fitted, p.unseen
+                    );
+                }
+            }
+            let _ = std::fs::write(format!("{to}/{name}.points"), &out);
+        }
         println!("  {:<34}{}", "operator", FitError::COLUMNS);
         for (operator, error) in &imported.profile.fit {
             println!("  {operator:<34}{error}");
@@ -59,7 +77,7 @@ fn by<K: Ord>(points: Option<&Vec<Point>>, key: impl Fn(&Run) -> Option<K>) -> T
 fn layers(imported: &Imported) {
     let points = |operator: &str| imported.points.get(operator);
     let gemms = by(points("gemm"), |run| match *run {
-        Run::Gemm { m, n, k } => Some((n, k, m as u64)),
+        Run::Gemm { m, n, k, format: Format::Bf16 } => Some((n, k, m as u64)),
         _ => None,
     });
     let moves = by(points("elementwise"), |run| match *run {
@@ -92,12 +110,12 @@ fn layers(imported: &Imported) {
             let mut found: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
             for kind in ["prefill_attention", "mixed_attention", "decode_attention"] {
                 for point in points(kind).into_iter().flatten().filter(|_| !borrowed(kind)) {
-                    let Run::Attention { heads, chunks, tokens, history, decodes, length } =
+                    let Run::Attention { heads, chunks, tokens, history, decodes, length, .. } =
                         point.run
                     else {
                         continue;
                     };
-                    if heads != [widths.heads.query, widths.heads.kv] {
+                    if heads != widths.heads {
                         continue;
                     }
                     if let Some((measured, unseen)) = dense(chunks * tokens + decodes) {

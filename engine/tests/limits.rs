@@ -52,8 +52,8 @@ fn knots_of_y_are_counts() {
     assert!(error.contains("its knots must be at least 1"), "{error}");
     device.decode_attention.y = vec![1.0, 1.2];
     device.check().unwrap();
-    let heads = engine::profile::Heads { query: 32, kv: 8, dim: 128 };
-    assert!(device.decode_attention(heads, 2.0).at(1e6, 1e6) > 0.0);
+    let heads = engine::profile::Heads { query: 32, kv: 8, dim: 128, window: 0 };
+    assert!(device.decode_attention(heads, engine::config::KvDtype::Bf16).at(1e6, 1e6) > 0.0);
 }
 
 #[test]

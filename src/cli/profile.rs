@@ -41,11 +41,14 @@ pub(crate) enum Profile {
 /// `knee profile import`.
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// Folder that holds aiconfigurator/, vidur/ or llmservingsim/ (CSV, gzipped or not)
+    /// Folder that holds nvidia-vllm/, an unpacked wheel, aiconfigurator/, vidur/ or llmservingsim/
     pub(crate) dir: PathBuf,
-    /// The profile to write
+    /// The profile to write; with --all the folder of all
     #[arg(long, help_heading = OUTPUT, value_name = "FILE.toml")]
     pub(crate) to: PathBuf,
+    /// Write the profile of every shipped device, each with the families that its sheet names
+    #[arg(long, conflicts_with_all = ["device", "compose", "plot", "json"])]
+    pub(crate) all: bool,
     /// Sheet of the device: a shipped device's name (default: that of the file), or a TOML file
     #[arg(long, help_heading = MACHINE, value_name = "NAME|FILE")]
     pub(crate) device: Option<String>,

@@ -30,7 +30,10 @@ pub(crate) fn run(args: &cli::Profile) -> Result<ExitCode> {
 }
 
 fn import(args: &cli::Import) -> Result<()> {
-    let cli::Import { dir, to, device, compose, plot, json } = args;
+    let cli::Import { dir, to, all, device, compose, plot, json } = args;
+    if *all {
+        return import_all(dir, to);
+    }
     let families = compose
         .iter()
         .map(|name| {
@@ -57,6 +60,18 @@ fn import(args: &cli::Import) -> Result<()> {
     };
     let imported = import::import(dir, (device, &text), &families, import::SEED)?;
     deliver(&imported, to, plot.as_deref(), *json)
+}
+
+/// The profiles of all shipped devices.
+fn import_all(dir: &Path, to: &Path) -> Result<()> {
+    if !to.is_dir() {
+        bail!("--to must be a folder with --all: {} is none", to.display());
+    }
+    for (name, text, compose) in import::SHEETS {
+        let imported = import::import(dir, (name, text), compose, import::SEED)?;
+        deliver(&imported, &to.join(format!("{name}.toml")), None, false)?;
+    }
+    Ok(())
 }
 
 /// Times this machine.
@@ -251,7 +266,7 @@ fn described(d: &DeviceProfile) -> Value {
     });
     let fit = d.fit.iter().map(|(operator, e)| {
         let value = json!({ "rows": e.rows, "left_out": e.left_out, "mean": e.mean, "p90": e.p90, "p95": e.p95,
-            "unseen": { "mean": e.unseen_mean, "p90": e.unseen_p90, "p95": e.unseen_p95 },
+            "unseen": { "median": e.unseen_median, "mean": e.unseen_mean, "p90": e.unseen_p90, "p95": e.unseen_p95 },
             "isotonic": e.isotonic });
         (operator.clone(), value)
     });

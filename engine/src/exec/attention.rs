@@ -4,13 +4,14 @@
 //! prompt chunks, decodes lose that: then the whole batch is priced by the chunks' table, never below its decodes
 //! alone.
 
+use crate::config::KvDtype;
 use crate::profile::{Chunks, DeviceProfile, Heads, Times};
 use crate::shape::Shape;
 
 /// One layer's attention on one rank.
 #[derive(Debug, Clone)]
 pub(super) struct Attention {
-    kv: f64,
+    heads: Heads,
     chunks: Chunks,
     prefill: Times,
     decode: Times,
@@ -22,13 +23,13 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    pub(super) fn new(device: &DeviceProfile, heads: Heads, kv_bytes: f64) -> Self {
+    pub(super) fn new(device: &DeviceProfile, heads: Heads, kv: KvDtype) -> Self {
         let start = device.prefill_attention.start_us.min(device.decode_attention.start_us);
         Self {
-            kv: f64::from(heads.kv),
-            chunks: device.chunks(heads, kv_bytes),
-            prefill: device.prefill_attention(heads),
-            decode: device.decode_attention(heads, kv_bytes),
+            heads,
+            chunks: device.chunks(heads, kv),
+            prefill: device.prefill_attention(heads, kv),
+            decode: device.decode_attention(heads, kv),
             mixes: device.attention.decode_rows > 0.0,
             skew: device.attention.skew,
             start: start * 1e-6,
@@ -38,7 +39,8 @@ impl Attention {
     /// Seconds of the decodes alone.
     fn decodes(&self, shape: &Shape) -> f64 {
         let (seqs, context) = (f64::from(shape.decode_seqs), shape.decode_context as f64);
-        let at = |context: f64| self.decode.at(self.kv * context, self.kv * seqs);
+        let kv = f64::from(self.heads.kv);
+        let at = |context: f64| self.decode.at(kv * self.heads.seen(context, seqs), kv * seqs);
         let mean = at(context);
         let longest = seqs * f64::from(shape.decode_longest);
         if self.skew > 0.0 && longest > context {

@@ -9,7 +9,8 @@
 
 use super::attention::Attention;
 use crate::config::KvDtype;
-use crate::model::{ModelShape, kv_element_bytes};
+use crate::format::Format;
+use crate::model::ModelShape;
 use crate::profile::{DeviceProfile, Heads, Line, Link, Sum, Times};
 use crate::shape::Shape;
 
@@ -121,7 +122,7 @@ impl CostModel {
         } else {
             widths.moved
         };
-        let gemms = widths.gemms.map(|(n, k)| device.gemm(n, k, bytes));
+        let gemms = widths.gemms.map(|(n, k)| device.gemm_of(n, k, Format::Bf16, bytes));
         let mut cost = Self {
             model: model.clone(),
             tp,
@@ -130,12 +131,17 @@ impl CostModel {
             inner_layers: if pp == 1 { 0.0 } else { f64::from(model.stage_layers(pp, 0)) },
             last_layers: f64::from(model.stage_layers(pp, pp - 1)),
             gemms,
-            vocabulary: device.gemm(widths.vocabulary, f64::from(model.hidden), bytes),
+            vocabulary: device.gemm_of(
+                widths.vocabulary,
+                f64::from(model.hidden),
+                Format::Bf16,
+                bytes,
+            ),
             mover: device.elementwise(),
             moved: moved.into_iter().map(|elements| elements * bytes).collect(),
             sampler: device.sampler(),
             sum: device.all_reduce(tp),
-            attention: Attention::new(device, widths.heads, kv_element_bytes(kv_dtype) as f64),
+            attention: Attention::new(device, widths.heads, kv_dtype),
             layer: Box::default(),
             layer_line: Line::default(),
             head: Box::default(),
@@ -358,6 +364,7 @@ impl Widths {
             query: model.heads.div_ceil(tp),
             kv: model.rank_kv_heads(tp),
             dim: model.head_dim,
+            window: 0,
         };
         let (query, kv) = (f64::from(heads.query) * dim, f64::from(heads.kv) * dim);
         let ffn = f64::from(model.ffn) / ranks;

@@ -8,13 +8,15 @@ use super::tables::Fitted;
 use crate::profile::FitError;
 
 /// Entries in the order in which people look for them.
-const ORDER: [&str; 27] = [
+const ORDER: [&str; 29] = [
     "name",
     "provenance",
     "composed",
     "date",
     "memory_bytes",
     "peak_flops",
+    "peak_fp8_flops",
+    "peak_fp4_flops",
     "memory_bandwidth",
     "cache_bytes",
     "multiprocessors",
@@ -70,10 +72,17 @@ pub(super) fn profile(sheet: &toml::Table, fitted: &Fitted) -> String {
             }
         }
     }
+    for (kind, variants) in &fitted.operators {
+        for (variant, table) in variants {
+            let _ = write!(out, "\n[operators.{kind}.{variant}]\n");
+            section(&mut out, &Value::Table(table.clone()));
+        }
+    }
     if !fitted.fit.is_empty() {
-        out.push_str("\n[fit]\n");
+        out.push_str("\n# Rows, left out; fitted: mean, p90, p95; unseen: median, mean, p90, p95; isotonic.\n[fit]\n");
         for (operator, error) in &fitted.fit {
-            let _ = writeln!(out, "{operator} = {}", stated(error));
+            let quote = if operator.contains('.') { "\"" } else { "" };
+            let _ = writeln!(out, "{quote}{operator}{quote} = {}", stated(error));
         }
     }
     out
@@ -120,18 +129,18 @@ fn inline(value: &Value) -> String {
     }
 }
 
+/// The numbers of a fit's error, in the order of its fields.
 fn stated(e: &FitError) -> String {
-    format!(
-        "{{ rows = {}, left_out = {}, mean = {:.4}, p90 = {:.4}, p95 = {:.4}, unseen_mean = {:.4}, unseen_p90 = {:.4}, \
-         unseen_p95 = {:.4}, isotonic = {:.4} }}",
-        e.rows,
-        e.left_out,
+    let shares = [
         e.mean,
         e.p90,
         e.p95,
+        e.unseen_median,
         e.unseen_mean,
         e.unseen_p90,
         e.unseen_p95,
-        e.isotonic
-    )
+        e.isotonic,
+    ];
+    let shares: Vec<String> = shares.iter().map(|x| format!("{x:.3}")).collect();
+    format!("[{},{},{}]", e.rows, e.left_out, shares.join(","))
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::table::{Roof, Table, Times, gemm_metric};
+use super::table::{Roof, Table, Times, no_metric};
 
 /// How chunks share an attention kernel. It computes tiles of [`TILE`](crate::shape::TILE) query rows, unless
 /// `fine_tiles`.
@@ -42,6 +42,9 @@ pub struct AllReduce {
     pub buffer_bytes: u64,
     /// Where the figures come from.
     pub source: String,
+    /// The engine and its version that it was timed in; empty where it is not known.
+    #[serde(default)]
+    pub timed_under: String,
     /// Knots, bytes; none = one efficiency.
     #[serde(default)]
     pub x: Vec<f64>,
@@ -114,6 +117,9 @@ pub struct FitError {
     pub p90: f64,
     /// 95th percentile of the same.
     pub p95: f64,
+    /// Median of |predicted / measured - 1| for rows that the fit had not seen.
+    #[serde(default)]
+    pub unseen_median: f64,
     /// Mean over measurements that the fit had not seen: each fifth in turn.
     pub unseen_mean: f64,
     /// 90th percentile of the same.
@@ -127,19 +133,20 @@ pub struct FitError {
 impl FitError {
     /// What the columns of a printed one are.
     pub const COLUMNS: &str =
-        "   rows left out     fitted mean/p90/p95     unseen mean/p90/p95  isotonic";
+        "   rows left out     fitted mean/p90/p95       unseen median/mean/p90/p95  isotonic";
 }
 
 impl std::fmt::Display for FitError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let percent = |x: [f64; 3]| {
-            let [a, b, c] = x.map(|x| 1e2 * x);
-            format!("{a:.1}/{b:.1}/{c:.1} %")
+        let percent = |x: &[f64]| {
+            let all: Vec<String> = x.iter().map(|x| format!("{:.1}", 1e2 * x)).collect();
+            format!("{} %", all.join("/"))
         };
-        let seen = percent([self.mean, self.p90, self.p95]);
-        let unseen = percent([self.unseen_mean, self.unseen_p90, self.unseen_p95]);
+        let seen = percent(&[self.mean, self.p90, self.p95]);
+        let unseen =
+            percent(&[self.unseen_median, self.unseen_mean, self.unseen_p90, self.unseen_p95]);
         let isotonic = 1e2 * self.isotonic;
-        write!(f, "{:>7}{:>9}{seen:>24}{unseen:>24}{isotonic:>8.2} %", self.rows, self.left_out)
+        write!(f, "{:>7}{:>9}{seen:>24}{unseen:>31}{isotonic:>8.2} %", self.rows, self.left_out)
     }
 }
 
@@ -152,6 +159,25 @@ pub struct Heads {
     pub kv: u32,
     /// Elements per head.
     pub dim: u32,
+    /// Tokens that each attends to at most; 0 = all.
+    pub window: u32,
+}
+
+impl Heads {
+    /// What a table calls them.
+    #[must_use]
+    pub fn shape(&self) -> [u32; 4] {
+        [self.query, self.kv, self.dim, self.window]
+    }
+
+    /// Tokens that `seqs` decodes with so much `context` between them read: a window seldom ends where a tile of keys
+    /// does, so that one tile more is read.
+    #[must_use]
+    pub fn seen(&self, context: f64, seqs: f64) -> f64 {
+        const TILE_OF_KEYS: u32 = 128;
+        let most = f64::from(self.window.saturating_add(TILE_OF_KEYS));
+        if self.window == 0 { context } else { context.min(seqs * most) }
+    }
 }
 
 impl Link {
@@ -175,7 +201,8 @@ impl AllReduce {
 
     pub(super) fn times(&self) -> Times {
         let memory = 1.0 / self.bandwidth;
-        let roof = Roof { start: self.start_us * 1e-6, compute: 0.0, fixed: 0.0, memory };
-        self.table().times([1, 1], gemm_metric, roof)
+        let start = self.start_us * 1e-6;
+        let roof = Roof { start, compute: 0.0, fixed: 0.0, memory, full: 0.0 };
+        self.table().times(&[1], no_metric, roof)
     }
 }
