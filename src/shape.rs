@@ -12,13 +12,13 @@ use engine::model::{Model, hub};
 pub(crate) fn named(model: &str, config: &LlamaConfig) -> ModelShape {
     let path = Path::new(model);
     if model.starts_with(hub::PREFIX) {
-        return config.shape(2);
+        return config.shape();
     }
     // A configuration says nothing of its name; its folder may.
     let path = if path.ends_with(CONFIG) { path.parent().unwrap_or(path) } else { path };
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     let name = name.map_or_else(|| config.name.clone(), |name| name.to_string_lossy().into_owned());
-    ModelShape { name, ..config.shape(2) }
+    ModelShape { name, ..config.shape() }
 }
 
 /// The file of a Hugging Face model that says its shape.

@@ -6,6 +6,8 @@ use super::cost::CostModel;
 use crate::config::{Config, KvDtype};
 use crate::memory::kv_slots;
 use crate::model::ModelShape;
+use crate::model::attention::Attention;
+use crate::model::operators::PLAIN_BYTES;
 use crate::profile::DeviceProfile;
 use crate::shape::Shape;
 
@@ -78,18 +80,35 @@ pub fn flops(model: &ModelShape, shape: &Shape) -> f64 {
     let head = f64::from(model.vocab) * f64::from(model.hidden);
     let embeddings = if model.tied_embeddings { head } else { 2.0 * head };
     let layers = model.parameters() as f64 - embeddings;
-    let pairs = shape.prefill_pairs as f64 + shape.decode_context as f64;
-    let attention = f64::from(model.heads) * f64::from(model.head_dim) * f64::from(model.layers);
-    2.0 * layers * f64::from(shape.tokens())
-        + 4.0 * attention * pairs
+    let mut attention = 0.0;
+    let mut idle = 0.0;
+    for (count, layer) in model.layers.groups() {
+        idle += f64::from(count) * layer.idle_elements(model.hidden) as f64;
+        if let Some(kind) = &layer.attention {
+            let seen = kind.window().map_or(*shape, |window| shape.seeing(window));
+            let pairs = seen.prefill_pairs as f64 + seen.decode_context as f64;
+            attention += f64::from(count) * kind.pair_elements() as f64 * pairs;
+        }
+    }
+    2.0 * (layers - idle) * f64::from(shape.tokens())
+        + 2.0 * attention
         + 2.0 * head * f64::from(shape.sampled)
 }
 
-/// Bytes that one iteration must read: weights once, and the keys and values of decodes; all ranks.
+/// Bytes that one iteration must read: weights once, of experts those that a token goes through, and the keys and
+/// values of decodes; all ranks.
 #[must_use]
 pub fn bytes(model: &ModelShape, kv: KvDtype, tp: u32, shape: &Shape) -> f64 {
-    let embedding = f64::from(model.vocab) * f64::from(model.hidden) * f64::from(model.dtype_bytes);
+    let embedding = f64::from(model.vocab) * f64::from(model.hidden) * PLAIN_BYTES as f64;
     let looked_up = if model.tied_embeddings { 0.0 } else { embedding };
-    let per_token = model.kv_bytes_per_token(kv, tp) as f64 * f64::from(tp);
-    model.weight_bytes() as f64 - looked_up + shape.decode_context as f64 * per_token
+    let (mut kept, mut idle) = (0.0, 0.0);
+    for (count, layer) in model.layers.groups() {
+        let window = layer.attention.as_ref().and_then(Attention::window);
+        let seen = window.map_or(*shape, |window| shape.seeing(window));
+        let each = layer.kv_bytes(kv, tp) as f64 * f64::from(tp);
+        kept += f64::from(count) * seen.decode_context as f64 * each;
+        let unread = layer.idle_elements(model.hidden);
+        idle += f64::from(count) * layer.formats.feed_forward.bytes(unread) as f64;
+    }
+    model.weight_bytes() as f64 - looked_up - idle + kept
 }

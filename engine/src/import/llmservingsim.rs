@@ -9,7 +9,7 @@ use super::folders::{US, each, folder, folders, name_of};
 use super::source::{Source, find};
 use super::tables::{Found, ImportError, Row, Run};
 use crate::exec::cost::Widths;
-use crate::model::ModelShape;
+use crate::model::{DenseShape, ModelShape};
 
 /// Everything there is of `system`, in the family's own folder or straight in the one that was given.
 pub(super) fn rows(own: &Path, given: &Path, system: &str) -> Result<Found, ImportError> {
@@ -19,7 +19,10 @@ pub(super) fn rows(own: &Path, given: &Path, system: &str) -> Result<Found, Impo
     let mut unknown = None;
     for measured in measured_models(&root)? {
         match ModelShape::load(&measured.model.to_lowercase()) {
-            Ok(shape) => tables(&measured, &shape, &mut found.rows)?,
+            Ok(shape) => match shape.dense() {
+                Some(shape) => tables(&measured, &shape, &mut found.rows)?,
+                None => found.notes.push(format!("{} is left out: it is not dense", measured.model)),
+            },
             Err(error) => {
                 let Measured { model, ranks, .. } = &measured;
                 found.notes.push(format!("{model} on {ranks} is left out: its shape is not known"));
@@ -58,7 +61,7 @@ fn measured_models(root: &Path) -> Result<Vec<Measured>, ImportError> {
 }
 
 /// Rows of one model.
-fn tables(measured: &Measured, model: &ModelShape, rows: &mut Vec<Row>) -> Result<(), ImportError> {
+fn tables(measured: &Measured, model: &DenseShape, rows: &mut Vec<Row>) -> Result<(), ImportError> {
     let ranks = measured.ranks;
     let table = |name: &str| find(&measured.folder, name, ".csv");
     let heads = Widths::new(model, ranks).heads;
@@ -109,7 +112,7 @@ fn tables(measured: &Measured, model: &ModelShape, rows: &mut Vec<Row>) -> Resul
 /// One operator of a layer over a number of tokens.
 fn layer(
     s: &Source,
-    model: &ModelShape,
+    model: &DenseShape,
     ranks: u32,
     rows: &mut Vec<Row>,
 ) -> Result<(), ImportError> {

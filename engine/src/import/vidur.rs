@@ -10,7 +10,8 @@ use super::folders::{MS, each};
 use super::source::{Source, find, find_all};
 use super::tables::{CacheSave, Choices, ImportError, Row, Run, Tables};
 use crate::exec::cost::Widths;
-use crate::model::ModelShape;
+use crate::format::Format;
+use crate::model::DenseShape;
 
 impl Choices {
     /// What was chosen, for who reads the result.
@@ -115,7 +116,7 @@ pub(super) fn rows(dir: &Path, from: &Tables) -> Result<Vec<Row>, ImportError> {
 fn layer(s: &Source, residual_add: bool, rows: &mut Vec<Row>) -> Result<(), ImportError> {
     let (ranks, m) = (s.positive("num_tensor_parallel_workers")?, s.number("num_tokens")?);
     let (hidden, heads) = (s.count("n_embd")?, s.count("n_head")?);
-    let model = ModelShape {
+    let model = DenseShape {
         name: String::new(),
         source: String::new(),
         hidden,
@@ -130,7 +131,8 @@ fn layer(s: &Source, residual_add: bool, rows: &mut Vec<Row>) -> Result<(), Impo
         position_rows: 0,
         bias: false,
         qk_norm: false,
-        dtype_bytes: 2,
+        format: Format::Bf16,
+        dtype_bytes: None,
         max_context: 1,
     };
     let time = |operator: &str| s.seconds(&format!("{operator}.median"), MS);
