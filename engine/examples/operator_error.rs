@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use engine::exec::cost::Widths;
+use engine::format::Format;
 use engine::import::{Imported, Point, Run, SHEETS, import, spread};
 use engine::memory::kv_slots;
 use engine::profile::FitError;
@@ -59,7 +60,7 @@ fn by<K: Ord>(points: Option<&Vec<Point>>, key: impl Fn(&Run) -> Option<K>) -> T
 fn layers(imported: &Imported) {
     let points = |operator: &str| imported.points.get(operator);
     let gemms = by(points("gemm"), |run| match *run {
-        Run::Gemm { m, n, k } => Some((n, k, m as u64)),
+        Run::Gemm { m, n, k, format: Format::Bf16 } => Some((n, k, m as u64)),
         _ => None,
     });
     let moves = by(points("elementwise"), |run| match *run {
@@ -72,8 +73,9 @@ fn layers(imported: &Imported) {
     let mut held: Vec<f64> = Vec::new();
     for name in ModelShape::names() {
         let Ok(model) = ModelShape::load(name) else { continue };
+        let Some(flat) = model.dense() else { continue };
         for tp in [1, 2, 4, 8] {
-            let widths = Widths::new(&model, tp);
+            let widths = Widths::new(&flat, tp);
             let config = Config { tp, ..Config::default() };
             let room = kv_slots(&model, &imported.profile, &config).map_or(0, |plan| plan.slots);
             // The layer without attention, of `m` tokens: measured and predicted.
@@ -92,12 +94,12 @@ fn layers(imported: &Imported) {
             let mut found: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
             for kind in ["prefill_attention", "mixed_attention", "decode_attention"] {
                 for point in points(kind).into_iter().flatten().filter(|_| !borrowed(kind)) {
-                    let Run::Attention { heads, chunks, tokens, history, decodes, length } =
+                    let Run::Attention { heads, chunks, tokens, history, decodes, length, .. } =
                         point.run
                     else {
                         continue;
                     };
-                    if heads != [widths.heads.query, widths.heads.kv] {
+                    if heads != widths.heads {
                         continue;
                     }
                     if let Some((measured, unseen)) = dense(chunks * tokens + decodes) {

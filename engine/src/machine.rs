@@ -21,6 +21,7 @@ use crate::exec::cpu::{
 use crate::exec::cuda::{
     CudaExecutor, CudaModel, CudaModelError, Device, Layout, RoomError, Uneven,
 };
+use crate::format::Format;
 use crate::import::{self, ImportError, Imported, Row, Run};
 use crate::model::DenseShape;
 use crate::model::llama::LlamaConfig;
@@ -321,7 +322,7 @@ impl Machine {
             mean(rounds).iter().flat_map(|b| self::rows(b, &shape, &widths)).collect();
         rows.extend(rounds.iter().flat_map(|round| &round.uneven).map(skew));
         let limits = self.limits(name)?;
-        let (flops, bandwidth) = reached(&rows, self.config.head_dim);
+        let (flops, bandwidth) = reached(&rows);
         let mut sheet: toml::Table = toml::from_str(LIMITS).expect("it is tested");
         for operator in
             ["gemm", "prefill_attention", "decode_attention", "attention", "elementwise", "sampler"]
@@ -343,7 +344,7 @@ impl Machine {
         sheet.insert("peak_flops".to_owned(), limits.peak_flops.max(flops).into());
         sheet.insert("memory_bandwidth".to_owned(), limits.memory_bandwidth.max(bandwidth).into());
         let sheet = sheet.to_string();
-        Ok(import::measured((name, &sheet), rows, self.config.head_dim, import::SEED)?)
+        Ok(import::measured((name, &sheet), rows, import::SEED)?)
     }
 }
 
@@ -372,12 +373,15 @@ fn rows(batch: &Measured, shape: &DenseShape, widths: &Widths) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut push = |run, seconds| rows.push(Row { run, seconds });
     for (&(n, k), &time) in widths.gemms.iter().zip(&spent.linears) {
-        push(Run::Gemm { m, n: n as u32, k: k as u32 }, per_layer(time));
+        let run = Run::Gemm { m, n: n as u32, k: k as u32, format: Format::Bf16 };
+        push(run, per_layer(time));
     }
-    let head = Run::Gemm { m: f64::from(sampled), n: shape.vocab, k: shape.hidden };
+    let (m_head, format) = (f64::from(sampled), Format::Bf16);
+    let head = Run::Gemm { m: m_head, n: shape.vocab, k: shape.hidden, format };
     push(head, spent.head.as_secs_f64());
     let attention = Run::Attention {
-        heads: [widths.heads.query, widths.heads.kv],
+        heads: widths.heads,
+        kv: KvDtype::Bf16,
         chunks: f64::from(work.prompts),
         tokens: f64::from(work.tokens),
         history: f64::from(work.history),
@@ -394,21 +398,20 @@ fn rows(batch: &Measured, shape: &DenseShape, widths: &Widths) -> Vec<Row> {
 }
 
 /// The highest rates that any row shows, FLOP/s and bytes/s as rooflines count them: caches are faster than memory.
-fn reached(rows: &[Row], head_dim: u32) -> (f64, f64) {
-    let dim = f64::from(head_dim);
+fn reached(rows: &[Row]) -> (f64, f64) {
     let (mut flops, mut bandwidth) = (0.0_f64, 0.0_f64);
     for row in rows {
         let (computed, moved) = match row.run {
-            Run::Gemm { m, n, k } => {
+            Run::Gemm { m, n, k, .. } => {
                 let (n, k) = (f64::from(n), f64::from(k));
                 (2.0 * m * n * k, 2.0 * (n * k + m * (n + k)))
             }
-            Run::Attention { heads: [query, _], chunks, tokens, history, decodes: 0.0, .. } => {
+            Run::Attention { heads, chunks, tokens, history, decodes: 0.0, .. } => {
                 let pairs = chunks * (tokens * history + tokens * (tokens + 1.0) / 2.0);
-                (4.0 * dim * f64::from(query) * pairs, 0.0)
+                (4.0 * f64::from(heads.dim) * f64::from(heads.query) * pairs, 0.0)
             }
-            Run::Attention { heads: [_, kv], decodes, length, .. } => {
-                (0.0, 4.0 * dim * f64::from(kv) * decodes * length)
+            Run::Attention { heads, decodes, length, .. } => {
+                (0.0, 4.0 * f64::from(heads.dim) * f64::from(heads.kv) * decodes * length)
             }
             Run::Move { bytes } | Run::Choose { bytes } => (0.0, bytes),
             _ => (0.0, 0.0),

@@ -11,6 +11,7 @@
 use super::attention::{Attention, heads};
 use super::experts::ExpertTimes;
 use crate::config::KvDtype;
+use crate::format::Format;
 use crate::model::attention as attention_kinds;
 use crate::model::attention::Full;
 use crate::model::feed_forward::{Dense, FeedForward};
@@ -146,23 +147,29 @@ impl Kind {
         attention: &mut Vec<Attention>,
     ) -> Self {
         let parts = layer.parts(hidden, tp);
+        let own = layer.attention.as_ref().map(|kind| {
+            let formats = (layer.formats.projections, kv);
+            Attention::new(device, kind, (hidden, tp), formats)
+        });
         let gemm = |m: &Matrix| {
             let (n, k) = m.on_rank(tp);
-            device.gemm(n, k, layer.formats.of(m.class).element_bytes())
+            device.gemm(n, k, layer.formats.of(m.class))
         };
-        let pool = parts.iter().find_map(|part| part.pool.as_ref());
-        let bytes = layer.formats.feed_forward.element_bytes();
+        let sums = parts.len() as f64;
+        let pool = parts.iter().find_map(|part| part.pool);
+        let within = own.as_ref().is_some_and(Attention::holds_projections);
+        let parts = &parts[usize::from(within)..];
         // A norm reads and writes the residual stream and its input.
         let norms = vec![4.0 * f64::from(hidden); layer.norm_count() as usize];
         let moved = norms.into_iter().chain(parts.iter().flat_map(|part| part.moved.clone()));
         let moved: Vec<f64> = moved.map(|elements| elements * ACTIVATION_BYTES).collect();
         Self {
             gemms: parts.iter().flat_map(|part| &part.matrices).map(gemm).collect(),
-            experts: pool.map(|pool| ExpertTimes::new(device, pool, tp, bytes)),
+            experts: pool.map(|p| ExpertTimes::new(device, &p, tp, layer.formats.feed_forward)),
             moved: if device.elementwise_together { vec![moved.iter().sum()] } else { moved },
-            sums: parts.len() as f64,
-            attention: layer.attention.as_ref().map(|kind| {
-                attention.push(Attention::new(device, kind, tp, kv));
+            sums,
+            attention: own.map(|own| {
+                attention.push(own);
                 attention.len() - 1
             }),
         }
@@ -192,18 +199,20 @@ impl CostModel {
         let (tp, pp) = (tp.max(1), pp.max(1));
         let (hidden, vocab) = (f64::from(model.hidden), f64::from(model.vocab));
         let mut attention = Vec::new();
-        let mut known: Vec<(&attention_kinds::Attention, usize)> = Vec::new();
+        let mut known: Vec<(&attention_kinds::Attention, Format, usize)> = Vec::new();
         let mut kinds = Vec::new();
         for (_, layer) in model.layers.groups() {
             let mut kind =
                 Kind::new(device, layer, (model.hidden, tp, kv_dtype), &mut attention);
             // The same attention under another feed-forward layer costs the same.
             if let Some(own) = &layer.attention {
-                if let Some((_, same)) = known.iter().find(|(kind, _)| *kind == own) {
+                let format = layer.formats.projections;
+                let same = known.iter().find(|(kind, f, _)| *kind == own && *f == format);
+                if let Some((_, _, same)) = same {
                     attention.pop();
                     kind.attention = Some(*same);
                 } else {
-                    known.push((own, attention.len() - 1));
+                    known.push((own, format, attention.len() - 1));
                 }
             }
             kinds.push(kind);
@@ -219,7 +228,7 @@ impl CostModel {
             attention,
             inner: None,
             last: Stage::default(),
-            vocabulary: device.gemm(vocab / f64::from(tp), hidden, model.head.element_bytes()),
+            vocabulary: device.gemm(vocab / f64::from(tp), hidden, model.head),
             mover: device.elementwise(),
             sampler: device.sampler(),
             sum: device.all_reduce(tp),

@@ -1,58 +1,64 @@
 //! What a mixture of experts costs, by tokens.
 //!
-//! Without a table of its own a mixture is priced by the matrix products of its experts side by side: as many experts
-//! are read as the tokens choose, and each computes its share of them.
+//! Tables are of tokens that are spread evenly. Real tokens choose as if at random: few of them go through fewer experts
+//! than as many choices, and less is read.
 
+use std::cell::Cell;
+
+use crate::format::Format;
 use crate::model::operators::Pool;
-use crate::profile::{DeviceProfile, Times};
+use crate::profile::{DeviceProfile, Experts, Line, Times};
 
 /// The experts of one layer on one rank.
 #[derive(Debug, Clone)]
 pub(super) struct ExpertTimes {
-    experts: f64,
-    top_k: f64,
-    /// The products of all experts, by tokens of each.
-    products: [Times; 2],
+    line: Line,
+    knots: Vec<f64>,
 }
 
-impl ExpertTimes {
-    /// Those of `pool` shared over `tp` ranks; weights of `element_bytes`.
-    pub(super) fn new(device: &DeviceProfile, pool: &Pool, tp: u32, element_bytes: f64) -> Self {
-        let (experts, outer) = (f64::from(pool.experts), f64::from(pool.outer));
-        let inner = f64::from(pool.inner) / f64::from(tp);
-        let up = if pool.gated { 2.0 * inner } else { inner };
-        Self {
-            experts,
-            top_k: f64::from(pool.top_k),
-            products: [
-                device.gemm(experts * up, outer, element_bytes),
-                device.gemm(experts * outer, inner, element_bytes),
-            ],
-        }
-    }
+/// Loads (choices per expert) up to which the number of experts that are hit is followed, and steps of it.
+const LOADS: u32 = 6;
+const STEPS: u32 = 8;
 
-    /// Experts that `tokens` tokens go through, each choosing at random.
-    fn hit(&self, tokens: f64) -> f64 {
-        let missed = (1.0 - self.top_k / self.experts).powf(tokens);
-        self.experts * (1.0 - missed)
+impl ExpertTimes {
+    /// Those of `pool`, whose width `tp` ranks share, with weights in `format`.
+    pub(super) fn new(device: &DeviceProfile, pool: &Pool, tp: u32, format: Format) -> Self {
+        let experts = Experts {
+            hidden: pool.outer,
+            inter: pool.inner.div_ceil(tp),
+            held: pool.experts,
+            total: pool.experts,
+            top_k: pool.top_k,
+            gated: pool.gated,
+        };
+        let times = device.experts(experts, format);
+        let followed = (1..=LOADS * STEPS)
+            .map(|i| experts.tokens_per_load() * f64::from(i) / f64::from(STEPS));
+        let knots: Vec<f64> = times.knots().chain(followed).collect();
+        let most = Cell::new(0.0_f64);
+        let line = Line::new(knots.clone(), |tokens| {
+            // More tokens never take less, where one knot of a table is rounded below another.
+            most.set(most.get().max(at_random(&times, &experts, tokens)));
+            most.get()
+        });
+        Self { line, knots }
     }
 
     /// Seconds of `tokens` tokens.
     pub(super) fn at(&self, tokens: f64) -> f64 {
-        let hit = self.hit(tokens);
-        if hit <= 0.0 {
-            return 0.0;
-        }
-        let each = (tokens * self.top_k / hit).max(1.0);
-        let share = hit / self.experts;
-        self.products.iter().map(|product| share * product.at(each, 0.0)).sum()
+        self.line.at(tokens)
     }
 
-    /// Tokens at which the slope changes, or the number of experts hit does.
+    /// Tokens at which the slope changes.
     pub(super) fn knots(&self) -> impl Iterator<Item = f64> {
-        let busy = self.experts / self.top_k;
-        let growing = (0..64).map(move |i| busy * f64::from(i) / 8.0);
-        let each = self.products.iter().flat_map(Times::knots);
-        growing.chain(each.map(move |x| x * busy))
+        self.knots.iter().copied()
     }
+}
+
+/// Seconds of `tokens` tokens that choose at random: beyond one token's time, the share that is read.
+fn at_random(times: &Times, experts: &Experts, tokens: f64) -> f64 {
+    let even = (tokens * f64::from(experts.top_k)).min(f64::from(experts.total));
+    let share = (experts.hit_at_random(tokens) / even).min(1.0);
+    let one = times.at(1.0, 0.0);
+    one + (times.at(tokens, 0.0) - one).max(0.0) * share
 }

@@ -1,14 +1,15 @@
-//! NVIDIA's AIConfigurator: kernels alone, any shape, timed inside engines.
+//! NVIDIA's AIConfigurator and AISimulate: kernels alone, any shape and format, timed inside engines.
 //!
-//! Read as its wheel lies, unpacked: SYSTEM/FAMILY/vllm/VERSION/TABLE_perf.parquet somewhere under `systems/data`, the
-//! newest version that has the table; or as CSV in one folder, SYSTEM.VERSION.TABLE.csv. Times are in milliseconds in
-//! both, and only the dense bf16 rows that the cost model prices are taken.
+//! Read as the wheel lies, unpacked: SYSTEM/FAMILY/vllm/VERSION/TABLE_perf.parquet somewhere under `systems/data`, the
+//! newest version that has the table; or as CSV, SYSTEM/TABLE.vllm-VERSION.csv or all in one folder,
+//! SYSTEM.VERSION.TABLE.csv. Times are in milliseconds. What a row of each table is, `kernels` says.
 
 use std::path::{Path, PathBuf};
 
 use super::folders::{MS, each, folder, folders, name_of};
-use super::source::{Source, find};
-use super::tables::{Found, ImportError, Row, Run};
+use super::kernels;
+use super::source::{find, find_all};
+use super::tables::{Found, ImportError, Row};
 
 /// Where the data of systems lie in an unpacked wheel, an installed package or a checkout.
 const DATA: [&str; 5] = [
@@ -26,87 +27,100 @@ const ENGINE: &str = "vllm";
 enum Tables {
     /// In folders by operator, engine and version.
     Folders(PathBuf),
+    /// Side by side in the system's folder, each named after the engine and its version.
+    Tagged(PathBuf),
     /// Side by side in one folder, named after the system.
     Flat(PathBuf, String),
 }
 
+/// A table, and the version of the engine that it was timed in.
+type Dated = (PathBuf, Option<String>);
+
 impl Tables {
-    fn find(&self, name: &str) -> Result<Option<PathBuf>, ImportError> {
+    fn find(&self, name: &str) -> Result<Option<Dated>, ImportError> {
+        let dated = |path: PathBuf, version: String| (path, Some(version));
         match self {
-            Self::Folders(system) => newest(system, &format!("{name}_perf.parquet")),
-            Self::Flat(dir, system) => find(dir, &format!("{system}."), &format!(".{name}.csv")),
+            Self::Folders(system) => {
+                let found = newest(system, &format!("{name}_perf.parquet"))?;
+                Ok(found.map(|path| {
+                    let version = path.parent().map(name_of).unwrap_or_default();
+                    dated(path, version)
+                }))
+            }
+            Self::Tagged(system) => {
+                let mut starts = format!("{name}.{ENGINE}-");
+                let mut all = find_all(system, &starts, ".csv", false)?;
+                if all.is_empty() {
+                    // Not of the engine: a library's version alone.
+                    starts = format!("{name}.");
+                    all = find_all(system, &starts, ".csv", false)?;
+                }
+                let version = |path: &PathBuf| {
+                    let file = name_of(path);
+                    let rest = file.strip_prefix(&starts).unwrap_or_default();
+                    rest.trim_end_matches(".gz").trim_end_matches(".csv").to_owned()
+                };
+                let newest = all.into_iter().max_by_key(|path| version_key(&version(path)));
+                Ok(newest.map(|path| {
+                    let version = version(&path);
+                    dated(path, version)
+                }))
+            }
+            Self::Flat(dir, system) => {
+                let starts = format!("{system}.");
+                let found = find(dir, &starts, &format!(".{name}.csv"))?;
+                Ok(found.map(|path| {
+                    let file = name_of(&path);
+                    let rest = file.split_once(&format!("{ENGINE}-")).map(|(_, rest)| rest);
+                    let version = rest.and_then(|rest| rest.split_once(&format!(".{name}")));
+                    (path, version.map(|(version, _)| version.to_owned()))
+                }))
+            }
         }
     }
 }
 
-/// Everything there is of `system`, in the family's own folder or straight in the one that was given.
-pub(super) fn rows(own: &Path, given: &Path, system: &str) -> Result<Found, ImportError> {
-    let places = [own, given];
+/// Everything there is of `system`, in one of the family's own folders or straight in the one that was given.
+pub(super) fn rows(own: &[&Path], given: &Path, system: &str) -> Result<Found, ImportError> {
+    let places: Vec<&Path> = own.iter().copied().chain([given]).collect();
     let of_system = || folder(&places, &DATA, system).or_else(|| folder(&places, &[""], system));
-    let tables = match (of_system(), folder(&[own], &DATA, "")) {
+    let tables = match (of_system(), folder(own, &DATA, "")) {
+        (Some(folder), _) if folders(&folder)?.is_empty() => Tables::Tagged(folder),
         (Some(folder), _) => Tables::Folders(folder),
         (None, Some(dir)) => {
             let name = format!("of {system}");
             return Err(ImportError::Absent { name, dir, derived: false });
         }
-        (None, None) => Tables::Flat(own.to_path_buf(), system.to_owned()),
+        (None, None) => {
+            let there = own.iter().find(|dir| dir.is_dir()).unwrap_or(&own[own.len() - 1]);
+            Tables::Flat(there.to_path_buf(), system.to_owned())
+        }
     };
     let mut found = Found::default();
-    read(&tables, "gemm", &mut found, gemm)?;
-    read(&tables, "context_attention", &mut found, |s| attention(s, true))?;
-    read(&tables, "generation_attention", &mut found, |s| attention(s, false))?;
-    read(&tables, "custom_allreduce", &mut found, all_reduce)?;
+    for kernel in kernels::ALL {
+        read(&tables, kernel, &mut found)?;
+    }
     Ok(found)
 }
 
 /// Adds the rows of a table that are wanted, where there is such a table.
-fn read(
-    tables: &Tables,
-    name: &str,
-    to: &mut Found,
-    row: impl Fn(&Source) -> Result<Option<Run>, ImportError>,
-) -> Result<(), ImportError> {
-    let Some(path) = tables.find(name)? else { return Ok(()) };
+fn read(tables: &Tables, kernel: &kernels::Kernel, to: &mut Found) -> Result<(), ImportError> {
+    let Some((path, version)) = tables.find(kernel.table)? else { return Ok(()) };
+    let mut rows = Vec::new();
     each(&path, |s| {
-        let seconds = s.seconds(if s.has("latency") { "latency" } else { "latency_ms" }, MS)?;
-        to.rows.extend(row(s)?.map(|run| Row { run, seconds }));
+        let unit = if kernel.microseconds { 1e-6 } else { MS };
+        let seconds = s.seconds(if s.has("latency") { "latency" } else { "latency_ms" }, unit)?;
+        rows.extend((kernel.row)(s)?.map(|run| Row { run, seconds }));
         Ok(())
     })?;
-    if let (Tables::Folders(_), Some(version)) = (tables, path.parent()) {
-        to.notes.push(format!("{name} is of {ENGINE} {}", name_of(version)));
+    to.rows.extend((kernel.together)(rows));
+    if let Some(version) = version {
+        for kind in kernel.kinds {
+            to.timed.insert((*kind).to_owned(), format!("{} {version}", kernel.by));
+        }
+        to.notes.push(format!("{} is of {} {version}", kernel.table, kernel.by));
     }
     Ok(())
-}
-
-fn gemm(s: &Source) -> Result<Option<Run>, ImportError> {
-    let run = Run::Gemm { m: s.number("m")?, n: s.count("n")?, k: s.count("k")? };
-    Ok((s.text("gemm_dtype")? == "bfloat16").then_some(run))
-}
-
-/// Prompts, or sequences that decode a token each: heads of 128, the whole context.
-fn attention(s: &Source, prompts: bool) -> Result<Option<Run>, ImportError> {
-    let heads = [s.count("num_heads")?, s.count("num_key_value_heads")?];
-    let (seqs, zero) = (s.number("batch_size")?, 0.0);
-    let bf16 = s.text("kv_cache_dtype")? == "bfloat16" && s.text("attn_dtype")? == "bfloat16";
-    let whole = !s.has("window_size") || s.count("window_size")? == 0;
-    // The wheel says how many tokens are new (isl) and how many were there before (step).
-    let before = if s.has("step") { s.number("step")? } else { 0.0 };
-    let run = if prompts {
-        let tokens = s.number("isl")?;
-        Run::Attention { heads, chunks: seqs, tokens, history: before, decodes: zero, length: zero }
-    } else {
-        let length = if s.has("kv_len") { s.number("kv_len")? } else { s.number("isl")? + before };
-        Run::Attention { heads, chunks: zero, tokens: zero, history: zero, decodes: seqs, length }
-    };
-    Ok((bf16 && whole && s.count("head_dim")? == 128).then_some(run))
-}
-
-/// Inside CUDA graphs, as engines run it; sizes are in elements of bf16.
-fn all_reduce(s: &Source) -> Result<Option<Run>, ImportError> {
-    let size = if s.has("message_size") { "message_size" } else { "elements" };
-    let run = Run::AllReduce { bytes: 2.0 * s.number(size)?, ranks: s.count("num_gpus")? };
-    let bf16 = s.text("allreduce_dtype")? == "bfloat16";
-    Ok((bf16 && s.text("backend")? == "vllm_graph").then_some(run))
 }
 
 /// The table `file` of the newest version among SYSTEM/FAMILY/ENGINE/VERSION that has it.

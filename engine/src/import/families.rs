@@ -1,4 +1,4 @@
-//! The three published families of operator tables, brought to one vocabulary.
+//! The published families of operator tables, brought to one vocabulary.
 //!
 //! Each family's folder is read as its publisher lays it. Rows of model-specific tables become rows of general operators
 //! by the model's shape; what a row costs is in seconds on one rank.
@@ -13,8 +13,11 @@ impl Family {
     pub(super) fn rows(self, dir: &Path, from: &Tables) -> Result<Found, ImportError> {
         let own = dir.join(self.name());
         match self {
-            Self::AiConfigurator => aiconfigurator::rows(&own, dir, &from.system),
-            Self::Vidur => Ok(Found { rows: vidur::rows(&own, from)?, notes: Vec::new() }),
+            Self::AiConfigurator => aiconfigurator::rows(&[&own], dir, &from.system),
+            Self::AiSimulate => {
+                aiconfigurator::rows(&[&dir.join("nvidia-vllm"), &own], dir, &from.system)
+            }
+            Self::Vidur => Ok(Found { rows: vidur::rows(&own, from)?, ..Found::default() }),
             Self::LlmServingSim => llmservingsim::rows(&own, dir, &from.system),
             Self::Knee => Err(ImportError::Sheet {
                 sheet: from.system.clone(),

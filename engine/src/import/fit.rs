@@ -5,13 +5,15 @@
 //! are noisy by several percent, and neighbours know more about a row than the few rows next to it do. Then knots are
 //! made to rise where time must (pool adjacent violators), and no knot may beat the roofline.
 
-use crate::profile::{FitError, Metric, Roof, Table};
+use std::collections::BTreeMap;
+
+use crate::profile::{FitError, Metric, Place, Roof, Table, apart};
 
 /// A measurement of one operator.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Sample {
     /// What [`Table::shapes`] holds for this operator.
-    pub(super) shape: [u32; 2],
+    pub(super) shape: Vec<u32>,
     /// The table's first variable.
     pub(super) x: f64,
     /// The table's second variable.
@@ -29,11 +31,11 @@ pub(super) struct Sample {
 pub(super) struct Form<'a> {
     pub(super) start_us: f64,
     pub(super) source: String,
-    pub(super) shapes: Vec<[u32; 2]>,
+    pub(super) shapes: Vec<Vec<u32>>,
     pub(super) x: Vec<f64>,
     pub(super) y: Vec<f64>,
     pub(super) metric: Metric,
-    pub(super) roof: &'a dyn Fn([u32; 2]) -> Roof,
+    pub(super) roof: &'a dyn Fn(&[u32]) -> Roof,
     /// Highest efficiency, thousandths.
     pub(super) most: u16,
     /// Weight of the prior between neighbouring shapes, and between neighbouring knots, an octave apart.
@@ -64,8 +66,10 @@ impl Form<'_> {
 
     /// The table that fits `samples` best, and the mean relative change that made it monotone.
     pub(super) fn fit(&self, samples: &[Sample]) -> (Table, f64) {
+        let at: BTreeMap<&[u32], usize> =
+            self.shapes.iter().enumerate().map(|(i, s)| (s.as_slice(), i)).collect();
         let mut equations: Vec<Equation> =
-            samples.iter().filter_map(|sample| self.observation(sample)).collect();
+            samples.iter().filter_map(|sample| self.observation(&at, sample)).collect();
         let knots = self.knots();
         // How much the rows say of each knot, by the roofline's share in them: a knot far above its roofline has the
         // noisiest rows and gives way; so does one of which they say nothing.
@@ -85,14 +89,15 @@ impl Form<'_> {
         let (mut change, mut weight) = (0.0, 0.0);
         let parts = slow.chunks_mut(knots).zip(told.chunks(knots));
         for (shape, (slow, told)) in self.shapes.iter().zip(parts) {
-            change += self.make_monotone((self.roof)(*shape), slow, told);
+            change += self.make_monotone((self.roof)(shape), slow, told);
             weight += told.iter().sum::<f64>();
         }
         let mille = |s: &f64| (1e3 / s).round().clamp(1.0, f64::from(self.most)) as u16;
-        let one_for_all = self.shapes.as_slice() == [[1, 1]];
+        let one_for_all = self.shapes.as_slice() == [[1]];
         let table = Table {
             start_us: self.start_us,
             source: self.source.clone(),
+            timed_under: String::new(),
             shapes: if one_for_all { Vec::new() } else { self.shapes.clone() },
             x: self.x.clone(),
             y: self.y.clone(),
@@ -103,12 +108,12 @@ impl Form<'_> {
 
     /// What a sample says of the four knots around it; nothing where its shape has no row, or where something else
     /// bounds its time.
-    fn observation(&self, sample: &Sample) -> Option<Equation> {
+    fn observation(&self, at: &BTreeMap<&[u32], usize>, sample: &Sample) -> Option<Equation> {
         if sample.floor >= sample.seconds {
             return None;
         }
-        let shape = self.shapes.iter().position(|s| *s == sample.shape)?;
-        let roof = (self.roof)(sample.shape);
+        let shape = *at.get(sample.shape.as_slice())?;
+        let roof = (self.roof)(&sample.shape);
         let (i, u) = bracket(&self.x, sample.x);
         let (j, v) = bracket(&self.y, sample.y);
         let mut terms = Vec::with_capacity(4);
@@ -161,12 +166,12 @@ impl Form<'_> {
 
     /// Pairs of shapes of which one is among the four nearest of the other, with the square of their distance.
     fn neighbours(&self) -> Vec<(usize, usize, f64)> {
-        let at: Vec<[f64; 2]> = self.shapes.iter().map(|s| (self.metric)(*s)).collect();
+        let at: Vec<Place> = self.shapes.iter().map(|s| (self.metric)(s)).collect();
         let mut pairs = Vec::new();
         for (a, here) in at.iter().enumerate() {
             let mut near: Vec<(f64, usize)> = (at.iter().enumerate())
                 .filter(|(b, _)| *b != a)
-                .map(|(b, p)| ((p[0] - here[0]).powi(2) + (p[1] - here[1]).powi(2), b))
+                .map(|(b, there)| (apart(here, there), b))
                 .collect();
             near.sort_by(|p, q| p.0.total_cmp(&q.0));
             pairs.extend(near.iter().take(4).map(|(d, b)| (a.min(*b), a.max(*b), *d)));
@@ -272,12 +277,14 @@ fn solve(equations: &[Equation], mut solution: Vec<f64>) -> Vec<f64> {
 
 /// What a table gives for each sample over what was measured.
 pub(super) fn ratios(table: &Table, form: &Form<'_>, samples: &[Sample]) -> Vec<f64> {
-    let mut times = std::collections::BTreeMap::new();
-    let of = |shape| table.times(shape, form.metric, (form.roof)(shape));
-    let mut ratio = |s: &Sample| {
-        times.entry(s.shape).or_insert_with(|| of(s.shape)).at(s.x, s.y).max(s.floor) / s.seconds
-    };
-    samples.iter().map(&mut ratio).collect()
+    let mut times = BTreeMap::new();
+    let mut found = Vec::with_capacity(samples.len());
+    for s in samples {
+        let of = || table.times(&s.shape, form.metric, (form.roof)(&s.shape));
+        let times = times.entry(s.shape.as_slice()).or_insert_with(of);
+        found.push(times.at(s.x, s.y).max(s.floor) / s.seconds);
+    }
+    found
 }
 
 /// Folds of the cross-validation.
@@ -297,10 +304,14 @@ pub(super) fn unseen(form: &Form<'_>, samples: &[Sample], seed: u64) -> Vec<f64>
     for out in 0..FOLDS {
         let (mut kept, mut held) = (Vec::new(), Vec::new());
         for (i, sample) in samples.iter().enumerate() {
-            if fold(i, seed) == out { held.push((i, *sample)) } else { kept.push(*sample) }
+            if fold(i, seed) == out {
+                held.push((i, sample.clone()));
+            } else {
+                kept.push(sample.clone());
+            }
         }
         let table = form.fit(&kept).0;
-        let left: Vec<Sample> = held.iter().map(|(_, s)| *s).collect();
+        let left: Vec<Sample> = held.iter().map(|(_, s)| s.clone()).collect();
         for ((i, _), ratio) in held.iter().zip(ratios(&table, form, &left)) {
             found[*i] = ratio;
         }
@@ -328,16 +339,16 @@ pub(super) fn error(seen: &[f64], unseen: &[f64], left_out: usize, isotonic: f64
 mod tests {
     use super::*;
 
-    const ROOF: Roof = Roof { start: 1e-6, compute: 0.0, fixed: 0.0, memory: 1e-9 };
+    const ROOF: Roof = Roof { start: 1e-6, compute: 0.0, fixed: 0.0, memory: 1e-9, full: 0.0 };
 
     fn form() -> Form<'static> {
         Form {
             start_us: 1.0,
             source: "test".to_owned(),
-            shapes: vec![[1, 1]],
+            shapes: vec![vec![1]],
             x: vec![1e3, 1e4, 1e5],
             y: Vec::new(),
-            metric: |[a, b]| [f64::from(a), f64::from(b)],
+            metric: crate::profile::no_metric,
             roof: &|_| ROOF,
             most: 1000,
             prior: [0.0, 1e-6],
@@ -345,7 +356,7 @@ mod tests {
     }
 
     fn sample(x: f64, seconds: f64) -> Sample {
-        Sample { shape: [1, 1], x, y: 0.0, seconds, floor: 0.0, weight: 1.0 }
+        Sample { shape: vec![1], x, y: 0.0, seconds, floor: 0.0, weight: 1.0 }
     }
 
     #[test]
@@ -355,7 +366,7 @@ mod tests {
             per_mille: vec![vec![400, 500, 800]],
             ..Table::constant(1.0, 1.0, "test")
         };
-        let times = table.times([1, 1], form().metric, ROOF);
+        let times = table.times(&[1], form().metric, ROOF);
         let samples: Vec<Sample> =
             (1..300).map(|i| f64::from(i) * 500.0).map(|x| sample(x, times.at(x, 0.0))).collect();
         let (found, isotonic) = form().fit(&samples);
@@ -368,7 +379,7 @@ mod tests {
         let samples = [sample(1e3, 50e-6), sample(1e4, 400e-6), sample(1e5, 200e-6)];
         let (table, isotonic) = form().fit(&samples);
         assert!(isotonic > 1e-3, "{isotonic}");
-        let times = table.times([1, 1], form().metric, ROOF);
+        let times = table.times(&[1], form().metric, ROOF);
         assert!(times.at(1e5, 0.0) >= times.at(1e4, 0.0));
         let (table, _) = form().fit(&[sample(1e3, 5e-6), sample(1e5, 20e-6)]);
         assert_eq!(table.per_mille[0][2], 1000, "nothing beats the roofline of 101 µs");

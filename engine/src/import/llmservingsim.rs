@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use super::folders::{US, each, folder, folders, name_of};
 use super::source::{Source, find};
 use super::tables::{Found, ImportError, Row, Run};
+use crate::config::KvDtype;
 use crate::exec::cost::Widths;
+use crate::format::Format;
 use crate::model::{DenseShape, ModelShape};
 
 /// Everything there is of `system`, in the family's own folder or straight in the one that was given.
@@ -65,7 +67,6 @@ fn tables(measured: &Measured, model: &DenseShape, rows: &mut Vec<Row>) -> Resul
     let ranks = measured.ranks;
     let table = |name: &str| find(&measured.folder, name, ".csv");
     let heads = Widths::new(model, ranks).heads;
-    let heads = [heads.query, heads.kv];
     if let Some(path) = table("dense")? {
         each(&path, |s| layer(s, model, ranks, rows))?;
     }
@@ -73,7 +74,9 @@ fn tables(measured: &Measured, model: &DenseShape, rows: &mut Vec<Row>) -> Resul
         each(&path, |s| {
             let m = s.number("sequences")?;
             let run = match s.text("layer")? {
-                "lm_head" => Run::Gemm { m, n: model.vocab / ranks, k: model.hidden },
+                "lm_head" => {
+                    Run::Gemm { m, n: model.vocab / ranks, k: model.hidden, format: Format::Bf16 }
+                }
                 "sampler" => Run::Choose { bytes: m * f64::from(model.vocab / ranks) * 4.0 },
                 _ => return Ok(()),
             };
@@ -85,6 +88,7 @@ fn tables(measured: &Measured, model: &DenseShape, rows: &mut Vec<Row>) -> Resul
         each(&path, |s| {
             let run = Run::Attention {
                 heads,
+                kv: KvDtype::Bf16,
                 chunks: f64::from(u8::from(s.number("prefill_chunk")? > 0.0)),
                 tokens: s.number("prefill_chunk")?,
                 history: s.number("kv_prefill")?,
@@ -123,7 +127,7 @@ fn layer(
     let m = s.number("tokens")?;
     let run = if let Some(i) = gemms.iter().position(|g| *g == name) {
         let (n, k) = widths.gemms[i];
-        Run::Gemm { m, n: n as u32, k: k as u32 }
+        Run::Gemm { m, n: n as u32, k: k as u32, format: Format::Bf16 }
     } else if let Some(elements) =
         movers.iter().position(|g| *g == name).and_then(|i| widths.moved.get(i))
     {

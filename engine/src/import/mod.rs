@@ -9,8 +9,10 @@ mod aiconfigurator;
 mod families;
 mod fit;
 mod folders;
+mod kernels;
 mod llmservingsim;
 mod operators;
+mod outliers;
 mod parquet;
 mod rows;
 mod source;
@@ -18,6 +20,7 @@ mod tables;
 mod vidur;
 mod write;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::profile::DeviceProfile;
@@ -41,33 +44,32 @@ pub fn import(
     let (mut parts, mut read) = (Vec::new(), Vec::new());
     let wanted = sheet.tables.compose.iter().filter(|t| compose.contains(&t.family));
     for from in std::iter::once(&sheet.tables).chain(wanted) {
-        let Found { rows, notes } = from.family.rows(dir, from)?;
+        let Found { rows, timed, notes } = from.family.rows(dir, from)?;
         read.extend(notes);
         let limits = match &from.of {
             Some(other) => Sheet::shipped(other)?.limits,
             None => sheet.limits,
         };
-        parts.push(Part { from: from.clone(), limits, rows });
+        parts.push(Part { from: from.clone(), limits, rows, timed });
     }
     let mut imported = fit(&sheet, &parts, seed)?;
     imported.notes.splice(0..0, read);
     Ok(imported)
 }
 
-/// Fits rows that were measured on this machine, of a model with heads of `head_dim` elements, as `sheet` (its name and
-/// text, with an `[import]` that names the machine) says.
+/// Fits rows that were measured on this machine as `sheet` (its name and text, with an `[import]` that names the
+/// machine) says.
 ///
 /// # Errors
 /// As [`import`]'s.
 pub fn measured(
     (name, text): (&str, &str),
     rows: Vec<Row>,
-    head_dim: u32,
     seed: u64,
 ) -> Result<Imported, ImportError> {
     let sheet = Sheet::parse(name, text)?;
-    let limits = Limits { head_dim: f64::from(head_dim), large: false, ..sheet.limits };
-    let part = Part { from: sheet.tables.clone(), limits, rows };
+    let limits = Limits { large: false, ..sheet.limits };
+    let part = Part { from: sheet.tables.clone(), limits, rows, timed: BTreeMap::new() };
     fit(&sheet, &[part], seed)
 }
 

@@ -1,48 +1,32 @@
 //! Rows as samples of an operator's variables, and where its knots are.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::fit::{Form, Sample};
-use super::tables::{Limits, Part, Row, Run};
+use super::tables::{Limits, Row, Run};
 use crate::profile::{Chunks, Heads, Law, Metric, Roof, heads_metric};
 use crate::shape::Shape;
 
 /// Shapes, knots of both variables, metric and prior of a table.
-pub(super) type Layout = (Vec<[u32; 2]>, Vec<f64>, Vec<f64>, Metric, [f64; 2]);
+pub(super) type Layout = (Vec<Vec<u32>>, Vec<f64>, Vec<f64>, Metric, [f64; 2]);
 
 pub(super) fn whole<'a>(
     (shapes, x, y, metric, prior): Layout,
     start_us: f64,
     source: String,
-    roof: &'a dyn Fn([u32; 2]) -> Roof,
+    roof: &'a dyn Fn(&[u32]) -> Roof,
     most: u16,
 ) -> Form<'a> {
     Form { start_us, source, shapes, x, y, metric, roof, most, prior }
 }
 
-pub(super) fn sample(shape: [u32; 2], x: f64, y: f64, seconds: f64) -> Sample {
-    Sample { shape, x, y, seconds, weight: 1.0, floor: 0.0 }
+pub(super) fn sample(shape: &[u32], x: f64, y: f64, seconds: f64) -> Sample {
+    Sample { shape: shape.to_vec(), x, y, seconds, weight: 1.0, floor: 0.0 }
 }
 
-/// The rows of an operator that are wanted, and how many are not.
-pub(super) fn select(
-    part: &Part,
-    of_operator: impl Fn(&Run) -> bool,
-    wanted: impl Fn(&Row) -> Option<Sample>,
-) -> (Vec<(Sample, Row)>, usize) {
-    let rows = part.rows.iter().filter(|row| of_operator(&row.run));
-    let mut left_out = 0;
-    let mut samples = Vec::new();
-    for row in rows {
-        match wanted(row) {
-            Some(sample) => samples.push((sample, *row)),
-            None => left_out += 1,
-        }
-    }
-    (samples, left_out)
-}
-
-/// Heads of dense models, whole or split over ranks: a KV head for each query head, for four, or for eight.
-pub(super) fn served([query, kv]: [u32; 2]) -> bool {
-    query >= 4 && query.is_multiple_of(kv) && matches!(query / kv, 1 | 4 | 8)
+/// Heads of models, whole or split over ranks: few alone tell of no kernel that matters.
+pub(super) fn of_large_models(heads: Heads) -> bool {
+    heads.query >= 4 && heads.query.is_multiple_of(heads.kv.max(1))
 }
 
 /// Tokens of prompts in a batch; beyond them no engine goes.
@@ -54,12 +38,16 @@ const MOST_CONTEXT: f64 = 16_777_216.0;
 
 /// What a row of prompt chunks, and decodes with them, asked of the device.
 pub(super) fn chunk_shape(row: &Row, limits: &Limits) -> Option<Shape> {
-    let Run::Attention { heads, chunks, tokens, history, decodes, length } = row.run else {
+    let Run::Attention { heads, chunks, tokens, history, decodes, length, .. } = row.run else {
         return None;
     };
     let batch = chunks.max(decodes) <= MOST_SEQS && chunks * tokens <= MOST_CHUNK_TOKENS;
     let long = history.max(length).max(tokens) <= MOST_CONTEXT;
-    if (limits.large && !served(heads)) || !batch || !long || (decodes > 0.0 && length < 1.0) {
+    if (limits.large && !of_large_models(heads))
+        || !batch
+        || !long
+        || (decodes > 0.0 && length < 1.0)
+    {
         return None;
     }
     let mut shape = Shape::default();
@@ -70,30 +58,74 @@ pub(super) fn chunk_shape(row: &Row, limits: &Limits) -> Option<Shape> {
 
 /// The same in the variables of its kernel.
 pub(super) fn chunk_sample(row: &Row, shape: &Shape, law: Law, limits: &Limits) -> Option<Sample> {
-    let Run::Attention { heads: [query, kv], .. } = row.run else { return None };
-    let heads = Heads { query, kv, dim: limits.head_dim as u32 };
-    let asked = Chunks::new(law, heads, 2.0, limits.peaks()).asked(shape);
-    let sample = sample([query, kv], asked.work, asked.longest, row.seconds);
+    let Run::Attention { heads, kv, .. } = row.run else { return None };
+    let asked = Chunks::new(law, heads, kv, limits.peaks()).asked(shape);
+    let sample = sample(&heads.shape(), asked.work, asked.longest, row.seconds);
     Some(Sample { floor: asked.floor, ..sample })
 }
 
-/// Knots at every octave of both variables; `fine` halves them.
+/// A row of decodes in the variables of its kernel.
+pub(super) fn decode_sample(row: &Row, limits: &Limits) -> Option<Sample> {
+    let Run::Attention { heads, decodes, length, .. } = row.run else { return None };
+    if limits.large && !of_large_models(heads) {
+        return None;
+    }
+    let kv = f64::from(heads.kv);
+    let seen = heads.seen(decodes * length, decodes);
+    Some(sample(&heads.shape(), kv * seen, kv * decodes, row.seconds))
+}
+
+/// Knots at every octave of both variables; `fine` halves them, and a grid of many shapes doubles them.
 pub(super) fn grid(samples: &[(Sample, Row)], fine: bool) -> Layout {
+    let shapes = shapes_of(samples);
+    let many = shapes.len() > 16;
     let knots = |of: &dyn Fn(&Sample) -> f64| {
         let mut knots = octaves(samples.iter().map(|(s, _)| of(s)));
         if fine {
             knots = knots.iter().flat_map(|x| [*x, 1.5 * x]).collect();
             knots.pop();
+        } else if many {
+            let last = knots.len() - 1;
+            knots = knots
+                .into_iter()
+                .enumerate()
+                .filter(|(i, _)| (last - i) % 2 == 0)
+                .map(|(_, x)| x)
+                .collect();
         }
         knots
     };
-    (shapes_of(samples), knots(&|s| s.x), knots(&|s| s.y), heads_metric as Metric, [0.1, 0.05])
+    let kept = if many { heads_kept(&shapes) } else { shapes };
+    (kept, knots(&|s| s.x), knots(&|s| s.y), heads_metric as Metric, [0.1, 0.05])
 }
 
-pub(super) fn shapes_of(samples: &[(Sample, Row)]) -> Vec<[u32; 2]> {
-    let shapes: std::collections::BTreeSet<[u32; 2]> =
-        samples.iter().map(|(s, _)| s.shape).collect();
-    shapes.into_iter().collect()
+/// Of many heads, those that keep knots: for every size of a head, window and number of query heads to a KV head (1, 2,
+/// 4, 8, 16; else all there are) the most heads, and for common kernels the fewest too.
+fn heads_kept(shapes: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let mut groups: BTreeMap<[u32; 3], Vec<Vec<u32>>> = BTreeMap::new();
+    for s in shapes {
+        groups.entry([s[2], s[3], s[0] / s[1]]).or_default().push(s.clone());
+    }
+    let usual = |group: u32| matches!(group, 1 | 2 | 4 | 8 | 16);
+    let kinds: BTreeSet<[u32; 2]> =
+        groups.keys().filter(|k| usual(k[2])).map(|k| [k[0], k[1]]).collect();
+    let mut kept = Vec::new();
+    for ([dim, window, group], of_group) in groups {
+        if !usual(group) && kinds.contains(&[dim, window]) {
+            continue;
+        }
+        kept.extend(of_group.last().cloned());
+        if (dim, window) == (128, 0) && of_group.len() > 1 {
+            kept.extend(of_group.first().cloned());
+        }
+    }
+    kept.sort();
+    kept
+}
+
+pub(super) fn shapes_of(samples: &[(Sample, Row)]) -> Vec<Vec<u32>> {
+    let shapes: BTreeSet<&Vec<u32>> = samples.iter().map(|(s, _)| &s.shape).collect();
+    shapes.into_iter().cloned().collect()
 }
 
 /// Every x that was measured: for tables that hold what they are asked for.
@@ -114,12 +146,9 @@ pub(super) fn octaves(values: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
 
 /// What the kernel's shortest time may be, µs: what the quickest twentieth of all rows take beyond their rooflines, or
 /// the least that a row which is mostly start does.
-pub(super) fn starts_us(
-    samples: &[(Sample, Row)],
-    roof: &dyn Fn([u32; 2], f64) -> Roof,
-) -> [f64; 2] {
+pub(super) fn starts_us(samples: &[(Sample, Row)], roof: &dyn Fn(&[u32], f64) -> Roof) -> [f64; 2] {
     let beyond = |mostly: f64, quantile: usize| {
-        let parts = samples.iter().map(|(s, _)| (s.seconds, roof(s.shape, 0.0).at(s.x)));
+        let parts = samples.iter().map(|(s, _)| (s.seconds, roof(&s.shape, 0.0).at(s.x)));
         let mut found: Vec<f64> = parts
             .filter(|(t, roof)| *roof < mostly * t)
             .map(|(t, roof)| t - roof.max(0.0))
@@ -163,8 +192,8 @@ mod tests {
     fn a_step_that_rows_show_has_a_knot_on_either_side() {
         let rows = |tokens: &[f64]| -> Vec<(Sample, Row)> {
             let row = |&m: &f64| {
-                let run = Run::Gemm { m, n: 512, k: 512 };
-                (sample([512, 512], m, 0.0, 1e-5), Row { run, seconds: 1e-5 })
+                let run = Run::Gemm { m, n: 512, k: 512, format: crate::format::Format::Bf16 };
+                (sample(&[512, 512], m, 0.0, 1e-5), Row { run, seconds: 1e-5 })
             };
             tokens.iter().map(row).collect()
         };

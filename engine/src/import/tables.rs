@@ -5,8 +5,12 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::config::KvDtype;
+use crate::format::Format;
 use crate::model::SpecError;
-use crate::profile::{DeviceProfile, FitError, Peaks};
+use crate::profile::{
+    Collective, Delta, DeviceProfile, Exchange, Experts, FitError, Heads, Latent, Peaks,
+};
 
 /// The publisher of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -14,6 +18,8 @@ use crate::profile::{DeviceProfile, FitError, Peaks};
 pub enum Family {
     /// NVIDIA's AIConfigurator: kernels alone, any shape.
     AiConfigurator,
+    /// Its successor AISimulate: the same, of more operators and formats.
+    AiSimulate,
     /// Microsoft's Vidur: a model's operators, and links.
     Vidur,
     /// KAIST's LLMServingSim: a model's operators inside vLLM, with mixed batches.
@@ -24,13 +30,15 @@ pub enum Family {
 
 impl Family {
     /// All that publish tables.
-    pub const ALL: [Self; 3] = [Self::AiConfigurator, Self::Vidur, Self::LlmServingSim];
+    pub const ALL: [Self; 4] =
+        [Self::AiConfigurator, Self::AiSimulate, Self::Vidur, Self::LlmServingSim];
 
     /// Its name, which is that of its folder.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::AiConfigurator => "aiconfigurator",
+            Self::AiSimulate => "aisimulate",
             Self::Vidur => "vidur",
             Self::LlmServingSim => "llmservingsim",
             Self::Knee => "knee",
@@ -158,7 +166,7 @@ impl std::fmt::Display for Place {
 /// The operator that was run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Run {
-    /// `[m,k] x [k,n]` in bf16.
+    /// `[m,k] x [k,n]`.
     Gemm {
         /// Rows.
         m: f64,
@@ -166,11 +174,76 @@ pub enum Run {
         n: u32,
         /// Depth.
         k: u32,
+        /// Of the weights.
+        format: Format,
+    },
+    /// Fused experts of one layer on one rank.
+    Experts {
+        /// Their shape on the rank.
+        experts: Experts,
+        /// Of the weights.
+        format: Format,
+        /// Tokens routed through the layer.
+        tokens: f64,
+        /// True where every expert gets as many.
+        even: bool,
+    },
+    /// A block of latent attention with its projections: sequences of so many new tokens after `history`.
+    Latent {
+        /// Its heads on the rank.
+        latent: Latent,
+        /// Of the weights.
+        format: Format,
+        /// Of keys and values.
+        kv: KvDtype,
+        /// Sequences.
+        seqs: f64,
+        /// New tokens of each.
+        tokens: f64,
+        /// Computed tokens before them.
+        history: f64,
+        /// True where sequences decode.
+        decode: bool,
+    },
+    /// A gated delta net without its projections.
+    Delta {
+        /// Its heads on the rank.
+        delta: Delta,
+        /// Sequences.
+        seqs: f64,
+        /// New tokens of each.
+        tokens: f64,
+        /// True where sequences decode.
+        decode: bool,
+    },
+    /// A gather, scatter or exchange of `bytes` over `ranks`.
+    Collective {
+        /// Which.
+        of: Collective,
+        /// Of the whole tensor.
+        bytes: f64,
+        /// GPUs.
+        ranks: u32,
+    },
+    /// Tokens carried to their experts' ranks, or back.
+    Exchange {
+        /// The kernels.
+        by: Exchange,
+        /// True on the way there.
+        dispatch: bool,
+        /// Width of a token, experts it goes to, experts of the layer.
+        shape: [u32; 3],
+        /// Of each rank.
+        tokens: f64,
+        /// GPUs that share the experts.
+        ranks: u32,
     },
     /// `chunks` prompt chunks of `tokens` after `history`, and `decodes` of `length`.
     Attention {
-        /// Query and KV heads on the rank, of 128 elements.
-        heads: [u32; 2],
+        /// On the rank.
+        heads: Heads,
+        /// Of keys and values.
+        kv: KvDtype,
         /// Prompt chunks.
         chunks: f64,
         /// New tokens of each.
@@ -333,11 +406,11 @@ impl Tables {
 /// The figures of a sheet that a fit needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Elements per head in the tables.
-    pub(super) head_dim: f64,
     /// True where only shapes that large dense models have are wanted.
     pub(super) large: bool,
     pub(super) peak_flops: f64,
+    pub(super) peak_fp8_flops: f64,
+    pub(super) peak_fp4_flops: f64,
     pub(super) memory_bandwidth: f64,
     pub(super) cache_bytes: f64,
     pub(super) multiprocessors: f64,
@@ -347,6 +420,8 @@ impl Limits {
     pub(super) fn peaks(&self) -> Peaks {
         Peaks {
             flops: self.peak_flops,
+            fp8: self.peak_fp8_flops,
+            fp4: self.peak_fp4_flops,
             bandwidth: self.memory_bandwidth,
             cache_bytes: self.cache_bytes,
             multiprocessors: self.multiprocessors,
@@ -382,9 +457,10 @@ impl Sheet {
             number(key).filter(|x| *x > 0.0).ok_or_else(|| bad(format!("{key} must be positive")))
         };
         let limits = Limits {
-            head_dim: TABLES_HEAD,
             large: true,
             peak_flops: figure("peak_flops")?,
+            peak_fp8_flops: number("peak_fp8_flops").unwrap_or(0.0),
+            peak_fp4_flops: number("peak_fp4_flops").unwrap_or(0.0),
             memory_bandwidth: figure("memory_bandwidth")?,
             cache_bytes: number("cache_bytes").unwrap_or(0.0),
             multiprocessors: number("multiprocessors").unwrap_or(0.0),
@@ -407,13 +483,12 @@ impl Sheet {
     }
 }
 
-/// Elements per head in all families' tables.
-const TABLES_HEAD: f64 = 128.0;
-
 /// The rows that a family has of a device.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) rows: Vec<Row>,
+    /// Engine and version that each kind of operator was timed in, where that is said.
+    pub(super) timed: BTreeMap<String, String>,
     /// Which tables were read where there was a choice, and which could not be.
     pub(super) notes: Vec<String>,
 }
@@ -423,6 +498,8 @@ pub(super) struct Part {
     pub(super) from: Tables,
     pub(super) limits: Limits,
     pub(super) rows: Vec<Row>,
+    /// As [`Found::timed`].
+    pub(super) timed: BTreeMap<String, String>,
 }
 
 /// The result of a fit.
@@ -430,6 +507,8 @@ pub(super) struct Part {
 pub(super) struct Fitted {
     /// Top-level entries of the profile.
     pub(super) entries: toml::Table,
+    /// Tables in further formats, by operator and format.
+    pub(super) operators: BTreeMap<String, BTreeMap<String, toml::Table>>,
     pub(super) composed: Vec<String>,
     pub(super) fit: BTreeMap<String, FitError>,
     pub(super) points: BTreeMap<String, Vec<Point>>,

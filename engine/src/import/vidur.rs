@@ -9,9 +9,14 @@ use std::path::{Path, PathBuf};
 use super::folders::{MS, each};
 use super::source::{Source, find, find_all};
 use super::tables::{CacheSave, Choices, ImportError, Row, Run, Tables};
+use crate::config::KvDtype;
 use crate::exec::cost::Widths;
 use crate::format::Format;
 use crate::model::DenseShape;
+use crate::profile::Heads;
+
+/// Elements of a head in all of its tables.
+const HEAD_DIM: u32 = 128;
 
 impl Choices {
     /// What was chosen, for who reads the result.
@@ -139,7 +144,10 @@ fn layer(s: &Source, residual_add: bool, rows: &mut Vec<Row>) -> Result<(), Impo
     let widths = Widths::new(&model, ranks);
     let gemms = ["attn_pre_proj", "attn_post_proj", "mlp_up_proj", "mlp_down_proj"];
     for (name, (n, k)) in gemms.iter().zip(widths.gemms) {
-        rows.push(Row { run: Run::Gemm { m, n: n as u32, k: k as u32 }, seconds: time(name)? });
+        rows.push(Row {
+            run: Run::Gemm { m, n: n as u32, k: k as u32, format: Format::Bf16 },
+            seconds: time(name)?,
+        });
     }
     let movers = ["input_layernorm", "post_attention_layernorm", "attn_rope", "mlp_act"];
     for (name, elements) in movers.iter().zip(&widths.moved) {
@@ -154,13 +162,15 @@ fn layer(s: &Source, residual_add: bool, rows: &mut Vec<Row>) -> Result<(), Impo
 
 fn attention(s: &Source, choices: &Choices, rows: &mut Vec<Row>) -> Result<(), ImportError> {
     let ranks = s.positive("num_tensor_parallel_workers")?;
-    let heads = [s.count("n_q_head")? / ranks, s.count("n_kv_head")? / ranks];
+    let (query, kv) = (s.count("n_q_head")? / ranks, s.count("n_kv_head")? / ranks);
+    let heads = Heads { query, kv, dim: HEAD_DIM, window: 0 };
     let (seqs, cached) = (s.number("batch_size")?, s.number("kv_cache_size")?);
     let prompts = s.text("is_prefill")?.eq_ignore_ascii_case("true");
     let (run, column) = if prompts {
         let tokens = s.number("prefill_chunk_size")?;
         let run = Run::Attention {
             heads,
+            kv: KvDtype::Bf16,
             chunks: seqs,
             tokens,
             history: cached,
@@ -171,6 +181,7 @@ fn attention(s: &Source, choices: &Choices, rows: &mut Vec<Row>) -> Result<(), I
     } else {
         let run = Run::Attention {
             heads,
+            kv: KvDtype::Bf16,
             chunks: 0.0,
             tokens: 0.0,
             history: 0.0,

@@ -8,13 +8,15 @@ use super::tables::Fitted;
 use crate::profile::FitError;
 
 /// Entries in the order in which people look for them.
-const ORDER: [&str; 27] = [
+const ORDER: [&str; 29] = [
     "name",
     "provenance",
     "composed",
     "date",
     "memory_bytes",
     "peak_flops",
+    "peak_fp8_flops",
+    "peak_fp4_flops",
     "memory_bandwidth",
     "cache_bytes",
     "multiprocessors",
@@ -70,10 +72,17 @@ pub(super) fn profile(sheet: &toml::Table, fitted: &Fitted) -> String {
             }
         }
     }
+    for (kind, variants) in &fitted.operators {
+        for (variant, table) in variants {
+            let _ = write!(out, "\n[operators.{kind}.{variant}]\n");
+            section(&mut out, &Value::Table(table.clone()));
+        }
+    }
     if !fitted.fit.is_empty() {
         out.push_str("\n[fit]\n");
         for (operator, error) in &fitted.fit {
-            let _ = writeln!(out, "{operator} = {}", stated(error));
+            let quote = if operator.contains('.') { "\"" } else { "" };
+            let _ = writeln!(out, "{quote}{operator}{quote} = {}", stated(error));
         }
     }
     out

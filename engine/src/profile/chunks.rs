@@ -7,6 +7,8 @@
 //! values that a kernel made for decodes lets them share.
 
 use super::parts::Heads;
+use crate::config::KvDtype;
+use crate::model::kv_element_bytes;
 use crate::shape::{Shape, TILE};
 
 /// How chunks share a kernel: see [`Attention`](super::Attention), which holds the same figures.
@@ -25,8 +27,12 @@ pub struct Law {
 /// What the data sheet says of the device.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peaks {
-    /// FLOP/s.
+    /// FLOP/s in bf16.
     pub flops: f64,
+    /// FLOP/s in fp8; 0 = the device does not compute in it.
+    pub fp8: f64,
+    /// FLOP/s in fp4; 0 = the device does not compute in it.
+    pub fp4: f64,
     /// Bytes/s.
     pub bandwidth: f64,
     /// Last-level cache, bytes.
@@ -40,6 +46,8 @@ pub struct Peaks {
 pub struct Chunks {
     query: f64,
     kv: f64,
+    /// Tokens before each that it attends to; 0 = all.
+    window: u64,
     law: Law,
     multiprocessors: f64,
     /// Tokens of one KV head that the cache holds.
@@ -68,18 +76,19 @@ const REACHED: f64 = 0.8;
 const CACHED: f64 = 0.8;
 
 impl Chunks {
-    /// The kernel for `heads` with `kv_bytes` per element of keys and values.
+    /// The kernel for `heads` over keys and values in a format.
     #[must_use]
-    pub fn new(law: Law, heads: Heads, kv_bytes: f64, peaks: Peaks) -> Self {
+    pub fn new(law: Law, heads: Heads, kv: KvDtype, peaks: Peaks) -> Self {
         let (query, dim) = (f64::from(heads.query), f64::from(heads.dim));
-        let token = 2.0 * dim * kv_bytes;
+        let token = 2.0 * dim * kv_element_bytes(kv) as f64;
         Self {
             query,
             kv: f64::from(heads.kv),
+            window: u64::from(heads.window),
             law,
             multiprocessors: peaks.multiprocessors,
             cached: CACHED * peaks.cache_bytes / token,
-            pair: 4.0 * dim / peaks.flops,
+            pair: 4.0 * dim / peaks.attention_rate(kv),
             read: token / peaks.bandwidth,
             carry: 2.0 * query * dim * 2.0 / peaks.bandwidth,
         }
@@ -88,6 +97,7 @@ impl Chunks {
     /// What `shape` asks of it; its decodes only where they share the kernel.
     #[must_use]
     pub fn asked(&self, shape: &Shape) -> Asked {
+        let shape = &within(shape, self.window);
         let Law { tile_tokens, decode_rows, idle_tokens, fine_tiles } = self.law;
         let tile = f64::from(TILE);
         let (mut seqs, mut longest) = (f64::from(shape.prefill_seqs), shape.prefill_longest);
@@ -128,6 +138,27 @@ impl Chunks {
     }
 }
 
+/// What a window of so many tokens leaves of a batch: no token attends to more, and of no sequence is more read.
+fn within(shape: &Shape, window: u64) -> Shape {
+    if window == 0 {
+        return *shape;
+    }
+    let (tile, least) = (u64::from(TILE), |longest: u32, most: u64| longest.min(most as u32));
+    let (tokens, seqs) = (u64::from(shape.prefill_tokens), u64::from(shape.prefill_seqs));
+    let decodes = u64::from(shape.decode_seqs);
+    Shape {
+        prefill_context: shape.prefill_context.min(tokens + seqs * window),
+        prefill_pairs: shape.prefill_pairs.min(tokens * window),
+        prefill_tile_pairs: shape
+            .prefill_tile_pairs
+            .min(shape.prefill_tiles * tile * (window + tile)),
+        prefill_longest: least(shape.prefill_longest, window + tile),
+        decode_context: shape.decode_context.min(decodes * window),
+        decode_longest: least(shape.decode_longest, window),
+        ..*shape
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +167,8 @@ mod tests {
         Law { tile_tokens: 100.0, decode_rows: 64.0, idle_tokens: 10.0, fine_tiles: false };
     const PEAKS: Peaks = Peaks {
         flops: 1e14,
+        fp8: 0.0,
+        fp4: 0.0,
         bandwidth: 5e11,
         cache_bytes: 512.0 * 10_000.0,
         multiprocessors: 64.0,
@@ -149,7 +182,8 @@ mod tests {
         let mut shape = Shape::default();
         chunks.iter().for_each(|(history, n)| shape.add(*history, *n, false, true));
         (0..decodes).for_each(|_| shape.add(length - 1, 1, true, true));
-        Chunks::new(law, Heads { query: 32, kv: 8, dim: 128 }, 2.0, PEAKS).asked(&shape)
+        let heads = Heads { query: 32, kv: 8, dim: 128, window: 0 };
+        Chunks::new(law, heads, KvDtype::Bf16, PEAKS).asked(&shape)
     }
 
     #[test]
@@ -160,6 +194,21 @@ mod tests {
         assert_eq!((of.work, of.longest), (32.0 * pairs, 600.0));
         // The same tokens in narrower chunks start fewer tiles for the decodes.
         assert!(asked(&[(0, 64), (0, 64)], 20, 300).work < asked(&[(0, 128)], 20, 300).work);
+    }
+
+    #[test]
+    fn a_window_bounds_what_is_seen() {
+        let of = |window: u32, length: u32| {
+            let heads = Heads { query: 32, kv: 8, dim: 128, window };
+            let mut shape = Shape::default();
+            shape.add(0, length, false, true);
+            Chunks::new(Law::default(), heads, KvDtype::Bf16, PEAKS).asked(&shape)
+        };
+        assert_eq!(of(128, 64), of(0, 64));
+        // 128 tiles of 64 rows that see 192 tokens each.
+        assert_eq!((of(128, 8192).work, of(128, 8192).longest), (32.0 * 8192.0 * 192.0, 192.0));
+        assert!(of(128, 16_384).work < 2.01 * of(128, 8192).work);
+        assert!(of(128, 16_384).floor < 2.01 * of(128, 8192).floor);
     }
 
     #[test]

@@ -13,8 +13,10 @@
 //! source = "a guess"
 //! ```
 
+mod basis;
 mod chunks;
 mod host;
+pub mod operators;
 mod parts;
 mod table;
 
@@ -23,10 +25,18 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::model::{Catalogue, SpecError, load};
+pub use basis::Basis;
 pub use chunks::{Asked, Chunks, Law, Peaks};
+pub use operators::attention::heads_metric;
+pub use operators::collective::{Collective, Exchange};
+pub use operators::delta::{Delta, DeltaTimes};
+pub use operators::experts::Experts;
+pub use operators::gemm::{gemm_metric, gemm_roof};
+pub use operators::latent::{Index, Latent, LatentTimes};
 pub use parts::{AllReduce, Attention, FitError, Heads, Host, Link, Price, PriceBasis};
+pub(crate) use table::no_metric;
 pub(crate) use table::{LONGEST_US, Line};
-pub use table::{Metric, Roof, Table, Times, gemm_metric, heads_metric};
+pub use table::{Metric, Place, Roof, Table, Times, apart};
 
 /// One kind of GPU, in the node it comes in.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -49,6 +59,12 @@ pub struct DeviceProfile {
     pub memory_bytes: u64,
     /// Dense bf16 peak, FLOP/s.
     pub peak_flops: f64,
+    /// Dense fp8 peak, FLOP/s; 0 = the device does not compute in fp8.
+    #[serde(default)]
+    pub peak_fp8_flops: f64,
+    /// Dense fp4 peak, FLOP/s; 0 = the device does not compute in fp4.
+    #[serde(default)]
+    pub peak_fp4_flops: f64,
     /// Peak of device memory, bytes/s.
     pub memory_bandwidth: f64,
     /// Last-level cache, bytes: activations that fit need not come from memory. 0 = they all do.
@@ -70,12 +86,15 @@ pub struct DeviceProfile {
     pub sustained_gemm: Option<f64>,
     /// Matrix products `[m,k] x [k,n]`: shapes (n, k), x = m.
     pub gemm: Table,
-    /// Attention of prompt chunks, alone or with decodes in the same kernel: shapes (query heads, KV heads), x = query
-    /// heads x pairs of tiles ([`Attention`] says what else counts as pairs), y = longest context.
+    /// Attention of prompt chunks, alone or with decodes in the same kernel: shapes (query heads, KV heads, elements of
+    /// a head, window), x = query heads x pairs of tiles ([`Attention`] says what else counts as pairs), y = longest context.
     pub prefill_attention: Table,
-    /// Attention of decodes alone: shapes (query heads, KV heads), x = KV heads x tokens of context, y = KV heads x
+    /// Attention of decodes alone: shapes as those of prompt chunks, x = KV heads x tokens of context, y = KV heads x
     /// sequences.
     pub decode_attention: Table,
+    /// Tables of further operators and formats: by operator, then by format ([`operators`]).
+    #[serde(default)]
+    pub operators: BTreeMap<String, BTreeMap<String, Table>>,
     /// How chunks share an attention kernel.
     pub attention: Attention,
     /// Norms, activations, rotary embedding, copies: x = bytes.
@@ -125,7 +144,7 @@ const MOST_BYTES: f64 = 1e15;
 #[must_use]
 pub fn moved_roof(start: f64, bandwidth: f64, cache: f64) -> Roof {
     let compute = if cache > 0.0 { 1.0 / (8.0 * bandwidth) } else { 0.0 };
-    Roof { start, compute, fixed: -cache / bandwidth, memory: 1.0 / bandwidth }
+    Roof { start, compute, fixed: -cache / bandwidth, memory: 1.0 / bandwidth, full: 0.0 }
 }
 
 impl DeviceProfile {
@@ -164,6 +183,8 @@ impl DeviceProfile {
             ("memory_bytes", self.memory_bytes as f64, MOST_BYTES),
             ("runtime_bytes", self.runtime_bytes as f64, MOST_BYTES),
             ("cache_bytes", self.cache_bytes as f64, MOST_BYTES),
+            ("peak_fp8_flops", self.peak_fp8_flops, f64::MAX),
+            ("peak_fp4_flops", self.peak_fp4_flops, f64::MAX),
             ("gpus_per_node", f64::from(self.gpus_per_node), 65_536.0),
             ("node.start_us", self.node.start_us, LONGEST_US),
             ("network.start_us", self.network.start_us, LONGEST_US),
@@ -171,6 +192,8 @@ impl DeviceProfile {
             ("host.seq_us", self.host.seq_us, LONGEST_US),
         ];
         let not_negative = [
+            ("peak_fp8_flops", self.peak_fp8_flops),
+            ("peak_fp4_flops", self.peak_fp4_flops),
             ("attention.tile_tokens", self.attention.tile_tokens),
             ("attention.decode_rows", self.attention.decode_rows),
             ("attention.idle_tokens", self.attention.idle_tokens),
@@ -205,80 +228,52 @@ impl DeviceProfile {
         if let Some(sum) = sums.iter().find(|s| s.buffer_bytes as f64 > MOST_BYTES) {
             return Some(format!("all_reduce of {}: buffer_bytes is beyond any device", sum.ranks));
         }
+        let unknown = self.operators.keys().find(|kind| !operators::KINDS.contains(&kind.as_str()));
+        if let Some(kind) = unknown {
+            let known = operators::KINDS.join(", ");
+            return Some(format!("operators.{kind} is not known: expected one of {known}"));
+        }
         let tables = self.tables().into_iter().map(|(name, table)| {
-            let most = if name == "prefill_attention" { MOST_OF_WORK } else { 1000 };
-            (name.to_owned(), table.fault(most))
+            let most = if name.starts_with("prefill_attention") { MOST_OF_WORK } else { 1000 };
+            (name, table.fault(most))
         });
         let sums =
             sums.iter().map(|s| (format!("all_reduce of {}", s.ranks), s.table().fault(1000)));
         tables.chain(sums).find_map(|(name, fault)| fault.map(|fault| format!("{name}: {fault}")))
     }
 
-    /// The tables by operator, without those of sums.
+    /// The tables by operator and, besides bf16, format; without those of sums.
     #[must_use]
-    pub fn tables(&self) -> [(&'static str, &Table); 5] {
-        [
+    pub fn tables(&self) -> Vec<(String, &Table)> {
+        let own = [
             ("gemm", &self.gemm),
             ("prefill_attention", &self.prefill_attention),
             ("decode_attention", &self.decode_attention),
             ("elementwise", &self.elementwise),
             ("sampler", &self.sampler),
-        ]
+        ];
+        let more = (self.operators.iter()).flat_map(|(kind, by)| {
+            by.iter().map(move |(variant, t)| (format!("{kind}.{variant}"), t))
+        });
+        own.into_iter().map(|(name, t)| (name.to_owned(), t)).chain(more).collect()
     }
 
-    /// Seconds to multiply `[m,k]` by `[k,n]`, elements of `element_bytes`, by m.
+    /// What the data sheet says of the device.
     #[must_use]
-    pub fn gemm(&self, n: f64, k: f64, element_bytes: f64) -> Times {
-        let shape = [n.round() as u32, k.round() as u32];
-        self.gemm.times(shape, gemm_metric, self.gemm_roof(n, k, element_bytes))
+    pub fn peaks(&self) -> Peaks {
+        self.peaks_at(1.0)
     }
 
-    /// The roofline of [`Self::gemm`].
-    #[must_use]
-    pub fn gemm_roof(&self, n: f64, k: f64, element_bytes: f64) -> Roof {
-        let sustained = self.sustained_gemm.unwrap_or(self.sustained);
-        Roof {
-            start: self.gemm.start_us * 1e-6,
-            compute: 2.0 * n * k / (sustained * self.peak_flops),
-            fixed: element_bytes * n * k / self.memory_bandwidth,
-            memory: element_bytes * (n + k) / self.memory_bandwidth,
-        }
-    }
-
-    /// Seconds of causal attention of prompt chunks, by work (query heads x pairs of tiles) and longest context.
-    #[must_use]
-    pub fn prefill_attention(&self, heads: Heads) -> Times {
-        let flops = 4.0 * f64::from(heads.dim);
-        let roof = Roof {
-            start: self.prefill_attention.start_us * 1e-6,
-            compute: flops / (self.sustained * self.peak_flops),
-            fixed: 0.0,
-            memory: 0.0,
-        };
-        self.prefill_attention.times([heads.query, heads.kv], heads_metric, roof)
-    }
-
-    /// What batches ask of the kernel of prompt chunks, elements of `kv_bytes`.
-    #[must_use]
-    pub fn chunks(&self, heads: Heads, kv_bytes: f64) -> Chunks {
-        let Attention { tile_tokens, decode_rows, idle_tokens, fine_tiles, .. } = self.attention;
-        let law = Law { tile_tokens, decode_rows, idle_tokens, fine_tiles };
-        let peaks = Peaks {
-            flops: self.sustained * self.peak_flops,
+    /// The same where computing keeps a share of its peak.
+    pub(crate) fn peaks_at(&self, share: f64) -> Peaks {
+        Peaks {
+            flops: share * self.peak_flops,
+            fp8: share * self.peak_fp8_flops,
+            fp4: share * self.peak_fp4_flops,
             bandwidth: self.memory_bandwidth,
             cache_bytes: self.cache_bytes as f64,
             multiprocessors: f64::from(self.multiprocessors),
-        };
-        Chunks::new(law, heads, kv_bytes, peaks)
-    }
-
-    /// Seconds of attention of decodes, by KV heads x tokens of context and KV heads x sequences; elements of
-    /// `kv_bytes`.
-    #[must_use]
-    pub fn decode_attention(&self, heads: Heads, kv_bytes: f64) -> Times {
-        let bytes = 2.0 * f64::from(heads.dim) * kv_bytes;
-        let roof = self.bytes_roof(self.decode_attention.start_us, bytes);
-        self.decode_attention.times([heads.query, heads.kv], heads_metric, roof)
+        }
     }
 
     /// Seconds to move bytes in one kernel.
@@ -286,18 +281,18 @@ impl DeviceProfile {
     pub fn elementwise(&self) -> Times {
         let start = self.elementwise.start_us * 1e-6;
         let roof = moved_roof(start, self.memory_bandwidth, self.cache_bytes as f64);
-        self.elementwise.times([1, 1], gemm_metric, roof)
+        self.elementwise.times(&[1], no_metric, roof)
     }
 
     /// Seconds to choose tokens, by bytes of logits.
     #[must_use]
     pub fn sampler(&self) -> Times {
-        self.sampler.times([1, 1], gemm_metric, self.bytes_roof(self.sampler.start_us, 1.0))
+        self.sampler.times(&[1], no_metric, self.bytes_roof(self.sampler.start_us, 1.0))
     }
 
     fn bytes_roof(&self, start_us: f64, bytes: f64) -> Roof {
         let memory = bytes / self.memory_bandwidth;
-        Roof { start: start_us * 1e-6, compute: 0.0, fixed: 0.0, memory }
+        Roof { start: start_us * 1e-6, compute: 0.0, fixed: 0.0, memory, full: 0.0 }
     }
 
     /// Seconds to sum a tensor over `ranks` GPUs, by its bytes. Ranks that were not measured cost what the next

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::table::{Roof, Table, Times, gemm_metric};
+use super::table::{Roof, Table, Times, no_metric};
 
 /// How chunks share an attention kernel. It computes tiles of [`TILE`](crate::shape::TILE) query rows, unless
 /// `fine_tiles`.
@@ -42,6 +42,9 @@ pub struct AllReduce {
     pub buffer_bytes: u64,
     /// Where the figures come from.
     pub source: String,
+    /// The engine and its version that it was timed in; empty where it is not known.
+    #[serde(default)]
+    pub timed_under: String,
     /// Knots, bytes; none = one efficiency.
     #[serde(default)]
     pub x: Vec<f64>,
@@ -152,6 +155,22 @@ pub struct Heads {
     pub kv: u32,
     /// Elements per head.
     pub dim: u32,
+    /// Tokens that each attends to at most; 0 = all.
+    pub window: u32,
+}
+
+impl Heads {
+    /// What a table calls them.
+    #[must_use]
+    pub fn shape(&self) -> [u32; 4] {
+        [self.query, self.kv, self.dim, self.window]
+    }
+
+    /// Tokens that `seqs` decodes with so much `context` between them read: what the window leaves.
+    #[must_use]
+    pub fn seen(&self, context: f64, seqs: f64) -> f64 {
+        if self.window == 0 { context } else { context.min(seqs * f64::from(self.window)) }
+    }
 }
 
 impl Link {
@@ -175,7 +194,8 @@ impl AllReduce {
 
     pub(super) fn times(&self) -> Times {
         let memory = 1.0 / self.bandwidth;
-        let roof = Roof { start: self.start_us * 1e-6, compute: 0.0, fixed: 0.0, memory };
-        self.table().times([1, 1], gemm_metric, roof)
+        let start = self.start_us * 1e-6;
+        let roof = Roof { start, compute: 0.0, fixed: 0.0, memory, full: 0.0 };
+        self.table().times(&[1], no_metric, roof)
     }
 }

@@ -8,17 +8,39 @@
 
 use serde::Deserialize;
 
+use super::basis::Basis;
+
 /// Ten seconds, µs: nothing that a GPU or its host does once an iteration takes so long.
 pub(crate) const LONGEST_US: f64 = 1e7;
 
-/// Matrix products of like depth are alike; their width decides how they fall into tiles and waves.
-pub fn gemm_metric([n, k]: [u32; 2]) -> [f64; 2] {
-    [3.0 * f64::from(n).log2(), f64::from(k).log2()]
+/// Coordinates of a shape in which neighbours have like efficiencies.
+pub type Place = [f64; MOST_NUMBERS];
+
+/// Places the shapes of one operator.
+pub type Metric = fn(&[u32]) -> Place;
+
+/// Numbers of a shape at most.
+pub(super) const MOST_NUMBERS: usize = 6;
+
+/// A place by the logarithms of a shape's numbers, each times its weight; further coordinates are 0.
+#[must_use]
+pub(super) fn place<const N: usize>(numbers: [f64; N], weights: [f64; N]) -> Place {
+    let mut place = [0.0; MOST_NUMBERS];
+    for (to, (number, weight)) in place.iter_mut().zip(numbers.into_iter().zip(weights)) {
+        *to = weight * number.max(1e-3).log2();
+    }
+    place
 }
 
-/// Kernels are alike where as many query heads share a KV head; the number of heads is in the work.
-pub fn heads_metric([query, kv]: [u32; 2]) -> [f64; 2] {
-    [f64::from(query).log2(), 3.0 * (f64::from(query) / f64::from(kv)).log2()]
+/// The square of the distance of two places.
+#[must_use]
+pub fn apart(a: &Place, b: &Place) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum()
+}
+
+/// For operators of one shape.
+pub(crate) fn no_metric(_: &[u32]) -> Place {
+    [0.0; MOST_NUMBERS]
 }
 
 /// Efficiencies of one operator against its roofline.
@@ -31,9 +53,12 @@ pub struct Table {
     pub start_us: f64,
     /// Where the figures come from.
     pub source: String,
+    /// The engine and its version that the kernels were timed in; empty where it is not known.
+    #[serde(default)]
+    pub timed_under: String,
     /// The shapes that were measured, one per row of `per_mille`; none = one row for all shapes.
     #[serde(default)]
-    pub shapes: Vec<[u32; 2]>,
+    pub shapes: Vec<Vec<u32>>,
     /// Knots of the operator's first variable, rising; none = one efficiency for all.
     #[serde(default)]
     pub x: Vec<f64>,
@@ -55,24 +80,30 @@ pub struct Roof {
     pub fixed: f64,
     /// Memory time per unit.
     pub memory: f64,
+    /// Up to here what is moved anyway grows in proportion: experts are read once a token needs them. 0 = it does not.
+    pub full: f64,
 }
 
 impl Roof {
     /// Its value at `x`.
     #[must_use]
     pub fn at(&self, x: f64) -> f64 {
-        self.start + (self.compute * x).max(self.fixed + self.memory * x)
+        let fixed = if x < self.full { self.fixed * (x / self.full) } else { self.fixed };
+        self.start + (self.compute * x).max(fixed + self.memory * x)
     }
 
     /// Where compute time overtakes memory time.
     fn ridge(&self) -> Option<f64> {
         let x = self.fixed / (self.compute - self.memory);
-        (x.is_finite() && x > 0.0).then_some(x)
+        (x.is_finite() && x > self.full).then_some(x)
+    }
+
+    /// The same in units of which `per` make one of today's.
+    fn scaled(self, per: f64) -> Self {
+        let Self { start, compute, fixed, memory, full } = self;
+        Self { start, compute: compute / per, fixed, memory: memory / per, full: full * per }
     }
 }
-
-/// How far two shapes are apart: coordinates in which neighbours have like efficiencies.
-pub type Metric = fn([u32; 2]) -> [f64; 2];
 
 /// Shapes that a shape in between takes its efficiency from.
 const NEIGHBOURS: usize = 4;
@@ -87,6 +118,7 @@ impl Table {
         Self {
             start_us,
             source: source.to_owned(),
+            timed_under: String::new(),
             shapes: Vec::new(),
             x: Vec::new(),
             y: Vec::new(),
@@ -109,7 +141,9 @@ impl Table {
             Some("x and y must rise and be positive".to_owned())
         } else if self.y.first().is_some_and(|least| *least < 1.0) {
             Some("y counts tokens or sequences: its knots must be at least 1".to_owned())
-        } else if self.shapes.iter().flatten().any(|n| *n == 0) {
+        } else if self.shapes.iter().any(|s| s.is_empty() || s.len() > MOST_NUMBERS) {
+            Some(format!("shapes must have 1 to {MOST_NUMBERS} numbers"))
+        } else if self.shapes.iter().any(|s| s[0] == 0) {
             Some("shapes must be positive".to_owned())
         } else if self.per_mille.len() != rows || self.per_mille.iter().any(|r| r.len() != knots) {
             Some(format!("per_mille must have {rows} rows of {knots} knots"))
@@ -122,7 +156,7 @@ impl Table {
 
     /// Time over roofline at every knot for `shape`: its own where it was measured, else blended from its neighbours
     /// by the inverse square of the distance.
-    fn slowdowns(&self, shape: [u32; 2], metric: Metric) -> Vec<f64> {
+    fn slowdowns(&self, shape: &[u32], metric: Metric) -> (Vec<f64>, Basis) {
         let blend = |weights: &[(usize, f64)]| -> Vec<f64> {
             let total: f64 = weights.iter().map(|(_, w)| w).sum();
             (0..self.per_mille[0].len())
@@ -136,28 +170,39 @@ impl Table {
                 .collect()
         };
         if self.shapes.is_empty() {
-            return blend(&[(0, 1.0)]);
+            return (blend(&[(0, 1.0)]), Basis::Measured);
         }
+        // Tables by hand may say less of a shape than the operator has: what is not said does not tell shapes apart.
+        let said =
+            |s: &[u32], other: &[u32]| metric(&[s, other.get(s.len()..).unwrap_or(&[])].concat());
         let here = metric(shape);
-        let mut near: Vec<(usize, f64)> = (self.shapes.iter().map(|s| metric(*s)))
-            .map(|there| (here[0] - there[0]).powi(2) + (here[1] - there[1]).powi(2))
-            .enumerate()
+        let mut near: Vec<(f64, usize)> = (self.shapes.iter().enumerate())
+            .map(|(i, s)| (apart(&here, &said(s, shape)), i))
             .collect();
-        near.sort_by(|a, b| a.1.total_cmp(&b.1));
+        near.sort_by(|a, b| a.0.total_cmp(&b.0));
         near.truncate(NEIGHBOURS);
-        if near[0].1 < 1e-9 {
-            return blend(&[(near[0].0, 1.0)]);
+        if near[0].0 < 1e-9 {
+            return (blend(&[(near[0].1, 1.0)]), Basis::Measured);
         }
-        blend(&near.iter().map(|(i, squared)| (*i, 1.0 / squared)).collect::<Vec<_>>())
+        let weights: Vec<(usize, f64)> = near.iter().map(|(d, i)| (*i, 1.0 / d)).collect();
+        (blend(&weights), Basis::Interpolated)
+    }
+
+    /// The middle one of its efficiencies: what the operator reaches, whatever is asked of it.
+    #[must_use]
+    pub fn middle(&self) -> f64 {
+        let mut all: Vec<u16> = self.per_mille.iter().flatten().copied().collect();
+        all.sort_unstable();
+        f64::from(all[all.len() / 2]) / 1e3
     }
 
     /// The times of `shape`, whose roofline is `roof`.
     #[must_use]
-    pub fn times(&self, shape: [u32; 2], metric: Metric, roof: Roof) -> Times {
-        let slow = self.slowdowns(shape, metric);
+    pub fn times(&self, shape: &[u32], metric: Metric, roof: Roof) -> Times {
+        let (slow, basis) = self.slowdowns(shape, metric);
         let x: Box<[f64]> = if self.x.is_empty() { [1.0].into() } else { self.x.as_slice().into() };
         let t = slow.iter().enumerate().map(|(k, s)| s * roof.at(x[k % x.len()])).collect();
-        let mut times = Times { y: self.y.clone(), x, t, roof, binary: [None, None] };
+        let mut times = Times { y: self.y.clone(), x, t, roof, binary: [None, None], basis };
         times.make_monotone();
         times.extend();
         times.binary = [binary(&times.x), binary(&times.y)];
@@ -175,6 +220,7 @@ pub struct Times {
     roof: Roof,
     /// For each variable, how many low bits its knots lack, as [`binary`] says.
     binary: [Option<u32>; 2],
+    basis: Basis,
 }
 
 /// Low bits of a double that no knot of `axis` has, where the bits above them count the knots: 52 where knots are
@@ -227,6 +273,34 @@ impl Times {
         let (j, v) = cell(&self.y, self.binary[1], y);
         let low = row(j);
         scale * if v > 0.0 { low + v * (row(j + 1) - low) } else { low }
+    }
+
+    /// What it rests on.
+    #[must_use]
+    pub fn basis(&self) -> &Basis {
+        &self.basis
+    }
+
+    /// Seconds that the data sheet sets as the least at `x`.
+    #[must_use]
+    pub fn roofline(&self, x: f64) -> f64 {
+        self.roof.at(x)
+    }
+
+    /// The same, said to rest on another operator where `from` names one.
+    #[must_use]
+    pub fn borrowed(mut self, from: Option<String>) -> Self {
+        self.basis = from.map_or(self.basis, Basis::Borrowed);
+        self
+    }
+
+    /// The same by another measure of the work, of which `per` make one of today's.
+    #[must_use]
+    pub fn scaled(mut self, per: f64) -> Self {
+        self.x.iter_mut().for_each(|x| *x *= per);
+        self.roof = self.roof.scaled(per);
+        self.binary[0] = binary(&self.x);
+        self
     }
 
     /// Where its slope in `x` changes, for an operator of one variable.
@@ -321,15 +395,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn metric([a, b]: [u32; 2]) -> [f64; 2] {
-        [f64::from(a).log2(), f64::from(b).log2()]
+    fn metric(shape: &[u32]) -> Place {
+        place([f64::from(shape[0]), f64::from(shape[1])], [1.0, 1.0])
     }
 
-    const ROOF: Roof = Roof { start: 1e-6, compute: 2e-9, fixed: 5e-6, memory: 1e-10 };
+    const ROOF: Roof = Roof { start: 1e-6, compute: 2e-9, fixed: 5e-6, memory: 1e-10, full: 0.0 };
 
     #[test]
     fn one_knot_is_the_roofline_over_a_constant() {
-        let times = Table::constant(1.0, 0.8, "test").times([7, 7], metric, ROOF);
+        let times = Table::constant(1.0, 0.8, "test").times(&[7, 7], metric, ROOF);
         for x in [1.0, 100.0, 2_631.0, 1e6] {
             assert!((times.at(x, 0.0) - ROOF.at(x) / 0.8).abs() < 1e-15, "{x}");
         }
@@ -358,8 +432,8 @@ mod tests {
             ..Table::constant(1.0, 1.0, "test")
         };
         let (a, b) = (
-            table.times([1, 1], metric, ROOF),
-            Table::constant(1.0, 0.5, "test").times([1, 1], metric, ROOF),
+            table.times(&[1, 1], metric, ROOF),
+            Table::constant(1.0, 0.5, "test").times(&[1, 1], metric, ROOF),
         );
         let sum = |x: f64| a.at(x, 0.0) + b.at(x, 0.0);
         let line = Line::new(a.knots().chain(b.knots()).collect(), sum);
@@ -383,7 +457,7 @@ mod tests {
                 ..Table::constant(1.0, 1.0, "test")
             };
             let roof = Roof { fixed: 0.0, start: 0.0, ..ROOF };
-            let times = table.times([1, 1], metric, roof);
+            let times = table.times(&[1, 1], metric, roof);
             assert!(times.binary[1].is_some(), "{:?}", times.y);
             // All knots are as good: there is one roofline, however far.
             for far in [1.0, 1.7, 16.0, 100.0, 1e4] {
@@ -400,13 +474,13 @@ mod tests {
             (x, y) in (1.0_f64..1e7, 1.0_f64..1e7), (a, b) in (1_u32..100, 1_u32..100), more in 1.0_f64..8.0,
         ) {
             let table = Table {
-                shapes: vec![[1, 1], [1, 8], [64, 1], [8, 8], [50, 70]],
+                shapes: vec![vec![1, 1], vec![1, 8], vec![64, 1], vec![8, 8], vec![50, 70]],
                 x: vec![4.0, 32.0, 1000.0, 100_000.0],
                 y: vec![2.0, 64.0, 512.0],
                 per_mille,
                 ..Table::constant(1.0, 1.0, "test")
             };
-            let times = table.times([a, b], metric, ROOF);
+            let times = table.times(&[a, b], metric, ROOF);
             let t = times.at(x, y);
             prop_assert!(t >= ROOF.at(x) * (1.0 - 1e-12));
             prop_assert!(times.at(x * more, y) >= t * (1.0 - 1e-12));

@@ -5,14 +5,13 @@
 //! alone.
 
 use crate::config::KvDtype;
-use crate::model::attention::{Index, Latent};
 use crate::profile::{Chunks, DeviceProfile, Heads, Times};
 use crate::shape::Shape;
 
 /// A kernel of one layer on one rank.
 #[derive(Debug, Clone)]
 pub(in crate::exec) struct Kernel {
-    kv: f64,
+    heads: Heads,
     chunks: Chunks,
     prefill: Times,
     decode: Times,
@@ -21,64 +20,31 @@ pub(in crate::exec) struct Kernel {
     skew: f64,
     /// Shortest time of either kernel.
     start: f64,
-    /// Seconds that computing takes at least for a decode, per token of context.
-    computed: f64,
 }
 
 impl Kernel {
-    pub(super) fn new(device: &DeviceProfile, heads: Heads, kv_bytes: f64) -> Self {
-        Self::of(device, heads, heads, kv_bytes, 0.0)
-    }
-
-    /// Latent attention: prompt chunks as attention over keys and values of every head, decodes as all heads over the
-    /// one latent, which they may compute longer than they read it.
-    pub(super) fn of_latent(device: &DeviceProfile, latent: &Latent, tp: u32, kv: KvDtype) -> Self {
-        let query = latent.heads.div_ceil(tp);
-        let dim = (latent.query_dim() + latent.value_dim) / 2;
-        let kept = latent.kv_bytes(kv) as f64;
-        let whole = latent.kv_rank + latent.rope_dim;
-        let flops = 2.0 * f64::from(query) * f64::from(whole + latent.kv_rank);
-        let computed = flops / (device.sustained * device.peak_flops);
-        let decodes = Heads { query, kv: 1, dim: whole };
-        let bytes = kept / (2.0 * f64::from(whole));
-        Self::of(device, Heads { query, kv: query, dim }, decodes, bytes, computed)
-    }
-
-    /// The scores of an indexer: queries of all heads against one key per token, nothing summed.
-    pub(super) fn of_index(device: &DeviceProfile, index: &Index) -> Self {
-        let heads = Heads { query: index.heads, kv: 1, dim: index.head_dim.div_ceil(2) };
-        let bytes = index.key_bytes() as f64 / (2.0 * f64::from(heads.dim));
-        Self::of(device, heads, heads, bytes, 0.0)
-    }
-
-    fn of(
-        device: &DeviceProfile,
-        chunks: Heads,
-        decodes: Heads,
-        kv_bytes: f64,
-        computed: f64,
-    ) -> Self {
+    pub(super) fn new(device: &DeviceProfile, heads: Heads, kv: KvDtype) -> Self {
         let start = device.prefill_attention.start_us.min(device.decode_attention.start_us);
         Self {
-            kv: f64::from(decodes.kv),
-            chunks: device.chunks(chunks, kv_bytes),
-            prefill: device.prefill_attention(chunks),
-            decode: device.decode_attention(decodes, kv_bytes),
+            heads,
+            chunks: device.chunks(heads, kv),
+            prefill: device.prefill_attention(heads, kv),
+            decode: device.decode_attention(heads, kv),
             mixes: device.attention.decode_rows > 0.0,
             skew: device.attention.skew,
             start: start * 1e-6,
-            computed,
         }
     }
 
     /// Seconds of the decodes alone.
     fn decodes(&self, shape: &Shape) -> f64 {
         let (seqs, context) = (f64::from(shape.decode_seqs), shape.decode_context as f64);
-        let at = |context: f64| self.decode.at(self.kv * context, self.kv * seqs);
-        let mean = at(context).max(self.computed * context);
+        let kv = f64::from(self.heads.kv);
+        let at = |context: f64| self.decode.at(kv * self.heads.seen(context, seqs), kv * seqs);
+        let mean = at(context);
         let longest = seqs * f64::from(shape.decode_longest);
         if self.skew > 0.0 && longest > context {
-            mean + self.skew * (at(longest).max(self.computed * longest) - mean)
+            mean + self.skew * (at(longest) - mean)
         } else {
             mean
         }
@@ -104,4 +70,3 @@ impl Kernel {
         }
     }
 }
-

@@ -1,81 +1,96 @@
 //! What attention costs, by kinds of layers.
-//!
-//! Kinds are made of two things: [`Kernel`], attention over keys and values, and [`Recurrence`], a state that tokens
-//! pass through. A window or an indexer's choice bounds what a kernel sees.
 
 mod kernel;
-mod recurrence;
 
 use kernel::Kernel;
-use recurrence::Recurrence;
 
 use crate::config::KvDtype;
+use crate::format::Format;
 use crate::model::attention as kinds;
-use crate::model::kv_element_bytes;
-use crate::profile::{DeviceProfile, Heads};
+use crate::profile::{Delta, DeltaTimes, DeviceProfile, Heads, Index, Latent, LatentTimes};
 use crate::shape::Shape;
 
 /// One layer's attention on one rank.
 #[derive(Debug, Clone)]
 pub(super) enum Attention {
-    /// Over all tokens.
+    /// Over keys and values of every token or of a window.
     Full(Kernel),
-    /// Over at most this many tokens for each query: a window, or what an earlier layer's indexer chose.
-    Bounded(Kernel, u32),
-    /// Over the tokens that an indexer, which scores all of them, chooses for each query.
-    Indexed(Kernel, u32, Kernel),
-    /// Through a state.
-    State(Recurrence),
+    /// Over latents, with its projections.
+    Latent(LatentTimes),
+    /// A state per sequence.
+    State(DeltaTimes),
 }
 
 impl Attention {
+    /// That of `kind` in a model of width `hidden` on one of `tp` ranks; projections in `format`, where they are a part
+    /// of it.
     pub(super) fn new(
         device: &DeviceProfile,
-        attention: &kinds::Attention,
-        tp: u32,
-        kv: KvDtype,
+        kind: &kinds::Attention,
+        (hidden, tp): (u32, u32),
+        (format, kv): (Format, KvDtype),
     ) -> Self {
-        let element = kv_element_bytes(kv) as f64;
-        match attention {
-            kinds::Attention::Full(full) => {
-                let kernel = Kernel::new(device, heads(full, tp), element);
-                match full.window {
-                    Some(window) => Self::Bounded(kernel, window),
-                    None => Self::Full(kernel),
-                }
-            }
+        match kind {
+            kinds::Attention::Full(full) => Self::Full(Kernel::new(device, heads(full, tp), kv)),
             kinds::Attention::Latent(latent) => {
-                let kernel = Kernel::of_latent(device, latent, tp, kv);
-                match &latent.index {
-                    None => Self::Full(kernel),
-                    Some(index) if index.own => {
-                        Self::Indexed(kernel, index.top_k, Kernel::of_index(device, index))
-                    }
-                    Some(index) => Self::Bounded(kernel, index.top_k),
-                }
+                let block = block(latent, hidden, tp);
+                Self::Latent(device.latent_attention(block, format, kv))
             }
-            kinds::Attention::GatedDelta(_) | kinds::Attention::Mamba(_) => {
-                Self::State(Recurrence::new(device, attention.state_bytes(tp)))
-            }
+            kinds::Attention::GatedDelta(delta) => Self::State(device.delta_net(Delta {
+                key_heads: delta.key_heads.div_ceil(tp),
+                value_heads: delta.value_heads.div_ceil(tp),
+                key_dim: delta.key_dim,
+                value_dim: delta.value_dim,
+            })),
+            // No table has it: it is priced as the net that keeps and changes as large a state.
+            kinds::Attention::Mamba(mamba) => Self::State(device.delta_net(Delta {
+                key_heads: mamba.groups.div_ceil(tp),
+                value_heads: mamba.heads.div_ceil(tp),
+                key_dim: mamba.state,
+                value_dim: mamba.head_dim,
+            })),
         }
+    }
+
+    /// True where its projections are timed with it.
+    pub(super) fn holds_projections(&self) -> bool {
+        matches!(self, Self::Latent(_))
     }
 
     /// Seconds of prompt chunks and of decodes, which share a kernel's start or all of the kernel.
     pub(super) fn parts(&self, shape: &Shape) -> (f64, f64) {
         match self {
             Self::Full(kernel) => kernel.parts(shape),
-            Self::Bounded(kernel, seen) => kernel.parts(&shape.seeing(*seen)),
-            Self::Indexed(kernel, seen, index) => {
-                let (prefill, decode) = kernel.parts(&shape.seeing(*seen));
-                let (scored, scores) = index.parts(shape);
-                (prefill + scored, decode + scores)
-            }
-            Self::State(recurrence) => recurrence.parts(shape),
+            Self::Latent(times) => (times.prefill(shape), times.decode(shape)),
+            Self::State(times) => (times.prefill(shape), times.decode(shape)),
         }
     }
 }
 
 /// Heads of full attention on one of `tp` ranks.
 pub(super) fn heads(full: &kinds::Full, tp: u32) -> Heads {
-    Heads { query: full.heads.div_ceil(tp), kv: full.rank_kv_heads(tp), dim: full.head_dim }
+    Heads {
+        query: full.heads.div_ceil(tp),
+        kv: full.rank_kv_heads(tp),
+        dim: full.head_dim,
+        window: full.window.unwrap_or(0),
+    }
+}
+
+/// A latent block as tables know it. Layers that take the choice of an earlier layer's indexer have none of their own.
+fn block(latent: &kinds::Latent, hidden: u32, tp: u32) -> Latent {
+    let index = latent.index.as_ref().map(|index| {
+        let (heads, dim) = if index.own { (index.heads, index.head_dim) } else { (0, 0) };
+        Index { heads, dim, top: index.top_k }
+    });
+    Latent {
+        heads: latent.heads.div_ceil(tp),
+        hidden,
+        query_rank: latent.query_rank,
+        kv_rank: latent.kv_rank,
+        nope: latent.nope_dim,
+        rope: latent.rope_dim,
+        value: latent.value_dim,
+        index,
+    }
 }

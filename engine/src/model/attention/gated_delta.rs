@@ -48,8 +48,8 @@ impl GatedDelta {
             ],
             split_vectors: convolved * u64::from(self.kernel) + 2 * u64::from(self.value_heads),
             copied_vectors: u64::from(self.value_dim),
-            // The convolution in and out; the norm of the output with its gate.
-            moved: vec![2.0 * convolved as f64 / ranks, 3.0 * values as f64 / ranks],
+            // The norm of the output with its gate; convolution and recurrence are the net's own time.
+            moved: vec![3.0 * values as f64 / ranks],
             pool: None,
         }
     }

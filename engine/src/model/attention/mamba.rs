@@ -46,7 +46,8 @@ impl Mamba {
             ],
             // The convolution with its bias; fading, passing by and step of each head; the norm.
             split_vectors: convolved * (u64::from(self.kernel) + 1) + 3 * heads + inner,
-            moved: vec![2.0 * convolved as f64 / ranks, 3.0 * inner as f64 / ranks],
+            // The norm of the output with its gate; convolution and scan are the layer's own time.
+            moved: vec![3.0 * inner as f64 / ranks],
             ..Operators::default()
         }
     }

@@ -1,0 +1,106 @@
+//! Fused experts, by format.
+//!
+//! Only rows of even routing count: with skewed routing and the experts spread over ranks, the tables hold one lucky
+//! rank. Where a device has none of even routing, the mildest skew on a rank that holds all experts stands in.
+
+use std::collections::BTreeMap;
+
+use super::{Origin, Rows, Work};
+use crate::format::Format;
+use crate::import::fit::Sample;
+use crate::import::rows::{Layout, octaves, sample, shapes_of};
+use crate::import::tables::{ImportError, Row, Run};
+use crate::profile::operators::experts::{Experts, experts_metric};
+use crate::profile::{Metric, Roof};
+
+/// Load from which every expert is awake, however its tokens were dealt.
+const ALL_AWAKE: f64 = 2.0;
+
+/// True for rows in a format.
+fn experts_in(run: &Run, wanted: Format) -> bool {
+    matches!(run, Run::Experts { format, .. } if *format == wanted)
+}
+
+impl Work<'_> {
+    pub(super) fn experts(&mut self) -> Result<(), ImportError> {
+        for format in Format::ALL {
+            if let Some(origin) = self.own("experts", |run| experts_in(run, format)) {
+                self.experts_of(&origin, format)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn experts_of(&mut self, origin: &Origin<'_>, format: Format) -> Result<(), ImportError> {
+        let peaks = origin.part.limits.peaks();
+        // A table does not say whether its experts have gates; those that have none move less.
+        let gated: BTreeMap<Vec<u32>, bool> = (origin.part.rows.iter())
+            .filter_map(|row| match row.run {
+                Run::Experts { experts, .. } => Some((experts.shape().to_vec(), experts.gated)),
+                _ => None,
+            })
+            .collect();
+        let roof = move |shape: &[u32], start: f64| {
+            let [hidden, inter, held, total, top_k] = [0, 1, 2, 3, 4].map(|i| shape[i]);
+            let gated = gated.get(shape).copied().unwrap_or(true);
+            let experts = Experts { hidden, inter, held, total, top_k, gated };
+            Roof { start, ..experts.roof(&peaks, format) }
+        };
+        let even =
+            (origin.part.rows.iter()).any(|row| matches!(row.run, Run::Experts { even: true, .. }));
+        let wanted = |row: &Row| match row.run {
+            Run::Experts { experts, even: e, tokens, .. }
+                if e || (!even && experts.held == experts.total) =>
+            {
+                let load = tokens / experts.tokens_per_load();
+                Some(sample(&experts.shape(), load, 0.0, row.seconds))
+            }
+            _ => None,
+        };
+        let mut rows = Rows::select(origin.part, |run| experts_in(run, format), wanted);
+        let asleep = asleep(&rows.samples, &roof);
+        let before = rows.samples.len();
+        rows.samples.retain(|(s, _)| !asleep.contains(&s.shape));
+        rows.left_out += before - rows.samples.len();
+        if !asleep.is_empty() {
+            self.fitted.notes.push(format!(
+                "experts in {format}: {} shapes are left out, faster than memory allows: not all of their experts \
+                 were awake",
+                asleep.len()
+            ));
+        }
+        let layout = layout(&rows.samples);
+        self.table(("experts", Some(format.name())), origin, layout, &roof, rows)
+    }
+}
+
+/// Shapes whose rows are faster than memory allows where every expert should be awake: their router chose among a part
+/// of them.
+fn asleep(
+    samples: &[(Sample, Row)],
+    roof: &dyn Fn(&[u32], f64) -> Roof,
+) -> std::collections::BTreeSet<Vec<u32>> {
+    let awake = samples.iter().filter(|(s, _)| (ALL_AWAKE..2.0 * ALL_AWAKE).contains(&s.x));
+    awake
+        .filter(|(s, _)| s.seconds < roof(&s.shape, 0.0).at(s.x))
+        .map(|(s, _)| s.shape.clone())
+        .collect()
+}
+
+/// Knots at octaves of the load, so that one is at 1, where the last expert wakes; shapes: a layer whole, split over
+/// its experts' width by 4 and 8, and over its experts by 8 and 32.
+fn layout(samples: &[(Sample, Row)]) -> Layout {
+    let mut shapes = shapes_of(samples);
+    shapes.retain(|s| {
+        let ranks = s[3] / s[2].max(1);
+        matches!(ranks, 1 | 8 | 32)
+    });
+    let x: Vec<f64> = octaves_below(samples);
+    (shapes, x, Vec::new(), experts_metric as Metric, [0.1, 0.02])
+}
+
+/// Octaves from the least load, which is below 1, to the greatest.
+fn octaves_below(samples: &[(Sample, Row)]) -> Vec<f64> {
+    const SCALE: f64 = 1024.0;
+    octaves(samples.iter().map(|(s, _)| s.x * SCALE)).into_iter().map(|x| x / SCALE).collect()
+}

@@ -1,0 +1,31 @@
+//! How much a time rests on measurements of the very thing.
+
+/// What a time rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Basis {
+    /// This shape was measured on this device in this format.
+    #[default]
+    Measured,
+    /// Other shapes of the operator were, and this one lies among or beside them.
+    Interpolated,
+    /// Nobody measured the operator so: its own roofline, with the efficiency of what is named.
+    Borrowed(String),
+}
+
+impl Basis {
+    /// True where no table holds the operator.
+    #[must_use]
+    pub fn is_borrowed(&self) -> bool {
+        matches!(self, Self::Borrowed(_))
+    }
+}
+
+impl std::fmt::Display for Basis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Measured => f.write_str("measured"),
+            Self::Interpolated => f.write_str("interpolated between measured shapes"),
+            Self::Borrowed(from) => write!(f, "not measured: its roofline with {from}"),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The operators of a layer: for each its shape, its roofline by the data sheet, and the shapes it is like.
+//!
+//! An operator's tables are by format: [`DeviceProfile::table_for`] finds the device's own, or else that of the most
+//! alike format or operator, and says so.
+
+pub mod attention;
+pub mod collective;
+pub mod delta;
+pub mod experts;
+pub mod gemm;
+pub mod latent;
+
+use super::{DeviceProfile, Peaks, Roof, Table, Times, no_metric};
+use crate::config::KvDtype;
+use crate::format::Format;
+
+/// Formats whose kernels are most like those of `format`, itself first. Where the device cannot compute in the format,
+/// engines unpack the weights and compute in bf16, as they do for formats of weights alone.
+fn alike(format: Format, native: bool) -> &'static [Format] {
+    use Format::{Bf16, Fp8, Fp8Block, Int4, Int8, Mxfp4, Nvfp4};
+    match (format, native) {
+        (Bf16, _) => &[Bf16],
+        (Fp8, true) => &[Fp8, Fp8Block, Bf16],
+        (Fp8Block, true) => &[Fp8Block, Fp8, Bf16],
+        (Nvfp4, true) => &[Nvfp4, Fp8, Fp8Block, Bf16],
+        (Fp8 | Fp8Block, false) => &[Int8, Int4, Mxfp4, Bf16],
+        (Nvfp4, false) => &[Int4, Mxfp4, Bf16],
+        (Mxfp4, _) => &[Mxfp4, Int4, Bf16],
+        (Int8, _) => &[Int8, Int4, Bf16],
+        (Int4, _) => &[Int4, Mxfp4, Bf16],
+    }
+}
+
+/// The name of tables by the format of keys and values.
+#[must_use]
+pub fn kv_name(kv: KvDtype) -> &'static str {
+    match kv {
+        KvDtype::Bf16 => "bf16",
+        KvDtype::Fp8 => "fp8",
+    }
+}
+
+/// The name of tables by the formats of weights and of keys and values.
+#[must_use]
+pub fn block_name(format: Format, kv: KvDtype) -> String {
+    match kv {
+        KvDtype::Bf16 => format.name().to_owned(),
+        KvDtype::Fp8 => format!("{}_kv_fp8", format.name()),
+    }
+}
+
+impl Peaks {
+    /// True where the device computes in this format; else its weights are unpacked and computed with in bf16.
+    #[must_use]
+    pub fn computes(&self, format: Format) -> bool {
+        match format {
+            Format::Bf16 => true,
+            Format::Fp8 | Format::Fp8Block => self.fp8 > 0.0,
+            Format::Nvfp4 => self.fp4 > 0.0,
+            Format::Mxfp4 | Format::Int8 | Format::Int4 => false,
+        }
+    }
+
+    /// FLOP/s of products with weights in this format.
+    #[must_use]
+    pub fn rate(&self, format: Format) -> f64 {
+        match format {
+            Format::Fp8 | Format::Fp8Block if self.fp8 > 0.0 => self.fp8,
+            Format::Nvfp4 if self.fp4 > 0.0 => self.fp4,
+            _ => self.flops,
+        }
+    }
+
+    /// FLOP/s of attention over keys and values in this format.
+    #[must_use]
+    pub fn attention_rate(&self, kv: KvDtype) -> f64 {
+        match kv {
+            KvDtype::Fp8 => self.rate(Format::Fp8),
+            KvDtype::Bf16 => self.flops,
+        }
+    }
+}
+
+/// Operators that may have tables in further formats.
+pub const KINDS: [&str; 15] = [
+    "gemm",
+    "prefill_attention",
+    "decode_attention",
+    "experts",
+    "latent_prefill",
+    "latent_decode",
+    "sparse_prefill",
+    "sparse_decode",
+    "delta_prefill",
+    "delta_decode",
+    "all_gather",
+    "reduce_scatter",
+    "all_to_all",
+    "dispatch",
+    "combine",
+];
+
+/// A roofline in its own seconds: of operators whose work no one number tells.
+pub(crate) const SECONDS: Roof =
+    Roof { start: 0.0, compute: 1e-6, fixed: 0.0, memory: 0.0, full: 0.0 };
+
+/// A table found for an operator, and the words for what it is borrowed from.
+pub(crate) type Found<'a> = (&'a Table, Option<String>);
+
+impl DeviceProfile {
+    /// The table of `kind` in `variant`.
+    #[must_use]
+    pub fn table(&self, kind: &str, variant: &str) -> Option<&Table> {
+        match (kind, variant) {
+            ("gemm", "bf16") => Some(&self.gemm),
+            ("prefill_attention", "bf16") => Some(&self.prefill_attention),
+            ("decode_attention", "bf16") => Some(&self.decode_attention),
+            _ => self.operators.get(kind)?.get(variant),
+        }
+    }
+
+    /// The table of `kind` for `format`, or that of the format most like it; None where there is none at all.
+    pub(crate) fn table_for(&self, kind: &str, format: Format) -> Option<Found<'_>> {
+        let native = format == Format::Bf16 || self.peaks().computes(format);
+        let (found, table) =
+            alike(format, native).iter().find_map(|f| Some((*f, self.table(kind, f.name())?)))?;
+        let plural = kind.replace('_', " ");
+        let unpacked = if native || matches!(format, Format::Mxfp4 | Format::Int8 | Format::Int4) {
+            ""
+        } else {
+            " (the device does not compute in this format: weights are unpacked to bf16)"
+        };
+        let from =
+            (found != format).then(|| format!("the efficiency of {plural} in {found}{unpacked}"));
+        Some((table, from))
+    }
+
+    /// The times of a block of several kernels, by microseconds of its roofline: `kind` in `variant`, or in one of the
+    /// `others`, or at the middle efficiency of the matrix products.
+    pub(crate) fn block(
+        &self,
+        kind: &str,
+        variant: &str,
+        others: &[String],
+        (shape, metric): (&[u32], super::Metric),
+        kernels: f64,
+    ) -> Times {
+        let times = |table: &Table| {
+            let roof = Roof { start: table.start_us * 1e-6, ..SECONDS };
+            table.times(shape, metric, roof)
+        };
+        if let Some(table) = self.table(kind, variant) {
+            return times(table);
+        }
+        for other in others {
+            if let Some(table) = self.table(kind, other) {
+                let from = format!("the efficiency of {} in {other}", kind.replace('_', " "));
+                return times(table).borrowed(Some(from));
+            }
+        }
+        let start = kernels * self.gemm.start_us;
+        let table = Table::constant(start, self.gemm.middle(), "matrix products");
+        let roof = Roof { start: start * 1e-6, ..SECONDS };
+        let from = format!("the middle efficiency of matrix products, {:.2}", self.gemm.middle());
+        table.times(&[], no_metric, roof).borrowed(Some(from))
+    }
+}
