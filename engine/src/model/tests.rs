@@ -67,6 +67,10 @@ fn named(name: &str) -> (Option<f64>, Option<f64>) {
     };
     let parts = || name.split(['-', '_']);
     let all = parts().filter(|p| !p.starts_with('A')).find_map(billions);
+    // Llama 4 says the active ones, and then its experts.
+    if parts().any(|p| p.strip_suffix('E').is_some_and(|n| n.parse::<u32>().is_ok())) {
+        return (None, all);
+    }
     let trillions = parts().find_map(|p| p.strip_suffix('T')?.parse::<f64>().ok());
     (trillions.map(|t| 1e3 * t).or(all), parts().filter(|p| p.starts_with('A')).find_map(billions))
 }
@@ -74,8 +78,10 @@ fn named(name: &str) -> (Option<f64>, Option<f64>) {
 /// True where `name` says how many parameters a model has and it has others.
 fn mistaken(model: &ModelShape, name: &str) -> Option<String> {
     let off = |said: Option<f64>, own: u64| {
-        said.filter(|said| (own as f64 / 1e9 / said - 1.0).abs() > 0.1)
-            .map(|said| format!("{name}: {:.2} B for {said} B", own as f64 / 1e9))
+        let own = own as f64 / 1e9;
+        // Small ones are rounded to whole billions, a vision tower included.
+        said.filter(|said| (own / said - 1.0).abs() > 0.1 && (own - said).abs() > 0.3)
+            .map(|said| format!("{name}: {own:.2} B for {said} B"))
     };
     let (all, active) = named(name);
     off(all, model.parameters()).or_else(|| off(active, model.active_parameters()))
@@ -130,7 +136,8 @@ fn embedding_share(model: &ModelShape) -> f64 {
 /// Bytes that the further ones of `tp` ranks hold copies of.
 fn copied_bytes(model: &ModelShape, tp: u32) -> u64 {
     let further = u64::from(tp - 1);
-    model.over_layers(|layer| {
+    let positions = 2 * further * model.position_parameters();
+    positions + model.over_layers(|layer| {
         let (one, all) = (layer.parts(model.hidden, 1), layer.parts(model.hidden, tp));
         let part = |(one, all): (&operators::Operators, &operators::Operators)| {
             let copied = all.matrices.iter().filter(|m| m.split == operators::Split::Copied);
