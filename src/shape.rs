@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use engine::ModelShape;
 use engine::model::llama::LlamaConfig;
+use engine::model::configuration::CONFIG;
 use engine::model::{Model, hub};
 
 /// The shape of `config`, called as its file or folder is, or as the hub calls it. Profiles of this machine count every
@@ -21,28 +22,18 @@ pub(crate) fn named(model: &str, config: &LlamaConfig) -> ModelShape {
     ModelShape { name, ..config.shape() }
 }
 
-/// The file of a Hugging Face model that says its shape.
-const CONFIG: &str = "config.json";
-
-/// The shape of the model called `name`: a shipped one, a TOML file, or that of a model's own configuration.
+/// The shape of the model called `name`: a shipped one, a file or folder, one on the hub, or that of a model's weights.
 pub(crate) fn shape(name: &str) -> Result<ModelShape> {
-    let path = Path::new(name);
-    let is = |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
-    let config = if let Some(id) = name.strip_prefix(hub::PREFIX) {
-        hub::config(id)?
-    } else if path.is_dir() {
-        LlamaConfig::open(&path.join(CONFIG))?
-    } else if is("json") {
-        LlamaConfig::open(path)?
-    } else if name == "tiny" || is("gguf") {
-        Model::open(name, None)?.weights.config().clone()
-    } else {
+    let is_gguf = Path::new(name).extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+    if name != "tiny" && !is_gguf {
         return Ok(ModelShape::load(name)?);
-    };
+    }
+    let model = Model::open(name, None)?;
+    let config = model.weights.config();
     match config.sliding_window {
         Some(window) if window < config.max_position => {
             bail!("{name}: attention in a sliding window of {window} tokens is not simulated")
         }
-        _ => Ok(named(name, &config)),
+        _ => Ok(named(name, config)),
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use kernels::cpu::roofline;
 use kernels::cuda::{self, CudaError};
 
-use crate::config::{Config, KvDtype};
+use crate::config::{Config, KvDtype, Quantization};
 use crate::exec::Executor;
 use crate::exec::cost::Widths;
 use crate::exec::cpu::{
@@ -189,6 +189,11 @@ impl Machine {
         if config.replicas > 1 && pp > 1 {
             return Some(
                 "replicas take turns at this machine, pipeline stages do not: leave one of the two at 1",
+            );
+        }
+        if config.quantization != Quantization::Auto {
+            return Some(
+                "this machine computes with weights as they are read: leave quantization at auto",
             );
         }
         let bf16 = config.kv_dtype == KvDtype::Bf16;

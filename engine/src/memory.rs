@@ -176,7 +176,8 @@ pub fn kv_slots(
 }
 
 /// True where `tp` ranks can share the heads.
-fn divides(model: &ModelShape, tp: u32) -> bool {
+#[must_use]
+pub fn divides(model: &ModelShape, tp: u32) -> bool {
     undivided(model, tp).is_none()
 }
 

@@ -271,7 +271,7 @@ proptest! {
         prop_assume!(work.tokens() > 0);
         let seconds = cost.stage_ns(&work) as f64 * 1e-9;
         let ranks = f64::from(tp);
-        prop_assert!(seconds >= speed::flops(&model, &work) / (ranks * device.peak_flops));
+        prop_assert!(seconds >= speed::flops(&model, &work) / (ranks * speed::peak_flops(&model, &device)));
         prop_assert!(seconds >= speed::bytes(&model, kv, tp, &work) / (ranks * device.memory_bandwidth));
         // Each operator alone, too, where all layers are alike.
         let Some(dense) = model.dense() else { return Ok(()) };

@@ -243,7 +243,7 @@ fn errors(d: &DeviceProfile) -> String {
 }
 
 fn described(d: &DeviceProfile) -> Value {
-    let tables = d.tables().map(|(name, t)| {
+    let tables = d.tables().into_iter().map(|(name, t)| {
         let ends = |axis: &[f64]| json!([axis.first(), axis.last()]);
         let value = json!({ "shapes": t.shapes, "start_us": t.start_us, "source": t.source,
             "x": ends(&t.x), "y": ends(&t.y) });

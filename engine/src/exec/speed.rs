@@ -24,7 +24,7 @@ pub struct Speed {
     pub prompt: bool,
     /// Predicted time, ms: the prompt's TTFT on an idle engine, or the decodes' TPOT.
     pub ms: f64,
-    /// FLOPs of the model over what the peak rate does in that time.
+    /// FLOPs of the model over what the peak rate of its fastest number format does in that time.
     pub flops_use: f64,
     /// Bytes of weights and KV that must be read over what peak bandwidth moves in that time.
     pub bandwidth_use: f64,
@@ -66,12 +66,19 @@ pub fn speeds(model: &ModelShape, device: &DeviceProfile, tp: u32) -> Vec<Speed>
             context,
             prompt,
             ms: seconds * 1e3,
-            flops_use: flops(model, &shape) / (seconds * ranks * device.peak_flops),
+            flops_use: flops(model, &shape) / (seconds * ranks * peak_flops(model, device)),
             bandwidth_use: bytes(model, kv, tp, &shape)
                 / (seconds * ranks * device.memory_bandwidth),
         });
     }
     found
+}
+
+/// The highest rate at which the device computes products of this model's weights, FLOP/s.
+#[must_use]
+pub fn peak_flops(model: &ModelShape, device: &DeviceProfile) -> f64 {
+    let peaks = device.peaks();
+    model.formats().iter().map(|format| peaks.rate(*format)).fold(0.0, f64::max)
 }
 
 /// Multiplications and additions of one iteration, all ranks.
@@ -85,7 +92,7 @@ pub fn flops(model: &ModelShape, shape: &Shape) -> f64 {
     for (count, layer) in model.layers.groups() {
         idle += f64::from(count) * layer.idle_elements(model.hidden) as f64;
         if let Some(kind) = &layer.attention {
-            let seen = kind.window().map_or(*shape, |window| shape.seeing(window));
+            let seen = kind.seen().map_or(*shape, |seen| shape.seeing(seen));
             let pairs = seen.prefill_pairs as f64 + seen.decode_context as f64;
             attention += f64::from(count) * kind.pair_elements() as f64 * pairs;
         }
@@ -103,8 +110,8 @@ pub fn bytes(model: &ModelShape, kv: KvDtype, tp: u32, shape: &Shape) -> f64 {
     let looked_up = if model.tied_embeddings { 0.0 } else { embedding };
     let (mut kept, mut idle) = (0.0, 0.0);
     for (count, layer) in model.layers.groups() {
-        let window = layer.attention.as_ref().and_then(Attention::window);
-        let seen = window.map_or(*shape, |window| shape.seeing(window));
+        let seen = layer.attention.as_ref().and_then(Attention::seen);
+        let seen = seen.map_or(*shape, |seen| shape.seeing(seen));
         let each = layer.kv_bytes(kv, tp) as f64 * f64::from(tp);
         kept += f64::from(count) * seen.decode_context as f64 * each;
         let unread = layer.idle_elements(model.hidden);

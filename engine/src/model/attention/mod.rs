@@ -74,7 +74,16 @@ impl Attention {
         }
     }
 
-    /// Tokens that a query sees at most; none where it sees all.
+    /// Tokens that a query sees at most, those of a window or an indexer's choice; none where it sees all.
+    #[must_use]
+    pub fn seen(&self) -> Option<u32> {
+        match self {
+            Self::Latent(latent) => latent.index.as_ref().map(|index| index.top_k),
+            _ => self.window(),
+        }
+    }
+
+    /// The latest tokens, which a query sees and earlier ones not; none where it sees all.
     #[must_use]
     pub fn window(&self) -> Option<u32> {
         match self {
