@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use engine::ModelShape;
-use engine::model::llama::LlamaConfig;
 use engine::model::configuration::CONFIG;
+use engine::model::llama::LlamaConfig;
 use engine::model::{Model, hub};
 
 /// The shape of `config`, called as its file or folder is, or as the hub calls it. Profiles of this machine count every

@@ -184,7 +184,8 @@ pub fn divides(model: &ModelShape, tp: u32) -> bool {
 /// Query and KV heads that `tp` ranks cannot share: query heads must go evenly, KV heads evenly or each copied equally
 /// often.
 fn undivided(model: &ModelShape, tp: u32) -> Option<(u32, u32)> {
-    let heads = model.layers.groups().filter_map(|(_, layer)| Some(layer.attention.as_ref()?.heads()));
+    let heads =
+        model.layers.groups().filter_map(|(_, layer)| Some(layer.attention.as_ref()?.heads()));
     heads.into_iter().find(|(heads, kv)| {
         !(heads.is_multiple_of(tp) && (kv.is_multiple_of(tp) || tp.is_multiple_of(*kv)))
     })
@@ -201,7 +202,8 @@ fn broken_blocks(model: &ModelShape, tp: u32) -> Option<u32> {
         None => Vec::new(),
     };
     let broken = |(width, format): &(u32, Format)| {
-        *format == Format::Fp8Block && !(width.is_multiple_of(tp) && (width / tp).is_multiple_of(128))
+        *format == Format::Fp8Block
+            && !(width.is_multiple_of(tp) && (width / tp).is_multiple_of(128))
     };
     let mut widths = model.layers.groups().flat_map(|(_, layer)| widths(layer));
     widths.find(broken).map(|(width, _)| width)
@@ -219,7 +221,8 @@ fn plan(
     let weights = model.rank_weight_bytes(tp, pp, stage);
     // Live at once in a feed-forward layer: the residual stream, its normalised copy, the layer's input and output,
     // and the products before and after the activation.
-    let inner = model.layers.groups().filter_map(|(_, l)| Some(l.feed_forward.as_ref()?.inner_width(tp)));
+    let inner =
+        model.layers.groups().filter_map(|(_, l)| Some(l.feed_forward.as_ref()?.inner_width(tp)));
     let widths = 4 * u64::from(model.hidden) + 3 * inner.max().unwrap_or(0);
     let activations = u64::from(config.max_batch_tokens) * widths * PLAIN_BYTES;
     let last = stage + 1 == pp;
@@ -317,7 +320,8 @@ mod tests {
     fn llama(hidden: u32, layers: u32, heads: u32, kv_heads: u32, ffn: u32) -> ModelShape {
         let vocab = 32_000;
         let like = llama_8b().dense().unwrap();
-        DenseShape { name: "llama".into(), hidden, layers, heads, kv_heads, ffn, vocab, ..like }.into()
+        DenseShape { name: "llama".into(), hidden, layers, heads, kv_heads, ffn, vocab, ..like }
+            .into()
     }
 
     #[test]

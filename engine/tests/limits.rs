@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use engine::import::{SEED, import};
 use engine::format::Format;
+use engine::import::{SEED, import};
 use engine::model::DenseShape;
 use engine::{Config, DeviceProfile, ModelShape};
 
@@ -64,16 +64,8 @@ fn a_shape_has_figures_of_a_model() {
     let path = dir.path().join("m.toml");
     let text = "name = \"m\"\nsource = \"made up\"\nhidden = 4096\nlayers = 32\nheads = 32\nkv_heads = 8\nhead_dim = 128\n\
                 ffn = 14336\ngated = true\nvocab = 128256\ntied_embeddings = false\nmax_context = 131072\n";
-    let fields = [
-        "hidden",
-        "layers",
-        "heads",
-        "kv_heads",
-        "head_dim",
-        "ffn",
-        "vocab",
-        "max_context",
-    ];
+    let fields =
+        ["hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "vocab", "max_context"];
     for field in fields {
         fs::write(&path, changed(text, &format!("{field} = 4294967295"))).unwrap();
         let error = ModelShape::load(path.to_str().unwrap()).unwrap_err().to_string();

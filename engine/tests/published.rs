@@ -31,7 +31,8 @@ fn published_configurations_are_read_or_refused_by_name() {
         println!("skipped: no shared/models beside the checkout");
         return;
     };
-    let mut folders: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut folders: Vec<PathBuf> =
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     folders.retain(|path| path.join("config.json").is_file());
     folders.sort();
     let (mut read, mut faults) = (0, Vec::new());
@@ -49,7 +50,8 @@ fn published_configurations_are_read_or_refused_by_name() {
             }
         };
         read += 1;
-        let (all, active) = (model.parameters() as f64 / 1e9, model.active_parameters() as f64 / 1e9);
+        let (all, active) =
+            (model.parameters() as f64 / 1e9, model.active_parameters() as f64 / 1e9);
         let formats: Vec<String> = model.formats().iter().map(ToString::to_string).collect();
         let (kv, gb) = (engine::config::KvDtype::Bf16, model.weight_bytes() as f64 / 1e9);
         println!(

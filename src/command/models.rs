@@ -49,7 +49,18 @@ fn list(as_json: bool) -> Result<()> {
     }
     let mut out = format!(
         "{:<48}{:>8}{:>8}{:>9}{:>9}{:>9}   {}\n{:<48}{:>8}{:>8}{:>9}{:>9}\n",
-        "model", "B", "active", "KV/token", "KV/token", "context", "formats", "", "", "", "at 1k", "at 128k"
+        "model",
+        "B",
+        "active",
+        "KV/token",
+        "KV/token",
+        "context",
+        "formats",
+        "",
+        "",
+        "",
+        "at 1k",
+        "at 128k"
     );
     for model in &models {
         let [short, long] = per_token(model);
@@ -107,7 +118,8 @@ fn show(model: &ModelShape, as_json: bool) -> Result<()> {
     out.push_str("\n  layers\n");
     for (count, layer) in model.layers.groups() {
         let line = format!("{count:>4} x {}", layer.describe());
-        let within = textwrap::Options::new(width).initial_indent("  ").subsequent_indent("         ");
+        let within =
+            textwrap::Options::new(width).initial_indent("  ").subsequent_indent("         ");
         let _ = writeln!(out, "{}", textwrap::fill(&line, within));
     }
     let _ = writeln!(

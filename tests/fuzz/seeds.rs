@@ -35,10 +35,7 @@ pub(crate) fn make(target: &Target, dir: &Path) {
             ("guess.toml", GUESS),
             ("rtx4090.toml", include_str!("../../engine/profiles/rtx4090.toml")),
         ]),
-        "shape" => put(&[
-            ("flat.toml", FLAT),
-            ("words.toml", WORDS),
-        ]),
+        "shape" => put(&[("flat.toml", FLAT), ("words.toml", WORDS)]),
         "configuration" => put(&CONFIGURATIONS),
         "workload" => put(&WORKLOADS),
         "trace-csv" => put(&CSV),

@@ -6,8 +6,8 @@
 
 use super::values::{count, format_time, fraction, parse_time, switch};
 use super::{
-    AllocatorKind, Config, KvDtype, Policy, PromptKv, Quantization, QueueOrder, Reserve, RouterKind,
-    SchedulerKind, Victim,
+    AllocatorKind, Config, KvDtype, Policy, PromptKv, Quantization, QueueOrder, Reserve,
+    RouterKind, SchedulerKind, Victim,
 };
 
 impl Config {

@@ -202,8 +202,7 @@ impl CostModel {
         let mut known: Vec<(&attention_kinds::Attention, Format, usize)> = Vec::new();
         let mut kinds = Vec::new();
         for (_, layer) in model.layers.groups() {
-            let mut kind =
-                Kind::new(device, layer, (model.hidden, tp, kv_dtype), &mut attention);
+            let mut kind = Kind::new(device, layer, (model.hidden, tp, kv_dtype), &mut attention);
             // The same attention under another feed-forward layer costs the same.
             if let Some(own) = &layer.attention {
                 let format = layer.formats.projections;
@@ -342,11 +341,7 @@ impl CostModel {
         let last = Breakdown { head, ..of(&self.last) };
         let slower = self.inner.as_ref().map(of).filter(|inner| inner.total() > last.total());
         let copied = self.kv_copy(shape.copied_tokens);
-        Breakdown {
-            kv_copy: copied,
-            host: self.host_ns(shape) / NS,
-            ..slower.unwrap_or(last)
-        }
+        Breakdown { kv_copy: copied, host: self.host_ns(shape) / NS, ..slower.unwrap_or(last) }
     }
 
     /// The layers of a stage, given the parts of each kind of attention.

@@ -23,7 +23,9 @@ pub(super) fn rows(own: &Path, given: &Path, system: &str) -> Result<Found, Impo
         match ModelShape::load(&measured.model.to_lowercase()) {
             Ok(shape) => match shape.dense() {
                 Some(shape) => tables(&measured, &shape, &mut found.rows)?,
-                None => found.notes.push(format!("{} is left out: it is not dense", measured.model)),
+                None => {
+                    found.notes.push(format!("{} is left out: it is not dense", measured.model))
+                }
             },
             Err(error) => {
                 let Measured { model, ranks, .. } = &measured;

@@ -39,10 +39,14 @@ impl Entry {
         ALL.get_or_init(|| {
             let whole: Value = toml::from_str(TEXT).expect("the catalogue is tested");
             let mut all: Vec<Self> = Vec::new();
-            for table in whole["model"].as_array().into_iter().flatten().filter_map(Value::as_object) {
+            for table in
+                whole["model"].as_array().into_iter().flatten().filter_map(Value::as_object)
+            {
                 let name = text(table, "name").expect("an entry has a name");
                 let base = text(table, "like").map(|like| {
-                    all.iter().find(|e| e.name == like).expect("what an entry is like comes before it")
+                    all.iter()
+                        .find(|e| e.name == like)
+                        .expect("what an entry is like comes before it")
                 });
                 let mut config = base.map_or_else(Map::new, |base| {
                     base.config.as_object().cloned().unwrap_or_default()
@@ -53,7 +57,8 @@ impl Entry {
                 let aliases = aliases.into_iter().flatten().filter_map(Value::as_str);
                 all.push(Self {
                     aliases: aliases.map(str::to_owned).collect(),
-                    source: text(table, "source").unwrap_or_else(|| format!("config.json of {name}")),
+                    source: text(table, "source")
+                        .unwrap_or_else(|| format!("config.json of {name}")),
                     config: Value::Object(config),
                     name,
                 });
@@ -102,7 +107,8 @@ impl ModelShape {
             return entry.shape();
         }
         let path = Path::new(name);
-        let is = |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
+        let is =
+            |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
         if let Some(id) = name.strip_prefix(hub::PREFIX) {
             let dir = hub::configuration(id).map_err(Box::new)?;
             let shape = Self::of_config(&dir.join(CONFIG), id)?;
@@ -149,7 +155,11 @@ fn called(path: &Path) -> String {
 /// Letters and digits of a name without who published it.
 fn plain(name: &str) -> String {
     let base = name.rsplit('/').next().unwrap_or(name);
-    base.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).take(64).collect()
+    base.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
+        .take(64)
+        .collect()
 }
 
 /// Up to three known names that `name` may have been meant for.

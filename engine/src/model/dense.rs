@@ -90,10 +90,7 @@ impl From<DenseShape> for ModelShape {
         let layer = Layer {
             norm_bias: dense.bias,
             formats: Formats::all(dense.format),
-            ..Layer::new(
-                Some(Attention::Full(attention)),
-                Some(FeedForward::Dense(feed_forward)),
-            )
+            ..Layer::new(Some(Attention::Full(attention)), Some(FeedForward::Dense(feed_forward)))
         };
         Self {
             name: dense.name,

@@ -120,7 +120,8 @@ impl ModelShape {
         let elements =
             |(n, layer): (u32, &Layer)| f64::from(n) * layer.elements(self.hidden, 1) as f64;
         let elements: f64 = self.layers.groups().map(elements).sum();
-        (elements > MOST_ELEMENTS).then(|| format!("{elements:e} weights are more than any model has"))
+        (elements > MOST_ELEMENTS)
+            .then(|| format!("{elements:e} weights are more than any model has"))
     }
 
     /// The same model with its layers' matrices in `format`.
@@ -236,7 +237,12 @@ impl ModelShape {
         }
         found.push(self.head);
         let mut seen = Vec::new();
-        found.retain(|f| !seen.contains(f) && { seen.push(*f); true });
+        found.retain(|f| {
+            !seen.contains(f) && {
+                seen.push(*f);
+                true
+            }
+        });
         found
     }
 }

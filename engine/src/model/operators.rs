@@ -185,8 +185,7 @@ impl Operators {
     #[must_use]
     pub fn idle_elements(&self) -> u64 {
         self.pool.map_or(0, |p| {
-            u64::from(p.experts.saturating_sub(p.top_k))
-                * (p.expert_elements() + p.expert_biases())
+            u64::from(p.experts.saturating_sub(p.top_k)) * (p.expert_elements() + p.expert_biases())
         })
     }
 

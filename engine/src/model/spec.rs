@@ -22,7 +22,8 @@ pub enum SpecError {
     /// A model's name that is not in the catalogue.
     #[error(
         "unknown model `{name}`: {}`knee models` lists the known ones; a folder, a config.json, hf:ORG/NAME or a .toml \
-         file will do as well", meant(alike)
+         file will do as well",
+        meant(alike)
     )]
     UnknownModel {
         /// The name that was asked for.
@@ -96,8 +97,11 @@ pub(crate) fn load<T: DeserializeOwned>(
 
 /// The text of a settings file.
 pub(super) fn read(what: &'static str, path: &str) -> Result<String, SpecError> {
-    files::read_text(Path::new(path), LONGEST_SETTINGS)
-        .map_err(|source| SpecError::Read { what, path: path.to_owned(), source })
+    files::read_text(Path::new(path), LONGEST_SETTINGS).map_err(|source| SpecError::Read {
+        what,
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// A TOML text as a `T`.

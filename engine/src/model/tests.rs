@@ -29,7 +29,11 @@ fn kv_bytes_by_hand() {
     assert_eq!(kv("llama-3.1-8b", KvDtype::Fp8, 1), 65_536);
     assert_eq!(kv("opt-13b", KvDtype::Bf16, 1), 819_200); // the 800 KB of the PagedAttention paper
     assert_eq!(kv("llama-3.1-70b", KvDtype::Bf16, 8), 40_960);
-    assert_eq!(kv("llama-3.1-70b", KvDtype::Bf16, 16), 40_960, "heads are copied beyond one per rank");
+    assert_eq!(
+        kv("llama-3.1-70b", KvDtype::Bf16, 16),
+        40_960,
+        "heads are copied beyond one per rank"
+    );
     // 70 KB a token, of which every rank keeps all: what the DeepSeek-V3 report says of its cache.
     assert_eq!(kv("deepseek-ai/DeepSeek-V3", KvDtype::Bf16, 8), 61 * (512 + 64) * 2);
     // vLLM's page of 656 bytes, and 132 of the indexer.
@@ -121,9 +125,13 @@ fn ranks_and_stages_hold_the_model_between_them() {
                 let excess = held as f64 / whole as f64 - 1.0;
                 // What ranks hold copies of: norms, routers, latents, KV heads of a model with two of them.
                 let copied = copied_bytes(&model, tp) as f64 / whole as f64;
-                let tied = if pp > 1 && model.tied_embeddings { embedding_share(&model) } else { 0.0 };
+                let tied =
+                    if pp > 1 && model.tied_embeddings { embedding_share(&model) } else { 0.0 };
                 assert!(excess >= -1e-6, "{name} tp {tp} pp {pp}: {excess}");
-                assert!(excess <= copied + tied + 1e-3, "{name} tp {tp} pp {pp}: {excess} {copied}");
+                assert!(
+                    excess <= copied + tied + 1e-3,
+                    "{name} tp {tp} pp {pp}: {excess} {copied}"
+                );
             }
         }
     }
@@ -137,18 +145,20 @@ fn embedding_share(model: &ModelShape) -> f64 {
 fn copied_bytes(model: &ModelShape, tp: u32) -> u64 {
     let further = u64::from(tp - 1);
     let positions = 2 * further * model.position_parameters();
-    positions + model.over_layers(|layer| {
-        let (one, all) = (layer.parts(model.hidden, 1), layer.parts(model.hidden, tp));
-        let part = |(one, all): (&operators::Operators, &operators::Operators)| {
-            let copied = all.matrices.iter().filter(|m| m.split == operators::Split::Copied);
-            let copied: u64 = copied.map(|m| m.elements(1)).sum();
-            // KV heads beyond one per rank make a matrix wider.
-            let wide = |of: &operators::Operators| of.matrices.iter().map(|m| m.n * m.k).sum::<u64>();
-            2 * (further * (copied + all.copied_vectors) + wide(all) - wide(one))
-        };
-        one.iter().zip(&all).map(part).sum::<u64>()
-            + further * 2 * u64::from(layer.norm_count()) * u64::from(model.hidden)
-    })
+    positions
+        + model.over_layers(|layer| {
+            let (one, all) = (layer.parts(model.hidden, 1), layer.parts(model.hidden, tp));
+            let part = |(one, all): (&operators::Operators, &operators::Operators)| {
+                let copied = all.matrices.iter().filter(|m| m.split == operators::Split::Copied);
+                let copied: u64 = copied.map(|m| m.elements(1)).sum();
+                // KV heads beyond one per rank make a matrix wider.
+                let wide =
+                    |of: &operators::Operators| of.matrices.iter().map(|m| m.n * m.k).sum::<u64>();
+                2 * (further * (copied + all.copied_vectors) + wide(all) - wide(one))
+            };
+            one.iter().zip(&all).map(part).sum::<u64>()
+                + further * 2 * u64::from(layer.norm_count()) * u64::from(model.hidden)
+        })
 }
 
 #[test]

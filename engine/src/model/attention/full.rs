@@ -63,7 +63,8 @@ impl Full {
         let (h, dim) = (u64::from(hidden), u64::from(self.head_dim));
         let query = u64::from(self.heads) * dim;
         let kv = u64::from(self.rank_kv_heads(tp)) * dim * u64::from(tp);
-        let inward = query * (1 + u64::from(self.gate)) + kv * (2 - u64::from(self.keys_are_values));
+        let inward =
+            query * (1 + u64::from(self.gate)) + kv * (2 - u64::from(self.keys_are_values));
         let (rank_query, rank_kv) =
             (f64::from(self.heads.div_ceil(tp)), f64::from(self.rank_kv_heads(tp)));
         let turned = 2.0 * (rank_query + rank_kv) * dim as f64;

@@ -56,8 +56,7 @@ impl Mamba {
         let tp = u64::from(tp);
         let convolution = self.convolved() * u64::from(self.kernel.saturating_sub(1));
         let states = self.inner() * u64::from(self.state);
-        PLAIN_BYTES * convolution.div_ceil(tp)
-            + u64::from(self.state_element) * states.div_ceil(tp)
+        PLAIN_BYTES * convolution.div_ceil(tp) + u64::from(self.state_element) * states.div_ceil(tp)
     }
 
     pub(super) fn fields(&self) -> Vec<Field> {

@@ -111,8 +111,7 @@ pub(super) fn of_value(
     }
     let drafts = ["num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules"];
     if let Some(drafts) = fields.count(&drafts)?.filter(|n| *n > 0) {
-        let s = if drafts == 1 { "" } else { "s" };
-        notes.push(format!("{drafts} layer{s} that predict further tokens (MTP) are left out"));
+        notes.push(format!("its layers that predict further tokens (MTP, {drafts}) are left out"));
     }
     notes.extend(parts.note());
     let family = fields.family();
@@ -157,8 +156,13 @@ fn windows(layers: &Layers, context: u32) -> Option<String> {
 
 /// The longest sequence that it was trained for, by scaled positions where they are scaled.
 fn context(fields: &Fields<'_>) -> Result<u32, String> {
-    let names =
-        ["max_position_embeddings", "max_sequence_length", "n_positions", "seq_length", "model_max_length"];
+    let names = [
+        "max_position_embeddings",
+        "max_sequence_length",
+        "n_positions",
+        "seq_length",
+        "model_max_length",
+    ];
     let own = fields.need(&names)?;
     let Some(scaling) = fields.any(&["rope_scaling", "rope_parameters"]) else { return Ok(own) };
     let kind = scaling["rope_type"].as_str().or_else(|| scaling["type"].as_str());
@@ -171,3 +175,6 @@ fn context(fields: &Fields<'_>) -> Result<u32, String> {
     };
     Ok((from as f64 * factor) as u32)
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,9 @@ pub(super) fn layers(fields: &Fields<'_>, parts: &Parts) -> Result<Vec<Pair>, St
     if count > MOST_LAYERS {
         return Err(format!("layers = {count} is more than any model has ({MOST_LAYERS})"));
     }
-    (0..count).map(|i| Ok((attention(i, fields, parts)?, feed_forward(i, fields, parts)?))).collect()
+    (0..count)
+        .map(|i| Ok((attention(i, fields, parts)?, feed_forward(i, fields, parts)?)))
+        .collect()
 }
 
 /// The word that `list` has for layer `i`.
@@ -81,7 +83,11 @@ fn attention(i: u32, fields: &Fields<'_>, parts: &Parts) -> Result<Option<Attent
 }
 
 /// Sparse attention whose layer takes the choice of one before it.
-fn sparse(i: u32, fields: &Fields<'_>, full: Option<Attention>) -> Result<Option<Attention>, String> {
+fn sparse(
+    i: u32,
+    fields: &Fields<'_>,
+    full: Option<Attention>,
+) -> Result<Option<Attention>, String> {
     let own = match word(fields, "indexer_types", i)? {
         Some("full") => true,
         None => {
@@ -106,7 +112,8 @@ fn sparse(i: u32, fields: &Fields<'_>, full: Option<Attention>) -> Result<Option
 /// True where layer `i` sees a window, in families that say so by a rule.
 fn in_window(i: u32, fields: &Fields<'_>) -> Result<bool, String> {
     let family = fields.family();
-    if let Some(from) = fields.count(&["max_window_layers"])?.filter(|_| family.starts_with("qwen")) {
+    if let Some(from) = fields.count(&["max_window_layers"])?.filter(|_| family.starts_with("qwen"))
+    {
         return Ok(i >= from);
     }
     if family.starts_with("llama4") {

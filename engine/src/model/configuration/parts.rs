@@ -13,15 +13,24 @@ const KV_HEADS: &[&str] =
     &["num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"];
 const WIDTH: &[&str] =
     &["intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "ffn_intermediate_size"];
-const EXPERTS: &[&str] = &["num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts"];
+const EXPERTS: &[&str] =
+    &["num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts"];
 const TOP_K: &[&str] = &[
-    "num_experts_per_tok", "experts_per_token", "num_experts_per_token", "top_k_experts", "moe_topk",
-    "moe_top_k", "moe_k",
+    "num_experts_per_tok",
+    "experts_per_token",
+    "num_experts_per_token",
+    "top_k_experts",
+    "moe_topk",
+    "moe_top_k",
+    "moe_k",
 ];
-const EXPERT_WIDTH: &[&str] = &["moe_intermediate_size", "moe_ffn_hidden_size", "expert_hidden_size"];
+const EXPERT_WIDTH: &[&str] =
+    &["moe_intermediate_size", "moe_ffn_hidden_size", "expert_hidden_size"];
 const SHARED_EXPERTS: &[&str] = &["n_shared_experts", "num_shared_experts", "num_shared_expert"];
 const SHARED_WIDTH: &[&str] = &[
-    "shared_expert_intermediate_size", "moe_shared_expert_intermediate_size", "shared_intermediate_size",
+    "shared_expert_intermediate_size",
+    "moe_shared_expert_intermediate_size",
+    "shared_intermediate_size",
 ];
 
 /// Fields of attention that computes something else than any kind known here, and what it is called.
@@ -65,8 +74,24 @@ fn is(family: &str, families: &[&str]) -> bool {
 
 /// Families that were looked at one by one.
 const KNOWN: &[&str] = &[
-    "llama", "mistral", "ministral", "mixtral", "qwen2", "qwen3", "mimo", "gpt_oss", "gemma", "deepseek_v2", "deepseek_v3",
-    "kimi_k2", "glm_moe_dsa", "glm4_moe", "minimax_m2", "nemotron_h", "nemotron-nas", "opt",
+    "llama",
+    "mistral",
+    "ministral",
+    "mixtral",
+    "qwen2",
+    "qwen3",
+    "mimo",
+    "gpt_oss",
+    "gemma",
+    "deepseek_v2",
+    "deepseek_v3",
+    "kimi_k2",
+    "glm_moe_dsa",
+    "glm4_moe",
+    "minimax_m2",
+    "nemotron_h",
+    "nemotron-nas",
+    "opt",
 ];
 
 impl Parts {
@@ -130,9 +155,9 @@ impl Parts {
 
     /// True where the head is the embedding.
     pub(super) fn tied(&self, fields: &Fields<'_>) -> bool {
-        fields
-            .switch("tie_word_embeddings")
-            .unwrap_or_else(|| is(&self.family, &["gemma", "opt", "cohere", "gpt2", "falcon", "starcoder2"]))
+        fields.switch("tie_word_embeddings").unwrap_or_else(|| {
+            is(&self.family, &["gemma", "opt", "cohere", "gpt2", "falcon", "starcoder2"])
+        })
     }
 
     /// Rows of learned positions.

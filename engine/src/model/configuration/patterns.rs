@@ -89,7 +89,8 @@ fn matches(glob: &str, text: &str) -> bool {
 /// `\d+`, escaped characters and alternatives in one pair of brackets each. None where it is not so simple.
 fn globs(expression: &str) -> Option<Vec<String>> {
     let mut found = vec![String::new()];
-    let push = |found: &mut Vec<String>, text: &str| found.iter_mut().for_each(|f| f.push_str(text));
+    let push =
+        |found: &mut Vec<String>, text: &str| found.iter_mut().for_each(|f| f.push_str(text));
     let mut rest = expression.strip_prefix('^').unwrap_or(expression);
     let mut open = true;
     while let Some(c) = rest.chars().next() {
@@ -106,7 +107,8 @@ fn globs(expression: &str) -> Option<Vec<String>> {
             let inner = inner.strip_prefix("?:").unwrap_or(inner);
             let plain = |s: &str| s.chars().all(|c| c.is_alphanumeric() || "_.-".contains(c));
             let choices: Vec<&str> = inner.split('|').collect();
-            if !choices.iter().all(|s| plain(s)) || found.len() * choices.len() > MOST_ALTERNATIVES {
+            if !choices.iter().all(|s| plain(s)) || found.len() * choices.len() > MOST_ALTERNATIVES
+            {
                 return None;
             }
             let with = |f: &String| choices.iter().map(|s| format!("{f}{s}")).collect::<Vec<_>>();
@@ -154,9 +156,13 @@ mod tests {
         ] {
             assert!(said(&[pattern], q), "{pattern}");
         }
-        for pattern in
-            ["model.layers.1.self_attn", "model.layers.1.*", "gate", r"re:.*mlp\.(gate|up)_proj.*", "lm_head"]
-        {
+        for pattern in [
+            "model.layers.1.self_attn",
+            "model.layers.1.*",
+            "gate",
+            r"re:.*mlp\.(gate|up)_proj.*",
+            "lm_head",
+        ] {
             assert!(!said(&[pattern], q), "{pattern}");
         }
         let dense = r"re:.*mlp\.(gate|up|gate_up|down)_proj.*";

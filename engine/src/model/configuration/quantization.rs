@@ -55,20 +55,25 @@ impl Quantization {
     pub(super) fn read(fields: &Fields<'_>, beside: Option<&Value>) -> Result<Self, String> {
         let mut found = Self::default();
         let own = fields.any(&["quantization_config", "compression_config"]);
-        let beside = beside.map(|b| if b["quantization"].is_object() { &b["quantization"] } else { b });
+        let beside =
+            beside.map(|b| if b["quantization"].is_object() { &b["quantization"] } else { b });
         let Some(said) = own.or(beside) else { return Ok(found) };
         let get = |names: &[&str]| {
             let of = |from: &Value| names.iter().map(|n| &from[*n]).find(|v| !v.is_null()).cloned();
             of(said).or_else(|| beside.and_then(of)).unwrap_or_default()
         };
-        for name in ["ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers", "exclude"] {
+        for name in
+            ["ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers", "exclude"]
+        {
             for module in get(&[name]).as_array().into_iter().flatten().filter_map(Value::as_str) {
                 found.ignored.add(module, ())?;
             }
         }
         let kv = get(&["kv_cache_quant_algo", "kv_cache_scheme"]);
         if kv.as_str().is_some_and(|s| s.eq_ignore_ascii_case("fp8")) || kv["num_bits"] == 8 {
-            found.notes.push("its checkpoint brings scales for FP8 keys and values: kv-dtype fp8".to_owned());
+            found.notes.push(
+                "its checkpoint brings scales for FP8 keys and values: kv-dtype fp8".to_owned(),
+            );
         }
         let algorithm = get(&["quant_algo"]);
         let method = get(&["quant_method"]);
@@ -159,8 +164,12 @@ impl Quantization {
         for group in groups.values() {
             let weights = &group["weights"];
             let format = self.weights(weights)?;
-            let targets: Vec<&str> =
-                group["targets"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let targets: Vec<&str> = group["targets"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
             if targets.is_empty() || targets.contains(&"Linear") {
                 self.everywhere = Some(format);
             } else {
@@ -221,7 +230,8 @@ impl Quantization {
             (true, false) => (&EXPERTS, &SHARED),
             (false, false) => (&DENSE, &DENSE),
         };
-        let linear = |names: &[&str]| if self.experts_only { Format::Bf16 } else { self.of(i, names) };
+        let linear =
+            |names: &[&str]| if self.experts_only { Format::Bf16 } else { self.of(i, names) };
         Formats {
             projections: linear(into),
             output: linear(out),

@@ -228,8 +228,14 @@ pub fn from_requests(
 /// really taken.
 fn lives(recorded: &Recorded, setup: &Setup) -> Result<Vec<Row>, CalibrateError> {
     let c = &setup.config;
-    let cost =
-        CostModel::new(&as_served(&setup.model, c), &setup.device, c.tp, c.pp, c.kv_dtype, c.max_batch_tokens);
+    let cost = CostModel::new(
+        &as_served(&setup.model, c),
+        &setup.device,
+        c.tp,
+        c.pp,
+        c.kv_dtype,
+        c.max_batch_tokens,
+    );
     let width = part_names().len();
     // Sums up to the end of every iteration.
     let mut ends: Vec<Duration> = vec![Duration::ZERO];
