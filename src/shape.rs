@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use engine::ModelShape;
+use engine::model::configuration::CONFIG;
 use engine::model::llama::LlamaConfig;
 use engine::model::{Model, hub};
 
@@ -12,37 +13,27 @@ use engine::model::{Model, hub};
 pub(crate) fn named(model: &str, config: &LlamaConfig) -> ModelShape {
     let path = Path::new(model);
     if model.starts_with(hub::PREFIX) {
-        return config.shape(2);
+        return config.shape();
     }
     // A configuration says nothing of its name; its folder may.
     let path = if path.ends_with(CONFIG) { path.parent().unwrap_or(path) } else { path };
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     let name = name.map_or_else(|| config.name.clone(), |name| name.to_string_lossy().into_owned());
-    ModelShape { name, ..config.shape(2) }
+    ModelShape { name, ..config.shape() }
 }
 
-/// The file of a Hugging Face model that says its shape.
-const CONFIG: &str = "config.json";
-
-/// The shape of the model called `name`: a shipped one, a TOML file, or that of a model's own configuration.
+/// The shape of the model called `name`: a shipped one, a file or folder, one on the hub, or that of a model's weights.
 pub(crate) fn shape(name: &str) -> Result<ModelShape> {
-    let path = Path::new(name);
-    let is = |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
-    let config = if let Some(id) = name.strip_prefix(hub::PREFIX) {
-        hub::config(id)?
-    } else if path.is_dir() {
-        LlamaConfig::open(&path.join(CONFIG))?
-    } else if is("json") {
-        LlamaConfig::open(path)?
-    } else if name == "tiny" || is("gguf") {
-        Model::open(name, None)?.weights.config().clone()
-    } else {
+    let is_gguf = Path::new(name).extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+    if name != "tiny" && !is_gguf {
         return Ok(ModelShape::load(name)?);
-    };
+    }
+    let model = Model::open(name, None)?;
+    let config = model.weights.config();
     match config.sliding_window {
         Some(window) if window < config.max_position => {
             bail!("{name}: attention in a sliding window of {window} tokens is not simulated")
         }
-        _ => Ok(named(name, &config)),
+        _ => Ok(named(name, config)),
     }
 }

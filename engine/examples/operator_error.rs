@@ -90,8 +90,9 @@ fn layers(imported: &Imported) {
     let mut held: Vec<f64> = Vec::new();
     for name in ModelShape::names() {
         let Ok(model) = ModelShape::load(name) else { continue };
+        let Some(flat) = model.dense() else { continue };
         for tp in [1, 2, 4, 8] {
-            let widths = Widths::new(&model, tp);
+            let widths = Widths::new(&flat, tp);
             let config = Config { tp, ..Config::default() };
             let room = kv_slots(&model, &imported.profile, &config).map_or(0, |plan| plan.slots);
             // The layer without attention, of `m` tokens: measured and predicted.

@@ -138,6 +138,10 @@ impl Deployment {
         slots: impl FnOnce(u32) -> u32,
     ) -> Result<Self, DeployError> {
         check(&config)?;
+        let model = match config.quantization.format() {
+            Some(format) => Arc::new(model.as_ref().clone().quantised(format)),
+            None => model,
+        };
         let context = window(&config, &model)?;
         let asked = config.max_model_len;
         if asked > context {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use kernels::cpu::roofline;
 use kernels::cuda::{self, CudaError};
 
-use crate::config::{Config, KvDtype};
+use crate::config::{Config, KvDtype, Quantization};
 use crate::exec::Executor;
 use crate::exec::cost::Widths;
 use crate::exec::cpu::{
@@ -23,7 +23,7 @@ use crate::exec::cuda::{
 };
 use crate::format::Format;
 use crate::import::{self, ImportError, Imported, Row, Run};
-use crate::model::ModelShape;
+use crate::model::DenseShape;
 use crate::model::llama::LlamaConfig;
 use crate::model::weights::{ModelError, Weights};
 use crate::profile::DeviceProfile;
@@ -164,7 +164,7 @@ impl Machine {
             Computer::Processor { stages, .. } => stages[0][0].0.precision() == Precision::F32,
             Computer::Gpu { .. } => false,
         };
-        self.config.shape(2).kv_bytes_per_token(KvDtype::Bf16, 1) * if f32s { 2 } else { 1 }
+        self.config.shape().kv_bytes_per_token(KvDtype::Bf16, 1) * if f32s { 2 } else { 1 }
     }
 
     /// Tensor-parallel ranks of each pipeline stage, and stages.
@@ -189,6 +189,11 @@ impl Machine {
         if config.replicas > 1 && pp > 1 {
             return Some(
                 "replicas take turns at this machine, pipeline stages do not: leave one of the two at 1",
+            );
+        }
+        if config.quantization != Quantization::Auto {
+            return Some(
+                "this machine computes with weights as they are read: leave quantization at auto",
             );
         }
         let bf16 = config.kv_dtype == KvDtype::Bf16;
@@ -316,7 +321,7 @@ impl Machine {
     /// # Errors
     /// When no profile can be made of the times, or a GPU fails.
     pub fn profile(&self, name: &str, rounds: &[Timings]) -> Result<Imported, MachineError> {
-        let shape = self.config.shape(2);
+        let shape = self.config.dense();
         let widths = Widths::new(&shape, 1);
         let mut rows: Vec<Row> =
             mean(rounds).iter().flat_map(|b| self::rows(b, &shape, &widths)).collect();
@@ -366,7 +371,7 @@ fn skew(uneven: &Uneven) -> Row {
 }
 
 /// The rows of operator tables that a timed batch makes; each operator on one layer.
-fn rows(batch: &Measured, shape: &ModelShape, widths: &Widths) -> Vec<Row> {
+fn rows(batch: &Measured, shape: &DenseShape, widths: &Widths) -> Vec<Row> {
     let Measured { work, layers, sampled, spent } = *batch;
     let m = f64::from(work.rows());
     let per_layer = |time: Duration| time.as_secs_f64() / f64::from(layers);

@@ -4,7 +4,10 @@
 //! over the largest batch, and the runtime. Checked against the pools that vLLM 0.15.1 logged on H100 (see tests).
 
 use crate::config::Config;
-use crate::model::ModelShape;
+use crate::format::Format;
+use crate::model::feed_forward::FeedForward;
+use crate::model::operators::PLAIN_BYTES;
+use crate::model::{Layer, ModelShape};
 use crate::profile::DeviceProfile;
 
 /// Bytes per logit that the sampler holds at its peak: float32 logits, probabilities, and a sorted copy with indices.
@@ -27,6 +30,8 @@ pub struct MemoryPlan {
     pub communication: u64,
     /// CUDA modules, small buffers.
     pub runtime: u64,
+    /// States of linear layers, of `max_seqs` sequences.
+    pub states: u64,
     /// Left for keys and values.
     pub kv: u64,
     /// Keys and values of one token on this rank.
@@ -49,6 +54,21 @@ pub enum MemoryError {
         heads: u32,
         /// Its KV heads.
         kv_heads: u32,
+        /// Ranks asked for.
+        tp: u32,
+        /// A number that would do.
+        suggestion: Option<u32>,
+    },
+    /// Quantised in blocks that ranks would have to cut.
+    #[error(
+        "{model} has feed-forward weights in FP8 blocks of 128, which --tp {tp} would cut: {width} is no multiple of \
+         128 x {tp}{}", hint(.suggestion)
+    )]
+    Blocks {
+        /// The model.
+        model: String,
+        /// The inner width of the layer.
+        width: u32,
         /// Ranks asked for.
         tp: u32,
         /// A number that would do.
@@ -128,17 +148,23 @@ pub fn kv_slots(
     config: &Config,
 ) -> Result<MemoryPlan, MemoryError> {
     let (tp, pp) = (config.tp.max(1), config.pp.max(1));
-    if !divides(model, tp) {
+    if let Some((heads, kv_heads)) = undivided(model, tp) {
         return Err(MemoryError::Heads {
             model: model.name.clone(),
-            heads: model.heads,
-            kv_heads: model.kv_heads,
+            heads,
+            kv_heads,
             tp,
-            suggestion: (tp + 1..=model.heads).find(|&ranks| divides(model, ranks)),
+            suggestion: (tp + 1..=heads).find(|&ranks| divides(model, ranks)),
         });
     }
-    if pp > model.layers {
-        return Err(MemoryError::Stages { model: model.name.clone(), layers: model.layers, pp });
+    if let Some(width) = broken_blocks(model, tp) {
+        let suggestion =
+            (1..tp).rev().find(|&tp| divides(model, tp) && broken_blocks(model, tp).is_none());
+        return Err(MemoryError::Blocks { model: model.name.clone(), width, tp, suggestion });
+    }
+    let layers = model.layers.count();
+    if pp > layers {
+        return Err(MemoryError::Stages { model: model.name.clone(), layers, pp });
     }
     let stages: Vec<MemoryPlan> =
         (0..pp).map(|stage| plan(model, device, config, tp, stage)).collect();
@@ -149,10 +175,38 @@ pub fn kv_slots(
     }
 }
 
-/// True where `tp` ranks can share the heads: query heads evenly, KV heads evenly or each copied equally often.
-fn divides(model: &ModelShape, tp: u32) -> bool {
-    let kv = model.kv_heads;
-    model.heads.is_multiple_of(tp) && (kv.is_multiple_of(tp) || tp.is_multiple_of(kv))
+/// True where `tp` ranks can share the heads.
+#[must_use]
+pub fn divides(model: &ModelShape, tp: u32) -> bool {
+    undivided(model, tp).is_none()
+}
+
+/// Query and KV heads that `tp` ranks cannot share: query heads must go evenly, KV heads evenly or each copied equally
+/// often.
+fn undivided(model: &ModelShape, tp: u32) -> Option<(u32, u32)> {
+    let heads =
+        model.layers.groups().filter_map(|(_, layer)| Some(layer.attention.as_ref()?.heads()));
+    heads.into_iter().find(|(heads, kv)| {
+        !(heads.is_multiple_of(tp) && (kv.is_multiple_of(tp) || tp.is_multiple_of(*kv)))
+    })
+}
+
+/// The inner width of a feed-forward layer that `tp` ranks cannot share in whole FP8 blocks of 128.
+fn broken_blocks(model: &ModelShape, tp: u32) -> Option<u32> {
+    let widths = |layer: &Layer| match &layer.feed_forward {
+        Some(FeedForward::Dense(dense)) => vec![(dense.width, layer.formats.feed_forward)],
+        Some(FeedForward::Experts(experts)) => vec![
+            (experts.width, layer.formats.feed_forward),
+            (experts.shared, layer.formats.shared),
+        ],
+        None => Vec::new(),
+    };
+    let broken = |(width, format): &(u32, Format)| {
+        *format == Format::Fp8Block
+            && !(width.is_multiple_of(tp) && (width / tp).is_multiple_of(128))
+    };
+    let mut widths = model.layers.groups().flat_map(|(_, layer)| widths(layer));
+    widths.find(broken).map(|(width, _)| width)
 }
 
 fn plan(
@@ -167,18 +221,20 @@ fn plan(
     let weights = model.rank_weight_bytes(tp, pp, stage);
     // Live at once in a feed-forward layer: the residual stream, its normalised copy, the layer's input and output,
     // and the products before and after the activation.
-    let widths = 4 * u64::from(model.hidden) + 3 * u64::from(model.ffn.div_ceil(tp));
-    let activations = u64::from(config.max_batch_tokens) * widths * u64::from(model.dtype_bytes);
+    let inner =
+        model.layers.groups().filter_map(|(_, l)| Some(l.feed_forward.as_ref()?.inner_width(tp)));
+    let widths = 4 * u64::from(model.hidden) + 3 * inner.max().unwrap_or(0);
+    let activations = u64::from(config.max_batch_tokens) * widths * PLAIN_BYTES;
     let last = stage + 1 == pp;
     let sampler =
         if last { u64::from(config.max_seqs) * u64::from(model.vocab) * SAMPLER_BYTES } else { 0 };
     let ranks = tp.saturating_mul(pp).min(device.gpus_per_node);
     let communication = if ranks > 1 { device.all_reduce_law(ranks).buffer_bytes } else { 0 };
     let runtime = device.runtime_bytes;
-    let taken = weights + activations + sampler + communication + runtime;
+    let states = u64::from(config.max_seqs) * model.stage_state_bytes(tp, pp, stage);
+    let taken = weights + activations + sampler + communication + runtime + states;
     let kv = limit.saturating_sub(taken);
-    let layers = u64::from(model.stage_layers(pp, stage));
-    let bytes_per_token = layers * model.layer_kv_bytes(config.kv_dtype, tp);
+    let bytes_per_token = model.stage_kv_bytes(config.kv_dtype, tp, pp, stage);
     let slots = kv / bytes_per_token.max(1);
     MemoryPlan {
         device: device.memory_bytes,
@@ -188,6 +244,7 @@ fn plan(
         sampler,
         communication,
         runtime,
+        states,
         kv,
         bytes_per_token,
         slots,
@@ -204,10 +261,13 @@ fn shortage(
 ) -> MemoryError {
     let (tp, pp) = (config.tp.max(1), config.pp.max(1));
     let fits = |tp: u32| {
-        divides(model, tp) && (0..pp).all(|stage| plan(model, device, config, tp, stage).slots > 0)
+        divides(model, tp)
+            && broken_blocks(model, tp).is_none()
+            && (0..pp).all(|stage| plan(model, device, config, tp, stage).slots > 0)
     };
     // A head is not split: beyond as many ranks as heads there is nothing to find.
-    let most = device.gpus_per_node.min(model.heads);
+    let heads = model.layers.groups().filter_map(|(_, l)| Some(l.attention.as_ref()?.heads().0));
+    let most = device.gpus_per_node.min(heads.max().unwrap_or(1));
     let suggestion = (tp + 1..=most).find(|&ranks| fits(ranks));
     let (name, fraction) = (model.name.clone(), config.kv_fraction.to_string());
     let gpus = tp.saturating_mul(pp);
@@ -225,9 +285,10 @@ fn shortage(
             suggestion,
         };
     }
-    let fullest = stages.iter().max_by_key(|s| s.weights + s.activations + s.sampler);
+    let fullest = stages.iter().max_by_key(|s| s.weights + s.activations + s.sampler + s.states);
     let (weights, working, limit) = fullest.map_or((0, 0, 0), |s| {
-        (s.weights, s.activations + s.sampler + s.communication + s.runtime, s.limit)
+        let working = s.activations + s.sampler + s.communication + s.runtime + s.states;
+        (s.weights, working, s.limit)
     });
     MemoryError::NoRoom {
         model: name,
@@ -244,6 +305,7 @@ fn shortage(
 mod tests {
     use super::*;
     use crate::config::KvDtype;
+    use crate::model::DenseShape;
 
     fn slots(model: &ModelShape, device: &str, config: &Config) -> Result<MemoryPlan, String> {
         let device = DeviceProfile::load(device).unwrap();
@@ -257,16 +319,9 @@ mod tests {
     /// Llama-2 and Code Llama shapes that real pools are known for.
     fn llama(hidden: u32, layers: u32, heads: u32, kv_heads: u32, ffn: u32) -> ModelShape {
         let vocab = 32_000;
-        ModelShape {
-            name: "llama".into(),
-            hidden,
-            layers,
-            heads,
-            kv_heads,
-            ffn,
-            vocab,
-            ..llama_8b()
-        }
+        let like = llama_8b().dense().unwrap();
+        DenseShape { name: "llama".into(), hidden, layers, heads, kv_heads, ffn, vocab, ..like }
+            .into()
     }
 
     #[test]
@@ -307,6 +362,7 @@ mod tests {
                 + plan.sampler
                 + plan.communication
                 + plan.runtime
+                + plan.states
                 + plan.kv;
             assert_eq!(sum, plan.limit);
             assert_eq!(plan.slots, plan.kv / plan.bytes_per_token);

@@ -90,6 +90,23 @@ impl Shape {
         self
     }
 
+    /// The same batch where a query sees at most `seen` tokens, the latest: totals are bounded, for the parts of it are
+    /// not known. A tile sees those of all of its rows.
+    #[must_use]
+    pub fn seeing(mut self, seen: u32) -> Self {
+        let (each, new) = (u64::from(seen), u64::from(self.prefill_tokens));
+        let tile = each + u64::from(TILE);
+        self.decode_context = self.decode_context.min(u64::from(self.decode_seqs) * each);
+        self.decode_longest = self.decode_longest.min(seen);
+        let history = u64::from(self.prefill_seqs).saturating_mul(each);
+        self.prefill_context = self.prefill_context.min(history.saturating_add(new));
+        self.prefill_pairs = self.prefill_pairs.min(new.saturating_mul(each));
+        let rows = self.prefill_tiles.saturating_mul(u64::from(TILE));
+        self.prefill_tile_pairs = self.prefill_tile_pairs.min(rows.saturating_mul(tile));
+        self.prefill_longest = self.prefill_longest.min(seen.saturating_add(TILE));
+        self
+    }
+
     /// Tokens that go through the dense layers.
     #[must_use]
     pub fn tokens(&self) -> u32 {

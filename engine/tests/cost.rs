@@ -77,7 +77,7 @@ fn kernels_that_were_timed_together_are_looked_up_together() {
     let cost = |device: &DeviceProfile| CostModel::new(&model, device, 1, 1, KvDtype::Bf16, 2048);
     let apart = cost(&device).elementwise(300);
     device.elementwise_together = true;
-    let bytes = 300.0 * 2.0 * Widths::new(&model, 1).moved.iter().sum::<f64>();
+    let bytes = 300.0 * 2.0 * Widths::new(&model.dense().unwrap(), 1).moved.iter().sum::<f64>();
     let together = cost(&device).elementwise(300);
     assert!((together / device.elementwise().at(bytes, 0.0) - 1.0).abs() < 1e-9);
     assert!(together < apart, "one start instead of four: {together} {apart}");
@@ -132,7 +132,8 @@ fn stages_share_the_layers_and_hand_over_activations() {
 fn fp8_halves_what_is_read_and_what_is_sent() {
     let (wide, narrow) = (llama_8b(), cost("llama-3.1-8b", "h100", 1, 1, KvDtype::Fp8));
     let work = shape(256, 4000, 0, 0);
-    let ratio = narrow.decode_attention(&work) / wide.decode_attention(&work);
+    let part = |cost: &CostModel| cost.breakdown(&work).decode_attention;
+    let ratio = part(&narrow) / part(&wide);
     assert!((0.5..0.52).contains(&ratio), "{ratio}");
     let (long, short) =
         (wide.kv_transfer_ns(100_000) as f64, narrow.kv_transfer_ns(100_000) as f64);
@@ -270,11 +271,12 @@ proptest! {
         prop_assume!(work.tokens() > 0);
         let seconds = cost.stage_ns(&work) as f64 * 1e-9;
         let ranks = f64::from(tp);
-        prop_assert!(seconds >= speed::flops(&model, &work) / (ranks * device.peak_flops));
+        prop_assert!(seconds >= speed::flops(&model, &work) / (ranks * speed::peak_flops(&model, &device)));
         prop_assert!(seconds >= speed::bytes(&model, kv, tp, &work) / (ranks * device.memory_bandwidth));
-        // Each operator alone, too.
+        // Each operator alone, too, where all layers are alike.
+        let Some(dense) = model.dense() else { return Ok(()) };
         let (tokens, part) = (u64::from(work.tokens()), cost.breakdown(&work));
-        let widths = Widths::new(&model, tp);
+        let widths = Widths::new(&dense, tp);
         let gemms: f64 = (widths.gemms.iter())
             .map(|(n, k)| {
                 let m = tokens as f64;
@@ -285,7 +287,7 @@ proptest! {
         prop_assert!(cost.dense(tokens) >= gemms * (1.0 - 1e-12));
         let (query, heads) = (f64::from(widths.heads.query), widths.heads);
         let pairs = query * 4.0 * f64::from(heads.dim) * work.prefill_pairs as f64 / device.peak_flops;
-        let layers = f64::from(model.layers);
+        let layers = f64::from(dense.layers);
         let attention = part.prefill_attention + part.decode_attention;
         prop_assert!(attention >= layers * pairs * (1.0 - 1e-12), "{} {}", attention, layers * pairs);
         let kv_bytes = 2.0 * f64::from(heads.kv * heads.dim) * if kv == KvDtype::Fp8 { 1.0 } else { 2.0 };

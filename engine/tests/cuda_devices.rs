@@ -113,7 +113,7 @@ fn weights_take_what_the_cost_model_says() {
                 for (at, device) in model.devices().iter().enumerate() {
                     let (free, all) = device.memory().unwrap().expect("it says how much it has");
                     let (tp, pp, stage) = (ranks as u32, stages as u32, (at / ranks) as u32);
-                    let said = config.shape(2).rank_weight_bytes(tp, pp, stage);
+                    let said = config.shape().rank_weight_bytes(tp, pp, stage);
                     assert_eq!((all - free) as u64, said, "{tp} x {pp}, part {at}");
                 }
             }

@@ -49,6 +49,7 @@ fn phrase(knob: &str, value: &str) -> Option<String> {
         ("queue", "longest-prefix") => "longest cached prefix first in the queue".to_owned(),
         ("queue", "priority") => "the queue by priority".to_owned(),
         ("mix", "on") => "decodes mixed into prefill iterations".to_owned(),
+        ("quantization", format) => format!("{format} weights"),
         ("kv-dtype", format) => format!("{format} KV"),
         ("kv-fraction", share) => format!("{share} of the device's memory"),
         ("watermark", share) => format!("{share} of the KV kept free"),

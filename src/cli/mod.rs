@@ -52,6 +52,8 @@ pub(crate) enum Command {
     /// Device profiles: make one from published tables, see what they hold
     #[command(subcommand)]
     Profile(Profile),
+    /// The models that are known, and what one is made of
+    Models(Models),
     /// Serve a model on this machine behind the OpenAI interface
     Serve(serve::Serve),
     /// Serve OpenAI's API from a clockwork of known latency, to try clients and load generators on
@@ -279,6 +281,19 @@ pub(crate) struct Plan {
     pub(crate) output: Output,
     #[command(flatten)]
     pub(crate) knobs: Knobs,
+}
+
+/// `knee models`.
+#[derive(Debug, Args)]
+pub(crate) struct Models {
+    /// Describe this model: a name, a folder or file with its config.json, hf:ORG/NAME, a TOML file
+    pub(crate) name: Option<String>,
+    /// Describe it with its layers' weights in this format: bf16, fp8, fp8_block, nvfp4, mxfp4, int8, int4
+    #[arg(long, value_name = "FORMAT", requires = "name")]
+    pub(crate) quantization: Option<engine::format::Format>,
+    /// Print JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub(crate) json: bool,
 }
 
 /// `knee trace`.

@@ -9,6 +9,7 @@ mod compare;
 mod interrupt;
 mod live;
 mod mock;
+mod models;
 mod output;
 mod plan;
 mod print;
@@ -52,6 +53,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Models(args) => models::run(&args),
         Command::Mock(args) => mock::run(args),
         Command::Report(args) => report::run(&args),
     }

@@ -35,10 +35,8 @@ pub(crate) fn make(target: &Target, dir: &Path) {
             ("guess.toml", GUESS),
             ("rtx4090.toml", include_str!("../../engine/profiles/rtx4090.toml")),
         ]),
-        "shape" => put(&[
-            ("llama.toml", include_str!("../../engine/models/llama-3.1-8b.toml")),
-            ("opt.toml", include_str!("../../engine/models/opt-13b.toml")),
-        ]),
+        "shape" => put(&[("flat.toml", FLAT), ("words.toml", WORDS)]),
+        "configuration" => put(&CONFIGURATIONS),
         "workload" => put(&WORKLOADS),
         "trace-csv" => put(&CSV),
         "trace-json" => put(&JSON),
@@ -109,6 +107,85 @@ fn reports(dir: &Path) {
     }
     fs::remove_file(dir.join("short.toml")).expect("a file");
 }
+
+/// A model as a flat list of figures.
+const FLAT: &str = r#"
+name = "flat"
+source = "made up"
+hidden = 4096
+layers = 32
+heads = 32
+kv_heads = 8
+head_dim = 128
+ffn = 14336
+gated = true
+vocab = 32000
+tied_embeddings = false
+position_rows = 0
+bias = true
+qk_norm = true
+format = "fp8"
+max_context = 32768
+"#;
+
+/// A model in the words of a config.json.
+const WORDS: &str = r#"
+model_type = "qwen3_moe"
+hidden_size = 2048
+num_hidden_layers = 24
+num_attention_heads = 32
+num_key_value_heads = 4
+head_dim = 128
+moe_intermediate_size = 768
+num_experts = 64
+num_experts_per_tok = 8
+vocab_size = 32000
+max_position_embeddings = 32768
+"#;
+
+/// A configuration of each kind of layer, with number formats told in each way.
+const CONFIGURATIONS: [(&str, &str); 4] = [
+    (
+        "windows.json",
+        r#"{"model_type": "gpt_oss", "hidden_size": 2880, "num_hidden_layers": 6, "num_attention_heads": 64,
+        "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 2880, "vocab_size": 20000, "sliding_window": 128,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention",
+        "sliding_attention", "full_attention"], "max_position_embeddings": 4096, "num_local_experts": 16,
+        "num_experts_per_tok": 4, "rope_scaling": {"rope_type": "yarn", "factor": 32.0,
+        "original_max_position_embeddings": 4096}, "quantization_config": {"quant_method": "mxfp4",
+        "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}}"#,
+    ),
+    (
+        "latent.json",
+        r#"{"model_type": "deepseek_v32", "hidden_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 16,
+        "kv_lora_rank": 512, "q_lora_rank": 768, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+        "index_topk": 2048, "index_n_heads": 8, "index_head_dim": 128, "intermediate_size": 2048, "vocab_size": 20000,
+        "first_k_dense_replace": 2, "n_routed_experts": 16, "n_shared_experts": 1, "num_experts_per_tok": 4,
+        "moe_intermediate_size": 512, "max_position_embeddings": 16384, "num_nextn_predict_layers": 1,
+        "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}"#,
+    ),
+    (
+        "states.json",
+        r#"{"model_type": "nemotron_h", "hidden_size": 1024, "hybrid_override_pattern": "MEM*M-ME",
+        "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 64, "intermediate_size": 2048,
+        "moe_intermediate_size": 512, "n_routed_experts": 16, "num_experts_per_tok": 4, "moe_latent_size": 256,
+        "moe_shared_expert_intermediate_size": 512, "mamba_num_heads": 32, "mamba_head_dim": 64, "n_groups": 8,
+        "ssm_state_size": 128, "conv_kernel": 4, "vocab_size": 20000, "max_position_embeddings": 16384,
+        "time_step_limit": [0.0, Infinity], "quantization_config": {"quant_algo": "MIXED_PRECISION",
+        "quantized_layers": {"backbone.layers.0.mixer.in_proj": {"quant_algo": "FP8"},
+        "backbone.layers.1.mixer.experts.0.up_proj": {"quant_algo": "NVFP4"}}}}"#,
+    ),
+    (
+        "linear.json",
+        r#"{"model_type": "qwen3_5", "vision_config": {}, "text_config": {"hidden_size": 1024, "num_hidden_layers": 8,
+        "full_attention_interval": 4, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 128,
+        "attn_output_gate": true, "linear_num_key_heads": 8, "linear_num_value_heads": 16, "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128, "linear_conv_kernel_dim": 4, "intermediate_size": 2048, "vocab_size": 20000,
+        "max_position_embeddings": 16384}, "quantization_config": {"quant_method": "compressed-tensors",
+        "config_groups": {"a": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "group_size": 32}}},
+        "ignore": ["re:.*linear_attn\\.(in|out)_proj.*", "lm_head"]}}"#,
+    ),
+];
 
 /// The search that the study belongs to.
 pub(crate) fn identity() -> Identity {

@@ -43,7 +43,7 @@ const fn plain(name: &'static str, read: fn(&Case<'_>) -> Result<(), String>) ->
 }
 
 /// All of them.
-pub(crate) const TARGETS: [Target; 23] = [
+pub(crate) const TARGETS: [Target; 24] = [
     plain("gguf", |case| model(case.file)),
     Target {
         damages: |p| ends(p, "safetensors") || ends(p, "index.json"),
@@ -67,9 +67,21 @@ pub(crate) const TARGETS: [Target; 23] = [
         knee(
             case,
             &[
+                "models FILE",
                 "profile show h100-sxm --model FILE",
                 "bench --model FILE --requests 30 --json",
                 "plan --model FILE --demand 5rps --slo ttft=2s --requests 30 --policy chunked --max-seqs 64 --max-batch-tokens 2048 --json",
+            ],
+        )
+    }),
+    plain("configuration", |case| {
+        knee(
+            case,
+            &[
+                "models FILE",
+                "models FILE --quantization fp8_block --json",
+                "profile show h100-sxm --model FILE",
+                "bench --model FILE --requests 30 --json",
             ],
         )
     }),

@@ -101,7 +101,7 @@ fn beds(model: &str) -> Outcome<(Testbed, Testbed)> {
     let machine = Machine::load(weights, Precision::Int8, (Isa::best(), threads), (1, 1))?;
     let timings = machine.time(trace.longest(), &mut |_, _| ())?;
     let profile = Arc::new(machine.profile("cpu", &[timings])?.profile);
-    let shape = Arc::new(machine.config().shape(2));
+    let shape = Arc::new(machine.config().shape());
     let slots = u32::try_from(KV_BYTES / machine.kv_bytes_per_token())?;
     let bed = || {
         let (trace, shape, profile) = (trace.clone(), shape.clone(), profile.clone());

@@ -33,7 +33,7 @@ fn a_trial_says_why_it_ended() {
     let device = emulator::pretending(Path::new(env!("CARGO_TARGET_TMPDIR")), pretence);
     let config = LlamaConfig { layers: 1, hidden: 32, heads: 2, ffn: 32, ..LlamaConfig::tiny() };
     let config = LlamaConfig { kv_heads: 1, ..config };
-    let shape = Arc::new(config.shape(2));
+    let shape = Arc::new(config.shape());
     let mut weights = RandomWeights { config, seed: 1 };
     let layout = Layout::whole(Arithmetic::Fast);
     let machine = Machine::on_gpus(&mut weights, &[device], layout).unwrap();

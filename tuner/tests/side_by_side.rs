@@ -17,7 +17,7 @@ fn bed() -> Testbed {
     let trace = workloads::synthesise(&preset, Some(3)).unwrap();
     let trace = trace.head(24).cut(64);
     let config = LlamaConfig::tiny();
-    let shape = Arc::new(config.shape(2));
+    let shape = Arc::new(config.shape());
     let mut weights = RandomWeights { config, seed: 1 };
     let machine = Machine::load(&mut weights, Precision::F32, (Isa::all()[0], 2), (1, 1)).unwrap();
     assert!(machine.at_once(u64::from(SLOTS)) > 3);

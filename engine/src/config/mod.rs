@@ -9,6 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::format::Format;
 pub use knobs::{Domain, KNOBS, Knob, KnobError, Tries};
 
 /// Declares an enum whose variants have a spelling on the command line and in files.
@@ -118,6 +119,36 @@ choice! {
     }
 }
 choice! {
+    /// Number format of the weights of a model's layers.
+    Quantization {
+        /// As the model's checkpoint has them.
+        Auto = "auto",
+        /// [`Format::Bf16`].
+        Bf16 = "bf16",
+        /// [`Format::Fp8`].
+        Fp8 = "fp8",
+        /// [`Format::Fp8Block`].
+        Fp8Block = "fp8_block",
+        /// [`Format::Nvfp4`].
+        Nvfp4 = "nvfp4",
+        /// [`Format::Mxfp4`].
+        Mxfp4 = "mxfp4",
+        /// [`Format::Int8`].
+        Int8 = "int8",
+        /// [`Format::Int4`].
+        Int4 = "int4",
+    }
+}
+
+impl Quantization {
+    /// The format; none where it is the checkpoint's own.
+    #[must_use]
+    pub fn format(self) -> Option<Format> {
+        self.name().parse().ok()
+    }
+}
+
+choice! {
     /// The choice of a replica for a request.
     RouterKind {
         /// Each in turn.
@@ -166,6 +197,9 @@ pub struct Config {
     pub block_size: u32,
     /// Share of device memory the engine may use.
     pub kv_fraction: f64,
+    /// Number format of the weights of the model's layers.
+    #[serde(default = "checkpoint")]
+    pub quantization: Quantization,
     /// Number format of cached keys and values.
     pub kv_dtype: KvDtype,
     /// Share of KV that an admission must leave free while something runs.
@@ -209,6 +243,10 @@ pub struct Config {
     pub decode_workers: u32,
 }
 
+fn checkpoint() -> Quantization {
+    Quantization::Auto
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -221,6 +259,7 @@ impl Default for Config {
             long_prefill_threshold: 0,
             block_size: 16,
             kv_fraction: 0.9,
+            quantization: Quantization::Auto,
             kv_dtype: KvDtype::Bf16,
             watermark: 0.0,
             prompt_kv: PromptKv::Whole,

@@ -1,16 +1,22 @@
 //! What an iteration costs: the time of every operator, from a model's shape and a device's profile.
 //!
-//! A profile's tables are brought to the model's shapes once; what depends on the number of tokens or of sampled
+//! A model is kinds of layers, and a kind is operators: all is a sum over them. A profile's tables are brought to the
+//! model's shapes once; what depends on the number of tokens or of sampled
 //! sequences alone becomes one piecewise-linear function, tabulated by integers, because a search asks for hundreds of
 //! thousands of iterations a second. Attention is looked up in two small grids by totals of [`Shape`]: work and the
 //! longest context, since a kernel takes at least as long as its longest chunk.
 //!
 //! Left out: the embedding lookup (below 0.1 % of an iteration) and detokenisation (another process).
 
-use super::attention::Attention;
+use super::attention::{Attention, heads};
+use super::experts::ExpertTimes;
 use crate::config::KvDtype;
 use crate::format::Format;
-use crate::model::ModelShape;
+use crate::model::attention as attention_kinds;
+use crate::model::attention::Full;
+use crate::model::feed_forward::{Dense, FeedForward};
+use crate::model::operators::{Matrix, Operators, PLAIN_BYTES};
+use crate::model::{DenseShape, Layer, ModelShape};
 use crate::profile::{DeviceProfile, Heads, Line, Link, Sum, Times};
 use crate::shape::Shape;
 
@@ -20,25 +26,24 @@ const TABLE: u32 = 16_384;
 /// The time of one worker's iterations: `tp` ranks times `pp` stages of one device.
 #[derive(Debug, Clone)]
 pub struct CostModel {
-    model: ModelShape,
     tp: u32,
     pp: u32,
-    kv_dtype: KvDtype,
-    /// Layers of the slowest stage that lacks the vocabulary head, and of the last, which has it.
-    inner_layers: f64,
-    last_layers: f64,
-    /// A layer's matrix products, by tokens; the vocabulary head's, by sequences.
-    gemms: [Times; 4],
+    hidden: f64,
+    vocab: f64,
+    /// Bytes of KV per token on one rank of the largest stage.
+    kv_bytes: f64,
+    /// The kinds of layers, and each kind of attention once.
+    kinds: Vec<Kind>,
+    attention: Vec<Attention>,
+    /// The slowest stage that lacks the vocabulary head, where there are several, and the last, which has it.
+    inner: Option<Stage>,
+    last: Stage,
+    /// The vocabulary head, by sequences.
     vocabulary: Times,
-    /// Kernels that move bytes, by bytes, and the bytes per token that each of a layer's moves, or all together.
+    /// Kernels that move bytes, by bytes.
     mover: Times,
-    moved: Vec<f64>,
     sampler: Times,
     sum: Sum,
-    attention: Attention,
-    /// ns of one layer by tokens, without attention: tabulated, and beyond.
-    layer: Box<[f64]>,
-    layer_line: Line,
     /// ns of head and sampler by sampled sequences: tabulated, and beyond.
     head: Box<[f64]>,
     head_line: Line,
@@ -49,10 +54,34 @@ pub struct CostModel {
     host: [f64; 2],
 }
 
+/// What a kind of layer costs besides attention, by tokens.
+#[derive(Debug, Clone)]
+struct Kind {
+    gemms: Vec<Times>,
+    experts: Option<ExpertTimes>,
+    /// Bytes per token that each other kernel moves, or all together.
+    moved: Vec<f64>,
+    /// Sums over ranks.
+    sums: f64,
+    /// Its attention, in the list of all.
+    attention: Option<usize>,
+}
+
+/// The layers of a pipeline stage.
+#[derive(Debug, Clone, Default)]
+struct Stage {
+    /// Layers of each kind; layers with each kind of attention.
+    kinds: Vec<f64>,
+    attention: Vec<f64>,
+    /// ns of its layers by tokens, without attention: tabulated, and beyond.
+    layers: Box<[f64]>,
+    line: Line,
+}
+
 /// Where the time of one stage's iteration goes, seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Breakdown {
-    /// Matrix products of the layers.
+    /// Matrix products of the layers, those of experts included.
     pub dense: f64,
     /// Norms, rotary embedding, activation.
     pub elementwise: f64,
@@ -103,6 +132,59 @@ fn whole(ns: f64) -> u64 {
     (ns + 0.5) as u64
 }
 
+/// Bytes of an activation.
+const ACTIVATION_BYTES: f64 = PLAIN_BYTES as f64;
+
+/// Tokens at which stages are compared.
+const USUAL_TOKENS: f64 = 256.0;
+
+impl Kind {
+    /// A kind of layer of a model of width `hidden` on one of `tp` ranks; its attention is added to `attention`.
+    fn new(
+        device: &DeviceProfile,
+        layer: &Layer,
+        (hidden, tp, kv): (u32, u32, KvDtype),
+        attention: &mut Vec<Attention>,
+    ) -> Self {
+        let parts = layer.parts(hidden, tp);
+        let own = layer.attention.as_ref().map(|kind| {
+            let formats = (layer.formats.projections, kv);
+            Attention::new(device, kind, (hidden, tp), formats)
+        });
+        let gemm = |m: &Matrix| {
+            let (n, k) = m.on_rank(tp);
+            device.gemm(n, k, layer.formats.of(m.class))
+        };
+        let sums = parts.len() as f64;
+        let pool = parts.iter().find_map(|part| part.pool);
+        let within = own.as_ref().is_some_and(Attention::holds_projections);
+        let parts = &parts[usize::from(within)..];
+        // A norm reads and writes the residual stream and its input.
+        let norms = vec![4.0 * f64::from(hidden); layer.norm_count() as usize];
+        let moved = norms.into_iter().chain(parts.iter().flat_map(|part| part.moved.clone()));
+        let moved: Vec<f64> = moved.map(|elements| elements * ACTIVATION_BYTES).collect();
+        Self {
+            gemms: parts.iter().flat_map(|part| &part.matrices).map(gemm).collect(),
+            experts: pool.map(|p| ExpertTimes::new(device, &p, tp, layer.formats.feed_forward)),
+            moved: if device.elementwise_together { vec![moved.iter().sum()] } else { moved },
+            sums,
+            attention: own.map(|own| {
+                attention.push(own);
+                attention.len() - 1
+            }),
+        }
+    }
+
+    fn dense(&self, tokens: f64) -> f64 {
+        let gemms: f64 = self.gemms.iter().map(|gemm| gemm.at(tokens, 0.0)).sum();
+        gemms + self.experts.as_ref().map_or(0.0, |experts| experts.at(tokens))
+    }
+
+    fn elementwise(&self, tokens: f64, mover: &Times) -> f64 {
+        self.moved.iter().map(|bytes| mover.at(tokens * bytes, 0.0)).sum()
+    }
+}
+
 impl CostModel {
     /// The cost of `model` on `tp` x `pp` GPUs of `device`; token counts up to `max_batch_tokens` are tabulated.
     #[must_use]
@@ -115,35 +197,40 @@ impl CostModel {
         max_batch_tokens: u32,
     ) -> Self {
         let (tp, pp) = (tp.max(1), pp.max(1));
-        let widths = Widths::new(model, tp);
-        let bytes = f64::from(model.dtype_bytes);
-        let moved = if device.elementwise_together {
-            vec![widths.moved.iter().sum()]
-        } else {
-            widths.moved
-        };
-        let gemms = widths.gemms.map(|(n, k)| device.gemm_of(n, k, Format::Bf16, bytes));
+        let (hidden, vocab) = (f64::from(model.hidden), f64::from(model.vocab));
+        let mut attention = Vec::new();
+        let mut known: Vec<(&attention_kinds::Attention, Format, usize)> = Vec::new();
+        let mut kinds = Vec::new();
+        for (_, layer) in model.layers.groups() {
+            let mut kind = Kind::new(device, layer, (model.hidden, tp, kv_dtype), &mut attention);
+            // The same attention under another feed-forward layer costs the same.
+            if let Some(own) = &layer.attention {
+                let format = layer.formats.projections;
+                let same = known.iter().find(|(kind, f, _)| *kind == own && *f == format);
+                if let Some((_, _, same)) = same {
+                    attention.pop();
+                    kind.attention = Some(*same);
+                } else {
+                    known.push((own, format, attention.len() - 1));
+                }
+            }
+            kinds.push(kind);
+        }
+        let kv = |stage| model.stage_kv_bytes(kv_dtype, tp, pp, stage);
         let mut cost = Self {
-            model: model.clone(),
             tp,
             pp,
-            kv_dtype,
-            inner_layers: if pp == 1 { 0.0 } else { f64::from(model.stage_layers(pp, 0)) },
-            last_layers: f64::from(model.stage_layers(pp, pp - 1)),
-            gemms,
-            vocabulary: device.gemm_of(
-                widths.vocabulary,
-                f64::from(model.hidden),
-                Format::Bf16,
-                bytes,
-            ),
+            hidden,
+            vocab,
+            kv_bytes: (0..pp).map(kv).max().unwrap_or(0) as f64,
+            kinds,
+            attention,
+            inner: None,
+            last: Stage::default(),
+            vocabulary: device.gemm(vocab / f64::from(tp), hidden, model.head),
             mover: device.elementwise(),
-            moved: moved.into_iter().map(|elements| elements * bytes).collect(),
             sampler: device.sampler(),
             sum: device.all_reduce(tp),
-            attention: Attention::new(device, widths.heads, kv_dtype),
-            layer: Box::default(),
-            layer_line: Line::default(),
             head: Box::default(),
             head_line: Line::default(),
             link: device.link(tp.saturating_mul(pp)).clone(),
@@ -151,47 +238,94 @@ impl CostModel {
             host: [device.host.step_us * 1e3, device.host.seq_us * 1e3],
         };
         let rows = max_batch_tokens.min(TABLE);
-        cost.layer_line = cost.layer_line();
-        cost.layer = cost.layer_line.tabulate(rows);
+        let layers = |cost: &Self, stage| cost.stage(model, stage);
+        let mut slowest: Option<Stage> = None;
+        for stage in (0..pp - 1).map(|stage| layers(&cost, stage)) {
+            let time = |s: &Stage| cost.layers_at(s, USUAL_TOKENS);
+            if slowest.as_ref().is_none_or(|other| time(&stage) > time(other)) {
+                slowest = Some(stage);
+            }
+        }
+        cost.inner = slowest.map(|stage| cost.tabulated(stage, rows));
+        cost.last = cost.tabulated(layers(&cost, pp - 1), rows);
         cost.head_line = cost.head_line();
         cost.head = cost.head_line.tabulate(rows.min(1024));
         cost
     }
 
-    /// ns of one layer without attention, by tokens.
-    fn layer_line(&self) -> Line {
-        let mut knots: Vec<f64> = self.gemms.iter().flat_map(Times::knots).collect();
-        knots.extend(self.moved.iter().flat_map(|b| self.mover.knots().map(move |x| x / b)));
+    /// The layers of stage `stage`, before they are tabulated.
+    fn stage(&self, model: &ModelShape, stage: u32) -> Stage {
+        let mut found = Stage {
+            kinds: vec![0.0; self.kinds.len()],
+            attention: vec![0.0; self.attention.len()],
+            ..Stage::default()
+        };
+        for (count, layer) in model.layers.stage_groups(self.pp, stage) {
+            let kind = model.layers.groups().position(|(_, other)| other == layer).unwrap_or(0);
+            found.kinds[kind] += f64::from(count);
+            if let Some(attention) = self.kinds[kind].attention {
+                found.attention[attention] += f64::from(count);
+            }
+        }
+        found
+    }
+
+    fn tabulated(&self, mut stage: Stage, rows: u32) -> Stage {
+        let mut knots: Vec<f64> = Vec::new();
+        for kind in &self.kinds {
+            knots.extend(kind.gemms.iter().flat_map(Times::knots));
+            knots.extend(kind.experts.iter().flat_map(ExpertTimes::knots));
+            knots.extend(kind.moved.iter().flat_map(|b| self.mover.knots().map(move |x| x / b)));
+        }
         knots.extend(self.sum.knots().map(|x| x / self.activation_bytes()));
-        Line::new(knots, |m| {
-            (self.dense_at(m) + self.elementwise_at(m) + self.all_reduce_at(m)) * NS
-        })
+        stage.line = Line::new(knots, |m| self.layers_at(&stage, m) * NS);
+        stage.layers = stage.line.tabulate(rows);
+        stage
+    }
+
+    /// Seconds of a stage's layers without attention.
+    fn layers_at(&self, stage: &Stage, tokens: f64) -> f64 {
+        let kind = |(count, kind): (&f64, &Kind)| {
+            let time = kind.dense(tokens)
+                + kind.elementwise(tokens, &self.mover)
+                + self.all_reduce_at(kind, tokens);
+            count * time
+        };
+        stage.kinds.iter().zip(&self.kinds).map(kind).sum()
     }
 
     /// ns of the vocabulary head and the sampler, by sampled sequences.
     fn head_line(&self) -> Line {
-        let vocab = f64::from(self.model.vocab);
+        let vocab = self.vocab;
         let mut knots: Vec<f64> = self.vocabulary.knots().collect();
         knots.extend(self.sampler.knots().map(|x| x / (vocab * LOGIT_BYTES)));
-        knots.extend(self.sum.knots().map(|x| x / (vocab * self.element_bytes())));
+        knots.extend(self.sum.knots().map(|x| x / (vocab * ACTIVATION_BYTES)));
         Line::new(knots, |m| self.head_at(m) * NS)
     }
 
     /// Time of the slowest pipeline stage for this work, ns; of the whole iteration where there is one stage.
     #[must_use]
     pub fn stage_ns(&self, shape: &Shape) -> u64 {
-        let tokens = u64::from(shape.prefill_tokens) + u64::from(shape.decode_seqs);
-        let mut layer = match self.layer.get(tokens as usize) {
-            Some(ns) => *ns,
-            None => self.layer_line.at(tokens as f64),
-        };
-        let (prefill, decode) = self.attention.parts(shape);
-        layer += (prefill + decode) * NS;
         let head = match self.head.get(shape.sampled as usize) {
             Some(ns) => *ns,
             None => self.head_line.at(f64::from(shape.sampled)),
         };
-        let mut ns = self.slowest(layer, head) + self.host_ns(shape);
+        let tokens = u64::from(shape.prefill_tokens) + u64::from(shape.decode_seqs);
+        let layers = |stage: &Stage, attention: f64| {
+            let layers = match stage.layers.get(tokens as usize) {
+                Some(ns) => *ns,
+                None => stage.line.at(tokens as f64),
+            };
+            layers + attention * NS
+        };
+        let (mut last, mut inner) = (0.0, 0.0);
+        for (i, attention) in self.attention.iter().enumerate() {
+            let (prefill, decode) = attention.parts(shape);
+            last += self.last.attention[i] * (prefill + decode);
+            inner += self.inner.as_ref().map_or(0.0, |s| s.attention[i] * (prefill + decode));
+        }
+        let inner = self.inner.as_ref().map_or(0.0, |stage| layers(stage, inner));
+        let mut ns = (layers(&self.last, last) + head).max(inner) + self.host_ns(shape);
         if shape.copied_tokens > 0 {
             ns += self.kv_copy(shape.copied_tokens) * NS;
         }
@@ -201,28 +335,29 @@ impl CostModel {
     /// Where [`Self::stage_ns`] goes.
     #[must_use]
     pub fn breakdown(&self, shape: &Shape) -> Breakdown {
-        let tokens = u64::from(shape.prefill_tokens) + u64::from(shape.decode_seqs);
-        let mut layer = Breakdown {
-            dense: self.dense(tokens),
-            elementwise: self.elementwise(tokens),
-            all_reduce: self.all_reduce(tokens),
-            ..Breakdown::default()
-        };
-        (layer.prefill_attention, layer.decode_attention) = self.attention.parts(shape);
         let head = self.head(u64::from(shape.sampled));
-        let last = self.last_layers * layer.total() + head;
-        let head_stage = last >= self.inner_layers * layer.total();
-        let layers = if head_stage { self.last_layers } else { self.inner_layers };
-        Breakdown {
-            dense: layers * layer.dense,
-            elementwise: layers * layer.elementwise,
-            prefill_attention: layers * layer.prefill_attention,
-            decode_attention: layers * layer.decode_attention,
-            all_reduce: layers * layer.all_reduce,
-            head: if head_stage { head } else { 0.0 },
-            kv_copy: self.kv_copy(shape.copied_tokens),
-            host: self.host_ns(shape) / NS,
+        let parts: Vec<(f64, f64)> = self.attention.iter().map(|a| a.parts(shape)).collect();
+        let of = |stage: &Stage| self.stage_breakdown(stage, shape, &parts);
+        let last = Breakdown { head, ..of(&self.last) };
+        let slower = self.inner.as_ref().map(of).filter(|inner| inner.total() > last.total());
+        let copied = self.kv_copy(shape.copied_tokens);
+        Breakdown { kv_copy: copied, host: self.host_ns(shape) / NS, ..slower.unwrap_or(last) }
+    }
+
+    /// The layers of a stage, given the parts of each kind of attention.
+    fn stage_breakdown(&self, stage: &Stage, shape: &Shape, parts: &[(f64, f64)]) -> Breakdown {
+        let tokens = f64::from(shape.prefill_tokens) + f64::from(shape.decode_seqs);
+        let mut found = Breakdown::default();
+        for (count, kind) in stage.kinds.iter().zip(&self.kinds).filter(|_| tokens > 0.0) {
+            found.dense += count * kind.dense(tokens);
+            found.elementwise += count * kind.elementwise(tokens, &self.mover);
+            found.all_reduce += count * self.all_reduce_at(kind, tokens);
         }
+        for (count, (prefill, decode)) in stage.attention.iter().zip(parts) {
+            found.prefill_attention += count * prefill;
+            found.decode_attention += count * decode;
+        }
+        found
     }
 
     /// Time to hand the activations of `tokens` tokens to the next pipeline stage, ns; 0 where there is none.
@@ -233,7 +368,7 @@ impl CostModel {
         if self.pp == 1 || tokens == 0 {
             return 0;
         }
-        let bytes = 2.0 * f64::from(tokens) * f64::from(self.model.hidden) * self.element_bytes();
+        let bytes = 2.0 * f64::from(tokens) * self.activation_bytes();
         whole(self.link.seconds(bytes / f64::from(self.tp)) * NS)
     }
 
@@ -244,50 +379,38 @@ impl CostModel {
         if tokens == 0 {
             return 0;
         }
-        let bytes = f64::from(tokens) * self.stage_kv_bytes();
+        let bytes = f64::from(tokens) * self.kv_bytes;
         whole(self.network.seconds(bytes) * NS)
     }
 
-    /// Seconds of one layer's four matrix products over `tokens` tokens.
+    /// Seconds of an average layer's matrix products over `tokens` tokens.
     #[must_use]
     pub fn dense(&self, tokens: u64) -> f64 {
-        if tokens == 0 { 0.0 } else { self.dense_at(tokens as f64) }
+        self.average(tokens, Kind::dense)
     }
 
-    fn dense_at(&self, tokens: f64) -> f64 {
-        self.gemms.iter().map(|gemm| gemm.at(tokens, 0.0)).sum()
-    }
-
-    /// Seconds of one layer's norms, rotary embedding and activation over `tokens` tokens.
+    /// Seconds of an average layer's norms, rotary embedding and activation over `tokens` tokens.
     #[must_use]
     pub fn elementwise(&self, tokens: u64) -> f64 {
-        if tokens == 0 { 0.0 } else { self.elementwise_at(tokens as f64) }
+        self.average(tokens, |kind, tokens| kind.elementwise(tokens, &self.mover))
     }
 
-    fn elementwise_at(&self, tokens: f64) -> f64 {
-        self.moved.iter().map(|bytes| self.mover.at(tokens * bytes, 0.0)).sum()
+    /// The mean over the layers of the last stage.
+    fn average(&self, tokens: u64, time: impl Fn(&Kind, f64) -> f64) -> f64 {
+        if tokens == 0 {
+            return 0.0;
+        }
+        let (mut seconds, mut layers) = (0.0, 0.0);
+        for (count, kind) in self.last.kinds.iter().zip(&self.kinds) {
+            seconds += count * time(kind, tokens as f64);
+            layers += count;
+        }
+        seconds / layers
     }
 
-    /// Seconds of one layer's two sums over tensor-parallel ranks.
-    #[must_use]
-    pub fn all_reduce(&self, tokens: u64) -> f64 {
-        if tokens == 0 { 0.0 } else { self.all_reduce_at(tokens as f64) }
-    }
-
-    fn all_reduce_at(&self, tokens: f64) -> f64 {
-        2.0 * self.sum.seconds(tokens * self.activation_bytes())
-    }
-
-    /// Seconds of one layer's attention of prompt chunks, beyond that of the decodes in the batch.
-    #[must_use]
-    pub fn prefill_attention(&self, shape: &Shape) -> f64 {
-        self.attention.parts(shape).0
-    }
-
-    /// Seconds of one layer's attention of decodes alone.
-    #[must_use]
-    pub fn decode_attention(&self, shape: &Shape) -> f64 {
-        self.attention.parts(shape).1
+    /// Seconds of a layer's sums over tensor-parallel ranks.
+    fn all_reduce_at(&self, kind: &Kind, tokens: f64) -> f64 {
+        kind.sums * self.sum.seconds(tokens * self.activation_bytes())
     }
 
     /// Seconds to bring `sampled` hidden states to tokens: the vocabulary head, gathering its shares (half a sum), and
@@ -298,9 +421,9 @@ impl CostModel {
     }
 
     fn head_at(&self, sampled: f64) -> f64 {
-        let logits = sampled * f64::from(self.model.vocab);
+        let logits = sampled * self.vocab;
         self.vocabulary.at(sampled, 0.0)
-            + 0.5 * self.sum.seconds(logits * self.element_bytes())
+            + 0.5 * self.sum.seconds(logits * ACTIVATION_BYTES)
             + self.sampler.at(logits * LOGIT_BYTES, 0.0)
     }
 
@@ -310,7 +433,7 @@ impl CostModel {
         if tokens == 0 {
             return 0.0;
         }
-        self.mover.at(2.0 * tokens as f64 * self.stage_kv_bytes(), 0.0)
+        self.mover.at(2.0 * tokens as f64 * self.kv_bytes, 0.0)
     }
 
     /// CPU time that shows, ns. The overlap of scheduling with the pass is in the profile's figures.
@@ -319,28 +442,13 @@ impl CostModel {
         self.host[0] + self.host[1] * seqs
     }
 
-    /// The slower of the last stage and the largest other one.
-    fn slowest(&self, layer: f64, head: f64) -> f64 {
-        (self.last_layers * layer + head).max(self.inner_layers * layer)
-    }
-
-    fn element_bytes(&self) -> f64 {
-        f64::from(self.model.dtype_bytes)
-    }
-
     /// Bytes of one token in the residual stream.
     fn activation_bytes(&self) -> f64 {
-        f64::from(self.model.hidden) * self.element_bytes()
-    }
-
-    /// Bytes of KV per token on one rank of the largest stage.
-    fn stage_kv_bytes(&self) -> f64 {
-        f64::from(self.model.stage_layers(self.pp, 0))
-            * self.model.layer_kv_bytes(self.kv_dtype, self.tp) as f64
+        self.hidden * ACTIVATION_BYTES
     }
 }
 
-/// The widths of a layer's operators on one of `tp` ranks.
+/// The widths of a dense layer's operators on one of `tp` ranks, as published tables and timings of one layer have them.
 #[derive(Debug, Clone)]
 pub struct Widths {
     /// Matrix products by (n, k): queries, keys and values; attention's output; up and gate; down.
@@ -358,26 +466,24 @@ pub struct Widths {
 impl Widths {
     /// Those of `model` on one of `tp` ranks.
     #[must_use]
-    pub fn new(model: &ModelShape, tp: u32) -> Self {
-        let (ranks, h, dim) = (f64::from(tp), f64::from(model.hidden), f64::from(model.head_dim));
-        let heads = Heads {
-            query: model.heads.div_ceil(tp),
-            kv: model.rank_kv_heads(tp),
-            dim: model.head_dim,
-            window: 0,
+    pub fn new(model: &DenseShape, tp: u32) -> Self {
+        let full = Full {
+            qk_norm: model.qk_norm,
+            ..Full::plain(model.heads, model.kv_heads, model.head_dim)
         };
-        let (query, kv) = (f64::from(heads.query) * dim, f64::from(heads.kv) * dim);
-        let ffn = f64::from(model.ffn) / ranks;
-        let up = if model.gated { 2.0 * ffn } else { ffn };
-        let mut moved = vec![4.0 * h, 4.0 * h, 2.0 * (query + kv), up + ffn];
-        if model.qk_norm {
-            moved.push(2.0 * (query + kv));
-        }
+        let dense = Dense { width: model.ffn, gated: model.gated, bias: false };
+        let attention = attention_kinds::Attention::Full(full.clone()).operators(model.hidden, tp);
+        let ffn = FeedForward::Dense(dense).operators(model.hidden, tp);
+        let norm = 4.0 * f64::from(model.hidden);
+        let (turned, normed) = (attention.moved[0], attention.moved.get(1));
+        let mut moved = vec![norm, norm, turned, ffn.moved[0]];
+        moved.extend(normed);
+        let gemm = |of: &Operators, i: usize| of.matrices[i].on_rank(tp);
         Self {
-            gemms: [(query + 2.0 * kv, h), (h, query), (up, h), (h, ffn)],
-            vocabulary: f64::from(model.vocab) / ranks,
+            gemms: [gemm(&attention, 0), gemm(&attention, 1), gemm(&ffn, 0), gemm(&ffn, 1)],
+            vocabulary: f64::from(model.vocab) / f64::from(tp),
             moved,
-            heads,
+            heads: heads(&full, tp),
         }
     }
 }

@@ -8,6 +8,7 @@ mod correction;
 pub mod cost;
 pub mod cpu;
 pub mod cuda;
+mod experts;
 mod flights;
 mod hash;
 mod sim;

@@ -6,6 +6,8 @@ use super::cost::CostModel;
 use crate::config::{Config, KvDtype};
 use crate::memory::kv_slots;
 use crate::model::ModelShape;
+use crate::model::attention::Attention;
+use crate::model::operators::PLAIN_BYTES;
 use crate::profile::DeviceProfile;
 use crate::shape::Shape;
 
@@ -22,7 +24,7 @@ pub struct Speed {
     pub prompt: bool,
     /// Predicted time, ms: the prompt's TTFT on an idle engine, or the decodes' TPOT.
     pub ms: f64,
-    /// FLOPs of the model over what the peak rate does in that time.
+    /// FLOPs of the model over what the peak rate of its fastest number format does in that time.
     pub flops_use: f64,
     /// Bytes of weights and KV that must be read over what peak bandwidth moves in that time.
     pub bandwidth_use: f64,
@@ -64,12 +66,19 @@ pub fn speeds(model: &ModelShape, device: &DeviceProfile, tp: u32) -> Vec<Speed>
             context,
             prompt,
             ms: seconds * 1e3,
-            flops_use: flops(model, &shape) / (seconds * ranks * device.peak_flops),
+            flops_use: flops(model, &shape) / (seconds * ranks * peak_flops(model, device)),
             bandwidth_use: bytes(model, kv, tp, &shape)
                 / (seconds * ranks * device.memory_bandwidth),
         });
     }
     found
+}
+
+/// The highest rate at which the device computes products of this model's weights, FLOP/s.
+#[must_use]
+pub fn peak_flops(model: &ModelShape, device: &DeviceProfile) -> f64 {
+    let peaks = device.peaks();
+    model.formats().iter().map(|format| peaks.rate(*format)).fold(0.0, f64::max)
 }
 
 /// Multiplications and additions of one iteration, all ranks.
@@ -78,18 +87,35 @@ pub fn flops(model: &ModelShape, shape: &Shape) -> f64 {
     let head = f64::from(model.vocab) * f64::from(model.hidden);
     let embeddings = if model.tied_embeddings { head } else { 2.0 * head };
     let layers = model.parameters() as f64 - embeddings;
-    let pairs = shape.prefill_pairs as f64 + shape.decode_context as f64;
-    let attention = f64::from(model.heads) * f64::from(model.head_dim) * f64::from(model.layers);
-    2.0 * layers * f64::from(shape.tokens())
-        + 4.0 * attention * pairs
+    let mut attention = 0.0;
+    let mut idle = 0.0;
+    for (count, layer) in model.layers.groups() {
+        idle += f64::from(count) * layer.idle_elements(model.hidden) as f64;
+        if let Some(kind) = &layer.attention {
+            let seen = kind.seen().map_or(*shape, |seen| shape.seeing(seen));
+            let pairs = seen.prefill_pairs as f64 + seen.decode_context as f64;
+            attention += f64::from(count) * kind.pair_elements() as f64 * pairs;
+        }
+    }
+    2.0 * (layers - idle) * f64::from(shape.tokens())
+        + 2.0 * attention
         + 2.0 * head * f64::from(shape.sampled)
 }
 
-/// Bytes that one iteration must read: weights once, and the keys and values of decodes; all ranks.
+/// Bytes that one iteration must read: weights once, of experts those that a token goes through, and the keys and
+/// values of decodes; all ranks.
 #[must_use]
 pub fn bytes(model: &ModelShape, kv: KvDtype, tp: u32, shape: &Shape) -> f64 {
-    let embedding = f64::from(model.vocab) * f64::from(model.hidden) * f64::from(model.dtype_bytes);
+    let embedding = f64::from(model.vocab) * f64::from(model.hidden) * PLAIN_BYTES as f64;
     let looked_up = if model.tied_embeddings { 0.0 } else { embedding };
-    let per_token = model.kv_bytes_per_token(kv, tp) as f64 * f64::from(tp);
-    model.weight_bytes() as f64 - looked_up + shape.decode_context as f64 * per_token
+    let (mut kept, mut idle) = (0.0, 0.0);
+    for (count, layer) in model.layers.groups() {
+        let seen = layer.attention.as_ref().and_then(Attention::seen);
+        let seen = seen.map_or(*shape, |seen| shape.seeing(seen));
+        let each = layer.kv_bytes(kv, tp) as f64 * f64::from(tp);
+        kept += f64::from(count) * seen.decode_context as f64 * each;
+        let unread = layer.idle_elements(model.hidden);
+        idle += f64::from(count) * layer.formats.feed_forward.bytes(unread) as f64;
+    }
+    model.weight_bytes() as f64 - looked_up - idle + kept
 }

@@ -11,7 +11,7 @@ use super::tables::{Found, ImportError, Row, Run};
 use crate::config::KvDtype;
 use crate::exec::cost::Widths;
 use crate::format::Format;
-use crate::model::ModelShape;
+use crate::model::{DenseShape, ModelShape};
 
 /// Everything there is of `system`, in the family's own folder or straight in the one that was given.
 pub(super) fn rows(own: &Path, given: &Path, system: &str) -> Result<Found, ImportError> {
@@ -21,7 +21,12 @@ pub(super) fn rows(own: &Path, given: &Path, system: &str) -> Result<Found, Impo
     let mut unknown = None;
     for measured in measured_models(&root)? {
         match ModelShape::load(&measured.model.to_lowercase()) {
-            Ok(shape) => tables(&measured, &shape, &mut found.rows)?,
+            Ok(shape) => match shape.dense() {
+                Some(shape) => tables(&measured, &shape, &mut found.rows)?,
+                None => {
+                    found.notes.push(format!("{} is left out: it is not dense", measured.model))
+                }
+            },
             Err(error) => {
                 let Measured { model, ranks, .. } = &measured;
                 found.notes.push(format!("{model} on {ranks} is left out: its shape is not known"));
@@ -60,7 +65,7 @@ fn measured_models(root: &Path) -> Result<Vec<Measured>, ImportError> {
 }
 
 /// Rows of one model.
-fn tables(measured: &Measured, model: &ModelShape, rows: &mut Vec<Row>) -> Result<(), ImportError> {
+fn tables(measured: &Measured, model: &DenseShape, rows: &mut Vec<Row>) -> Result<(), ImportError> {
     let ranks = measured.ranks;
     let table = |name: &str| find(&measured.folder, name, ".csv");
     let heads = Widths::new(model, ranks).heads;
@@ -113,7 +118,7 @@ fn tables(measured: &Measured, model: &ModelShape, rows: &mut Vec<Row>) -> Resul
 /// One operator of a layer over a number of tokens.
 fn layer(
     s: &Source,
-    model: &ModelShape,
+    model: &DenseShape,
     ranks: u32,
     rows: &mut Vec<Row>,
 ) -> Result<(), ImportError> {

@@ -12,7 +12,7 @@ use super::tables::{CacheSave, Choices, ImportError, Row, Run, Tables};
 use crate::config::KvDtype;
 use crate::exec::cost::Widths;
 use crate::format::Format;
-use crate::model::ModelShape;
+use crate::model::DenseShape;
 use crate::profile::Heads;
 
 /// Elements of a head in all of its tables.
@@ -121,7 +121,7 @@ pub(super) fn rows(dir: &Path, from: &Tables) -> Result<Vec<Row>, ImportError> {
 fn layer(s: &Source, residual_add: bool, rows: &mut Vec<Row>) -> Result<(), ImportError> {
     let (ranks, m) = (s.positive("num_tensor_parallel_workers")?, s.number("num_tokens")?);
     let (hidden, heads) = (s.count("n_embd")?, s.count("n_head")?);
-    let model = ModelShape {
+    let model = DenseShape {
         name: String::new(),
         source: String::new(),
         hidden,
@@ -136,7 +136,8 @@ fn layer(s: &Source, residual_add: bool, rows: &mut Vec<Row>) -> Result<(), Impo
         position_rows: 0,
         bias: false,
         qk_norm: false,
-        dtype_bytes: 2,
+        format: Format::Bf16,
+        dtype_bytes: None,
         max_context: 1,
     };
     let time = |operator: &str| s.seconds(&format!("{operator}.median"), MS);

@@ -244,7 +244,7 @@ mod tests {
         let (config, ends) = read_text(LLAMA_32_1B).unwrap();
         assert_eq!(ends, [128_001, 128_008, 128_009]);
         // The published count: 1.24 billion with the embedding counted once.
-        assert_eq!(config.shape(2).parameters(), 1_235_814_400);
+        assert_eq!(config.shape().parameters(), 1_235_814_400);
         let freq = config.inv_freq();
         // From transformers' `_compute_llama3_parameters` on the same figures.
         let known = [(0, 1.0), (8, 0.037_606_03), (16, 0.000_429_540_36), (31, 9.418_307e-8)];

@@ -10,14 +10,13 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::config_json;
-use super::llama::LlamaConfig;
+use super::configuration::{CONFIG, FORMATS};
 use super::safetensors::shards;
 use super::weights::ModelError;
 
 /// What a name begins with that is looked up there.
 pub const PREFIX: &str = "hf:";
 
-const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -54,17 +53,18 @@ pub(super) fn folder(id: &str) -> Result<PathBuf, ModelError> {
     Ok(dir)
 }
 
-/// What the model called `id` (`ORG/NAME`) is; nothing else is fetched.
+/// The folder that the configuration files of the model called `id` (`ORG/NAME`) are in; nothing else is fetched.
 ///
 /// # Errors
-/// As when all of it is fetched.
-pub fn config(id: &str) -> Result<LlamaConfig, ModelError> {
+/// When the hub does not have it, does not give it, or cannot be reached while it is not in the cache.
+pub(super) fn configuration(id: &str) -> Result<PathBuf, ModelError> {
     let hub = Hub::new(id)?;
-    let dir = match hub.commit()? {
-        Some(commit) => commit.config()?,
-        None => hub.cached(|_| true)?,
-    };
-    Ok(config_json::read(&dir.join(CONFIG), id)?.0)
+    let Some(commit) = hub.commit()? else { return hub.cached(|_| true) };
+    let config = commit.get(CONFIG)?;
+    if commit.has(FORMATS) {
+        commit.get(FORMATS)?;
+    }
+    config.parent().map(Path::to_owned).ok_or_else(|| hub.failed("it has no place"))
 }
 
 fn has_weights(dir: &Path) -> bool {

@@ -5,7 +5,9 @@
 
 use std::f32::consts::PI;
 
-use super::{ModelShape, SpecError};
+use crate::format::Format;
+
+use super::{DenseShape, ModelShape, SpecError};
 
 /// What files call the architectures of the family.
 pub(super) const FAMILY: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
@@ -166,6 +168,13 @@ impl LlamaConfig {
     /// # Errors
     /// When the shape is not of this family.
     pub fn of_shape(shape: &ModelShape) -> Result<Self, SpecError> {
+        let reason = |why: &str| SpecError::Impossible {
+            what: "model",
+            name: shape.name.clone(),
+            reason: format!("not of the Llama family, which is what can be run: {why}"),
+        };
+        let several = "its layers are not equal dense layers with full attention";
+        let shape = shape.dense().ok_or_else(|| reason(several))?;
         let alien = [
             (!shape.gated, "its feed-forward layer has no gate"),
             (shape.position_rows > 0, "its positions are learned"),
@@ -173,11 +182,10 @@ impl LlamaConfig {
             (!shape.head_dim.is_multiple_of(2), "head_dim is odd"),
         ];
         if let Some((_, why)) = alien.iter().find(|(is, _)| *is) {
-            let reason = format!("not of the Llama family, which is what can be run: {why}");
-            return Err(SpecError::Impossible { what: "model", name: shape.name.clone(), reason });
+            return Err(reason(why));
         }
         Ok(Self {
-            name: shape.name.clone(),
+            name: shape.name,
             layers: shape.layers,
             hidden: shape.hidden,
             heads: shape.heads,
@@ -201,7 +209,7 @@ impl LlamaConfig {
     /// # Errors
     /// What is wrong, in words.
     pub fn check(&self) -> Result<(), String> {
-        if let Some(reason) = self.shape(2).fault() {
+        if let Some(reason) = self.dense().fault() {
             return Err(reason);
         }
         if !self.head_dim.is_multiple_of(2) {
@@ -221,11 +229,17 @@ impl LlamaConfig {
         }
     }
 
-    /// What costs time and memory, with weights of `dtype_bytes` per element. The biases of Qwen 2's projections
-    /// (a thousandth of its weights) have no place there.
+    /// What costs time and memory, with weights in bf16. The biases of Qwen 2's projections (a thousandth of its
+    /// weights) have no place there.
     #[must_use]
-    pub fn shape(&self, dtype_bytes: u32) -> ModelShape {
-        ModelShape {
+    pub fn shape(&self) -> ModelShape {
+        self.dense().into()
+    }
+
+    /// The same as a flat list of figures.
+    #[must_use]
+    pub fn dense(&self) -> DenseShape {
+        DenseShape {
             name: self.name.clone(),
             source: "the model's own configuration".to_owned(),
             hidden: self.hidden,
@@ -240,7 +254,8 @@ impl LlamaConfig {
             position_rows: 0,
             bias: false,
             qk_norm: self.qk_norm,
-            dtype_bytes,
+            format: Format::Bf16,
+            dtype_bytes: None,
             max_context: self.max_position,
         }
     }

@@ -1,6 +1,7 @@
 //! Shapes of the models that were run and that knee does not ship, from their `config.json`.
 
 use engine::ModelShape;
+use engine::model::DenseShape;
 
 /// Hidden width, layers, query heads, KV heads, feed-forward width, vocabulary.
 type Figures = (u32, u32, u32, u32, u32, u32);
@@ -25,10 +26,10 @@ pub(crate) fn shape(name: &str) -> Option<ModelShape> {
         _ => {
             let found = SHAPES.iter().find(|(n, _)| *n == base)?;
             let (hidden, layers, heads, kv_heads, ffn, vocab) = found.1;
-            let llama = ModelShape::load("llama-3.1-8b").ok()?;
+            let llama = ModelShape::load("llama-3.1-8b").ok()?.dense()?;
             let (name, source) = (base.to_owned(), format!("config.json of {name}"));
             let (bias, qk_norm) = (base.starts_with("Qwen2.5"), base.starts_with("Qwen3"));
-            return Some(ModelShape {
+            let dense = DenseShape {
                 name,
                 source,
                 hidden,
@@ -40,7 +41,8 @@ pub(crate) fn shape(name: &str) -> Option<ModelShape> {
                 bias,
                 qk_norm,
                 ..llama
-            });
+            };
+            return Some(dense.into());
         }
     };
     ModelShape::load(embedded).ok()

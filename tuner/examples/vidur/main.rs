@@ -97,8 +97,7 @@ fn trace(dir: &Path) -> Outcome<Trace> {
 /// the memory, nothing kept for activations.
 fn slots(model: &ModelShape, device: &DeviceProfile, config: &Config) -> u32 {
     let weights = model.rank_weight_bytes(config.tp, config.pp, 0);
-    let layers = u64::from(model.stage_layers(config.pp, 0));
-    let token = layers * model.layer_kv_bytes(config.kv_dtype, config.tp);
+    let token = model.stage_kv_bytes(config.kv_dtype, config.tp, config.pp, 0);
     let room = (0.9 * device.memory_bytes as f64) as u64 - weights;
     let requests = room / (token * u64::from(LONGEST));
     requests as u32 * LONGEST

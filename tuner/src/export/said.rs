@@ -107,6 +107,19 @@ pub(super) fn hub_name(model: &str) -> &str {
     }
 }
 
+/// The number format of weights, of engines that quantise bf16 weights to FP8 themselves.
+pub(super) fn weights(value: &str) -> Say {
+    if value == "fp8" { Say::flag("--quantization fp8") } else { checkpoint(value) }
+}
+
+/// The number format of weights, of engines that take them as a checkpoint has them.
+pub(super) fn checkpoint(value: &str) -> Say {
+    match value {
+        "auto" => Say::Implied,
+        other => Say::comment(format!("serve a checkpoint whose weights are in {other}")),
+    }
+}
+
 /// `text` as one word of a shell: in quotes where it needs them.
 #[must_use]
 pub fn quoted(text: &str) -> String {

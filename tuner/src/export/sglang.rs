@@ -1,6 +1,6 @@
 //! `python -m sglang.launch_server`. Prefill batches alternate with decode unless chunks are mixed in.
 
-use super::said::{Found, Said, Say, ask, common, script, start};
+use super::said::{Found, Said, Say, ask, common, script, start, weights};
 use engine::config::{QueueOrder, SchedulerKind};
 use engine::{Config, Knob};
 
@@ -38,6 +38,7 @@ fn knob_flags(config: &Config, knob: &Knob, value: &str) -> Say {
         }
         "block-size" => Say::flag(format!("--page-size {value}")),
         "kv-fraction" => Say::flag(format!("--mem-fraction-static {value}")),
+        "quantization" => weights(value),
         "kv-dtype" if value == "bf16" => Say::Implied,
         "kv-dtype" => Say::flag("--kv-cache-dtype fp8_e4m3"),
         "prompt-kv" => {

@@ -31,6 +31,8 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("chunked", "long-prefill-threshold", "512"),
     ("chunked", "block-size", "32"),
     ("chunked", "kv-fraction", "0.83"),
+    ("chunked", "quantization", "fp8"),
+    ("chunked", "quantization", "nvfp4"),
     ("chunked", "kv-dtype", "fp8"),
     ("chunked", "watermark", "0.02"),
     ("chunked", "prompt-kv", "chunk"),

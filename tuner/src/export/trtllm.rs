@@ -1,6 +1,6 @@
 //! `trtllm-serve` and the YAML it reads. It knows static batches, and whether running requests may be paused.
 
-use super::said::{Found, Said, Say, ask, common, script, start};
+use super::said::{Found, Said, Say, ask, checkpoint, common, script, start};
 use engine::config::{AllocatorKind, SchedulerKind};
 use engine::{Config, Knob};
 use std::fmt::Write as _;
@@ -28,6 +28,7 @@ fn knob_flags(config: &Config, knob: &Knob, value: &str) -> Say {
         "pp" => Say::flag(format!("--pp_size {value}")),
         // In the YAML; the scheduler as its capacity policy.
         "scheduler" | "prefix-cache" | "block-size" | "kv-dtype" => Say::Elsewhere,
+        "quantization" => checkpoint(value),
         "prompt-kv" if value == "whole" => Say::Implied,
         "queue" if value == "fcfs" => Say::Implied,
         "replicas" if config.replicas == 1 => Say::Implied,

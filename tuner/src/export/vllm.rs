@@ -1,6 +1,6 @@
 //! `vllm serve` (V1). Chunked prefill on paged KV is its only scheduler.
 
-use super::said::{Found, Said, Say, ask, common, script, start};
+use super::said::{Found, Said, Say, ask, common, script, start, weights};
 use engine::config::SchedulerKind;
 use engine::{Config, Knob};
 
@@ -66,6 +66,7 @@ fn knob_flags(config: &Config, ranks: u32, knob: &Knob, value: &str) -> Say {
         "block-size" if !config.block_size.is_multiple_of(16) => {
             Say::missing("attention kernels take multiples of 16")
         }
+        "quantization" => weights(value),
         "kv-dtype" if value == "bf16" => Say::Implied,
         "kv-dtype" => Say::flag(format!("--kv-cache-dtype {value}")),
         "prompt-kv" if value == "whole" => Say::Implied,

@@ -94,7 +94,7 @@ fn room_for_weights(
     Layout { ranks, stages, .. }: Layout,
     devices: &[Device],
 ) -> Result<(), CudaModelError> {
-    let shape = config.shape(2);
+    let shape = config.shape();
     for (at, device) in devices.iter().enumerate() {
         let here = (at..ranks * stages).step_by(devices.len());
         let (tp, pp) = (ranks as u32, stages as u32);

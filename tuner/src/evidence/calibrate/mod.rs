@@ -145,6 +145,15 @@ fn sequences(shape: &Shape) -> f64 {
     f64::from(shape.prefill_seqs) + f64::from(shape.decode_seqs)
 }
 
+/// `model` with its weights in the format that `config` asks for.
+fn as_served(model: &ModelShape, config: &Config) -> ModelShape {
+    let model = model.clone();
+    match config.quantization.format() {
+        Some(format) => model.quantised(format),
+        None => model,
+    }
+}
+
 /// Constants from a log of steps of `model` on `device`.
 ///
 /// # Errors
@@ -158,7 +167,8 @@ pub fn from_steps(
     seed: u64,
 ) -> Result<Calibration, CalibrateError> {
     let (tp, pp, tokens) = (config.tp, config.pp, config.max_batch_tokens);
-    let cost = CostModel::new(model, device, tp, pp, config.kv_dtype, tokens);
+    let model = as_served(model, config);
+    let cost = CostModel::new(&model, device, tp, pp, config.kv_dtype, tokens);
     let row = |step: &Step| Row {
         parts: parts(&cost, &step.shape),
         steps: 1.0,
@@ -218,8 +228,14 @@ pub fn from_requests(
 /// really taken.
 fn lives(recorded: &Recorded, setup: &Setup) -> Result<Vec<Row>, CalibrateError> {
     let c = &setup.config;
-    let cost =
-        CostModel::new(&setup.model, &setup.device, c.tp, c.pp, c.kv_dtype, c.max_batch_tokens);
+    let cost = CostModel::new(
+        &as_served(&setup.model, c),
+        &setup.device,
+        c.tp,
+        c.pp,
+        c.kv_dtype,
+        c.max_batch_tokens,
+    );
     let width = part_names().len();
     // Sums up to the end of every iteration.
     let mut ends: Vec<Duration> = vec![Duration::ZERO];

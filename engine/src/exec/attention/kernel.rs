@@ -1,4 +1,4 @@
-//! What attention costs: prompt chunks, decodes, and both in one kernel.
+//! Attention over keys and values: prompt chunks, decodes, and both in one kernel.
 //!
 //! Kernels made for decodes read every KV head once. Where the attention backend runs a mixed batch as one kernel of
 //! prompt chunks, decodes lose that: then the whole batch is priced by the chunks' table, never below its decodes
@@ -8,9 +8,9 @@ use crate::config::KvDtype;
 use crate::profile::{Chunks, DeviceProfile, Heads, Times};
 use crate::shape::Shape;
 
-/// One layer's attention on one rank.
+/// A kernel of one layer on one rank.
 #[derive(Debug, Clone)]
-pub(super) struct Attention {
+pub(in crate::exec) struct Kernel {
     heads: Heads,
     chunks: Chunks,
     prefill: Times,
@@ -22,7 +22,7 @@ pub(super) struct Attention {
     start: f64,
 }
 
-impl Attention {
+impl Kernel {
     pub(super) fn new(device: &DeviceProfile, heads: Heads, kv: KvDtype) -> Self {
         let start = device.prefill_attention.start_us.min(device.decode_attention.start_us);
         Self {

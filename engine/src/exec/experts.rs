@@ -1,0 +1,64 @@
+//! What a mixture of experts costs, by tokens.
+//!
+//! Tables are of tokens that are spread evenly. Real tokens choose as if at random: few of them go through fewer experts
+//! than as many choices, and less is read.
+
+use std::cell::Cell;
+
+use crate::format::Format;
+use crate::model::operators::Pool;
+use crate::profile::{DeviceProfile, Experts, Line, Times};
+
+/// The experts of one layer on one rank.
+#[derive(Debug, Clone)]
+pub(super) struct ExpertTimes {
+    line: Line,
+    knots: Vec<f64>,
+}
+
+/// Loads (choices per expert) up to which the number of experts that are hit is followed, and steps of it.
+const LOADS: u32 = 6;
+const STEPS: u32 = 8;
+
+impl ExpertTimes {
+    /// Those of `pool`, whose width `tp` ranks share, with weights in `format`.
+    pub(super) fn new(device: &DeviceProfile, pool: &Pool, tp: u32, format: Format) -> Self {
+        let experts = Experts {
+            hidden: pool.outer,
+            inter: pool.inner.div_ceil(tp),
+            held: pool.experts,
+            total: pool.experts,
+            top_k: pool.top_k,
+            gated: pool.gated,
+        };
+        let times = device.experts(experts, format);
+        let followed = (1..=LOADS * STEPS)
+            .map(|i| experts.tokens_per_load() * f64::from(i) / f64::from(STEPS));
+        let knots: Vec<f64> = times.knots().chain(followed).collect();
+        let most = Cell::new(0.0_f64);
+        let line = Line::new(knots.clone(), |tokens| {
+            // More tokens never take less, where one knot of a table is rounded below another.
+            most.set(most.get().max(at_random(&times, &experts, tokens)));
+            most.get()
+        });
+        Self { line, knots }
+    }
+
+    /// Seconds of `tokens` tokens.
+    pub(super) fn at(&self, tokens: f64) -> f64 {
+        self.line.at(tokens)
+    }
+
+    /// Tokens at which the slope changes.
+    pub(super) fn knots(&self) -> impl Iterator<Item = f64> {
+        self.knots.iter().copied()
+    }
+}
+
+/// Seconds of `tokens` tokens that choose at random: beyond one token's time, the share that is read.
+fn at_random(times: &Times, experts: &Experts, tokens: f64) -> f64 {
+    let even = (tokens * f64::from(experts.top_k)).min(f64::from(experts.total));
+    let share = (experts.hit_at_random(tokens) / even).min(1.0);
+    let one = times.at(1.0, 0.0);
+    one + (times.at(tokens, 0.0) - one).max(0.0) * share
+}

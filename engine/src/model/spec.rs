@@ -1,0 +1,119 @@
+//! Specifications that ship with the program or come from a file: models and devices.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use crate::files::{self, LONGEST_SETTINGS};
+
+/// Why a model shape or a device profile cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// A name that is not in the catalogue.
+    #[error("unknown {what} `{name}`: expected {} or the path of a .toml file", known.join(", "))]
+    Unknown {
+        /// `device`.
+        what: &'static str,
+        /// The name that was asked for.
+        name: String,
+        /// The names that would do.
+        known: Vec<&'static str>,
+    },
+    /// A model's name that is not in the catalogue.
+    #[error(
+        "unknown model `{name}`: {}`knee models` lists the known ones; a folder, a config.json, hf:ORG/NAME or a .toml \
+         file will do as well",
+        meant(alike)
+    )]
+    UnknownModel {
+        /// The name that was asked for.
+        name: String,
+        /// The names it may have stood for.
+        alike: Vec<String>,
+    },
+    /// A file that cannot be read.
+    #[error("cannot read {what} file {path}: {source}")]
+    Read {
+        /// `model` or `device`.
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that is not a specification of this kind.
+    #[error("{path}:{line}: not a {what}: {reason}")]
+    Parse {
+        /// `model` or `device`.
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// Counted from 1.
+        line: usize,
+        /// Why.
+        reason: String,
+    },
+    /// Figures that cannot be.
+    #[error("{what} {name}: {reason}")]
+    Impossible {
+        /// `model` or `device`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// The fault, and the values that are expected.
+        reason: String,
+    },
+    /// A model that the hub does not give.
+    #[error(transparent)]
+    Hub(#[from] Box<super::weights::ModelError>),
+}
+
+fn meant(alike: &[String]) -> String {
+    if alike.is_empty() { String::new() } else { format!("did you mean {}? ", alike.join(", ")) }
+}
+
+/// Embedded specifications: name, aliases, text.
+pub(crate) type Catalogue = &'static [(&'static str, &'static [&'static str], &'static str)];
+
+/// Reads what `name` stands for: an entry of the catalogue or one of its aliases, else a file.
+pub(crate) fn load<T: DeserializeOwned>(
+    what: &'static str,
+    catalogue: Catalogue,
+    name: &str,
+) -> Result<T, SpecError> {
+    let wanted = name.to_ascii_lowercase();
+    let entry =
+        catalogue.iter().find(|(n, aliases, _)| *n == wanted || aliases.contains(&wanted.as_str()));
+    if let Some((_, _, text)) = entry {
+        return parse(what, name, text);
+    }
+    let is_path = Path::new(name).extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
+    if !is_path {
+        let known = catalogue.iter().map(|(n, _, _)| *n).collect();
+        return Err(SpecError::Unknown { what, name: name.to_owned(), known });
+    }
+    parse(what, name, &read(what, name)?)
+}
+
+/// The text of a settings file.
+pub(super) fn read(what: &'static str, path: &str) -> Result<String, SpecError> {
+    files::read_text(Path::new(path), LONGEST_SETTINGS).map_err(|source| SpecError::Read {
+        what,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A TOML text as a `T`.
+pub(super) fn parse<T: DeserializeOwned>(
+    what: &'static str,
+    path: &str,
+    text: &str,
+) -> Result<T, SpecError> {
+    toml::from_str(text).map_err(|e| SpecError::Parse {
+        what,
+        path: path.to_owned(),
+        line: 1 + e.span().map_or("", |span| &text[..span.start]).matches('\n').count(),
+        reason: e.message().to_owned(),
+    })
+}
