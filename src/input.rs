@@ -4,16 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use engine::exec::Correction;
 use engine::files::{LONGEST_SETTINGS, read_text};
 use engine::{Config, DeviceProfile};
 use loadgen::{BoundSlo, Slo};
-use tuner::evidence::calibrate::Overlay;
 use tuner::subject::bed::Testbed;
 use workloads::{Description, ReadOptions, Reference, Spec, Stream, Trace};
 
-use crate::cli::{Computing, HostTime, Reading, Scenario, Workload};
+use crate::cli::{Computing, Reading, Scenario, Workload};
 use crate::computing::Here;
+use crate::devices::Hardware;
 use crate::shape::shape;
 
 /// A trace and what its source is known to be like, where it was synthesised.
@@ -197,65 +196,4 @@ pub(crate) fn prepare(scenario: &Scenario) -> Result<Prepared> {
     let trace = Arc::new(stream.first().clone());
     let slo = slo.bind(&trace.classes)?;
     Ok(Prepared { trace, stream: Arc::new(stream), slo, seed })
-}
-
-/// A device, and what calibration found about it.
-#[derive(PartialEq)]
-pub(crate) struct Hardware {
-    pub(crate) profile: Arc<DeviceProfile>,
-    pub(crate) correction: Option<Arc<Correction>>,
-}
-
-/// The device `name` stands for: a profile's name or file, or the file of a calibration, which names its profile.
-/// `calibration` is laid over it, then the `host` time asked for.
-pub(crate) fn hardware(
-    name: &str,
-    calibration: Option<&Path>,
-    host: &HostTime,
-) -> Result<Hardware> {
-    let is_overlay = |path: &Path| {
-        let text = read_text(path, LONGEST_SETTINGS).unwrap_or_default();
-        text.lines().any(|l| l.trim_start().starts_with("calibrates"))
-    };
-    let overlay = match calibration {
-        Some(path) => Some(Overlay::read(path)?),
-        None if name.ends_with(".toml") && is_overlay(Path::new(name)) => {
-            Some(Overlay::read(Path::new(name))?)
-        }
-        None => None,
-    };
-    let base = match &overlay {
-        Some(overlay) if calibration.is_none() => overlay.device.clone(),
-        _ => name.to_owned(),
-    };
-    let mut profile = DeviceProfile::load(&base)?;
-    let mut correction = None;
-    if let Some(overlay) = overlay {
-        let same = DeviceProfile::load(&overlay.device).is_ok_and(|p| p.name == profile.name);
-        if overlay.device != base && !same {
-            bail!("this calibration belongs to {}, not to {base}", overlay.device);
-        }
-        correction = overlay.correction().map_err(anyhow::Error::msg)?;
-        profile = overlay.apply(&profile);
-    }
-    if let Some(engine) = &host.of {
-        profile = profile.under(engine).context("no such engine")?;
-    }
-    Ok(Hardware { profile: Arc::new(profile), correction })
-}
-
-/// The devices called `names`, each once.
-pub(crate) fn devices(names: &[String], host: &HostTime) -> Result<Vec<Hardware>> {
-    let mut all: Vec<Hardware> = Vec::new();
-    for name in names {
-        let device = hardware(name, None, host)?;
-        match all.iter().find(|d| d.profile.name == device.profile.name) {
-            None => all.push(device),
-            Some(same) if *same == device => {}
-            Some(_) => {
-                bail!("two devices are called {}: give one another name", device.profile.name)
-            }
-        }
-    }
-    Ok(all)
 }

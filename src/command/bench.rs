@@ -20,6 +20,7 @@ use super::output::{about, write_run};
 use super::{Common, measure};
 use crate::cli;
 use crate::computing::is_here;
+use crate::devices;
 use crate::input;
 
 pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
@@ -29,8 +30,10 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         prepared.here(&args.device, &args.scenario, &args.computing, &args.knobs.config()?)?
     } else {
         let calibration = args.calibration.as_deref();
-        prepared
-            .on(input::hardware(&args.device, calibration, &args.scenario.host)?, &args.scenario)?
+        prepared.on(
+            devices::hardware(&args.device, calibration, &args.scenario.instead)?,
+            &args.scenario,
+        )?
     };
     let deployment = sim.deployment(&args.knobs.config()?, Relax::Nothing)?;
     let natural = sim.natural_rate(sim.requests());

@@ -34,7 +34,7 @@ pub use dense::DenseShape;
 pub use layers::{Layer, Layers};
 pub use open::Model;
 pub use spec::SpecError;
-pub(crate) use spec::{Catalogue, load};
+pub(crate) use spec::{Catalogue, parse, text_of};
 
 use attention::Attention;
 use feed_forward::FeedForward;
