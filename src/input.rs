@@ -42,13 +42,7 @@ impl Loaded {
 /// Reads or synthesises what `name` stands for: a preset, a workload TOML, a trace file.
 pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
     if let Some(spec) = spec(name)? {
-        if let Some(flag) = reading.of_files() {
-            bail!("{flag} says how to read a trace file, and {name} is synthesised: leave it out");
-        }
-        let trace = workloads::synthesise(&spec, reading.seed)?;
-        let seed = reading.seed.unwrap_or(spec.seed());
-        let reference = spec.reference().cloned();
-        return Ok(Loaded { trace, reference, seed, spec: Some(spec) });
+        return synthesised(spec, reading, name);
     }
     let path = Path::new(name);
     if name != "-" && !path.exists() {
@@ -67,6 +61,27 @@ pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
     };
     let trace = workloads::read(path, &options)?;
     Ok(Loaded { trace, reference: None, seed: options.seed, spec: None })
+}
+
+/// The trace that `spec` describes, which was asked for as `name`.
+fn synthesised(spec: Spec, reading: &Reading, name: &str) -> Result<Loaded> {
+    if let Some(flag) = reading.of_files() {
+        bail!("{flag} says how to read a trace file, and {name} is synthesised: leave it out");
+    }
+    let trace = workloads::synthesise(&spec, reading.seed)?;
+    let seed = reading.seed.unwrap_or(spec.seed());
+    let reference = spec.reference().cloned();
+    Ok(Loaded { trace, reference, seed, spec: Some(spec) })
+}
+
+/// Requests of one size where nobody says how many.
+const RANDOM: u32 = 1000;
+
+/// The requests of one size that are asked for instead of a workload.
+fn random(workload: &Workload) -> Result<Option<Spec>> {
+    let (Some(input), Some(output)) = (workload.isl, workload.osl) else { return Ok(None) };
+    let requests = workload.requests.map_or(RANDOM, |n| u32::try_from(n).unwrap_or(u32::MAX));
+    Ok(Some(Spec::random(input, output, workload.range_ratio, requests)?))
 }
 
 impl Reading {
@@ -107,7 +122,10 @@ pub(crate) fn workload(workload: &Workload) -> Result<(Arc<Trace>, u64)> {
 
 /// The same, and how it goes on. What is synthesised has as many requests as are asked for.
 fn stream(workload: &Workload) -> Result<(Stream, u64)> {
-    let loaded = load(&workload.workload, &workload.read)?;
+    let loaded = match random(workload)? {
+        Some(spec) => synthesised(spec, &workload.read, "--isl")?,
+        None => load(&workload.workload, &workload.read)?,
+    };
     let mut trace = loaded.trace.clone();
     match workload.requests {
         Some(n) if n > trace.requests.len() && loaded.spec.is_some() => {
@@ -161,6 +179,12 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
+    /// The same requests as a closed loop of so many streams.
+    pub(crate) fn closed_loop(self, streams: u32) -> Self {
+        let trace = self.stream.first().clone().closed_loop(streams);
+        Self { stream: Arc::new(Stream::replayed(trace.clone())), trace: Arc::new(trace), ..self }
+    }
+
     /// The scenario on `device`, of the model that `scenario` names.
     pub(crate) fn on(&self, device: Hardware, scenario: &Scenario) -> Result<Testbed> {
         let model = Arc::new(shape(scenario.model())?);

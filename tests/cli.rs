@@ -748,6 +748,21 @@ fn prices_are_ones_own() {
 }
 
 #[test]
+fn the_closed_loop_of_the_field_is_simulated() {
+    let of = |more: &[&str]| json(&with(&["bench", "--isl", "512", "--osl", "64", "--json"], more));
+    let (few, many) =
+        (of(&["--concurrency", "2"]), of(&["--concurrency", "32", "--range-ratio", "0.8"]));
+    assert_eq!((&few["requests"], &many["requests"]), (&20.into(), &320.into()), "ten a stream");
+    let figure = |r: &Value, name: &str| r[name].as_f64().unwrap();
+    assert!(figure(&few, "mean_batch") <= 2.0 && figure(&many, "mean_batch") <= 32.0);
+    assert!(figure(&many, "mean_batch") > 20.0, "the loop is kept full");
+    assert!(figure(&many, "mean_tpot_ms") > figure(&few, "mean_tpot_ms"));
+    let said = refused(&["bench", "--isl", "512", "--osl", "64", "--workload", "chat"]);
+    assert!(said.contains("--workload"), "{said}");
+    assert!(refused(&["bench", "--isl", "512"]).contains("--osl"));
+}
+
+#[test]
 fn another_engines_host_time_costs_and_is_named() {
     let bench =
         |more: &[&str]| json(&with(&["bench", "--requests", "200", "--rate", "4", "--json"], more));

@@ -21,7 +21,7 @@ use values::{MOST_GPUS, MOST_THREADS, above_zero, whole};
 
 pub(crate) use computing::{Computing, Random};
 pub(crate) use device::{Add, Device};
-pub(crate) use live::{Fleet, Live, Mock, Reach, SERVED, TuneServer};
+pub(crate) use live::{Fleet, Live, MOST_STREAMS, Mock, Reach, SERVED, TuneServer};
 pub(crate) use profile::{Check, Import, Measure, Profile};
 pub(crate) use scenario::{Instead, Output, Reading, Scenario, Workload};
 
@@ -170,6 +170,9 @@ pub(crate) struct Bench {
     /// Offer all requests at once
     #[arg(long, help_heading = TRAFFIC, conflicts_with = "url")]
     pub(crate) saturated: bool,
+    /// A closed loop: keep so many requests (or sessions) under way, whatever their arrival times
+    #[arg(long, help_heading = TRAFFIC, value_name = "N", value_parser = whole::<u32, 1, MOST_STREAMS>, conflicts_with_all = ["rate", "rate_scale", "saturated"])]
+    pub(crate) concurrency: Option<u32>,
     /// File that `knee calibrate` wrote for this device
     #[arg(long, help_heading = MACHINE, value_name = "FILE", conflicts_with = "url")]
     pub(crate) calibration: Option<PathBuf>,
@@ -401,7 +404,7 @@ mod tests {
         }
         let places: [(&str, &[&str]); 7] = [
             (headings::OUTPUT, &["out", "json", "to", "plot", "export"]),
-            (headings::LIVE, &["url", "api", "timeout", "concurrency"]),
+            (headings::LIVE, &["url", "api", "timeout"]),
             (headings::LAUNCH, &["launch", "flags", "tries"]),
             (headings::HERE, &["isa", "kv-memory", "precision", "weights"]),
             (headings::FILES, &["format", "time-unit", "map"]),

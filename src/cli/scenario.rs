@@ -7,7 +7,7 @@ use engine::DeviceProfile;
 use workloads::{DateOrder, Format, Mapping, TimeUnit};
 
 use super::headings::{FILES, MACHINE, OUTPUT, TRAFFIC};
-use super::values::{above_zero, priced, whole};
+use super::values::{above_zero, priced, share, whole};
 
 /// Traffic, model, device and targets.
 #[derive(Debug, Clone, Args)]
@@ -62,6 +62,15 @@ pub(crate) struct Workload {
     /// standard input)
     #[arg(long, default_value = "chat", value_name = "NAME|FILE")]
     pub(crate) workload: String,
+    /// Instead of a workload: independent prompts of so many tokens, with --osl
+    #[arg(long, value_name = "N", requires = "osl", conflicts_with = "workload", value_parser = whole::<u32, 1, { 1 << 30 }>)]
+    pub(crate) isl: Option<u32>,
+    /// Response tokens of each
+    #[arg(long, value_name = "N", requires = "isl", value_parser = whole::<u32, 1, { 1 << 30 }>)]
+    pub(crate) osl: Option<u32>,
+    /// The shortest prompts and responses, as a share of --isl and --osl; lengths lie evenly between
+    #[arg(long, value_name = "SHARE", requires = "isl", default_value_t = 1.0, value_parser = share)]
+    pub(crate) range_ratio: f64,
     #[command(flatten)]
     pub(crate) read: Reading,
     /// Only the first N requests

@@ -24,6 +24,12 @@ pub(crate) fn above_zero(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A share of a whole.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|x: &f64| (0.0..=1.0).contains(x));
+    number.ok_or_else(|| "expected a share from 0 to 1, such as 0.8".to_owned())
+}
+
 /// A device and its price.
 pub(crate) fn priced(text: &str) -> Result<(String, f64), String> {
     let expected = || "expected DEVICE=USD per GPU and hour, such as h200-sxm=2.80".to_owned();
