@@ -23,8 +23,9 @@ pub(crate) fn headline(answer: &Answer, terms: &Terms<'_>) -> String {
     let (on, Terms { unit, workload, slo }) = (&answer.source.on, terms);
     match answer.best() {
         Some((winner, rps)) => {
+            let verb = if winner.label == DEFAULTS { "carry" } else { "carries" };
             let many = answer.contenders.len() > 1;
-            let who = if many { format!("{} carries ", winner.label) } else { String::new() };
+            let who = if many { format!("{} {verb} ", winner.label) } else { String::new() };
             let aside = aside(answer, winner, rps);
             format!("Measured on {on}: {who}{} {unit} of {workload} with {slo}{aside}.", rate(rps))
         }
@@ -38,8 +39,9 @@ pub(crate) fn headline(answer: &Answer, terms: &Terms<'_>) -> String {
 /// What the winner's capacity is beside: a prediction, or what the server carries by itself.
 fn aside(answer: &Answer, winner: &Contender, rps: f64) -> String {
     let own = answer.contenders.iter().find(|c| c.label == DEFAULTS);
+    let others = answer.contenders.iter().any(|c| c.label != DEFAULTS && !c.tried.is_empty());
     match (own.and_then(|c| c.standing.carries()), winner.predicted_rps) {
-        (Some(_), _) if winner.label == DEFAULTS && answer.contenders.len() > 1 => {
+        (Some(_), _) if winner.label == DEFAULTS && others => {
             "; no other flags that were tried carry more".to_owned()
         }
         (Some(own), _) if winner.label != DEFAULTS => {
