@@ -4,8 +4,9 @@
 //!     cargo run --release -p knee-tuner --example silicon -- vllm-aggregated.csv [DETAIL]
 //!
 //! The file is one of AISimulate's wheel (`systems/silicon_sample.csv`), cut to columns by name. Nothing here is fitted
-//! to it. With DETAIL every row is printed. What a row does not say is the default of vLLM on such a GPU: 1,024 sequences
-//! and 8,192 tokens an iteration, asynchronous scheduling.
+//! to it. With DETAIL every row is printed. What a row does not say is as the scripts of those runs have it
+//! (SemiAnalysisAI/InferenceX, `benchmarks/*.sh`): 8,192 tokens an iteration, asynchronous scheduling, no prefix caching,
+//! an FP8 KV cache but for gpt-oss on Hopper and for MiniMax.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -153,12 +154,15 @@ fn simulate(row: &Row) -> Outcome<(f64, f64)> {
     let trace = workloads::synthesise(&spec, None)?.closed_loop(row.streams);
     let slo = Slo::parse::<&str>(&[], None)?.bind(&trace.classes)?;
     let bed = Testbed::new(Arc::new(trace), Arc::new(shape), Arc::new(device), slo);
+    let hopper = row.device.starts_with("h1") || row.device.starts_with("h2");
+    let small_kv = row.model.contains("Llama") || (row.model.contains("gpt-oss") && !hopper);
     let mut config = Config {
         tp: row.tp,
-        max_seqs: 1024,
+        max_seqs: 512,
         max_batch_tokens: 8192,
         async_scheduling: true,
-        kv_dtype: KvDtype::Bf16,
+        prefix_cache: false,
+        kv_dtype: if small_kv { KvDtype::Fp8 } else { KvDtype::Bf16 },
         ..Config::default()
     };
     config.set("policy", "chunked")?;
