@@ -179,6 +179,15 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
+    /// Its requests of at most `most` tokens, and their share of all.
+    pub(crate) fn within(self, most: u32) -> (Self, f64) {
+        let all = self.trace.requests.len().max(1) as f64;
+        let trace = Trace::clone(&self.trace).within(most);
+        let share = trace.requests.len() as f64 / all;
+        let stream = Arc::new(Stream::replayed(trace.clone()));
+        (Self { stream, trace: Arc::new(trace), ..self }, share)
+    }
+
     /// The same requests as a closed loop of so many streams.
     pub(crate) fn closed_loop(self, streams: u32) -> Self {
         let trace = self.stream.first().clone().closed_loop(streams);

@@ -176,6 +176,52 @@ pub(crate) fn plans(r: &TuneResult) -> Markup {
             "At least " (short(first.headroom * 100.0)) " % of capacity is kept free. Dollars per million output tokens are at the demand, not at capacity."
             @if r.plans.iter().any(|p| p.if_slow.is_some()) { " " (IF_SLOW) }
         }
+        (by_context(r))
+    }
+}
+
+/// Columns of the plans by context.
+pub(crate) const TIERS: [(&str, bool); 6] = [
+    ("context at most", true),
+    ("of the requests", true),
+    ("device", false),
+    ("GPUs", true),
+    ("fewer", true),
+    ("$/hour", true),
+];
+
+/// The chosen plan without a limit, then one for each limit of context, under [`TIERS`].
+pub(crate) fn tiers(r: &TuneResult) -> Vec<[String; 6]> {
+    if r.tiers.is_empty() {
+        return Vec::new();
+    }
+    let whole = chosen(r);
+    let row = |context: String, share: f64, plan: Option<&Plan>| {
+        let fewer =
+            whole.zip(plan).map(|(whole, plan)| i64::from(whole.gpus) - i64::from(plan.gpus));
+        [
+            context,
+            percent(share),
+            plan.map_or_else(|| "nothing holds".to_owned(), |p| p.device.clone()),
+            plan.map_or_else(|| NONE.to_owned(), |p| count(p.gpus.into())),
+            fewer.map_or_else(|| NONE.to_owned(), |n| n.to_string()),
+            plan.and_then(|p| p.usd_per_hour).map_or_else(|| NONE.to_owned(), usd),
+        ]
+    };
+    let mut rows = vec![row("any".to_owned(), 1.0, whole)];
+    rows.extend(r.tiers.iter().map(|t| row(count(t.context.into()), t.share, t.plan.as_ref())));
+    rows
+}
+
+/// The section of a page.
+fn by_context(r: &TuneResult) -> Markup {
+    let rows: Vec<Row> =
+        tiers(r).iter().map(|cells| (cells.iter().map(cell).collect(), "")).collect();
+    html! {
+        @if !rows.is_empty() {
+            h3 { "If longer requests were refused" }
+            (table(&TIERS, &rows))
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use workloads::Format;
 
 use crate::knobs::Knobs;
 use headings::{MACHINE, OUTPUT, RECORDED, SEARCH, TRAFFIC};
-use values::{MOST_GPUS, MOST_THREADS, above_zero, whole};
+use values::{MOST_GPUS, MOST_THREADS, above_zero, tokens, whole};
 
 pub(crate) use computing::{Computing, Random};
 pub(crate) use device::{Add, Device};
@@ -288,6 +288,10 @@ pub(crate) struct Plan {
     /// GPUs of one replica at most
     #[arg(long, help_heading = MACHINE, value_name = "N", default_value_t = 1, value_parser = whole::<u32, 1, MOST_GPUS>, allow_negative_numbers = true)]
     pub(crate) gpus: u32,
+    /// Also plan for the requests within these limits of context (prompt and response together), such as 16k,64k,256k:
+    /// how many GPUs less?
+    #[arg(long, help_heading = SEARCH, value_name = "TOKENS,...", value_delimiter = ',', value_parser = tokens)]
+    pub(crate) context: Vec<u32>,
     /// Threads (default: all)
     #[arg(long, help_heading = SEARCH, value_name = "N", value_parser = whole::<usize, 1, MOST_THREADS>, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,

@@ -24,6 +24,17 @@ pub(crate) fn above_zero(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A number of tokens, in the units of context windows: `16k` is 16,384, `1M` is 1,048,576.
+pub(crate) fn tokens(text: &str) -> Result<u32, String> {
+    let (number, scale) = match text.split_at_checked(text.len().saturating_sub(1)) {
+        Some((number, "k" | "K")) => (number, 1 << 10),
+        Some((number, "m" | "M")) => (number, 1 << 20),
+        _ => (text, 1),
+    };
+    let tokens = number.parse::<u32>().ok().and_then(|n| n.checked_mul(scale)).filter(|n| *n > 1);
+    tokens.ok_or_else(|| "expected a number of tokens above 1, such as 16k, 65536 or 1M".to_owned())
+}
+
 /// A share of a whole.
 pub(crate) fn share(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|x: &f64| (0.0..=1.0).contains(x));

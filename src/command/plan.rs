@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use tuner::result::Objective;
+use tuner::plan::Tier;
+use tuner::result::{Objective, TuneResult};
 use tuner::tune::{Demand, Method};
 
 use super::tune::{Search, deliver, search};
@@ -15,7 +16,7 @@ pub(crate) fn run(args: &cli::Plan) -> Result<ExitCode> {
         bail!("replicas are what a plan counts: leave out --replicas");
     }
     let demand = Demand { rps: rate(&args.demand)?, headroom: share(&args.headroom)? };
-    let searched = search(&Search {
+    let asked = Search {
         scenario: &args.scenario,
         devices: &args.device,
         gpus: args.gpus,
@@ -26,9 +27,31 @@ pub(crate) fn run(args: &cli::Plan) -> Result<ExitCode> {
         knobs: &args.knobs,
         study: args.output.out.as_deref(),
         demand: Some(demand),
+        context: None,
         here: None,
-    })?;
+    };
+    let mut searched = search(&asked)?;
+    searched.result.tiers = tiers(args, &asked, &searched.result)?;
     deliver(&args.output, searched)
+}
+
+/// A plan for the requests within each limit of context that was asked for, the largest first.
+fn tiers(args: &cli::Plan, asked: &Search<'_>, whole: &TuneResult) -> Result<Vec<Tier>> {
+    let mut limits = args.context.clone();
+    limits.sort_unstable_by(|a, b| b.cmp(a));
+    limits.dedup();
+    let all = whole.workload.requests.max(1) as f64;
+    limits
+        .into_iter()
+        .map(|context| {
+            // Runs of another trace are no part of this study.
+            let study = None;
+            let found = search(&Search { context: Some(context), study, ..*asked })?.result;
+            let share = found.workload.requests as f64 / all;
+            let plan = found.plans.iter().find(|p| p.device == found.device).cloned();
+            Ok(Tier { context, share, plan })
+        })
+        .collect()
 }
 
 /// More is no demand but a mistake: the whole world asks for less.

@@ -32,6 +32,7 @@ use crate::input::{self, Prepared};
 use crate::knobs::Knobs;
 
 /// A search as both commands state it.
+#[derive(Clone, Copy)]
 pub(crate) struct Search<'a> {
     pub(crate) scenario: &'a Scenario,
     pub(crate) devices: &'a [String],
@@ -44,6 +45,8 @@ pub(crate) struct Search<'a> {
     /// Folder of the study, if runs are to be remembered.
     pub(crate) study: Option<&'a Path>,
     pub(crate) demand: Option<Demand>,
+    /// Most tokens of a request; longer ones are left out, and their part of the demand with them.
+    pub(crate) context: Option<u32>,
     /// The engine's settings, where this machine is the device.
     pub(crate) here: Option<Here<'a>>,
 }
@@ -87,6 +90,7 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
         knobs: &args.knobs,
         study: args.output.out.as_deref(),
         demand: None,
+        context: None,
         here: here(args)?,
     })?;
     deliver(&args.output, searched)
@@ -217,7 +221,14 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
     if let Some(n) = search.threads {
         rayon::ThreadPoolBuilder::new().num_threads(n).build_global().context("--threads")?;
     }
-    let prepared = input::prepare(search.scenario)?;
+    let mut prepared = input::prepare(search.scenario)?;
+    let mut demand = search.demand;
+    if let Some(most) = search.context {
+        let (within, share) = prepared.within(most);
+        prepared = within;
+        demand = demand.map(|demand| Demand { rps: demand.rps * share, ..demand });
+    }
+    let search = &Search { demand, ..*search };
     input::need_rate(&prepared.trace)?;
     let (mut sims, real) = beds(search, &prepared)?;
     let Some(first) = sims.first() else { bail!("no device to tune for: name at least one") };

@@ -144,3 +144,30 @@ fn another_engines_host_time_costs_and_is_named() {
     assert!(tpot(&none) < tpot(&own) && tpot(&own) < tpot(&old));
     assert_eq!(old["device"], "h100-sxm (host time: vllm-v0)");
 }
+
+#[test]
+fn less_context_takes_fewer_gpus() {
+    let plan = [
+        "plan",
+        "--demand",
+        "60rps",
+        "--slo",
+        "ttft=2s",
+        "--slo",
+        "tpot=50ms",
+        "--requests",
+        "600",
+    ];
+    let knobs = ["--policy", "chunked", "--max-seqs", "128", "--max-batch-tokens", "2048"];
+    let device = ["--device", "h100-sxm", "--workload", "code", "--context", "2k,4k", "--json"];
+    let found = json(&with(&with(&plan, &knobs), &device));
+    assert_fits("tune.json", &found);
+    let tiers = found["tiers"].as_array().unwrap();
+    let figure = |i: usize, name: &str| tiers[i][name].as_f64().unwrap();
+    assert_eq!((figure(0, "context"), figure(1, "context")), (4096.0, 2048.0));
+    assert!(1.0 > figure(0, "share") && figure(0, "share") > figure(1, "share"));
+    let gpus = |plan: &Value| plan["gpus"].as_u64().unwrap();
+    let all = gpus(&found["plans"][0]);
+    assert!(all >= gpus(&tiers[0]["plan"]) && gpus(&tiers[0]["plan"]) > gpus(&tiers[1]["plan"]));
+    assert!(refused(&["plan", "--demand", "1rps", "--context", "16q"]).contains("16k"));
+}

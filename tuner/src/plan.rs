@@ -75,6 +75,17 @@ pub struct Plan {
     pub unfit: Unfit,
 }
 
+/// A plan for the requests of at most so many tokens: what is saved by refusing longer ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tier {
+    /// Most tokens of a request, prompt and response together.
+    pub context: u32,
+    /// Share of the requests that are no longer.
+    pub share: f64,
+    /// The cheapest plan for their part of the demand; none where nothing holds the targets.
+    pub plan: Option<Plan>,
+}
+
 /// A plan where iterations are slower than predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct IfSlow {

@@ -140,6 +140,39 @@ impl Trace {
         self
     }
 
+    /// The requests of at most `most` tokens, prompt and response together, and what the others leave of their sessions: a
+    /// turn that waits for one that is left out is left out as well. Arrivals stay where they are.
+    #[must_use]
+    pub fn within(mut self, most: u32) -> Self {
+        let all = self.requests.len();
+        // The new place of each request that is kept.
+        let mut places: Vec<Option<u32>> = Vec::with_capacity(all);
+        let mut kept = Vec::with_capacity(all);
+        for mut request in self.requests {
+            let fits = request.input.saturating_add(request.output) <= most;
+            let follows = match &mut request.arrival {
+                Arrival::At(_) => true,
+                Arrival::After { previous, .. } => match places[*previous as usize] {
+                    Some(place) => {
+                        *previous = place;
+                        true
+                    }
+                    None => false,
+                },
+            };
+            places.push((fits && follows).then_some(kept.len() as u32));
+            if fits && follows {
+                kept.push(request);
+            }
+        }
+        if kept.len() < all {
+            let left = all - kept.len();
+            self.provenance.push(format!("without {left} requests beyond {most} tokens"));
+        }
+        self.requests = kept;
+        self
+    }
+
     /// The first `n` requests, all that they refer to included: predecessors always come earlier.
     #[must_use]
     pub fn head(&self, n: usize) -> Self {
@@ -168,6 +201,38 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn what_is_within_a_limit_keeps_its_order_and_its_predecessors(
+            sizes in prop::collection::vec((1_u32..50, 1_u32..50, any::<bool>()), 1..40), most in 2_u32..100,
+        ) {
+            let requests: Vec<TraceRequest> = (0_u32..)
+                .zip(&sizes)
+                .map(|(i, &(input, output, turn))| TraceRequest {
+                    arrival: match turn && i > 0 {
+                        true => Arrival::After { previous: i - 1, think: Duration::from_secs(u64::from(i)) },
+                        false => Arrival::At(Duration::from_secs(u64::from(i))),
+                    },
+                    input,
+                    output,
+                    blocks: BlockSpan::default(),
+                    class: 0,
+                    session: None,
+                })
+                .collect();
+            let trace = Trace { requests, ..Trace::default() };
+            let within = trace.clone().within(most);
+            prop_assert!(within.longest() <= most);
+            for (i, r) in within.requests.iter().enumerate() {
+                if let Arrival::After { previous, .. } = r.arrival {
+                    prop_assert!((previous as usize) < i);
+                }
+            }
+            // Alone it would be kept: only a predecessor that is too long keeps a short request out.
+            let lost = trace.requests.iter().filter(|r| matches!(r.arrival, Arrival::At(_)) && r.input + r.output <= most);
+            prop_assert_eq!(within.starts(), lost.count());
+            prop_assert_eq!(trace.clone().within(u32::MAX).requests, trace.requests);
+        }
+
         #[test]
         fn a_cut_trace_fits_and_what_fitted_stays(
             lengths in prop::collection::vec((1..5000_u32, 0..5000_u32), 1..30), most in 2..6000_u32,

@@ -72,6 +72,12 @@ fn plan(s: &mut Screen, r: &TuneResult) {
     for (device, why) in planned::infeasible(r) {
         s.say(&format!("  {device}: infeasible, {why}"), 4, Some(Look::Bad));
     }
+    let tiers = planned::tiers(r);
+    if !tiers.is_empty() {
+        s.gap();
+        let rows: Vec<Vec<String>> = tiers.iter().map(|row| row.to_vec()).collect();
+        s.table(&planned::TIERS.map(|c| c.0), &rows, None);
+    }
     s.gap();
     s.say(&format!("{}:", planned::heading(r)), 0, Some(Look::Bold));
 }

@@ -13,7 +13,7 @@ pub use confidence::{Confidence, PassedOver};
 pub(crate) use sentences::BOUNDED;
 pub use sentences::{against, attained, broke, missed, statistic};
 
-use crate::plan::{Chosen, Plan};
+use crate::plan::{Chosen, Plan, Tier};
 use crate::subject::observation::{KvShares, Observation, Work};
 use crate::subject::unfit::Unfit;
 use engine::{Config, KNOBS, KnobError};
@@ -69,6 +69,9 @@ pub struct TuneResult {
     pub pareto: Pareto,
     /// The plans for a demand, where one was given: one per device.
     pub plans: Vec<Plan>,
+    /// Plans for the requests within limits of context, where those were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tiers: Vec<Tier>,
     /// The rule that decided between the plan that was chosen and the next best deployment; none without a demand, and where nothing
     /// else was found.
     #[serde(default)]

@@ -46,6 +46,7 @@ impl Tuning<'_, '_> {
             confidence: self.best.and_then(|i| self.trusted.get(&i).cloned()),
             pareto: self.pareto(),
             plans: self.plans()?,
+            tiers: Vec::new(),
             chosen: self.chosen(),
             warnings: self.warnings(best.as_ref()),
             refused,
