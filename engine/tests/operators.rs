@@ -106,7 +106,8 @@ proptest! {
                 device.peaks(),
                 Delta { key_heads: values.div_ceil(2), value_heads: values, key_dim: 128, value_dim: 128 },
             );
-            for latent in [Latent::deepseek_v3(heads), Latent::deepseek_v32(heads), Latent::glm_5(heads)] {
+            for latent in [Latent::deepseek_v3(heads), Latent::deepseek_v32(heads), Latent::glm_5(heads, false),
+                Latent::glm_5(heads, true)] {
                 for (format, kv) in Format::ALL.into_iter().flat_map(|f| KV.map(|kv| (f, kv))) {
                     let times = device.latent_attention(latent, format, kv);
                     let here = both(&times, &less);
