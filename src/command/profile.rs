@@ -155,15 +155,6 @@ fn constants(d: &DeviceProfile) -> Vec<(String, String, String)> {
             format!("{:.0} and {:.0} TFLOP/s", d.peak_fp8_flops / 1e12, d.peak_fp4_flops / 1e12),
             String::new(),
         ),
-        row(
-            "peak in fp8 and fp4",
-            format!(
-                "{:.0} and {:.0} TFLOP/s (0 = the device does not compute in it)",
-                d.peak_fp8_flops / 1e12,
-                d.peak_fp4_flops / 1e12
-            ),
-            String::new(),
-        ),
         row("peak bandwidth", format!("{:.0} GB/s", d.memory_bandwidth / 1e9), source("peaks")),
         row("memory", format!("{:.2} GB", d.memory_bytes as f64 / 1e9), source("memory_bytes")),
         row(
