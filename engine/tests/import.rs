@@ -16,6 +16,8 @@ use flate2::write::GzEncoder;
 #[path = "import/layouts.rs"]
 mod layouts;
 mod measurements;
+#[path = "import/traps.rs"]
+mod traps;
 #[path = "import/vidur.rs"]
 mod vidur;
 

@@ -124,6 +124,11 @@ fn constants(d: &DeviceProfile) -> Vec<(String, String, String)> {
     let row = |what: &str, value: String, source: String| (what.to_owned(), value, source);
     let mut rows = vec![
         row("peak compute", format!("{:.0} TFLOP/s", d.peak_flops / 1e12), source("peaks")),
+        row(
+            "peak in fp8 and fp4",
+            format!("{:.0} and {:.0} TFLOP/s", d.peak_fp8_flops / 1e12, d.peak_fp4_flops / 1e12),
+            String::new(),
+        ),
         row("peak bandwidth", format!("{:.0} GB/s", d.memory_bandwidth / 1e9), source("peaks")),
         row("memory", format!("{:.2} GB", d.memory_bytes as f64 / 1e9), source("memory_bytes")),
         row(
@@ -191,42 +196,48 @@ fn range(axis: &[f64]) -> String {
     }
 }
 
+/// Who measured a table, and in what.
+fn from(source: &str, timed_under: &str) -> String {
+    let under = if timed_under.is_empty() { "" } else { ", in " };
+    format!("{source}{under}{timed_under}")
+}
+
 /// The range that each table covers.
 fn covered(d: &DeviceProfile) -> String {
     let mut out = format!(
-        "  {:<20}{:>7}{:>10}{:>26}{:>16}   {}\n",
+        "  {:<34}{:>7}{:>10}{:>26}{:>16}   {}\n",
         "operator", "shapes", "start µs", "x", "y", "from"
     );
     for (name, t) in d.tables() {
         let _ = writeln!(
             out,
-            "  {name:<20}{:>7}{:>10}{:>26}{:>16}   {}",
+            "  {name:<34}{:>7}{:>10}{:>26}{:>16}   {}",
             t.shapes.len(),
             t.start_us,
             range(&t.x),
             range(&t.y),
-            t.source
+            from(&t.source, &t.timed_under)
         );
     }
     for law in &d.all_reduce {
         let name = format!("all_reduce of {}", law.ranks);
         let _ = writeln!(
             out,
-            "  {name:<20}{:>7}{:>10}{:>26}{:>16}   {}",
+            "  {name:<34}{:>7}{:>10}{:>26}{:>16}   {}",
             "",
             law.start_us,
             range(&law.x),
             "",
-            law.source
+            from(&law.source, &law.timed_under)
         );
     }
     out
 }
 
 fn errors(d: &DeviceProfile) -> String {
-    let mut out = format!("  {:<20}{}\n", "error", FitError::COLUMNS);
+    let mut out = format!("  {:<34}{}\n", "error", FitError::COLUMNS);
     for (operator, error) in &d.fit {
-        let _ = writeln!(out, "  {operator:<20}{error}");
+        let _ = writeln!(out, "  {operator:<34}{error}");
     }
     out
 }
@@ -234,9 +245,9 @@ fn errors(d: &DeviceProfile) -> String {
 fn described(d: &DeviceProfile) -> Value {
     let tables = d.tables().into_iter().map(|(name, t)| {
         let ends = |axis: &[f64]| json!([axis.first(), axis.last()]);
-        let value = json!({ "shapes": t.shapes, "start_us": t.start_us, "source": t.source,
+        let value = json!({ "shapes": t.shapes, "start_us": t.start_us, "source": t.source, "timed_under": t.timed_under,
             "x": ends(&t.x), "y": ends(&t.y) });
-        (name.to_owned(), value)
+        (name, value)
     });
     let fit = d.fit.iter().map(|(operator, e)| {
         let value = json!({ "rows": e.rows, "left_out": e.left_out, "mean": e.mean, "p90": e.p90, "p95": e.p95,

@@ -3,13 +3,13 @@
 //! Not read: `computescale` and `scale_matrix`, whose times the fp8 products hold; the absorbed products of latent
 //! attention, which its blocks hold; and what no engine runs inside CUDA graphs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::source::Source;
 use super::tables::{ImportError, Row, Run};
 use crate::config::KvDtype;
 use crate::format::Format;
-use crate::profile::{Collective, Delta, Exchange, Experts, Heads, Latent};
+use crate::profile::{Collective, Delta, Exchange, Experts, Heads, Index, Latent};
 
 /// A published table.
 pub(super) struct Kernel {
@@ -45,8 +45,14 @@ pub(super) const ALL: &[Kernel] = &[
     Kernel::new("moe", &["experts"], experts),
     Kernel::new("mla_context_module", &["latent_prefill"], |s| latent(s, false)),
     Kernel::new("mla_generation_module", &["latent_decode"], |s| latent(s, true)),
-    Kernel::new("dsa_context_module", &["sparse_prefill"], |s| latent(s, false)),
-    Kernel::new("dsa_generation_module", &["sparse_decode"], |s| latent(s, true)),
+    Kernel {
+        together: choice_reused,
+        ..Kernel::new("dsa_context_module", &["sparse_prefill"], |s| latent(s, false))
+    },
+    Kernel {
+        together: choice_reused,
+        ..Kernel::new("dsa_generation_module", &["sparse_decode"], |s| latent(s, true))
+    },
     Kernel { together: in_pairs, ..Kernel::new("gdn", &["delta_prefill", "delta_decode"], delta) },
     Kernel::new("custom_allreduce", &["all_reduce"], all_reduce),
     Kernel {
@@ -142,7 +148,7 @@ fn latent(s: &Source, decode: bool) -> Result<Option<Run>, ImportError> {
     } else if model.contains("DeepSeek-V3") {
         Latent::deepseek_v3
     } else if model.contains("GLM-5") {
-        Latent::glm_5
+        |heads| Latent::glm_5(heads, false)
     } else {
         return Ok(None);
     };
@@ -163,6 +169,20 @@ fn delta(s: &Source) -> Result<Option<Run>, ImportError> {
     let decode = s.text("phase")? == "generation";
     let (seqs, tokens) = (s.number("batch_size")?, s.number("seq_len")?);
     Ok(Some(Run::Delta { delta, seqs, tokens, decode }))
+}
+
+/// Of a sparse layer that may reuse the tokens which a layer before it chose, each row is there twice by the same names,
+/// first with its indexer and then, always quicker, without.
+fn choice_reused(rows: Vec<Row>) -> Vec<Row> {
+    let mut seen = HashSet::new();
+    let second = |mut row: Row| {
+        let first = seen.insert(format!("{:?}", row.run));
+        if let (false, Run::Latent { latent, .. }) = (first, &mut row.run) {
+            latent.index = latent.index.map(|index| Index { reused: true, ..index });
+        }
+        row
+    };
+    rows.into_iter().map(second).collect()
 }
 
 /// The convolution and the recurrence of a gated delta net are rows of their own by the same names; a layer takes both.

@@ -19,13 +19,22 @@ pub(super) fn outliers(samples: &[Sample]) -> BTreeSet<usize> {
     let mut found = BTreeSet::new();
     for line in lines.values_mut() {
         line.sort_by(|a, b| samples[*a].x.total_cmp(&samples[*b].x));
-        for three in line.windows(3) {
-            let [before, here, after] = [three[0], three[1], three[2]].map(|i| samples[i].seconds);
-            let spike = here > FAR * before.max(after);
-            let dip = FAR * here < before.min(after);
-            if spike || dip {
-                found.insert(three[1]);
-            }
+        // Spikes first: beside one, the next cell would look like a dip.
+        let spike = |before: f64, here: f64, after: f64| here > FAR * before.max(after);
+        let dip = |before: f64, here: f64, after: f64| FAR * here < before.min(after);
+        for off in [&spike as &dyn Fn(f64, f64, f64) -> bool, &dip] {
+            let far: Vec<usize> = (line.windows(3))
+                .filter(|three| {
+                    off(
+                        samples[three[0]].seconds,
+                        samples[three[1]].seconds,
+                        samples[three[2]].seconds,
+                    )
+                })
+                .map(|three| three[1])
+                .collect();
+            line.retain(|i| !far.contains(i));
+            found.extend(far);
         }
     }
     found
@@ -51,6 +60,7 @@ mod tests {
         assert!(outliers(&line(&[1.0, 1.0, 1.1, 4.0, 4.1, 9.0])).is_empty());
         assert_eq!(outliers(&line(&[1.0, 1.0, 17.0, 1.2, 1.3])), [2].into());
         assert_eq!(outliers(&line(&[1.0, 1.1, 0.1, 1.2, 1.3])), [2].into());
+        assert_eq!(outliers(&line(&[1.0, 17.0, 1.1, 4.0])), [1].into());
         let mut two = line(&[1.0, 9.0]);
         two[1].y = 2.0;
         assert!(outliers(&two).is_empty());

@@ -75,22 +75,34 @@ pub(super) fn decode_sample(row: &Row, limits: &Limits) -> Option<Sample> {
     Some(sample(&heads.shape(), kv * seen, kv * decodes, row.seconds))
 }
 
-/// Knots at every octave of both variables; `fine` halves them. Where heads of many sizes and windows share a
-/// table, they are at every other octave of the work, and at the `every`th of the second variable.
-pub(super) fn grid(samples: &[(Sample, Row)], fine: bool, every: usize) -> Layout {
+/// Where a table of heads of many sizes and windows has knots, so that it stays small: at every other octave of the work
+/// from `work` on, and at every so manieth octave of the second variable within a range. Beyond, the ends hold.
+pub(super) struct Sparse {
+    pub(super) work: f64,
+    pub(super) every: usize,
+    pub(super) range: [f64; 2],
+}
+
+/// Knots at every octave of both variables; `fine` halves them.
+pub(super) fn grid(samples: &[(Sample, Row)], fine: bool, sparse: &Sparse) -> Layout {
     let shapes = shapes_of(samples);
     let (many, coarse) = (shapes.len() > 16, shapes.len() > 64);
-    let knots = |of: &dyn Fn(&Sample) -> f64, every: usize| {
+    let knots = |of: &dyn Fn(&Sample) -> f64, every: usize, [from, to]: [f64; 2]| {
+        if coarse {
+            return thinned(octaves(samples.iter().map(|(s, _)| of(s).clamp(from, to))), every);
+        }
         let knots = octaves(samples.iter().map(|(s, _)| of(s)));
         if fine {
             let mut halves: Vec<f64> = knots.iter().flat_map(|x| [*x, 1.5 * x]).collect();
             halves.pop();
             return halves;
         }
-        if coarse { thinned(knots, every) } else { knots }
+        knots
     };
+    let x = knots(&|s| s.x, 2, [sparse.work, f64::MAX]);
+    let y = knots(&|s| s.y, sparse.every, sparse.range);
     let kept = if many { heads_kept(&shapes) } else { shapes };
-    (kept, knots(&|s| s.x, 2), knots(&|s| s.y, every), heads_metric as Metric, [0.1, 0.05])
+    (kept, x, y, heads_metric as Metric, [0.1, 0.05])
 }
 
 /// Every so manieth knot, the last one in any case.

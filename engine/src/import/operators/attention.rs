@@ -4,13 +4,19 @@ use super::{Origin, Rows, Work, usable};
 use crate::config::KvDtype;
 use crate::import::fit::{Sample, error, ratios, spread};
 use crate::import::rows::{
-    Layout, chunk_sample, chunk_shape, decode_sample, grid, shapes_of, starts_us, whole,
+    Layout, Sparse, chunk_sample, chunk_shape, decode_sample, grid, shapes_of, starts_us, whole,
 };
 use crate::import::tables::{Family, ImportError, Part, Point, Row, Run};
 use crate::profile::operators::attention::{decode_roof, prefill_roof};
 use crate::profile::operators::kv_name;
 use crate::profile::{Heads, Law, MOST_OF_WORK, Roof};
 use crate::shape::{Shape, TILE};
+
+/// Of decodes: few tokens take no less than a start, and no rank has more sequences.
+const DECODES: Sparse = Sparse { work: 64.0, every: 3, range: [1.0, 32_768.0] };
+
+/// Of prompt chunks.
+const CHUNKS: Sparse = Sparse { work: 1.0, every: 2, range: [1.0, 16_384.0] };
 
 /// The heads that a shape's numbers stand for.
 fn heads_of(shape: &[u32]) -> Heads {
@@ -48,7 +54,7 @@ fn chunk_samples(rows: &[(Row, Option<Shape>)], law: Law, part: &Part) -> Vec<(S
 
 /// A grid of many shapes knows a knot from its neighbours; a few models' shapes need more knots.
 fn chunk_grid(samples: &[(Sample, Row)]) -> Layout {
-    grid(samples, shapes_of(samples).len() <= 4, 2)
+    grid(samples, shapes_of(samples).len() <= 4, &CHUNKS)
 }
 
 /// How chunks share a kernel: of some candidates, what makes the table fit best. `elsewhere` says that another family
@@ -125,7 +131,7 @@ impl<'a> Work<'a> {
         };
         let wanted = |row: &Row| decode_sample(row, &limits);
         let rows = Rows::select(origin.part, |run| decodes_in(run, kv), wanted);
-        let layout = grid(&rows.samples, false, 3);
+        let layout = grid(&rows.samples, false, &DECODES);
         self.table(("decode_attention", variant), origin, layout, &roof, rows)
     }
 

@@ -42,6 +42,8 @@ pub struct Index {
     pub dim: u32,
     /// Tokens that are chosen.
     pub top: u32,
+    /// True where the layer attends to what a layer before it chose.
+    pub reused: bool,
 }
 
 impl Latent {
@@ -55,30 +57,28 @@ impl Latent {
     /// DeepSeek-V3.2's, `heads` of it on this rank.
     #[must_use]
     pub fn deepseek_v32(heads: u32) -> Self {
-        let index = Some(Index { heads: 64, dim: 128, top: 2048 });
+        let index = Some(Index { heads: 64, dim: 128, top: 2048, reused: false });
         Self { index, ..Self::deepseek_v3(heads) }
     }
 
-    /// GLM-5's, `heads` of it on this rank.
+    /// GLM-5's, `heads` of it on this rank; since 5.2 most layers attend to what the one before them chose.
     #[must_use]
-    pub fn glm_5(heads: u32) -> Self {
-        let index = Some(Index { heads: 32, dim: 128, top: 2048 });
-        Self {
-            heads,
-            hidden: 6144,
-            query_rank: 2048,
-            kv_rank: 512,
-            nope: 192,
-            rope: 64,
-            value: 256,
-            index,
-        }
+    pub fn glm_5(heads: u32, reused: bool) -> Self {
+        let index = Some(Index { heads: 32, dim: 128, top: 2048, reused });
+        let (hidden, query_rank, kv_rank) = (6144, 2048, 512);
+        Self { heads, hidden, query_rank, kv_rank, nope: 192, rope: 64, value: 256, index }
+    }
+
+    /// The indexer, where this layer runs it.
+    fn chooses(&self) -> Option<Index> {
+        self.index.filter(|index| !index.reused)
     }
 
     /// What a table calls it.
     #[must_use]
-    pub fn shape(&self) -> [u32; 2] {
-        [self.heads, self.hidden]
+    pub fn shape(&self) -> [u32; 3] {
+        let reused = self.index.is_some_and(|index| index.reused);
+        [self.heads, self.hidden, u32::from(reused)]
     }
 
     /// Weights of the block on this rank.
@@ -100,7 +100,7 @@ impl Latent {
         } else {
             hidden * query
         };
-        let index = self.index.map_or(0.0, |i| {
+        let index = self.chooses().map_or(0.0, |i| {
             let (index_heads, dim) = (f64::from(i.heads), f64::from(i.dim));
             let from = if query_rank > 0.0 { query_rank } else { hidden };
             from * index_heads * dim + hidden * (dim + index_heads)
@@ -135,7 +135,7 @@ impl Latent {
         let compute = (2.0 * tokens * weights + expanded) / peaks.rate(format)
             + 2.0 * attended * heads * pair / peaks.attention_rate(kv)
             + indexed / peaks.rate(Format::Fp8);
-        let index_bytes = self.index.map_or(0.0, |i| context * f64::from(i.dim));
+        let index_bytes = self.chooses().map_or(0.0, |i| context * f64::from(i.dim));
         let bytes = weights * format.element_bytes()
             + read * (kv_rank + rope) * kv_element_bytes(kv) as f64
             + index_bytes
@@ -192,10 +192,11 @@ struct Work {
     decode: bool,
 }
 
-/// Blocks are alike that have like heads.
+/// Blocks are alike that have like heads, and choose their tokens or do not.
 #[must_use]
 pub fn latent_metric(shape: &[u32]) -> Place {
-    place([f64::from(shape[0]), f64::from(shape[1])], [1.0, 2.0])
+    let [heads, hidden, reused] = [0, 1, 2].map(|i| f64::from(shape.get(i).map_or(0, |n| *n)));
+    place([heads, hidden, 1.0 + reused], [1.0, 2.0, 6.0])
 }
 
 /// The time of a latent block on one rank of a device.
