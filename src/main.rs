@@ -6,6 +6,7 @@ mod computing;
 mod input;
 mod knobs;
 mod shape;
+mod tell;
 
 use std::io::Write as _;
 use std::process::ExitCode;

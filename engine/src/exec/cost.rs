@@ -253,6 +253,22 @@ impl CostModel {
         cost
     }
 
+    /// The operators that no table of the device has, and what they are priced by; a sentence each.
+    #[must_use]
+    pub fn borrowed(&self) -> Vec<String> {
+        let mut found: Vec<String> = Vec::new();
+        for kind in &self.kinds {
+            let experts = kind.experts.iter().map(|e| ("the mixture of experts", e.basis()));
+            let gemms = kind.gemms.iter().map(|gemm| ("a matrix product", gemm.basis()));
+            let own = experts.chain(gemms).filter(|(_, basis)| basis.is_borrowed());
+            found.extend(own.map(|(what, basis)| format!("{what} is {basis}")));
+        }
+        found.extend(self.attention.iter().flat_map(Attention::borrowed));
+        found.sort();
+        found.dedup();
+        found
+    }
+
     /// The layers of stage `stage`, before they are tabulated.
     fn stage(&self, model: &ModelShape, stage: u32) -> Stage {
         let mut found = Stage {

@@ -7,13 +7,14 @@ use std::cell::Cell;
 
 use crate::format::Format;
 use crate::model::operators::Pool;
-use crate::profile::{DeviceProfile, Experts, Line, Times};
+use crate::profile::{Basis, DeviceProfile, Experts, Line, Times};
 
 /// The experts of one layer on one rank.
 #[derive(Debug, Clone)]
 pub(super) struct ExpertTimes {
     line: Line,
     knots: Vec<f64>,
+    basis: Basis,
 }
 
 /// Loads (choices per expert) up to which the number of experts that are hit is followed, and steps of it.
@@ -41,7 +42,12 @@ impl ExpertTimes {
             most.set(most.get().max(at_random(&times, &experts, tokens)));
             most.get()
         });
-        Self { line, knots }
+        Self { line, knots, basis: times.basis().clone() }
+    }
+
+    /// What its times rest on.
+    pub(super) fn basis(&self) -> &Basis {
+        &self.basis
     }
 
     /// Seconds of `tokens` tokens.
