@@ -7,17 +7,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use engine::config::KvDtype;
-use engine::exec::Correction;
 use engine::exec::cost::CostModel;
 use engine::files::{LONGEST_SETTINGS, read_text};
 use engine::{Config, DeviceProfile, ModelShape};
 use loadgen::{BoundSlo, Slo};
-use tuner::evidence::calibrate::Overlay;
 use tuner::subject::bed::Testbed;
 use workloads::{Description, ReadOptions, Reference, Spec, Stream, Trace};
 
-use crate::cli::{Computing, HostTime, Reading, Scenario, Workload};
+use crate::cli::{Computing, Reading, Scenario, Workload};
 use crate::computing::Here;
+use crate::devices::Hardware;
 use crate::shape::shape;
 use crate::tell::tell;
 
@@ -48,13 +47,7 @@ impl Loaded {
 /// Reads or synthesises what `name` stands for: a preset, a workload TOML, a trace file.
 pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
     if let Some(spec) = spec(name)? {
-        if let Some(flag) = reading.of_files() {
-            bail!("{flag} says how to read a trace file, and {name} is synthesised: leave it out");
-        }
-        let trace = workloads::synthesise(&spec, reading.seed)?;
-        let seed = reading.seed.unwrap_or(spec.seed());
-        let reference = spec.reference().cloned();
-        return Ok(Loaded { trace, reference, seed, spec: Some(spec) });
+        return synthesised(spec, reading, name);
     }
     let path = Path::new(name);
     if name != "-" && !path.exists() {
@@ -73,6 +66,27 @@ pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
     };
     let trace = workloads::read(path, &options)?;
     Ok(Loaded { trace, reference: None, seed: options.seed, spec: None })
+}
+
+/// The trace that `spec` describes, which was asked for as `name`.
+fn synthesised(spec: Spec, reading: &Reading, name: &str) -> Result<Loaded> {
+    if let Some(flag) = reading.of_files() {
+        bail!("{flag} says how to read a trace file, and {name} is synthesised: leave it out");
+    }
+    let trace = workloads::synthesise(&spec, reading.seed)?;
+    let seed = reading.seed.unwrap_or(spec.seed());
+    let reference = spec.reference().cloned();
+    Ok(Loaded { trace, reference, seed, spec: Some(spec) })
+}
+
+/// Requests of one size where nobody says how many.
+const RANDOM: u32 = 1000;
+
+/// The requests of one size that are asked for instead of a workload.
+fn random(workload: &Workload) -> Result<Option<Spec>> {
+    let (Some(input), Some(output)) = (workload.isl, workload.osl) else { return Ok(None) };
+    let requests = workload.requests.map_or(RANDOM, |n| u32::try_from(n).unwrap_or(u32::MAX));
+    Ok(Some(Spec::random(input, output, workload.range_ratio, requests)?))
 }
 
 impl Reading {
@@ -113,7 +127,10 @@ pub(crate) fn workload(workload: &Workload) -> Result<(Arc<Trace>, u64)> {
 
 /// The same, and how it goes on. What is synthesised has as many requests as are asked for.
 fn stream(workload: &Workload) -> Result<(Stream, u64)> {
-    let loaded = load(&workload.workload, &workload.read)?;
+    let loaded = match random(workload)? {
+        Some(spec) => synthesised(spec, &workload.read, "--isl")?,
+        None => load(&workload.workload, &workload.read)?,
+    };
     let mut trace = loaded.trace.clone();
     match workload.requests {
         Some(n) if n > trace.requests.len() && loaded.spec.is_some() => {
@@ -168,6 +185,12 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
+    /// The same requests as a closed loop of so many streams.
+    pub(crate) fn closed_loop(self, streams: u32) -> Self {
+        let trace = self.stream.first().clone().closed_loop(streams);
+        Self { stream: Arc::new(Stream::replayed(trace.clone())), trace: Arc::new(trace), ..self }
+    }
+
     /// The scenario on `device`, of the model that `scenario` names.
     pub(crate) fn on(&self, device: Hardware, scenario: &Scenario) -> Result<Testbed> {
         let model = Arc::new(shape(scenario.model())?);
@@ -217,65 +240,4 @@ pub(crate) fn prepare(scenario: &Scenario) -> Result<Prepared> {
     let trace = Arc::new(stream.first().clone());
     let slo = slo.bind(&trace.classes)?;
     Ok(Prepared { trace, stream: Arc::new(stream), slo, seed, told: RefCell::default() })
-}
-
-/// A device, and what calibration found about it.
-#[derive(PartialEq)]
-pub(crate) struct Hardware {
-    pub(crate) profile: Arc<DeviceProfile>,
-    pub(crate) correction: Option<Arc<Correction>>,
-}
-
-/// The device `name` stands for: a profile's name or file, or the file of a calibration, which names its profile.
-/// `calibration` is laid over it, then the `host` time asked for.
-pub(crate) fn hardware(
-    name: &str,
-    calibration: Option<&Path>,
-    host: &HostTime,
-) -> Result<Hardware> {
-    let is_overlay = |path: &Path| {
-        let text = read_text(path, LONGEST_SETTINGS).unwrap_or_default();
-        text.lines().any(|l| l.trim_start().starts_with("calibrates"))
-    };
-    let overlay = match calibration {
-        Some(path) => Some(Overlay::read(path)?),
-        None if name.ends_with(".toml") && is_overlay(Path::new(name)) => {
-            Some(Overlay::read(Path::new(name))?)
-        }
-        None => None,
-    };
-    let base = match &overlay {
-        Some(overlay) if calibration.is_none() => overlay.device.clone(),
-        _ => name.to_owned(),
-    };
-    let mut profile = DeviceProfile::load(&base)?;
-    let mut correction = None;
-    if let Some(overlay) = overlay {
-        let same = DeviceProfile::load(&overlay.device).is_ok_and(|p| p.name == profile.name);
-        if overlay.device != base && !same {
-            bail!("this calibration belongs to {}, not to {base}", overlay.device);
-        }
-        correction = overlay.correction().map_err(anyhow::Error::msg)?;
-        profile = overlay.apply(&profile);
-    }
-    if let Some(engine) = &host.of {
-        profile = profile.under(engine).context("no such engine")?;
-    }
-    Ok(Hardware { profile: Arc::new(profile), correction })
-}
-
-/// The devices called `names`, each once.
-pub(crate) fn devices(names: &[String], host: &HostTime) -> Result<Vec<Hardware>> {
-    let mut all: Vec<Hardware> = Vec::new();
-    for name in names {
-        let device = hardware(name, None, host)?;
-        match all.iter().find(|d| d.profile.name == device.profile.name) {
-            None => all.push(device),
-            Some(same) if *same == device => {}
-            Some(_) => {
-                bail!("two devices are called {}: give one another name", device.profile.name)
-            }
-        }
-    }
-    Ok(all)
 }

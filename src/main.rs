@@ -3,6 +3,7 @@
 mod cli;
 mod command;
 mod computing;
+mod devices;
 mod input;
 mod knobs;
 mod shape;

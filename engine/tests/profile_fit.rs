@@ -74,7 +74,7 @@ fn a_device_is_found_by_its_short_name_and_refused_with_the_known_ones() {
     assert_eq!(DeviceProfile::load("a100-80g").unwrap().name, "a100-sxm");
     assert_eq!(
         DeviceProfile::load("tpu").unwrap_err().to_string(),
-        "unknown device `tpu`: expected h100-sxm, h200-sxm, b200, gb200, b300, l40s, rtx-pro-6000, a100-sxm, a40, rtx4090 or the path of a .toml file"
+        "unknown device `tpu`: expected h100-sxm, h200-sxm, b200, gb200, b300, l40s, rtx-pro-6000, a100-sxm, a40, rtx4090, mi300x, mi355x, h20, h100-pcie, l4, a10g, rtx-5090 or the path of a .toml file"
     );
 }
 

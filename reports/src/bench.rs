@@ -59,9 +59,11 @@ pub(crate) fn headline(report: &BenchReport) -> String {
         return measured::headline(report, live);
     }
     let name = &s.workload.name;
-    let load = match report.rate_rps {
-        Some(rps) => format!("{} {} of {name}", rate(rps), s.workload.unit()),
-        None => format!("all of {name} at once"),
+    let load = match (report.streams, report.rate_rps) {
+        (Some(1), _) => format!("one stream of {name}"),
+        (Some(streams), _) => format!("{streams} streams of {name}"),
+        (None, Some(rps)) => format!("{} {} of {name}", rate(rps), s.workload.unit()),
+        (None, None) => format!("all of {name} at once"),
     };
     let who = match report.gpus {
         None | Some(1) => format!("One {} was", s.device.name),

@@ -101,6 +101,9 @@ pub struct BenchReport {
     pub gpus: Option<u32>,
     /// Requests/s offered; none where all arrived at once or as others ended.
     pub rate_rps: Option<f64>,
+    /// Requests (or sessions) kept under way in a simulated closed loop.
+    #[serde(default)]
+    pub streams: Option<u32>,
     /// Latencies, throughput, goodput.
     pub summary: Summary,
     /// The verdict on whether the offered load could have gone on for ever.

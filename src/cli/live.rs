@@ -16,7 +16,7 @@ pub(crate) const SERVED: &str = "served";
 const BUDGET: Duration = Duration::from_secs(600);
 
 /// Most streams a client is asked to hold.
-const MOST_STREAMS: u64 = 1 << 24;
+pub(crate) const MOST_STREAMS: u64 = 1 << 24;
 
 /// A server, and how prompts reach it.
 #[derive(Debug, Clone, Args)]
@@ -68,9 +68,6 @@ pub(crate) struct Reach {
 pub(crate) struct Live {
     #[command(flatten)]
     pub(crate) reach: Reach,
-    /// Keep so many requests (or sessions) under way, whatever their arrival times
-    #[arg(long, value_name = "N", requires = "url", value_parser = whole::<u32, 1, MOST_STREAMS>, conflicts_with_all = ["rate", "rate_scale"])]
-    pub(crate) concurrency: Option<u32>,
     /// Hold requests back while so many are under way; their latencies count from when they were due
     #[arg(long, value_name = "N", requires = "url", value_parser = whole::<u32, 1, MOST_STREAMS>)]
     pub(crate) max_in_flight: Option<u32>,

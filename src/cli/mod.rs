@@ -1,6 +1,7 @@
 //! The command line: what can be typed. What it means is in `command`.
 
 mod computing;
+mod device;
 mod headings;
 mod live;
 mod profile;
@@ -19,9 +20,10 @@ use headings::{MACHINE, OUTPUT, RECORDED, SEARCH, TRAFFIC};
 use values::{MOST_GPUS, MOST_THREADS, above_zero, whole};
 
 pub(crate) use computing::{Computing, Random};
-pub(crate) use live::{Fleet, Live, Mock, Reach, SERVED, TuneServer};
+pub(crate) use device::{Add, Device};
+pub(crate) use live::{Fleet, Live, MOST_STREAMS, Mock, Reach, SERVED, TuneServer};
 pub(crate) use profile::{Check, Import, Measure, Profile};
-pub(crate) use scenario::{HostTime, Output, Reading, Scenario, Workload};
+pub(crate) use scenario::{Instead, Output, Reading, Scenario, Workload};
 
 /// Which LLM-serving configuration gives the most throughput under your latency targets, and how many GPUs that takes.
 #[derive(Debug, Parser)]
@@ -49,6 +51,15 @@ pub(crate) enum Command {
     /// Look at, convert and synthesise traces
     #[command(subcommand)]
     Trace(Trace),
+    /// List the devices that are known: what was measured of each, and what is borrowed
+    Devices {
+        /// Print JSON
+        #[arg(long, help_heading = OUTPUT)]
+        json: bool,
+    },
+    /// Describe a device that is not listed
+    #[command(subcommand)]
+    Device(Device),
     /// Device profiles: make one from published tables, see what they hold
     #[command(subcommand)]
     Profile(Profile),
@@ -71,7 +82,7 @@ const STATUS: &str = "Exit status: 0 with an answer, 1 with a mistake to correct
 pub(crate) struct Tune {
     #[command(flatten)]
     pub(crate) scenario: Scenario,
-    /// Hardware profiles: names (see `knee profile list`) or TOML files; cpu: this machine, where the real engine decides
+    /// Hardware profiles: names (see `knee devices`) or TOML files; cpu: this machine, where the real engine decides
     #[arg(
         long,
         help_heading = MACHINE,
@@ -159,6 +170,9 @@ pub(crate) struct Bench {
     /// Offer all requests at once
     #[arg(long, help_heading = TRAFFIC, conflicts_with = "url")]
     pub(crate) saturated: bool,
+    /// A closed loop: keep so many requests (or sessions) under way, whatever their arrival times
+    #[arg(long, help_heading = TRAFFIC, value_name = "N", value_parser = whole::<u32, 1, MOST_STREAMS>, conflicts_with_all = ["rate", "rate_scale", "saturated"])]
+    pub(crate) concurrency: Option<u32>,
     /// File that `knee calibrate` wrote for this device
     #[arg(long, help_heading = MACHINE, value_name = "FILE", conflicts_with = "url")]
     pub(crate) calibration: Option<PathBuf>,
@@ -188,7 +202,7 @@ pub(crate) struct Setup {
     #[arg(long, help_heading = MACHINE, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) kv_blocks: Option<u32>,
     #[command(flatten)]
-    pub(crate) host: HostTime,
+    pub(crate) instead: Instead,
     /// Requests that the client kept in flight at most
     #[arg(long, help_heading = RECORDED, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) in_flight: Option<u32>,
@@ -390,7 +404,7 @@ mod tests {
         }
         let places: [(&str, &[&str]); 7] = [
             (headings::OUTPUT, &["out", "json", "to", "plot", "export"]),
-            (headings::LIVE, &["url", "api", "timeout", "concurrency"]),
+            (headings::LIVE, &["url", "api", "timeout"]),
             (headings::LAUNCH, &["launch", "flags", "tries"]),
             (headings::HERE, &["isa", "kv-memory", "precision", "weights"]),
             (headings::FILES, &["format", "time-unit", "map"]),

@@ -19,12 +19,6 @@ pub(crate) enum Profile {
     Measure(Measure),
     /// Run a workload on this machine's engine and beside its simulation: how far apart are they?
     Check(Box<Check>),
-    /// The shipped profiles
-    List {
-        /// Print JSON
-        #[arg(long, help_heading = OUTPUT)]
-        json: bool,
-    },
     /// Show the range of a profile, its sources and its errors
     Show {
         /// A shipped device's name or a TOML file

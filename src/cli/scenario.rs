@@ -7,7 +7,7 @@ use engine::DeviceProfile;
 use workloads::{DateOrder, Format, Mapping, TimeUnit};
 
 use super::headings::{FILES, MACHINE, OUTPUT, TRAFFIC};
-use super::values::{above_zero, whole};
+use super::values::{above_zero, priced, share, whole};
 
 /// Traffic, model, device and targets.
 #[derive(Debug, Clone, Args)]
@@ -30,7 +30,7 @@ pub(crate) struct Scenario {
     #[arg(long, help_heading = MACHINE)]
     pub(crate) model: Option<String>,
     #[command(flatten)]
-    pub(crate) host: HostTime,
+    pub(crate) instead: Instead,
 }
 
 impl Scenario {
@@ -40,12 +40,18 @@ impl Scenario {
     }
 }
 
-/// The engine whose CPU time is added to an iteration.
+/// What is said of devices otherwise than their profiles do.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct HostTime {
+pub(crate) struct Instead {
     /// Host time of another engine than the profile's
-    #[arg(long = "host-time", help_heading = MACHINE, value_name = "vllm-v0|none", value_parser = clap::builder::PossibleValuesParser::new(DeviceProfile::hosts()))]
-    pub(crate) of: Option<String>,
+    #[arg(long, help_heading = MACHINE, value_name = "vllm-v0|none", value_parser = clap::builder::PossibleValuesParser::new(DeviceProfile::hosts()))]
+    pub(crate) host_time: Option<String>,
+    /// US dollars per GPU and hour of a device, such as h200-sxm=2.80; repeatable
+    #[arg(long, help_heading = MACHINE, value_name = "DEVICE=USD", value_delimiter = ',', value_parser = priced)]
+    pub(crate) price: Vec<(String, f64)>,
+    /// TOML file of such prices: a line DEVICE = USD for each
+    #[arg(long, help_heading = MACHINE, value_name = "FILE")]
+    pub(crate) prices: Option<PathBuf>,
 }
 
 /// A trace, from a file or synthesised.
@@ -56,6 +62,15 @@ pub(crate) struct Workload {
     /// standard input)
     #[arg(long, default_value = "chat", value_name = "NAME|FILE")]
     pub(crate) workload: String,
+    /// Instead of a workload: independent prompts of so many tokens, with --osl
+    #[arg(long, value_name = "N", requires = "osl", conflicts_with = "workload", value_parser = whole::<u32, 1, { 1 << 30 }>)]
+    pub(crate) isl: Option<u32>,
+    /// Response tokens of each
+    #[arg(long, value_name = "N", requires = "isl", value_parser = whole::<u32, 1, { 1 << 30 }>)]
+    pub(crate) osl: Option<u32>,
+    /// The shortest prompts and responses, as a share of --isl and --osl; lengths lie evenly between
+    #[arg(long, value_name = "SHARE", requires = "isl", default_value_t = 1.0, value_parser = share)]
+    pub(crate) range_ratio: f64,
     #[command(flatten)]
     pub(crate) read: Reading,
     /// Only the first N requests

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use engine::Deployment;
+use engine::{Deployment, Iteration};
 use loadgen::{Offered, Sustain};
 use reports::{BenchReport, Detail, Inside, Report};
 use serde_json::{Value, json};
@@ -20,27 +20,34 @@ use super::output::{about, write_run};
 use super::{Common, measure};
 use crate::cli;
 use crate::computing::is_here;
+use crate::devices;
 use crate::input;
 
 pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     args.output.check()?;
-    let prepared = input::prepare(&args.scenario)?;
+    let mut prepared = input::prepare(&scenario(args))?;
+    if let Some(streams) = args.concurrency {
+        prepared = prepared.closed_loop(streams);
+    }
     let sim = if is_here(&args.device) {
         prepared.here(&args.device, &args.scenario, &args.computing, &args.knobs.config()?)?
     } else {
         let calibration = args.calibration.as_deref();
-        prepared
-            .on(input::hardware(&args.device, calibration, &args.scenario.host)?, &args.scenario)?
+        prepared.on(
+            devices::hardware(&args.device, calibration, &args.scenario.instead)?,
+            &args.scenario,
+        )?
     };
     let deployment = sim.deployment(&args.knobs.config()?, Relax::Nothing)?;
     let natural = sim.natural_rate(sim.requests());
     let scale = scale(args, sim.trace())?;
     let (run, cost) = match &args.steps {
-        None => measure(|| anyhow::Ok(sim.detail(&deployment, scale)?)),
-        Some(path) => measure(|| logged(&sim, &deployment, scale, path)),
+        None => measure(|| played(args, &sim, &deployment, scale, &mut |_| ())),
+        Some(path) => measure(|| logged(args, &sim, &deployment, scale, path)),
     };
     let run = run?;
-    let rate_rps = (scale.is_finite() && natural > 0.0).then_some(scale * natural);
+    let open = args.concurrency.is_none() && scale.is_finite() && natural > 0.0;
+    let rate_rps = open.then_some(scale * natural);
     let sustain = lasting(&sim, &deployment, rate_rps, &run.observation)?;
     let config = &deployment.config;
     let report = BenchReport {
@@ -50,6 +57,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         label: label(config),
         gpus: Some(deployment.gpus()),
         rate_rps,
+        streams: args.concurrency,
         detail: Detail::new(&run),
         summary: run.observation.summary.clone(),
         sustain,
@@ -90,13 +98,46 @@ fn lasting(
     Ok(sustain)
 }
 
+/// Requests that each stream of a closed loop sends where nobody says how many there are.
+const EACH: usize = 10;
+
+/// The scenario, with as many requests of one size as a closed loop takes.
+pub(super) fn scenario(args: &cli::Bench) -> cli::Scenario {
+    let mut scenario = args.scenario.clone();
+    let workload = &mut scenario.workload;
+    if let (Some(streams), Some(_), None) = (args.concurrency, workload.isl, workload.requests) {
+        workload.requests = Some(EACH * streams as usize);
+    }
+    scenario
+}
+
+/// The run; of a closed loop as its clients make it.
+fn played(
+    args: &cli::Bench,
+    sim: &Testbed,
+    deployment: &Deployment,
+    scale: f64,
+    watch: &mut dyn FnMut(&Iteration),
+) -> Result<Detailed> {
+    Ok(match args.concurrency {
+        Some(_) => sim.rerun(deployment, scale, watch)?,
+        None => sim.watched(deployment, scale, watch)?,
+    })
+}
+
 /// The run, every iteration written to `path`.
-fn logged(sim: &Testbed, deployment: &Deployment, scale: f64, path: &Path) -> Result<Detailed> {
+fn logged(
+    args: &cli::Bench,
+    sim: &Testbed,
+    deployment: &Deployment,
+    scale: f64,
+    path: &Path,
+) -> Result<Detailed> {
     let failed = || format!("cannot write {}", path.display());
     let file = std::fs::File::create(path).with_context(failed)?;
     let mut log = StepLog::new(std::io::BufWriter::new(file)).with_context(failed)?;
     let mut outcome = Ok(());
-    let run = sim.watched(deployment, scale, &mut |it| {
+    let run = played(args, sim, deployment, scale, &mut |it| {
         for step in steps_of(it) {
             if outcome.is_ok() {
                 outcome = log.push(&step);
@@ -112,6 +153,7 @@ fn logged(sim: &Testbed, deployment: &Deployment, scale: f64, path: &Path) -> Re
 fn scale(args: &cli::Bench, trace: &Trace) -> Result<f64> {
     match (args.rate, args.rate_scale) {
         _ if args.saturated => Ok(f64::INFINITY),
+        _ if args.concurrency.is_some() => Ok(1.0),
         (Some(rate), _) => input::scale(trace, rate),
         (None, scale) => input::fitting(trace, scale.unwrap_or(1.0)),
     }
@@ -136,6 +178,7 @@ pub(crate) fn result(report: &BenchReport) -> Value {
     put("targets", json!(report.summary.verdict.targets));
     put("all_targets", json!(report.summary.verdict.attainment));
     put("unfit", json!(report.unfit));
+    put("streams", json!(report.streams));
     let s = &report.scenario;
     put("simulated", json!(s.simulated));
     put("version", json!(s.version));

@@ -15,7 +15,7 @@ use tuner::subject::server::lengthened;
 use tuner::subject::study::fingerprint;
 use workloads::Trace;
 
-use super::bench::result;
+use super::bench::{result, scenario as sized};
 use super::live::{Measured, PART, Place, find, options, scenario};
 use super::output::file;
 use super::view::{Load, View};
@@ -44,14 +44,14 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         bail!("a worker leaves what it saw in a folder: say where with --out");
     }
     let slo = Slo::parse(&args.scenario.slo, args.scenario.attainment.as_deref())?;
-    let (trace, seed) = input::workload(&args.scenario.workload)?;
+    let (trace, seed) = input::workload(&sized(args).workload)?;
     let slo = slo.bind(&trace.classes)?;
     let scale = scale(args, &trace)?;
     let sent = until(args, &trace, scale)?;
     let (live, url) = find(&args.live.reach, args.scenario.model.as_deref(), &trace)?;
     let options = LiveOptions {
         rate_scale: scale,
-        streams: share(args, args.live.concurrency)?,
+        streams: share(args, args.concurrency)?,
         most_in_flight: share(args, args.live.max_in_flight)?,
         worker: args.live.worker,
         start_at: args.live.start_at,
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     if run.recording.records.is_empty() {
         return if run.interrupted { Err(Stop::Cancelled.into()) } else { nothing(args) };
     }
-    let open = args.live.concurrency.is_none();
+    let open = args.concurrency.is_none();
     let cost = (cost.wall_s, cost.cpu_s);
     let place = Place::of(&live, &url);
     let measured = Measured {
@@ -202,7 +202,7 @@ fn agreed(args: &cli::Bench, report: &BenchReport, trace: &Trace) -> BTreeMap<St
         ("number of workers", format!("{:?}", live.worker.map(|w| w.of))),
         ("workload", format!("{} {}", s.workload.name, fingerprint(trace))),
         ("rate", format!("{:?}", report.rate_rps)),
-        ("streams", format!("{:?}", live.concurrency)),
+        ("streams", format!("{:?}", args.concurrency)),
         ("warm-up", format!("{:?}", live.warmup)),
         ("model", s.model.clone()),
         ("targets", s.slo.join(" ")),
@@ -224,7 +224,7 @@ fn until(args: &cli::Bench, trace: &Arc<Trace>, scale: f64) -> Result<Arc<Trace>
         return Ok(Arc::clone(trace));
     }
     let longest = args.live.duration.unwrap_or(LONGEST).as_secs_f64();
-    let needed = match args.live.concurrency {
+    let needed = match args.concurrency {
         Some(_) => MOST,
         None => {
             input::need_rate(trace)?;
@@ -237,7 +237,7 @@ fn until(args: &cli::Bench, trace: &Arc<Trace>, scale: f64) -> Result<Arc<Trace>
 /// By how much the trace is sped up; what is sent as others end has no speed.
 fn scale(args: &cli::Bench, trace: &Trace) -> Result<f64> {
     match (args.rate, args.rate_scale) {
-        _ if args.live.concurrency.is_some() => Ok(1.0),
+        _ if args.concurrency.is_some() => Ok(1.0),
         (Some(rate), _) => input::scale(trace, rate),
         (None, scale) => input::fitting(trace, scale.unwrap_or(1.0)),
     }
@@ -246,7 +246,7 @@ fn scale(args: &cli::Bench, trace: &Trace) -> Result<f64> {
 /// The load in a line.
 fn label(args: &cli::Bench, live: &Live, run: &LiveRun, trace: &Trace) -> String {
     let api = live.api().name();
-    let load = match args.live.concurrency {
+    let load = match args.concurrency {
         Some(n) => format!("closed loop, {n} streams"),
         None => "open loop".to_owned(),
     };

@@ -14,6 +14,7 @@ use super::output::about;
 use super::{Common, cancel, measure};
 use crate::cli;
 use crate::computing::is_here;
+use crate::devices;
 use crate::input;
 
 pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
@@ -22,7 +23,8 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     let sim = if is_here(&args.device) {
         prepared.here(&args.device, &args.scenario, &args.computing, &args.knobs.config()?)?
     } else {
-        prepared.on(input::hardware(&args.device, None, &args.scenario.host)?, &args.scenario)?
+        prepared
+            .on(devices::hardware(&args.device, None, &args.scenario.instead)?, &args.scenario)?
     };
     // Claims are tried by simulation, on profiles as they are.
     let claimed = !args.no_claims && sim.is_simulated() && sim.correction().is_none();

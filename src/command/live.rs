@@ -300,6 +300,7 @@ impl Measured<'_> {
             label,
             gpus: None,
             rate_rps,
+            streams: None,
             detail,
             summary: run.summary(slo),
             sustain: Sustain::new(sent, &run.recording.records),

@@ -6,6 +6,7 @@ mod calibrate;
 mod check;
 mod common;
 mod compare;
+mod device;
 mod interrupt;
 mod live;
 mod mock;
@@ -36,7 +37,7 @@ pub(crate) use common::{Common, Cost, host, measure};
 pub(crate) use interrupt::{INTERRUPTED, cancel, was_interrupted};
 pub(crate) use print::{print, print_as_is, print_json};
 
-use crate::cli::{Cli, Command};
+use crate::cli::{self, Cli, Command};
 pub(crate) use crate::tell::tell;
 
 /// Runs what was typed.
@@ -52,6 +53,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Trace(args) => trace::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::Devices { json } => device::list(json),
+        Command::Device(cli::Device::Add(args)) => device::add(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Models(args) => models::run(&args),

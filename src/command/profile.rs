@@ -23,7 +23,6 @@ pub(crate) fn run(args: &cli::Profile) -> Result<ExitCode> {
         cli::Profile::Import(args) => import(args),
         cli::Profile::Measure(args) => measure(args),
         cli::Profile::Check(args) => return check::run(args),
-        cli::Profile::List { json } => list(*json),
         cli::Profile::Show { name, model, json } => show(name, model.as_deref(), *json),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -95,31 +94,6 @@ fn deliver(imported: &Imported, to: &Path, plot: Option<&Path>, json: bool) -> R
         return print_json(&described(&imported.profile));
     }
     print(&format!("{}\n\n{}", to.display(), errors(&imported.profile)))
-}
-
-fn list(as_json: bool) -> Result<()> {
-    if as_json {
-        let all = DeviceProfile::names().map(|name| Ok(described(&DeviceProfile::load(name)?)));
-        return print_json(&json!(all.collect::<Result<Vec<Value>>>()?));
-    }
-    let mut out = format!(
-        "{:<14}{:>8}{:>9}{:>8}{:>8}{:>8}   {}\n",
-        "device", "TFLOPS", "GB/s", "GB", "shapes", "$/h", "operators from"
-    );
-    for name in DeviceProfile::names() {
-        let d = DeviceProfile::load(name)?;
-        let _ = writeln!(
-            out,
-            "{name:<14}{:>8.0}{:>9.0}{:>8.0}{:>8}{:>8.2}   {}",
-            d.peak_flops / 1e12,
-            d.memory_bandwidth / 1e9,
-            d.memory_bytes as f64 / 1e9,
-            d.gemm.shapes.len(),
-            d.price.per_gpu_hour,
-            d.gemm.source
-        );
-    }
-    print(&out)
 }
 
 fn show(name: &str, model: Option<&str>, as_json: bool) -> Result<()> {

@@ -27,6 +27,7 @@ use super::timing::timed;
 use super::{Common, INTERRUPTED, cancel, measure};
 use crate::cli::{self, Computing, Output, Scenario};
 use crate::computing::is_here;
+use crate::devices;
 use crate::input::{self, Prepared};
 use crate::knobs::Knobs;
 
@@ -114,7 +115,7 @@ fn here(args: &cli::Tune) -> Result<Option<Here<'_>>> {
 /// The ground of a search: predictions, and the engine that has the last word, where there is one.
 fn beds(search: &Search<'_>, prepared: &Prepared) -> Result<(Vec<Testbed>, Option<Testbed>)> {
     let Some(Here { how, profile, .. }) = search.here else {
-        let devices = input::devices(search.devices, &search.scenario.host)?;
+        let devices = devices::devices(search.devices, &search.scenario.instead)?;
         let on = |device| prepared.on(device, search.scenario);
         return Ok((devices.into_iter().map(on).collect::<Result<_>>()?, None));
     };

@@ -22,6 +22,7 @@ use super::served::{Best, deliver, line};
 use super::{cancel, measure, secrets};
 use crate::cli;
 use crate::computing::is_here;
+use crate::devices;
 use crate::input::{self, Prepared};
 
 /// The time that a server which may still be starting has for one answer.
@@ -111,8 +112,8 @@ fn choose(
     let (mut ranked, mut rest, tries) = match args.device.first() {
         None => (listed, Vec::new(), launch.tries.unwrap_or(usize::MAX)),
         Some(device) => {
-            let bed =
-                prepared.on(input::hardware(device, None, &args.scenario.host)?, &args.scenario)?;
+            let bed = prepared
+                .on(devices::hardware(device, None, &args.scenario.instead)?, &args.scenario)?;
             let screened = screen(listed, launch.flags, &bed, stop).ok_or(Stop::Cancelled)?;
             if !screened.strange.is_empty() {
                 let names = screened.strange.join(", ");

@@ -16,7 +16,7 @@ use tuner::result::knobs;
 
 use super::output::about;
 use crate::cli;
-use crate::input;
+use crate::devices;
 use crate::shape::shape;
 
 /// A limit that both worlds know: of all requests, and of a statistic that is compared.
@@ -136,7 +136,7 @@ pub(crate) fn recorded(
 
 /// The settings of a run, as typed.
 pub(crate) fn setup(args: &cli::Setup) -> Result<Setup> {
-    let hardware = input::hardware(&args.device, args.calibration.as_deref(), &args.host)?;
+    let hardware = devices::hardware(&args.device, args.calibration.as_deref(), &args.instead)?;
     Ok(Setup {
         model: Arc::new(shape(&args.model)?),
         device: hardware.profile,

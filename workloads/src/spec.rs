@@ -136,6 +136,34 @@ pub(crate) struct Prefix {
 }
 
 impl Spec {
+    /// Independent requests of one size, as `vllm bench serve --dataset-name random` makes them: prompts and responses of
+    /// `least` times to once the given numbers of tokens, evenly. They arrive at random, one per second.
+    ///
+    /// # Errors
+    /// Lengths that no request has.
+    pub fn random(input: u32, output: u32, least: f64, requests: u32) -> Result<Self, TraceError> {
+        let name = format!("random-{input}-{output}");
+        let dist = |tokens: u32| {
+            let min = (f64::from(tokens) * least).round().max(1.0);
+            format!(r#"{{ dist = "uniform", min = {min:?}, max = {tokens} }}"#)
+        };
+        let toml = format!(
+            r#"
+            schema = "{SCHEMA}"
+            name = "{name}"
+            description = "independent requests of one size"
+            provenance = ["lengths given: prompts of {input} tokens, responses of {output}, at least {least} of that"]
+            seed = 1
+            size = {{ requests = {requests} }}
+            arrival = {{ process = "poisson", rate_rps = 1.0 }}
+            lengths = {{ input = {}, output = {} }}
+            "#,
+            dist(input),
+            dist(output)
+        );
+        Self::parse(&name, &toml)
+    }
+
     /// Reads a description; `name` is the file's, for messages.
     ///
     /// # Errors

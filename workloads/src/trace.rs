@@ -103,6 +103,21 @@ impl Trace {
         if span > 0.0 { self.starts().saturating_sub(1) as f64 / span } else { 0.0 }
     }
 
+    /// The same requests as a closed loop: as many sessions (or requests, where there are none) are under way at once as
+    /// there are `streams`, and the next begins when one has ended.
+    #[must_use]
+    pub fn closed_loop(mut self, streams: u32) -> Self {
+        let taken = self.requests.iter().filter_map(|r| r.session).max().map_or(0, |most| most + 1);
+        for (session, request) in (taken..).zip(&mut self.requests) {
+            if let Arrival::At(at) = &mut request.arrival {
+                *at = Duration::ZERO;
+            }
+            request.session.get_or_insert(session);
+        }
+        self.max_concurrent_sessions = Some(streams);
+        self
+    }
+
     /// The same requests with at most `most` tokens each (at least 2): prompts lose their ends, and responses longer than
     /// that leave one token of the prompt.
     #[must_use]

@@ -1,5 +1,6 @@
 //! Specifications that ship with the program or come from a file: models and devices.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -75,24 +76,24 @@ fn meant(alike: &[String]) -> String {
 /// Embedded specifications: name, aliases, text.
 pub(crate) type Catalogue = &'static [(&'static str, &'static [&'static str], &'static str)];
 
-/// Reads what `name` stands for: an entry of the catalogue or one of its aliases, else a file.
-pub(crate) fn load<T: DeserializeOwned>(
+/// The text that `name` stands for: that of an entry of the catalogue or one of its aliases, else that of a file.
+pub(crate) fn text_of(
     what: &'static str,
     catalogue: Catalogue,
     name: &str,
-) -> Result<T, SpecError> {
+) -> Result<Cow<'static, str>, SpecError> {
     let wanted = name.to_ascii_lowercase();
     let entry =
         catalogue.iter().find(|(n, aliases, _)| *n == wanted || aliases.contains(&wanted.as_str()));
     if let Some((_, _, text)) = entry {
-        return parse(what, name, text);
+        return Ok(Cow::Borrowed(text));
     }
     let is_path = Path::new(name).extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
     if !is_path {
         let known = catalogue.iter().map(|(n, _, _)| *n).collect();
         return Err(SpecError::Unknown { what, name: name.to_owned(), known });
     }
-    parse(what, name, &read(what, name)?)
+    read(what, name).map(Cow::Owned)
 }
 
 /// The text of a settings file.
@@ -105,7 +106,7 @@ pub(super) fn read(what: &'static str, path: &str) -> Result<String, SpecError> 
 }
 
 /// A TOML text as a `T`.
-pub(super) fn parse<T: DeserializeOwned>(
+pub(crate) fn parse<T: DeserializeOwned>(
     what: &'static str,
     path: &str,
     text: &str,

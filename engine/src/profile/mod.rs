@@ -12,8 +12,11 @@
 //! per_mille = [[800]] # four fifths of the roofline, whatever the shape
 //! source = "a guess"
 //! ```
+//!
+//! Where nothing of it was timed, its data sheet is enough ([`borrowed`]).
 
 mod basis;
+pub mod borrowed;
 mod chunks;
 mod host;
 pub mod operators;
@@ -24,8 +27,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::model::{Catalogue, SpecError, load};
+use crate::model::{Catalogue, SpecError, parse, text_of};
 pub use basis::Basis;
+pub use borrowed::DataSheet;
 pub use chunks::{Asked, Chunks, Law, Peaks};
 pub use operators::attention::heads_metric;
 pub use operators::collective::{Collective, Exchange};
@@ -49,6 +53,9 @@ pub struct DeviceProfile {
     /// Families whose tables were taken to fill gaps of the device's own.
     #[serde(default)]
     pub composed: Vec<String>,
+    /// The measured device whose efficiencies it borrows, where nothing of it was measured ([`borrowed`]).
+    #[serde(skip)]
+    pub like: Option<String>,
     /// When it was fitted: year and month.
     #[serde(default)]
     pub date: String,
@@ -134,6 +141,13 @@ const DEVICES: Catalogue = &[
     ("a100-sxm", &["a100", "a100-80g"], include_str!("../../profiles/a100-sxm.toml")),
     ("a40", &["a40-48g"], include_str!("../../profiles/a40.toml")),
     ("rtx4090", &["rtx-4090", "4090"], include_str!("../../profiles/rtx4090.toml")),
+    ("mi300x", &[], include_str!("../../profiles/borrowed/mi300x.toml")),
+    ("mi355x", &[], include_str!("../../profiles/borrowed/mi355x.toml")),
+    ("h20", &["h20-sxm"], include_str!("../../profiles/borrowed/h20.toml")),
+    ("h100-pcie", &[], include_str!("../../profiles/borrowed/h100-pcie.toml")),
+    ("l4", &[], include_str!("../../profiles/borrowed/l4.toml")),
+    ("a10g", &["a10"], include_str!("../../profiles/borrowed/a10g.toml")),
+    ("rtx-5090", &["rtx5090", "5090"], include_str!("../../profiles/borrowed/rtx-5090.toml")),
 ];
 
 /// Highest efficiency of prompt chunks, thousandths: what their work counts besides pairs (starting tiles, rows that a
@@ -157,11 +171,30 @@ impl DeviceProfile {
         DEVICES.iter().map(|(name, _, _)| *name)
     }
 
-    /// The embedded profile called `name` (or an alias), or the one in the TOML file at that path.
+    /// The embedded profile called `name` (or an alias), or the one in the TOML file at that path: a profile, or a data
+    /// sheet that borrows from one ([`borrowed`]).
     pub fn load(name: &str) -> Result<Self, SpecError> {
-        let device: Self = load("device", DEVICES, name)?;
+        let text = text_of("device", DEVICES, name)?;
+        if !DataSheet::is_one(&text) {
+            let device: Self = parse("device", name, &text)?;
+            device.check()?;
+            return Ok(device);
+        }
+        let sheet: DataSheet = parse("device", name, &text)?;
+        let base = Self::load(&sheet.like)?;
+        if base.like.is_some() || base.name == sheet.name {
+            let reason = format!("like = {:?} must name a measured device", sheet.like);
+            return Err(SpecError::Impossible { what: "device", name: sheet.name, reason });
+        }
+        let device = sheet.onto(&base);
         device.check()?;
         Ok(device)
+    }
+
+    /// The engine under which its matrix products were timed, where that is known.
+    #[must_use]
+    pub fn timed_under(&self) -> Option<&str> {
+        Some(self.gemm.timed_under.as_str()).filter(|engine| !engine.is_empty())
     }
 
     /// Refuses figures that cannot be.

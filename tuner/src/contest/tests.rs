@@ -114,7 +114,7 @@ fn a_model_computed_here() {
     let trace = trace(24);
     let slo = targets(&trace, &["ttft=1s"]);
     let config = LlamaConfig::tiny();
-    let shape = Arc::new(config.shape(2));
+    let shape = Arc::new(config.shape());
     let mut weights = RandomWeights { config, seed: 1 };
     let machine = Machine::load(&mut weights, Precision::F32, (Isa::all()[0], 1), (1, 1)).unwrap();
     let device = Arc::new(DeviceProfile::load("a100-sxm").unwrap());

@@ -1,0 +1,253 @@
+//! Closed loops of published servers beside their simulation: how far time per output token and time to first token are
+//! off, by model and GPU, and what the number of GPUs chosen by simulation gives away.
+//!
+//!     cargo run --release -p knee-tuner --example silicon -- vllm-aggregated.csv [DETAIL]
+//!
+//! The file is one of AISimulate's wheel (`systems/silicon_sample.csv`), cut to columns by name. Nothing here is fitted
+//! to it. With DETAIL every row is printed. What a row does not say is the default of vLLM on such a GPU: 1,024 sequences
+//! and 8,192 tokens an iteration, asynchronous scheduling.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine::config::KvDtype;
+use engine::format::Format;
+use engine::{Config, DeviceProfile, ModelShape};
+use loadgen::{Metric, Slo};
+use tuner::subject::Relax;
+use tuner::subject::bed::Testbed;
+use workloads::Spec;
+
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+/// A row of the file.
+#[derive(Debug, Clone)]
+struct Row {
+    model: String,
+    device: String,
+    precision: String,
+    input: u32,
+    output: u32,
+    streams: u32,
+    tp: u32,
+    dp: u32,
+    moe_tp: u32,
+    ep: u32,
+    ttft_ms: f64,
+    tpot_ms: f64,
+}
+
+/// A row and its simulation, ms.
+struct Pair {
+    row: Row,
+    ttft_ms: f64,
+    tpot_ms: f64,
+}
+
+fn main() -> Outcome {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [path, detail @ ..] = args.as_slice() else { return Err("expected FILE [DETAIL]".into()) };
+    let rows = read(path)?;
+    let mut groups: BTreeMap<(String, String, String), Vec<Pair>> = BTreeMap::new();
+    let mut refused: BTreeMap<String, usize> = BTreeMap::new();
+    for row in rows {
+        if let Some(why) = unjudged(&row) {
+            *refused.entry(why.to_owned()).or_default() += 1;
+            continue;
+        }
+        match simulate(&row) {
+            Ok((ttft_ms, tpot_ms)) => {
+                let key = (row.model.clone(), row.device.clone(), row.precision.clone());
+                groups.entry(key).or_default().push(Pair { row, ttft_ms, tpot_ms });
+            }
+            Err(why) => *refused.entry(format!("{}: {why}", row.model)).or_default() += 1,
+        }
+    }
+    println!(
+        "{:<28}{:<12}{:<10}{:>5}{:>11}{:>9}{:>11}{:>9}",
+        "model", "GPU", "precision", "rows", "TPOT MAPE", "bias", "TTFT MAPE", "bias"
+    );
+    for ((model, device, precision), pairs) in &groups {
+        let tpot = errors(pairs.iter().map(|p| p.tpot_ms / p.row.tpot_ms));
+        let ttft = errors(pairs.iter().map(|p| p.ttft_ms / p.row.ttft_ms));
+        println!(
+            "{model:<28}{device:<12}{precision:<10}{:>5}{:>9.1} %{:>+7.1} %{:>9.1} %{:>+7.1} %",
+            pairs.len(),
+            tpot.0,
+            tpot.1,
+            ttft.0,
+            ttft.1
+        );
+        if !detail.is_empty() {
+            pairs.iter().for_each(Pair::print);
+        }
+    }
+    for (why, count) in refused {
+        println!("{count:>5} rows are not in it: {why}");
+    }
+    let all: Vec<&Pair> = groups.values().flatten().collect();
+    regret(&all);
+    Ok(())
+}
+
+fn read(path: &str) -> Outcome<Vec<Row>> {
+    let text = std::fs::read_to_string(path)?;
+    let mut lines = text.lines();
+    let header: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
+    let mut rows = Vec::new();
+    for line in lines {
+        let cells: Vec<&str> = line.split(',').collect();
+        let cell = |name: &str| -> Outcome<&str> {
+            let at = header.iter().position(|h| *h == name).ok_or_else(|| format!("no {name}"))?;
+            Ok(cells.get(at).copied().unwrap_or_default())
+        };
+        // A whole number, written with a point; what is not given is one.
+        let whole = |name: &str| -> Outcome<u32> {
+            let text = cell(name)?;
+            Ok(if text.is_empty() { 1 } else { text.parse::<f64>()? as u32 })
+        };
+        rows.push(Row {
+            model: cell("model_path")?.to_owned(),
+            device: cell("system")?
+                .replace("_sxm", if cell("system")?.starts_with('b') { "" } else { "-sxm" }),
+            precision: cell("precision")?.to_owned(),
+            input: whole("isl")?,
+            output: whole("osl")?,
+            streams: whole("concurrency")?,
+            tp: whole("tp_size")?,
+            dp: whole("attention_dp_size")?,
+            moe_tp: whole("moe_tp_size")?.max(1),
+            ep: whole("moe_ep_size")?.max(1),
+            ttft_ms: cell("silicon_ttft_ms")?.parse()?,
+            tpot_ms: cell("silicon_tpot_ms")?.parse()?,
+        });
+    }
+    Ok(rows)
+}
+
+/// Why a row says nothing of a simulation, by the publisher's own notes on the file.
+fn unjudged(row: &Row) -> Option<&'static str> {
+    if row.streams >= 512 {
+        Some("512 streams wait for the recipe's sequences")
+    } else if row.dp > 1 {
+        Some("attention data parallelism with EP 16: probably mislabelled")
+    } else if row.model.contains("MiniMax") && row.moe_tp == 8 {
+        Some("experts of width 192: no multiple of 128")
+    } else {
+        None
+    }
+}
+
+/// Mean TTFT and TPOT of the closed loop, ms.
+fn simulate(row: &Row) -> Outcome<(f64, f64)> {
+    let shape = ModelShape::load(&row.model)?;
+    let shape = match (&row.model[..], &row.precision[..]) {
+        (model, "fp8") if model.contains("Llama") || model.contains("Qwen3-32B") => {
+            shape.quantised(Format::Fp8)
+        }
+        (model, "fp4") if model.contains("Llama") => shape.quantised(Format::Nvfp4),
+        _ => shape,
+    };
+    let device = DeviceProfile::load(&row.device)?;
+    let spec = Spec::random(row.input, row.output, 0.8, 10 * row.streams)?;
+    let trace = workloads::synthesise(&spec, None)?.closed_loop(row.streams);
+    let slo = Slo::parse::<&str>(&[], None)?.bind(&trace.classes)?;
+    let bed = Testbed::new(Arc::new(trace), Arc::new(shape), Arc::new(device), slo);
+    let mut config = Config {
+        tp: row.tp,
+        max_seqs: 1024,
+        max_batch_tokens: 8192,
+        async_scheduling: true,
+        kv_dtype: KvDtype::Bf16,
+        ..Config::default()
+    };
+    config.set("policy", "chunked")?;
+    if row.ep > 1 {
+        config.set("ep", &row.ep.to_string())?;
+    }
+    let deployment = bed.deployment(&config, Relax::Nothing)?;
+    let run = bed.rerun(&deployment, 1.0, &mut |_| ())?;
+    let mean =
+        |metric| run.observation.summary.stats(metric).mean.millis().ok_or("nothing was completed");
+    Ok((mean(Metric::Ttft)?, mean(Metric::Tpot)?))
+}
+
+/// Mean absolute error and mean error of predicted over measured, percent.
+fn errors(ratios: impl Iterator<Item = f64>) -> (f64, f64) {
+    let errors: Vec<f64> = ratios.map(|ratio| 100.0 * (ratio - 1.0)).collect();
+    let mean = |x: f64| x / errors.len().max(1) as f64;
+    (mean(errors.iter().map(|e| e.abs()).sum()), mean(errors.iter().sum()))
+}
+
+impl Pair {
+    fn print(&self) {
+        let r = &self.row;
+        println!(
+            "    {:>5} in {:>5} out x {:>3} TP {} EP {}: TPOT {:>7.2} of {:>7.2} ms ({:+.1} %), TTFT {:>8.1} of {:>8.1} ms ({:+.1} %)",
+            r.input,
+            r.output,
+            r.streams,
+            r.tp,
+            r.ep,
+            self.tpot_ms,
+            r.tpot_ms,
+            100.0 * (self.tpot_ms / r.tpot_ms - 1.0),
+            self.ttft_ms,
+            r.ttft_ms,
+            100.0 * (self.ttft_ms / r.ttft_ms - 1.0)
+        );
+    }
+
+    /// Output tokens/s per GPU.
+    fn worth(&self, ttft_ms: f64, tpot_ms: f64) -> f64 {
+        let (n, r) = (0.9 * f64::from(self.row.output), &self.row);
+        1e3 * f64::from(r.streams) * n / (ttft_ms + (n - 1.0) * tpot_ms) / f64::from(r.tp)
+    }
+}
+
+/// What the TP that a simulation chooses gives away of tokens/s per GPU, where several hold a target of TPOT.
+fn regret(all: &[&Pair]) {
+    let mut losses = Vec::new();
+    for limit_ms in [10.0, 20.0, 40.0] {
+        let mut questions: BTreeMap<(&str, &str, &str, u32, u32), Vec<&Pair>> = BTreeMap::new();
+        for p in all {
+            let r = &p.row;
+            let key = (&r.model[..], &r.device[..], &r.precision[..], r.input, r.output);
+            questions.entry(key).or_default().push(p);
+        }
+        for pairs in questions.values() {
+            // Of each TP the most that it carries within the limit: measured, and what was measured where the
+            // simulation says that it carries the most.
+            let mut by_tp: BTreeMap<u32, Vec<&Pair>> = BTreeMap::new();
+            pairs.iter().for_each(|p| by_tp.entry(p.row.tp).or_default().push(p));
+            let true_of = |tp: &[&Pair]| {
+                let held = tp.iter().filter(|p| p.row.tpot_ms <= limit_ms);
+                held.map(|p| p.worth(p.row.ttft_ms, p.row.tpot_ms)).reduce(f64::max)
+            };
+            let said_of = |tp: &[&Pair]| {
+                let held = tp.iter().filter(|p| p.tpot_ms <= limit_ms);
+                held.map(|p| p.worth(p.ttft_ms, p.tpot_ms)).reduce(f64::max)
+            };
+            let truth: BTreeMap<u32, f64> =
+                by_tp.iter().filter_map(|(tp, p)| Some((*tp, true_of(p)?))).collect();
+            if truth.len() < 2 {
+                continue;
+            }
+            let best = truth.values().copied().fold(0.0, f64::max);
+            let chosen = by_tp
+                .iter()
+                .filter_map(|(tp, p)| Some((*tp, said_of(p)?)))
+                .max_by(|a, b| a.1.total_cmp(&b.1));
+            let got = chosen.and_then(|(tp, _)| truth.get(&tp).copied()).unwrap_or(0.0);
+            losses.push(100.0 * (1.0 - got / best));
+        }
+    }
+    losses.sort_by(f64::total_cmp);
+    if let (Some(median), Some(worst)) = (losses.get(losses.len() / 2), losses.last()) {
+        let right = losses.iter().filter(|l| **l < 0.05).count();
+        println!(
+            "\nTP chosen for tokens/s per GPU at TPOT <= 10, 20, 40 ms: {} questions, {right} right, median loss {median:.1} %, worst {worst:.1} %",
+            losses.len()
+        );
+    }
+}
