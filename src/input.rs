@@ -1,11 +1,15 @@
 //! From names and files to the things the library works on.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use engine::config::KvDtype;
+use engine::exec::cost::CostModel;
 use engine::files::{LONGEST_SETTINGS, read_text};
-use engine::{Config, DeviceProfile};
+use engine::{Config, DeviceProfile, ModelShape};
 use loadgen::{BoundSlo, Slo};
 use tuner::subject::bed::Testbed;
 use workloads::{Description, ReadOptions, Reference, Spec, Stream, Trace};
@@ -14,6 +18,7 @@ use crate::cli::{Computing, Reading, Scenario, Workload};
 use crate::computing::Here;
 use crate::devices::Hardware;
 use crate::shape::shape;
+use crate::tell::tell;
 
 /// A trace and what its source is known to be like, where it was synthesised.
 pub(crate) struct Loaded {
@@ -176,6 +181,7 @@ pub(crate) struct Prepared {
     stream: Arc<Stream>,
     pub(crate) slo: BoundSlo,
     pub(crate) seed: u64,
+    told: RefCell<BTreeSet<String>>,
 }
 
 impl Prepared {
@@ -197,8 +203,22 @@ impl Prepared {
     /// The scenario on `device`, of the model that `scenario` names.
     pub(crate) fn on(&self, device: Hardware, scenario: &Scenario) -> Result<Testbed> {
         let model = Arc::new(shape(scenario.model())?);
+        self.remark(&model, &device.profile);
         let bed = Testbed::new(Arc::clone(&self.trace), model, device.profile, self.slo.clone());
         Ok(bed.corrected(device.correction).going_on(Arc::clone(&self.stream)))
+    }
+
+    /// Says what is left out of a model, and what of it was not measured on a device: each once.
+    fn remark(&self, model: &ModelShape, device: &DeviceProfile) {
+        let cost = CostModel::new(model, device, 1, 1, KvDtype::Bf16, 1);
+        let (name, own) = (&model.name, model.notes.iter());
+        let borrowed =
+            cost.borrowed().into_iter().map(|b| format!("{name} on {}: {b}", device.name));
+        for note in own.map(|note| format!("{name}: {note}")).chain(borrowed) {
+            if self.told.borrow_mut().insert(note.clone()) {
+                tell(&format!("knee: note: {note}"));
+            }
+        }
     }
 
     /// The scenario computed on this machine, the model split as `config` says.
@@ -228,5 +248,5 @@ pub(crate) fn prepare(scenario: &Scenario) -> Result<Prepared> {
     let (stream, seed) = stream(&scenario.workload)?;
     let trace = Arc::new(stream.first().clone());
     let slo = slo.bind(&trace.classes)?;
-    Ok(Prepared { trace, stream: Arc::new(stream), slo, seed })
+    Ok(Prepared { trace, stream: Arc::new(stream), slo, seed, told: RefCell::default() })
 }

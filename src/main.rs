@@ -7,6 +7,7 @@ mod devices;
 mod input;
 mod knobs;
 mod shape;
+mod tell;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::{AllocatorKind, Config, KnobError, SchedulerKind};
 use crate::exec::Correction;
-use crate::exec::cost::CostModel;
+use crate::exec::cost::{CostModel, Ranks};
 use crate::memory::{MemoryError, MemoryPlan, kv_slots};
 use crate::model::ModelShape;
 use crate::profile::DeviceProfile;
@@ -151,14 +151,8 @@ impl Deployment {
         let enough = longest.max(1).checked_next_power_of_two().unwrap_or(u32::MAX);
         let wanted = if asked == 0 { enough.min(context) } else { asked };
         let memory = kv_slots(&model, &device, &config)?;
-        let cost = CostModel::new(
-            &model,
-            &device,
-            config.tp,
-            config.pp,
-            config.kv_dtype,
-            config.max_batch_tokens,
-        );
+        let ranks = Ranks { tp: config.tp, ep: config.ep, pp: config.pp };
+        let cost = CostModel::on(&model, &device, ranks, config.kv_dtype, config.max_batch_tokens);
         let kv_slots = slots(memory.slots.min(MOST_SLOTS) as u32);
         let most = longest_held(&config, kv_slots);
         let typed = asked > 0;

@@ -191,6 +191,9 @@ impl Machine {
                 "replicas take turns at this machine, pipeline stages do not: leave one of the two at 1",
             );
         }
+        if config.ep > 1 {
+            return Some("this machine computes models without experts: leave ep at 1");
+        }
         if config.quantization != Quantization::Auto {
             return Some(
                 "this machine computes with weights as they are read: leave quantization at auto",

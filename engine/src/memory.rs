@@ -74,6 +74,26 @@ pub enum MemoryError {
         /// A number that would do.
         suggestion: Option<u32>,
     },
+    /// Experts that cannot be shared out whole.
+    #[error("{model} has {experts} experts, which --ep {ep} must divide, as it must --tp {tp}")]
+    Experts {
+        /// The model.
+        model: String,
+        /// Experts of a layer.
+        experts: u32,
+        /// Ranks of a stage.
+        tp: u32,
+        /// Ranks that share experts out.
+        ep: u32,
+    },
+    /// Experts are to be shared out and there are none.
+    #[error("{model} has no experts that --ep {ep} could share out: leave it at 1")]
+    NoExperts {
+        /// The model.
+        model: String,
+        /// Ranks that share experts out.
+        ep: u32,
+    },
     /// More stages than layers.
     #[error("{model} has {layers} layers, too few for --pp {pp}")]
     Stages {
@@ -157,9 +177,13 @@ pub fn kv_slots(
             suggestion: (tp + 1..=heads).find(|&ranks| divides(model, ranks)),
         });
     }
-    if let Some(width) = broken_blocks(model, tp) {
-        let suggestion =
-            (1..tp).rev().find(|&tp| divides(model, tp) && broken_blocks(model, tp).is_none());
+    let ep = config.ep.max(1);
+    if ep > 1 {
+        check_experts(model, tp, ep)?;
+    }
+    if let Some(width) = broken_blocks(model, tp, ep) {
+        let whole = |&tp: &u32| divides(model, tp) && broken_blocks(model, tp, 1).is_none();
+        let suggestion = (1..tp).rev().find(whole);
         return Err(MemoryError::Blocks { model: model.name.clone(), width, tp, suggestion });
     }
     let layers = model.layers.count();
@@ -191,22 +215,39 @@ fn undivided(model: &ModelShape, tp: u32) -> Option<(u32, u32)> {
     })
 }
 
-/// The inner width of a feed-forward layer that `tp` ranks cannot share in whole FP8 blocks of 128.
-fn broken_blocks(model: &ModelShape, tp: u32) -> Option<u32> {
+/// Refuses experts that `ep` of `tp` ranks cannot share out whole.
+fn check_experts(model: &ModelShape, tp: u32, ep: u32) -> Result<(), MemoryError> {
+    let of = |layer: &Layer| match &layer.feed_forward {
+        Some(FeedForward::Experts(experts)) => Some(experts.experts),
+        _ => None,
+    };
+    let model_name = || model.name.clone();
+    let mut experts = model.layers.groups().filter_map(|(_, layer)| of(layer)).peekable();
+    if experts.peek().is_none() {
+        return Err(MemoryError::NoExperts { model: model_name(), ep });
+    }
+    match experts.find(|experts| !(experts.is_multiple_of(ep) && tp.is_multiple_of(ep))) {
+        Some(experts) => Err(MemoryError::Experts { model: model_name(), experts, tp, ep }),
+        None => Ok(()),
+    }
+}
+
+/// The inner width of a feed-forward layer that `tp` ranks cannot share in whole FP8 blocks of 128; `ep` of them share
+/// whole experts.
+fn broken_blocks(model: &ModelShape, tp: u32, ep: u32) -> Option<u32> {
     let widths = |layer: &Layer| match &layer.feed_forward {
-        Some(FeedForward::Dense(dense)) => vec![(dense.width, layer.formats.feed_forward)],
+        Some(FeedForward::Dense(dense)) => vec![(dense.width, tp, layer.formats.feed_forward)],
         Some(FeedForward::Experts(experts)) => vec![
-            (experts.width, layer.formats.feed_forward),
-            (experts.shared, layer.formats.shared),
+            (experts.width, tp / ep, layer.formats.feed_forward),
+            (experts.shared, tp, layer.formats.shared),
         ],
         None => Vec::new(),
     };
-    let broken = |(width, format): &(u32, Format)| {
-        *format == Format::Fp8Block
-            && !(width.is_multiple_of(tp) && (width / tp).is_multiple_of(128))
+    let broken = |(width, ranks, format): &(u32, u32, Format)| {
+        *format == Format::Fp8Block && !width.is_multiple_of(128 * (*ranks).max(1))
     };
     let mut widths = model.layers.groups().flat_map(|(_, layer)| widths(layer));
-    widths.find(broken).map(|(width, _)| width)
+    widths.find(broken).map(|(width, _, _)| width)
 }
 
 fn plan(
@@ -262,7 +303,7 @@ fn shortage(
     let (tp, pp) = (config.tp.max(1), config.pp.max(1));
     let fits = |tp: u32| {
         divides(model, tp)
-            && broken_blocks(model, tp).is_none()
+            && broken_blocks(model, tp, 1).is_none()
             && (0..pp).all(|stage| plan(model, device, config, tp, stage).slots > 0)
     };
     // A head is not split: beyond as many ranks as heads there is nothing to find.
@@ -415,5 +456,43 @@ mod tests {
             "llama-3.1-70b has 64 attention heads and 8 KV heads, which --tp 3 does not divide; try --tp 4"
         );
         assert_eq!(say(1, 81, 0.9, 2048), "llama-3.1-70b has 80 layers, too few for --pp 81");
+    }
+
+    #[test]
+    fn experts_and_blocks_are_shared_out_whole() {
+        let say = |model: &str, edits: &[(&str, &str)]| {
+            let mut config = Config::default();
+            edits.iter().for_each(|(knob, value)| config.set(knob, value).unwrap());
+            slots(&ModelShape::load(model).unwrap(), "h200", &config).map(|plan| plan.weights)
+        };
+        let blocks = "Qwen/Qwen3-235B-A22B-FP8";
+        assert_eq!(
+            say(blocks, &[("tp", "8")]).unwrap_err(),
+            "Qwen/Qwen3-235B-A22B-FP8 has feed-forward weights in FP8 blocks of 128, which --tp 8 would cut: 1536 is no \
+             multiple of 128 x 8; try --tp 4"
+        );
+        // Whole experts are not cut.
+        let whole = say(blocks, &[("tp", "8"), ("ep", "8")]).unwrap();
+        assert!((29e9..30e9).contains(&(whole as f64)), "{whole}");
+        assert_eq!(
+            say(blocks, &[("tp", "4"), ("ep", "3")]).unwrap_err(),
+            "Qwen/Qwen3-235B-A22B-FP8 has 128 experts, which --ep 3 must divide, as it must --tp 4"
+        );
+        assert_eq!(
+            say("llama-3.1-8b", &[("tp", "2"), ("ep", "2")]).unwrap_err(),
+            "llama-3.1-8b has no experts that --ep 2 could share out: leave it at 1"
+        );
+    }
+
+    #[test]
+    fn states_take_memory_for_every_sequence() {
+        let model = ModelShape::load("Qwen/Qwen3.5-35B-A3B").unwrap();
+        let of =
+            |max_seqs| slots(&model, "h200", &Config { max_seqs, ..Config::default() }).unwrap();
+        let (few, many) = (of(16), of(256));
+        assert_eq!(few.states, 16 * model.stage_state_bytes(1, 1, 0));
+        assert_eq!(many.states, 16 * few.states);
+        assert!(many.slots < few.slots);
+        assert_eq!(few.bytes_per_token, 20_480, "ten layers of forty keep tokens");
     }
 }

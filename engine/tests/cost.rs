@@ -2,7 +2,7 @@
 
 use engine::Shape;
 use engine::config::KvDtype;
-use engine::exec::cost::{CostModel, Widths};
+use engine::exec::cost::{CostModel, Ranks, Widths};
 use engine::exec::speed;
 use engine::model::ModelShape;
 use engine::profile::DeviceProfile;
@@ -176,6 +176,44 @@ fn one_kernel_starts_once() {
         b.prefill_attention + b.decode_attention
     };
     assert!(attention(&both) < attention(&decodes) + attention(&prompt));
+}
+
+#[test]
+fn experts_are_read_as_far_as_tokens_choose_them() {
+    let moe = cost("openai/gpt-oss-120b", "h100", 1, 1, KvDtype::Bf16);
+    let at = |tokens| moe.breakdown(&shape(tokens, 1000, 0, 0)).dense;
+    // One token goes through 4 of 128 experts, 32 through some 80 of them, 1,000 through all.
+    let (one, some, all) = (at(1), at(32), at(1000));
+    assert!((5.0..16.0).contains(&(some / one)), "{}", some / one);
+    assert!(all / some < 4.0, "{}", all / some);
+}
+
+#[test]
+fn a_window_ends_what_decodes_read() {
+    let windowed = cost("openai/gpt-oss-120b", "h100", 1, 1, KvDtype::Bf16);
+    let at = |length| windowed.breakdown(&shape(64, length, 0, 0)).decode_attention;
+    let growth = (at(32_000) - at(16_000)) / (at(16_000) - at(8_000));
+    assert!((1.8..2.2).contains(&growth), "the layers that see everything grow: {growth}");
+    let full = cost("llama-3.1-8b", "h100", 1, 1, KvDtype::Bf16);
+    let of = |cost: &CostModel, length| cost.breakdown(&shape(64, length, 0, 0)).decode_attention;
+    // Half of its layers keep to 128 tokens.
+    let (a, b) = (at(64_000) / at(1000), of(&full, 64_000) / of(&full, 1000));
+    assert!(a < 0.9 * b, "{a} {b}");
+}
+
+#[test]
+fn the_busiest_of_the_ranks_that_share_experts_decides() {
+    let model = ModelShape::load("Qwen/Qwen3-30B-A3B").unwrap();
+    let device = DeviceProfile::load("h200").unwrap();
+    let at = |ep, tokens| {
+        let ranks = Ranks { tp: 4, ep, pp: 1 };
+        CostModel::on(&model, &device, ranks, KvDtype::Bf16, 2048).dense(tokens)
+    };
+    for tokens in [1, 8, 64, 2048] {
+        let (width, whole) = (at(1, tokens), at(4, tokens));
+        assert!((0.4..4.5).contains(&(whole / width)), "{tokens}: {whole} {width}");
+    }
+    assert!(at(4, 1) > at(1, 1), "a token's experts lie on some of the ranks");
 }
 
 /// Any shape a scheduler could make, and some that none could.

@@ -35,9 +35,10 @@ use anyhow::Result;
 
 pub(crate) use common::{Common, Cost, host, measure};
 pub(crate) use interrupt::{INTERRUPTED, cancel, was_interrupted};
-pub(crate) use print::{print, print_as_is, print_json, tell};
+pub(crate) use print::{print, print_as_is, print_json};
 
 use crate::cli::{self, Cli, Command};
+pub(crate) use crate::tell::tell;
 
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {

@@ -1,4 +1,4 @@
-//! Standard output and standard error.
+//! Standard output.
 
 use std::io::Write;
 
@@ -7,12 +7,6 @@ use anyhow::{Context, Result};
 /// Prints lines to standard output, without whatever in them would act on a terminal.
 pub(crate) fn print(text: &str) -> Result<()> {
     print_as_is(&reports::plain_lines(text))
-}
-
-/// Says a line on standard error, in the same way.
-pub(crate) fn tell(line: &str) {
-    // A line that nobody can read changes nothing.
-    let _ = writeln!(std::io::stderr(), "{}", reports::plain(line));
 }
 
 /// Prints what is plain already and coloured, or data; a reader that has gone away (`| head`) is not an error.

@@ -328,6 +328,7 @@ pub static KNOBS: &[Knob] = &[
     knob!(switch "mix" mix, "continuous batching decodes in the iterations that prefill (Orca)", "ITL falls while prompts arrive").needs(CONTINUOUS).tries(Tries::Around(&["off", "on"])),
     knob!(switch "async-scheduling" async_scheduling, "plan each iteration while the one before it runs", "host time hides, newcomers wait an iteration longer"),
     knob!(count "tp" tp: 1..=64, "tensor-parallel ranks per worker", "latency falls, communication rises").tries(Tries::Layout),
+    knob!(count "ep" ep: 1..=64, "ranks of tp that share experts out whole, instead of the width of each", "products of experts are larger, the busiest rank decides"),
     knob!(count "pp" pp: 1..=64, "pipeline stages per worker", "larger models fit, bubbles appear").tries(Tries::Layout),
     knob!(count "replicas" replicas: 1..=4096, "copies of the engine behind the router", "throughput rises in proportion").tries(Tries::Layout),
     knob!(choice "router" router: RouterKind, "which replica a request goes to", "the tails, and prefix hits").needs(REPLICAS),

@@ -231,6 +231,9 @@ pub struct Config {
     pub async_scheduling: bool,
     /// Tensor-parallel ranks per worker.
     pub tp: u32,
+    /// Tensor-parallel ranks that share the experts of a layer out whole; the rest share the width of each.
+    #[serde(default = "one")]
+    pub ep: u32,
     /// Pipeline stages per worker.
     pub pp: u32,
     /// Copies of the whole engine behind the router.
@@ -241,6 +244,10 @@ pub struct Config {
     pub prefill_workers: u32,
     /// Disaggregated: workers that decode, per replica.
     pub decode_workers: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 fn checkpoint() -> Quantization {
@@ -273,6 +280,7 @@ impl Default for Config {
             mix: false,
             async_scheduling: false,
             tp: 1,
+            ep: 1,
             pp: 1,
             replicas: 1,
             router: RouterKind::LeastLoaded,

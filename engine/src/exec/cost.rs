@@ -143,7 +143,8 @@ impl Kind {
     fn new(
         device: &DeviceProfile,
         layer: &Layer,
-        (hidden, tp, kv): (u32, u32, KvDtype),
+        (hidden, tp, ep): (u32, u32, u32),
+        kv: KvDtype,
         attention: &mut Vec<Attention>,
     ) -> Self {
         let parts = layer.parts(hidden, tp);
@@ -165,7 +166,8 @@ impl Kind {
         let moved: Vec<f64> = moved.map(|elements| elements * ACTIVATION_BYTES).collect();
         Self {
             gemms: parts.iter().flat_map(|part| &part.matrices).map(gemm).collect(),
-            experts: pool.map(|p| ExpertTimes::new(device, &p, tp, layer.formats.feed_forward)),
+            experts: pool
+                .map(|p| ExpertTimes::new(device, &p, (tp, ep), layer.formats.feed_forward)),
             moved: if device.elementwise_together { vec![moved.iter().sum()] } else { moved },
             sums,
             attention: own.map(|own| {
@@ -185,6 +187,17 @@ impl Kind {
     }
 }
 
+/// How the GPUs of a worker share a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ranks {
+    /// Tensor-parallel ranks of a stage.
+    pub tp: u32,
+    /// Those of them that share experts out whole; a divisor of `tp`.
+    pub ep: u32,
+    /// Pipeline stages.
+    pub pp: u32,
+}
+
 impl CostModel {
     /// The cost of `model` on `tp` x `pp` GPUs of `device`; token counts up to `max_batch_tokens` are tabulated.
     #[must_use]
@@ -196,13 +209,27 @@ impl CostModel {
         kv_dtype: KvDtype,
         max_batch_tokens: u32,
     ) -> Self {
-        let (tp, pp) = (tp.max(1), pp.max(1));
+        Self::on(model, device, Ranks { tp, ep: 1, pp }, kv_dtype, max_batch_tokens)
+    }
+
+    /// The same for any way to share the model out.
+    #[must_use]
+    pub fn on(
+        model: &ModelShape,
+        device: &DeviceProfile,
+        ranks: Ranks,
+        kv_dtype: KvDtype,
+        max_batch_tokens: u32,
+    ) -> Self {
+        let (tp, pp) = (ranks.tp.max(1), ranks.pp.max(1));
+        let ep = ranks.ep.clamp(1, tp);
         let (hidden, vocab) = (f64::from(model.hidden), f64::from(model.vocab));
         let mut attention = Vec::new();
         let mut known: Vec<(&attention_kinds::Attention, Format, usize)> = Vec::new();
         let mut kinds = Vec::new();
         for (_, layer) in model.layers.groups() {
-            let mut kind = Kind::new(device, layer, (model.hidden, tp, kv_dtype), &mut attention);
+            let mut kind =
+                Kind::new(device, layer, (model.hidden, tp, ep), kv_dtype, &mut attention);
             // The same attention under another feed-forward layer costs the same.
             if let Some(own) = &layer.attention {
                 let format = layer.formats.projections;
@@ -251,6 +278,22 @@ impl CostModel {
         cost.head_line = cost.head_line();
         cost.head = cost.head_line.tabulate(rows.min(1024));
         cost
+    }
+
+    /// The operators that no table of the device has, and what they are priced by; a sentence each.
+    #[must_use]
+    pub fn borrowed(&self) -> Vec<String> {
+        let mut found: Vec<String> = Vec::new();
+        for kind in &self.kinds {
+            let experts = kind.experts.iter().map(|e| ("the mixture of experts", e.basis()));
+            let gemms = kind.gemms.iter().map(|gemm| ("a matrix product", gemm.basis()));
+            let own = experts.chain(gemms).filter(|(_, basis)| basis.is_borrowed());
+            found.extend(own.map(|(what, basis)| format!("{what} is {basis}")));
+        }
+        found.extend(self.attention.iter().flat_map(Attention::borrowed));
+        found.sort();
+        found.dedup();
+        found
     }
 
     /// The layers of stage `stage`, before they are tabulated.

@@ -7,13 +7,14 @@ use std::cell::Cell;
 
 use crate::format::Format;
 use crate::model::operators::Pool;
-use crate::profile::{DeviceProfile, Experts, Line, Times};
+use crate::profile::{Basis, DeviceProfile, Experts, Line, Times};
 
 /// The experts of one layer on one rank.
 #[derive(Debug, Clone)]
 pub(super) struct ExpertTimes {
     line: Line,
     knots: Vec<f64>,
+    basis: Basis,
 }
 
 /// Loads (choices per expert) up to which the number of experts that are hit is followed, and steps of it.
@@ -21,12 +22,18 @@ const LOADS: u32 = 6;
 const STEPS: u32 = 8;
 
 impl ExpertTimes {
-    /// Those of `pool`, whose width `tp` ranks share, with weights in `format`.
-    pub(super) fn new(device: &DeviceProfile, pool: &Pool, tp: u32, format: Format) -> Self {
+    /// Those of `pool` on `tp` ranks, of which `ep` share the experts and the others the width of each, with weights in
+    /// `format`.
+    pub(super) fn new(
+        device: &DeviceProfile,
+        pool: &Pool,
+        (tp, ep): (u32, u32),
+        format: Format,
+    ) -> Self {
         let experts = Experts {
             hidden: pool.outer,
-            inter: pool.inner.div_ceil(tp),
-            held: pool.experts,
+            inter: pool.inner.div_ceil((tp / ep).max(1)),
+            held: pool.experts.div_ceil(ep),
             total: pool.experts,
             top_k: pool.top_k,
             gated: pool.gated,
@@ -38,10 +45,16 @@ impl ExpertTimes {
         let most = Cell::new(0.0_f64);
         let line = Line::new(knots.clone(), |tokens| {
             // More tokens never take less, where one knot of a table is rounded below another.
-            most.set(most.get().max(at_random(&times, &experts, tokens)));
+            let busiest = busiest(&experts, f64::from(ep), tokens);
+            most.set(most.get().max(at_random(&times, &experts, busiest)));
             most.get()
         });
-        Self { line, knots }
+        Self { line, knots, basis: times.basis().clone() }
+    }
+
+    /// What its times rest on.
+    pub(super) fn basis(&self) -> &Basis {
+        &self.basis
     }
 
     /// Seconds of `tokens` tokens.
@@ -53,6 +66,16 @@ impl ExpertTimes {
     pub(super) fn knots(&self) -> impl Iterator<Item = f64> {
         self.knots.iter().copied()
     }
+}
+
+/// Tokens that would keep every one of `ranks` ranks as busy as the busiest of them is with `tokens` that choose at
+/// random: choices on a rank vary as a Poisson count does, and the largest of several lies above the mean by
+/// sqrt(2 mean ln ranks); a token gives a rank no more choices than it makes or the rank has experts.
+fn busiest(experts: &Experts, ranks: f64, tokens: f64) -> f64 {
+    let per_token = f64::from(experts.top_k) / ranks;
+    let mean = tokens * per_token;
+    let most = tokens * f64::from(experts.top_k.min(experts.held));
+    (mean + (2.0 * mean * ranks.ln()).sqrt()).min(most) / per_token
 }
 
 /// Seconds of `tokens` tokens that choose at random: beyond one token's time, the share that is read.

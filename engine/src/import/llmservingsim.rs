@@ -24,7 +24,7 @@ pub(super) fn rows(own: &Path, given: &Path, system: &str) -> Result<Found, Impo
             Ok(shape) => match shape.dense() {
                 Some(shape) => tables(&measured, &shape, &mut found.rows)?,
                 None => {
-                    found.notes.push(format!("{} is left out: it is not dense", measured.model))
+                    found.notes.push(format!("{} is left out: it is not dense", measured.model));
                 }
             },
             Err(error) => {

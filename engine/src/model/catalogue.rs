@@ -110,7 +110,7 @@ impl ModelShape {
         let is =
             |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
         if let Some(id) = name.strip_prefix(hub::PREFIX) {
-            let dir = hub::configuration(id).map_err(Box::new)?;
+            let dir = hub::configuration(id).map_err(|e| SpecError::Hub(e.to_string()))?;
             let shape = Self::of_config(&dir.join(CONFIG), id)?;
             return Ok(Self { source: format!("{CONFIG} of {id}"), ..shape });
         }

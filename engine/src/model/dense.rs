@@ -4,10 +4,11 @@
 use serde::Deserialize;
 
 use super::attention::{Attention, Full};
+use super::bounds::out_of_range;
 use super::feed_forward::{Dense, FeedForward};
 use super::layers::{Layer, Layers};
 use super::operators::Formats;
-use super::{ModelShape, out_of_range};
+use super::shape::ModelShape;
 use crate::format::Format;
 
 /// A decoder-only transformer of equal layers with full attention and dense feed-forward layers.

@@ -65,8 +65,8 @@ pub enum SpecError {
         reason: String,
     },
     /// A model that the hub does not give.
-    #[error(transparent)]
-    Hub(#[from] Box<super::weights::ModelError>),
+    #[error("{0}")]
+    Hub(String),
 }
 
 fn meant(alike: &[String]) -> String {

@@ -1,4 +1,7 @@
+//! What follows from the shapes that ship.
 use super::*;
+use crate::config::KvDtype;
+use crate::format::Format;
 
 /// The seven models that shipped first, by the sizes of their checkpoints.
 const CHECKPOINTS: [(&str, u64); 7] = [

@@ -59,6 +59,8 @@ fn knob_flags(config: &Config, knob: &Knob, value: &str) -> Say {
         "allow-long-context" => Say::Env("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1"),
         "tp" if config.tp == 1 => Say::Implied,
         "tp" => Say::flag(format!("--tp-size {value}")),
+        "ep" if config.ep == 1 => Say::Implied,
+        "ep" => Say::flag(format!("--ep-size {value}")),
         "pp" if config.pp == 1 => Say::Implied,
         "pp" => Say::flag(format!("--pp-size {value}")),
         "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,

@@ -24,6 +24,8 @@ fn knob_flags(config: &Config, knob: &Knob, value: &str) -> Say {
         "max-model-len" => Say::flag(format!("--max_seq_len {value}")),
         "tp" if config.tp == 1 => Say::Implied,
         "tp" => Say::flag(format!("--tp_size {value}")),
+        "ep" if config.ep == 1 => Say::Implied,
+        "ep" => Say::flag(format!("--ep_size {value}")),
         "pp" if config.pp == 1 => Say::Implied,
         "pp" => Say::flag(format!("--pp_size {value}")),
         // In the YAML; the scheduler as its capacity policy.

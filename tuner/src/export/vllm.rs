@@ -85,6 +85,9 @@ fn knob_flags(config: &Config, ranks: u32, knob: &Knob, value: &str) -> Say {
             Say::flag(format!("--max-num-queued-reqs {inside}"))
         }
         "allow-long-context" => Say::Env("VLLM_ALLOW_LONG_MAX_MODEL_LEN=1"),
+        "ep" if config.ep == 1 => Say::Implied,
+        "ep" if config.ep == config.tp => Say::flag("--enable-expert-parallel"),
+        "ep" => Say::missing("vLLM shares experts out over all ranks or none"),
         "tp" | "pp" if value == "1" => Say::Implied,
         "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
         "router" if value == "least-loaded" => Say::Implied,

@@ -5,7 +5,7 @@
 //! alone.
 
 use crate::config::KvDtype;
-use crate::profile::{Chunks, DeviceProfile, Heads, Times};
+use crate::profile::{Basis, Chunks, DeviceProfile, Heads, Times};
 use crate::shape::Shape;
 
 /// A kernel of one layer on one rank.
@@ -34,6 +34,11 @@ impl Kernel {
             skew: device.attention.skew,
             start: start * 1e-6,
         }
+    }
+
+    /// What the times of prompt chunks and of decodes rest on.
+    pub(super) fn basis(&self) -> [&Basis; 2] {
+        [self.prefill.basis(), self.decode.basis()]
     }
 
     /// Seconds of the decodes alone.

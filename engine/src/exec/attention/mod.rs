@@ -18,7 +18,14 @@ pub(super) enum Attention {
     /// Over latents, with its projections.
     Latent(LatentTimes),
     /// A state per sequence.
-    State(DeltaTimes),
+    State(DeltaTimes, Net),
+}
+
+/// What keeps a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Net {
+    GatedDelta,
+    Mamba,
 }
 
 impl Attention {
@@ -36,19 +43,25 @@ impl Attention {
                 let block = block(latent, hidden, tp);
                 Self::Latent(device.latent_attention(block, format, kv))
             }
-            kinds::Attention::GatedDelta(delta) => Self::State(device.delta_net(Delta {
-                key_heads: delta.key_heads.div_ceil(tp),
-                value_heads: delta.value_heads.div_ceil(tp),
-                key_dim: delta.key_dim,
-                value_dim: delta.value_dim,
-            })),
+            kinds::Attention::GatedDelta(delta) => {
+                let net = Delta {
+                    key_heads: delta.key_heads.div_ceil(tp),
+                    value_heads: delta.value_heads.div_ceil(tp),
+                    key_dim: delta.key_dim,
+                    value_dim: delta.value_dim,
+                };
+                Self::State(device.delta_net(net), Net::GatedDelta)
+            }
             // No table has it: it is priced as the net that keeps and changes as large a state.
-            kinds::Attention::Mamba(mamba) => Self::State(device.delta_net(Delta {
-                key_heads: mamba.groups.div_ceil(tp),
-                value_heads: mamba.heads.div_ceil(tp),
-                key_dim: mamba.state,
-                value_dim: mamba.head_dim,
-            })),
+            kinds::Attention::Mamba(mamba) => {
+                let net = Delta {
+                    key_heads: mamba.groups.div_ceil(tp),
+                    value_heads: mamba.heads.div_ceil(tp),
+                    key_dim: mamba.state,
+                    value_dim: mamba.head_dim,
+                };
+                Self::State(device.delta_net(net), Net::Mamba)
+            }
         }
     }
 
@@ -57,12 +70,27 @@ impl Attention {
         matches!(self, Self::Latent(_))
     }
 
+    /// What was not measured of it, in words.
+    pub(super) fn borrowed(&self) -> Vec<String> {
+        let (what, basis) = match self {
+            Self::Full(kernel) => ("attention", kernel.basis()),
+            Self::Latent(times) => ("latent attention", times.basis()),
+            Self::State(_, Net::Mamba) => {
+                return vec!["Mamba is not measured: it is priced as a gated delta net".to_owned()];
+            }
+            Self::State(times, Net::GatedDelta) => ("the gated delta net", times.basis()),
+        };
+        let phases = ["prompts", "decodes"].into_iter().zip(basis);
+        let borrowed = phases.filter(|(_, basis)| basis.is_borrowed());
+        borrowed.map(|(phase, basis)| format!("{what} of {phase} is {basis}")).collect()
+    }
+
     /// Seconds of prompt chunks and of decodes, which share a kernel's start or all of the kernel.
     pub(super) fn parts(&self, shape: &Shape) -> (f64, f64) {
         match self {
             Self::Full(kernel) => kernel.parts(shape),
             Self::Latent(times) => (times.prefill(shape), times.decode(shape)),
-            Self::State(times) => (times.prefill(shape), times.decode(shape)),
+            Self::State(times, _) => (times.prefill(shape), times.decode(shape)),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Multi-head and grouped-query attention over every token, or over a window of them.
 
+use super::super::bounds::Field;
+use super::super::cache::kv_element_bytes;
 use super::super::operators::{Class, Matrix, Operators};
-use super::super::{Field, kv_element_bytes};
 use crate::config::KvDtype;
 
 /// Heads of queries over heads of keys and values.

@@ -1,7 +1,7 @@
 //! Gated delta nets (Qwen3-Next, Qwen3.5): a matrix per head is read and corrected by every token, after a short
 //! convolution.
 
-use super::super::Field;
+use super::super::bounds::Field;
 use super::super::operators::{Class, Matrix, Operators, PLAIN_BYTES};
 
 /// Heads with a state of `key_dim` x `value_dim` for every sequence.

@@ -1,7 +1,8 @@
 //! Multi-head latent attention (DeepSeek): a token is kept as one latent that keys and values of all heads are made of.
 
+use super::super::bounds::Field;
+use super::super::cache::kv_element_bytes;
 use super::super::operators::{Class, Matrix, Operators};
-use super::super::{Field, kv_element_bytes};
 use super::sparse::Index;
 use crate::config::KvDtype;
 

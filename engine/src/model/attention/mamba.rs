@@ -1,6 +1,6 @@
 //! Mamba 2 (Nemotron-H): a state per head that every token fades and adds to, after a short convolution.
 
-use super::super::Field;
+use super::super::bounds::Field;
 use super::super::operators::{Class, Matrix, Operators, PLAIN_BYTES};
 
 /// Heads with a state of `head_dim` x `state` for every sequence.

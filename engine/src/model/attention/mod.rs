@@ -123,7 +123,7 @@ impl Attention {
             Self::GatedDelta(delta) => delta.fields(),
             Self::Mamba(mamba) => mamba.fields(),
         };
-        super::out_of_range(&fields).or_else(|| {
+        super::bounds::out_of_range(&fields).or_else(|| {
             let (first, second) = (fields[0].0, fields[1].0);
             (!heads.is_multiple_of(shared))
                 .then(|| format!("{first} = {heads} must be a multiple of {second} = {shared}"))

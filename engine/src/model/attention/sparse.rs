@@ -1,7 +1,7 @@
 //! Sparse attention by an indexer (DeepSeek Sparse Attention): a small attention scores all tokens, and queries see
 //! the best of them.
 
-use super::super::Field;
+use super::super::bounds::Field;
 use super::super::operators::{Class, Matrix, Operators};
 use crate::config::KvDtype;
 

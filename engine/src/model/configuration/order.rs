@@ -71,10 +71,9 @@ fn attention(i: u32, fields: &Fields<'_>, parts: &Parts) -> Result<Option<Attent
         let whole = (i + 1).is_multiple_of(every);
         return if whole { full() } else { given(&parts.linear, "linear attention") };
     }
-    if let Some(kinds) = fields.list("attn_type_list") {
-        if kinds.get(i as usize).is_some_and(|kind| kind != 1) {
-            return Err(unknown("attention", "lightning attention", fields) + " (`attn_type_list`)");
-        }
+    let kind = fields.list("attn_type_list").and_then(|kinds| kinds.get(i as usize));
+    if kind.is_some_and(|kind| kind != 1) {
+        return Err(unknown("attention", "lightning attention", fields) + " (`attn_type_list`)");
     }
     if parts.windowed.is_some() && in_window(i, fields)? {
         return Ok(parts.windowed.clone());

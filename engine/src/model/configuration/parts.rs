@@ -129,7 +129,7 @@ impl Parts {
             _ => None,
         };
         let full = match full {
-            Some(Attention::Full(full)) => Some(Attention::Full(global(fields, full)?)),
+            Some(Attention::Full(full)) => Some(Attention::Full(global(fields, &full)?)),
             other => other,
         };
         let experts = experts(fields, &family)?;
@@ -223,10 +223,11 @@ fn full(fields: &Fields<'_>, family: &str) -> Result<Option<Full>, String> {
 }
 
 /// The heads of layers that see every token, where they have others than the layers of a window (Gemma 4).
-fn global(fields: &Fields<'_>, full: Full) -> Result<Full, String> {
+fn global(fields: &Fields<'_>, full: &Full) -> Result<Full, String> {
     let kv_heads = fields.count(&["num_global_key_value_heads"])?.unwrap_or(full.kv_heads);
     let head_dim = fields.count(&["global_head_dim"])?.unwrap_or(full.head_dim);
-    Ok(Full { kv_heads, head_dim, keys_are_values: fields.is("attention_k_eq_v"), ..full })
+    let keys_are_values = fields.is("attention_k_eq_v");
+    Ok(Full { kv_heads, head_dim, keys_are_values, ..full.clone() })
 }
 
 fn latent(fields: &Fields<'_>) -> Result<Option<Latent>, String> {

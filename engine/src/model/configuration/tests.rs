@@ -162,12 +162,12 @@ fn contexts_are_those_after_scaling() {
 }
 
 /// Formats of layers 0 and 1 and of the head.
-fn formats(more: Value, beside: Option<Value>) -> (Formats, Formats, Format) {
+fn formats(more: &Value, beside: Option<&Value>) -> (Formats, Formats, Format) {
     let experts = json!({"model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 2,
         "moe_intermediate_size": 32, "n_shared_experts": 1});
     let mut config = with(experts);
     config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let model = of_value(&config, beside.as_ref(), "m").unwrap();
+    let model = of_value(&config, beside, "m").unwrap();
     let all: Vec<Formats> =
         model.layers.groups().flat_map(|(n, l)| vec![l.formats; n as usize]).collect();
     (all[0], all[all.len() - 1], model.head)
@@ -175,7 +175,7 @@ fn formats(more: Value, beside: Option<Value>) -> (Formats, Formats, Format) {
 
 #[test]
 fn number_formats_are_read_however_they_are_said() {
-    let of = |config: Value| formats(json!({ "quantization_config": config }), None);
+    let of = |config: Value| formats(&json!({ "quantization_config": config }), None);
     let all = |format| (Formats::all(format), Formats::all(format), Format::Bf16);
     assert_eq!(of(Value::Null), all(Format::Bf16));
     assert_eq!(of(json!({"quant_method": "fp8"})), all(Format::Fp8));
@@ -211,7 +211,7 @@ fn number_formats_are_read_however_they_are_said() {
     let beside = json!({"quantization": {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8",
         "exclude_modules": ["lm_head", "model.layers.0*", "model.layers.1.self_attn*", "model.layers.2.self_attn*",
         "model.layers.3.self_attn*"]}});
-    let (first, last, head) = formats(json!({}), Some(beside));
+    let (first, last, head) = formats(&json!({}), Some(&beside));
     let attention =
         Formats { projections: Format::Bf16, output: Format::Bf16, ..Formats::all(Format::Nvfp4) };
     assert_eq!((first, last, head), (Formats::default(), attention, Format::Bf16));

@@ -1,6 +1,6 @@
 //! A feed-forward layer that every token goes through.
 
-use super::super::Field;
+use super::super::bounds::Field;
 use super::super::operators::{Class, Matrix, Operators};
 
 /// Two matrices, or three with a gate.

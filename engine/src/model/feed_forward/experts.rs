@@ -1,8 +1,8 @@
 //! A mixture of experts: a router chooses `top_k` of them for each token; some models have a part that every token
 //! goes through as well.
 
+use super::super::bounds::out_of_range;
 use super::super::operators::{Class, Matrix, Operators, Pool};
-use super::super::out_of_range;
 use super::dense::matrices;
 
 /// Experts and their router.

@@ -48,7 +48,7 @@ impl FeedForward {
     /// Figures that no model can have, in words.
     pub(super) fn fault(&self) -> Option<String> {
         match self {
-            Self::Dense(dense) => super::out_of_range(&dense.fields()),
+            Self::Dense(dense) => super::bounds::out_of_range(&dense.fields()),
             Self::Experts(experts) => experts.fault(),
         }
     }

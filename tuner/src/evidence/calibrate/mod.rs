@@ -12,7 +12,7 @@ mod steps;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use engine::exec::cost::CostModel;
+use engine::exec::cost::{CostModel, Ranks};
 use engine::request::mix;
 use engine::{Config, DeviceProfile, ModelShape, Shape};
 use serde::{Deserialize, Serialize};
@@ -145,12 +145,15 @@ fn sequences(shape: &Shape) -> f64 {
     f64::from(shape.prefill_seqs) + f64::from(shape.decode_seqs)
 }
 
-/// `model` with its weights in the format that `config` asks for.
-fn as_served(model: &ModelShape, config: &Config) -> ModelShape {
-    let model = model.clone();
+/// What iterations of `model` on `device` cost as `config` deploys it.
+fn cost(model: &ModelShape, device: &DeviceProfile, config: &Config) -> CostModel {
+    let ranks = Ranks { tp: config.tp, ep: config.ep, pp: config.pp };
+    let of = |model: &ModelShape| {
+        CostModel::on(model, device, ranks, config.kv_dtype, config.max_batch_tokens)
+    };
     match config.quantization.format() {
-        Some(format) => model.quantised(format),
-        None => model,
+        Some(format) => of(&model.clone().quantised(format)),
+        None => of(model),
     }
 }
 
@@ -166,9 +169,7 @@ pub fn from_steps(
     scope: Scope,
     seed: u64,
 ) -> Result<Calibration, CalibrateError> {
-    let (tp, pp, tokens) = (config.tp, config.pp, config.max_batch_tokens);
-    let model = as_served(model, config);
-    let cost = CostModel::new(&model, device, tp, pp, config.kv_dtype, tokens);
+    let cost = cost(model, device, config);
     let row = |step: &Step| Row {
         parts: parts(&cost, &step.shape),
         steps: 1.0,
@@ -228,14 +229,7 @@ pub fn from_requests(
 /// really taken.
 fn lives(recorded: &Recorded, setup: &Setup) -> Result<Vec<Row>, CalibrateError> {
     let c = &setup.config;
-    let cost = CostModel::new(
-        &as_served(&setup.model, c),
-        &setup.device,
-        c.tp,
-        c.pp,
-        c.kv_dtype,
-        c.max_batch_tokens,
-    );
+    let cost = cost(&setup.model, &setup.device, c);
     let width = part_names().len();
     // Sums up to the end of every iteration.
     let mut ends: Vec<Duration> = vec![Duration::ZERO];
