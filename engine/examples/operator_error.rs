@@ -1,8 +1,9 @@
 //! How far predictions are from measurements that the fit had not seen: every operator, and whole layers.
 //!
-//!     cargo run --release -p knee-engine --example operator_error -- DIR [SEED]
+//!     cargo run --release -p knee-engine --example operator_error -- DIR [SEED [DEVICE]]
 //!
-//! DIR holds the families' folders. Each fifth of an operator's rows is predicted by a fit to the other four. A layer's
+//! DIR holds the families' folders. Each fifth of an operator's rows is predicted by a fit to the other four; shapes without knots
+//! of their own are predicted from their neighbours. A layer's
 //! time is the sum of its operators', measured and predicted, for those shipped models and numbers of ranks whose
 //! matrix products are all in the tables. Tables also hold batches whose keys and values no such device has room for
 //! beside the weights; the last line is about those it has.
@@ -20,13 +21,13 @@ use engine::{Config, ModelShape};
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let Some(dir) = arguments.first() else {
-        eprintln!("usage: operator_error DIR [SEED]");
+        eprintln!("usage: operator_error DIR [SEED [DEVICE]]");
         std::process::exit(2);
     };
-    let only = std::env::var("DEVICE").ok();
+    let only = arguments.get(2);
     let seed = arguments.get(1).and_then(|s| s.parse().ok()).unwrap_or(engine::import::SEED);
     for (name, text, compose) in SHEETS {
-        if only.as_deref().is_some_and(|only| only != name) {
+        if only.is_some_and(|only| only != name) {
             continue;
         }
         let imported = import(Path::new(dir), (name, text), compose, seed).unwrap_or_else(|e| {
@@ -34,19 +35,6 @@ fn main() {
             std::process::exit(1);
         });
         println!("{name}: {} bytes", imported.toml.len());
-        if let Ok(to) = std::env::var("TO") {
-            let _ = std::fs::write(format!("{to}/{name}.toml"), &imported.toml);
-            let mut out = String::new();
-            for (op, points) in &imported.points {
-                for p in points {
-                    out += &format!(
-                        "{op}|{:?}|{:e}|{:e}|{:e}\n",
-                        p.run, p.measured, p.fitted, p.unseen
-                    );
-                }
-            }
-            let _ = std::fs::write(format!("{to}/{name}.points"), &out);
-        }
         println!("  {:<34}{}", "operator", FitError::COLUMNS);
         for (operator, error) in &imported.profile.fit {
             println!("  {operator:<34}{error}");

@@ -94,7 +94,7 @@ impl DeviceProfile {
             self.gemm.times(&as_product, gemm_metric, roof).borrowed(Some(from))
         };
         // Engines refuse such a split; no row says what it would take.
-        let refused = format == Format::Fp8Block && experts.inter % BLOCK != 0;
+        let refused = format == Format::Fp8Block && !experts.inter.is_multiple_of(BLOCK);
         let from = refused.then(|| "the efficiency of experts in whole blocks".to_owned());
         times.borrowed(from).scaled(experts.tokens_per_load())
     }
