@@ -76,7 +76,7 @@ pub(super) fn decode_sample(row: &Row, limits: &Limits) -> Option<Sample> {
 }
 
 /// Where a table of heads of many sizes and windows has knots, so that it stays small: at every other octave of the work
-/// from `work` on, and at every so manieth octave of the second variable within a range. Beyond, the ends hold.
+/// from `work` on, and at every `every`th octave of the second variable within a range. Beyond, the ends hold.
 pub(super) struct Sparse {
     pub(super) work: f64,
     pub(super) every: usize,
@@ -105,7 +105,7 @@ pub(super) fn grid(samples: &[(Sample, Row)], fine: bool, sparse: &Sparse) -> La
     (kept, x, y, heads_metric as Metric, [0.1, 0.05])
 }
 
-/// Every so manieth knot, the last one in any case.
+/// Every `every`th knot, counted from the last.
 pub(super) fn thinned(knots: Vec<f64>, every: usize) -> Vec<f64> {
     let last = knots.len().saturating_sub(1);
     let kept = knots.into_iter().enumerate().filter(|(i, _)| (last - i).is_multiple_of(every));

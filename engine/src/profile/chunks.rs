@@ -143,17 +143,20 @@ fn within(shape: &Shape, window: u64) -> Shape {
     if window == 0 {
         return *shape;
     }
-    let (tile, least) = (u64::from(TILE), |longest: u32, most: u64| longest.min(most as u32));
+    let least = |longest: u32, most: u64| u32::try_from(most).map_or(longest, |m| longest.min(m));
+    let tile = u64::from(TILE);
     let (tokens, seqs) = (u64::from(shape.prefill_tokens), u64::from(shape.prefill_seqs));
     let decodes = u64::from(shape.decode_seqs);
     Shape {
-        prefill_context: shape.prefill_context.min(tokens + seqs * window),
-        prefill_pairs: shape.prefill_pairs.min(tokens * window),
+        prefill_context: shape
+            .prefill_context
+            .min(tokens.saturating_add(seqs.saturating_mul(window))),
+        prefill_pairs: shape.prefill_pairs.min(tokens.saturating_mul(window)),
         prefill_tile_pairs: shape
             .prefill_tile_pairs
-            .min(shape.prefill_tiles * tile * (window + tile)),
+            .min(shape.prefill_tiles.saturating_mul(tile * (window + tile))),
         prefill_longest: least(shape.prefill_longest, window + tile),
-        decode_context: shape.decode_context.min(decodes * window),
+        decode_context: shape.decode_context.min(decodes.saturating_mul(window)),
         decode_longest: least(shape.decode_longest, window),
         ..*shape
     }

@@ -27,7 +27,9 @@ pub(super) const MOST_NUMBERS: usize = 6;
 pub(super) fn place<const N: usize>(numbers: [f64; N], weights: [f64; N]) -> Place {
     let mut place = [0.0; MOST_NUMBERS];
     for (to, (number, weight)) in place.iter_mut().zip(numbers.into_iter().zip(weights)) {
-        *to = weight * number.max(1e-3).log2();
+        // Shapes by hand may hold zeros, and ratios of them.
+        let number = if number.is_nan() { 1.0 } else { number.clamp(1e-3, 1e12) };
+        *to = weight * number.log2();
     }
     place
 }
@@ -407,6 +409,18 @@ mod tests {
         for x in [1.0, 100.0, 2_631.0, 1e6] {
             assert!((times.at(x, 0.0) - ROOF.at(x) / 0.8).abs() < 1e-15, "{x}");
         }
+    }
+
+    #[test]
+    fn a_shape_of_zeros_has_a_place() {
+        let table = Table {
+            shapes: vec![vec![1, 0], vec![8, 8]],
+            per_mille: vec![vec![500], vec![900]],
+            ..Table::constant(1.0, 1.0, "test")
+        };
+        assert!(place([0.0, f64::NAN, f64::INFINITY], [1.0; 3]).iter().all(|x| x.is_finite()));
+        let times = table.times(&[0, 3], metric, ROOF);
+        assert!(times.at(10.0, 0.0).is_finite() && *times.basis() == Basis::Interpolated);
     }
 
     #[test]

@@ -107,8 +107,11 @@ pub(super) fn heads(full: &kinds::Full, tp: u32) -> Heads {
 
 /// A latent block as tables know it. Layers that take the choice of an earlier layer's indexer have none of their own.
 fn block(latent: &kinds::Latent, hidden: u32, tp: u32) -> Latent {
-    let index = latent.index.as_ref().map(|index| {
-        Index { heads: index.heads, dim: index.head_dim, top: index.top_k, reused: !index.own }
+    let index = latent.index.as_ref().map(|index| Index {
+        heads: index.heads,
+        dim: index.head_dim,
+        top: index.top_k,
+        reused: !index.own,
     });
     Latent {
         heads: latent.heads.div_ceil(tp),

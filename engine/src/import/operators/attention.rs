@@ -57,10 +57,9 @@ fn chunk_grid(samples: &[(Sample, Row)]) -> Layout {
     grid(samples, shapes_of(samples).len() <= 4, &CHUNKS)
 }
 
-/// How chunks share a kernel: of some candidates, what makes the table fit best. `elsewhere` says that another family
-/// tells of mixed batches. Tiles without rows show in mixed
+/// How chunks share a kernel: of some candidates, what makes the table fit best. Tiles without rows show in mixed
 /// batches only; `idle_tokens` holds where none was measured.
-fn chunk_law(part: &Part, idle_tokens: f64, elsewhere: bool) -> Law {
+fn chunk_law(part: &Part, idle_tokens: f64) -> Law {
     let peaks = part.limits.peaks();
     let roof = |shape: &[u32], start| Roof {
         start,
@@ -79,11 +78,9 @@ fn chunk_law(part: &Part, idle_tokens: f64, elsewhere: bool) -> Law {
         rows = rows.into_iter().step_by(7).collect();
     }
     let decode_rows = if mixed { f64::from(TILE) } else { 0.0 };
-    // Kernels that pack the query heads of a KV head into one tile, and processors, compute rows and not tiles. That
-    // their decodes share no kernel with prompts is what makes it possible to tell.
-    let alone =
-        !mixed && !elsewhere && matches!(part.from.family, Family::Knee | Family::AiSimulate);
-    let fine: &[bool] = if alone { &[false, true] } else { &[false] };
+    // What we time ourselves may be a processor, whose decodes never share a kernel with prompts.
+    let ours = part.from.family == Family::Knee && !mixed;
+    let fine: &[bool] = if ours { &[false, true] } else { &[false] };
     let mut best = (f64::INFINITY, Law { idle_tokens, ..Law::default() });
     for tile_tokens in [0.0, 64.0, 128.0, 192.0, 256.0, 384.0, 512.0, 768.0, 1024.0, 1536.0, 2048.0]
     {
@@ -145,9 +142,8 @@ impl<'a> Work<'a> {
             let rows = chunk_rows(part, KvDtype::Bf16);
             usable("prefill_attention", &chunk_samples(&rows, none, part), rows.len())?;
         }
-        let theirs = other.as_ref().map(|other| chunk_law(other.part, 0.0, true));
-        let mut law =
-            chunk_law(origin.part, theirs.map_or(0.0, |law| law.idle_tokens), other.is_some());
+        let theirs = other.as_ref().map(|other| chunk_law(other.part, 0.0));
+        let mut law = chunk_law(origin.part, theirs.map_or(0.0, |law| law.idle_tokens));
         if let (Some(other), Some(theirs)) = (other, theirs) {
             law.decode_rows = theirs.decode_rows;
             source = format!("{source}; mixed batches {}", other.source());

@@ -120,7 +120,7 @@ impl DeviceProfile {
             return table.times(&[hidden, top_k, experts], exchange_metric, roof);
         }
         let all_to_all = self.collective(Collective::AllToAll, ranks as u32);
-        let bytes = 2.0 * width * copies.min(ranks);
+        let bytes = (2.0 * width * copies.min(ranks)).max(1.0);
         let from = "the time of an all-to-all of as many bytes".to_owned();
         all_to_all.scaled(1.0 / bytes).borrowed(Some(from))
     }
