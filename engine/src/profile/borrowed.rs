@@ -191,6 +191,6 @@ mod tests {
         let alike = |figures| DeviceProfile::most_alike(figures, "").unwrap().name;
         assert_eq!(alike([148e12, 296e12, 0.0, 4e12]), "h200-sxm");
         assert_eq!(alike([70e12, 0.0, 0.0, 600e9]), "a40");
-        assert_eq!(alike([2500e12, 5000e12, 10000e12, 8e12]), "b300");
+        assert_eq!(alike([2500e12, 5000e12, 10000e12, 8e12]), "gb200");
     }
 }
