@@ -147,6 +147,10 @@ fn simulate(row: &Row) -> Outcome<(f64, f64)> {
             shape.quantised(Format::Fp8)
         }
         (model, "fp4") if model.contains("Llama") => shape.quantised(Format::Nvfp4),
+        // VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1 in the script.
+        (model, "fp4") if model.contains("gpt-oss") && row.device.starts_with('b') => {
+            shape.quantised(Format::Mxfp4Fp8)
+        }
         _ => shape,
     };
     let device = DeviceProfile::load(&row.device)?;
