@@ -1,4 +1,4 @@
-//! What can be wrong with targets and options, and what to do about it.
+//! Errors in targets and options, each with what to do about it.
 
 use crate::metric::Metric;
 use std::time::Duration;
@@ -91,7 +91,7 @@ pub enum Error {
     Order {
         /// The turn.
         request: u32,
-        /// What it waits for.
+        /// The earlier request that it waits for.
         previous: u32,
     },
     /// Not of the form `METRIC[:pNN]=SHARE`.
@@ -116,7 +116,8 @@ pub enum Error {
     /// A server that cannot be measured: who, why, and what to do.
     #[error("{0}")]
     Endpoint(String),
-    /// Nobody listens at the server's address, or its host has none: it may not have been started yet.
+    /// No server listens at the address, or its host has no address: the server may not have been
+    /// started yet.
     #[error("{0}")]
     Nobody(String),
     /// A server that is there and does not take requests yet: what it says.

@@ -1,8 +1,8 @@
 //! JSON as servers write it, not as they promise to: read without a shape, so that one odd member spoils nothing else.
 //!
-//! Strings are borrowed where they can be, members keep their order, and of two with one name the last counts. What no
-//! parser takes and servers send all the same (half a surrogate pair, NaN, a bare control character, bytes that are
-//! not UTF-8) is mended before a second try.
+//! Strings are borrowed where they can be, members keep their order, and of two with one name the
+//! last counts. Servers also send things that no parser takes: half a surrogate pair, NaN, a bare
+//! control character, bytes that are not UTF-8. These are mended before a second try.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,7 +21,7 @@ pub(crate) enum Json<'a> {
     Object(Vec<(Cow<'a, str>, Self)>),
 }
 
-/// What every value lacks.
+/// The value of a member that is absent.
 static NULL: Json<'static> = Json::Null;
 
 impl<'a> Json<'a> {

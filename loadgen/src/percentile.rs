@@ -52,7 +52,8 @@ impl fmt::Display for Percentile {
     }
 }
 
-/// What of a metric's distribution is limited. Ordered by how far into the tail it looks.
+/// The statistic of a metric's distribution that a target limits. Ordered by how far into the tail
+/// it looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Statistic {
     /// The arithmetic mean.

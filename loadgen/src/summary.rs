@@ -67,11 +67,11 @@ pub struct Offered {
 /// The verdict on an SLO, target by target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// All of it.
+    /// True if the run meets the SLO.
     pub met: bool,
     /// Each target, in the order typed.
     pub targets: Vec<Judged>,
-    /// Where an attainment was asked for; it alone decides then.
+    /// The attainment, if one was asked for; it alone decides then.
     pub attainment: Option<Attained>,
 }
 

@@ -1,10 +1,11 @@
-//! Could the offered load have gone on for ever? Decided by work that is overdue, not by latency.
+//! The test that the offered load could have gone on for ever. Overdue work decides it, not
+//! latency.
 //!
-//! A finite trace always drains, so a run at any rate completes; and latencies drift in runs that are perfectly
-//! stable, because the rate of real traces does. What cannot hide is the backlog: a server whose capacity is C
-//! offered ρ·C over a span leaves at least (1 − 1/ρ) of the work undone at the end of it, whatever its scheduling.
-//! Of the undone work, some is merely young. So each request gets the latency that this run's own unhurried
-//! requests had,
+//! A finite trace always drains, so a run at any rate completes; and latencies drift in runs that
+//! are perfectly stable, because the rate of real traces does. The backlog cannot hide. A server
+//! whose capacity is C and that is offered ρ·C over a span leaves at least (1 − 1/ρ) of the work
+//! undone at the end of the span, under any scheduling. Of the undone work, some is merely young.
+//! So each request gets the latency that this run's own unhurried requests had,
 //!
 //! > reference(i) = TTFT₁₀ + (output(i) − 1) · TPOT₂₅
 //!
@@ -41,7 +42,7 @@ use workloads::{Arrival, Trace};
 const LIMIT: f64 = 0.03;
 /// Requests that may be overdue whatever their share: with few, one that was merely unlucky is more than the limit.
 const UNLUCKY: f64 = 2.0;
-/// Where in the span of arrivals it is looked for.
+/// The instants at which overdue work is looked for, as shares of the span of arrivals.
 const CHECKPOINTS: [f64; 5] = [0.80, 0.85, 0.90, 0.95, 1.0];
 /// Largest mean reference latency as a share of the span at which there is a steady load to speak of.
 const STEADY: f64 = 0.5;

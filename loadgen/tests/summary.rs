@@ -116,7 +116,8 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), summary);
     }
 
-    /// However many requests are yet to come, or are of classes that nobody asks about.
+    /// A broken SLO stays broken with any number of requests yet to come, also of classes without
+    /// targets.
     #[test]
     fn what_is_lost_stays_lost(
         records in prop::collection::vec(record(), 1..120),

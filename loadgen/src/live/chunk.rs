@@ -1,8 +1,8 @@
 //! The meaning of one event of a stream: a token, the end, or bad news.
 //!
-//! A token is what has text, reasoning or a tool call's content; it may be a string or parts nested in lists. Roles,
-//! filters' notes, empty deltas and counts are no token. Whatever else an event holds, in whatever form, is nobody's
-//! business here.
+//! A token is what has text, reasoning or a tool call's content; it may be a string or parts nested
+//! in lists. Roles, filters' notes, empty deltas and counts are no token. Other members of an event
+//! are ignored here, in any form.
 
 use crate::json::Json;
 

@@ -10,7 +10,7 @@ use super::transport::{Place, Transport};
 
 /// A connection.
 pub(super) struct Conn {
-    /// Which of the run's connections it is.
+    /// The number of the connection within the run.
     pub(super) serial: u64,
     pub(super) io: Transport,
     /// True where bytes can be sent.

@@ -1,5 +1,5 @@
-//! Whether the tokens of a run can be counted and timed at all: what came in one piece has no pace, and counts that
-//! contradict each other are none.
+//! The test that the tokens of a run can be counted and timed. Tokens that came in one piece have
+//! no pace, and counts that contradict each other are worth nothing.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ const AT_ONCE: Duration = Duration::from_micros(100);
 /// A share of the requests from which a doubt matters: one in so many.
 const MATERIAL: u64 = 20;
 
-/// How many of the completed requests are doubtful, and by what.
+/// The number of completed requests, and how many of them are doubtful, by cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Doubtful {
     completed: u64,
     /// All their tokens came together.
     at_once: u64,
-    /// Nobody counts their tokens, and an event is several.
+    /// Their tokens are not counted, and an event holds several.
     lumped: u64,
     /// By the server's count fewer tokens than came.
     fewer: u64,
@@ -55,7 +55,7 @@ impl Doubtful {
         all
     }
 
-    /// What there is to doubt, each with what to do.
+    /// The doubts, each with what to do about it.
     pub(super) fn reasons(&self) -> Vec<String> {
         let of = self.completed;
         [

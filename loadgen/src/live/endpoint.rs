@@ -13,7 +13,7 @@ use crate::error::Error;
 /// A server found: where it is, and what every request to it begins with.
 pub(crate) struct Endpoint {
     url: Url,
-    /// Where connections go: to the server, or to what stands in between.
+    /// The addresses to connect to: the server's, or those of a proxy in between.
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) place: Place,
     pub(crate) api: Api,
@@ -21,7 +21,7 @@ pub(crate) struct Endpoint {
     pub(crate) whole: bool,
     /// Paths before the endpoints' names, the likeliest first.
     roots: Vec<String>,
-    /// Which of them is asked.
+    /// The index of the root in use.
     root: usize,
     /// Path and query of the endpoint driven where a redirect said so.
     moved: Option<String>,
@@ -118,10 +118,10 @@ impl Endpoint {
         true
     }
 
-    /// Where a redirect from `path` to `location` leads on this server.
+    /// The path on this server to which a redirect from `path` to `location` leads.
     ///
     /// # Errors
-    /// Where it leads elsewhere.
+    /// If it leads to another server.
     pub(crate) fn redirected(&self, path: &str, location: &str) -> Result<String, Error> {
         let (url, target) = self.url.follow(path, location)?;
         if self.url.same_server(&url) {

@@ -25,8 +25,8 @@ impl Like {
 
     /// Learns from an event that was parsed as a token of `text` and nothing else.
     ///
-    /// A text without escapes was not copied by the parser, so that its place in `data` is known. Whatever plain text
-    /// stands there, the event means the same.
+    /// A text without escapes was not copied by the parser, so that its place in `data` is known.
+    /// The event means the same with any other plain text in that place.
     pub(super) fn learn(&mut self, data: &[u8], text: &str, aloud: bool) {
         let start = text.as_ptr().addr().wrapping_sub(data.as_ptr().addr());
         let end = start.wrapping_add(text.len());

@@ -1,7 +1,7 @@
-//! Which proxy stands between us and a server, by the variables that every other client heeds.
+//! The proxy between us and a server, by the variables that every other client heeds.
 //!
-//! `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, in small letters first. A server on this machine is never
-//! asked through one: nobody means that.
+//! `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, in small letters first. A server on
+//! this machine is never asked through one, since no user means that.
 
 use std::net::IpAddr;
 

@@ -19,7 +19,7 @@ pub(crate) struct Place {
     pub(crate) security: Option<Security>,
 }
 
-/// What secures connections to one host.
+/// The TLS settings for connections to one host.
 #[derive(Clone)]
 pub(crate) struct Security {
     pub(crate) config: Arc<rustls::ClientConfig>,
@@ -157,10 +157,10 @@ impl Transport {
 
 /// A way through a proxy in the making.
 pub(crate) struct Tunnel {
-    /// What is asked for it, sent up to `sent`.
+    /// The request for it, sent up to `sent`.
     ask: Vec<u8>,
     sent: usize,
-    /// What the proxy has answered so far.
+    /// The proxy's answer so far.
     answer: Vec<u8>,
 }
 

@@ -48,7 +48,7 @@ impl Rig {
         format!("http://{}", self.address)
     }
 
-    /// What it did, and its log.
+    /// Stops the server. Returns its counts and its log.
     pub(crate) fn end(self) -> (Served, Vec<Truth>) {
         self.stop.store(true, Ordering::Relaxed);
         let served = self.server.join().unwrap();

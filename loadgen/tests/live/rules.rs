@@ -122,7 +122,7 @@ fn an_odd_member_fails_nothing() {
     assert!(all_completed(&run(&url, Api::Completions)), "half a surrogate pair");
 }
 
-/// What follows the head of a 2xx answer, by a server that then keeps the connection.
+/// The bodies that may follow the head of a 2xx answer, by a server that then keeps the connection.
 fn bodies() -> Vec<(&'static str, String, String)> {
     let events = |end: &str| {
         let token = format!(r#"data: {{"choices":[{{"index":0,"text":" w"}}]}}{end}{end}"#);
@@ -433,7 +433,7 @@ fn the_nearest_form_that_a_server_takes_is_found_by_what_comes_of_it() {
             &[],
         ),
     ];
-    // However it refuses.
+    // The ways in which it refuses.
     let ways: [fn(&mut TcpStream) -> io::Result<()>; 4] = [
         |to| reply(to, 400, "", "no"),
         |to| reply(to, 500, "", "no"),

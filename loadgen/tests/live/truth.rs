@@ -1,4 +1,4 @@
-//! What the client reports is what the mock's own log says, on the clock that both read.
+//! The client's report agrees with the mock's own log, on the clock that both read.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

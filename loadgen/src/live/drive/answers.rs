@@ -120,7 +120,8 @@ impl Drive<'_> {
         for Piece { key, serial, bytes, at, lag, end } in pieces.drain(..) {
             let range = from..from + bytes;
             from += bytes;
-            // What came before may have ended the connection, and its place may be another's by now.
+            // An earlier piece may have ended the connection, and its place may be another's by
+            // now.
             if self.conns.get(key).is_none_or(|c| c.serial != serial) {
                 continue;
             }

@@ -179,7 +179,7 @@ impl Drive<'_> {
         self.count_flights(-1, at);
         if let Some((say, _)) = &self.tell {
             let record = self.recorder.record(request);
-            // Nobody listens any more once it was enough.
+            // The receiver is gone once it had enough, so a failed send is ignored.
             let counts = usize::from(record.class) < self.trace.classes.len();
             let _ = counts.then(|| say.send(record));
         }

@@ -2,7 +2,7 @@
 
 use super::super::failure::Kind;
 
-/// What one read brought.
+/// The outcome of one read.
 pub(super) struct Piece {
     pub(super) key: usize,
     /// Tells the connection from later ones in its place.

@@ -1,6 +1,6 @@
 //! Request bodies that come in chunks (RFC 9112, 7.1), as Go's and Node's clients send them.
 
-/// What of a chunked body has arrived.
+/// The progress of a chunked body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Chunked {
     /// All of it, and how many bytes of the input that was.
