@@ -92,7 +92,7 @@ fn one() -> u32 {
 pub struct AtRate {
     /// Requests/s offered.
     pub rate_rps: f64,
-    /// What was seen.
+    /// The observation at that rate.
     pub observation: Observation,
 }
 

@@ -1,4 +1,4 @@
-//! What the engine here computes side by side with others is what it computes alone.
+//! The engine here computes the same side by side with others as it computes alone.
 
 use std::sync::Arc;
 

@@ -93,7 +93,7 @@ fn slo(result: &TuneResult) -> Vec<String> {
     result.slo.iter().map(plain).chain([format!("for {share} of requests")]).collect()
 }
 
-/// Where the built-in shapes are published; other names are taken as they are.
+/// The hub's name of a built-in shape; other names are taken as they are.
 pub(super) fn hub_name(model: &str) -> &str {
     match model {
         "llama-3.1-8b" => "meta-llama/Llama-3.1-8B-Instruct",

@@ -1,10 +1,10 @@
-//! What all targets owe: no knob dropped in silence, and pins that leave nothing missing.
+//! The duties of all targets: no knob dropped in silence, and pins that leave nothing missing.
 
 use super::said::hub_name;
 use super::*;
 use engine::KNOBS;
 
-/// What the golden tests export.
+/// The configuration that the golden tests export.
 pub(crate) fn found(policy: &str, edits: &[(&str, &str)]) -> Found {
     let mut config = Config::default();
     config.set("policy", policy).unwrap();

@@ -207,7 +207,7 @@ struct Fluid {
     drain: f64,
     /// Requests that there are: a rate is offered until they are used up at most.
     requests: f64,
-    /// Which first tries something else breaks.
+    /// The seed that picks the rates whose first try is broken by something else.
     luck: Option<u64>,
     tried: Mutex<HashSet<i32>>,
     /// Place, and what was seen from outside, in order.
@@ -225,8 +225,8 @@ impl Fluid {
         Self { fake, capacity, slack, drain, requests, luck, tried, log }
     }
 
-    /// What a search from `start` requests/s finds: the highest rate that holds, the lowest that fails, and seconds
-    /// of load.
+    /// The result of a search from `start` requests/s: the highest rate that holds, the lowest that
+    /// fails, and seconds of load.
     fn search(&self, start: f64) -> (Option<f64>, Option<f64>, f64) {
         let config = Config::default();
         let prober = Prober::new(self, &config, Relax::Nothing, 100, &GO_ON).unwrap();

@@ -140,7 +140,8 @@ pub struct Tried {
     pub limit: Option<Limit>,
     /// True where nothing was wrong but that the requests were too few for such a rate.
     pub too_few: bool,
-    /// How long it was offered in real time, s; none where the engine's clock jumps over what it waits for.
+    /// The time for which it was offered in real time, s; none if the engine's clock jumps over its
+    /// waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offered_s: Option<f64>,
     /// True where that was long enough beside its requests for its holding to say that it would hold for ever; or as
@@ -168,7 +169,7 @@ impl Failure {
 }
 
 impl Standing {
-    /// What it carries, requests/s.
+    /// The rate that it carries, requests/s.
     #[must_use]
     pub fn carries(&self) -> Option<f64> {
         match self {

@@ -1,4 +1,4 @@
-//! Which operating points nothing else beats on both axes at once.
+//! The operating points that no other point beats on both axes at once.
 
 /// Indices of `points` (x, y), both better when higher, that no other point dominates, by falling x. A point dominates
 /// another when it is at least as good on both axes and better on one; of equal points the first is kept. Points

@@ -101,9 +101,9 @@ fn broke_outside(observation: &Observation, outside: &Outside) -> String {
     }
 }
 
-/// What is wrong with a server's run that misses its targets: first the requests that came to nothing (`lost`, in
-/// words), then the targets that those which completed miss. `doubt` says why the pace of tokens is not known, if it
-/// is not.
+/// The faults of a server's run that misses its targets: first the requests that came to nothing
+/// (`lost`, in words), then the targets that the completed requests miss. `doubt` is the reason if
+/// the pace of tokens is not known.
 #[must_use]
 pub fn missed(summary: &Summary, lost: Option<&str>, doubt: Option<&str>) -> String {
     let late = |j: &&Judged| !j.met && (lost.is_none() || j.value.finite().is_some());

@@ -24,7 +24,7 @@ use std::time::Duration;
 pub struct Trial<'a> {
     /// The configuration.
     pub config: &'a Config,
-    /// What is pretended about the hardware ([`Relax::Nothing`] but for attributions).
+    /// The relaxation of the hardware's limits ([`Relax::Nothing`] but for attributions).
     pub relax: Relax,
     /// The part of the trace that is offered.
     pub length: Length,

@@ -168,7 +168,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// What is said beforehand is what the engine refuses in a run, and all that it refuses.
+        /// The requests refused beforehand are exactly those that the engine refuses in a run.
         #[test]
         fn what_does_not_fit_is_what_a_run_refuses(
             lengths in prop::collection::vec((0..9000_u32, 0..300_u32), 1..12),

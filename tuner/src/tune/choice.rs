@@ -22,7 +22,7 @@ impl Tuning<'_, '_> {
     /// The same of any candidate.
     pub(super) fn unfit_of(&self, candidate: &Candidate) -> Unfit {
         let subject = self.question.devices[candidate.device].subject;
-        // What cannot run was refused before.
+        // A configuration that cannot run was refused before.
         subject.unfit(&candidate.config).unwrap_or_default()
     }
 

@@ -1,12 +1,14 @@
-//! The real engine decides: what a simulation found best is tried where it would run.
+//! The real engine decides: the configurations that a simulation found best are tried on the
+//! machine that would run them.
 //!
-//! A real run costs what it lasts, so few are made; and on a machine that others use too, two runs in different minutes
-//! cannot be compared. So the likeliest winner leads: its knee is searched alone, from where the simulation puts it. Then
-//! all finalists meet at the rate where it fails, in the same minutes ([`Subject::run_together`]). Whoever holds there
-//! leads on from there, and who does not is out. It ends where nobody holds, or when the time for it is up. Finalists that
-//! are expected to carry clearly less than the first are not tried at all. At last the winner is run with everything
-//! offered at once: it carries no more than it completes per second then, however well it meets the targets for as long as
-//! the trace lasts.
+//! A real run costs what it lasts, so few are made; and on a machine that others use too, two runs
+//! in different minutes cannot be compared. So the likeliest winner leads: its knee is searched
+//! alone, from where the simulation puts it. Then all finalists meet at the rate where it fails, in
+//! the same minutes ([`Subject::run_together`]). A finalist that holds there leads on from there;
+//! one that fails is out. The contest ends at a rate that no finalist holds, or when its time is
+//! up. Finalists that are expected to carry clearly less than the first are not tried at all. At
+//! last the winner is run with everything offered at once: it carries no more than it completes per
+//! second then, however well it meets the targets for as long as the trace lasts.
 //!
 //! The finalists rest on a profile that was measured in seconds, maybe in a bad minute. The first runs show it: a
 //! single one that the machine is clearly faster than its profile, the first search that it is slower. The simulation is
@@ -24,7 +26,7 @@ mod race;
 
 pub(crate) use finalists::SLACK;
 
-/// What a simulation recommends, and what a real engine made of it.
+/// The recommendations of a simulation, and a real engine's answer to them.
 pub struct Decided {
     /// The simulation's result: at the machine's own pace, where its profile misjudged it.
     pub screened: TuneResult,

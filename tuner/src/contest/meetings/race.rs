@@ -58,8 +58,9 @@ impl<'a> Race<'a> {
         }
     }
 
-    /// Goes on with what `screened` recommends, simulated at `pace`; to the end, or until the machine turns out to have
-    /// another pace than its profile: that. What is known when the time is up, or nobody wants to wait, is kept.
+    /// Continues with the recommendations of `screened`, simulated at `pace`. Runs to the end, or
+    /// until the machine turns out to have another pace than its profile; that pace is returned.
+    /// Results so far are kept when the time is up or the user stops the search.
     pub(super) fn run(
         &mut self,
         screened: &TuneResult,
@@ -250,7 +251,7 @@ impl<'a> Race<'a> {
             order.iter().map(|i| entries[*i].contender(tell)).collect();
         let winner = best.and_then(|(winner, _)| order.iter().position(|i| *i == winner));
         if let (Some(at), Some((winner, k))) = (winner, best) {
-            // What it failed at below a rate that it held met a slow machine.
+            // A failure of the winner below a rate that it held was due to a slow machine.
             let led = self.led.filter(|(leader, bound)| *leader == winner && *bound > k);
             contenders[at].fails_at_rps = led.map(|(_, bound)| rate_at(bound));
         }

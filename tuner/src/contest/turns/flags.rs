@@ -146,7 +146,7 @@ fn ours(name: &str) -> &str {
     vllm::FLAGS.iter().find(|(_, theirs)| *theirs == name).map_or(name, |(ours, _)| ours)
 }
 
-/// What people call a server without any of our flags.
+/// The label of a server without any of our flags.
 pub const DEFAULTS: &str = "the server's own defaults";
 
 /// A server without any of our flags.

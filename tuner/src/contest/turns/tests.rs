@@ -43,7 +43,7 @@ fn searched(all: &[Tried], nothing: Standing) -> Searched {
     }
 }
 
-/// What a search of it shows: the rate to beat first, then exactly the truth. Below 0 the server dies.
+/// The result of a search: the rate to beat first, then exactly the truth. Below 0 the server dies.
 fn seen(contender: Contender, aim: &Aim) -> Contender {
     let truth: f64 = contender.config["truth"].parse().unwrap();
     if truth < 0.0 {

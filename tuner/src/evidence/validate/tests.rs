@@ -29,7 +29,7 @@ fn load(n: u32, gap_ms: u64) -> Vec<Row> {
     (0..n).map(row).collect()
 }
 
-/// What the simulator makes of `rows`, recorded; latencies longer by `stretch`.
+/// The simulator's run of `rows`, recorded; latencies longer by `stretch`.
 fn recorded(rows: Vec<Row>, setup: &Setup, stretch: f64) -> Recorded {
     let plan = Recorded::new("own", None, rows);
     let run = rerun(&plan, setup, &mut |_| ()).unwrap();
@@ -88,7 +88,7 @@ fn a_cap_in_flight_is_the_clients_own_restraint() {
             edges.push((r.scheduled, 1));
             edges.push((r.last_token.unwrap(), -1));
         }
-        // Who leaves makes room for who comes at the same instant.
+        // A request that leaves makes room for one that comes at the same instant.
         edges.sort_by_key(|e| (e.0, e.1));
         edges
             .iter()
@@ -175,7 +175,7 @@ fn residuals_of_validations_make_a_spread() {
     assert!((0.4..0.6).contains(&s.p_within(100.0, 100.0)));
 }
 
-/// Who runs and waits at `second`, by looking at every record.
+/// The numbers of requests running and waiting at `second`, by looking at every record.
 fn counted(records: &[Record], second: f64) -> (u32, u32) {
     let t = Duration::from_secs_f64(second);
     let admitted = |r: &&Record| r.admitted.is_some_and(|a| a <= t);

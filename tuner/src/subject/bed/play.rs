@@ -98,9 +98,9 @@ impl Testbed {
         self.replay(config, f64::INFINITY)
     }
 
-    /// Runs `trials` to their ends, whether or not the SLO holds. Simulations do not disturb each other. What a machine
-    /// computes is played side by side, batch by batch, so that all are at the same second of the trace in the same
-    /// seconds of the machine.
+    /// Runs `trials` to their ends, even if the SLO is broken. Simulations do not disturb each
+    /// other. Runs that a machine computes are played side by side, batch by batch, so that all are
+    /// at the same second of the trace in the same seconds of the machine.
     ///
     /// # Errors
     /// When one of them cannot run.
@@ -159,7 +159,8 @@ impl Testbed {
 
 impl Subject for Testbed {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
-        // Whoever offers all at once asks how fast it goes, not whether the SLO holds.
+        // A trial that offers all at once asks for the throughput, so it runs to its end in any
+        // case.
         let alone = std::slice::from_ref(trial);
         let at_once = trial.scale.is_infinite();
         let seen = if at_once { self.side_by_side(alone) } else { self.run_together(alone) };
@@ -207,7 +208,7 @@ impl Subject for Testbed {
 /// the dense layers, at best in iterations as large as the budget.
 fn ceiling(deployment: &Deployment, trace: &Trace) -> f64 {
     let c = &deployment.config;
-    // What can never be served is no work.
+    // A request that can never be served is no work.
     let served =
         || trace.requests.iter().filter(|r| deployment.refuses(r.input, r.output).is_none());
     let uncached = |r: &TraceRequest| if c.prefix_cache { r.input.min(1) } else { r.input };
@@ -227,8 +228,8 @@ fn lanes(config: &Config) -> u32 {
     config.replicas * config.workers()
 }
 
-/// Plays `runs` to their ends. Whichever is furthest behind, by its own clock (`now`), goes on; `advance` says whether
-/// there is more of it.
+/// Plays `runs` to their ends. The run that is furthest behind, by its own clock (`now`), goes on;
+/// `advance` says whether there is more of it.
 fn abreast<R, E>(
     runs: &mut [R],
     now: impl Fn(&R) -> Duration,

@@ -14,7 +14,8 @@ use rustix::process::{Pid, Signal, WaitOptions, getpgrp, kill_process, waitpid};
 /// The variable that carries a family's mark.
 pub(super) const MARK: &str = "KNEE_SERVER";
 
-/// Asks for orphans. Where the system has no such thing, marks and parents have to do.
+/// Asks the system to hand us orphans. On a system without such a call, marks and parents have to
+/// do.
 pub(super) fn adopt_orphans() {
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
@@ -37,7 +38,7 @@ pub(super) struct Family {
     told: HashSet<Pid>,
 }
 
-/// What the system says of a process.
+/// The system's entry of a process.
 struct Entry {
     parent: i32,
     group: i32,
@@ -72,7 +73,7 @@ impl Family {
         self.told.retain(|pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None)));
     }
 
-    /// Who lives, outside the server's group.
+    /// The living members outside the server's group.
     fn members(&self) -> Vec<Pid> {
         let (all, own) = (processes(), std::process::id() as i32);
         let server = self.server.as_raw_nonzero().get();

@@ -1,4 +1,4 @@
-//! What a server says, in a file that stays small however much it is: its beginning, and its end.
+//! A server's output, in a file that stays small at any length: its beginning, and its end.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Seek, SeekFrom, Write};
@@ -27,7 +27,7 @@ pub(super) fn keep(mut pipe: PipeReader, path: &Path) -> io::Result<JoinHandle<(
     std::thread::Builder::new().name("log".to_owned()).spawn(move || {
         let mut bytes = vec![0; 64 << 10];
         while let Ok(n @ 1..) = pipe.read(&mut bytes) {
-            // Where the disk is full, the server is not kept waiting.
+            // A full disk does not keep the server waiting.
             let _ = log.take(&bytes[..n]);
         }
     })

@@ -21,7 +21,7 @@ use super::log;
 
 /// From asking a server to end to making it.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often it is looked at.
+/// The interval at which the server is looked at.
 const GLANCE: Duration = Duration::from_millis(20);
 /// The time for which the last words of a server that has ended are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -86,7 +86,7 @@ impl Process {
         Ok(Self { child, family, log: log.to_owned(), writer, stopped: false })
     }
 
-    /// How it ended, in words; none while it runs.
+    /// The way in which it ended, in words; none while it runs.
     pub fn ended(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok()??;
         Some(match status.code() {
@@ -126,7 +126,7 @@ impl Process {
         if std::mem::replace(&mut self.stopped, true) {
             return;
         }
-        // Whatever a signal fails with: there is nobody left to get it.
+        // A signal fails only if there is no process left to get it.
         let group = Pid::from_child(&self.child);
         let _ = kill_process_group(group, Signal::TERM);
         let mut others = self.family.tell(Signal::TERM);
@@ -239,7 +239,7 @@ mod tests {
         let marked = files.drain(..2).collect::<Vec<_>>();
         let (mut process, own, child) = family(dir.path(), &command);
         eventually("they start", || marked.iter().all(|file| file.exists()));
-        // What the system does to the pipe of a process that is gone.
+        // The system does the same to the pipe of a process that is gone.
         drop(process.child.stdin.take());
         let gone = || !lives(&own) && !lives(&child) && !marked.iter().any(|file| lives(file));
         eventually("the watcher ends it", gone);

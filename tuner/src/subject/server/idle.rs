@@ -12,7 +12,7 @@ use crate::result::missed;
 const REST: Duration = Duration::from_secs(30);
 /// From one look at a server that refuses everybody to the next, where it does not say how long to wait.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How often somebody who waits looks whether to go on.
+/// The interval at which a wait checks whether to go on.
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// A server that nobody hurries.
@@ -22,9 +22,10 @@ struct Unhurried {
     takes_s: Option<f64>,
     /// The targets that it misses even so.
     misses: Option<String>,
-    /// What became of requests that did not complete.
+    /// The fate of the requests that did not complete, in words.
     why: String,
-    /// How long it asks to wait, or what is usual, where it refuses requests for the time being.
+    /// The time that the server asks to wait, or the usual one, if it refuses requests for the time
+    /// being.
     refuses: Option<Duration>,
 }
 

@@ -27,7 +27,7 @@ pub struct Range<'a> {
     pub trace: &'a Trace,
     /// The targets.
     pub slo: &'a BoundSlo,
-    /// How it is driven; rate and duration are the search's.
+    /// The client's options; rate and duration are the search's.
     pub options: LiveOptions,
     /// The time for which a rate that fails is watched, for what the server finishes under overload.
     pub(super) glimpse: Duration,
@@ -72,7 +72,7 @@ impl<'a> Range<'a> {
         time.min(Duration::from_secs_f64(self.most / rate))
     }
 
-    /// What makes the next run's prompts its own.
+    /// The salt that makes the next run's prompts its own.
     pub(super) fn salt(&self) -> u64 {
         let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         self.options.salt ^ run.wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -120,7 +120,7 @@ impl<'a> Range<'a> {
             |(t, n): (f64, u64)| (last.1.saturating_sub(n)) as f64 / (last.0 - t) / per_start;
         let late = records.iter().filter(|r| r.completed() && !self.slo.meets(r)).count();
         let (took_s, whole, lost) = (last.0, time.as_secs_f64(), run.lost());
-        // What held its targets was offered to the end.
+        // A rate that held its targets was offered to the end.
         let ended_early = hopeless || !summary.verdict.met;
         let outside = Outside {
             offered_s: if ended_early { took_s.min(whole) } else { whole },
