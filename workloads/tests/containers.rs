@@ -194,7 +194,7 @@ fn documents_are_found_in_lines_lists_and_over_several_lines() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Whatever bytes of a Parquet file are damaged, it is read or refused.
+    /// A Parquet file with any damaged bytes is read or refused.
     #[test]
     fn damaged_parquet(
         compression in 0..3_usize,
