@@ -36,7 +36,7 @@ pub(crate) fn headline(answer: &Answer, terms: &Terms<'_>) -> String {
     }
 }
 
-/// What the winner's capacity is beside: a prediction, or what the server carries by itself.
+/// The comparison of the winner's capacity: with a prediction, or with the server's own.
 fn aside(answer: &Answer, winner: &Contender, rps: f64) -> String {
     let own = answer.contenders.iter().find(|c| c.label == DEFAULTS);
     let others = answer.contenders.iter().any(|c| c.label != DEFAULTS && !c.tried.is_empty());
@@ -132,7 +132,8 @@ fn cells(c: &Contender) -> [String; COLUMNS.len()] {
         Standing::Failed(_) => "FAILED".to_owned(),
         Standing::Twin | Standing::Untried(_) => "not tried".to_owned(),
     };
-    // Where it carries no more than it completes with everything offered at once, that rate itself was not tried.
+    // A contender that carries no more than it completes with everything offered at once was not
+    // tried at that very rate.
     let at = c.standing.carries();
     let there = at.and_then(|at| c.tried.iter().find(|t| t.held && t.rate_rps >= at));
     let there = there.map_or_else(

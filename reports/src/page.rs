@@ -106,7 +106,8 @@ impl Page<'_> {
                 }
             }
         };
-        // Whatever a name or a server's word holds, nothing in the file acts on who reads it.
+        // The file runs nothing on its reader's machine, with any text in a name or a server's
+        // words.
         plain_lines(&page.into_string())
     }
 }
