@@ -1,9 +1,10 @@
-//! Threads that work on one thing at a time, together with whoever asks.
+//! Threads that work on one thing at a time, together with the thread that asks.
 //!
-//! A model step is some two hundred short parallel sections, so starting one must cost less than a microsecond:
-//! members spin for the next section and only go to sleep when none comes for a while. Where other programs want the
-//! processor too, a member may be held up at any moment: members take the next piece of work as they finish the last,
-//! and a section ends without those that did not come in time.
+//! A model step is some two hundred short parallel sections, so starting one must cost less than a
+//! microsecond: members spin for the next section and only go to sleep when none comes for a while.
+//! If other programs want the processor too, a member may be held up at any moment: members take
+//! the next piece of work as they finish the last, and a section ends without those that did not
+//! come in time.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -260,7 +261,7 @@ mod tests {
         }
     }
 
-    /// Whoever is first waits for the others, asleep or not: each has a piece.
+    /// The first member waits for the others, asleep or not: each has a piece.
     #[test]
     fn members_that_fell_asleep_wake_up() {
         let team = Team::new(3);

@@ -60,7 +60,7 @@ pub enum CudaError {
     /// A call that failed.
     #[error("{call} failed: {reason}")]
     Call {
-        /// Which.
+        /// The call.
         call: &'static str,
         /// The library's message.
         reason: String,

@@ -99,7 +99,7 @@ fn what_cannot_meet_is_refused() {
     refused(devices[0].record(&batch, sum).map(|_| ()), "ranks meet while work is recorded");
 }
 
-/// Whoever waits for a device that has failed learns of it.
+/// A thread that waits for a device learns that the device has failed.
 #[test]
 fn a_failure_is_everybodys() {
     if let Some(reason) = emulator::absent() {

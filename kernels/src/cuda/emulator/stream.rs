@@ -41,7 +41,7 @@ pub(super) enum Goal<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     asked: Mutex<Asked>,
-    /// Whoever has this does them, and those of devices that it meets.
+    /// The lock under which a thread does the operations, and those of devices that it meets.
     turn: Arc<Mutex<()>>,
 }
 
