@@ -125,7 +125,7 @@ pub(crate) fn workload(workload: &Workload) -> Result<(Arc<Trace>, u64)> {
     Ok((Arc::new(stream.first().clone()), seed))
 }
 
-/// The same, and how it goes on. What is synthesised has as many requests as are asked for.
+/// The same trace, and its continuation. A synthesised one has as many requests as are asked for.
 fn stream(workload: &Workload) -> Result<(Stream, u64)> {
     let loaded = match random(workload)? {
         Some(spec) => synthesised(spec, &workload.read, "--isl")?,

@@ -40,7 +40,7 @@ impl Scenario {
     }
 }
 
-/// What is said of devices otherwise than their profiles do.
+/// Settings of devices that replace those of their profiles.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Instead {
     /// Host time of another engine than the profile's

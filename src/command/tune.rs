@@ -170,8 +170,8 @@ pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// The result for scripts: the answer first. What was simulated on the way to a measured answer has a place of its own, so
-/// that nobody takes it for the answer.
+/// The result for scripts: the answer first. Simulated results on the way to a measured answer have
+/// a place of their own, so that no script takes them for the answer.
 fn told(result: &TuneResult, measured: Option<&Answer>) -> Result<Value> {
     let mut told = match measured {
         None => serde_json::to_value(result)?,

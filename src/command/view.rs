@@ -54,9 +54,9 @@ impl View {
         Self { show, drawing }
     }
 
-    /// Hands over how far the run has come.
+    /// Hands over the progress of the run.
     pub(crate) fn show(&self, progress: &Progress) {
-        // Nobody listens where nothing is drawn.
+        // Without a drawing thread there is no receiver, so a failed send is ignored.
         let _ = self.show.send(*progress);
     }
 
