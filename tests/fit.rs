@@ -11,7 +11,7 @@ fn knee(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_knee")).args(args).output().expect("the binary starts")
 }
 
-/// What is printed of a run that ends well, spaces as typed.
+/// The output of a run that ends well, spaces as typed.
 fn said(args: &[&str]) -> String {
     let out = knee(args);
     assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));

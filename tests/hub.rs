@@ -98,7 +98,7 @@ impl Hub {
         Self { endpoint, asked }
     }
 
-    /// What was asked for since this was last called.
+    /// The requests since the last call.
     fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
@@ -118,7 +118,7 @@ fn answer(models: &[(&str, PathBuf)], stream: &mut TcpStream, seen: &Mutex<Vec<S
     let head = format!(
         "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
     );
-    // Whoever asked may have gone away.
+    // The client may have gone away.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
 }
 
@@ -183,7 +183,7 @@ impl Drop for Server {
     }
 }
 
-/// What a model is called when it is served, and the tokens it says.
+/// The name under which a model is served, and the tokens it generates.
 fn said(hub: &str, home: &Path, model: &str) -> (String, Value) {
     let flags = [
         "serve",
@@ -220,7 +220,7 @@ fn said(hub: &str, home: &Path, model: &str) -> (String, Value) {
     (name.to_owned(), json["choices"][0]["token_ids"].clone())
 }
 
-/// What `knee` says when it refuses, in one line.
+/// The one line with which `knee` refuses.
 fn told(hub: &str, home: &Path, model: &str) -> String {
     let out = knee(hub, home).args(["serve", "--port", "0", "--model", model]).output().unwrap();
     let said = String::from_utf8(out.stderr).unwrap();

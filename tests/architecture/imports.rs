@@ -1,4 +1,5 @@
-//! Which file of a crate takes names from which other: read off `use` declarations and paths, re-exports followed.
+//! The imports of a crate, file by file: read off `use` declarations and paths, re-exports
+//! followed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -140,7 +141,7 @@ impl Reader {
     }
 }
 
-/// Whether an item is there for tests only.
+/// True if an item is there for tests only.
 fn of_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|a| {
         a.path().is_ident("cfg")

@@ -1,4 +1,4 @@
-//! What searches, plans and benchmarks answer.
+//! The answers of searches, plans and benchmarks.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn json_fits_its_schemas() {
     assert_fits("compare.json", &json(&compare));
 }
 
-/// Where figures are missing or infinite, too.
+/// The JSON fits its schemas also if figures are missing or infinite.
 #[test]
 fn json_of_poor_results_fits_its_schemas() {
     let few = ["--requests", "60", "--max-seqs", "64", "--json"];

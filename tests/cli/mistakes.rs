@@ -1,4 +1,4 @@
-//! What is typed wrong is met with one line that says what works.
+//! Mistakes on the command line are met with one line that says what works.
 
 use super::*;
 

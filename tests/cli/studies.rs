@@ -1,4 +1,4 @@
-//! What is kept when a command is killed, interrupted, or cannot write.
+//! Results that are kept when a command is killed, interrupted, or cannot write.
 
 use super::*;
 

@@ -63,7 +63,7 @@ fn beam_search() {
                 });
             }
         });
-        // Who goes away in the middle leaves nothing behind.
+        // A client that goes away in the middle leaves nothing behind.
         let long = with(beams(4), json!({"max_tokens": 200})).to_string();
         let client = server.send("POST", "/v1/completions", &long, "");
         eventually("it runs", || server.metric("vllm:num_requests_running") > 0.0);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::client::{Response, Server};
 
-/// What comes back for `sent`; the client has no more to say.
+/// The answer to `sent`; the client has no more to say.
 fn answer(server: &Server, sent: &str) -> Response {
     let mut stream = TcpStream::connect(&server.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

@@ -1,4 +1,5 @@
-//! Who goes away, who is turned away, and who is inside when it ends: nothing is left behind.
+//! Clients that go away, clients that are turned away, and clients inside when the server ends:
+//! nothing is left behind.
 
 use std::io::Read as _;
 use std::net::TcpStream;

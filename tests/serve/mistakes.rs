@@ -1,4 +1,4 @@
-//! What cannot be: each mistake has its status and its line.
+//! Impossible requests: each mistake has its status and its line.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -22,7 +22,7 @@ const PROMPTS: usize = 24;
 /// Longest context the server takes.
 const CONTEXT: usize = 512;
 
-/// What clients counted.
+/// The clients' counts.
 #[derive(Default)]
 struct Told {
     /// Whole answers, each with all the tokens it should have.
@@ -175,7 +175,7 @@ fn visit(server: &Server, known: &Known, dice: &mut Dice, told: &Told) {
                 whole(&response.events(), known, told);
             }
         }
-        // Who leaves after some events.
+        // A client that leaves after some events.
         5 | 6 => {
             let mut reader = BufReader::new(post(&known.body(true).to_string()));
             let mut line = String::new();
@@ -194,7 +194,7 @@ fn visit(server: &Server, known: &Known, dice: &mut Dice, told: &Told) {
             add(&told.left, 1);
             add(&told.asked, known.answer.len());
         }
-        // Who leaves before all is said.
+        // A client that leaves before it has said all.
         7 => {
             let stream = TcpStream::connect(&server.address).unwrap();
             let body = known.body(true).to_string();
