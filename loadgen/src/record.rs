@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn compact() {
+    fn a_record_is_small() {
         assert!(size_of::<Record>() <= 96, "{}", size_of::<Record>());
     }
 

@@ -141,7 +141,8 @@ impl Slo {
     /// From targets as typed, and an attainment such as `99%` or `0.99`.
     ///
     /// # Errors
-    /// Whatever does not parse, two limits for the same thing, an attainment without targets or of a mean.
+    /// Targets that do not parse, two limits for the same thing, an attainment without targets or
+    /// of a mean.
     pub fn parse<S: AsRef<str>>(targets: &[S], attainment: Option<&str>) -> Result<Self, Error> {
         let targets = targets.iter().map(|t| t.as_ref().parse()).collect::<Result<_, _>>()?;
         Self::new(targets, attainment.map(parse_attainment).transpose()?)

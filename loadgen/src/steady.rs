@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_is_said_as_targets_are() {
+    fn a_precision_is_typed_like_a_target() {
         let wanted: Wanted = "ttft:mean=2.5%".parse().unwrap();
         assert_eq!((wanted.metric, wanted.statistic), (Metric::Ttft, Statistic::Mean));
         assert!((wanted.share - 0.025).abs() < 1e-12);

@@ -119,7 +119,7 @@ proptest! {
     /// A broken SLO stays broken with any number of requests yet to come, also of classes without
     /// targets.
     #[test]
-    fn what_is_lost_stays_lost(
+    fn a_broken_slo_stays_broken(
         records in prop::collection::vec(record(), 1..120),
         of in 0..120usize,
         (targets, attainment) in prop::sample::select(SLOS),

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_repeats_what_its_blocks_share_beyond_the_prompt_before() {
+    fn a_turn_repeats_the_blocks_it_shares_beyond_the_prompt_before() {
         // 6 + 4 tokens, all repeated; then 14 + 4, of which the blocks share 2.
         let trace =
             session(&[(6, 4, &[1, 2, 3]), (14, 4, &[1, 2, 3, 4]), (20, 1, &[1, 2, 3, 4, 5])]);

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_and_what_is_not() {
+    fn doubtful_counts_are_told_from_good_ones() {
         let wire = Wire { chunks: 8, completion_tokens: Some(8), ..Wire::default() };
         let uncounted = Wire { completion_tokens: None, ..wire };
         for (what, wire, gap_us, asked, doubt) in [

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn who_we_are_is_said_once() {
+    fn credentials_are_sent_once() {
         let head = |key: Option<&str>, header: Option<&str>| {
             let server = Server {
                 url: "http://user:word@127.0.0.1".to_owned(),

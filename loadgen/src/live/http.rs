@@ -102,7 +102,7 @@ impl Response {
     /// Takes in what a read brought and passes on every piece of the body.
     ///
     /// # Errors
-    /// What is not HTTP, in words.
+    /// The reason why the bytes are not HTTP, in words.
     pub(crate) fn feed(
         &mut self,
         mut input: &[u8],
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_end_costs_the_connection_at_most() {
+    fn bytes_after_the_end_cost_the_connection_at_most() {
         let whole = "HTTP/1.1 201 Created\r\ncontent-length: 1\r\n\r\na";
         for (more, keep) in [("", true), ("\r\n", true), ("\n\r\n", true), ("b", false)] {
             let (r, body, outcome) = read(format!("{whole}{more}").as_bytes(), &[]);

@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_sends_what_it_says_and_no_more() {
+    fn a_form_sends_its_members_and_no_more() {
         let server = Server { url: "http://127.0.0.1".to_owned(), ..Server::default() };
         let endpoint = Endpoint::find(&server).unwrap();
         let body = |form: &Form| -> Value {

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_asked_through_a_proxy() {
+    fn servers_that_are_asked_through_a_proxy() {
         let proxies = |no: &str| Proxies {
             http: Some("proxy:3128".to_owned()),
             https: Some("http://somebody:secret@secure:1".to_owned()),

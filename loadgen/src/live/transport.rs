@@ -173,7 +173,7 @@ impl Tunnel {
     /// Goes on; true once it leads through. Of a socket that blocks, only then.
     ///
     /// # Errors
-    /// What the proxy has against it.
+    /// The proxy's refusal, or a failure of the connection to it.
     pub(crate) fn dig(&mut self, tcp: &mut (impl io::Read + io::Write)) -> io::Result<bool> {
         let would_block = |e: &io::Error| e.kind() == io::ErrorKind::WouldBlock;
         while self.sent < self.ask.len() {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_proxy_says_is_not_what_the_server_says() {
+    fn a_refusal_by_a_proxy_is_not_the_servers() {
         let dug = |answer: &str| {
             let dug = Tunnel::new(b"CONNECT a:1 HTTP/1.1\r\n\r\n")
                 .dig(&mut Proxy(answer.as_bytes(), true));

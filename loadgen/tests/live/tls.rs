@@ -216,7 +216,7 @@ fn the_very_certificate_that_is_named_is_trusted() {
 }
 
 #[test]
-fn a_client_can_show_who_it_is() {
+fn a_client_can_show_its_certificate() {
     let authority = Authority::new("mutual");
     let url = authority.serve("localhost", true);
     let known = drive(url.clone(), Some(authority.ca()), Some(authority.identity("client")));
