@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_drawn_is_new_and_what_is_replayed_is_not() {
+    fn a_synthesised_pass_is_new_and_a_replayed_one_is_not() {
         for stream in streams() {
             let n = stream.first().requests.len();
             let long = stream.head(2 * n);

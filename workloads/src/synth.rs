@@ -35,7 +35,7 @@ const MOST_TRIES: u64 = 20_000_000;
 /// Makes the trace that `spec` describes, from its own seed unless another is given.
 ///
 /// # Errors
-/// Where it ends up without a request or with more blocks than a trace can hold.
+/// If it ends up without a request or with more blocks than a trace can hold.
 pub fn synthesise(spec: &Spec, seed: Option<u64>) -> Result<Trace, TraceError> {
     let written = &spec.0;
     let seed = seed.unwrap_or(written.seed);

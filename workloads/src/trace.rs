@@ -234,7 +234,7 @@ mod tests {
         }
 
         #[test]
-        fn a_cut_trace_fits_and_what_fitted_stays(
+        fn a_cut_trace_fits_and_keeps_requests_that_fitted(
             lengths in prop::collection::vec((1..5000_u32, 0..5000_u32), 1..30), most in 2..6000_u32,
         ) {
             let requests = lengths.iter().enumerate().map(|(i, &(input, output))| TraceRequest {
