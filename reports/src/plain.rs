@@ -67,7 +67,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_acts(text in outside()) {
+        fn shown_text_holds_no_control_characters(text in outside()) {
             let shown = plain(&text);
             prop_assert!(!shown.chars().any(acts) && !shown.contains('\n'), "{shown:?}");
             prop_assert_eq!(shown.chars().count(), text.chars().count());
