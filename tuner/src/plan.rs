@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn forty_a_second_on_two_gpus_each() {
+    fn a_plan_takes_whole_replicas_and_headroom() {
         let price = price();
         let unit = Unit {
             device: "h100-sxm",
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_served_decides_then_the_cost_then_the_gpus_then_the_margin() {
+    fn plans_rank_by_requests_served_then_cost_then_gpus_then_margin() {
         let of = |usd: f64, gpus: u32, capacity_rps: f64| {
             let price = Price { usd_per_gpu_hour: usd / f64::from(gpus), ..price() };
             let (device, label, price) = ("x", "y", Some(&price));

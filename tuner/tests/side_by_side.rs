@@ -28,7 +28,7 @@ fn bed() -> Testbed {
 }
 
 #[test]
-fn nobody_changes_what_another_computes() {
+fn runs_side_by_side_do_not_change_each_other() {
     let bed = bed();
     let configs = ["static", "continuous", "paged", "chunked"].map(|policy| {
         let mut config = Config { max_seqs: 8, max_batch_tokens: 64, ..Config::default() };

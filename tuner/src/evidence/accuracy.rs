@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn intervals_hold_what_they_promise() {
+    fn intervals_hold_as_often_as_they_promise() {
         // Draws of a known distribution (a low-discrepancy one): the next residual is inside as often as promised.
         let s = with(&[-0.08, -0.03, 0.0, 0.03, 0.08]).spread("ttft:p99").unwrap();
         let (low, high) = s.factors(0.9);

@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_seen_beside_what_repeats_differ_by() {
+    fn an_error_is_judged_by_the_spread_of_repeats() {
         let figure = |measured: &[f64], predicted| {
             Figure::new("x", true, measured.to_vec(), predicted, Some(5.0))
         };
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn iterations_are_told_apart_by_whether_they_hold_prompts() {
+    fn iterations_with_prompts_are_told_from_decodes() {
         let pair = |prompts, predicted, measured| Pair { prompts, predicted, measured };
         let pairs = [pair(true, 2.0, 1.0), pair(false, 0.9, 1.0), pair(false, 1.1, 1.0)];
         let decodes = errors("decodes only", &pairs, Some(false)).unwrap();

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_slow_is_told_from_the_other_runs() {
+    fn a_slow_run_is_told_from_the_other_runs() {
         let mut paces = Paces::default();
         assert!(!paces.is_slow(None) && !paces.is_slow(Some(1.1)) && paces.is_slow(Some(1.6)));
         // A machine that is never as fast as its profile is no slower than usual.

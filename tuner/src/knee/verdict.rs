@@ -196,7 +196,7 @@ mod tests {
     use engine::Config;
 
     #[test]
-    fn a_trace_is_made_longer_for_what_holds_and_for_what_bounds_it() {
+    fn a_trace_is_made_longer_for_either_bound_of_a_knee() {
         let fake = Fake::new(&["ttft=1s"]);
         let (config, relax) = (Config::default(), Relax::Nothing);
         let trial =

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_told_from_what_was_asked_for() {
+    fn a_share_is_told_from_the_share_asked_for() {
         let say = |share, required| attained(&Attained { share, required, met: share >= required });
         assert_eq!(say(0.98, 0.985), "98.0 % of requests against 98.5 %");
         assert_eq!(say(0.989_96, 0.99), "98.996 % of requests against 99.000 %");

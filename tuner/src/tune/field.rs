@@ -32,7 +32,7 @@ impl<'r> Field<'r> {
     /// Nothing yet.
     ///
     /// # Errors
-    /// Where nothing could be searched.
+    /// If nothing could be searched.
     pub(super) fn new(question: &'r Question<'r>) -> Result<Self, TuneError> {
         let device = question.devices.first().ok_or(TuneError::NoDevice)?;
         if device.subject.requests() == 0 {

@@ -129,7 +129,7 @@ proptest! {
 
 /// A profile of a minute that was slower or faster than all others is found out by the first runs.
 #[test]
-fn what_a_profile_misjudges_is_screened_anew() {
+fn a_machine_that_its_profile_misjudges_is_screened_anew() {
     let targets = &["ttft=300ms", "tpot=40ms"];
     let at = |pace| Fake { pace, ..Fake::new(targets) };
     for per_mille in [550, 1600] {
@@ -165,7 +165,7 @@ fn what_a_profile_misjudges_is_screened_anew() {
 }
 
 #[test]
-fn what_is_known_when_the_time_is_up_counts() {
+fn results_count_when_the_time_is_up() {
     let targets = &["ttft=300ms", "tpot=40ms"];
     let result = SCREENED.get_or_init(|| screened(&Fake::new(targets)));
     let none = decided(result, &Fake::new(targets), Duration::ZERO, &WATCH).unwrap();
@@ -204,7 +204,7 @@ fn what_is_known_when_the_time_is_up_counts() {
 }
 
 #[test]
-fn a_winner_carries_no_more_than_it_completes_with_all_offered_at_once() {
+fn a_winner_carries_no_more_than_its_saturated_run() {
     let targets = &["ttft=300ms", "tpot=40ms"];
     let result = SCREENED.get_or_init(|| screened(&Fake::new(targets)));
     let free = decided(result, &Fake::new(targets), LONG, &WATCH).unwrap();
@@ -235,7 +235,7 @@ fn a_winner_carries_no_more_than_it_completes_with_all_offered_at_once() {
 
 /// The real engine is not asked about a neighbour whose knob changes nothing.
 #[test]
-fn what_does_nothing_is_not_tried() {
+fn an_idle_knob_is_not_tried() {
     let result = screened(&Fake::new(&["ttft=300ms", "tpot=40ms"]));
     let (idle, live): (Vec<&Neighbour>, Vec<_>) = result.sensitivity.iter().partition(|n| n.idle);
     let has = |all: &[&Neighbour], knob: &str| all.iter().any(|n| n.knob == knob);
@@ -258,7 +258,7 @@ fn what_does_nothing_is_not_tried() {
 }
 
 #[test]
-fn what_holds_nothing_has_no_winner() {
+fn targets_that_nothing_holds_have_no_winner() {
     let result = screened(&Fake::new(&["ttft=300ms"]));
     let real = Fake::new(&["ttft=1ms"]);
     let decision = decided(&result, &real, LONG, &WATCH).unwrap();

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_one_word_whatever_is_in_it() {
+    fn any_value_is_quoted_as_one_word() {
         let evil = r#"it's; rm "$HOME" `x`"#;
         let line = format!("printf %s {}", quoted(evil));
         let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();

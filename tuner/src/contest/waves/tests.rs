@@ -176,7 +176,7 @@ fn a_trace_too_short_for_the_rates_is_made_longer_and_else_bounds_them() {
 }
 
 #[test]
-fn impossible_targets_leave_nobody_and_the_nearest_miss_is_known() {
+fn impossible_targets_leave_no_winner_but_a_nearest_miss() {
     let fake = Fake::new(&["ttft=5ms"]);
     let devices: [&dyn Subject; 1] = [&fake];
     let contest = contest(&devices, candidates(1));
@@ -188,7 +188,7 @@ fn impossible_targets_leave_nobody_and_the_nearest_miss_is_known() {
 }
 
 #[test]
-fn told_to_end_it_returns_what_it_knows() {
+fn a_cancelled_search_returns_its_results() {
     let cancel = AtomicBool::new(false);
     struct After<'a>(&'a AtomicBool, std::sync::atomic::AtomicUsize);
     impl crate::contest::progress::Progress for After<'_> {

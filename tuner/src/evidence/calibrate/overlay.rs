@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_back_and_says_what_is_wrong() {
+    fn an_overlay_reads_back_and_mistakes_are_named() {
         let overlay = Overlay {
             device: "h100-sxm".into(),
             source: "steps.csv".into(),

@@ -116,7 +116,7 @@ fn failures_are_replayed_but_not_compared() {
 }
 
 #[test]
-fn who_ran_and_waited_is_told_where_admissions_were_recorded() {
+fn occupancy_is_known_if_admissions_were_recorded() {
     let setup = setup();
     let run = recorded(load(300, 5), &setup, 1.0);
     let v = validate(&run, &setup).unwrap();
@@ -232,7 +232,7 @@ fn requests_far_beyond_the_models_context_are_refused() {
 }
 
 #[test]
-fn a_length_that_the_recorded_blocks_hold_is_accepted_whatever_memory_is_predicted() {
+fn recorded_blocks_decide_the_length_that_fits() {
     let config = Config { max_model_len: 100_000, ..Config::default() };
     let plan = Recorded::new("own", None, load(3, 60));
     let start = |kv_blocks| {

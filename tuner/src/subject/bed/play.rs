@@ -251,7 +251,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn who_is_furthest_behind_goes_on(
+        fn the_run_that_is_furthest_behind_goes_on(
             steps in prop::collection::vec(prop::collection::vec(1..9_u64, 1..20), 1..5)
         ) {
             let mut runs: Vec<_> = (0..).zip(steps.clone()).map(|(id, left)| (0, id, left)).collect();

@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_trace_shares_is_shared_and_nothing_else() {
+    fn prompts_share_the_tokens_that_the_trace_shares_and_no_others() {
         let trace = Trace {
             requests: vec![request(40, 0, 2), request(40, 2, 2), request(40, 0, 0)],
             block_ids: vec![7, 8, 7, 9],

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_is_kept_as_it_is() {
+    fn a_short_log_is_kept_whole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let (reader, mut writer) = io::pipe().unwrap();

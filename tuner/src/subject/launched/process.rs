@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn and_on_a_panic() {
+    fn the_whole_group_ends_on_a_panic() {
         let dir = tempfile::tempdir().unwrap();
         let (process, own, child) = family(dir.path(), "");
         let panicking = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn and_those_who_have_left_it() {
+    fn processes_that_left_the_group_end_too() {
         let dir = tempfile::tempdir().unwrap();
         let (command, files) = daemons(dir.path());
         let (process, own, child) = family(dir.path(), &command);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn and_when_we_end_without_a_word() {
+    fn the_whole_group_ends_when_its_parent_is_killed() {
         let dir = tempfile::tempdir().unwrap();
         // Without the mark nobody would know whose it is.
         let (command, mut files) = daemons(dir.path());
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn its_end_and_its_words_are_known() {
+    fn its_exit_status_and_last_lines_are_known() {
         let dir = tempfile::tempdir().unwrap();
         let command = "echo one; echo; printf '\\033[31mtwo\\033[0m\\n' >&2; exit 7";
         let mut process = Process::start(command, &dir.path().join("log")).unwrap();

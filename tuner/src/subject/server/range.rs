@@ -82,7 +82,7 @@ impl<'a> Range<'a> {
     /// until it has failed.
     ///
     /// # Errors
-    /// What the client cannot do; a server's failures are failures of the rate.
+    /// A failure of the client itself; a server's failures are failures of the rate.
     pub fn offer(
         &self,
         rate: f64,
@@ -165,7 +165,7 @@ mod tests {
     use workloads::{Arrival, BlockSpan, TraceRequest};
 
     #[test]
-    fn a_rate_is_offered_for_as_long_as_is_said() {
+    fn a_rate_is_offered_for_the_time_asked() {
         let request = |i: u32| TraceRequest {
             arrival: Arrival::At(Duration::from_millis(20 * u64::from(i))),
             input: 8,
