@@ -161,7 +161,7 @@ struct Blocks {
 
 impl Blocks {
     /// # Safety
-    /// Nobody else writes this row.
+    /// No other thread writes this row.
     unsafe fn copy(&self, row: usize, x: &[f32], kept: impl Fn(f32) -> f32) {
         for (block, x) in x.chunks_exact(BLOCK).enumerate() {
             let to = self.float.part((block * self.stride + row) * BLOCK, BLOCK);
@@ -172,7 +172,7 @@ impl Blocks {
     }
 
     /// # Safety
-    /// Nobody else writes this row.
+    /// No other thread writes this row.
     unsafe fn halve(&self, row: usize, x: &[f32]) {
         for (block, x) in x.chunks_exact(BLOCK).enumerate() {
             let to = self.halves.part((block * self.stride + row) * BLOCK, BLOCK);
@@ -183,7 +183,7 @@ impl Blocks {
     }
 
     /// # Safety
-    /// Nobody else writes this row.
+    /// No other thread writes this row.
     unsafe fn quantise(&self, row: usize, x: &[f32]) {
         self.isa.run(Quantise { x, row, to: self });
     }

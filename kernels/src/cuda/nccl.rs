@@ -266,7 +266,7 @@ mod tests {
 
     /// NVIDIA's own, where it is installed: without GPUs there is nothing to connect, and that is an error too.
     #[test]
-    fn the_real_library_has_what_is_called() {
+    fn the_real_library_has_every_function_called() {
         let Some(path) = nvrtc::find(NAME) else {
             return println!("skipped: no {NAME} in KNEE_CUDA_DIR or a toolkit");
         };

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_hang_is_an_error() {
+    fn meetings_that_would_hang_are_errors() {
         assert_eq!(said([&[0, 1], &[0, 1]]), Ok(()));
         let crossed = said([&[0, 1], &[1, 0]]).unwrap_err();
         assert!(crossed.contains("ranks 1 and 0 wait for each other"), "{crossed}");

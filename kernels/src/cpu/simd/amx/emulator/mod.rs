@@ -159,14 +159,14 @@ mod tests {
 
     /// The end of this very test in a process of its own that does `case`, and its output.
     fn end_of(case: &str) -> (ExitStatus, String) {
-        let name = "cpu::simd::amx::emulator::tests::what_is_refused_ends_the_process";
+        let name = "cpu::simd::amx::emulator::tests::refused_instructions_end_the_process";
         let mut command = Command::new(std::env::current_exe().unwrap());
         let out = command.args(["--exact", name, "--nocapture"]).env(CASE, case).output().unwrap();
         (out.status, String::from_utf8_lossy(&out.stderr).into_owned())
     }
 
     #[test]
-    fn what_is_refused_ends_the_process() {
+    fn refused_instructions_end_the_process() {
         if let Ok(case) = std::env::var(CASE) {
             install();
             // SAFETY: no memory is used.
