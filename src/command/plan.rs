@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_demand_says_per_what() {
+    fn a_demand_needs_its_unit_of_time() {
         assert!((rate("40rps").unwrap() - 40.0).abs() < 1e-12);
         assert!((rate("2400rpm").unwrap() - 40.0).abs() < 1e-12);
         assert_eq!(

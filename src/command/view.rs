@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_follows_the_schedule_or_the_pace() {
+    fn the_time_left_follows_the_schedule_or_the_pace() {
         let at = |s, completed| Progress {
             elapsed: Duration::from_secs(s),
             completed,
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_of_the_window_and_nothing_measured_is_a_dash() {
+    fn rates_are_of_the_window_and_a_dash_if_not_measured() {
         let mut screen = screen(Some(90));
         for i in 0..50_u64 {
             let elapsed = Duration::from_millis(100 * i);

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_indexed_job() {
+    fn a_kubernetes_job_as_expected() {
         insta::assert_snapshot!(render(Fleet::Kubernetes(3), &words(), 1_780_000_000.0), @r##"
         # Choose an image with knee in it and a volume that all pods can write to. The schedule begins at 1780000000
         # (seconds since 1970) whether or not every pod runs by then: pods that come later fail. Afterwards:
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array() {
+    fn a_slurm_array_as_expected() {
         insta::assert_snapshot!(render(Fleet::Slurm(3), &words(), 1_780_000_000.5), @r##"
         #!/bin/bash
         #SBATCH --job-name=knee-bench
