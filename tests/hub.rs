@@ -229,7 +229,7 @@ fn told(hub: &str, home: &Path, model: &str) -> String {
 }
 
 #[test]
-fn a_model_of_the_hub_says_what_its_folder_says() {
+fn a_model_of_the_hub_answers_as_its_folder_does() {
     let (source, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_model(source.path());
     // The hub has more than is needed.
@@ -296,7 +296,7 @@ fn a_model_of_the_hub_says_what_its_folder_says() {
 }
 
 #[test]
-fn what_the_hub_does_not_give_is_told_on_one_line() {
+fn models_that_the_hub_does_not_give_are_told_on_one_line() {
     let (odd, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_model(odd.path());
     std::fs::write(odd.path().join("config.json"), r#"{"model_type": "mamba"}"#).unwrap();

@@ -178,7 +178,7 @@ fn recorded_runs_that_cannot_be_read_say_where() {
 }
 
 #[test]
-fn what_this_machine_cannot_do_is_said_in_a_line() {
+fn limits_of_this_machine_are_told_on_one_line() {
     let said = refused(&["bench", "--device", "cpu"]);
     assert!(said.contains("random weights"), "{said}");
     let said =

@@ -73,7 +73,7 @@ fn beam_search() {
 }
 
 #[test]
-fn beams_that_cannot_be() {
+fn impossible_beams_are_refused() {
     let server = Server::start(&["--max-seqs", "8"]);
     let told = |more: Value| {
         let body = with(asked("abc", 4), json!({"use_beam_search": true, "n": 2}));

@@ -18,7 +18,7 @@ const HEAD: &str = "POST /v1/completions HTTP/1.1\r\nHost: k\r\nConnection: clos
 const BODY: &str = r#"{"prompt": "a", "max_tokens": 1}"#;
 
 #[test]
-fn what_is_wrong_with_a_request_has_its_status() {
+fn every_malformed_request_has_its_status() {
     let server = Server::start(&[]);
     let post = |more: &str| format!("{HEAD}{more}");
     let whole = |more: &str| post(&format!("Content-Length: {}\r\n{more}\r\n{BODY}", BODY.len()));
