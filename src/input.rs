@@ -153,9 +153,9 @@ pub(crate) fn need_rate(trace: &Trace) -> Result<()> {
     let (name, rate) = (&trace.name, trace.offered_rate());
     match trace.requests.len() {
         _ if rate > 0.0 && rate.is_finite() => Ok(()),
-        1 => bail!("{name}: one request has no rate that could be searched; use a longer trace"),
+        1 => bail!("{name}: one request has no rate to search; use a longer trace"),
         _ => bail!(
-            "{name}: all arrives at one instant, so there is no rate that could be searched; use a longer trace, or --arrival-rate if the file has no times"
+            "{name}: all requests arrive at one instant, so there is no rate to search; use a longer trace, or --arrival-rate if the file has no times"
         ),
     }
 }

@@ -208,7 +208,7 @@ fn an_interrupted_search_goes_on_where_it_was() {
     };
     let resumed = tune(&mock("the-resumed"), &words).output().unwrap();
     assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
-    assert!(said(&resumed).contains("it is not measured again"), "{}", said(&resumed));
+    assert!(said(&resumed).contains("are not repeated"), "{}", said(&resumed));
     // The one that was broken off is started once more: half a search is no answer.
     assert_eq!(said(&resumed).matches("ready after").count(), 2, "{}", said(&resumed));
     let whole = read();

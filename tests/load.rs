@@ -532,7 +532,7 @@ fn an_interrupted_search_goes_on_where_it_was() {
     };
     let first = read();
     let again = search().output().unwrap();
-    assert!(again.status.success() && stderr(&again).contains("not measured again"));
+    assert!(again.status.success() && stderr(&again).contains("are not repeated"));
     assert_eq!(lines(&again), lines(&whole));
     for key in ["capacity_rps", "fails_at_rps", "answer", "p99_ttft_ms", "p50_e2e_ms", "requests"] {
         assert_eq!(read()[key], first[key], "{key}");

@@ -237,7 +237,7 @@ pub(crate) fn study(
     if !study.is_empty() && !args.output.json {
         let dir = dir.display();
         eprintln!(
-            "{dir} has what an earlier search measured: it is not measured again (another --out begins anew)"
+            "{dir} has the measurements of an earlier search, which are not repeated (another --out begins anew)"
         );
     }
     Ok(Some(study))

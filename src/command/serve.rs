@@ -130,9 +130,7 @@ async fn listen(
 fn check(config: &Config) -> Result<()> {
     deployment::check(config)?;
     if config.replicas > 1 && config.workers() > 1 {
-        bail!(
-            "the workers of one replica take turns, those of several do not: leave replicas at 1"
-        );
+        bail!("several replicas of several workers cannot share this machine: leave replicas at 1");
     }
     Ok(())
 }

@@ -105,7 +105,7 @@ fn here(args: &cli::Tune) -> Result<Option<Here<'_>>> {
         }
         many if many.iter().any(|d| is_here(d)) => {
             bail!(
-                "this machine is tuned for alone: what it computes is not what other devices are asked"
+                "--device cpu goes alone: this machine computes the model, other devices are simulated; tune them in a run of their own"
             )
         }
         _ if args.cpu_profile.is_some() => bail!("--cpu-profile goes with --device cpu"),

@@ -141,7 +141,7 @@ fn models_that_cannot_be_served_are_told_on_one_line() {
     );
     assert_eq!(
         told(&["--model", "tiny", "--replicas", "2", "--policy", "disagg"]),
-        "knee: the workers of one replica take turns, those of several do not: leave replicas at 1\n"
+        "knee: several replicas of several workers cannot share this machine: leave replicas at 1\n"
     );
     assert_eq!(
         told(&["--model", "tiny", "--max-model-len", "5000"]),

@@ -232,7 +232,7 @@ impl<T> Scattered<T> {
     /// # Safety
     /// The slice is still borrowed by whoever made this, and no two parts that overlap are alive at once.
     #[inline]
-    #[expect(clippy::mut_from_ref, reason = "that is what it is for; see Safety")]
+    #[expect(clippy::mut_from_ref, reason = "callers promise disjoint parts; see Safety")]
     pub(super) unsafe fn part(&self, at: usize, len: usize) -> &mut [T] {
         assert!(at + len <= self.len, "{at} + {len} is beyond {}", self.len);
         // SAFETY: within the slice, and disjoint from other parts by contract.

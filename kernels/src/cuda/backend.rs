@@ -164,7 +164,7 @@ pub(super) fn all_of<T: Backend>(devices: Vec<Arc<dyn Backend>>) -> Result<Vec<A
     let one = |device: Arc<dyn Backend>| {
         let device: Arc<dyn Any + Send + Sync> = device;
         device.downcast::<T>().map_err(|_| {
-            CudaError::Sizes("GPUs meet GPUs, and emulated ones each other".to_owned())
+            CudaError::Sizes("a group is of GPUs or of emulated devices, not of both".to_owned())
         })
     };
     devices.into_iter().map(one).collect()

@@ -114,8 +114,8 @@ impl Collective {
             return Ok(());
         };
         for ((device, part), all) in self.devices.iter().zip(parts).zip(&*all) {
-            device.holds("what is shared", part, len)?;
-            device.holds("what is shared with a rank", all, len * parts.len())?;
+            device.holds("the part of a rank", part, len)?;
+            device.holds("the buffer shared with a rank", all, len * parts.len())?;
         }
         let bytes = len * size_of::<T>();
         let both = parts.iter().zip(&*all);

@@ -140,7 +140,7 @@ impl Device {
         len: usize,
     ) -> Result<(), CudaError> {
         self.holds("what is copied", from, at + len)?;
-        self.holds("where it is copied to", to, start + len)?;
+        self.holds("the target of the copy", to, start + len)?;
         if len == 0 {
             return Ok(());
         }

@@ -282,7 +282,10 @@ mod tests {
     fn a_library_that_is_not_there_is_an_error() {
         let said = Nccl::load(Path::new("/nowhere/libnccl.so.2"), &[(0, 0)]).err().unwrap();
         let said = said.to_string();
-        assert!(said.starts_with("NCCL was not found (libnccl.so.2)"), "{said}");
+        assert!(
+            said.starts_with("NCCL (libnccl.so.2), which connects GPUs, was not found"),
+            "{said}"
+        );
         // The C library is there, and has none of the functions.
         let said = Nccl::load(Path::new("libc.so.6"), &[(0, 0)]).err().unwrap().to_string();
         assert_eq!(said, "libnccl.so.2 failed: it has no ncclCommInitAll");

@@ -304,7 +304,7 @@ impl Stream {
         let json = Json::of(data).ok();
         let words = match json {
             Some(json) => Chunk::of(&json).error.unwrap_or_else(|| chunk::words(&json)),
-            None if data.trim_ascii().is_empty() => "an error event without words".to_owned(),
+            None if data.trim_ascii().is_empty() => "an error event without a message".to_owned(),
             None => String::from_utf8_lossy(data).into_owned(),
         };
         self.trouble.get_or_insert((Kind::ServerError, words));

@@ -234,7 +234,7 @@ impl Audit {
             ));
         } else if failed * 20 > all as u64 {
             self.doubt(Trust::Suspect, format!(
-                "{failed} of {all} requests failed{most}: what the others show is a lighter load than was asked for"
+                "{failed} of {all} requests failed{most}: the others were served under a lighter load than was asked for"
             ));
         }
     }
@@ -251,7 +251,7 @@ impl Audit {
     pub(super) fn missing_workers(&mut self, missing: usize, of: u32) {
         if missing > 0 {
             self.doubt(Trust::Suspect, format!(
-                "{missing} of {of} workers are missing: what is shown is not the whole load; add their folders"
+                "{missing} of {of} workers are missing: the figures leave out a part of the load; add their folders"
             ));
         }
     }
@@ -269,7 +269,7 @@ impl Audit {
             let reason = &sustain.reason;
             self.doubt(Trust::Suspect, if sustain.falls_behind() {
                 format!(
-                    "the queue grew, the server {reason}: latencies tell how long the run was, not what the server does; lower the rate"
+                    "the queue grew, the server {reason}: latencies show the length of the run, not the speed of the server; lower the rate"
                 )
             } else {
                 format!("{reason}: send for longer")
@@ -353,7 +353,7 @@ impl Audit {
         if self.cpu_share > BUSY {
             let busy = 100.0 * self.cpu_share;
             self.doubt(Trust::Suspect, format!(
-                "the client kept a core {busy:.0} % busy and may be what limits: spread the load over several clients"
+                "the client kept a core {busy:.0} % busy and may be the bottleneck: spread the load over several clients"
             ));
         }
         if self.short_outputs * 20 > completed {

@@ -86,8 +86,9 @@ impl Body {
             None => Unpacker::of(head.packing)?,
         };
         for piece in piece.chunks(PIECE) {
-            let unpacked =
-                unpacker.unpack(piece).map_err(|e| format!("a packed body that is none: {e}"))?;
+            let unpacked = unpacker
+                .unpack(piece)
+                .map_err(|e| format!("a packed body that does not unpack: {e}"))?;
             self.plain(head, &unpacked, take)?;
         }
         self.unpacker = Some(unpacker);
@@ -166,7 +167,7 @@ impl Unpacker {
             Packing::Gzip => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new())))),
             Packing::Zlib => Ok(Self::Zlib(Box::new(ZlibDecoder::new(Vec::new())))),
             Packing::None | Packing::Other => {
-                Err("a body packed in a way that was not asked for (content-encoding)".to_owned())
+                Err("a body in a content-encoding that was not asked for".to_owned())
             }
         }
     }

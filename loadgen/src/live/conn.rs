@@ -76,7 +76,7 @@ impl Conn {
     /// Takes in what a read brought; the tokens in it.
     pub(super) fn absorb(&mut self, bytes: &[u8]) -> Result<u32, Trouble> {
         let Some(flight) = &mut self.flight else {
-            return Err((Kind::Malformed, "bytes that nobody asked for".to_owned()));
+            return Err((Kind::Malformed, "bytes that answer no request".to_owned()));
         };
         flight.answered = true;
         self.answer.absorb(bytes)

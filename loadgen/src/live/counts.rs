@@ -69,7 +69,7 @@ impl Doubtful {
             ),
             (
                 self.fewer,
-                "have fewer tokens by the server's count (usage) than came: one of the two is wrong, so figures per token are not to be trusted; give --tokenizer or have the server mended",
+                "have fewer tokens by the server's count (usage) than came: one of the two is wrong, so figures per token are not to be trusted; give --tokenizer or fix the server",
             ),
             (
                 self.excessive,

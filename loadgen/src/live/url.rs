@@ -56,7 +56,7 @@ impl Url {
                 Ok(port) if port > 0 && !text.is_empty() => port,
                 _ => {
                     return Err(bad(&format!(
-                        "has {port:?} for a port, which is none (1 to 65535)"
+                        "has the port {port:?}, which is not from 1 to 65535"
                     )));
                 }
             },

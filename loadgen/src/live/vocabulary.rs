@@ -75,7 +75,7 @@ impl Vocabulary {
             }
         }
         Err(Error::Endpoint(
-            "this tokenizer keeps too few of the words that prompts are made of apart: leave --tokenizer out".to_owned(),
+            "this tokenizer merges too many of the words that prompts are made of: leave --tokenizer out".to_owned(),
         ))
     }
 

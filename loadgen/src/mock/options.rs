@@ -65,7 +65,7 @@ impl MockOptions {
             return Err(Error::Mock("stalls overlap or are not in order of time".to_owned()));
         }
         if self.slots == Some(0) {
-            return Err(Error::Mock("0 slots serve nobody; give at least 1".to_owned()));
+            return Err(Error::Mock("0 slots serve no request; give at least 1".to_owned()));
         }
         Ok(())
     }

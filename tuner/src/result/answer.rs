@@ -272,8 +272,7 @@ impl Answer {
     pub fn doubts(&self) -> Vec<String> {
         let mut doubts = Vec::new();
         if self.interrupted {
-            doubts
-                .push("the search was interrupted: what it had found by then is shown".to_owned());
+            doubts.push("the search was interrupted: its results so far are shown".to_owned());
         }
         let notes = self.contenders.iter().filter_map(|c| Some((&c.label, c.note.as_ref()?)));
         doubts.extend(notes.map(|(of, note)| format!("{of}: the search ended early: {note}")));

@@ -9,8 +9,8 @@ use loadgen::{Attained, Judged, Latency, Summary};
 use std::time::Duration;
 
 /// Of a capacity that is bounded by what is completed per second with everything offered at once.
-pub(crate) const BOUNDED: &str = "capacity is what it completes per second with all requests at once: faster the targets \
-                                  hold for as long as this trace, not for ever";
+pub(crate) const BOUNDED: &str = "capacity is what it completes per second with all requests at once: at a higher rate \
+                                  the targets hold only while this trace lasts";
 
 /// `ttft:p99@chat` as `p99 TTFT of chat`.
 #[must_use]

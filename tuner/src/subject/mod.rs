@@ -114,7 +114,7 @@ pub enum Stop {
     #[error("{0}")]
     Gone(String),
     /// The search was told to end, or its time was up.
-    #[error("interrupted before there was anything to show")]
+    #[error("interrupted before the first result")]
     Cancelled,
 }
 

@@ -31,7 +31,7 @@ impl Attention {
     ///
     /// # Panics
     /// When spans overlap, lack runs or name rows or slots that do not exist.
-    #[expect(clippy::too_many_arguments, reason = "they are what attention is about")]
+    #[expect(clippy::too_many_arguments, reason = "they are the inputs of attention")]
     pub fn forward(
         &mut self,
         team: &Team,

@@ -100,7 +100,7 @@ pub struct Calibration {
 #[derive(Debug, thiserror::Error)]
 pub enum CalibrateError {
     /// Too little to fit to.
-    #[error("{rows} rows to fit {coefficients} coefficients to: give at least {ROWS}")]
+    #[error("{rows} rows are too few to fit {coefficients} coefficients: give at least {ROWS}")]
     Rows {
         /// Rows there are.
         rows: usize,

@@ -164,7 +164,7 @@ fn too_little_to_fit_to_is_said() {
     let steps = &log(&truth)[..5];
     let error =
         from_steps(steps, &truth.model, &truth.device, &truth.config, Scope::Host, 1).unwrap_err();
-    assert_eq!(error.to_string(), "5 rows to fit 2 coefficients to: give at least 20");
+    assert_eq!(error.to_string(), "5 rows are too few to fit 2 coefficients: give at least 20");
     let many = Setup { config: Config { replicas: 2, ..truth.config.clone() }, ..truth };
     assert!(from_requests(&load(50), &many, 1).unwrap_err().to_string().contains("2 workers"));
 }

@@ -190,7 +190,7 @@ pub fn rerun(
         let (run, model) = (&recorded.name, &setup.model.name);
         return Err(Refused {
             reason: format!(
-                "{run}: a request has {longest} tokens, of {model} at most {most}: is it another --model?"
+                "{run}: a request has {longest} tokens, {model} takes at most {most}: give the --model of the recorded run"
             ),
         });
     }

@@ -227,7 +227,7 @@ fn requests_far_beyond_the_models_context_are_refused() {
     let said = validate(&Recorded::new("long", None, rows), &setup()).unwrap_err().reason;
     assert_eq!(
         said,
-        "long: a request has 2000137 tokens, of llama-3.1-8b at most 131072: is it another --model?"
+        "long: a request has 2000137 tokens, llama-3.1-8b takes at most 131072: give the --model of the recorded run"
     );
 }
 

@@ -170,7 +170,7 @@ impl Testbed {
     /// When it cannot be deployed.
     pub fn deployment(&self, config: &Config, relax: Relax) -> Result<Deployment, Refused> {
         if let Some(machine) = &self.machine {
-            let pretence = "a real machine cannot be pretended to be another";
+            let pretence = "a real machine's limits cannot be lifted: only a simulation's can";
             let pretends = !matches!(relax, Relax::Nothing | Relax::KvMemory);
             let reason = if pretends { Some(pretence) } else { machine.refuses(config) };
             if let Some(reason) = reason {

@@ -105,8 +105,7 @@ impl Range<'_> {
             }
             if left.is_zero() {
                 let (s, why) = (patience.as_secs(), seen.why);
-                let gone =
-                    format!("it completed nothing for {s} s after a rate that was too much: {why}");
+                let gone = format!("it completed nothing for {s} s after an overload: {why}");
                 return if seen.takes_s.is_some() { Ok(()) } else { Err(gone) };
             }
             if seen.refuses.is_some() || seen.takes_s.is_none() {
