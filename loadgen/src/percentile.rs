@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Percentile(u32);
 
 impl Percentile {
-    /// Of 100 %.
+    /// 100 %, in thousandths of a percent.
     pub(crate) const WHOLE: u32 = 100_000;
     /// The median, the lowest the grammar takes.
     pub const P50: Self = Self(50_000);

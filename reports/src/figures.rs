@@ -111,7 +111,6 @@ pub(crate) fn latency(value: Latency) -> String {
     }
 }
 
-/// A share as percent.
 pub(crate) fn percent(share: f64) -> String {
     let value = share * 100.0;
     let digits = if value.abs() >= 99.95 || value.abs() < 1.0 { 2 } else { 3 };

@@ -188,7 +188,6 @@ fn tabled(columns: &[Column], rows: &[Row], class: &str) -> Markup {
     }
 }
 
-/// Text as a cell.
 pub(crate) fn cell(text: impl AsRef<str>) -> Markup {
     html! { (text.as_ref()) }
 }

@@ -152,7 +152,6 @@ exec knee {words} \
     )
 }
 
-/// A word for a shell.
 fn in_shell(word: &Word) -> String {
     let part = |part: &Part| match part {
         Part::Typed(text) => quoted(text),

@@ -77,7 +77,6 @@ impl Rows {
         self.rows == 0
     }
 
-    /// Bytes of one of them.
     pub(super) fn element_bytes(&self) -> usize {
         match self.precision {
             Precision::Int8 => 1,

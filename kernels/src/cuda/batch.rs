@@ -224,7 +224,6 @@ impl DeviceBatch {
         }
     }
 
-    /// The memory that it is in.
     pub(super) fn memories(&self) -> [&Arc<Memory>; 8] {
         let Self { ids, positions, slots, decodes, chunks, tables, tiles, last, .. } = self;
         let [ids, positions, slots] = [ids, positions, slots].map(|b| &b.data.memory);

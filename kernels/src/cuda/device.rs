@@ -36,7 +36,6 @@ pub(super) enum Arg<'a> {
 }
 
 impl<'a> Arg<'a> {
-    /// Element `at` of a buffer.
     pub(super) fn within<T: Element>(buffer: &'a Buffer<T>, at: usize) -> Self {
         Self::Pointer(buffer.address(at), Some(&buffer.memory))
     }

@@ -15,7 +15,6 @@ impl Random {
         self.0
     }
 
-    /// Below `n`.
     pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() >> 16) as usize % n
     }

@@ -15,7 +15,6 @@ use crate::json::Json;
 /// A kind of failure, and the words for it.
 pub(crate) type Trouble = (Kind, String);
 
-/// An answer.
 #[derive(Default)]
 pub(crate) struct Answer {
     pub(crate) response: Response,

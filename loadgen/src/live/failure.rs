@@ -132,7 +132,6 @@ pub(crate) fn is_refusal(kind: &str) -> bool {
     matches!(kind, "reset" | "refused") || status.is_some_and(is_busy)
 }
 
-/// Failures by kind.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally(BTreeMap<Kind, Failures>);
 

@@ -29,7 +29,6 @@ pub(super) trait Meeting: Debug + Send + Sync {
 /// The goal of work.
 #[derive(Clone, Copy)]
 pub(super) enum Goal<'a> {
-    /// A mark.
     Mark(u64),
     /// That a device has come to where several meet.
     Met(&'a dyn Fn() -> bool),

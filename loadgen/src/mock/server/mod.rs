@@ -32,7 +32,6 @@ const GLANCE: u64 = 100_000_000;
 /// A dripping answer's pause between bytes, ns.
 const DRIP: u64 = 1_000_000_000;
 
-/// The server.
 pub(super) struct Server {
     listener: TcpListener,
     wait: Wait,
