@@ -79,7 +79,7 @@ fn synthesised(spec: Spec, reading: &Reading, name: &str) -> Result<Loaded> {
     Ok(Loaded { trace, reference, seed, spec: Some(spec) })
 }
 
-/// Requests of one size where nobody says how many.
+/// The default number of requests of one size.
 const RANDOM: u32 = 1000;
 
 /// The requests of one size that are asked for instead of a workload.

@@ -75,7 +75,7 @@ pub struct Wanted {
 impl FromStr for Wanted {
     type Err = Error;
 
-    /// `METRIC[:pNN|:mean]=SHARE`, the figure p99 when nobody says.
+    /// `METRIC[:pNN|:mean]=SHARE`, p99 by default.
     fn from_str(text: &str) -> Result<Self, Error> {
         let bad = || Error::Precision(text.to_owned());
         let (figure, share) = text.split_once('=').ok_or_else(bad)?;

@@ -129,8 +129,9 @@ impl Summary {
         }
     }
 
-    /// The same where nobody knows when tokens came, or how many they were: there is no pace (TPOT, ITL), a target on
-    /// it is not known to be held, and no request is known to have met such a one.
+    /// The same summary if the times or the number of tokens are not known. There is then no pace
+    /// (TPOT, ITL), a target on it is not known to be held, and no request is known to have met
+    /// such a target.
     #[must_use]
     pub fn without_pace(mut self) -> Self {
         let paceless = self.latencies.iter_mut().filter(|(metric, _)| metric.span() == Span::Pace);

@@ -92,7 +92,7 @@ pub(crate) fn course(answer: &Answer) -> String {
     ))
 }
 
-/// The lowest rate that anybody was tried at.
+/// The lowest rate that was tried.
 fn lowest(answer: &Answer) -> Option<&Tried> {
     let tried = answer.contenders.iter().flat_map(|c| &c.tried);
     tried.min_by(|a, b| a.rate_rps.total_cmp(&b.rate_rps))

@@ -76,7 +76,7 @@ pub(crate) fn ms(value: f64) -> String {
     }
 }
 
-/// A limit that somebody typed, in ms: as few digits as they did.
+/// A limit as typed, in ms: with as few digits.
 pub(crate) fn limit(value: f64) -> String {
     let (value, unit) = if value.abs() >= 999.5 { (value / 1000.0, "s") } else { (value, "ms") };
     format!("{}{THIN}{unit}", short(value))

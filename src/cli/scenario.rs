@@ -34,7 +34,7 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
-    /// The model, or the one when nobody says.
+    /// The model, or the default one.
     pub(crate) fn model(&self) -> &str {
         self.model.as_deref().unwrap_or("llama-3.1-8b")
     }

@@ -23,7 +23,7 @@ use super::{cancel, measure};
 use crate::cli;
 use crate::input;
 
-/// The longest wait for a figure, unless somebody sets another.
+/// The longest wait for a figure, by default.
 const LONGEST: Duration = Duration::from_secs(300);
 /// Requests kept ready for that, at most.
 const MOST: usize = 1_000_000;
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     }
 }
 
-/// The load to be sent, for whoever watches.
+/// The load to be sent, for the progress view.
 fn load(sent: &Trace, options: &LiveOptions) -> Load {
     let worker = |requests: usize| match options.worker {
         Some(worker) => worker.owns(sent).into_iter().filter(|own| *own).count(),

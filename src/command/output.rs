@@ -12,7 +12,7 @@ use tuner::export::quoted;
 use super::{print, print_as_is, print_json, secrets};
 use crate::cli::Output;
 
-/// The folder of a report when nobody names one: beside the work, out of its way.
+/// The default folder of a report: beside the work, out of its way.
 const DEFAULT: &str = "knee-out";
 
 impl Output {

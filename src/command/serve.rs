@@ -24,7 +24,7 @@ use crate::computing::Here;
 /// The time that requests under way have left when the server is asked to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Requests that may wait to be started where nobody says how many.
+/// The default number of requests that may wait to be started.
 const MAX_QUEUE: u32 = 256;
 
 /// Requests that are read and tokenised at once; each takes a processor while it is.
@@ -145,7 +145,7 @@ fn size(config: &mut Config, here: &Here) -> Result<u32> {
         ),
         _ => {}
     }
-    // More than everybody's longest sequence is of no use to anybody but a prefix cache.
+    // More slots than the longest sequence of every seat are of use to a prefix cache only.
     let useful = u64::from(config.max_model_len) * u64::from(config.max_seqs);
     let slots = u64::from(here.kv_slots).min(useful) as u32;
     let needed = match config.allocator {

@@ -17,7 +17,7 @@ use reports::terminal::time;
 
 /// Rates are those of the latest so many glances.
 const WINDOW: usize = 20;
-/// From line to line where nobody sees a terminal.
+/// The time from line to line without a terminal.
 const SELDOM: Duration = Duration::from_secs(10);
 /// Times per second that a terminal is drawn.
 const HZ: u8 = 5;

@@ -251,7 +251,7 @@ fn lines(random: &mut Random, bytes: &mut Vec<u8>) {
     *bytes = lines.concat();
 }
 
-/// Brackets far deeper than anybody nests them.
+/// Brackets far deeper than in any real file.
 fn nest(random: &mut Random, bytes: &mut Vec<u8>) {
     let at = random.below(bytes.len());
     let deep = random.of(&["[", "{\"a\":", "[[", "(", "{a=", "a."]).repeat(50_000);

@@ -1,4 +1,4 @@
-//! Beam search, which nobody else may notice.
+//! Beam search, which other requests do not notice.
 
 use serde_json::{Value, json};
 

@@ -69,7 +69,8 @@ fn every_malformed_request_has_its_status() {
     assert_eq!(server.get("/health").status, 200);
 }
 
-/// A client that sends a body that nobody wants reads the answer all the same: the connection is not cut under it.
+/// A client that sends an unwanted body reads the answer all the same: the connection is not cut
+/// under it.
 #[test]
 fn a_refusal_is_read_while_its_body_is_still_sent() {
     let server = Server::start(&["--max-model-len", "256"]);

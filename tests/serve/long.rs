@@ -1,4 +1,4 @@
-//! Requests that are far too long cost next to nothing, and nobody else waits for them.
+//! Requests that are far too long cost next to nothing and hold up no other request.
 
 use std::io::Write as _;
 use std::net::TcpStream;

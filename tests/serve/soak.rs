@@ -237,7 +237,7 @@ fn let_in(response: Response, told: &Told) -> Option<Response> {
     Some(response)
 }
 
-/// Sends everybody home, whatever happens.
+/// Ends every client when dropped.
 struct Closing<'a>(&'a AtomicBool);
 
 impl Drop for Closing<'_> {

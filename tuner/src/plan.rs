@@ -68,7 +68,8 @@ pub struct Plan {
     pub usd_per_hour: Option<f64>,
     /// US dollars per million output tokens at the demand, where the price is known.
     pub usd_per_million_tokens: Option<f64>,
-    /// The GPUs that are enough with iterations as slow as one real engine in ten has them; none where nobody knows.
+    /// The GPUs that are enough with iterations as slow as one real engine in ten has them; none if
+    /// that is not known.
     pub if_slow: Option<IfSlow>,
     /// Requests that it can never serve; they are part of the demand, and fail.
     #[serde(default)]

@@ -1,8 +1,8 @@
 //! Traces from descriptions.
 //!
-//! Arrivals, rate shapes, lengths and sessions each draw from a ChaCha stream of their own under one seed, so that
-//! another rate leaves the lengths as they were. A block's identity stands for everything up to its end, as a chained
-//! hash does: whoever shares it shares all before it.
+//! Arrivals, rate shapes, lengths and sessions each draw from a ChaCha stream of their own under
+//! one seed, so that another rate leaves the lengths as they were. A block's identity stands for
+//! everything up to its end, as a chained hash does: a request that shares it shares all before it.
 
 use std::time::Duration;
 

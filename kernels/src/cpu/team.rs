@@ -59,7 +59,8 @@ struct Line<T>(T);
 
 #[derive(Debug, Clone, Copy)]
 struct Posted(Job);
-// SAFETY: the job is `Sync`, and whoever posted it waits until every member is done with it.
+// SAFETY: the job is `Sync`, and the thread that posted it waits until every member is done with
+// it.
 unsafe impl Send for Posted {}
 
 impl Team {
@@ -98,8 +99,9 @@ impl Team {
         self.isa
     }
 
-    /// Does pieces `0..pieces`, each once: members call `work(member, piece)` for the next piece until none is left.
-    /// A single piece, or a team of one, is done by the caller without waking anybody.
+    /// Does pieces `0..pieces`, each once: members call `work(member, piece)` for the next piece
+    /// until none is left. A single piece, or a team of one, is done by the caller without waking a
+    /// member.
     ///
     /// # Panics
     /// When `work` does, on whichever thread.
@@ -140,7 +142,7 @@ impl Team {
 }
 
 impl Board {
-    /// Lets nobody join the section any more and waits until all that did have left.
+    /// Closes the section to new members and waits until all that did have left.
     fn finish(&self) {
         let mut looks = 0u32;
         self.gate.0.fetch_sub(OPEN, Ordering::AcqRel);
@@ -204,7 +206,7 @@ impl Drop for Team {
         self.board.section.0.fetch_add(1, Ordering::SeqCst);
         for member in self.members.drain(..) {
             member.thread().unpark();
-            // Its panics were handed to whoever asked for the work.
+            // Its panics were handed to the caller that asked for the work.
             let _ = member.join();
         }
     }
@@ -230,7 +232,8 @@ impl<T> Scattered<T> {
     /// `len` elements from `at` on.
     ///
     /// # Safety
-    /// The slice is still borrowed by whoever made this, and no two parts that overlap are alive at once.
+    /// The slice is still borrowed by the maker of this value, and no two parts that overlap are
+    /// alive at once.
     #[inline]
     #[expect(clippy::mut_from_ref, reason = "callers promise disjoint parts; see Safety")]
     pub(super) unsafe fn part(&self, at: usize, len: usize) -> &mut [T] {

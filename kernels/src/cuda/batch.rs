@@ -237,7 +237,7 @@ impl DeviceBatch {
         self.ids.len
     }
 
-    /// Rows of attention's output, those that nobody reads included.
+    /// Rows of attention's output, unread ones included.
     #[must_use]
     pub fn attended_rows(&self) -> usize {
         self.out_rows

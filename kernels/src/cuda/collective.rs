@@ -88,7 +88,7 @@ impl Collective {
         let (ranks, count) = ((self.ranks() as i32).into(), ((len / 8) as i32).into());
         let arguments = [p0, p1, p2, p3, p4, p5, p6, p7, ranks, count];
         let shape = line((len / 8).div_ceil(256), 256);
-        // SAFETY: sizes were checked, and nobody else has these buffers.
+        // SAFETY: sizes were checked, and these buffers have no other user.
         unsafe { self.devices[0].launch("all_reduce", shape, arguments) }
     }
 

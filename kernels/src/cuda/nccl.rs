@@ -175,7 +175,7 @@ impl Link for Nccl {
 impl Drop for Nccl {
     fn drop(&mut self) {
         for &(comm, _) in self.ranks.get_mut().unwrap_or_else(PoisonError::into_inner).iter() {
-            // SAFETY: it is ours, and nobody uses it any more. A failure leaves nothing to do.
+            // SAFETY: it is ours and no longer in use. A failure leaves nothing to do.
             let _ = unsafe { (self.functions.destroy)(comm) };
         }
     }

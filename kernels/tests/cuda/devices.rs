@@ -55,7 +55,8 @@ fn ranks_on_several_devices_agree_with_ranks_on_one() {
     }
 }
 
-/// Each first does what it was asked for before, whoever is waited for, and what comes later comes later.
+/// Each device does its earlier work first, also if another one is waited for, and its later work
+/// later.
 #[test]
 fn they_meet_when_all_have_come() {
     let Some(devices) = devices(3) else { return };

@@ -33,7 +33,7 @@ pub(crate) struct Stream {
     pub(crate) several: u32,
     pub(crate) usage: Usage,
     pub(crate) finish: Finish,
-    /// The answer itself, where somebody repeats or counts it.
+    /// The answer itself, if a turn repeats it or its tokens are counted.
     pub(crate) hearing: Option<Box<Hearing>>,
     /// The pattern that its events have in common.
     like: Like,

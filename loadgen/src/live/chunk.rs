@@ -58,7 +58,7 @@ pub(crate) enum Finish {
 pub(crate) struct Chunk<'a> {
     /// The text that the model says aloud, in pieces none of which is empty.
     pub(crate) said: Vec<&'a str>,
-    /// The text of its thoughts and calls, which nobody repeats as a part of the answer.
+    /// The text of its thoughts and calls, which no turn repeats as a part of the answer.
     pub(crate) aside: Vec<&'a str>,
     /// The ids of its tokens, where the server tells them.
     pub(crate) ids: &'a [Json<'a>],

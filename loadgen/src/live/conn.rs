@@ -89,7 +89,7 @@ impl Flight {
         Self { request, due, deadline, ..Self::default() }
     }
 
-    /// When nobody waits for the rest of it any longer.
+    /// The instant at which the rest of it is no longer waited for.
     pub(super) fn given_up_at(&self) -> u64 {
         self.deadline.min(self.open_until.unwrap_or(u64::MAX))
     }

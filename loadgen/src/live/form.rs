@@ -17,7 +17,7 @@ pub enum Prompts {
 }
 
 impl Prompts {
-    /// Words of a token each, where nobody counts them.
+    /// Words of a token each, if no tokenizer counts them.
     pub const WORDS: Self = Self::Text { per_word: 1.0, overhead: 0.0 };
 }
 

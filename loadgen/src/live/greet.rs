@@ -13,7 +13,8 @@ use crate::json::Json;
 /// The time limit of `/health`. Some servers look after everything behind them before they answer.
 const GLIMPSE: Duration = Duration::from_secs(2);
 
-/// True where somebody answers there already: by `/health`, or by the list of models where there is no such path.
+/// True if a server answers there already: by `/health`, or by the list of models where there is no
+/// such path.
 pub(super) fn answers(endpoint: &mut Endpoint, timeout: Duration) -> bool {
     let status = |path: &str| fetch(endpoint, path, timeout).map_or(0, |(status, _)| status);
     match status(&endpoint.beside("/health")) {

@@ -38,7 +38,7 @@ pub(crate) enum Packing {
     Gzip,
     /// `deflate`, which is zlib's.
     Zlib,
-    /// In a way that nobody here unpacks.
+    /// A packing that is not supported.
     Other,
 }
 
@@ -139,8 +139,8 @@ impl Response {
                     &[]
                 }
                 State::Done => {
-                    // All of it had arrived. Empty lines between messages are allowed (RFC 9112, 2.2); after anything
-                    // else nobody knows where the next one would begin.
+                    // All of it had arrived. Empty lines between messages are allowed (RFC 9112,
+                    // 2.2); after anything else the beginning of the next one is not known.
                     self.keep_alive &= input.iter().all(|b| matches!(b, b'\r' | b'\n'));
                     return Ok(());
                 }

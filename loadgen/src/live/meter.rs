@@ -36,7 +36,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Generated tokens, by whoever counted them.
+    /// Generated tokens, by the server's count or the tokenizer's.
     pub(super) fn output(&self) -> Option<u32> {
         self.completion_tokens.or(self.tokenized)
     }

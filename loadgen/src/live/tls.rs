@@ -1,9 +1,10 @@
 //! The certificates that TLS trusts: the system's authorities, the authorities that the user names, and the very
 //! certificates in his file.
 //!
-//! `openssl req -x509` makes a certificate that says of itself that it is an authority, and names no host unless asked
-//! to. As a server's own it is refused by the rules for authorities, although whoever names it in a file has said all
-//! that there is to say: it is trusted as what it is, and its key is still proved.
+//! `openssl req -x509` makes a certificate that says of itself that it is an authority, and names
+//! no host unless asked to. The rules for authorities refuse it as a server's own certificate. A
+//! user who names it in a file trusts that very certificate, so it is accepted, and its key is
+//! still proved.
 
 use std::fs::File;
 use std::io::Read as _;

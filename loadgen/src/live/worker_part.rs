@@ -229,8 +229,8 @@ pub fn merge(parts: &[Part]) -> Result<(LiveRun, Trace), Error> {
     Ok((run, sent))
 }
 
-/// The requests sent, in order of time, as a trace; records are made to count through it. A turn whose predecessor was
-/// not counted is one that waited for nobody.
+/// The requests sent, in order of time, as a trace; records are made to count through it. A turn
+/// whose predecessor was not counted is one that waited for no other.
 fn renumbered(all: &mut [Stored], classes: &[String]) -> Trace {
     let places: BTreeMap<u32, u32> =
         (0u32..).zip(all.iter()).map(|(new, s)| (s.record.request, new)).collect();

@@ -63,7 +63,7 @@ impl Log {
         Self { to, failed: None }
     }
 
-    /// True where anybody wants to know.
+    /// True if there is a destination.
     pub(super) fn is_kept(&self) -> bool {
         self.to.is_some()
     }

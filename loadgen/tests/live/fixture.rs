@@ -131,7 +131,7 @@ pub(crate) fn read_request(stream: &mut impl Read) -> io::Result<()> {
     }
 }
 
-/// A port that nobody listens on.
+/// A port on which no server listens.
 pub(crate) fn silent() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())

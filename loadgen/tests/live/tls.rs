@@ -134,7 +134,7 @@ fn answer(mut stream: StreamOwned<ServerConnection, TcpStream>) {
     }
 }
 
-/// A proxy that lets everybody through to this machine's ports, whatever the host.
+/// A proxy that lets every client through to this machine's ports, for any host.
 fn proxy() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -190,7 +190,7 @@ pub(crate) fn checked(source: &Source, lines: &[Line]) -> Vec<Checked> {
     found
 }
 
-/// Setups outside their aim whose cause nobody has looked for.
+/// Setups outside their aim whose cause has not been looked for.
 pub(crate) fn unexplained(lines: &[Line]) -> Vec<&Line> {
     let outside = |l: &&Line| l.aim > 0.0 && l.error.abs() > l.aim;
     lines.iter().filter(outside).filter(|l| owner(l).is_none()).collect()

@@ -97,7 +97,7 @@ pub struct Bench<'a> {
     pub model: &'a Arc<ModelShape>,
     /// The device.
     pub device: &'a Arc<DeviceProfile>,
-    /// Seats, budget and memory for everybody.
+    /// Seats, budget and memory, equal for all.
     pub base: &'a Config,
 }
 

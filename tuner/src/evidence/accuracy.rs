@@ -33,8 +33,9 @@ pub struct Accuracy {
     pub devices: Vec<String>,
 }
 
-/// The accuracy of iteration times on `device`; none of a device that does not ship, whose figures nobody compared. One
-/// whose efficiencies are borrowed is as far off as all others together, and further by what borrowing costs.
+/// The accuracy of iteration times on `device`; none of a device that does not ship, since its
+/// figures were not compared. One whose efficiencies are borrowed is as far off as all others
+/// together, and further by what borrowing costs.
 #[must_use]
 pub fn pace(device: &DeviceProfile) -> Option<Accuracy> {
     if device.like.is_none() {

@@ -46,7 +46,8 @@ impl Found {
     pub fn of(result: &TuneResult, operating: &Operating) -> Result<Self, KnobError> {
         let how = if result.simulated { "simulated" } else { "measured" };
         let mut config = config_of(&operating.config)?;
-        // Engines take the model's whole context window where nobody says, and do not start where KV memory holds less.
+        // Engines take the model's whole context window by default, and do not start if KV memory
+        // holds less.
         config.max_model_len = config.max_model_len.max(operating.work.max_model_len);
         Ok(Self {
             model: hub_name(&result.model).to_owned(),

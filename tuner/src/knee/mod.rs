@@ -66,7 +66,7 @@ impl Probe {
 struct Evidence {
     /// Failures while the machine was as fast as usual.
     fair: usize,
-    /// Slow runs in a row after which nobody waits any longer for the machine to be itself again.
+    /// Slow runs in a row after which the search no longer waits for the machine's usual pace.
     slow: usize,
 }
 

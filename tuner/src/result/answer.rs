@@ -21,13 +21,13 @@ pub struct Answer {
     pub capacity_rps: Option<f64>,
     /// The lowest rate at which the winner failed, requests/s, if it did.
     pub fails_at_rps: Option<f64>,
-    /// The rates between which four of five capacities lie, by the errors of recorded runs; none where nobody has
-    /// compared them, and of what was measured.
+    /// The rates between which four of five capacities lie, by the errors of recorded runs; none if
+    /// these were not compared, or if the capacity was measured.
     #[serde(default)]
     pub interval_rps: Option<(f64, f64)>,
     /// The index of the contender that won; none if nothing held the targets.
     pub winner: Option<usize>,
-    /// Everybody considered.
+    /// All that were considered.
     pub contenders: Vec<Contender>,
     /// True where the winner carries what it completes per second with everything offered at once: it held the targets
     /// at a higher rate, for as long as the trace lasts.

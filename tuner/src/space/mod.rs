@@ -17,7 +17,7 @@ pub struct Space {
     base: Config,
     pins: Vec<(String, String)>,
     values: BTreeMap<&'static str, Vec<String>>,
-    /// Those of `values` that somebody asked for.
+    /// Those of `values` that the user asked for.
     asked: BTreeMap<&'static str, Vec<String>>,
     scope: Scope,
     /// Most GPUs a configuration may take.

@@ -118,7 +118,8 @@ pub enum Stop {
     Cancelled,
 }
 
-/// Runs one configuration at one rate. The same trial must give the same observation, whoever asks and when.
+/// Runs one configuration at one rate. The same trial must give the same observation at any time
+/// and to any caller.
 pub trait Subject: Sync {
     /// Runs `trial`, at least until it is certain that the SLO does not hold; to its end where all is offered at once.
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop>;

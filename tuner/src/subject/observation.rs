@@ -116,7 +116,7 @@ pub struct Work {
     pub full_budget: f64,
     /// KV slots (tokens) of all workers together.
     pub kv_slots: u64,
-    /// Longest prompt and response that a request may have together, tokens; 0 where nobody knows.
+    /// Longest prompt and response that a request may have together, tokens; 0 if not known.
     #[serde(default)]
     pub max_model_len: u32,
     /// Of a measured run: seconds in iterations over what a profile of the machine says such iterations take. None of a

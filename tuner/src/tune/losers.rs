@@ -40,7 +40,8 @@ impl Tuning<'_, '_> {
         told.into_iter().flatten().collect()
     }
 
-    /// The entry that stands for each policy on each device: its best, else whoever came nearest on an empty machine.
+    /// The entry that stands for each policy on each device: its best, else the one that came
+    /// nearest on an empty machine.
     fn representatives(&self) -> Vec<usize> {
         let policies = 0..Policy::NAMES.len();
         let rows =
@@ -106,7 +107,7 @@ impl Tuning<'_, '_> {
         Some(Loser { cause, checked, ..self.loser(i, winner, winner_rps, &measured) })
     }
 
-    /// Entry `i` as a loser, nobody asked why yet.
+    /// Entry `i` as a loser, its cause not yet asked for.
     fn loser(&self, i: usize, winner: &Config, winner_rps: f64, measured: &Measured) -> Loser {
         let candidate = &self.found.entries[i].candidate;
         Loser {

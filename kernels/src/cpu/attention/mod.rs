@@ -113,7 +113,8 @@ impl Attention {
 /// Computes a piece on whichever kind of keys and values there are.
 ///
 /// # Safety
-/// The piece's slots are those of `kv`, and nobody else has its scratch memory and its part of the results.
+/// The piece's slots are those of `kv`, and no other piece has its scratch memory or its part of
+/// the results.
 unsafe fn on(isa: Isa, kv: &KvLayer, piece: Piece<'_>) {
     match &kv.data {
         Data::Bf16(data) => isa.run(On { piece, data, plane: kv.plane() }),

@@ -161,7 +161,7 @@ impl Meeting {
             }
         }
         let part = |(_, call): &(usize, Call)| match *call {
-            // SAFETY: whoever asked said that so many are there, apart from each other.
+            // SAFETY: the caller promised that so many are there, apart from each other.
             Call::Sum { at, elements } => unsafe {
                 Some(std::slice::from_raw_parts_mut(at as *mut bf16, elements))
             },
@@ -176,7 +176,7 @@ impl Meeting {
 }
 
 fn copy(from: u64, to: u64, bytes: usize) {
-    // SAFETY: whoever asked said that so many bytes are at both; a rank may send to where it is.
+    // SAFETY: the caller promised that so many bytes are at both; a rank may send to where it is.
     unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) }
 }
 

@@ -1,5 +1,6 @@
-//! The work that an emulated device was asked for and has not done: nothing is done before somebody waits for it, as
-//! late as a real device might be, so that a host that does not wait where it must is found out.
+//! The work that an emulated device was asked for and has not done: nothing is done before a host
+//! waits for it, as late as a real device might be, so that a host that does not wait where it must
+//! is found out.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
@@ -112,7 +113,7 @@ impl Stream {
         self.work_until(mark.map_or(Goal::All, Goal::Mark), work)
     }
 
-    /// The same for whoever has the turn already.
+    /// The same for a thread that has the turn already.
     pub(super) fn work_until(
         &self,
         goal: Goal<'_>,

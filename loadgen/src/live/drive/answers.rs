@@ -14,7 +14,8 @@ use crate::time::nanos;
 const ROOM: usize = 64 << 10;
 /// The time for which an answer may stay open after the mark of its end (ten times as long after its last token), ns.
 const LINGER: u64 = 100_000_000;
-/// A server that left so many answers in a row open does so always: nobody waits for the end of the next ones.
+/// A server that left so many answers in a row open does so always: the end of the next ones is not
+/// waited for.
 const LEFT_OPEN: u32 = 3;
 
 impl Drive<'_> {

@@ -13,7 +13,7 @@ use crate::record::Outcome;
 use crate::time::nanos;
 
 impl Drive<'_> {
-    /// The response of a connection is whole, or nobody waits for the rest of it.
+    /// The response of a connection is whole, or the rest of it is not waited for.
     pub(super) fn conclude(&mut self, key: usize, at: u64) {
         let conn = &mut self.conns[key];
         let verdict = conn.answer.verdict();
@@ -139,7 +139,7 @@ impl Drive<'_> {
         wire.completion_tokens = stream.usage.completion_tokens;
     }
 
-    /// Keeps an answer for whoever needs it.
+    /// Keeps an answer for the turns that repeat it.
     fn hear(&mut self, flight: &Flight, answer: &Answer, heard: Hearing) {
         let usage = answer.stream.usage;
         if self.keep_texts && usage.completion_tokens.is_none() {

@@ -256,7 +256,7 @@ impl<'a> Drive<'a> {
         self.tell.as_ref().is_some_and(|(_, enough)| enough.load(Ordering::Relaxed))
     }
 
-    /// True where somebody is told of ended requests.
+    /// True if there is a receiver of ended requests.
     pub(super) fn tells(&self) -> bool {
         self.tell.is_some()
     }
@@ -268,7 +268,7 @@ impl<'a> Drive<'a> {
         }
     }
 
-    /// Lets whoever was told know that the run is over.
+    /// Lets the receiver know that the run is over.
     pub(super) fn tell_no_more(&mut self) {
         self.tell = None;
     }
@@ -349,7 +349,7 @@ impl<'a> Drive<'a> {
         bytes
     }
 
-    /// Renders up to `most` of the next requests that wait for nobody's answer.
+    /// Renders up to `most` of the next requests that wait for no answer.
     fn prepare(&mut self, most: usize) {
         let target = AHEAD.min(self.prepared.len() + most);
         while self.prepared.len() < target {

@@ -45,7 +45,7 @@ pub(super) struct Server {
     /// Connections whose request waits for a slot, with their generation.
     queue: VecDeque<(usize, u64)>,
     running: u32,
-    /// The latest instant at which a slot became free that somebody may have waited for.
+    /// The latest instant at which a slot became free that a request may have waited for.
     freed: u64,
     generations: u64,
     started: u64,

@@ -11,7 +11,7 @@ use crate::knee::{Effort, FLOOR, Knee, Probe, Prober, place_of, rate_at};
 use crate::result::{Answer, Contender, Source, Standing, Tried, TuneResult};
 use crate::subject::{Length, Relax, Stop, Subject, Trial};
 
-/// Meetings at one rate, at most, while nobody holds and the machine is slower than usual.
+/// The most meetings at one rate, while no finalist holds and the machine is slower than usual.
 const MEETINGS: usize = 5;
 
 /// The finalists that may still win, on one machine.
@@ -24,7 +24,7 @@ pub(super) struct Race<'a> {
     took: Duration,
     out_of_time: bool,
     entries: Vec<Entry>,
-    /// Those that nobody has beaten, most promising first.
+    /// The finalists that no other has beaten, most promising first.
     left: Vec<usize>,
     /// The last leader, and the place where it failed.
     led: Option<(usize, i32)>,
@@ -104,7 +104,7 @@ impl<'a> Race<'a> {
         self.left.sort_by(|a, b| more_promising(&self.entries[*a], &self.entries[*b]));
     }
 
-    /// Leads and meetings in turn, until nobody is left to meet.
+    /// Leads and meetings in turn, until no finalist is left to meet.
     fn race(&mut self, until: Instant) -> Result<Option<f64>, Stop> {
         while let Some(&first) = self.left.first()
             && self.led.is_none_or(|(leader, _)| self.left != [leader])

@@ -96,7 +96,7 @@ fn a_slower_machine_is_decided_on_its_own_in_few_runs() {
     }
 }
 
-/// A run of iterations that take `pace` thousandths of what they take when nobody else uses the machine.
+/// A run of iterations that take `pace` thousandths of their time on an otherwise idle machine.
 fn paced(fake: &Fake, trial: &Trial<'_>, pace: u32) -> Observation {
     let mut observation = fake.run(&Trial { relax: Relax::Pace(pace), ..*trial }).unwrap();
     observation.set_pace(f64::from(pace) / 1e3);
@@ -171,8 +171,8 @@ fn results_count_when_the_time_is_up() {
     let none = decided(result, &Fake::new(targets), Duration::ZERO, &WATCH).unwrap();
     assert_eq!((none.winner, none.runs, none.out_of_time), (None, 0, true));
     assert!(none.doubts()[0].contains("--budget"));
-    // Or somebody wants it to end, whenever that is: on a calm machine, or one that is faster than its profile, but
-    // for some runs.
+    // The user may also end the search at any time: on a calm machine, or one that is faster than
+    // its profile, but for some runs.
     let calm = |_: u64| 1000;
     let moody = |n: u64| if n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62 == 0 { 1000 } else { 550 };
     let machines: [&(dyn Fn(u64) -> u32 + Sync); 2] = [&calm, &moody];

@@ -58,7 +58,7 @@ impl FromStr for Dialect {
 }
 
 impl Dialect {
-    /// The usual search, when nobody asks for another: the two knobs that decide most about any engine's batches.
+    /// The default search: the two knobs that decide most about any engine's batches.
     #[must_use]
     pub fn usual(self) -> Vec<Values> {
         let (seqs, tokens) = match self {

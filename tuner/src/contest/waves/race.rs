@@ -170,7 +170,7 @@ impl<'a, 'c> Race<'a, 'c> {
         }
     }
 
-    /// Runs everybody who is left on `head` and thins them out.
+    /// Runs all that are left on `head` and thins them out.
     fn rung(&mut self, head: usize, rung: &Rung) {
         let last = rung.margin == 0;
         if last {
@@ -215,8 +215,8 @@ impl<'a, 'c> Race<'a, 'c> {
         verdict::longer(held.map(|p| &p.observation), None).max(self.needed())
     }
 
-    /// A short head cannot prove that the whole trace is infeasible: where nobody is left, whoever came closest on an
-    /// empty machine is measured on all of it.
+    /// A short head cannot prove that the whole trace is infeasible. If no candidate is left, the
+    /// one that came closest on an empty machine is measured on all of it.
     fn revive(&mut self) {
         if !self.queue().is_empty() {
             return;
@@ -340,8 +340,8 @@ impl<'a, 'c> Race<'a, 'c> {
         }
     }
 
-    /// After a rung: drops whoever is known to be below the final best less the margin, then twins, then the tail of
-    /// the rest.
+    /// After a rung: drops the candidates that are known to be below the final best less the
+    /// margin, then twins, then the tail of the rest.
     fn thin(&mut self, rung: &Rung) {
         let Some((rival, k)) = self.best else { return };
         let stay = k + 1 - rung.margin;
@@ -421,7 +421,7 @@ impl<'a, 'c> Race<'a, 'c> {
         }
     }
 
-    /// Tells whoever waits.
+    /// Reports progress.
     fn tell(&mut self) {
         let done = (self.entries.len() - self.queue().len()).max(self.told);
         let best = self.best.map(|(i, k)| (rate_at(k), self.entries[i].label()));

@@ -24,7 +24,7 @@ pub struct Occupancy {
 /// Tokens per identity of a prompt's content: the smallest block size in use, so that any other is a multiple.
 pub(crate) const IDENTITY_TOKENS: u32 = 16;
 
-/// Identities from here on are of prompts that nobody named.
+/// Identities from here on are of prompts without a name.
 const UNNAMED: u64 = 1 << 38;
 
 /// One request as it was recorded. Times count from the run's first arrival.
@@ -171,7 +171,7 @@ impl Recorded {
                     let from = earlier.blocks.start as usize;
                     block_ids.extend_from_within(from..from + same);
                 }
-                // A prompt that nobody named is like no other.
+                // A prompt without a name is like no other.
                 let prompt = row.prompt.unwrap_or(UNNAMED + u64::from(index));
                 let done = block_ids.len() as u32 - start;
                 let blocks = done..row.input.div_ceil(IDENTITY_TOKENS);

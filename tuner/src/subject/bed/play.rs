@@ -90,7 +90,8 @@ impl Testbed {
         self.observe(&deployment, self.trace.requests.len(), scale)
     }
 
-    /// One run with everything offered at once: what `config` can do when nobody waits for anybody.
+    /// One run with everything offered at once: the throughput of `config` without waiting for
+    /// arrivals.
     ///
     /// # Errors
     /// When it cannot run.

@@ -101,14 +101,14 @@ impl<'a> Run<'a> {
     /// To the end of the trace, and of everything in flight.
     ///
     /// # Errors
-    /// When the machine fails before that: what it would have done nobody knows.
+    /// When the machine fails before that: the rest of the run is not known.
     pub(super) fn play(&mut self) -> Result<(), Refused> {
         while self.advance()? {}
         Ok(())
     }
 
-    /// To the next arrivals, or the end of the next iteration, whichever comes first; false once there is neither, or
-    /// nobody needs to know.
+    /// To the next arrivals, or the end of the next iteration, whichever comes first; false once
+    /// there is neither, or the result is certain.
     ///
     /// # Errors
     /// See [`Run::play`].

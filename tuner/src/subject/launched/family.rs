@@ -51,7 +51,7 @@ impl Family {
         Self { mark, server, told: HashSet::new() }
     }
 
-    /// Sends everybody outside the server's group `signal`; whether there was anybody.
+    /// Sends `signal` to every member outside the server's group; true if there was one.
     pub(super) fn tell(&mut self, signal: Signal) -> bool {
         let members = self.members();
         for pid in &members {
@@ -62,7 +62,7 @@ impl Family {
         !members.is_empty()
     }
 
-    /// True where anybody outside the server's group lives.
+    /// True if a member outside the server's group lives.
     pub(super) fn lives(&mut self) -> bool {
         self.bury();
         !self.members().is_empty()

@@ -21,7 +21,7 @@ struct Log {
     left_out: u64,
 }
 
-/// Writes what comes out of `pipe` into a new file at `path`, until nobody is left who could say more.
+/// Writes what comes out of `pipe` into a new file at `path`, until every writer has closed it.
 pub(super) fn keep(mut pipe: PipeReader, path: &Path) -> io::Result<JoinHandle<()>> {
     let mut log = Log { file: File::create(path)?, head: 0, tail: Vec::new(), left_out: 0 };
     std::thread::Builder::new().name("log".to_owned()).spawn(move || {

@@ -1,10 +1,11 @@
-//! A server's process that never outlives whoever started it.
+//! A server's process that never outlives the process that started it.
 //!
-//! It runs under a shell in a process group of its own, so that a Ctrl-C meant for us does not reach it and whatever it
-//! starts itself is ended with it, in the group or out of it (`Family`): all are asked to end (SIGTERM) and, after a
-//! time of grace, made to (SIGKILL), when the value is dropped, thus on errors and panics too. Against an end of ours
-//! that runs no code (SIGKILL, a crash) the group has a watcher, which ends it, and whoever else carries its mark, when
-//! the pipe from us breaks.
+//! It runs under a shell in a process group of its own, so that a Ctrl-C meant for us does not
+//! reach it and whatever it starts itself is ended with it, in the group or out of it (`Family`):
+//! all are asked to end (SIGTERM) and, after a time of grace, made to (SIGKILL), when the value is
+//! dropped, thus on errors and panics too. Against an end of ours that runs no code (SIGKILL, a
+//! crash) the group has a watcher, which ends it, and every process with its mark, when the pipe
+//! from us breaks.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -30,8 +31,9 @@ const TAIL: u64 = 16 << 10;
 /// Longest line kept of a log, characters.
 const LONGEST: usize = 300;
 
-/// Runs the command in `$1` and ends as it ends, whatever comes in between; its watcher waits for standard input to
-/// break and then ends the group, and everybody outside it with the mark `$2`.
+/// Runs the command in `$1` and ends as it ends, whatever comes in between; its watcher waits for
+/// standard input to break and then ends the group, and every process outside it with the mark
+/// `$2`.
 const SCRIPT: &str = r#"
 mark=$2
 trap : TERM
@@ -234,7 +236,7 @@ mod tests {
     #[test]
     fn the_whole_group_ends_when_its_parent_is_killed() {
         let dir = tempfile::tempdir().unwrap();
-        // Without the mark nobody would know whose it is.
+        // Without the mark a process outside the group could not be told from others.
         let (command, mut files) = daemons(dir.path());
         let marked = files.drain(..2).collect::<Vec<_>>();
         let (mut process, own, child) = family(dir.path(), &command);

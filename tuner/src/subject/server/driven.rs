@@ -32,7 +32,7 @@ pub(super) struct Driven<'s, 'a> {
     longest: Duration,
     /// Load to spend at most.
     budget: Duration,
-    /// Seconds that it takes for a request when nobody hurries it.
+    /// Seconds that it takes for a request when idle.
     unhurried: f64,
     seen: Mutex<Seen<'s>>,
 }

@@ -150,7 +150,8 @@ pub(super) fn natural_starts(trace: &Trace) -> f64 {
     trace.starts().max(1) as f64
 }
 
-/// `trace`, over and over, until it has `n` requests that wait for nobody. Copies share no blocks.
+/// `trace`, over and over, until it has `n` requests that wait for no other. Copies share no
+/// blocks.
 #[must_use]
 pub fn lengthened(trace: &Trace, n: usize) -> Trace {
     let copies = n.div_ceil(natural_starts(trace) as usize).max(1);
