@@ -102,7 +102,7 @@ pub enum Error {
     /// Not of the form `i/n`.
     #[error("worker {0:?} is not I/N with I from 0 to N-1, such as 0/4")]
     Worker(String),
-    /// Parts of runs that cannot be put together: which, and why.
+    /// Parts of runs that cannot be put together; the text says which, and why.
     #[error("{0}")]
     Merge(String),
     /// Not of the form `KIND[=SHARE]`.
@@ -113,7 +113,7 @@ pub enum Error {
     /// Options of the mock server that contradict each other.
     #[error("{0}")]
     Mock(String),
-    /// A server that cannot be measured: who, why, and what to do.
+    /// A server that cannot be measured; the text names the server, the reason, and the remedy.
     #[error("{0}")]
     Endpoint(String),
     /// No server listens at the address, or its host has no address: the server may not have been

@@ -1,4 +1,5 @@
-//! The answer of a contest on a real engine: who carries how much, beside what was simulated, and what became of the rest.
+//! The answer of a contest on a real engine: the rate that each contender carries, its simulated
+//! rate, and the fate of the rest.
 //!
 //! The same words and tables serve this machine, a server, and servers that were started for the search.
 

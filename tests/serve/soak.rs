@@ -111,8 +111,8 @@ fn soak() {
     for (what, n) in [("whole", &told.whole), ("left", &told.left), ("refused", &told.refused)] {
         assert!(count(n) > 0, "{what}: there were some");
     }
-    // Every request that was let in ended once, whole or given up; who left may have been answered to the end before
-    // the server saw it.
+    // Every request that was let in ended once, whole or given up; a client that left may have been
+    // answered to the end before the server saw that.
     let begun = PROMPTS as u64 + count(&told.whole) + count(&told.left);
     let ended = || ["stop", "length", "abort"].map(|why| finished(&server, why));
     eventually("all are counted", || ended().iter().sum::<u64>() >= begun);
@@ -220,7 +220,7 @@ fn visit(server: &Server, known: &Known, dice: &mut Dice, told: &Told) {
     }
 }
 
-/// A response that is no 429; who gets one comes again later.
+/// A response that is no 429; after a 429 the client comes again later.
 fn unless_later(response: Response, told: &Told) -> Option<Response> {
     if response.status == 429 {
         add(&told.later, 1);

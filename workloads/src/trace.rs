@@ -1,4 +1,5 @@
-//! A workload as every other part sees it: who asks for how much, when, and which prompts share a beginning.
+//! A workload as every other part sees it: the requests, their sizes, their times, and the prompts
+//! that share a beginning.
 //!
 //! A trace is immutable once read or generated. Replaying it at another rate is the load generator's business.
 

@@ -189,7 +189,8 @@ impl Board {
             looks = looks.wrapping_add(1);
             std::hint::spin_loop();
             if looks.is_multiple_of(LOOKS) && since.elapsed() > SPIN {
-                // The poster changes the section before it looks who sleeps, so one of the two sees the other.
+                // The poster changes the section before it looks for sleepers, so one of the two
+                // sees the other.
                 self.asleep[i].store(true, Ordering::SeqCst);
                 while self.section.0.load(Ordering::SeqCst) == done {
                     std::thread::park();

@@ -143,7 +143,7 @@ impl Body {
     }
 }
 
-/// Passes a field on, and keeps it where it is none of the standard's.
+/// Passes a field on, and keeps it if the standard does not have it.
 fn keeping(
     (kept, room): (&mut Vec<u8>, usize),
     field: Field<'_>,

@@ -15,7 +15,8 @@ pub(super) struct Conn {
     pub(super) io: Transport,
     /// True where bytes can be sent.
     pub(super) established: bool,
-    /// True where it has carried a request before: the server may close such a one at any time.
+    /// True where it has carried a request before: the server may close such a connection at any
+    /// time.
     pub(super) reused: bool,
     pub(super) flight: Option<Flight>,
     /// The request's bytes, sent up to `written`.

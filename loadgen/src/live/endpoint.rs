@@ -37,7 +37,8 @@ impl Endpoint {
     /// Understands the URL, looks its host up and reads the certificates.
     ///
     /// # Errors
-    /// [`Error::Nobody`] for a host that has no address, now; a URL, proxy, header or certificate that is none.
+    /// [`Error::Nobody`] for a host that has no address, now; a URL, proxy, header or certificate
+    /// that is not valid.
     pub(crate) fn find(server: &Server) -> Result<Self, Error> {
         let url = Url::parse(&server.url)?;
         let proxy = server.proxies.of(&url)?;
@@ -156,7 +157,7 @@ fn is_version(name: &str) -> bool {
     digits.starts_with(|c: char| c.is_ascii_digit()) && digits.len() < 12
 }
 
-/// Lines of every request. Of several who say who we are, the most explicit counts.
+/// The header lines of every request. Of several credentials, the most explicit counts.
 fn headers(url: &Url, server: &Server) -> Result<String, Error> {
     let given = |name: &str| server.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
     let key = server.api_key.as_ref().map(|key| format!("Bearer {key}"));

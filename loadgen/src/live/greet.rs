@@ -118,7 +118,7 @@ fn listed(json: &Json<'_>) -> Option<Option<String>> {
     if list.is_empty() { Some(None) } else { list.iter().find_map(name).map(Some) }
 }
 
-/// That the server wants to know better who asks.
+/// The error of a server that wants another API key.
 pub(super) fn unauthorised(endpoint: &Endpoint, status: u16, said: &str) -> Error {
     let server = endpoint.shown().0;
     Error::Endpoint(format!(

@@ -362,8 +362,8 @@ impl Heard {
     }
 }
 
-/// A step from a plainer form towards the full one; says no where it is none. Of what matters most to a measurement
-/// first.
+/// A step from a plainer form towards the full one; false if it changes nothing. The steps that
+/// matter most to a measurement come first.
 type Change = fn(&mut Form, bool) -> bool;
 
 const CHANGES: [Change; 5] = [

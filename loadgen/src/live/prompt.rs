@@ -120,8 +120,8 @@ impl Prompter {
     }
 }
 
-/// The name of a run's requests, a UUID of version 4 up to its last group, which is the request's number: servers refuse
-/// names that are none.
+/// The name of a run's requests, a UUID of version 4 up to its last group, which is the request's
+/// number: servers refuse names that are no UUID.
 fn name(salt: u64) -> String {
     let (high, middle, low) = (salt >> 32, (salt >> 16) & 0xFFFF, salt & 0xFFFF);
     format!("{high:08x}-{middle:04x}-4{:03x}-8{:x}00-", low >> 4, low & 0xF)

@@ -29,7 +29,7 @@ const LONGEST: u64 = 16 << 20;
 /// The security of connections to `host`.
 ///
 /// # Errors
-/// Certificates or keys that are none.
+/// Certificates or keys that are not valid.
 pub(super) fn security(host: &str, server: &Server) -> Result<Security, Error> {
     let tls = |what: &str, why: &dyn std::fmt::Display| Error::Endpoint(format!("{what}: {why}"));
     let mut roots = RootCertStore::empty();

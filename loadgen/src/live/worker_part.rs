@@ -126,7 +126,7 @@ impl Part {
     /// Reads a stored part.
     ///
     /// # Errors
-    /// A file that is none, or of another version.
+    /// A file that is no part, or of another version.
     pub fn read(text: &str) -> Result<Self, Error> {
         let part: Self = serde_json::from_str(text).map_err(|e| Error::Merge(e.to_string()))?;
         if part.schema != SCHEMA {

@@ -28,7 +28,7 @@ pub struct MockOptions {
     pub retry_after: Duration,
     /// The key clients must send, where one is needed.
     pub api_key: Option<String>,
-    /// Seed of who is befallen by faults.
+    /// Seed of the choice of requests that faults befall.
     pub seed: u64,
     /// True where the log holds prompts and answers.
     pub log_prompts: bool,

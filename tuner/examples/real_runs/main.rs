@@ -144,7 +144,7 @@ impl Source {
         serde_json::from_str(&text).ok()
     }
 
-    /// The profile of a device, replaced and calibrated as asked; none where there is none.
+    /// The profile of a device, replaced and calibrated as asked; none if it does not exist.
     pub(crate) fn device(&self, name: &str) -> Option<Arc<DeviceProfile>> {
         let file = self.profiles.iter().find(|p| p.0 == name).map_or(name, |p| &p.1);
         let profile = DeviceProfile::load(file).ok()?;

@@ -60,8 +60,8 @@ impl Probe {
     }
 }
 
-/// The evidence that it takes to believe that a rate fails. A single run shows that it holds: other work on a machine
-/// may break a target, and helps nobody to hold one.
+/// The evidence that it takes to believe that a rate fails. A single run shows that it holds: other
+/// work on a machine may break a target, and never helps to hold one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Evidence {
     /// Failures while the machine was as fast as usual.

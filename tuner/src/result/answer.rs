@@ -11,7 +11,8 @@ use crate::knee::verdict::{self, Limit, Verdict};
 use crate::subject::observation::Observation;
 use loadgen::Metric;
 
-/// The answer: who carries how much, who else was considered, and what became of each.
+/// The answer: the rate that each contender carries, the others that were considered, and the fate
+/// of each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The origin of its capacities.

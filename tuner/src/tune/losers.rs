@@ -66,7 +66,8 @@ impl Tuning<'_, '_> {
         self.preferred(groups.iter().filter_map(|g| self.found.groups[*g]?.best))
     }
 
-    /// Of some groups (or all): who came nearest to the SLO on an empty machine, on the longest head tried.
+    /// Of some groups (or all), the entry that came nearest to the SLO on an empty machine, on the
+    /// longest head tried.
     pub(super) fn nearest(&self, groups: Option<&[usize]>) -> Option<usize> {
         let key = |e: &Entry| {
             let floor = e.probes.iter().filter(|p| p.k == FLOOR).max_by_key(|p| p.head)?;

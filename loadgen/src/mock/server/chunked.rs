@@ -7,7 +7,7 @@ pub(super) enum Chunked {
     Whole(Vec<u8>, usize),
     /// More is to come.
     Partial,
-    /// It is none.
+    /// The bytes are no chunked body.
     Broken(&'static str),
 }
 
@@ -47,7 +47,7 @@ fn line(input: &[u8]) -> Option<&[u8]> {
     Some(&input[..end])
 }
 
-/// The line of a chunk's size is short, or it is none.
+/// The line of a chunk's size is short, or it is no size.
 fn partial(line: &[u8]) -> Chunked {
     if line.len() > 1 << 10 { Chunked::Broken("a chunk without a size") } else { Chunked::Partial }
 }

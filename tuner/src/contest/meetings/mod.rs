@@ -10,9 +10,10 @@
 //! last the winner is run with everything offered at once: it carries no more than it completes per
 //! second then, however well it meets the targets for as long as the trace lasts.
 //!
-//! The finalists rest on a profile that was measured in seconds, maybe in a bad minute. The first runs show it: a
-//! single one that the machine is clearly faster than its profile, the first search that it is slower. The simulation is
-//! then made anew at that pace, once, and those whom it recommends join the race.
+//! The finalists rest on a profile that was measured in seconds, maybe in a bad minute. The first
+//! runs show it: a single one that the machine is clearly faster than its profile, the first search
+//! that it is slower. The simulation is then made anew at that pace, once, and its recommendations
+//! join the race.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The race of a decision: who leads, who meets whom at which rate, and what is known when it ends.
+//! The race of a decision: the leader, the meetings at each rate, and the result.
 
 use std::cmp::Ordering;
 use std::time::{Duration, Instant};
@@ -180,7 +180,7 @@ impl<'a> Race<'a> {
         Ok(())
     }
 
-    /// All who stand are tried at `k` in the same minutes: who holds.
+    /// Tries all that are left at `k` in the same minutes. Returns those that hold.
     fn meet(&mut self, k: i32, until: Instant) -> Result<Vec<usize>, Stop> {
         let left = self.left.clone();
         for _ in 0..MEETINGS {
@@ -192,7 +192,8 @@ impl<'a> Race<'a> {
         Ok(Vec::new())
     }
 
-    /// One run of each of `who` at `k`: who holds, and whether the machine was slower than usual.
+    /// Runs each of `who` once at `k`. Returns those that hold, and true if the machine was slower
+    /// than usual.
     fn ask(&mut self, who: &[usize], k: i32, until: Instant) -> Result<(Vec<usize>, bool), Stop> {
         self.tell();
         if self.watch.cancelled() || Instant::now() >= until {

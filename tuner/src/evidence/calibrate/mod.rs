@@ -323,8 +323,9 @@ fn fit(rows: &[Row], scope: Scope, seed: u64, known: [f64; 2]) -> Result<Found, 
     Ok(found)
 }
 
-/// Host time fitted twice, the second time without the rows that the first was furthest from: under preemption, who
-/// gives way is a matter of one block, and a life that another schedule ruled says nothing about iterations.
+/// Host time fitted twice, the second time without the rows that the first was furthest from. Under
+/// preemption a single block decides which sequence gives way, and a request that another schedule
+/// ruled says nothing about iterations.
 fn trimmed(rows: &[Row], seed: u64, known: [f64; 2]) -> Result<Found, CalibrateError> {
     let first = fit(rows, Scope::Host, seed, known)?;
     let off = |r: &Row| (first.predict(r) / r.seconds - 1.0).abs();

@@ -34,7 +34,7 @@ pub(super) fn mark() -> String {
 pub(super) struct Family {
     mark: String,
     server: Pid,
-    /// Those who were told to end.
+    /// The members that were told to end.
     told: HashSet<Pid>,
 }
 
@@ -68,7 +68,7 @@ impl Family {
         !self.members().is_empty()
     }
 
-    /// Takes note of the ends of those who were told to and have become our children.
+    /// Takes note of the ends of members that were told to end and have become our children.
     pub(super) fn bury(&mut self) {
         self.told.retain(|pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None)));
     }

@@ -45,7 +45,7 @@ unsafe extern "C" fn handle(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
     let registers = &mut (*context.cast::<ucontext_t>()).uc_mcontext.gregs;
     let at = registers[libc::REG_RIP as usize];
     let Some((instruction, length)) = decode(|i| *(at as *const u8).add(i)) else {
-        // Not ours: it is executed again and goes to whom it would have gone.
+        // Not ours: it is executed again and goes to the handler before us.
         if let Some(previous) = PREVIOUS.get() {
             sigaction(SIGILL, previous, std::ptr::null_mut());
         }
