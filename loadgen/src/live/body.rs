@@ -19,7 +19,8 @@ pub(crate) struct Body {
     unpacker: Option<Unpacker>,
     kind: Kind,
     lines: Lines,
-    /// The beginning of what is no event: a page, an error in JSON, a line that no standard knows.
+    /// The beginning of bytes that are no event: a page, an error in JSON, a line that no standard
+    /// knows.
     pub(crate) kept: Vec<u8>,
     /// Most bytes of that to keep.
     room: usize,

@@ -1,5 +1,5 @@
-//! The certificates that TLS trusts: the system's authorities, the authorities that the user names, and the very
-//! certificates in his file.
+//! The certificates that TLS trusts: the system's authorities, the authorities that the user names,
+//! and the very certificates in their file.
 //!
 //! `openssl req -x509` makes a certificate that says of itself that it is an authority, and names
 //! no host unless asked to. The rules for authorities refuse it as a server's own certificate. A
@@ -99,7 +99,8 @@ impl ServerCertVerifier for Named {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let usual = self.usual.verify_server_cert(certificate, chain, name, ocsp, now);
         let excused = |error: &rustls::Error| match error {
-            // The very one, used as what it says it is not, or for a host although it names none.
+            // The named certificate: used as a server's although it calls itself an authority, or
+            // for a host although it names none.
             rustls::Error::InvalidCertificate(CertificateError::Other(_)) => true,
             rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
                 presented,

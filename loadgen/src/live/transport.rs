@@ -170,7 +170,7 @@ impl Tunnel {
         Self { ask: ask.to_owned(), sent: 0, answer: Vec::new() }
     }
 
-    /// Goes on; true once it leads through. Of a socket that blocks, only then.
+    /// Goes on; true once the way is open. With a blocking socket it returns only then.
     ///
     /// # Errors
     /// The proxy's refusal, or a failure of the connection to it.

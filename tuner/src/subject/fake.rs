@@ -228,7 +228,8 @@ impl Subject for Fake {
     }
 }
 
-/// A server on a machine that others use too: `run` is what they make of a trial, the n-th time that the machine is asked.
+/// A server on a machine that others use too. `run` makes an observation of a trial, given how
+/// often the machine was asked before.
 pub(crate) struct Shared<F> {
     pub(crate) fake: Fake,
     pub(crate) asked: AtomicU64,

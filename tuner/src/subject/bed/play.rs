@@ -194,7 +194,7 @@ impl Subject for Testbed {
 
     fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
         let deployment = self.deployment(config, Relax::Nothing)?;
-        // A profile knows what a simulation cannot exceed, not what a machine cannot.
+        // A profile bounds a simulation, not a machine.
         let simulated = self.is_simulated();
         Ok(if simulated { ceiling(&deployment, &self.trace) } else { f64::INFINITY })
     }

@@ -11,7 +11,8 @@ use super::memory::Memory;
 use crate::subject::observation::{Observation, Outside};
 use crate::subject::unfit::Unfit;
 
-/// A rate is offered for so many on average, however long they take to come: then there hardly ever are too few.
+/// A slow rate is offered until so many requests have come on average, so that they are hardly ever
+/// too few.
 const ENOUGH: f64 = 16.0;
 /// The longest that a rate is offered.
 pub(super) const MOST: Duration = Duration::from_secs(120);

@@ -19,7 +19,7 @@ const LEAST: Duration = Duration::from_secs(8);
 /// Requests in flight at the first rate, where no other is expected (Little's law): nearly every server takes as many,
 /// and slower rates cost the most seconds to offer.
 const FIRST: f64 = 4.0;
-/// From a rate that holds to the next one looked at, where nothing else says where to look.
+/// The step from a rate that holds to the next one, if nothing else says where to look.
 const AHEAD: f64 = 1.25;
 /// The time for which a rate is looked at that is most likely far from the answer, as a share of a probe.
 const GLIMPSE: f64 = 0.4;
