@@ -1,4 +1,5 @@
-//! Requests that can never be served, and what is offered against what is completed: what people and scripts see.
+//! Requests that can never be served, and the load offered against the load completed, as people
+//! and scripts see them.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

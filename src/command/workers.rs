@@ -1,4 +1,5 @@
-//! `knee bench --workers`: what makes Kubernetes or Slurm run a command as several workers under one schedule.
+//! `knee bench --workers`: scripts with which Kubernetes or Slurm runs a command as several workers
+//! under one schedule.
 
 use std::time::SystemTime;
 

@@ -113,8 +113,8 @@ impl Reader {
         Some([base.as_slice(), &rest[1..]].concat())
     }
 
-    /// A path in the code. One that says not where it begins may begin with a child, or with a name that this file
-    /// offers.
+    /// A path in the code. A path without `crate`, `self` or `super` may begin with a child, or
+    /// with a name that this file offers.
     fn take(&mut self, path: &[String]) {
         let own = || [self.at.as_slice(), path].concat();
         let path = self.absolute(path).unwrap_or_else(own);

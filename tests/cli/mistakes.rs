@@ -61,7 +61,7 @@ fn bad_numbers_are_refused_where_they_are_typed() {
     }
 }
 
-/// Nothing that is wrong with a file of settings takes more than a line to say, or leaves out which file it is.
+/// Every mistake in a file of settings is told on one line that names the file.
 #[test]
 fn bad_settings_are_named_with_their_file() {
     let dir = tempfile::tempdir().unwrap();

@@ -125,7 +125,7 @@ fn soak() {
     println!("tokens: {generated} generated, {read} read in whole answers");
     assert!((read..=read + count(&told.asked)).contains(&generated));
     assert_eq!(server.metric("vllm:admission_rejections_total") as u64, count(&told.later));
-    // Flat: what it holds in the last third of the time is what it held in the first, but for a little.
+    // Flat: in the last third of the time it holds as much as in the first, but for a little.
     let third = memory.len().div_ceil(3);
     let (early, late) = (median(&memory[..third]), median(&memory[memory.len() - third..]));
     println!("resident, median: {early} KiB in the first third, {late} KiB in the last");

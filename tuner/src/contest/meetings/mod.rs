@@ -35,9 +35,9 @@ pub struct Decided {
     pub answer: Option<Answer>,
 }
 
-/// Tries on `real` what `screen` recommends, which simulates; once more where the first runs show that iterations take
-/// another share of the time that the profile says: that share. Runs take `budget` at most; none begins after that.
-/// `on` is the name of what is asked.
+/// Tries the recommendations of `screen`, a simulation, on `real`. If the first runs show another
+/// pace of iterations than the profile's, `screen` is asked once more, at that pace. Runs take
+/// `budget` at most; none begins after that. `on` is the name of what is asked.
 ///
 /// # Errors
 /// When it was cancelled before anything was known, the engine refuses what was screened, or `screen` fails.
