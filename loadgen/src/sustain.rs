@@ -20,8 +20,9 @@
 //! a server that keeps up comes back from a burst, one that does not never does. Of fewer than 67 requests, as many as
 //! a real engine gets, two average ones may be overdue.
 //!
-//! Where a trace arrives within a few requests' lifetimes nothing can be overdue yet, at any load: when the mean
-//! reference latency, weighted by work, is more than half of the span, no steady load was offered and none is accepted.
+//! If a trace arrives within a few requests' lifetimes, nothing can be overdue yet, at any load.
+//! When the mean reference latency, weighted by work, is more than half of the span, no steady load
+//! was offered and none is accepted.
 //!
 //! Against servers of known capacity (one queue, processor sharing, batches of 16 to 256), six arrival patterns
 //! from Poisson to on/off and a rate rising by 35 %, and exact loads (`tests/sustain.rs`): with 1,000 requests or

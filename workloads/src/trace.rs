@@ -203,7 +203,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_within_a_limit_keeps_its_order_and_its_predecessors(
+        fn requests_within_a_limit_keep_their_order_and_predecessors(
             sizes in prop::collection::vec((1_u32..50, 1_u32..50, any::<bool>()), 1..40), most in 2_u32..100,
         ) {
             let requests: Vec<TraceRequest> = (0_u32..)

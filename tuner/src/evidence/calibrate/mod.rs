@@ -145,7 +145,7 @@ fn sequences(shape: &Shape) -> f64 {
     f64::from(shape.prefill_seqs) + f64::from(shape.decode_seqs)
 }
 
-/// What iterations of `model` on `device` cost as `config` deploys it.
+/// The cost of iterations of `model` on `device` as `config` deploys it.
 fn cost(model: &ModelShape, device: &DeviceProfile, config: &Config) -> CostModel {
     let ranks = Ranks { tp: config.tp, ep: config.ep, pp: config.pp };
     let of = |model: &ModelShape| {
