@@ -1,4 +1,4 @@
-//! The command line: what can be typed. What it means is in `command`.
+//! The command line as it is typed. Its meaning is in `command`.
 
 mod computing;
 mod device;
