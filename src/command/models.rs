@@ -74,10 +74,9 @@ fn list(as_json: bool) -> Result<()> {
             formats(model).join(", ")
         );
     }
-    out.push_str(
-        "\nKV: bytes of bf16 keys and values that a sequence of this length must keep, and states of linear layers, for each \
-         of its tokens.\n",
-    );
+    let told = "KV/token: bytes of bf16 keys and values that a sequence of this length must keep, and of the states \
+                of linear layers, for each of its tokens.";
+    let _ = writeln!(out, "\n{}", textwrap::fill(told, reports::terminal::WIDTH));
     print(&out)
 }
 
