@@ -141,7 +141,7 @@ fn show(model: &ModelShape, as_json: bool) -> Result<()> {
         let within = textwrap::Options::new(width).initial_indent("  ").subsequent_indent("    ");
         let _ = write!(out, "\n{}", textwrap::fill(&format!("note: {note}"), within));
     }
-    print(out.trim_end())
+    print(&(out + "\n"))
 }
 
 fn described(model: &ModelShape) -> Value {
