@@ -11,7 +11,7 @@ use engine::{Config, Machine, ModelShape};
 use crate::cli::{Computing, Random};
 use crate::shape::named;
 
-/// Bytes of keys and values where nobody says how many.
+/// The default size of keys and values, bytes.
 const KV_MEMORY: u64 = 1_000_000_000;
 /// Most KV slots of a worker: indices of them are 32 bits.
 const MOST_SLOTS: u32 = 1 << 29;

@@ -117,7 +117,7 @@ fn is(device: &str, name: &str, profile: &DeviceProfile) -> bool {
         || DeviceProfile::load(device).is_ok_and(|d| d.name == profile.name)
 }
 
-/// Refuses a price of a device that nobody asked for. A file may price others as well.
+/// Refuses a price of a device that was not asked for. A file may price others as well.
 fn all_used(instead: &Instead, devices: &[Hardware], typed: &[String]) -> Result<()> {
     for (device, _) in &instead.price {
         let used = devices.iter().zip(typed).any(|(d, name)| is(device, name, &d.profile));

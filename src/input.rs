@@ -79,7 +79,7 @@ fn synthesised(spec: Spec, reading: &Reading, name: &str) -> Result<Loaded> {
     Ok(Loaded { trace, reference, seed, spec: Some(spec) })
 }
 
-/// Requests of one size where nobody says how many.
+/// The default number of requests of one size.
 const RANDOM: u32 = 1000;
 
 /// The requests of one size that are asked for instead of a workload.
@@ -125,7 +125,7 @@ pub(crate) fn workload(workload: &Workload) -> Result<(Arc<Trace>, u64)> {
     Ok((Arc::new(stream.first().clone()), seed))
 }
 
-/// The same, and how it goes on. What is synthesised has as many requests as are asked for.
+/// The same trace, and its continuation. A synthesised one has as many requests as are asked for.
 fn stream(workload: &Workload) -> Result<(Stream, u64)> {
     let loaded = match random(workload)? {
         Some(spec) => synthesised(spec, &workload.read, "--isl")?,
@@ -153,9 +153,9 @@ pub(crate) fn need_rate(trace: &Trace) -> Result<()> {
     let (name, rate) = (&trace.name, trace.offered_rate());
     match trace.requests.len() {
         _ if rate > 0.0 && rate.is_finite() => Ok(()),
-        1 => bail!("{name}: one request has no rate that could be searched; use a longer trace"),
+        1 => bail!("{name}: one request has no rate to search; use a longer trace"),
         _ => bail!(
-            "{name}: all arrives at one instant, so there is no rate that could be searched; use a longer trace, or --arrival-rate if the file has no times"
+            "{name}: all requests arrive at one instant, so there is no rate to search; use a longer trace, or --arrival-rate if the file has no times"
         ),
     }
 }

@@ -1,5 +1,6 @@
 //! Flags for the engine's knobs, made from the one table that declares them, and knobs from a TOML file.
 
+use crate::cli::headings;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
 use engine::config::Domain;
@@ -93,7 +94,7 @@ impl Args for Knobs {
             .long("config")
             .value_name("FILE")
             .value_parser(clap::value_parser!(std::path::PathBuf))
-            .help_heading("Knobs")
+            .help_heading(headings::KNOBS)
             .help("TOML file of knobs, one `name = value` a line; flags override it");
         // A command that has its own flag of that name keeps it (`compare --policy a,b`).
         let own: Vec<String> = command.get_arguments().map(|a| a.get_id().to_string()).collect();
@@ -118,7 +119,7 @@ fn flag(knob: &'static engine::Knob) -> Arg {
         .long(knob.name)
         .value_name(value)
         .help(sentence(knob.doc))
-        .help_heading("Knobs");
+        .help_heading(headings::KNOBS);
     // A switch that is named without a value is on.
     if knob.domain == Domain::Switch {
         arg.num_args(0..=1).default_missing_value("on")

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 /// `knee` alone: what it can do instead of what was missing.
 const HELP_INSTEAD: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
 
-/// Says on one line of standard error what went wrong. Whether anybody can read it changes nothing.
+/// Says on one line of standard error what went wrong. A closed standard error changes nothing.
 fn failed(what: &str, code: u8) -> ExitCode {
     let line = reports::plain(&what.split_whitespace().collect::<Vec<_>>().join(" "));
     let _ = writeln!(std::io::stderr(), "knee: {line}");

@@ -32,7 +32,7 @@ fn no_driver_is_said_in_one_line() {
 }
 
 #[test]
-fn what_a_gpu_cannot_do_is_said() {
+fn limits_of_gpus_are_told() {
     let on_gpu = ["serve", "--port", "0", "--model", "tiny", "--device", "cuda:0"];
     let said = says(&[&on_gpu[..], &["--precision", "f32"]].concat());
     assert!(said.contains("a GPU computes in bf16"), "{said}");

@@ -1,4 +1,5 @@
-//! Requests that can never be served, and what is offered against what is completed: what people and scripts see.
+//! Requests that can never be served, and the load offered against the load completed, as people
+//! and scripts see them.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ fn knee(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_knee")).args(args).output().expect("the binary starts")
 }
 
-/// What is printed of a run that ends well, spaces as typed.
+/// The output of a run that ends well, spaces as typed.
 fn said(args: &[&str]) -> String {
     let out = knee(args);
     assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
@@ -165,7 +166,7 @@ fn targets_that_hold_alone_may_be_missed_together() {
 }
 
 #[test]
-fn what_was_offered_is_not_what_was_completed() {
+fn offered_requests_are_told_from_completed_ones() {
     let dir = TempDir::new().unwrap();
     let out = dir.path().join("out");
     let overload = ["bench", "--rate", "1e6", "--requests", "200", "--out", shown(&out)];
@@ -177,7 +178,7 @@ fn what_was_offered_is_not_what_was_completed() {
 }
 
 #[test]
-fn a_capacity_is_never_above_what_is_completed_with_all_offered_at_once() {
+fn a_capacity_is_never_above_the_rate_of_a_saturated_run() {
     let loose = ["--requests", "1500", "--slo", "e2e=600s"];
     let flat = json(&[&["bench", "--saturated"][..], &loose, &FIXED].concat());
     let most = flat["request_throughput_rps"].as_f64().unwrap();

@@ -45,7 +45,8 @@ fn a_part_costs_its_cap_at_most() {
     assert!(files.len() <= 3, "{files:?}");
     let sizes = files.iter().map(|file| file.metadata().unwrap().len());
     assert!(sizes.max().unwrap() < 16 << 20);
-    // What each part said is kept, the flood's end too; what is too large is named.
+    // The output of each part is kept, also the end of the flood. The names of files that are too
+    // large are listed.
     let mut unpack = Command::new("tar");
     unpack.arg("-xzf").arg(out.join("results.tar.gz")).current_dir(folder.path());
     assert!(unpack.status().unwrap().success());

@@ -98,7 +98,7 @@ impl Hub {
         Self { endpoint, asked }
     }
 
-    /// What was asked for since this was last called.
+    /// The requests since the last call.
     fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
@@ -118,7 +118,7 @@ fn answer(models: &[(&str, PathBuf)], stream: &mut TcpStream, seen: &Mutex<Vec<S
     let head = format!(
         "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
     );
-    // Whoever asked may have gone away.
+    // The client may have gone away.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
 }
 
@@ -183,7 +183,7 @@ impl Drop for Server {
     }
 }
 
-/// What a model is called when it is served, and the tokens it says.
+/// The name under which a model is served, and the tokens it generates.
 fn said(hub: &str, home: &Path, model: &str) -> (String, Value) {
     let flags = [
         "serve",
@@ -220,7 +220,7 @@ fn said(hub: &str, home: &Path, model: &str) -> (String, Value) {
     (name.to_owned(), json["choices"][0]["token_ids"].clone())
 }
 
-/// What `knee` says when it refuses, in one line.
+/// The one line with which `knee` refuses.
 fn told(hub: &str, home: &Path, model: &str) -> String {
     let out = knee(hub, home).args(["serve", "--port", "0", "--model", model]).output().unwrap();
     let said = String::from_utf8(out.stderr).unwrap();
@@ -229,7 +229,7 @@ fn told(hub: &str, home: &Path, model: &str) -> String {
 }
 
 #[test]
-fn a_model_of_the_hub_says_what_its_folder_says() {
+fn a_model_of_the_hub_answers_as_its_folder_does() {
     let (source, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_model(source.path());
     // The hub has more than is needed.
@@ -296,7 +296,7 @@ fn a_model_of_the_hub_says_what_its_folder_says() {
 }
 
 #[test]
-fn what_the_hub_does_not_give_is_told_on_one_line() {
+fn models_that_the_hub_does_not_give_are_told_on_one_line() {
     let (odd, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_model(odd.path());
     std::fs::write(odd.path().join("config.json"), r#"{"model_type": "mamba"}"#).unwrap();

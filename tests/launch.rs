@@ -121,7 +121,7 @@ fn the_end_of_a_search_before_its_time_is_told_everywhere() {
 }
 
 #[test]
-fn whatever_a_server_does_it_is_one_failed_trial() {
+fn any_misbehaving_server_is_one_failed_trial() {
     let why = |launch: &str, words: &[&str]| {
         let words = [&["--json", "--knob", "x=1", "--ready-timeout", "3s"], words].concat();
         let output = tune(launch, &words).output().unwrap();
@@ -180,7 +180,7 @@ fn signal(child: &std::process::Child, name: &str) {
 }
 
 #[test]
-fn an_interruption_keeps_what_was_found_and_ends_the_server() {
+fn an_interruption_keeps_results_and_ends_the_server() {
     let dir = TempDir::new().unwrap();
     let child = under_way("the-interrupted", dir.path());
     signal(&child, "-INT");
@@ -208,7 +208,7 @@ fn an_interrupted_search_goes_on_where_it_was() {
     };
     let resumed = tune(&mock("the-resumed"), &words).output().unwrap();
     assert_eq!(resumed.status.code(), Some(0), "{}", said(&resumed));
-    assert!(said(&resumed).contains("it is not measured again"), "{}", said(&resumed));
+    assert!(said(&resumed).contains("are not repeated"), "{}", said(&resumed));
     // The one that was broken off is started once more: half a search is no answer.
     assert_eq!(said(&resumed).matches("ready after").count(), 2, "{}", said(&resumed));
     let whole = read();
@@ -250,7 +250,7 @@ fn a_server_that_leaves_its_group_is_ended_too() {
 }
 
 #[test]
-fn no_server_survives_whoever_started_it() {
+fn no_server_survives_its_parent() {
     let dir = TempDir::new().unwrap();
     let mut child = under_way("the-orphan", dir.path());
     signal(&child, "-KILL");
@@ -291,7 +291,7 @@ fn a_simulation_says_which_are_worth_starting() {
 }
 
 #[test]
-fn the_engine_of_the_house_is_launched_like_any_other() {
+fn our_own_engine_is_launched_like_any_other() {
     let serve = format!(
         "{KNEE} serve --model tiny --precision f32 --kv-memory 20MiB --port {{port}} {{flags}}"
     );

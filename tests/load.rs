@@ -310,7 +310,7 @@ fn workers_share_one_schedule_and_their_parts_make_one_run() {
 }
 
 #[test]
-fn what_a_server_does_not_take_is_said_of_all_workers() {
+fn members_that_a_server_refuses_are_reported_for_all_workers() {
     let url = serve(|asked: &Asked, to: &mut TcpStream| match asked.body.get("ignore_eos") {
         Some(_) => reply(to, 400, "", r#"{"error":{"message":"unknown member ignore_eos"}}"#),
         None => good(asked, to),
@@ -333,7 +333,7 @@ fn what_a_server_does_not_take_is_said_of_all_workers() {
 }
 
 #[test]
-fn what_runs_workers_is_printed_and_nothing_measured() {
+fn a_script_for_workers_is_printed_without_measuring() {
     let words = ["--workers", "slurm=4", "--start-at", "2026-05-04T12:00:00Z", "--rate", "9"];
     let output = knee(&[&["bench", "--url", "http://no-such-host.invalid"], &words[..]].concat())
         .output()
@@ -349,7 +349,7 @@ fn what_runs_workers_is_printed_and_nothing_measured() {
 
 #[cfg(unix)]
 #[test]
-fn an_interruption_keeps_what_was_measured() {
+fn an_interruption_keeps_measurements() {
     let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms"]);
     let dir = TempDir::new().unwrap();
     let mut command = mock.bench(&["--rate", "20", "--out", dir.path().to_str().unwrap()]);
@@ -368,7 +368,7 @@ fn an_interruption_keeps_what_was_measured() {
 }
 
 #[test]
-fn nothing_measured_is_no_success() {
+fn a_run_without_measurements_is_no_success() {
     let url = serve(|asked: &Asked, to: &mut TcpStream| match asked.body["stream"] == true {
         true => reply(to, 422, "", r#"{"detail":"no streams today"}"#),
         false => good(asked, to),
@@ -532,7 +532,7 @@ fn an_interrupted_search_goes_on_where_it_was() {
     };
     let first = read();
     let again = search().output().unwrap();
-    assert!(again.status.success() && stderr(&again).contains("not measured again"));
+    assert!(again.status.success() && stderr(&again).contains("are not repeated"));
     assert_eq!(lines(&again), lines(&whole));
     for key in ["capacity_rps", "fails_at_rps", "answer", "p99_ttft_ms", "p50_e2e_ms", "requests"] {
         assert_eq!(read()[key], first[key], "{key}");

@@ -19,6 +19,8 @@ pub enum Format {
     Nvfp4,
     /// 4-bit float with one 8-bit scale per 32 elements; activations stay bf16.
     Mxfp4,
+    /// The same weights, with activations quantised to 8-bit float: what Blackwell's engines can be told to do.
+    Mxfp4Fp8,
     /// 8-bit integer with one scale per channel; activations stay bf16.
     Int8,
     /// 4-bit integer with one bf16 scale per 128 elements; activations stay bf16.
@@ -27,8 +29,16 @@ pub enum Format {
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 7] =
-        [Self::Bf16, Self::Fp8, Self::Fp8Block, Self::Nvfp4, Self::Mxfp4, Self::Int8, Self::Int4];
+    pub const ALL: [Self; 8] = [
+        Self::Bf16,
+        Self::Fp8,
+        Self::Fp8Block,
+        Self::Nvfp4,
+        Self::Mxfp4,
+        Self::Mxfp4Fp8,
+        Self::Int8,
+        Self::Int4,
+    ];
 
     /// Its name, as profiles, models and flags write it.
     #[must_use]
@@ -39,6 +49,7 @@ impl Format {
             Self::Fp8Block => "fp8_block",
             Self::Nvfp4 => "nvfp4",
             Self::Mxfp4 => "mxfp4",
+            Self::Mxfp4Fp8 => "mxfp4_fp8",
             Self::Int8 => "int8",
             Self::Int4 => "int4",
         }
@@ -66,7 +77,7 @@ impl Format {
             Self::Fp8 | Self::Int8 => (8, 0, 1),
             Self::Fp8Block => (8, 32, 128 * 128),
             Self::Nvfp4 => (4, 8, 16),
-            Self::Mxfp4 => (4, 8, 32),
+            Self::Mxfp4 | Self::Mxfp4Fp8 => (4, 8, 32),
             Self::Int4 => (4, 16, 128),
         }
     }
@@ -100,7 +111,7 @@ mod tests {
         let of = |format: Format| format.bytes(128 * 128);
         assert_eq!(
             Format::ALL.map(of),
-            [32_768, 16_384, 16_388, 8_192 + 1_024, 8_192 + 512, 16_384, 8_192 + 256]
+            [32_768, 16_384, 16_388, 8_192 + 1_024, 8_192 + 512, 8_192 + 512, 16_384, 8_192 + 256]
         );
         for format in Format::ALL {
             assert_eq!(format.name().parse(), Ok(format));

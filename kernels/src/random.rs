@@ -1,6 +1,6 @@
-//! Numbers made up from their place: element `i` of a stream is the same whoever asks for it, in whatever order, on a
-//! processor or, with [`crate::cuda::Device::fill`], on a GPU. SplitMix64 (Steele, Lea and Flood 2014), whose state is a
-//! counter.
+//! Numbers made up from their place: element `i` of a stream is the same for every caller and in
+//! any order, on a processor or, with [`crate::cuda::Device::fill`], on a GPU. SplitMix64 (Steele,
+//! Lea and Flood 2014), whose state is a counter.
 
 /// Numbers spread evenly about a mean.
 #[derive(Debug, Clone, Copy, PartialEq)]

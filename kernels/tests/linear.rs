@@ -125,7 +125,7 @@ proptest! {
     }
 
     #[test]
-    fn gates_gate(rows in 1usize..50, features in 1usize..150, outputs in 1usize..50, seed: u64) {
+    fn gates_multiply_as_in_f64(rows in 1usize..50, features in 1usize..150, outputs in 1usize..50, seed: u64) {
         let mut numbers = Numbers::new(seed);
         let x = numbers.vec(rows * features);
         let (gate, up) = (numbers.vec(outputs * features), numbers.vec(outputs * features));
@@ -229,7 +229,7 @@ fn amx_says_the_same_bits_as_avx512() {
 }
 
 #[test]
-fn nothing_is_quantised_to_nothing() {
+fn tiny_values_are_not_quantised_to_zero() {
     let team = Team::new(1);
     for tiny in [0.0f32, 1e-42, 1e-30] {
         let layer = Linear::pack(&team, Precision::Int8, 70, &[&vec![tiny; 70 * 3]]);
@@ -243,7 +243,7 @@ fn nothing_is_quantised_to_nothing() {
 }
 
 #[test]
-fn norms_are_norms() {
+fn norms_agree_with_f64() {
     let team = Team::new(2);
     let mut numbers = Numbers::new(3);
     for (rows, features) in [(1, 16), (3, 70), (40, 576)] {

@@ -1,4 +1,4 @@
-//! What can be wrong with targets and options, and what to do about it.
+//! Errors in targets and options, each with what to do about it.
 
 use crate::metric::Metric;
 use std::time::Duration;
@@ -91,7 +91,7 @@ pub enum Error {
     Order {
         /// The turn.
         request: u32,
-        /// What it waits for.
+        /// The earlier request that it waits for.
         previous: u32,
     },
     /// Not of the form `METRIC[:pNN]=SHARE`.
@@ -102,7 +102,7 @@ pub enum Error {
     /// Not of the form `i/n`.
     #[error("worker {0:?} is not I/N with I from 0 to N-1, such as 0/4")]
     Worker(String),
-    /// Parts of runs that cannot be put together: which, and why.
+    /// Parts of runs that cannot be put together; the text says which, and why.
     #[error("{0}")]
     Merge(String),
     /// Not of the form `KIND[=SHARE]`.
@@ -113,10 +113,11 @@ pub enum Error {
     /// Options of the mock server that contradict each other.
     #[error("{0}")]
     Mock(String),
-    /// A server that cannot be measured: who, why, and what to do.
+    /// A server that cannot be measured; the text names the server, the reason, and the remedy.
     #[error("{0}")]
     Endpoint(String),
-    /// Nobody listens at the server's address, or its host has none: it may not have been started yet.
+    /// No server listens at the address, or its host has no address: the server may not have been
+    /// started yet.
     #[error("{0}")]
     Nobody(String),
     /// A server that is there and does not take requests yet: what it says.

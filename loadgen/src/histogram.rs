@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Smallest difference told apart, ns.
 const LOWEST_NS: u64 = 1_000;
-/// Where it saturates, ns: one hour.
+/// Value at which it saturates, ns: one hour.
 const HIGHEST_NS: u64 = 3_600_000_000_000;
 
 /// Values of one stored histogram, so that the sums of a thousand of them fit.

@@ -1,8 +1,8 @@
 //! JSON as servers write it, not as they promise to: read without a shape, so that one odd member spoils nothing else.
 //!
-//! Strings are borrowed where they can be, members keep their order, and of two with one name the last counts. What no
-//! parser takes and servers send all the same (half a surrogate pair, NaN, a bare control character, bytes that are
-//! not UTF-8) is mended before a second try.
+//! Strings are borrowed where they can be, members keep their order, and of two with one name the
+//! last counts. Servers also send things that no parser takes: half a surrogate pair, NaN, a bare
+//! control character, bytes that are not UTF-8. These are mended before a second try.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,14 +21,14 @@ pub(crate) enum Json<'a> {
     Object(Vec<(Cow<'a, str>, Self)>),
 }
 
-/// What every value lacks.
+/// The value of a member that is absent.
 static NULL: Json<'static> = Json::Null;
 
 impl<'a> Json<'a> {
     /// The value of `data`, which may be followed by white space only.
     ///
     /// # Errors
-    /// Where it is not JSON; [`serde_json::Error::is_eof`] says whether more of it is missing.
+    /// If it is not JSON; [`serde_json::Error::is_eof`] says whether more of it is missing.
     pub(crate) fn of(data: &'a [u8]) -> Result<Self, serde_json::Error> {
         let error = match serde_json::from_slice(data) {
             Ok(value) => return Ok(value),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_found_whatever_stands_beside_them() {
+    fn members_are_found_beside_any_others() {
         let json = of(r#"{"a":1,"b":["x",null],"a":"2","c":{"d":true}}"#);
         assert_eq!(json.get("a").count(), Some(2), "the last of two");
         assert_eq!(json.get("b").each().len(), 2);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_parser_takes_is_mended() {
+    fn json_that_no_parser_takes_is_mended() {
         for (text, found) in [
             ("\"a\\ud83d\"", "a\u{fffd}"),
             ("\"\\ude00b\"", "\u{fffd}b"),
@@ -273,7 +273,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_reads_what_serde_reads(value in "[\\[\\]{}:, \"a0-9.e+\\\\u-]{0,24}") {
+        fn everything_that_serde_reads_is_read(value in "[\\[\\]{}:, \"a0-9.e+\\\\u-]{0,24}") {
             let strict: Result<serde_json::Value, _> = serde_json::from_str(&value);
             let loose = Json::of(value.as_bytes());
             prop_assert!(strict.is_err() || loose.is_ok(), "{value}");

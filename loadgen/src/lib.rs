@@ -1,4 +1,4 @@
-//! The one who measures: replays a trace, records what became of every request, and judges it.
+//! The load generator: it replays a trace, records the outcome of every request, and judges it.
 //!
 //! Nothing here knows a serving engine. A driver, in virtual or in real time, asks [`Replay`] what is due,
 //! tells [`Recorder`] what it saw, and gets [`Record`]s; [`Summary`] and [`Sustain`] say whether latency targets

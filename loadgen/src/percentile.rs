@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Percentile(u32);
 
 impl Percentile {
-    /// Of 100 %.
+    /// 100 %, in thousandths of a percent.
     pub(crate) const WHOLE: u32 = 100_000;
     /// The median, the lowest the grammar takes.
     pub const P50: Self = Self(50_000);
@@ -52,7 +52,8 @@ impl fmt::Display for Percentile {
     }
 }
 
-/// What of a metric's distribution is limited. Ordered by how far into the tail it looks.
+/// The statistic of a metric's distribution that a target limits. Ordered by how far into the tail
+/// it looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Statistic {
     /// The arithmetic mean.

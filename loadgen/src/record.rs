@@ -1,4 +1,4 @@
-//! What happened to one request, and the only definitions of TTFT, TPOT, ITL and E2E.
+//! The record of one request, and the only definitions of TTFT, TPOT, ITL and E2E.
 //!
 //! All of them count from the *scheduled* arrival, not from when a busy client got round to sending: a load
 //! generator that waits for its server would otherwise hide the very delay it is there to measure.
@@ -36,11 +36,11 @@ pub struct Record {
     pub preemptions: u16,
     /// Index into the trace's classes.
     pub class: u16,
-    /// How it ended.
+    /// The request's end.
     pub outcome: Outcome,
 }
 
-/// How a request ended.
+/// The ways in which a request can end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn compact() {
+    fn a_record_is_small() {
         assert!(size_of::<Record>() <= 96, "{}", size_of::<Record>());
     }
 

@@ -22,7 +22,8 @@ pub struct Recorder {
     emitting: Vec<Emitting>,
 }
 
-/// What every stretch touches, apart from the rest so that a batch of it stays in the first-level cache.
+/// The fields that every stretch touches. They are kept apart from the rest so that a batch of them
+/// stays in the first-level cache.
 #[derive(Debug, Clone, Copy)]
 struct Live {
     last_ns: u64,
@@ -208,7 +209,7 @@ impl Recorder {
         }
     }
 
-    /// What is known of `request` so far.
+    /// The record of `request` as far as it is known.
     #[must_use]
     pub fn record(&self, request: u32) -> Record {
         complete(self.records[request as usize], &self.live[request as usize])

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 use workloads::{Arrival, Trace};
 
-/// How a trace is replayed.
+/// The options of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReplayOptions {
     /// Ignore the trace's cap on concurrent sessions, as a search for capacity must: a cap throttles the load to
@@ -43,7 +43,7 @@ pub struct Replay {
     turns: Vec<(u32, u32, Duration)>,
     seats: Option<Seats>,
     unsent: usize,
-    /// Which requests are sent here, where others send the rest.
+    /// For each request, true if it is sent here; none if all are.
     own: Option<Vec<bool>>,
 }
 

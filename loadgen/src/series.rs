@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_show() {
+    fn a_run_without_completions_has_no_windows() {
         assert!(windows(&[], 10).is_empty());
         assert!(windows(&[record(5, 5, 5, Outcome::Rejected)], 10).is_empty());
     }

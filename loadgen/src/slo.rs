@@ -141,7 +141,8 @@ impl Slo {
     /// From targets as typed, and an attainment such as `99%` or `0.99`.
     ///
     /// # Errors
-    /// Whatever does not parse, two limits for the same thing, an attainment without targets or of a mean.
+    /// Targets that do not parse, two limits for the same thing, an attainment without targets or
+    /// of a mean.
     pub fn parse<S: AsRef<str>>(targets: &[S], attainment: Option<&str>) -> Result<Self, Error> {
         let targets = targets.iter().map(|t| t.as_ref().parse()).collect::<Result<_, _>>()?;
         Self::new(targets, attainment.map(parse_attainment).transpose()?)
@@ -299,9 +300,9 @@ impl BoundSlo {
         record.completed() && self.limits.iter().all(within)
     }
 
-    /// The number of requests, of so many, that may fail to meet it ([`BoundSlo::meets`]). Where more do, it is broken for
-    /// certain, whatever becomes of the others. All may where a mean or gaps between tokens decide, or nobody asks about
-    /// requests of some classes.
+    /// The number of requests, of so many, that may fail to meet it ([`BoundSlo::meets`]). If more
+    /// fail, the SLO is broken for certain, and the remaining requests cannot change that. All may
+    /// fail if a mean or gaps between tokens decide, or if no target concerns some classes.
     #[must_use]
     pub fn allowance(&self, requests: u64) -> u64 {
         let beyond = |p: Percentile| requests - p.rank(requests);

@@ -1,15 +1,18 @@
-//! How sure a figure of a run is, and whether the run was steady enough to have figures at all.
+//! The uncertainty of a run's figures, and the test that the run was steady enough to have figures.
 //!
-//! Latencies of neighbouring requests are alike (they met the same queue), so that formulas for independent values
-//! promise too much. The requests, in order of arrival, are cut into 20 batches of equal size; what the batches differ
-//! by contains whatever neighbours share. A mean lies within t·s/√20 of the batches' mean, with t = 2.093 for 95 % of
-//! cases. For a percentile the batches are asked which share of them lies above it; the interval of that share, read
-//! off the whole distribution, is that of the percentile. Against M/M/1 queues, whose figures are known (`tests` below),
-//! the intervals hold the truth in nine cases of ten and more; those of p99 at a load of 0.8 over 20,000 requests in 17
-//! of 20: bursts that make a p99 are few. A formula for independent values holds the mean there in 12 of 20 at best.
+//! Latencies of neighbouring requests are alike (they met the same queue), so that formulas for
+//! independent values promise too much. The requests, in order of arrival, are cut into 20 batches
+//! of equal size. The spread of the batches includes the likeness of neighbours. A mean lies within
+//! t·s/√20 of the batches' mean, with t = 2.093 for 95 % of cases. For a percentile the batches are
+//! asked which share of them lies above it; the interval of that share, read off the whole
+//! distribution, is that of the percentile. Against M/M/1 queues, whose figures are known (`tests`
+//! below), the intervals hold the truth in nine cases of ten and more; those of p99 at a load of
+//! 0.8 over 20,000 requests in 17 of 20: bursts that make a p99 are few. A formula for independent
+//! values holds the mean there in 12 of 20 at best.
 //!
-//! A run that begins with an empty server (or a cold cache) is better or worse at first than it is later. Where that
-//! ends is told by MSER-5 (White, 1997): the cut that leaves the surest mean of what follows.
+//! A run that begins with an empty server (or a cold cache) is better or worse at first than it is
+//! later. MSER-5 (White, 1997) finds the end of that beginning: it is the cut that leaves the
+//! surest mean of the rest.
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,7 +42,7 @@ const MATERIAL: f64 = 0.05;
 /// A figure and where it lies with 95 % probability.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Precision {
-    /// What, such as `ttft:p99`.
+    /// The name of the figure, such as `ttft:p99`.
     pub measured: String,
     /// The figure, ms.
     pub value_ms: f64,
@@ -61,9 +64,9 @@ impl Precision {
 /// A precision asked for: `ttft:p99=5%`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Wanted {
-    /// Of which latency.
+    /// The latency.
     pub metric: Metric,
-    /// Which figure of it.
+    /// The statistic of that latency.
     pub statistic: Statistic,
     /// Half of its interval as a share of it, at most.
     pub share: f64,
@@ -72,7 +75,7 @@ pub struct Wanted {
 impl FromStr for Wanted {
     type Err = Error;
 
-    /// `METRIC[:pNN|:mean]=SHARE`, the figure p99 when nobody says.
+    /// `METRIC[:pNN|:mean]=SHARE`, p99 by default.
     fn from_str(text: &str) -> Result<Self, Error> {
         let bad = || Error::Precision(text.to_owned());
         let (figure, share) = text.split_once('=').ok_or_else(bad)?;
@@ -118,7 +121,7 @@ pub(crate) fn precision(metric: Metric, statistic: Statistic, values: &[u64]) ->
     })
 }
 
-/// How sure the usual figures of a run are: mean and p99 of TTFT, mean of TPOT and E2E.
+/// The precision of the usual figures of a run: mean and p99 of TTFT, mean of TPOT and E2E.
 #[must_use]
 pub fn precisions(records: &[Record]) -> Vec<Precision> {
     let p99 = Statistic::Percentile(Percentile::P99);
@@ -230,7 +233,7 @@ mod tests {
         sojourns
     }
 
-    /// How many of 200 intervals hold the truth.
+    /// The number of intervals, of 200, that hold the truth.
     fn coverage(rho: f64, n: usize, statistic: Statistic, truth_ms: f64) -> usize {
         let holds = |seed: &u64| {
             let p = precision(Metric::Ttft, statistic, &queue(*seed, rho, 2_000, n)).unwrap();
@@ -305,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_is_said_as_targets_are() {
+    fn a_precision_is_typed_like_a_target() {
         let wanted: Wanted = "ttft:mean=2.5%".parse().unwrap();
         assert_eq!((wanted.metric, wanted.statistic), (Metric::Ttft, Statistic::Mean));
         assert!((wanted.share - 0.025).abs() < 1e-12);

@@ -67,11 +67,11 @@ pub struct Offered {
 /// The verdict on an SLO, target by target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// All of it.
+    /// True if the run meets the SLO.
     pub met: bool,
     /// Each target, in the order typed.
     pub targets: Vec<Judged>,
-    /// Where an attainment was asked for; it alone decides then.
+    /// The attainment, if one was asked for; it alone decides then.
     pub attainment: Option<Attained>,
 }
 
@@ -129,8 +129,9 @@ impl Summary {
         }
     }
 
-    /// The same where nobody knows when tokens came, or how many they were: there is no pace (TPOT, ITL), a target on
-    /// it is not known to be held, and no request is known to have met such a one.
+    /// The same summary if the times or the number of tokens are not known. There is then no pace
+    /// (TPOT, ITL), a target on it is not known to be held, and no request is known to have met
+    /// such a target.
     #[must_use]
     pub fn without_pace(mut self) -> Self {
         let paceless = self.latencies.iter_mut().filter(|(metric, _)| metric.span() == Span::Pace);

@@ -1,10 +1,11 @@
-//! Could the offered load have gone on for ever? Decided by work that is overdue, not by latency.
+//! The test that the offered load could have gone on for ever. Overdue work decides it, not
+//! latency.
 //!
-//! A finite trace always drains, so a run at any rate completes; and latencies drift in runs that are perfectly
-//! stable, because the rate of real traces does. What cannot hide is the backlog: a server whose capacity is C
-//! offered ρ·C over a span leaves at least (1 − 1/ρ) of the work undone at the end of it, whatever its scheduling.
-//! Of the undone work, some is merely young. So each request gets the latency that this run's own unhurried
-//! requests had,
+//! A finite trace always drains, so a run at any rate completes; and latencies drift in runs that
+//! are perfectly stable, because the rate of real traces does. The backlog cannot hide. A server
+//! whose capacity is C and that is offered ρ·C over a span leaves at least (1 − 1/ρ) of the work
+//! undone at the end of the span, under any scheduling. Of the undone work, some is merely young.
+//! So each request gets the latency that this run's own unhurried requests had,
 //!
 //! > reference(i) = TTFT₁₀ + (output(i) − 1) · TPOT₂₅
 //!
@@ -19,8 +20,9 @@
 //! a server that keeps up comes back from a burst, one that does not never does. Of fewer than 67 requests, as many as
 //! a real engine gets, two average ones may be overdue.
 //!
-//! Where a trace arrives within a few requests' lifetimes nothing can be overdue yet, at any load: when the mean
-//! reference latency, weighted by work, is more than half of the span, no steady load was offered and none is accepted.
+//! If a trace arrives within a few requests' lifetimes, nothing can be overdue yet, at any load.
+//! When the mean reference latency, weighted by work, is more than half of the span, no steady load
+//! was offered and none is accepted.
 //!
 //! Against servers of known capacity (one queue, processor sharing, batches of 16 to 256), six arrival patterns
 //! from Poisson to on/off and a rate rising by 35 %, and exact loads (`tests/sustain.rs`): with 1,000 requests or
@@ -41,7 +43,7 @@ use workloads::{Arrival, Trace};
 const LIMIT: f64 = 0.03;
 /// Requests that may be overdue whatever their share: with few, one that was merely unlucky is more than the limit.
 const UNLUCKY: f64 = 2.0;
-/// Where in the span of arrivals it is looked for.
+/// The instants at which overdue work is looked for, as shares of the span of arrivals.
 const CHECKPOINTS: [f64; 5] = [0.80, 0.85, 0.90, 0.95, 1.0];
 /// Largest mean reference latency as a share of the span at which there is a steady load to speak of.
 const STEADY: f64 = 0.5;

@@ -1,4 +1,4 @@
-//! How times are counted and written: nanoseconds inside, decimal seconds in every serialised form.
+//! The units of time: nanoseconds inside, decimal seconds in every serialised form.
 //!
 //! Decimal seconds are read back to the same nanosecond for any time below 2^52 ns (52 days).
 

@@ -11,15 +11,15 @@ use crate::error::Error;
 /// One of several clients, `i/n` with `i` from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Worker {
-    /// Which, from 0.
+    /// Its number, from 0.
     pub index: u32,
-    /// Of how many.
+    /// The number of clients.
     pub of: u32,
 }
 
 impl Worker {
-    /// Which requests of `trace` it sends: every n-th of those that wait for nobody, with all that follow on them, and
-    /// every n-th session whole.
+    /// The requests of `trace` that it sends: every n-th of those that wait for no other request,
+    /// with all that follow on them, and every n-th session whole.
     #[must_use]
     pub fn owns(self, trace: &Trace) -> Vec<bool> {
         let mut owner: Vec<u32> = Vec::with_capacity(trace.requests.len());

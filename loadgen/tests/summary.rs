@@ -116,9 +116,10 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), summary);
     }
 
-    /// However many requests are yet to come, or are of classes that nobody asks about.
+    /// A broken SLO stays broken with any number of requests yet to come, also of classes without
+    /// targets.
     #[test]
-    fn what_is_lost_stays_lost(
+    fn a_broken_slo_stays_broken(
         records in prop::collection::vec(record(), 1..120),
         of in 0..120usize,
         (targets, attainment) in prop::sample::select(SLOS),

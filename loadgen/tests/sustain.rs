@@ -47,7 +47,7 @@ fn accepted(n: usize, loads: &[f64]) -> f64 {
 }
 
 #[test]
-fn tells_what_keeps_up_from_what_does_not() {
+fn a_server_that_keeps_up_is_told_from_one_that_does_not() {
     for (n, least_stable, most_overloaded) in
         [(1_000, 0.94, 0.02), (2_000, 0.95, 0.01), (5_000, 0.97, 0.01)]
     {
@@ -100,7 +100,7 @@ fn a_steady_overload_grows_at_its_rate() {
 }
 
 #[test]
-fn a_run_cut_short_is_judged_by_what_it_left() {
+fn a_run_cut_short_is_judged_by_the_work_it_left() {
     let (trace, mut records) = run(Server::Fifo(10_000.0), Arrivals::Poisson, 2_000, 1.5, 1);
     let cut = records[1_499].scheduled;
     records.truncate(1_500);

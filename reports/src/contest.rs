@@ -1,4 +1,5 @@
-//! The answer of a contest on a real engine: who carries how much, beside what was simulated, and what became of the rest.
+//! The answer of a contest on a real engine: the rate that each contender carries, its simulated
+//! rate, and the fate of the rest.
 //!
 //! The same words and tables serve this machine, a server, and servers that were started for the search.
 
@@ -36,7 +37,7 @@ pub(crate) fn headline(answer: &Answer, terms: &Terms<'_>) -> String {
     }
 }
 
-/// What the winner's capacity is beside: a prediction, or what the server carries by itself.
+/// The comparison of the winner's capacity: with a prediction, or with the server's own.
 fn aside(answer: &Answer, winner: &Contender, rps: f64) -> String {
     let own = answer.contenders.iter().find(|c| c.label == DEFAULTS);
     let others = answer.contenders.iter().any(|c| c.label != DEFAULTS && !c.tried.is_empty());
@@ -92,7 +93,7 @@ pub(crate) fn course(answer: &Answer) -> String {
     ))
 }
 
-/// The lowest rate that anybody was tried at.
+/// The lowest rate that was tried.
 fn lowest(answer: &Answer) -> Option<&Tried> {
     let tried = answer.contenders.iter().flat_map(|c| &c.tried);
     tried.min_by(|a, b| a.rate_rps.total_cmp(&b.rate_rps))
@@ -132,7 +133,8 @@ fn cells(c: &Contender) -> [String; COLUMNS.len()] {
         Standing::Failed(_) => "FAILED".to_owned(),
         Standing::Twin | Standing::Untried(_) => "not tried".to_owned(),
     };
-    // Where it carries no more than it completes with everything offered at once, that rate itself was not tried.
+    // A contender that carries no more than it completes with everything offered at once was not
+    // tried at that very rate.
     let at = c.standing.carries();
     let there = at.and_then(|at| c.tried.iter().find(|t| t.held && t.rate_rps >= at));
     let there = there.map_or_else(

@@ -1,5 +1,5 @@
-//! The winner in the words of serving systems, the one that honours the most of it first, and what each of them lacks:
-//! nobody shall paste a command and expect what it cannot do.
+//! The winner in the words of serving systems, the one that honours the most of it first, and what
+//! each of them lacks: a pasted command must not promise more than it can do.
 
 use crate::figures::{listed, rate};
 use crate::page;

@@ -76,7 +76,7 @@ pub(crate) fn ms(value: f64) -> String {
     }
 }
 
-/// A limit that somebody typed, in ms: as few digits as they did.
+/// A limit as typed, in ms: with as few digits.
 pub(crate) fn limit(value: f64) -> String {
     let (value, unit) = if value.abs() >= 999.5 { (value / 1000.0, "s") } else { (value, "ms") };
     format!("{}{THIN}{unit}", short(value))
@@ -111,7 +111,6 @@ pub(crate) fn latency(value: Latency) -> String {
     }
 }
 
-/// A share as percent.
 pub(crate) fn percent(share: f64) -> String {
     let value = share * 100.0;
     let digits = if value.abs() >= 99.95 || value.abs() < 1.0 { 2 } else { 3 };

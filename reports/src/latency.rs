@@ -11,7 +11,6 @@ pub(crate) type Pair = (Option<f64>, Option<f64>);
 
 /// One configuration's latencies by rate.
 pub(crate) struct Curve {
-    /// Its name.
     pub(crate) name: String,
     /// Its colour.
     pub(crate) ink: Ink,

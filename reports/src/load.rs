@@ -1,5 +1,5 @@
-//! Reports on disk: each file is written beside its place and moved there whole, so that whoever looks meanwhile, or
-//! after a crash, sees the old file or the new one.
+//! Reports on disk: each file is written beside its place and moved there whole, so that a reader
+//! meanwhile, or after a crash, sees the old file or the new one.
 
 use crate::report::{Report, SCHEMA};
 use crate::{

@@ -1,4 +1,4 @@
-//! A run over time: where KV memory went, who was served, and the iterations one by one.
+//! A run over time: the use of KV memory, the requests served, and the iterations one by one.
 
 use crate::charts::{Chart, HALF, WHOLE, classes, figure};
 use crate::figures::{count, ms, percent, sig};

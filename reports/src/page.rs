@@ -106,7 +106,8 @@ impl Page<'_> {
                 }
             }
         };
-        // Whatever a name or a server's word holds, nothing in the file acts on who reads it.
+        // The file runs nothing on its reader's machine, with any text in a name or a server's
+        // words.
         plain_lines(&page.into_string())
     }
 }
@@ -187,7 +188,6 @@ fn tabled(columns: &[Column], rows: &[Row], class: &str) -> Markup {
     }
 }
 
-/// Text as a cell.
 pub(crate) fn cell(text: impl AsRef<str>) -> Markup {
     html! { (text.as_ref()) }
 }

@@ -1,5 +1,6 @@
-//! Text from outside as it may be shown: names of traces and classes, model ids, a server's words, names of files. What
-//! moves a terminal's cursor, turns the direction of a line, or makes a spreadsheet compute is taken out of it.
+//! Text from outside as it may be shown: names of traces and classes, model ids, a server's words,
+//! names of files. Characters that move a terminal's cursor, turn the direction of a line, or make
+//! a spreadsheet compute are taken out of it.
 
 /// Stands for a character that may not be shown.
 const TAKEN_OUT: char = '\u{fffd}';
@@ -66,7 +67,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_acts(text in outside()) {
+        fn shown_text_holds_no_control_characters(text in outside()) {
             let shown = plain(&text);
             prop_assert!(!shown.chars().any(acts) && !shown.contains('\n'), "{shown:?}");
             prop_assert_eq!(shown.chars().count(), text.chars().count());

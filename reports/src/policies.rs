@@ -15,8 +15,9 @@ pub(crate) fn inks(names: &[&str]) -> Vec<Ink> {
     names.iter().enumerate().map(|(i, n)| Ink::policy(n, i)).collect()
 }
 
-/// The rate at which bars are drawn: the highest of the common ones that somebody sustains and somebody else does
-/// not would show collapse only, so the highest that all sustain; else the lowest.
+/// The rate at which bars are drawn: the highest of the common ones that all policies sustain; else
+/// the lowest. A rate that only some sustain would show the collapse of the others and nothing
+/// else.
 fn common(policies: &[PolicyResult]) -> Option<usize> {
     let n = policies.iter().map(|p| p.at.len()).min()?;
     let all = |i: &usize| policies.iter().all(|p| p.at[*i].observation.sustain.sustained);

@@ -159,9 +159,9 @@ pub struct About {
 /// Something taken for granted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Assumption {
-    /// What.
+    /// The assumption.
     pub what: String,
-    /// On whose word.
+    /// Its source.
     pub source: String,
 }
 

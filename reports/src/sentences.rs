@@ -67,7 +67,7 @@ fn phrase(knob: &str, value: &str) -> Option<String> {
     })
 }
 
-/// The trust that the capacity deserves, in sentences; none where nobody knows.
+/// The trust that the capacity deserves, in sentences; none if it is not known.
 pub(crate) fn trust(r: &TuneResult) -> Vec<String> {
     let Some(c) = &r.confidence else { return Vec::new() };
     let chances = short(c.level * 10.0);

@@ -19,7 +19,6 @@ impl ServedReport {
         Some(self.command.as_ref()?.replace("{flags}", flags).trim_end().to_owned())
     }
 
-    /// The command of the best.
     pub(crate) fn best_command(&self) -> Option<String> {
         self.command_of(self.answer.best()?.0)
     }

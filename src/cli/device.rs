@@ -10,7 +10,8 @@ use super::values::{above_zero, quantity};
 /// `knee device`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Device {
-    /// Write a device's data sheet as a file that --device takes; what nobody timed is borrowed from a measured device
+    /// Write a device's data sheet as a file that --device takes; efficiencies that were not
+    /// measured are borrowed from a measured device
     Add(Add),
 }
 
@@ -18,7 +19,7 @@ pub(crate) enum Device {
 #[derive(Debug, Args)]
 #[command(next_help_heading = MACHINE)]
 pub(crate) struct Add {
-    /// What to call it
+    /// Name of the device
     pub(crate) name: String,
     /// Memory: 192GB, 180GiB
     #[arg(long, value_name = "BYTES", value_parser = quantity)]
@@ -35,7 +36,7 @@ pub(crate) struct Add {
     /// Dense fp4 peak, if it computes in fp4
     #[arg(long, value_name = "FLOPS", value_parser = quantity)]
     pub(crate) fp4: Option<f64>,
-    /// What one GPU sends to the others of its node, each direction: 448GB/s
+    /// Bandwidth from one GPU to the others of its node, each direction: 448GB/s
     #[arg(long, value_name = "BYTES/S", value_parser = quantity)]
     pub(crate) link: f64,
     /// The same to other nodes (default: as the measured device's)
@@ -50,7 +51,7 @@ pub(crate) struct Add {
     /// The measured device whose efficiencies are borrowed (default: the one most like it)
     #[arg(long, value_name = "NAME")]
     pub(crate) like: Option<String>,
-    /// Where these figures come from
+    /// Source of these figures
     #[arg(long, value_name = "TEXT", default_value = "given to `knee device add`")]
     pub(crate) source: String,
     /// File to write (default: NAME.toml)

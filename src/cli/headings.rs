@@ -18,3 +18,5 @@ pub(super) const LAUNCH: &str = "Starting servers to measure";
 pub(super) const HERE: &str = "The engine on this machine (--device cpu, cuda:N, cuda:0-3)";
 /// The places that results go to.
 pub(super) const OUTPUT: &str = "Output";
+/// The engine's knobs.
+pub(crate) const KNOBS: &str = "Knobs";

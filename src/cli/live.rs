@@ -12,7 +12,7 @@ use super::values::whole;
 
 /// The flags that say which server is measured: --url, --launch.
 pub(crate) const SERVED: &str = "served";
-/// Load that is spent at most where nobody says how much.
+/// Load that is spent at most, by default.
 const BUDGET: Duration = Duration::from_secs(600);
 
 /// Most streams a client is asked to hold.
@@ -139,7 +139,7 @@ impl TuneServer {
         self.budget.unwrap_or(BUDGET)
     }
 
-    /// True if somebody set it.
+    /// True if it was given.
     pub(crate) fn has_budget(&self) -> bool {
         self.budget.is_some()
     }

@@ -1,8 +1,8 @@
-//! The command line: what can be typed. What it means is in `command`.
+//! The command line as it is typed. Its meaning is in `command`.
 
 mod computing;
 mod device;
-mod headings;
+pub(crate) mod headings;
 mod live;
 mod profile;
 mod scenario;
@@ -16,7 +16,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use workloads::Format;
 
 use crate::knobs::Knobs;
-use headings::{MACHINE, OUTPUT, RECORDED, SEARCH, TRAFFIC};
+use headings::{KNOBS, MACHINE, OUTPUT, RECORDED, SEARCH, TRAFFIC};
 use values::{MOST_GPUS, MOST_THREADS, above_zero, tokens, whole};
 
 pub(crate) use computing::{Computing, Random};
@@ -307,7 +307,7 @@ pub(crate) struct Models {
     /// Describe this model: a name, a folder or file with its config.json, hf:ORG/NAME, a TOML file
     pub(crate) name: Option<String>,
     /// Describe it with its layers' weights in this format: bf16, fp8, fp8_block, nvfp4, mxfp4, int8, int4
-    #[arg(long, value_name = "FORMAT", requires = "name")]
+    #[arg(long, help_heading = KNOBS, value_name = "FORMAT", requires = "name")]
     pub(crate) quantization: Option<engine::format::Format>,
     /// Print JSON
     #[arg(long, help_heading = OUTPUT)]
@@ -422,7 +422,7 @@ mod tests {
             assert!(under.keys().eq([heading]), "--{flag} stands under {under:?}, not {heading}");
         }
         for knob in engine::KNOBS.iter().map(|knob| knob.name).filter(|knob| *knob != "policy") {
-            assert!(seen[knob].contains_key("Knobs"), "--{knob}");
+            assert!(seen[knob].contains_key(KNOBS), "--{knob}");
         }
     }
 }

@@ -34,13 +34,13 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
-    /// The model, or the one when nobody says.
+    /// The model, or the default one.
     pub(crate) fn model(&self) -> &str {
         self.model.as_deref().unwrap_or("llama-3.1-8b")
     }
 }
 
-/// What is said of devices otherwise than their profiles do.
+/// Settings of devices that replace those of their profiles.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Instead {
     /// Host time of another engine than the profile's

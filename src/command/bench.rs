@@ -71,7 +71,8 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A completed share of the arrivals' own time from which nobody asks whether the load could go on for ever.
+/// The completed share of the offered rate from which the load is not checked against a saturated
+/// run.
 const KEEPS_UP: f64 = 0.995;
 
 /// The verdict on whether the load could have gone on for ever. A load that comes faster than a simulation completes
@@ -98,7 +99,7 @@ fn lasting(
     Ok(sustain)
 }
 
-/// Requests that each stream of a closed loop sends where nobody says how many there are.
+/// The default number of requests that each stream of a closed loop sends.
 const EACH: usize = 10;
 
 /// The scenario, with as many requests of one size as a closed loop takes.

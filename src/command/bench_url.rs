@@ -23,7 +23,7 @@ use super::{cancel, measure};
 use crate::cli;
 use crate::input;
 
-/// The longest wait for a figure, unless somebody sets another.
+/// The longest wait for a figure, by default.
 const LONGEST: Duration = Duration::from_secs(300);
 /// Requests kept ready for that, at most.
 const MOST: usize = 1_000_000;
@@ -31,7 +31,7 @@ const MOST: usize = 1_000_000;
 pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     args.output.check()?;
     if !args.live.export.is_empty() && args.output.folder().is_none() {
-        bail!("--export writes a file: say where with --out");
+        bail!("--export writes a file: name its folder with --out");
     }
     if args.knobs.any() {
         bail!("a server has its own configuration: leave the engine's flags out with --url");
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if args.live.worker.is_some() && args.output.folder().is_none() {
-        bail!("a worker leaves what it saw in a folder: say where with --out");
+        bail!("a worker writes its measurements to a folder: name it with --out");
     }
     let slo = Slo::parse(&args.scenario.slo, args.scenario.attainment.as_deref())?;
     let (trace, seed) = input::workload(&sized(args).workload)?;
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     }
 }
 
-/// The load to be sent, for whoever watches.
+/// The load to be sent, for the progress view.
 fn load(sent: &Trace, options: &LiveOptions) -> Load {
     let worker = |requests: usize| match options.worker {
         Some(worker) => worker.owns(sent).into_iter().filter(|own| *own).count(),

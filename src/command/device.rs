@@ -51,7 +51,7 @@ pub(crate) fn list(as_json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How its operators' times are known, in a few words.
+/// The origin of its operators' times, in a few words.
 fn origin(d: &DeviceProfile) -> String {
     match (&d.like, d.timed_under()) {
         (Some(like), _) => format!("borrowed from {like}"),
@@ -117,7 +117,7 @@ pub(crate) fn add(args: &Add) -> Result<ExitCode> {
     }
     std::fs::write(&path, toml::to_string(&sheet)?)
         .with_context(|| format!("cannot write {place}"))?;
-    // What cannot be used is not left behind.
+    // A file that cannot be used is not left behind.
     if let Err(why) = DeviceProfile::load(&place) {
         std::fs::remove_file(&path)?;
         return Err(why.into());

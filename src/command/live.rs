@@ -31,7 +31,7 @@ pub(crate) const PART: &str = "part.json";
 /// The time that a server has for an answer before the run.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The time that a server which is there has to become ready, where nobody sets one.
+/// The default time that a server which is there has to become ready.
 const READY: Duration = Duration::from_secs(30);
 /// The same of one that we start.
 const START: Duration = Duration::from_secs(600);
@@ -204,8 +204,8 @@ pub(crate) fn scenario(
     }
 }
 
-/// The earlier measurements of real servers, in the folder that results go to; none where nobody named one. Besides the
-/// server's flags, their runs depend on `what` and the load.
+/// The earlier measurements of real servers, in the folder that results go to; none if no folder
+/// was named. Besides the server's flags, their runs depend on `what` and the load.
 pub(crate) fn study(
     args: &cli::Tune,
     what: (&str, String),
@@ -237,7 +237,7 @@ pub(crate) fn study(
     if !study.is_empty() && !args.output.json {
         let dir = dir.display();
         eprintln!(
-            "{dir} has what an earlier search measured: it is not measured again (another --out begins anew)"
+            "{dir} has the measurements of an earlier search, which are not repeated (another --out begins anew)"
         );
     }
     Ok(Some(study))

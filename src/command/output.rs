@@ -12,7 +12,7 @@ use tuner::export::quoted;
 use super::{print, print_as_is, print_json, secrets};
 use crate::cli::Output;
 
-/// The folder of a report when nobody names one: beside the work, out of its way.
+/// The default folder of a report: beside the work, out of its way.
 const DEFAULT: &str = "knee-out";
 
 impl Output {
@@ -40,8 +40,8 @@ impl Output {
         self.deliver_with(report, result, |_| Vec::new())
     }
 
-    /// The same with `more` files. What was found is printed before anything is written, and a file that cannot be
-    /// written keeps no other from being: a full disk loses no answer.
+    /// The same with `more` files. The findings are printed before any file is written, and the
+    /// other files are written even if one cannot be. So a full disk loses no answer.
     pub(crate) fn deliver_with(
         &self,
         report: &Report,

@@ -74,7 +74,7 @@ fn rate(text: &str) -> Result<f64> {
             bail!("--demand {text}: expected a rate above 0 and below {MOST_RPS}rps")
         }
         Ok(_) if found.is_none() => {
-            bail!("--demand {text}: say per what: {number}rps or {number}rpm")
+            bail!("--demand {text} has no unit: write {number}rps or {number}rpm")
         }
         Ok(n) => Ok(n / seconds),
         Err(_) => bail!("--demand {text}: expected a rate such as 40rps"),
@@ -94,12 +94,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_demand_says_per_what() {
+    fn a_demand_needs_its_unit_of_time() {
         assert!((rate("40rps").unwrap() - 40.0).abs() < 1e-12);
         assert!((rate("2400rpm").unwrap() - 40.0).abs() < 1e-12);
         assert_eq!(
             rate("40").unwrap_err().to_string(),
-            "--demand 40: say per what: 40rps or 40rpm"
+            "--demand 40 has no unit: write 40rps or 40rpm"
         );
         for wrong in ["-4rps", "0rps", "infrps", "nanrps", "rps", "", "1e300rps", "4rpss", "4 5rps"]
         {

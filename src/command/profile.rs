@@ -196,7 +196,7 @@ fn range(axis: &[f64]) -> String {
     }
 }
 
-/// Who measured a table, and in what.
+/// The source of a table, and the engine it was timed under.
 fn from(source: &str, timed_under: &str) -> String {
     let under = if timed_under.is_empty() { "" } else { ", in " };
     format!("{source}{under}{timed_under}")

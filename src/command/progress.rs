@@ -1,4 +1,4 @@
-//! A bar for whoever watches a terminal; nothing where nobody does.
+//! A progress bar on a terminal; nothing elsewhere.
 
 use std::io::IsTerminal;
 

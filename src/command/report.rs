@@ -17,7 +17,7 @@ use crate::cli::{self, Output};
 pub(crate) fn run(args: &cli::Report) -> Result<ExitCode> {
     let [dir] = &args.dirs[..] else { return together(args) };
     if args.out.is_some() {
-        bail!("one folder is drawn again where it is: leave --out away");
+        bail!("a report of one folder is written to that folder: leave --out out");
     }
     let report = reports::load(dir)?;
     report.write(dir)?;

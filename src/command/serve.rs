@@ -24,7 +24,7 @@ use crate::computing::Here;
 /// The time that requests under way have left when the server is asked to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Requests that may wait to be started where nobody says how many.
+/// The default number of requests that may wait to be started.
 const MAX_QUEUE: u32 = 256;
 
 /// Requests that are read and tokenised at once; each takes a processor while it is.
@@ -130,9 +130,7 @@ async fn listen(
 fn check(config: &Config) -> Result<()> {
     deployment::check(config)?;
     if config.replicas > 1 && config.workers() > 1 {
-        bail!(
-            "the workers of one replica take turns, those of several do not: leave replicas at 1"
-        );
+        bail!("several replicas of several workers cannot share this machine: leave replicas at 1");
     }
     Ok(())
 }
@@ -147,7 +145,7 @@ fn size(config: &mut Config, here: &Here) -> Result<u32> {
         ),
         _ => {}
     }
-    // More than everybody's longest sequence is of no use to anybody but a prefix cache.
+    // More slots than the longest sequence of every seat are of use to a prefix cache only.
     let useful = u64::from(config.max_model_len) * u64::from(config.max_seqs);
     let slots = u64::from(here.kv_slots).min(useful) as u32;
     let needed = match config.allocator {

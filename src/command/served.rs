@@ -1,4 +1,4 @@
-//! What a search on real servers found, delivered: `knee tune --url` and `--launch`.
+//! The results of a search on real servers, delivered: `knee tune --url` and `--launch`.
 
 use std::process::ExitCode;
 

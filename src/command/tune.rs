@@ -105,7 +105,7 @@ fn here(args: &cli::Tune) -> Result<Option<Here<'_>>> {
         }
         many if many.iter().any(|d| is_here(d)) => {
             bail!(
-                "this machine is tuned for alone: what it computes is not what other devices are asked"
+                "--device cpu goes alone: this machine computes the model, other devices are simulated; tune them in a run of their own"
             )
         }
         _ if args.cpu_profile.is_some() => bail!("--cpu-profile goes with --device cpu"),
@@ -170,8 +170,8 @@ pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// The result for scripts: the answer first. What was simulated on the way to a measured answer has a place of its own, so
-/// that nobody takes it for the answer.
+/// The result for scripts: the answer first. Simulated results on the way to a measured answer have
+/// a place of their own, so that no script takes them for the answer.
 fn told(result: &TuneResult, measured: Option<&Answer>) -> Result<Value> {
     let mut told = match measured {
         None => serde_json::to_value(result)?,

@@ -29,7 +29,7 @@ use crate::input::{self, Prepared};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Lines kept of the log of a server that failed.
 const LINES: usize = 20;
-/// Servers started after a simulation when nobody says.
+/// Servers started after a simulation, by default.
 const TRIES: usize = 4;
 
 pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
@@ -289,7 +289,7 @@ impl<'a> Launcher<'a> {
         let (reach, mut last) = (&self.args.server.reach, String::new());
         let mut watch = |error: &Error| {
             let why = error.to_string();
-            // That nobody listens yet is what everybody expects.
+            // A server that does not listen yet is expected, so that is not told.
             if why != last && matches!(error, Error::NotReady(_)) {
                 say(self.args, &format!("  not ready yet: {why}"));
                 last = why;

@@ -130,7 +130,7 @@ pub(crate) fn recorded(
     let Some(prompts) = prompts else { return Ok(runs) };
     match <[Recorded; 1]>::try_from(runs) {
         Ok([run]) => Ok(vec![with_prompts(run, prompts)?]),
-        Err(_) => bail!("--prompts are of one run: say which with --run"),
+        Err(_) => bail!("--prompts are of one run: choose it with --run"),
     }
 }
 

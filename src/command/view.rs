@@ -17,7 +17,7 @@ use reports::terminal::time;
 
 /// Rates are those of the latest so many glances.
 const WINDOW: usize = 20;
-/// From line to line where nobody sees a terminal.
+/// The time from line to line without a terminal.
 const SELDOM: Duration = Duration::from_secs(10);
 /// Times per second that a terminal is drawn.
 const HZ: u8 = 5;
@@ -54,9 +54,9 @@ impl View {
         Self { show, drawing }
     }
 
-    /// Hands over how far the run has come.
+    /// Hands over the progress of the run.
     pub(crate) fn show(&self, progress: &Progress) {
-        // Nobody listens where nothing is drawn.
+        // Without a drawing thread there is no receiver, so a failed send is ignored.
         let _ = self.show.send(*progress);
     }
 
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_follows_the_schedule_or_the_pace() {
+    fn the_time_left_follows_the_schedule_or_the_pace() {
         let at = |s, completed| Progress {
             elapsed: Duration::from_secs(s),
             completed,
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_of_the_window_and_nothing_measured_is_a_dash() {
+    fn rates_are_of_the_window_and_a_dash_if_not_measured() {
         let mut screen = screen(Some(90));
         for i in 0..50_u64 {
             let elapsed = Duration::from_millis(100 * i);

@@ -1,4 +1,5 @@
-//! `knee bench --workers`: what makes Kubernetes or Slurm run a command as several workers under one schedule.
+//! `knee bench --workers`: scripts with which Kubernetes or Slurm runs a command as several workers
+//! under one schedule.
 
 use std::time::SystemTime;
 
@@ -152,7 +153,6 @@ exec knee {words} \
     )
 }
 
-/// A word for a shell.
 fn in_shell(word: &Word) -> String {
     let part = |part: &Part| match part {
         Part::Typed(text) => quoted(text),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_indexed_job() {
+    fn a_kubernetes_job_as_expected() {
         insta::assert_snapshot!(render(Fleet::Kubernetes(3), &words(), 1_780_000_000.0), @r##"
         # Choose an image with knee in it and a volume that all pods can write to. The schedule begins at 1780000000
         # (seconds since 1970) whether or not every pod runs by then: pods that come later fail. Afterwards:
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array() {
+    fn a_slurm_array_as_expected() {
         insta::assert_snapshot!(render(Fleet::Slurm(3), &words(), 1_780_000_000.5), @r##"
         #!/bin/bash
         #SBATCH --job-name=knee-bench

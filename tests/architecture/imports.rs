@@ -1,4 +1,5 @@
-//! Which file of a crate takes names from which other: read off `use` declarations and paths, re-exports followed.
+//! The imports of a crate, file by file: read off `use` declarations and paths, re-exports
+//! followed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -112,8 +113,8 @@ impl Reader {
         Some([base.as_slice(), &rest[1..]].concat())
     }
 
-    /// A path in the code. One that says not where it begins may begin with a child, or with a name that this file
-    /// offers.
+    /// A path in the code. A path without `crate`, `self` or `super` may begin with a child, or
+    /// with a name that this file offers.
     fn take(&mut self, path: &[String]) {
         let own = || [self.at.as_slice(), path].concat();
         let path = self.absolute(path).unwrap_or_else(own);
@@ -140,7 +141,7 @@ impl Reader {
     }
 }
 
-/// Whether an item is there for tests only.
+/// True if an item is there for tests only.
 fn of_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|a| {
         a.path().is_ident("cfg")

@@ -33,7 +33,7 @@ const ENGINE_NEVER: &[(&str, &[&str])] = &[
     ("model", &["sequence", "plan", "state", "sched", "engine", "kv", "exec", "live", "server"]),
     ("sample", &["plan", "state", "sched", "engine", "kv", "live", "server"]),
     ("beam", &["sequence", "plan", "state", "sched", "engine", "kv", "exec", "live", "server"]),
-    // Whoever owns the clock sees the engine, and what it is asked and says.
+    // The owner of the clock sees the engine, its inputs and its outputs.
     ("live", &["plan", "sched", "kv", "exec", "fleet", "server"]),
     ("server", &["sequence", "plan", "state", "sched", "kv", "exec", "fleet"]),
     ("profile", &["state", "sched", "engine", "kv", "exec"]),
@@ -116,7 +116,7 @@ fn only_wiring_names_concrete_policies() {
         {
             continue;
         }
-        // Which policy is configured may be asked; the policies themselves may not be imported.
+        // The configured policy may be asked for; the policies themselves may not be imported.
         for line in code(&path).lines() {
             let imports = line.contains("sched::") || line.contains("kv::");
             let named = names.iter().find(|n| imports && line.contains(*n));

@@ -1,4 +1,4 @@
-//! What searches, plans and benchmarks answer.
+//! The answers of searches, plans and benchmarks.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn json_fits_its_schemas() {
     assert_fits("compare.json", &json(&compare));
 }
 
-/// Where figures are missing or infinite, too.
+/// The JSON fits its schemas also if figures are missing or infinite.
 #[test]
 fn json_of_poor_results_fits_its_schemas() {
     let few = ["--requests", "60", "--max-seqs", "64", "--json"];
@@ -66,7 +66,7 @@ fn to_allow_more_gpus_never_costs_more() {
 }
 
 #[test]
-fn a_plan_says_what_decided_and_tables_count_gpus() {
+fn a_plan_names_its_reason_and_tables_count_gpus() {
     let args = ["plan", "--demand", "25rps", "--slo", "ttft=500ms", "--device", "h100-sxm"];
     let out = tempfile::tempdir().unwrap();
     let dir = out.path().to_str().unwrap();
@@ -87,7 +87,7 @@ fn a_plan_says_what_decided_and_tables_count_gpus() {
 }
 
 #[test]
-fn a_schema_refuses_what_lacks_a_key() {
+fn a_schema_refuses_a_result_without_a_key() {
     let mut value = json(&["bench", "--requests", "50", "--json"]);
     value.as_object_mut().unwrap().remove("p99_itl_ms");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemas/bench.json");

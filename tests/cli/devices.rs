@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn devices_are_listed_with_what_was_measured_of_them() {
+fn devices_are_listed_with_their_measurements() {
     let all = json(&["devices", "--json"]);
     let of = |name: &str| all.as_array().unwrap().iter().find(|d| d["name"] == name).unwrap();
     assert_eq!(
@@ -62,7 +62,7 @@ fn a_device_is_described_by_its_data_sheet() {
 }
 
 #[test]
-fn prices_are_ones_own() {
+fn prices_can_be_given() {
     let few = ["tune", "--slo", "ttft=1s", "--requests", "200", "--max-seqs", "64", "--json"];
     let few = with(&few, &["--max-batch-tokens", "2048", "--policy", "chunked"]);
     let tuned = |more: &[&str]| json(&with(&few, more));

@@ -23,7 +23,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// What a refusal says: one line on standard error, a non-zero exit, no panic.
+/// The text of a refusal: one line on standard error, a non-zero exit, no panic.
 pub(crate) fn refused(args: &[&str]) -> String {
     let out = knee(args);
     let said = text(&out.stderr);

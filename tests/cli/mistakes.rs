@@ -1,4 +1,4 @@
-//! What is typed wrong is met with one line that says what works.
+//! Mistakes on the command line are met with one line that says what works.
 
 use super::*;
 
@@ -61,7 +61,7 @@ fn bad_numbers_are_refused_where_they_are_typed() {
     }
 }
 
-/// Nothing that is wrong with a file of settings takes more than a line to say, or leaves out which file it is.
+/// Every mistake in a file of settings is told on one line that names the file.
 #[test]
 fn bad_settings_are_named_with_their_file() {
     let dir = tempfile::tempdir().unwrap();
@@ -178,7 +178,7 @@ fn recorded_runs_that_cannot_be_read_say_where() {
 }
 
 #[test]
-fn what_this_machine_cannot_do_is_said_in_a_line() {
+fn limits_of_this_machine_are_told_on_one_line() {
     let said = refused(&["bench", "--device", "cpu"]);
     assert!(said.contains("random weights"), "{said}");
     let said =

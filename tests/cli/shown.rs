@@ -1,4 +1,4 @@
-//! What people see: help, summaries and reports.
+//! Text for people: help, summaries and reports.
 
 use super::*;
 

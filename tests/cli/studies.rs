@@ -1,4 +1,4 @@
-//! What is kept when a command is killed, interrupted, or cannot write.
+//! Results that are kept when a command is killed, interrupted, or cannot write.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn a_killed_study_resumes_to_the_same_result() {
 }
 
 #[test]
-fn ctrl_c_keeps_what_is_finished() {
+fn ctrl_c_keeps_finished_runs() {
     let out = tempfile::tempdir().unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_knee"))
         .args(["tune", "--slo", "ttft=1s", "--exhaustive", "--out", out.path().to_str().unwrap()])

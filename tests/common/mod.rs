@@ -1,4 +1,4 @@
-//! What tests of servers share: traffic to send.
+//! Traffic to send, shared by the tests of servers.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

@@ -17,7 +17,7 @@ pub(crate) const FLAG: &str = "--child";
 const MEMORY: u64 = 6 << 30;
 
 thread_local! {
-    /// What the last panic said.
+    /// The message of the last panic.
     static SAID: RefCell<String> = const { RefCell::new(String::new()) };
 }
 

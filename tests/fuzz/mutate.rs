@@ -24,7 +24,7 @@ impl Random {
         &all[self.below(all.len())]
     }
 
-    /// Where to strike: half of the time near the front, where headers are.
+    /// The place of a change: half of the time near the front, where headers are.
     fn place(&mut self, length: usize) -> usize {
         let reach = if self.below(2) == 0 { length.min(512) } else { length };
         self.below(reach)
@@ -69,7 +69,7 @@ const NUMBERS: [&str; 27] = [
     "1e300",
 ];
 
-/// What is no number, or none in some languages.
+/// Texts that are no numbers, or none in some languages.
 const OTHERS: [&str; 16] = [
     "-9223372036854775808",
     "-1e300",
@@ -178,7 +178,7 @@ fn count(random: &mut Random, bytes: &mut [u8]) {
     bytes[at..at + room].copy_from_slice(&n[..room]);
 }
 
-/// Where words of `is`'s kind are in `bytes`.
+/// The places of words of `is`'s kind in `bytes`.
 fn words(bytes: &[u8], is: impl Fn(u8) -> bool) -> Vec<std::ops::Range<usize>> {
     let mut found = Vec::new();
     let mut start = None;
@@ -251,7 +251,7 @@ fn lines(random: &mut Random, bytes: &mut Vec<u8>) {
     *bytes = lines.concat();
 }
 
-/// Brackets far deeper than anybody nests them.
+/// Brackets far deeper than in any real file.
 fn nest(random: &mut Random, bytes: &mut Vec<u8>) {
     let at = random.below(bytes.len());
     let deep = random.of(&["[", "{\"a\":", "[[", "(", "{a=", "a."]).repeat(50_000);

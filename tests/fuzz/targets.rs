@@ -199,7 +199,7 @@ fn tables(case: &Case<'_>) -> Result<(), String> {
     knee(case, &["profile import DIR --device DIR/toy.toml --to DIR/made.toml"])
 }
 
-/// Has the certificates and the key read, and asks a port for its models at which nobody listens.
+/// Has the certificates and the key read, and asks a port without a listener for its models.
 fn certificates(case: &Case<'_>) -> Result<(), String> {
     let flags = "--ca-cert DIR/ca.pem --client-cert DIR/client.pem --client-key DIR/key.pem";
     let command = format!("bench --requests 1 --url https://127.0.0.1:9 {flags}");

@@ -1,4 +1,5 @@
-//! What clients are told: streamed and whole, alone and in a crowd, as the document says it.
+//! Answers to clients: streamed and whole, alone and in a crowd, in the form that the document
+//! gives.
 
 use serde_json::{Value, json};
 
@@ -183,7 +184,7 @@ fn a_conversation() {
     );
 }
 
-/// What is answered is what the document says is answered.
+/// Answers have the form that the document gives.
 #[test]
 fn answers_are_those_of_the_document() {
     let server = Server::start(&[]);

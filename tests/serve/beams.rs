@@ -1,4 +1,4 @@
-//! Beam search, which nobody else may notice.
+//! Beam search, which other requests do not notice.
 
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ fn beam_search() {
                 });
             }
         });
-        // Who goes away in the middle leaves nothing behind.
+        // A client that goes away in the middle leaves nothing behind.
         let long = with(beams(4), json!({"max_tokens": 200})).to_string();
         let client = server.send("POST", "/v1/completions", &long, "");
         eventually("it runs", || server.metric("vllm:num_requests_running") > 0.0);
@@ -73,7 +73,7 @@ fn beam_search() {
 }
 
 #[test]
-fn beams_that_cannot_be() {
+fn impossible_beams_are_refused() {
     let server = Server::start(&["--max-seqs", "8"]);
     let told = |more: Value| {
         let body = with(asked("abc", 4), json!({"use_beam_search": true, "n": 2}));

@@ -77,7 +77,7 @@ impl Server {
         line.unwrap_or_else(|| panic!("{text}")).rsplit(' ').next().unwrap().parse().unwrap()
     }
 
-    /// Waits until nobody runs or waits and no slot is held.
+    /// Waits until no request runs or waits and no slot is held.
     pub(crate) fn comes_to_rest(&self) {
         let held = || ["used", "reserved", "internal", "external"].map(|c| self.slots(c));
         let rests = || {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::client::{Response, Server};
 
-/// What comes back for `sent`; the client has no more to say.
+/// The answer to `sent`; the client has no more to say.
 fn answer(server: &Server, sent: &str) -> Response {
     let mut stream = TcpStream::connect(&server.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -18,7 +18,7 @@ const HEAD: &str = "POST /v1/completions HTTP/1.1\r\nHost: k\r\nConnection: clos
 const BODY: &str = r#"{"prompt": "a", "max_tokens": 1}"#;
 
 #[test]
-fn what_is_wrong_with_a_request_has_its_status() {
+fn every_malformed_request_has_its_status() {
     let server = Server::start(&[]);
     let post = |more: &str| format!("{HEAD}{more}");
     let whole = |more: &str| post(&format!("Content-Length: {}\r\n{more}\r\n{BODY}", BODY.len()));
@@ -69,7 +69,8 @@ fn what_is_wrong_with_a_request_has_its_status() {
     assert_eq!(server.get("/health").status, 200);
 }
 
-/// A client that sends a body that nobody wants reads the answer all the same: the connection is not cut under it.
+/// A client that sends an unwanted body reads the answer all the same: the connection is not cut
+/// under it.
 #[test]
 fn a_refusal_is_read_while_its_body_is_still_sent() {
     let server = Server::start(&["--max-model-len", "256"]);

@@ -1,4 +1,5 @@
-//! Who goes away, who is turned away, and who is inside when it ends: nothing is left behind.
+//! Clients that go away, clients that are turned away, and clients inside when the server ends:
+//! nothing is left behind.
 
 use std::io::Read as _;
 use std::net::TcpStream;
@@ -8,7 +9,7 @@ use serde_json::json;
 use crate::client::{Response, Server, asked, eventually, with};
 
 #[test]
-fn who_goes_away_gives_everything_back() {
+fn a_client_that_goes_away_gives_everything_back() {
     for (flags, replicas) in [(vec![], 1), (vec!["--pp", "2"], 1), (vec!["--replicas", "2"], 2)] {
         let seats = (4 / replicas).to_string();
         go_away(&[&["--max-seqs", &seats, "--max-queue", "100"], flags.as_slice()].concat());
@@ -59,7 +60,7 @@ fn too_many_are_turned_away_and_may_come_again() {
 }
 
 #[test]
-fn told_to_end_it_answers_who_is_inside() {
+fn a_server_told_to_end_answers_requests_under_way() {
     for flags in [&[][..], &["--pp", "3"], &["--replicas", "2"]] {
         end(flags);
     }

@@ -1,4 +1,4 @@
-//! Requests that are far too long cost next to nothing, and nobody else waits for them.
+//! Requests that are far too long cost next to nothing and hold up no other request.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use crate::client::{Response, Server, asked};
 /// Bytes of a body.
 const LONG: usize = 8_000_000;
 
-/// What comes back for a body sent as fast as it is taken.
+/// The answer to a body that is sent as fast as it is taken.
 fn answer(server: &Server, path: &str, body: &[u8]) -> Response {
     let mut stream = TcpStream::connect(&server.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

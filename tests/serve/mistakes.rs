@@ -1,4 +1,4 @@
-//! What cannot be: each mistake has its status and its line.
+//! Impossible requests: each mistake has its status and its line.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -110,7 +110,7 @@ fn a_model_is_asked_for_by_its_name() {
 }
 
 #[test]
-fn a_key_opens_what_answers() {
+fn an_api_key_is_required_where_set() {
     let server = Server::start(&["--api-key", "secret"]);
     let get = |path: &str, headers: &str| Response::read(server.send("GET", path, "", headers));
     assert_eq!(get("/v1/models", "").error(), "the API key is missing or wrong");
@@ -124,7 +124,7 @@ fn a_key_opens_what_answers() {
 }
 
 #[test]
-fn what_cannot_be_served_is_told_on_one_line() {
+fn models_that_cannot_be_served_are_told_on_one_line() {
     let told = |flags: &[&str]| {
         let out =
             Command::new(env!("CARGO_BIN_EXE_knee")).arg("serve").args(flags).output().unwrap();
@@ -141,7 +141,7 @@ fn what_cannot_be_served_is_told_on_one_line() {
     );
     assert_eq!(
         told(&["--model", "tiny", "--replicas", "2", "--policy", "disagg"]),
-        "knee: the workers of one replica take turns, those of several do not: leave replicas at 1\n"
+        "knee: several replicas of several workers cannot share this machine: leave replicas at 1\n"
     );
     assert_eq!(
         told(&["--model", "tiny", "--max-model-len", "5000"]),

@@ -22,7 +22,7 @@ const PROMPTS: usize = 24;
 /// Longest context the server takes.
 const CONTEXT: usize = 512;
 
-/// What clients counted.
+/// The clients' counts.
 #[derive(Default)]
 struct Told {
     /// Whole answers, each with all the tokens it should have.
@@ -111,8 +111,8 @@ fn soak() {
     for (what, n) in [("whole", &told.whole), ("left", &told.left), ("refused", &told.refused)] {
         assert!(count(n) > 0, "{what}: there were some");
     }
-    // Every request that was let in ended once, whole or given up; who left may have been answered to the end before
-    // the server saw it.
+    // Every request that was let in ended once, whole or given up; a client that left may have been
+    // answered to the end before the server saw that.
     let begun = PROMPTS as u64 + count(&told.whole) + count(&told.left);
     let ended = || ["stop", "length", "abort"].map(|why| finished(&server, why));
     eventually("all are counted", || ended().iter().sum::<u64>() >= begun);
@@ -125,7 +125,7 @@ fn soak() {
     println!("tokens: {generated} generated, {read} read in whole answers");
     assert!((read..=read + count(&told.asked)).contains(&generated));
     assert_eq!(server.metric("vllm:admission_rejections_total") as u64, count(&told.later));
-    // Flat: what it holds in the last third of the time is what it held in the first, but for a little.
+    // Flat: in the last third of the time it holds as much as in the first, but for a little.
     let third = memory.len().div_ceil(3);
     let (early, late) = (median(&memory[..third]), median(&memory[memory.len() - third..]));
     println!("resident, median: {early} KiB in the first third, {late} KiB in the last");
@@ -175,7 +175,7 @@ fn visit(server: &Server, known: &Known, dice: &mut Dice, told: &Told) {
                 whole(&response.events(), known, told);
             }
         }
-        // Who leaves after some events.
+        // A client that leaves after some events.
         5 | 6 => {
             let mut reader = BufReader::new(post(&known.body(true).to_string()));
             let mut line = String::new();
@@ -194,7 +194,7 @@ fn visit(server: &Server, known: &Known, dice: &mut Dice, told: &Told) {
             add(&told.left, 1);
             add(&told.asked, known.answer.len());
         }
-        // Who leaves before all is said.
+        // A client that leaves before it has said all.
         7 => {
             let stream = TcpStream::connect(&server.address).unwrap();
             let body = known.body(true).to_string();
@@ -220,7 +220,7 @@ fn visit(server: &Server, known: &Known, dice: &mut Dice, told: &Told) {
     }
 }
 
-/// A response that is no 429; who gets one comes again later.
+/// A response that is no 429; after a 429 the client comes again later.
 fn unless_later(response: Response, told: &Told) -> Option<Response> {
     if response.status == 429 {
         add(&told.later, 1);
@@ -237,7 +237,7 @@ fn let_in(response: Response, told: &Told) -> Option<Response> {
     Some(response)
 }
 
-/// Sends everybody home, whatever happens.
+/// Ends every client when dropped.
 struct Closing<'a>(&'a AtomicBool);
 
 impl Drop for Closing<'_> {

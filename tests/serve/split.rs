@@ -6,7 +6,7 @@ use crate::client::{Server, asked};
 
 /// Ranks compute every number as one would, in int8 too.
 #[test]
-fn tensor_parallel_ranks_say_what_one_says() {
+fn tensor_parallel_ranks_answer_as_one_does() {
     for precision in ["f32", "bf16", "int8"] {
         let said = |flags: &[&str]| {
             let tiny = ["--model", "tiny", "--kv-memory", "20MiB", "--precision", precision];
@@ -31,7 +31,7 @@ fn tensor_parallel_ranks_say_what_one_says() {
 /// Stages hand on what they computed as it is, and replicas are copies: several clients at once get the tokens of one model
 /// in one piece.
 #[test]
-fn pipeline_stages_and_replicas_say_what_one_says() {
+fn pipeline_stages_and_replicas_answer_as_one_does() {
     let said = |flags: &[&str]| {
         let server = Server::start(flags);
         let ids = std::thread::scope(|scope| {

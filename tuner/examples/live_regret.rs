@@ -1,11 +1,13 @@
-//! What few real runs give away: the configuration that a decision chooses, beside every cell of a small grid.
+//! The loss from deciding with few real runs: the configuration that a decision chooses, beside
+//! every cell of a small grid.
 //!
 //!     cargo run --release -p knee-tuner --example live_regret -- MODEL [ROUNDS]
 //!
-//! First `decide`, on what a simulation with a profile of this machine recommends. Then, in rounds, all side by side: a
-//! rate is offered to everybody in the same seconds of the machine, and who holds meets the next. Capacities are compared
-//! within a round only, so that what else the machine does is the same for all. Last, the knee of every cell of the grid,
-//! searched alone with the same effort: what deciding without a simulation costs.
+//! First `decide` runs on the recommendations of a simulation with a profile of this machine. Then
+//! all configurations run side by side in rounds: each is offered a rate in the same seconds of the
+//! machine, and those that hold meet the next rate. Capacities are compared within a round only, so
+//! that the other work of the machine is the same for all. Last, the knee of every cell of the grid
+//! is searched alone with the same effort: this is the cost of deciding without a simulation.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -150,7 +152,7 @@ fn grid(base: &Config) -> Outcome<Vec<Config>> {
     Ok(cells)
 }
 
-/// What `config` carries by a search of its own, requests/s; 0 where nothing holds.
+/// The rate that `config` carries by a search of its own, requests/s; 0 if none holds.
 fn alone(sim: &Testbed, real: &Testbed, config: &Config) -> Outcome<f64> {
     let knee = |bed: &Testbed, start, effort| -> Outcome<f64> {
         let prober = Prober::new(bed, config, Relax::Nothing, bed.requests(), &GO_ON);
@@ -164,7 +166,8 @@ fn alone(sim: &Testbed, real: &Testbed, config: &Config) -> Outcome<f64> {
     knee(real, expected, Effort::REAL)
 }
 
-/// Who carries how much of what the first, the chosen one, carries, round by round.
+/// Prints the rate of each configuration as a share of the first one's, the chosen one, round by
+/// round.
 fn compare(real: &Testbed, all: &[Config], start: i32, rounds: usize) -> Outcome {
     let mut of_best = Vec::with_capacity(rounds);
     let mut ratios = vec![Vec::with_capacity(rounds); all.len()];
@@ -221,7 +224,7 @@ fn round(real: &Testbed, all: &[Config], start: i32) -> Outcome<(i32, Vec<Option
     Ok((chosen, held))
 }
 
-/// Who of `standing` holds at `k`.
+/// The members of `standing` that hold at `k`.
 fn meet(real: &Testbed, all: &[Config], standing: &[usize], k: i32) -> Outcome<Vec<usize>> {
     let head = real.requests();
     let scale = rate_at(k) / real.natural_rate(head);

@@ -1,4 +1,5 @@
-//! How good the search is against measuring everything, and against chance at equal work, on simulated workloads.
+//! The quality of the search against measuring everything, and against chance at equal work, on
+//! simulated workloads.
 //!
 //!     cargo run --release -p knee-tuner --example search_regret -- [PRESET SLO...]
 //!

@@ -1,12 +1,14 @@
-//! Closed loops of published servers beside their simulation: how far time per output token and time to first token are
-//! off, by model and GPU, and what the number of GPUs chosen by simulation gives away.
+//! Closed loops of published servers beside their simulation: the errors of time per output token
+//! and time to first token, by model and GPU, and the loss from choosing the number of GPUs by
+//! simulation.
 //!
 //!     cargo run --release -p knee-tuner --example silicon -- vllm-aggregated.csv [DETAIL]
 //!
-//! The file is one of AISimulate's wheel (`systems/silicon_sample.csv`), cut to columns by name. Nothing here is fitted
-//! to it. With DETAIL every row is printed. What a row does not say is as the scripts of those runs have it
-//! (SemiAnalysisAI/InferenceX, `benchmarks/*.sh`): 8,192 tokens an iteration, asynchronous scheduling, no prefix caching,
-//! an FP8 KV cache but for gpt-oss on Hopper and for MiniMax.
+//! The file is one of AISimulate's wheel (`systems/silicon_sample.csv`), cut to columns by name.
+//! Nothing here is fitted to it. With DETAIL every row is printed. Settings that a row does not
+//! give are those of the scripts of these runs (SemiAnalysisAI/InferenceX, `benchmarks/*.sh`):
+//! 8,192 tokens an iteration, asynchronous scheduling, no prefix caching, an FP8 KV cache but for
+//! gpt-oss on Hopper and for MiniMax.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -147,6 +149,10 @@ fn simulate(row: &Row) -> Outcome<(f64, f64)> {
             shape.quantised(Format::Fp8)
         }
         (model, "fp4") if model.contains("Llama") => shape.quantised(Format::Nvfp4),
+        // VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1 in the script.
+        (model, "fp4") if model.contains("gpt-oss") && row.device.starts_with('b') => {
+            shape.quantised(Format::Mxfp4Fp8)
+        }
         _ => shape,
     };
     let device = DeviceProfile::load(&row.device)?;
@@ -209,7 +215,8 @@ impl Pair {
     }
 }
 
-/// What the TP that a simulation chooses gives away of tokens/s per GPU, where several hold a target of TPOT.
+/// The loss of tokens/s per GPU by the TP that a simulation chooses, if several hold a target of
+/// TPOT.
 fn regret(all: &[&Pair]) {
     let mut losses = Vec::new();
     for limit_ms in [10.0, 20.0, 40.0] {

@@ -1,7 +1,7 @@
 //! Policies side by side on one trace: throughput with all requests at once, capacity under the SLO, and latencies at
 //! equal rates.
 //!
-//! Everybody gets the same KV bytes, seats and token budget; only scheduler and allocator differ.
+//! All policies get the same KV bytes, seats and token budget; only scheduler and allocator differ.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -92,7 +92,7 @@ fn one() -> u32 {
 pub struct AtRate {
     /// Requests/s offered.
     pub rate_rps: f64,
-    /// What was seen.
+    /// The observation at that rate.
     pub observation: Observation,
 }
 
@@ -206,7 +206,7 @@ fn row(
     full: Observation,
     mut at: Vec<AtRate>,
 ) -> PolicyResult {
-    // There is always a rate: somebody's, or one by the capacities.
+    // There is always a rate: the common one, or one by the capacities.
     let AtRate { rate_rps, observation: first } = &at[0];
     let rate_rps = *rate_rps;
     let p99 = |metric: Metric| first.summary.stats(metric).p99.millis();

@@ -68,7 +68,8 @@ pub struct Plan {
     pub usd_per_hour: Option<f64>,
     /// US dollars per million output tokens at the demand, where the price is known.
     pub usd_per_million_tokens: Option<f64>,
-    /// The GPUs that are enough with iterations as slow as one real engine in ten has them; none where nobody knows.
+    /// The GPUs that are enough with iterations as slow as one real engine in ten has them; none if
+    /// that is not known.
     pub if_slow: Option<IfSlow>,
     /// Requests that it can never serve; they are part of the demand, and fail.
     #[serde(default)]
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn forty_a_second_on_two_gpus_each() {
+    fn a_plan_takes_whole_replicas_and_headroom() {
         let price = price();
         let unit = Unit {
             device: "h100-sxm",
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_served_decides_then_the_cost_then_the_gpus_then_the_margin() {
+    fn plans_rank_by_requests_served_then_cost_then_gpus_then_margin() {
         let of = |usd: f64, gpus: u32, capacity_rps: f64| {
             let price = Price { usd_per_gpu_hour: usd / f64::from(gpus), ..price() };
             let (device, label, price) = ("x", "y", Some(&price));

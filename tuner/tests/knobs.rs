@@ -74,7 +74,7 @@ proptest! {
     }
 
     #[test]
-    fn a_configuration_is_deployed_with_nothing_that_does_nothing(
+    fn a_deployed_configuration_holds_no_idle_knob(
         scheduler in prop::sample::select(SchedulerKind::NAMES),
         allocator in prop::sample::select(vec!["contiguous", "paged"]),
         chosen in prop::collection::vec((0..KNOBS.len(), 0..4_usize), 0..6),

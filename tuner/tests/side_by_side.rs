@@ -1,4 +1,4 @@
-//! What the engine here computes side by side with others is what it computes alone.
+//! The engine here computes the same side by side with others as it computes alone.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ fn bed() -> Testbed {
 }
 
 #[test]
-fn nobody_changes_what_another_computes() {
+fn runs_side_by_side_do_not_change_each_other() {
     let bed = bed();
     let configs = ["static", "continuous", "paged", "chunked"].map(|policy| {
         let mut config = Config { max_seqs: 8, max_batch_tokens: 64, ..Config::default() };

@@ -51,7 +51,7 @@ fn run(scheduler: &str, slots: Option<u32>) -> (Detailed, Vec<Iteration>) {
 }
 
 #[test]
-fn all_of_them_load_and_finish() {
+fn every_scheduler_loads_and_finishes() {
     for scheduler in world::SCHEDULERS {
         let (detail, _) = run(scheduler, None);
         assert_eq!(
@@ -150,7 +150,7 @@ fn layers(dir: &Path) -> BTreeMap<u64, f64> {
 }
 
 #[test]
-fn the_imported_world_costs_what_its_tables_say() {
+fn the_imported_profile_costs_what_its_tables_say() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/profiles");
     if !dir.is_dir() {
         println!("skipped: no measurements at {}", dir.display());

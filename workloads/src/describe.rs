@@ -233,7 +233,6 @@ fn interarrival_cv(arrivals: &[f64]) -> Option<f64> {
     (mean > 0.0).then(|| variance.sqrt() / mean)
 }
 
-/// Mean and sample variance.
 fn mean_and_variance(samples: &[f64]) -> Option<(f64, f64)> {
     let n = samples.len() as f64;
     let mean = samples.iter().sum::<f64>() / n;

@@ -1,9 +1,10 @@
 //! A workload that goes on: as many requests of it as a rate needs, the longer trace beginning with the shorter.
 //!
-//! A trace replayed ten times as fast is over ten times as soon, and then too short to say what a server holds for
-//! longer. So it goes on in *passes*. What was synthesised is drawn anew for each of them, under a seed of its own; what
-//! was recorded is replayed. A pass begins one mean gap after the last arrival of the one before. Its sessions are new,
-//! and so are its blocks: nothing of an earlier pass is found in a prefix cache.
+//! A trace replayed ten times as fast is over ten times as soon, and then too short to say what a
+//! server holds for longer. So it goes on in *passes*. A synthesised workload is drawn anew for
+//! each of them, under a seed of its own; a recorded one is replayed. A pass begins one mean gap
+//! after the last arrival of the one before. Its sessions are new, and so are its blocks: nothing
+//! of an earlier pass is found in a prefix cache.
 
 use std::time::Duration;
 
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_drawn_is_new_and_what_is_replayed_is_not() {
+    fn a_synthesised_pass_is_new_and_a_replayed_one_is_not() {
         for stream in streams() {
             let n = stream.first().requests.len();
             let long = stream.head(2 * n);

@@ -1,8 +1,8 @@
 //! Traces from descriptions.
 //!
-//! Arrivals, rate shapes, lengths and sessions each draw from a ChaCha stream of their own under one seed, so that
-//! another rate leaves the lengths as they were. A block's identity stands for everything up to its end, as a chained
-//! hash does: whoever shares it shares all before it.
+//! Arrivals, rate shapes, lengths and sessions each draw from a ChaCha stream of their own under
+//! one seed, so that another rate leaves the lengths as they were. A block's identity stands for
+//! everything up to its end, as a chained hash does: a request that shares it shares all before it.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ const MOST_TRIES: u64 = 20_000_000;
 /// Makes the trace that `spec` describes, from its own seed unless another is given.
 ///
 /// # Errors
-/// Where it ends up without a request or with more blocks than a trace can hold.
+/// If it ends up without a request or with more blocks than a trace can hold.
 pub fn synthesise(spec: &Spec, seed: Option<u64>) -> Result<Trace, TraceError> {
     let written = &spec.0;
     let seed = seed.unwrap_or(written.seed);

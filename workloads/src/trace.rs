@@ -1,4 +1,5 @@
-//! A workload as every other part sees it: who asks for how much, when, and which prompts share a beginning.
+//! A workload as every other part sees it: the requests, their sizes, their times, and the prompts
+//! that share a beginning.
 //!
 //! A trace is immutable once read or generated. Replaying it at another rate is the load generator's business.
 
@@ -202,7 +203,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_within_a_limit_keeps_its_order_and_its_predecessors(
+        fn requests_within_a_limit_keep_their_order_and_predecessors(
             sizes in prop::collection::vec((1_u32..50, 1_u32..50, any::<bool>()), 1..40), most in 2_u32..100,
         ) {
             let requests: Vec<TraceRequest> = (0_u32..)
@@ -234,7 +235,7 @@ mod tests {
         }
 
         #[test]
-        fn a_cut_trace_fits_and_what_fitted_stays(
+        fn a_cut_trace_fits_and_keeps_requests_that_fitted(
             lengths in prop::collection::vec((1..5000_u32, 0..5000_u32), 1..30), most in 2..6000_u32,
         ) {
             let requests = lengths.iter().enumerate().map(|(i, &(input, output))| TraceRequest {

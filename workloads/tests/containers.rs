@@ -79,7 +79,7 @@ fn bombs_are_refused_by_the_line() {
 
 /// 160 MB of blank lines after a trace.
 #[test]
-fn what_unpacks_without_end_is_refused_in_every_packing() {
+fn data_that_unpack_without_end_are_refused_in_every_packing() {
     let blank = vec![b'\n'; 8 << 20];
     let parts = packed(CSV.as_bytes()).into_iter().zip(packed(&blank));
     for ((name, mut bomb), (_, part)) in parts {
@@ -119,7 +119,7 @@ fn parquet_file(unit: &str, moments: &[i64], compression: Compression) -> Vec<u8
 }
 
 #[test]
-fn parquet_is_read_whatever_its_unit_and_packing() {
+fn parquet_is_read_in_every_unit_and_packing() {
     for (unit, second) in [("MILLIS", 1_000), ("MICROS", 1_000_000), ("NANOS", 1_000_000_000)] {
         for compression in [
             Compression::UNCOMPRESSED,
@@ -143,7 +143,7 @@ fn parquet_is_read_whatever_its_unit_and_packing() {
 }
 
 #[test]
-fn what_is_no_trace_is_named() {
+fn a_file_that_is_no_trace_is_named() {
     for (bytes, says) in [
         (
             &b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"[..],
@@ -194,7 +194,7 @@ fn documents_are_found_in_lines_lists_and_over_several_lines() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Whatever bytes of a Parquet file are damaged, it is read or refused.
+    /// A Parquet file with any damaged bytes is read or refused.
     #[test]
     fn damaged_parquet(
         compression in 0..3_usize,

@@ -314,7 +314,7 @@ fn mistakes_are_named_with_their_line() {
 }
 
 #[test]
-fn what_could_mean_two_things_is_refused() {
+fn a_file_that_could_mean_two_things_is_refused() {
     let twice = "arrival_s,input_tokens,input_tokens,output_tokens\n0,10,20,1\n";
     assert!(refusal(twice).starts_with("t.csv:1: two columns are called input_tokens"));
     // A time that says its unit is preferred to one that does not.
@@ -327,7 +327,7 @@ fn what_could_mean_two_things_is_refused() {
 }
 
 #[test]
-fn own_traces_stay_within_what_a_clock_can_count() {
+fn impossible_times_and_turns_of_our_own_format_are_refused() {
     let file = |header: &str, line: &str| {
         let head =
             "{\"schema\":\"knee.trace/1\",\"name\":\"x\",\"block_tokens\":0,\"classes\":[\"a\"]";
@@ -349,7 +349,7 @@ fn own_traces_stay_within_what_a_clock_can_count() {
 }
 
 #[test]
-fn messages_are_one_short_printable_line_whatever_the_file() {
+fn messages_are_one_short_printable_line_for_any_file() {
     let long = "9".repeat(5_000_000);
     for text in [
         format!("arrival_s,input_tokens,output_tokens\n0,{long},1\n"),
@@ -373,7 +373,7 @@ fn devices_without_an_end_are_not_read_to_it() {
 }
 
 #[test]
-fn what_a_format_cannot_say_is_refused_or_listed() {
+fn losses_of_a_format_are_refused_or_listed() {
     let trace = parse(SESSION).unwrap();
     let mut out = Vec::new();
     assert!(

@@ -78,7 +78,7 @@ fn source(file: &str, rate: Option<f64>) -> Option<Description> {
 }
 
 #[test]
-fn references_are_what_the_real_traces_say() {
+fn references_are_the_figures_of_the_real_traces() {
     for (name, file, rate) in [
         ("chat", "azure-2023/AzureLLMInferenceTrace_conv.first2400s.csv", None),
         ("code", "azure-2023/AzureLLMInferenceTrace_code.first2400s.csv", None),

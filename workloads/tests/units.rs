@@ -29,7 +29,7 @@ fn read_dates(dates: &[&str]) -> Vec<u128> {
 }
 
 #[test]
-fn what_two_formats_read_differently_is_refused_until_named() {
+fn a_file_that_two_formats_read_differently_needs_a_name() {
     let rows = |times: [&str; 2], more: &str| {
         times
             .map(|t| {

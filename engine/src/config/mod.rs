@@ -133,6 +133,8 @@ choice! {
         Nvfp4 = "nvfp4",
         /// [`Format::Mxfp4`].
         Mxfp4 = "mxfp4",
+        /// [`Format::Mxfp4Fp8`].
+        Mxfp4Fp8 = "mxfp4_fp8",
         /// [`Format::Int8`].
         Int8 = "int8",
         /// [`Format::Int4`].

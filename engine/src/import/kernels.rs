@@ -70,6 +70,7 @@ fn format(name: &str) -> Option<Format> {
         "fp8_block" => Format::Fp8Block,
         "nvfp4" => Format::Nvfp4,
         "w4a16_mxfp4" => Format::Mxfp4,
+        "w4a8_mxfp4_mxfp8" => Format::Mxfp4Fp8,
         "int8_wo" => Format::Int8,
         "int4_wo" => Format::Int4,
         _ => return None,

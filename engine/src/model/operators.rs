@@ -53,6 +53,18 @@ impl Formats {
         Self { projections: format, output: format, feed_forward: format, shared: format }
     }
 
+    /// The same with `format` instead of every format but bf16.
+    #[must_use]
+    pub fn requantised(self, format: Format) -> Self {
+        let instead = |own| if own == Format::Bf16 { own } else { format };
+        Self {
+            projections: instead(self.projections),
+            output: instead(self.output),
+            feed_forward: instead(self.feed_forward),
+            shared: instead(self.shared),
+        }
+    }
+
     /// That of `class`.
     #[must_use]
     pub fn of(&self, class: Class) -> Format {

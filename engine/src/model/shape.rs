@@ -77,10 +77,15 @@ impl ModelShape {
             .then(|| format!("{elements:e} weights are more than any model has"))
     }
 
-    /// The same model with its layers' matrices in `format`.
+    /// The same model with the matrices that its checkpoint quantises in `format` instead; all of its layers' where it
+    /// quantises none.
     #[must_use]
     pub fn quantised(mut self, format: Format) -> Self {
-        self.layers.each(|layer| layer.formats = Formats::all(format));
+        let plain = self.layers.groups().all(|(_, layer)| layer.formats == Formats::default());
+        self.layers.each(|layer| {
+            layer.formats =
+                if plain { Formats::all(format) } else { layer.formats.requantised(format) };
+        });
         self
     }
 

@@ -18,7 +18,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceProfile, PriceBasis};
+use super::device::DeviceProfile;
+use super::parts::PriceBasis;
 
 /// Standard deviation of ln(borrowed / own) over the iteration times of measured devices, each predicted from the one
 /// most like it: `cargo run --release --example borrowed_error`.
@@ -130,25 +131,6 @@ impl DeviceProfile {
             network_bandwidth: Some(self.network.bandwidth / LINK_SHARE),
             price_per_gpu_hour: self.price.per_gpu_hour,
         }
-    }
-
-    /// The measured device that is most like one of such figures (`[peak_flops, peak_fp8_flops, peak_fp4_flops,
-    /// memory_bandwidth]`): that computes in the same formats, and is nearest in its rates and in their ratio.
-    #[must_use]
-    pub fn most_alike(figures: [f64; 4], not: &str) -> Option<Self> {
-        let place = |[flops, fp8, fp4, bandwidth]: [f64; 4]| {
-            let format = |peak: f64| if peak > 0.0 { 1.0 } else { 0.0 };
-            [bandwidth.ln(), (flops / bandwidth).ln(), format(fp8), format(fp4)]
-        };
-        let here = place(figures);
-        let measured = Self::names().filter(|name| *name != not).map(Self::load);
-        let measured = measured.filter_map(Result::ok).filter(|d| d.like.is_none());
-        let far = |d: &Self| -> f64 {
-            let there =
-                place([d.peak_flops, d.peak_fp8_flops, d.peak_fp4_flops, d.memory_bandwidth]);
-            here.iter().zip(there).map(|(a, b)| (a - b) * (a - b)).sum()
-        };
-        measured.min_by(|a, b| far(a).total_cmp(&far(b)))
     }
 }
 

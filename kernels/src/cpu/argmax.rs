@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_the_first_of_the_largest() {
+    fn the_first_of_the_largest_is_found() {
         for isa in Isa::all() {
             for len in [1, 15, 16, 17, 100] {
                 for at in 0..len {

@@ -116,7 +116,7 @@ impl KvLayer {
     pub fn new(heads: Heads, slots: usize, bf16: bool) -> Self {
         let whole = heads.kv > 0 && heads.queries.is_multiple_of(heads.kv);
         let even = heads.dim.is_multiple_of(2) && (2..=Heads::MAX_DIM).contains(&heads.dim);
-        assert!(whole && even, "sizes of heads that can be: {heads:?}");
+        assert!(whole && even, "unsupported sizes of heads: {heads:?}");
         let slots = slots.next_multiple_of(LANES);
         let elements = heads.kv * slots * heads.padded();
         let data = if bf16 {
@@ -167,7 +167,7 @@ impl KvLayer {
     /// # Panics
     /// When the two differ in kind or a slot does not exist.
     pub fn receive(&mut self, to: usize, other: &Self, from: usize) {
-        assert!(to < self.slots && from < other.slots, "slots {to} and {from} exist");
+        assert!(to < self.slots && from < other.slots, "there is no slot {to} or no slot {from}");
         assert_eq!(self.heads, other.heads, "the same model's memory");
         let (heads, plane, theirs) = (self.heads, self.plane(), other.plane());
         match (&mut self.data, &other.data) {

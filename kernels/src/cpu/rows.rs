@@ -77,7 +77,6 @@ impl Rows {
         self.rows == 0
     }
 
-    /// Bytes of one of them.
     pub(super) fn element_bytes(&self) -> usize {
         match self.precision {
             Precision::Int8 => 1,
@@ -161,7 +160,7 @@ struct Blocks {
 
 impl Blocks {
     /// # Safety
-    /// Nobody else writes this row.
+    /// No other thread writes this row.
     unsafe fn copy(&self, row: usize, x: &[f32], kept: impl Fn(f32) -> f32) {
         for (block, x) in x.chunks_exact(BLOCK).enumerate() {
             let to = self.float.part((block * self.stride + row) * BLOCK, BLOCK);
@@ -172,7 +171,7 @@ impl Blocks {
     }
 
     /// # Safety
-    /// Nobody else writes this row.
+    /// No other thread writes this row.
     unsafe fn halve(&self, row: usize, x: &[f32]) {
         for (block, x) in x.chunks_exact(BLOCK).enumerate() {
             let to = self.halves.part((block * self.stride + row) * BLOCK, BLOCK);
@@ -183,7 +182,7 @@ impl Blocks {
     }
 
     /// # Safety
-    /// Nobody else writes this row.
+    /// No other thread writes this row.
     unsafe fn quantise(&self, row: usize, x: &[f32]) {
         self.isa.run(Quantise { x, row, to: self });
     }

@@ -1,9 +1,10 @@
-//! Threads that work on one thing at a time, together with whoever asks.
+//! Threads that work on one thing at a time, together with the thread that asks.
 //!
-//! A model step is some two hundred short parallel sections, so starting one must cost less than a microsecond:
-//! members spin for the next section and only go to sleep when none comes for a while. Where other programs want the
-//! processor too, a member may be held up at any moment: members take the next piece of work as they finish the last,
-//! and a section ends without those that did not come in time.
+//! A model step is some two hundred short parallel sections, so starting one must cost less than a
+//! microsecond: members spin for the next section and only go to sleep when none comes for a while.
+//! If other programs want the processor too, a member may be held up at any moment: members take
+//! the next piece of work as they finish the last, and a section ends without those that did not
+//! come in time.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -58,7 +59,8 @@ struct Line<T>(T);
 
 #[derive(Debug, Clone, Copy)]
 struct Posted(Job);
-// SAFETY: the job is `Sync`, and whoever posted it waits until every member is done with it.
+// SAFETY: the job is `Sync`, and the thread that posted it waits until every member is done with
+// it.
 unsafe impl Send for Posted {}
 
 impl Team {
@@ -97,8 +99,9 @@ impl Team {
         self.isa
     }
 
-    /// Does pieces `0..pieces`, each once: members call `work(member, piece)` for the next piece until none is left.
-    /// A single piece, or a team of one, is done by the caller without waking anybody.
+    /// Does pieces `0..pieces`, each once: members call `work(member, piece)` for the next piece
+    /// until none is left. A single piece, or a team of one, is done by the caller without waking a
+    /// member.
     ///
     /// # Panics
     /// When `work` does, on whichever thread.
@@ -139,7 +142,7 @@ impl Team {
 }
 
 impl Board {
-    /// Lets nobody join the section any more and waits until all that did have left.
+    /// Closes the section to new members and waits until all that did have left.
     fn finish(&self) {
         let mut looks = 0u32;
         self.gate.0.fetch_sub(OPEN, Ordering::AcqRel);
@@ -186,7 +189,8 @@ impl Board {
             looks = looks.wrapping_add(1);
             std::hint::spin_loop();
             if looks.is_multiple_of(LOOKS) && since.elapsed() > SPIN {
-                // The poster changes the section before it looks who sleeps, so one of the two sees the other.
+                // The poster changes the section before it looks for sleepers, so one of the two
+                // sees the other.
                 self.asleep[i].store(true, Ordering::SeqCst);
                 while self.section.0.load(Ordering::SeqCst) == done {
                     std::thread::park();
@@ -203,7 +207,7 @@ impl Drop for Team {
         self.board.section.0.fetch_add(1, Ordering::SeqCst);
         for member in self.members.drain(..) {
             member.thread().unpark();
-            // Its panics were handed to whoever asked for the work.
+            // Its panics were handed to the caller that asked for the work.
             let _ = member.join();
         }
     }
@@ -229,9 +233,10 @@ impl<T> Scattered<T> {
     /// `len` elements from `at` on.
     ///
     /// # Safety
-    /// The slice is still borrowed by whoever made this, and no two parts that overlap are alive at once.
+    /// The slice is still borrowed by the maker of this value, and no two parts that overlap are
+    /// alive at once.
     #[inline]
-    #[expect(clippy::mut_from_ref, reason = "that is what it is for; see Safety")]
+    #[expect(clippy::mut_from_ref, reason = "callers promise disjoint parts; see Safety")]
     pub(super) unsafe fn part(&self, at: usize, len: usize) -> &mut [T] {
         assert!(at + len <= self.len, "{at} + {len} is beyond {}", self.len);
         // SAFETY: within the slice, and disjoint from other parts by contract.
@@ -260,7 +265,7 @@ mod tests {
         }
     }
 
-    /// Whoever is first waits for the others, asleep or not: each has a piece.
+    /// The first member waits for the others, asleep or not: each has a piece.
     #[test]
     fn members_that_fell_asleep_wake_up() {
         let team = Team::new(3);

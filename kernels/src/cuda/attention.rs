@@ -229,7 +229,7 @@ impl Device {
         self.holds("the KV pool", &source.data, 0)?;
         self.holds("the KV pool", &to.data, 0)?;
         ensure(source.heads == to.heads && source.layers == to.layers, || {
-            "keys and values of one model are copied to its own".to_owned()
+            "keys and values are copied between pools of one model only".to_owned()
         })?;
         let exist = |&(a, b): &(u32, u32)| (a as usize) < source.slots && (b as usize) < to.slots;
         ensure(moves.iter().all(exist), || "copies of KV slots that do not exist".to_owned())?;

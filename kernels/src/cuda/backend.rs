@@ -37,7 +37,7 @@ pub(super) trait Backend: Any + Send + Sync {
     /// Gives it back.
     ///
     /// # Safety
-    /// It came from `allocate` with the same size, and nobody uses it any more.
+    /// It came from `allocate` with the same size, and it is no longer in use.
     unsafe fn free(&self, address: u64, bytes: usize);
 
     /// # Safety
@@ -76,7 +76,7 @@ pub(super) trait Backend: Any + Send + Sync {
     /// Gives it back.
     ///
     /// # Safety
-    /// It came from `pin` with the same size, and nobody on the host uses it any more.
+    /// It came from `pin` with the same size, and the host no longer uses it.
     unsafe fn unpin(&self, address: u64, bytes: usize);
 
     /// Copies from the device to pinned memory without waiting.
@@ -103,7 +103,7 @@ pub(super) trait Backend: Any + Send + Sync {
     /// Gives a recording back.
     ///
     /// # Safety
-    /// It is one of this device, and nobody uses it any more.
+    /// It is one of this device, and it is no longer in use.
     unsafe fn forget(&self, recording: u64);
 
     /// Notes when everything before it is done.
@@ -124,7 +124,7 @@ pub(super) trait Backend: Any + Send + Sync {
     /// Gives a mark back.
     ///
     /// # Safety
-    /// It is one of this device, and nobody uses it any more.
+    /// It is one of this device, and it is no longer in use.
     unsafe fn unmark(&self, mark: u64);
 
     /// A link between `devices`, rank by rank, of which this is the first.
@@ -164,7 +164,7 @@ pub(super) fn all_of<T: Backend>(devices: Vec<Arc<dyn Backend>>) -> Result<Vec<A
     let one = |device: Arc<dyn Backend>| {
         let device: Arc<dyn Any + Send + Sync> = device;
         device.downcast::<T>().map_err(|_| {
-            CudaError::Sizes("GPUs meet GPUs, and emulated ones each other".to_owned())
+            CudaError::Sizes("a group is of GPUs or of emulated devices, not of both".to_owned())
         })
     };
     devices.into_iter().map(one).collect()

@@ -224,7 +224,6 @@ impl DeviceBatch {
         }
     }
 
-    /// The memory that it is in.
     pub(super) fn memories(&self) -> [&Arc<Memory>; 8] {
         let Self { ids, positions, slots, decodes, chunks, tables, tiles, last, .. } = self;
         let [ids, positions, slots] = [ids, positions, slots].map(|b| &b.data.memory);
@@ -238,7 +237,7 @@ impl DeviceBatch {
         self.ids.len
     }
 
-    /// Rows of attention's output, those that nobody reads included.
+    /// Rows of attention's output, unread ones included.
     #[must_use]
     pub fn attended_rows(&self) -> usize {
         self.out_rows

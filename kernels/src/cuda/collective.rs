@@ -88,7 +88,7 @@ impl Collective {
         let (ranks, count) = ((self.ranks() as i32).into(), ((len / 8) as i32).into());
         let arguments = [p0, p1, p2, p3, p4, p5, p6, p7, ranks, count];
         let shape = line((len / 8).div_ceil(256), 256);
-        // SAFETY: sizes were checked, and nobody else has these buffers.
+        // SAFETY: sizes were checked, and these buffers have no other user.
         unsafe { self.devices[0].launch("all_reduce", shape, arguments) }
     }
 
@@ -114,8 +114,8 @@ impl Collective {
             return Ok(());
         };
         for ((device, part), all) in self.devices.iter().zip(parts).zip(&*all) {
-            device.holds("what is shared", part, len)?;
-            device.holds("what is shared with a rank", all, len * parts.len())?;
+            device.holds("the part of a rank", part, len)?;
+            device.holds("the buffer shared with a rank", all, len * parts.len())?;
         }
         let bytes = len * size_of::<T>();
         let both = parts.iter().zip(&*all);

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_of_a_text_and_an_architecture() {
+    fn a_cubins_name_depends_on_its_text_and_architecture() {
         let mut sources = source::all();
         let name = file_name(&sources[0], "sm_90");
         assert!(name.starts_with("rows-sm_90-") && name.ends_with(".cubin"), "{name}");
@@ -93,7 +93,7 @@ mod tests {
 
     /// Of files beside the program, those of its text and of an architecture that the GPU takes.
     #[test]
-    fn what_is_found_fits() {
+    fn cubins_found_fit_the_text_and_the_gpu() {
         let program = std::env::current_exe().unwrap();
         let folder = program.parent().unwrap().join("cubins");
         std::fs::create_dir_all(&folder).unwrap();

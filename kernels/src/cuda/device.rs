@@ -36,7 +36,6 @@ pub(super) enum Arg<'a> {
 }
 
 impl<'a> Arg<'a> {
-    /// Element `at` of a buffer.
     pub(super) fn within<T: Element>(buffer: &'a Buffer<T>, at: usize) -> Self {
         Self::Pointer(buffer.address(at), Some(&buffer.memory))
     }
@@ -140,7 +139,7 @@ impl Device {
         len: usize,
     ) -> Result<(), CudaError> {
         self.holds("what is copied", from, at + len)?;
-        self.holds("where it is copied to", to, start + len)?;
+        self.holds("the target of the copy", to, start + len)?;
         if len == 0 {
             return Ok(());
         }

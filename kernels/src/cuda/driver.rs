@@ -142,7 +142,7 @@ impl Drop for Gpu {
 impl Backend for Gpu {
     fn allocate(&self, bytes: usize) -> Result<u64, CudaError> {
         self.enter()?;
-        // SAFETY: the memory is zeroed before anybody sees it.
+        // SAFETY: the memory is zeroed before it is handed out.
         unsafe {
             let address = result::malloc_sync(bytes).map_err(|error| {
                 if error.0 != sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {

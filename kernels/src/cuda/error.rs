@@ -15,7 +15,7 @@ pub enum CudaError {
     NoCompiler,
     /// The library through which GPUs meet is not there.
     #[error(
-        "NCCL was not found (libnccl.so.2), through which GPUs meet: install it, or add its folder to KNEE_CUDA_DIR"
+        "NCCL (libnccl.so.2), which connects GPUs, was not found: install it, or add its folder to KNEE_CUDA_DIR"
     )]
     NoNccl,
     /// No such device.
@@ -38,7 +38,7 @@ pub enum CudaError {
     },
     /// A driver that does not know CUDA 13.
     #[error(
-        "the NVIDIA driver knows CUDA up to {major}.{minor}, but 13.0 is needed: update it to 580 or later"
+        "the NVIDIA driver supports CUDA up to {major}.{minor}, but 13.0 is needed: update it to 580 or later"
     )]
     OldDriver {
         /// The version that it knows.
@@ -60,7 +60,7 @@ pub enum CudaError {
     /// A call that failed.
     #[error("{call} failed: {reason}")]
     Call {
-        /// Which.
+        /// The call.
         call: &'static str,
         /// The library's message.
         reason: String,

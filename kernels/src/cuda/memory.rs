@@ -181,7 +181,8 @@ impl<T: Element> Fetched<T> {
         if self.len == 0 {
             return Ok(&mut []);
         }
-        // SAFETY: so many have arrived, every pattern of bits is one, and nobody else has this memory.
+        // SAFETY: so many have arrived, every pattern of bits is one, and no other owner has this
+        // memory.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.place as *mut T, self.len) })
     }
 }

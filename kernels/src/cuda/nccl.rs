@@ -175,7 +175,7 @@ impl Link for Nccl {
 impl Drop for Nccl {
     fn drop(&mut self) {
         for &(comm, _) in self.ranks.get_mut().unwrap_or_else(PoisonError::into_inner).iter() {
-            // SAFETY: it is ours, and nobody uses it any more. A failure leaves nothing to do.
+            // SAFETY: it is ours and no longer in use. A failure leaves nothing to do.
             let _ = unsafe { (self.functions.destroy)(comm) };
         }
     }
@@ -266,7 +266,7 @@ mod tests {
 
     /// NVIDIA's own, where it is installed: without GPUs there is nothing to connect, and that is an error too.
     #[test]
-    fn the_real_library_has_what_is_called() {
+    fn the_real_library_has_every_function_called() {
         let Some(path) = nvrtc::find(NAME) else {
             return println!("skipped: no {NAME} in KNEE_CUDA_DIR or a toolkit");
         };
@@ -282,7 +282,10 @@ mod tests {
     fn a_library_that_is_not_there_is_an_error() {
         let said = Nccl::load(Path::new("/nowhere/libnccl.so.2"), &[(0, 0)]).err().unwrap();
         let said = said.to_string();
-        assert!(said.starts_with("NCCL was not found (libnccl.so.2)"), "{said}");
+        assert!(
+            said.starts_with("NCCL (libnccl.so.2), which connects GPUs, was not found"),
+            "{said}"
+        );
         // The C library is there, and has none of the functions.
         let said = Nccl::load(Path::new("libc.so.6"), &[(0, 0)]).err().unwrap().to_string();
         assert_eq!(said, "libnccl.so.2 failed: it has no ncclCommInitAll");

@@ -53,7 +53,7 @@ pub(super) fn find(name: &str) -> Option<PathBuf> {
     folders().into_iter().map(|folder| folder.join(name)).find(|path| path.exists())
 }
 
-/// Loads a library from one of the folders for good, so that whoever asks for its name later gets it.
+/// Loads a library from one of the folders for good, so that later requests for its name get it.
 pub(super) fn preload(name: &str) {
     let Some(path) = find(name) else { return };
     // SAFETY: NVIDIA's libraries do nothing unsound when they are loaded.

@@ -31,7 +31,7 @@ pub(crate) fn floats(buffer: &Buffer<bf16>) -> Result<Vec<f64>, CudaError> {
     Ok(wide(&fetched(buffer)?))
 }
 
-/// A result that nobody has written.
+/// A result that was never written.
 pub(crate) fn unwritten(device: &Device, len: usize) -> Result<Buffer<bf16>, CudaError> {
     device.upload(&vec![bf16::NAN; len])
 }

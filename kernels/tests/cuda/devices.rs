@@ -23,7 +23,7 @@ fn placed(devices: &[Device], parts: &[Vec<bf16>]) -> Vec<Buffer<bf16>> {
 
 /// Ranks on several devices do to the bit what ranks on one do by kernels and copies.
 #[test]
-fn several_do_what_one_does() {
+fn ranks_on_several_devices_agree_with_ranks_on_one() {
     for ranks in [2, 3, 8] {
         let Some(apart) = devices(ranks) else { return };
         let one = vec![apart[0].clone(); ranks];
@@ -55,7 +55,8 @@ fn several_do_what_one_does() {
     }
 }
 
-/// Each first does what it was asked for before, whoever is waited for, and what comes later comes later.
+/// Each device does its earlier work first, also if another one is waited for, and its later work
+/// later.
 #[test]
 fn they_meet_when_all_have_come() {
     let Some(devices) = devices(3) else { return };
@@ -78,7 +79,7 @@ fn they_meet_when_all_have_come() {
 }
 
 #[test]
-fn what_cannot_meet_is_refused() {
+fn ranks_that_cannot_meet_are_refused() {
     let Some(devices) = devices(2) else { return };
     let refused = |result: Result<(), CudaError>, why: &str| {
         let said = result.expect_err(why).to_string();
@@ -99,9 +100,9 @@ fn what_cannot_meet_is_refused() {
     refused(devices[0].record(&batch, sum).map(|_| ()), "ranks meet while work is recorded");
 }
 
-/// Whoever waits for a device that has failed learns of it.
+/// A thread that waits for a device learns that the device has failed.
 #[test]
-fn a_failure_is_everybodys() {
+fn a_failure_reaches_every_waiting_thread() {
     if let Some(reason) = emulator::absent() {
         return println!("skipped: {reason}");
     }

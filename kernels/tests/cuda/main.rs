@@ -66,7 +66,7 @@ checks! { cache: rope_kv_write, decode_attention, prefill_attention, attention_i
 
 /// The sizes, indices and owners of memory that launching relies on are checked.
 #[test]
-fn what_does_not_fit_is_refused() {
+fn arguments_that_do_not_fit_are_refused() {
     let Ok(devices) = devices() else { return println!("skipped: there is no device") };
     let device = &devices[0].1;
     let refused = |result: Result<(), CudaError>, why: &str| {

@@ -15,7 +15,6 @@ impl Random {
         self.0
     }
 
-    /// Below `n`.
     pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() >> 16) as usize % n
     }
@@ -76,8 +75,8 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// Sequences of these (new tokens, context), in blocks of `1 << shift` slots. Slots that are nobody's are no
-    /// numbers, so that reading one shows.
+    /// Sequences of these (new tokens, context), in blocks of `1 << shift` slots. Slots of no
+    /// sequence hold NaN, so that reading one shows.
     pub(crate) fn new(
         (queries, kv, dim): (usize, usize, usize),
         lengths: &[(usize, usize)],

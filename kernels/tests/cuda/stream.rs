@@ -115,7 +115,7 @@ fn a_device_fails_for_good() {
 
 /// Memory ends, and says by how much.
 #[test]
-fn a_small_device_says_what_is_missing() {
+fn a_small_device_names_the_missing_memory() {
     let Some(device) = pretending(Some(3_000_000), &Fuse::default()) else { return };
     let held = device.zeros::<f32>(500_000).unwrap();
     assert_eq!(device.memory().unwrap(), Some((1_000_000, 3_000_000)));

@@ -1,8 +1,8 @@
-//! What the client says beside what the server knows: `knee mock`'s clockwork in a process of its own, its log of
-//! the truth on the same clock, and a table of the differences.
+//! The client's figures beside the server's log: `knee mock`'s clockwork in a process of its own,
+//! its log of the truth on the same clock, and a table of the differences.
 //!
-//! `cargo run --release -p knee-loadgen --example client_accuracy [-- PART...]`, parts: throughput, streams, pace, many,
-//! stall, pacing. Timings are of this machine and whatever else runs on it.
+//! `cargo run --release -p knee-loadgen --example client_accuracy [-- PART...]`, parts: throughput,
+//! streams, pace, many, stall, pacing. Timings depend on this machine and on what else runs on it.
 
 mod bare;
 mod fixture;

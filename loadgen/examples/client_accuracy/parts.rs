@@ -151,7 +151,7 @@ pub(crate) fn stall() -> super::Outcome {
     Ok(())
 }
 
-/// How long to poll before a send is due, beside a thread of its own for waking up.
+/// Compares lengths of polling before a send is due, and a thread of its own for waking up.
 pub(crate) fn pacing() -> super::Outcome {
     println!(
         "open loop at 1,000/s for 5 s while 200 streams are read; lateness p50, p99, max in ms and CPU by spin"

@@ -15,7 +15,6 @@ use crate::json::Json;
 /// A kind of failure, and the words for it.
 pub(crate) type Trouble = (Kind, String);
 
-/// An answer.
 #[derive(Default)]
 pub(crate) struct Answer {
     pub(crate) response: Response,
@@ -34,7 +33,7 @@ pub(crate) struct Stream {
     pub(crate) several: u32,
     pub(crate) usage: Usage,
     pub(crate) finish: Finish,
-    /// The answer itself, where somebody repeats or counts it.
+    /// The answer itself, if a turn repeats it or its tokens are counted.
     pub(crate) hearing: Option<Box<Hearing>>,
     /// The pattern that its events have in common.
     like: Like,
@@ -304,7 +303,7 @@ impl Stream {
         let json = Json::of(data).ok();
         let words = match json {
             Some(json) => Chunk::of(&json).error.unwrap_or_else(|| chunk::words(&json)),
-            None if data.trim_ascii().is_empty() => "an error event without words".to_owned(),
+            None if data.trim_ascii().is_empty() => "an error event without a message".to_owned(),
             None => String::from_utf8_lossy(data).into_owned(),
         };
         self.trouble.get_or_insert((Kind::ServerError, words));
@@ -350,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_after_what_looked_like_the_end_is_one() {
+    fn a_token_after_an_apparent_end_counts() {
         let counts = "data: {\"choices\":[],\"usage\":{\"completion_tokens\":2}}\n\n";
         let reason = |reason: &str| {
             format!(
@@ -422,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_kept_whether_an_event_was_parsed_or_known_by_its_likes() {
+    fn text_is_kept_on_the_fast_path_too() {
         use crate::live::vocabulary::Tokens;
         let of = |name: &str, text: &str| {
             format!("data: {{\"choices\":[{{\"delta\":{{\"{name}\":\"{text}\"}}}}]}}\n\n")
@@ -453,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_one_whatever_it_is_called_and_however_it_is_packed() {
+    fn a_stream_is_known_under_any_type_and_packing() {
         use flate2::Compression;
         use flate2::write::{GzEncoder, ZlibEncoder};
         use std::io::Write as _;
@@ -484,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stream_is_called_what_it_is() {
+    fn an_answer_that_is_no_stream_is_named() {
         let of = |head: &str, body: &str| whole(head, body.as_bytes()).1.unwrap_err();
         assert_eq!(of("200 OK", "<!doctype html>").0, Kind::NotSse);
         let lost = r#"{"error":{"message":"no memory"}}"#;

@@ -32,7 +32,7 @@ const FEWEST: usize = 20;
 /// Busier than this share of a core, the client may be what is measured.
 const BUSY: f64 = 0.9;
 
-/// How far figures can be trusted.
+/// The degree to which figures can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Trust {
@@ -54,7 +54,7 @@ impl fmt::Display for Trust {
     }
 }
 
-/// What the client measured about itself. Times in ms unless named otherwise.
+/// The client's measurements of itself. Times in ms unless named otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Audit {
     /// From when a request was due to when its first byte was handed to the socket: median.
@@ -63,16 +63,17 @@ pub struct Audit {
     pub send_lateness_p99_ms: f64,
     /// The worst.
     pub send_lateness_max_ms: f64,
-    /// How long bytes had lain in the socket when they were read; where the system does not stamp arrivals, at most:
-    /// median over reads.
+    /// The time that bytes had lain in the socket when they were read, median over reads. It is an
+    /// upper bound if the system does not stamp arrivals.
     pub reader_lag_p50_ms: f64,
     /// 99th percentile.
     pub reader_lag_p99_ms: f64,
     /// The worst.
     pub reader_lag_max_ms: f64,
-    /// How far the times of tokens can be from their arrival, 99th percentile over reads: nothing where the system
-    /// stamped the arrival of a read with one token; with several, how long the earliest bytes read then had lain
-    /// there; without a stamp, the reader's lag.
+    /// The largest possible error of the times of tokens, 99th percentile over reads. It is zero
+    /// for a read with one token whose arrival the system stamped. With several tokens it is the
+    /// time that the earliest bytes of the read had lain in the socket. Without a stamp it is the
+    /// reader's lag.
     pub stamp_error_p99_ms: f64,
     /// Requests in flight, mean over time until the last send.
     pub streams_held: f64,
@@ -116,7 +117,7 @@ pub struct Audit {
     /// True if token times or counts are unreliable; TPOT and ITL are then left out.
     #[serde(default)]
     pub paceless: bool,
-    /// How far the figures can be trusted.
+    /// The verdict on the figures.
     pub verdict: Trust,
     /// Why, and what to do.
     pub reasons: Vec<String>,
@@ -233,7 +234,7 @@ impl Audit {
             ));
         } else if failed * 20 > all as u64 {
             self.doubt(Trust::Suspect, format!(
-                "{failed} of {all} requests failed{most}: what the others show is a lighter load than was asked for"
+                "{failed} of {all} requests failed{most}: the others were served under a lighter load than was asked for"
             ));
         }
     }
@@ -250,7 +251,7 @@ impl Audit {
     pub(super) fn missing_workers(&mut self, missing: usize, of: u32) {
         if missing > 0 {
             self.doubt(Trust::Suspect, format!(
-                "{missing} of {of} workers are missing: what is shown is not the whole load; add their folders"
+                "{missing} of {of} workers are missing: the figures leave out a part of the load; add their folders"
             ));
         }
     }
@@ -268,7 +269,7 @@ impl Audit {
             let reason = &sustain.reason;
             self.doubt(Trust::Suspect, if sustain.falls_behind() {
                 format!(
-                    "the queue grew, the server {reason}: latencies tell how long the run was, not what the server does; lower the rate"
+                    "the queue grew, the server {reason}: latencies show the length of the run, not the speed of the server; lower the rate"
                 )
             } else {
                 format!("{reason}: send for longer")
@@ -352,7 +353,7 @@ impl Audit {
         if self.cpu_share > BUSY {
             let busy = 100.0 * self.cpu_share;
             self.doubt(Trust::Suspect, format!(
-                "the client kept a core {busy:.0} % busy and may be what limits: spread the load over several clients"
+                "the client kept a core {busy:.0} % busy and may be the bottleneck: spread the load over several clients"
             ));
         }
         if self.short_outputs * 20 > completed {
@@ -392,7 +393,7 @@ impl Audit {
     }
 }
 
-/// What an error is compared with.
+/// The latency that an error is compared with.
 struct Reference {
     ms: f64,
     name: String,
@@ -408,7 +409,7 @@ impl Reference {
         Some(Self { ms: ms(tightest.limit), name, target: true })
     }
 
-    /// What an error of so many ms makes of figures beside it.
+    /// The trust in figures beside this latency that have an error of so many ms.
     fn trust(&self, error: f64) -> Trust {
         match error / self.ms {
             share if share < MATERIAL.0 => Trust::Valid,
@@ -421,8 +422,8 @@ impl Reference {
 }
 
 impl Gauges {
-    /// How far figures can be trusted by what the client's own errors are so far; none while nothing has been sent.
-    /// Of a whole run the [`Audit`] asks more.
+    /// The trust in the figures by the client's own errors so far; none while nothing has been
+    /// sent. The [`Audit`] of a whole run asks more.
     #[must_use]
     pub fn trust(&self, slo: &BoundSlo) -> Option<Trust> {
         let p99 = |gauge: &Gauge| gauge.percentile(99.0).map_or(0.0, ms);
@@ -465,7 +466,8 @@ fn reference(
     (median > 0.0).then_some(Reference { ms: median, name, target: false })
 }
 
-/// How late sends were that nothing was to hold back, ns, ascending; and every request's scheduled and real send.
+/// The lateness, ns, ascending, of the sends that nothing was meant to hold back; and every
+/// request's scheduled and real send.
 fn lateness(records: &[Record], wires: &[Wire]) -> (Vec<u64>, Vec<(Duration, Duration)>) {
     let pairs = || records.iter().zip(wires);
     let sent = pairs().filter_map(|(r, w)| Some((r.scheduled, w.sent?))).collect();

@@ -19,7 +19,8 @@ pub(crate) struct Body {
     unpacker: Option<Unpacker>,
     kind: Kind,
     lines: Lines,
-    /// The beginning of what is no event: a page, an error in JSON, a line that no standard knows.
+    /// The beginning of bytes that are no event: a page, an error in JSON, a line that no standard
+    /// knows.
     pub(crate) kept: Vec<u8>,
     /// Most bytes of that to keep.
     room: usize,
@@ -86,8 +87,9 @@ impl Body {
             None => Unpacker::of(head.packing)?,
         };
         for piece in piece.chunks(PIECE) {
-            let unpacked =
-                unpacker.unpack(piece).map_err(|e| format!("a packed body that is none: {e}"))?;
+            let unpacked = unpacker
+                .unpack(piece)
+                .map_err(|e| format!("a packed body that does not unpack: {e}"))?;
             self.plain(head, &unpacked, take)?;
         }
         self.unpacker = Some(unpacker);
@@ -142,7 +144,7 @@ impl Body {
     }
 }
 
-/// Passes a field on, and keeps it where it is none of the standard's.
+/// Passes a field on, and keeps it if the standard does not have it.
 fn keeping(
     (kept, room): (&mut Vec<u8>, usize),
     field: Field<'_>,
@@ -166,7 +168,7 @@ impl Unpacker {
             Packing::Gzip => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new())))),
             Packing::Zlib => Ok(Self::Zlib(Box::new(ZlibDecoder::new(Vec::new())))),
             Packing::None | Packing::Other => {
-                Err("a body packed in a way that was not asked for (content-encoding)".to_owned())
+                Err("a body in a content-encoding that was not asked for".to_owned())
             }
         }
     }

@@ -119,7 +119,7 @@ fn connect(endpoint: &Endpoint, timeout: Duration) -> io::Result<(Box<dyn Both>,
     let mut tcp = outcome.map_err(|e: io::Error| match e.kind() {
         // A connect timeout counts as unreachable.
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-            io::Error::new(io::ErrorKind::HostUnreachable, "it does not let us connect")
+            io::Error::new(io::ErrorKind::HostUnreachable, "the connection timed out")
         }
         _ => e,
     })?;

@@ -1,8 +1,8 @@
 //! The meaning of one event of a stream: a token, the end, or bad news.
 //!
-//! A token is what has text, reasoning or a tool call's content; it may be a string or parts nested in lists. Roles,
-//! filters' notes, empty deltas and counts are no token. Whatever else an event holds, in whatever form, is nobody's
-//! business here.
+//! A token is what has text, reasoning or a tool call's content; it may be a string or parts nested
+//! in lists. Roles, filters' notes, empty deltas and counts are no token. Other members of an event
+//! are ignored here, in any form.
 
 use crate::json::Json;
 
@@ -58,7 +58,7 @@ pub(crate) enum Finish {
 pub(crate) struct Chunk<'a> {
     /// The text that the model says aloud, in pieces none of which is empty.
     pub(crate) said: Vec<&'a str>,
-    /// The text of its thoughts and calls, which nobody repeats as a part of the answer.
+    /// The text of its thoughts and calls, which no turn repeats as a part of the answer.
     pub(crate) aside: Vec<&'a str>,
     /// The ids of its tokens, where the server tells them.
     pub(crate) ids: &'a [Json<'a>],

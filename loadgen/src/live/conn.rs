@@ -10,12 +10,13 @@ use super::transport::{Place, Transport};
 
 /// A connection.
 pub(super) struct Conn {
-    /// Which of the run's connections it is.
+    /// The number of the connection within the run.
     pub(super) serial: u64,
     pub(super) io: Transport,
     /// True where bytes can be sent.
     pub(super) established: bool,
-    /// True where it has carried a request before: the server may close such a one at any time.
+    /// True where it has carried a request before: the server may close such a connection at any
+    /// time.
     pub(super) reused: bool,
     pub(super) flight: Option<Flight>,
     /// The request's bytes, sent up to `written`.
@@ -76,7 +77,7 @@ impl Conn {
     /// Takes in what a read brought; the tokens in it.
     pub(super) fn absorb(&mut self, bytes: &[u8]) -> Result<u32, Trouble> {
         let Some(flight) = &mut self.flight else {
-            return Err((Kind::Malformed, "bytes that nobody asked for".to_owned()));
+            return Err((Kind::Malformed, "bytes that answer no request".to_owned()));
         };
         flight.answered = true;
         self.answer.absorb(bytes)
@@ -89,7 +90,7 @@ impl Flight {
         Self { request, due, deadline, ..Self::default() }
     }
 
-    /// When nobody waits for the rest of it any longer.
+    /// The instant at which the rest of it is no longer waited for.
     pub(super) fn given_up_at(&self) -> u64 {
         self.deadline.min(self.open_until.unwrap_or(u64::MAX))
     }

@@ -1,9 +1,9 @@
 //! The server's own answers, which later turns of a session repeat.
 //!
-//! Prompts are made up, answers are not: a later turn that repeats an earlier one's answer must carry what the server
-//! said, or its prefix cache sees a conversation that nobody had. Which turn repeats how much of which answer is read
-//! off the trace: as far as the blocks of the two agree beyond the earlier one's prompt. Answers are kept until their
-//! session is over.
+//! Prompts are made up, answers are not. A later turn that repeats an earlier one's answer must
+//! carry the server's own words, or the server's prefix cache sees a conversation that never took
+//! place. The trace tells how much of an answer a turn repeats: as far as the blocks of the two
+//! agree beyond the earlier one's prompt. Answers are kept until their session is over.
 
 use std::collections::HashMap;
 
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_repeats_what_its_blocks_share_beyond_the_prompt_before() {
+    fn a_turn_repeats_the_blocks_it_shares_beyond_the_prompt_before() {
         // 6 + 4 tokens, all repeated; then 14 + 4, of which the blocks share 2.
         let trace =
             session(&[(6, 4, &[1, 2, 3]), (14, 4, &[1, 2, 3, 4]), (20, 1, &[1, 2, 3, 4, 5])]);

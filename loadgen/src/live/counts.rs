@@ -1,5 +1,5 @@
-//! Whether the tokens of a run can be counted and timed at all: what came in one piece has no pace, and counts that
-//! contradict each other are none.
+//! The test that the tokens of a run can be counted and timed. Tokens that came in one piece have
+//! no pace, and counts that contradict each other are worth nothing.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ const AT_ONCE: Duration = Duration::from_micros(100);
 /// A share of the requests from which a doubt matters: one in so many.
 const MATERIAL: u64 = 20;
 
-/// How many of the completed requests are doubtful, and by what.
+/// The number of completed requests, and how many of them are doubtful, by cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Doubtful {
     completed: u64,
     /// All their tokens came together.
     at_once: u64,
-    /// Nobody counts their tokens, and an event is several.
+    /// Their tokens are not counted, and an event holds several.
     lumped: u64,
     /// By the server's count fewer tokens than came.
     fewer: u64,
@@ -55,7 +55,7 @@ impl Doubtful {
         all
     }
 
-    /// What there is to doubt, each with what to do.
+    /// The doubts, each with what to do about it.
     pub(super) fn reasons(&self) -> Vec<String> {
         let of = self.completed;
         [
@@ -69,7 +69,7 @@ impl Doubtful {
             ),
             (
                 self.fewer,
-                "have fewer tokens by the server's count (usage) than came: one of the two is wrong, so figures per token are not to be trusted; give --tokenizer or have the server mended",
+                "have fewer tokens by the server's count (usage) than came: one of the two is wrong, so figures per token are not to be trusted; give --tokenizer or fix the server",
             ),
             (
                 self.excessive,
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_and_what_is_not() {
+    fn doubtful_counts_are_told_from_good_ones() {
         let wire = Wire { chunks: 8, completion_tokens: Some(8), ..Wire::default() };
         let uncounted = Wire { completion_tokens: None, ..wire };
         for (what, wire, gap_us, asked, doubt) in [

@@ -13,7 +13,7 @@ use crate::error::Error;
 /// A server found: where it is, and what every request to it begins with.
 pub(crate) struct Endpoint {
     url: Url,
-    /// Where connections go: to the server, or to what stands in between.
+    /// The addresses to connect to: the server's, or those of a proxy in between.
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) place: Place,
     pub(crate) api: Api,
@@ -21,7 +21,7 @@ pub(crate) struct Endpoint {
     pub(crate) whole: bool,
     /// Paths before the endpoints' names, the likeliest first.
     roots: Vec<String>,
-    /// Which of them is asked.
+    /// The index of the root in use.
     root: usize,
     /// Path and query of the endpoint driven where a redirect said so.
     moved: Option<String>,
@@ -37,7 +37,8 @@ impl Endpoint {
     /// Understands the URL, looks its host up and reads the certificates.
     ///
     /// # Errors
-    /// [`Error::Nobody`] for a host that has no address, now; a URL, proxy, header or certificate that is none.
+    /// [`Error::Nobody`] for a host that has no address, now; a URL, proxy, header or certificate
+    /// that is not valid.
     pub(crate) fn find(server: &Server) -> Result<Self, Error> {
         let url = Url::parse(&server.url)?;
         let proxy = server.proxies.of(&url)?;
@@ -118,10 +119,10 @@ impl Endpoint {
         true
     }
 
-    /// Where a redirect from `path` to `location` leads on this server.
+    /// The path on this server to which a redirect from `path` to `location` leads.
     ///
     /// # Errors
-    /// Where it leads elsewhere.
+    /// If it leads to another server.
     pub(crate) fn redirected(&self, path: &str, location: &str) -> Result<String, Error> {
         let (url, target) = self.url.follow(path, location)?;
         if self.url.same_server(&url) {
@@ -156,7 +157,7 @@ fn is_version(name: &str) -> bool {
     digits.starts_with(|c: char| c.is_ascii_digit()) && digits.len() < 12
 }
 
-/// Lines of every request. Of several who say who we are, the most explicit counts.
+/// The header lines of every request. Of several credentials, the most explicit counts.
 fn headers(url: &Url, server: &Server) -> Result<String, Error> {
     let given = |name: &str| server.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
     let key = server.api_key.as_ref().map(|key| format!("Bearer {key}"));
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn who_we_are_is_said_once() {
+    fn credentials_are_sent_once() {
         let head = |key: Option<&str>, header: Option<&str>| {
             let server = Server {
                 url: "http://user:word@127.0.0.1".to_owned(),

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::Outcome;
 
-/// What went wrong.
+/// The kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
-    /// Nobody listens there.
+    /// No server listens there.
     Refused,
     /// The host cannot be reached.
     Unreachable,
@@ -63,7 +63,7 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
-    /// How a request ends that this befalls.
+    /// The outcome of a request with this failure.
     pub(crate) fn outcome(self) -> Outcome {
         match self {
             Self::Status(status) if is_busy(status) => Outcome::Rejected,
@@ -72,7 +72,7 @@ impl Kind {
         }
     }
 
-    /// What an error of the socket means.
+    /// The kind of a socket's error.
     pub(crate) fn of(error: &std::io::Error) -> Self {
         use std::io::ErrorKind as E;
         match error.kind() {
@@ -94,12 +94,12 @@ pub(crate) fn is_busy(status: u16) -> bool {
     matches!(status, 425 | 429 | 502 | 503 | 504 | 529)
 }
 
-/// How often one kind of failure happened.
+/// The number of failures of one kind, and the details of the first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Failures {
     /// Requests.
     pub count: u64,
-    /// What the first of them met, on one line.
+    /// The cause of the first of them, on one line.
     pub cause: String,
     /// The longest that any of them was told to wait (`Retry-After`), s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,7 +107,8 @@ pub struct Failures {
 }
 
 impl Failures {
-    /// What became of them, whose kind is called so, in words: `9 of 31 refused with 429 (too many requests)`.
+    /// These failures, whose kind is `kind`, in words: `9 of 31 refused with 429 (too many
+    /// requests)`.
     pub(crate) fn words(&self, kind: &str, of: usize) -> String {
         let what = match kind {
             "timeout" => "not answered in time".to_owned(),
@@ -131,7 +132,6 @@ pub(crate) fn is_refusal(kind: &str) -> bool {
     matches!(kind, "reset" | "refused") || status.is_some_and(is_busy)
 }
 
-/// Failures by kind.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally(BTreeMap<Kind, Failures>);
 

@@ -25,8 +25,8 @@ impl Like {
 
     /// Learns from an event that was parsed as a token of `text` and nothing else.
     ///
-    /// A text without escapes was not copied by the parser, so that its place in `data` is known. Whatever plain text
-    /// stands there, the event means the same.
+    /// A text without escapes was not copied by the parser, so that its place in `data` is known.
+    /// The event means the same with any other plain text in that place.
     pub(super) fn learn(&mut self, data: &[u8], text: &str, aloud: bool) {
         let start = text.as_ptr().addr().wrapping_sub(data.as_ptr().addr());
         let end = start.wrapping_add(text.len());
@@ -64,7 +64,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_it_calls_a_token_is_one(
+        fn every_token_of_the_fast_path_is_a_token(
             text in prop::collection::vec(any::<u8>(), 0..6), first in "[a-z\"\\\\]{0,3}",
             junk in any::<bool>(),
         ) {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_came_before_the_events_of_a_stream_are_learnt() {
+    fn a_stream_is_learnt_after_any_other_events() {
         let of = |delta: &str| format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#);
         let mut like = Like::default();
         for first in [r#"{"content":"\n"}"#, r#"{"content":"\""}"#, r#"{"content":"a","role":"x"}"#]

@@ -17,7 +17,7 @@ pub enum Prompts {
 }
 
 impl Prompts {
-    /// Words of a token each, where nobody counts them.
+    /// Words of a token each, if no tokenizer counts them.
     pub const WORDS: Self = Self::Text { per_word: 1.0, overhead: 0.0 };
 }
 
@@ -31,8 +31,8 @@ pub(crate) struct Form {
     pub(crate) greedy: bool,
     /// True where it asks the stream for a count of its tokens.
     pub(crate) counts: bool,
-    /// True where a stream came back. Where the server answers only what does not stream, nothing of a run can be
-    /// measured, and what it says to the run is what there is to report.
+    /// True if a stream came back. If the server answers only requests that do not stream, nothing
+    /// of a run can be measured, and the server's answer to the run is all there is to report.
     pub(crate) streams: bool,
 }
 
@@ -43,7 +43,7 @@ pub(crate) enum Length {
     MaxCompletionTokens,
 }
 
-/// What is to keep a model from ending earlier.
+/// The member that keeps a model from ending early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// `ignore_eos`.
@@ -67,7 +67,7 @@ impl Form {
         }
     }
 
-    /// What any server should take, with that member for the length.
+    /// The form that any server should take, with that member for the length.
     pub(crate) fn plain(length: Length) -> Self {
         let prompts = Prompts::WORDS;
         Self { prompts, length, end: End::Free, greedy: false, counts: false, streams: true }
@@ -93,7 +93,8 @@ impl Form {
         }
     }
 
-    /// What of the full form a server of `api` does not take, and what that means; `exact` where a tokenizer was given.
+    /// The parts of the full form that a server of `api` does not take, each with its consequence.
+    /// `exact` is true if a tokenizer was given.
     pub(crate) fn given_up(&self, api: Api, exact: bool) -> Vec<&'static str> {
         let ids = api == Api::Chat || exact || self.prompts == Prompts::Ids;
         [

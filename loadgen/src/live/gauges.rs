@@ -1,7 +1,8 @@
-//! What a run shows while it goes on: latencies so far, written by the loop and read by whoever likes, whenever.
+//! The gauges of a run that is going on: latencies so far, written by the loop and read by any
+//! thread at any time.
 //!
-//! A value costs the loop one load and one store of its own (nobody else writes, so nothing is locked); percentiles are
-//! the reader's to work out. Final figures come from elsewhere and are exact.
+//! A value costs the loop one load and one store of its own (it alone writes, so nothing is
+//! locked). The reader works out percentiles. Final figures come from elsewhere and are exact.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,7 +25,7 @@ pub struct Gauges {
     pub tpot: Gauge,
     /// Sends, after they were due.
     pub late: Gauge,
-    /// How far the times of tokens can be from their arrival.
+    /// The largest possible error of the times of tokens.
     pub stamp_error: Gauge,
 }
 

@@ -1,4 +1,5 @@
-//! What can be asked of a server without a request for tokens: whether it is there, how it is, and what it serves.
+//! The questions to a server that need no request for tokens: is it there, is it ready, and which
+//! models does it serve.
 
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use super::failure::{Kind, is_busy, one_line};
 use crate::error::Error;
 use crate::json::Json;
 
-/// How long `/health` may take: some look after everything behind them before they answer.
+/// The time limit of `/health`. Some servers look after everything behind them before they answer.
 const GLIMPSE: Duration = Duration::from_secs(2);
 
-/// True where somebody answers there already: by `/health`, or by the list of models where there is no such path.
+/// True if a server answers there already: by `/health`, or by the list of models where there is no
+/// such path.
 pub(super) fn answers(endpoint: &mut Endpoint, timeout: Duration) -> bool {
     let status = |path: &str| fetch(endpoint, path, timeout).map_or(0, |(status, _)| status);
     match status(&endpoint.beside("/health")) {
@@ -22,14 +24,14 @@ pub(super) fn answers(endpoint: &mut Endpoint, timeout: Duration) -> bool {
     }
 }
 
-/// What `/health` has against taking requests yet, where there is such a path.
+/// Fails if the server has a `/health` and it says that requests are not taken yet.
 ///
 /// # Errors
-/// What it says.
+/// The server's words.
 pub(super) fn health(endpoint: &mut Endpoint, timeout: Duration) -> Result<(), Error> {
     choose_address(endpoint, timeout)?;
     let path = endpoint.beside("/health");
-    // Whoever has no such path, or does not answer there, has said nothing against it.
+    // A server without such a path, or with no answer there, may be ready.
     let (status, said) = match fetch(endpoint, &path, timeout.min(GLIMPSE)) {
         Err(error @ Error::Nobody(_)) => return Err(error),
         Err(_) => return Ok(()),
@@ -116,7 +118,7 @@ fn listed(json: &Json<'_>) -> Option<Option<String>> {
     if list.is_empty() { Some(None) } else { list.iter().find_map(name).map(Some) }
 }
 
-/// That the server wants to know better who asks.
+/// The error of a server that wants another API key.
 pub(super) fn unauthorised(endpoint: &Endpoint, status: u16, said: &str) -> Error {
     let server = endpoint.shown().0;
     Error::Endpoint(format!(
@@ -125,7 +127,7 @@ pub(super) fn unauthorised(endpoint: &Endpoint, status: u16, said: &str) -> Erro
     ))
 }
 
-/// What a body says, on one line.
+/// The message in a body, on one line.
 fn words(said: &str) -> String {
     let json = Json::of(said.as_bytes()).ok();
     one_line(&json.as_ref().and_then(chunk::bad_news).unwrap_or_else(|| said.to_owned()))

@@ -18,17 +18,17 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     /// True where it calls its body a stream of events.
     pub(crate) events: bool,
-    /// How its body is packed.
+    /// The compression of its body.
     pub(crate) packing: Packing,
-    /// How long `Retry-After` asks to wait.
+    /// The time that `Retry-After` asks to wait.
     pub(crate) retry_after: Option<Duration>,
-    /// Where a redirect points.
+    /// The target of a redirect.
     pub(crate) location: Option<String>,
     /// True where the connection can carry another request afterwards.
     pub(crate) keep_alive: bool,
 }
 
-/// How a body is packed.
+/// The compression of a body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Packing {
     /// Not at all.
@@ -38,7 +38,7 @@ pub(crate) enum Packing {
     Gzip,
     /// `deflate`, which is zlib's.
     Zlib,
-    /// In a way that nobody here unpacks.
+    /// A packing that is not supported.
     Other,
 }
 
@@ -49,7 +49,7 @@ enum State {
     Length(u64),
     /// The digits of a chunk's size, read so far.
     Size(u64),
-    /// What follows the size on its line.
+    /// The rest of the line after the size.
     SizeRest(u64),
     Chunk(u64),
     /// The line end after a chunk.
@@ -102,7 +102,7 @@ impl Response {
     /// Takes in what a read brought and passes on every piece of the body.
     ///
     /// # Errors
-    /// What is not HTTP, in words.
+    /// The reason why the bytes are not HTTP, in words.
     pub(crate) fn feed(
         &mut self,
         mut input: &[u8],
@@ -139,8 +139,8 @@ impl Response {
                     &[]
                 }
                 State::Done => {
-                    // All of it had arrived. Empty lines between messages are allowed (RFC 9112, 2.2); after anything
-                    // else nobody knows where the next one would begin.
+                    // All of it had arrived. Empty lines between messages are allowed (RFC 9112,
+                    // 2.2); after anything else the beginning of the next one is not known.
                     self.keep_alive &= input.iter().all(|b| matches!(b, b'\r' | b'\n'));
                     return Ok(());
                 }
@@ -236,7 +236,7 @@ impl Packing {
     }
 }
 
-/// What real servers send and every other client takes.
+/// Takes the deviations that real servers send and every other client takes.
 fn lenient() -> httparse::ParserConfig {
     let mut config = httparse::ParserConfig::default();
     config
@@ -247,7 +247,7 @@ fn lenient() -> httparse::ParserConfig {
     config
 }
 
-/// How long `value` asks to wait: a number of `unit` seconds, or a date.
+/// The time that `value` asks to wait: a number of `unit` seconds, or a date.
 fn wait(value: &str, unit: f64) -> Option<Duration> {
     let value = value.trim();
     if let Ok(number) = value.parse::<f64>() {
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_end_costs_the_connection_at_most() {
+    fn bytes_after_the_end_cost_the_connection_at_most() {
         let whole = "HTTP/1.1 201 Created\r\ncontent-length: 1\r\n\r\na";
         for (more, keep) in [("", true), ("\r\n", true), ("\n\r\n", true), ("b", false)] {
             let (r, body, outcome) = read(format!("{whole}{more}").as_bytes(), &[]);

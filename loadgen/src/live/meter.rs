@@ -1,4 +1,5 @@
-//! What is counted while a run goes on: what the wire showed of each request, and what the loop did.
+//! The counters of a run that is going on: the bytes and times of each request on the wire, and the
+//! work of the loop.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::histogram::Histogram;
 use crate::time::seconds;
 
-/// What became of a request on the wire.
+/// The wire's account of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wire {
     /// When its first byte was handed to the socket; none when it never was.
@@ -35,18 +36,19 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Generated tokens, by whoever counted them.
+    /// Generated tokens, by the server's count or the tokenizer's.
     pub(super) fn output(&self) -> Option<u32> {
         self.completion_tokens.or(self.tokenized)
     }
 }
 
-/// What the loop measured about itself.
+/// The loop's measurements of itself.
 #[derive(Default)]
 pub(super) struct Meter {
-    /// How long before its read each read's bytes had arrived; where nobody knows, can have at most.
+    /// The time from the arrival of bytes to their read, for each read. It is an upper bound if the
+    /// arrival is not known.
     pub(super) lag: Histogram,
-    /// How far each read's stamp can be from its arrival.
+    /// The largest possible distance of each read's stamp from its arrival.
     pub(super) stamp_error: Histogram,
     pub(super) cpu: Duration,
     pub(super) wall: Duration,

@@ -97,7 +97,8 @@ impl Live {
     /// True if a server answers there already, and well.
     ///
     /// # Errors
-    /// Address, header or certificate that are none; a server that does not answer is not there.
+    /// An address, header or certificate that is not valid; a server that does not answer is not
+    /// there.
     pub fn is_there(server: &Server, timeout: Duration) -> Result<bool, Error> {
         Ok(greet::answers(&mut Endpoint::find(server)?, timeout))
     }
@@ -105,7 +106,7 @@ impl Live {
     /// A server taken at the caller's word, nothing asked beforehand.
     ///
     /// # Errors
-    /// Address, header or certificate that are none.
+    /// An address, header or certificate that is not valid.
     pub fn assume(server: &Server, model: &str, prompts: Prompts) -> Result<Self, Error> {
         let vocabulary = server.tokenizer.as_ref().map(Vocabulary::of).transpose()?;
         let (model, form) = (model.to_owned(), Form::full(prompts));

@@ -1,9 +1,10 @@
 //! The questions to a server before it can be measured: which model it serves, in which form it takes requests, and
 //! how it counts the tokens of text.
 //!
-//! The questions are the run's own requests, byte for byte, and are judged by what comes of them: a form works when a
-//! stream of tokens comes back, whatever the status of those that did not work. Where the full form does not, the
-//! plainest that does is found, and every member that a measurement would like is tried on top of it.
+//! The questions are the run's own requests, byte for byte, and are judged by what comes of them: a
+//! form works when a stream of tokens comes back, whatever the status of those that did not work.
+//! If the full form does not work, the plainest that does is found, and every member that a
+//! measurement would like is tried on top of it.
 
 use std::time::Duration;
 
@@ -253,7 +254,8 @@ impl Asker<'_> {
     /// One request behind a prompt of `length`, after redirects on the same server.
     ///
     /// # Errors
-    /// Nobody there, no end in time, a redirect that leads elsewhere. Whatever the server does is what is heard.
+    /// No server there, no end in time, or a redirect that leads to another server. Any answer of
+    /// the server is a success.
     fn ask(&mut self, form: &Form, length: u32, awaited: bool) -> Result<Heard, Error> {
         for _ in 0..3 {
             let mut answer = Answer::default();
@@ -360,8 +362,8 @@ impl Heard {
     }
 }
 
-/// A step from a plainer form towards the full one; says no where it is none. Of what matters most to a measurement
-/// first.
+/// A step from a plainer form towards the full one; false if it changes nothing. The steps that
+/// matter most to a measurement come first.
 type Change = fn(&mut Form, bool) -> bool;
 
 const CHANGES: [Change; 5] = [

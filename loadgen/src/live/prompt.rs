@@ -1,10 +1,11 @@
 //! The bodies of requests: prompts of a known length that share what the trace says they share, and nothing else.
 //!
-//! Where the server takes token ids, a prompt is exactly as long as the trace wants. Otherwise it is words, as many as
-//! the server's own count of a few probes says; with words of its own tokenizer that is exact too. Either is a
-//! function of (salt, block identity) for blocks that the trace shares between requests, of (salt, request) for all
-//! others: prefixes that are alike in the trace are alike on the wire, and the salt, new in every run, keeps a
-//! server's cache of the last run from answering this one. A turn that repeats an answer
+//! A prompt of token ids, for a server that takes them, is exactly as long as the trace wants.
+//! Otherwise a prompt is words. Their number follows from the server's own count of a few probes;
+//! words of its own tokenizer make it exact too. Either is a function of (salt, block identity) for
+//! blocks that the trace shares between requests, of (salt, request) for all others: prefixes that
+//! are alike in the trace are alike on the wire, and the salt, new in every run, keeps a server's
+//! cache of the last run from answering this one. A turn that repeats an answer
 //! ([`Talks`](super::conversation::Talks)) has the server's own words in that place.
 
 use std::io::Write as _;
@@ -119,8 +120,8 @@ impl Prompter {
     }
 }
 
-/// The name of a run's requests, a UUID of version 4 up to its last group, which is the request's number: servers refuse
-/// names that are none.
+/// The name of a run's requests, a UUID of version 4 up to its last group, which is the request's
+/// number: servers refuse names that are no UUID.
 fn name(salt: u64) -> String {
     let (high, middle, low) = (salt >> 32, (salt >> 16) & 0xFFFF, salt & 0xFFFF);
     format!("{high:08x}-{middle:04x}-4{:03x}-8{:x}00-", low >> 4, low & 0xF)
@@ -148,7 +149,7 @@ struct MadeUp<'a> {
     own: u64,
     blocks: &'a [u64],
     block_tokens: u32,
-    /// Where the current block begins, and what its numbers follow from.
+    /// The start of the current block, and the seed of its numbers.
     block: (u32, u64),
 }
 
@@ -356,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_sends_what_it_says_and_no_more() {
+    fn a_form_sends_its_members_and_no_more() {
         let server = Server { url: "http://127.0.0.1".to_owned(), ..Server::default() };
         let endpoint = Endpoint::find(&server).unwrap();
         let body = |form: &Form| -> Value {

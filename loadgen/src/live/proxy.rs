@@ -1,7 +1,7 @@
-//! Which proxy stands between us and a server, by the variables that every other client heeds.
+//! The proxy between us and a server, by the variables that every other client heeds.
 //!
-//! `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, in small letters first. A server on this machine is never
-//! asked through one: nobody means that.
+//! `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, in small letters first. A server on
+//! this machine is never asked through one, since no user means that.
 
 use std::net::IpAddr;
 
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_asked_through_a_proxy() {
+    fn servers_that_are_asked_through_a_proxy() {
         let proxies = |no: &str| Proxies {
             http: Some("proxy:3128".to_owned()),
             https: Some("http://somebody:secret@secure:1".to_owned()),

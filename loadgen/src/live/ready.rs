@@ -13,11 +13,11 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// The time for which a server is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// One that is there and does not take requests yet.
+    /// The wait for a server that is there and does not take requests yet.
     pub ready: Duration,
-    /// One that nobody listens for yet.
+    /// The wait for a server at whose address nothing listens yet.
     pub there: Duration,
-    /// How long it may take for one answer.
+    /// The wait for one answer.
     pub answer: Duration,
 }
 

@@ -78,7 +78,8 @@ impl LiveRun {
         !self.recording.records.iter().any(Record::completed)
     }
 
-    /// Requests that neither completed nor were cut off by the end of the run; none where there are none.
+    /// Requests that neither completed nor were cut off by the end of the run; none if there are no
+    /// such requests.
     #[must_use]
     pub fn lost(&self) -> Option<Lost> {
         let all = self.recording.records.len();

@@ -98,7 +98,7 @@ impl Lines {
     }
 }
 
-/// The kind of a line; none of a comment and of fields that nobody reads.
+/// The kind of a line; none of a comment and of fields that are not read.
 fn field(line: &[u8]) -> Option<Field<'_>> {
     if let Some(data) = line.strip_prefix(b"data:") {
         return Some(Field::Data(data.strip_prefix(b" ").unwrap_or(data)));

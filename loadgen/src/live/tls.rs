@@ -1,9 +1,10 @@
-//! The certificates that TLS trusts: the system's authorities, the authorities that the user names, and the very
-//! certificates in his file.
+//! The certificates that TLS trusts: the system's authorities, the authorities that the user names,
+//! and the very certificates in their file.
 //!
-//! `openssl req -x509` makes a certificate that says of itself that it is an authority, and names no host unless asked
-//! to. As a server's own it is refused by the rules for authorities, although whoever names it in a file has said all
-//! that there is to say: it is trusted as what it is, and its key is still proved.
+//! `openssl req -x509` makes a certificate that says of itself that it is an authority, and names
+//! no host unless asked to. The rules for authorities refuse it as a server's own certificate. A
+//! user who names it in a file trusts that very certificate, so it is accepted, and its key is
+//! still proved.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -28,7 +29,7 @@ const LONGEST: u64 = 16 << 20;
 /// The security of connections to `host`.
 ///
 /// # Errors
-/// Certificates or keys that are none.
+/// Certificates or keys that are not valid.
 pub(super) fn security(host: &str, server: &Server) -> Result<Security, Error> {
     let tls = |what: &str, why: &dyn std::fmt::Display| Error::Endpoint(format!("{what}: {why}"));
     let mut roots = RootCertStore::empty();
@@ -98,7 +99,8 @@ impl ServerCertVerifier for Named {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let usual = self.usual.verify_server_cert(certificate, chain, name, ocsp, now);
         let excused = |error: &rustls::Error| match error {
-            // The very one, used as what it says it is not, or for a host although it names none.
+            // The named certificate: used as a server's although it calls itself an authority, or
+            // for a host although it names none.
             rustls::Error::InvalidCertificate(CertificateError::Other(_)) => true,
             rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
                 presented,

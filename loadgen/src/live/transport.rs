@@ -19,7 +19,7 @@ pub(crate) struct Place {
     pub(crate) security: Option<Security>,
 }
 
-/// What secures connections to one host.
+/// The TLS settings for connections to one host.
 #[derive(Clone)]
 pub(crate) struct Security {
     pub(crate) config: Arc<rustls::ClientConfig>,
@@ -157,10 +157,10 @@ impl Transport {
 
 /// A way through a proxy in the making.
 pub(crate) struct Tunnel {
-    /// What is asked for it, sent up to `sent`.
+    /// The request for it, sent up to `sent`.
     ask: Vec<u8>,
     sent: usize,
-    /// What the proxy has answered so far.
+    /// The proxy's answer so far.
     answer: Vec<u8>,
 }
 
@@ -170,10 +170,10 @@ impl Tunnel {
         Self { ask: ask.to_owned(), sent: 0, answer: Vec::new() }
     }
 
-    /// Goes on; true once it leads through. Of a socket that blocks, only then.
+    /// Goes on; true once the way is open. With a blocking socket it returns only then.
     ///
     /// # Errors
-    /// What the proxy has against it.
+    /// The proxy's refusal, or a failure of the connection to it.
     pub(crate) fn dig(&mut self, tcp: &mut (impl io::Read + io::Write)) -> io::Result<bool> {
         let would_block = |e: &io::Error| e.kind() == io::ErrorKind::WouldBlock;
         while self.sent < self.ask.len() {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_proxy_says_is_not_what_the_server_says() {
+    fn a_refusal_by_a_proxy_is_not_the_servers() {
         let dug = |answer: &str| {
             let dug = Tunnel::new(b"CONNECT a:1 HTTP/1.1\r\n\r\n")
                 .dig(&mut Proxy(answer.as_bytes(), true));

@@ -9,7 +9,7 @@ use super::api::Api;
 use super::shown::ShownUrl;
 use crate::error::Error;
 
-/// An address. What it shows of itself (`Display`) has neither name nor password nor query in it.
+/// An address. Its `Display` shows no name, password or query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Url {
     pub(crate) secure: bool,
@@ -56,7 +56,7 @@ impl Url {
                 Ok(port) if port > 0 && !text.is_empty() => port,
                 _ => {
                     return Err(bad(&format!(
-                        "has {port:?} for a port, which is none (1 to 65535)"
+                        "has the port {port:?}, which is not from 1 to 65535"
                     )));
                 }
             },
@@ -90,10 +90,11 @@ impl Url {
         format!("{}://{}", if self.secure { "https" } else { "http" }, self.authority)
     }
 
-    /// Where `location` points, seen from `path` (query and all) on this server.
+    /// The address and path to which `location` points, seen from `path` (query and all) on this
+    /// server.
     ///
     /// # Errors
-    /// Where it is no address.
+    /// If `location` is no address.
     pub(crate) fn follow(&self, path: &str, location: &str) -> Result<(Self, String), Error> {
         let absolute = if location.contains("://") {
             location.to_owned()

@@ -1,4 +1,4 @@
-//! What text prompts are made of: words that are a token each, whatever stands beside them.
+//! The words of text prompts: each is one token, beside any other word.
 //!
 //! Without a tokenizer these are common words, and how many tokens they are is the server's to say. With one, only
 //! words are used that it keeps apart in every pair, so that n words are n tokens and no text has to be tokenised
@@ -31,7 +31,7 @@ impl Tokens {
         Self(Arc::new(count))
     }
 
-    /// How many `text` has.
+    /// The number of tokens of `text`.
     #[must_use]
     pub fn count(&self, text: &str) -> Option<usize> {
         (self.0)(text)
@@ -48,7 +48,7 @@ impl fmt::Debug for Tokens {
 #[derive(Debug, Clone)]
 pub(super) struct Vocabulary {
     words: Vec<&'static str>,
-    /// What stands between two.
+    /// The separator between two words.
     pub(super) gap: &'static str,
 }
 
@@ -75,7 +75,7 @@ impl Vocabulary {
             }
         }
         Err(Error::Endpoint(
-            "this tokenizer keeps too few of the words that prompts are made of apart: leave --tokenizer out".to_owned(),
+            "this tokenizer merges too many of the words that prompts are made of: leave --tokenizer out".to_owned(),
         ))
     }
 

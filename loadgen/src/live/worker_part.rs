@@ -126,11 +126,14 @@ impl Part {
     /// Reads a stored part.
     ///
     /// # Errors
-    /// A file that is none, or of another version.
+    /// A file that is no part, or of another version.
     pub fn read(text: &str) -> Result<Self, Error> {
         let part: Self = serde_json::from_str(text).map_err(|e| Error::Merge(e.to_string()))?;
         if part.schema != SCHEMA {
-            return Err(Error::Merge(format!("its form is {}, this is of {SCHEMA}", part.schema)));
+            return Err(Error::Merge(format!(
+                "its schema is {}, this version reads {SCHEMA}",
+                part.schema
+            )));
         }
         part.check().map_err(|e| Error::Merge(e.to_owned()))?;
         Ok(part)
@@ -139,13 +142,13 @@ impl Part {
     /// Refuses what no worker writes, so that figures of the whole can count on it.
     fn check(&self) -> Result<(), &'static str> {
         if self.worker.index >= self.worker.of {
-            return Err("its worker is beyond their number");
+            return Err("its worker number is not below its number of workers");
         }
         if self.classes.is_empty() || self.itl.len() != self.classes.len() {
-            return Err("it has another number of classes than of distributions");
+            return Err("its classes and its distributions differ in number");
         }
         if self.requests.iter().any(|r| usize::from(r.record.class) >= self.classes.len()) {
-            return Err("a request is of a class that it does not name");
+            return Err("a request has a class that the file does not name");
         }
         Ok(())
     }
@@ -173,7 +176,7 @@ pub fn merge(parts: &[Part]) -> Result<(LiveRun, Trace), Error> {
     let mut workers: Vec<Worker> = parts.iter().map(|p| p.worker).collect();
     workers.sort_unstable();
     if let Some(twice) = workers.windows(2).find(|w| w[0] == w[1]) {
-        return Err(Error::Merge(format!("worker {} is there twice", twice[0])));
+        return Err(Error::Merge(format!("worker {} is given twice", twice[0])));
     }
     let mut all: Vec<Stored> = parts.iter().flat_map(|p| p.requests.iter().copied()).collect();
     all.sort_by_key(|s| (s.record.scheduled, s.record.request));
@@ -226,8 +229,8 @@ pub fn merge(parts: &[Part]) -> Result<(LiveRun, Trace), Error> {
     Ok((run, sent))
 }
 
-/// The requests sent, in order of time, as a trace; records are made to count through it. A turn whose predecessor was
-/// not counted is one that waited for nobody.
+/// The requests sent, in order of time, as a trace; records are made to count through it. A turn
+/// whose predecessor was not counted is one that waited for no other.
 fn renumbered(all: &mut [Stored], classes: &[String]) -> Trace {
     let places: BTreeMap<u32, u32> =
         (0u32..).zip(all.iter()).map(|(new, s)| (s.record.request, new)).collect();

@@ -1,4 +1,4 @@
-//! What the mock does wrong on purpose, to which share of requests.
+//! The faults that the mock commits on purpose, each for a share of requests.
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,9 +25,9 @@ pub enum Fault {
 /// A fault and the share of requests it befalls, in (0, 1].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FaultShare {
-    /// What goes wrong.
+    /// The fault.
     pub fault: Fault,
-    /// How often.
+    /// The share of requests that it befalls.
     pub share: f64,
 }
 

@@ -1,4 +1,4 @@
-//! What really happened to each request, as the server saw it: the truth to hold a client's figures against.
+//! The server's own log of every request: the truth to hold a client's figures against.
 //!
 //! All times are of the system's monotonic clock, the one the client uses, so that on one machine the two can be
 //! subtracted.
@@ -32,7 +32,8 @@ pub struct Truth {
     /// The prompt or the messages as they came, where these are logged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Value>,
-    /// What was or would have been answered to it: token ids where these were asked for, else text.
+    /// The answer that was given, or would have been: token ids if the request asked for them, else
+    /// text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Value>,
 }
@@ -51,7 +52,7 @@ impl Truth {
     }
 }
 
-/// Where truths go.
+/// The destination of the truths.
 pub(super) struct Log {
     to: Option<Box<dyn Write + Send>>,
     failed: Option<io::Error>,
@@ -62,7 +63,7 @@ impl Log {
         Self { to, failed: None }
     }
 
-    /// True where anybody wants to know.
+    /// True if there is a destination.
     pub(super) fn is_kept(&self) -> bool {
         self.to.is_some()
     }
@@ -81,7 +82,7 @@ impl Log {
         }
     }
 
-    /// What went wrong with the log, if anything did.
+    /// Writes the rest of the log. Returns the first error in writing it, if there was one.
     pub(super) fn close(mut self) -> io::Result<()> {
         self.flush();
         self.failed.map_or(Ok(()), Err)

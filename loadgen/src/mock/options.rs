@@ -28,7 +28,7 @@ pub struct MockOptions {
     pub retry_after: Duration,
     /// The key clients must send, where one is needed.
     pub api_key: Option<String>,
-    /// Seed of who is befallen by faults.
+    /// Seed of the choice of requests that faults befall.
     pub seed: u64,
     /// True where the log holds prompts and answers.
     pub log_prompts: bool,
@@ -65,7 +65,7 @@ impl MockOptions {
             return Err(Error::Mock("stalls overlap or are not in order of time".to_owned()));
         }
         if self.slots == Some(0) {
-            return Err(Error::Mock("0 slots serve nobody; give at least 1".to_owned()));
+            return Err(Error::Mock("0 slots serve no request; give at least 1".to_owned()));
         }
         Ok(())
     }

@@ -22,7 +22,6 @@ pub(super) struct Voice {
     pub(super) protocol: Protocol,
     /// Number of the request.
     pub(super) number: u64,
-    /// Its words.
     pub(super) words: Words,
     /// Seconds since 1970.
     pub(super) created: u64,

@@ -65,7 +65,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_word_comes_twice_before_all_have_come(body in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn every_word_comes_before_any_repeats(body in prop::collection::vec(any::<u8>(), 0..40)) {
             let words = Words::of(&body);
             let mut ids = words.ids(COUNT as u32);
             prop_assert!(ids.iter().all(|id| id.to_string().len() == DIGITS));

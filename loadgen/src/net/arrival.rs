@@ -1,9 +1,10 @@
 //! When bytes arrived, by the kernel's account.
 //!
-//! A stamp taken when a read returns is late by as long as the reader was busy or had to wait for a core, and where
-//! client and server share a machine that is what a load generator gets wrong most. Linux notes when each segment
-//! arrived and hands that over with the bytes (`SO_TIMESTAMPNS`, socket(7); for TCP it is the last segment's that the
-//! read took from). Where it does not (another system, a stamp that cannot be right), the read's own time has to do.
+//! A stamp taken when a read returns is late by as long as the reader was busy or had to wait for a
+//! core. If client and server share a machine, this is the largest error of a load generator. Linux
+//! notes when each segment arrived and hands that over with the bytes (`SO_TIMESTAMPNS`, socket(7);
+//! for TCP it is the last segment's that the read took from). If there is no stamp (another
+//! system), or it cannot be right, the read's own time is used.
 
 use std::io;
 use std::ops::Range;
@@ -20,7 +21,7 @@ const PLAUSIBLE: u64 = 1_000_000_000;
 pub(crate) struct Receiver {
     /// Room for what comes beside the bytes.
     beside: Vec<u8>,
-    /// How far the clock of the stamps is ahead of [`clock`], ns.
+    /// The lead of the stamps' clock over [`clock`], ns.
     ahead: u64,
     /// When the clocks were looked at last, and the time before that, on [`clock`].
     looked: [u64; 2],
@@ -45,7 +46,8 @@ impl Receiver {
     ) -> io::Result<(usize, Option<u64>)> {
         let (bytes, stamp) = system::receive(tcp, buffer, &mut self.beside)?;
         let arrived = stamp.map(|wall| wall.wrapping_sub(self.ahead));
-        // What came before the last round would have been read then. A client that was stopped finds older stamps.
+        // Bytes that came before the last round would have been read then. A client that was
+        // stopped finds older stamps.
         Ok((bytes, arrived.and_then(|at| plausible(at, self.looked[1]..clock::now()))))
     }
 }

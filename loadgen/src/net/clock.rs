@@ -10,7 +10,7 @@ pub(crate) fn now() -> u64 {
     nanos(clock_gettime(ClockId::Monotonic))
 }
 
-/// How far the wall clock is ahead of [`now`]: of some readings the one least disturbed.
+/// The lead of the wall clock over [`now`]: of some readings the one least disturbed.
 pub(crate) fn wall_ahead() -> u64 {
     let (mut least, mut ahead) = (u64::MAX, 0);
     for _ in 0..8 {

@@ -1,8 +1,9 @@
 //! Waiting for sockets and for an instant at once, to the microsecond.
 //!
-//! `epoll_wait` counts milliseconds and ordinary sleeps are rounded by the kernel's timer slack (50 µs). A timer
-//! descriptor is subject to neither, so the instant waited for is one more descriptor in the poll. Where there are
-//! none (outside Linux) the wait ends up to a millisecond early and is finished by polling.
+//! `epoll_wait` counts milliseconds and ordinary sleeps are rounded by the kernel's timer slack (50
+//! µs). A timer descriptor is subject to neither, so the instant waited for is one more descriptor
+//! in the poll. Outside Linux there is no such descriptor: the wait ends up to a millisecond early
+//! and is finished by polling.
 
 use std::io;
 use std::time::Duration;
@@ -46,7 +47,7 @@ impl Wait {
         }
     }
 
-    /// What happened.
+    /// The sockets that are ready.
     pub(crate) fn ready(&self) -> impl Iterator<Item = Ready> + '_ {
         self.events.iter().filter(|e| e.token() != TIMER).map(|e| Ready {
             token: e.token().0,

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use workloads::{Arrival, BlockSpan, Trace, TraceRequest};
 
-/// How arrivals are spread over time.
+/// The spread of arrivals over time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Arrivals {
     Poisson,
@@ -30,8 +30,9 @@ pub(crate) enum Server {
     Fifo(f64),
     /// All requests at once, sharing so many tokens per second.
     Shared(f64),
-    /// Iterations over at most `seats` requests, each taking `fixed` + `seat` x requests + `token` x prompt tokens
-    /// seconds, prompts in chunks of 2,048 tokens in all; first come, first served. What language models do.
+    /// Iterations over at most `seats` requests, each taking `fixed` + `seat` x requests + `token`
+    /// x prompt tokens seconds, prompts in chunks of 2,048 tokens in all; first come, first served.
+    /// Language models work like this.
     Batch { seats: usize, fixed: f64, seat: f64, token: f64 },
 }
 

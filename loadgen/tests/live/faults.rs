@@ -72,7 +72,7 @@ fn no_usage_is_counted_and_chunks_stand_in() {
 }
 
 #[test]
-fn what_the_server_does_not_count_a_tokenizer_does() {
+fn a_tokenizer_counts_if_the_server_does_not() {
     let rig = Rig::start(faulty(&["no-usage=50%"]));
     let by_words = Some(Tokens::new(|text| Some(3 * text.split_whitespace().count())));
     let server = Server { tokenizer: by_words, ..server(&rig.url()) };
@@ -96,7 +96,7 @@ fn what_the_server_does_not_count_a_tokenizer_does() {
 }
 
 #[test]
-fn nobody_listens() {
+fn a_server_that_is_not_there_is_named() {
     let url = silent();
     all_failed(&run(&url, &load(20, 2, 8, 6), &quick()), "refused");
     let error = Live::find(&server(&url), Duration::from_secs(1)).err().unwrap().to_string();

@@ -48,7 +48,7 @@ impl Rig {
         format!("http://{}", self.address)
     }
 
-    /// What it did, and its log.
+    /// Stops the server. Returns its counts and its log.
     pub(crate) fn end(self) -> (Served, Vec<Truth>) {
         self.stop.store(true, Ordering::Relaxed);
         let served = self.server.join().unwrap();
@@ -131,7 +131,7 @@ pub(crate) fn read_request(stream: &mut impl Read) -> io::Result<()> {
     }
 }
 
-/// A port that nobody listens on.
+/// A port on which no server listens.
 pub(crate) fn silent() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())

@@ -45,7 +45,7 @@ fn all_completed(run: &LiveRun) -> bool {
 
 /// Of a chat whose stream begins with an event and says its first token 60 ms later.
 #[test]
-fn what_holds_no_token_is_none_first_or_last() {
+fn an_event_without_a_token_does_not_count() {
     for odd in [
         event(&json!({"index": 0, "delta": {}})),
         event(
@@ -75,7 +75,7 @@ fn what_holds_no_token_is_none_first_or_last() {
 /// Tokens follow counts that stand alone, or a finish reason, after more than the second that an ended stream may stay
 /// open.
 #[test]
-fn tokens_after_what_looks_like_the_end_are_waited_for() {
+fn tokens_after_an_apparent_end_are_waited_for() {
     let counts = json!({"choices": [], "usage": {"completion_tokens": 4}});
     let finish = json!({"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]});
     for early in [counts, finish] {
@@ -122,7 +122,7 @@ fn an_odd_member_fails_nothing() {
     assert!(all_completed(&run(&url, Api::Completions)), "half a surrogate pair");
 }
 
-/// What follows the head of a 2xx answer, by a server that then keeps the connection.
+/// The bodies that may follow the head of a 2xx answer, by a server that then keeps the connection.
 fn bodies() -> Vec<(&'static str, String, String)> {
     let events = |end: &str| {
         let token = format!(r#"data: {{"choices":[{{"index":0,"text":" w"}}]}}{end}{end}"#);
@@ -190,7 +190,7 @@ fn events_and_answers_are_read_as_the_standards_have_them() {
 }
 
 #[test]
-fn what_breaks_off_has_failed_and_its_words_are_kept() {
+fn an_answer_that_breaks_off_has_failed_and_its_message_is_kept() {
     for bad in [
         event(&json!({"text": "", "finish_reason": "abort", "error": "no memory"})),
         "data: {\"object\":\"error\",\"message\":\"no memory\",\"code\":500}\n\n".to_owned(),
@@ -334,7 +334,7 @@ fn a_server_that_is_not_ready_is_waited_for_and_heard() {
 }
 
 #[test]
-fn nothing_measured_is_not_valid() {
+fn a_run_without_measurements_is_not_valid() {
     let url = serve(|_: &Asked, to: &mut TcpStream| reply(to, 422, "", r#"{"detail":"no"}"#));
     let run = run(&url, Api::Completions);
     assert!(run.is_empty() && run.audit.verdict == Trust::Invalid);
@@ -353,7 +353,7 @@ fn nothing_measured_is_not_valid() {
 }
 
 #[test]
-fn what_comes_in_one_piece_has_no_pace() {
+fn an_answer_in_one_piece_has_no_pace() {
     let url = serve(|asked: &Asked, to: &mut TcpStream| {
         stream(to, &[(30, token(asked, " w").repeat(8) + &finale(8))])
     });
@@ -398,7 +398,7 @@ fn what_comes_in_one_piece_has_no_pace() {
 }
 
 #[test]
-fn the_nearest_form_that_a_server_takes_is_found_by_what_comes_of_it() {
+fn the_fullest_form_that_a_server_takes_is_found_by_trying() {
     type Refuses = fn(&Asked) -> bool;
     let cases: [(&str, Api, Refuses, &[&str]); 8] = [
         ("nothing", Api::Completions, |_| false, &[]),
@@ -433,7 +433,7 @@ fn the_nearest_form_that_a_server_takes_is_found_by_what_comes_of_it() {
             &[],
         ),
     ];
-    // However it refuses.
+    // The ways in which it refuses.
     let ways: [fn(&mut TcpStream) -> io::Result<()>; 4] = [
         |to| reply(to, 400, "", "no"),
         |to| reply(to, 500, "", "no"),
@@ -479,7 +479,7 @@ fn a_refusal_says_the_way_out() {
 }
 
 #[test]
-fn addresses_lead_where_they_say() {
+fn base_urls_and_endpoints_lead_to_the_right_path() {
     let only = |paths: &'static [&'static str]| {
         serve(move |asked: &Asked, to: &mut TcpStream| {
             if !paths.contains(&asked.path.as_str()) {
@@ -521,7 +521,7 @@ fn addresses_lead_where_they_say() {
 }
 
 #[test]
-fn who_asks_and_through_whom() {
+fn headers_name_the_client_and_proxies_are_used() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
     let url = serve(move |asked: &Asked, to: &mut TcpStream| {

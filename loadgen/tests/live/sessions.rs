@@ -76,7 +76,7 @@ fn options() -> LiveOptions {
 }
 
 #[test]
-fn a_turn_begins_with_the_prompt_before_it_and_what_was_answered() {
+fn a_turn_begins_with_the_prompt_and_the_answer_before_it() {
     for open in [false, true] {
         let trace = talks(6, 4, open);
         let (run, sent) = run(Api::Completions, &trace, &options(), MockOptions::default());
@@ -120,7 +120,7 @@ fn a_closed_loop_of_sessions_returns_answers_too() {
 }
 
 #[test]
-fn answers_that_failed_or_came_too_late_are_made_up_and_said_to_be() {
+fn answers_that_failed_or_came_too_late_are_made_up_and_reported() {
     let trace = talks(6, 4, false);
     let faults = vec!["cut=100%".parse().unwrap()];
     let failing = MockOptions { faults, ..MockOptions::default() };

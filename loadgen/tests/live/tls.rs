@@ -134,7 +134,7 @@ fn answer(mut stream: StreamOwned<ServerConnection, TcpStream>) {
     }
 }
 
-/// A proxy that lets everybody through to this machine's ports, whatever the host.
+/// A proxy that lets every client through to this machine's ports, for any host.
 fn proxy() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -216,7 +216,7 @@ fn the_very_certificate_that_is_named_is_trusted() {
 }
 
 #[test]
-fn a_client_can_show_who_it_is() {
+fn a_client_can_show_its_certificate() {
     let authority = Authority::new("mutual");
     let url = authority.serve("localhost", true);
     let known = drive(url.clone(), Some(authority.ca()), Some(authority.identity("client")));

@@ -1,4 +1,4 @@
-//! What the client reports is what the mock's own log says, on the clock that both read.
+//! The client's report agrees with the mock's own log, on the clock that both read.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -111,7 +111,7 @@ fn a_turn_waits_for_the_answer_and_the_thought() {
 }
 
 #[test]
-fn what_is_held_back_is_late_from_its_schedule_only() {
+fn a_request_held_back_is_late_by_its_schedule_only() {
     let options = MockOptions { stalls: vec![(ms(300), ms(400))], ..clockwork(10, 1) };
     let rig = Rig::start(options);
     let options = LiveOptions { most_in_flight: Some(2), ..LiveOptions::default() };
@@ -138,7 +138,7 @@ fn warm_up_is_sent_and_not_counted() {
 }
 
 #[test]
-fn sending_ends_with_the_duration_and_waits_for_what_is_under_way() {
+fn sending_ends_with_the_duration_and_requests_under_way_finish() {
     let rig = Rig::start(clockwork(200, 1));
     let options = LiveOptions { duration: Some(ms(100)), ..LiveOptions::default() };
     let run = run(&rig.url(), &load(1_000, 10, 8, 4), &options);
@@ -148,7 +148,7 @@ fn sending_ends_with_the_duration_and_waits_for_what_is_under_way() {
 }
 
 #[test]
-fn an_interrupted_run_keeps_what_it_measured() {
+fn an_interrupted_run_keeps_its_measurements() {
     let rig = Rig::start(clockwork(50, 20));
     let trace = load(1_000, 10, 8, 20);
     let live = Live::assume(&server(&rig.url()), "mock", Prompts::Ids).unwrap();
@@ -183,7 +183,7 @@ fn probing_finds_the_model_and_how_it_counts() {
 }
 
 #[test]
-fn the_mock_survives_whatever_is_sent() {
+fn the_mock_survives_any_bytes() {
     let rig = Rig::start(clockwork(0, 0));
     for (bytes, expected) in [
         (&b"GET /health HTTP/1.1\r\n\r\n"[..], "200"),
@@ -211,7 +211,7 @@ fn the_mock_survives_whatever_is_sent() {
 }
 
 #[test]
-fn the_mock_repeats_no_word_and_tells_the_same_request_the_same() {
+fn the_mock_repeats_no_word_and_answers_the_same_request_alike() {
     let rig = Rig::start(clockwork(0, 0));
     let ask = |path: &str, prompt: &str, stream: bool| -> Vec<Value> {
         let body = format!(

@@ -170,7 +170,7 @@ fn titles(figure: &Figure, chart: &Chart<'_, '_>, root: &Area<'_>) -> Drawn {
     let x = text_style(Ink::Text, HPos::Center, VPos::Bottom);
     let at = (i32::midpoint(xs.start, xs.end), bottom - px(3.0) as i32);
     root.draw(&Text::new(printable(&figure.x.title), at, x))?;
-    // Level and above the axis: nobody has to turn their head.
+    // Level and above the axis, so that it reads without a turn of the head.
     let y = text_style(Ink::Text, HPos::Left, VPos::Top);
     root.draw(&Text::new(printable(&figure.y.title), (px(1.0) as i32, px(3.0) as i32), y))?;
     Ok(())

@@ -22,7 +22,6 @@ pub(crate) struct Figure {
     pub(crate) layers: Vec<Layer>,
 }
 
-/// One axis.
 #[derive(Debug, Clone)]
 pub(crate) struct Axis {
     /// Its quantity and unit.

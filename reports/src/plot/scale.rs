@@ -164,7 +164,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_bounds_ticks_are_few_and_inside(
+        fn ticks_are_few_and_inside_any_bounds(
             values in prop::collection::vec(any::<f64>(), 0..5), log in any::<bool>(),
             least in prop_oneof![any::<f64>(), Just(0.0)], most in prop_oneof![any::<f64>(), Just(0.0)],
         ) {

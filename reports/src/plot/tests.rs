@@ -82,7 +82,7 @@ fn check(svg: &str) {
 }
 
 #[test]
-fn nothing_one_point_and_huge_values() {
+fn no_point_one_point_and_huge_values() {
     for points in [
         vec![],
         vec![(3.0, 4.0)],

@@ -1,4 +1,4 @@
-//! The answer for a terminal, 100 columns at most, in colour only if the caller knows that somebody sees it.
+//! The answer for a terminal, 100 columns at most, in colour only if the caller knows that a terminal shows it.
 
 mod served;
 mod tune;

@@ -40,7 +40,8 @@ pub fn served(report: &ServedReport, colour: bool) -> String {
 }
 
 impl Screen {
-    /// Everybody who was tried (or every rate, where there is one contender), how that went, and what to doubt.
+    /// Every contender that was tried (or every rate, if there is one contender), its result, and
+    /// the doubts.
     pub(super) fn contest(&mut self, answer: &Answer) {
         let started = || {
             let all = answer.contenders.iter().enumerate();

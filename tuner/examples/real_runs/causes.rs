@@ -1,8 +1,10 @@
-//! Why a prediction missed: the cause found, or that none was found, for every setup outside its aim.
+//! The causes of missed predictions: the cause found, or that none was found, for every setup
+//! outside its aim.
 //!
-//! Where the cause can be taken away, the set is run again without it and the errors of both runs are printed. What is
-//! taken away is an explanation, never part of a prediction. Two of them (a tenth less decode attention, steps 8 %
-//! longer) were sized by the very run they explain: they say that this much would do, not that it is so.
+//! If the cause can be taken away, the set is run again without it and the errors of both runs are
+//! printed. Such a change is an explanation, never part of a prediction. Two of them (a tenth less
+//! decode attention, steps 8 % longer) were sized by the very run they explain: they say that this
+//! much would do, not that it is so.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,15 +16,15 @@ use tuner::evidence::validate::Setup;
 use crate::setup::between_iterations;
 use crate::{Line, SETS, Source, run_sets};
 
-/// What counts as a miss where no aim was set, percent.
+/// The error that counts as a miss if no aim was set, percent.
 const FREE: f64 = 5.0;
 
 /// The cause of the misses of some setups.
 pub(crate) struct Cause {
     set: &'static str,
-    /// What their names contain.
+    /// A part of their names.
     setup: &'static str,
-    /// Which figures to show besides those outside their aim.
+    /// The figures to show besides those outside their aim.
     show: &'static [&'static str],
     found: &'static str,
     without: Option<Without>,
@@ -34,7 +36,7 @@ struct Without {
     change: fn(&mut Setup),
 }
 
-/// What became of a setup's errors.
+/// An error of a setup, checked against its cause.
 #[derive(Debug, Serialize)]
 pub(crate) struct Checked {
     set: &'static str,
@@ -42,7 +44,7 @@ pub(crate) struct Checked {
     what: &'static str,
     error: f64,
     cause: &'static str,
-    /// How it was taken away, and the error then.
+    /// The change that takes the cause away, and the error then.
     without: Option<(&'static str, f64)>,
 }
 
@@ -188,7 +190,7 @@ pub(crate) fn checked(source: &Source, lines: &[Line]) -> Vec<Checked> {
     found
 }
 
-/// Setups outside their aim whose cause nobody has looked for.
+/// Setups outside their aim whose cause has not been looked for.
 pub(crate) fn unexplained(lines: &[Line]) -> Vec<&Line> {
     let outside = |l: &&Line| l.aim > 0.0 && l.error.abs() > l.aim;
     lines.iter().filter(outside).filter(|l| owner(l).is_none()).collect()

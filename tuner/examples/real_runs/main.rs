@@ -40,7 +40,7 @@ const SETS: &[(&str, Set)] = &[
     ("bsc-bursts", loads::bursts),
 ];
 
-/// What profiles took from here, and from where.
+/// The parts of profiles that were fitted to runs of this data, and those runs.
 const FITTED: [(&str, &str); 3] = [
     (
         "host time of H100",
@@ -80,7 +80,7 @@ pub(crate) struct Line {
     predicted: f64,
     /// Signed, percent.
     error: f64,
-    /// How far off it may be, percent; 0 where nothing is aimed at.
+    /// The error that it may have, percent; 0 if there is no aim.
     aim: f64,
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// What the rates of one setup showed.
+    /// Adds the residuals of the rates of one setup.
     pub(crate) fn residuals(&mut self, device: &str, rates: &[&Validation]) {
         let at = self.uncertainty.iter().position(|u| u.device == device).unwrap_or_else(|| {
             self.uncertainty.push(Uncertainty::new(device));
@@ -117,7 +117,7 @@ impl Results {
     }
 }
 
-/// Where data and profiles come from.
+/// The source of data and profiles.
 #[derive(Clone)]
 pub(crate) struct Source {
     dir: PathBuf,
@@ -125,7 +125,7 @@ pub(crate) struct Source {
     calibrations: Vec<tuner::evidence::calibrate::Overlay>,
     /// Only sets whose name contains this.
     only: Option<String>,
-    /// What is changed about every setup, to see what becomes of it.
+    /// The change that is made to every setup, to see its effect.
     change: fn(&mut Setup),
 }
 
@@ -144,7 +144,7 @@ impl Source {
         serde_json::from_str(&text).ok()
     }
 
-    /// The profile of a device, replaced and calibrated as asked; none where there is none.
+    /// The profile of a device, replaced and calibrated as asked; none if it does not exist.
     pub(crate) fn device(&self, name: &str) -> Option<Arc<DeviceProfile>> {
         let file = self.profiles.iter().find(|p| p.0 == name).map_or(name, |p| &p.1);
         let profile = DeviceProfile::load(file).ok()?;
@@ -155,7 +155,7 @@ impl Source {
         self.calibrations.iter().find(|c| c.device == name)
     }
 
-    /// What was calibrated about its operators.
+    /// The calibrated corrections of its operators.
     pub(crate) fn correction(&self, name: &str) -> Option<Arc<engine::exec::Correction>> {
         self.overlay(name)?.correction().ok()?
     }

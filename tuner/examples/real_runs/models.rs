@@ -15,7 +15,8 @@ const SHAPES: &[(&str, Figures)] = &[
     ("Mistral-Nemo-Instruct-2407", (5120, 40, 32, 8, 14_336, 131_072)),
 ];
 
-/// The model `name` stands for, if its shape is known. The part before a slash, who published it, does not matter.
+/// The model `name` stands for, if its shape is known. The part before a slash, its publisher, does
+/// not matter.
 pub(crate) fn shape(name: &str) -> Option<ModelShape> {
     let base = name.rsplit('/').next()?.split(' ').next()?;
     let embedded = match base {

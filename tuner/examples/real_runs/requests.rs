@@ -143,7 +143,7 @@ pub(crate) fn blis(source: &Source, r: &mut Results) {
 /// Llama-3.1-70B on two A100 across its knee, 252 requests of ShareGPT at each of six rates.
 pub(crate) fn lmbench(source: &Source, r: &mut Results) {
     let done = (|| -> Result<(), String> {
-        // What vLLM of May 2025 took on a device of 70 GiB or more, A100 included, when nothing was said.
+        // The defaults of vLLM of May 2025 on a device of 70 GiB or more, A100 included.
         let config = Config { kv_fraction: 0.95, ..v1(2, 1024, 8192) };
         let setup = setup(source, "a100-sxm", "Llama-3.1-70B-Instruct", config)?;
         let file = source.path("llmd-lmbench-70b/exp-0_vllm-70b.requests.csv.gz");
@@ -176,8 +176,8 @@ pub(crate) fn lmbench(source: &Source, r: &mut Results) {
     }
 }
 
-/// What part of the error is the size of the KV pool, which was not recorded: the two highest rates again, with the
-/// pool that the run itself shows. An explanation, not a prediction.
+/// The part of the error that is due to the size of the KV pool, which was not recorded: the two
+/// highest rates again, with the pool that the run itself shows. An explanation, not a prediction.
 fn seen(r: &mut Results, runs: &[(Recorded, Validation)], setup: &Setup) -> Result<(), String> {
     let Some(blocks) = runs.iter().filter_map(|(run, _)| plateau(run)).max() else { return Ok(()) };
     let setup = Setup { kv_blocks: Some(blocks), ..setup.clone() };

@@ -1,7 +1,8 @@
-//! What the sets share: settings by engine version, rows without outcome, and how a line is made.
+//! The parts that the sets share: settings by engine version, rows without outcome, and the making
+//! of a line.
 //!
-//! Settings are the recorded flags, and vLLM's defaults of the version that ran where there was no flag. An engine of
-//! the V1 kind is `chunked` (it chunks whatever it is told), one of the V0 kind `paged`.
+//! Settings are the recorded flags, and vLLM's defaults of the version that ran where there was no
+//! flag. An engine of the V1 kind is `chunked` (it always chunks), one of the V0 kind `paged`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tuner::evidence::validate::{self, Setup, Validation};
 use crate::models::shape;
 use crate::{Line, Results, Source};
 
-/// What each figure of a run is called, and how far off it may be.
+/// The aim of each figure of a run: the error that it may have, percent.
 pub(crate) struct Aims {
     pub(crate) ttft: f64,
     pub(crate) ttft_p99: f64,

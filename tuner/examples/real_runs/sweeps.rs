@@ -201,7 +201,7 @@ pub(crate) fn exp7(source: &Source, r: &mut Results) {
     }
 }
 
-/// What becomes of `rows` when each goes to one of so many replicas at random, over ten draws.
+/// The figures of `rows` if each goes to one of so many replicas at random, over ten draws.
 fn scattered(rows: &[Row], replicas: u64, setup: &Setup) -> Result<validate::Side, String> {
     let mut records = Vec::new();
     for seed in 0..10 {

@@ -25,7 +25,7 @@ pub(crate) fn text(name: &str) -> Result<String, String> {
 /// Knobs of one of [`SCHEDULERS`], as `--config` of the command line reads them.
 ///
 /// # Errors
-/// When the file is none of knobs.
+/// When the file holds no knobs.
 pub(crate) fn scheduler(name: &str) -> Result<Config, String> {
     let file = format!("{name}.toml");
     let table: toml::Table = toml::from_str(&text(&file)?).map_err(|e| format!("{file}: {e}"))?;
@@ -42,7 +42,7 @@ pub(crate) fn scheduler(name: &str) -> Result<Config, String> {
 /// A model as Vidur counts it.
 ///
 /// # Errors
-/// When the file is none of a model.
+/// When the file holds no model.
 pub(crate) fn model(name: &str) -> Result<ModelShape, String> {
     let path = path(&format!("{name}.toml"));
     ModelShape::load(&path.to_string_lossy()).map_err(|e| e.to_string())

@@ -104,7 +104,7 @@ impl Bench<'_> {
     }
 }
 
-/// Where a waste stands against the 60 to 80 % of the claim.
+/// The place of a waste relative to the 60 to 80 % of the claim.
 fn band(percent: f64) -> &'static str {
     match percent {
         p if p < 60.0 => "less",

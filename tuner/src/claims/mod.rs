@@ -1,4 +1,5 @@
-//! What the papers say, tried on the trace at hand: each claim with its setup, what was measured, and whether it held.
+//! The claims of the papers, tried on the trace at hand: each with its setup, its measurements, and
+//! the finding.
 //!
 //! A claim is refuted as readily as it is confirmed: it has parts, each a figure or a direction, and is confirmed only
 //! if all of them hold. A setup in which it cannot be tried says so.
@@ -21,22 +22,22 @@ use crate::subject::Refused;
 use crate::subject::bed::Testbed;
 use crate::subject::observation::Observation;
 
-/// One claim and what became of it.
+/// One claim and its finding.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
-    /// What is said.
+    /// The claim in words.
     pub claim: String,
-    /// Who says it, and on what.
+    /// The paper that makes it, and the setup there.
     pub paper: String,
-    /// What was run here.
+    /// The setup of the runs here.
     pub setup: String,
-    /// What came out.
+    /// The result in words.
     pub measured: String,
-    /// True where it held here.
+    /// The finding.
     pub finding: Finding,
 }
 
-/// What became of a claim.
+/// The finding on a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finding {
@@ -69,11 +70,11 @@ fn about(measured: f64, claimed: f64) -> bool {
 /// A quantity against another, for a plot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sweep {
-    /// What is plotted.
+    /// The title of the plot.
     pub title: String,
-    /// What the x axis is, with its unit.
+    /// The label of the x axis, with its unit.
     pub x: String,
-    /// What the y axis is, with its unit.
+    /// The label of the y axis, with its unit.
     pub y: String,
     /// Lines: name and points.
     pub lines: Vec<(String, Vec<(f64, f64)>)>,
@@ -88,7 +89,7 @@ pub struct Claims {
     pub sweeps: Vec<Sweep>,
 }
 
-/// What the experiments run on.
+/// The inputs of the experiments.
 pub struct Bench<'a> {
     /// The trace.
     pub trace: &'a Arc<Trace>,
@@ -96,7 +97,7 @@ pub struct Bench<'a> {
     pub model: &'a Arc<ModelShape>,
     /// The device.
     pub device: &'a Arc<DeviceProfile>,
-    /// Seats, budget and memory for everybody.
+    /// Seats, budget and memory, equal for all.
     pub base: &'a Config,
 }
 

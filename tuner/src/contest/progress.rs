@@ -1,8 +1,8 @@
-//! How a long search tells whoever waits how far it is. Drawing bars and estimating the time left is theirs.
+//! Progress reports of a long search. The receiver draws bars and estimates the time left.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What the search is about.
+/// The state of a search.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
     /// A few words: `searching`.
@@ -17,11 +17,11 @@ pub struct Status {
 
 /// Told between batches of runs, from whichever thread made them.
 pub trait Progress: Sync {
-    /// How far it is.
+    /// Takes the state of the search.
     fn update(&self, status: &Status);
 }
 
-/// Tells nobody.
+/// Drops every report.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 
@@ -29,10 +29,11 @@ impl Progress for Silent {
     fn update(&self, _: &Status) {}
 }
 
-/// What accompanies every long operation: whom to tell, and whether to end early.
+/// The companion of every long operation: the receiver of its progress, and the flag that ends it
+/// early.
 #[derive(Clone, Copy)]
 pub struct Watch<'a> {
-    /// Whom to tell.
+    /// The receiver of its progress.
     pub progress: &'a dyn Progress,
     /// Set from outside (Ctrl-C): no further run is started, those under way end, what is known is returned.
     pub cancel: &'a AtomicBool,

@@ -1,5 +1,5 @@
-//! One contest over every subject: a closed form, a simulation, a model computed here, and a server. Whoever was asked, the
-//! answer has one form and keeps one set of laws.
+//! One contest over every subject: a closed form, a simulation, a model computed here, and a
+//! server. The answer has one form and keeps one set of laws for every subject.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +45,7 @@ fn contest(on: &str, measure: Measure<'_>) -> Answer {
     )
 }
 
-/// What must be true of the answer, whoever was asked.
+/// Checks the laws of an answer, which hold for every subject.
 fn check(answer: &Answer) {
     let [first, second, none] = &answer.contenders[..] else { panic!("{answer:#?}") };
     assert!(matches!(none.standing, Standing::Failed(_)) && none.tried.is_empty());
@@ -71,7 +71,8 @@ fn check(answer: &Answer) {
     assert_eq!(serde_json::from_str::<Answer>(&stored).unwrap(), *answer);
 }
 
-/// Where times do not depend on what else this machine does, more seats win.
+/// Checks that more seats win, for subjects whose times do not depend on other work of this
+/// machine.
 fn check_winner(answer: &Answer) {
     check(answer);
     assert_eq!(answer.best().unwrap().0.label, "max-seqs 8", "{answer:#?}");

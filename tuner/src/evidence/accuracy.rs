@@ -1,13 +1,14 @@
-//! How far predictions are off, learnt from recorded runs of real engines.
+//! The error of predictions, learnt from recorded runs of real engines.
 //!
 //! A residual is ln(predicted / measured) of one statistic of one run. Runs on the same device are taken as draws from
 //! one distribution of errors, so the error of the next prediction follows Student's t: its middle is the bias, its
 //! width grows where few runs were compared.
 //!
-//! What is uncertain about a prediction is the time of iterations: the mean TPOT, which queueing hardly touches, shows
-//! its error ([`pace`]). What that means for latencies and capacity is simulated, not derived. The residuals that ship
-//! are that statistic of `--example real_runs -- DIR --json FILE`, its `uncertainty`; none of these runs was fitted to, and none
-//! is of an engine before 2024, whose kernels no table measures.
+//! The uncertain part of a prediction is the time of iterations. The mean TPOT, which queueing
+//! hardly touches, shows its error ([`pace`]). Its effect on latencies and capacity is simulated,
+//! not derived. The residuals that ship are that statistic of `--example real_runs -- DIR --json
+//! FILE`, its `uncertainty`; none of these runs was fitted to, and none is of an engine before
+//! 2024, whose kernels no table measures.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +24,7 @@ const RUNS: usize = 3;
 const PACE: &str = "tpot:mean";
 const RESIDUALS: &str = include_str!("../../residuals.json");
 
-/// How far the time of iterations on a device is off, and who says so.
+/// The error of iteration times on a device, and the runs that show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
     /// The error.
@@ -32,8 +33,9 @@ pub struct Accuracy {
     pub devices: Vec<String>,
 }
 
-/// The accuracy of iteration times on `device`; none of a device that does not ship, whose figures nobody compared. One
-/// whose efficiencies are borrowed is as far off as all others together, and further by what borrowing costs.
+/// The accuracy of iteration times on `device`; none of a device that does not ship, since its
+/// figures were not compared. One whose efficiencies are borrowed is as far off as all others
+/// together, and further by what borrowing costs.
 #[must_use]
 pub fn pace(device: &DeviceProfile) -> Option<Accuracy> {
     if device.like.is_none() {
@@ -68,7 +70,7 @@ pub struct Uncertainty {
     pub residuals: BTreeMap<String, Vec<f64>>,
 }
 
-/// Where the truth lies relative to a prediction.
+/// The place of the truth relative to a prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// Mean of ln(predicted / measured): positive where predictions are too high.
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn intervals_hold_what_they_promise() {
+    fn intervals_hold_as_often_as_they_promise() {
         // Draws of a known distribution (a low-discrepancy one): the next residual is inside as often as promised.
         let s = with(&[-0.08, -0.03, 0.0, 0.03, 0.08]).spread("ttft:p99").unwrap();
         let (low, high) = s.factors(0.9);

@@ -1,4 +1,5 @@
-//! How far simulation is from the engine that runs here: the same requests computed several times and simulated once.
+//! The distance of the simulation from the engine that runs here: the same requests computed
+//! several times and simulated once.
 //!
 //! A machine that others share does not repeat itself, so an error is told beside how far apart the repeats are: a
 //! prediction that is closer than twice their standard deviation cannot be told from another repeat.
@@ -27,7 +28,7 @@ pub struct Played {
 /// A figure of both worlds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
-    /// What it is, with its statistic.
+    /// Its name, with its statistic.
     pub name: String,
     /// True where it is a time, in milliseconds; else requests/s.
     pub is_time: bool,
@@ -80,9 +81,9 @@ fn median(values: &[f64]) -> f64 {
 /// Times of iterations, predicted for the very batches that were measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Steps {
-    /// Which iterations.
+    /// The kind of iterations.
     pub of: String,
-    /// How many, over all repeats.
+    /// Their number, over all repeats.
     pub count: usize,
     /// Seconds measured and predicted in all of them.
     pub measured_s: f64,
@@ -94,7 +95,7 @@ pub struct Steps {
     pub p95_error: f64,
 }
 
-/// How a capacity was predicted.
+/// A capacity, predicted and measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BothKnees {
     /// Requests/s carried for real; none if none.
@@ -113,7 +114,7 @@ impl BothKnees {
     }
 }
 
-/// What was found.
+/// The result of the comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fidelity {
     /// Real runs.
@@ -263,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_seen_beside_what_repeats_differ_by() {
+    fn an_error_is_judged_by_the_spread_of_repeats() {
         let figure = |measured: &[f64], predicted| {
             Figure::new("x", true, measured.to_vec(), predicted, Some(5.0))
         };
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn iterations_are_told_apart_by_whether_they_hold_prompts() {
+    fn iterations_with_prompts_are_told_from_decodes() {
         let pair = |prompts, predicted, measured| Pair { prompts, predicted, measured };
         let pairs = [pair(true, 2.0, 1.0), pair(false, 0.9, 1.0), pair(false, 1.1, 1.0)];
         let decodes = errors("decodes only", &pairs, Some(false)).unwrap();

@@ -1,4 +1,5 @@
-//! How far predictions may be believed: against recorded runs, against step logs, and against this machine.
+//! The trust that predictions deserve: against recorded runs, against step logs, and against this
+//! machine.
 
 pub mod accuracy;
 pub mod calibrate;

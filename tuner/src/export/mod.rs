@@ -1,9 +1,10 @@
 //! The found configuration in the words of engines that people run: strings only, one file per target. An engine's flag
 //! for a knob stands in that engine's file, once.
 //!
-//! Each target answers for every row of the knob table: a flag, a setting that is the engine's only behaviour anyway,
-//! a comment, or that it has no counterpart. What is missing heads the export as a comment, and [`Target::missing`]
-//! and [`Target::pins`] say it to reports: nobody shall paste a command and expect what it cannot do.
+//! Each target answers for every row of the knob table: a flag, a setting that is the engine's only
+//! behaviour anyway, a comment, or that it has no counterpart. Missing rows head the export as a
+//! comment, and [`Target::missing`] and [`Target::pins`] say them to reports: a pasted command must
+//! not promise more than it can do.
 
 pub mod kserve;
 pub mod llmd;

@@ -46,7 +46,8 @@ impl Found {
     pub fn of(result: &TuneResult, operating: &Operating) -> Result<Self, KnobError> {
         let how = if result.simulated { "simulated" } else { "measured" };
         let mut config = config_of(&operating.config)?;
-        // Engines take the model's whole context window where nobody says, and do not start where KV memory holds less.
+        // Engines take the model's whole context window by default, and do not start if KV memory
+        // holds less.
         config.max_model_len = config.max_model_len.max(operating.work.max_model_len);
         Ok(Self {
             model: hub_name(&result.model).to_owned(),
@@ -93,7 +94,7 @@ fn slo(result: &TuneResult) -> Vec<String> {
     result.slo.iter().map(plain).chain([format!("for {share} of requests")]).collect()
 }
 
-/// Where the built-in shapes are published; other names are taken as they are.
+/// The hub's name of a built-in shape; other names are taken as they are.
 pub(super) fn hub_name(model: &str) -> &str {
     match model {
         "llama-3.1-8b" => "meta-llama/Llama-3.1-8B-Instruct",

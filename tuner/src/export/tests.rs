@@ -1,10 +1,10 @@
-//! What all targets owe: no knob dropped in silence, and pins that leave nothing missing.
+//! The duties of all targets: no knob dropped in silence, and pins that leave nothing missing.
 
 use super::said::hub_name;
 use super::*;
 use engine::KNOBS;
 
-/// What the golden tests export.
+/// The configuration that the golden tests export.
 pub(crate) fn found(policy: &str, edits: &[(&str, &str)]) -> Found {
     let mut config = Config::default();
     config.set("policy", policy).unwrap();
@@ -111,7 +111,7 @@ fn names_are_one_word_and_one_line() {
 }
 
 #[test]
-fn what_an_engine_refuses_is_not_written() {
+fn settings_that_an_engine_refuses_are_not_written() {
     let vllm = |edits: &[_]| Target::Vllm.render(&found("chunked", edits));
     assert!(!vllm(&[("block-size", "8")]).contains("--block-size"));
     let long = [("max-model-len", "1024"), ("long-prefill-threshold", "2048")];
@@ -138,7 +138,7 @@ fn a_target_is_found_by_its_name() {
 }
 
 #[test]
-fn a_search_kept_to_a_targets_pins_finds_what_the_target_can_do() {
+fn a_search_under_a_targets_pins_leaves_nothing_missing() {
     for target in Target::ALL {
         for (policy, knob, value) in OTHERS {
             let mut config = found(policy, &[(knob, value)]).config;

@@ -1,14 +1,15 @@
 //! The next rate to try: two ways to guess it.
 //!
-//! Where nothing but "it holds" and "it fails" is known, the search goes in strides and halves. A server under too much
-//! load tells more: what it finishes per second then is where it stops keeping up, so the rates right beside that
-//! *estimate* are tried first.
+//! If nothing but "it holds" and "it fails" is known, the search goes in strides and halves. A
+//! server under too much load tells more: the rate at which it then finishes requests is the rate
+//! at which it stops keeping up. So the rates right beside that *estimate* are tried first.
 
 use super::grid::{STEP, place_of, rate_at};
 
 /// The distance from an estimate at which the rates beside it are tried.
 const BESIDE: f64 = 0.01;
-/// How far from an estimate a bound may be, in grid steps, for the other bound to be looked for right beside it.
+/// The largest distance of a bound from an estimate, in grid steps, at which the other bound is
+/// looked for right beside the estimate.
 const NEAR: i32 = 5;
 
 /// Below a rate that fails, `stride` steps down: half of it, say; less where the server finished less than that.

@@ -60,13 +60,13 @@ impl Probe {
     }
 }
 
-/// The evidence that it takes to believe that a rate fails. A single run shows that it holds: other work on a machine
-/// may break a target, and helps nobody to hold one.
+/// The evidence that it takes to believe that a rate fails. A single run shows that it holds: other
+/// work on a machine may break a target, and never helps to hold one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Evidence {
     /// Failures while the machine was as fast as usual.
     fair: usize,
-    /// Slow runs in a row after which nobody waits any longer for the machine to be itself again.
+    /// Slow runs in a row after which the search no longer waits for the machine's usual pace.
     slow: usize,
 }
 
@@ -110,12 +110,13 @@ impl Effort {
     /// A good guess is known, and the answer only ranks. (Most of a short head that is offered at once is its end, when
     /// few are left to make a batch.)
     pub const WARM: Self = Self { stride: 8, bounded: false, ..Self::USUAL };
-    /// For a real engine: a run costs what it lasts, and does not repeat closer than 3 %. What else its machine does
-    /// may break a target, and helps nobody to hold one. (Of a decision, the winner alone is bounded, at its end.)
+    /// For a real engine: a run costs what it lasts, and does not repeat closer than 3 %. Other
+    /// work on its machine may break a target, and never helps to hold one. (Of a decision, the
+    /// winner alone is bounded, at its end.)
     pub const REAL: Self =
         Self { resolution: 3, stride: 8, repeat: true, bounded: false, ..Self::USUAL };
-    /// For a server, which is driven in real time: the rate doubles until it fails, and the answer is known to 2 %.
-    /// What a server finishes under too much load bounds it already.
+    /// For a server, which is driven in real time: the rate doubles until it fails, and the answer
+    /// is known to 2 %. Its throughput under too much load bounds it already.
     pub const SERVER: Self = Self {
         resolution: 2,
         stride: OCTAVE,

@@ -1,12 +1,14 @@
-//! Whether a machine was itself while it was measured.
+//! The test that a machine ran at its usual pace while it was measured.
 //!
-//! What others do on a shared machine can make everything on it half as fast for a minute, and a run that fails then
-//! says nothing about the configuration. Every measured run tells how long its iterations took against what the
-//! profile says of such iterations ([`Work::pace`](crate::subject::observation::Work::pace)); that depends little on
-//! the configuration, so a run that is far above the others met a slower machine.
+//! The work of others on a shared machine can make everything on it half as fast for a minute. A
+//! run that fails then says nothing about the configuration. Every measured run tells how long its
+//! iterations took against what the profile says of such iterations
+//! ([`Work::pace`](crate::subject::observation::Work::pace)); that depends little on the
+//! configuration, so a run that is far above the others met a slower machine.
 
-/// How much above the usual pace counts as slower: runs on a calm machine differ by 5 %, and a profile errs by as much
-/// between configurations, while neighbours on the machine cost 10 to 70 %.
+/// The factor on the usual pace from which a run counts as slower. Runs on a calm machine differ by
+/// 5 %, and a profile errs by as much between configurations, while neighbours on the machine cost
+/// 10 to 70 %.
 const SLOWER: f64 = 1.1;
 
 /// The paces of all runs on one machine.
@@ -28,7 +30,8 @@ impl Paces {
         self.0.insert(at, pace);
     }
 
-    /// What a fifth of the runs did not exceed: the machine on its own, whether or not it mostly is.
+    /// The pace that a fifth of the runs did not exceed. It is that of the machine on its own, even
+    /// if it is mostly shared.
     #[must_use]
     pub fn usual(&self) -> f64 {
         self.0[(self.0.len() - 1) / 5]
@@ -46,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_slow_is_told_from_the_other_runs() {
+    fn a_slow_run_is_told_from_the_other_runs() {
         let mut paces = Paces::default();
         assert!(!paces.is_slow(None) && !paces.is_slow(Some(1.1)) && paces.is_slow(Some(1.6)));
         // A machine that is never as fast as its profile is no slower than usual.

@@ -83,7 +83,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_disturbs_one_run_does_not_decide(seed: u64, start in -50..400_i32) {
+    fn a_disturbed_run_does_not_decide(seed: u64, start in -50..400_i32) {
         let config = config("chunked", 256, 512);
         let fake = Fake::new(&["ttft=200ms", "tpot=40ms"]);
         let truth = scan(&fake, &config).unwrap();
@@ -163,7 +163,7 @@ fn a_target_no_machine_meets_is_known_after_a_few_runs() {
 }
 
 #[test]
-fn what_cannot_run_and_what_is_cancelled_stop() {
+fn a_refused_or_cancelled_search_stops() {
     let fake = Fake::new(&["ttft=1s"]);
     let tiny = Config { kv_fraction: 0.1, ..Config::default() };
     let stop = Prober::new(&fake, &tiny, Relax::Nothing, 100, &GO_ON).err();
@@ -175,7 +175,7 @@ fn what_cannot_run_and_what_is_cancelled_stop() {
 }
 
 #[test]
-fn a_knee_is_not_above_what_is_completed_with_all_offered_at_once() {
+fn a_knee_is_not_above_the_rate_of_a_saturated_run() {
     let (fake, config) = (Fake::new(&[]), Config::default());
     let free = Effort { bounded: false, ..Effort::FINAL };
     let Knee::Between { lo: most, .. } = prober(&fake, &config).knee(200, free).unwrap() else {
@@ -207,7 +207,7 @@ struct Fluid {
     drain: f64,
     /// Requests that there are: a rate is offered until they are used up at most.
     requests: f64,
-    /// Which first tries something else breaks.
+    /// The seed that picks the rates whose first try is broken by something else.
     luck: Option<u64>,
     tried: Mutex<HashSet<i32>>,
     /// Place, and what was seen from outside, in order.
@@ -225,8 +225,8 @@ impl Fluid {
         Self { fake, capacity, slack, drain, requests, luck, tried, log }
     }
 
-    /// What a search from `start` requests/s finds: the highest rate that holds, the lowest that fails, and seconds
-    /// of load.
+    /// The result of a search from `start` requests/s: the highest rate that holds, the lowest that
+    /// fails, and seconds of load.
     fn search(&self, start: f64) -> (Option<f64>, Option<f64>, f64) {
         let config = Config::default();
         let prober = Prober::new(self, &config, Relax::Nothing, 100, &GO_ON).unwrap();
@@ -324,7 +324,7 @@ proptest! {
     }
 
     #[test]
-    fn a_rate_held_only_while_nothing_had_ended_is_none(
+    fn a_rate_that_held_only_until_the_first_end_does_not_count(
         capacity in 1.0..100.0f64, start in 0.05..8.0f64, drain in 4.0..20.0f64,
     ) {
         let server = Fluid::new(capacity, drain);
@@ -336,7 +336,7 @@ proptest! {
     }
 
     #[test]
-    fn what_disturbs_one_probe_does_not_decide(
+    fn a_disturbed_probe_does_not_decide(
         capacity in 1.0..1_000.0f64, start in 0.05..1.0f64, seed: u64,
     ) {
         let server = Fluid { luck: Some(seed), ..Fluid::new(capacity, 0.0) };

@@ -1,4 +1,4 @@
-//! Whether a run counts as holding its targets, and by how much: the only place where a search asks.
+//! The test that a run holds its targets, and the margin. A search asks for it only here.
 
 use crate::subject::observation::{Observation, Outside};
 use loadgen::Judged;
@@ -10,7 +10,7 @@ const LONGEST: f64 = 0.25;
 /// And at most this share of one that decides.
 const SHORT: f64 = 0.05;
 
-/// How many times as long as a trace that is too short to tell capacity another one must be, at least.
+/// The least factor by which a trace must be longer than one that is too short to tell capacity.
 const LONGER: usize = 8;
 
 /// Fewer requests than this show nothing of a server.
@@ -149,8 +149,9 @@ pub fn short(observation: &Observation) -> bool {
     observation.sustain.request_share > SHORT
 }
 
-/// How many times as long the trace must be for a capacity to be a verdict on load that goes on; 1 where it is long
-/// enough. `held` is the run at that capacity, `failing` the one that bounds it, where they are known.
+/// The factor by which the trace must be longer for a capacity to be a verdict on load that goes
+/// on; 1 if it is long enough. `held` is the run at that capacity, `failing` the one that bounds
+/// it, where they are known.
 #[must_use]
 pub fn longer(held: Option<&Observation>, failing: Option<&Observation>) -> usize {
     let share = held.map_or(0.0, |o| o.sustain.request_share);
@@ -195,7 +196,7 @@ mod tests {
     use engine::Config;
 
     #[test]
-    fn a_trace_is_made_longer_for_what_holds_and_for_what_bounds_it() {
+    fn a_trace_is_made_longer_for_either_bound_of_a_knee() {
         let fake = Fake::new(&["ttft=1s"]);
         let (config, relax) = (Config::default(), Relax::Nothing);
         let trial =

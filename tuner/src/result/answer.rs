@@ -11,7 +11,8 @@ use crate::knee::verdict::{self, Limit, Verdict};
 use crate::subject::observation::Observation;
 use loadgen::Metric;
 
-/// The answer: who carries how much, who else was considered, and what became of each.
+/// The answer: the rate that each contender carries, the others that were considered, and the fate
+/// of each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The origin of its capacities.
@@ -21,13 +22,13 @@ pub struct Answer {
     pub capacity_rps: Option<f64>,
     /// The lowest rate at which the winner failed, requests/s, if it did.
     pub fails_at_rps: Option<f64>,
-    /// The rates between which four of five capacities lie, by the errors of recorded runs; none where nobody has
-    /// compared them, and of what was measured.
+    /// The rates between which four of five capacities lie, by the errors of recorded runs; none if
+    /// these were not compared, or if the capacity was measured.
     #[serde(default)]
     pub interval_rps: Option<(f64, f64)>,
     /// The index of the contender that won; none if nothing held the targets.
     pub winner: Option<usize>,
-    /// Everybody considered.
+    /// All that were considered.
     pub contenders: Vec<Contender>,
     /// True where the winner carries what it completes per second with everything offered at once: it held the targets
     /// at a higher rate, for as long as the trace lasts.
@@ -140,7 +141,8 @@ pub struct Tried {
     pub limit: Option<Limit>,
     /// True where nothing was wrong but that the requests were too few for such a rate.
     pub too_few: bool,
-    /// How long it was offered in real time, s; none where the engine's clock jumps over what it waits for.
+    /// The time for which it was offered in real time, s; none if the engine's clock jumps over its
+    /// waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offered_s: Option<f64>,
     /// True where that was long enough beside its requests for its holding to say that it would hold for ever; or as
@@ -168,7 +170,7 @@ impl Failure {
 }
 
 impl Standing {
-    /// What it carries, requests/s.
+    /// The rate that it carries, requests/s.
     #[must_use]
     pub fn carries(&self) -> Option<f64> {
         match self {
@@ -271,8 +273,7 @@ impl Answer {
     pub fn doubts(&self) -> Vec<String> {
         let mut doubts = Vec::new();
         if self.interrupted {
-            doubts
-                .push("the search was interrupted: what it had found by then is shown".to_owned());
+            doubts.push("the search was interrupted: its results so far are shown".to_owned());
         }
         let notes = self.contenders.iter().filter_map(|c| Some((&c.label, c.note.as_ref()?)));
         doubts.extend(notes.map(|(of, note)| format!("{of}: the search ended early: {note}")));

@@ -1,8 +1,8 @@
-//! How far a predicted capacity can be trusted.
+//! The degree to which a predicted capacity can be trusted.
 
 use serde::{Deserialize, Serialize};
 
-/// What the error of predicted iteration times means for a configuration.
+/// The effect of the error of predicted iteration times on a configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Confidence {
     /// Share of real engines whose iterations take between `faster` and `slower` times the predicted time, such as 0.8.
@@ -25,10 +25,10 @@ pub struct Confidence {
     pub instead_of: Option<PassedOver>,
 }
 
-/// What a steadier configuration was preferred to.
+/// The configuration to which a steadier one was preferred.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PassedOver {
-    /// What a person calls it.
+    /// Its name for people.
     pub label: String,
     /// Its predicted capacity, requests/s.
     pub capacity_rps: f64,

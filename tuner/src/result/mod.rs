@@ -54,7 +54,8 @@ pub struct TuneResult {
     pub refused: Vec<Refusal>,
     /// The winner at its capacity; none if nothing holds the SLO.
     pub best: Option<Operating>,
-    /// The confidence in the winner's capacity; none where nobody has compared such times.
+    /// The confidence in the winner's capacity; none if predictions for its device were never
+    /// compared with real runs.
     #[serde(default)]
     pub confidence: Option<Confidence>,
     /// Why there is no winner, and what comes nearest.

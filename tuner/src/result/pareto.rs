@@ -1,4 +1,4 @@
-//! Which operating points nothing else beats on both axes at once.
+//! The operating points that no other point beats on both axes at once.
 
 /// Indices of `points` (x, y), both better when higher, that no other point dominates, by falling x. A point dominates
 /// another when it is at least as good on both axes and better on one; of equal points the first is kept. Points
@@ -40,7 +40,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_front_is_what_the_definition_says(
+        fn the_front_agrees_with_its_definition(
             cells in proptest::collection::vec((0..12_u8, 0..12_u8), 0..60)
         ) {
             let points: Vec<_> = cells.iter().map(|c| (f64::from(c.0), f64::from(c.1))).collect();
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_number_is_left_out() {
+    fn points_that_are_no_numbers_are_left_out() {
         assert_eq!(front(&[(1.0, f64::NAN), (f64::INFINITY, 1.0), (1.0, 1.0)]), vec![2]);
         assert!(front(&[]).is_empty());
     }

@@ -9,8 +9,8 @@ use loadgen::{Attained, Judged, Latency, Summary};
 use std::time::Duration;
 
 /// Of a capacity that is bounded by what is completed per second with everything offered at once.
-pub(crate) const BOUNDED: &str = "capacity is what it completes per second with all requests at once: faster the targets \
-                                  hold for as long as this trace, not for ever";
+pub(crate) const BOUNDED: &str = "capacity is what it completes per second with all requests at once: at a higher rate \
+                                  the targets hold only while this trace lasts";
 
 /// `ttft:p99@chat` as `p99 TTFT of chat`.
 #[must_use]
@@ -101,9 +101,9 @@ fn broke_outside(observation: &Observation, outside: &Outside) -> String {
     }
 }
 
-/// What is wrong with a server's run that misses its targets: first the requests that came to nothing (`lost`, in
-/// words), then the targets that those which completed miss. `doubt` says why the pace of tokens is not known, if it
-/// is not.
+/// The faults of a server's run that misses its targets: first the requests that came to nothing
+/// (`lost`, in words), then the targets that the completed requests miss. `doubt` is the reason if
+/// the pace of tokens is not known.
 #[must_use]
 pub fn missed(summary: &Summary, lost: Option<&str>, doubt: Option<&str>) -> String {
     let late = |j: &&Judged| !j.met && (lost.is_none() || j.value.finite().is_some());
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_told_from_what_was_asked_for() {
+    fn a_share_is_told_from_the_share_asked_for() {
         let say = |share, required| attained(&Attained { share, required, met: share >= required });
         assert_eq!(say(0.98, 0.985), "98.0 % of requests against 98.5 %");
         assert_eq!(say(0.989_96, 0.99), "98.996 % of requests against 99.000 %");

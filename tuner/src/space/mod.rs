@@ -17,7 +17,7 @@ pub struct Space {
     base: Config,
     pins: Vec<(String, String)>,
     values: BTreeMap<&'static str, Vec<String>>,
-    /// Those of `values` that somebody asked for.
+    /// Those of `values` that the user asked for.
     asked: BTreeMap<&'static str, Vec<String>>,
     scope: Scope,
     /// Most GPUs a configuration may take.
@@ -93,8 +93,9 @@ impl Space {
         Self { base, pins, values, asked, scope, gpus, per_replica: None }
     }
 
-    /// The same space of deployments that take exactly `gpus`: as many replicas as that makes, each of no more GPUs than
-    /// this space allows. What is in it depends on the bound only by the sizes of replicas.
+    /// The same space of deployments that take exactly `gpus`: as many replicas as that makes, each
+    /// of no more GPUs than this space allows. The bound on GPUs limits only the sizes of its
+    /// replicas.
     #[must_use]
     pub fn sized(&self, gpus: u32) -> Self {
         let mut sized = Self::new(Scope { gpus, fewer_gpus: false, ..self.scope });
@@ -216,7 +217,7 @@ impl Space {
         let current = config.value(knob);
         let asked = self.asked.contains_key(knob.name);
         let values = match (knob.tries, self.values.get(knob.name)) {
-            // Where the grid takes every other power, the next ones are near all the same.
+            // The grid takes every other power, so the powers between are near as well.
             (Tries::Powers { from, to }, _) if !asked => powers(from, to, 1),
             (_, Some(values)) => values.clone(),
             (Tries::Around(values), None) => words(values),

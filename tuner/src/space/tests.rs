@@ -67,7 +67,7 @@ fn a_pin_is_kept_wherever_it_does_something() {
 }
 
 #[test]
-fn the_queue_is_searched_when_somebody_asks() {
+fn the_queue_is_searched_only_on_request() {
     let lengths = |space: &Space| -> BTreeSet<u32> {
         space.enumerate().configs.iter().map(|c| c.max_queue).collect()
     };

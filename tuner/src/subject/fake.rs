@@ -26,15 +26,15 @@ pub(crate) struct Fake {
     pub(crate) lasts_s: f64,
     /// Relative jitter of latencies.
     pub(crate) jitter: f64,
-    /// How much less queueing a short head sees, in [0, 1].
+    /// The share of queueing that a short head does not see, in [0, 1].
     pub(crate) bias: f64,
     pub(crate) prompt: f64,
     pub(crate) output: f64,
     pub(crate) kv_slots: f64,
     pub(crate) seed: u64,
-    /// What an iteration takes of its time.
+    /// The time of an iteration as a factor on its usual time.
     pub(crate) pace: f64,
-    /// How many of the requests a configuration can never serve.
+    /// The number of requests that a configuration can never serve.
     pub(crate) too_long: fn(&Config) -> u64,
     /// Runs made.
     pub(crate) runs: AtomicU64,
@@ -228,7 +228,8 @@ impl Subject for Fake {
     }
 }
 
-/// A server on a machine that others use too: `run` is what they make of a trial, the n-th time that the machine is asked.
+/// A server on a machine that others use too. `run` makes an observation of a trial, given how
+/// often the machine was asked before.
 pub(crate) struct Shared<F> {
     pub(crate) fake: Fake,
     pub(crate) asked: AtomicU64,
@@ -262,7 +263,7 @@ impl<F: Fn(&Fake, &Trial<'_>, u64) -> Observation + Sync> Subject for Shared<F> 
         self.fake.served_tokens_per_request(config)
     }
     fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
-        // What a machine cannot exceed, nobody knows before it was tried.
+        // The limit of a machine is not known before it was tried.
         self.fake.ceiling(config).map(|_| f64::INFINITY)
     }
     fn unfit(&self, config: &Config) -> Result<Unfit, Refused> {

@@ -24,7 +24,7 @@ use std::time::Duration;
 pub struct Trial<'a> {
     /// The configuration.
     pub config: &'a Config,
-    /// What is pretended about the hardware ([`Relax::Nothing`] but for attributions).
+    /// The relaxation of the hardware's limits ([`Relax::Nothing`] but for attributions).
     pub relax: Relax,
     /// The part of the trace that is offered.
     pub length: Length,
@@ -114,11 +114,12 @@ pub enum Stop {
     #[error("{0}")]
     Gone(String),
     /// The search was told to end, or its time was up.
-    #[error("interrupted before there was anything to show")]
+    #[error("interrupted before the first result")]
     Cancelled,
 }
 
-/// Runs one configuration at one rate. The same trial must give the same observation, whoever asks and when.
+/// Runs one configuration at one rate. The same trial must give the same observation at any time
+/// and to any caller.
 pub trait Subject: Sync {
     /// Runs `trial`, at least until it is certain that the SLO does not hold; to its end where all is offered at once.
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop>;

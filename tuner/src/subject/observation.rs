@@ -1,4 +1,5 @@
-//! What one run of one configuration at one rate showed: plain data, the same whether simulated or measured.
+//! The observation of one run of one configuration at one rate: plain data, in one form for
+//! simulated and measured runs.
 //!
 //! Reports draw these; the search decides by them. Nothing here knows the engine's types.
 
@@ -30,7 +31,7 @@ impl Observation {
         self.inside.map(|i| i.work).unwrap_or_default()
     }
 
-    /// Where KV memory went, where that is known.
+    /// The use of KV memory, if it is known.
     #[must_use]
     pub fn kv(&self) -> KvShares {
         self.inside.map(|i| i.kv).unwrap_or_default()
@@ -52,9 +53,9 @@ impl Observation {
 /// An engine's own account of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Inside {
-    /// What the engine did for it.
+    /// The engine's work in the run.
     pub work: Work,
-    /// Where KV memory went, as means over time.
+    /// The use of KV memory, as means over time.
     pub kv: KvShares,
 }
 
@@ -115,7 +116,7 @@ pub struct Work {
     pub full_budget: f64,
     /// KV slots (tokens) of all workers together.
     pub kv_slots: u64,
-    /// Longest prompt and response that a request may have together, tokens; 0 where nobody knows.
+    /// Longest prompt and response that a request may have together, tokens; 0 if not known.
     #[serde(default)]
     pub max_model_len: u32,
     /// Of a measured run: seconds in iterations over what a profile of the machine says such iterations take. None of a

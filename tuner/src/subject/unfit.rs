@@ -168,9 +168,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// What is said beforehand is what the engine refuses in a run, and all that it refuses.
+        /// The requests refused beforehand are exactly those that the engine refuses in a run.
         #[test]
-        fn what_does_not_fit_is_what_a_run_refuses(
+        fn requests_that_do_not_fit_are_those_that_a_run_refuses(
             lengths in prop::collection::vec((0..9000_u32, 0..300_u32), 1..12),
             policy in prop::sample::select(vec!["static", "continuous", "paged", "chunked"]),
             reserve in prop::sample::select(vec!["max", "pow2", "oracle", "doubling"]),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn why_they_do_not_fit_is_said() {
+    fn reasons_why_requests_do_not_fit_are_given() {
         let mut lengths = vec![(500, 100); 98];
         lengths.extend([(5000, 40), (100_000, 40)]);
         let say = |model: &str, device: &str, edits: &[(&str, &str)]| {

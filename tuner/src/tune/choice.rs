@@ -22,7 +22,7 @@ impl Tuning<'_, '_> {
     /// The same of any candidate.
     pub(super) fn unfit_of(&self, candidate: &Candidate) -> Unfit {
         let subject = self.question.devices[candidate.device].subject;
-        // What cannot run was refused before.
+        // A configuration that cannot run was refused before.
         subject.unfit(&candidate.config).unwrap_or_default()
     }
 
@@ -31,7 +31,6 @@ impl Tuning<'_, '_> {
         self.unfit_of(candidate).requests <= self.unfit(best).requests
     }
 
-    /// Of `entries`, the one that is preferred.
     pub(super) fn preferred(&self, entries: impl Iterator<Item = usize>) -> Option<usize> {
         entries.reduce(|a, b| if self.above(b, a) { b } else { a })
     }
@@ -67,7 +66,6 @@ impl Tuning<'_, '_> {
         self.preferred(self.found.bests().filter(here))
     }
 
-    /// The groups of a policy on a device.
     pub(super) fn groups(&self, device: usize, policy: usize) -> Vec<usize> {
         let kinds = self.field.kinds().iter().enumerate();
         let own = kinds.filter(|(_, k)| (k.device, k.policy) == (device, policy));

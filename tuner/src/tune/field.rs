@@ -1,4 +1,4 @@
-//! Which configurations are searched, and which of them race against each other.
+//! The configurations that are searched, and the groups in which they race against each other.
 
 use super::question::{Question, TuneError};
 use crate::contest::entry::Candidate;
@@ -7,9 +7,9 @@ use crate::space::Space;
 use engine::Config;
 use std::collections::BTreeMap;
 
-/// What the members of a group have in common. Between equal numbers of GPUs on a device, more requests/s are better
-/// whatever is asked for. For a plan the size of a replica counts too: then what is found of a size is the same however
-/// large replicas may be.
+/// The properties that the members of a group have in common. Between equal numbers of GPUs on a
+/// device, more requests/s are better for every objective. For a plan the size of a replica counts
+/// too: then the results for one size do not depend on how large replicas may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kind {
     pub(super) device: usize,
@@ -32,7 +32,7 @@ impl<'r> Field<'r> {
     /// Nothing yet.
     ///
     /// # Errors
-    /// Where nothing could be searched.
+    /// If nothing could be searched.
     pub(super) fn new(question: &'r Question<'r>) -> Result<Self, TuneError> {
         let device = question.devices.first().ok_or(TuneError::NoDevice)?;
         if device.subject.requests() == 0 {
@@ -75,13 +75,13 @@ impl<'r> Field<'r> {
         Candidate { device, config, group }
     }
 
-    /// Where nothing was enumerated: what was refused, and why.
+    /// The error for an empty enumeration: the refusals, each with its reason.
     pub(super) fn empty(&self) -> TuneError {
         let reasons: Vec<_> = self.refused.iter().map(|(r, n)| format!("{r} ({n})")).collect();
         TuneError::EmptySpace(reasons.join("; "))
     }
 
-    /// What was refused without a run.
+    /// The configurations that were refused without a run.
     pub(super) fn refused(&self) -> Vec<Refusal> {
         let refusal =
             |(reason, count): (&String, &usize)| Refusal { reason: reason.clone(), count: *count };
@@ -121,7 +121,7 @@ impl<'r> Field<'r> {
     /// Output tokens per request (or session) offered, of what `config` serves.
     pub(super) fn tokens(&self, device: usize, config: &Config) -> f64 {
         let subject = self.question.devices[device].subject;
-        // What cannot run was refused before.
+        // A configuration that cannot run was refused before.
         subject.served_tokens_per_request(config).unwrap_or(0.0)
     }
 

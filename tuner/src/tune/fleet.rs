@@ -133,7 +133,7 @@ impl Tuning<'_, '_> {
     /// One plan per device that has a winner; where none has, the result says what came nearest, as without a demand.
     ///
     /// # Errors
-    /// Where the demand takes more than can be counted.
+    /// If the demand takes more than can be counted.
     pub(super) fn plans(&self) -> Result<Vec<Plan>, PlanError> {
         let Some(demand) = self.question.demand else { return Ok(Vec::new()) };
         let mut plans = Vec::new();

@@ -40,7 +40,8 @@ impl Tuning<'_, '_> {
         told.into_iter().flatten().collect()
     }
 
-    /// The entry that stands for each policy on each device: its best, else whoever came nearest on an empty machine.
+    /// The entry that stands for each policy on each device: its best, else the one that came
+    /// nearest on an empty machine.
     fn representatives(&self) -> Vec<usize> {
         let policies = 0..Policy::NAMES.len();
         let rows =
@@ -65,7 +66,8 @@ impl Tuning<'_, '_> {
         self.preferred(groups.iter().filter_map(|g| self.found.groups[*g]?.best))
     }
 
-    /// Of some groups (or all): who came nearest to the SLO on an empty machine, on the longest head tried.
+    /// Of some groups (or all), the entry that came nearest to the SLO on an empty machine, on the
+    /// longest head tried.
     pub(super) fn nearest(&self, groups: Option<&[usize]>) -> Option<usize> {
         let key = |e: &Entry| {
             let floor = e.probes.iter().filter(|p| p.k == FLOOR).max_by_key(|p| p.head)?;
@@ -106,7 +108,7 @@ impl Tuning<'_, '_> {
         Some(Loser { cause, checked, ..self.loser(i, winner, winner_rps, &measured) })
     }
 
-    /// Entry `i` as a loser, nobody asked why yet.
+    /// Entry `i` as a loser, its cause not yet asked for.
     fn loser(&self, i: usize, winner: &Config, winner_rps: f64, measured: &Measured) -> Loser {
         let candidate = &self.found.entries[i].candidate;
         Loser {

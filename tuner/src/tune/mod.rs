@@ -1,8 +1,8 @@
 //! From a question to a [`TuneResult`]: search, refine every device's winner, see what of it survives the error of
 //! predictions, ask why the others lost, say what it costs.
 //!
-//! Whatever is done for the winner is done for every device's best, before they are compared: a device's figures do not
-//! depend on the company it is tried in.
+//! Every device's best gets the same treatment as the winner, before they are compared. A device's
+//! figures do not depend on the other devices of the search.
 
 use std::time::Instant;
 

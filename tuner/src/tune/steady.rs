@@ -102,7 +102,8 @@ impl Tuning<'_, '_> {
         Some(near)
     }
 
-    /// The capacity of `rival` with slow iterations, requests/s; none where nobody knows how slow they may be.
+    /// The capacity of `rival` with slow iterations, requests/s; none if it is not known how slow
+    /// they may be.
     fn slow(&self, rival: &Rival) -> Option<Result<f64, Stop>> {
         let accuracy = self.accuracy(rival.candidate.device)?;
         let (_, slower) = accuracy.spread.factors(LEVEL);

@@ -120,7 +120,7 @@ fn threads_and_resumption_do_not_show_in_the_result() {
 }
 
 #[test]
-fn an_impossible_target_says_what_is_possible() {
+fn an_impossible_target_names_a_possible_one() {
     let fake = Fake::new(&["ttft=5ms"]);
     let space = space(1, false);
     let r = tune(&question(vec![device("x", &fake, 2.0)], &space, fake.slo.slo())).unwrap();
@@ -191,7 +191,7 @@ fn seen(error: f64) -> Accuracy {
 }
 
 #[test]
-fn a_capacity_comes_with_what_fast_and_slow_iterations_make_of_it() {
+fn a_capacity_comes_with_its_range_for_fast_and_slow_iterations() {
     let fake = Fake::new(&["ttft=1s", "tpot=25ms"]);
     let space = space(1, false);
     let mut under_test = device("here", &fake, 1.0);
@@ -213,7 +213,7 @@ fn a_capacity_comes_with_what_fast_and_slow_iterations_make_of_it() {
 }
 
 #[test]
-fn nobody_knows_what_nobody_compared() {
+fn a_device_without_comparisons_has_no_confidence() {
     let fake = Fake::new(&["ttft=1s", "tpot=25ms"]);
     let space = space(1, false);
     let r = tune(&question(vec![device("here", &fake, 1.0)], &space, fake.slo.slo())).unwrap();
@@ -359,7 +359,7 @@ fn exhaustive_search_is_never_worse() {
 }
 
 #[test]
-fn replicas_in_a_plan_carry_what_they_carry_in_a_search() {
+fn replicas_carry_the_same_in_a_plan_and_in_a_search() {
     let fake = Fake { bias: 0.3, ..Fake::new(&["ttft=300ms", "tpot=30ms"]) };
     let slo = fake.slo.slo().clone();
     for n in [1, 2, 4, 8] {
@@ -378,7 +378,7 @@ fn replicas_in_a_plan_carry_what_they_carry_in_a_search() {
 }
 
 #[test]
-fn who_refuses_less_wins_whatever_others_carry() {
+fn the_fewest_refusals_win_against_any_capacity() {
     let targets = ["ttft=1s", "tpot=25ms"];
     // The fast one refuses three whatever its settings, the slow one some with many seats.
     let fast = Fake { pace: 0.5, too_long: |_| 3, ..Fake::new(&targets) };

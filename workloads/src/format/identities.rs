@@ -9,7 +9,7 @@ pub(crate) const BLOCK_TOKENS: u32 = 16;
 /// Blocks met so far.
 #[derive(Debug, Default)]
 pub(crate) struct Identities {
-    /// The next of a block that nobody shares.
+    /// The next identity of a block that no other request shares.
     next: u64,
     groups: HashMap<String, u64>,
     /// Blocks by their tokens and all before them.

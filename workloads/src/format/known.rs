@@ -1,6 +1,6 @@
 //! The formats of trace files that are known, and their names.
 
-/// A trace file's format. Whether it is written as CSV, as JSON or as Parquet is told apart by itself.
+/// A trace file's format. The file itself tells whether it is CSV, JSON or Parquet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {

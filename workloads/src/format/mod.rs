@@ -1,7 +1,8 @@
-//! Trace files: which format a file is, told from what is in it, and the way to and from a [`Trace`].
+//! Trace files: the format of a file, told from its contents, and the way to and from a [`Trace`].
 //!
-//! A file that could mean two things is refused with what to say, never guessed at; a line that cannot be right is
-//! named. What was changed on the way (sorting, failed requests left out, times made up) is in the trace's provenance.
+//! A file that could mean two things is refused with what to say, never guessed at; a line that
+//! cannot be right is named. The trace's provenance lists the changes on the way (sorting, failed
+//! requests left out, times made up).
 
 mod azure;
 mod bailian;

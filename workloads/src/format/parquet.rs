@@ -42,7 +42,6 @@ impl<R: ChunkReader + 'static> Parquet<R> {
         schema.columns().iter().map(|c| plain_name(&c.path().string())).collect()
     }
 
-    /// All rows.
     pub(crate) fn rows(
         &self,
     ) -> Result<impl Iterator<Item = Result<Columns<'static>, TraceError>> + '_, TraceError> {

@@ -263,7 +263,6 @@ impl<'a> Documents<'a> {
         &self.text.file
     }
 
-    /// The next document.
     pub(crate) fn next_document(&mut self) -> Result<Option<Document<'_>>, TraceError> {
         match self.ahead.pop_front() {
             Some((line, json)) => {

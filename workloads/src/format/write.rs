@@ -9,7 +9,7 @@ use crate::{Arrival, Trace, TraceError, TraceRequest};
 /// Writes a trace as Azure CSV, Mooncake JSONL or our own JSONL. See [`losses`] for what the first two leave out.
 ///
 /// # Errors
-/// Where the format cannot say when requests are sent, or is one that is only read.
+/// If the format cannot say when requests are sent, or is one that is only read.
 pub fn write(trace: &Trace, format: Format, out: &mut impl Write) -> Result<(), TraceError> {
     match format {
         Format::Azure => azure::write(trace, out),

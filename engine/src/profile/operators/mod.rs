@@ -17,7 +17,7 @@ use crate::format::Format;
 /// Formats whose kernels are most like those of `format`, itself first. Where the device cannot compute in the format,
 /// engines unpack the weights and compute in bf16, as they do for formats of weights alone.
 fn alike(format: Format, native: bool) -> &'static [Format] {
-    use Format::{Bf16, Fp8, Fp8Block, Int4, Int8, Mxfp4, Nvfp4};
+    use Format::{Bf16, Fp8, Fp8Block, Int4, Int8, Mxfp4, Mxfp4Fp8, Nvfp4};
     match (format, native) {
         (Bf16, _) => &[Bf16],
         (Fp8, true) => &[Fp8, Fp8Block, Bf16],
@@ -26,7 +26,8 @@ fn alike(format: Format, native: bool) -> &'static [Format] {
         (Fp8, false) => &[Fp8, Int8, Int4, Mxfp4, Bf16],
         (Fp8Block, false) => &[Fp8Block, Int8, Int4, Mxfp4, Bf16],
         (Nvfp4, false) => &[Nvfp4, Int4, Mxfp4, Bf16],
-        (Mxfp4, _) => &[Mxfp4, Int4, Bf16],
+        (Mxfp4Fp8, true) => &[Mxfp4Fp8, Nvfp4, Fp8, Fp8Block, Bf16],
+        (Mxfp4 | Mxfp4Fp8, _) => &[Mxfp4, Int4, Bf16],
         (Int8, _) => &[Int8, Int4, Bf16],
         (Int4, _) => &[Int4, Mxfp4, Bf16],
     }
@@ -57,7 +58,7 @@ impl Peaks {
         match format {
             Format::Bf16 => true,
             Format::Fp8 | Format::Fp8Block => self.fp8 > 0.0,
-            Format::Nvfp4 => self.fp4 > 0.0,
+            Format::Nvfp4 | Format::Mxfp4Fp8 => self.fp4 > 0.0,
             Format::Mxfp4 | Format::Int8 | Format::Int4 => false,
         }
     }
@@ -68,6 +69,8 @@ impl Peaks {
         match format {
             Format::Fp8 | Format::Fp8Block if self.fp8 > 0.0 => self.fp8,
             Format::Nvfp4 if self.fp4 > 0.0 => self.fp4,
+            // The wider of both operands sets the rate.
+            Format::Mxfp4Fp8 if self.fp4 > 0.0 => self.fp8,
             _ => self.flops,
         }
     }
@@ -81,25 +84,6 @@ impl Peaks {
         }
     }
 }
-
-/// Operators that may have tables in further formats.
-pub const KINDS: [&str; 15] = [
-    "gemm",
-    "prefill_attention",
-    "decode_attention",
-    "experts",
-    "latent_prefill",
-    "latent_decode",
-    "sparse_prefill",
-    "sparse_decode",
-    "delta_prefill",
-    "delta_decode",
-    "all_gather",
-    "reduce_scatter",
-    "all_to_all",
-    "dispatch",
-    "combine",
-];
 
 /// A roofline in its own seconds: of operators whose work no one number tells.
 pub(crate) const SECONDS: Roof =

@@ -31,7 +31,7 @@ impl Attention {
     ///
     /// # Panics
     /// When spans overlap, lack runs or name rows or slots that do not exist.
-    #[expect(clippy::too_many_arguments, reason = "they are what attention is about")]
+    #[expect(clippy::too_many_arguments, reason = "they are the inputs of attention")]
     pub fn forward(
         &mut self,
         team: &Team,
@@ -113,7 +113,8 @@ impl Attention {
 /// Computes a piece on whichever kind of keys and values there are.
 ///
 /// # Safety
-/// The piece's slots are those of `kv`, and nobody else has its scratch memory and its part of the results.
+/// The piece's slots are those of `kv`, and no other piece has its scratch memory or its part of
+/// the results.
 unsafe fn on(isa: Isa, kv: &KvLayer, piece: Piece<'_>) {
     match &kv.data {
         Data::Bf16(data) => isa.run(On { piece, data, plane: kv.plane() }),

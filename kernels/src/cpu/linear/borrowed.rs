@@ -27,7 +27,7 @@ type Panel<const N: usize> = [[f32; PANEL]; N];
 /// Computes and writes `part`, unless it is a few rows of integers; returns what is left of it.
 ///
 /// # Safety
-/// What `part` points to is valid.
+/// The pointers of `part` are valid.
 pub(super) unsafe fn run(mut part: Part<'_>) -> Part<'_> {
     if part.linear.precision() == Precision::Int8 && part.rows.len() <= FEW {
         return part;

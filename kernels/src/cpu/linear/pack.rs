@@ -133,7 +133,8 @@ fn filled<T: Plain>(
     buffer
 }
 
-/// Writes up to a block of weights as column `within` of a block, with their scale. What is missing is zero.
+/// Writes up to a block of weights as column `within` of a block, with their scale. Missing weights
+/// are zero.
 fn quantise(weights: &[f32], within: usize, to: &mut [u8]) {
     let most = weights.iter().fold(0.0f32, |m, w| m.max(w.abs()));
     let scale = scale_above(most / 127.0);

@@ -54,7 +54,7 @@ pub(in crate::cpu) trait Simd: Copy + 'static {
     /// [`Self::fma`]: the bits of two of these, unless something is too small to be a normal number.
     #[inline(always)]
     unsafe fn dot2(acc: Self::F, _w: Self::W, _x: Self::Q) -> Self::F {
-        debug_assert!(false, "asked for where there is none");
+        debug_assert!(false, "this instruction set has no dot2");
         acc
     }
     /// Exact up to 2^24.

@@ -136,7 +136,7 @@ impl Isa {
     /// Runs `kernel` as compiled for this instruction set.
     ///
     /// # Safety
-    /// What the kernel points to is valid.
+    /// The kernel's pointers are valid.
     #[inline]
     pub(super) unsafe fn run<K: Kernel>(self, kernel: K) -> K::Out {
         match self.0 {
@@ -151,7 +151,7 @@ impl Isa {
     /// Runs `kernel` as compiled for AVX-512 with products of bf16.
     ///
     /// # Safety
-    /// What the kernel points to is valid, and [`Self::multiplies_bf16`].
+    /// The kernel's pointers are valid, and [`Self::multiplies_bf16`].
     #[cfg(target_arch = "x86_64")]
     pub(super) unsafe fn run_bf16<K: Kernel>(kernel: K) -> K::Out {
         avx512::run_bf16(kernel)

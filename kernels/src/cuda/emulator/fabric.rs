@@ -161,7 +161,7 @@ impl Meeting {
             }
         }
         let part = |(_, call): &(usize, Call)| match *call {
-            // SAFETY: whoever asked said that so many are there, apart from each other.
+            // SAFETY: the caller promised that so many are there, apart from each other.
             Call::Sum { at, elements } => unsafe {
                 Some(std::slice::from_raw_parts_mut(at as *mut bf16, elements))
             },
@@ -176,7 +176,7 @@ impl Meeting {
 }
 
 fn copy(from: u64, to: u64, bytes: usize) {
-    // SAFETY: whoever asked said that so many bytes are at both; a rank may send to where it is.
+    // SAFETY: the caller promised that so many bytes are at both; a rank may send to where it is.
     unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) }
 }
 
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_hang_is_an_error() {
+    fn meetings_that_would_hang_are_errors() {
         assert_eq!(said([&[0, 1], &[0, 1]]), Ok(()));
         let crossed = said([&[0, 1], &[1, 0]]).unwrap_err();
         assert!(crossed.contains("ranks 1 and 0 wait for each other"), "{crossed}");

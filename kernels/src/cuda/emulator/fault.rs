@@ -9,7 +9,7 @@ pub(super) fn failed(what: impl Into<String>) -> CudaError {
     CudaError::Call { call: "the emulator", reason: what.into() }
 }
 
-/// Whatever became of who had it before.
+/// Takes the lock, also after a panic of an earlier holder.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -100,7 +100,8 @@ impl Emulator {
     /// Does one thing that was asked for.
     pub(super) fn work(&self, op: Op) -> Result<(), CudaError> {
         match op {
-            // SAFETY: whoever asked said that the memory is there, and it is not given back before this is done.
+            // SAFETY: the caller promised that the memory is there, and it is not given back before
+            // this is done.
             Op::Write { to, bytes } => unsafe {
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len());
             },

@@ -1,8 +1,9 @@
 //! The kernels on a processor, for tests: compiled by the machine's C++ compiler when a test asks for them.
 //!
-//! Its reach and its limits are told in `kernels/cu/emulator/cuda_emulator.h`. Memory has margins that are
-//! checked whenever something is read, so that a kernel that writes beyond its buffers is found out. Work is done when
-//! somebody waits for it ([`stream`]), so that a host that does not wait is found out too.
+//! Its reach and its limits are told in `kernels/cu/emulator/cuda_emulator.h`. Memory has margins
+//! that are checked whenever something is read, so that a kernel that writes beyond its buffers is
+//! found out. Work is done when a host waits for it ([`stream`]), so that a host that does not wait
+//! is found out too.
 
 mod fabric;
 mod fault;

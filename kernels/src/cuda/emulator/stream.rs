@@ -1,5 +1,6 @@
-//! The work that an emulated device was asked for and has not done: nothing is done before somebody waits for it, as
-//! late as a real device might be, so that a host that does not wait where it must is found out.
+//! The work that an emulated device was asked for and has not done: nothing is done before a host
+//! waits for it, as late as a real device might be, so that a host that does not wait where it must
+//! is found out.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
@@ -29,7 +30,6 @@ pub(super) trait Meeting: Debug + Send + Sync {
 /// The goal of work.
 #[derive(Clone, Copy)]
 pub(super) enum Goal<'a> {
-    /// A mark.
     Mark(u64),
     /// That a device has come to where several meet.
     Met(&'a dyn Fn() -> bool),
@@ -41,7 +41,7 @@ pub(super) enum Goal<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     asked: Mutex<Asked>,
-    /// Whoever has this does them, and those of devices that it meets.
+    /// The lock under which a thread does the operations, and those of devices that it meets.
     turn: Arc<Mutex<()>>,
 }
 
@@ -113,7 +113,7 @@ impl Stream {
         self.work_until(mark.map_or(Goal::All, Goal::Mark), work)
     }
 
-    /// The same for whoever has the turn already.
+    /// The same for a thread that has the turn already.
     pub(super) fn work_until(
         &self,
         goal: Goal<'_>,

@@ -14,7 +14,8 @@ use crate::time::nanos;
 const ROOM: usize = 64 << 10;
 /// The time for which an answer may stay open after the mark of its end (ten times as long after its last token), ns.
 const LINGER: u64 = 100_000_000;
-/// A server that left so many answers in a row open does so always: nobody waits for the end of the next ones.
+/// A server that left so many answers in a row open does so always: the end of the next ones is not
+/// waited for.
 const LEFT_OPEN: u32 = 3;
 
 impl Drive<'_> {
@@ -120,7 +121,8 @@ impl Drive<'_> {
         for Piece { key, serial, bytes, at, lag, end } in pieces.drain(..) {
             let range = from..from + bytes;
             from += bytes;
-            // What came before may have ended the connection, and its place may be another's by now.
+            // An earlier piece may have ended the connection, and its place may be another's by
+            // now.
             if self.conns.get(key).is_none_or(|c| c.serial != serial) {
                 continue;
             }

@@ -13,7 +13,7 @@ use crate::record::Outcome;
 use crate::time::nanos;
 
 impl Drive<'_> {
-    /// The response of a connection is whole, or nobody waits for the rest of it.
+    /// The response of a connection is whole, or the rest of it is not waited for.
     pub(super) fn conclude(&mut self, key: usize, at: u64) {
         let conn = &mut self.conns[key];
         let verdict = conn.answer.verdict();
@@ -139,7 +139,7 @@ impl Drive<'_> {
         wire.completion_tokens = stream.usage.completion_tokens;
     }
 
-    /// Keeps an answer for whoever needs it.
+    /// Keeps an answer for the turns that repeat it.
     fn hear(&mut self, flight: &Flight, answer: &Answer, heard: Hearing) {
         let usage = answer.stream.usage;
         if self.keep_texts && usage.completion_tokens.is_none() {
@@ -179,7 +179,7 @@ impl Drive<'_> {
         self.count_flights(-1, at);
         if let Some((say, _)) = &self.tell {
             let record = self.recorder.record(request);
-            // Nobody listens any more once it was enough.
+            // The receiver is gone once it had enough, so a failed send is ignored.
             let counts = usize::from(record.class) < self.trace.classes.len();
             let _ = counts.then(|| say.send(record));
         }

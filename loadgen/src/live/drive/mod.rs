@@ -6,10 +6,11 @@
 //! the server), and `cargo run --release -p knee-loadgen --example client_accuracy -- pacing` measures that. Waiting
 //! ends by a timer descriptor `spin` before a send is due; the rest is polling.
 //!
-//! Tokens count from when the kernel says that their bytes arrived ([`crate::net::arrival`]), so that a busy client, or
-//! one that had to wait for a core, does not make the server look slow. Where it does not say, from when the read
-//! returned, before a byte was looked at; how long at most bytes can have waited for it is measured for every read and
-//! part of the audit.
+//! Tokens count from when the kernel says that their bytes arrived ([`crate::net::arrival`]), so
+//! that a busy client, or one that had to wait for a core, does not make the server look slow.
+//! Without the kernel's word they count from when the read returned, before a byte was looked at.
+//! The longest time that bytes can have waited for the read is measured for every read and is part
+//! of the audit.
 
 use std::collections::VecDeque;
 use std::io;
@@ -45,7 +46,7 @@ mod piece;
 
 use piece::Piece;
 
-/// How often the stop flag, time-outs and progress are looked at, ns.
+/// The interval at which the stop flag, time-outs and progress are looked at, ns.
 const GLANCE: u64 = 100_000_000;
 /// From the last preparation to the first send, ns.
 const RUN_UP: u64 = 5_000_000;
@@ -108,16 +109,16 @@ pub(super) struct Drive<'a> {
     /// So many answers in a row were left open after the mark of their end.
     left_open: u32,
     ends: Vec<Duration>,
-    /// What has been read and not understood yet: `filled` bytes, cut into `pieces`.
+    /// Bytes that are read and not understood yet: `filled` of them, cut into `pieces`.
     buffer: Vec<u8>,
     filled: usize,
     pieces: Vec<Piece>,
-    /// Who is told of every request that ends, and says when that is enough.
+    /// The receiver of every request that ends. It says when it has had enough.
     tell: Option<Tell<'a>>,
     pub(super) progress: Progress,
 }
 
-/// Where ended requests go, and whether they are enough.
+/// The channel for ended requests, and the flag that says that they are enough.
 pub(super) type Tell<'a> = (Sender<Record>, &'a AtomicBool);
 
 impl<'a> Drive<'a> {
@@ -255,7 +256,7 @@ impl<'a> Drive<'a> {
         self.tell.as_ref().is_some_and(|(_, enough)| enough.load(Ordering::Relaxed))
     }
 
-    /// True where somebody is told of ended requests.
+    /// True if there is a receiver of ended requests.
     pub(super) fn tells(&self) -> bool {
         self.tell.is_some()
     }
@@ -267,7 +268,7 @@ impl<'a> Drive<'a> {
         }
     }
 
-    /// Lets whoever was told know that the run is over.
+    /// Lets the receiver know that the run is over.
     pub(super) fn tell_no_more(&mut self) {
         self.tell = None;
     }
@@ -348,7 +349,7 @@ impl<'a> Drive<'a> {
         bytes
     }
 
-    /// Renders up to `most` of the next requests that wait for nobody's answer.
+    /// Renders up to `most` of the next requests that wait for no answer.
     fn prepare(&mut self, most: usize) {
         let target = AHEAD.min(self.prepared.len() + most);
         while self.prepared.len() < target {

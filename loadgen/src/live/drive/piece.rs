@@ -2,14 +2,14 @@
 
 use super::super::failure::Kind;
 
-/// What one read brought.
+/// The outcome of one read.
 pub(super) struct Piece {
     pub(super) key: usize,
     /// Tells the connection from later ones in its place.
     pub(super) serial: u64,
     /// So many of the buffer, after those of the pieces before.
     pub(super) bytes: usize,
-    /// When it arrived; where nobody knows, when it was read.
+    /// When it arrived; if that is not known, when it was read.
     pub(super) at: u64,
     pub(super) lag: Lag,
     pub(super) end: Option<End>,

@@ -61,9 +61,9 @@ pub fn hdr(run: &LiveRun, started: SystemTime, to: &mut impl Write) -> io::Resul
     Ok(())
 }
 
-/// The result file of `vllm bench serve --save-result --save-detailed`, except generated texts, which nobody kept.
-/// Latencies count from the send there, so they do here. `itls` needs gaps that were kept; of answers that came in one
-/// piece there are no figures of TPOT and ITL.
+/// The result file of `vllm bench serve --save-result --save-detailed`, except generated texts,
+/// which are not kept. Latencies count from the send there, so they do here. `itls` needs gaps that
+/// were kept; of answers that came in one piece there are no figures of TPOT and ITL.
 #[must_use]
 pub fn vllm(run: &LiveRun, summary: &Summary, model: &str, rate_rps: Option<f64>) -> Value {
     let (records, seconds) = (&run.from_send.records, |t: Duration| t.as_secs_f64());

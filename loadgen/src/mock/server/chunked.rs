@@ -1,13 +1,13 @@
 //! Request bodies that come in chunks (RFC 9112, 7.1), as Go's and Node's clients send them.
 
-/// What of a chunked body has arrived.
+/// The progress of a chunked body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Chunked {
     /// All of it, and how many bytes of the input that was.
     Whole(Vec<u8>, usize),
     /// More is to come.
     Partial,
-    /// It is none.
+    /// The bytes are no chunked body.
     Broken(&'static str),
 }
 
@@ -47,7 +47,7 @@ fn line(input: &[u8]) -> Option<&[u8]> {
     Some(&input[..end])
 }
 
-/// The line of a chunk's size is short, or it is none.
+/// The line of a chunk's size is short, or it is no size.
 fn partial(line: &[u8]) -> Chunked {
     if line.len() > 1 << 10 { Chunked::Broken("a chunk without a size") } else { Chunked::Partial }
 }

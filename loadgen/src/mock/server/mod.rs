@@ -1,8 +1,8 @@
 //! The mock's loop: sockets in, due tokens out.
 //!
-//! Service time is the monotonic clock without the stalls, so that a stall delays everything under way and nothing
-//! needs to know of it. Whatever is due at an instant leaves in one write per stream. A request is served from when it
-//! arrived, not from when this loop found the time to read it.
+//! Service time is the monotonic clock without the stalls, so that a stall delays everything under
+//! way and nothing needs to know of it. All tokens due at an instant leave in one write per stream.
+//! A request is served from when it arrived, not from when this loop found the time to read it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -32,7 +32,6 @@ const GLANCE: u64 = 100_000_000;
 /// A dripping answer's pause between bytes, ns.
 const DRIP: u64 = 1_000_000_000;
 
-/// The server.
 pub(super) struct Server {
     listener: TcpListener,
     wait: Wait,
@@ -46,7 +45,7 @@ pub(super) struct Server {
     /// Connections whose request waits for a slot, with their generation.
     queue: VecDeque<(usize, u64)>,
     running: u32,
-    /// The latest instant at which a slot became free that somebody may have waited for.
+    /// The latest instant at which a slot became free that a request may have waited for.
     freed: u64,
     generations: u64,
     started: u64,
@@ -312,7 +311,8 @@ impl Server {
             self.served.completed += 1;
             let outcome = if drips { "drip" } else { "complete" };
             if drips {
-                // What is in the outbox now leaves byte by byte; the request is over for the log and its slot.
+                // The rest of the outbox now leaves byte by byte; the request is over for the log
+                // and its slot.
                 let generation = self.conns[key].generation;
                 self.due.push(Reverse((service + DRIP, key, generation)));
                 self.conclude(key, outcome);

@@ -1,16 +1,19 @@
-//! The real engine decides: what a simulation found best is tried where it would run.
+//! The real engine decides: the configurations that a simulation found best are tried on the
+//! machine that would run them.
 //!
-//! A real run costs what it lasts, so few are made; and on a machine that others use too, two runs in different minutes
-//! cannot be compared. So the likeliest winner leads: its knee is searched alone, from where the simulation puts it. Then
-//! all finalists meet at the rate where it fails, in the same minutes ([`Subject::run_together`]). Whoever holds there
-//! leads on from there, and who does not is out. It ends where nobody holds, or when the time for it is up. Finalists that
-//! are expected to carry clearly less than the first are not tried at all. At last the winner is run with everything
-//! offered at once: it carries no more than it completes per second then, however well it meets the targets for as long as
-//! the trace lasts.
+//! A real run costs what it lasts, so few are made; and on a machine that others use too, two runs
+//! in different minutes cannot be compared. So the likeliest winner leads: its knee is searched
+//! alone, from where the simulation puts it. Then all finalists meet at the rate where it fails, in
+//! the same minutes ([`Subject::run_together`]). A finalist that holds there leads on from there;
+//! one that fails is out. The contest ends at a rate that no finalist holds, or when its time is
+//! up. Finalists that are expected to carry clearly less than the first are not tried at all. At
+//! last the winner is run with everything offered at once: it carries no more than it completes per
+//! second then, however well it meets the targets for as long as the trace lasts.
 //!
-//! The finalists rest on a profile that was measured in seconds, maybe in a bad minute. The first runs show it: a
-//! single one that the machine is clearly faster than its profile, the first search that it is slower. The simulation is
-//! then made anew at that pace, once, and those whom it recommends join the race.
+//! The finalists rest on a profile that was measured in seconds, maybe in a bad minute. The first
+//! runs show it: a single one that the machine is clearly faster than its profile, the first search
+//! that it is slower. The simulation is then made anew at that pace, once, and its recommendations
+//! join the race.
 
 use std::time::Duration;
 
@@ -24,7 +27,7 @@ mod race;
 
 pub(crate) use finalists::SLACK;
 
-/// What a simulation recommends, and what a real engine made of it.
+/// The recommendations of a simulation, and a real engine's answer to them.
 pub struct Decided {
     /// The simulation's result: at the machine's own pace, where its profile misjudged it.
     pub screened: TuneResult,
@@ -32,9 +35,9 @@ pub struct Decided {
     pub answer: Option<Answer>,
 }
 
-/// Tries on `real` what `screen` recommends, which simulates; once more where the first runs show that iterations take
-/// another share of the time that the profile says: that share. Runs take `budget` at most; none begins after that.
-/// `on` is the name of what is asked.
+/// Tries the recommendations of `screen`, a simulation, on `real`. If the first runs show another
+/// pace of iterations than the profile's, `screen` is asked once more, at that pace. Runs take
+/// `budget` at most; none begins after that. `on` is the name of what is asked.
 ///
 /// # Errors
 /// When it was cancelled before anything was known, the engine refuses what was screened, or `screen` fails.

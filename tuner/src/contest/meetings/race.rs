@@ -1,4 +1,4 @@
-//! The race of a decision: who leads, who meets whom at which rate, and what is known when it ends.
+//! The race of a decision: the leader, the meetings at each rate, and the result.
 
 use std::cmp::Ordering;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::knee::{Effort, FLOOR, Knee, Probe, Prober, place_of, rate_at};
 use crate::result::{Answer, Contender, Source, Standing, Tried, TuneResult};
 use crate::subject::{Length, Relax, Stop, Subject, Trial};
 
-/// Meetings at one rate, at most, while nobody holds and the machine is slower than usual.
+/// The most meetings at one rate, while no finalist holds and the machine is slower than usual.
 const MEETINGS: usize = 5;
 
 /// The finalists that may still win, on one machine.
@@ -24,7 +24,7 @@ pub(super) struct Race<'a> {
     took: Duration,
     out_of_time: bool,
     entries: Vec<Entry>,
-    /// Those that nobody has beaten, most promising first.
+    /// The finalists that no other has beaten, most promising first.
     left: Vec<usize>,
     /// The last leader, and the place where it failed.
     led: Option<(usize, i32)>,
@@ -58,8 +58,9 @@ impl<'a> Race<'a> {
         }
     }
 
-    /// Goes on with what `screened` recommends, simulated at `pace`; to the end, or until the machine turns out to have
-    /// another pace than its profile: that. What is known when the time is up, or nobody wants to wait, is kept.
+    /// Continues with the recommendations of `screened`, simulated at `pace`. Runs to the end, or
+    /// until the machine turns out to have another pace than its profile; that pace is returned.
+    /// Results so far are kept when the time is up or the user stops the search.
     pub(super) fn run(
         &mut self,
         screened: &TuneResult,
@@ -103,7 +104,7 @@ impl<'a> Race<'a> {
         self.left.sort_by(|a, b| more_promising(&self.entries[*a], &self.entries[*b]));
     }
 
-    /// Leads and meetings in turn, until nobody is left to meet.
+    /// Leads and meetings in turn, until no finalist is left to meet.
     fn race(&mut self, until: Instant) -> Result<Option<f64>, Stop> {
         while let Some(&first) = self.left.first()
             && self.led.is_none_or(|(leader, _)| self.left != [leader])
@@ -179,7 +180,7 @@ impl<'a> Race<'a> {
         Ok(())
     }
 
-    /// All who stand are tried at `k` in the same minutes: who holds.
+    /// Tries all that are left at `k` in the same minutes. Returns those that hold.
     fn meet(&mut self, k: i32, until: Instant) -> Result<Vec<usize>, Stop> {
         let left = self.left.clone();
         for _ in 0..MEETINGS {
@@ -191,7 +192,8 @@ impl<'a> Race<'a> {
         Ok(Vec::new())
     }
 
-    /// One run of each of `who` at `k`: who holds, and whether the machine was slower than usual.
+    /// Runs each of `who` once at `k`. Returns those that hold, and true if the machine was slower
+    /// than usual.
     fn ask(&mut self, who: &[usize], k: i32, until: Instant) -> Result<(Vec<usize>, bool), Stop> {
         self.tell();
         if self.watch.cancelled() || Instant::now() >= until {
@@ -250,7 +252,7 @@ impl<'a> Race<'a> {
             order.iter().map(|i| entries[*i].contender(tell)).collect();
         let winner = best.and_then(|(winner, _)| order.iter().position(|i| *i == winner));
         if let (Some(at), Some((winner, k))) = (winner, best) {
-            // What it failed at below a rate that it held met a slow machine.
+            // A failure of the winner below a rate that it held was due to a slow machine.
             let led = self.led.filter(|(leader, bound)| *leader == winner && *bound > k);
             contenders[at].fails_at_rps = led.map(|(_, bound)| rate_at(bound));
         }

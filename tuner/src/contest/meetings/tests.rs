@@ -96,7 +96,7 @@ fn a_slower_machine_is_decided_on_its_own_in_few_runs() {
     }
 }
 
-/// A run of iterations that take `pace` thousandths of what they take when nobody else uses the machine.
+/// A run of iterations that take `pace` thousandths of their time on an otherwise idle machine.
 fn paced(fake: &Fake, trial: &Trial<'_>, pace: u32) -> Observation {
     let mut observation = fake.run(&Trial { relax: Relax::Pace(pace), ..*trial }).unwrap();
     observation.set_pace(f64::from(pace) / 1e3);
@@ -129,7 +129,7 @@ proptest! {
 
 /// A profile of a minute that was slower or faster than all others is found out by the first runs.
 #[test]
-fn what_a_profile_misjudges_is_screened_anew() {
+fn a_machine_that_its_profile_misjudges_is_screened_anew() {
     let targets = &["ttft=300ms", "tpot=40ms"];
     let at = |pace| Fake { pace, ..Fake::new(targets) };
     for per_mille in [550, 1600] {
@@ -165,14 +165,14 @@ fn what_a_profile_misjudges_is_screened_anew() {
 }
 
 #[test]
-fn what_is_known_when_the_time_is_up_counts() {
+fn results_count_when_the_time_is_up() {
     let targets = &["ttft=300ms", "tpot=40ms"];
     let result = SCREENED.get_or_init(|| screened(&Fake::new(targets)));
     let none = decided(result, &Fake::new(targets), Duration::ZERO, &WATCH).unwrap();
     assert_eq!((none.winner, none.runs, none.out_of_time), (None, 0, true));
     assert!(none.doubts()[0].contains("--budget"));
-    // Or somebody wants it to end, whenever that is: on a calm machine, or one that is faster than its profile, but
-    // for some runs.
+    // The user may also end the search at any time: on a calm machine, or one that is faster than
+    // its profile, but for some runs.
     let calm = |_: u64| 1000;
     let moody = |n: u64| if n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62 == 0 { 1000 } else { 550 };
     let machines: [&(dyn Fn(u64) -> u32 + Sync); 2] = [&calm, &moody];
@@ -204,7 +204,7 @@ fn what_is_known_when_the_time_is_up_counts() {
 }
 
 #[test]
-fn a_winner_carries_no_more_than_it_completes_with_all_offered_at_once() {
+fn a_winner_carries_no_more_than_its_saturated_run() {
     let targets = &["ttft=300ms", "tpot=40ms"];
     let result = SCREENED.get_or_init(|| screened(&Fake::new(targets)));
     let free = decided(result, &Fake::new(targets), LONG, &WATCH).unwrap();
@@ -235,7 +235,7 @@ fn a_winner_carries_no_more_than_it_completes_with_all_offered_at_once() {
 
 /// The real engine is not asked about a neighbour whose knob changes nothing.
 #[test]
-fn what_does_nothing_is_not_tried() {
+fn an_idle_knob_is_not_tried() {
     let result = screened(&Fake::new(&["ttft=300ms", "tpot=40ms"]));
     let (idle, live): (Vec<&Neighbour>, Vec<_>) = result.sensitivity.iter().partition(|n| n.idle);
     let has = |all: &[&Neighbour], knob: &str| all.iter().any(|n| n.knob == knob);
@@ -258,7 +258,7 @@ fn what_does_nothing_is_not_tried() {
 }
 
 #[test]
-fn what_holds_nothing_has_no_winner() {
+fn targets_that_nothing_holds_have_no_winner() {
     let result = screened(&Fake::new(&["ttft=300ms"]));
     let real = Fake::new(&["ttft=1ms"]);
     let decision = decided(&result, &real, LONG, &WATCH).unwrap();

@@ -58,7 +58,7 @@ impl FromStr for Dialect {
 }
 
 impl Dialect {
-    /// The usual search, when nobody asks for another: the two knobs that decide most about any engine's batches.
+    /// The default search: the two knobs that decide most about any engine's batches.
     #[must_use]
     pub fn usual(self) -> Vec<Values> {
         let (seqs, tokens) = match self {
@@ -146,7 +146,7 @@ fn ours(name: &str) -> &str {
     vllm::FLAGS.iter().find(|(_, theirs)| *theirs == name).map_or(name, |(ours, _)| ours)
 }
 
-/// What people call a server without any of our flags.
+/// The label of a server without any of our flags.
 pub const DEFAULTS: &str = "the server's own defaults";
 
 /// A server without any of our flags.
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_one_word_whatever_is_in_it() {
+    fn any_value_is_quoted_as_one_word() {
         let evil = r#"it's; rm "$HOME" `x`"#;
         let line = format!("printf %s {}", quoted(evil));
         let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();

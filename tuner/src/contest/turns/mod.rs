@@ -92,13 +92,13 @@ impl Race {
         let measured =
             measure(i, contender, &Aim { probe: self.rules.probe, budget, beat, expected });
         match measured.standing {
-            // What was broken off says nothing of the server.
+            // A search that was broken off says nothing of the server.
             Standing::Failed(_) | Standing::Nothing if !go_on() => measured.left_out(INTERRUPTED),
             _ => measured,
         }
     }
 
-    /// Why a configuration is not to be started, if so.
+    /// The reason not to start a configuration, if there is one.
     fn untried(&self, expected: Option<f64>, go_on: bool) -> Option<String> {
         let hopeless = |e: &f64| self.best.is_some_and(|(_, best)| e * SLACK < best);
         if !go_on {

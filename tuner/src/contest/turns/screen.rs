@@ -12,7 +12,7 @@ use crate::result::{Contender, Failure, Standing, Tried};
 use crate::subject::server::Aim;
 use crate::subject::{Relax, Stop, Subject};
 
-/// What a simulation says of some configurations.
+/// A simulation's verdict on some configurations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Screened {
     /// Those that hold the targets, most promising first, equals in the order given.

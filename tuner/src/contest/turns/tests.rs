@@ -43,7 +43,7 @@ fn searched(all: &[Tried], nothing: Standing) -> Searched {
     }
 }
 
-/// What a search of it shows: the rate to beat first, then exactly the truth. Below 0 the server dies.
+/// The result of a search: the rate to beat first, then exactly the truth. Below 0 the server dies.
 fn seen(contender: Contender, aim: &Aim) -> Contender {
     let truth: f64 = contender.config["truth"].parse().unwrap();
     if truth < 0.0 {
@@ -99,7 +99,7 @@ fn the_best_wins_and_a_failure_is_a_trial() {
 }
 
 #[test]
-fn what_the_residual_rules_out_is_not_started() {
+fn a_contender_that_the_residual_rules_out_is_not_started() {
     let all = vec![
         contender(10.0, None),
         contender(20.0, Some(40.0)),
@@ -113,7 +113,7 @@ fn what_the_residual_rules_out_is_not_started() {
 }
 
 #[test]
-fn a_spent_budget_and_an_interruption_keep_what_was_found() {
+fn a_spent_budget_and_an_interruption_keep_results() {
     let all = [10.0, 20.0, 30.0].map(|t| contender(t, None)).to_vec();
     let (answer, started) = race(all.clone(), rules(20, false));
     assert_eq!(started, [0, 1], "40 seconds were spent by then");

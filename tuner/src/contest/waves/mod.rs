@@ -1,19 +1,21 @@
 //! The configuration to run next: screening on a part of the trace, racing on more of it, proof on all of it.
 //!
-//! Capacity costs some ten runs of the trace; a discard costs one run of a part of it. So: *successive halving* over
-//! the head of the trace, and on each head a *race*: a candidate is first tried at the rate that the best of its
-//! group holds, less a margin that shrinks as heads grow. Failing there ends it. What survives is measured on the
-//! next head; on the whole trace the margin is zero and only what beats the best by a grid step is measured fully.
-//! The leader is then *polished*: its neighbours race against it, and theirs against whichever of them wins.
+//! Capacity costs some ten runs of the trace; a discard costs one run of a part of it. So:
+//! *successive halving* over the head of the trace, and on each head a *race*: a candidate is first
+//! tried at the rate that the best of its group holds, less a margin that shrinks as heads grow. A
+//! candidate that fails there is out. The survivors are measured on the next head; on the whole
+//! trace the margin is zero and only what beats the best by a grid step is measured fully. The
+//! leader is then *polished*: its neighbours race against it, and theirs against whichever of them
+//! wins.
 //!
 //! A *group* is a race of its own: what is found in it depends on nothing outside it, so it is the same whatever else is
 //! searched. Its members take the same device and GPUs, so that more requests/s are better by every objective. Each
 //! group has the length of trace that it needs: where requests are too few for the rates it meets, the trace is made
 //! longer, as far as it can be.
 //!
-//! Work proceeds in waves whose members depend on earlier results only, never on timing, so that every number of
-//! threads makes the same runs. [`exhaustive`] measures what screening dropped, too; [`random`] (for regret) what fits
-//! in a given amount of work.
+//! Work proceeds in waves whose members depend on earlier results only, never on timing, so that
+//! every number of threads makes the same runs. [`exhaustive`] also measures the candidates that
+//! screening dropped; [`random`] (for regret) measures as many as fit in a given amount of work.
 
 use crate::contest::entry::{Candidate, Entry};
 use race::Race;

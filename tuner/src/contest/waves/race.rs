@@ -1,4 +1,4 @@
-//! How the candidates of a group are run against each other, wave by wave.
+//! The race of a group's candidates against each other, wave by wave.
 
 use super::contenders::{Contest, Group, Rung};
 use super::tally::Tally;
@@ -37,18 +37,18 @@ pub(super) struct Race<'a, 'c> {
     told: usize,
 }
 
-/// What one task of a wave is to do.
+/// One task of a wave.
 #[derive(Debug, Clone, Copy)]
 struct Task {
     entry: usize,
-    /// Where to begin if there is nobody to race against.
+    /// The place to begin at without a rival.
     start: i32,
     /// The place that must be passed to stay, and the one that beats the best.
     rivals: Option<(i32, i32)>,
     effort: Effort,
 }
 
-/// What a task found out: `knee` only where it was bracketed.
+/// The result of a task; `knee` only if it was bracketed.
 struct Report {
     standing: Standing,
     knee: Option<Knee>,
@@ -105,7 +105,7 @@ impl<'a, 'c> Race<'a, 'c> {
                 let known = (self.head, self.best);
                 self.rung(head, rung);
                 if self.best.is_none() && self.contest.watch.cancelled() {
-                    // What was known before is better than nothing.
+                    // Earlier results are better than nothing.
                     (self.head, self.best) = known;
                     return;
                 }
@@ -116,7 +116,7 @@ impl<'a, 'c> Race<'a, 'c> {
                     }
                     continue;
                 }
-                // What lost here lost to the head's shortness, perhaps.
+                // Candidates that lost here may have lost to the head's shortness.
                 for (entry, before) in self.entries.iter_mut().zip(before) {
                     if matches!(entry.standing, Standing::Beaten(_) | Standing::Twin) {
                         entry.standing = before;
@@ -170,7 +170,7 @@ impl<'a, 'c> Race<'a, 'c> {
         }
     }
 
-    /// Runs everybody who is left on `head` and thins them out.
+    /// Runs all that are left on `head` and thins them out.
     fn rung(&mut self, head: usize, rung: &Rung) {
         let last = rung.margin == 0;
         if last {
@@ -199,8 +199,8 @@ impl<'a, 'c> Race<'a, 'c> {
         }
     }
 
-    /// How many times as long the trace must be for this head to tell candidates apart: 1 unless the best so far
-    /// would go further if only there were more requests.
+    /// The factor by which the trace must be longer for this head to tell candidates apart. It is 1
+    /// unless the best so far would go further if only there were more requests.
     fn needed(&self) -> usize {
         let Some((i, _)) = self.best else { return 1 };
         let entry = &self.entries[i];
@@ -215,8 +215,8 @@ impl<'a, 'c> Race<'a, 'c> {
         verdict::longer(held.map(|p| &p.observation), None).max(self.needed())
     }
 
-    /// A short head cannot prove that the whole trace is infeasible: where nobody is left, whoever came closest on an
-    /// empty machine is measured on all of it.
+    /// A short head cannot prove that the whole trace is infeasible. If no candidate is left, the
+    /// one that came closest on an empty machine is measured on all of it.
     fn revive(&mut self) {
         if !self.queue().is_empty() {
             return;
@@ -250,7 +250,7 @@ impl<'a, 'c> Race<'a, 'c> {
         queue
     }
 
-    /// What entry `i` is to do where it may be `margin` below the best to stay.
+    /// The task of an entry that may be `margin` below the best to stay.
     fn task(&self, entry: usize, margin: i32) -> Task {
         let effort = if margin == 0 { Effort::FINAL } else { Effort::WARM };
         let Some((_, k)) = self.best else { return self.alone(entry, effort) };
@@ -340,8 +340,8 @@ impl<'a, 'c> Race<'a, 'c> {
         }
     }
 
-    /// After a rung: drops whoever is known to be below the final best less the margin, then twins, then the tail of
-    /// the rest.
+    /// After a rung: drops the candidates that are known to be below the final best less the
+    /// margin, then twins, then the tail of the rest.
     fn thin(&mut self, rung: &Rung) {
         let Some((rival, k)) = self.best else { return };
         let stay = k + 1 - rung.margin;
@@ -403,7 +403,7 @@ impl<'a, 'c> Race<'a, 'c> {
                     self.unfit.push(unfit(self.contest, &candidate));
                     self.entries.push(Entry::new(candidate));
                 }
-                // What was tried on this head has lost already.
+                // A candidate that was tried on this head has lost already.
                 if self.entries[i].probes.iter().all(|p| p.head != self.head) {
                     fresh.push(i);
                 }
@@ -421,7 +421,7 @@ impl<'a, 'c> Race<'a, 'c> {
         }
     }
 
-    /// Tells whoever waits.
+    /// Reports progress.
     fn tell(&mut self) {
         let done = (self.entries.len() - self.queue().len()).max(self.told);
         let best = self.best.map(|(i, k)| (rate_at(k), self.entries[i].label()));
@@ -509,7 +509,8 @@ fn twins(a: &Entry, b: &Entry, head: usize) -> bool {
     held && failed
 }
 
-/// How far a configuration is from what people start with: seats 256, budget 2,048, one GPU per replica.
+/// The distance of a configuration from the usual first choice: seats 256, budget 2,048, one GPU
+/// per replica.
 fn habit(config: &Config) -> f64 {
     let off = |value: u32, usual: f64| (f64::from(value) / usual).log2().abs();
     off(config.max_seqs, 256.0)

@@ -150,7 +150,7 @@ fn to_measure_the_rest_is_never_worse_than_to_screen() {
         }
         let grid = full.entries.iter().take(candidates(1).len());
         assert!(grid.into_iter().all(|e| e.knee.is_some()), "everything was measured");
-        // What was polished differs from its grid in a knob that is not of it.
+        // A polished candidate differs from its grid in a knob that is not of the grid.
         assert!(full.entries.len() > candidates(1).len());
     }
 }
@@ -171,12 +171,12 @@ fn a_trace_too_short_for_the_rates_is_made_longer_and_else_bounds_them() {
     let (bounded, head) = of(900, 900);
     assert_eq!(head, 900);
     assert!(bounded < 0.9 * truth, "{bounded} of {truth}");
-    // Where there are enough of them, nothing is made longer.
+    // A trace with enough requests is not made longer.
     assert_eq!(of(32_000, 1 << 20).1, 32_000);
 }
 
 #[test]
-fn impossible_targets_leave_nobody_and_the_nearest_miss_is_known() {
+fn impossible_targets_leave_no_winner_but_a_nearest_miss() {
     let fake = Fake::new(&["ttft=5ms"]);
     let devices: [&dyn Subject; 1] = [&fake];
     let contest = contest(&devices, candidates(1));
@@ -188,7 +188,7 @@ fn impossible_targets_leave_nobody_and_the_nearest_miss_is_known() {
 }
 
 #[test]
-fn told_to_end_it_returns_what_it_knows() {
+fn a_cancelled_search_returns_its_results() {
     let cancel = AtomicBool::new(false);
     struct After<'a>(&'a AtomicBool, std::sync::atomic::AtomicUsize);
     impl crate::contest::progress::Progress for After<'_> {

@@ -36,7 +36,7 @@ const SETTLED: f64 = 1e-3;
 /// Requests further off than so many times the median are fitted to other schedules than theirs.
 const ODD: f64 = 3.0;
 
-/// What is fitted.
+/// The coefficients that are fitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Host time: per iteration and per sequence.
@@ -52,17 +52,17 @@ pub struct Coefficient {
     pub name: String,
     /// `µs`, or `x` for a factor.
     pub unit: String,
-    /// What it was in the profile.
+    /// Its value in the profile.
     pub before: f64,
-    /// What was found.
+    /// Its value after the fit.
     pub after: f64,
     /// Its standard error; none of what stayed or was held at zero.
     pub error: Option<f64>,
-    /// Where it comes from.
+    /// Its source.
     pub source: String,
 }
 
-/// How far predicted times are from the real ones, percent.
+/// The errors of predicted times against real ones, percent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Misses {
     /// Mean of the signed error.
@@ -77,10 +77,10 @@ pub struct Misses {
     pub p99: f64,
 }
 
-/// What calibration found.
+/// The result of a calibration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
-    /// What a row is: `steps` or `requests`.
+    /// The kind of its rows: `steps` or `requests`.
     pub rows: String,
     /// Rows fitted to, and rows held out.
     pub fitted: usize,
@@ -100,7 +100,7 @@ pub struct Calibration {
 #[derive(Debug, thiserror::Error)]
 pub enum CalibrateError {
     /// Too little to fit to.
-    #[error("{rows} rows to fit {coefficients} coefficients to: give at least {ROWS}")]
+    #[error("{rows} rows are too few to fit {coefficients} coefficients: give at least {ROWS}")]
     Rows {
         /// Rows there are.
         rows: usize,
@@ -145,7 +145,7 @@ fn sequences(shape: &Shape) -> f64 {
     f64::from(shape.prefill_seqs) + f64::from(shape.decode_seqs)
 }
 
-/// What iterations of `model` on `device` cost as `config` deploys it.
+/// The cost of iterations of `model` on `device` as `config` deploys it.
 fn cost(model: &ModelShape, device: &DeviceProfile, config: &Config) -> CostModel {
     let ranks = Ranks { tp: config.tp, ep: config.ep, pp: config.pp };
     let of = |model: &ModelShape| {
@@ -300,7 +300,7 @@ fn fit(rows: &[Row], scope: Scope, seed: u64, known: [f64; 2]) -> Result<Found, 
     let total: f64 = rows.iter().flat_map(|r| &r.parts).sum();
     let share =
         |j: usize| rows.iter().map(|r| r.parts[j]).sum::<f64>() / total.max(f64::MIN_POSITIVE);
-    // What a log hardly exercises cannot be told from it.
+    // A part that the log hardly exercises cannot be told from the log.
     let fitted: Vec<bool> = (0..n).map(|j| scope == Scope::All && share(j) > 1e-4).collect();
     let columns = 2 + fitted.iter().filter(|f| **f).count();
     if rows.len() < ROWS.max(2 * columns) {
@@ -323,8 +323,9 @@ fn fit(rows: &[Row], scope: Scope, seed: u64, known: [f64; 2]) -> Result<Found, 
     Ok(found)
 }
 
-/// Host time fitted twice, the second time without the rows that the first was furthest from: under preemption, who
-/// gives way is a matter of one block, and a life that another schedule ruled says nothing about iterations.
+/// Host time fitted twice, the second time without the rows that the first was furthest from. Under
+/// preemption a single block decides which sequence gives way, and a request that another schedule
+/// ruled says nothing about iterations.
 fn trimmed(rows: &[Row], seed: u64, known: [f64; 2]) -> Result<Found, CalibrateError> {
     let first = fit(rows, Scope::Host, seed, known)?;
     let off = |r: &Row| (first.predict(r) / r.seconds - 1.0).abs();

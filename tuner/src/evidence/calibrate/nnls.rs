@@ -175,7 +175,7 @@ mod tests {
         }
 
         #[test]
-        fn what_was_put_in_comes_out(
+        fn exact_coefficients_are_found(
             cells in prop::collection::vec(0.1..3.0f64, 4 * 20), x in prop::collection::vec(0.0..5.0f64, 4),
         ) {
             let row = |c: &[f64]| {

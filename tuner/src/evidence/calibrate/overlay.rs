@@ -1,4 +1,4 @@
-//! What calibration found, as a file that is laid over a hardware profile.
+//! The result of a calibration, as a file that is laid over a hardware profile.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub struct Overlay {
     /// The profile it belongs to.
     #[serde(rename = "calibrates")]
     pub device: String,
-    /// What it was fitted to, and how well it did on what was held out.
+    /// The rows it was fitted to, and its errors on those held out.
     pub source: String,
     /// Host time in place of the profile's.
     pub host: Option<HostTime>,
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_back_and_says_what_is_wrong() {
+    fn an_overlay_reads_back_and_mistakes_are_named() {
         let overlay = Overlay {
             device: "h100-sxm".into(),
             source: "steps.csv".into(),

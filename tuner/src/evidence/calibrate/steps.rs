@@ -124,7 +124,9 @@ fn decodes(tokens: u64, sequences: u64, context: u64) -> Result<Shape, String> {
         ));
     }
     if sequences == 0 || context < sequences || sequences > u64::from(u32::MAX) {
-        return Err(format!("{sequences} sequences with {context} tokens of context cannot be"));
+        return Err(format!(
+            "{sequences} sequences with {context} tokens of context are impossible"
+        ));
     }
     let seqs = sequences as u32;
     let longest = u32::try_from(context.div_ceil(sequences)).unwrap_or(u32::MAX);
@@ -188,7 +190,7 @@ mod tests {
         );
         let say = |rows: &str| read(rows).unwrap_err().to_string();
         assert!(say("4,4,400,1\n300,5,900,20\n").starts_with("x:3: 300 tokens of 5 sequences"));
-        assert_eq!(say("4,4,2,1\n"), "x:2: 4 sequences with 2 tokens of context cannot be");
+        assert_eq!(say("4,4,2,1\n"), "x:2: 4 sequences with 2 tokens of context are impossible");
         assert_eq!(say("4,4,400,0\n"), "x:2: time_us = `0`: a step takes a positive time");
         assert_eq!(say("4,x,400,1\n"), "x:2: sequences = `x` is not a whole number");
         let missing = read_steps("x", b"tokens,context,time_us\n").unwrap_err().to_string();

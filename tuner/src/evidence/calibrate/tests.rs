@@ -64,7 +64,7 @@ fn expected(name: &str) -> f64 {
 }
 
 #[test]
-fn a_log_without_noise_gives_back_what_made_it() {
+fn a_log_without_noise_gives_back_its_coefficients() {
     // Times as exact as the model: not rounded to the nanosecond of the virtual clock.
     let truth = setup(HOST_TIME, &FACTORS);
     let cost = |device: &DeviceProfile| {
@@ -123,7 +123,7 @@ fn a_noisy_log_is_fitted_within_its_noise() {
 }
 
 #[test]
-fn the_seed_chooses_what_is_held_out_and_nothing_else_moves() {
+fn the_seed_chooses_the_rows_held_out_and_nothing_else() {
     let truth = setup(HOST_TIME, &[]);
     let steps = log(&truth);
     let of = |seed| {
@@ -164,7 +164,7 @@ fn too_little_to_fit_to_is_said() {
     let steps = &log(&truth)[..5];
     let error =
         from_steps(steps, &truth.model, &truth.device, &truth.config, Scope::Host, 1).unwrap_err();
-    assert_eq!(error.to_string(), "5 rows to fit 2 coefficients to: give at least 20");
+    assert_eq!(error.to_string(), "5 rows are too few to fit 2 coefficients: give at least 20");
     let many = Setup { config: Config { replicas: 2, ..truth.config.clone() }, ..truth };
     assert!(from_requests(&load(50), &many, 1).unwrap_err().to_string().contains("2 workers"));
 }

@@ -1,8 +1,8 @@
 //! The error in the number that GPUs are bought by: the rate up to which a latency stays within its limit.
 //!
-//! Where one setup was recorded at three rates or more, and the latency crosses the limit between two of them, both
-//! worlds' capacities are read off the same rates in the same way. Otherwise capacity was not validated, and all that
-//! can be said is how far it moves when latencies do.
+//! If one setup was recorded at three rates or more, and the latency crosses the limit between two
+//! of them, both worlds' capacities are read off the same rates in the same way. Otherwise capacity
+//! was not validated, and only its sensitivity to latencies is known.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -21,12 +21,14 @@ use crate::subject::{Refused, Relax, Stop, Subject, Trial};
 
 /// Rates of one setup that make a knee visible.
 const RATES: usize = 3;
-/// How much later the highest rate's first tokens must come than the lowest's for the knee to lie between.
+/// The least ratio of the highest rate's TTFT to the lowest's at which the knee lies between the
+/// rates.
 const RISE: f64 = 4.0;
-/// By how much the limit is moved to see capacity move: far enough for the 1 % grid of rates.
+/// The factor by which the limit is moved to see capacity move: far enough for the 1 % grid of
+/// rates.
 const MOVE: f64 = 1.25;
 
-/// What is known about capacity.
+/// The evidence on capacity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Capacity {
@@ -36,9 +38,9 @@ pub enum Capacity {
         target: String,
         /// Rates recorded.
         rates: usize,
-        /// Where the measured latency crosses the limit, requests/s.
+        /// The rate at which the measured latency crosses the limit, requests/s.
         measured_rps: f64,
-        /// Where the predicted one does.
+        /// The rate at which the predicted latency does, requests/s.
         predicted_rps: f64,
         /// Signed, percent.
         error: f64,
@@ -47,12 +49,12 @@ pub enum Capacity {
     NotNearTheKnee {
         /// Why not.
         reason: String,
-        /// What latency errors would mean for capacity, where the simulation has a knee.
+        /// The effect of latency errors on capacity, if the simulation has a knee.
         sensitivity: Option<Sensitivity>,
     },
 }
 
-/// How capacity follows a limit.
+/// The dependence of capacity on a limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sensitivity {
     /// The limit.
@@ -135,7 +137,8 @@ fn statistic(side: &super::Side, target: &Target) -> Option<f64> {
     four.named().into_iter().find(|(n, _)| *n == name)?.1
 }
 
-/// Where points of rising rate first cross `limit` upwards, by straight lines between logarithms.
+/// The rate at which points of rising rate first cross `limit` upwards, by straight lines between
+/// logarithms.
 fn crossing(points: &[(f64, f64)], limit: f64) -> Option<f64> {
     let over = points.iter().position(|p| p.1 > limit)?;
     let ((r0, y0), (r1, y1)) = (points[over.checked_sub(1)?], points[over]);
@@ -174,8 +177,8 @@ fn extend(
     Ok(())
 }
 
-/// How far the capacity predicted for the traffic of one run moves with its latencies. Without a target, the limit is
-/// a mean TTFT of four times the quickest one measured, and a second at least.
+/// The change of the capacity predicted for the traffic of one run with its latencies. Without a
+/// target, the limit is a mean TTFT of four times the quickest one measured, and a second at least.
 fn sensitivity(
     recorded: &Recorded,
     validation: &Validation,

@@ -1,8 +1,9 @@
-//! How far predictions are from a run that really happened.
+//! The errors of predictions against a run that really happened.
 //!
-//! The recorded requests are sent again, at the instants at which they came, to a simulated deployment with the
-//! recorded settings; what both worlds say about the same requests is compared. Errors are signed percent of the
-//! measured value: above zero, the prediction was too slow (or, for throughput, too high).
+//! The recorded requests are sent again, at the instants at which they came, to a simulated
+//! deployment with the recorded settings; the figures of both worlds for the same requests are
+//! compared. Errors are signed percent of the measured value: above zero, the prediction was too
+//! slow (or, for throughput, too high).
 
 pub mod knee;
 pub mod prompts;
@@ -26,7 +27,7 @@ use recorded::Recorded;
 pub use read::ReadError;
 pub use recorded::Occupancy;
 
-/// What a run was made with, as far as the engine's own knobs do not say.
+/// The settings of a run.
 #[derive(Debug, Clone)]
 pub struct Setup {
     /// The model.
@@ -35,7 +36,7 @@ pub struct Setup {
     pub device: Arc<DeviceProfile>,
     /// The engine's settings.
     pub config: Config,
-    /// What calibration found about the device's operators; host time is in the profile.
+    /// The calibrated corrections of the device's operators; host time is in the profile.
     pub correction: Option<Arc<Correction>>,
     /// KV blocks of one worker, where they were recorded; else what the memory account leaves.
     pub kv_blocks: Option<u32>,
@@ -134,7 +135,7 @@ fn one(compared: [Four; 3], metric: Metric) -> Four {
 /// A recorded run beside its prediction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
-    /// What the file calls the run.
+    /// The run's name in the file.
     pub run: String,
     /// Requests/s asked for, where recorded; else as they came.
     pub rate_rps: f64,
@@ -142,12 +143,12 @@ pub struct Validation {
     pub requests: usize,
     /// Of these, the ones compared: completed in both worlds.
     pub compared: usize,
-    /// What requests failed of when they were recorded, and how many of each.
+    /// The causes of the failures that were recorded, and the number of each.
     #[serde(default)]
     pub failures: BTreeMap<String, u64>,
-    /// What really happened.
+    /// The recorded figures.
     pub measured: Side,
-    /// What was predicted.
+    /// The predicted figures.
     pub predicted: Side,
     /// The difference.
     pub errors: Errors,
@@ -155,11 +156,11 @@ pub struct Validation {
     pub preemptions: u64,
     /// Prompt tokens predicted to be found in the prefix cache, share of all.
     pub cached: f64,
-    /// Who ran and waited, predicted, as an engine reports it.
+    /// Requests running and waiting, predicted, as an engine reports them.
     pub predicted_load: Vec<Occupancy>,
     /// The same, counted from records as `measured_load` is.
     pub predicted_from_records: Vec<Occupancy>,
-    /// Who ran and waited, measured; empty where admissions were not recorded.
+    /// Requests running and waiting, measured; empty if admissions were not recorded.
     pub measured_load: Vec<Occupancy>,
 }
 
@@ -189,7 +190,7 @@ pub fn rerun(
         let (run, model) = (&recorded.name, &setup.model.name);
         return Err(Refused {
             reason: format!(
-                "{run}: a request has {longest} tokens, of {model} at most {most}: is it another --model?"
+                "{run}: a request has {longest} tokens, {model} takes at most {most}: give the --model of the recorded run"
             ),
         });
     }
@@ -218,7 +219,7 @@ pub(crate) fn simulator_under(recorded: &Recorded, setup: &Setup, slo: &Slo) -> 
 /// The recorded deployment, as configured.
 pub(crate) fn deployment(sim: &Testbed, setup: &Setup) -> Result<Deployment, Refused> {
     let mut config = setup.config.clone();
-    // What was recorded was served, whatever length the model was trained for.
+    // The recorded requests were served, even beyond the length the model was trained for.
     config.allow_long_context |= sim.model().position_rows == 0;
     sim.deployment(&config, Relax::Nothing)
 }
@@ -301,8 +302,8 @@ fn each_second(series: &[KvSample]) -> Vec<Occupancy> {
     seconds(end).filter_map(at).collect()
 }
 
-/// Who ran and waited at whole seconds, from when requests arrived, were admitted and ended. Those preempted and
-/// waiting again count as running: a record does not tell.
+/// Requests running and waiting at whole seconds, from the times of their arrival, admission and
+/// end. A preempted request that waits again counts as running: a record does not tell.
 fn occupancy(records: &[Record]) -> Vec<Occupancy> {
     if records.iter().any(|r| r.admitted.is_none()) {
         return Vec::new();

@@ -1,7 +1,8 @@
-//! Which prompts of a recorded run begin as an earlier one did, read off their tokens.
+//! The prompts of a recorded run that begin as an earlier one did, read off their tokens.
 //!
-//! Logs of requests rarely carry the prompts, the workload that was sent does. Without it a server's prefix cache hits
-//! nothing in the simulation but what was preempted, and a run full of conversations comes out too slow.
+//! Logs of requests rarely carry the prompts; the workload that was sent does. Without it a
+//! server's prefix cache hits only preempted requests in the simulation, and a run full of
+//! conversations comes out too slow.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

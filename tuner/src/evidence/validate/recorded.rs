@@ -24,7 +24,7 @@ pub struct Occupancy {
 /// Tokens per identity of a prompt's content: the smallest block size in use, so that any other is a multiple.
 pub(crate) const IDENTITY_TOKENS: u32 = 16;
 
-/// Identities from here on are of prompts that nobody named.
+/// Identities from here on are of prompts without a name.
 const UNNAMED: u64 = 1 << 38;
 
 /// One request as it was recorded. Times count from the run's first arrival.
@@ -42,7 +42,7 @@ pub struct Row {
     pub input: u32,
     /// Tokens generated.
     pub output: u32,
-    /// What the prompt is: equal identities share their beginning, token by token.
+    /// The identity of the prompt: equal identities share their beginning, token by token.
     pub prompt: Option<u64>,
     /// True where it ended with an error.
     pub failed: bool,
@@ -51,13 +51,13 @@ pub struct Row {
 /// A recorded run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recorded {
-    /// What the file calls it; the file's stem where it holds one run.
+    /// The run's name in the file; the file's stem if it holds one run.
     pub name: String,
     /// Requests/s asked for, where the file says so.
     pub rate: Option<f64>,
     /// In order of arrival.
     pub rows: Vec<Row>,
-    /// What requests failed of, and how many of each.
+    /// The causes of failed requests, and the number of each.
     pub failures: BTreeMap<String, u64>,
     /// Leading tokens that all prompts of a group share, by identity: see [`Recorded::sharing`].
     shared: Option<Shared>,
@@ -129,7 +129,7 @@ impl Recorded {
         self.rows.iter().map(|r| r.input.saturating_add(r.output)).max().unwrap_or(0)
     }
 
-    /// What was measured, as the load generator would have recorded it.
+    /// The measured requests, as the load generator would have recorded them.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
         let one = |(row, request): (&Row, u32)| Record {
@@ -171,7 +171,7 @@ impl Recorded {
                     let from = earlier.blocks.start as usize;
                     block_ids.extend_from_within(from..from + same);
                 }
-                // A prompt that nobody named is like no other.
+                // A prompt without a name is like no other.
                 let prompt = row.prompt.unwrap_or(UNNAMED + u64::from(index));
                 let done = block_ids.len() as u32 - start;
                 let blocks = done..row.input.div_ceil(IDENTITY_TOKENS);

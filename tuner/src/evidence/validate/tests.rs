@@ -29,7 +29,7 @@ fn load(n: u32, gap_ms: u64) -> Vec<Row> {
     (0..n).map(row).collect()
 }
 
-/// What the simulator makes of `rows`, recorded; latencies longer by `stretch`.
+/// The simulator's run of `rows`, recorded; latencies longer by `stretch`.
 fn recorded(rows: Vec<Row>, setup: &Setup, stretch: f64) -> Recorded {
     let plan = Recorded::new("own", None, rows);
     let run = rerun(&plan, setup, &mut |_| ()).unwrap();
@@ -88,7 +88,7 @@ fn a_cap_in_flight_is_the_clients_own_restraint() {
             edges.push((r.scheduled, 1));
             edges.push((r.last_token.unwrap(), -1));
         }
-        // Who leaves makes room for who comes at the same instant.
+        // A request that leaves makes room for one that comes at the same instant.
         edges.sort_by_key(|e| (e.0, e.1));
         edges
             .iter()
@@ -116,7 +116,7 @@ fn failures_are_replayed_but_not_compared() {
 }
 
 #[test]
-fn who_ran_and_waited_is_told_where_admissions_were_recorded() {
+fn occupancy_is_known_if_admissions_were_recorded() {
     let setup = setup();
     let run = recorded(load(300, 5), &setup, 1.0);
     let v = validate(&run, &setup).unwrap();
@@ -175,7 +175,7 @@ fn residuals_of_validations_make_a_spread() {
     assert!((0.4..0.6).contains(&s.p_within(100.0, 100.0)));
 }
 
-/// Who runs and waits at `second`, by looking at every record.
+/// The numbers of requests running and waiting at `second`, by looking at every record.
 fn counted(records: &[Record], second: f64) -> (u32, u32) {
     let t = Duration::from_secs_f64(second);
     let admitted = |r: &&Record| r.admitted.is_some_and(|a| a <= t);
@@ -227,12 +227,12 @@ fn requests_far_beyond_the_models_context_are_refused() {
     let said = validate(&Recorded::new("long", None, rows), &setup()).unwrap_err().reason;
     assert_eq!(
         said,
-        "long: a request has 2000137 tokens, of llama-3.1-8b at most 131072: is it another --model?"
+        "long: a request has 2000137 tokens, llama-3.1-8b takes at most 131072: give the --model of the recorded run"
     );
 }
 
 #[test]
-fn a_length_that_the_recorded_blocks_hold_is_accepted_whatever_memory_is_predicted() {
+fn recorded_blocks_decide_the_length_that_fits() {
     let config = Config { max_model_len: 100_000, ..Config::default() };
     let plan = Recorded::new("own", None, load(3, 60));
     let start = |kv_blocks| {

@@ -90,7 +90,8 @@ impl Testbed {
         self.observe(&deployment, self.trace.requests.len(), scale)
     }
 
-    /// One run with everything offered at once: what `config` can do when nobody waits for anybody.
+    /// One run with everything offered at once: the throughput of `config` without waiting for
+    /// arrivals.
     ///
     /// # Errors
     /// When it cannot run.
@@ -98,9 +99,9 @@ impl Testbed {
         self.replay(config, f64::INFINITY)
     }
 
-    /// Runs `trials` to their ends, whether or not the SLO holds. Simulations do not disturb each other. What a machine
-    /// computes is played side by side, batch by batch, so that all are at the same second of the trace in the same
-    /// seconds of the machine.
+    /// Runs `trials` to their ends, even if the SLO is broken. Simulations do not disturb each
+    /// other. Runs that a machine computes are played side by side, batch by batch, so that all are
+    /// at the same second of the trace in the same seconds of the machine.
     ///
     /// # Errors
     /// When one of them cannot run.
@@ -159,7 +160,8 @@ impl Testbed {
 
 impl Subject for Testbed {
     fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
-        // Whoever offers all at once asks how fast it goes, not whether the SLO holds.
+        // A trial that offers all at once asks for the throughput, so it runs to its end in any
+        // case.
         let alone = std::slice::from_ref(trial);
         let at_once = trial.scale.is_infinite();
         let seen = if at_once { self.side_by_side(alone) } else { self.run_together(alone) };
@@ -192,7 +194,7 @@ impl Subject for Testbed {
 
     fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
         let deployment = self.deployment(config, Relax::Nothing)?;
-        // A profile knows what a simulation cannot exceed, not what a machine cannot.
+        // A profile bounds a simulation, not a machine.
         let simulated = self.is_simulated();
         Ok(if simulated { ceiling(&deployment, &self.trace) } else { f64::INFINITY })
     }
@@ -207,7 +209,7 @@ impl Subject for Testbed {
 /// the dense layers, at best in iterations as large as the budget.
 fn ceiling(deployment: &Deployment, trace: &Trace) -> f64 {
     let c = &deployment.config;
-    // What can never be served is no work.
+    // A request that can never be served is no work.
     let served =
         || trace.requests.iter().filter(|r| deployment.refuses(r.input, r.output).is_none());
     let uncached = |r: &TraceRequest| if c.prefix_cache { r.input.min(1) } else { r.input };
@@ -227,8 +229,8 @@ fn lanes(config: &Config) -> u32 {
     config.replicas * config.workers()
 }
 
-/// Plays `runs` to their ends. Whichever is furthest behind, by its own clock (`now`), goes on; `advance` says whether
-/// there is more of it.
+/// Plays `runs` to their ends. The run that is furthest behind, by its own clock (`now`), goes on;
+/// `advance` says whether there is more of it.
 fn abreast<R, E>(
     runs: &mut [R],
     now: impl Fn(&R) -> Duration,
@@ -250,7 +252,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn who_is_furthest_behind_goes_on(
+        fn the_run_that_is_furthest_behind_goes_on(
             steps in prop::collection::vec(prop::collection::vec(1..9_u64, 1..20), 1..5)
         ) {
             let mut runs: Vec<_> = (0..).zip(steps.clone()).map(|(id, left)| (0, id, left)).collect();

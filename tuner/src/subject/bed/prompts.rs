@@ -1,7 +1,8 @@
 //! Real tokens for a trace that only says how long its prompts are and what they share.
 //!
-//! Prompts that share blocks in the trace get the same tokens there, and nothing else in common; every token of the
-//! vocabulary may come. What a model says to that is no conversation, but computing it takes as long as one.
+//! Prompts that share blocks in the trace get the same tokens there, and nothing else in common;
+//! every token of the vocabulary may come. A model's answer to that makes no sense, but takes as
+//! long to compute as any other.
 
 use engine::Content;
 use engine::request::{Token, mix};
@@ -48,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_trace_shares_is_shared_and_nothing_else() {
+    fn prompts_share_the_tokens_that_the_trace_shares_and_no_others() {
         let trace = Trace {
             requests: vec![request(40, 0, 2), request(40, 2, 2), request(40, 0, 0)],
             block_ids: vec![7, 8, 7, 9],

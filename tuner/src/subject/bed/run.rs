@@ -32,7 +32,8 @@ pub(super) struct Run<'a> {
     spans: Option<Vec<IterationSpan>>,
     /// Sees every iteration as it ends.
     watch: Option<&'a mut dyn FnMut(&Iteration)>,
-    /// What iterations that are measured should take; none where nobody knows, or they overlap.
+    /// The predicted times of iterations that are measured; none if there is no prediction, or if
+    /// iterations overlap.
     cost: Option<Arc<CostModel>>,
     /// Seconds in iterations, measured and predicted.
     took: (f64, f64),
@@ -41,7 +42,7 @@ pub(super) struct Run<'a> {
     answered: usize,
     /// Requests that did not meet the SLO, counted where it matters.
     missed: u64,
-    /// How many of them there may be before the run need not go on; none where it goes on in any case.
+    /// The most of them with which the run still goes on; none if it goes on in any case.
     spare: Option<u64>,
     workers: u32,
     slots: u64,
@@ -100,14 +101,14 @@ impl<'a> Run<'a> {
     /// To the end of the trace, and of everything in flight.
     ///
     /// # Errors
-    /// When the machine fails before that: what it would have done nobody knows.
+    /// When the machine fails before that: the rest of the run is not known.
     pub(super) fn play(&mut self) -> Result<(), Refused> {
         while self.advance()? {}
         Ok(())
     }
 
-    /// To the next arrivals, or the end of the next iteration, whichever comes first; false once there is neither, or
-    /// nobody needs to know.
+    /// To the next arrivals, or the end of the next iteration, whichever comes first; false once
+    /// there is neither, or the result is certain.
     ///
     /// # Errors
     /// See [`Run::play`].
@@ -130,7 +131,7 @@ impl<'a> Run<'a> {
         Ok(self.spare.is_none_or(|spare| self.missed <= spare))
     }
 
-    /// How far it is, in its own time.
+    /// The time of the run's own clock.
     pub(super) fn now(&self) -> Duration {
         self.fleet.now()
     }
@@ -158,7 +159,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What the prompt of request `index` is: tokens where they are computed, else the identity of its blocks.
+    /// The prompt of request `index`: tokens if they are computed, else the identity of its blocks.
     fn content(&self, index: u32) -> Content {
         match &self.sim.machine {
             None => content(&self.trace.requests[index as usize], &self.trace, &self.ids),
@@ -166,7 +167,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What an iteration brought.
+    /// Records an iteration of `replica`.
     fn iteration(&mut self, replica: usize) {
         let it = self.fleet.iteration(replica);
         let end = it.ends[it.ends.len() - 1];
@@ -206,7 +207,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What was seen.
+    /// The observation of the run.
     pub(super) fn observe(self) -> Observation {
         self.observation().0
     }

@@ -5,7 +5,7 @@ use engine::{Iteration, Shape};
 /// One iteration.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
-    /// What was computed.
+    /// The batch that was computed.
     pub shape: Shape,
     /// The time it took, seconds.
     pub seconds: f64,

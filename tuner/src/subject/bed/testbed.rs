@@ -21,7 +21,7 @@ pub(super) struct Played {
 pub struct Testbed {
     pub(super) trace: Arc<Trace>,
     pub(super) ids: Arc<[u64]>,
-    /// How the trace goes on, if it does.
+    /// The continuation of the trace, if there is one.
     pub(super) stream: Option<Arc<Stream>>,
     pub(super) model: Arc<ModelShape>,
     pub(super) device: Arc<DeviceProfile>,
@@ -31,7 +31,7 @@ pub struct Testbed {
     pub(super) profiled: bool,
     /// KV slots of a worker, where they do not follow from the device's memory.
     pub(super) kv_slots: Option<u32>,
-    /// Whoever computes has the machine to himself.
+    /// The lock under which a run has the machine to itself.
     pub(super) turn: Mutex<()>,
     pub(super) slo: BoundSlo,
     pub(super) longest: u32,
@@ -139,7 +139,7 @@ impl Testbed {
         &self.device
     }
 
-    /// What calibration found, laid over the device's times.
+    /// The corrections of a calibration, laid over the device's times.
     #[must_use]
     pub fn correction(&self) -> Option<&Correction> {
         self.correction.as_deref()
@@ -170,7 +170,7 @@ impl Testbed {
     /// When it cannot be deployed.
     pub fn deployment(&self, config: &Config, relax: Relax) -> Result<Deployment, Refused> {
         if let Some(machine) = &self.machine {
-            let pretence = "a real machine cannot be pretended to be another";
+            let pretence = "a real machine's limits cannot be lifted: only a simulation's can";
             let pretends = !matches!(relax, Relax::Nothing | Relax::KvMemory);
             let reason = if pretends { Some(pretence) } else { machine.refuses(config) };
             if let Some(reason) = reason {

@@ -14,7 +14,8 @@ use rustix::process::{Pid, Signal, WaitOptions, getpgrp, kill_process, waitpid};
 /// The variable that carries a family's mark.
 pub(super) const MARK: &str = "KNEE_SERVER";
 
-/// Asks for orphans. Where the system has no such thing, marks and parents have to do.
+/// Asks the system to hand us orphans. On a system without such a call, marks and parents have to
+/// do.
 pub(super) fn adopt_orphans() {
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
@@ -33,11 +34,11 @@ pub(super) fn mark() -> String {
 pub(super) struct Family {
     mark: String,
     server: Pid,
-    /// Those who were told to end.
+    /// The members that were told to end.
     told: HashSet<Pid>,
 }
 
-/// What the system says of a process.
+/// The system's entry of a process.
 struct Entry {
     parent: i32,
     group: i32,
@@ -50,7 +51,7 @@ impl Family {
         Self { mark, server, told: HashSet::new() }
     }
 
-    /// Sends everybody outside the server's group `signal`; whether there was anybody.
+    /// Sends `signal` to every member outside the server's group; true if there was one.
     pub(super) fn tell(&mut self, signal: Signal) -> bool {
         let members = self.members();
         for pid in &members {
@@ -61,18 +62,18 @@ impl Family {
         !members.is_empty()
     }
 
-    /// True where anybody outside the server's group lives.
+    /// True if a member outside the server's group lives.
     pub(super) fn lives(&mut self) -> bool {
         self.bury();
         !self.members().is_empty()
     }
 
-    /// Takes note of the ends of those who were told to and have become our children.
+    /// Takes note of the ends of members that were told to end and have become our children.
     pub(super) fn bury(&mut self) {
         self.told.retain(|pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None)));
     }
 
-    /// Who lives, outside the server's group.
+    /// The living members outside the server's group.
     fn members(&self) -> Vec<Pid> {
         let (all, own) = (processes(), std::process::id() as i32);
         let server = self.server.as_raw_nonzero().get();

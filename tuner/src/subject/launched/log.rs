@@ -1,4 +1,4 @@
-//! What a server says, in a file that stays small however much it is: its beginning, and its end.
+//! A server's output, in a file that stays small at any length: its beginning, and its end.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Seek, SeekFrom, Write};
@@ -21,13 +21,13 @@ struct Log {
     left_out: u64,
 }
 
-/// Writes what comes out of `pipe` into a new file at `path`, until nobody is left who could say more.
+/// Writes what comes out of `pipe` into a new file at `path`, until every writer has closed it.
 pub(super) fn keep(mut pipe: PipeReader, path: &Path) -> io::Result<JoinHandle<()>> {
     let mut log = Log { file: File::create(path)?, head: 0, tail: Vec::new(), left_out: 0 };
     std::thread::Builder::new().name("log".to_owned()).spawn(move || {
         let mut bytes = vec![0; 64 << 10];
         while let Ok(n @ 1..) = pipe.read(&mut bytes) {
-            // Where the disk is full, the server is not kept waiting.
+            // A full disk does not keep the server waiting.
             let _ = log.take(&bytes[..n]);
         }
     })
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_is_kept_as_it_is() {
+    fn a_short_log_is_kept_whole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let (reader, mut writer) = io::pipe().unwrap();

@@ -1,10 +1,11 @@
-//! A server's process that never outlives whoever started it.
+//! A server's process that never outlives the process that started it.
 //!
-//! It runs under a shell in a process group of its own, so that a Ctrl-C meant for us does not reach it and whatever it
-//! starts itself is ended with it, in the group or out of it (`Family`): all are asked to end (SIGTERM) and, after a
-//! time of grace, made to (SIGKILL), when the value is dropped, thus on errors and panics too. Against an end of ours
-//! that runs no code (SIGKILL, a crash) the group has a watcher, which ends it, and whoever else carries its mark, when
-//! the pipe from us breaks.
+//! It runs under a shell in a process group of its own, so that a Ctrl-C meant for us does not
+//! reach it and whatever it starts itself is ended with it, in the group or out of it (`Family`):
+//! all are asked to end (SIGTERM) and, after a time of grace, made to (SIGKILL), when the value is
+//! dropped, thus on errors and panics too. Against an end of ours that runs no code (SIGKILL, a
+//! crash) the group has a watcher, which ends it, and every process with its mark, when the pipe
+//! from us breaks.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -21,7 +22,7 @@ use super::log;
 
 /// From asking a server to end to making it.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often it is looked at.
+/// The interval at which the server is looked at.
 const GLANCE: Duration = Duration::from_millis(20);
 /// The time for which the last words of a server that has ended are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -30,8 +31,9 @@ const TAIL: u64 = 16 << 10;
 /// Longest line kept of a log, characters.
 const LONGEST: usize = 300;
 
-/// Runs the command in `$1` and ends as it ends, whatever comes in between; its watcher waits for standard input to
-/// break and then ends the group, and everybody outside it with the mark `$2`.
+/// Runs the command in `$1` and ends as it ends, whatever comes in between; its watcher waits for
+/// standard input to break and then ends the group, and every process outside it with the mark
+/// `$2`.
 const SCRIPT: &str = r#"
 mark=$2
 trap : TERM
@@ -86,7 +88,7 @@ impl Process {
         Ok(Self { child, family, log: log.to_owned(), writer, stopped: false })
     }
 
-    /// How it ended, in words; none while it runs.
+    /// The way in which it ended, in words; none while it runs.
     pub fn ended(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok()??;
         Some(match status.code() {
@@ -126,7 +128,7 @@ impl Process {
         if std::mem::replace(&mut self.stopped, true) {
             return;
         }
-        // Whatever a signal fails with: there is nobody left to get it.
+        // A signal fails only if there is no process left to get it.
         let group = Pid::from_child(&self.child);
         let _ = kill_process_group(group, Signal::TERM);
         let mut others = self.family.tell(Signal::TERM);
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn and_on_a_panic() {
+    fn the_whole_group_ends_on_a_panic() {
         let dir = tempfile::tempdir().unwrap();
         let (process, own, child) = family(dir.path(), "");
         let panicking = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn and_those_who_have_left_it() {
+    fn processes_that_left_the_group_end_too() {
         let dir = tempfile::tempdir().unwrap();
         let (command, files) = daemons(dir.path());
         let (process, own, child) = family(dir.path(), &command);
@@ -232,14 +234,14 @@ mod tests {
     }
 
     #[test]
-    fn and_when_we_end_without_a_word() {
+    fn the_whole_group_ends_when_its_parent_is_killed() {
         let dir = tempfile::tempdir().unwrap();
-        // Without the mark nobody would know whose it is.
+        // Without the mark a process outside the group could not be told from others.
         let (command, mut files) = daemons(dir.path());
         let marked = files.drain(..2).collect::<Vec<_>>();
         let (mut process, own, child) = family(dir.path(), &command);
         eventually("they start", || marked.iter().all(|file| file.exists()));
-        // What the system does to the pipe of a process that is gone.
+        // The system does the same to the pipe of a process that is gone.
         drop(process.child.stdin.take());
         let gone = || !lives(&own) && !lives(&child) && !marked.iter().any(|file| lives(file));
         eventually("the watcher ends it", gone);
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn its_end_and_its_words_are_known() {
+    fn its_exit_status_and_last_lines_are_known() {
         let dir = tempfile::tempdir().unwrap();
         let command = "echo one; echo; printf '\\033[31mtwo\\033[0m\\n' >&2; exit 7";
         let mut process = Process::start(command, &dir.path().join("log")).unwrap();

@@ -16,8 +16,8 @@ use crate::subject::observation::Observation;
 use crate::subject::unfit::Unfit;
 use crate::subject::{Length, Refused, Stop, Subject, Trial};
 
-/// The share of a lengthened probe that requests are to last, where they lasted more than [`CROWDED`] of the shorter
-/// one.
+/// The share of a lengthened probe that requests are to last, if they lasted more than [`CROWDED`]
+/// of the shorter one.
 const ROOMY: f64 = 0.25;
 /// The same of a probe that held its targets and yet seems to fall behind: while a server fills up, its first requests
 /// are quicker than any later ones will ever be.
@@ -32,7 +32,7 @@ pub(super) struct Driven<'s, 'a> {
     longest: Duration,
     /// Load to spend at most.
     budget: Duration,
-    /// Seconds that it takes for a request when nobody hurries it.
+    /// Seconds that it takes for a request when idle.
     unhurried: f64,
     seen: Mutex<Seen<'s>>,
 }
@@ -165,8 +165,9 @@ impl Subject for Driven<'_, '_> {
     }
 }
 
-/// The length that a probe should have, s, in which requests lasted such a share of the time that the rate was
-/// offered, and whether some were overdue; none where that was long enough, or is as long as it may be.
+/// The length that a probe should have, s, if its requests lasted the share `lasted` of the time
+/// that the rate was offered, and some were overdue if `overdue`. None if that time was long
+/// enough, or is as long as it may be.
 fn longer(offered_s: f64, (lasted, overdue): (f64, bool), longest_s: f64) -> Option<f64> {
     let (most, aim) = if overdue { (ROOMY, FILLED) } else { (CROWDED, ROOMY) };
     let wanted = (offered_s * lasted / aim).min(longest_s);

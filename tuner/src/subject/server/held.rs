@@ -7,8 +7,8 @@ use workloads::Trace;
 pub struct Held {
     /// Requests (or sessions) per second offered.
     pub rate_rps: f64,
-    /// What was seen.
+    /// The run.
     pub run: LiveRun,
-    /// What was sent: the trace, over and over. The run's records count through it.
+    /// The requests that were sent: the trace, over and over. The run's records count through them.
     pub sent: Trace,
 }

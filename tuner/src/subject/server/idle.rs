@@ -1,5 +1,6 @@
-//! A server that nobody hurries: what it takes for a request then, and whether it is itself again after a rate that was
-//! too much. One that refuses everybody for a while is neither slow nor dead: it is asked again when it says.
+//! An idle server: its time for one request, and its recovery from an overload. A server that
+//! refuses every request for a while is neither slow nor dead: it is asked again at the time it
+//! names.
 
 use std::time::{Duration, Instant};
 
@@ -10,21 +11,23 @@ use crate::result::missed;
 
 /// The time for which a server may take to be itself again after a rate that was too much.
 const REST: Duration = Duration::from_secs(30);
-/// From one look at a server that refuses everybody to the next, where it does not say how long to wait.
+/// From one look at a server that refuses every request to the next, if it does not say how long to
+/// wait.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How often somebody who waits looks whether to go on.
+/// The interval at which a wait checks whether to go on.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// A server that nobody hurries.
+/// The figures of an idle server.
 #[derive(Default)]
 struct Unhurried {
     /// Seconds that it takes for a request; none where none completed.
     takes_s: Option<f64>,
     /// The targets that it misses even so.
     misses: Option<String>,
-    /// What became of requests that did not complete.
+    /// The fate of the requests that did not complete, in words.
     why: String,
-    /// How long it asks to wait, or what is usual, where it refuses requests for the time being.
+    /// The time that the server asks to wait, or the usual one, if it refuses requests for the time
+    /// being.
     refuses: Option<Duration>,
 }
 
@@ -37,7 +40,7 @@ fn pause(time: Duration, watch: &mut dyn FnMut() -> bool) {
 }
 
 impl Range<'_> {
-    /// A few requests one after the other: how the server is when nobody hurries it.
+    /// Sends a few requests one after the other: the figures of the idle server.
     fn unhurried(&self, watch: &mut dyn FnMut() -> bool) -> Unhurried {
         let trace = self.trace.head(3);
         let options = LiveOptions { streams: Some(1), salt: self.salt(), ..self.options.clone() };
@@ -84,7 +87,7 @@ impl Range<'_> {
         }
     }
 
-    /// Waits until the server is as quick again as it was when nobody hurried it, and takes requests again if it
+    /// Waits until the server is as quick again as it was when idle, and takes requests again if it
     /// refused them, for half a minute at most.
     ///
     /// # Errors
@@ -104,8 +107,7 @@ impl Range<'_> {
             }
             if left.is_zero() {
                 let (s, why) = (patience.as_secs(), seen.why);
-                let gone =
-                    format!("it completed nothing for {s} s after a rate that was too much: {why}");
+                let gone = format!("it completed nothing for {s} s after an overload: {why}");
                 return if seen.takes_s.is_some() { Ok(()) } else { Err(gone) };
             }
             if seen.refuses.is_some() || seen.takes_s.is_none() {

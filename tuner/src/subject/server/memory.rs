@@ -1,7 +1,9 @@
-//! What was measured of real servers, written down as it was, so that a search that was broken off goes on where it was.
+//! Measurements of real servers, written down as they were, so that a search that was broken off
+//! goes on from there.
 //!
-//! A search whose [`Range`](super::Range) has a memory asks the same questions in the same order as the one before it,
-//! and is answered by it as far as it goes. What failed to be measured is not remembered: it is tried again.
+//! A search whose [`Range`](super::Range) has a memory asks the same questions in the same order as
+//! the one before it, and is answered by it as far as it goes. A measurement that failed is not
+//! remembered: it is tried again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -29,11 +31,11 @@ pub enum Measured {
 /// A server that was ready.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
-    /// Where it was.
+    /// Its address.
     pub url: String,
     /// The model it serves.
     pub model: String,
-    /// How prompts reach it, in words.
+    /// The form of its prompts, in words.
     pub prompts: String,
     /// Seconds until it took requests, where it was started for the search.
     pub ready_s: f64,
@@ -52,11 +54,11 @@ pub struct Offered {
 /// Runs of real servers.
 pub type LiveStudy = Runs<Measured>;
 
-/// What a study knows of one server.
+/// A study's measurements of one server.
 pub struct Memory<'a> {
     study: &'a LiveStudy,
     server: String,
-    /// How often each rate was asked for in this search.
+    /// The number of times that each rate was asked for in this search.
     asked: Mutex<HashMap<String, u32>>,
 }
 
@@ -92,7 +94,8 @@ impl<'a> Memory<'a> {
         self.keep("unhurried", 0.0, &Measured::Unhurried(*seconds, misses.clone()));
     }
 
-    /// What a rate showed, the next time that it is asked for; and what this time is called.
+    /// The name of this try of `rate`, and its earlier result if the study has one. Each call for
+    /// the same rate is the next try.
     pub(super) fn offered(
         &self,
         rate: f64,
@@ -137,7 +140,7 @@ impl<'a> Memory<'a> {
             head: 0,
             scale: rate,
         };
-        // What cannot be written down is measured again next time.
+        // A measurement that cannot be written down is made again next time.
         let _ = self.study.remember(asked, measured);
     }
 }

@@ -11,7 +11,8 @@ use super::memory::Memory;
 use crate::subject::observation::{Observation, Outside};
 use crate::subject::unfit::Unfit;
 
-/// A rate is offered for so many on average, however long they take to come: then there hardly ever are too few.
+/// A slow rate is offered until so many requests have come on average, so that they are hardly ever
+/// too few.
 const ENOUGH: f64 = 16.0;
 /// The longest that a rate is offered.
 pub(super) const MOST: Duration = Duration::from_secs(120);
@@ -27,7 +28,7 @@ pub struct Range<'a> {
     pub trace: &'a Trace,
     /// The targets.
     pub slo: &'a BoundSlo,
-    /// How it is driven; rate and duration are the search's.
+    /// The client's options; rate and duration are the search's.
     pub options: LiveOptions,
     /// The time for which a rate that fails is watched, for what the server finishes under overload.
     pub(super) glimpse: Duration,
@@ -72,7 +73,7 @@ impl<'a> Range<'a> {
         time.min(Duration::from_secs_f64(self.most / rate))
     }
 
-    /// What makes the next run's prompts its own.
+    /// The salt that makes the next run's prompts its own.
     pub(super) fn salt(&self) -> u64 {
         let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         self.options.salt ^ run.wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -82,7 +83,7 @@ impl<'a> Range<'a> {
     /// until it has failed.
     ///
     /// # Errors
-    /// What the client cannot do; a server's failures are failures of the rate.
+    /// A failure of the client itself; a server's failures are failures of the rate.
     pub fn offer(
         &self,
         rate: f64,
@@ -120,7 +121,7 @@ impl<'a> Range<'a> {
             |(t, n): (f64, u64)| (last.1.saturating_sub(n)) as f64 / (last.0 - t) / per_start;
         let late = records.iter().filter(|r| r.completed() && !self.slo.meets(r)).count();
         let (took_s, whole, lost) = (last.0, time.as_secs_f64(), run.lost());
-        // What held its targets was offered to the end.
+        // A rate that held its targets was offered to the end.
         let ended_early = hopeless || !summary.verdict.met;
         let outside = Outside {
             offered_s: if ended_early { took_s.min(whole) } else { whole },
@@ -150,7 +151,8 @@ pub(super) fn natural_starts(trace: &Trace) -> f64 {
     trace.starts().max(1) as f64
 }
 
-/// `trace`, over and over, until it has `n` requests that wait for nobody. Copies share no blocks.
+/// `trace`, over and over, until it has `n` requests that wait for no other. Copies share no
+/// blocks.
 #[must_use]
 pub fn lengthened(trace: &Trace, n: usize) -> Trace {
     let copies = n.div_ceil(natural_starts(trace) as usize).max(1);
@@ -165,7 +167,7 @@ mod tests {
     use workloads::{Arrival, BlockSpan, TraceRequest};
 
     #[test]
-    fn a_rate_is_offered_for_as_long_as_is_said() {
+    fn a_rate_is_offered_for_the_time_asked() {
         let request = |i: u32| TraceRequest {
             arrival: Arrival::At(Duration::from_millis(20 * u64::from(i))),
             input: 8,

@@ -19,7 +19,7 @@ const LEAST: Duration = Duration::from_secs(8);
 /// Requests in flight at the first rate, where no other is expected (Little's law): nearly every server takes as many,
 /// and slower rates cost the most seconds to offer.
 const FIRST: f64 = 4.0;
-/// From a rate that holds to the next one looked at, where nothing else says where to look.
+/// The step from a rate that holds to the next one, if nothing else says where to look.
 const AHEAD: f64 = 1.25;
 /// The time for which a rate is looked at that is most likely far from the answer, as a share of a probe.
 const GLIMPSE: f64 = 0.4;
@@ -36,7 +36,7 @@ pub struct Aim {
     pub budget: Duration,
     /// The rate to hold for the search to go on at all.
     pub beat: Option<f64>,
-    /// Where the answer is expected, requests/s.
+    /// The expected answer, requests/s.
     pub expected: Option<f64>,
 }
 
@@ -70,8 +70,9 @@ impl Searched {
 }
 
 impl Range<'_> {
-    /// The highest rate that holds. Where a rate is to be beaten, that one is tried first and decides whether the
-    /// search goes on. What was found until `watch` said no, or until the server was no more to be measured, is kept.
+    /// The highest rate that holds. If there is a rate to beat, it is tried first and decides
+    /// whether the search goes on. Results are kept if `watch` says no, or if the server can no
+    /// longer be measured.
     ///
     /// # Errors
     /// When the idle server completes nothing, or the client cannot even begin.
@@ -90,7 +91,7 @@ impl Range<'_> {
             }
         };
         if let Some(misses) = misses {
-            // What one request at a time cannot have, no rate can.
+            // Targets that one request at a time misses, every rate misses.
             let note = Some(format!("one request at a time misses the targets: {misses}"));
             return Ok(Searched {
                 standing: Standing::Nothing,

@@ -1,4 +1,4 @@
-//! Which program this is.
+//! The identity of this program.
 
 use std::fs::File;
 use std::io::{self, Read};

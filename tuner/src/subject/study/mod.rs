@@ -45,7 +45,7 @@ pub enum StudyError {
     Store {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// Its message.
         source: sqlx::Error,
     },
     /// The runtime or the writer thread cannot be started.
@@ -63,7 +63,7 @@ pub enum StudyError {
     Other {
         /// The file.
         path: PathBuf,
-        /// What differs.
+        /// The property that differs.
         what: String,
         /// In the file.
         theirs: String,
@@ -84,7 +84,8 @@ pub enum StudyError {
 
 pub use build::build;
 
-/// What must be equal for a study's runs to be valid in this run: trace, model, SLO, [`build`], by name.
+/// The properties, by name, that must be equal for a study's runs to be valid in this run: trace,
+/// model, SLO, [`build`].
 pub type Identity = BTreeMap<String, String>;
 
 /// An open study of runs that were simulated.
@@ -104,7 +105,7 @@ struct Row {
     observation: String,
 }
 
-/// Which run it is: the key says it, the rest is for people who look into the file.
+/// The identity of a run. The key decides; the rest is for people who look into the file.
 pub(crate) struct Asked {
     pub(crate) key: String,
     pub(crate) device: String,
@@ -167,12 +168,12 @@ impl<R: Clone + Serialize + DeserializeOwned> Runs<R> {
         self.len() == 0
     }
 
-    /// What the run called `key` showed, if it was made.
+    /// The result of the run called `key`, if it was made.
     pub(crate) fn known(&self, key: &str) -> Option<R> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
-    /// Remembers what a run showed.
+    /// Remembers the result of a run.
     pub(crate) fn remember(&self, asked: Asked, run: &R) -> Result<(), serde_json::Error> {
         let observation = serde_json::to_string(run)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +205,7 @@ impl Study {
         Through { subject, run }
     }
 
-    /// What `trial` showed, or shows now and is remembered from now on.
+    /// The observation of `trial`, remembered from earlier or made now and remembered.
     fn recorded(
         &self,
         subject: &impl Subject,
@@ -249,7 +250,7 @@ impl<R> Runs<R> {
 
 impl<R> Drop for Runs<R> {
     fn drop(&mut self) {
-        // Whoever wants to know uses `close`.
+        // A caller that wants the error uses `close`.
         let _ = self.finish();
     }
 }

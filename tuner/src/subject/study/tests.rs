@@ -40,7 +40,8 @@ fn fake() -> Fake {
     Fake { jitter: 0.1, bias: 0.5, ..Fake::new(&["ttft=300ms", "tpot=30ms"]) }
 }
 
-/// What SQLite would find after the process was killed with the first `rows` runs written.
+/// Leaves the file that SQLite would find after the process was killed with the first `rows` runs
+/// written.
 fn cut(path: &Path, rows: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::cells::{Cell, Field, Object};
 use serde_json::Value;
 
-/// What is said of the file that has statistics alone.
+/// The error for a file that has statistics alone.
 pub(super) const SUMMARY: &str = "this is AIPerf's summary, which has no single requests: give the file that is \
      written beside it, profile_export.jsonl";
 
@@ -16,8 +16,8 @@ pub(super) fn is_summary(object: &Object) -> bool {
     metric("request_latency") || metric("request_throughput")
 }
 
-/// What metrics mean. Where several mean the same, the first that is there counts: the server's own count of tokens
-/// before the client's.
+/// The meaning of metrics. If several mean the same, the first that is there counts: the server's
+/// own count of tokens before the client's.
 const METRICS: [(Field, &[&str]); 4] = [
     (Field::Ttft, &["time_to_first_token"]),
     (Field::E2e, &["request_latency"]),

@@ -58,7 +58,7 @@ pub(super) enum Field {
     Rate,
 }
 
-/// Where a request is in its file, from 1.
+/// The place of a request in its file, from 1.
 #[derive(Clone, Copy)]
 pub(super) enum Place {
     Line(u64),

@@ -1,11 +1,13 @@
-//! Files of recorded runs: a row per request, JSON lines or CSV, plain or gzipped; and what other clients write.
+//! Files of recorded runs: a row per request, JSON lines or CSV, plain or gzipped; and the files of
+//! other clients.
 //!
-//! What a column is, and its unit, is told by its name alone, from one table below that covers the forms in use:
-//! LLMServingSim's bench (its engine clock: queued to first token), inference-perf and blis, LMBench, DistServe, and
-//! our own `requests.csv`. `vllm` and `aiperf` bring those tools' results to the same lines of cells. A file without
-//! the columns that matter is refused; a cell that cannot be right is named by its place.
+//! The name of a column alone tells its meaning and its unit, by one table below that covers the
+//! forms in use: LLMServingSim's bench (its engine clock: queued to first token), inference-perf
+//! and blis, LMBench, DistServe, and our own `requests.csv`. `vllm` and `aiperf` bring those tools'
+//! results to the same lines of cells. A file without the columns that matter is refused; a cell
+//! that cannot be right is named by its place.
 //!
-//! A request that failed stays: it was sent, so it is sent again. What it failed of is counted.
+//! A request that failed stays: it was sent, so it is sent again. Its cause is counted.
 
 mod aiperf;
 mod cells;
@@ -37,8 +39,9 @@ const LATEST_S: f64 = 1e10;
 /// Seconds between two requests of one run that are believed: thirty years are two clocks.
 const LONGEST_RUN_S: u64 = 1_000_000_000;
 
-/// What a column means. Where several names mean the same, the first that is there counts: the engine's own clock
-/// before the client's, the output that was enforced before the one a client counted.
+/// The meaning of columns. If several names mean the same, the first that is there counts: the
+/// engine's own clock before the client's, the output that was enforced before the one a client
+/// counted.
 const COLUMNS: &[(Field, &[&str])] = &[
     (Field::Arrival, &["queued_ts", "arrival_s", "scheduled_s", "arrived_at"]),
     (Field::Admitted, &["scheduled_ts", "admitted_s"]),
@@ -167,7 +170,8 @@ pub fn failures(by_cause: &BTreeMap<String, u64>) -> String {
     each.join(", ")
 }
 
-/// Who ran and waited over time as an engine reported it: CSV with `t` (seconds), `running` and `waiting`.
+/// The requests running and waiting over time as an engine reported them: CSV with `t` (seconds),
+/// `running` and `waiting`.
 ///
 /// # Errors
 /// As [`read`].
@@ -289,7 +293,7 @@ fn json<'a>(file: &'a str, text: &str) -> Result<Vec<Line<'a>>, ReadError> {
     Ok(lines)
 }
 
-/// Which column holds what; an error where what matters is missing.
+/// The place of each field among the columns; an error if a necessary one is missing.
 fn columns(
     file: &str,
     find: impl Fn(&str) -> Option<usize>,
@@ -345,7 +349,7 @@ impl Line<'_> {
         self.cells.get(&field).map(|c| c.text.as_str())
     }
 
-    /// Which run it belongs to; empty where the file does not tell.
+    /// The name of its run; empty if the file does not tell.
     fn run(&self) -> String {
         let parts = [Field::Run, Field::Workload].into_iter().filter_map(|f| self.text(f));
         let mut name = parts.collect::<Vec<_>>().join(" ");
@@ -418,7 +422,8 @@ impl Line<'_> {
         flagged || ended || self.text(Field::Error).is_some()
     }
 
-    /// What it failed of, in at most a line: the last of a trace back, where the cause is.
+    /// The cause of its failure, in at most a line. Of a trace back it is the last line, which
+    /// holds the cause.
     fn failure(&self) -> String {
         let told = self.text(Field::Error).or(self.text(Field::Outcome)).unwrap_or("failed");
         let line = told.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("failed").trim();

@@ -121,7 +121,7 @@ fn a_request_that_vllm_gave_no_first_token_failed() {
 }
 
 #[test]
-fn what_vllms_result_lacks_is_named() {
+fn members_missing_from_a_vllm_result_are_named() {
     let summary = r#"{"total_input_tokens": 40, "mean_ttft_ms": 12.0}"#;
     assert!(refused(summary).contains("no input_lens: make the run again with --save-detailed"));
     let old = vllm("").replace("start_times", "started");

@@ -15,7 +15,7 @@ pub(super) fn is_result(object: &Object) -> bool {
 pub(super) fn lines<'a>(file: &'a str, text: &str) -> Result<Vec<Line<'a>>, ReadError> {
     let objects: Result<Vec<Object>, _> =
         serde_json::Deserializer::from_str(text).into_iter().collect();
-    let objects = objects.map_err(|e| problem(file, format!("not JSON to its end: {e}")))?;
+    let objects = objects.map_err(|e| problem(file, format!("not complete JSON: {e}")))?;
     let mut lines = Vec::new();
     for (object, number) in objects.iter().zip(1..) {
         let name = match objects.len() {

@@ -45,7 +45,7 @@ unsafe extern "C" fn handle(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
     let registers = &mut (*context.cast::<ucontext_t>()).uc_mcontext.gregs;
     let at = registers[libc::REG_RIP as usize];
     let Some((instruction, length)) = decode(|i| *(at as *const u8).add(i)) else {
-        // Not ours: it is executed again and goes to whom it would have gone.
+        // Not ours: it is executed again and goes to the handler before us.
         if let Some(previous) = PREVIOUS.get() {
             sigaction(SIGILL, previous, std::ptr::null_mut());
         }
@@ -159,14 +159,14 @@ mod tests {
 
     /// The end of this very test in a process of its own that does `case`, and its output.
     fn end_of(case: &str) -> (ExitStatus, String) {
-        let name = "cpu::simd::amx::emulator::tests::what_is_refused_ends_the_process";
+        let name = "cpu::simd::amx::emulator::tests::refused_instructions_end_the_process";
         let mut command = Command::new(std::env::current_exe().unwrap());
         let out = command.args(["--exact", name, "--nocapture"]).env(CASE, case).output().unwrap();
         (out.status, String::from_utf8_lossy(&out.stderr).into_owned())
     }
 
     #[test]
-    fn what_is_refused_ends_the_process() {
+    fn refused_instructions_end_the_process() {
         if let Ok(case) = std::env::var(CASE) {
             install();
             // SAFETY: no memory is used.
