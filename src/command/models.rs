@@ -74,10 +74,9 @@ fn list(as_json: bool) -> Result<()> {
             formats(model).join(", ")
         );
     }
-    out.push_str(
-        "\nKV: bytes of bf16 keys and values that a sequence of this length must keep, and states of linear layers, for each \
-         of its tokens.\n",
-    );
+    let told = "KV/token: bytes of bf16 keys and values that a sequence of this length must keep, and of the states \
+                of linear layers, for each of its tokens.";
+    let _ = writeln!(out, "\n{}", textwrap::fill(told, reports::terminal::WIDTH));
     print(&out)
 }
 
@@ -142,7 +141,7 @@ fn show(model: &ModelShape, as_json: bool) -> Result<()> {
         let within = textwrap::Options::new(width).initial_indent("  ").subsequent_indent("    ");
         let _ = write!(out, "\n{}", textwrap::fill(&format!("note: {note}"), within));
     }
-    print(out.trim_end())
+    print(&(out + "\n"))
 }
 
 fn described(model: &ModelShape) -> Value {

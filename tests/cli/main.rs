@@ -4,6 +4,7 @@ mod answers;
 mod devices;
 mod here;
 mod mistakes;
+mod models;
 mod shown;
 mod studies;
 mod traces;

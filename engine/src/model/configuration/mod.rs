@@ -1,8 +1,8 @@
 //! A Hugging Face `config.json` as a [`ModelShape`]: what costs time or memory, whoever published it.
 //!
 //! Configurations are read by their fields, not by a list of models: what each field means is the same in most of them.
-//! [`parts`] says which attention and feed-forward the fields stand for, [`order`] which layer has which, and
-//! [`quantization`] in which number formats. A kind that is not known is refused by its name.
+//! `parts` says which attention and feed-forward the fields stand for, `order` which layer has which, and
+//! `quantization` in which number formats. A kind that is not known is refused by its name.
 
 mod fields;
 mod order;
