@@ -114,11 +114,11 @@ const COLUMNS: [Column; 7] = [
 pub(crate) fn contenders<'a>(
     of: impl Iterator<Item = &'a Contender>,
 ) -> (Vec<Column>, Vec<Vec<String>>) {
-    filled(&COLUMNS, of.map(|c| cells(c).to_vec()).collect())
+    filled(&COLUMNS, &of.map(|c| cells(c).to_vec()).collect::<Vec<_>>())
 }
 
 /// Of a table, the columns that are not empty.
-fn filled(columns: &[Column], rows: Vec<Vec<String>>) -> (Vec<Column>, Vec<Vec<String>>) {
+fn filled(columns: &[Column], rows: &[Vec<String>]) -> (Vec<Column>, Vec<Vec<String>>) {
     let shown: Vec<usize> =
         (0..columns.len()).filter(|i| *i == 0 || rows.iter().any(|row| row[*i] != NONE)).collect();
     let pick = |row: &Vec<String>| shown.iter().map(|i| row[*i].clone()).collect();
@@ -184,7 +184,7 @@ pub(crate) fn rates(
             verdict,
         ]
     };
-    filled(&RATES, tried.iter().map(row).collect())
+    filled(&RATES, &tried.iter().map(row).collect::<Vec<_>>())
 }
 
 /// The section of a page.

@@ -120,10 +120,11 @@ fn played(
     scale: f64,
     watch: &mut dyn FnMut(&Iteration),
 ) -> Result<Detailed> {
-    Ok(match args.concurrency {
-        Some(_) => sim.rerun(deployment, scale, watch)?,
-        None => sim.watched(deployment, scale, watch)?,
-    })
+    let run = match args.concurrency {
+        Some(_) => sim.rerun(deployment, scale, watch),
+        None => sim.watched(deployment, scale, watch),
+    };
+    run.map_err(Into::into)
 }
 
 /// The run, every iteration written to `path`.

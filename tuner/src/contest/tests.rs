@@ -103,7 +103,7 @@ fn a_simulation() {
     let slo = targets(&trace, &["ttft=50ms"]);
     let shape = Arc::new(ModelShape::load("llama-3.1-8b").unwrap());
     let device = Arc::new(DeviceProfile::load("h100-sxm").unwrap());
-    let simulated = Testbed::new(trace.clone(), shape, device, slo);
+    let simulated = Testbed::new(trace, shape, device, slo);
     check_winner(&contest("h100-sxm", &mut |config, contender, aim| {
         let found = searched(&simulated, config, aim, &GO_ON).unwrap();
         Contender { label: contender.label, ..found }
