@@ -17,7 +17,7 @@ pub(crate) enum Device {
 
 /// `knee device add`: quantities come with their unit, as data sheets have them.
 #[derive(Debug, Args)]
-#[command(next_help_heading = MACHINE)]
+#[command(next_help_heading = MACHINE, override_usage = "knee device add [OPTIONS] <NAME>")]
 pub(crate) struct Add {
     /// Name of the device
     pub(crate) name: String,

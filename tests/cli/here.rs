@@ -19,7 +19,7 @@ fn the_real_engine_is_measured_and_says_so() {
     let run = json(&flags);
     assert_eq!((&run["completed"], &run["config"]["pp"]), (&12.into(), &"2".into()));
     let said = refused(&with(&flags, &["--replicas", "2"]));
-    assert!(said.contains("cannot share this machine"), "{said}");
+    assert!(said.contains("leave one of the two at 1"), "{said}");
 }
 
 #[test]

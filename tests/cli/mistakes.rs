@@ -89,7 +89,8 @@ fn bad_settings_are_named_with_their_file() {
 
 #[test]
 fn bad_names_are_met_with_the_good_ones() {
-    assert!(refused(&["bench", "--model", "gpt-9"]).contains("llama-3.1-8b"));
+    assert!(refused(&["bench", "--model", "gpt-9"]).contains("`knee models` lists"));
+    assert!(refused(&["bench", "--model", "lama-3.1-8b"]).contains("did you mean llama-3.1-8b"));
     assert!(refused(&["bench", "--device", "tpu"]).contains("h100-sxm"));
     assert!(refused(&["bench", "--workload", "nosuch"]).contains("chat"));
     assert!(refused(&["tune", "--objective", "fame"]).contains("tokens-per-gpu"));
