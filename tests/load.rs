@@ -459,7 +459,7 @@ fn mistakes_are_one_line() {
     assert!(refused(&["bench", "--url", "http://127.0.0.1:99999"]).contains("65535"));
     assert!(refused(&["bench", "--url", url, "--max-seqs", "8"]).contains("own configuration"));
     assert!(refused(&["bench", "--url", url, "--device", "h100-sxm"]).contains("--url"));
-    assert!(refused(&["bench", "--concurrency", "8"]).contains("--url"));
+    assert!(refused(&["bench", "--max-in-flight", "8"]).contains("--url"));
     assert!(refused(&["tune", "--url", url]).contains("--slo"));
     assert!(
         refused(&["bench", "--url", url, "--api-key", "right", "--model", "other"])
