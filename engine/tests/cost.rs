@@ -318,9 +318,9 @@ proptest! {
         let widths = Widths::new(&dense, tp);
         let gemms: f64 = (widths.gemms.iter())
             .map(|(n, k)| {
-                let m = tokens as f64;
-                let moved = 2.0 * (n * k + m * (n + k)) / device.memory_bandwidth;
-                moved.max(2.0 * m * n * k / device.peak_flops)
+                let (m, weight) = (tokens as f64, dense.format.element_bytes());
+                let moved = (weight * n * k + 2.0 * m * (n + k)) / device.memory_bandwidth;
+                moved.max(2.0 * m * n * k / device.peaks().rate(dense.format))
             })
             .sum();
         prop_assert!(cost.dense(tokens) >= gemms * (1.0 - 1e-12));
