@@ -112,7 +112,7 @@ mod tests {
                     - text.matches("hour game").count(),
             )
         });
-        assert!(Vocabulary::of(&merging).unwrap_err().to_string().contains("apart"));
+        assert!(Vocabulary::of(&merging).unwrap_err().to_string().contains("merges too many"));
         let odd = Tokens::new(|text| Some(text.split(' ').count() + text.matches("lot").count()));
         let found = Vocabulary::of(&odd).unwrap();
         assert!(found.words.len() == 63 && !found.words.contains(&"lot"));

@@ -185,8 +185,19 @@ mod tests {
             let (low, high) = pace(&device).expect(name).spread.factors(0.8);
             assert!(0.5 < low && low < 1.0 && 1.0 < high && high < 2.0, "{name}: {low} to {high}");
             device.peak_flops *= 1.01;
-            assert_eq!(pace(&device), None);
+            // Whatever its data sheet says, a device that borrows is as far off as borrowing is.
+            assert_eq!(pace(&device).is_some(), device.like.is_some(), "{name}");
         }
+    }
+
+    #[test]
+    fn borrowed_efficiencies_widen_the_interval_and_a_price_does_not() {
+        let width = |device: &DeviceProfile| pace(device).unwrap().spread.sigma;
+        let of = |name: &str| DeviceProfile::load(name).unwrap();
+        assert!(width(&of("mi300x")) > SIGMA && width(&of("mi300x")) > width(&of("b200")));
+        let mut cheap = of("h100-sxm");
+        cheap.price.per_gpu_hour = 1.0;
+        assert_eq!(pace(&cheap), pace(&of("h100-sxm")));
     }
 
     fn with(residuals: &[f64]) -> Uncertainty {
