@@ -148,7 +148,7 @@ fn logged(
     });
     // Steps of a run that a failing device ended are kept.
     outcome.and_then(|()| log.finish()).with_context(failed)?;
-    Ok(run?)
+    run
 }
 
 /// By how much the trace is sped up.

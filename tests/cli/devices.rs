@@ -12,7 +12,7 @@ fn devices_are_listed_with_their_measurements() {
     );
     assert!(of("b200")["timed_under"].as_str().unwrap().starts_with("vLLM "));
     assert_eq!(of("mi300x")["borrowed_from"], "h200-sxm");
-    let shown = text(&knee(&["devices"]).stdout).to_owned();
+    let shown = text(&knee(&["devices"]).stdout);
     assert!(
         shown.contains("borrowed from h200-sxm") && shown.lines().all(|l| l.chars().count() <= 100)
     );

@@ -1,6 +1,6 @@
 //! The operators of a layer: for each its shape, its roofline by the data sheet, and the shapes it is like.
 //!
-//! An operator's tables are by format: [`DeviceProfile::table_for`] finds the device's own, or else that of the most
+//! An operator's tables are by format: `table_for` finds the device's own, or else that of the most
 //! alike format or operator, and says so.
 
 pub mod attention;
