@@ -149,7 +149,8 @@ impl<'de> Visitor<'de> for Any {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json<'de>, A::Error> {
-        let mut list = Vec::new();
+        // Most lists hold one choice or one part.
+        let mut list = Vec::with_capacity(1);
         while let Some(value) = seq.next_element()? {
             list.push(value);
         }
@@ -157,7 +158,8 @@ impl<'de> Visitor<'de> for Any {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
-        let mut members = Vec::new();
+        // An event of a stream has seven members or fewer: they need no second allocation.
+        let mut members = Vec::with_capacity(7);
         while let Some(Key(key)) = map.next_key()? {
             members.push((key, map.next_value()?));
         }

@@ -61,14 +61,27 @@ fn import(args: &cli::Import) -> Result<()> {
     deliver(&imported, to, plot.as_deref(), *json)
 }
 
-/// The profiles of all shipped devices.
+/// The profiles of all shipped devices that the tables in `dir` are enough for; those that could not be made are named
+/// in the end.
 fn import_all(dir: &Path, to: &Path) -> Result<()> {
-    if !to.is_dir() {
-        bail!("--to must be a folder with --all: {} is none", to.display());
-    }
+    std::fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    let mut missing = Vec::new();
     for (name, text, compose) in import::SHEETS {
-        let imported = import::import(dir, (name, text), compose, import::SEED)?;
-        deliver(&imported, &to.join(format!("{name}.toml")), None, false)?;
+        match import::import(dir, (name, text), compose, import::SEED) {
+            Ok(imported) => deliver(&imported, &to.join(format!("{name}.toml")), None, false)?,
+            Err(error) => {
+                super::tell(&format!("knee: {name}: {error}"));
+                missing.push(name);
+            }
+        }
+    }
+    if !missing.is_empty() {
+        bail!(
+            "{} of {} profiles could not be made: {}",
+            missing.len(),
+            import::SHEETS.len(),
+            missing.join(", ")
+        );
     }
     Ok(())
 }

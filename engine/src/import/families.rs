@@ -15,7 +15,10 @@ impl Family {
         match self {
             Self::AiConfigurator => aiconfigurator::rows(&[&own], dir, &from.system),
             Self::AiSimulate => {
-                aiconfigurator::rows(&[&dir.join("nvidia-vllm"), &own], dir, &from.system)
+                let cut = dir.join("nvidia-vllm");
+                // The older wheel lies the same way and holds the same tables of fewer devices.
+                let older = dir.join(Self::AiConfigurator.name());
+                aiconfigurator::rows(&[&cut, &own, &older], dir, &from.system)
             }
             Self::Vidur => Ok(Found { rows: vidur::rows(&own, from)?, ..Found::default() }),
             Self::LlmServingSim => llmservingsim::rows(&own, dir, &from.system),

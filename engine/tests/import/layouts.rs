@@ -114,6 +114,18 @@ fn the_wheel_is_read_wherever_it_is_unpacked() {
 }
 
 #[test]
+fn a_sheet_of_the_newer_wheel_takes_the_older_one() {
+    let sheet = SHEET.replace("family = \"aiconfigurator\"", "family = \"aisimulate\"");
+    assert_ne!(sheet, SHEET);
+    for place in ["aiconfigurator/data", "aisimulate/data", "aiconfigurator_core/systems/data"] {
+        let root = TempDir::new().unwrap();
+        put(&root.path().join(place), TABLE, &gemm(1.0));
+        let wheel = imported(root.path(), &sheet).unwrap();
+        assert_eq!(wheel.notes[0], "gemm is of vLLM 0.24.0", "{place}");
+    }
+}
+
+#[test]
 fn a_system_that_the_wheel_has_not_is_named() {
     let root = TempDir::new().unwrap();
     put(root.path(), &format!("aiconfigurator/data/{TABLE}"), &gemm(1.0));

@@ -68,7 +68,9 @@ impl Answer {
     pub(crate) fn reset(&mut self) {
         self.response.reset();
         self.body.reset();
-        self.stream = Stream::default();
+        // The next stream of this connection may follow the same pattern.
+        let like = std::mem::take(&mut self.stream.like);
+        self.stream = Stream { like, ..Stream::default() };
     }
 
     /// Takes in what a read brought; the tokens in it.
