@@ -6,6 +6,7 @@
 
 pub mod beam;
 pub mod config;
+mod contained;
 pub mod deployment;
 pub mod engine;
 pub mod event;

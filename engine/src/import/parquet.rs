@@ -1,14 +1,13 @@
 //! Parquet tables as records of text, so that they are read further as CSV is.
 
-use std::cell::Cell;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::sync::Once;
 
 use csv::StringRecord;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::{Field, Row};
+
+use crate::contained::contained;
 
 /// More unpacked bytes than this in one group of rows are refused rather than held.
 const LARGEST_GROUP: i64 = 1 << 30;
@@ -22,6 +21,7 @@ pub(super) type Table = (StringRecord, Vec<StringRecord>);
 /// On a file that is damaged or none of the kind, in words.
 pub(super) fn read(file: File) -> Result<Table, String> {
     let damaged = |e: ParquetError| format!("not readable as Parquet: {e}; fetch the file again");
+    // The reader asserts what a damaged file need not hold.
     contained(|| table(file).map_err(damaged))
         .unwrap_or_else(|| Err("not readable as Parquet: damaged; fetch the file again".to_owned()))
 }
@@ -49,26 +49,4 @@ fn record(row: &Row) -> StringRecord {
         other => other.to_string(),
     };
     row.get_column_iter().map(|(_, field)| text(field)).collect()
-}
-
-thread_local! {
-    static CONTAINED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// What `work` comes to; none where it panicked, of which nothing is said. The reader asserts what a damaged file need
-/// not hold.
-fn contained<T>(work: impl FnOnce() -> T) -> Option<T> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let said = take_hook();
-        set_hook(Box::new(move |panic| {
-            if !CONTAINED.get() {
-                said(panic);
-            }
-        }));
-    });
-    CONTAINED.set(true);
-    let done = catch_unwind(AssertUnwindSafe(work));
-    CONTAINED.set(false);
-    done.ok()
 }

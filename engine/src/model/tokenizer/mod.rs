@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::gguf::Gguf;
 use super::weights::ModelError;
+use crate::contained::contained;
 use crate::files;
 use crate::request::Token;
 
@@ -92,10 +93,13 @@ impl Tokenizer {
         let json = serde_json::from_str(text).map_err(|e| broken(&e))?;
         check_ids(&json).map_err(|e| broken(&e))?;
         drop(json);
-        let mut inner = tokenizers::Tokenizer::from_bytes(text).map_err(|e| broken(&e))?;
+        let inner = contained(|| tokenizers::Tokenizer::from_bytes(text));
+        let mut inner = inner.ok_or_else(|| broken(&CONTRADICTS))?.map_err(|e| broken(&e))?;
         // What was set for training: a prompt is neither cut nor filled up.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| broken(&e))?;
+        // What refers to a token that is not there shows in any text.
+        contained(|| inner.encode_fast(" a", true).is_ok()).ok_or_else(|| broken(&CONTRADICTS))?;
         let spelling = spelling(&inner).ok_or_else(|| {
             ModelError::unsupported(path, "tokenizer: its decoder spells no bytes")
         })?;
@@ -128,8 +132,10 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer cannot represent it.
     pub fn encode(&self, text: &str, specials: bool) -> Result<Vec<Token>, ModelError> {
-        let encoding = self.inner.encode_fast(text, specials);
-        let encoding = encoding.map_err(|e| ModelError::Text(format!("cannot tokenise: {e}")))?;
+        let refused =
+            |why: &dyn std::fmt::Display| ModelError::Text(format!("cannot tokenise: {why}"));
+        let encoding = contained(|| self.inner.encode_fast(text, specials));
+        let encoding = encoding.ok_or_else(|| refused(&CONTRADICTS))?.map_err(|e| refused(&e))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -237,6 +243,9 @@ impl Spelling {
         }
     }
 }
+
+/// The reason given for a file at which the crate panics.
+const CONTRADICTS: &str = "it contradicts itself";
 
 /// Bytes of a `tokenizer.json`: ten times the longest in use.
 const LONGEST: u64 = 256 << 20;

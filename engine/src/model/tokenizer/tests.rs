@@ -122,6 +122,10 @@ fn identities_and_texts_that_the_crate_cannot_bear_are_refused() {
         );
     }
     let whole = file(2, 1, 0);
+    let lost = whole.replace(r#""special_tokens":{"<s>""#, r#""special_tokens":{"<t>""#);
+    assert_ne!(lost, whole);
+    let error = read(&lost).err().unwrap();
+    assert_eq!(error, "t.json: not a tokenizer: it contradicts itself");
     for cut in 0..whole.len() {
         assert!(read(&whole[..cut]).is_err(), "{cut}");
     }
