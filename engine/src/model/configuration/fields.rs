@@ -2,19 +2,26 @@
 
 use serde_json::Value;
 
-/// A configuration's fields: those of its text model first, then those around it.
+use super::defaults;
+
+/// A configuration's fields: those of its text model first, then those around it, then its family's defaults.
 #[derive(Clone, Copy)]
 pub(super) struct Fields<'a> {
     text: &'a Value,
     whole: &'a Value,
+    /// What a text model among several parts leaves out.
+    defaults: Option<&'static Value>,
 }
 
 impl<'a> Fields<'a> {
     /// Fields of `whole`, and of the language model in it where it has several parts.
     pub(super) fn new(whole: &'a Value) -> Self {
         let parts = ["text_config", "llm_config", "language_config"];
-        let text = parts.iter().map(|part| &whole[part]).find(|part| part.is_object());
-        Self { text: text.unwrap_or(whole), whole }
+        let Some(text) = parts.iter().map(|part| &whole[part]).find(|part| part.is_object()) else {
+            return Self { text: whole, whole, defaults: None };
+        };
+        let fields = Self { text, whole, defaults: None };
+        Self { defaults: defaults::of(fields.family()), ..fields }
     }
 
     /// The first of `names` that is there and not null.
@@ -22,7 +29,22 @@ impl<'a> Fields<'a> {
         let of = |from: &'a Value| {
             names.iter().map(move |name| &from[*name]).find(|value| !value.is_null())
         };
-        of(self.text).or_else(|| of(self.whole))
+        let said = |name: &&str| self.text.get(*name).is_some();
+        of(self.text)
+            .or_else(|| of(self.whole))
+            // A null is an answer: it is no gap for a default.
+            .or_else(|| self.defaults.filter(|_| !names.iter().any(|name| said(name))).and_then(of))
+    }
+
+    /// A note on the defaults that fill its gaps.
+    pub(super) fn note(&self) -> Option<String> {
+        let gap = |name: &&String| self.text.get(*name).is_none() && self.whole[*name].is_null();
+        let gaps = self.defaults?.as_object()?.keys().filter(gap);
+        let gaps: Vec<String> = gaps.map(|name| format!("`{name}`")).collect();
+        let (list, family) = (gaps.join(", "), self.family());
+        (!gaps.is_empty()).then(|| {
+            format!("its text model leaves {list} to the defaults of `{family}` in transformers")
+        })
     }
 
     /// A count by any of `names`.

@@ -4,6 +4,7 @@
 //! `parts` says which attention and feed-forward the fields stand for, `order` which layer has which, and
 //! `quantization` in which number formats. A kind that is not known is refused by its name.
 
+mod defaults;
 mod fields;
 mod order;
 mod parts;
@@ -113,6 +114,7 @@ pub(super) fn of_value(
     if let Some(drafts) = fields.count(&drafts)?.filter(|n| *n > 0) {
         notes.push(format!("its layers that predict further tokens (MTP, {drafts}) are left out"));
     }
+    notes.extend(fields.note());
     notes.extend(parts.note());
     let family = fields.family();
     let layers: Layers = order::layers(&fields, &parts)?
@@ -164,6 +166,10 @@ fn context(fields: &Fields<'_>) -> Result<u32, String> {
         "model_max_length",
     ];
     let own = fields.need(&names)?;
+    // Gemma 3 was trained on its scaled positions: `max_position_embeddings` counts them.
+    if fields.family().starts_with("gemma3") {
+        return Ok(own);
+    }
     let Some(scaling) = fields.any(&["rope_scaling", "rope_parameters"]) else { return Ok(own) };
     let kind = scaling["rope_type"].as_str().or_else(|| scaling["type"].as_str());
     let factor = scaling["factor"].as_f64().filter(|f| f.is_finite() && *f >= 1.0);

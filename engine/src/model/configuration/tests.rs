@@ -236,3 +236,28 @@ fn numbers_that_are_none_are_read() {
     let told = ModelShape::of_config(&path, "m").unwrap_err().to_string();
     assert!(told.contains("config.json:2: not a model configuration"), "{told}");
 }
+
+#[test]
+fn a_text_model_among_several_parts_leaves_out_the_defaults_of_its_family() {
+    let part =
+        |text: Value| of_value(&json!({"model_type": "pair", "text_config": text}), None, "m");
+    let text = json!({"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240,
+        "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024});
+    let model = part(text.clone()).unwrap();
+    let layers = model.layers.groups().map(|(n, layer)| format!("{n} x {}", layer.describe()));
+    insta::assert_snapshot!(layers.collect::<Vec<_>>().join("\n"), @r"
+    29 x window of 1024, 8 heads over 4 of 256; dense, 10240 wide
+    5 x full, 8 heads over 4 of 256; dense, 10240 wide
+    ");
+    assert_eq!((model.vocab, model.max_context), (262_208, 131_072));
+    insta::assert_snapshot!(model.notes[0], @"its text model leaves `head_dim`, `max_position_embeddings`, `num_attention_heads`, `num_key_value_heads`, `tie_word_embeddings`, `vocab_size` to the defaults of `gemma3` in transformers");
+
+    // What is said to be none is no gap; a family without known defaults has gaps, and so has a single part.
+    let mut none = text.clone();
+    none["vocab_size"] = Value::Null;
+    insta::assert_snapshot!(part(none).unwrap_err(), @"it does not say `vocab_size` or `padded_vocab_size`");
+    let mut other = text.clone();
+    other["model_type"] = json!("nobody_knows");
+    insta::assert_snapshot!(part(other).unwrap_err(), @"it lacks the figures of its attention");
+    insta::assert_snapshot!(of_value(&text, None, "m").unwrap_err(), @"it lacks the figures of its attention");
+}
