@@ -59,16 +59,16 @@ pub enum DeployError {
     /// A knob is set and does nothing.
     #[error(transparent)]
     Knob(#[from] KnobError),
-    /// A worker that waits for a pull cannot fill stages.
-    #[error("the disagg scheduler runs with pp 1: give its workers more tp or more of them")]
-    DisaggPipeline,
-    /// Seats of a static batch cannot be split.
-    #[error(
-        "the static scheduler runs with pp 1: a static batch cannot be split into micro-batches"
-    )]
-    StaticPipeline,
+    /// Stages are filled by several iterations in flight.
+    #[error("the {scheduler} scheduler runs with pp 1: {why}")]
+    Pipeline {
+        /// The scheduler.
+        scheduler: SchedulerKind,
+        /// The reason, or the remedy.
+        why: &'static str,
+    },
     /// Where the next plan is made beforehand, it must be known to be the next.
-    #[error("async-scheduling runs with the continuous and chunked schedulers and pp 1")]
+    #[error("async-scheduling runs with {} and pp 1", runs_ahead())]
     Async,
     /// The model or its KV does not fit.
     #[error(transparent)]
@@ -218,15 +218,22 @@ pub fn check(c: &Config) -> Result<(), DeployError> {
         return Err(DeployError::Budget { budget: c.max_batch_tokens, seqs: c.max_seqs });
     }
     c.check_applies()?;
-    let ahead = matches!(c.scheduler, SchedulerKind::Continuous | SchedulerKind::Chunked);
-    if c.async_scheduling && !(ahead && c.pp == 1) {
+    let one_in_flight = c.scheduler.traits().one_in_flight;
+    if c.async_scheduling && (one_in_flight.is_some() || c.pp > 1) {
         return Err(DeployError::Async);
     }
-    match c.scheduler {
-        SchedulerKind::Disagg if c.pp > 1 => Err(DeployError::DisaggPipeline),
-        SchedulerKind::Static if c.pp > 1 => Err(DeployError::StaticPipeline),
+    match one_in_flight {
+        Some(why) if c.pp > 1 => Err(DeployError::Pipeline { scheduler: c.scheduler, why }),
         _ => Ok(()),
     }
+}
+
+/// The schedulers that may have several iterations in flight, in words.
+fn runs_ahead() -> String {
+    let several = |kind: &SchedulerKind| kind.traits().one_in_flight.is_none();
+    let names: Vec<_> =
+        SchedulerKind::ALL.into_iter().filter(several).map(SchedulerKind::name).collect();
+    format!("the {} schedulers", names.join(" and "))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! is what gets served. The two leaves that differ are who answers [`exec::Executor`] and who owns the clock.
 
 pub mod beam;
+mod choice;
 pub mod config;
 mod contained;
 pub mod deployment;

@@ -1,9 +1,9 @@
-//! The one place that names concrete schedulers, allocators and executors.
+//! Engines and fleets, put together from the parts that a configuration names.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use crate::config::{AllocatorKind, Config, SchedulerKind};
+use crate::config::{AllocatorKind, Config};
 use crate::deployment::Deployment;
 use crate::engine::Engine;
 use crate::exec::cpu::Greedy;
@@ -12,19 +12,8 @@ use crate::fleet::Fleet;
 use crate::kv::{Contiguous, KvAllocator, Paged};
 use crate::machine::{Clock, Machine, MachineError};
 use crate::router::Router;
-use crate::sched::{Chunked, Continuous, Disagg, Scheduler, StaticBatch};
+use crate::sched;
 use crate::state::State;
-
-/// The scheduler `config` names.
-#[must_use]
-pub fn scheduler(config: &Config) -> Box<dyn Scheduler> {
-    match config.scheduler {
-        SchedulerKind::Static => Box::new(StaticBatch::default()),
-        SchedulerKind::Continuous => Box::new(Continuous),
-        SchedulerKind::Chunked => Box::new(Chunked),
-        SchedulerKind::Disagg => Box::new(Disagg::new(config.prefill_workers)),
-    }
-}
 
 /// The allocator `config` names, over `slots` slots. `config.max_model_len` must be resolved.
 #[must_use]
@@ -41,7 +30,7 @@ pub fn allocator(config: &Config, slots: u32) -> Box<dyn KvAllocator> {
 #[must_use]
 pub fn engine(config: &Config, slots: u32, executors: Vec<Box<dyn Executor>>) -> Engine {
     let pools = executors.iter().map(|_| allocator(config, slots)).collect();
-    Engine::new(State::new(config.clone(), pools), scheduler(config), executors)
+    Engine::new(State::new(config.clone(), pools), sched::of(config), executors)
 }
 
 /// All replicas of a deployment, simulated. `coupled` when requests wait for responses (closed-loop load).

@@ -9,9 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::conformance::knobs;
-use common::{ALLOCATORS, SCHEDULERS, Watched, caught, check_memory, is_legal, small};
+use common::{
+    Variant, Watched, allocators, caught, check_memory, each_scheduler, is_legal, limit_flights,
+    small,
+};
 use engine::beam::{BeamSearch, Search};
-use engine::config::{Config, QueueOrder, SchedulerKind};
+use engine::config::{AllocatorKind, Config, QueueOrder, Reserve, SchedulerKind};
 use engine::exec::Executor;
 use engine::exec::cpu::{CpuExecutor, CpuModel, Precision, Sample, Team};
 use engine::model::random::RandomWeights;
@@ -307,29 +310,26 @@ fn conforms(
     play.preempted
 }
 
-/// All allocators under one scheduler; gives way at least `least` times.
-fn run(scheduler: usize, least: u32) {
-    let (name, schedule) = SCHEDULERS[scheduler];
+/// All allocators under `scheduler`; gives way at least `least` times.
+fn run(scheduler: &Variant, least: u32) {
     let (cpu, preempted) = (Cpu::new(), std::cell::Cell::new(0));
     let config = ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let slots = prop_oneof![128u32..=140, 128u32..400];
     let body = |((drawn, _), slots, specs): ((Config, u32), u32, Vec<Spec>)| {
         let expected: Vec<_> = specs.iter().map(|spec| cpu.answers(spec)).collect();
-        for (allocator, allocate) in ALLOCATORS {
+        for allocator in allocators() {
             let mut config = drawn.clone();
-            schedule(&mut config);
-            allocate(&mut config);
+            scheduler.apply(&mut config);
+            allocator.apply(&mut config);
             config.max_seqs = config.max_seqs.max(4);
             config.max_batch_tokens = config.max_batch_tokens.max(4);
             config.max_model_len = LONGEST;
-            if config.scheduler == SchedulerKind::Static {
-                config.pp = 1;
-            }
+            limit_flights(&mut config);
             if !is_legal(&config) {
                 continue;
             }
-            let case = format!("{name} x {allocator}");
+            let case = format!("{scheduler}, {allocator}");
             let work = || conforms(&cpu, &config, slots, &specs, &expected);
             preempted.set(preempted.get() + caught(&case, work)?);
         }
@@ -338,11 +338,17 @@ fn run(scheduler: usize, least: u32) {
     if let Err(error) = runner.run(&(knobs(), slots, specs()), body) {
         panic!("{error}");
     }
-    assert!(preempted.get() >= least, "memory was tight: {}", preempted.get());
+    assert!(preempted.get() >= least, "{scheduler}: memory was tight: {}", preempted.get());
 }
 
-macro_rules! every_allocator_under {
-    ($($test:ident = $scheduler:literal),+ $(,)?) => { $(#[test] fn $test() { run($scheduler, 8); })+ };
+#[test]
+fn every_scheduler_and_allocator() {
+    each_scheduler(|scheduler| {
+        // Disaggregated workers refuse requests of several branches.
+        if !scheduler.scheduler().traits().disaggregates {
+            run(scheduler, 8);
+        }
+    });
 }
 
 /// A static batch whose other member has ended, while the branches that go on are parked and the last that runs is given
@@ -359,28 +365,22 @@ fn a_batch_ends_with_a_branch_that_is_given_up() {
         patience: None,
     };
     let specs = [spec(27, 3, Some(3), 0), spec(25, 5, None, 2534), spec(1, 1, None, 4467)];
-    let mut config = Config {
+    let config = Config {
         queue: QueueOrder::ShortestPrefill,
         watermark: 0.0,
         max_seqs: 4,
         max_batch_tokens: 4,
         max_model_len: LONGEST,
+        scheduler: SchedulerKind::Static,
+        padding: false,
+        max_wait: Duration::from_millis(7),
+        allocator: AllocatorKind::Contiguous,
+        reserve: Reserve::Pow2,
+        prefix_cache: false,
         ..Config::default()
     };
-    SCHEDULERS[1].1(&mut config);
-    ALLOCATORS[1].1(&mut config);
     let expected: Vec<_> = specs.iter().map(|spec| cpu.answers(spec)).collect();
     assert!(conforms(&cpu, &config, 128, &specs, &expected) > 0, "memory was tight");
-}
-
-// Disaggregated workers refuse requests of several branches.
-every_allocator_under! {
-    static_padded = 0,
-    static_unpadded = 1,
-    continuous = 2,
-    continuous_mixed = 3,
-    chunked = 4,
-    chunked_threshold = 5,
 }
 
 /// Beams share what they have in common: ten of them, on a prompt of five blocks, take little more memory than one.
@@ -415,8 +415,8 @@ fn beams_share_their_memory() {
 #[test]
 fn disaggregated_workers_refuse_beams() {
     let cpu = Cpu::new();
-    let mut config = Config { max_model_len: LONGEST, ..Config::default() };
-    (SCHEDULERS[6].1)(&mut config);
+    let (scheduler, max_model_len) = (SchedulerKind::Disagg, LONGEST);
+    let config = Config { scheduler, max_model_len, ..Config::default() };
     let executors =
         CpuExecutor::workers(&cpu.model, &cpu.team, &[128, 128], || Box::new(common::Nth));
     let executors = executors.into_iter().map(|e| Box::new(e) as Box<dyn Executor>).collect();

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::conformance::{Model, Spec, conforms, expected, run};
-use common::{ALLOCATORS, SCHEDULERS};
-use engine::config::{Config, QueueOrder, Victim};
+use common::each_scheduler;
+use engine::config::{AllocatorKind, Config, QueueOrder, Reserve, SchedulerKind, Victim};
 use engine::exec::HashExecutor;
 use engine::request::Token;
 
@@ -40,25 +40,9 @@ impl Model for Hash {
     }
 }
 
-macro_rules! every_allocator_under {
-    ($($test:ident = $scheduler:literal),+ $(,)?) => { $(#[test] fn $test() { run(&Hash, $scheduler, 200, 100); })+ };
-}
-
-every_allocator_under! {
-    static_padded = 0,
-    static_unpadded = 1,
-    continuous = 2,
-    continuous_mixed = 3,
-    chunked = 4,
-    chunked_threshold = 5,
-    disagg_one_to_one = 6,
-    disagg_two_to_one = 7,
-    disagg_one_to_two = 8,
-}
-
 #[test]
-fn every_scheduler_has_its_test() {
-    assert_eq!(SCHEDULERS.len(), 9);
+fn every_scheduler_and_allocator() {
+    each_scheduler(|scheduler| run(&Hash, scheduler, 200, 100));
 }
 
 /// A reference that could not tell one context from another would accept anything.
@@ -91,16 +75,19 @@ fn what_gave_way_is_not_copied() {
         gap: Duration::from_micros(if at == 4 { 1001 } else { 0 }),
     };
     let specs: Vec<Spec> = lengths.into_iter().enumerate().map(spec).collect();
-    let mut config = Config {
+    let config = Config {
         queue: QueueOrder::ShortestPrefill,
         victim: Victim::LeastComputed,
         watermark: 0.0,
         max_seqs: 3,
         max_batch_tokens: 75,
         max_model_len: 175,
+        scheduler: SchedulerKind::Disagg,
+        prefill_workers: 2,
+        allocator: AllocatorKind::Contiguous,
+        reserve: Reserve::Doubling,
+        prefix_cache: false,
         ..Config::default()
     };
-    SCHEDULERS.iter().find(|s| s.0 == "disagg 2:1").expect("it is there").1(&mut config);
-    ALLOCATORS.iter().find(|a| a.0 == "doubling").expect("it is there").1(&mut config);
     conforms(&Hash, &config, 288, &specs, &expected(&Hash, &specs));
 }

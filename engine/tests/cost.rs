@@ -254,7 +254,7 @@ fn any_worker() -> impl Strategy<Value = Worker> {
     let models: Vec<_> = ModelShape::names().collect();
     let devices: Vec<_> = DeviceProfile::names().collect();
     let ranks = prop::sample::select(vec![1_u32, 2, 4, 8, 16]);
-    let kv = prop::sample::select(vec![KvDtype::Bf16, KvDtype::Fp8]);
+    let kv = prop::sample::select(&KvDtype::ALL);
     (prop::sample::select(models), prop::sample::select(devices), ranks, 1_u32..5, kv)
 }
 

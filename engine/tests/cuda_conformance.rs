@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::conformance::{Model, Spec, conforms, expected};
 use common::cuda::{VOCAB, compared, config, device, even, forced, plain, spread, weights, worker};
-use common::{ALLOCATORS, Nth, SCHEDULERS, Variant, is_legal, said};
+use common::{Nth, Variant, allocators, is_legal, said, schedulers};
 use engine::config::Config;
 use engine::exec::Executor;
 use engine::exec::cpu::{CpuExecutor, CpuModel, Greedy, Precision, Sample, Team};
@@ -99,13 +99,13 @@ fn specs() -> Vec<Spec> {
         .to_vec()
 }
 
-/// Every one of `schedulers` with every one of `allocators`; requests that gave way.
-fn conforming(model: &Cuda, schedulers: &[Variant], allocators: &[Variant]) -> u32 {
+/// Every scheduler with every one of `allocators`; requests that gave way.
+fn conforming(model: &Cuda, allocators: &[Variant]) -> u32 {
     let specs = specs();
     let expected = expected(model, &specs);
     let (mut preempted, mut runs) = (0, 0);
-    for (_, schedule) in schedulers {
-        for (_, allocate) in allocators {
+    for scheduler in schedulers() {
+        for allocator in allocators {
             let mut config = Config {
                 pp: model.model.stages() as u32,
                 max_seqs: 3,
@@ -113,8 +113,8 @@ fn conforming(model: &Cuda, schedulers: &[Variant], allocators: &[Variant]) -> u
                 max_model_len: 128,
                 ..Config::default()
             };
-            schedule(&mut config);
-            allocate(&mut config);
+            scheduler.apply(&mut config);
+            allocator.apply(&mut config);
             if is_legal(&config) {
                 preempted += conforms(model, &config, 128, &specs, &expected);
                 runs += 1;
@@ -128,46 +128,49 @@ fn conforming(model: &Cuda, schedulers: &[Variant], allocators: &[Variant]) -> u
 #[test]
 fn the_same_tokens_under_every_scheduler_and_allocator() {
     let Some(model) = Cuda::new() else { return };
-    let preempted = conforming(&model, SCHEDULERS, ALLOCATORS);
+    let preempted = conforming(&model, &allocators());
     assert!(preempted > 10, "memory was tight: {preempted} preemptions");
 }
 
 /// Allocators that copy, share and move.
 fn few_allocators() -> Vec<Variant> {
-    let few = ["doubling", "paged 4, prefix"];
-    ALLOCATORS.iter().filter(|(name, _)| few.contains(name)).copied().collect()
+    let few = ["reserve doubling", "block-size 4, prefix-cache on"];
+    let mut all = allocators();
+    all.retain(|variant| few.iter().any(|end| variant.to_string().ends_with(end)));
+    assert_eq!(all.len(), few.len());
+    all
 }
 
 /// Decodes filled up with padding and done as recorded, while prompts make memory grow in between.
 #[test]
 fn the_same_tokens_from_graphs() {
     let Some(model) = Cuda::new() else { return };
-    conforming(&Cuda { graphs: true, ..model }, SCHEDULERS, &few_allocators());
+    conforming(&Cuda { graphs: true, ..model }, &few_allocators());
 }
 
 #[test]
 fn the_same_tokens_while_the_engine_goes_on() {
     let Some(model) = Cuda::new() else { return };
     let model = Cuda { graphs: true, overlapped: true, ..model };
-    conforming(&model, SCHEDULERS, &few_allocators());
+    conforming(&model, &few_allocators());
 }
 
 #[test]
 fn the_same_tokens_from_several_ranks() {
     let Some(model) = Cuda::split(even(), 2, 1) else { return };
-    conforming(&Cuda { graphs: true, ..model }, SCHEDULERS, &few_allocators());
+    conforming(&Cuda { graphs: true, ..model }, &few_allocators());
 }
 
 #[test]
 fn the_same_tokens_from_several_stages() {
     let Some(model) = Cuda::split(even(), 1, 3) else { return };
-    conforming(&Cuda { graphs: true, ..model }, SCHEDULERS, &few_allocators());
+    conforming(&Cuda { graphs: true, ..model }, &few_allocators());
 }
 
 #[test]
 fn the_same_tokens_from_ranks_in_stages() {
     let Some(model) = Cuda::split(even(), 2, 2) else { return };
-    conforming(&model, SCHEDULERS, &few_allocators());
+    conforming(&model, &few_allocators());
 }
 
 /// Ranks and stages with a device each, which exchange what they have.
@@ -176,7 +179,7 @@ fn the_same_tokens_from_several_devices() {
     let Some(whole) = laid_out(even(), split(1, 1)) else { return };
     let Some(model) = spread(even(), split(2, 2)) else { return };
     let model = Cuda { model, whole, overlapped: false, graphs: true };
-    conforming(&model, SCHEDULERS, &few_allocators());
+    conforming(&model, &few_allocators());
 }
 
 /// Split over ranks and stages, the model is the same one: to the bit of its logits where no sum is split, else within

@@ -6,8 +6,8 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use common::{ALLOCATORS, SCHEDULERS, STEP, Watched, check_memory, is_legal};
-use engine::config::{Config, SchedulerKind};
+use common::{STEP, Watched, allocators, check_memory, is_legal, limit_flights, schedulers};
+use engine::config::Config;
 use engine::exec::{Executor, HashExecutor};
 use engine::request::{Content, Token, mix};
 use engine::{Engine, Event, Iteration, Request, wiring};
@@ -152,8 +152,8 @@ proptest! {
     fn an_end_from_outside_touches_nobody_else(specs in specs(), seqs in 3u32..6, budget in 0u32..60, more in 0u32..300, pp in 1u32..3,
         late in any::<bool>(),
     ) {
-        for (scheduler, schedule) in SCHEDULERS {
-            for (allocator, allocate) in ALLOCATORS {
+        for scheduler in schedulers() {
+            for allocator in allocators() {
                 let mut config = Config {
                     max_seqs: seqs,
                     max_batch_tokens: seqs + budget,
@@ -162,11 +162,9 @@ proptest! {
                     async_scheduling: late,
                     ..Config::default()
                 };
-                schedule(&mut config);
-                allocate(&mut config);
-                if matches!(config.scheduler, SchedulerKind::Static | SchedulerKind::Disagg) {
-                    config.pp = 1;
-                }
+                scheduler.apply(&mut config);
+                allocator.apply(&mut config);
+                limit_flights(&mut config);
                 if !is_legal(&config) {
                     continue;
                 }

@@ -19,7 +19,7 @@ fn device(name: &str) -> &'static DeviceProfile {
     DEVICES.iter().find(|d| d.name == name).unwrap()
 }
 
-const KV: [KvDtype; 2] = [KvDtype::Bf16, KvDtype::Fp8];
+const KV: [KvDtype; 2] = KvDtype::ALL;
 
 /// Above its roofline, and no shorter for more of either variable.
 fn lawful(times: &Times, x: f64, y: f64, more: f64) -> Result<(), TestCaseError> {

@@ -7,8 +7,10 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{ALLOCATORS, Clockwork, SCHEDULERS, Watched, check_memory, is_legal};
-use engine::config::{Config, QueueOrder, RouterKind, SchedulerKind, Victim};
+use common::{
+    Clockwork, Variant, Watched, allocators, check_memory, each_scheduler, is_legal, limit_flights,
+};
+use engine::config::{Config, QueueOrder, RouterKind, Victim};
 use engine::deployment::Deployment;
 use engine::engine::Totals;
 use engine::exec::{Executor, SimExecutor};
@@ -223,19 +225,9 @@ fn play(deployment: &Deployment, specs: &[Spec], load: Load, stretches: bool) ->
 }
 
 fn knobs() -> impl Strategy<Value = (Config, u32)> {
-    let queue = prop_oneof![
-        Just(QueueOrder::Fcfs),
-        Just(QueueOrder::Priority),
-        Just(QueueOrder::ShortestPrefill),
-        Just(QueueOrder::LongestPrefix),
-    ];
-    let victim =
-        prop_oneof![Just(Victim::Last), Just(Victim::Priority), Just(Victim::LeastComputed)];
-    let router = prop_oneof![
-        Just(RouterKind::RoundRobin),
-        Just(RouterKind::LeastLoaded),
-        Just(RouterKind::PrefixAffine),
-    ];
+    let queue = prop::sample::select(&QueueOrder::ALL);
+    let victim = prop::sample::select(&Victim::ALL);
+    let router = prop::sample::select(&RouterKind::ALL);
     let sizes = (1u32..=12, 0u32..300, 200u32..=400, prop_oneof![0u32..200, 0u32..3000]);
     let watermark = prop_oneof![Just(0.0), 0.0..0.3];
     (queue, victim, router, sizes, 1u32..=3, 1u32..=2, watermark, any::<bool>()).prop_map(
@@ -267,8 +259,7 @@ fn deployed(config: &Config, slots: u32) -> Deployment {
     deployment
 }
 
-fn same(scheduler: usize) {
-    let (name, schedule) = SCHEDULERS[scheduler];
+fn same(scheduler: &Variant) {
     let longest = std::cell::Cell::new(0);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         cases: 40,
@@ -277,14 +268,11 @@ fn same(scheduler: usize) {
     });
     let body = |((config, slots), specs, loops, ticks): ((Config, u32), Vec<Spec>, bool, bool)| {
         let load = Load { loops, ticks };
-        for (allocator, allocate) in ALLOCATORS {
+        for allocator in allocators() {
             let mut config = config.clone();
-            schedule(&mut config);
-            allocate(&mut config);
-            if !matches!(config.scheduler, SchedulerKind::Continuous | SchedulerKind::Chunked) {
-                config.pp = 1;
-                config.async_scheduling = false;
-            }
+            scheduler.apply(&mut config);
+            allocator.apply(&mut config);
+            limit_flights(&mut config);
             config.async_scheduling &= config.pp == 1;
             if !is_legal(&config) {
                 continue;
@@ -297,12 +285,12 @@ fn same(scheduler: usize) {
             prop_assert_eq!(&plain.refused, &stretched.refused);
             for (p, s) in plain.steps.iter().flatten().zip(stretched.steps.iter().flatten()) {
                 for (p, s) in p.iter().zip(s) {
-                    prop_assert_eq!(p, s, "{} x {}", name, allocator);
+                    prop_assert_eq!(p, s, "{} x {}", scheduler, allocator);
                 }
-                prop_assert_eq!(p.len(), s.len(), "{} x {}", name, allocator);
+                prop_assert_eq!(p.len(), s.len(), "{} x {}", scheduler, allocator);
             }
-            prop_assert_eq!(&plain.ledgers, &stretched.ledgers, "{} x {}", name, allocator);
-            prop_assert_eq!(&plain.totals, &stretched.totals, "{} x {}", name, allocator);
+            prop_assert_eq!(&plain.ledgers, &stretched.ledgers, "{} x {}", scheduler, allocator);
+            prop_assert_eq!(&plain.totals, &stretched.totals, "{} x {}", scheduler, allocator);
         }
         Ok(())
     };
@@ -312,18 +300,7 @@ fn same(scheduler: usize) {
     assert!(longest.get() > 20, "stretches were made: {}", longest.get());
 }
 
-macro_rules! stretches_change_nothing_under {
-    ($($test:ident = $scheduler:literal),+ $(,)?) => { $(#[test] fn $test() { same($scheduler); })+ };
-}
-
-stretches_change_nothing_under! {
-    static_padded = 0,
-    static_unpadded = 1,
-    continuous = 2,
-    continuous_mixed = 3,
-    chunked = 4,
-    chunked_threshold = 5,
-    disagg_one_to_one = 6,
-    disagg_two_to_one = 7,
-    disagg_one_to_two = 8,
+#[test]
+fn stretches_change_nothing() {
+    each_scheduler(same);
 }

@@ -106,6 +106,7 @@ fn the_engine_imports_downwards() {
     assert!(seen >= ENGINE_NEVER.len(), "every module of the table was found");
 }
 
+/// Nothing outside `sched` and `kv` takes a concrete policy, but for the two places that put one together.
 #[test]
 fn only_wiring_names_concrete_policies() {
     let src = root().join("engine/src");
@@ -116,11 +117,34 @@ fn only_wiring_names_concrete_policies() {
         {
             continue;
         }
-        // The configured policy may be asked for; the policies themselves may not be imported.
         for line in code(&path).lines() {
             let imports = line.contains("sched::") || line.contains("kv::");
             let named = names.iter().find(|n| imports && line.contains(*n));
             assert!(named.is_none(), "{relative}: {line}");
+        }
+    }
+}
+
+/// A scheduler's properties stand in its row: nothing compares or matches its name.
+#[test]
+fn schedulers_are_known_by_their_traits() {
+    let rows = ["engine/src/config/policies.rs", "engine/src/sched/mod.rs"];
+    let asks = |line: &str, name: &str| {
+        let variant = format!("SchedulerKind::{name}");
+        ["== ", "!= "].iter().any(|ask| line.contains(&format!("{ask}{variant}")))
+            || [" =>", " |", " if", ",", ")"]
+                .iter()
+                .any(|ask| line.contains(&format!("{variant}{ask}")))
+    };
+    let names = ["Static", "Continuous", "Chunked", "Disagg"];
+    let named = |line: &&str| names.iter().any(|name| asks(line, name));
+    for folder in ["engine/src", "tuner/src", "reports/src", "src"] {
+        for path in sources(&root().join(folder)) {
+            let relative = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+            if !rows.contains(&relative.as_str()) {
+                let by_name = code(&path).lines().find(named).map(str::to_owned);
+                assert_eq!(by_name, None, "{relative}");
+            }
         }
     }
 }

@@ -73,7 +73,7 @@ pub enum KnobError {
         /// Its value.
         value: String,
         /// The configurations in which it does something.
-        needs: &'static str,
+        needs: String,
         /// Its value everywhere else.
         rest: String,
     },
@@ -134,11 +134,12 @@ pub enum Tries {
     Around(&'static [&'static str]),
 }
 
-/// The configurations in which a knob does something.
+/// The configurations in which a knob does something, as far as that is not for its schedulers to say
+/// ([`super::Traits::knobs`]).
 #[derive(Debug)]
 struct Needs {
     met: fn(&Config) -> bool,
-    /// In words, to go on after "does nothing without".
+    /// The same in words.
     text: &'static str,
 }
 
@@ -147,25 +148,10 @@ const CONTIGUOUS: Needs =
     Needs { met: |c| c.allocator == AllocatorKind::Contiguous, text: "the contiguous allocator" };
 const PAGED: Needs =
     Needs { met: |c| c.allocator == AllocatorKind::Paged, text: "the paged allocator" };
-const PIECES: Needs = Needs {
-    met: |c| {
-        let pieces = matches!(c.scheduler, SchedulerKind::Chunked | SchedulerKind::Disagg);
-        c.allocator == AllocatorKind::Paged && pieces
-    },
-    text: "the paged allocator and the chunked or disagg scheduler",
-};
 const GROWTH: Needs = Needs {
     met: |c| c.allocator == AllocatorKind::Paged || c.reserve == Reserve::Doubling,
     text: "KV that grows (the paged allocator, or reserve doubling)",
 };
-const STATIC: Needs =
-    Needs { met: |c| c.scheduler == SchedulerKind::Static, text: "the static scheduler" };
-const CONTINUOUS: Needs =
-    Needs { met: |c| c.scheduler == SchedulerKind::Continuous, text: "the continuous scheduler" };
-const CHUNKED: Needs =
-    Needs { met: |c| c.scheduler == SchedulerKind::Chunked, text: "the chunked scheduler" };
-const DISAGG: Needs =
-    Needs { met: |c| c.scheduler == SchedulerKind::Disagg, text: "the disagg scheduler" };
 const REPLICAS: Needs = Needs { met: |c| c.replicas > 1, text: "several replicas" };
 
 /// One row of [`KNOBS`].
@@ -198,7 +184,19 @@ impl Knob {
     /// False where no value of this knob makes any difference to `config`.
     #[must_use]
     pub fn applies(&self, config: &Config) -> bool {
-        (self.needs.met)(config)
+        let read =
+            || SchedulerKind::readers(self.name).is_none_or(|r| r.contains(&config.scheduler));
+        (self.needs.met)(config) && read()
+    }
+
+    /// The configurations in which it does something, in words that go on after "does nothing without".
+    fn needed(&self) -> String {
+        let readers = SchedulerKind::readers(self.name).map(|readers| {
+            let names: Vec<_> = readers.iter().map(|kind| kind.name()).collect();
+            format!("the {} scheduler", names.join(" or "))
+        });
+        let own = Some(self.needs.text.to_owned()).filter(|text| !text.is_empty());
+        own.into_iter().chain(readers).collect::<Vec<_>>().join(" and ")
     }
 
     /// Refuses a value that does nothing in any of `configs`.
@@ -211,7 +209,7 @@ impl Knob {
         match configs.first() {
             Some(first) if configs.iter().all(is_idle) => {
                 let (name, value) = (self.name, (self.get)(first));
-                Err(KnobError::Idle { name, value, needs: self.needs.text, rest })
+                Err(KnobError::Idle { name, value, needs: self.needed(), rest })
             }
             _ => Ok(()),
         }
@@ -301,39 +299,39 @@ pub static KNOBS: &[Knob] = &[
     knob!(switch "prefix-cache" prefix_cache, "share blocks of equal content between sequences", "TTFT falls where prompts share a beginning").needs(PAGED).tries(Tries::Grid(&["on", "off"])),
     knob!(count "max-seqs" max_seqs: 1..=8192, "sequences that run at once, per worker", "throughput and TPOT rise, queueing falls").tries(Tries::Powers { from: 3, to: 10 }),
     knob!(count "max-batch-tokens" max_batch_tokens: 1..=131_072, "tokens per iteration (the chunk budget)", "TTFT falls, throughput and ITL rise").tries(Tries::Powers { from: 8, to: 14 }),
-    knob!(count "long-prefill-threshold" long_prefill_threshold: 0..=131_072, "most tokens one prompt takes of an iteration it shares; 0 = no limit", "short prompts wait less behind long ones").needs(CHUNKED).tries(Tries::Around(&["512", "1024", "2048"])),
+    knob!(count "long-prefill-threshold" long_prefill_threshold: 0..=131_072, "most tokens one prompt takes of an iteration it shares; 0 = no limit", "short prompts wait less behind long ones").tries(Tries::Around(&["512", "1024", "2048"])),
     knob!(count "block-size" block_size: 1..=1024, "tokens per KV block", "slack per sequence rises, bookkeeping falls").needs(PAGED).tries(Tries::Around(&["8", "32", "64"])),
     knob!(fraction "kv-fraction" kv_fraction: 0.1..=0.99, "share of device memory the engine may use", "more sequences fit").tries(Tries::Around(&["0.85", "0.9", "0.95"])),
     knob!(choice "quantization" quantization: Quantization, "number format of the weights; auto = as the checkpoint has them", "fewer bytes are read, answers are less exact"),
     knob!(choice "kv-dtype" kv_dtype: KvDtype, "number format of cached keys and values", "fp8 holds twice the tokens, less exactly").tries(Tries::Grid(&["bf16", "fp8"])),
     knob!(fraction "watermark" watermark: 0.0..=0.5, "share of KV an admission leaves free while something runs", "fewer preemptions, fewer sequences").tries(Tries::Around(&["0", "0.01", "0.05"])),
-    knob!(choice "prompt-kv" prompt_kv: PromptKv, "KV a prompt takes when admitted", "chunk admits more, preempts more").needs(PIECES).tries(Tries::Around(&["whole", "chunk"])),
+    knob!(choice "prompt-kv" prompt_kv: PromptKv, "KV a prompt takes when admitted", "chunk admits more, preempts more").needs(PAGED).tries(Tries::Around(&["whole", "chunk"])),
     knob!(choice "queue" queue: QueueOrder, "who is admitted next", "the tails").tries(Tries::Around(&["fcfs", "shortest-prefill"])),
     knob!(count "max-queue" max_queue: 0..=1_048_576, "requests that may wait to be started, per replica, before more are refused; 0 = no limit", "requests are lost instead of late"),
     knob!(choice "victim" victim: Victim, "who gives way when KV runs out", "recomputed work").needs(GROWTH).tries(Tries::Around(&["last", "least-computed"])),
     knob!(count "max-model-len" max_model_len: 0..=4_194_304, "longest prompt + output, tokens; 0 = smallest power of two that holds the workload, within the model's context and KV memory", "what contiguous(max) wastes"),
     knob!(switch "allow-long-context" allow_long_context, "let max-model-len exceed the context window the model was trained for", "longer prompts are taken, answers are worse"),
-    knob!(switch "padding" padding, "static batches compute every seat up to the longest", "more computed for nothing").needs(STATIC),
+    knob!(switch "padding" padding, "static batches compute every seat up to the longest", "more computed for nothing"),
     Knob {
         name: "max-wait",
         doc: "how long an idle static worker waits for a fuller batch",
         moves: "fuller batches, later first tokens",
         domain: Domain::Time,
         tries: Tries::Asked,
-        needs: STATIC,
+        needs: NOTHING,
         copy: |c, from| c.max_wait = from.max_wait,
         get: |c| format_time(c.max_wait),
         set: |c, v| parse_time(v).map(|t| c.max_wait = t),
     },
-    knob!(switch "mix" mix, "continuous batching decodes in the iterations that prefill (Orca)", "ITL falls while prompts arrive").needs(CONTINUOUS).tries(Tries::Around(&["off", "on"])),
+    knob!(switch "mix" mix, "continuous batching decodes in the iterations that prefill (Orca)", "ITL falls while prompts arrive").tries(Tries::Around(&["off", "on"])),
     knob!(switch "async-scheduling" async_scheduling, "plan each iteration while the one before it runs", "host time hides, newcomers wait an iteration longer"),
     knob!(count "tp" tp: 1..=64, "tensor-parallel ranks per worker", "latency falls, communication rises").tries(Tries::Layout),
     knob!(count "ep" ep: 1..=64, "ranks of tp that share experts out whole, instead of the width of each", "products of experts are larger, the busiest rank decides"),
     knob!(count "pp" pp: 1..=64, "pipeline stages per worker", "larger models fit, bubbles appear").tries(Tries::Layout),
     knob!(count "replicas" replicas: 1..=4096, "copies of the engine behind the router", "throughput rises in proportion").tries(Tries::Layout),
     knob!(choice "router" router: RouterKind, "which replica a request goes to", "the tails, and prefix hits").needs(REPLICAS),
-    knob!(count "prefill-workers" prefill_workers: 1..=64, "disaggregated: workers that prefill", "TTFT falls").needs(DISAGG).tries(Tries::Layout),
-    knob!(count "decode-workers" decode_workers: 1..=64, "disaggregated: workers that decode", "TPOT falls").needs(DISAGG).tries(Tries::Layout),
+    knob!(count "prefill-workers" prefill_workers: 1..=64, "disaggregated: workers that prefill", "TTFT falls").tries(Tries::Layout),
+    knob!(count "decode-workers" decode_workers: 1..=64, "disaggregated: workers that decode", "TPOT falls").tries(Tries::Layout),
 ];
 
 #[cfg(test)]
@@ -364,14 +362,5 @@ mod tests {
         );
         assert_eq!(say(c.set("kv-dtype", "int4")), "kv-dtype = `int4`: expected one of bf16, fp8");
         assert!(say(c.set("nope", "1")).starts_with("unknown knob `nope`"));
-    }
-
-    #[test]
-    fn a_policy_name_is_its_scheduler_and_allocator() {
-        for name in Policy::NAMES {
-            let mut c = Config::default();
-            c.set("policy", name).unwrap();
-            assert_eq!(c.policy().name(), *name);
-        }
     }
 }

@@ -3,57 +3,16 @@
 //! A [`Config`] is what was typed; [`crate::Deployment`] is a config checked against a model and a device.
 
 mod knobs;
+mod policies;
 mod values;
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
+use crate::choice::choice;
 use crate::format::Format;
 pub use knobs::{Domain, KNOBS, Knob, KnobError, Tries};
+pub use policies::{Policy, SchedulerKind, Traits};
 
-/// Declares an enum whose variants have a spelling on the command line and in files.
-macro_rules! choice {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-        pub enum $name { $($(#[$vmeta])* #[serde(rename = $text)] $variant),+ }
-
-        impl $name {
-            /// Every spelling, in the order of declaration.
-            pub const NAMES: &'static [&'static str] = &[$($text),+];
-            /// Its spelling.
-            #[must_use]
-            pub fn name(self) -> &'static str { match self { $(Self::$variant => $text),+ } }
-        }
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.name()) }
-        }
-        impl FromStr for $name {
-            type Err = String;
-            fn from_str(s: &str) -> Result<Self, String> {
-                match s {
-                    $($text => Ok(Self::$variant),)+
-                    _ => Err(format!("expected one of {}", Self::NAMES.join(", "))),
-                }
-            }
-        }
-    };
-}
-
-choice! {
-    /// The choice of sequences for the next iteration.
-    SchedulerKind {
-        /// A batch is formed, runs until its last member ends, then the next is formed.
-        Static = "static",
-        /// Whole prompts are admitted between decode iterations (Orca; vLLM V0).
-        Continuous = "continuous",
-        /// Decodes and pieces of prompts share a token budget (Sarathi-Serve; vLLM V1).
-        Chunked = "chunked",
-        /// Some workers prefill, others decode, and KV moves between them (DistServe, Splitwise).
-        Disagg = "disagg",
-    }
-}
 choice! {
     /// The home of a sequence's keys and values.
     AllocatorKind {
@@ -161,22 +120,6 @@ choice! {
         PrefixAffine = "prefix-affine",
     }
 }
-choice! {
-    /// Names people know for a scheduler and an allocator together.
-    Policy {
-        /// Static batches on contiguous KV reserved at its maximum.
-        Static = "static",
-        /// Continuous batching on contiguous KV reserved at its maximum (Orca).
-        Continuous = "continuous",
-        /// Continuous batching on paged KV (vLLM V0).
-        Paged = "paged",
-        /// Chunked prefill on paged KV with prefix cache (vLLM V1, SGLang).
-        Chunked = "chunked",
-        /// Prefill and decode on different workers, paged KV with prefix cache.
-        Disagg = "disagg",
-    }
-}
-
 /// A deployment as asked for: nothing in it has been checked.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -293,31 +236,6 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Sets scheduler, allocator, reservation and prefix cache to what people mean by a policy's name.
-    pub fn set_policy(&mut self, policy: Policy) {
-        let (scheduler, allocator, prefix_cache) = match policy {
-            Policy::Static => (SchedulerKind::Static, AllocatorKind::Contiguous, false),
-            Policy::Continuous => (SchedulerKind::Continuous, AllocatorKind::Contiguous, false),
-            Policy::Paged => (SchedulerKind::Continuous, AllocatorKind::Paged, false),
-            Policy::Chunked => (SchedulerKind::Chunked, AllocatorKind::Paged, true),
-            Policy::Disagg => (SchedulerKind::Disagg, AllocatorKind::Paged, true),
-        };
-        (self.scheduler, self.allocator, self.prefix_cache) = (scheduler, allocator, prefix_cache);
-        self.reserve = Reserve::Max;
-    }
-
-    /// The policy whose scheduler and allocator these are, or the nearest.
-    #[must_use]
-    pub fn policy(&self) -> Policy {
-        match (self.scheduler, self.allocator) {
-            (SchedulerKind::Static, _) => Policy::Static,
-            (SchedulerKind::Continuous, AllocatorKind::Contiguous) => Policy::Continuous,
-            (SchedulerKind::Continuous, AllocatorKind::Paged) => Policy::Paged,
-            (SchedulerKind::Chunked, _) => Policy::Chunked,
-            (SchedulerKind::Disagg, _) => Policy::Disagg,
-        }
-    }
-
     /// GPUs this takes: ranks x stages x workers x replicas.
     #[must_use]
     pub fn gpus(&self) -> u32 {
@@ -327,9 +245,7 @@ impl Config {
     /// Workers per replica.
     #[must_use]
     pub fn workers(&self) -> u32 {
-        match self.scheduler {
-            SchedulerKind::Disagg => self.prefill_workers + self.decode_workers,
-            _ => 1,
-        }
+        let split = self.scheduler.traits().disaggregates;
+        if split { self.prefill_workers + self.decode_workers } else { 1 }
     }
 }

@@ -61,7 +61,6 @@ impl Engine {
         scheduler: Box<dyn Scheduler>,
         executors: Vec<Box<dyn Executor>>,
     ) -> Self {
-        state.closed_batches = scheduler.closes_batches();
         for (id, worker) in state.workers.iter_mut().enumerate() {
             worker.role = scheduler.role(id);
         }

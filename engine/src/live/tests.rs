@@ -107,7 +107,7 @@ fn every_client_gets_its_own_tokens() {
 
 #[test]
 fn every_client_gets_its_own_tokens_from_a_replica() {
-    for router in [RouterKind::RoundRobin, RouterKind::LeastLoaded, RouterKind::PrefixAffine] {
+    for router in RouterKind::ALL {
         let held = clients_get_their_own_tokens(&Config { replicas: 3, router, ..config() });
         assert!(held.most_busy > 1, "several at once: {held:?}");
     }
@@ -319,8 +319,10 @@ fn live(config: &Config) -> Vec<Happened> {
 #[test]
 fn the_same_happens_in_virtual_time_and_live() {
     let (mut preempted, mut hits) = (0, 0);
-    for scheduler in [SchedulerKind::Static, SchedulerKind::Continuous, SchedulerKind::Chunked] {
-        for allocator in [AllocatorKind::Contiguous, AllocatorKind::Paged] {
+    // One worker, which does all.
+    let whole = SchedulerKind::ALL.into_iter().filter(|kind| !kind.traits().disaggregates);
+    for scheduler in whole {
+        for allocator in AllocatorKind::ALL {
             for prefix_cache in [false, true] {
                 if prefix_cache && allocator == AllocatorKind::Contiguous {
                     continue;

@@ -1,8 +1,8 @@
 //! Batching policies: they choose the sequences of the next iteration, and the tokens of each.
 //!
 //! A policy is a short file over the three verbs of [`State`]: `admit`, `extend`, `pull`. It touches neither lists nor
-//! allocators, and the same code decides in simulation and live. The state does not know which policy it serves; the
-//! two answers it needs apart from plans are [`Scheduler::role`] and [`Scheduler::closes_batches`].
+//! allocators, and the same code decides in simulation and live. The state does not know which policy it serves. What
+//! others have to know of a policy is its row in [`crate::config::SchedulerKind::traits`].
 
 mod chunked;
 mod continuous;
@@ -16,6 +16,7 @@ pub use continuous::Continuous;
 pub use disagg::Disagg;
 pub use static_batch::StaticBatch;
 
+use crate::config::{Config, SchedulerKind};
 use crate::plan::{Plan, Role, WorkerId};
 use crate::state::State;
 
@@ -28,10 +29,15 @@ pub trait Scheduler: Send {
     fn role(&self, _worker: WorkerId) -> Role {
         Role::Whole
     }
+}
 
-    /// True if batches are closed: nobody joins one that runs, and members that end keep their seats and memory until
-    /// all have. The answer never changes.
-    fn closes_batches(&self) -> bool {
-        false
+/// The scheduler that `config` names.
+#[must_use]
+pub fn of(config: &Config) -> Box<dyn Scheduler> {
+    match config.scheduler {
+        SchedulerKind::Static => Box::new(StaticBatch::default()),
+        SchedulerKind::Continuous => Box::new(Continuous),
+        SchedulerKind::Chunked => Box::new(Chunked),
+        SchedulerKind::Disagg => Box::new(Disagg::new(config.prefill_workers)),
     }
 }

@@ -59,10 +59,6 @@ impl Scheduler for StaticBatch {
             pad(state, worker, plan, prefills, &self.joined[worker]);
         }
     }
-
-    fn closes_batches(&self) -> bool {
-        true
-    }
 }
 
 /// Every seat costs as much as the longest: prompts of one pass each other's length, decodes the batch's longest

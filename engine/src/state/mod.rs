@@ -92,7 +92,7 @@ pub struct State {
     pub bridge: VecDeque<SeqId>,
     /// The workers.
     pub workers: Vec<Worker>,
-    /// True if members of a batch that end keep their seats until all have: the policy's answer.
+    /// True if members of a batch that end keep their seats until all have.
     pub closed_batches: bool,
     seqs: Vec<Sequence>,
     unused: Vec<SeqId>,
@@ -162,7 +162,7 @@ impl State {
             waiting: Waiting::new(config.queue),
             bridge: VecDeque::new(),
             workers: pools.into_iter().map(worker).collect(),
-            closed_batches: false,
+            closed_batches: config.scheduler.traits().closes_batches,
             seqs: Vec::new(),
             unused: Vec::new(),
             groups: Vec::new(),

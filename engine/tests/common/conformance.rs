@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use engine::config::{AllocatorKind, Config, QueueOrder, Reserve, SchedulerKind, Victim};
+use engine::config::{AllocatorKind, Config, QueueOrder, Reserve, Victim};
 use engine::exec::Executor;
 use engine::request::{Content, Token, mix};
 use engine::state::Rejected;
 use engine::{Engine, Event, Iteration, Request, wiring};
 use proptest::prelude::*;
 
-use super::{ALLOCATORS, SCHEDULERS, Watched, caught, check_memory, is_legal};
+use super::{Variant, Watched, allocators, caught, check_memory, is_legal, limit_flights};
 
 /// Something that turns contexts into tokens.
 pub(crate) trait Model {
@@ -89,14 +89,8 @@ fn specs() -> impl Strategy<Value = Vec<Spec>> {
 
 /// Knobs that are drawn, beside the scheduler and the allocator.
 pub(crate) fn knobs() -> impl Strategy<Value = (Config, u32)> {
-    let queue = prop_oneof![
-        2 => Just(QueueOrder::Fcfs),
-        1 => Just(QueueOrder::Priority),
-        1 => Just(QueueOrder::ShortestPrefill),
-        1 => Just(QueueOrder::LongestPrefix),
-    ];
-    let victim =
-        prop_oneof![Just(Victim::Last), Just(Victim::Priority), Just(Victim::LeastComputed)];
+    let queue = prop::sample::select(&QueueOrder::ALL);
+    let victim = prop::sample::select(&Victim::ALL);
     let sizes = (1u32..=6, 0u32..90, 150u32..=300, prop_oneof![0u32..100, 0u32..500]);
     (queue, victim, sizes, 1u32..=3, prop_oneof![Just(0.0), 0.0..0.3]).prop_map(
         |(queue, victim, (seqs, budget, longest, more), pp, watermark)| {
@@ -131,7 +125,7 @@ fn refusal(c: &Config, slots: u32, spec: &Spec, input: u32) -> Option<&'static s
         AllocatorKind::Paged => end.div_ceil(c.block_size) <= slots / c.block_size,
     };
     let wide = u32::from(spec.width) > c.max_seqs
-        || (spec.width > 1 && c.scheduler == SchedulerKind::Disagg);
+        || (spec.width > 1 && c.scheduler.traits().disaggregates);
     if end > c.max_model_len {
         Some("long")
     } else if wide {
@@ -266,7 +260,7 @@ pub(crate) fn conforms<M: Model>(
     assert_eq!(seen.admitted.len(), accepted.len());
     if config.queue == QueueOrder::Fcfs {
         let mut admitted = seen.admitted;
-        if config.scheduler == SchedulerKind::Disagg && config.prefill_workers > 1 {
+        if config.scheduler.traits().disaggregates && config.prefill_workers > 1 {
             // Two workers admit at the same instant and report in either order: only times can be told apart.
             admitted.sort_by_key(|a| a.1);
             assert!(admitted.is_sorted_by_key(|a| a.0), "first come, first admitted");
@@ -299,9 +293,8 @@ pub(crate) fn expected<M: Model>(model: &M, specs: &[Spec]) -> HashMap<(u32, u16
     (0u32..).zip(specs).flat_map(one).collect()
 }
 
-/// All allocators under one scheduler, `cases` times; preempts at least `least` times.
-pub(crate) fn run<M: Model>(model: &M, scheduler: usize, cases: u32, least: u32) {
-    let (name, schedule) = SCHEDULERS[scheduler];
+/// All allocators under `scheduler`, `cases` times; preempts at least `least` times.
+pub(crate) fn run<M: Model>(model: &M, scheduler: &Variant, cases: u32, least: u32) {
     let preempted = std::cell::Cell::new(0);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         cases,
@@ -310,15 +303,13 @@ pub(crate) fn run<M: Model>(model: &M, scheduler: usize, cases: u32, least: u32)
     });
     let body = |((config, slots), specs): ((Config, u32), Vec<Spec>)| {
         let expected = expected(model, &specs);
-        for (allocator, allocate) in ALLOCATORS {
+        for allocator in allocators() {
             let mut config = config.clone();
-            schedule(&mut config);
-            allocate(&mut config);
-            if !matches!(config.scheduler, SchedulerKind::Continuous | SchedulerKind::Chunked) {
-                config.pp = 1;
-            }
+            scheduler.apply(&mut config);
+            allocator.apply(&mut config);
+            limit_flights(&mut config);
             if is_legal(&config) {
-                let case = format!("{name} x {allocator}");
+                let case = format!("{scheduler}, {allocator}");
                 let work = || conforms(model, &config, slots, &specs, &expected);
                 preempted.set(preempted.get() + caught(&case, work)?);
             }
@@ -328,5 +319,6 @@ pub(crate) fn run<M: Model>(model: &M, scheduler: usize, cases: u32, least: u32)
     if let Err(error) = runner.run(&(knobs(), specs()), body) {
         panic!("{error}");
     }
-    assert!(preempted.get() >= least, "memory was tight enough to preempt: {}", preempted.get());
+    let preempted = preempted.get();
+    assert!(preempted >= least, "{scheduler}: memory was tight enough to preempt: {preempted}");
 }

@@ -7,7 +7,7 @@ pub(crate) mod cuda;
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-use engine::config::{AllocatorKind, Config, PromptKv, Reserve, SchedulerKind};
+use engine::config::{AllocatorKind, Config, Domain, Knob, PromptKv, Reserve, SchedulerKind};
 use engine::exec::cpu::Sample;
 use engine::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
 use engine::fault::Fault;
@@ -96,60 +96,111 @@ impl Sample for Nth {
     }
 }
 
-/// A way to change a config, and what to call it.
-pub(crate) type Variant = (&'static str, fn(&mut Config));
+/// One scheduler or one allocator, with options: knobs and their values.
+#[derive(Clone)]
+pub(crate) struct Variant(Vec<(&'static str, &'static str)>);
+
+impl Variant {
+    /// Sets its knobs.
+    pub(crate) fn apply(&self, config: &mut Config) {
+        for (knob, value) in &self.0 {
+            config.set(knob, value).unwrap();
+        }
+    }
+
+    /// The scheduler, where it is one of [`schedulers`].
+    pub(crate) fn scheduler(&self) -> SchedulerKind {
+        let mut config = Config::default();
+        self.apply(&mut config);
+        config.scheduler
+    }
+}
+
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let knobs: Vec<_> = self.0.iter().map(|(knob, value)| format!("{knob} {value}")).collect();
+        f.write_str(&knobs.join(", "))
+    }
+}
+
+type Options = &'static [(&'static str, &'static str)];
+
+/// Options of schedulers; each is for those that read all of its knobs.
+const SCHEDULING: &[Options] = &[
+    &[],
+    &[("padding", "off"), ("max-wait", "7ms")],
+    &[("mix", "on")],
+    &[("long-prefill-threshold", "9")],
+    &[("prefill-workers", "2")],
+    &[("decode-workers", "2")],
+];
+
+/// Options of allocators; each is for those that read all of its knobs.
+const ALLOCATING: &[Options] = &[
+    &[("reserve", "max")],
+    &[("reserve", "pow2")],
+    &[("reserve", "oracle")],
+    &[("reserve", "doubling")],
+    &[("block-size", "1")],
+    &[("block-size", "16")],
+    &[("block-size", "4"), ("prefix-cache", "on")],
+    &[("block-size", "16"), ("prefix-cache", "on")],
+    &[("block-size", "4"), ("prompt-kv", "chunk")],
+    &[("block-size", "4"), ("prefix-cache", "on"), ("prompt-kv", "chunk")],
+];
+
+/// Every value of `knob` with every one of `options` that does something there.
+fn variants(knob: &'static str, options: &[Options]) -> Vec<Variant> {
+    let row = Knob::named(knob).unwrap();
+    let Domain::Choice(values) = row.domain else { unreachable!("{knob} is a choice") };
+    let mut variants = Vec::new();
+    for value in values {
+        let mut config = Config::default();
+        config.set(knob, value).unwrap();
+        let applies = |&(name, _): &(&str, &str)| Knob::named(name).unwrap().applies(&config);
+        for options in options.iter().filter(|options| options.iter().all(applies)) {
+            variants.push(Variant([&[(knob, *value)], *options].concat()));
+        }
+    }
+    variants
+}
 
 /// Every scheduler, with the options that change who runs.
-pub(crate) const SCHEDULERS: &[Variant] = &[
-    ("static", |c| (c.scheduler, c.padding) = (SchedulerKind::Static, true)),
-    ("static, unpadded, waits", |c| {
-        (c.scheduler, c.padding) = (SchedulerKind::Static, false);
-        c.max_wait = Duration::from_millis(7);
-    }),
-    ("continuous", |c| c.scheduler = SchedulerKind::Continuous),
-    ("continuous, mix", |c| (c.scheduler, c.mix) = (SchedulerKind::Continuous, true)),
-    ("chunked", |c| c.scheduler = SchedulerKind::Chunked),
-    ("chunked, threshold", |c| {
-        (c.scheduler, c.long_prefill_threshold) = (SchedulerKind::Chunked, 9);
-    }),
-    ("disagg 1:1", |c| c.scheduler = SchedulerKind::Disagg),
-    ("disagg 2:1", |c| (c.scheduler, c.prefill_workers) = (SchedulerKind::Disagg, 2)),
-    ("disagg 1:2", |c| (c.scheduler, c.decode_workers) = (SchedulerKind::Disagg, 2)),
-];
-
-fn contiguous(c: &mut Config, reserve: Reserve) {
-    (c.allocator, c.reserve, c.prefix_cache) = (AllocatorKind::Contiguous, reserve, false);
+pub(crate) fn schedulers() -> Vec<Variant> {
+    variants("scheduler", SCHEDULING)
 }
 
-fn paged(c: &mut Config, block: u32, prefix_cache: bool) {
-    (c.allocator, c.block_size, c.prefix_cache) = (AllocatorKind::Paged, block, prefix_cache);
+/// Every allocator, with the options that change what it gives. Prefixes are shared only where they say so.
+pub(crate) fn allocators() -> Vec<Variant> {
+    let mut variants = variants("allocator", ALLOCATING);
+    variants.iter_mut().for_each(|variant| variant.0.insert(0, ("prefix-cache", "off")));
+    variants
 }
 
-/// Every allocator, with the options that change what it gives.
-pub(crate) const ALLOCATORS: &[Variant] = &[
-    ("max", |c| contiguous(c, Reserve::Max)),
-    ("pow2", |c| contiguous(c, Reserve::Pow2)),
-    ("oracle", |c| contiguous(c, Reserve::Oracle)),
-    ("doubling", |c| contiguous(c, Reserve::Doubling)),
-    ("paged 1", |c| paged(c, 1, false)),
-    ("paged 16", |c| paged(c, 16, false)),
-    ("paged 4, prefix", |c| paged(c, 4, true)),
-    ("paged 16, prefix", |c| paged(c, 16, true)),
-    ("paged 4, chunk by chunk", |c| {
-        paged(c, 4, false);
-        c.prompt_kv = PromptKv::Chunk;
-    }),
-    ("paged 4, prefix, chunk by chunk", |c| {
-        paged(c, 4, true);
-        c.prompt_kv = PromptKv::Chunk;
-    }),
-];
+/// Tries each of [`schedulers`], all at once.
+pub(crate) fn each_scheduler(test: impl Fn(&Variant) + Sync) {
+    std::thread::scope(|scope| {
+        for scheduler in schedulers() {
+            let test = &test;
+            let name = scheduler.to_string();
+            let thread = std::thread::Builder::new().name(name);
+            thread.spawn_scoped(scope, move || test(&scheduler)).unwrap();
+        }
+    });
+}
+
+/// Leaves out what a deployment of the same scheduler would refuse: several iterations in flight.
+pub(crate) fn limit_flights(c: &mut Config) {
+    if c.scheduler.traits().one_in_flight.is_some() {
+        (c.pp, c.async_scheduling) = (1, false);
+    }
+}
 
 /// True where the knobs of `c` go together (what a deployment would refuse is left out).
 pub(crate) fn is_legal(c: &Config) -> bool {
-    let pieces = matches!(c.scheduler, SchedulerKind::Chunked | SchedulerKind::Disagg);
-    let pipelines = matches!(c.scheduler, SchedulerKind::Continuous | SchedulerKind::Chunked);
-    (c.prompt_kv == PromptKv::Whole || pieces) && (c.pp == 1 || pipelines)
+    let traits = c.scheduler.traits();
+    (c.prompt_kv == PromptKv::Whole || traits.chunks_prompts)
+        && (c.pp == 1 || traits.one_in_flight.is_none())
 }
 
 /// An executor that checks every plan it is given, and spreads it over pipeline stages.
@@ -253,17 +304,16 @@ fn check_plan(state: &State, plan: &Plan, worker: usize) {
     }
     assert_eq!(plan.tokens, plan.chunks.iter().map(|c| c.n).sum::<u32>());
     let c = &state.config;
-    let decode_worker =
-        c.scheduler == SchedulerKind::Disagg && worker >= c.prefill_workers as usize;
-    let (budgeted, pieces) = match c.scheduler {
-        SchedulerKind::Static | SchedulerKind::Continuous => (!decodes, false),
-        SchedulerKind::Chunked => (true, true),
-        SchedulerKind::Disagg => (!decode_worker, true),
-    };
+    let traits = c.scheduler.traits();
+    let decode_worker = traits.disaggregates && worker >= c.prefill_workers as usize;
+    let pieces = traits.chunks_prompts;
+    let budgeted = if pieces { !decode_worker } else { !decodes };
     // Mixed iterations are bounded in their prompts.
     let bounded = |k: &&Chunk| !(c.mix && state.seq(k.seq).decodes());
     let tokens: u32 = plan.chunks.iter().filter(bounded).map(|k| k.n).sum();
     let alone = !pieces && plan.chunks.iter().filter(bounded).count() == 1;
+    let whole = |k: &Chunk| state.seq(k.seq).computed + k.n == state.seq(k.seq).len;
+    assert!(pieces || plan.chunks.iter().all(whole), "whole prompts");
     assert!(!budgeted || alone || tokens <= c.max_batch_tokens, "within the token budget");
     check_memory(state);
 }

@@ -196,7 +196,7 @@ impl Suspicions<'_> {
     }
 
     fn batches(&mut self) {
-        if self.config.scheduler != SchedulerKind::Static {
+        if !self.config.scheduler.traits().closes_batches {
             return;
         }
         let evidence = "newcomers wait until the last member of the batch ends".to_owned();
@@ -257,25 +257,22 @@ impl Suspicions<'_> {
     fn interference(&mut self) {
         if let Some(said) = self.broken(|span| span != Span::Start) {
             let cause = "prefill interference";
-            match self.config.scheduler {
-                SchedulerKind::Chunked => {
-                    self.suspect(cause, said.clone(), |c| c.max_batch_tokens /= 2);
-                }
-                SchedulerKind::Continuous => {
-                    let chunked = |c: &mut Config| c.scheduler = SchedulerKind::Chunked;
-                    self.suspect(cause, said.clone(), chunked);
-                }
-                SchedulerKind::Static | SchedulerKind::Disagg => {}
+            let traits = self.config.scheduler.traits();
+            if traits.mixes {
+                self.suspect(cause, said.clone(), |c| c.max_batch_tokens /= 2);
+            } else if !traits.chunks_prompts && !traits.closes_batches {
+                let chunked = |c: &mut Config| c.scheduler = SchedulerKind::Chunked;
+                self.suspect(cause, said.clone(), chunked);
             }
             self.suspect("too many sequences at once", said, |c| c.max_seqs /= 2);
         }
         let ttft = self.broken(|span| span == Span::Start);
-        if let (Some(said), SchedulerKind::Chunked) = (ttft, self.config.scheduler) {
+        if let Some(said) = ttft.filter(|_| self.config.scheduler.traits().mixes) {
             let winner = self.winner;
             self.suspect("prompts wait behind decodes", said, |c| {
                 c.scheduler = SchedulerKind::Continuous;
                 // Whole prompts want another budget than chunks do: the winner's, where it runs them.
-                if winner.scheduler == SchedulerKind::Continuous {
+                if winner.scheduler == c.scheduler {
                     c.max_batch_tokens = winner.max_batch_tokens.max(c.max_seqs);
                 }
             });
@@ -285,7 +282,7 @@ impl Suspicions<'_> {
     fn layout(&mut self) {
         let (config, winner) = (self.config, self.winner);
         let evidence = broke(self.failing);
-        let split = |c: &Config| c.scheduler == SchedulerKind::Disagg;
+        let split = |c: &Config| c.scheduler.traits().disaggregates;
         if !split(config) && !split(winner) && (config.tp, config.pp) != (winner.tp, winner.pp) {
             self.suspect("layout over GPUs", evidence.clone(), |c| {
                 (c.tp, c.pp, c.replicas) = (winner.tp, winner.pp, winner.replicas);

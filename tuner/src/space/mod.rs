@@ -7,7 +7,7 @@
 //! Combinations that mean the same thing are one configuration ([`canonical`]), and those that cannot work are refused
 //! here with their reason counted, before anything is simulated.
 
-use engine::config::{Policy, SchedulerKind, Tries};
+use engine::config::{Policy, Tries};
 use engine::{Config, KNOBS, Knob, KnobError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,7 +77,8 @@ impl Space {
         if scope.gpus == 1
             && let Some(policies) = values.get_mut("policy")
         {
-            policies.retain(|policy| policy != Policy::Disagg.name());
+            let split = |p: &Policy| p.scheduler().traits().disaggregates;
+            policies.retain(|policy| !policy.parse().is_ok_and(|p| split(&p)));
         }
         if !scope.shared_prefixes {
             values.remove("prefix-cache");
@@ -290,7 +291,7 @@ impl Space {
 
     /// Prefill : decode splits of a disaggregated replica.
     fn splits(&self, config: &Config) -> Vec<Config> {
-        if config.scheduler != SchedulerKind::Disagg {
+        if !config.scheduler.traits().disaggregates {
             return vec![config.clone()];
         }
         let workers = self.replica() / (config.tp * config.pp);

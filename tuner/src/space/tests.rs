@@ -21,7 +21,7 @@ fn the_default_space_is_a_few_hundred_distinct_configurations() {
     let eight = Space::new(scope(8)).enumerate();
     assert!((300..2500).contains(&eight.configs.len()), "{}", eight.configs.len());
     assert!(eight.configs.iter().all(|c| c.gpus() <= 8));
-    assert!(eight.configs.iter().any(|c| c.scheduler == SchedulerKind::Disagg && c.tp == 2));
+    assert!(eight.configs.iter().any(|c| c.policy() == Policy::Disagg && c.tp == 2));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::subject::observation::{Inside, KvShares, Observation, Work};
 use crate::subject::unfit::{Beyond, Unfit};
 use crate::subject::{Refused, Relax, Stop, Subject, Trial};
 use engine::Config;
-use engine::config::{AllocatorKind, SchedulerKind};
+use engine::config::AllocatorKind;
 use loadgen::{BoundSlo, Outcome, Record, Recording, Slo, Summary, Sustain};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,9 +77,11 @@ impl Fake {
         let base = pace * (0.006 / doubled(Relax::Host) + comms);
         let per_seq = pace * 60e-6 / tp / doubled(Relax::Bandwidth);
         let per_token = pace * 25e-6 / tp / doubled(Relax::Compute);
-        let (per_token, per_seq) = match c.scheduler {
-            SchedulerKind::Static => (per_token * 1.2, per_seq * 2.5), // padding
-            _ => (per_token, per_seq),
+        let traits = c.scheduler.traits();
+        let (per_token, per_seq) = if traits.closes_batches {
+            (per_token * 1.2, per_seq * 2.5) // padding
+        } else {
+            (per_token, per_seq)
         };
         let prompt = self.prompt * if c.prefix_cache { 0.8 } else { 1.0 };
         // Prompt tokens per second are computed whatever the order; what is left of time decodes.
@@ -92,10 +94,7 @@ impl Fake {
         let fits = slots / ((self.prompt + self.output) * waste);
         let seats = f64::from(c.max_seqs).min(fits);
         let budget = f64::from(c.max_batch_tokens);
-        let chunk = match c.scheduler {
-            SchedulerKind::Chunked => budget,
-            _ => budget.max(self.prompt),
-        };
+        let chunk = if traits.mixes { budget } else { budget.max(self.prompt) };
         let step = base + per_seq * running.min(seats);
         // A step with a full chunk stalls every decode; the share of such steps grows with the load.
         let stall = (chunk.min(4.0 * self.prompt)) * per_token;
@@ -105,7 +104,7 @@ impl Fake {
         let share = (trial.head(self) as f64 / self.requests as f64).min(1.0);
         let flatter = 1.0 - self.bias * (1.0 - share);
         let queue = flatter * step * 4.0 * busy.powi(8) / (1.0 - busy).max(1e-3);
-        let hold = if c.scheduler == SchedulerKind::Static { 200.0 * tpot } else { 0.0 };
+        let hold = if traits.closes_batches { 200.0 * tpot } else { 0.0 };
         let ttft = chunks * (step + prompt.min(budget) * per_token) + queue + hold;
         let ok = busy < 1.0 && left > 0.0;
         let refused = |limit: f64| (running / limit).min(1.0).powi(8);
