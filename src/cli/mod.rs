@@ -330,11 +330,13 @@ pub(crate) enum Trace {
         #[arg(long, help_heading = OUTPUT)]
         json: bool,
     },
+    /// List the formats of trace files
+    Formats,
     /// Write a trace in another format
     Convert {
         /// The trace file (- for standard input)
         file: PathBuf,
-        /// mooncake, azure or jsonl
+        /// One of those that `knee trace formats` says are written
         #[arg(long, help_heading = OUTPUT, value_name = "FORMAT")]
         to: Format,
         /// File to write (default: standard output)
@@ -347,7 +349,7 @@ pub(crate) enum Trace {
     Synth {
         /// The preset or TOML file
         source: String,
-        /// mooncake, azure or jsonl
+        /// One of those that `knee trace formats` says are written
         #[arg(long, help_heading = OUTPUT, value_name = "FORMAT", default_value = "jsonl")]
         to: Format,
         /// File to write (default: standard output)

@@ -87,7 +87,7 @@ pub(crate) struct Reading {
     /// Seed of everything synthesised (default: the preset's own)
     #[arg(long, value_name = "N", value_parser = whole::<u64, 0, { u64::MAX }>, allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
-    /// Format of the trace file, where its content would be taken for another
+    /// Format of the trace file, where its content would be taken for another (`knee trace formats`)
     #[arg(long, help_heading = FILES, value_name = "FORMAT")]
     pub(crate) format: Option<Format>,
     /// Unit of numbers in a time column that does not say its own

@@ -21,6 +21,7 @@ pub(crate) fn run(args: &cli::Trace) -> Result<ExitCode> {
         cli::Trace::Inspect { source, model, read, json } => {
             inspect(source, model.as_deref(), read, *json)
         }
+        cli::Trace::Formats => print(&formats()),
         cli::Trace::Convert { file, to, output, read } => {
             let loaded = input::load(&file.to_string_lossy(), read)?;
             write(&loaded.trace, *to, output.as_deref())
@@ -35,6 +36,16 @@ pub(crate) fn run(args: &cli::Trace) -> Result<ExitCode> {
         }
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A line for each format.
+fn formats() -> String {
+    let line = |format: Format| {
+        let written = Format::written().any(|other| other == format);
+        let ways = if written { "read, written" } else { "read" };
+        format!("{format:<14} {ways:<14} {}\n", format.about())
+    };
+    Format::all().map(line).collect()
 }
 
 fn inspect(source: &str, model: Option<&str>, read: &Reading, json: bool) -> Result<()> {

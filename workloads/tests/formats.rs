@@ -8,6 +8,10 @@ use workloads::{
     Arrival, Format, ReadOptions, TimeUnit, Trace, TraceError, losses, read, read_bytes, write,
 };
 
+fn format(name: &str) -> Format {
+    name.parse().unwrap()
+}
+
 fn parse(text: &str) -> Result<Trace, TraceError> {
     read_bytes("t.csv", text.as_bytes(), &ReadOptions::default())
 }
@@ -82,7 +86,7 @@ fn mooncake_as_lines_and_as_an_array() {
     assert_eq!(parse(&array).unwrap(), trace);
     let options = ReadOptions {
         block_tokens: Some(64),
-        format: Some(Format::Mooncake),
+        format: Some(format("mooncake")),
         ..ReadOptions::default()
     };
     assert_eq!(read_bytes("m", lines.as_bytes(), &options).unwrap().block_tokens, 64);
@@ -377,22 +381,57 @@ fn losses_of_a_format_are_refused_or_listed() {
     let trace = parse(SESSION).unwrap();
     let mut out = Vec::new();
     assert!(
-        write(&trace, Format::Azure, &mut out)
+        write(&trace, format("azure"), &mut out)
             .unwrap_err()
             .to_string()
             .starts_with("cannot write this trace as azure")
     );
     assert!(
-        write(&trace, Format::Mooncake, &mut out).is_err(),
+        write(&trace, format("mooncake"), &mut out).is_err(),
         "a sub-agent and its parent wait for the same turn"
     );
-    assert!(write(&trace, Format::Vidur, &mut out).is_err());
-    assert!(write(&trace, Format::Jsonl, &mut out).is_ok());
+    assert!(write(&trace, format("vidur"), &mut out).is_err());
+    assert!(write(&trace, format("jsonl"), &mut out).is_ok());
     assert_eq!(
-        losses(&trace, Format::Azure),
+        losses(&trace, format("azure")),
         ["prefix identities", "sessions", "request classes", "provenance"]
     );
-    assert_eq!(losses(&trace, Format::Jsonl), [""; 0]);
+    assert_eq!(losses(&trace, format("jsonl")), [""; 0]);
+}
+
+#[test]
+fn every_written_format_is_recognised() {
+    // Hash ids tell that Mooncake's times are milliseconds.
+    let line = |ms, input, ids| {
+        format!(
+            "{{\"timestamp\":{ms},\"input_length\":{input},\"output_length\":5,\"hash_ids\":{ids}}}\n"
+        )
+    };
+    let trace = parse(&[line(0, 1000, "[0,1]"), line(1500, 7, "[2]")].concat()).unwrap();
+    assert!(Format::written().count() >= 3);
+    for format in Format::written() {
+        let mut bytes = Vec::new();
+        write(&trace, format, &mut bytes).unwrap();
+        let again = read_bytes("again", &bytes, &ReadOptions::default()).unwrap();
+        assert_eq!(rows(&again), rows(&trace), "{format}");
+        // A trace that keeps its provenance says where it came from first.
+        let kept = again.provenance == trace.provenance;
+        assert!(kept || again.provenance[0].ends_with(&format!("read as {format}")), "{format}");
+        let options = ReadOptions { format: Some(format), ..ReadOptions::default() };
+        assert_eq!(read_bytes("again", &bytes, &options).unwrap(), again, "{format}");
+    }
+}
+
+#[test]
+fn every_format_has_a_name_and_a_line() {
+    let names: Vec<_> = Format::all().map(Format::name).collect();
+    for format in Format::all() {
+        assert_eq!(format.name().parse(), Ok(format));
+        assert_eq!(names.iter().filter(|name| **name == format.name()).count(), 1, "{format}");
+        assert!((10..80).contains(&format.about().len()), "{format}: {}", format.about());
+    }
+    let said = "nope".parse::<Format>().unwrap_err();
+    assert!(said.ends_with(&names.join(", ")), "{said}");
 }
 
 #[test]

@@ -2,6 +2,10 @@
 
 use workloads::{Arrival, DateOrder, Format, ReadOptions, TimeUnit, Trace, TraceError, read_bytes};
 
+fn format(name: &str) -> Format {
+    name.parse().unwrap()
+}
+
 fn with(text: &str, options: &ReadOptions) -> Result<Trace, TraceError> {
     read_bytes("t", text.as_bytes(), options)
 }
@@ -46,9 +50,9 @@ fn a_file_that_two_formats_read_differently_needs_a_name() {
         assert!(said.starts_with("t:1: its times are milliseconds if"), "{said}");
         assert!(said.contains("--format mooncake or --format guidellm"), "{said}");
         let unit = ReadOptions { time_unit: Some(TimeUnit::Seconds), ..ReadOptions::default() };
-        let seconds = times(&named(&text, Format::GuideLlm));
+        let seconds = times(&named(&text, format("guidellm")));
         assert_eq!(times(&with(&text, &unit).unwrap()), seconds);
-        assert_eq!(times(&named(&text, Format::Mooncake))[1], seconds[1] / 1_000);
+        assert_eq!(times(&named(&text, format("mooncake")))[1], seconds[1] / 1_000);
     }
     // Hash ids of 512 tokens and whole times are Mooncake's; a session's name or a pause is AIPerf's.
     for proof in

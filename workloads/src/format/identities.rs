@@ -6,6 +6,9 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 /// Tokens per block of identities made here, unless told otherwise: fine enough for any engine's block.
 pub(crate) const BLOCK_TOKENS: u32 = 16;
 
+/// Tokens per hash id of Mooncake's traces, and of others unless a line says otherwise.
+pub(crate) const MOONCAKE_BLOCK: u32 = 512;
+
 /// Blocks met so far.
 #[derive(Debug, Default)]
 pub(crate) struct Identities {

@@ -4,10 +4,6 @@
 //! cannot be right is named. The trace's provenance lists the changes on the way (sorting, failed
 //! requests left out, times made up).
 
-mod azure;
-mod bailian;
-mod blis;
-mod burstgpt;
 mod cells;
 mod clock;
 mod csv;
@@ -16,24 +12,18 @@ mod detect;
 mod flat;
 mod guarded;
 mod identities;
-mod jsonl;
+mod kind;
+mod kinds;
 mod known;
-mod layout;
-mod layouts;
-mod llmservingsim;
-mod logs;
-mod mooncake;
 mod names;
 mod options;
 mod parquet;
 mod rows;
-mod sharegpt;
 mod source;
 mod table;
 mod text;
 mod time;
 mod understand;
-mod weka;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -50,6 +40,8 @@ pub(crate) use rows::BlockPool;
 use self::csv::Csv;
 use self::parquet::Parquet;
 use guarded::guarded;
+use kind::{Kind, Reader};
+use kinds::Sessions;
 use rows::Rows;
 use source::Content;
 use text::Documents;
@@ -75,7 +67,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Trace, TraceError> {
         }
     }
     files.sort();
-    let mut sessions = weka::Sessions::new(&name, options);
+    let mut sessions = Sessions::new(&name, options);
     for path in &files {
         let file = path.to_string_lossy();
         let no_session = || {
@@ -84,7 +76,8 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Trace, TraceError> {
         };
         let Content::Text(text) = source::open(path)? else { return Err(no_session()) };
         let mut documents = Documents::new(text)?;
-        if options.format(&file, || detect::documents(&mut documents))? != Format::Weka {
+        let kind = settled(&file, options, || detect::documents(&mut documents))?;
+        if !matches!(kind.reader, Reader::Sessions) {
             return Err(no_session());
         }
         sessions.add(&mut documents)?;
@@ -118,44 +111,35 @@ fn read_content(
             None => return Err(TraceError::file(name, "empty: there are no requests in it")),
             Some(b'{' | b'[') => {
                 let mut documents = Documents::new(text)?;
-                let format = options.format(name, || detect::documents(&mut documents))?;
-                if format == Format::Jsonl {
-                    return jsonl::read(&mut documents);
+                let kind = settled(name, options, || detect::documents(&mut documents))?;
+                match &kind.reader {
+                    Reader::Whole(read) => return read(&mut documents),
+                    Reader::Sessions => {
+                        let mut sessions = Sessions::new(name, options);
+                        sessions.add(&mut documents)?;
+                        sessions.into_rows()
+                    }
+                    Reader::Json(read) => read(&mut documents, options)?,
+                    Reader::Table(layout) => {
+                        table::json(&mut documents, kind.name, *layout, options)?
+                    }
+                    Reader::Csv(_) => return Err(not_as(name, "JSON", "CSV")),
                 }
-                read_json(name, &mut documents, format, options)?
             }
             Some(_) => {
                 let mut csv = Csv::new(text)?;
-                let format = options.format(name, || Ok(detect::columns(&csv.header)))?;
-                match format {
-                    Format::ShareGpt => sharegpt::read(&mut csv, options)?,
-                    Format::Weka | Format::LlmServingSim | Format::Jsonl => {
+                let kind = settled(name, options, || Ok(detect::columns(&csv.header)))?;
+                match &kind.reader {
+                    Reader::Csv(read) => read(&mut csv, options)?,
+                    Reader::Table(layout) => table::csv(&mut csv, kind.name, *layout, options)?,
+                    Reader::Json(_) | Reader::Sessions | Reader::Whole(_) => {
                         return Err(not_as(name, "CSV", "JSON"));
                     }
-                    _ => table::csv(&mut csv, format, layouts::of(format), options)?,
                 }
             }
         },
     };
     rows.into_trace(options)
-}
-
-fn read_json(
-    name: &str,
-    documents: &mut Documents<'_>,
-    format: Format,
-    options: &ReadOptions,
-) -> Result<Rows, TraceError> {
-    match format {
-        Format::Weka => {
-            let mut sessions = weka::Sessions::new(name, options);
-            sessions.add(documents)?;
-            Ok(sessions.into_rows())
-        }
-        Format::LlmServingSim => llmservingsim::read(documents, options),
-        Format::ShareGpt => Err(not_as(name, "JSON", "CSV")),
-        _ => table::json(documents, format, layouts::of(format), options),
-    }
 }
 
 fn read_parquet<R: ::parquet::file::reader::ChunkReader + 'static>(
@@ -165,13 +149,30 @@ fn read_parquet<R: ::parquet::file::reader::ChunkReader + 'static>(
 ) -> Result<Rows, TraceError> {
     let read = || {
         let parquet = Parquet::open(name, reader)?;
-        let format = options.format(name, || Ok(detect::columns(&parquet.columns())))?;
-        if format.is_own() {
+        let kind = settled(name, options, || Ok(detect::columns(&parquet.columns())))?;
+        let Reader::Table(layout) = kind.reader else {
             return Err(not_as(name, "Parquet", "text"));
-        }
-        table::named(name, parquet.rows()?, format, layouts::of(format), options)
+        };
+        table::named(name, parquet.rows()?, kind.name, layout, options)
     };
     guarded(read).unwrap_or_else(|| Err(parquet::damaged(name, &"it contradicts itself")))
+}
+
+/// The format that was named, or else what `detect` finds.
+fn settled(
+    file: &str,
+    options: &ReadOptions,
+    detect: impl FnOnce() -> Result<&'static Kind, TraceError>,
+) -> Result<&'static Kind, TraceError> {
+    let kind = options.format.map_or_else(detect, |format| Ok(kinds::of(format)))?;
+    if !matches!(kind.reader, Reader::Table(_)) && !options.map.is_empty() {
+        let name = kind.name;
+        let problem = format!(
+            "read as {name}, whose names are fixed: leave --map out, or give --format csv or json"
+        );
+        return Err(TraceError::file(file, problem));
+    }
+    Ok(kind)
 }
 
 fn not_as(name: &str, is: &str, wants: &str) -> TraceError {

@@ -28,23 +28,6 @@ pub struct ReadOptions {
 }
 
 impl ReadOptions {
-    /// The format that was named, or else what `detect` finds.
-    pub(super) fn format(
-        &self,
-        file: &str,
-        detect: impl FnOnce() -> Result<Format, TraceError>,
-    ) -> Result<Format, TraceError> {
-        let format = self.format.map_or_else(detect, Ok)?;
-        if format.is_own() && !self.map.is_empty() {
-            let name = format.name();
-            let problem = format!(
-                "read as {name}, whose names are fixed: leave --map out, or give --format csv or json"
-            );
-            return Err(TraceError::file(file, problem));
-        }
-        Ok(format)
-    }
-
     /// Tokens per block identity in `file`, where `usual` is what its format has.
     pub(super) fn block_tokens(&self, file: &str, usual: u32) -> Result<u32, TraceError> {
         match self.block_tokens {

@@ -7,7 +7,6 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Exp1};
 
-use super::known::Format;
 use super::options::ReadOptions;
 use crate::{Arrival, BlockSpan, Trace, TraceError, TraceRequest};
 
@@ -101,7 +100,7 @@ pub(crate) struct Row {
 #[derive(Debug)]
 pub(crate) struct Rows {
     file: String,
-    format: Format,
+    format: &'static str,
     sent: Vec<Sent>,
     lines: Vec<u32>,
     requests: Vec<TraceRequest>,
@@ -117,7 +116,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    pub(crate) fn new(file: &str, format: Format) -> Self {
+    pub(crate) fn new(file: &str, format: &'static str) -> Self {
         Self {
             file: file.to_owned(),
             format,
@@ -283,7 +282,7 @@ impl Rows {
         let base = std::path::Path::new(&self.file)
             .file_name()
             .map_or(self.file.as_str().into(), |n| n.to_string_lossy());
-        let mut lines = vec![format!("{base}, read as {}", self.format.name())];
+        let mut lines = vec![format!("{base}, read as {}", self.format)];
         if self.failed > 0 {
             lines.push(format!("{} failed requests (no output) left out", self.failed));
         }

@@ -6,8 +6,7 @@
 use super::cells::Cells;
 use super::csv::Csv;
 use super::flat::{self, Columns};
-use super::known::Format;
-use super::layout::Layout;
+use super::kind::Layout;
 use super::options::ReadOptions;
 use super::rows::Rows;
 use super::text::{Document, Documents, bad_json};
@@ -17,7 +16,7 @@ use crate::TraceError;
 /// Reads CSV with a header line.
 pub(crate) fn csv(
     csv: &mut Csv<'_>,
-    format: Format,
+    format: &'static str,
     layout: Layout,
     options: &ReadOptions,
 ) -> Result<Rows, TraceError> {
@@ -68,7 +67,7 @@ impl From<serde_json::Error> for Fault {
 /// Reads JSON objects, one per line or in an array, or wrapped as logs are.
 pub(crate) fn json(
     documents: &mut Documents<'_>,
-    format: Format,
+    format: &'static str,
     layout: Layout,
     options: &ReadOptions,
 ) -> Result<Rows, TraceError> {
@@ -88,7 +87,7 @@ pub(crate) fn json(
 pub(crate) fn named(
     file: &str,
     rows: impl Iterator<Item = Result<Columns<'static>, TraceError>>,
-    format: Format,
+    format: &'static str,
     layout: Layout,
     options: &ReadOptions,
 ) -> Result<Rows, TraceError> {

@@ -5,10 +5,8 @@ use std::collections::HashMap;
 use super::cells::{Cell, Cells, counts_cache_apart, is_failure, is_other_call, tokens};
 use super::clock::{Clock, Unit};
 use super::flat::Columns;
-use super::identities::Identities;
-use super::known::Format;
-use super::layout::Layout;
-use super::mooncake;
+use super::identities::{Identities, MOONCAKE_BLOCK};
+use super::kind::Layout;
 use super::names::{Names, Place, SLOTS, Slot};
 use super::options::ReadOptions;
 use super::rows::{HAS_TIMES, Row, Rows, Sent};
@@ -40,7 +38,7 @@ pub(crate) struct Table<'o> {
 impl<'o> Table<'o> {
     pub(crate) fn new(
         file: &str,
-        format: Format,
+        format: &'static str,
         layout: Layout,
         options: &'o ReadOptions,
     ) -> Result<Self, TraceError> {
@@ -242,8 +240,7 @@ impl<'o> Table<'o> {
         };
         let ids: Vec<u64> = serde_json::from_str(text)
             .map_err(|e| format!("{name}: not a list of whole numbers ({e})"))?;
-        const USUAL: u32 = mooncake::BLOCK_TOKENS;
-        let fits = ids.len() as u64 == u64::from(input.div_ceil(USUAL));
+        let fits = ids.len() as u64 == u64::from(input.div_ceil(MOONCAKE_BLOCK));
         if self.rows.block_tokens == 0 {
             if !fits {
                 let n = ids.len();
@@ -251,7 +248,7 @@ impl<'o> Table<'o> {
                     "{name}: {n} identities for {input} tokens, and how many each stands for is not known; give --block-tokens"
                 ));
             }
-            self.rows.block_tokens = USUAL;
+            self.rows.block_tokens = MOONCAKE_BLOCK;
         }
         let (size, tokens) = (self.rows.block_tokens, input.saturating_add(output));
         if ids.len() as u64 > u64::from(tokens.div_ceil(size)) {
@@ -260,7 +257,7 @@ impl<'o> Table<'o> {
                 "{name}: {n} identities of {size} tokens for {tokens} tokens; give --block-tokens if they are of fewer"
             ));
         }
-        self.hashed |= fits && size == USUAL && !ids.is_empty();
+        self.hashed |= fits && size == MOONCAKE_BLOCK && !ids.is_empty();
         self.rows.pool.push(&ids)
     }
 

@@ -2,54 +2,65 @@
 
 use std::io::Write;
 
+use super::kind::Part;
+use super::kinds;
 use super::known::Format;
-use super::{azure, jsonl, mooncake};
-use crate::{Arrival, Trace, TraceError, TraceRequest};
+use crate::{Arrival, Trace, TraceError};
 
-/// Writes a trace as Azure CSV, Mooncake JSONL or our own JSONL. See [`losses`] for what the first two leave out.
+/// Writes a trace in one of [`Format::written`]. See [`losses`] for what some of them leave out.
 ///
 /// # Errors
 /// If the format cannot say when requests are sent, or is one that is only read.
 pub fn write(trace: &Trace, format: Format, out: &mut impl Write) -> Result<(), TraceError> {
-    match format {
-        Format::Azure => azure::write(trace, out),
-        Format::Mooncake => mooncake::write(trace, out),
-        Format::Jsonl => jsonl::write(trace, out),
-        other => Err(TraceError::Inexpressible {
-            format: other.name(),
-            problem: "it is only read; write azure, mooncake or jsonl".to_owned(),
-        }),
+    match &kinds::of(format).writer {
+        Some(writer) => (writer.write)(trace, out),
+        None => {
+            let written: Vec<_> = Format::written().map(Format::name).collect();
+            let problem = format!("it is only read; write {}", written.join(", "));
+            Err(TraceError::Inexpressible { format: format.name(), problem })
+        }
     }
 }
 
 /// The parts of `trace` that `format` has no place for and [`write()`] therefore leaves out.
 #[must_use]
 pub fn losses(trace: &Trace, format: Format) -> Vec<&'static str> {
-    let closed = trace.requests.iter().any(|r| matches!(r.arrival, Arrival::After { .. }));
-    let all = [
-        (trace.block_tokens > 0, "prefix identities", &[Format::Mooncake][..]),
-        (
-            format == Format::Mooncake && trace.requests.iter().any(|r| outlasts(trace, r)),
-            "identities of responses",
-            &[],
-        ),
-        (trace.requests.iter().any(|r| r.session.is_some()), "sessions", &[Format::Mooncake]),
-        (trace.classes.len() > 1, "request classes", &[]),
-        (
-            closed && trace.max_concurrent_sessions.is_some(),
-            "the limit on concurrent sessions",
-            &[],
-        ),
-        (format == Format::Mooncake && mooncake::rounds(trace), "fractions of a millisecond", &[]),
-        (!trace.provenance.is_empty(), "provenance", &[]),
-    ];
-    let lost = |&(present, _, kept): &(bool, &str, &[Format])| {
-        present && format != Format::Jsonl && !kept.contains(&format)
-    };
-    all.iter().filter(|l| lost(l)).map(|l| l.1).collect()
+    let keeps = kinds::of(format).writer.as_ref().map_or(&[][..], |writer| writer.keeps);
+    let lost = |part: &Part| !keeps.contains(part) && present(*part, trace, keeps);
+    PARTS.iter().filter(|(part, _)| lost(part)).map(|(_, name)| *name).collect()
 }
 
-/// True if the response itself is known, and not only its prompt.
-fn outlasts(trace: &Trace, request: &TraceRequest) -> bool {
-    request.blocks.len > request.input.div_ceil(trace.block_tokens.max(1))
+/// Parts in words.
+const PARTS: [(Part, &str); 7] = [
+    (Part::Prefixes, "prefix identities"),
+    (Part::Responses, "identities of responses"),
+    (Part::Sessions, "sessions"),
+    (Part::Classes, "request classes"),
+    (Part::Limit, "the limit on concurrent sessions"),
+    (Part::Fractions, "fractions of a millisecond"),
+    (Part::Provenance, "provenance"),
+];
+
+/// True if `trace` has this part, in a format that keeps others.
+fn present(part: Part, trace: &Trace, keeps: &[Part]) -> bool {
+    let requests = &trace.requests;
+    match part {
+        Part::Prefixes => trace.block_tokens > 0,
+        Part::Responses => {
+            let reaches = |input: u32| input.div_ceil(trace.block_tokens.max(1));
+            keeps.contains(&Part::Prefixes)
+                && requests.iter().any(|r| r.blocks.len > reaches(r.input))
+        }
+        Part::Sessions => requests.iter().any(|r| r.session.is_some()),
+        Part::Classes => trace.classes.len() > 1,
+        Part::Limit => {
+            let waits = requests.iter().any(|r| matches!(r.arrival, Arrival::After { .. }));
+            waits && trace.max_concurrent_sessions.is_some()
+        }
+        Part::Fractions => requests.iter().any(|r| {
+            let (Arrival::At(time) | Arrival::After { think: time, .. }) = r.arrival;
+            time.subsec_nanos() % 1_000_000 != 0
+        }),
+        Part::Provenance => !trace.provenance.is_empty(),
+    }
 }

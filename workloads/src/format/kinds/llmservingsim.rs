@@ -4,14 +4,25 @@
 use serde::Deserialize;
 use serde_json::Number;
 
-use super::cells::tokens;
-use super::identities::{BLOCK_TOKENS, Identities};
-use super::known::Format;
-use super::options::ReadOptions;
-use super::rows::{HAS_TIMES, Row, Rows, Sent};
-use super::text::{Document, Documents, bad_json};
-use super::time::{TimeUnit, nanoseconds};
+use crate::format::cells::tokens;
+use crate::format::identities::{BLOCK_TOKENS, Identities};
+use crate::format::kind::{Kind, Reader as Way};
+use crate::format::options::ReadOptions;
+use crate::format::rows::{HAS_TIMES, Row, Rows, Sent};
+use crate::format::text::{Document, Documents, bad_json};
+use crate::format::time::{TimeUnit, nanoseconds};
 use crate::{BlockSpan, TraceError};
+
+pub(super) const FORMAT: Kind = Kind {
+    name: "llmservingsim",
+    about: "LLMServingSim's workloads (JSONL)",
+    tells: |seen| {
+        let call = ["input_toks", "output_toks", "arrival_time_ns"];
+        seen.has("sub_requests") || seen.has_all(&call)
+    },
+    reader: Way::Json(read),
+    writer: None,
+};
 
 /// A request, or a session if it has `sub_requests`, or one of these.
 #[derive(Deserialize)]
@@ -28,12 +39,9 @@ struct Call {
     output_tok_ids: Option<Vec<u64>>,
 }
 
-pub(crate) fn read(
-    documents: &mut Documents<'_>,
-    options: &ReadOptions,
-) -> Result<Rows, TraceError> {
+fn read(documents: &mut Documents<'_>, options: &ReadOptions) -> Result<Rows, TraceError> {
     let file = documents.file().to_owned();
-    let mut rows = Rows::new(&file, Format::LlmServingSim);
+    let mut rows = Rows::new(&file, FORMAT.name);
     rows.block_tokens = options.block_tokens(&file, BLOCK_TOKENS)?;
     let mut reader = Reader { rows, identities: Identities::default(), options };
     while let Some(Document { line, json }) = documents.next_document()? {

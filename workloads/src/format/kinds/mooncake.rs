@@ -9,26 +9,40 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::clock::Unit;
-use super::layout::Layout;
-use super::names::Slot;
-use super::time::TimeUnit;
+use crate::format::clock::Unit;
+use crate::format::identities::MOONCAKE_BLOCK;
+use crate::format::kind::{Kind, Layout, Part, Reader, Writer};
+use crate::format::names::Slot;
+use crate::format::time::TimeUnit;
 use crate::{Arrival, Trace, TraceError};
 
-/// Tokens per hash id unless a line says otherwise.
-pub(crate) const BLOCK_TOKENS: u32 = 512;
-
-pub(crate) const LAYOUT: Layout = Layout {
-    names: &[(Slot::Delay, "delay")],
-    unit: Unit::Disputed,
-    block_tokens: BLOCK_TOKENS,
-    turns: true,
-    ..Layout::PLAIN
+pub(super) const FORMAT: Kind = Kind {
+    name: "mooncake",
+    about: "Mooncake and AIPerf, times in milliseconds",
+    tells: |seen| seen.has("input_length") && (seen.has("output_length") || seen.has("hash_ids")),
+    reader: Reader::Table(Layout {
+        names: &[(Slot::Delay, "delay")],
+        unit: Unit::Disputed,
+        block_tokens: MOONCAKE_BLOCK,
+        turns: true,
+        ..Layout::PLAIN
+    }),
+    writer: Some(Writer { write, keeps: &[Part::Prefixes, Part::Sessions] }),
 };
 
 /// GuideLLM's `trace_synthetic` and `mooncake`.
-pub(crate) const GUIDELLM: Layout =
-    Layout { unit: Unit::Known(TimeUnit::Seconds), block_tokens: BLOCK_TOKENS, ..Layout::PLAIN };
+pub(super) const GUIDELLM: Kind = Kind {
+    name: "guidellm",
+    about: "GuideLLM: Mooncake's columns, times in seconds",
+    // Its files look like Mooncake's.
+    tells: |_| false,
+    reader: Reader::Table(Layout {
+        unit: Unit::Known(TimeUnit::Seconds),
+        block_tokens: MOONCAKE_BLOCK,
+        ..Layout::PLAIN
+    }),
+    writer: None,
+};
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -52,16 +66,8 @@ fn milliseconds(time: Duration) -> u64 {
     ((time.as_nanos() + 500_000) / 1_000_000) as u64
 }
 
-/// True if a time of `trace` is between two milliseconds.
-pub(crate) fn rounds(trace: &Trace) -> bool {
-    trace.requests.iter().any(|r| {
-        let (Arrival::At(time) | Arrival::After { think: time, .. }) = r.arrival;
-        time.subsec_nanos() % 1_000_000 != 0
-    })
-}
-
 /// Writes prompts' block identities only: what runs on into an output is repeated by the turn that reuses it.
-pub(crate) fn write(trace: &Trace, out: &mut impl Write) -> Result<(), TraceError> {
+fn write(trace: &Trace, out: &mut dyn Write) -> Result<(), TraceError> {
     let mut latest = std::collections::HashMap::new();
     for (index, request) in (0..).zip(&trace.requests) {
         let (timestamp, delay) = match request.arrival {
@@ -70,7 +76,7 @@ pub(crate) fn write(trace: &Trace, out: &mut impl Write) -> Result<(), TraceErro
                 if request.session.is_none() || latest.get(&request.session) != Some(&previous) {
                     let problem = "a request waits for one that is not the turn before it in its session; use jsonl";
                     return Err(TraceError::Inexpressible {
-                        format: "mooncake",
+                        format: FORMAT.name,
                         problem: problem.to_owned(),
                     });
                 }
@@ -87,7 +93,7 @@ pub(crate) fn write(trace: &Trace, out: &mut impl Write) -> Result<(), TraceErro
             hash_ids: &ids[..prompt.min(ids.len())],
             session_id: request.session.map(|session| session.to_string()),
             delay,
-            block_size: (!matches!(trace.block_tokens, 0 | BLOCK_TOKENS))
+            block_size: (!matches!(trace.block_tokens, 0 | MOONCAKE_BLOCK))
                 .then_some(trace.block_tokens),
         };
         serde_json::to_writer(&mut *out, &line).map_err(std::io::Error::from)?;

@@ -13,15 +13,35 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::cells::tokens;
-use super::rows::BlockPool;
-use super::text::{Document, Documents, bad_json};
-use super::time::LATEST;
 use crate::error::printable;
+use crate::format::cells::tokens;
+use crate::format::kind::{Kind, Part, Reader, Writer};
+use crate::format::rows::BlockPool;
+use crate::format::text::{Document, Documents, bad_json};
+use crate::format::time::LATEST;
 use crate::{Arrival, Trace, TraceError, TraceRequest};
 
+pub(super) const FORMAT: Kind = Kind {
+    name: "jsonl",
+    about: "our own JSONL, schema knee.trace/1, which loses nothing",
+    tells: |seen| seen.has_key("schema"),
+    reader: Reader::Whole(read),
+    writer: Some(Writer {
+        write,
+        keeps: &[
+            Part::Prefixes,
+            Part::Responses,
+            Part::Sessions,
+            Part::Classes,
+            Part::Limit,
+            Part::Fractions,
+            Part::Provenance,
+        ],
+    }),
+};
+
 /// First line's `schema`.
-pub(crate) const SCHEMA: &str = "knee.trace/1";
+const SCHEMA: &str = "knee.trace/1";
 
 /// Longest pause believed, as in sessions of other formats.
 const LONGEST_THINK: u64 = 1_000_000_000 * 1_000_000_000;
@@ -68,7 +88,7 @@ fn is_zero(n: &u16) -> bool {
     *n == 0
 }
 
-pub(crate) fn read(documents: &mut Documents<'_>) -> Result<Trace, TraceError> {
+fn read(documents: &mut Documents<'_>) -> Result<Trace, TraceError> {
     let file = &documents.file().to_owned();
     let Some(head) = documents.next_document()? else {
         return Err(TraceError::file(file, "empty: there are no requests in it"));
@@ -178,7 +198,7 @@ impl Line {
     }
 }
 
-pub(crate) fn write(trace: &Trace, out: &mut impl Write) -> Result<(), TraceError> {
+fn write(trace: &Trace, out: &mut dyn Write) -> Result<(), TraceError> {
     let header = Header {
         schema: SCHEMA.to_owned(),
         name: trace.name.clone(),
@@ -211,7 +231,7 @@ pub(crate) fn write(trace: &Trace, out: &mut impl Write) -> Result<(), TraceErro
     Ok(())
 }
 
-fn line(out: &mut impl Write, value: &impl Serialize) -> Result<(), TraceError> {
+fn line(out: &mut dyn Write, value: &impl Serialize) -> Result<(), TraceError> {
     serde_json::to_writer(&mut *out, value).map_err(std::io::Error::from)?;
     Ok(out.write_all(b"\n")?)
 }

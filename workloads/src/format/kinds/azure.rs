@@ -3,19 +3,31 @@
 
 use std::io::Write;
 
-use super::date::civil;
+use crate::format::date::civil;
+use crate::format::kind::{Kind, Layout, Part, Reader, Writer};
 use crate::{Arrival, Trace, TraceError};
+
+pub(super) const FORMAT: Kind = Kind {
+    name: "azure",
+    about: "Azure's LLM inference traces of 2023, 2024 and 2025",
+    tells: |seen| seen.has_all(&["timestamp", "context_tokens", "generated_tokens"]),
+    reader: Reader::Table(Layout::PLAIN),
+    writer: Some(Writer { write, keeps: &[Part::Fractions] }),
+};
 
 /// 2023-11-16, in days since 1970.
 const FIRST_DAY: i64 = 19_677;
 
 /// Writes the 2023 form, its clock starting on the day of the original. Times are rounded to its 100 ns.
-pub(crate) fn write(trace: &Trace, out: &mut impl Write) -> Result<(), TraceError> {
+fn write(trace: &Trace, out: &mut dyn Write) -> Result<(), TraceError> {
     writeln!(out, "TIMESTAMP,ContextTokens,GeneratedTokens")?;
     for request in &trace.requests {
         let Arrival::At(at) = request.arrival else {
             let problem = "its requests wait for earlier responses, and this format only has times; use jsonl";
-            return Err(TraceError::Inexpressible { format: "azure", problem: problem.to_owned() });
+            return Err(TraceError::Inexpressible {
+                format: FORMAT.name,
+                problem: problem.to_owned(),
+            });
         };
         let ticks = (at.as_nanos() + 50) / 100;
         let (seconds, ticks) = (ticks / 10_000_000, ticks % 10_000_000);

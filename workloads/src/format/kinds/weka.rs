@@ -8,14 +8,22 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 
-use super::cells::tokens;
-use super::known::Format;
-use super::options::ReadOptions;
-use super::rows::{Row, Rows, Sent};
-use super::text::{Documents, bad_json};
 use crate::TraceError;
+use crate::format::cells::tokens;
+use crate::format::kind::{Kind, Reader};
+use crate::format::options::ReadOptions;
+use crate::format::rows::{Row, Rows, Sent};
+use crate::format::text::{Documents, bad_json};
 
 const CLASSES: [&str; 2] = ["main", "subagent"];
+
+pub(super) const FORMAT: Kind = Kind {
+    name: "weka",
+    about: "agent sessions of kv-cache-tester (JSON, or JSONL of a line per turn)",
+    tells: |seen| seen.has_key("requests") || seen.has_key("request_arrival_delta_s"),
+    reader: Reader::Sessions,
+    writer: None,
+};
 
 /// A session file. Fields not needed here are ignored.
 #[derive(Deserialize)]
@@ -60,7 +68,7 @@ struct Turn {
 }
 
 /// Sessions of one file or of a directory, becoming rows.
-pub(crate) struct Sessions {
+pub(in crate::format) struct Sessions {
     rows: Rows,
     seen: HashSet<String>,
     duplicates: u32,
@@ -72,7 +80,7 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     pub(crate) fn new(name: &str, options: &ReadOptions) -> Self {
-        let mut rows = Rows::new(name, Format::Weka);
+        let mut rows = Rows::new(name, FORMAT.name);
         rows.classes = CLASSES.map(str::to_owned).to_vec();
         let timed = options.rate.is_none();
         Self { rows, seen: HashSet::new(), duplicates: 0, without_blocks: 0, next_id: 0, timed }

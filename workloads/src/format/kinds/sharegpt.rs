@@ -4,15 +4,23 @@
 //! response, so prefixes are known exactly although no text is. Conversations start at the rate the user gives; within
 //! one, a turn is sent when the last has been answered, for the file knows no pauses.
 
-use super::cells::tokens;
-use super::csv::Csv;
-use super::identities::BLOCK_TOKENS;
-use super::known::Format;
-use super::options::ReadOptions;
-use super::rows::{Row, Rows, Sent};
 use crate::TraceError;
+use crate::format::cells::tokens;
+use crate::format::csv::Csv;
+use crate::format::identities::BLOCK_TOKENS;
+use crate::format::kind::{Kind, Reader};
+use crate::format::options::ReadOptions;
+use crate::format::rows::{Row, Rows, Sent};
 
-pub(crate) fn read(csv: &mut Csv<'_>, options: &ReadOptions) -> Result<Rows, TraceError> {
+pub(super) const FORMAT: Kind = Kind {
+    name: "sharegpt",
+    about: "message lengths of conversations as CSV: conv,turn,role,tokens",
+    tells: |seen| seen.has_all(&["conv", "turn", "role", "tokens"]),
+    reader: Reader::Csv(read),
+    writer: None,
+};
+
+fn read(csv: &mut Csv<'_>, options: &ReadOptions) -> Result<Rows, TraceError> {
     let file = &csv.file().to_owned();
     if options.rate.is_none() {
         let problem =
@@ -26,7 +34,7 @@ pub(crate) fn read(csv: &mut Csv<'_>, options: &ReadOptions) -> Result<Rows, Tra
         csv.header.iter().position(|h| h == name).ok_or_else(missing)
     };
     let (conv, role, count) = (column("conv")?, column("role")?, column("tokens")?);
-    let mut rows = Rows::new(file, Format::ShareGpt);
+    let mut rows = Rows::new(file, FORMAT.name);
     rows.block_tokens = options.block_tokens(file, BLOCK_TOKENS)?;
     let mut talk = Conversation::default();
     let mut line = 1;
