@@ -68,6 +68,32 @@ impl Outcome {
 }
 
 impl Record {
+    /// Request `request` of so many prompt tokens, due at `scheduled`: nothing of it has been seen yet.
+    #[must_use]
+    pub const fn due(request: u32, scheduled: Duration, input: u32) -> Self {
+        Self {
+            scheduled,
+            admitted: None,
+            first_token: None,
+            last_token: None,
+            max_itl_ns: 0,
+            request,
+            input,
+            output: 0,
+            cached: 0,
+            preemptions: 0,
+            class: 0,
+            outcome: Outcome::Unfinished,
+        }
+    }
+
+    /// The same, completed with `output` tokens.
+    #[must_use]
+    pub const fn answered(self, first: Duration, last: Duration, output: u32) -> Self {
+        let (first_token, last_token) = (Some(first), Some(last));
+        Self { first_token, last_token, output, outcome: Outcome::Completed, ..self }
+    }
+
     /// True where all its tokens arrived.
     #[must_use]
     pub fn completed(&self) -> bool {
@@ -164,18 +190,16 @@ mod tests {
 
     fn record(output: u32, first: Option<u64>, last: Option<u64>, outcome: Outcome) -> Record {
         Record {
-            scheduled: ms(100),
             admitted: Some(ms(110)),
             first_token: first.map(ms),
             last_token: last.map(ms),
             max_itl_ns: 30_000_000,
-            request: 7,
-            input: 12,
             output,
             cached: 4,
             preemptions: 1,
             class: 2,
             outcome,
+            ..Record::due(7, ms(100), 12)
         }
     }
 

@@ -82,20 +82,7 @@ impl Recorder {
     #[must_use]
     pub fn new(requests: usize, classes: usize) -> Self {
         let live = Live { last_ns: NONE, max_itl_ns: 0, output: 0, class: 0, arrived: false };
-        let record = Record {
-            scheduled: Duration::ZERO,
-            admitted: None,
-            first_token: None,
-            last_token: None,
-            max_itl_ns: 0,
-            request: 0,
-            input: 0,
-            output: 0,
-            cached: 0,
-            preemptions: 0,
-            class: 0,
-            outcome: Outcome::Unfinished,
-        };
+        let record = Record::due(0, Duration::ZERO, 0);
         Self {
             live: vec![live; requests],
             records: vec![record; requests],

@@ -86,20 +86,10 @@ mod tests {
 
     fn record(at: u64, first: u64, last: u64, outcome: Outcome) -> Record {
         let ms = Duration::from_millis;
-        let served = outcome != Outcome::Rejected;
-        Record {
-            scheduled: ms(at),
-            admitted: None,
-            first_token: served.then(|| ms(first)),
-            last_token: served.then(|| ms(last)),
-            max_itl_ns: 0,
-            request: 0,
-            input: 1,
-            output: 10,
-            cached: 0,
-            preemptions: 0,
-            class: 0,
-            outcome,
+        let due = Record::due(0, ms(at), 1);
+        match outcome {
+            Outcome::Rejected => Record { output: 10, outcome, ..due },
+            _ => Record { outcome, ..due.answered(ms(first), ms(last), 10) },
         }
     }
 

@@ -122,20 +122,9 @@ fn classes_are_checked_against_the_trace() {
 
 /// A completed request of class 0 with TTFT 100 ms, gaps of 10 ms but one of 30 ms, and 11 tokens.
 fn request() -> Record {
-    Record {
-        scheduled: Duration::from_secs(1),
-        admitted: None,
-        first_token: Some(Duration::from_millis(1_100)),
-        last_token: Some(Duration::from_millis(1_220)),
-        max_itl_ns: 30_000_000,
-        request: 0,
-        input: 5,
-        output: 11,
-        cached: 0,
-        preemptions: 0,
-        class: 0,
-        outcome: Outcome::Completed,
-    }
+    let ms = Duration::from_millis;
+    let record = Record::due(0, ms(1_000), 5).answered(ms(1_100), ms(1_220), 11);
+    Record { max_itl_ns: 30_000_000, ..record }
 }
 
 #[test]

@@ -23,20 +23,12 @@ fn record() -> impl Strategy<Value = Record> {
         |(class, at, ttft, output, gap, outcome)| {
             let gaps = u64::from(output.saturating_sub(1));
             let some = outcome != Outcome::Rejected;
-            Record {
-                scheduled: ms(at),
-                admitted: None,
-                first_token: some.then(|| ms(at + ttft)),
-                last_token: some.then(|| ms(at + ttft + gaps * gap)),
-                max_itl_ns: if gaps > 0 { gap * 1_000_000 } else { 0 },
-                request: 0,
-                input: 10,
-                output: if some { output } else { 0 },
-                cached: 1,
-                preemptions: 2,
-                class,
-                outcome,
-            }
+            let max_itl_ns = if gaps > 0 { gap * 1_000_000 } else { 0 };
+            let due = Record::due(0, ms(at), 10);
+            let due = Record { max_itl_ns, cached: 1, preemptions: 2, class, ..due };
+            let last = ms(at + ttft + gaps * gap);
+            let seen = if some { due.answered(ms(at + ttft), last, output) } else { due };
+            Record { outcome, ..seen }
         },
     )
 }
@@ -163,20 +155,10 @@ proptest! {
 
 /// A completed request: arrives, first token after 100 ms, then gaps of 10 ms.
 fn plain(at: u64, output: u32) -> Record {
-    Record {
-        scheduled: ms(at),
-        admitted: Some(ms(at)),
-        first_token: Some(ms(at + 100)),
-        last_token: Some(ms(at + 100 + 10 * u64::from(output - 1))),
-        max_itl_ns: 10_000_000,
-        request: 0,
-        input: 50,
-        output,
-        cached: 16,
-        preemptions: 1,
-        class: 0,
-        outcome: Outcome::Completed,
-    }
+    let last = at + 100 + 10 * u64::from(output - 1);
+    let record = Record::due(0, ms(at), 50).answered(ms(at + 100), ms(last), output);
+    let admitted = Some(ms(at));
+    Record { admitted, max_itl_ns: 10_000_000, cached: 16, preemptions: 1, ..record }
 }
 
 #[test]

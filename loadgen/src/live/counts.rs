@@ -86,26 +86,13 @@ impl Doubtful {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Outcome;
 
     /// 20 alike: events, gap between them in µs, the count by the server, 8 tokens asked for.
     fn doubts(wire: Wire, gap_us: u64, asked: u32) -> Vec<String> {
         let first = Duration::from_millis(200);
         let last = first + Duration::from_micros(gap_us) * wire.chunks.saturating_sub(1);
-        let record = Record {
-            scheduled: Duration::ZERO,
-            admitted: None,
-            first_token: Some(first),
-            last_token: Some(last),
-            max_itl_ns: 0,
-            request: 0,
-            input: 1,
-            output: wire.output().unwrap_or(wire.chunks),
-            cached: 0,
-            preemptions: 0,
-            class: 0,
-            outcome: Outcome::Completed,
-        };
+        let output = wire.output().unwrap_or(wire.chunks);
+        let record = Record::due(0, Duration::ZERO, 1).answered(first, last, output);
         Doubtful::of(&vec![record; 20], &vec![wire; 20], |_| asked).reasons()
     }
 

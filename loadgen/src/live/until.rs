@@ -38,26 +38,12 @@ pub(super) fn watch(wanted: &[Wanted], ended: Receiver<Record>, enough: &AtomicB
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Outcome;
     use std::time::Duration;
 
     /// A request that took so many ms.
     fn record(ms: u64) -> Record {
-        let at = Some(Duration::from_millis(ms));
-        Record {
-            scheduled: Duration::ZERO,
-            admitted: None,
-            first_token: at,
-            last_token: at,
-            max_itl_ns: 0,
-            request: 0,
-            input: 1,
-            output: 1,
-            cached: 0,
-            preemptions: 0,
-            class: 0,
-            outcome: Outcome::Completed,
-        }
+        let at = Duration::from_millis(ms);
+        Record::due(0, Duration::ZERO, 1).answered(at, at, 1)
     }
 
     /// Requests until it is enough, of those that take turns at 100 ms and 100 ms ± `spread`.

@@ -3,7 +3,7 @@
 //! The load is exact, not expected: arrivals are stretched so that the work really offered takes `load` times
 //! their span at full speed. Random fluctuation of the offered work is then no part of the question.
 
-use loadgen::{Outcome, Record};
+use loadgen::Record;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1, Gamma, LogNormal};
@@ -224,21 +224,10 @@ pub(crate) fn record(
     });
     let trace =
         Trace { requests: requests.collect(), classes: vec!["all".to_owned()], ..Trace::default() };
-    let records =
-        (0..).zip(&trace.requests).zip(ends).map(|((request, r), &(first, last))| Record {
-            scheduled: at(times[request as usize]),
-            admitted: None,
-            first_token: Some(at(first)),
-            last_token: Some(at(last)),
-            max_itl_ns: 0,
-            request,
-            input: r.input,
-            output: r.output,
-            cached: 0,
-            preemptions: 0,
-            class: 0,
-            outcome: Outcome::Completed,
-        });
+    let records = (0..).zip(&trace.requests).zip(ends).map(|((request, r), &(first, last))| {
+        let due = Record::due(request, at(times[request as usize]), r.input);
+        due.answered(at(first), at(last), r.output)
+    });
     let records = records.collect();
     (trace, records)
 }

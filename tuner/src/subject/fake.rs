@@ -12,7 +12,7 @@ use crate::subject::unfit::{Beyond, Unfit};
 use crate::subject::{Refused, Relax, Stop, Subject, Trial};
 use engine::Config;
 use engine::config::AllocatorKind;
-use loadgen::{BoundSlo, Outcome, Record, Recording, Slo, Summary, Sustain};
+use loadgen::{BoundSlo, Record, Recording, Slo, Summary, Sustain};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -160,19 +160,12 @@ impl Subject for Fake {
         let (ttft, tpot, sustainable, work) = self.latencies(trial, rate);
         let noise = self.noise(trial, rate);
         let first = Duration::from_secs_f64((ttft * noise).min(1e6));
+        let last = first + Duration::from_secs_f64((tpot * noise).min(1e4) * 100.0);
+        let due = Record::due(0, Duration::ZERO, self.prompt as u32);
         let record = Record {
-            scheduled: Duration::ZERO,
             admitted: Some(Duration::ZERO),
-            first_token: Some(first),
-            last_token: Some(first + Duration::from_secs_f64((tpot * noise).min(1e4) * 100.0)),
             max_itl_ns: (tpot * 2e9) as u64,
-            request: 0,
-            input: self.prompt as u32,
-            output: 101,
-            cached: 0,
-            preemptions: 0,
-            class: 0,
-            outcome: Outcome::Completed,
+            ..due.answered(first, last, 101)
         };
         let run = Recording { records: vec![record], itl: vec![loadgen::Histogram::new()] };
         let mut summary = Summary::new(&run, &self.slo);

@@ -133,22 +133,16 @@ impl Recorded {
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
         let one = |(row, request): (&Row, u32)| Record {
-            scheduled: row.arrival,
             admitted: row.admitted,
             first_token: row.first_token,
             last_token: row.last_token,
-            max_itl_ns: 0,
-            request,
-            input: row.input,
             output: row.output,
-            cached: 0,
-            preemptions: 0,
-            class: 0,
             outcome: if row.failed || row.last_token.is_none() {
                 Outcome::Failed
             } else {
                 Outcome::Completed
             },
+            ..Record::due(request, row.arrival, row.input)
         };
         self.rows.iter().zip(0..).map(one).collect()
     }

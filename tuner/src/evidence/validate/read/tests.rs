@@ -55,19 +55,12 @@ fn latencies_beside_an_arrival_are_added_to_it() {
 
 #[test]
 fn our_own_records_read_back() {
+    let (first, last) = (Duration::from_millis(31), Duration::from_nanos(131_000_001));
     let record = loadgen::Record {
-        scheduled: Duration::ZERO,
         admitted: Some(Duration::from_millis(1)),
-        first_token: Some(Duration::from_millis(31)),
-        last_token: Some(Duration::from_nanos(131_000_001)),
         max_itl_ns: 9,
-        request: 0,
-        input: 12,
-        output: 6,
-        cached: 0,
         preemptions: 2,
-        class: 0,
-        outcome: loadgen::Outcome::Completed,
+        ..loadgen::Record::due(0, Duration::ZERO, 12).answered(first, last, 6)
     };
     let table = [loadgen::Record::CSV_HEADER.join(","), record.csv_row().join(",")].join("\n");
     let json = serde_json::to_string(&record).unwrap();
