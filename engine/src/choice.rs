@@ -22,10 +22,10 @@ macro_rules! choice {
         impl std::str::FromStr for $name {
             type Err = String;
             fn from_str(s: &str) -> Result<Self, String> {
-                match s {
-                    $($text => Ok(Self::$variant),)+
-                    _ => Err(format!("expected one of {}", Self::NAMES.join(", "))),
-                }
+                // A dash is as good as an underscore.
+                let same = |c: &Self| c.name() == s || c.name().replace('_', "-") == s;
+                let found = Self::ALL.into_iter().find(same);
+                found.ok_or_else(|| format!("expected one of {}", Self::NAMES.join(", ")))
             }
         }
     };

@@ -138,7 +138,7 @@ impl Deployment {
         slots: impl FnOnce(u32) -> u32,
     ) -> Result<Self, DeployError> {
         check(&config)?;
-        let model = match config.quantization.format() {
+        let model = match config.quantization {
             Some(format) => Arc::new(model.as_ref().clone().quantised(format)),
             None => model,
         };

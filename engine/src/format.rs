@@ -1,60 +1,32 @@
 //! Number formats: how many bytes an element of a weight or of the KV cache takes, scales included.
 
-use serde::{Deserialize, Serialize};
+use crate::choice::choice;
 
-/// The number format of an operator's weights.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// bfloat16 or float16, without scales.
-    #[default]
-    Bf16,
-    /// 8-bit float with one scale per tensor or per channel; activations are quantised too.
-    Fp8,
-    /// 8-bit float with one float32 scale per block of 128 x 128; activations are quantised too.
-    Fp8Block,
-    /// 4-bit float with one 8-bit scale per 16 elements; activations are quantised too.
-    Nvfp4,
-    /// 4-bit float with one 8-bit scale per 32 elements; activations stay bf16.
-    Mxfp4,
-    /// The same weights, with activations quantised to 8-bit float: what Blackwell's engines can be told to do.
-    Mxfp4Fp8,
-    /// 8-bit integer with one scale per channel; activations stay bf16.
-    Int8,
-    /// 4-bit integer with one bf16 scale per 128 elements; activations stay bf16.
-    Int4,
+choice! {
+    /// The number format of an operator's weights.
+    #[derive(Default)]
+    Format {
+        /// bfloat16 or float16, without scales.
+        #[default]
+        Bf16 = "bf16",
+        /// 8-bit float with one scale per tensor or per channel; activations are quantised too.
+        Fp8 = "fp8",
+        /// 8-bit float with one float32 scale per block of 128 x 128; activations are quantised too.
+        Fp8Block = "fp8_block",
+        /// 4-bit float with one 8-bit scale per 16 elements; activations are quantised too.
+        Nvfp4 = "nvfp4",
+        /// 4-bit float with one 8-bit scale per 32 elements; activations stay bf16.
+        Mxfp4 = "mxfp4",
+        /// The same weights, with activations quantised to 8-bit float: what Blackwell's engines can be told to do.
+        Mxfp4Fp8 = "mxfp4_fp8",
+        /// 8-bit integer with one scale per channel; activations stay bf16.
+        Int8 = "int8",
+        /// 4-bit integer with one bf16 scale per 128 elements; activations stay bf16.
+        Int4 = "int4",
+    }
 }
 
 impl Format {
-    /// Every format.
-    pub const ALL: [Self; 8] = [
-        Self::Bf16,
-        Self::Fp8,
-        Self::Fp8Block,
-        Self::Nvfp4,
-        Self::Mxfp4,
-        Self::Mxfp4Fp8,
-        Self::Int8,
-        Self::Int4,
-    ];
-
-    /// Its name, as profiles, models and flags write it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bf16 => "bf16",
-            Self::Fp8 => "fp8",
-            Self::Fp8Block => "fp8_block",
-            Self::Nvfp4 => "nvfp4",
-            Self::Mxfp4 => "mxfp4",
-            Self::Mxfp4Fp8 => "mxfp4_fp8",
-            Self::Int8 => "int8",
-            Self::Int4 => "int4",
-        }
-    }
-
     /// Bytes of `elements` weights with their scales.
     #[must_use]
     pub fn bytes(self, elements: u64) -> u64 {
@@ -80,25 +52,6 @@ impl Format {
             Self::Mxfp4 | Self::Mxfp4Fp8 => (4, 8, 32),
             Self::Int4 => (4, 16, 128),
         }
-    }
-}
-
-impl std::fmt::Display for Format {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::str::FromStr for Format {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = || Self::ALL.map(Self::name).join(", ");
-        let same = |f: &Self| f.name() == text || f.name().replace('_', "-") == text;
-        Self::ALL
-            .into_iter()
-            .find(same)
-            .ok_or_else(|| format!("unknown number format `{text}`: expected one of {}", known()))
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use kernels::cpu::roofline;
 use kernels::cuda::{self, CudaError};
 
-use crate::config::{Config, KvDtype, Quantization};
+use crate::config::{Config, KvDtype};
 use crate::exec::Executor;
 use crate::exec::cost::Widths;
 use crate::exec::cpu::{
@@ -194,7 +194,7 @@ impl Machine {
         if config.ep > 1 {
             return Some("this machine computes models without experts: leave ep at 1");
         }
-        if config.quantization != Quantization::Auto {
+        if config.quantization.is_some() {
             return Some(
                 "this machine computes with weights as they are read: leave quantization at auto",
             );

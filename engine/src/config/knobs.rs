@@ -4,10 +4,12 @@
 //! it does anything, the values that a search tries, how to read and set it. Command-line flags, TOML keys, checks, the
 //! tuner's search space, exporters and report headings come from that row.
 
-use super::values::{count, format_time, fraction, parse_time, switch};
+use super::values::{
+    FORMATS, count, format_name, format_time, fraction, parse_format, parse_time, switch,
+};
 use super::{
-    AllocatorKind, Config, KvDtype, Policy, PromptKv, Quantization, QueueOrder, Reserve,
-    RouterKind, SchedulerKind, Victim,
+    AllocatorKind, Config, KvDtype, Policy, PromptKv, QueueOrder, Reserve, RouterKind,
+    SchedulerKind, Victim,
 };
 
 impl Config {
@@ -302,7 +304,17 @@ pub static KNOBS: &[Knob] = &[
     knob!(count "long-prefill-threshold" long_prefill_threshold: 0..=131_072, "most tokens one prompt takes of an iteration it shares; 0 = no limit", "short prompts wait less behind long ones").tries(Tries::Around(&["512", "1024", "2048"])),
     knob!(count "block-size" block_size: 1..=1024, "tokens per KV block", "slack per sequence rises, bookkeeping falls").needs(PAGED).tries(Tries::Around(&["8", "32", "64"])),
     knob!(fraction "kv-fraction" kv_fraction: 0.1..=0.99, "share of device memory the engine may use", "more sequences fit").tries(Tries::Around(&["0.85", "0.9", "0.95"])),
-    knob!(choice "quantization" quantization: Quantization, "number format of the weights; auto = as the checkpoint has them", "fewer bytes are read, answers are less exact"),
+    Knob {
+        name: "quantization",
+        doc: "number format of the weights; auto = as the checkpoint has them",
+        moves: "fewer bytes are read, answers are less exact",
+        domain: Domain::Choice(&FORMATS),
+        tries: Tries::Asked,
+        needs: NOTHING,
+        copy: |c, from| c.quantization = from.quantization,
+        get: |c| format_name(c.quantization).to_owned(),
+        set: |c, v| parse_format(v).map(|format| c.quantization = format),
+    },
     knob!(choice "kv-dtype" kv_dtype: KvDtype, "number format of cached keys and values", "fp8 holds twice the tokens, less exactly").tries(Tries::Grid(&["bf16", "fp8"])),
     knob!(fraction "watermark" watermark: 0.0..=0.5, "share of KV an admission leaves free while something runs", "fewer preemptions, fewer sequences").tries(Tries::Around(&["0", "0.01", "0.05"])),
     knob!(choice "prompt-kv" prompt_kv: PromptKv, "KV a prompt takes when admitted", "chunk admits more, preempts more").needs(PAGED).tries(Tries::Around(&["whole", "chunk"])),

@@ -78,38 +78,6 @@ choice! {
     }
 }
 choice! {
-    /// Number format of the weights of a model's layers.
-    Quantization {
-        /// As the model's checkpoint has them.
-        Auto = "auto",
-        /// [`Format::Bf16`].
-        Bf16 = "bf16",
-        /// [`Format::Fp8`].
-        Fp8 = "fp8",
-        /// [`Format::Fp8Block`].
-        Fp8Block = "fp8_block",
-        /// [`Format::Nvfp4`].
-        Nvfp4 = "nvfp4",
-        /// [`Format::Mxfp4`].
-        Mxfp4 = "mxfp4",
-        /// [`Format::Mxfp4Fp8`].
-        Mxfp4Fp8 = "mxfp4_fp8",
-        /// [`Format::Int8`].
-        Int8 = "int8",
-        /// [`Format::Int4`].
-        Int4 = "int4",
-    }
-}
-
-impl Quantization {
-    /// The format; none where it is the checkpoint's own.
-    #[must_use]
-    pub fn format(self) -> Option<Format> {
-        self.name().parse().ok()
-    }
-}
-
-choice! {
     /// The choice of a replica for a request.
     RouterKind {
         /// Each in turn.
@@ -142,9 +110,9 @@ pub struct Config {
     pub block_size: u32,
     /// Share of device memory the engine may use.
     pub kv_fraction: f64,
-    /// Number format of the weights of the model's layers.
-    #[serde(default = "checkpoint")]
-    pub quantization: Quantization,
+    /// Number format of the weights of the model's layers; none as the checkpoint has them.
+    #[serde(default, with = "values::or_auto")]
+    pub quantization: Option<Format>,
     /// Number format of cached keys and values.
     pub kv_dtype: KvDtype,
     /// Share of KV that an admission must leave free while something runs.
@@ -195,10 +163,6 @@ fn one() -> u32 {
     1
 }
 
-fn checkpoint() -> Quantization {
-    Quantization::Auto
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -211,7 +175,7 @@ impl Default for Config {
             long_prefill_threshold: 0,
             block_size: 16,
             kv_fraction: 0.9,
-            quantization: Quantization::Auto,
+            quantization: None,
             kv_dtype: KvDtype::Bf16,
             watermark: 0.0,
             prompt_kv: PromptKv::Whole,

@@ -2,6 +2,53 @@
 
 use std::time::Duration;
 
+use crate::format::Format;
+
+/// The word for the number format that a checkpoint has.
+const AUTO: &str = "auto";
+
+/// [`AUTO`] and the names of number formats.
+pub(super) const FORMATS: [&str; 1 + Format::NAMES.len()] = {
+    let mut names = [AUTO; 1 + Format::NAMES.len()];
+    let mut i = 0;
+    while i < Format::NAMES.len() {
+        names[i + 1] = Format::NAMES[i];
+        i += 1;
+    }
+    names
+};
+
+pub(super) fn format_name(format: Option<Format>) -> &'static str {
+    format.map_or(AUTO, Format::name)
+}
+
+pub(super) fn parse_format(text: &str) -> Result<Option<Format>, String> {
+    let expected = |_| format!("expected one of {}", FORMATS.join(", "));
+    if text == AUTO { Ok(None) } else { text.parse().map(Some).map_err(expected) }
+}
+
+/// A number format, or [`AUTO`], in files.
+pub(super) mod or_auto {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::{Format, format_name, parse_format};
+
+    #[allow(clippy::ref_option, reason = "the signature serde calls")]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        format: &Option<Format>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.serialize_str(format_name(*format))
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Format>, D::Error> {
+        let text = String::deserialize(from)?;
+        parse_format(&text).map_err(D::Error::custom)
+    }
+}
+
 pub(super) fn count(text: &str, min: u32, max: u32) -> Result<u32, String> {
     let range = || format!("expected a whole number from {min} to {max}");
     let n = text.parse().map_err(|_| range())?;
@@ -40,5 +87,21 @@ pub(super) fn format_time(t: Duration) -> String {
         us if us % 1_000_000 == 0 => format!("{}s", us / 1_000_000),
         us if us % 1_000 == 0 => format!("{}ms", us / 1_000),
         us => format!("{us}us"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+    use crate::format::Format;
+
+    #[test]
+    fn a_format_of_weights_reads_back_from_a_file() {
+        for quantization in Format::ALL.map(Some).into_iter().chain([None]) {
+            let config = Config { quantization, ..Config::default() };
+            let text = serde_json::to_value(&config).unwrap();
+            assert_eq!(text["quantization"], quantization.map_or("auto", Format::name));
+            assert_eq!(serde_json::from_value::<Config>(text).unwrap(), config);
+        }
     }
 }

@@ -151,7 +151,7 @@ fn cost(model: &ModelShape, device: &DeviceProfile, config: &Config) -> CostMode
     let of = |model: &ModelShape| {
         CostModel::on(model, device, ranks, config.kv_dtype, config.max_batch_tokens)
     };
-    match config.quantization.format() {
+    match config.quantization {
         Some(format) => of(&model.clone().quantised(format)),
         None => of(model),
     }
