@@ -13,9 +13,9 @@ use std::path::Path;
 
 use engine::exec::cost::Widths;
 use engine::format::Format;
-use engine::import::{Imported, Point, Run, SHEETS, import, spread};
+use engine::import::{Family, Imported, Point, Run, import, spread};
 use engine::memory::kv_slots;
-use engine::profile::FitError;
+use engine::profile::{FitError, import_sheets};
 use engine::{Config, ModelShape};
 
 fn main() {
@@ -26,14 +26,15 @@ fn main() {
     };
     let only = arguments.get(2);
     let seed = arguments.get(1).and_then(|s| s.parse().ok()).unwrap_or(engine::import::SEED);
-    for (name, text, compose) in SHEETS {
+    for (name, text) in import_sheets() {
         if only.is_some_and(|only| only != name) {
             continue;
         }
-        let imported = import(Path::new(dir), (name, text), compose, seed).unwrap_or_else(|e| {
-            eprintln!("{name}: {e}");
-            std::process::exit(1);
-        });
+        let imported =
+            import(Path::new(dir), (name, text), &Family::ALL, seed).unwrap_or_else(|e| {
+                eprintln!("{name}: {e}");
+                std::process::exit(1);
+            });
         println!("{name}: {} bytes", imported.toml.len());
         println!("  {:<34}{}", "operator", FitError::COLUMNS);
         for (operator, error) in &imported.profile.fit {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use engine::DeviceProfile;
 use engine::format::Format;
-use engine::import::{Family, ImportError, SEED, SHEETS, import};
-use engine::profile::gemm_roof;
+use engine::import::{Family, ImportError, SEED, import};
+use engine::profile::{gemm_roof, import_sheets};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -23,11 +23,15 @@ mod vidur;
 
 use measurements::measurements;
 
+fn shipped(device: &str) -> (&'static str, &'static str) {
+    import_sheets().find(|(name, _)| *name == device).unwrap()
+}
+
 /// H200, GB200 and B300 come the same way as H100 and B200, which are enough to show it.
 fn comes_out_again(device: &str) {
     let Some(dir) = measurements() else { return };
-    let (name, sheet, compose) = SHEETS.into_iter().find(|(name, ..)| *name == device).unwrap();
-    let imported = import(&dir, (name, sheet), compose, SEED).unwrap();
+    let (name, sheet) = shipped(device);
+    let imported = import(&dir, (name, sheet), &Family::ALL, SEED).unwrap();
     let path = format!("{}/profiles/{name}.toml", env!("CARGO_MANIFEST_DIR"));
     assert!(
         imported.toml == fs::read_to_string(&path).unwrap(),
@@ -75,14 +79,14 @@ fn rtx_pro_6000_comes_out_again() {
 #[test]
 fn nothing_is_composed_unless_asked() {
     let Some(dir) = measurements() else { return };
-    let (name, sheet, _) = SHEETS[0];
+    let (name, sheet) = shipped("h100-sxm");
     let error = import(&dir, (name, sheet), &[Family::LlmServingSim], SEED).unwrap_err();
     assert_eq!(
         error.to_string(),
         "no node in the aisimulate tables of h100_sxm: take it from another family with --compose vidur, or give \
          it in the sheet, with its source"
     );
-    let (name, sheet, _) = SHEETS[8];
+    let (name, sheet) = shipped("a40");
     let error = import(&dir, (name, sheet), &[], SEED).unwrap_err().to_string();
     assert!(error.starts_with("no prefill_attention in the vidur tables of a40"), "{error}");
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use engine::exec::speed::{Speed, speeds};
 use engine::files::{LONGEST_SETTINGS, read_text};
 use engine::import::{self, Family, Imported, Point};
-use engine::profile::FitError;
+use engine::profile::{FitError, import_sheets};
 use engine::{Config, DeviceProfile, ModelShape};
 use plotters::prelude::*;
 use serde_json::{Value, json};
@@ -44,13 +44,12 @@ fn import(args: &cli::Import) -> Result<()> {
         .collect::<Result<Vec<Family>>>()?;
     let stem = to.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let device = device.as_deref().unwrap_or(&stem);
-    let shipped = import::SHEETS.iter().find(|(name, ..)| *name == device);
-    let text = match shipped {
-        Some((_, text, _)) => (*text).to_owned(),
+    let text = match import_sheets().find(|(name, _)| *name == device) {
+        Some((_, text)) => text.to_owned(),
         None if device.ends_with(".toml") => read_text(Path::new(device), LONGEST_SETTINGS)
             .with_context(|| format!("cannot read {device}"))?,
         None => {
-            let known: Vec<&str> = import::SHEETS.iter().map(|(name, ..)| *name).collect();
+            let known: Vec<&str> = import_sheets().map(|(name, _)| name).collect();
             bail!(
                 "no sheet for `{device}`: --device takes {} or the path of a sheet (.toml)",
                 known.join(", ")
@@ -66,8 +65,8 @@ fn import(args: &cli::Import) -> Result<()> {
 fn import_all(dir: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
     let mut missing = Vec::new();
-    for (name, text, compose) in import::SHEETS {
-        match import::import(dir, (name, text), compose, import::SEED) {
+    for (name, text) in import_sheets() {
+        match import::import(dir, (name, text), &Family::ALL, import::SEED) {
             Ok(imported) => deliver(&imported, &to.join(format!("{name}.toml")), None, false)?,
             Err(error) => {
                 super::tell(&format!("knee: {name}: {error}"));
@@ -79,7 +78,7 @@ fn import_all(dir: &Path, to: &Path) -> Result<()> {
         bail!(
             "{} of {} profiles could not be made: {}",
             missing.len(),
-            import::SHEETS.len(),
+            import_sheets().count(),
             missing.join(", ")
         );
     }

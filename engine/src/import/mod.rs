@@ -27,7 +27,7 @@ use crate::profile::DeviceProfile;
 use tables::{Found, Limits, Part, Sheet};
 
 pub use fit::spread;
-pub use tables::{Family, ImportError, Imported, Place, Point, Row, Run, SEED, SHEETS};
+pub use tables::{Family, ImportError, Imported, Place, Point, Row, Run, SEED};
 
 /// Fits the tables in `dir` as `sheet` (its name and text) says, and takes what they lack from the families in
 /// `compose`, where the sheet knows them.

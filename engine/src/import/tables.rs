@@ -10,6 +10,7 @@ use crate::format::Format;
 use crate::model::SpecError;
 use crate::profile::{
     Collective, Delta, DeviceProfile, Exchange, Experts, FitError, Heads, Latent, Peaks,
+    import_sheets,
 };
 
 /// The publisher of a table.
@@ -323,23 +324,6 @@ pub struct Imported {
     pub notes: Vec<String>,
 }
 
-/// Sheets of the devices whose profiles ship, and the families they are composed with.
-pub const SHEETS: [(&str, &str, &[Family]); 10] = {
-    use Family::{AiConfigurator, LlmServingSim, Vidur};
-    [
-        ("h100-sxm", include_str!("../../profiles/sheets/h100-sxm.toml"), &[Vidur, LlmServingSim]),
-        ("h200-sxm", include_str!("../../profiles/sheets/h200-sxm.toml"), &[Vidur, LlmServingSim]),
-        ("b200", include_str!("../../profiles/sheets/b200.toml"), &[LlmServingSim]),
-        ("gb200", include_str!("../../profiles/sheets/gb200.toml"), &[LlmServingSim]),
-        ("b300", include_str!("../../profiles/sheets/b300.toml"), &[LlmServingSim]),
-        ("l40s", include_str!("../../profiles/sheets/l40s.toml"), &[LlmServingSim]),
-        ("rtx-pro-6000", include_str!("../../profiles/sheets/rtx-pro-6000.toml"), &[LlmServingSim]),
-        ("a100-sxm", include_str!("../../profiles/sheets/a100-sxm.toml"), &[Vidur, LlmServingSim]),
-        ("a40", include_str!("../../profiles/sheets/a40.toml"), &[AiConfigurator, LlmServingSim]),
-        ("rtx4090", include_str!("../../profiles/sheets/rtx4090.toml"), &[]),
-    ]
-};
-
 /// Seed of the cross-validation in shipped profiles.
 pub const SEED: u64 = 20_261_121;
 
@@ -473,8 +457,8 @@ impl Sheet {
     }
 
     pub(super) fn shipped(name: &str) -> Result<Self, ImportError> {
-        let (_, text, _) = SHEETS.iter().find(|(n, ..)| *n == name).ok_or_else(|| {
-            let known: Vec<&str> = SHEETS.iter().map(|(n, ..)| *n).collect();
+        let (_, text) = import_sheets().find(|(n, _)| *n == name).ok_or_else(|| {
+            let known: Vec<&str> = import_sheets().map(|(n, _)| n).collect();
             ImportError::Sheet {
                 sheet: name.to_owned(),
                 reason: format!(

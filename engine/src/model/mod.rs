@@ -41,4 +41,4 @@ pub use layers::{Layer, Layers};
 pub use open::Model;
 pub use shape::ModelShape;
 pub use spec::SpecError;
-pub(crate) use spec::{Catalogue, parse, text_of};
+pub(crate) use spec::{Catalogue, Shipped, parse, text_of};

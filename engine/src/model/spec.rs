@@ -73,8 +73,16 @@ fn meant(alike: &[String]) -> String {
     if alike.is_empty() { String::new() } else { format!("did you mean {}? ", alike.join(", ")) }
 }
 
-/// Embedded specifications: name, aliases, text.
-pub(crate) type Catalogue = &'static [(&'static str, &'static [&'static str], &'static str)];
+/// A specification that ships with the program.
+pub(crate) struct Shipped {
+    pub(crate) name: &'static str,
+    pub(crate) aliases: &'static [&'static str],
+    pub(crate) text: &'static str,
+    /// The sheet that its figures were made by, where there is one.
+    pub(crate) sheet: Option<&'static str>,
+}
+
+pub(crate) type Catalogue = &'static [Shipped];
 
 /// The text that `name` stands for: that of an entry of the catalogue or one of its aliases, else that of a file.
 pub(crate) fn text_of(
@@ -83,14 +91,13 @@ pub(crate) fn text_of(
     name: &str,
 ) -> Result<Cow<'static, str>, SpecError> {
     let wanted = name.to_ascii_lowercase();
-    let entry =
-        catalogue.iter().find(|(n, aliases, _)| *n == wanted || aliases.contains(&wanted.as_str()));
-    if let Some((_, _, text)) = entry {
-        return Ok(Cow::Borrowed(text));
+    let named = |s: &&Shipped| s.name == wanted || s.aliases.contains(&wanted.as_str());
+    if let Some(shipped) = catalogue.iter().find(named) {
+        return Ok(Cow::Borrowed(shipped.text));
     }
     let is_path = Path::new(name).extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
     if !is_path {
-        let known = catalogue.iter().map(|(n, _, _)| *n).collect();
+        let known = catalogue.iter().map(|shipped| shipped.name).collect();
         return Err(SpecError::Unknown { what, name: name.to_owned(), known });
     }
     read(what, name).map(Cow::Owned)

