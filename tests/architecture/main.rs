@@ -125,23 +125,27 @@ fn only_wiring_names_concrete_policies() {
     }
 }
 
-/// A scheduler's properties stand in its row: nothing compares or matches its name.
+/// A scheduler's properties stand in its row: nothing compares or matches its name. Only an exporter does, which puts
+/// it into the words of another engine.
 #[test]
 fn schedulers_are_known_by_their_traits() {
-    let rows = ["engine/src/config/policies.rs", "engine/src/sched/mod.rs"];
+    let exempt = ["engine/src/config/policies.rs", "engine/src/sched/mod.rs", "tuner/src/export/"];
     let asks = |line: &str, name: &str| {
         let variant = format!("SchedulerKind::{name}");
-        ["== ", "!= "].iter().any(|ask| line.contains(&format!("{ask}{variant}")))
-            || [" =>", " |", " if", ",", ")"]
-                .iter()
-                .any(|ask| line.contains(&format!("{variant}{ask}")))
+        line.split_once(&variant).is_some_and(|(before, after)| {
+            before.ends_with("== ")
+                || before.ends_with("!= ")
+                || before.contains("matches!(")
+                || after.contains("=>")
+                || after.contains(" |")
+        })
     };
     let names = ["Static", "Continuous", "Chunked", "Disagg"];
     let named = |line: &&str| names.iter().any(|name| asks(line, name));
     for folder in ["engine/src", "tuner/src", "reports/src", "src"] {
         for path in sources(&root().join(folder)) {
             let relative = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-            if !rows.contains(&relative.as_str()) {
+            if !exempt.iter().any(|path| relative.starts_with(path)) {
                 let by_name = code(&path).lines().find(named).map(str::to_owned);
                 assert_eq!(by_name, None, "{relative}");
             }

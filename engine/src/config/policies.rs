@@ -3,7 +3,7 @@
 //! The code of a scheduler is its file in `sched`. Here is its row: knobs, checks, the search space, explanations,
 //! exporters and tests read that row, and none of them knows a scheduler by name.
 
-use super::{AllocatorKind, Config, Reserve};
+use super::choices::AllocatorKind;
 use crate::choice::choice;
 
 choice! {
@@ -27,7 +27,7 @@ pub struct Traits {
     pub chunks_prompts: bool,
     /// Every iteration takes decodes and prompts together.
     pub mixes: bool,
-    /// Batches are closed: nobody joins one that runs, and members that end keep their seats and memory until all have.
+    /// Batches are closed: none joins one that runs, and members that end keep their seats and memory until all have.
     pub closes_batches: bool,
     /// Some workers prefill, the others decode.
     pub disaggregates: bool,
@@ -101,8 +101,8 @@ choice! {
 }
 
 impl Policy {
-    /// Its scheduler, its allocator, and whether it shares prefixes.
-    const fn parts(self) -> (SchedulerKind, AllocatorKind, bool) {
+    /// Its scheduler, its allocator, and true if it shares prefixes.
+    pub(super) const fn parts(self) -> (SchedulerKind, AllocatorKind, bool) {
         match self {
             Self::Static => (SchedulerKind::Static, AllocatorKind::Contiguous, false),
             Self::Continuous => (SchedulerKind::Continuous, AllocatorKind::Contiguous, false),
@@ -119,26 +119,10 @@ impl Policy {
     }
 }
 
-impl Config {
-    /// Sets scheduler, allocator, reservation and prefix cache to what people mean by a policy's name.
-    pub fn set_policy(&mut self, policy: Policy) {
-        (self.scheduler, self.allocator, self.prefix_cache) = policy.parts();
-        self.reserve = Reserve::Max;
-    }
-
-    /// The policy whose scheduler and allocator these are, or the first of the same scheduler.
-    #[must_use]
-    pub fn policy(&self) -> Policy {
-        let of_scheduler = || Policy::ALL.into_iter().filter(|p| p.scheduler() == self.scheduler);
-        let exact = of_scheduler().find(|p| p.parts().1 == self.allocator);
-        exact.or_else(|| of_scheduler().next()).expect("every scheduler has a policy")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Knob;
+    use crate::config::{Config, Knob};
 
     #[test]
     fn rows_name_knobs_and_policies() {

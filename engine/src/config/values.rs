@@ -34,14 +34,14 @@ pub(super) mod or_auto {
     use super::{Format, format_name, parse_format};
 
     #[allow(clippy::ref_option, reason = "the signature serde calls")]
-    pub(in crate::config) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         format: &Option<Format>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
         to.serialize_str(format_name(*format))
     }
 
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<Format>, D::Error> {
         let text = String::deserialize(from)?;

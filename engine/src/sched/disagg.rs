@@ -25,7 +25,7 @@ impl Disagg {
 impl Scheduler for Disagg {
     fn plan(&mut self, state: &mut State, worker: WorkerId, now: Duration, plan: &mut Plan) {
         if self.role(worker) == Role::Decode {
-            // Running sequences grow before anyone joins: a pull must not take what a preemption then has to find.
+            // Running sequences grow before any joins: a pull must not take memory that a preemption then has to find.
             state.extend(worker, plan, u32::MAX, true, |s| s.todo());
             while !plan.full && state.pull(worker, plan).is_some() {}
             return;

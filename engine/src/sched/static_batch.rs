@@ -18,7 +18,7 @@ pub struct StaticBatch {
 }
 
 impl StaticBatch {
-    /// The instant until which to go on waiting for a fuller batch; none if the wait is over.
+    /// The instant until which an idle worker waits for a fuller batch; none if the wait is over.
     fn waits(&mut self, state: &State, worker: WorkerId, now: Duration) -> Option<Duration> {
         self.since.resize(state.workers.len(), None);
         self.joined.resize(state.workers.len(), Vec::new());

@@ -68,7 +68,7 @@ struct Turn {
 }
 
 /// Sessions of one file or of a directory, becoming rows.
-pub(in crate::format) struct Sessions {
+pub(crate) struct Sessions {
     rows: Rows,
     seen: HashSet<String>,
     duplicates: u32,
