@@ -1,5 +1,5 @@
-//! What calibration found on a real engine, laid over a predicted iteration: a factor per part of its time, and the
-//! host's share anew.
+//! The findings of a calibration on a real engine, laid over a predicted iteration: a factor for each part of its time,
+//! and the host's share anew.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What a mixture of experts costs, by tokens.
+//! The cost of a mixture of experts, by tokens.
 //!
 //! Tables are of tokens that are spread evenly. Real tokens choose as if at random: few of them go through fewer experts
 //! than as many choices, and less is read.
@@ -52,7 +52,7 @@ impl ExpertTimes {
         Self { line, knots, basis: times.basis().clone() }
     }
 
-    /// What its times rest on.
+    /// The evidence for its times.
     pub(super) fn basis(&self) -> &Basis {
         &self.basis
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Outcome;
 
-/// What an executor has in flight.
+/// The work that an executor has in flight.
 #[derive(Debug, Default)]
 pub(super) struct Flights {
     flying: VecDeque<Outcome>,
@@ -26,7 +26,7 @@ impl Flights {
         self.flying.push_back(outcome);
     }
 
-    /// The first to depart arrives; `outcome` is what was read of the one before.
+    /// The first to depart arrives; `outcome` is the one before, which has been read.
     ///
     /// # Panics
     /// When none is on its way.

@@ -1,8 +1,8 @@
 //! A model small enough to reason about: the next token is a hash of the context, read back through the block table.
 //!
-//! It keeps a real KV memory of one word per slot. Whatever a scheduler or an allocator gets wrong (a block handed to
-//! two writers, a prefix hit on an unwritten block, a missed copy, a token computed twice or never) changes the
-//! context it reads and so the tokens it returns. Every step takes the same time.
+//! It keeps a real KV memory of one word per slot. Every mistake of a scheduler or an allocator (a block handed to two
+//! writers, a prefix hit on an unwritten block, a missed copy, a token computed twice or never) changes the context it
+//! reads and so the tokens it returns. Every step takes the same time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +32,7 @@ impl HashExecutor {
         slots.iter().map(worker).collect()
     }
 
-    /// The token this model says after `context` on `branch`: what a reference without any cache computes.
+    /// The model's token after `context` on `branch`, as a reference without any cache computes it.
     pub fn next_token(context: impl Iterator<Item = Token>, branch: u16) -> Token {
         let seed = u64::from(branch) + 1;
         (context.fold(seed, |h, t| mix(h, u64::from(t))) % 50_000) as Token

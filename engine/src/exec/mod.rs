@@ -1,4 +1,4 @@
-//! Who runs a plan: the one seam between deciding and doing.
+//! The executors of plans: the one seam between deciding and doing.
 //!
 //! Two calls, not one, because a worker may have several plans in flight: pipeline stages, host scheduling overlapped
 //! with the device. A predicting executor knows when it will be done; a real one is asked to wait.
@@ -33,7 +33,7 @@ use crate::state::State;
 
 /// A plan with what it refers to.
 pub struct Batch<'a> {
-    /// Whose plan it is.
+    /// The worker whose plan it is.
     pub worker: WorkerId,
     /// The chunks.
     pub plan: &'a Plan,
@@ -50,7 +50,7 @@ pub struct Batch<'a> {
 pub struct Transfer<'a> {
     /// The sequence and its tables.
     pub state: &'a State,
-    /// Whose KV.
+    /// The sequence whose KV it is.
     pub seq: SeqId,
     /// Sender.
     pub from: WorkerId,
@@ -60,7 +60,7 @@ pub struct Transfer<'a> {
     pub tokens: u32,
 }
 
-/// How far an executor may repeat a batch before it has to hand over.
+/// The point to which an executor may repeat a batch before it has to hand over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Horizon {
     /// Most repetitions.
@@ -78,7 +78,7 @@ pub struct Ticket {
     pub done: Option<Duration>,
 }
 
-/// What an executor made of a batch.
+/// The outcome of a batch.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
     /// When each step ended.
@@ -87,7 +87,7 @@ pub struct Outcome {
     pub tokens: Vec<Token>,
 }
 
-/// Tells whoever waits for a batch to look again.
+/// Tells the thread that waits for a batch to look again.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// Runs iterations of one worker.
@@ -101,11 +101,11 @@ pub trait Executor: Send {
         None
     }
 
-    /// Whom to tell whenever a batch is done that [`Executor::wait`] has to be asked about.
+    /// Sets the waker that is called whenever a batch is done that [`Executor::wait`] has to be asked about.
     fn wake_by(&mut self, _wake: Wake) {}
 
-    /// Why nothing can be done any more, from when that is so: what is not done never will be, and is not asked for. Looked
-    /// at after every batch, wait and transfer.
+    /// The reason for which nothing can be done any more, from the moment when that is so: work that is not done never
+    /// will be, and is not asked for. Looked at after every batch, wait and transfer.
     fn fault(&self) -> Option<&Fault> {
         None
     }

@@ -1,7 +1,7 @@
 //! The simulated executor: answers with the time the cost model predicts, in virtual time.
 //!
 //! Pipeline stages are lanes in a row: a plan enters a stage when it has left the one before and the plan ahead of it
-//! has left this one. Bubbles follow from that; nobody computes them.
+//! has left this one. Bubbles follow from that; they are not computed.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a device does with a model, beside what its data sheet allows: a prompt alone, and steady decoding.
+//! The speed of a model on a device, beside the limits of its data sheet: a prompt alone, and steady decoding.
 
 use serde::Serialize;
 
@@ -24,9 +24,9 @@ pub struct Speed {
     pub prompt: bool,
     /// Predicted time, ms: the prompt's TTFT on an idle engine, or the decodes' TPOT.
     pub ms: f64,
-    /// FLOPs of the model over what the peak rate of its fastest number format does in that time.
+    /// FLOPs of the model over those that the peak rate of its fastest number format does in that time.
     pub flops_use: f64,
-    /// Bytes of weights and KV that must be read over what peak bandwidth moves in that time.
+    /// Bytes of weights and KV that must be read over those that peak bandwidth moves in that time.
     pub bandwidth_use: f64,
 }
 

@@ -1,8 +1,7 @@
 //! Attention over keys and values: prompt chunks, decodes, and both in one kernel.
 //!
-//! Kernels made for decodes read every KV head once. Where the attention backend runs a mixed batch as one kernel of
-//! prompt chunks, decodes lose that: then the whole batch is priced by the chunks' table, never below its decodes
-//! alone.
+//! Kernels made for decodes read every KV head once. Decodes lose that if the attention backend runs a mixed batch as
+//! one kernel of prompt chunks: then the whole batch is priced by the chunks' table, never below its decodes alone.
 
 use crate::config::KvDtype;
 use crate::profile::{Basis, Chunks, DeviceProfile, Heads, Times};
@@ -36,7 +35,7 @@ impl Kernel {
         }
     }
 
-    /// What the times of prompt chunks and of decodes rest on.
+    /// The evidence for the times of prompt chunks and of decodes.
     pub(super) fn basis(&self) -> [&Basis; 2] {
         [self.prefill.basis(), self.decode.basis()]
     }

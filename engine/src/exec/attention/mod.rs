@@ -1,4 +1,4 @@
-//! What attention costs, by kinds of layers.
+//! The cost of attention, by kinds of layers.
 
 mod kernel;
 
@@ -21,7 +21,7 @@ pub(super) enum Attention {
     State(DeltaTimes, Net),
 }
 
-/// What keeps a state.
+/// The kinds of attention that keep a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Net {
     GatedDelta,
@@ -70,7 +70,7 @@ impl Attention {
         matches!(self, Self::Latent(_))
     }
 
-    /// What was not measured of it, in words.
+    /// The parts of it that were not measured, in words.
     pub(super) fn borrowed(&self) -> Vec<String> {
         let (what, basis) = match self {
             Self::Full(kernel) => ("attention", kernel.basis()),

@@ -1,4 +1,4 @@
-//! What a plan asks of the model, row by row: tokens, positions, slots, and which rows attend to what.
+//! A plan as the model's input, row by row: tokens, positions, slots, and the context that each row attends to.
 //!
 //! The padding of static batches becomes rows of its own, computed like any other, and attention whose result is thrown
 //! away: seats cost what the plan says they cost.
@@ -19,12 +19,12 @@ pub(super) struct Inputs {
     pub(super) tokens: Vec<Token>,
     pub(super) positions: Vec<u32>,
     pub(super) slots: Vec<u32>,
-    /// Who attends to what.
+    /// The rows and the context that each attends to.
     pub(super) spans: Vec<Span>,
     pub(super) runs: Vec<Run>,
     /// Rows that go through the vocabulary head.
     pub(super) heads: Vec<u32>,
-    /// Whose the first of these are; the rest are padding's.
+    /// The sequences of the first of these rows; the rest are padding's.
     pub(super) sampled: Vec<SeqId>,
 }
 

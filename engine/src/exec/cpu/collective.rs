@@ -1,4 +1,4 @@
-//! What tensor-parallel ranks do together: the one seam between them.
+//! Steps that tensor-parallel ranks take together: the one seam between them.
 
 use std::sync::{Barrier, Mutex, PoisonError};
 
@@ -49,7 +49,7 @@ impl Collective for SharedMemory {
                 to[columns.clone()].copy_from_slice(from);
             }
         }
-        // Nobody writes the next part before all have read this one.
+        // No rank writes the next part before all have read this one.
         self.all.wait();
     }
 }

@@ -10,7 +10,7 @@ use super::memory::KvMemory;
 use super::spent::{Laps, Spent};
 use super::weights::{CpuModel, Layer};
 
-/// Who computes: a model, or a rank's share of it, the rank's threads, and the way to the other ranks.
+/// The parties to a pass: a model, or a rank's share of it, the rank's threads, and the way to the other ranks.
 #[derive(Clone, Copy)]
 pub(super) struct Rank<'a> {
     pub(super) model: &'a CpuModel,
@@ -30,7 +30,7 @@ pub(super) struct Scratch {
     queries: Vec<f32>,
     attended: Vec<f32>,
     inner: Vec<f32>,
-    /// What one of several ranks adds to the residual stream.
+    /// The part that one of several ranks adds to the residual stream.
     part: Vec<f32>,
     /// The results of all ranks.
     whole: Vec<f32>,
@@ -38,7 +38,7 @@ pub(super) struct Scratch {
     /// Of the rows that went through the head, one after the other; there may be more of an earlier pass.
     pub(super) logits: Vec<f32>,
     laps: Laps,
-    /// Where the time of the last pass went.
+    /// The time of the last pass, by operator.
     pub(super) spent: Spent,
 }
 
@@ -178,7 +178,7 @@ impl Scratch {
         self.laps.lap(&mut self.spent.linears[3]);
     }
 
-    /// Adds what `layer` makes of the rows to the residual stream, over all ranks.
+    /// Adds the output of `layer` for the rows to the residual stream, over all ranks.
     fn add(&mut self, rank: Rank<'_>, layer: &Linear) {
         let rows = self.rows.len();
         let x = &mut self.x[..rows * rank.model.config.hidden as usize];

@@ -1,9 +1,9 @@
 //! Times passes over a grid of batches: the raw material of a profile of this machine.
 //!
-//! Small batches run through all layers, because what they wait for is weights that no cache holds; large ones through
-//! a few, because there every layer takes as long as the next. Keys and values lie as a fresh pool gives them out, each
-//! sequence's in one run. What a pool's disorder costs is in no profile: blocks that sequences took in turns, up to a
-//! tenth; blocks strewn about memory, twice the time (`--example attention_speed` of the kernels).
+//! Small batches run through all layers, because they wait for weights that no cache holds. Large ones run through a
+//! few, because every layer takes as long as the next. Keys and values lie as a fresh pool gives them out, each
+//! sequence's in one run. No profile contains the cost of a pool's disorder: blocks that sequences took in turns cost
+//! up to a tenth, and blocks strewn about memory twice the time (`--example attention_speed` of the kernels).
 
 use kernels::cpu::{Run, Span, Team};
 
@@ -46,7 +46,7 @@ impl Work {
     }
 }
 
-/// A batch and what it took.
+/// A batch and its time.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
     /// The operator that was run.

@@ -5,8 +5,8 @@ use kernels::cpu::{KvLayer, Precision, Run};
 use super::weights::CpuModel;
 use crate::kv::KvCopy;
 
-/// Slots that stand for the padding of static batches: read and written like any other, by nobody's sequence. Longer
-/// padding runs over them again.
+/// Slots that stand for the padding of static batches: read and written like any other, by no sequence. Longer padding
+/// runs over them again.
 const PADDING: u32 = 1024;
 
 /// Keys and values of one worker.
@@ -35,7 +35,7 @@ impl KvMemory {
     }
 }
 
-/// Where a padding token is.
+/// The place of a padding token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Padding {
     start: u32,

@@ -1,12 +1,12 @@
 //! Pipeline-parallel stages: each on a thread of its own with its layers' weights, keys and values; batches go through
 //! them one behind the other.
 //!
-//! A batch takes its token ids, block tables and copies along, so every stage sees batches, and what they do to its
-//! keys and values, in the order in which they were submitted. The engine goes on as soon as one is submitted and
-//! learns that it is done when its logits come out of the last stage. What a stage is idle in between is a bubble.
-//! One stage alone is a worker that computes beside others, as replicas do.
+//! A batch takes its token ids, block tables and copies along, so every stage sees batches, and their changes to its
+//! keys and values, in the order of submission. The engine goes on as soon as a batch is submitted, and learns that it
+//! is done when its logits come out of the last stage. The time that a stage is idle in between is a bubble. One stage
+//! alone is a worker that computes beside others, as replicas do.
 //!
-//! While a batch is inside, the clock runs as clocks do, whoever owns it: where nothing is, it may jump.
+//! While a batch is inside, the clock runs in real time; while none is, the owner of the clock may let it jump.
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -56,14 +56,14 @@ struct Job {
     logits: Vec<f32>,
 }
 
-/// The way out of a stage. Whoever waits behind the last one is told of every batch, and of the stage's end.
+/// The way out of a stage. The waker behind the last one is told of every batch, and of the stage's end.
 struct Outlet {
     next: Option<Sender<Job>>,
     wake: Option<Arc<OnceLock<Wake>>>,
 }
 
 impl Outlet {
-    /// True where somebody took it.
+    /// True where it was taken.
     fn send(&self, job: Job) -> bool {
         let sent = self.next.as_ref().is_some_and(|next| next.send(job).is_ok());
         self.wake();
@@ -135,7 +135,7 @@ impl CpuPipeline {
     }
 }
 
-/// The life of a stage: until nothing can come any more, or nobody takes what it made.
+/// The life of a stage: until nothing can come any more, or its results are not taken.
 fn serve(mut stage: Stage, mut memories: Vec<KvMemory>, inbox: &Receiver<Job>, to: &Outlet) {
     while let Ok(mut job) = inbox.recv() {
         for memory in &mut memories {
@@ -189,7 +189,7 @@ impl Executor for CpuPipeline {
     }
 
     fn wake_by(&mut self, wake: Wake) {
-        // Whoever was told first goes on being told.
+        // The first waker is kept.
         let _ = self.wake.set(wake);
     }
 
@@ -206,7 +206,7 @@ impl Drop for CpuPipeline {
     fn drop(&mut self) {
         self.inlet = None;
         for thread in self.threads.drain(..) {
-            // A panic of its has been passed on already, or whoever waited for it is gone.
+            // A panic of the thread has been passed on already, or its reader is gone.
             let _ = thread.join();
         }
     }

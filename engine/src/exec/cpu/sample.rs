@@ -13,7 +13,7 @@ pub trait Sample: Send {
     /// one logit per token of the vocabulary; they may be overwritten.
     fn sample(&mut self, seq: &Sequence, branch: u16, logits: &mut [f32]) -> Token;
 
-    /// How a device may choose that token without its logits being seen; none where they have to be.
+    /// The way in which a device may choose that token without its logits being seen; none where they have to be.
     fn on_device(&mut self, _seq: &Sequence, _branch: u16) -> Option<Draw> {
         None
     }

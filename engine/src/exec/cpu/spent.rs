@@ -1,4 +1,4 @@
-//! Where the time of a pass goes, operator by operator: what profiles of this machine are fitted to.
+//! The time of a pass, operator by operator: profiles of this machine are fitted to it.
 //!
 //! Reading the clock ten times a layer costs a few microseconds a pass, so it is always on.
 
@@ -14,8 +14,8 @@ pub struct Spent {
     pub attention: Duration,
     /// Norms, rotary embedding, quantisation of activations.
     pub rest: Duration,
-    /// What is done once a pass and not in every layer: looking tokens up, turning positions into angles. A GPU's is
-    /// in `rest`, of which it is little.
+    /// Work that is done once a pass and not in every layer: looking tokens up, turning positions into angles. A GPU's
+    /// is a small part of `rest`.
     pub once: Duration,
     /// The vocabulary head, its norm included.
     pub head: Duration,

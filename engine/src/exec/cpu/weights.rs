@@ -24,18 +24,18 @@ pub struct CpuModel {
     pub(super) frequencies: Vec<f32>,
 }
 
-/// Which part of a model: layers are split over pipeline stages; in each stage attention is split over tensor-parallel
+/// A part of a model: layers are split over pipeline stages; in each stage attention is split over tensor-parallel
 /// ranks by heads, the feed-forward layer by its inner features, as in Megatron-LM (Shoeybi et al. 2019). Unlike there,
 /// the projections back are split by output features too, and ranks gather their inputs instead of summing their
 /// outputs: every number is then computed as one rank would, in every precision. In int8 a sum in another order is
 /// enough to round an activation otherwise, and in time to choose another token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// Which tensor-parallel rank, from 0.
+    /// The tensor-parallel rank, from 0.
     pub rank: usize,
     /// Of how many.
     pub ranks: usize,
-    /// Which pipeline stage, from 0.
+    /// The pipeline stage, from 0.
     pub stage: usize,
     /// Of how many.
     pub stages: usize,
@@ -132,7 +132,7 @@ impl CpuModel {
         Ok(Self { config, part, precision, embedding, layers, norm, head, frequencies })
     }
 
-    /// What its weights are kept in.
+    /// The number format in which its weights are kept.
     #[must_use]
     pub fn precision(&self) -> Precision {
         self.precision

@@ -1,4 +1,4 @@
-//! What a plan asks of the model, row by row, in the terms of the CUDA kernels.
+//! A plan as the model's input, row by row, in the terms of the CUDA kernels.
 //!
 //! The padding of static batches becomes rows of its own, computed like any other, and attention whose result is thrown
 //! away: seats cost what the plan says they cost.
@@ -19,9 +19,9 @@ const WHOLE: i32 = 30;
 pub(super) struct Inputs {
     /// Rows, tables and sequences.
     pub(super) batch: Rows,
-    /// Whose the first of the rows through the vocabulary head are; the rest are padding's.
+    /// The sequences of the first rows through the vocabulary head; the rest are padding's.
     pub(super) sampled: Vec<SeqId>,
-    /// Rows of attention's output, after those of the batch, that nobody reads.
+    /// Rows of attention's output, after those of the batch, that are not read.
     pub(super) discarded: usize,
     /// Attention that is thrown away: (row, tokens of padding).
     backs: Vec<(i32, u32)>,
@@ -87,7 +87,7 @@ impl Inputs {
         }
     }
 
-    /// Rows, where all of them are single new tokens whose attention somebody reads.
+    /// Rows, where all of them are single new tokens whose attention is read.
     pub(super) fn decodes(&self) -> Option<usize> {
         let (rows, seqs) =
             (self.batch.ids.len(), self.batch.decodes.len() + self.batch.chunks.len());

@@ -3,7 +3,7 @@
 
 use kernels::cuda::{Buffer, CudaError, Device, Element};
 
-/// Memory for the columns of one rank. Where it needs no others', there is its part alone.
+/// Memory for the columns of one rank. A rank that needs no others' columns has memory for its own part alone.
 #[derive(Debug)]
 pub(super) struct Columns<T> {
     /// `[rows, columns]`.
@@ -16,7 +16,7 @@ pub(super) struct Columns<T> {
     joined: bool,
 }
 
-/// `buffer` with room for `len` elements, made if it is not there; what was in it is gone then. Returns 1 if it was
+/// `buffer` with room for `len` elements, made if it is not there; its former content is gone then. Returns 1 if it was
 /// made.
 pub(super) fn grow<T: Element>(
     device: &Device,
@@ -62,7 +62,7 @@ impl<T: Element> Columns<T> {
         if self.joined { &mut self.whole } else { &mut self.part }
     }
 
-    /// Puts what has arrived of `ranks` ranks side by side.
+    /// Puts the parts that have arrived from `ranks` ranks side by side.
     pub(super) fn join(
         &mut self,
         device: &Device,

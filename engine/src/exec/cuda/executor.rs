@@ -81,7 +81,7 @@ impl CudaExecutor {
                 flights: Flights::default(),
                 fault: None,
             };
-            // Somebody has to feed the next stage's batch while another is under way.
+            // The next stage's batch must be fed while another is under way.
             Ok(if model.stages() > 1 { worker.overlapped() } else { worker })
         };
         slots.iter().map(worker).collect()
@@ -167,7 +167,7 @@ impl CudaExecutor {
         Ok(job)
     }
 
-    /// Takes what came of a batch that ended at `done`.
+    /// Takes the results of a batch that ended at `done`.
     fn land(&mut self, mut job: Job, state: &State, done: Duration) -> Result<(), CudaError> {
         let mut outcome = self.flights.outcome();
         outcome.ends.push(done);
@@ -210,7 +210,7 @@ impl CudaExecutor {
     fn run(&mut self, batch: &Batch<'_>, now: Duration) -> Result<Duration, CudaError> {
         let start = Instant::now();
         let job = self.ask(batch)?;
-        // A pass that samples nothing is waited for too: its time is what it took.
+        // A pass that samples nothing is waited for too, so that its time is measured.
         job.wait()?;
         let done = now + start.elapsed();
         self.land(job, batch.state, done)?;

@@ -10,16 +10,16 @@ use kernels::cuda::{CudaError, Device, Fetched, Mark};
 use crate::exec::Wake;
 use crate::sequence::SeqId;
 
-/// What will be there of a batch. Kept and filled again.
+/// The results of a batch. Kept and filled again.
 #[derive(Debug)]
 pub(super) struct Job {
     /// Tokens that the device has chosen, of a batch of which it chooses all.
     pub(super) ids: Fetched<i32>,
     /// Rows of logits, of any other.
     pub(super) logits: Fetched<f32>,
-    /// Which of the two.
+    /// True where they are tokens that the device chose.
     pub(super) chosen: bool,
-    /// Whose they are.
+    /// Their sequences.
     pub(super) sampled: Vec<SeqId>,
     /// When all of it is done.
     pub(super) done: Option<Mark>,
@@ -83,9 +83,9 @@ impl Watch {
         self.outlet.recv_timeout(left)
     }
 
-    /// Whom to tell of every batch that is over.
+    /// Sets the waker that is called for every batch that is over.
     pub(super) fn wake_by(&self, wake: Wake) {
-        // Whoever was told first goes on being told.
+        // The first waker is kept.
         let _ = self.wake.set(wake);
     }
 }

@@ -1,4 +1,5 @@
-//! What one rank of a pipeline stage does by itself in a forward pass on a device, between the points where ranks meet.
+//! The work of one rank of a pipeline stage by itself, in a forward pass on a device between the points where ranks
+//! meet.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::columns::{Columns, grow};
 use super::weights::{CudaModel, Layer, Shard};
 use crate::exec::cpu::Spent;
 
-/// What a rank computes: its shard of a model, and a batch on the shard's device.
+/// The parties to a rank's work: its shard of a model, and a batch on the shard's device.
 #[derive(Clone, Copy)]
 pub(super) struct Task<'a> {
     pub(super) model: &'a CudaModel,
@@ -22,7 +23,7 @@ pub(super) struct Task<'a> {
 }
 
 impl<'a> Task<'a> {
-    /// How this rank and the others of its stage meet.
+    /// The way to the other ranks of this rank's stage.
     pub(super) fn group(&self) -> &'a Collective {
         &self.model.groups[self.shard.part.stage]
     }
@@ -33,13 +34,13 @@ impl<'a> Task<'a> {
 pub(super) struct Forward {
     /// The residual stream.
     pub(super) x: Buffer<bf16>,
-    /// What attention or the feed-forward layer adds to it, or this rank's part of that.
+    /// The output of attention or of the feed-forward layer that is added to it, or this rank's part of that.
     pub(super) added: Columns<bf16>,
     normed: Buffer<bf16>,
     qkv: Buffer<bf16>,
     queries: Buffer<bf16>,
     gate_up: Buffer<bf16>,
-    /// What attention or the feed-forward layer makes of this rank's heads or inner features.
+    /// The result of attention or of the feed-forward layer for this rank's heads or inner features.
     pub(super) inner: Columns<bf16>,
     last_x: Buffer<bf16>,
     last_added: Buffer<bf16>,
@@ -48,13 +49,13 @@ pub(super) struct Forward {
     draws: Buffer<Draw>,
     tokens: Buffer<i32>,
     scratch: Scratch,
-    /// How often any of these was replaced by a larger one.
+    /// The number of times that any of these was replaced by a larger one.
     grown: u64,
     /// When each operator was done and what it counts as, where that is wanted.
     laps: Option<Vec<(Mark, Part)>>,
 }
 
-/// What an operator's time counts as.
+/// The entry that an operator's time is added to.
 type Part = fn(&mut Spent) -> &mut Duration;
 
 const REST: Part = |spent| &mut spent.rest;
@@ -108,7 +109,7 @@ impl Forward {
         })
     }
 
-    /// How often memory has been replaced by more of it.
+    /// The number of times that memory has been replaced by more of it.
     pub(super) fn grown(&self) -> u64 {
         self.grown + self.scratch.grown()
     }
@@ -118,7 +119,7 @@ impl Forward {
         self.laps = Some(Vec::new());
     }
 
-    /// Where it went, operator by operator.
+    /// The time of the pass, operator by operator.
     pub(super) fn end_laps(&mut self) -> Result<Spent, CudaError> {
         let (laps, mut spent) = (self.laps.take().unwrap_or_default(), Spent::default());
         for pair in laps.windows(2) {

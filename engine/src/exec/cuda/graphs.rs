@@ -1,4 +1,4 @@
-//! Which batches are recorded once and then done as a whole: decodes, whose launches are all alike.
+//! Batches that are recorded once and then done as a whole: decodes, whose launches are all alike.
 //!
 //! A graph is for one number of rows and, where attention is laid out by the longest context, one length: batches are
 //! filled up with rows of padding to the next of few sizes. Memory that has grown since makes a graph useless, so it is
@@ -17,10 +17,11 @@ const LEAST_REACH: i32 = 512;
 /// Graphs that are kept; each takes some memory of the device.
 const MOST: usize = 96;
 
-/// What tells recorded batches apart: rows, and the context that they are laid out for.
+/// The key of a recorded batch: rows, and the context that they are laid out for.
 pub(super) type Key = (usize, i32);
 
-/// So many rows are filled up to how many, if such a batch is recorded: powers of two, and from 16 on what is halfway.
+/// The number of rows that a batch of `rows` is filled up to, if it is recorded: powers of two, and from 16 on the
+/// numbers halfway between them.
 pub(super) fn bucket(rows: usize) -> Option<usize> {
     let power = rows.next_power_of_two();
     let halfway = power / 4 * 3;
@@ -33,7 +34,7 @@ pub(super) fn reach(longest: i32) -> i32 {
     (longest.max(LEAST_REACH) as u32).next_power_of_two() as i32
 }
 
-/// What has been recorded.
+/// The recorded batches.
 #[derive(Debug, Default)]
 pub(super) struct Graphs {
     /// None where it was only seen.
@@ -43,8 +44,8 @@ pub(super) struct Graphs {
 }
 
 impl Graphs {
-    /// Does `work` for `batch`, or what was recorded of it. What was not seen before is done as it is, and finds the
-    /// memory that it needs; when it comes again it is recorded.
+    /// Does `work` for `batch`, or replays its recording. A batch of a new kind is done as it is, and finds the memory
+    /// that it needs; when it comes again it is recorded.
     pub(super) fn run(
         &mut self,
         key: Key,

@@ -87,8 +87,8 @@ fn check(config: &LlamaConfig, layout: Layout, devices: usize) -> Result<(), Mod
     Err(SpecError::Impossible { what: "model", name: config.name.clone(), reason }.into())
 }
 
-/// Refuses weights that do not fit. Said of all at once: the tensor that does not fit any more tells nobody how much is
-/// missing.
+/// Refuses weights that do not fit. The check is made for all at once: the first tensor that does not fit does not show
+/// how much is missing.
 fn room_for_weights(
     config: &LlamaConfig,
     Layout { ranks, stages, .. }: Layout,
@@ -204,7 +204,8 @@ impl Loader<'_> {
         self.joined(names, Share::Rows)
     }
 
-    /// What leads back to the residual stream: its input features, or, where ranks exchange these, its output features.
+    /// The projection that leads back to the residual stream: its input features, or, where ranks exchange these, its
+    /// output features.
     fn back(&mut self, name: String) -> Result<Buffer<bf16>, CudaModelError> {
         self.joined(&[name], if joins(self.layout) { Share::Rows } else { Share::Columns })
     }

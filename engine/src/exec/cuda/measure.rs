@@ -20,7 +20,7 @@ const TIMES: usize = 3;
 const POOL: u32 = 1 << 18;
 const SHARE: f64 = 0.5;
 const BLOCK: u32 = 16;
-/// Tokens in the pool where nobody says how much memory there is (an emulated device).
+/// Tokens in the pool where the device does not report its memory (an emulated one).
 const SMALL_POOL: u32 = 1 << 10;
 
 /// Batches of decodes of unequal lengths: how many, and the tokens of the longest, which a quarter of them are.
@@ -29,7 +29,7 @@ const UNEVEN: [(u32, u32); 7] =
 /// The others are shorter by this factor.
 const SHORTER: u32 = 4;
 
-/// What attention takes in all layers for batches of as many decodes.
+/// The time of attention in all layers for batches of as many decodes.
 #[derive(Debug, Clone, Copy)]
 pub struct Uneven {
     /// Of unequal lengths.
@@ -98,7 +98,7 @@ pub fn measure(
         if with_graphs && work.prompts == 0 {
             let apart = spent.total() - spent.sampling;
             if let Some(whole) = stand.replayed(&batch)?.filter(|whole| *whole < apart) {
-                // What a graph saves is the wait for launches, of which short operators have most.
+                // A graph saves the wait for launches, of which short operators have most.
                 spent = spent.computing(whole.as_secs_f64() / apart.as_secs_f64());
             }
         }
@@ -191,7 +191,8 @@ impl<'a> Stand<'a> {
         Ok(passes[passes.len() / 2])
     }
 
-    /// What the batch timed last takes up to its logits when it is replayed as a graph; none where the engine would not.
+    /// The time of the batch timed last up to its logits when it is replayed as a graph; none where the engine would
+    /// not replay it.
     fn replayed(&mut self, batch: &Batch) -> Result<Option<Duration>, CudaError> {
         let Self { model, pools, places, pass, .. } = self;
         let ([place], rows) = (&places[..], batch.ids.len()) else { return Ok(None) };

@@ -1,5 +1,5 @@
-//! How much of a device's memory is left for keys and values: of the share that the engine may use, what weights, whoever
-//! else is there, and batches do not take.
+//! The memory of a device that is left for keys and values: the engine's share, less weights, other users of the
+//! device, and batches.
 
 use kernels::cuda::{CudaError, KvPool};
 
@@ -12,16 +12,16 @@ const SLACK: u64 = 128 << 20;
 /// Fewer tokens than this are no memory.
 const LEAST_SLOTS: u64 = 16;
 
-/// Where a device's memory goes, bytes.
+/// The use of a device's memory, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
     /// All of it.
     pub all: u64,
-    /// Weights, and whatever else is there already.
+    /// Weights, and everything else that is there already.
     pub taken: u64,
-    /// What workers need for their largest batches.
+    /// Needed by workers for their largest batches.
     pub batches: u64,
-    /// What the engine may use: `kv_fraction`.
+    /// Allowed to the engine: `kv_fraction`.
     pub limit: u64,
     /// Keys and values of a token.
     pub slot: u64,
@@ -29,7 +29,7 @@ pub struct Room {
     pub workers: u64,
 }
 
-/// Why there is no room.
+/// The reasons for which memory does not suffice.
 #[derive(Debug, thiserror::Error)]
 pub enum RoomError {
     /// The driver does not say.
@@ -59,11 +59,11 @@ pub enum RoomError {
     None {
         /// The device.
         device: String,
-        /// Where its memory goes.
+        /// The use of its memory.
         room: Room,
         /// The fraction asked for.
         fraction: f64,
-        /// What is missing, bytes.
+        /// Missing, bytes.
         short: u64,
     },
     /// Less is left than was asked for.
@@ -75,7 +75,7 @@ pub enum RoomError {
     Less {
         /// The device.
         device: String,
-        /// Where its memory goes.
+        /// The use of its memory.
         room: Room,
         /// Bytes that all workers were to have.
         asked: u64,
@@ -100,8 +100,8 @@ impl Room {
 
 impl CudaModel {
     /// Bytes of keys and values, of all shards together, for each worker of `config`: those that are `asked` for, or as
-    /// many as its `kv_fraction` leaves on the device that has least to spare. None where nobody says how much memory
-    /// there is (an emulated device) and nothing is asked for.
+    /// many as its `kv_fraction` leaves on the device that has least to spare. None where the device does not report
+    /// its memory (an emulated one) and nothing is asked for.
     ///
     /// # Errors
     /// When there is no room for so many, or hardly any.
@@ -158,7 +158,7 @@ impl CudaModel {
         self.here(place).map(bytes).sum()
     }
 
-    /// Where a device's memory goes now that the weights are there, if it says so.
+    /// The use of a device's memory now that the weights are there, if the device reports it.
     fn room(&self, place: usize, config: &Config) -> Result<Option<Room>, RoomError> {
         let Some((free, all)) = self.devices()[place].memory()? else { return Ok(None) };
         let workers = u64::from(config.workers() * config.replicas);
@@ -188,7 +188,7 @@ impl CudaModel {
         // A prompt above an unchunked budget runs alone.
         let rows = rows.max(u64::from(config.max_model_len));
         let inner = width.max(ffn);
-        // What is exchanged is there as it arrives, and put together.
+        // Exchanged features are kept as they arrive, and put together.
         let joined = if self.joins() { 2 * (ranks * inner + hidden) } else { 0 };
         let row = 3 * hidden + heads.width() as u64 + width + 2 * ffn + inner + joined;
         let tokens = self.tokens() as u64;

@@ -1,8 +1,8 @@
-//! A pass over all of a model: its pipeline stages one behind the other, and what one hands to the next.
+//! A pass over all of a model: its pipeline stages one behind the other, and the hand-over from each to the next.
 //!
-//! All of it is asked for at once: a device does what it was asked for in order. So the stages of several batches overlap by
-//! themselves where stages have devices of their own, as far as the driver takes a batch's description, which is in
-//! pageable memory, without waiting for what the device is at (CUDA promises that for 64 KB at most).
+//! All of it is submitted at once: a device works in the order of submission. So the stages of several batches overlap
+//! by themselves where stages have devices of their own, as far as the driver takes a batch's description, which is in
+//! pageable memory, without waiting for the device's current work (CUDA promises that for 64 KB at most).
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::stage::Stage;
 use super::weights::CudaModel;
 use crate::exec::cpu::Spent;
 
-/// A device, and what the batch under way needs on it.
+/// A device, and the data of the batch under way on it.
 pub(super) struct Place {
     pub(super) device: Device,
     pub(super) batch: DeviceBatch,
@@ -50,7 +50,7 @@ impl Pass {
         Ok(Self { stages: stages.collect::<Result<_, _>>()? })
     }
 
-    /// How often memory has been replaced by more of it: what was recorded before is of no use then.
+    /// The number of times that memory has been replaced by more of it: recordings made before are of no use then.
     pub(super) fn grown(&self) -> u64 {
         self.stages.iter().flat_map(|stage| &stage.ranks).map(|rank| rank.grown()).sum()
     }
@@ -81,8 +81,8 @@ impl Pass {
         Ok(())
     }
 
-    /// Gives stage `to` what the one before made, rank by rank: the residual stream, and what is yet to be added to it,
-    /// which the first norm does.
+    /// Gives stage `to` the output of the one before, rank by rank: the residual stream, and the part that the first
+    /// norm is yet to add to it.
     fn hand_over(&mut self, between: &Collective, to: usize, len: usize) -> Result<(), CudaError> {
         let (before, after) = self.stages.split_at_mut(to);
         let (Some(from), Some(stage)) = (before.last(), after.first_mut()) else { return Ok(()) };
@@ -115,7 +115,7 @@ impl Pass {
         self.stages.iter_mut().for_each(|stage| stage.ranks[0].start_laps());
     }
 
-    /// Where it went, operator by operator, in all stages together.
+    /// The time of the pass, operator by operator, in all stages together.
     pub(super) fn end_laps(&mut self) -> Result<Spent, CudaError> {
         let stages = self.stages.iter_mut().map(|stage| stage.ranks[0].end_laps());
         let spent = stages.collect::<Result<Vec<_>, _>>()?;

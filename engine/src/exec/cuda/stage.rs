@@ -1,10 +1,11 @@
-//! A pipeline stage: consecutive layers of a model on tensor-parallel ranks, what each does by itself and where they meet.
+//! A pipeline stage: consecutive layers of a model on tensor-parallel ranks, the work of each rank and the points where
+//! they meet.
 //!
 //! The embedding and the vocabulary head are split by tokens, attention by heads, the feed-forward layer by its inner
-//! features. Where that leads back to the residual stream, ranks that are fast multiply their own features and sum the
-//! results (Megatron-LM, Shoeybi et al. 2019), which rounds otherwise than one rank would. Ranks whose results must not
-//! depend on how many they are exchange the features first, and each multiplies all of them for its own columns: no sum is
-//! ever split, so tokens are those of one rank to the bit, for two exchanges where there was a sum.
+//! features. On the way back to the residual stream, fast ranks multiply their own features and sum the results
+//! (Megatron-LM, Shoeybi et al. 2019), which rounds otherwise than one rank would. Exact ranks exchange the features
+//! first, and each multiplies all of them for its own columns: no sum is ever split, so tokens are those of one rank to
+//! the bit, for two exchanges where there was a sum.
 
 use half::bf16;
 use kernels::cuda::{Buffer, CudaError, KvPool};

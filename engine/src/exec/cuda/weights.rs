@@ -19,13 +19,13 @@ pub struct CudaModel {
     pub(super) devices: Vec<Device>,
     /// Stage by stage, and in each rank by rank.
     pub(super) shards: Vec<Shard>,
-    /// How the ranks of each stage meet.
+    /// The collectives of the ranks of each stage.
     pub(super) groups: Vec<Collective>,
-    /// How stages do, where there are several.
+    /// The collective of the stages, where there are several.
     pub(super) between: Option<Collective>,
 }
 
-/// What one rank of one stage has of a model.
+/// The weights of one rank of one stage.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) device: Device,
@@ -73,12 +73,12 @@ impl CudaModel {
         &self.stage(self.stages() - 1)[0].device
     }
 
-    /// Which of the devices a shard is on.
+    /// The device, by index, that a shard is on.
     pub(super) fn place(&self, shard: usize) -> usize {
         shard % self.devices.len()
     }
 
-    /// What its devices are called.
+    /// The name of its devices.
     #[must_use]
     pub fn device_name(&self) -> String {
         let name = self.devices[0].name();
@@ -88,7 +88,7 @@ impl CudaModel {
         }
     }
 
-    /// Which kernels compute it.
+    /// The kernels that compute it.
     #[must_use]
     pub fn arithmetic(&self) -> Arithmetic {
         self.layout.arithmetic
