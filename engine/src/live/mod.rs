@@ -56,7 +56,7 @@ pub struct Ask {
     pub beams: Option<BeamSearch>,
 }
 
-/// Why a request gets no answer.
+/// The reasons for which a request gets no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It could never run.
@@ -106,7 +106,7 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        // Of one that has ended the engine knows nothing any more; and the engine may have ended.
+        // The engine knows nothing any more of an answer that has ended; and the engine may have ended.
         let _ = self.commands.send(Command::Cancel(self.id));
     }
 }
@@ -160,7 +160,7 @@ impl Live {
     ) -> std::io::Result<Self> {
         let (commands, inbox) = channel();
         let commands = Arc::new(commands);
-        // Whoever computes does not keep alive the engine that it works for.
+        // An executor does not keep the engine alive that it works for.
         let caller = Arc::downgrade(&commands);
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
             if let Some(commands) = caller.upgrade() {
@@ -186,7 +186,7 @@ impl Live {
         self.origin.elapsed()
     }
 
-    /// Where it is said why the engine has ended, once a device under it has failed. Answers under way end without
+    /// The reason for which the engine has ended, once a device under it has failed. Answers under way end without
     /// their last step then.
     #[must_use]
     pub fn fault(&self) -> Arc<OnceLock<Fault>> {
@@ -254,7 +254,7 @@ impl Loop {
             }
             let next = self.next();
             if let Some(fault) = self.replicas.iter().find_map(Engine::fault) {
-                // Said before whoever waits is let go. It was not said before: this is the end.
+                // It is set before waiting clients are let go, and only here, because the loop ends.
                 let _ = self.found.set(fault.clone());
                 return;
             }
@@ -265,7 +265,7 @@ impl Loop {
                 }
                 match (inbox.recv(), busy) {
                     (Ok(command), _) => self.obey(command),
-                    // Nobody is left who could be told.
+                    // No client is left who could be told.
                     (Err(_), Some(busy)) => {
                         self.replicas[busy].wait(self.origin.elapsed(), Duration::MAX);
                     }
@@ -291,7 +291,7 @@ impl Loop {
         }
     }
 
-    /// Lets begin who can; when something happens next, and where.
+    /// Lets every replica begin that can; the time of the next event, and its replica.
     fn next(&mut self) -> Option<(Duration, usize)> {
         for replica in &mut self.replicas {
             replica.start(self.origin.elapsed(), Duration::MAX);
@@ -378,7 +378,7 @@ impl Loop {
         }
     }
 
-    /// Hands out what the last iteration of `replica` brought.
+    /// Hands out the tokens and events of the last iteration of `replica`.
     fn deliver(&mut self, replica: usize) {
         let iteration = self.replicas[replica].last_iteration();
         let at = iteration.ends.last().copied().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The live loop over a model whose every token is known: nothing is lost, doubled or mixed up, whoever comes and goes.
+//! The live loop over a model whose every token is known: nothing is lost, doubled or mixed up while clients come and
+//! go.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
@@ -8,7 +9,7 @@ use crate::config::{AllocatorKind, Config, SchedulerKind};
 use crate::exec::{Executor, HashExecutor};
 use crate::wiring;
 
-/// What the engine was seen to hold last.
+/// The holdings of the engine at the last look.
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Held {
     used: u64,
@@ -175,7 +176,7 @@ fn a_stop_token_ends_it_when_it_may() {
 }
 
 #[test]
-fn what_can_never_run_is_refused() {
+fn a_request_that_can_never_run_is_refused() {
     let (live, _) = start(&config(), 100, Duration::from_micros(50));
     let refused = |limit| live.ask_blocking(ask(&[1; 50], limit)).err().unwrap().to_string();
     assert_eq!(refused(351), "prompt and output of 401 tokens exceed max-model-len 400");
@@ -194,7 +195,7 @@ fn dropped_it_finishes_what_it_began() {
     }
 }
 
-/// What happened in an iteration, but for when: admissions, preemptions and ends, and who got which token.
+/// The events of an iteration without their times: admissions, preemptions and ends, and the tokens of each request.
 #[derive(Debug, PartialEq)]
 struct Happened(Vec<Event>, Vec<(RequestId, Token)>);
 
@@ -428,7 +429,7 @@ fn text_is_whole_characters_without_stops() {
         shown(&stop, &bytes),
         (["a", "", "", "€", "", "", ""].map(str::to_owned).to_vec(), Some(Finish::Stop))
     );
-    // What is held back comes when it ends otherwise: by length, or by a token that is not shown.
+    // Text that was held back comes when it ends otherwise: by length, or by a token that is not shown.
     let short = Ask { limit: 6, ..stop.clone() };
     assert_eq!(shown(&short, &bytes).0.concat(), "a€bc");
     let end = Ask { ends: Arc::new([u32::from(b'X')]), ..stop.clone() };

@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// Seconds after which a client that was turned away may try again: about the time in which a place becomes free when
-/// anybody's prompt takes part of a second.
+/// Seconds after which a client that was turned away may try again: about the time in which a place becomes free when a
+/// prompt takes part of a second.
 const RETRY_AFTER: &str = "1";
 
 /// Requests accepted and not yet started, at most `limit` of them. The engine keeps the same limit itself, replica by

@@ -1,4 +1,4 @@
-//! What a client that wants beam search may ask for: vLLM's fields, and nothing that would have no effect.
+//! The fields of beam search that a client may set: vLLM's, and none that would have no effect.
 
 use super::admit::Refusal;
 use super::limits::{MOST_BRANCHES, within};
@@ -34,8 +34,8 @@ pub(super) fn search(common: &Common, best_of: Option<u16>) -> Result<Option<Bea
     Ok(Some(BeamSearch { width, length_penalty }))
 }
 
-/// A field that is set to something and changes what is sampled, not what is searched for. Clients that set a neutral
-/// value, or the temperature of greedy sampling, mean nothing by it.
+/// A field that changes the sampling and has no effect on a search, if one is set. Neutral values, and the temperature
+/// of greedy sampling, do not count.
 fn without_effect(common: &Common) -> Option<&'static str> {
     let other = |value: Option<f32>, neutral: f32| value.is_some_and(|v| v != neutral);
     let stops = common.stop.iter().flat_map(|stop| &stop.0).any(|stop| !stop.is_empty());

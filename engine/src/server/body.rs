@@ -1,4 +1,4 @@
-//! Requests' bodies: how long one may be, how much of all of them is held at once, and what is wrong with one that does
+//! Requests' bodies: the longest that is read, the bytes of all that are held at once, and the faults of one that does
 //! not come whole.
 
 use std::sync::Arc;
@@ -90,7 +90,7 @@ impl Bodies {
     }
 }
 
-/// What is wrong with a request's headers before its body is read, by RFC 9110 and 9112, where the parser lets it through.
+/// The fault in a request's headers before its body is read, by RFC 9110 and 9112, where the parser lets it through.
 pub(super) fn framing(request: &axum::extract::Request) -> Option<StatusCode> {
     let headers = request.headers();
     let words = |name: header::HeaderName| {

@@ -1,5 +1,5 @@
-//! Fields that clients may write in several ways, each read straight into what is kept of it: a body of megabytes is
-//! not copied into a tree of values first.
+//! Fields that clients may write in several ways, each read straight into its final form: a body of megabytes is not
+//! copied into a tree of values first.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -24,7 +24,7 @@ pub(super) enum Prompt {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct StopStrings(pub(super) Vec<String>);
 
-/// What was said in one turn: a text, or parts of which only texts are understood.
+/// The content of one turn: a text, or parts of which only texts are understood.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Content {
     /// Its texts put together.
@@ -40,9 +40,9 @@ pub(super) struct Filled(pub(super) bool);
 /// Reads a `T` by its [`Form`].
 struct As<T>(PhantomData<T>);
 
-/// What to make of the kinds of JSON that a field may be; the others are refused by name.
+/// The reading of each kind of JSON that a field may be; the others are refused by name.
 trait Form<'de>: Sized {
-    /// What should be there, for messages.
+    /// The expected forms, for messages.
     const EXPECTED: &'static str;
 
     fn text(_text: String) -> Option<Self> {
@@ -234,7 +234,7 @@ fn tokens<'de, A: SeqAccess<'de>>(
     Ok(tokens)
 }
 
-/// How many elements are left.
+/// The number of elements that are left.
 fn rest<'de, A: SeqAccess<'de>>(mut list: A) -> Result<usize, A::Error> {
     let mut count = 0;
     while list.next_element::<IgnoredAny>()?.is_some() {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_is_not_filled() {
+    fn an_empty_field_is_not_filled() {
         for (text, filled) in [("[]", false), ("{}", false), ("[0]", true), ("{\"a\": {}}", true)] {
             assert_eq!(read(text), Ok(Filled(filled)), "{text}");
         }

@@ -40,13 +40,13 @@ const BATCH: [f64; 15] = [
     32_768.0, 65_536.0,
 ];
 
-/// Why a request ended, as a label.
+/// The reason for which a request ended, as a label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     finished_reason: &'static str,
 }
 
-/// What became of a slot, as a label.
+/// The fate of a slot, as a label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Class {
     class: &'static str,
@@ -119,7 +119,7 @@ impl Metrics {
             running: add(r, "vllm:num_requests_running", "Requests in a batch", Gauge::default()),
             waiting: add(r, "vllm:num_requests_waiting", "Requests in the queue", Gauge::default()),
             usage: add(r, "vllm:kv_cache_usage_perc", "Share of KV slots taken", Real::default()),
-            slots: add(r, "knee:kv_slots", "KV slots by what became of them", Family::default()),
+            slots: add(r, "knee:kv_slots", "KV slots by their use", Family::default()),
             preemptions: add(
                 r,
                 "vllm:num_preemptions",
@@ -202,7 +202,7 @@ impl Metrics {
         Self { registry: Arc::new(registry), ..metrics }
     }
 
-    /// What to give the live engine, so that it counts here.
+    /// The observer to give to the live engine, so that it counts here.
     #[must_use]
     pub fn watch(&self) -> crate::live::Watch {
         let metrics = self.clone();

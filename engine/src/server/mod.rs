@@ -38,8 +38,8 @@ use reply::{Reply, Wanted};
 use crate::live::{Ask, Refused};
 
 impl Service {
-    /// Answers requests on `listener` until `stop` is ready; then nobody new is let in, and those inside are answered
-    /// to their end, for `patience` at most. Returns true if all were.
+    /// Answers requests on `listener` until `stop` is ready; then no new request is let in, and those inside are
+    /// answered to their end, for `patience` at most. Returns true if all were.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -67,7 +67,7 @@ impl Service {
             .with_state(service)
     }
 
-    /// Reads a request, lets it in and answers it. What it asks for is found out by `ask`.
+    /// Reads a request, lets it in and answers it. `ask` turns it into a request for the engine.
     async fn answer<R: wire::Request + Send + 'static>(
         self: &Arc<Self>,
         headers: &HeaderMap,

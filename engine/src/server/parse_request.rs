@@ -1,4 +1,4 @@
-//! From what a client wrote to what the engine is asked: every field checked, with the name of the one that is wrong.
+//! From a client's fields to the engine's request: every field is checked, and a refusal names the wrong one.
 
 use std::sync::Arc;
 

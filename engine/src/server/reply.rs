@@ -1,4 +1,5 @@
-//! One request's answer: what the engine says as it comes, put into OpenAI's words, whole or as a stream, and measured.
+//! One request's answer: the engine's updates as they come, put into OpenAI's words, whole or as a stream, and
+//! measured.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::live::{Answer, Finish, Step, Update};
 use crate::request::Token;
 use crate::sample::Logprobs;
 
-/// Which of the two interfaces is spoken.
+/// The interface that is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// Completions.
@@ -28,7 +29,7 @@ pub(super) enum Form {
     Chat,
 }
 
-/// How the answer is wanted.
+/// The form of answer that the client wants.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) form: Form,
@@ -55,7 +56,7 @@ pub(super) struct Reply {
     reason: &'static str,
 }
 
-/// How far a completion has come.
+/// The progress of a completion.
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
     tokens: u32,
@@ -233,7 +234,7 @@ impl Reply {
         data(&self.completion(vec![choice], None))
     }
 
-    /// Where the text of `step` begins in its completion, in characters.
+    /// The start of the text of `step` in its completion, in characters.
     fn shown(&mut self, step: &Step) -> usize {
         let branch = &mut self.branches[usize::from(step.branch)];
         let offset = branch.shown;
@@ -290,7 +291,7 @@ impl Drop for Reply {
     }
 }
 
-/// What a stream gives next.
+/// The next part of a stream.
 enum Stage {
     Tokens,
     Done,
@@ -313,7 +314,7 @@ fn word(finish: Finish) -> &'static str {
     }
 }
 
-/// JSON has no infinity: what cannot be is very unlikely, as in OpenAI's interface.
+/// JSON has no infinity: the impossible is very unlikely, as in OpenAI's interface.
 fn finite(logprob: f32) -> f32 {
     logprob.max(-9999.0)
 }

@@ -13,8 +13,8 @@ use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
 /// Longest first line of a request, bytes: what RFC 9112 recommends that servers take.
 const LONGEST_LINE: usize = 8000;
-/// The time for which a refusal may wait to be sent, and how long the client may go on sending before the connection
-/// is cut: a reset would discard the answer before the client reads it.
+/// The time for which a refusal may wait to be sent, and the client may go on sending, before the connection is cut: a
+/// reset would discard the answer before the client reads it.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A client's connection. A write that gets nowhere for a time is an error.
@@ -24,22 +24,22 @@ pub(super) struct Socket {
     line: Option<Vec<u8>>,
     fault: Option<StatusCode>,
     patience: Duration,
-    /// Until when a write may wait.
+    /// The end of the time for which a write may wait.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    /// `patience` is how long a write may get nowhere.
+    /// `patience` is the time for which a write may get nowhere.
     pub(super) fn new(stream: TcpStream, patience: Duration) -> Self {
         Self { stream, line: Some(Vec::new()), fault: None, patience, stalled: None }
     }
 
-    /// What is wrong with the first line, if anything is.
+    /// The fault in the first line, if there is one.
     pub(super) fn fault(&self) -> Option<StatusCode> {
         self.fault
     }
 
-    /// Answers a request that nobody else will answer.
+    /// Answers a request that the router does not see.
     pub(super) async fn refuse(&self, status: StatusCode, body: &str) {
         let (code, length) = (status.as_u16(), body.len());
         let reason = status.canonical_reason().unwrap_or_default();
@@ -52,7 +52,7 @@ impl Socket {
         }
     }
 
-    /// Ends the connection: says that no more will come, and takes what still comes for a short time.
+    /// Ends the connection: announces the end, and takes further input for a short time.
     pub(super) async fn close(mut self) {
         let end = Instant::now() + LINGER;
         let said = poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await;
@@ -99,7 +99,7 @@ impl Socket {
     }
 }
 
-/// What is wrong with `line`, beyond what the parser of HTTP/1.1 says itself.
+/// The fault in `line`, beyond those that the parser of HTTP/1.1 reports itself.
 fn first_line(line: &[u8]) -> Option<StatusCode> {
     if line.len() > LONGEST_LINE {
         return line.contains(&b' ').then_some(StatusCode::URI_TOO_LONG);
@@ -163,7 +163,7 @@ impl AsyncWrite for Socket {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Nothing: there may be an answer still to come, and [`Socket::close`] comes after it.
+    /// Nothing: an answer may still be to come, and [`Socket::close`] comes after it.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flush(cx)
     }

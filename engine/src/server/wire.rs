@@ -1,4 +1,4 @@
-//! What goes over the wire: OpenAI's completions and chat completions, with vLLM's extensions that make sense here.
+//! The messages on the wire: OpenAI's completions and chat completions, with vLLM's extensions that make sense here.
 //!
 //! Fields that are not known are ignored, as both do. Fields that are known, would change the answer and are not
 //! supported are kept here, so that they can be refused.
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::forms::{Content, Filled, Prompt, StopStrings};
 use crate::request::Token;
 
-/// What completions and chat completions have in common.
+/// The fields that completions and chat completions have in common.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct Common {
     pub(super) model: Option<String>,
@@ -39,13 +39,13 @@ pub(super) struct Common {
     pub(super) length_penalty: Option<f64>,
 }
 
-/// How an answer is to be written; only as text.
+/// The format in which an answer is to be written; only text is supported.
 #[derive(Debug, Clone, Deserialize)]
 struct Format {
     r#type: Option<String>,
 }
 
-/// What a stream ends with.
+/// The last part of a stream.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 pub(super) struct StreamOptions {
     pub(super) include_usage: Option<bool>,
@@ -77,7 +77,7 @@ pub(super) struct ChatRequest {
 /// A request that is read in two passes, its own fields and the common ones: a single pass would keep every field that is
 /// not known in memory, however long, until all are read.
 pub(super) trait Request: DeserializeOwned {
-    /// Where the common fields go.
+    /// The place of the common fields.
     fn common(&mut self) -> &mut Common;
 
     /// Reads it from JSON.
@@ -125,7 +125,7 @@ impl Common {
 impl CompletionRequest {
     /// The field that is set and not supported, if any.
     pub(super) fn unsupported(&self) -> Option<&'static str> {
-        // Of sampled completions nobody says which is the best.
+        // Sampled completions have no order from best to worst.
         let searched = self.common.use_beam_search == Some(true);
         let best = self.best_of.is_some_and(|best| best != self.common.n.unwrap_or(1)) && !searched;
         let fields = [
@@ -150,7 +150,7 @@ pub(super) struct Completion {
     pub(super) usage: Option<Usage>,
 }
 
-/// One of its completions. Which of `text`, `message` and `delta` is there says what was asked for.
+/// One of its completions. It has a `text`, a `message` or a `delta`, by the request.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Choice {
     pub(super) index: u16,
@@ -166,7 +166,7 @@ pub(super) struct Choice {
     pub(super) token_ids: Option<Vec<Token>>,
 }
 
-/// What the assistant said, or a piece of it.
+/// The text of the assistant, or a piece of it.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Said {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -183,7 +183,7 @@ pub(super) struct Usage {
     pub(super) prompt_tokens_details: PromptDetails,
 }
 
-/// Where prompt tokens came from.
+/// The sources of prompt tokens.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(super) struct PromptDetails {
     pub(super) cached_tokens: u32,

@@ -1,4 +1,4 @@
-//! Connections: how many, how big their headers, how long they may take, and how they end when the server does.
+//! Connections: their number, the size of their headers, the time they may take, and their end when the server ends.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -22,8 +22,8 @@ const MOST_CONNECTIONS: u32 = 4096;
 const MOST_HEADERS: usize = 100;
 const MOST_HEADER_BYTES: usize = 64 * 1024;
 
-/// Serves `router` on `listener` until `stop` is ready. Then nobody is accepted any more, and it returns when every
-/// request has been answered, or after `patience`. Returns whether all were.
+/// Serves `router` on `listener` until `stop` is ready. It accepts no connection after that, and returns when every
+/// request has been answered, or after `patience`. Returns true if all were answered.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -60,7 +60,7 @@ pub(super) async fn serve(
     tokio::time::timeout(patience, all_gone).await.is_ok()
 }
 
-/// Answers one connection's requests until it ends; the one under way when `ends` says so is the last.
+/// Answers one connection's requests until it ends. Once `ends` is true, the request under way is the last.
 async fn talk(stream: TcpStream, router: Router, times: Times, mut ends: watch::Receiver<bool>) {
     // Tokens are small and must not wait for each other.
     let _ = stream.set_nodelay(true);
@@ -72,7 +72,7 @@ async fn talk(stream: TcpStream, router: Router, times: Times, mut ends: watch::
     let socket = TokioIo::new(Socket::new(stream, times.write));
     let mut connection = http.serve_connection(socket, TowerToHyperService::new(router));
     let over = async {
-        // An error is that nobody is left who could say it: it has ended.
+        // An error means that the sender is gone: the server has ended.
         let _ = ends.wait_for(|over| *over).await;
     };
     let early = tokio::select! {
@@ -89,7 +89,7 @@ async fn talk(stream: TcpStream, router: Router, times: Times, mut ends: watch::
     let parts = connection.into_parts();
     let socket = parts.io.into_inner();
     let late = || {
-        // A connection without a request is just not used any more.
+        // A connection without a request has only been idle.
         let begun = !parts.read_buf.is_empty();
         result.as_ref().is_err_and(|e| e.is_timeout() && begun)
     };

@@ -27,7 +27,7 @@ const QUICK: Times = Times {
     write: Duration::from_millis(200),
 };
 
-/// A client of a server with an endless answer at `/`, and whether that answer was dropped.
+/// A client of a server with an endless answer at `/`, and a flag that is set when that answer is dropped.
 fn connected() -> (Client, Arc<AtomicBool>) {
     let dropped = Arc::new(AtomicBool::new(false));
     let watched = Arc::clone(&dropped);
@@ -51,7 +51,7 @@ fn connected() -> (Client, Arc<AtomicBool>) {
     (Client::connect(address).unwrap(), dropped)
 }
 
-/// What comes back for `sent`, to the end of the connection.
+/// The reply to `sent`, to the end of the connection.
 fn answer(sent: &[u8]) -> String {
     let (mut client, _) = connected();
     client.write_all(sent).unwrap();
@@ -61,7 +61,7 @@ fn answer(sent: &[u8]) -> String {
 }
 
 #[test]
-fn an_answer_that_nobody_reads_is_given_up() {
+fn an_answer_that_is_not_read_is_given_up() {
     let (mut client, dropped) = connected();
     client.write_all(b"GET / HTTP/1.1\r\nHost: k\r\n\r\n").unwrap();
     let begun = std::time::Instant::now();
@@ -76,7 +76,7 @@ fn headers_that_do_not_come_are_not_waited_for() {
     let late = answer(b"GET /short HTTP/1.1\r\nHost: k\r\nX-Slow: ");
     assert!(late.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{late}");
     assert!(late.ends_with("\"type\":\"invalid_request_error\"}}"), "{late}");
-    assert_eq!(answer(b""), "", "who asks nothing is told nothing");
+    assert_eq!(answer(b""), "", "no request, no answer");
     let kept = answer(b"GET /short HTTP/1.1\r\nHost: k\r\n\r\n");
     assert!(
         kept.ends_with("\r\n\r\nshort"),
