@@ -8,10 +8,10 @@
 //! self.commit(worker);                      // lengths grow, tokens come out, ended sequences leave
 //! ```
 //!
-//! The first two stand in [`Engine::start`], the third in [`Engine::step`], because time passes between them. The engine
-//! is told the time and never asks for it. The owner of the clock lets idle workers begin (`start`), learns when
+//! The first two stand in [`Engine::start`], the third in [`Engine::step`], because time passes between them. The
+//! engine is told the time and never asks for it. The owner of the clock lets idle workers begin (`start`), learns when
 //! something will happen ([`Engine::next_event`]), and says when it has (`step`): a virtual clock jumps there, a live
-//! one waits. Where only the executor can tell when it is done, [`Engine::wait`] waits for it.
+//! one waits. [`Engine::wait`] waits for an executor that cannot tell beforehand when it will be done.
 
 mod lane;
 mod observer;
@@ -49,7 +49,7 @@ pub struct Engine {
     spare: Vec<Plan>,
     /// Repeat plans where nothing but lengths would change.
     stretches: bool,
-    /// Why nothing happens any more.
+    /// The reason for which nothing happens any more.
     fault: Option<Fault>,
 }
 
@@ -118,7 +118,7 @@ impl Engine {
         // Again from the first, because a sequence preempted on one worker may start on another.
         while let Some(worker) = (0..self.lanes.len()).find(|&w| self.can_start(w, now)) {
             let others = (0..self.lanes.len()).filter(|&w| w != worker);
-            // Nobody can say when a worker that is about to start will finish.
+            // The end of a worker that is about to start is not known yet.
             let event = |w| if self.can_start(w, now) { Some(now) } else { self.lane_event(w) };
             let until = others.filter_map(event).min().unwrap_or(until).min(until);
             let plan = self.plan_next(worker, now);
@@ -190,7 +190,7 @@ impl Engine {
         self.changed();
     }
 
-    /// Lets happen what is due at `now`: at most one iteration is committed, and whose.
+    /// Performs the events that are due at `now`: at most one iteration is committed, and its worker is returned.
     pub fn step(&mut self, now: Duration) -> Option<WorkerId> {
         for worker in 0..self.lanes.len() {
             let lane = &mut self.lanes[worker];
@@ -248,8 +248,9 @@ impl Engine {
         (shape, recomputed)
     }
 
-    /// Continues the branches of `request` from `now`, which the last iteration settled: branch `n` with the token
-    /// `next[n].1` after what branch `next[n].0` was. Branches that nobody names end; [`Engine::end`] ends all.
+    /// Continues the branches of `request` from `now`, which the last iteration settled: branch `n` becomes a copy of
+    /// branch `next[n].0` with the token `next[n].1` after it. Branches that `next` does not name end; [`Engine::end`]
+    /// ends all.
     ///
     /// # Panics
     /// When `request` is not settled, or `next` is empty.
@@ -261,8 +262,9 @@ impl Engine {
         self.changed();
     }
 
-    /// Ends at `now` what `request` has not generated yet; only its branch `branch`, where one is given. Its KV is free
-    /// for the next plan, or when the iteration is over that computes it. Not for executors that repeat batches.
+    /// Ends at `now` the branches of `request` that are still being generated; only branch `branch`, where one is
+    /// given. Its KV is free for the next plan, or when the iteration is over that computes it. Not for executors that
+    /// repeat batches.
     pub fn end(&mut self, request: RequestId, branch: Option<u16>, now: Duration) {
         for id in self.state.living(request, branch) {
             self.observe_worker_of(id, now);
@@ -294,12 +296,12 @@ impl Engine {
         self.lanes[worker].can_start(self.depth, now) && self.fault.is_none()
     }
 
-    /// When something happens next on `worker`.
+    /// The time of the next event on `worker`.
     fn lane_event(&self, worker: WorkerId) -> Option<Duration> {
         self.lanes[worker].next_event(self.depth)
     }
 
-    /// When something happens next, if that is known of anything; nothing does where a device has failed.
+    /// The time of the next event, if any is known; none where a device has failed.
     #[must_use]
     pub fn next_event(&self) -> Option<Duration> {
         if self.fault.is_some() {
@@ -308,8 +310,8 @@ impl Engine {
         (0..self.lanes.len()).filter_map(|w| self.lane_event(w)).min()
     }
 
-    /// Lets time pass from `now` until a batch is done of which nobody could say when, but not beyond `until` or
-    /// whatever else is due.
+    /// Lets time pass from `now` until a batch is done whose end was not known beforehand, but not beyond `until` or
+    /// another event that is due.
     pub fn wait(&mut self, now: Duration, until: Duration) {
         let until = self.next_event().map_or(until, |at| at.min(until));
         for worker in 0..self.lanes.len() {
@@ -330,7 +332,7 @@ impl Engine {
         self.lanes.iter_mut().for_each(|lane| lane.executor.wake_by(Arc::clone(wake)));
     }
 
-    /// Why nothing happens here any more, if that is so: a device has failed.
+    /// The reason for which nothing happens here any more, if that is so: a device has failed.
     #[must_use]
     pub fn fault(&self) -> Option<&Fault> {
         self.fault.as_ref()
@@ -354,7 +356,7 @@ impl Engine {
         (0..self.lanes.len()).for_each(|w| self.observer.advance(&self.state, w, now));
     }
 
-    /// Tokens still to compute or generate at `now`, over everybody: what routers compare. The steps of a stretch
+    /// Tokens still to compute or generate at `now`, over all sequences: routers compare this. The steps of a stretch
     /// count when they end, not when all of it does.
     #[must_use]
     pub fn load(&self, now: Duration) -> u64 {
@@ -372,7 +374,7 @@ impl Engine {
         self.observer.ledgers.iter()
     }
 
-    /// KV slots of all workers by what became of them.
+    /// KV slots of all workers by their fate.
     #[must_use]
     pub fn classes(&self) -> [(&'static str, u64); 6] {
         let mut classes = Classes::NAMES.map(|name| (name, 0));

@@ -1,4 +1,4 @@
-//! The onlooker: it adds up iterations, and the time that KV memory was held by what. It changes nothing.
+//! The observer: it adds up iterations, and the time for which KV memory was held, by holder. It changes nothing.
 
 use std::time::Duration;
 

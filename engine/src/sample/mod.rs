@@ -74,7 +74,7 @@ fn penalise(params: &SamplingParams, prompt: &[Token], output: &[Token], logits:
     }
 }
 
-/// The token at `at` (from 0 to 1) of what the filters leave of the distribution.
+/// The token at `at` (from 0 to 1) of the distribution that the filters leave.
 fn draw(params: &SamplingParams, logits: &[f32], at: f64, scratch: &mut Scratch) -> Token {
     let Scratch { weights, left } = scratch;
     let best = most_likely(logits);

@@ -36,7 +36,8 @@ pub struct SamplingParams {
     pub forbidden: Arc<[Token]>,
     /// See `forbidden`.
     pub min_tokens: u32,
-    /// Choose nothing: offer so many of the most likely tokens to whoever does ([`Sampler::take_offers`](super::Sampler::take_offers)).
+    /// Choose nothing: offer so many of the most likely tokens to a search
+    /// ([`Sampler::take_offers`](super::Sampler::take_offers)).
     pub offers: Option<u32>,
 }
 

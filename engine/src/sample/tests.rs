@@ -204,7 +204,7 @@ fn powers_are_those_of_the_standard_library() {
     assert!(exp(f32::NEG_INFINITY) < NOTHING && exp(-86.0) > NOTHING && exp(0.0) == 1.0);
 }
 
-/// A device draws what temperature, top-k and top-p say; whatever else is asked for takes the logits.
+/// A device draws by temperature, top-k and top-p; every other parameter takes the logits.
 #[test]
 fn a_device_is_asked_only_for_what_it_can_do() {
     let plain = SamplingParams { temperature: 0.5, top_k: 7, top_p: 0.9, ..Default::default() };

@@ -1,6 +1,6 @@
 //! The verbs `admit` and `extend`, by which a policy starts sequences and gives them tokens.
 //!
-//! `extend` is the only loop that preempts, and the only one that walks the running list while somebody may leave it.
+//! `extend` is the only loop that preempts, and the only one that walks the running list while sequences may leave it.
 
 use std::time::Duration;
 
@@ -130,8 +130,8 @@ impl State {
         }
     }
 
-    /// Makes room for `n` more tokens of `id`, preempting others and at last itself. Returns where `extend` goes on
-    /// in the running list, or nothing when everybody has to wait for memory that is about to be given back.
+    /// Makes room for `n` more tokens of `id`, preempting others and at last itself. Returns where `extend` goes on in
+    /// the running list, or nothing when all have to wait for memory that is about to be given back.
     fn secure(
         &mut self,
         worker: WorkerId,
@@ -174,8 +174,8 @@ impl State {
         self.seq(id).in_flight > 0 && !plan.chunks.iter().any(|c| c.seq == id)
     }
 
-    /// The sequence that gives way on `worker`. Nobody is passed over because it is in flight: the next best might be the one that
-    /// got furthest, and two that take turns at giving way would never end.
+    /// The sequence that gives way on `worker`. Sequences in flight are not passed over: the next best might be the one
+    /// that got furthest, and two that take turns at giving way would never end.
     fn victim(&self, worker: WorkerId) -> Option<SeqId> {
         let running = self.workers[worker].running.iter().copied().rev();
         let mut candidates = running.filter(|&id| self.seq(id).place == Place::Running);

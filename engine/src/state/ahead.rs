@@ -24,14 +24,14 @@ impl State {
         !unseen.is_empty() || late != Room::default()
     }
 
-    /// Free room of `worker` that was not free yet when the plan was made. Nothing is late on a worker where nobody
+    /// Free room of `worker` that was not free yet when the plan was made. Nothing is late on a worker where nothing
     /// runs, because there the plan is made when it is needed.
     pub(super) fn late(&self, worker: WorkerId) -> Room {
         let w = &self.workers[worker];
         if w.running.is_empty() { Room::default() } else { w.late }
     }
 
-    /// Does `change`, which gives room of `worker` back. Where plans are made ahead, that room is late.
+    /// Does `change`, which gives room of `worker` back. The room is late if plans are made ahead.
     pub(super) fn give_back_late(&mut self, worker: WorkerId, change: impl FnOnce(&mut Self)) {
         if !self.config.async_scheduling {
             return change(self);

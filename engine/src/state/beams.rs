@@ -1,8 +1,8 @@
-//! Branches that go on together, by tokens chosen from outside: what a beam search does to sequences.
+//! Branches that go on together, by tokens chosen from outside: the effect of a beam search on sequences.
 //!
-//! A branch is held once it is computed; when all are, whoever searches says how each goes on. A held branch keeps its
-//! memory while the others are being computed, but not while one of them waits for memory: then it is parked, and is
-//! computed again when the group goes on. So no group waits for what it holds itself.
+//! A branch is held once it is computed; when all are, the search says how each goes on. A held branch keeps its memory
+//! while the others are being computed, but not while one of them waits for memory: then it is parked, and is computed
+//! again when the group goes on. So no group waits for memory that it holds itself.
 
 use super::State;
 use crate::event::{Event, Iteration};
@@ -44,8 +44,8 @@ impl State {
         }
     }
 
-    /// The branches of `request`, all of them held, go on: branch `n` becomes what branch `next[n].0` was, with the
-    /// token `next[n].1` after it. Those that nobody names end.
+    /// The branches of `request`, all of them held, go on: branch `n` becomes a copy of branch `next[n].0` with the
+    /// token `next[n].1` after it. Branches that `next` does not name end.
     pub fn choose(&mut self, request: RequestId, next: &[(u16, Token)]) {
         let living = self.living(request, None);
         let held = living.iter().all(|&id| self.seq(id).held);
@@ -68,7 +68,7 @@ impl State {
             go_on(&mut child, branch, token);
             self.branch_off(parent, child);
         }
-        // Only now, because the others begin with what these were.
+        // Only now, because the others begin as copies of these.
         for &(id, branch, token) in &heirs {
             go_on(&mut self.seqs[id as usize], branch, token);
             if self.seq(id).place == Place::Parked {
@@ -78,7 +78,7 @@ impl State {
         self.share(self.seq(heirs[0].0).group);
     }
 
-    /// Ends a branch that the search gave up, whatever the scheduler: it is no member of a batch that waits for others.
+    /// Ends a branch that the search gave up, under every scheduler: it is no member of a batch that waits for others.
     fn drop_branch(&mut self, id: SeqId) {
         let group = self.seq(id).group as usize;
         self.groups[group].live -= 1;
@@ -88,7 +88,7 @@ impl State {
         }
         let worker = self.seq(id).worker as WorkerId;
         self.forget(id);
-        // Where the heirs are parked, this may have been the batch's last.
+        // It may have been the batch's last, if its heirs are parked.
         self.end_batch(worker);
     }
 }

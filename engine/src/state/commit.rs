@@ -61,7 +61,7 @@ impl State {
     ) -> bool {
         let seq = &mut self.seqs[id as usize];
         if seq.cut && seq.len < seq.end {
-            // The tokens sampled for it belong to nobody.
+            // The tokens sampled for it are dropped.
             let branches = if seq.forks() { usize::from(seq.width) } else { 1 };
             tokens.take(branches).for_each(drop);
             return true;

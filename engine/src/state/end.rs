@@ -1,7 +1,7 @@
 //! Ends that come from outside: a client that went away, a stop token, a stop string.
 //!
-//! A sequence that nobody computes ends at once, and its memory is free for the next plan. One whose tokens are in
-//! flight, or whose KV is moving, ends when that is over: until then its slots are being written.
+//! A sequence that is not being computed ends at once, and its memory is free for the next plan. One whose tokens are
+//! in flight, or whose KV is moving, ends when that is over: until then its slots are being written.
 
 use super::State;
 use crate::plan::WorkerId;
@@ -18,7 +18,7 @@ impl State {
         (0..).zip(&self.seqs).filter(lives).map(|(id, _)| id).collect()
     }
 
-    /// Ends `id` with what it has, now or as soon as nobody computes or moves it.
+    /// Ends `id` with the tokens it has, now or as soon as it is neither computed nor moved.
     pub fn end(&mut self, id: SeqId) {
         let seq = &mut self.seqs[id as usize];
         let place = seq.place;
@@ -43,7 +43,7 @@ impl State {
         self.end_batch(worker);
     }
 
-    /// Lets `id` have no more than it has.
+    /// Sets the length of `id` to the tokens it has.
     fn set_end(&mut self, id: SeqId) {
         let seq = &mut self.seqs[id as usize];
         let beyond = |end: u32| u64::from(seq.slots.saturating_sub(end));

@@ -23,10 +23,10 @@ use crate::request::{Content, Request};
 use crate::sequence::{ALONE, Place, SeqId, Sequence};
 use crate::waiting::Waiting;
 
-/// Why the head of the queue could not start.
+/// The reasons for which the head of the queue cannot start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Refusal {
-    /// Nobody was refused.
+    /// None was refused.
     #[default]
     None,
     /// Every seat is taken.
@@ -45,7 +45,7 @@ pub struct Worker {
     pub kv: Box<dyn KvAllocator>,
     /// Seats taken, of `max_seqs`.
     pub seats: u32,
-    /// Why the head of the queue was refused when it last asked.
+    /// The reason for which the head of the queue was refused when it last asked.
     pub refusal: Refusal,
     /// Tokens computed or being computed, summed over tables.
     held: u64,
@@ -110,7 +110,7 @@ pub struct State {
     unseen: Vec<SeqId>,
 }
 
-/// Why a request was refused when it came.
+/// The reasons for which a request is refused when it comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
     /// Longer than `max_model_len`.
@@ -190,14 +190,14 @@ impl State {
         self.seqs.len() == self.unused.len()
     }
 
-    /// Tokens still to compute or generate, over everybody, as far as their ends are known.
+    /// Tokens still to compute or generate, over all sequences, as far as their ends are known.
     #[must_use]
     pub fn load(&self) -> u64 {
         self.load
     }
 
-    /// Puts a request into the queue, or rejects it when it could not run even alone, or too many wait. With `together`, its branches go
-    /// on together (see [`State::choose`]).
+    /// Puts a request into the queue, or rejects it when it could not run even alone, or too many wait. With
+    /// `together`, its branches go on together (see [`State::choose`]).
     pub fn enqueue(&mut self, request: Request, together: bool) -> Result<(), Rejected> {
         let id = self.take_in(request, together)?;
         self.wait(id);
@@ -228,7 +228,7 @@ impl State {
         Ok(id)
     }
 
-    /// Refuses what could never run here, so that nothing waits for ever.
+    /// Refuses a request that could never run here, so that none waits for ever.
     fn reject(&self, seq: &Sequence) -> Result<(), Rejected> {
         let (tokens, limit) = (seq.end.max(seq.len), self.config.max_model_len);
         if tokens > limit {
@@ -303,14 +303,14 @@ impl State {
         self.waiting.insert(id, seq, cached);
     }
 
-    /// The most that the head of the queue would have computed, if anyone waits.
+    /// The most that the head of the queue would have computed, if there is one.
     #[must_use]
     pub fn head_todo(&self) -> Option<u32> {
         self.waiting.head().map(|id| self.seq(id).len)
     }
 
-    /// Slots of `worker` that an admission must leave free: only while something runs there, so that what fits an
-    /// empty worker always starts.
+    /// Slots of `worker` that an admission must leave free: only while something runs there, so that a request that
+    /// fits an empty worker always starts.
     fn spare(&self, worker: WorkerId) -> u32 {
         let w = &self.workers[worker];
         if w.running.is_empty() {

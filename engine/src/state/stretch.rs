@@ -1,8 +1,8 @@
 //! Stretches: one plan executed many times, where only lengths change from step to step.
 //!
-//! Most of a simulation is decoding. [`State::repeats`] says how often a plan may be executed before anything else would
-//! change, and [`State::growth`] how memory was taken on the way, so that the result is the same to the bit as step by
-//! step.
+//! Most of a simulation is decoding. [`State::repeats`] gives the times that a plan may be executed before anything
+//! else would change, and [`State::growth`] the memory taken on the way, so that the result is the same to the bit as
+//! step by step.
 
 use super::{Refusal, State};
 use crate::kv::waste::Growth;
@@ -10,7 +10,7 @@ use crate::plan::{Plan, Role, WorkerId};
 use crate::sequence::{Place, SeqId};
 
 impl State {
-    /// True if nobody can join `worker`'s running sequences before something changes there.
+    /// True if no sequence can join `worker`'s running ones before something changes there.
     fn is_closed(&self, worker: WorkerId) -> bool {
         let w = &self.workers[worker];
         if !w.incoming.is_empty() || !self.bridge.is_empty() {
@@ -26,8 +26,8 @@ impl State {
             }
     }
 
-    /// The times that `plan` may be executed before anything but lengths changes: everybody decodes, nobody ends, nobody
-    /// can join, and memory suffices.
+    /// The times that `plan` may be executed before anything but lengths changes: all decode, none ends, none can join,
+    /// and memory suffices.
     #[must_use]
     pub fn repeats(&self, plan: &Plan, worker: WorkerId) -> u32 {
         let w = &self.workers[worker];
@@ -51,7 +51,7 @@ impl State {
             left = left.min(seq.end - seq.len);
             room = room.min(seq.slots - seq.computed);
         }
-        // Blocks taken on the way push cached ones out, which a queue ordered by what is cached could see.
+        // Blocks taken on the way push cached ones out, and a queue ordered by cached prefixes could see that.
         if !self.waiting.wants_cached() {
             let headroom = w.kv.headroom();
             room = room.max(headroom.blocks / running.max(1) * headroom.block);
