@@ -2,7 +2,7 @@
 //!
 //! Read as the wheel lies, unpacked: SYSTEM/FAMILY/vllm/VERSION/TABLE_perf.parquet somewhere under `systems/data`, the
 //! newest version that has the table; or as CSV, SYSTEM/TABLE.vllm-VERSION.csv or all in one folder,
-//! SYSTEM.VERSION.TABLE.csv. Times are in milliseconds. What a row of each table is, `kernels` says.
+//! SYSTEM.VERSION.TABLE.csv. Times are in milliseconds. The meaning of each table's rows stands in `kernels`.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::kernels;
 use super::source::{find, find_all};
 use super::tables::{Found, ImportError, Row};
 
-/// Where the data of systems lie in an unpacked wheel, an installed package or a checkout.
+/// The places of the systems' data in an unpacked wheel, an installed package or a checkout.
 const DATA: [&str; 5] = [
     "data",
     "systems/data",
@@ -23,7 +23,7 @@ const DATA: [&str; 5] = [
 /// The engine whose kernels were timed.
 const ENGINE: &str = "vllm";
 
-/// Where the tables of one system are.
+/// The place of one system's tables.
 enum Tables {
     /// In folders by operator, engine and version.
     Folders(PathBuf),

@@ -1,7 +1,7 @@
 //! The published families of operator tables, brought to one vocabulary.
 //!
-//! Each family's folder is read as its publisher lays it. Rows of model-specific tables become rows of general operators
-//! by the model's shape; what a row costs is in seconds on one rank.
+//! Each family's folder is read as its publisher lays it. Rows of model-specific tables become rows of general
+//! operators by the model's shape; the time of a row is in seconds on one rank.
 
 use std::path::Path;
 

@@ -12,7 +12,7 @@ use crate::profile::{FitError, Metric, Place, Roof, Table, apart};
 /// A measurement of one operator.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Sample {
-    /// What [`Table::shapes`] holds for this operator.
+    /// The numbers that [`Table::shapes`] holds for this operator.
     pub(super) shape: Vec<u32>,
     /// The table's first variable.
     pub(super) x: f64,
@@ -20,13 +20,13 @@ pub(super) struct Sample {
     pub(super) y: f64,
     /// Measured time.
     pub(super) seconds: f64,
-    /// What bounds its time from below besides the table, seconds.
+    /// The lower bound of its time besides the table, seconds.
     pub(super) floor: f64,
-    /// How much more than others it counts.
+    /// Its weight beside others.
     pub(super) weight: f64,
 }
 
-/// What a table looks like before its efficiencies are known.
+/// The form of a table before its efficiencies are known.
 #[derive(Clone)]
 pub(super) struct Form<'a> {
     pub(super) start_us: f64,
@@ -42,14 +42,14 @@ pub(super) struct Form<'a> {
     pub(super) prior: [f64; 2],
 }
 
-/// A sparse row of the least-squares problem: the unknowns' coefficients, and what they should sum to.
+/// A sparse row of the least-squares problem: the unknowns' coefficients, and their sum.
 struct Equation {
     terms: Vec<(usize, f64)>,
     value: f64,
 }
 
 impl Equation {
-    /// Weighs a prediction above what was measured like one as many times below it, by the prediction of `solution`:
+    /// Weighs a prediction above the measured time like one as many times below it, by the prediction of `solution`:
     /// least squares alone would sooner be too low.
     fn even_out(&mut self, solution: &[f64]) {
         let predicted: f64 = self.terms.iter().map(|(k, c)| c * solution[*k]).sum();
@@ -71,15 +71,15 @@ impl Form<'_> {
         let mut equations: Vec<Equation> =
             samples.iter().filter_map(|sample| self.observation(&at, sample)).collect();
         let knots = self.knots();
-        // How much the rows say of each knot, by the roofline's share in them: a knot far above its roofline has the
-        // noisiest rows and gives way; so does one of which they say nothing.
+        // The evidence of the rows for each knot, by the roofline's share in them: a knot far above its roofline has
+        // the noisiest rows and gives way; so does one without evidence.
         let mut told = vec![1e-6; self.shapes.len() * knots];
         for (k, c) in equations.iter().flat_map(|e| &e.terms) {
             told[*k] += c * c;
         }
         let rows = equations.len();
         let mut slow = vec![1.25; told.len()];
-        // Both errors and prior are about ratios: twice, by what the knots were found to be.
+        // Both errors and prior are ratios, relative to the knots of the round before: so there are two rounds.
         for _ in 0..2 {
             equations.truncate(rows);
             self.priors(&slow, &mut equations);
@@ -106,8 +106,8 @@ impl Form<'_> {
         (table, change / weight)
     }
 
-    /// What a sample says of the four knots around it; nothing where its shape has no row, or where something else
-    /// bounds its time.
+    /// The evidence of a sample for the four knots around it; nothing where its shape has no row, or where something
+    /// else bounds its time.
     fn observation(&self, at: &BTreeMap<&[u32], usize>, sample: &Sample) -> Option<Equation> {
         if sample.floor >= sample.seconds {
             return None;
@@ -135,7 +135,7 @@ impl Form<'_> {
         Some(Equation { terms, value: sample.weight })
     }
 
-    /// Asks neighbours to be alike, relative to what they are: `slow`.
+    /// Asks neighbours to be alike, relative to their values `slow`.
     fn priors(&self, slow: &[f64], equations: &mut Vec<Equation>) {
         let [between_shapes, between_knots] = self.prior;
         let (knots, width) = (self.knots(), self.x.len());
@@ -182,7 +182,7 @@ impl Form<'_> {
     }
 
     /// Makes one shape's times rise in both variables and keeps them above the roofline; returns the sum of relative
-    /// changes, each by what the rows `told` of its knot.
+    /// changes, each weighted by the evidence `told` for its knot.
     fn make_monotone(&self, roof: Roof, slow: &mut [f64], told: &[f64]) -> f64 {
         let (width, height) = (self.x.len(), self.y.len().max(1));
         let least = 1e3 / f64::from(self.most);
@@ -206,7 +206,7 @@ impl Form<'_> {
     }
 }
 
-/// The interval of `axis` that holds `at`, and how far into it; the ends hold what lies beyond.
+/// The interval of `axis` that holds `at`, and its relative place in it; the ends hold everything beyond.
 fn bracket(axis: &[f64], at: f64) -> (usize, f64) {
     let above = axis.partition_point(|knot| *knot <= at);
     if above == 0 {
@@ -275,7 +275,7 @@ fn solve(equations: &[Equation], mut solution: Vec<f64>) -> Vec<f64> {
     solution
 }
 
-/// What a table gives for each sample over what was measured.
+/// The table's time for each sample over the measured time.
 pub(super) fn ratios(table: &Table, form: &Form<'_>, samples: &[Sample]) -> Vec<f64> {
     let mut times = BTreeMap::new();
     let mut found = Vec::with_capacity(samples.len());
@@ -298,7 +298,7 @@ pub(super) fn fold(i: usize, seed: u64) -> u64 {
     (z ^ (z >> 31)) % FOLDS
 }
 
-/// For each sample, what a fit to the other folds gives over what was measured.
+/// For each sample, the prediction of a fit to the other folds over the measured time.
 pub(super) fn unseen(form: &Form<'_>, samples: &[Sample], seed: u64) -> Vec<f64> {
     let mut found = vec![f64::NAN; samples.len()];
     for out in 0..FOLDS {

@@ -17,11 +17,11 @@ pub(super) struct Kernel {
     pub(super) table: &'static str,
     /// The operators it is of.
     pub(super) kinds: &'static [&'static str],
-    /// What ran it.
+    /// The kernels that ran it.
     pub(super) by: &'static str,
     /// True where its times are in microseconds, whatever the column is called.
     pub(super) microseconds: bool,
-    /// What a row ran; nothing where it is of no use.
+    /// The run that a row measured; nothing where it is of no use.
     pub(super) row: fn(&Source) -> Result<Option<Run>, ImportError>,
     /// Brings rows together that are parts of one.
     pub(super) together: fn(Vec<Row>) -> Vec<Row>,
@@ -187,7 +187,7 @@ fn choice_reused(rows: Vec<Row>) -> Vec<Row> {
 }
 
 /// The convolution and the recurrence of a gated delta net are rows of their own by the same names; a layer takes both.
-/// Models with the same heads have the same rows once more. What has no partner is left out.
+/// Models with the same heads have the same rows once more. Rows without a partner are left out.
 fn in_pairs(rows: Vec<Row>) -> Vec<Row> {
     let mut order: Vec<Run> = Vec::new();
     let mut sums: HashMap<String, (f64, u32)> = HashMap::new();

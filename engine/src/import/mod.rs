@@ -1,8 +1,8 @@
 //! From published operator tables to a device profile.
 //!
-//! A *sheet* says what no table can: the data sheet, prices, constants with their sources, and which family measured
-//! the device. Rows of that family are fitted to knots of efficiency; what the family lacks comes from another one only
-//! where the caller allows it, else from a constant of the sheet that names its source, else the import fails:
+//! A *sheet* holds everything that no table can: the data sheet, prices, constants with their sources, and the family
+//! that measured the device. Rows of that family are fitted to knots of efficiency; a gap is filled from another one
+//! only where the caller allows it, else from a constant of the sheet that names its source, else the import fails:
 //! nothing is ever taken for zero. The same tables and sheet give the same file to the byte.
 
 mod aiconfigurator;
@@ -29,8 +29,8 @@ use tables::{Found, Limits, Part, Sheet};
 pub use fit::spread;
 pub use tables::{Family, ImportError, Imported, Place, Point, Row, Run, SEED};
 
-/// Fits the tables in `dir` as `sheet` (its name and text) says, and takes what they lack from the families in
-/// `compose`, where the sheet knows them.
+/// Fits the tables in `dir` by `sheet` (its name and text), and fills their gaps from the families in `compose` that
+/// the sheet knows.
 ///
 /// # Errors
 /// On tables that are broken, doubtful or missing, and on a sheet that does not make a profile.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fit::Sample;
 
-/// How far off a cell is that is left out.
+/// The deviation from which on a cell is left out.
 const FAR: f64 = 2.0;
 
 /// The places of such cells among `samples`.

@@ -36,7 +36,7 @@ const MOST_SEQS: f64 = 65_536.0;
 /// Tokens of a sequence: beyond any model's context.
 const MOST_CONTEXT: f64 = 16_777_216.0;
 
-/// What a row of prompt chunks, and decodes with them, asked of the device.
+/// The work of a row of prompt chunks, and of decodes with them, for the device.
 pub(super) fn chunk_shape(row: &Row, limits: &Limits) -> Option<Shape> {
     let Run::Attention { heads, chunks, tokens, history, decodes, length, .. } = row.run else {
         return None;
@@ -75,8 +75,8 @@ pub(super) fn decode_sample(row: &Row, limits: &Limits) -> Option<Sample> {
     Some(sample(&heads.shape(), kv * seen, kv * decodes, row.seconds))
 }
 
-/// Where a table of heads of many sizes and windows has knots, so that it stays small: at every other octave of the work
-/// from `work` on, and at every `every`th octave of the second variable within a range. Beyond, the ends hold.
+/// The knots of a table of heads of many sizes and windows, few so that it stays small: at every other octave of the
+/// work from `work` on, and at every `every`th octave of the second variable within a range. Beyond, the ends hold.
 pub(super) struct Sparse {
     pub(super) work: f64,
     pub(super) every: usize,
@@ -143,7 +143,7 @@ pub(super) fn shapes_of(samples: &[(Sample, Row)]) -> Vec<Vec<u32>> {
     shapes.into_iter().cloned().collect()
 }
 
-/// Every x that was measured: for tables that hold what they are asked for.
+/// Every x that was measured: for tables that are asked for these only.
 pub(super) fn distinct(samples: &[(Sample, Row)]) -> Vec<f64> {
     let mut x: Vec<f64> = samples.iter().map(|(s, _)| s.x).collect();
     x.sort_by(f64::total_cmp);
@@ -159,8 +159,8 @@ pub(super) fn octaves(values: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
     (low..=high).map(|e| 2f64.powi(e)).collect()
 }
 
-/// What the kernel's shortest time may be, µs: what the quickest twentieth of all rows take beyond their rooflines, or
-/// the least that a row which is mostly start does.
+/// The limit on the kernel's shortest time, µs: the time of the quickest twentieth of all rows beyond their rooflines,
+/// or the least time of a row which is mostly start.
 pub(super) fn starts_us(samples: &[(Sample, Row)], roof: &dyn Fn(&[u32], f64) -> Roof) -> [f64; 2] {
     let beyond = |mostly: f64, quantile: usize| {
         let parts = samples.iter().map(|(s, _)| (s.seconds, roof(&s.shape, 0.0).at(s.x)));
@@ -183,7 +183,7 @@ pub(super) const COARSE_TOKENS: [f64; 21] = [
 ];
 
 /// Tokens at which the shapes of a few models have knots. Matrix products compute whole tiles of rows: right after a
-/// multiple of a tile's rows their time jumps. Where there are rows between two multiples of 64, a jump has a knot on
+/// multiple of a tile's rows their time jumps. If there are rows between two multiples of 64, a jump has a knot on
 /// either side.
 pub(super) fn fine_tokens(samples: &[(Sample, Row)]) -> Vec<f64> {
     let told = |from: f64| samples.iter().any(|(s, _)| from < s.x && s.x < from + 64.0);

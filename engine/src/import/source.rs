@@ -1,5 +1,4 @@
-//! Tables of rows, as CSV (plain or gzipped) or Parquet, read so that whatever is wrong is told with its file and
-//! place.
+//! Tables of rows, as CSV (plain or gzipped) or Parquet, read so that every fault is told with its file and row.
 
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
@@ -11,7 +10,7 @@ use flate2::read::MultiGzDecoder;
 use super::parquet;
 use super::tables::{ImportError, Place};
 
-/// How a Git LFS pointer begins: a file that stands for another, which was not fetched.
+/// The beginning of a Git LFS pointer: a file that stands for another, which was not fetched.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// Bytes of a table, unpacked: ten times the longest one published. A few kilobytes of gzip can stand for any amount.
@@ -33,7 +32,7 @@ pub(super) struct Source {
     records: u64,
 }
 
-/// What a table is stored as.
+/// The format in which a table is stored.
 enum Format {
     Csv(csv::Reader<Box<dyn Read>>),
     Parquet(std::vec::IntoIter<StringRecord>),
@@ -136,7 +135,7 @@ impl Source {
         ImportError::Row { path: self.path.clone(), place, reason: reason.to_owned() }
     }
 
-    /// Where a column is; Vidur writes `time_stats.` before the names of times.
+    /// The index of a column; Vidur writes `time_stats.` before the names of times.
     fn column(&self, name: &str) -> Option<usize> {
         self.headers.iter().position(|h| h.strip_prefix("time_stats.").unwrap_or(h) == name)
     }
@@ -182,7 +181,7 @@ impl Source {
         }
     }
 
-    /// How many of something there must be.
+    /// A positive count.
     pub(super) fn positive(&self, column: &str) -> Result<u32, ImportError> {
         match self.count(column)? {
             0 => Err(self.error(&format!("{column} = 0 must be at least 1"))),
@@ -207,7 +206,7 @@ pub(super) fn find(dir: &Path, starts: &str, ends: &str) -> Result<Option<PathBu
     Ok(find_all(dir, starts, ends, false)?.pop())
 }
 
-/// All such tables, by name; those marked DERIVED, which nobody measured as such, only where they are wanted.
+/// All such tables, by name; those marked DERIVED, which were not measured as such, only where they are wanted.
 pub(super) fn find_all(
     dir: &Path,
     starts: &str,

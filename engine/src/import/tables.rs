@@ -53,15 +53,15 @@ impl Family {
     }
 }
 
-/// Why tables cannot become a profile.
+/// The reasons for which tables cannot become a profile.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// A file or folder that cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// A row or header that cannot be right.
@@ -69,7 +69,7 @@ pub enum ImportError {
     Row {
         /// The table.
         path: PathBuf,
-        /// Where in it.
+        /// The place in it.
         place: Place,
         /// The fault.
         reason: String,
@@ -80,12 +80,12 @@ pub enum ImportError {
          cache"
     )]
     Unusable {
-        /// Which.
+        /// The operator.
         operator: String,
         /// Rows seen.
         rows: usize,
     },
-    /// An operator that nobody measured.
+    /// An operator without measurements.
     #[error(
         "no {operator} in the {family} tables of {system}: {}",
         compose.as_ref().map_or_else(
@@ -94,9 +94,9 @@ pub enum ImportError {
         )
     )]
     Missing {
-        /// Which.
+        /// The operator.
         operator: String,
-        /// Where it was looked for.
+        /// The family that was searched.
         family: &'static str,
         /// The device, as the family calls it.
         system: String,
@@ -108,9 +108,9 @@ pub enum ImportError {
     Absent {
         /// Its name, with `*` for the rest.
         name: String,
-        /// Where it was looked for.
+        /// The folder that was searched.
         dir: PathBuf,
-        /// True where there is one that nobody measured as such.
+        /// True where there is one that was derived from others and not measured.
         derived: bool,
     },
     /// Times that no hardware shows.
@@ -121,9 +121,9 @@ pub enum ImportError {
         if *ratio < 1.0 { 1.0 / ratio } else { *ratio }
     )]
     Units {
-        /// Which.
+        /// The operator.
         operator: String,
-        /// Whose.
+        /// The family of its tables.
         family: &'static str,
         /// The device.
         system: String,
@@ -219,7 +219,7 @@ pub enum Run {
     },
     /// A gather, scatter or exchange of `bytes` over `ranks`.
     Collective {
-        /// Which.
+        /// The operation.
         of: Collective,
         /// Of the whole tensor.
         bytes: f64,
@@ -362,7 +362,7 @@ pub(super) enum CacheSave {
     Us(f64),
 }
 
-/// Where a sheet says that tables are.
+/// The place of a device's tables, as its sheet gives it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tables {
@@ -477,7 +477,7 @@ pub(super) struct Found {
     pub(super) rows: Vec<Row>,
     /// Engine and version that each kind of operator was timed in, where that is said.
     pub(super) timed: BTreeMap<String, String>,
-    /// Which tables were read where there was a choice, and which could not be.
+    /// Tables that were chosen among several, and those that could not be read.
     pub(super) notes: Vec<String>,
 }
 

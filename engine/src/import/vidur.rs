@@ -1,8 +1,8 @@
 //! Microsoft's Vidur: a model's operators one by one, and links; and the choices that its tables leave open.
 //!
 //! Vidur's own simulator has no host time, no embedding, no vocabulary head and no sampler; those are for the sheet and
-//! the model file to say. What the tables hold differently from the engines that knee prices is a choice of the sheet,
-//! in `[import.vidur]`, and nothing is left out without it.
+//! the model file to say. Differences between the tables and the engines that knee prices are choices of the sheet, in
+//! `[import.vidur]`; without them nothing is left out.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use crate::profile::Heads;
 const HEAD_DIM: u32 = 128;
 
 impl Choices {
-    /// What was chosen, for who reads the result.
+    /// The choices that were made, for readers of the result.
     pub(super) fn notes(&self, rows: &[Row]) -> Vec<String> {
         let attention = rows.iter().any(|row| matches!(row.run, Run::Attention { .. }));
         let sums = rows.iter().any(|row| matches!(row.run, Run::AllReduce { .. }));

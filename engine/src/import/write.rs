@@ -40,7 +40,7 @@ const ORDER: [&str; 29] = [
     "decode_attention",
 ];
 
-/// The profile that `sheet` and what was fitted make.
+/// The profile of `sheet` with the fitted values.
 pub(super) fn profile(sheet: &toml::Table, fitted: &Fitted) -> String {
     let mut entries = sheet.clone();
     for (key, value) in &fitted.entries {

@@ -39,7 +39,7 @@ fn decodes_in(run: &Run, format: KvDtype) -> bool {
     matches!(run, Run::Attention { chunks, kv, .. } if *chunks == 0.0 && *kv == format)
 }
 
-/// Rows of prompt chunks and what they ask of the device; nothing where a row is not wanted.
+/// Rows of prompt chunks and their work for the device; nothing where a row is not wanted.
 fn chunk_rows(part: &Part, kv: KvDtype) -> Vec<(Row, Option<Shape>)> {
     let rows = part.rows.iter().filter(|row| chunks_in(&row.run, kv));
     rows.map(|row| (*row, chunk_shape(row, &part.limits))).collect()
@@ -57,8 +57,8 @@ fn chunk_grid(samples: &[(Sample, Row)]) -> Layout {
     grid(samples, shapes_of(samples).len() <= 4, &CHUNKS)
 }
 
-/// How chunks share a kernel: of some candidates, what makes the table fit best. Tiles without rows show in mixed
-/// batches only; `idle_tokens` holds where none was measured.
+/// The way in which chunks share a kernel: of some candidates, the one that makes the table fit best. Tiles without
+/// rows show in mixed batches only; `idle_tokens` holds where none was measured.
 fn chunk_law(part: &Part, idle_tokens: f64) -> Law {
     let peaks = part.limits.peaks();
     let roof = |shape: &[u32], start| Roof {
@@ -78,7 +78,7 @@ fn chunk_law(part: &Part, idle_tokens: f64) -> Law {
         rows = rows.into_iter().step_by(7).collect();
     }
     let decode_rows = if mixed { f64::from(TILE) } else { 0.0 };
-    // What we time ourselves may be a processor, whose decodes never share a kernel with prompts.
+    // Our own timings may be of a processor, whose decodes never share a kernel with prompts.
     let ours = part.from.family == Family::Knee && !mixed;
     let fine: &[bool] = if ours { &[false, true] } else { &[false] };
     let mut best = (f64::INFINITY, Law { idle_tokens, ..Law::default() });
@@ -187,7 +187,7 @@ impl<'a> Work<'a> {
         let mut samples = chunk_samples(&rows, law, origin.part);
         let left_out = rows.len() - samples.len();
         if mixes(origin.part) {
-            // Chunks alone are what a prompt waits for, and few among the rows of mixed tables.
+            // Prompts wait for chunks alone, which are few among the rows of mixed tables.
             for (sample, row) in &mut samples {
                 let alone = matches!(row.run, Run::Attention { decodes: 0.0, .. });
                 sample.weight = if alone { 4.0 } else { 1.0 };
@@ -203,7 +203,7 @@ impl<'a> Work<'a> {
         )
     }
 
-    /// Whose rows tell of unequal lengths: another family's, where it is asked for them.
+    /// The rows that show the cost of unequal lengths: another family's, where it is asked for them.
     fn skewed(&self, origin: &Origin<'a>) -> Origin<'a> {
         let asked = |part: &&Part| part.from.operators.iter().any(|o| o == "skew");
         let other = self.parts.iter().skip(1).find(asked);
@@ -219,8 +219,8 @@ impl<'a> Work<'a> {
         self.parts.iter().skip(1).find(asked).map(|part| Origin { part, composed: true })
     }
 
-    /// The share of the way from mean to longest that fits batches of unequal lengths best, least squares of relative
-    /// errors; and what it buys.
+    /// The share of the way from mean to longest that fits batches of unequal lengths best, by least squares of
+    /// relative errors; a note tells the gain.
     fn skew(&mut self, part: &Part) -> f64 {
         let rows: Vec<(f64, f64, f64)> = (part.rows.iter())
             .filter_map(|r| match r.run {
@@ -236,7 +236,7 @@ impl<'a> Work<'a> {
             up += (longest - mean) * (t - mean) / (t * t);
             down += ((longest - mean) / t).powi(2);
         }
-        // Where nothing is longer than the mean, nothing is skewed.
+        // Lengths without any above the mean are not skewed.
         let share = if down > 0.0 { (1e3 * up / down).round().clamp(0.0, 1e3) / 1e3 } else { 0.0 };
         let off = |share: f64| {
             spread(&rows.iter().map(|(m, l, t)| (m + share * (l - m)) / t).collect::<Vec<_>>())

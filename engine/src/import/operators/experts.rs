@@ -1,7 +1,7 @@
 //! Fused experts, by format.
 //!
 //! Only rows of even routing count: with skewed routing and the experts spread over ranks, the tables hold one lucky
-//! rank. Where a device has none of even routing, the mildest skew on a rank that holds all experts stands in.
+//! rank. A device without rows of even routing takes the mildest skew on a rank that holds all experts.
 
 use std::collections::BTreeMap;
 

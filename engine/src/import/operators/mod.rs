@@ -1,8 +1,8 @@
-//! Which rows an operator's table is fitted to, and what fills the gaps: a file for each operator.
+//! The rows that an operator's table is fitted to, and the values that fill the gaps: a file for each operator.
 //!
-//! An operator says which rows are its own, what they are in the variables of its table ([`Sample`]), its roofline and
-//! where its knots are ([`Layout`]). What follows is the same for all: doubtful rows are left out, the start and the
-//! knots are fitted, and the error is found on rows that the fit had not seen.
+//! An operator names its own rows, their values in the variables of its table ([`Sample`]), its roofline and the places
+//! of its knots ([`Layout`]). The rest is the same for all: doubtful rows are left out, the start and the knots are
+//! fitted, and the error is found on rows that the fit had not seen.
 
 mod attention;
 mod collective;
@@ -20,7 +20,7 @@ use super::rows::{Layout, starts_us, whole};
 use super::tables::{Family, Fitted, ImportError, Part, Point, Row, Run, Sheet, Tables};
 use crate::profile::{MOST_OF_WORK, Roof, Table};
 
-/// Whose rows are fitted.
+/// The source of the rows that are fitted.
 struct Origin<'a> {
     part: &'a Part,
     composed: bool,
@@ -156,7 +156,7 @@ impl<'a> Work<'a> {
     ) -> Result<(), ImportError> {
         let name = variant.map_or_else(|| kind.to_owned(), |variant| format!("{kind}.{variant}"));
         let table = match self.fit(&name, origin, layout, roof, rows) {
-            // What need not be there is borrowed from what is.
+            // A table of a further format without usable rows is left out; its times are borrowed.
             Err(ImportError::Unusable { rows, .. }) if variant.is_some() => {
                 self.fitted
                     .notes
@@ -282,7 +282,7 @@ impl Job<'_> {
             found.get(found.len() / 2).copied()
         };
         let quick = middle(&|_| true).filter(|ratio| *ratio < 0.2);
-        // Where the work is worth a tenth of a millisecond, starting does not count.
+        // Starting does not count in work of a tenth of a millisecond or more.
         let slow = middle(&|s| roof(s) > 1e-4).filter(|ratio| *ratio > 100.0);
         match quick.or(slow) {
             Some(ratio) => Err(ImportError::Units {
