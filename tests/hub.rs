@@ -309,7 +309,7 @@ fn models_that_the_hub_does_not_give_are_told_on_one_line() {
     assert_eq!(
         told("hf:gated/model"),
         format!(
-            "knee: hf:gated/model: {at} says 401: there is no such model, or it wants a token (HF_TOKEN) of somebody who may have it\n"
+            "knee: hf:gated/model: {at} says 401: there is no such model, or it needs the token of an account with access to it (HF_TOKEN)\n"
         )
     );
     assert_eq!(

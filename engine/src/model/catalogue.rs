@@ -67,7 +67,7 @@ impl Entry {
         })
     }
 
-    /// The one that is called `name`: by its whole name, by an alias, or without who published it.
+    /// The one that is called `name`: by its whole name, by an alias, or without its publisher.
     fn named(name: &str) -> Option<&'static Self> {
         let same = |other: &str| other.eq_ignore_ascii_case(name);
         let whole = |e: &&Self| same(&e.name) || e.aliases.iter().any(|a| same(a));
@@ -140,7 +140,7 @@ impl ModelShape {
     }
 }
 
-/// What a model is called by its folder or its file.
+/// The name of a model by its folder or its file.
 fn called(path: &Path) -> String {
     // A configuration says nothing of its name; its folder may.
     let place = if path.ends_with(CONFIG) { path.parent().unwrap_or(path) } else { path };
@@ -152,7 +152,7 @@ fn called(path: &Path) -> String {
     name.map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Letters and digits of a name without who published it.
+/// Letters and digits of a name without its publisher.
 fn plain(name: &str) -> String {
     let base = name.rsplit('/').next().unwrap_or(name);
     base.chars()

@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_template_refuses_is_said() {
+    fn a_refusal_of_the_template_is_passed_on() {
         let source =
             "{% if messages[0].role != 'user' %}{{ raise_exception('user first') }}{% endif %}";
         let error = compiled(source).unwrap().render(&[said("tool", "x")]).unwrap_err();

@@ -1,5 +1,5 @@
-//! A Hugging Face `config.json` as a [`LlamaConfig`]: what each architecture leaves out is filled in as its reference
-//! implementation does, and what would compute something else is refused by name.
+//! A Hugging Face `config.json` as a [`LlamaConfig`]: fields that an architecture leaves out are filled in as its
+//! reference implementation does, and a field that would compute something else is refused by name.
 
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use super::llama::{FAMILY, LlamaConfig, RopeScaling};
 use super::weights::ModelError;
 use crate::files::{LONGEST_SETTINGS, read_text};
 
-/// What is read of the file. Newer files keep the rotary settings in `rope_parameters`, older ones in two places.
+/// The fields that are read of the file. Newer files keep the rotary settings in `rope_parameters`, older ones in two
+/// places.
 #[derive(Deserialize)]
 struct Raw {
     model_type: String,
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_run_is_named() {
+    fn models_that_cannot_be_run_are_named() {
         let with = |from: &str, to: &str| read_text(&LLAMA_32_1B.replace(from, to)).unwrap_err();
         assert_eq!(
             with("\"llama\",", "\"gemma2\","),

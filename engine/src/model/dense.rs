@@ -17,7 +17,7 @@ use crate::format::Format;
 pub struct DenseShape {
     /// Its usual name.
     pub name: String,
-    /// Where the figures come from.
+    /// The source of the figures.
     pub source: String,
     /// Width of the residual stream.
     pub hidden: u32,
@@ -137,7 +137,7 @@ impl ModelShape {
             dtype_bytes: None,
             max_context: self.max_context,
         };
-        // What the flat form has no word for would be lost on the way.
+        // Properties that the flat form has no word for would be lost on the way.
         let back = Self { notes: self.notes.clone(), ..Self::from(dense.clone()) };
         (back == *self).then_some(dense)
     }

@@ -166,14 +166,14 @@ const PARTS: [(&str, &str); 11] = [
     ("mlp.down_proj", "ffn_down"),
 ];
 
-/// Names of what is not in a layer.
+/// Names of tensors outside of layers.
 const WHOLE: [(&str, &str); 3] = [
     ("model.embed_tokens.weight", "token_embd.weight"),
     ("model.norm.weight", "output_norm.weight"),
     ("lm_head.weight", "output.weight"),
 ];
 
-/// What the file calls the tensor `name`.
+/// The file's name for the tensor `name`.
 fn gguf_name(name: &str) -> Option<String> {
     if let Some((_, stored)) = WHOLE.iter().find(|(hf, _)| *hf == name) {
         return Some((*stored).to_owned());
@@ -184,7 +184,7 @@ fn gguf_name(name: &str) -> Option<String> {
     Some(format!("blk.{layer}.{stored}.{kind}"))
 }
 
-/// What Hugging Face calls the file's tensor `name`.
+/// Hugging Face's name for the file's tensor `name`.
 fn hugging_face_name(name: &str) -> Option<String> {
     if let Some((hf, _)) = WHOLE.iter().find(|(_, stored)| *stored == name) {
         return Some((*hf).to_owned());
@@ -305,7 +305,7 @@ impl<'a> Meta<'a> {
                     .ok_or_else(|| self.missing(&original))?,
                 beta_fast: 32.0,
                 beta_slow: 1.0,
-                // What is stored multiplies the usual temperature; it does not replace it.
+                // The stored value multiplies the usual temperature; it does not replace it.
                 attention_factor: match self.real(&key("attn_factor")) {
                     Some(more) => Some(more * (0.1 * factor()?.ln() + 1.0)),
                     None => None,

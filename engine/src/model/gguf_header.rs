@@ -14,7 +14,7 @@ pub(super) const LONGEST_WORD: usize = 1024;
 /// Walks through the metadata at `reader`, which is left anywhere.
 ///
 /// # Errors
-/// What is wrong with it, in words, or why it cannot be read.
+/// The fault in it, in words, or the reason for which it cannot be read.
 pub(super) fn check(reader: &mut (impl BufRead + Seek)) -> Result<(), Error> {
     let mut walk = Walk { reader, elements: 0, narrow: false };
     let [magic, version] = [walk.u32()?, walk.u32()?];
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_reader_cannot_bear_is_refused() {
+    fn headers_that_the_reader_cannot_bear_are_refused() {
         let alignment = |n: u32| entry("general.alignment", 4, &n.to_le_bytes());
         let text = entry("a", 8, &[&3_u64.to_le_bytes()[..], b"abc"].concat());
         assert_eq!(said(file(&[text.clone(), alignment(32)])), "sound");

@@ -1,8 +1,9 @@
 //! Models on the Hugging Face hub: what it takes to run one is fetched into the cache that every tool of that house
 //! shares, and read from there as a folder.
 //!
-//! The hub is asked once which commit is current and what it has; everything is of that commit. Where the hub cannot be
-//! reached, what is in the cache will do. `HF_HOME`, `HF_ENDPOINT` and `HF_TOKEN` mean what they mean elsewhere.
+//! The hub is asked once for its current commit and that commit's files; everything is of that commit. If the hub
+//! cannot be reached, the files in the cache will do. `HF_HOME`, `HF_ENDPOINT` and `HF_TOKEN` mean what they mean
+//! elsewhere.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use super::configuration::{CONFIG, FORMATS};
 use super::safetensors::shards;
 use super::weights::ModelError;
 
-/// What a name begins with that is looked up there.
+/// The beginning of a name that is looked up there.
 pub const PREFIX: &str = "hf:";
 
 const TOKENIZER: &str = "tokenizer.json";
@@ -122,7 +123,7 @@ impl<'a> Hub<'a> {
             return Err(self.failed(format!("{} does not answer like a hub", self.endpoint)));
         }
         let repo = Repo::with_revision(self.id.to_owned(), RepoType::Model, info.sha.clone());
-        // What other tools left of this commit is found, and this is found when the hub cannot be reached.
+        // Files of this commit that other tools left are found, and these are found when the hub cannot be reached.
         for repo in [repo.clone(), self.main()] {
             let noted = self.cache.repo(repo).create_ref(&info.sha);
             noted.map_err(|e| {
@@ -146,12 +147,12 @@ impl<'a> Hub<'a> {
         })
     }
 
-    /// What the hub's error comes to.
+    /// The meaning of the hub's error.
     fn told(&self, error: &ApiError) -> ModelError {
         let endpoint = &self.endpoint;
         self.failed(match status(error) {
             Some(status @ (401 | 403)) => format!(
-                "{endpoint} says {status}: there is no such model, or it wants a token (HF_TOKEN) of somebody who may have it"
+                "{endpoint} says {status}: there is no such model, or it needs the token of an account with access to it (HF_TOKEN)"
             ),
             Some(404) => format!("{endpoint} says 404: there is no such model"),
             Some(status) => format!("{endpoint} says {status}: try again later"),
@@ -160,7 +161,7 @@ impl<'a> Hub<'a> {
     }
 }
 
-/// What the hub answered with, where it is an error.
+/// The status of the hub's answer, where it is an error.
 fn status(error: &ApiError) -> Option<u16> {
     match error {
         ApiError::RequestError(error) => match **error {
@@ -172,7 +173,7 @@ fn status(error: &ApiError) -> Option<u16> {
     }
 }
 
-/// True where nobody answered.
+/// True where there was no answer.
 fn is_out_of_reach(error: &ApiError) -> bool {
     use ureq::Error::{ConnectionFailed, HostNotFound, Io, Timeout};
     let ApiError::RequestError(error) = error else { return false };
@@ -192,7 +193,7 @@ impl Commit<'_> {
         self.files.iter().any(|name| name == file)
     }
 
-    /// Where `file` is, fetched if it was not there.
+    /// The path of `file`, fetched if it was not there.
     fn get(&self, file: &str) -> Result<PathBuf, ModelError> {
         if !self.has(file) {
             return Err(self.hub.failed(format!("it has no {file}")));

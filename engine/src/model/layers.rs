@@ -8,9 +8,9 @@ use crate::config::KvDtype;
 /// A kind of layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
-    /// How it mixes tokens; none in models whose layers do one thing each.
+    /// Its way of mixing tokens; none in models whose layers do one thing each.
     pub attention: Option<Attention>,
-    /// What it does to each token.
+    /// Its work on each token.
     pub feed_forward: Option<FeedForward>,
     /// Norms before, and where this is 2 also after, attention and feed-forward.
     pub norms: u32,
@@ -27,7 +27,7 @@ impl Layer {
         Self { attention, feed_forward, norms: 1, norm_bias: false, formats: Formats::default() }
     }
 
-    /// What its parts consist of on each of `tp` ranks, attention first.
+    /// The operators that its parts consist of on each of `tp` ranks, attention first.
     #[must_use]
     pub fn parts(&self, hidden: u32, tp: u32) -> Vec<Operators> {
         let attention = self.attention.as_ref().map(|a| a.operators(hidden, tp));
@@ -102,7 +102,7 @@ impl Layers {
         Self { kinds: vec![layer], order: vec![0; count as usize] }
     }
 
-    /// How many there are.
+    /// The number of layers.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.order.len() as u32

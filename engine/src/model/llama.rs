@@ -1,7 +1,7 @@
-//! What a Llama-family model computes: its widths, its rotary embedding and which of the family's variations it has.
+//! The computation of a Llama-family model: its widths, its rotary embedding and its variations within the family.
 //!
 //! Llama 2 and 3, Mistral, Qwen 2 and 3 and SmolLM2 are one architecture with a few switches, all of them here. Readers
-//! fill this in, executors compute by it, and [`LlamaConfig::shape`] is what the cost model sees of it.
+//! fill this in, executors compute by it, and the cost model sees it as [`LlamaConfig::shape`].
 
 use std::f32::consts::PI;
 
@@ -9,10 +9,10 @@ use crate::format::Format;
 
 use super::{DenseShape, ModelShape, SpecError};
 
-/// What files call the architectures of the family.
+/// The names of the family's architectures in files.
 pub(super) const FAMILY: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
-/// How rotary frequencies are changed for contexts longer than those of pre-training.
+/// The change of rotary frequencies for contexts longer than those of pre-training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
@@ -43,7 +43,7 @@ pub enum RopeScaling {
         beta_fast: f32,
         /// Dimensions that turn less often than this are stretched wholly.
         beta_slow: f32,
-        /// What cosines and sines are multiplied by; none = `0.1 ln(factor) + 1`.
+        /// The factor of cosines and sines; none = `0.1 ln(factor) + 1`.
         attention_factor: Option<f32>,
     },
 }
@@ -96,7 +96,7 @@ impl RopeScaling {
     }
 }
 
-/// Refuses an `x` that is not what it must be; no number is none that it may be.
+/// Refuses an `x` that is not finite or fails the condition `is`, which `be` says in words.
 fn must(be: &str, what: &str, x: f32, is: bool) -> Result<(), String> {
     if is && x.is_finite() { Ok(()) } else { Err(format!("{what} = {x} must be {be}")) }
 }
@@ -104,7 +104,7 @@ fn must(be: &str, what: &str, x: f32, is: bool) -> Result<(), String> {
 /// A model of the Llama family.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
-    /// What people call it.
+    /// The name that people use.
     pub name: String,
     /// Transformer layers.
     pub layers: u32,
@@ -120,11 +120,11 @@ pub struct LlamaConfig {
     pub ffn: u32,
     /// Rows of the embedding.
     pub vocab: u32,
-    /// What RMS norms add to the mean square.
+    /// The term that RMS norms add to the mean square.
     pub rms_eps: f32,
     /// Base of the rotary frequencies.
     pub rope_theta: f32,
-    /// How they are changed for long contexts.
+    /// Their change for long contexts.
     pub rope_scaling: RopeScaling,
     /// True where the vocabulary head is the embedding itself; there is no `lm_head.weight` then.
     pub tied_embeddings: bool,
@@ -162,8 +162,8 @@ impl LlamaConfig {
         }
     }
 
-    /// A model of `shape`, to be filled with random weights. What a shape does not say (norm epsilon, rotary base) is
-    /// Llama 2's.
+    /// A model of `shape`, to be filled with random weights. Values that a shape does not hold (norm epsilon, rotary
+    /// base) are Llama 2's.
     ///
     /// # Errors
     /// When the shape is not of this family.
@@ -171,7 +171,7 @@ impl LlamaConfig {
         let reason = |why: &str| SpecError::Impossible {
             what: "model",
             name: shape.name.clone(),
-            reason: format!("not of the Llama family, which is what can be run: {why}"),
+            reason: format!("not of the Llama family, and no other can be run: {why}"),
         };
         let several = "its layers are not equal dense layers with full attention";
         let shape = shape.dense().ok_or_else(|| reason(several))?;
@@ -207,7 +207,7 @@ impl LlamaConfig {
     /// Refuses figures that no model can have, so that nothing divides by zero or reads beyond its end.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// The fault, in words.
     pub fn check(&self) -> Result<(), String> {
         if let Some(reason) = self.dense().fault() {
             return Err(reason);
@@ -222,15 +222,15 @@ impl LlamaConfig {
         must("between 0 and 1", "rms_norm_eps", eps, (0.0..=1.0).contains(&eps))?;
         must("more than 1", "rope_theta", theta, theta > 1.0)?;
         self.rope_scaling.check()?;
-        // What is in range by itself may be out of it together.
+        // Values in range by themselves may be out of it together.
         match self.inv_freq().iter().find(|f| !f.is_finite()) {
             Some(odd) => Err(format!("the rotary embedding turns by {odd}: its scaling cannot be")),
             None => Ok(()),
         }
     }
 
-    /// What costs time and memory, with weights in bf16. The biases of Qwen 2's projections (a thousandth of its
-    /// weights) have no place there.
+    /// The shape of this model, with weights in bf16. The biases of Qwen 2's projections (a thousandth of its weights)
+    /// have no place there.
     #[must_use]
     pub fn shape(&self) -> ModelShape {
         self.dense().into()
@@ -306,7 +306,7 @@ impl LlamaConfig {
         (from, to.max(from + 0.001))
     }
 
-    /// What cosines and sines of the rotary embedding are multiplied by: 1 except under YaRN.
+    /// The factor of the rotary embedding's cosines and sines: 1 except under YaRN.
     #[must_use]
     pub fn rope_scale(&self) -> f32 {
         match self.rope_scaling {

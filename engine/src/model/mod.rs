@@ -1,10 +1,10 @@
 //! The shapes of the models people serve, and what follows from them: parameters, weight bytes, KV bytes per token.
 //!
 //! A model is layers of kinds; a kind of layer is an [`attention`] and a [`feed_forward`]; each of those is
-//! [`operators`], and an operator has a shape and a number format. Everything that is counted is a sum over them. Only
-//! what costs time or memory is in a shape. Shapes come from the catalogue, from a `config.json` ([`configuration`]) or
-//! from a flat list of figures ([`dense`]). What is needed to run a model is below: its arithmetic ([`llama`]) and its
-//! weights ([`weights`]).
+//! [`operators`], and an operator has a shape and a number format. Everything that is counted is a sum over them. A
+//! shape holds only figures that cost time or memory. Shapes come from the catalogue, from a `config.json`
+//! ([`configuration`]) or from a flat list of figures ([`dense`]). The parts that run a model are below: its arithmetic
+//! ([`llama`]) and its weights ([`weights`]).
 
 pub mod attention;
 mod bounds;

@@ -1,5 +1,5 @@
-//! What a layer consists of, told by every kind of attention and feed-forward in the same words: weights that tokens
-//! are multiplied by, elements that other kernels move, experts.
+//! The parts of a layer, told by every kind of attention and feed-forward in the same words: weights that tokens are
+//! multiplied by, elements that other kernels move, experts.
 //!
 //! Parameters, weight bytes and the cost of a layer are sums over these, so that they cannot disagree.
 
@@ -29,7 +29,7 @@ pub enum Class {
     FeedForward,
     /// Experts that every token goes through.
     Shared,
-    /// Routers and other small matrices that nobody quantises.
+    /// Routers and other small matrices, which are never quantised.
     Plain,
 }
 
@@ -78,15 +78,15 @@ impl Formats {
     }
 }
 
-/// A weight `[k, n]` that every token is multiplied by. Sizes are those of all ranks together: what ranks hold copies
-/// of counts once for each.
+/// A weight `[k, n]` that every token is multiplied by. Sizes are those of all ranks together: a matrix that ranks hold
+/// copies of counts once for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Matrix {
     /// Columns of the product.
     pub n: u64,
     /// Rows: the width of what comes in.
     pub k: u64,
-    /// How ranks share it.
+    /// The way in which ranks share it.
     pub split: Split,
     /// The class that says its number format.
     pub class: Class,
@@ -137,7 +137,7 @@ pub struct Pool {
     pub experts: u32,
     /// Experts that a token goes through.
     pub top_k: u32,
-    /// Width of what goes into an expert and comes out of it.
+    /// Width of an expert's input and output.
     pub outer: u32,
     /// Inner width of one expert.
     pub inner: u32,
@@ -163,7 +163,7 @@ impl Pool {
     }
 }
 
-/// What one attention or feed-forward consists of.
+/// The parts of one attention or feed-forward.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Operators {
     /// Weights that every token is multiplied by.

@@ -10,7 +10,7 @@ use super::llama::LlamaConfig;
 use super::weights::{MadeUp, ModelError, Tensor, Weights, expected_shape};
 use crate::request::mix;
 
-/// Random weights of a model: the same for the same seed, whatever is asked for in whatever order.
+/// Random weights of a model: the same for the same seed, in every order of asking.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RandomWeights {
     /// The model.

@@ -162,7 +162,7 @@ fn tokens_without_a_row_are_refused() {
     assert!(broken.starts_with("/generation_config.json: EOF while parsing"), "{broken}");
 }
 
-/// What llama.cpp's converter does to the rows of queries and keys, written from its definition: within a head, the
+/// The effect of llama.cpp's converter on the rows of queries and keys, written from its definition: within a head, the
 /// two halves are laced together.
 fn laced(tensor: &Tensor, head_dim: usize) -> Vec<f32> {
     let width = if tensor.rows == 1 { 1 } else { tensor.cols };

@@ -44,7 +44,7 @@ impl Renderer {
         Ok(renderer)
     }
 
-    /// The prompt that asks for the next turn after `messages`. Those who come at the same time wait for each other.
+    /// The prompt that asks for the next turn after `messages`. Callers at the same time wait for each other.
     ///
     /// # Errors
     /// The template's own words against them; a template that would take more than the limits.
@@ -70,7 +70,7 @@ impl Renderer {
 /// The answer of the process to the template, and then to each conversation: a prompt, or the reason for none.
 type Answer = Result<String, String>;
 
-/// The process. It ends when nobody holds its input any more.
+/// The process. It ends when its input is closed.
 struct Process {
     child: Child,
     asked: ChildStdin,
@@ -81,7 +81,7 @@ impl Process {
     fn start(program: &Path) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.arg(WORD).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        // An interrupt is for the server, which still answers those who are inside.
+        // An interrupt is for the server, which still answers the requests inside.
         command.process_group(0);
         let mut child = command.spawn()?;
         let pipes = child.stdin.take().zip(child.stdout.take());
@@ -89,7 +89,7 @@ impl Process {
         Ok(Self { child, asked, answers: BufReader::new(answers) })
     }
 
-    /// Itself, unless it was ended while nobody asked.
+    /// Itself, unless it has ended since it was last asked.
     fn alive(mut self) -> Option<Self> {
         matches!(self.child.try_wait(), Ok(None)).then_some(self)
     }
@@ -124,7 +124,7 @@ impl Drop for Process {
 /// each further line, until there are no more.
 ///
 /// # Errors
-/// When nobody reads the answers, or the lines are not of that form.
+/// When its output is closed, or the lines are not of that form.
 pub fn work() -> io::Result<()> {
     lower(Resource::As, MEMORY << 20)?;
     lower(Resource::Core, 0)?;

@@ -35,7 +35,7 @@ struct Shard {
     path: PathBuf,
     file: File,
     header: Metadata,
-    /// Where the data begins.
+    /// The offset at which the data begins.
     start: u64,
 }
 

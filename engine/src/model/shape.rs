@@ -1,4 +1,4 @@
-//! The shape of a model: its layers and what is around them, and what follows from it as sums over the layers.
+//! The shape of a model: its layers and the parts around them, with sums over the layers.
 
 use super::attention::Attention;
 use super::bounds::out_of_range;
@@ -14,7 +14,7 @@ use crate::format::Format;
 pub struct ModelShape {
     /// Its usual name.
     pub name: String,
-    /// Where the figures come from.
+    /// The source of the figures.
     pub source: String,
     /// Width of the residual stream.
     pub hidden: u32,
@@ -30,7 +30,7 @@ pub struct ModelShape {
     pub position_rows: u32,
     /// Longest sequence the model was trained for, tokens.
     pub max_context: u32,
-    /// What is left out of it, and what is taken otherwise than its configuration says; a sentence each.
+    /// The parts that are left out of it, and those that differ from its configuration; a sentence each.
     pub notes: Vec<String>,
 }
 
@@ -164,8 +164,8 @@ impl ModelShape {
         self.stage_kv_bytes(kv, tp, 1, 0)
     }
 
-    /// Bytes that a sequence of `tokens` must keep on one of `tp` ranks: of layers with a window only what it covers, of
-    /// linear layers their state.
+    /// Bytes that a sequence of `tokens` must keep on one of `tp` ranks: for layers with a window only those that it
+    /// covers, for linear layers their state.
     #[must_use]
     pub fn sequence_bytes(&self, kv: KvDtype, tp: u32, tokens: u32) -> u64 {
         self.over_layers(|layer| {

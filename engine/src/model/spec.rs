@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::files::{self, LONGEST_SETTINGS};
 
-/// Why a model shape or a device profile cannot be used.
+/// The reasons for which a model shape or a device profile cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// A name that is not in the catalogue.
@@ -39,7 +39,7 @@ pub enum SpecError {
         what: &'static str,
         /// The file.
         path: String,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// A file that is not a specification of this kind.
@@ -51,7 +51,7 @@ pub enum SpecError {
         path: String,
         /// Counted from 1.
         line: usize,
-        /// Why.
+        /// The cause.
         reason: String,
     },
     /// Figures that cannot be.

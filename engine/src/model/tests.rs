@@ -1,4 +1,4 @@
-//! What follows from the shapes that ship.
+//! Properties of the shapes that ship.
 use super::*;
 use crate::config::KvDtype;
 use crate::format::Format;
@@ -126,7 +126,7 @@ fn ranks_and_stages_hold_the_model_between_them() {
                 let held: u64 =
                     (0..pp).map(|s| u64::from(tp) * model.rank_weight_bytes(tp, pp, s)).sum();
                 let excess = held as f64 / whole as f64 - 1.0;
-                // What ranks hold copies of: norms, routers, latents, KV heads of a model with two of them.
+                // Parts that ranks hold copies of: norms, routers, latents, KV heads of a model with two of them.
                 let copied = copied_bytes(&model, tp) as f64 / whole as f64;
                 let tied =
                     if pp > 1 && model.tied_embeddings { embedding_share(&model) } else { 0.0 };
@@ -200,7 +200,7 @@ fn an_unknown_model_says_which_were_meant() {
     assert_eq!(ModelShape::load("GPT-OSS-120B").unwrap().name, "openai/gpt-oss-120b");
 }
 
-/// A flat file, as somebody writes it.
+/// A flat file, as people write it.
 const FLAT: &str = "name = \"mine\"\nsource = \"made up\"\nhidden = 4096\nlayers = 32\nheads = 32\nkv_heads = 8\n\
                     head_dim = 128\nffn = 14336\ngated = true\nvocab = 32000\ntied_embeddings = false\n\
                     dtype_bytes = 2\nmax_context = 32768\n";

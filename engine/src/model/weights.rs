@@ -1,7 +1,7 @@
-//! A model's weights, one tensor at a time: where they come from is behind one trait.
+//! A model's weights, one tensor at a time: their source is behind one trait.
 //!
-//! Names and layouts are those of Hugging Face checkpoints, whatever the file: an executor asks for a tensor, packs it
-//! its own way and drops it, so that a model is never twice in memory.
+//! Names and layouts are those of Hugging Face checkpoints for every kind of file: an executor asks for a tensor, packs
+//! it its own way and drops it, so that a model is never twice in memory.
 
 use std::path::Path;
 
@@ -34,8 +34,8 @@ pub trait Weights {
     /// When there is none, it cannot be read, or its shape is not what [`Weights::config`] asks for.
     fn tensor(&mut self, name: &str) -> Result<Tensor, ModelError>;
 
-    /// What the tensor called `name` is made up from, where it is: whoever has a better place for its elements makes them
-    /// there.
+    /// The rule by which the tensor called `name` is made up, where it is: a caller with a better place for its
+    /// elements makes them there.
     fn made_up(&self, _name: &str) -> Option<MadeUp> {
         None
     }
@@ -52,7 +52,7 @@ pub struct MadeUp {
     pub numbers: Uniform,
 }
 
-/// Why a model cannot be used.
+/// The reasons for which a model cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A tensor that the weights do not have.
@@ -74,7 +74,7 @@ pub enum ModelError {
         tensor: String,
         /// Its dimensions.
         found: Vec<usize>,
-        /// What they should be.
+        /// The sizes they should be.
         expected: Vec<usize>,
     },
     /// Something that is well formed but not of the kinds that can be run.
@@ -82,7 +82,7 @@ pub enum ModelError {
     Unsupported {
         /// The file.
         path: String,
-        /// What it has and, where that helps, what would do.
+        /// The property it has and, where that helps, a remedy.
         what: String,
     },
     /// A file that cannot be read.
@@ -90,7 +90,7 @@ pub enum ModelError {
     Read {
         /// The file.
         path: String,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// A file that is not what its name says.
@@ -98,15 +98,15 @@ pub enum ModelError {
     Broken {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// The fault in it.
         reason: String,
     },
     /// A model that the Hugging Face hub does not give.
     #[error("hf:{id}: {reason}")]
     Hub {
-        /// What it is called there.
+        /// Its name there.
         id: String,
-        /// Why.
+        /// The cause.
         reason: String,
     },
     /// A text that cannot be turned into tokens, or messages that cannot be turned into a prompt.

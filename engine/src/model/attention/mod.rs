@@ -15,7 +15,7 @@ pub use sparse::Index;
 use super::operators::Operators;
 use crate::config::KvDtype;
 
-/// How a layer mixes the tokens of a sequence.
+/// The way in which a layer mixes the tokens of a sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attention {
     /// Queries over the keys and values of every token, or of a window.
@@ -40,7 +40,7 @@ impl Attention {
         }
     }
 
-    /// What it consists of, its norms apart, on each of `tp` ranks, in a model of width `hidden`.
+    /// The operators it consists of, its norms apart, on each of `tp` ranks, in a model of width `hidden`.
     #[must_use]
     pub fn operators(&self, hidden: u32, tp: u32) -> Operators {
         match self {

@@ -1,4 +1,4 @@
-//! A Hugging Face `config.json` as a [`ModelShape`]: what costs time or memory, whoever published it.
+//! A Hugging Face `config.json` as a [`ModelShape`]: the fields of every publisher that cost time or memory.
 //!
 //! Configurations are read by their fields, not by a list of models: what each field means is the same in most of them.
 //! `parts` says which attention and feed-forward the fields stand for, `order` which layer has which, and
@@ -78,7 +78,7 @@ fn finite(text: &str) -> Cow<'_, str> {
                 rest = &rest[word.len()..];
                 continue;
             }
-            // What is escaped ends no string.
+            // An escaped character ends no string.
             (None, '\\') if quoted => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
             (None, c) => c.len_utf8(),
         };
@@ -92,7 +92,7 @@ fn finite(text: &str) -> Cow<'_, str> {
 /// The shape that a configuration tells, before its figures are checked.
 ///
 /// # Errors
-/// What it lacks, or the kind of layer that is not known.
+/// The field that is missing, or the kind of layer that is not known.
 pub(super) fn of_value(
     config: &Value,
     beside: Option<&Value>,

@@ -1,4 +1,4 @@
-//! Which layer of a configuration has which attention and which feed-forward layer.
+//! The attention and the feed-forward layer of each layer of a configuration.
 
 use serde_json::Value;
 
@@ -36,7 +36,7 @@ pub(super) fn layers(fields: &Fields<'_>, parts: &Parts) -> Result<Vec<Pair>, St
 fn word<'a>(fields: &Fields<'a>, list: &str, i: u32) -> Result<Option<&'a str>, String> {
     let Some(words) = fields.list(list) else { return Ok(None) };
     let word = words.get(i as usize).and_then(Value::as_str);
-    word.map(Some).ok_or_else(|| format!("`{list}` does not say what layer {i} is"))
+    word.map(Some).ok_or_else(|| format!("`{list}` has no kind for layer {i}"))
 }
 
 /// True where `list` has the number `i`.

@@ -1,4 +1,4 @@
-//! Which attention and which feed-forward layers the fields of a configuration stand for.
+//! The attention and the feed-forward layers that the fields of a configuration stand for.
 
 use super::fields::Fields;
 use crate::model::attention::{Attention, Full, GatedDelta, Index, Latent, Mamba};
@@ -33,7 +33,7 @@ const SHARED_WIDTH: &[&str] = &[
     "shared_intermediate_size",
 ];
 
-/// Fields of attention that computes something else than any kind known here, and what it is called.
+/// Fields of attention of no kind known here, and the name of its kind.
 const UNKNOWN: [(&str, &str); 8] = [
     ("compress_ratios", "compressed attention"),
     ("linear_attn_config", "Kimi delta attention"),
@@ -50,7 +50,7 @@ pub(super) fn unknown(part: &str, kind: &str, fields: &Fields<'_>) -> String {
     format!("{part} `{kind}` of model_type `{}` is not known", fields.family())
 }
 
-/// What its layers are made of.
+/// The parts its layers are made of.
 pub(super) struct Parts {
     family: String,
     /// Attention over every token.

@@ -7,7 +7,7 @@ const MOST_GLOBS: usize = 8192;
 /// Most names that one expression with alternatives stands for.
 const MOST_ALTERNATIVES: usize = 64;
 
-/// Modules by name, and what is said of each.
+/// Values of modules, by name.
 #[derive(Debug, Clone)]
 pub(super) struct Modules<T> {
     exact: BTreeMap<String, T>,
@@ -21,7 +21,7 @@ impl<T> Default for Modules<T> {
 }
 
 impl<T: Copy> Modules<T> {
-    /// Adds what is said of the modules that `pattern` stands for.
+    /// Adds the value of the modules that `pattern` stands for.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -42,7 +42,7 @@ impl<T: Copy> Modules<T> {
         Ok(())
     }
 
-    /// What is said of `module`, of what it is part of, or of every part of its name.
+    /// The value for `module`, for a module that it is part of, or for every part of its name.
     pub(super) fn find(&self, module: &str) -> Option<T> {
         let wholes = std::iter::successors(Some(module), |name| Some(name.rsplit_once('.')?.0));
         let within = wholes.filter_map(|name| self.exact.get(name)).next();

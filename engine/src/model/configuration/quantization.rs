@@ -9,7 +9,7 @@ use crate::model::attention::Attention;
 use crate::model::feed_forward::FeedForward;
 use crate::model::operators::Formats;
 
-/// What a checkpoint says of its number formats.
+/// The number formats of a checkpoint.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Quantization {
     /// The format of every linear layer, or of experts alone.
@@ -19,11 +19,11 @@ pub(super) struct Quantization {
     ignored: Modules<()>,
     /// Modules that are named with their format.
     listed: Modules<Format>,
-    /// Remarks for whoever reads the shape.
+    /// Remarks for readers of the shape.
     pub(super) notes: Vec<String>,
 }
 
-/// The names of modules in lists of what is quantised and what is not, by what a layer does.
+/// The names of modules in lists of quantised and other modules, by the work of a layer.
 const FULL: [&str; 2] = ["self_attn.q_proj", "mixer.q_proj"];
 const LATENT: [&str; 2] = ["self_attn.q_b_proj", "self_attn.kv_b_proj"];
 const LINEAR: [&str; 2] = ["linear_attn.in_proj_qkv", "linear_attn.in_proj_qkvz"];
@@ -112,7 +112,7 @@ impl Quantization {
             }
             (other, None) => {
                 return Err(format!(
-                    "quant_method `{other}` is not known: --quantization says what its weights are"
+                    "quant_method `{other}` is not known: give the format of its weights with --quantization"
                 ));
             }
         }
@@ -134,7 +134,7 @@ impl Quantization {
             "W8A16" | "INT8_SQ" | "W8A8_SQ_PER_CHANNEL" => Format::Int8,
             _ => {
                 return Err(format!(
-                    "quant_algo `{name}` is not known: --quantization says what its weights are"
+                    "quant_algo `{name}` is not known: give the format of its weights with --quantization"
                 ));
             }
         })

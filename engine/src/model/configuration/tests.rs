@@ -22,7 +22,7 @@ fn read(more: Value) -> Result<ModelShape, String> {
     of_value(&with(more), None, "m")
 }
 
-/// Its kinds of layers: how many there are of each, and what they are.
+/// Its kinds of layers: the number of each, and its description.
 fn layers(more: Value) -> String {
     let model = read(more).unwrap();
     let groups = model.layers.groups().map(|(n, layer)| format!("{n} x {}", layer.describe()));
@@ -125,12 +125,12 @@ fn an_unknown_kind_is_refused_by_its_name() {
     );
     assert_eq!(
         refused(json!({"quantization_config": {"quant_method": "ternary"}})),
-        "quant_method `ternary` is not known: --quantization says what its weights are"
+        "quant_method `ternary` is not known: give the format of its weights with --quantization"
     );
 }
 
 #[test]
-fn what_is_left_out_is_said() {
+fn parts_left_out_are_named() {
     let model = read(json!({"model_type": "someone", "vision_config": {"depth": 3}, "num_nextn_predict_layers": 1,
         "sliding_window": 32}))
     .unwrap();

@@ -14,7 +14,7 @@ pub struct Experts {
     pub top_k: u32,
     /// Inner width of one expert.
     pub width: u32,
-    /// Inner width of what every token goes through besides; 0 = nothing.
+    /// Inner width of the part that every token goes through besides; 0 = none.
     pub shared: u32,
     /// True where that part has a gate of its own for each token.
     pub shared_gate: bool,

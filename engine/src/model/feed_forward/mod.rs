@@ -8,7 +8,7 @@ pub use experts::Experts;
 
 use super::operators::Operators;
 
-/// What a layer does to each token by itself.
+/// The work of a layer on each token by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeedForward {
     /// One for all tokens.
@@ -27,7 +27,7 @@ impl FeedForward {
         }
     }
 
-    /// What it consists of, its norms apart, on each of `tp` ranks, in a model of width `hidden`.
+    /// The operators it consists of, its norms apart, on each of `tp` ranks, in a model of width `hidden`.
     #[must_use]
     pub fn operators(&self, hidden: u32, tp: u32) -> Operators {
         match self {

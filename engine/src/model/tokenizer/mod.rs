@@ -23,7 +23,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// All tokens' bytes, one after the other.
     bytes: Vec<u8>,
-    /// Where each begins; one entry more than there are tokens.
+    /// The start of each; one entry more than there are tokens.
     starts: Vec<u32>,
     special: Vec<bool>,
     /// Bytes of the longest.
@@ -37,7 +37,7 @@ const CUT: usize = 64;
 /// No tokenizer's longest token is taken to be shorter than this, bytes.
 const SHORTEST: usize = 16;
 
-/// How a vocabulary spells bytes.
+/// The spelling of bytes in a vocabulary.
 enum Spelling {
     /// A letter stands for each byte (GPT-2).
     Letters(HashMap<char, u8>),
@@ -95,10 +95,10 @@ impl Tokenizer {
         drop(json);
         let inner = contained(|| tokenizers::Tokenizer::from_bytes(text));
         let mut inner = inner.ok_or_else(|| broken(&CONTRADICTS))?.map_err(|e| broken(&e))?;
-        // What was set for training: a prompt is neither cut nor filled up.
+        // Settings for training are dropped: a prompt is neither cut nor filled up.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| broken(&e))?;
-        // What refers to a token that is not there shows in any text.
+        // A reference to a token that is not there shows in any text.
         contained(|| inner.encode_fast(" a", true).is_ok()).ok_or_else(|| broken(&CONTRADICTS))?;
         let spelling = spelling(&inner).ok_or_else(|| {
             ModelError::unsupported(path, "tokenizer: its decoder spells no bytes")
@@ -152,7 +152,7 @@ impl Tokenizer {
         most: u32,
     ) -> Result<Option<Vec<Token>>, ModelError> {
         let (mut rest, mut tokens) = (text, 0);
-        // A token is a byte at least: what has no more bytes needs no count.
+        // A token is a byte at least: a rest with no more bytes than are wanted needs no count.
         while text.len() > PIECE.max(most as usize) && !rest.is_empty() {
             let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE.min(rest.len())));
             rest = after;
@@ -198,7 +198,7 @@ impl Tokenizer {
         self.inner.token_to_id(word)
     }
 
-    /// How `token` is written.
+    /// The spelling of `token`.
     #[must_use]
     pub fn word(&self, token: Token) -> Option<String> {
         self.inner.id_to_token(token)
@@ -271,7 +271,7 @@ fn check_ids(json: &Value) -> Result<(), String> {
     }
 }
 
-/// How the vocabulary of `tokenizer` spells bytes, as its decoder says.
+/// The spelling of bytes in the vocabulary of `tokenizer`, by its decoder.
 fn spelling(tokenizer: &tokenizers::Tokenizer) -> Option<Spelling> {
     let decoder = serde_json::to_value(tokenizer.get_decoder()?).ok()?;
     let steps = decoder["decoders"].as_array().cloned().unwrap_or_else(|| vec![decoder]);

@@ -10,7 +10,8 @@ use crate::model::gguf::Meta;
 use crate::model::gguf_header::LONGEST_WORD;
 use crate::model::weights::ModelError;
 
-/// How Llama 3 splits text: words with at most one mark before them, up to three digits, punctuation, white space.
+/// Llama 3's rule for splitting text: words with at most one mark before them, up to three digits, punctuation, white
+/// space.
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Qwen 2 and 3: the same with single digits.
@@ -89,7 +90,7 @@ fn letters(meta: Meta<'_>, words: &[&str], pre: &str) -> Result<serde_json::Valu
             "type": "BPE",
             "vocab": vocabulary(words),
             "merges": merges,
-            // What is a word of the vocabulary as it stands is not put together from its parts.
+            // A word of the vocabulary as it stands is not put together from its parts.
             "ignore_merges": pre.starts_with("llama"),
         },
     }))

@@ -1,6 +1,6 @@
-//! Text as it comes, token by token: whole characters only, and nothing that may turn out to begin a stop string.
+//! Text as it comes, token by token: whole characters only, and no beginning of a possible stop string.
 
-/// Bytes in, whole characters out: what is given out, all together, is what decoding everything at once would give.
+/// Bytes in, whole characters out: all pieces together are the text that decoding everything at once gives.
 #[derive(Debug, Clone, Default)]
 pub struct Characters {
     /// The beginning of a character whose end has not come.
@@ -8,7 +8,7 @@ pub struct Characters {
 }
 
 impl Characters {
-    /// Appends the characters that `bytes` complete to `out`; what can never become one is U+FFFD.
+    /// Appends the characters that `bytes` complete to `out`; bytes that can never become one are U+FFFD.
     pub fn push(&mut self, bytes: &[u8], out: &mut String) {
         self.pending.extend_from_slice(bytes);
         let mut rest = self.pending.as_slice();
@@ -54,8 +54,8 @@ impl Stops {
         Self { stops, held: String::new() }
     }
 
-    /// Takes `text` in and appends to `out` what comes before any stop string. Returns whether one was found: what
-    /// follows it is dropped.
+    /// Takes `text` in and appends to `out` the part before any stop string. Returns true if one was found; the text
+    /// after it is dropped.
     pub fn push(&mut self, text: &str, out: &mut String) -> bool {
         if self.stops.is_empty() {
             out.push_str(text);
@@ -69,14 +69,14 @@ impl Stops {
         found.is_some()
     }
 
-    /// Bytes of what is held in which no stop string begins.
+    /// Bytes of the held text in which no stop string begins.
     fn safe(&self) -> usize {
         let begins = |at: &usize| self.stops.iter().any(|stop| stop.starts_with(&self.held[*at..]));
         let starts = self.held.char_indices().map(|(at, _)| at);
         starts.into_iter().find(begins).unwrap_or(self.held.len())
     }
 
-    /// Nothing more will come: what was held is no stop string.
+    /// The text has ended: the held part is no stop string.
     pub fn finish(&mut self, out: &mut String) {
         out.push_str(&std::mem::take(&mut self.held));
     }

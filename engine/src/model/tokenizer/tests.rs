@@ -64,7 +64,7 @@ fn control_tokens_are_recognised_and_known() {
 }
 
 #[test]
-fn what_a_training_cut_and_filled_up_is_left_alone() {
+fn truncation_and_padding_for_training_are_dropped() {
     let plain = Tokenizer::bytes();
     let mut json: serde_json::Value = serde_json::from_str(&plain.to_json()).unwrap();
     json["truncation"] =
@@ -83,7 +83,7 @@ fn a_text_that_is_too_long_is_not_tokenised_whole() {
     let up_to = |bytes: usize, most: u32| {
         tokenizer.encode_up_to(&"é".repeat(bytes / 2), true, most).unwrap().map(|t| t.len())
     };
-    // What is short enough is counted by whoever runs it.
+    // A text that is short enough is counted, so the caller checks its length.
     assert_eq!(up_to(100, 7), Some(100));
     assert_eq!(up_to(4 * PIECE, 4 * PIECE as u32), Some(4 * PIECE));
     assert_eq!(up_to(4 * PIECE, 2 * PIECE as u32), None);
