@@ -1,6 +1,6 @@
-//! How much a time rests on measurements of the very thing.
+//! The evidence for a time: measurements of the very operator, or of something like it.
 
-/// What a time rests on.
+/// The evidence for a time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Basis {
     /// This shape was measured on this device in this format.
@@ -8,7 +8,7 @@ pub enum Basis {
     Measured,
     /// Other shapes of the operator were, and this one lies among or beside them.
     Interpolated,
-    /// Nobody measured the operator so: its own roofline, with the efficiency of what is named.
+    /// The operator was not measured so: its own roofline, with the efficiency of the named one.
     Borrowed(String),
 }
 

@@ -13,8 +13,8 @@
 //! price_per_gpu_hour = 2.50
 //! ```
 //!
-//! An operator takes its roofline by this sheet over the efficiency that the measured device reaches for it. What that is
-//! worth was found by borrowing for devices that were measured ([`SIGMA`]).
+//! An operator takes its roofline by this sheet over the efficiency that the measured device reaches for it. The error
+//! of that was found by borrowing for devices that were measured ([`SIGMA`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -32,11 +32,11 @@ const LINK_SHARE: f64 = 0.8;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSheet {
-    /// What people call it.
+    /// The name that people use.
     pub name: String,
     /// The measured device whose efficiencies are borrowed.
     pub like: String,
-    /// Where the figures come from.
+    /// The source of the figures.
     pub source: String,
     /// Device memory, bytes.
     pub memory_bytes: u64,
@@ -52,7 +52,7 @@ pub struct DataSheet {
     pub peak_fp4_flops: f64,
     /// GPUs that share the fast links.
     pub gpus_per_node: u32,
-    /// What a GPU sends to the others of its node at once, bytes/s, each direction.
+    /// Bytes that a GPU sends to the others of its node at once, bytes/s, each direction.
     pub link_bandwidth: f64,
     /// The same to other nodes; as the measured device's where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,17 +1,17 @@
-//! What a kernel of prompt chunks has to do: the variables of its table, for the cost model and for the fit alike.
+//! The work of a kernel of prompt chunks: the variables of its table, for the cost model and for the fit alike.
 //!
 //! Such kernels compute tiles of [`TILE`] query rows of one head against all context of their sequence, one head after
 //! another, and as many tiles for each sequence as the largest chunk needs. On a processor tiles are of a few rows, so
-//! that rows are counted, not tiles. Where the attention backend runs a mixed
-//! batch as one such kernel, each decode costs a tile for each query head, and query heads read again the keys and
-//! values that a kernel made for decodes lets them share.
+//! that rows are counted, not tiles. If the attention backend runs a mixed batch as one such kernel, each decode costs
+//! a tile for each query head, and query heads read again the keys and values that a kernel made for decodes lets them
+//! share.
 
 use super::parts::Heads;
 use crate::config::KvDtype;
 use crate::model::kv_element_bytes;
 use crate::shape::{Shape, TILE};
 
-/// How chunks share a kernel: see [`Attention`](super::Attention), which holds the same figures.
+/// The way in which chunks share a kernel: see [`Attention`](super::Attention), which holds the same figures.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Law {
     /// Tokens of context that starting a tile is worth.
@@ -24,7 +24,7 @@ pub struct Law {
     pub fine_tiles: bool,
 }
 
-/// What the data sheet says of the device.
+/// The device's limits by its data sheet.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peaks {
     /// FLOP/s in bf16.
@@ -58,10 +58,10 @@ pub struct Chunks {
     carry: f64,
 }
 
-/// What one batch asks of the kernel.
+/// The work of one batch for the kernel.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Asked {
-    /// Query heads x pairs: of tiles, and what starting them or reading from memory is worth.
+    /// Query heads x pairs: those of tiles, and as many as starting tiles or reading from memory is worth.
     pub work: f64,
     /// The longest context: no kernel takes less than its longest tile.
     pub longest: f64,
@@ -72,7 +72,7 @@ pub struct Asked {
 /// Kernels reach about this share of either peak, so that reading and computing may be counted in one unit.
 const REACHED: f64 = 0.8;
 
-/// Share of the cache that keeps what is read in turn: a little more than it flushes all of it.
+/// Share of the cache that keeps data read in turn: a little more flushes all of it.
 const CACHED: f64 = 0.8;
 
 impl Chunks {
@@ -94,7 +94,7 @@ impl Chunks {
         }
     }
 
-    /// What `shape` asks of it; its decodes only where they share the kernel.
+    /// The work of `shape` for it; its decodes count only if they share the kernel.
     #[must_use]
     pub fn asked(&self, shape: &Shape) -> Asked {
         let shape = &within(shape, self.window);
@@ -138,7 +138,7 @@ impl Chunks {
     }
 }
 
-/// What a window of so many tokens leaves of a batch: no token attends to more, and of no sequence is more read.
+/// The part of a batch within a window of so many tokens: no token attends to more, and of no sequence is more read.
 fn within(shape: &Shape, window: u64) -> Shape {
     if window == 0 {
         return *shape;
@@ -226,13 +226,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_cache_cannot_hold_is_read_by_every_query_head() {
+    fn context_beyond_the_cache_is_read_by_every_query_head() {
         // Half a wave: each of the other three query heads of a KV head reads again half of the time.
         let (tokens, read, pair) = (31.0 * 10_000.0, 512.0 / 5e11, 512.0 / 1e14);
         let half = 0.8 * 8.0 * tokens * (1.0 + 3.0 * 0.5) * read / pair;
         assert!((asked(&[(0, 16)], 31, 10_000).work / half - 1.0).abs() < 1e-12);
         assert!((asked(&[(0, 16)], 31, 10_000).floor / (8.0 * tokens * read) - 1.0).abs() < 1e-3);
-        // What fits is read once, which computing hides.
+        // Context that fits is read once, and computing hides that.
         let small = asked(&[(0, 16)], 31, 250);
         assert_eq!(small.work, 32.0 * 64.0 * (16.0 + 31.0 * 250.0 + 32.0 * 100.0 + 32.0 * 10.0));
     }

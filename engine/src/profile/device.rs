@@ -13,9 +13,9 @@ use crate::model::SpecError;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceProfile {
-    /// What people call it.
+    /// The name that people use.
     pub name: String,
-    /// Where the figures come from, and the licence of the measurements they were fitted to.
+    /// The source of the figures, and the licence of the measurements they were fitted to.
     pub provenance: String,
     /// Families whose tables were taken to fill gaps of the device's own.
     #[serde(default)]
@@ -26,7 +26,7 @@ pub struct DeviceProfile {
     /// When it was fitted: year and month.
     #[serde(default)]
     pub date: String,
-    /// Where constants that are in no table come from, by name.
+    /// The sources of constants that are in no table, by name.
     #[serde(default)]
     pub sources: BTreeMap<String, String>,
     /// Device memory as CUDA reports it, bytes.
@@ -69,7 +69,7 @@ pub struct DeviceProfile {
     /// Tables of further operators and formats: by operator, then by format ([`super::operators`]).
     #[serde(default)]
     pub operators: BTreeMap<String, BTreeMap<String, Table>>,
-    /// How chunks share an attention kernel.
+    /// The way in which chunks share an attention kernel.
     pub attention: Attention,
     /// Norms, activations, rotary embedding, copies: x = bytes.
     pub elementwise: Table,
@@ -84,16 +84,16 @@ pub struct DeviceProfile {
     pub node: Link,
     /// One GPU to another node.
     pub network: Link,
-    /// What the CPU adds to an iteration.
+    /// The CPU's share of an iteration.
     pub host: Host,
-    /// What an hour costs.
+    /// The price of an hour.
     pub price: Price,
-    /// How far the fitted efficiencies are from their measurements, by operator.
+    /// The distance of the fitted efficiencies from their measurements, by operator.
     #[serde(default)]
     pub fit: BTreeMap<String, FitError>,
 }
 
-/// Highest efficiency of prompt chunks, thousandths: what their work counts besides pairs (starting tiles, rows that a
+/// Highest efficiency of prompt chunks, thousandths: the rest of their work besides pairs (starting tiles, rows that a
 /// tile lacks) can overlap with them. The pairs alone stay within the data sheet ([`super::Asked::floor`]).
 pub(crate) const MOST_OF_WORK: u16 = 4000;
 
@@ -232,7 +232,7 @@ impl DeviceProfile {
         own.into_iter().map(|(name, t)| (name.to_owned(), t)).chain(more).collect()
     }
 
-    /// What the data sheet says of the device.
+    /// The device's limits by its data sheet.
     #[must_use]
     pub fn peaks(&self) -> Peaks {
         self.peaks_at(1.0)

@@ -1,6 +1,6 @@
 //! Host time of engines other than the one a profile was made with.
 //!
-//! What the CPU adds to an iteration belongs to the engine's software, not to the GPU: the profiles' own is that of a
+//! The CPU's share of an iteration belongs to the engine's software, not to the GPU: the profiles' own is that of a
 //! vLLM of the V1 kind. No operator table holds it, so each figure here names the measurement it comes from.
 
 use super::{DeviceProfile, Host};

@@ -1,4 +1,4 @@
-//! What a device can do: its data sheet, how much of it each operator reaches, and what an hour of it costs.
+//! A device: its data sheet, the share of it that each operator reaches, and the price of an hour.
 //!
 //! Every operator is priced in one way: its roofline by the data sheet, over an efficiency from a [`Table`] of knots
 //! fitted to published measurements (`import`). The profiles ship as TOML, with where each figure comes from and how
@@ -13,7 +13,7 @@
 //! source = "a guess"
 //! ```
 //!
-//! Where nothing of it was timed, its data sheet is enough ([`borrowed`]).
+//! A device of which nothing was timed needs only its data sheet ([`borrowed`]).
 
 mod basis;
 pub mod borrowed;

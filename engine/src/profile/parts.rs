@@ -4,27 +4,27 @@ use serde::Deserialize;
 
 use super::table::{Roof, Table, Times, no_metric};
 
-/// How chunks share an attention kernel. It computes tiles of [`TILE`](crate::shape::TILE) query rows, unless
-/// `fine_tiles`.
+/// The way in which chunks share an attention kernel. It computes tiles of [`TILE`](crate::shape::TILE) query rows,
+/// unless `fine_tiles`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attention {
     /// Starting a tile takes as long as this many tokens of context.
     pub tile_tokens: f64,
     /// Query rows that a decode costs in a kernel shared with prompt chunks, where it loses the kernel made for
-    /// decodes; 0 = it loses nothing: both kinds take the sum of what they take alone.
+    /// decodes; 0 = it loses nothing: both kinds take the sum of their times alone.
     pub decode_rows: f64,
     /// Starting a tile that has no rows takes as long as this many tokens of context: the kernel starts as many tiles
     /// for every sequence as the largest chunk needs.
     #[serde(default)]
     pub idle_tokens: f64,
-    /// True where tiles are of so few rows that what counts is each row and its pairs, not whole tiles.
+    /// True where tiles are of so few rows that each row and its pairs count, not whole tiles.
     #[serde(default)]
     pub fine_tiles: bool,
     /// Share of the way, from a batch of decodes at its mean length to one at its longest, that a batch of unequal
     /// lengths takes.
     pub skew: f64,
-    /// Where these come from.
+    /// The source of these.
     pub source: String,
 }
 
@@ -40,7 +40,7 @@ pub struct AllReduce {
     pub bandwidth: f64,
     /// Device memory its buffers take on each rank, bytes.
     pub buffer_bytes: u64,
-    /// Where the figures come from.
+    /// The source of the figures.
     pub source: String,
     /// The engine and its version that it was timed in; empty where it is not known.
     #[serde(default)]
@@ -56,7 +56,7 @@ pub struct AllReduce {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
-    /// Where the figures come from.
+    /// The source of the figures.
     #[serde(default)]
     pub source: String,
     /// Fixed time, µs.
@@ -73,11 +73,11 @@ pub struct Host {
     pub step_us: f64,
     /// Per sequence in it, µs.
     pub seq_us: f64,
-    /// Where these come from.
+    /// The source of these.
     pub source: String,
 }
 
-/// What an hour of one GPU costs.
+/// The price of an hour of one GPU.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
@@ -89,11 +89,11 @@ pub struct Price {
     pub date: String,
     /// `quoted` (a provider's price) or `assumed` (ours: replace it by your own).
     pub basis: PriceBasis,
-    /// What kind of price it is and where it comes from.
+    /// The kind of price, and its source.
     pub source: String,
 }
 
-/// How much a price is worth.
+/// The reliability of a price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PriceBasis {
@@ -131,7 +131,7 @@ pub struct FitError {
 }
 
 impl FitError {
-    /// What the columns of a printed one are.
+    /// The columns of a printed one.
     pub const COLUMNS: &str =
         "   rows left out     fitted mean/p90/p95       unseen median/mean/p90/p95  isotonic";
 }
@@ -164,7 +164,7 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// What a table calls them.
+    /// Their name in a table.
     #[must_use]
     pub fn shape(&self) -> [u32; 4] {
         [self.query, self.kv, self.dim, self.window]

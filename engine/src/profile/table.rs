@@ -2,7 +2,7 @@
 //!
 //! An operator's time is its roofline (start + the larger of compute and memory time, by the data sheet) divided by an
 //! efficiency. Efficiencies vary far less than times, so few knots hold a table of thousands of rows, and a shape that
-//! nobody measured borrows them from its neighbours. Between two knots *time* is linear, as it is for real kernels;
+//! was not measured borrows them from its neighbours. Between two knots *time* is linear, as it is for real kernels;
 //! outside them the efficiency of the edge stays, so time keeps the roofline's slope. A chord over a convex roofline
 //! lies above it: no prediction is below what the data sheet allows.
 
@@ -53,7 +53,7 @@ pub(crate) fn no_metric(_: &[u32]) -> Place {
 pub struct Table {
     /// Shortest time of the kernel, µs: added to the roofline.
     pub start_us: f64,
-    /// Where the figures come from.
+    /// The source of the figures.
     pub source: String,
     /// The engine and its version that the kernels were timed in; empty where it is not known.
     #[serde(default)]
@@ -78,11 +78,12 @@ pub struct Roof {
     pub start: f64,
     /// Compute time per unit.
     pub compute: f64,
-    /// Memory time of what is moved anyway; below 0 where some need not move.
+    /// Memory time of bytes that are moved for any number of units; below 0 where some need not move.
     pub fixed: f64,
     /// Memory time per unit.
     pub memory: f64,
-    /// Up to here what is moved anyway grows in proportion: experts are read once a token needs them. 0 = it does not.
+    /// The units up to which those bytes grow in proportion: experts are read once a token needs them. 0 = they do not
+    /// grow.
     pub full: f64,
 }
 
@@ -94,7 +95,7 @@ impl Roof {
         self.start + (self.compute * x).max(fixed + self.memory * x)
     }
 
-    /// Where compute time overtakes memory time.
+    /// The point at which compute time overtakes memory time.
     fn ridge(&self) -> Option<f64> {
         let x = self.fixed / (self.compute - self.memory);
         (x.is_finite() && x > self.full).then_some(x)
@@ -128,7 +129,7 @@ impl Table {
         }
     }
 
-    /// What is wrong with it, if anything; `most` is the highest efficiency that can be.
+    /// The fault in it, if there is one; `most` is the highest efficiency that can be.
     pub(super) fn fault(&self, most: u16) -> Option<String> {
         let rising = |axis: &[f64]| {
             axis.is_sorted_by(|a, b| a < b) && axis.iter().all(|x| x.is_finite() && *x > 0.0)
@@ -174,7 +175,8 @@ impl Table {
         if self.shapes.is_empty() {
             return (blend(&[(0, 1.0)]), Basis::Measured);
         }
-        // Tables by hand may say less of a shape than the operator has: what is not said does not tell shapes apart.
+        // Tables by hand may give fewer numbers of a shape than the operator has: missing ones do not tell shapes
+        // apart.
         let said =
             |s: &[u32], other: &[u32]| metric(&[s, other.get(s.len()..).unwrap_or(&[])].concat());
         let here = metric(shape);
@@ -190,7 +192,7 @@ impl Table {
         (blend(&weights), Basis::Interpolated)
     }
 
-    /// The middle one of its efficiencies: what the operator reaches, whatever is asked of it.
+    /// The middle one of its efficiencies: the typical share that the operator reaches.
     #[must_use]
     pub fn middle(&self) -> f64 {
         let mut all: Vec<u16> = self.per_mille.iter().flatten().copied().collect();
@@ -236,8 +238,8 @@ fn binary(axis: &[f64]) -> Option<u32> {
     [52, 51].into_iter().find(|low| !axis.is_empty() && counts(*low))
 }
 
-/// The cell of a rising `axis` that holds `at`, and how far into it; the ends hold what lies beyond. On a `binary`
-/// axis the high bits of `at` say which.
+/// The cell of a rising `axis` that holds `at`, and its relative place in it; the ends hold everything beyond. On a
+/// `binary` axis the high bits of `at` give the cell.
 fn cell(axis: &[f64], binary: Option<u32>, at: f64) -> (usize, f64) {
     let above = if let Some(low) = binary.filter(|_| at >= axis[0]) {
         let key = |x: f64| (x.to_bits() >> low) as usize;
@@ -277,7 +279,7 @@ impl Times {
         scale * if v > 0.0 { low + v * (row(j + 1) - low) } else { low }
     }
 
-    /// What it rests on.
+    /// The evidence for it.
     #[must_use]
     pub fn basis(&self) -> &Basis {
         &self.basis
@@ -305,7 +307,7 @@ impl Times {
         self
     }
 
-    /// Where its slope in `x` changes, for an operator of one variable.
+    /// The points at which its slope in `x` changes, for an operator of one variable.
     pub(crate) fn knots(&self) -> impl Iterator<Item = f64> {
         self.x.iter().copied().chain(self.roof.ridge())
     }

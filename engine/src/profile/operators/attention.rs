@@ -56,7 +56,7 @@ impl DeviceProfile {
         table.times(&heads.shape(), heads_metric, roof).borrowed(from)
     }
 
-    /// What batches ask of the kernel of prompt chunks.
+    /// The work of batches for the kernel of prompt chunks.
     #[must_use]
     pub fn chunks(&self, heads: Heads, kv: KvDtype) -> Chunks {
         let Attention { tile_tokens, decode_rows, idle_tokens, fine_tiles, .. } = self.attention;

@@ -21,7 +21,7 @@ impl Collective {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::AllGather, Self::ReduceScatter, Self::AllToAll];
 
-    /// What tables call it.
+    /// Its name in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ pub enum Exchange {
 }
 
 impl Exchange {
-    /// What tables call it.
+    /// Its name in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -21,7 +21,7 @@ pub struct Delta {
 }
 
 impl Delta {
-    /// What a table calls it.
+    /// Its name in a table.
     #[must_use]
     pub fn shape(&self) -> [u32; 2] {
         [self.key_heads, self.value_heads]
@@ -83,7 +83,7 @@ impl DeltaTimes {
         times.at(self.delta.roofline(&self.peaks, tokens, seqs) * 1e6, longest)
     }
 
-    /// What the times of prompts and of decodes rest on.
+    /// The evidence for the times of prompts and of decodes.
     #[must_use]
     pub fn basis(&self) -> [&Basis; 2] {
         [self.prefill.basis(), self.decode.basis()]

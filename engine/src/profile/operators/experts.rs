@@ -29,7 +29,7 @@ pub struct Experts {
 }
 
 impl Experts {
-    /// What a table calls it.
+    /// Its name in a table.
     #[must_use]
     pub fn shape(&self) -> [u32; 5] {
         [self.hidden, self.inter, self.held, self.total, self.top_k]
@@ -71,7 +71,7 @@ impl Experts {
     }
 }
 
-/// Layers are alike whose experts are of like size; their number and the tokens' spread count less.
+/// Layers with experts of like size are alike; their number and the tokens' spread count less.
 #[must_use]
 pub fn experts_metric(shape: &[u32]) -> Place {
     let [hidden, inter, held, total, top_k] = [0, 1, 2, 3, 4].map(|i| f64::from(shape[i]));
@@ -93,7 +93,7 @@ impl DeviceProfile {
             let from = "the efficiency of matrix products in bf16 of one expert's size".to_owned();
             self.gemm.times(&as_product, gemm_metric, roof).borrowed(Some(from))
         };
-        // Engines refuse such a split; no row says what it would take.
+        // Engines refuse such a split, so no row has its time.
         let refused = format == Format::Fp8Block && !experts.inter.is_multiple_of(BLOCK);
         let from = refused.then(|| "the efficiency of experts in whole blocks".to_owned());
         times.borrowed(from).scaled(experts.tokens_per_load())

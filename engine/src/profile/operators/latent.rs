@@ -42,7 +42,7 @@ pub struct Index {
     pub dim: u32,
     /// Tokens that are chosen.
     pub top: u32,
-    /// True where the layer attends to what a layer before it chose.
+    /// True where the layer attends to the choice of a layer before it.
     pub reused: bool,
 }
 
@@ -61,7 +61,7 @@ impl Latent {
         Self { index, ..Self::deepseek_v3(heads) }
     }
 
-    /// GLM-5's, `heads` of it on this rank; since 5.2 most layers attend to what the one before them chose.
+    /// GLM-5's, `heads` of it on this rank; since 5.2 most layers attend to the choice of the one before them.
     #[must_use]
     pub fn glm_5(heads: u32, reused: bool) -> Self {
         let index = Some(Index { heads: 32, dim: 128, top: 2048, reused });
@@ -74,7 +74,7 @@ impl Latent {
         self.index.filter(|index| !index.reused)
     }
 
-    /// What a table calls it.
+    /// Its name in a table.
     #[must_use]
     pub fn shape(&self) -> [u32; 3] {
         let reused = self.index.is_some_and(|index| index.reused);
@@ -231,7 +231,7 @@ impl LatentTimes {
         self.decode.at(roof * 1e6, f64::from(shape.decode_seqs))
     }
 
-    /// What the times of prompts and of decodes rest on.
+    /// The evidence for the times of prompts and of decodes.
     #[must_use]
     pub fn basis(&self) -> [&Basis; 2] {
         [self.prefill.basis(), self.decode.basis()]
@@ -252,7 +252,7 @@ impl DeviceProfile {
                 names(kv).zip(names(other)).flat_map(|(own, other)| [own, other]).collect();
             let shape = latent.shape();
             if phase == "prefill" && latent.index.is_none() {
-                // Expanded keys and values are bf16, whatever the cache holds.
+                // Expanded keys and values are bf16 in every format of the cache.
                 variants = names(KvDtype::Bf16).collect();
             }
             self.block(&kind, &variants, (&shape, latent_metric), 12.0)

@@ -14,7 +14,7 @@ use super::{DeviceProfile, Peaks, Roof, Table, Times, no_metric};
 use crate::config::KvDtype;
 use crate::format::Format;
 
-/// Formats whose kernels are most like those of `format`, itself first. Where the device cannot compute in the format,
+/// Formats whose kernels are most like those of `format`, itself first. On a device that cannot compute in the format,
 /// engines unpack the weights and compute in bf16, as they do for formats of weights alone.
 fn alike(format: Format, native: bool) -> &'static [Format] {
     use Format::{Bf16, Fp8, Fp8Block, Int4, Int8, Mxfp4, Mxfp4Fp8, Nvfp4};
@@ -85,11 +85,11 @@ impl Peaks {
     }
 }
 
-/// A roofline in its own seconds: of operators whose work no one number tells.
+/// A roofline in its own seconds: of operators whose work is not one number.
 pub(crate) const SECONDS: Roof =
     Roof { start: 0.0, compute: 1e-6, fixed: 0.0, memory: 0.0, full: 0.0 };
 
-/// A table found for an operator, and the words for what it is borrowed from.
+/// A table found for an operator, and the words for its lender, where it is borrowed.
 pub(crate) type Found<'a> = (&'a Table, Option<String>);
 
 impl DeviceProfile {
