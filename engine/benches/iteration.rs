@@ -1,4 +1,4 @@
-//! What the engine itself costs per iteration: proportional to the batch, whatever waits.
+//! The engine's own cost per iteration: proportional to the batch, and not to the queue.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ fn request(id: u32) -> Request {
 /// One iteration at `now`; returns its end.
 fn iterate(engine: &mut Engine, now: Duration) -> Duration {
     engine.start(now, Duration::MAX);
-    let end = engine.next_event().expect("somebody runs");
+    let end = engine.next_event().expect("a sequence runs");
     engine.step(end);
     end
 }
@@ -68,7 +68,7 @@ fn busy(running: u32, waiting: u32, by_memory: bool) -> (Engine, Duration) {
     while engine.state.workers[0].running.len() < running as usize {
         now = iterate(&mut engine, now);
     }
-    // So much must stay free that nobody can join.
+    // So much must stay free that no request can join.
     engine.state.config.watermark = if by_memory { 1.0 } else { 0.0 };
     for id in 0..waiting {
         engine.add_request(request(running + id)).expect("it fits");
@@ -108,7 +108,7 @@ fn iterations(c: &mut Criterion) {
     group.finish();
 }
 
-/// What predicting costs: a step of 256 sequences, with and without a prompt chunk, and a cost model.
+/// The cost of predicting: a step of 256 sequences, with and without a prompt chunk, and a cost model.
 fn predictions(c: &mut Criterion) {
     let model = ModelShape::load("llama-3.1-70b").expect("embedded");
     let mut group = c.benchmark_group("predict");

@@ -1,4 +1,4 @@
-//! What it costs to borrow: the iteration times of every measured device, predicted by its data sheet over the
+//! The error of borrowing: the iteration times of every measured device, predicted by its data sheet over the
 //! efficiencies of the measured device most like it, beside those by its own tables.
 //!
 //!     cargo run --release -p knee-engine --example borrowed_error

@@ -1,5 +1,5 @@
-//! Whether the CPU engine says what candle's own Llama says of the same weights, on 20 prompts, greedily, and how near
-//! the two likeliest tokens were where it does not.
+//! The agreement of the CPU engine with candle's own Llama on the same weights, on 20 prompts, greedily, and the
+//! distance of the two likeliest tokens at each disagreement.
 //!
 //!     cargo run --release -p knee-engine --example cpu_agreement -- MODEL [TOKENS]
 //!
@@ -38,7 +38,7 @@ const PROMPTS: [&str; 20] = [
     "List of European countries:\n1.",
 ];
 
-/// How much likelier the first of two logits was than the next, in nats.
+/// The log odds of the first of two logits over the next, in nats.
 fn margin(logits: &[f32]) -> f32 {
     let mut best = [f32::MIN; 2];
     for &x in logits {

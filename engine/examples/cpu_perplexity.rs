@@ -1,4 +1,4 @@
-//! What precision costs: perplexity of a text under each of the CPU executor's precisions, token by token through the
+//! The cost of precision: perplexity of a text under each of the CPU executor's precisions, token by token through the
 //! whole engine.
 //!
 //!     cargo run --release -p knee-engine --example cpu_perplexity -- MODEL TEXT_FILE [THREADS]
@@ -19,7 +19,7 @@ const PIECE: usize = 256;
 /// Pieces side by side.
 const BATCH: u32 = 16;
 
-/// Always says what the text says, and keeps the log-likelihood of it.
+/// Always chooses the text's next token, and keeps its log-likelihood.
 struct Reader {
     pieces: Arc<Vec<Vec<Token>>>,
     likelihood: Arc<Mutex<(f64, usize)>>,

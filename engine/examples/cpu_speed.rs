@@ -1,5 +1,5 @@
-//! How fast the CPU executor is, beside what the machine can do: decode at batch 1, 8 and 32 (context about 128), and a
-//! prompt of 512 tokens, through the whole engine.
+//! The speed of the CPU executor, beside the limits of the machine: decode at batch 1, 8 and 32 (context about 128),
+//! and a prompt of 512 tokens, through the whole engine.
 //!
 //!     cargo run --release -p knee-engine --example cpu_speed -- [MODEL] [--threads N] [--precision int8|bf16|f32]
 //!         [--isa ISA]

@@ -1,6 +1,6 @@
-//! How close the CUDA kernels come to the device's limits, measured in the same run: memory-bound ones as a share of the
-//! copy bandwidth, products and prefill attention as a share of an 8192³ product. Shapes of Llama 3.1 8B, and attention of
-//! the 70B. Inputs are random, and weights, keys and values lie in more memory than any cache holds.
+//! The distance of the CUDA kernels from the device's limits, measured in the same run: memory-bound ones as a share of
+//! the copy bandwidth, products and prefill attention as a share of an 8192³ product. Shapes of Llama 3.1 8B, and
+//! attention of the 70B. Inputs are random, and weights, keys and values lie in more memory than any cache holds.
 //!
 //! `cuda_speed cuda:0`; without a device on an emulated one with small shapes, where times mean nothing. With `--once`
 //! the kernels that a step's time goes to are launched once each and not timed: for profilers.
@@ -14,7 +14,7 @@ use kernels::cuda::{
 };
 use kernels::random::Uniform;
 
-/// What is run.
+/// The runs.
 struct Shapes {
     heads: Heads,
     /// Heads of a model whose query heads share keys and values in eights.

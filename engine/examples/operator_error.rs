@@ -1,4 +1,4 @@
-//! How far predictions are from measurements that the fit had not seen: every operator, and whole layers.
+//! The errors of predictions on measurements that the fit had not seen: every operator, and whole layers.
 //!
 //!     cargo run --release -p knee-engine --example operator_error -- DIR [SEED [DEVICE]]
 //!
@@ -49,7 +49,7 @@ fn percent(x: [f64; 3]) -> String {
     format!("{a:.1} / {b:.1} / {c:.1} %")
 }
 
-/// Seconds measured, and predicted unseen, by what was run.
+/// Seconds measured, and predicted unseen, by run.
 type Times<K> = BTreeMap<K, (f64, f64)>;
 
 fn by<K: Ord>(points: Option<&Vec<Point>>, key: impl Fn(&Run) -> Option<K>) -> Times<K> {

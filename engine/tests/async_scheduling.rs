@@ -1,4 +1,4 @@
-//! With planning one iteration ahead of the device, whoever comes or leaves during an iteration counts for the one
+//! With planning one iteration ahead of the device, requests that come or leave during an iteration count for the one
 //! after the next.
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn request(id: u32, output: u32) -> Request {
     }
 }
 
-/// Who got a token at the end of each step, by request, from requests that arrive at given times.
+/// The requests that got a token at the end of each step, from requests that arrive at given times.
 fn steps(config: Config, requests: &[(Duration, u32)]) -> Vec<(Duration, Vec<u32>)> {
     let mut fleet: Fleet = wiring::simulated(&deployment(config).unwrap(), false);
     let (mut next, mut steps) = (0, Vec::new());
@@ -77,7 +77,7 @@ fn a_seat_is_taken_one_iteration_after_it_is_free() {
     let load = [(zero, 10), (zero, 40), (zero, 5)];
     let (now, later) = (steps(config(2, false), &load), steps(config(2, true), &load));
     assert_eq!((first(&now, 2), first(&later, 2)), (10, 11));
-    // One seat: nobody runs when it is free, so that the plan is made then.
+    // One seat: no sequence runs when it is free, so that the plan is made then.
     let load = [(zero, 10), (zero, 5)];
     let (now, later) = (steps(config(1, false), &load), steps(config(1, true), &load));
     assert_eq!((first(&now, 1), first(&later, 1)), (10, 10));

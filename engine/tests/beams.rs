@@ -1,6 +1,6 @@
-//! Beam search by fork and close over the CPU executor: whatever is preempted, chunked, parked, forked, copied or
-//! pipelined, the answers are those of the rules over logits that are computed without any cache, one context at a time;
-//! requests that run beside them say what they say alone; and memory comes back.
+//! Beam search by fork and close over the CPU executor. Sequences may be preempted, chunked, parked, forked, copied or
+//! pipelined: the answers are those of the rules over logits that are computed without any cache, one context at a
+//! time; requests beside them get the answers they get alone; and memory comes back.
 
 mod common;
 
@@ -27,7 +27,7 @@ use proptest::prelude::*;
 const VOCAB: u32 = 64;
 /// Longest prompt and output.
 const LONGEST: u32 = 80;
-/// What ends an answer.
+/// The tokens that end an answer.
 const ENDS: [Token; 2] = [3, 40];
 
 /// A request as it is drawn.
@@ -72,7 +72,7 @@ fn specs() -> impl Strategy<Value = Vec<Spec>> {
     prop::collection::vec(spec, 1..6)
 }
 
-/// The model, and what it said to contexts so far.
+/// The model, and its answers to contexts so far.
 struct Cpu {
     model: Arc<CpuModel>,
     team: Arc<Team>,
@@ -127,7 +127,7 @@ impl Cpu {
         logits
     }
 
-    /// What may follow `context`, best first.
+    /// The tokens that may follow `context`, best first.
     fn ranked(&self, context: &[Token], may_end: bool) -> Vec<(Token, f64)> {
         let logits = self.logits(context);
         let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -225,7 +225,7 @@ impl<'a> Play<'a> {
         self.ages.insert(id, 0);
     }
 
-    /// What its client does when an iteration is over.
+    /// The client's work when an iteration is over.
     fn look(&mut self, now: Duration) {
         let iteration = self.engine.last_iteration();
         assert!(iteration.branches.is_empty(), "beams are not told of one by one");
@@ -295,7 +295,7 @@ fn conforms(
 ) -> u32 {
     let mut play = Play::new(cpu, config, slots, specs);
     play.run();
-    assert!(play.engine.state.is_empty(), "nobody is left behind");
+    assert!(play.engine.state.is_empty(), "none is left behind");
     let usage = play.engine.state.workers[0].kv.usage();
     assert_eq!(usage.taken, 0, "all memory came back: {usage:?}");
     for (id, (spec, expected)) in (0u32..).zip(specs.iter().zip(expected)) {

@@ -1,4 +1,4 @@
-//! The CPU engine says what candle's own Llama says: the same tokens, from logits that are f32's rounding apart.
+//! The CPU engine agrees with candle's own Llama: the same tokens, from logits that differ by the rounding of f32.
 
 #[path = "common/candle.rs"]
 mod candle;

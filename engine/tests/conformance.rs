@@ -61,7 +61,7 @@ fn the_model_tells_contexts_apart() {
 /// Memory that a sequence grew into and gave up again within one plan must not be written to by its copy later: by
 /// then a sequence pulled from another worker may live there.
 #[test]
-fn what_gave_way_is_not_copied() {
+fn a_preempted_sequence_is_not_copied() {
     let lengths =
         [(0, 32, 15), (1, 17, 16), (18, 14, 0), (103, 13, 14), (0, 0, 0), (0, 0, 0), (1, 31, 2)];
     let spec = |(at, (shared, own, output)): (usize, (u32, u32, u32))| Spec {

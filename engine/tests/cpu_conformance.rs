@@ -90,7 +90,7 @@ impl Model for Staged {
         pools.iter().map(|&slots| self.worker(slots)).collect()
     }
 
-    /// What one stage says.
+    /// The answer of one stage.
     fn alone(&self, prompt: Vec<Token>, output: u32, width: u16) -> Vec<Vec<Token>> {
         self.whole.alone(prompt, output, width)
     }
@@ -145,7 +145,7 @@ fn several_batches_are_in_flight() {
     let begin = Duration::from_secs(100);
     engine.start(begin, Duration::MAX);
     assert_eq!(engine.in_flight().count(), 2, "a batch has room for one of the prompts");
-    assert_eq!(engine.next_event(), None, "nobody knows when");
+    assert_eq!(engine.next_event(), None, "its time is not known beforehand");
     engine.wait(begin, Duration::MAX);
     let first = engine.next_event().unwrap();
     assert!(first > begin && engine.step(first).is_some());

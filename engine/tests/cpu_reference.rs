@@ -172,8 +172,8 @@ fn serve(
     serve_in(13, weights, precision, isa, split)
 }
 
-/// Serves three prompts in chunks on paged memory, on so many tensor-parallel ranks and pipeline stages, in batches of at
-/// most so many tokens; what was asked, and what the model said.
+/// Serves three prompts in chunks on paged memory, on so many tensor-parallel ranks and pipeline stages, in batches of
+/// at most so many tokens; returns the requests and the model's answers.
 fn serve_in(
     max_batch_tokens: u32,
     weights: &RandomWeights,

@@ -1,7 +1,7 @@
-//! The conformance body over the CUDA executor, its kernels on an emulated device (or with `KNEE_TEST_DEVICE=cuda:0` on a
-//! real one): with invariant arithmetic a small random model says the same under every scheduler and allocator as it
-//! does to a request alone, in one piece or split over ranks and stages; and what it says is what the CPU executor says,
-//! within rounding.
+//! The conformance body over the CUDA executor, its kernels on an emulated device (or with `KNEE_TEST_DEVICE=cuda:0` on
+//! a real one): with invariant arithmetic a small random model gives the same tokens under every scheduler and
+//! allocator as to a request alone, in one piece or split over ranks and stages; and these are the tokens of the CPU
+//! executor, within rounding.
 
 mod common;
 
@@ -82,7 +82,7 @@ impl Model for Cuda {
     }
 }
 
-/// Few and short, because an emulated device takes its time; memory is tight, so that somebody is preempted.
+/// Few and short, because an emulated device takes its time; memory is tight, so that some are preempted.
 fn specs() -> Vec<Spec> {
     let spec = |(text, shared, own, output, width)| Spec {
         text,
@@ -173,7 +173,7 @@ fn the_same_tokens_from_ranks_in_stages() {
     conforming(&model, &few_allocators());
 }
 
-/// Ranks and stages with a device each, which exchange what they have.
+/// Ranks and stages with a device each, which exchange their results.
 #[test]
 fn the_same_tokens_from_several_devices() {
     let Some(whole) = laid_out(even(), split(1, 1)) else { return };
@@ -236,7 +236,7 @@ fn several_batches_are_in_flight() {
     let begin = Duration::from_secs(100);
     engine.start(begin, Duration::MAX);
     assert_eq!(engine.in_flight().count(), 2, "a batch has room for one of the prompts");
-    assert_eq!(engine.next_event(), None, "nobody knows when");
+    assert_eq!(engine.next_event(), None, "its time is not known beforehand");
     engine.wait(begin, Duration::MAX);
     let first = engine.next_event().unwrap();
     assert!(first > begin && engine.step(first).is_some());
@@ -276,7 +276,7 @@ fn it_says_what_the_cpu_says() {
         let answer =
             said(of_cpu(&cpu_f32, Box::<Greedy>::default()), &prompt, 25, 1, 512).remove(0);
         let want = forced(|s| of_cpu(&cpu_f32, s), &prompt, &answer, 512);
-        // What bf16 weights and activations alone do.
+        // The error that bf16 weights and activations make alone.
         let (_, rounding) =
             compared(&want, &forced(|s| of_cpu(&cpu_bf16, s), &prompt, &answer, 512));
         for arithmetic in [Arithmetic::Fast, Arithmetic::Invariant] {
@@ -326,8 +326,8 @@ fn a_real_model_says_what_the_cpu_says() {
     }
 }
 
-/// With fast kernels, decodes that are replayed say within rounding what they say kernel by kernel: on a GPU with the
-/// heads, widths and vocabulary of real models.
+/// With fast kernels, decodes that are replayed agree within rounding with decodes launched kernel by kernel: on a GPU
+/// with the heads, widths and vocabulary of real models.
 #[test]
 fn graphs_say_what_single_kernels_say() {
     let Some(device) = device() else { return };
@@ -368,7 +368,7 @@ fn tokens_chosen_on_the_device_are_the_likeliest() {
     }
 }
 
-/// What cannot be run is refused with the reason.
+/// A model that cannot be run is refused with the reason.
 #[test]
 fn models_without_kernels_are_refused() {
     let Some(device) = device() else { return };

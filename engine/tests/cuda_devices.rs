@@ -1,5 +1,5 @@
-//! A model whose ranks and stages have a device each, which meet: emulated, or with `KNEE_TEST_DEVICE=cuda:0,1` on as many
-//! GPUs, where this has not run.
+//! A model whose ranks and stages have a device each: emulated, or with `KNEE_TEST_DEVICE=cuda:0,1` on as many GPUs,
+//! which has not been run.
 
 mod common;
 
@@ -20,7 +20,8 @@ use kernels::cuda::emulator::{Fuse, Pretence};
 
 const SPLITS: [(usize, usize); 3] = [(2, 1), (1, 3), (2, 2)];
 
-/// To the bit what the same parts say on one device, and, where no sum is split, what the model in one piece says.
+/// The tokens are those of the same parts on one device, to the bit, and of the model in one piece where no sum is
+/// split.
 #[test]
 fn they_say_what_parts_on_one_device_say() {
     let prompt: Vec<Token> = (0..70).map(|i| (mix(4, i) % u64::from(VOCAB)) as Token).collect();
@@ -49,7 +50,7 @@ fn they_say_what_parts_on_one_device_say() {
     }
 }
 
-/// An emulated device that fails in the middle takes the others with it: nobody waits for it for ever.
+/// An emulated device that fails in the middle takes the others with it: none waits for it for ever.
 #[test]
 fn one_that_fails_is_the_end_of_all() {
     for (ranks, stages) in SPLITS {

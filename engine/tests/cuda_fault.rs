@@ -1,5 +1,5 @@
-//! A device that fails in the middle of a batch: the engine says why in one line, nothing panics, and what was finished
-//! stays finished.
+//! A device that fails in the middle of a batch: the engine gives the reason in one line, nothing panics, and finished
+//! work stays finished.
 
 mod common;
 
@@ -86,7 +86,7 @@ fn a_run_ends_with_the_reason() {
     }
 }
 
-/// Whoever waits for the device learns that it has failed; a batch that is only asked for is not waited for.
+/// A caller that waits for the device learns that it has failed; a batch that is only asked for is not waited for.
 #[test]
 fn a_submitted_batch_is_not_waited_for() {
     for overlapped in [false, true] {
@@ -94,7 +94,7 @@ fn a_submitted_batch_is_not_waited_for() {
         let Some(worker) = worker(&fuse, Box::<Greedy>::default()) else { return };
         let worker = if overlapped { worker.overlapped() } else { worker };
         let mut engine = wiring::engine(&knobs(), 512, vec![Box::new(worker)]);
-        // The first batch makes room, and whoever gives memory back waits.
+        // The first batch makes room, and giving memory back waits.
         engine.add_request(request(0, 1)).unwrap();
         engine.start(Duration::ZERO, Duration::MAX);
         engine.wait(Duration::ZERO, Duration::MAX);
@@ -110,7 +110,7 @@ fn a_submitted_batch_is_not_waited_for() {
     }
 }
 
-/// Clients under way get what there was, and no end; those to come are refused; and somebody can say why.
+/// Clients under way get the tokens there were, and no end; new ones are refused; and the reason can be asked for.
 #[test]
 fn a_server_ends_with_the_reason() {
     for overlapped in [false, true] {
@@ -137,7 +137,10 @@ fn a_server_ends_with_the_reason() {
         let updates: Vec<Update> = std::iter::from_fn(|| broken.wait()).collect();
         let ended = |update: &Update| matches!(update, Update::Step(step) if step.finish.is_some());
         assert!(updates.len() > 1 && updates.len() < 50, "{updates:?}");
-        assert!(!updates.iter().any(ended), "nobody is told that an answer is whole: {updates:?}");
+        assert!(
+            !updates.iter().any(ended),
+            "no client is told that an answer is whole: {updates:?}"
+        );
         assert_eq!(live.fault().get().expect("said first").to_string(), SAID);
         let begin = Instant::now();
         while !live.is_dead() {

@@ -1,4 +1,4 @@
-//! Decodes that are recorded and done again say what decodes asked for kernel by kernel say.
+//! Decodes that are recorded and replayed give the tokens of decodes that are launched kernel by kernel.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn request(id: u32, input: u32, limit: u32) -> Request {
     Request { id, input, limit, fate: None, width: 1, priority: 0, content }
 }
 
-/// Who comes: after how many steps, tokens of its prompt, tokens that it is told.
+/// The requests: steps before each comes, tokens of its prompt, tokens of its answer.
 type Load = &'static [(u32, u32, u32)];
 
 /// Three, and a fourth whose prompt is longer than anything before it and comes while they decode.
@@ -32,7 +32,7 @@ const LONGER: Load = &[(0, 5, 20), (0, 8, 21), (0, 11, 22), (8, 200, 20)];
 /// One that is soon alone, until three come and go at once: the logits move to more memory, and nothing else does.
 const WIDER: Load = &[(0, 30, 1), (0, 30, 1), (0, 20, 30), (10, 10, 1), (10, 10, 1), (10, 10, 1)];
 
-/// What they are told.
+/// Their answers.
 fn said(model: &Arc<CudaModel>, graphs: bool, load: Load) -> BTreeMap<u32, Vec<Token>> {
     let workers = CudaExecutor::workers(model, &[1024], || Box::<Greedy>::default());
     let worker = workers.unwrap().remove(0);
@@ -76,7 +76,7 @@ fn they_say_the_same() {
             let one_by_one = said(&model, false, load);
             assert_eq!(replays.swap(0, Ordering::Relaxed), 0, "none where none are wanted");
             let lengths = one_by_one.values().map(|tokens| tokens.len() as u32);
-            assert!(lengths.eq(load.iter().map(|who| who.2)), "everybody is answered");
+            assert!(lengths.eq(load.iter().map(|who| who.2)), "all are answered");
             assert_eq!(said(&model, true, load), one_by_one, "{arithmetic:?}");
             // But for prompts, and the first decode of each size.
             let replays = replays.swap(0, Ordering::Relaxed);

@@ -131,7 +131,7 @@ fn knobs(fraction: f64) -> Config {
     Config { max_seqs, max_batch_tokens, kv_fraction: fraction, ..Config::default() }
 }
 
-/// What is left for keys and values is nearly all that is left: workers with so much of it, and their largest batches,
+/// Nearly all of the remaining memory goes to keys and values: workers with so much of it, and their largest batches,
 /// find room.
 #[test]
 fn keys_and_values_get_what_is_left() {

@@ -13,7 +13,7 @@ use engine::request::{Content, Token, mix};
 use engine::{Engine, Event, Iteration, Request, wiring};
 use proptest::prelude::*;
 
-/// A request, and when somebody ends it.
+/// A request, and the time at which it is ended from outside.
 #[derive(Debug, Clone)]
 struct Spec {
     input: u32,
@@ -142,14 +142,14 @@ fn play(config: &Config, slots: u32, specs: &[Spec]) -> (Engine, Seen, BTreeSet<
         }
         check_memory(&engine.state);
     }
-    panic!("everybody ends");
+    panic!("all requests end");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn an_end_from_outside_touches_nobody_else(specs in specs(), seqs in 3u32..6, budget in 0u32..60, more in 0u32..300, pp in 1u32..3,
+    fn an_end_from_outside_touches_no_other_request(specs in specs(), seqs in 3u32..6, budget in 0u32..60, more in 0u32..300, pp in 1u32..3,
         late in any::<bool>(),
     ) {
         for scheduler in schedulers() {
@@ -169,7 +169,7 @@ proptest! {
                     continue;
                 }
                 let (engine, seen, ended) = play(&config, 256 + more, &specs);
-                prop_assert!(engine.state.is_empty(), "{scheduler} x {allocator}: nobody is left");
+                prop_assert!(engine.state.is_empty(), "{scheduler} x {allocator}: none is left");
                 prop_assert_eq!(engine.state.load(), 0);
                 for worker in 0..engine.state.workers.len() {
                     let usage = engine.state.holding(worker).usage;

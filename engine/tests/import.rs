@@ -198,7 +198,7 @@ fn a_toy_table_gives_back_the_efficiency_it_was_made_with() {
     assert_eq!(device.gemm.shapes, [[512, 512], [1024, 512], [2048, 4096]]);
     let fit = device.fit["gemm"];
     assert!(fit.rows == 18 && fit.p95 < 0.01, "{fit:?}");
-    // A shape that nobody measured.
+    // A shape that was not measured.
     let times = device.gemm(1500.0, 1500.0, Format::Bf16);
     let roof = gemm_roof(&device.peaks(), [1500.0, 1500.0], Format::Bf16, 2.0);
     for m in [1.0, 100.0, 1e3, 1e5] {

@@ -107,7 +107,7 @@ fn the_largest_model_can_be_counted() {
 const HEAD: &str =
     "attn_dtype,kv_cache_dtype,head_dim,num_heads,num_key_value_heads,batch_size,isl,latency_ms\n";
 
-/// What importing a table of prompt chunks with these rows says.
+/// The message of an import of a table of prompt chunks with these rows.
 fn imported(dir: &Path, rows: &str) -> String {
     let sheet = include_str!("../profiles/sheets/rtx4090.toml");
     let sheet = sheet.replace("llmservingsim", "aiconfigurator").replace("RTX4090", "toy");
@@ -123,7 +123,7 @@ fn imported(dir: &Path, rows: &str) -> String {
 }
 
 #[test]
-fn rows_that_nobody_can_have_run_are_left_out_or_refused() {
+fn impossible_rows_are_left_out_or_refused() {
     let dir = tempfile::tempdir().unwrap();
     let row = |seqs: &str, tokens: &str, ms: &str| {
         format!("bfloat16,bfloat16,128,32,8,{seqs},{tokens},{ms}\n")

@@ -1,5 +1,5 @@
 //! Laws of every operator in every format on every device: never faster than the data sheet allows, and never faster
-//! for more work; and what a time rests on is told.
+//! for more work; and the evidence for a time is told.
 
 use std::sync::LazyLock;
 
@@ -168,7 +168,7 @@ fn formats_are_faster_where_the_hardware_has_them() {
 }
 
 #[test]
-fn what_a_time_rests_on_is_told() {
+fn the_evidence_for_a_time_is_told() {
     let (h100, b200, a40) = (device("h100-sxm"), device("b200"), device("a40"));
     let product = |d: &DeviceProfile, n, format| d.gemm(n, 4096.0, format).basis().clone();
     assert_eq!(product(h100, 4096.0, Format::Fp8), Basis::Measured);

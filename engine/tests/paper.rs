@@ -1,4 +1,4 @@
-//! Where contiguous and paged memory go, against the figures of PagedAttention (Kwon et al., SOSP '23), Fig. 2.
+//! The use of contiguous and paged memory, against the figures of PagedAttention (Kwon et al., SOSP '23), Fig. 2.
 //!
 //! The paper's setting: OPT-13B on an A100-40G, whose 15.7K slots of KV serve a queue that never empties, with the
 //! lengths of ShareGPT. Lengths here are log-normal with the published means (161.31 in, 337.99 out; sigmas 1.3 and

@@ -50,7 +50,7 @@ fn sequence(request: u32, prompt: u32, content: Content, covered: u32) -> Sequen
     }
 }
 
-/// Lets `seq` be computed as far as it goes, and ended. Returns what was found of it.
+/// Lets `seq` be computed as far as it goes, and ended. Returns the tokens of it that were found.
 fn pass(kv: &mut dyn KvAllocator, id: u32, seq: &mut Sequence) -> u32 {
     let hit = kv.open(id, seq, u32::MAX, 0).expect("there is room").hit;
     seq.computed = seq.len;
@@ -189,7 +189,7 @@ struct Naive {
     words: Vec<u64>,
 }
 
-/// What a beam search does to memory.
+/// The steps of a beam search on memory.
 #[derive(Debug, Clone)]
 enum Move {
     Fork(prop::sample::Index),
@@ -315,7 +315,7 @@ proptest! {
     }
 }
 
-/// Sharing saves what it should: siblings hold a common prompt once.
+/// Sharing saves memory: siblings hold a common prompt once.
 #[test]
 fn branches_hold_their_prompt_once() {
     let mut beams = Beams::new(Box::new(Paged::new(512, 16, false)), 512, 40);
@@ -368,7 +368,11 @@ fn a_preempted_private_sequence_finds_its_own_blocks() {
         }
         assert!(preempted > 0, "memory is too small for both");
         let replica = &fleet.replicas()[0];
-        assert_eq!(replica.state.workers[0].kv.usage().cached, 0, "nobody can meet them any more");
+        assert_eq!(
+            replica.state.workers[0].kv.usage().cached,
+            0,
+            "no sequence can meet them any more"
+        );
         replica.totals().recomputed
     };
     let (without, with) = (run(false), run(true));

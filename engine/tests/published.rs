@@ -1,5 +1,5 @@
-//! Every published configuration at hand is read, or refused by the name of what is not known; where a name says how
-//! many parameters a model has, it has them.
+//! Every published configuration at hand is read, or refused by the name of the part that is not known; a model has the
+//! number of parameters that is in its name.
 
 use std::fs;
 use std::path::{Path, PathBuf};

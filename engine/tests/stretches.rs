@@ -23,7 +23,7 @@ use proptest::prelude::*;
 /// A request as it is drawn.
 #[derive(Debug, Clone)]
 struct Spec {
-    /// Which of a few texts it begins with, for how many trace blocks; none = private.
+    /// The index of one of a few texts that it begins with, and its length in trace blocks; none = private.
     text: Option<(u8, u32)>,
     input: u32,
     output: u32,
@@ -32,7 +32,7 @@ struct Spec {
     width: u16,
     priority: i32,
     gap: Duration,
-    /// In closed-loop load, who follows so long after its end.
+    /// In closed-loop load, the pause between its end and the request that follows.
     think: Option<Duration>,
 }
 
@@ -93,7 +93,7 @@ fn requests(specs: &[Spec]) -> Vec<Request> {
     (0u32..).zip(specs).zip(spans).map(request).collect()
 }
 
-/// How requests come and iterations go.
+/// The way in which requests come and iterations go.
 #[derive(Debug, Clone, Copy)]
 struct Load {
     /// Some requests follow the end of those before them.
@@ -136,7 +136,7 @@ fn flatten(it: &Iteration, into: &mut Vec<Step>) -> usize {
     let steps = it.ends.len();
     assert_eq!(it.branch_tokens as usize % steps, 0);
     for (i, &end) in it.ends.iter().enumerate() {
-        // Who came and who gave way is known when it is planned, who ended at the last step.
+        // Arrivals and preemptions are known when a step is planned, ends at the last step.
         let of_step = |event: &&Event| match event {
             Event::Finished { .. } => i + 1 == steps,
             Event::Admitted { .. } | Event::Preempted { .. } => i == 0,
@@ -218,7 +218,7 @@ fn play(deployment: &Deployment, specs: &[Spec], load: Load, stretches: bool) ->
             }
         }
     }
-    assert!(fleet.replicas().iter().all(|e| e.state.is_empty()), "nobody is left behind");
+    assert!(fleet.replicas().iter().all(|e| e.state.is_empty()), "none is left behind");
     let ledgers = fleet.replicas().iter().flat_map(|e| e.ledgers().map(|l| l.sums()));
     let totals = fleet.replicas().iter().map(engine::Engine::totals);
     (Run { ledgers: ledgers.collect(), totals: totals.collect(), steps, refused }, longest)

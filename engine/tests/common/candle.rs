@@ -17,7 +17,7 @@ use engine::{Request, wiring};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// What a model makes of a prompt: its tokens, and the logits each was chosen from.
+/// A model's answer to a prompt: its tokens, and the logits each was chosen from.
 pub(crate) type Said = Vec<(Token, Vec<f32>)>;
 
 /// candle's model of some weights.

@@ -1,5 +1,5 @@
-//! One body for every scheduler, allocator and model: whatever is preempted, chunked, shared, forked, moved or
-//! pipelined, the tokens are those of a request that is alone, and the laws hold after every step.
+//! One body for every scheduler, allocator and model. Sequences may be preempted, chunked, shared, forked, moved or
+//! pipelined: the tokens are those of a request that is alone, and the laws hold after every step.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::{Variant, Watched, allocators, caught, check_memory, is_legal, limit_
 
 /// Something that turns contexts into tokens.
 pub(crate) trait Model {
-    /// What computes.
+    /// The executor.
     type Worker: Executor + 'static;
 
     /// Tokens it knows.
@@ -29,14 +29,15 @@ pub(crate) trait Model {
     /// Workers with these slots of KV each.
     fn workers(&self, pools: &[u32]) -> Vec<Self::Worker>;
 
-    /// What it says to `prompt` when nothing else is there, by branch.
+    /// Its answer to `prompt` when nothing else is there, by branch.
     fn alone(&self, prompt: Vec<Token>, output: u32, width: u16) -> Vec<Vec<Token>>;
 }
 
 /// A request as it is drawn.
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
-    /// Which of a few texts its prompt begins with, and for how long; then so many tokens of its own.
+    /// The index of one of a few texts that its prompt begins with, and the length of that beginning; then so many
+    /// tokens of its own.
     pub(crate) text: u8,
     pub(crate) shared: u32,
     pub(crate) own: u32,
@@ -109,7 +110,7 @@ pub(crate) fn knobs() -> impl Strategy<Value = (Config, u32)> {
     )
 }
 
-/// Which requests can never run, told without the engine's code.
+/// The reason for which a request can never run, told without the engine's code.
 fn refusal(c: &Config, slots: u32, spec: &Spec, input: u32) -> Option<&'static str> {
     let end = input + spec.output;
     let room = |n: u32| n.next_power_of_two() <= (slots + 1).next_power_of_two() / 2;
@@ -135,11 +136,11 @@ fn refusal(c: &Config, slots: u32, spec: &Spec, input: u32) -> Option<&'static s
     }
 }
 
-/// What a run showed, by request.
+/// The outcome of a run, by request.
 #[derive(Default)]
 struct Seen {
     tokens: BTreeMap<(u32, u16), Vec<Token>>,
-    /// When, and who, as reported: a worker reports when its iteration ends.
+    /// Times and requests as reported: a worker reports when its iteration ends.
     admitted: Vec<(Duration, u32)>,
     finished: HashSet<u32>,
     preempted: u32,
@@ -168,7 +169,7 @@ impl Seen {
     }
 }
 
-/// Plays `specs` through; returns what was seen and who was accepted.
+/// Plays `specs` through; returns the outcome and the accepted requests.
 fn play<M: Model>(
     model: &M,
     config: &Config,
@@ -247,7 +248,7 @@ pub(crate) fn conforms<M: Model>(
     expected: &HashMap<(u32, u16), Vec<Token>>,
 ) -> u32 {
     let (engine, seen, accepted) = play(model, config, slots, specs);
-    assert!(engine.state.is_empty(), "nobody is left behind");
+    assert!(engine.state.is_empty(), "none is left behind");
     for &id in &accepted {
         assert!(seen.finished.contains(&id), "request {id} ends");
         for branch in 0..specs[id as usize].width {
@@ -283,7 +284,7 @@ pub(crate) fn conforms<M: Model>(
     seen.preempted
 }
 
-/// What the model says to each of `specs` when nothing else is there.
+/// The model's answers to each of `specs` when nothing else is there.
 pub(crate) fn expected<M: Model>(model: &M, specs: &[Spec]) -> HashMap<(u32, u16), Vec<Token>> {
     let one = |(id, spec): (u32, &Spec)| {
         let width = if spec.output == 0 { 1 } else { spec.width };

@@ -111,7 +111,7 @@ pub(crate) fn plain(model: &Arc<CudaModel>, sampler: Box<dyn Sample>) -> Box<dyn
     Box::new(worker(model, 512, sampler).without_graphs())
 }
 
-/// Says what it is told to, and keeps the logits.
+/// Chooses the tokens it is given, and keeps the logits.
 pub(crate) struct Forced {
     tokens: Vec<Token>,
     kept: Arc<Mutex<Vec<Vec<f32>>>>,

@@ -1,4 +1,4 @@
-//! What the integration tests share: every scheduler and allocator by name, and executors that watch.
+//! Parts that the integration tests share: every scheduler and allocator by name, and executors that watch.
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
 pub(crate) mod conformance;
@@ -20,7 +20,7 @@ use engine::state::State;
 use engine::{Request, wiring};
 use proptest::test_runner::TestCaseError;
 
-/// What `work` returns, or what it panicked with as a failure of `case`.
+/// The result of `work`; a panic of it becomes a failure of `case`.
 pub(crate) fn caught<T>(case: &str, work: impl FnOnce() -> T) -> Result<T, TestCaseError> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|broken| {
         let said = broken.downcast_ref::<String>().cloned();
@@ -29,7 +29,7 @@ pub(crate) fn caught<T>(case: &str, work: impl FnOnce() -> T) -> Result<T, TestC
     })
 }
 
-/// What `executor` says to a prompt when nothing else is there, by branch.
+/// The answer of `executor` to a prompt when nothing else is there, by branch.
 pub(crate) fn said(
     executor: Box<dyn Executor>,
     prompt: &[Token],
@@ -165,12 +165,12 @@ fn variants(knob: &'static str, options: &[Options]) -> Vec<Variant> {
     variants
 }
 
-/// Every scheduler, with the options that change who runs.
+/// Every scheduler, with the options that change its choice of sequences.
 pub(crate) fn schedulers() -> Vec<Variant> {
     variants("scheduler", SCHEDULING)
 }
 
-/// Every allocator, with the options that change what it gives. Prefixes are shared only where they say so.
+/// Every allocator, with the options that change its layout. Prefixes are shared only where an option asks for it.
 pub(crate) fn allocators() -> Vec<Variant> {
     let mut variants = variants("allocator", ALLOCATING);
     variants.iter_mut().for_each(|variant| variant.0.insert(0, ("prefix-cache", "off")));

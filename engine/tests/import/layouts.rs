@@ -59,7 +59,8 @@ fn parquet(columns: &[(&str, Column)]) -> Vec<u8> {
     bytes
 }
 
-/// Products that take `times` twice what the data sheet allows, and others in a format that is none of ours and take nonsense.
+/// Products that take `times` twice the time that the data sheet allows, and others in an unknown format, with nonsense
+/// for times.
 fn gemm(times: f64) -> Vec<u8> {
     let csv = gemm_rows(times);
     let rows: Vec<Vec<f64>> = csv

@@ -1,4 +1,4 @@
-//! What published tables have wrong, or do not say, shows in no profile.
+//! Faults and gaps in published tables show in no profile.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::{SHEET, gemm_rows};
 
-/// A folder of tables as they are published, and what becomes of it.
+/// A folder of tables as they are published, to be imported.
 struct Tables(TempDir);
 
 impl Tables {

@@ -1,4 +1,4 @@
-//! What Vidur's tables leave open is a choice, and what is wrong with one of them is told where it is.
+//! Ambiguities of Vidur's tables are choices, and a fault in one of them is told with its place.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ fn vidur_sheet(choices: &str) -> String {
     format!("{sheet}\n[import.vidur]\n{choices}\n")
 }
 
-/// One model's layer, and its attention with or without what it takes to write keys and values, in ms.
+/// One model's layer, and its attention with or without the time to write keys and values, in ms.
 fn vidur_folder(name: &str, save: Option<&str>, derived: bool) -> Folder {
     let mut layer = "n_head,n_kv_head,n_embd,n_expanded_embd,vocab_size,use_gated_mlp,num_tensor_parallel_workers,\
         num_tokens,attn_pre_proj.median,attn_post_proj.median,mlp_up_proj.median,mlp_down_proj.median,\
@@ -95,7 +95,7 @@ fn writing_the_cache_is_measured_set_or_left_out_but_never_forgotten() {
         set.start_us,
         without.start_us
     );
-    // What nobody measured is not a measurement of nothing.
+    // A time of zero was not measured.
     let zero = vidur_folder("zero", Some("0.0"), false);
     let error = device(&zero, "").unwrap_err();
     assert!(

@@ -1,4 +1,4 @@
-//! Where the measurements lie that profiles were fitted to: beside the repository, not in it.
+//! The place of the measurements that profiles were fitted to: beside the repository, not in it.
 
 use std::path::{Path, PathBuf};
 
