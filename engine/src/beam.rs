@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::request::Token;
 use crate::sample::{Logprobs, Offer};
 
-/// How a request is searched.
+/// The form of a search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BeamSearch {
     /// Beams that go on side by side, and most answers.
@@ -68,8 +68,8 @@ impl Search {
         (2 * width).max(width + self.ends.len() as u32)
     }
 
-    /// Goes on by what may follow each beam, best first. The next beams, best first: which one it was, and what it goes
-    /// on with; none when the search is over.
+    /// Goes on by the likely tokens after each beam, best first. Returns the next beams, best first: the beam that each
+    /// continues, and its next token; none when the search is over.
     pub fn advance(&mut self, mut offers: impl FnMut(u16) -> Vec<Offer>) -> Vec<(u16, Token)> {
         let beams = std::mem::take(&mut self.beams);
         let offers: Vec<Vec<Offer>> = (0u16..).zip(&beams).map(|(n, _)| offers(n)).collect();
@@ -122,7 +122,7 @@ impl Search {
         sum / ((self.prompt + output) as f64).powf(self.how.length_penalty)
     }
 
-    /// True where what the beams become cannot be better than what has ended.
+    /// True where no continuation of the beams can be better than the answers that have ended.
     fn is_over(&self) -> bool {
         let Some(best) = self.beams.first() else { return true };
         let length = best.tokens.len();
@@ -271,7 +271,7 @@ mod tests {
         }
     }
 
-    /// Where an answer is certain early, the rest is not computed.
+    /// The search stops as soon as its answer is certain.
     #[test]
     fn it_stops_when_nothing_better_can_come() {
         let how = BeamSearch { width: 2, length_penalty: 0.0 };

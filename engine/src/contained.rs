@@ -9,8 +9,8 @@ thread_local! {
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The result of `work`; none where it panicked, of which nothing is said. Nothing that `work` has
-/// changed may be used then.
+/// The result of `work`; none where it panicked, and then nothing is printed. Nothing that `work` has changed may be
+/// used then.
 pub(crate) fn contained<T>(work: impl FnOnce() -> T) -> Option<T> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {

@@ -20,13 +20,13 @@ pub struct Deployment {
     pub model: Arc<ModelShape>,
     /// The device.
     pub device: Arc<DeviceProfile>,
-    /// Where a GPU's memory goes.
+    /// The use of a GPU's memory.
     pub memory: MemoryPlan,
-    /// KV slots of one worker: what the device's memory holds, or [another number](Deployment::with_kv_slots).
+    /// KV slots of one worker: as many as the device's memory holds, or [another number](Deployment::with_kv_slots).
     pub kv_slots: u32,
-    /// What iterations cost.
+    /// The cost of iterations.
     pub cost: Arc<CostModel>,
-    /// What calibration found about them.
+    /// The findings of a calibration about them.
     pub correction: Option<Arc<Correction>>,
     /// True if `max_model_len` was asked for.
     typed: bool,
@@ -37,13 +37,13 @@ pub struct Deployment {
 pub enum Bound {
     /// The context window the model was trained for.
     Context,
-    /// The `max_model_len` that somebody asked for.
+    /// The `max_model_len` that was asked for.
     MaxModelLen,
     /// All KV memory of a worker.
     KvMemory,
 }
 
-/// Why a configuration cannot be deployed.
+/// The reasons for which a configuration cannot be deployed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum DeployError {
     /// Every running sequence needs a token of the budget.
@@ -67,7 +67,7 @@ pub enum DeployError {
         /// The reason, or the remedy.
         why: &'static str,
     },
-    /// Where the next plan is made beforehand, it must be known to be the next.
+    /// A plan that is made beforehand must be known to be the next.
     #[error("async-scheduling runs with {} and pp 1", runs_ahead())]
     Async,
     /// The model or its KV does not fit.
@@ -126,7 +126,7 @@ impl Deployment {
         Self::with_kv_slots(config, model, device, longest, |own| own)
     }
 
-    /// The same with another number of KV slots in each worker: what `slots` makes of what the device's memory holds.
+    /// The same with another number of KV slots in each worker: `slots` of the number that the device's memory holds.
     ///
     /// # Errors
     /// See [`Deployment::new`]; the `max_model_len` asked for must fit the slots given.
@@ -209,7 +209,7 @@ fn longest_held(config: &Config, slots: u32) -> u32 {
     }
 }
 
-/// Refuses knobs that contradict each other or do nothing, whatever the model and the device.
+/// Refuses knobs that contradict each other or do nothing on any model and device.
 ///
 /// # Errors
 /// The first of them.

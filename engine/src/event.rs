@@ -1,4 +1,4 @@
-//! What the engine tells the outside: everything a client, a recorder or a report may want to know.
+//! The engine's events: everything a client, a recorder or a report may want to know.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::shape::Shape;
 pub enum Event {
     /// It left the queue for the first time, with so many prompt tokens found in the prefix cache.
     Admitted {
-        /// Which.
+        /// The request.
         request: RequestId,
         /// Prompt tokens found computed.
         hit: u32,
@@ -20,12 +20,12 @@ pub enum Event {
     },
     /// It gave way and will be computed again.
     Preempted {
-        /// Which.
+        /// The request.
         request: RequestId,
     },
     /// Its last token was generated.
     Finished {
-        /// Which.
+        /// The request.
         request: RequestId,
     },
 }
@@ -33,18 +33,18 @@ pub enum Event {
 /// A token of a branch other than a request's first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BranchToken {
-    /// Whose.
+    /// The request.
     pub request: RequestId,
-    /// Which of its branches, from 1.
+    /// The branch of it, from 1.
     pub branch: u16,
     /// The token.
     pub token: Token,
 }
 
-/// A committed iteration, or a stretch of identical ones: everybody decoded one token per step.
+/// A committed iteration, or a stretch of identical ones in which every sequence decoded one token per step.
 #[derive(Debug, Clone, Default)]
 pub struct Iteration {
-    /// Who ran it.
+    /// The worker that ran it.
     pub worker: WorkerId,
     /// When it began.
     pub start: Duration,
@@ -56,11 +56,11 @@ pub struct Iteration {
     pub tokens: Vec<Token>,
     /// Tokens that other branches of requests got.
     pub branch_tokens: u32,
-    /// These, when they are real.
+    /// The tokens themselves, when they are real.
     pub branches: Vec<BranchToken>,
-    /// Requests whose branches go on together and are all computed: [`crate::Engine::choose`] says how.
+    /// Requests whose branches go on together and are all computed: they wait for [`crate::Engine::choose`].
     pub settled: Vec<RequestId>,
-    /// What else happened, in order: when it was planned (admissions, preemptions), then at the last of `ends`.
+    /// Other events, in order: those of planning (admissions, preemptions), then those at the last of `ends`.
     pub events: Vec<Event>,
     /// The work of the first step.
     pub shape: Shape,

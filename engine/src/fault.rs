@@ -1,8 +1,8 @@
-//! What ends an engine before its work is done: the device under it has failed.
+//! The fault that ends an engine before its work is done: the device under it has failed.
 
 use std::sync::Arc;
 
-/// Why nothing can go on: in one line, for people. Of what was under way nothing comes any more; what was finished stays.
+/// The fault in one line, for people. Nothing more comes of work under way; finished work stays.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Fault(Arc<str>);

@@ -1,5 +1,5 @@
-//! Files read whole, and no more of them than they can sensibly hold: what is named may be a device without an end, or a
-//! sparse file of a terabyte.
+//! Files read whole, up to a length they can sensibly have: a path may name a device without an end, or a sparse file
+//! of a terabyte.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read as _};
@@ -8,7 +8,7 @@ use std::path::Path;
 /// Bytes of a file that people write: profiles, shapes, knobs, settings. The longest that ships has 70 kB.
 pub const LONGEST_SETTINGS: u64 = 16 << 20;
 
-/// The bytes of the file at `path`, of which there are `most`.
+/// The bytes of the file at `path`, at most `most` of them.
 ///
 /// # Errors
 /// When it cannot be read, or is longer.

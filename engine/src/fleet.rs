@@ -1,8 +1,8 @@
 //! Replicas behind a router, in virtual time: the next thing that happens anywhere happens next.
 //!
-//! Whoever offers the load says when its next request is due; everything before that instant is played out, iteration
-//! by iteration. Only predicted time passes, or what an executor measures. With as few replicas as one deployment has,
-//! looking at each for the earliest event is cheaper than a heap.
+//! The source of the load says when its next request is due; everything before that instant is played out, iteration by
+//! iteration. Time is predicted, or measured by an executor. With as few replicas as one deployment has, looking at
+//! each for the earliest event is cheaper than a heap.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::request::Request;
 use crate::router::Router;
 use crate::state::Rejected;
 
-/// What [`Fleet::advance`] stopped at.
+/// The reason for which [`Fleet::advance`] stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// The request announced is due: submit it.
@@ -93,7 +93,7 @@ impl Fleet {
                 let mut until = until;
                 if self.coupled {
                     let others = self.replicas.iter().enumerate().filter(|&(j, _)| j != i);
-                    // Nobody can say when a replica that is about to start will finish.
+                    // The end of a replica that is about to start is not known yet.
                     let event = |e: &Engine| {
                         if e.is_ready(self.now) { Some(self.now) } else { e.next_event() }
                     };
@@ -105,7 +105,7 @@ impl Fleet {
         }
     }
 
-    /// Why nothing happens any more, if that is so.
+    /// The reason for which nothing happens any more, if that is so.
     #[must_use]
     pub fn fault(&self) -> Option<&Fault> {
         self.replicas.iter().find_map(Engine::fault)

@@ -1,4 +1,4 @@
-//! Number formats: how many bytes an element of a weight or of the KV cache takes, scales included.
+//! Number formats: the bytes that an element of a weight or of the KV cache takes, scales included.
 
 use crate::choice::choice;
 
@@ -17,7 +17,7 @@ choice! {
         Nvfp4 = "nvfp4",
         /// 4-bit float with one 8-bit scale per 32 elements; activations stay bf16.
         Mxfp4 = "mxfp4",
-        /// The same weights, with activations quantised to 8-bit float: what Blackwell's engines can be told to do.
+        /// The same weights, with activations quantised to 8-bit float: an option of Blackwell's engines.
         Mxfp4Fp8 = "mxfp4_fp8",
         /// 8-bit integer with one scale per channel; activations stay bf16.
         Int8 = "int8",

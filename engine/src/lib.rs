@@ -1,8 +1,9 @@
 //! The thing measured: a serving engine whose core is a pure state machine.
 //!
 //! Requests and time go in; plans, tokens and events come out. Nothing below owns a clock, a thread, a socket or a
-//! source of random numbers, so the same scheduler and allocator code runs in virtual time and live: what was searched
-//! is what gets served. The two leaves that differ are who answers [`exec::Executor`] and who owns the clock.
+//! source of random numbers, so the same scheduler and allocator code runs in virtual time and live: the configuration
+//! that was searched is the one that serves. Two leaves differ: the executor behind [`exec::Executor`], and the owner
+//! of the clock.
 
 pub mod beam;
 mod choice;

@@ -1,4 +1,4 @@
-//! One iteration's decision: which sequences, and how many tokens of each.
+//! One iteration's decision: the sequences it computes, and the tokens of each.
 
 use std::time::Duration;
 
@@ -37,13 +37,13 @@ pub struct Plan {
     pub tokens: u32,
     /// Sequences whose KV starts to move to this worker.
     pub pulls: Vec<SeqId>,
-    /// True if somebody was preempted to make it.
+    /// True if a sequence was preempted to make it.
     pub preempted: bool,
-    /// True if KV ran out while it was made: nobody may join then.
+    /// True if KV ran out while it was made: no sequence may join then.
     pub full: bool,
-    /// True if it was made without what the next plan will know (see [`crate::state::State::catch_up`]).
+    /// True if it was made before changes that the next plan will know (see [`crate::state::State::catch_up`]).
     pub behind: bool,
-    /// Nothing to do now, but look again then though nothing arrives.
+    /// Nothing to do now, but look again then even if nothing arrives.
     pub wake: Option<Duration>,
     /// Every seat is computed up to this many tokens of context (static batches with padding); 0 = no padding.
     pub padded_to: u32,

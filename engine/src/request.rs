@@ -1,11 +1,11 @@
-//! What a client asks, and what its tokens *are* as far as sharing goes.
+//! A client's request, and the identity of its tokens for the sharing of prefixes.
 //!
 //! The engine never needs text. Live, a prompt is token ids; simulated, it is a length and the identity of its
 //! blocks, so that a million-token prompt costs nothing and prefix hits are still exact.
 
 use std::sync::Arc;
 
-/// Names a request to whoever sent it; the engine hands it back in events.
+/// The sender's name for a request; the engine hands it back in events.
 pub type RequestId = u32;
 
 /// A token of the model's vocabulary.
@@ -26,14 +26,14 @@ pub struct Request {
     pub width: u16,
     /// Higher goes first where the queue or the victim choice looks at it.
     pub priority: i32,
-    /// What the prompt is.
+    /// The prompt.
     pub content: Content,
 }
 
-/// What identifies the tokens of a sequence.
+/// The identity of a sequence's tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// Tokens nobody else has: only the sequence itself can meet its own blocks again.
+    /// Tokens that no other sequence has: only the sequence itself can meet its own blocks again.
     Private,
     /// Known by the identity of its blocks.
     Blocks(BlockIds),

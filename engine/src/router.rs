@@ -1,4 +1,4 @@
-//! Which replica a request goes to.
+//! The choice of a replica for a request.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ impl Router {
     }
 }
 
-/// What the beginning of a prompt is, if anybody else could have the same.
+/// A key of the beginning of a prompt, if another request could have the same.
 fn prefix_key(content: &Content) -> Option<u64> {
     match content {
         Content::Private => None,

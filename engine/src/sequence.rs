@@ -40,13 +40,13 @@ pub struct Sequence {
     pub slots: u32,
     /// Prompt length.
     pub prompt: u32,
-    /// The most it ever had computed: what is computed again below this is recomputation.
+    /// The most it ever had computed: tokens computed again below this are recomputation.
     pub reached: u32,
     /// Its place.
     pub place: Place,
-    /// True if `end` is when it does end, not only when it must.
+    /// True if `end` is its actual end; else the latest one.
     pub fated: bool,
-    /// True if it ends as soon as nobody computes or moves it.
+    /// True if it ends as soon as it is neither computed nor moved.
     pub cut: bool,
     /// Its place among its request's branches.
     pub branch: u16,
@@ -66,7 +66,7 @@ pub struct Sequence {
     pub request: RequestId,
     /// Its request's group when it has several branches.
     pub group: u32,
-    /// Higher goes first, where anyone looks.
+    /// Higher goes first, where priority counts.
     pub priority: i32,
     /// Order of arrival; kept through preemption, so that first come stays first.
     pub ticket: u64,
@@ -122,8 +122,8 @@ impl Sequence {
         }
     }
 
-    /// True if anybody else may ask for block `index` of `size` tokens once this sequence has ended: sequences with
-    /// the same content, and the other branches of its request for what they share.
+    /// True if another sequence may ask for block `index` of `size` tokens once this sequence has ended: sequences with
+    /// the same content, and the other branches of its request for the blocks they share.
     #[must_use]
     pub fn may_be_met(&self, index: u32, size: u32) -> bool {
         self.is_shared_block(index, size) || (self.width > 1 && (index + 1) * size <= self.prompt)

@@ -1,4 +1,4 @@
-//! What one iteration asks of the hardware, as integers.
+//! The work of one iteration for the hardware, as integers.
 //!
 //! Integers, so that equal work costs equal time to the bit however the totals were reached: step by step, many
 //! steps at once, or with sequences in another order.
@@ -70,7 +70,7 @@ impl Shape {
         self.sampled += u32::from(samples);
     }
 
-    /// The same batch with `seats` rows, each as long as the longest: what a padded static batch computes. `to` is the
+    /// The same batch with `seats` rows, each as long as the longest: the work of a padded static batch. `to` is the
     /// context of a decoding row, or the new tokens of a prefilling one.
     #[must_use]
     pub fn padded(mut self, seats: u32, to: u32) -> Self {

@@ -1,4 +1,4 @@
-//! The queue of those not running: who is next under the chosen order.
+//! The queue of those not running, in the chosen order.
 //!
 //! Every order is a key; ties go to the earlier arrival. A preempted sequence keeps its arrival, so it comes back to
 //! the place it had.
@@ -22,7 +22,7 @@ impl Waiting {
         Self { order, entries: BTreeSet::new() }
     }
 
-    /// Puts `seq` into its place; `cached` is what the prefix cache holds of it now.
+    /// Puts `seq` into its place; `cached` is the number of its tokens that the prefix cache holds now.
     pub fn insert(&mut self, id: SeqId, seq: &Sequence, cached: u32) {
         let key = match self.order {
             QueueOrder::Fcfs => 0,
@@ -39,7 +39,7 @@ impl Waiting {
         self.order == QueueOrder::LongestPrefix
     }
 
-    /// Who is next.
+    /// The next sequence to admit.
     #[must_use]
     pub fn head(&self) -> Option<SeqId> {
         self.entries.first().map(|e| e.2)
@@ -55,13 +55,13 @@ impl Waiting {
         self.entries.retain(|e| e.2 != id);
     }
 
-    /// How many wait.
+    /// The number of sequences that wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// True where nobody waits.
+    /// True where none waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -119,7 +119,7 @@ pub enum Domain {
 /// The values that a search tries by itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Tries {
-    /// None: only those that somebody asks for.
+    /// None: only those that are asked for.
     Asked,
     /// These, in every combination with other knobs.
     Grid(&'static [&'static str]),
@@ -296,8 +296,8 @@ pub static KNOBS: &[Knob] = &[
         set: |c, v| v.parse().map(|p| c.set_policy(p)),
     },
     knob!(choice "scheduler" scheduler: SchedulerKind, "which sequences make up an iteration", "the shape of the whole curve"),
-    knob!(choice "allocator" allocator: AllocatorKind, "where keys and values live", "how many sequences fit"),
-    knob!(choice "reserve" reserve: Reserve, "how much contiguous KV a sequence reserves", "how many sequences fit").needs(CONTIGUOUS),
+    knob!(choice "allocator" allocator: AllocatorKind, "the layout of keys and values in memory", "the number of sequences that fit"),
+    knob!(choice "reserve" reserve: Reserve, "contiguous KV that a sequence reserves", "the number of sequences that fit").needs(CONTIGUOUS),
     knob!(switch "prefix-cache" prefix_cache, "share blocks of equal content between sequences", "TTFT falls where prompts share a beginning").needs(PAGED).tries(Tries::Grid(&["on", "off"])),
     knob!(count "max-seqs" max_seqs: 1..=8192, "sequences that run at once, per worker", "throughput and TPOT rise, queueing falls").tries(Tries::Powers { from: 3, to: 10 }),
     knob!(count "max-batch-tokens" max_batch_tokens: 1..=131_072, "tokens per iteration (the chunk budget)", "TTFT falls, throughput and ITL rise").tries(Tries::Powers { from: 8, to: 14 }),
@@ -318,15 +318,15 @@ pub static KNOBS: &[Knob] = &[
     knob!(choice "kv-dtype" kv_dtype: KvDtype, "number format of cached keys and values", "fp8 holds twice the tokens, less exactly").tries(Tries::Grid(&["bf16", "fp8"])),
     knob!(fraction "watermark" watermark: 0.0..=0.5, "share of KV an admission leaves free while something runs", "fewer preemptions, fewer sequences").tries(Tries::Around(&["0", "0.01", "0.05"])),
     knob!(choice "prompt-kv" prompt_kv: PromptKv, "KV a prompt takes when admitted", "chunk admits more, preempts more").needs(PAGED).tries(Tries::Around(&["whole", "chunk"])),
-    knob!(choice "queue" queue: QueueOrder, "who is admitted next", "the tails").tries(Tries::Around(&["fcfs", "shortest-prefill"])),
+    knob!(choice "queue" queue: QueueOrder, "the order in which requests are admitted", "the tails").tries(Tries::Around(&["fcfs", "shortest-prefill"])),
     knob!(count "max-queue" max_queue: 0..=1_048_576, "requests that may wait to be started, per replica, before more are refused; 0 = no limit", "requests are lost instead of late"),
-    knob!(choice "victim" victim: Victim, "who gives way when KV runs out", "recomputed work").needs(GROWTH).tries(Tries::Around(&["last", "least-computed"])),
-    knob!(count "max-model-len" max_model_len: 0..=4_194_304, "longest prompt + output, tokens; 0 = smallest power of two that holds the workload, within the model's context and KV memory", "what contiguous(max) wastes"),
+    knob!(choice "victim" victim: Victim, "the sequence that gives way when KV runs out", "recomputed work").needs(GROWTH).tries(Tries::Around(&["last", "least-computed"])),
+    knob!(count "max-model-len" max_model_len: 0..=4_194_304, "longest prompt + output, tokens; 0 = smallest power of two that holds the workload, within the model's context and KV memory", "the waste of contiguous(max)"),
     knob!(switch "allow-long-context" allow_long_context, "let max-model-len exceed the context window the model was trained for", "longer prompts are taken, answers are worse"),
     knob!(switch "padding" padding, "static batches compute every seat up to the longest", "more computed for nothing"),
     Knob {
         name: "max-wait",
-        doc: "how long an idle static worker waits for a fuller batch",
+        doc: "time for which an idle static worker waits for a fuller batch",
         moves: "fuller batches, later first tokens",
         domain: Domain::Time,
         tries: Tries::Asked,
@@ -341,7 +341,7 @@ pub static KNOBS: &[Knob] = &[
     knob!(count "ep" ep: 1..=64, "ranks of tp that share experts out whole, instead of the width of each", "products of experts are larger, the busiest rank decides"),
     knob!(count "pp" pp: 1..=64, "pipeline stages per worker", "larger models fit, bubbles appear").tries(Tries::Layout),
     knob!(count "replicas" replicas: 1..=4096, "copies of the engine behind the router", "throughput rises in proportion").tries(Tries::Layout),
-    knob!(choice "router" router: RouterKind, "which replica a request goes to", "the tails, and prefix hits").needs(REPLICAS),
+    knob!(choice "router" router: RouterKind, "the choice of a replica for a request", "the tails, and prefix hits").needs(REPLICAS),
     knob!(count "prefill-workers" prefill_workers: 1..=64, "disaggregated: workers that prefill", "TTFT falls").tries(Tries::Layout),
     knob!(count "decode-workers" decode_workers: 1..=64, "disaggregated: workers that decode", "TPOT falls").tries(Tries::Layout),
 ];
