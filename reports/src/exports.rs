@@ -13,8 +13,11 @@ pub(crate) fn of(result: &TuneResult) -> Vec<Export> {
     let Some(found) = result.best.as_ref().and_then(|best| Found::of(result, best).ok()) else {
         return Vec::new();
     };
-    let export = |t: Target| Export {
-        name: called(t).to_owned(),
+    let export = |t: &'static Target| Export {
+        name: t.name.to_owned(),
+        file: t.file.to_owned(),
+        engine: t.engine.name.to_owned(),
+        starts: t.starts.to_owned(),
         text: t.render(&found),
         missing: t.missing(&found.config),
         pins: t.pins(&found.config),
@@ -22,23 +25,12 @@ pub(crate) fn of(result: &TuneResult) -> Vec<Export> {
     Target::most_faithful(&found.config).into_iter().map(export).collect()
 }
 
-/// A serving system's name for people.
-fn called(target: Target) -> &'static str {
-    match target {
-        Target::Vllm => "vLLM",
-        Target::Sglang => "SGLang",
-        Target::Trtllm => "TensorRT-LLM",
-        Target::Kserve => "KServe",
-        Target::Llmd => "llm-d",
-    }
-}
-
 /// The command to paste, and the others folded away.
 pub(crate) fn section(report: &TuneReport) -> Markup {
     let Some((first, rest)) = report.exports.split_first() else { return html! {} };
     let names: Vec<&str> = rest.iter().map(|e| e.name.as_str()).collect();
     // Most readers run vLLM: what it lacks must not hide in a fold.
-    let vllm = rest.iter().find(|e| e.name == called(Target::Vllm));
+    let vllm = rest.iter().find(|e| e.name == "vLLM");
     html! {
         h3 { "To run it with " (first.name) }
         (warning(report, first))

@@ -195,6 +195,15 @@ pub struct Scenario {
 pub struct Export {
     /// The system, such as `vLLM`.
     pub name: String,
+    /// The usual name of a file that holds it.
+    #[serde(default)]
+    pub file: String,
+    /// The engine that it runs, by the name of its package.
+    #[serde(default)]
+    pub engine: String,
+    /// The words that start the engine in it, before the model.
+    #[serde(default)]
+    pub starts: String,
     /// A command or a manifest, ready to paste.
     pub text: String,
     /// The features that the configuration wants and the system lacks.

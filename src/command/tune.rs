@@ -297,6 +297,7 @@ fn run_search(
         objective: search.objective,
         workload: common.workload.clone(),
         model: sims[0].model().name.clone(),
+        experts: sims[0].model().has_experts(),
         seed: common.seed,
         simulated: true,
         method: search.method,

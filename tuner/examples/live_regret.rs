@@ -131,6 +131,7 @@ fn screen(sim: &Testbed) -> Outcome<TuneResult> {
         objective: Objective::Rps,
         workload,
         model: sim.model().name.clone(),
+        experts: false,
         seed: 1,
         simulated: true,
         method: Method::Halving,

@@ -117,6 +117,14 @@ impl ModelShape {
             + self.final_norm_parameters()
     }
 
+    /// True if it has experts.
+    #[must_use]
+    pub fn has_experts(&self) -> bool {
+        let experts =
+            |layer: &Layer| matches!(layer.feed_forward, Some(FeedForward::Experts(_)));
+        self.layers.groups().any(|(_, layer)| experts(layer))
+    }
+
     /// Parameters that a token goes through: without the experts that are not chosen for it, and without an embedding
     /// that is looked up only.
     #[must_use]

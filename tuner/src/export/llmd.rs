@@ -1,35 +1,35 @@
 //! Values of llm-d's modelservice Helm chart, which runs vLLM.
 
-use super::kserve::{resource_name, yaml_string};
+use super::manifest::{Pods, arguments, environment, indented, resource_name, yaml_string};
 use super::said::{Found, Said};
-use super::vllm;
-use engine::config::SchedulerKind;
+use super::{Target, as_the_engine, vllm};
 use std::fmt::Write as _;
+
+pub(super) static TARGET: Target = Target {
+    name: "llm-d",
+    file: "llm-d-values.yaml",
+    starts: "modelCommand: vllmServe",
+    engine: &vllm::ENGINE,
+    own: as_the_engine,
+    render,
+};
 
 /// One side: `decode`, which serves everything unless disaggregated, or `prefill`.
 fn side(name: &str, replicas: u32, said: &Said, gpus: u32) -> String {
     let mut text = format!("{name}:\n  create: true\n  replicas: {replicas}\n");
-    text.push_str("  containers:\n    - name: vllm\n      modelCommand: vllmServe\n");
-    let variables = said.env.iter().filter_map(|variable| variable.split_once('='));
-    for (i, (name, value)) in variables.enumerate() {
-        let head = if i == 0 { "      env:\n" } else { "" };
-        let _ =
-            write!(text, "{head}        - name: {name}\n          value: {}\n", yaml_string(value));
-    }
+    let _ = write!(text, "  containers:\n    - name: vllm\n      {}\n", TARGET.starts);
+    text.push_str(&indented(6, &environment(said.variables())));
     text.push_str("      args:\n");
-    // No shell takes these apart.
-    for arg in said.flags.iter().flat_map(|flag| shlex::split(flag).unwrap_or_default()) {
-        let _ = writeln!(text, "        - {}", yaml_string(&arg));
-    }
+    text.push_str(&indented(8, &arguments(&said.flags)));
     let _ =
         write!(text, "      resources:\n        limits:\n          nvidia.com/gpu: \"{gpus}\"\n");
     text
 }
 
 /// The values file.
-pub(super) fn render(found: &Found) -> String {
-    let c = &found.config;
-    let said = vllm::say(c, 1);
+fn render(found: &Found) -> String {
+    let said = TARGET.say(&found.config, 1);
+    let pods = Pods::of(&found.config);
     let mut text = found.heading(&said);
     let _ = write!(
         text,
@@ -38,13 +38,10 @@ pub(super) fn render(found: &Found) -> String {
         yaml_string(&found.model),
         yaml_string(&format!("hf://{}", found.model))
     );
-    let gpus = c.tp * c.pp;
-    if c.scheduler == SchedulerKind::Disagg {
-        text.push_str(&side("decode", c.replicas * c.decode_workers, &said, gpus));
-        text.push_str(&side("prefill", c.replicas * c.prefill_workers, &said, gpus));
-    } else {
-        text.push_str(&side("decode", c.replicas, &said, gpus));
-        text.push_str("prefill:\n  create: false\n");
+    text.push_str(&side("decode", pods.serve, &said, pods.gpus));
+    match pods.prefill {
+        Some(prefill) => text.push_str(&side("prefill", prefill, &said, pods.gpus)),
+        None => text.push_str("prefill:\n  create: false\n"),
     }
     text
 }

@@ -1,72 +1,61 @@
-//! The found configuration in the words of engines that people run: strings only, one file per target. An engine's flag
-//! for a knob stands in that engine's file, once.
+//! The found configuration in the words of engines that people run: strings only. A target is a file with its row of
+//! [`TARGETS`]; an engine's flag for a knob stands in that engine's file, once.
 //!
 //! Each target answers for every row of the knob table: a flag, a setting that is the engine's only
 //! behaviour anyway, a comment, or that it has no counterpart. Missing rows head the export as a
 //! comment, and [`Target::missing`] and [`Target::pins`] say them to reports: a pasted command must
 //! not promise more than it can do.
 
-pub mod kserve;
-pub mod llmd;
+mod dynamo;
+mod engine;
+mod kserve;
+mod llmd;
+mod manifest;
 mod said;
-pub mod sglang;
-pub mod trtllm;
-pub mod vllm;
+mod sglang;
+mod trtllm;
+mod vllm;
 
+pub use self::engine::{Engine, flag};
 pub use said::{Found, Missing, quoted};
+pub use vllm::ENGINE as VLLM;
 
-use engine::Config;
-use said::Said;
-use std::str::FromStr;
+use self::engine::Asked;
+use ::engine::{Config, Knob};
+use said::{Said, Say};
 
-/// A program that serves models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// `vllm serve`.
-    Vllm,
-    /// SGLang's `launch_server`.
-    Sglang,
-    /// TensorRT-LLM's `trtllm-serve` and its YAML.
-    Trtllm,
-    /// A KServe `LLMInferenceService`.
-    Kserve,
-    /// Values of llm-d's modelservice chart.
-    Llmd,
+/// A program that serves models, or a platform that runs one.
+#[derive(Debug)]
+pub struct Target {
+    /// Its name for people.
+    pub name: &'static str,
+    /// The usual name of a file that holds it.
+    pub file: &'static str,
+    /// The words that start the engine in it, before the model.
+    pub starts: &'static str,
+    /// The engine that it runs.
+    pub engine: &'static Engine,
+    /// Its own answer to a knob, where the engine alone would answer otherwise.
+    own: fn(&Asked<'_>) -> Option<Say>,
+    render: fn(&Found) -> String,
 }
 
+/// All of them; of equally faithful ones, the first is shown first.
+pub static TARGETS: [&Target; 6] = [
+    &vllm::TARGET,
+    &sglang::TARGET,
+    &trtllm::TARGET,
+    &kserve::TARGET,
+    &llmd::TARGET,
+    &dynamo::TARGET,
+];
+
 impl Target {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Vllm, Self::Sglang, Self::Trtllm, Self::Kserve, Self::Llmd];
-
-    /// Its name on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Vllm => "vllm",
-            Self::Sglang => "sglang",
-            Self::Trtllm => "trtllm",
-            Self::Kserve => "kserve",
-            Self::Llmd => "llm-d",
-        }
-    }
-
-    /// The usual name of a file that holds it.
-    #[must_use]
-    pub fn file(self) -> &'static str {
-        match self {
-            Self::Vllm => "vllm.sh",
-            Self::Sglang => "sglang.sh",
-            Self::Trtllm => "trtllm.sh",
-            Self::Kserve => "kserve.yaml",
-            Self::Llmd => "llm-d-values.yaml",
-        }
-    }
-
     /// All of them, the one that honours the most of `config` first: what takes the scheduler, the allocator or the
-    /// queue away counts before anything else. Of equals, the order of [`Self::ALL`].
+    /// queue away counts before anything else. Of equals, the order of [`TARGETS`].
     #[must_use]
-    pub fn most_faithful(config: &Config) -> [Self; 5] {
-        let mut all = Self::ALL;
+    pub fn most_faithful(config: &Config) -> Vec<&'static Self> {
+        let mut all = TARGETS.to_vec();
         all.sort_by_cached_key(|t| {
             let missing = t.missing(config);
             (missing.iter().filter(|m| m.decides()).count(), missing.len())
@@ -76,23 +65,23 @@ impl Target {
 
     /// The wishes of `config` that this target cannot meet, in the table's order.
     #[must_use]
-    pub fn missing(self, config: &Config) -> Vec<Missing> {
-        self.said(config).missing
+    pub fn missing(&self, config: &Config) -> Vec<Missing> {
+        self.say(config, 1).missing
     }
 
     /// Knobs and values, as typed, that keep a search to what this target can do of `config`; empty where nothing is
     /// missing.
     #[must_use]
-    pub fn pins(self, config: &Config) -> Vec<(String, String)> {
+    pub fn pins(&self, config: &Config) -> Vec<(String, String)> {
         let mut pins: Vec<(String, String)> = Vec::new();
         let usual = Config::default();
         for missing in self.missing(config) {
             let pin = match missing.knob.as_str() {
                 "scheduler" | "allocator" | "reserve" | "mix" | "padding" | "max-wait" => {
-                    ("policy".to_owned(), self.native().to_owned())
+                    ("policy".to_owned(), self.engine.policy.to_owned())
                 }
                 name => {
-                    let value = engine::Knob::named(name).map(|k| usual.value(k));
+                    let value = Knob::named(name).map(|k| usual.value(k));
                     (missing.knob, value.unwrap_or_default())
                 }
             };
@@ -103,42 +92,21 @@ impl Target {
         pins
     }
 
-    /// The policy that is this target's own way of scheduling.
-    fn native(self) -> &'static str {
-        match self {
-            Self::Sglang => "paged",
-            Self::Vllm | Self::Trtllm | Self::Kserve | Self::Llmd => "chunked",
-        }
-    }
-
-    fn said(self, config: &Config) -> Said {
-        match self {
-            Self::Vllm | Self::Kserve | Self::Llmd => vllm::say(config, 1),
-            Self::Sglang => sglang::say(config),
-            Self::Trtllm => trtllm::say(config),
-        }
-    }
-
     /// The configuration for this target: a shell script or YAML, with comments.
     #[must_use]
-    pub fn render(self, found: &Found) -> String {
-        match self {
-            Self::Vllm => vllm::render(found),
-            Self::Sglang => sglang::render(found),
-            Self::Trtllm => trtllm::render(found),
-            Self::Kserve => kserve::render(found),
-            Self::Llmd => llmd::render(found),
-        }
+    pub fn render(&self, found: &Found) -> String {
+        (self.render)(found)
+    }
+
+    /// Its answers to all knobs, for `ranks` engines behind one API server.
+    fn say(&self, config: &Config, ranks: u32) -> Said {
+        self.engine.say(config, ranks, self.own)
     }
 }
 
-impl FromStr for Target {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        let names = || Self::ALL.map(Self::name).join(", ");
-        let known = Self::ALL.into_iter().find(|t| t.name() == s);
-        known.ok_or_else(|| format!("unknown export target `{s}`: expected one of {}", names()))
-    }
+/// Targets leave every knob to their engine, most of them.
+fn as_the_engine(_: &Asked<'_>) -> Option<Say> {
+    None
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! A target's answers to all knobs, and the frame of every export around them.
+//! The configuration to export, the answers to its knobs, and the frame of a script around them.
 
 use crate::result::{Operating, TuneResult, config_of};
 use engine::config::KnobError;
-use engine::{Config, KNOBS, Knob};
+use engine::Config;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,6 +12,8 @@ use std::fmt::Write as _;
 pub struct Found {
     /// Model as the target should load it: a Hugging Face name or a path.
     pub model: String,
+    /// True if the model has experts, which ranks of one engine share.
+    pub experts: bool,
     /// The configuration.
     pub config: Config,
     /// Its capacity, requests/s.
@@ -51,6 +53,7 @@ impl Found {
         config.max_model_len = config.max_model_len.max(operating.work.max_model_len);
         Ok(Self {
             model: hub_name(&result.model).to_owned(),
+            experts: result.experts,
             config,
             capacity_rps: operating.capacity_rps,
             slo: slo(result),
@@ -132,9 +135,10 @@ pub fn quoted(text: &str) -> String {
     shlex::try_quote(&text).map_or_else(|_| String::new(), Cow::into_owned)
 }
 
-/// A target's answer to one knob.
+/// An answer to one knob.
+#[derive(Debug)]
 pub(super) enum Say {
-    /// A variable of its environment, `NAME=VALUE`.
+    /// A variable of the environment, `NAME=VALUE`.
     Env(&'static str),
     /// Flags or settings, `--name value` each.
     Flags(Vec<String>),
@@ -163,56 +167,12 @@ impl Say {
 }
 
 /// A target's answers to all knobs.
+#[derive(Debug)]
 pub(super) struct Said {
     pub(super) env: Vec<&'static str>,
     pub(super) flags: Vec<String>,
     pub(super) comments: Vec<String>,
     pub(super) missing: Vec<Missing>,
-}
-
-/// Asks `say` about every knob, in the table's order. The policy is its parts.
-pub(super) fn ask(config: &Config, say: impl Fn(&Knob, &str) -> Say) -> Said {
-    let (env, flags, comments, missing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut said = Said { env, flags, comments, missing };
-    for knob in KNOBS.iter().filter(|k| k.name != "policy") {
-        let value = config.value(knob);
-        match say(knob, &value) {
-            Say::Env(variable) => said.env.push(variable),
-            Say::Flags(flags) => said.flags.extend(flags),
-            Say::Comment(how) => said.comments.push(format!("{} {value}: {how}", knob.name)),
-            Say::Missing(why) => {
-                said.missing.push(Missing { knob: knob.name.to_owned(), value, why });
-            }
-            Say::Implied | Say::Elsewhere => {}
-        }
-    }
-    said
-}
-
-/// The answers that all targets share: to knobs that do nothing in this configuration, or nothing but its default.
-pub(super) fn common(config: &Config, knob: &Knob, value: &str) -> Option<Say> {
-    let paged = config.allocator == engine::config::AllocatorKind::Paged;
-    let unset = match knob.name {
-        "victim"
-        | "watermark"
-        | "long-prefill-threshold"
-        | "async-scheduling"
-        | "max-queue"
-        | "max-model-len"
-        | "allow-long-context" => Config::default().value(knob) == value,
-        _ => false,
-    };
-    // An engine that pages all KV shares prefixes unless it is told not to.
-    let idle = knob.name != "prefix-cache" && !knob.applies(config);
-    if unset || idle {
-        return Some(Say::Implied);
-    }
-    match knob.name {
-        "allocator" | "reserve" if !paged => Some(Say::missing("this engine pages its KV")),
-        "allocator" => Some(Say::Implied),
-        "padding" | "max-wait" => Some(Say::Missing(None)),
-        _ => None,
-    }
 }
 
 /// `program` in the environment it needs, with the model as its last word.

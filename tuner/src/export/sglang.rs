@@ -1,29 +1,52 @@
 //! `python -m sglang.launch_server`. Prefill batches alternate with decode unless chunks are mixed in.
 
-use super::said::{Found, Said, Say, ask, common, script, start, weights};
+use super::engine::{Asked, Engine};
+use super::said::{Found, Say, script, start, weights};
+use super::{Target, as_the_engine};
 use engine::config::{QueueOrder, SchedulerKind};
-use engine::{Config, Knob};
 
-fn knob_flags(config: &Config, knob: &Knob, value: &str) -> Say {
-    if let Some(said) = common(config, knob, value) {
-        return said;
-    }
-    match knob.name {
-        "scheduler" => match config.scheduler {
+static ENGINE: Engine = Engine {
+    name: "sglang",
+    policy: "paged",
+    flags: &[
+        ("max-seqs", "max-running-requests"),
+        ("block-size", "page-size"),
+        ("kv-fraction", "mem-fraction-static"),
+        ("max-queue", "max-queued-requests"),
+        ("max-model-len", "context-length"),
+        ("tp", "tp-size"),
+        ("ep", "ep-size"),
+        ("pp", "pp-size"),
+    ],
+    own,
+};
+
+pub(super) static TARGET: Target = Target {
+    name: "SGLang",
+    file: "sglang.sh",
+    starts: "python -m sglang.launch_server --model-path",
+    engine: &ENGINE,
+    own: as_the_engine,
+    render,
+};
+
+fn own(asked: &Asked<'_>) -> Option<Say> {
+    let (c, value) = (asked.config, asked.value);
+    Some(match asked.knob.name {
+        "scheduler" => match c.scheduler {
             SchedulerKind::Chunked => Say::flag("--enable-mixed-chunk"),
             SchedulerKind::Continuous | SchedulerKind::Disagg => Say::Implied,
             SchedulerKind::Static => Say::missing("SGLang batches continuously"),
         },
         "mix" if value == "on" => Say::flag("--enable-mixed-chunk"),
-        "mix" | "prompt-kv" if ["off", "whole"].contains(&value) => Say::Implied,
+        "mix" => Say::Implied,
         "prefix-cache" if value == "on" => Say::Implied,
-        "prefix-cache" if config.queue == QueueOrder::ShortestPrefill => {
+        "prefix-cache" if c.queue == QueueOrder::ShortestPrefill => {
             Say::comment("left on, as shortest-prefill-first needs it")
         }
         "prefix-cache" => Say::flag("--disable-radix-cache"),
-        "max-seqs" => Say::flag(format!("--max-running-requests {value}")),
         "max-batch-tokens" => {
-            let chunk = match config.scheduler {
+            let chunk = match c.scheduler {
                 SchedulerKind::Chunked => value,
                 _ => "-1", // whole prompts
             };
@@ -31,15 +54,12 @@ fn knob_flags(config: &Config, knob: &Knob, value: &str) -> Say {
             Say::Flags(vec![chunk, format!("--max-prefill-tokens {value}")])
         }
         "block-size"
-            if config.scheduler == SchedulerKind::Chunked
-                && !config.max_batch_tokens.is_multiple_of(config.block_size) =>
+            if c.scheduler == SchedulerKind::Chunked
+                && !c.max_batch_tokens.is_multiple_of(c.block_size) =>
         {
             Say::missing("chunks are whole pages")
         }
-        "block-size" => Say::flag(format!("--page-size {value}")),
-        "kv-fraction" => Say::flag(format!("--mem-fraction-static {value}")),
         "quantization" => weights(value),
-        "kv-dtype" if value == "bf16" => Say::Implied,
         "kv-dtype" => Say::flag("--kv-cache-dtype fp8_e4m3"),
         "prompt-kv" => {
             Say::missing("SGLang admits on an estimate, see --schedule-conservativeness")
@@ -51,42 +71,28 @@ fn knob_flags(config: &Config, knob: &Knob, value: &str) -> Say {
             "shortest-prefill" => Say::flag("--schedule-policy shortest-prefill-first"),
             _ => Say::flag("--schedule-policy lpm"),
         },
-        "max-queue" if config.scheduler == SchedulerKind::Disagg => {
+        "max-queue" if c.scheduler == SchedulerKind::Disagg => {
             Say::missing("a disaggregated SGLang queues without limit")
         }
-        "max-queue" => Say::flag(format!("--max-queued-requests {value}")),
-        "max-model-len" => Say::flag(format!("--context-length {value}")),
         "allow-long-context" => Say::Env("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1"),
-        "tp" if config.tp == 1 => Say::Implied,
-        "tp" => Say::flag(format!("--tp-size {value}")),
-        "ep" if config.ep == 1 => Say::Implied,
-        "ep" => Say::flag(format!("--ep-size {value}")),
-        "pp" if config.pp == 1 => Say::Implied,
-        "pp" => Say::flag(format!("--pp-size {value}")),
         "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
         "router" => Say::comment("set it at the router in front (sglang_router)"),
-        _ => Say::Missing(None),
-    }
+        _ => return None,
+    })
 }
 
-/// Flags of one engine, without replicas.
-pub(super) fn say(config: &Config) -> Said {
-    let mut said = ask(config, |knob, value| knob_flags(config, knob, value));
-    if config.queue == QueueOrder::ShortestPrefill {
+/// The command; two commands when disaggregated.
+fn render(found: &Found) -> String {
+    let c = &found.config;
+    let mut said = TARGET.say(c, 1);
+    if c.queue == QueueOrder::ShortestPrefill {
         said.comments.push("shortest-prefill-first is experimental, since 0.5.23".to_owned());
     }
     said.comments.push(
         "mem-fraction-static covers weights and KV only: lower it if activations do not fit beside"
             .to_owned(),
     );
-    said
-}
-
-/// The command; two commands when disaggregated.
-pub(super) fn render(found: &Found) -> String {
-    let c = &found.config;
-    let mut said = say(c);
-    let command = start(&said, "python -m sglang.launch_server --model-path", &found.model);
+    let command = start(&said, TARGET.starts, &found.model);
     if c.scheduler != SchedulerKind::Disagg {
         if c.replicas > 1 {
             said.flags.push(format!("--dp-size {}", c.replicas));

@@ -2,7 +2,7 @@
 
 use super::said::hub_name;
 use super::*;
-use engine::KNOBS;
+use ::engine::KNOBS;
 
 /// The configuration that the golden tests export.
 pub(crate) fn found(policy: &str, edits: &[(&str, &str)]) -> Found {
@@ -11,6 +11,7 @@ pub(crate) fn found(policy: &str, edits: &[(&str, &str)]) -> Found {
     edits.iter().for_each(|(k, v)| config.set(k, v).unwrap());
     Found {
         model: hub_name("llama-3.1-8b").to_owned(),
+        experts: false,
         config,
         capacity_rps: 12.345,
         slo: vec!["ttft:p99=200ms".to_owned()],
@@ -57,15 +58,15 @@ const OTHERS: &[(&str, &str, &str)] = &[
 
 #[test]
 fn no_knob_is_dropped_in_silence() {
-    for target in Target::ALL {
+    for target in TARGETS {
         for (policy, knob, value) in OTHERS {
             let (usual, changed) = (found(policy, &[]), found(policy, &[(knob, value)]));
-            assert_ne!(target.render(&usual), target.render(&changed), "{} {knob}", target.name());
+            assert_ne!(target.render(&usual), target.render(&changed), "{} {knob}", target.name);
         }
         for router in ["round-robin", "prefix-affine"] {
             let usual = target.render(&found("chunked", &[("replicas", "2")]));
             let edits = [("replicas", "2"), ("router", router)];
-            assert_ne!(usual, target.render(&found("chunked", &edits)), "{}", target.name());
+            assert_ne!(usual, target.render(&found("chunked", &edits)), "{}", target.name);
         }
     }
     let tried: Vec<&str> = OTHERS.iter().map(|o| o.1).collect();
@@ -76,30 +77,30 @@ fn no_knob_is_dropped_in_silence() {
 
 #[test]
 fn a_queue_is_bounded_as_each_engine_counts_it() {
-    let of = |target: Target, policy, edits: &[(&str, &str)]| {
+    let of = |target: &Target, policy, edits: &[(&str, &str)]| {
         let edits = [&[("max-seqs", "64"), ("max-queue", "100")], edits].concat();
         target.render(&found(policy, &edits))
     };
-    assert!(of(Target::Sglang, "chunked", &[]).contains("--max-queued-requests 100"));
-    assert!(of(Target::Sglang, "disagg", &[]).contains("max-queue 100: "));
+    assert!(of(&sglang::TARGET, "chunked", &[]).contains("--max-queued-requests 100"));
+    assert!(of(&sglang::TARGET, "disagg", &[]).contains("max-queue 100: "));
     // vLLM's limit is of one API server, and of all that are inside.
-    assert!(of(Target::Vllm, "chunked", &[]).contains("--max-num-queued-reqs 164"));
+    assert!(of(&vllm::TARGET, "chunked", &[]).contains("--max-num-queued-reqs 164"));
     let two = [("replicas", "2")];
-    assert!(of(Target::Vllm, "chunked", &two).contains("--max-num-queued-reqs 328"));
-    assert!(of(Target::Kserve, "chunked", &two).contains("--max-num-queued-reqs 164"));
-    assert!(of(Target::Trtllm, "chunked", &[]).contains("max-queue 100"));
-    assert!(!Target::Vllm.render(&found("chunked", &[])).contains("queued"));
+    assert!(of(&vllm::TARGET, "chunked", &two).contains("--max-num-queued-reqs 328"));
+    assert!(of(&kserve::TARGET, "chunked", &two).contains("--max-num-queued-reqs 164"));
+    assert!(of(&trtllm::TARGET, "chunked", &[]).contains("max-queue 100"));
+    assert!(!vllm::TARGET.render(&found("chunked", &[])).contains("queued"));
 }
 
 #[test]
 fn names_are_one_word_and_one_line() {
     let names = ["my model", "a;reboot", "it's", "$(reboot)", "x\nreboot", "plain/Name-1.0"];
-    for (name, target) in names.iter().flat_map(|name| Target::ALL.map(|target| (name, target))) {
+    for (name, target) in names.iter().flat_map(|name| TARGETS.map(|target| (name, target))) {
         let (model, provenance) = ((*name).to_owned(), format!("on 1 x {name} with {name}"));
         let text = target.render(&Found { model, provenance, ..found("chunked", &[]) });
-        if matches!(target, Target::Kserve | Target::Llmd) {
-            let quoted = format!("'{}'", name.replace('\n', " ").replace('\'', "''"));
-            assert!(text.contains(&format!("name: {quoted}\n")), "{text}");
+        if target.file.ends_with(".yaml") {
+            let quoted = format!(" '{}'\n", name.replace('\n', " ").replace('\'', "''"));
+            assert!(text.contains(&quoted), "{text}");
             continue;
         }
         let words = shlex::Shlex::new(&text).filter(|word| word == name).count();
@@ -112,34 +113,106 @@ fn names_are_one_word_and_one_line() {
 
 #[test]
 fn settings_that_an_engine_refuses_are_not_written() {
-    let vllm = |edits: &[_]| Target::Vllm.render(&found("chunked", edits));
+    let vllm = |edits: &[_]| vllm::TARGET.render(&found("chunked", edits));
     assert!(!vllm(&[("block-size", "8")]).contains("--block-size"));
     let long = [("max-model-len", "1024"), ("long-prefill-threshold", "2048")];
     assert!(!vllm(&long).contains("--long-prefill-token-threshold"));
-    let sglang = |edits: &[_]| Target::Sglang.render(&found("chunked", edits));
+    let sglang = |edits: &[_]| sglang::TARGET.render(&found("chunked", edits));
     assert!(!sglang(&[("block-size", "48")]).contains("--page-size"));
     let beyond = [("max-model-len", "200000"), ("allow-long-context", "on")];
     assert!(vllm(&beyond).contains("\nVLLM_ALLOW_LONG_MAX_MODEL_LEN=1 vllm serve meta-llama/"));
-    for target in [Target::Kserve, Target::Llmd] {
+    for target in TARGETS.iter().filter(|target| target.file.ends_with(".yaml")) {
         let text = target.render(&found("chunked", &beyond));
         assert!(text.contains("- name: VLLM_ALLOW_LONG_MAX_MODEL_LEN\n"), "{text}");
     }
 }
 
 #[test]
-fn a_target_is_found_by_its_name() {
-    for target in Target::ALL {
-        assert_eq!(target.name().parse(), Ok(target));
+fn every_target_has_a_name_and_a_file_of_its_own() {
+    let mut seen = std::collections::BTreeSet::new();
+    assert!(TARGETS.iter().all(|t| seen.insert(t.name) && seen.insert(t.file)));
+}
+
+#[test]
+fn what_models_of_today_need_is_carried_by_every_target() {
+    let edits = [
+        ("quantization", "fp8"),
+        ("kv-dtype", "fp8"),
+        ("tp", "4"),
+        ("ep", "4"),
+        ("max-model-len", "16384"),
+        ("replicas", "2"),
+    ];
+    for policy in ["chunked", "disagg"] {
+        for (target, expected) in [
+            (&vllm::TARGET, VLLM_FLAGS),
+            (&kserve::TARGET, VLLM_FLAGS),
+            (&llmd::TARGET, VLLM_FLAGS),
+            (&dynamo::TARGET, VLLM_FLAGS),
+            (
+                &sglang::TARGET,
+                [
+                    "--quantization fp8",
+                    "--kv-cache-dtype fp8_e4m3",
+                    "--tp-size 4",
+                    "--ep-size 4",
+                    "--context-length 16384",
+                ],
+            ),
+            (
+                &trtllm::TARGET,
+                [
+                    "serve a checkpoint whose weights are in fp8",
+                    "dtype: fp8",
+                    "--tp_size 4",
+                    "--ep_size 4",
+                    "--max_seq_len 16384",
+                ],
+            ),
+        ] {
+            // A container's arguments are a word a line.
+            let text = target.render(&found(policy, &edits)).replace("'\n", " ").replace('\'', " ");
+            let words = text.split_whitespace().filter(|word| *word != "-");
+            let text = words.collect::<Vec<_>>().join(" ");
+            for flag in expected {
+                assert!(text.contains(flag), "{} {policy}: {flag}\n{text}", target.name);
+            }
+            let lacks = target.missing(&found(policy, &edits).config);
+            assert!(lacks.is_empty(), "{}: {lacks:?}", target.name);
+        }
     }
-    assert_eq!(
-        "tgi".parse::<Target>().unwrap_err(),
-        "unknown export target `tgi`: expected one of vllm, sglang, trtllm, kserve, llm-d"
-    );
+}
+
+const VLLM_FLAGS: [&str; 5] = [
+    "--quantization fp8",
+    "--kv-cache-dtype fp8",
+    "--tensor-parallel-size 4",
+    "--enable-expert-parallel",
+    "--max-model-len 16384",
+];
+
+#[test]
+fn copies_of_an_engine_stay_copies() {
+    let of = |target: &Target, experts, policy| {
+        let edits = [("replicas", "2"), ("max-seqs", "64"), ("max-queue", "100")];
+        target.render(&Found { experts, ..found(policy, &edits) })
+    };
+    assert!(of(&vllm::TARGET, false, "chunked").contains("--data-parallel-size 2"));
+    assert!(of(&sglang::TARGET, true, "chunked").contains("--dp-size 2"));
+    assert!(of(&trtllm::TARGET, true, "chunked").contains("replicas 2: run as many copies"));
+    for target in [&kserve::TARGET, &llmd::TARGET, &dynamo::TARGET] {
+        let text = of(target, true, "chunked");
+        assert!(text.contains("replicas: 2\n") && !text.contains("data-parallel"), "{text}");
+    }
+    // vLLM's ranks would share the experts of all copies.
+    let shared = of(&vllm::TARGET, true, "chunked");
+    assert!(shared.contains("# run 2 of this, each with its own --port"), "{shared}");
+    assert!(shared.contains("--max-num-queued-reqs 164"), "{shared}");
 }
 
 #[test]
 fn a_search_under_a_targets_pins_leaves_nothing_missing() {
-    for target in Target::ALL {
+    for target in TARGETS {
         for (policy, knob, value) in OTHERS {
             let mut config = found(policy, &[(knob, value)]).config;
             let pins = target.pins(&config);
@@ -153,17 +226,17 @@ fn a_search_under_a_targets_pins_leaves_nothing_missing() {
             }
             let config = crate::space::canonical(&config);
             let still = target.missing(&config);
-            assert!(still.is_empty(), "{} {policy} {knob} {value}: {still:?}", target.name());
+            assert!(still.is_empty(), "{} {policy} {knob} {value}: {still:?}", target.name);
         }
     }
 }
 
 #[test]
 fn the_most_faithful_target_comes_first() {
-    let first = |policy, edits: &[_]| Target::most_faithful(&found(policy, edits).config)[0];
-    assert_eq!(first("chunked", &[]), Target::Vllm);
-    assert_eq!(first("paged", &[]), Target::Sglang);
-    assert_eq!(first("chunked", &[("queue", "shortest-prefill")]), Target::Sglang);
-    assert_eq!(first("chunked", &[("watermark", "0.05")]), Target::Vllm);
-    assert_eq!(first("static", &[]), Target::Trtllm);
+    let first = |policy, edits: &[_]| Target::most_faithful(&found(policy, edits).config)[0].name;
+    assert_eq!(first("chunked", &[]), "vLLM");
+    assert_eq!(first("paged", &[]), "SGLang");
+    assert_eq!(first("chunked", &[("queue", "shortest-prefill")]), "SGLang");
+    assert_eq!(first("chunked", &[("watermark", "0.05")]), "vLLM");
+    assert_eq!(first("static", &[]), "TensorRT-LLM");
 }

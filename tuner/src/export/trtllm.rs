@@ -1,45 +1,56 @@
 //! `trtllm-serve` and the YAML it reads. It knows static batches, and whether running requests may be paused.
 
-use super::said::{Found, Said, Say, ask, checkpoint, common, script, start};
+use super::engine::{Asked, Engine};
+use super::said::{Found, Say, checkpoint, script, start};
+use super::{Target, as_the_engine};
+use engine::Config;
 use engine::config::{AllocatorKind, SchedulerKind};
-use engine::{Config, Knob};
 use std::fmt::Write as _;
 
-fn knob_flags(config: &Config, knob: &Knob, value: &str) -> Say {
-    if let Some(said) = common(config, knob, value).filter(|_| knob.name != "padding") {
-        return said;
-    }
-    match knob.name {
-        "scheduler" if config.scheduler == SchedulerKind::Disagg => Say::comment(
+static ENGINE: Engine = Engine {
+    name: "tensorrt-llm",
+    policy: "chunked",
+    flags: &[
+        ("max-seqs", "max_batch_size"),
+        ("max-batch-tokens", "max_num_tokens"),
+        ("kv-fraction", "kv_cache_free_gpu_memory_fraction"),
+        ("max-model-len", "max_seq_len"),
+        ("tp", "tp_size"),
+        ("ep", "ep_size"),
+        ("pp", "pp_size"),
+    ],
+    own,
+};
+
+pub(super) static TARGET: Target = Target {
+    name: "TensorRT-LLM",
+    file: "trtllm.sh",
+    starts: "trtllm-serve",
+    engine: &ENGINE,
+    own: as_the_engine,
+    render,
+};
+
+fn own(asked: &Asked<'_>) -> Option<Say> {
+    let (c, value) = (asked.config, asked.value);
+    Some(match asked.knob.name {
+        "scheduler" if c.scheduler == SchedulerKind::Disagg => Say::comment(
             "needs context and generation servers and an orchestrator (trtllm-serve disaggregated)",
         ),
-        "padding" if config.scheduler != SchedulerKind::Static => Say::Implied,
         "padding" if value == "off" => Say::Implied,
         "padding" => Say::missing("this engine never pads"),
         "mix" if value == "off" => Say::missing("in-flight batching mixes context and generation"),
         "mix" => Say::Implied,
-        "max-seqs" => Say::flag(format!("--max_batch_size {value}")),
-        "max-batch-tokens" => Say::flag(format!("--max_num_tokens {value}")),
-        "kv-fraction" => Say::flag(format!("--kv_cache_free_gpu_memory_fraction {value}")),
-        "max-model-len" => Say::flag(format!("--max_seq_len {value}")),
-        "tp" if config.tp == 1 => Say::Implied,
-        "tp" => Say::flag(format!("--tp_size {value}")),
-        "ep" if config.ep == 1 => Say::Implied,
-        "ep" => Say::flag(format!("--ep_size {value}")),
-        "pp" if config.pp == 1 => Say::Implied,
-        "pp" => Say::flag(format!("--pp_size {value}")),
         // In the YAML; the scheduler as its capacity policy.
         "scheduler" | "prefix-cache" | "block-size" | "kv-dtype" => Say::Elsewhere,
         "quantization" => checkpoint(value),
-        "prompt-kv" if value == "whole" => Say::Implied,
         "queue" if value == "fcfs" => Say::Implied,
-        "replicas" if config.replicas == 1 => Say::Implied,
         "replicas" => Say::comment("run as many copies behind a load balancer"),
         "router" => Say::comment("set it at the load balancer"),
         "prefill-workers" => Say::comment("context servers per replica"),
         "decode-workers" => Say::comment("generation servers per replica"),
-        _ => Say::Missing(None),
-    }
+        _ => return None,
+    })
 }
 
 /// The text of the YAML.
@@ -63,23 +74,17 @@ fn yaml(config: &Config) -> String {
     text
 }
 
-/// Flags of one engine; the rest is in the YAML.
-pub(super) fn say(config: &Config) -> Said {
-    let mut said = ask(config, |knob, value| knob_flags(config, knob, value));
+/// The YAML as a here-document, then the command.
+fn render(found: &Found) -> String {
+    let c = &found.config;
+    let mut said = TARGET.say(c, 1);
     said.comments.push(
         "kv_cache_free_gpu_memory_fraction is a share of what weights and activations leave free"
             .to_owned(),
     );
     said.flags.push("--extra_llm_api_options knee.yaml".to_owned());
-    said
-}
-
-/// The YAML as a here-document, then the command.
-pub(super) fn render(found: &Found) -> String {
-    let c = &found.config;
-    let said = say(c);
     let file = format!("cat > knee.yaml <<'EOF'\n{}EOF", yaml(c));
-    let command = start(&said, "trtllm-serve", &found.model);
+    let command = start(&said, TARGET.starts, &found.model);
     script(found, &said, &[(file, Vec::new()), (command, said.flags.clone())])
 }
 

@@ -1,50 +1,43 @@
 //! `vllm serve` (V1). Chunked prefill on paged KV is its only scheduler.
 
-use super::said::{Found, Said, Say, ask, common, script, start, weights};
+use super::engine::{Asked, Engine};
+use super::said::{Found, Say, script, start, weights};
+use super::{Target, as_the_engine};
 use engine::config::SchedulerKind;
-use engine::{Config, Knob};
 
-/// knee's name of a knob and vLLM's, where both mean the same by the same values.
-pub const FLAGS: [(&str, &str); 11] = [
-    ("max-seqs", "max-num-seqs"),
-    ("max-batch-tokens", "max-num-batched-tokens"),
-    ("block-size", "block-size"),
-    ("prefix-cache", "enable-prefix-caching"),
-    ("long-prefill-threshold", "long-prefill-token-threshold"),
-    ("kv-fraction", "gpu-memory-utilization"),
-    ("watermark", "watermark"),
-    ("async-scheduling", "async-scheduling"),
-    ("max-model-len", "max-model-len"),
-    ("tp", "tensor-parallel-size"),
-    ("pp", "pipeline-parallel-size"),
-];
+/// vLLM V1.
+pub static ENGINE: Engine = Engine {
+    name: "vllm",
+    policy: "chunked",
+    flags: &[
+        ("max-seqs", "max-num-seqs"),
+        ("max-batch-tokens", "max-num-batched-tokens"),
+        ("block-size", "block-size"),
+        ("prefix-cache", "enable-prefix-caching"),
+        ("long-prefill-threshold", "long-prefill-token-threshold"),
+        ("kv-fraction", "gpu-memory-utilization"),
+        ("watermark", "watermark"),
+        ("async-scheduling", "async-scheduling"),
+        ("max-model-len", "max-model-len"),
+        ("tp", "tensor-parallel-size"),
+        ("pp", "pipeline-parallel-size"),
+    ],
+    own,
+};
 
-/// A flag as a shell takes it.
-#[must_use]
-pub fn flag(name: &str, value: &str) -> String {
-    match value {
-        "on" | "true" => format!("--{name}"),
-        "off" | "false" => format!("--no-{name}"),
-        _ => format!("--{name} {}", super::said::quoted(value)),
-    }
-}
+pub(super) static TARGET: Target = Target {
+    name: "vLLM",
+    file: "vllm.sh",
+    starts: "vllm serve",
+    engine: &ENGINE,
+    own: as_the_engine,
+    render,
+};
 
-/// Flags of one engine, without replicas: also those that KServe and llm-d pass to vLLM. One API server is in front of
-/// `ranks` such engines.
-pub(super) fn say(config: &Config, ranks: u32) -> Said {
-    ask(config, |knob, value| knob_flags(config, ranks, knob, value))
-}
-
-fn knob_flags(config: &Config, ranks: u32, knob: &Knob, value: &str) -> Say {
-    if let Some(said) = common(config, knob, value) {
-        return said;
-    }
-    let usual = || match FLAGS.iter().find(|(ours, _)| *ours == knob.name) {
-        Some((_, theirs)) => Say::flag(flag(theirs, value)),
-        None => Say::Missing(None),
-    };
-    match knob.name {
-        "scheduler" => match config.scheduler {
+fn own(asked: &Asked<'_>) -> Option<Say> {
+    let (c, value) = (asked.config, asked.value);
+    Some(match asked.knob.name {
+        "scheduler" => match c.scheduler {
             SchedulerKind::Chunked => Say::Implied,
             SchedulerKind::Disagg => Say::flag(
                 "--kv-transfer-config '{\"kv_connector\":\"NixlConnector\",\"kv_role\":\"kv_both\"}'",
@@ -58,18 +51,15 @@ fn knob_flags(config: &Config, ranks: u32, knob: &Knob, value: &str) -> Say {
         "mix" => Say::missing("V1 mixes chunks, not whole prompts"),
         // A threshold that no prompt reaches is refused.
         "long-prefill-threshold"
-            if config.max_model_len > 0
-                && config.long_prefill_threshold >= config.max_model_len =>
+            if c.max_model_len > 0 && c.long_prefill_threshold >= c.max_model_len =>
         {
             Say::Implied
         }
-        "block-size" if !config.block_size.is_multiple_of(16) => {
+        "block-size" if !c.block_size.is_multiple_of(16) => {
             Say::missing("attention kernels take multiples of 16")
         }
         "quantization" => weights(value),
-        "kv-dtype" if value == "bf16" => Say::Implied,
         "kv-dtype" => Say::flag(format!("--kv-cache-dtype {value}")),
-        "prompt-kv" if value == "whole" => Say::Implied,
         "prompt-kv" => {
             Say::comment("set scheduler_reserve_full_isl to false in the scheduler's config")
         }
@@ -81,26 +71,26 @@ fn knob_flags(config: &Config, ranks: u32, knob: &Knob, value: &str) -> Say {
         "victim" if value == "priority" => Say::comment("comes with --scheduling-policy priority"),
         // vLLM counts those that run, too.
         "max-queue" => {
-            let inside = ranks * (config.max_seqs + config.max_queue);
+            let inside = asked.ranks * (c.max_seqs + c.max_queue);
             Say::flag(format!("--max-num-queued-reqs {inside}"))
         }
         "allow-long-context" => Say::Env("VLLM_ALLOW_LONG_MAX_MODEL_LEN=1"),
-        "ep" if config.ep == 1 => Say::Implied,
-        "ep" if config.ep == config.tp => Say::flag("--enable-expert-parallel"),
+        "ep" if c.ep == c.tp => Say::flag("--enable-expert-parallel"),
         "ep" => Say::missing("vLLM shares experts out over all ranks or none"),
-        "tp" | "pp" if value == "1" => Say::Implied,
         "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
         "router" if value == "least-loaded" => Say::Implied,
-        _ => usual(),
-    }
+        _ => return None,
+    })
 }
 
 /// The command; prefill and decode are deployments of their own, with a proxy in front.
-pub(super) fn render(found: &Found) -> String {
+fn render(found: &Found) -> String {
     let c = &found.config;
     let disagg = c.scheduler == SchedulerKind::Disagg;
-    let mut said = say(c, if disagg { 1 } else { c.replicas });
-    let command = start(&said, "vllm serve", &found.model);
+    // With experts, ranks behind one server share them: then they are one engine, not copies.
+    let ranks = if disagg || found.experts { 1 } else { c.replicas };
+    let mut said = TARGET.say(c, ranks);
+    let command = start(&said, TARGET.starts, &found.model);
     if disagg {
         said.comments.push(format!(
             "run {} of this to prefill and {} to decode, each with its own --port, behind a \
@@ -108,8 +98,14 @@ pub(super) fn render(found: &Found) -> String {
             c.replicas * c.prefill_workers,
             c.replicas * c.decode_workers
         ));
+    } else if ranks > 1 {
+        said.flags.push(format!("--data-parallel-size {ranks}"));
     } else if c.replicas > 1 {
-        said.flags.push(format!("--data-parallel-size {}", c.replicas));
+        said.comments.push(format!(
+            "run {} of this, each with its own --port, behind a load balancer: with \
+             --data-parallel-size their ranks would share experts",
+            c.replicas
+        ));
     }
     script(found, &said, &[(command, said.flags.clone())])
 }

@@ -34,6 +34,9 @@ pub struct TuneResult {
     pub workload: WorkloadInfo,
     /// Model name.
     pub model: String,
+    /// True if it has experts, which ranks of one engine share.
+    #[serde(default)]
+    pub experts: bool,
     /// Device of the winner; of the first one tried if there is no winner.
     pub device: String,
     /// Every device tried.

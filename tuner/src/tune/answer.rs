@@ -31,6 +31,7 @@ impl Tuning<'_, '_> {
             seed: r.seed,
             workload: r.workload.clone(),
             model: r.model.clone(),
+            experts: r.experts,
             device,
             devices: r.devices.iter().map(|d| d.info.clone()).collect(),
             slo: r.slo.targets().iter().map(ToString::to_string).collect(),

@@ -52,6 +52,8 @@ pub struct Question<'a> {
     pub workload: WorkloadInfo,
     /// Model name.
     pub model: String,
+    /// True if it has experts.
+    pub experts: bool,
     /// Seed of the run.
     pub seed: u64,
     /// True where times are predicted.

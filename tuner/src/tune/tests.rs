@@ -48,6 +48,7 @@ fn question<'a>(devices: Vec<DeviceUnderTest<'a>>, space: &'a Space, slo: &'a Sl
         objective: Objective::Rps,
         workload,
         model: "closed".to_owned(),
+        experts: false,
         seed: 1,
         simulated: true,
         method: Method::Halving,

@@ -41,6 +41,7 @@ fn screened(fake: &Fake) -> TuneResult {
         objective: Objective::Rps,
         workload,
         model: "closed".to_owned(),
+        experts: false,
         seed: 1,
         simulated: true,
         method: Method::Halving,

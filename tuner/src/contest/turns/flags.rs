@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use engine::{Config, Knob};
 
-use crate::export::{quoted, vllm};
+use crate::export::{VLLM, flag, quoted};
 use crate::result::Contender;
 
 /// The server whose flags are spoken.
@@ -72,7 +72,7 @@ impl Dialect {
     fn name(self, knob: &str) -> &str {
         match self {
             Self::Vllm => {
-                vllm::FLAGS.iter().find(|(ours, _)| *ours == knob).map_or(knob, |(_, v)| v)
+                VLLM.flags.iter().find(|(ours, _)| *ours == knob).map_or(knob, |(_, v)| v)
             }
             Self::Knee => ours(knob),
         }
@@ -81,7 +81,7 @@ impl Dialect {
     /// A flag as a shell takes it.
     fn flag(self, name: &str, value: &str) -> String {
         match self {
-            Self::Vllm => vllm::flag(name, value),
+            Self::Vllm => flag(name, value),
             Self::Knee => format!("--{name} {}", quoted(value)),
         }
     }
@@ -143,7 +143,7 @@ impl Dialect {
 
 /// knee's name of a knob that vLLM may name otherwise.
 fn ours(name: &str) -> &str {
-    vllm::FLAGS.iter().find(|(_, theirs)| *theirs == name).map_or(name, |(ours, _)| ours)
+    VLLM.flags.iter().find(|(_, theirs)| *theirs == name).map_or(name, |(ours, _)| ours)
 }
 
 /// The label of a server without any of our flags.
