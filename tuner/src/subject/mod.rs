@@ -9,8 +9,8 @@ pub mod launched;
 pub mod observation;
 pub mod server;
 pub mod study;
-pub mod through;
 pub mod unfit;
+pub mod wrapper;
 
 use crate::subject::observation::Observation;
 use crate::subject::unfit::Unfit;
@@ -152,34 +152,4 @@ pub trait Subject: Sync {
 
     /// Requests of the whole trace that `config` can never serve, or why it cannot run; cheap.
     fn unfit(&self, config: &Config) -> Result<Unfit, Refused>;
-}
-
-impl<E: Subject + ?Sized> Subject for &E {
-    fn run(&self, trial: &Trial<'_>) -> Result<Observation, Stop> {
-        (**self).run(trial)
-    }
-    fn run_together(&self, trials: &[Trial<'_>]) -> Result<Vec<Observation>, Stop> {
-        (**self).run_together(trials)
-    }
-    fn requests(&self) -> usize {
-        (**self).requests()
-    }
-    fn most(&self) -> usize {
-        (**self).most()
-    }
-    fn natural_rate(&self, head: usize) -> f64 {
-        (**self).natural_rate(head)
-    }
-    fn output_tokens_per_request(&self) -> f64 {
-        (**self).output_tokens_per_request()
-    }
-    fn served_tokens_per_request(&self, config: &Config) -> Result<f64, Refused> {
-        (**self).served_tokens_per_request(config)
-    }
-    fn ceiling(&self, config: &Config) -> Result<f64, Refused> {
-        (**self).ceiling(config)
-    }
-    fn unfit(&self, config: &Config) -> Result<Unfit, Refused> {
-        (**self).unfit(config)
-    }
 }

@@ -1,8 +1,8 @@
 //! Runs are counted where they are asked for, so that none is forgotten.
 
 use crate::subject::observation::Observation;
-use crate::subject::through::Through;
-use crate::subject::{Subject, Trial};
+use crate::subject::wrapper::Wrapper;
+use crate::subject::{Stop, Subject, Trial};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Runs made, and requests offered in them.
@@ -21,18 +21,28 @@ impl Counts {
         self.requests.load(Ordering::Relaxed)
     }
 
-    fn note(&self, observation: &Observation) {
-        self.runs.fetch_add(1, Ordering::Relaxed);
-        self.requests.fetch_add(observation.summary.requests, Ordering::Relaxed);
+    /// `subject`, whose runs are counted here.
+    pub(super) fn of<'a>(&'a self, subject: &'a dyn Subject) -> Counted<'a> {
+        Counted { subject, counts: self }
+    }
+}
+
+/// A subject whose runs are counted.
+pub(super) struct Counted<'a> {
+    subject: &'a dyn Subject,
+    counts: &'a Counts,
+}
+
+impl<'a> Wrapper for Counted<'a> {
+    type Inner = dyn Subject + 'a;
+
+    fn inner(&self) -> &Self::Inner {
+        self.subject
     }
 
-    /// `subject`, whose runs are counted here.
-    pub(super) fn of<'a>(&'a self, subject: &'a dyn Subject) -> impl Subject + 'a {
-        let run = |subject: &&dyn Subject, trial: &Trial<'_>| {
-            let observation = subject.run(trial)?;
-            self.note(&observation);
-            Ok(observation)
-        };
-        Through { subject, run }
+    fn seen(&self, _: &Trial<'_>, observation: &Observation) -> Result<(), Stop> {
+        self.counts.runs.fetch_add(1, Ordering::Relaxed);
+        self.counts.requests.fetch_add(observation.summary.requests, Ordering::Relaxed);
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ mod build;
 
 use crate::space;
 use crate::subject::observation::Observation;
-use crate::subject::through::Through;
+use crate::subject::wrapper::Wrapper;
 use crate::subject::{Refused, Stop, Subject, Trial};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -195,45 +195,43 @@ impl<R: Clone + Serialize + DeserializeOwned> Runs<R> {
 impl Study {
     /// `subject` with this study as its memory. `device` tells devices of one study apart; it should change when the
     /// device's figures do.
-    pub fn record<'s, S: Subject>(
-        &'s self,
-        subject: S,
-        device: &str,
-    ) -> Through<S, impl Fn(&S, &Trial<'_>) -> Result<Observation, Stop> + Sync + use<'s, S>> {
-        let device = device.to_owned();
-        let run = move |subject: &S, trial: &Trial<'_>| self.recorded(subject, &device, trial);
-        Through { subject, run }
+    pub fn record<S: Subject>(&self, subject: S, device: &str) -> Recorded<'_, S> {
+        Recorded { study: self, subject, device: device.to_owned() }
+    }
+}
+
+/// A subject whose runs a study remembers.
+pub struct Recorded<'s, S> {
+    study: &'s Study,
+    pub(crate) subject: S,
+    device: String,
+}
+
+impl<S: Subject> Recorded<'_, S> {
+    fn asked(&self, trial: &Trial<'_>) -> Asked {
+        let (config, head) = (space::key(trial.config), trial.head(&self.subject));
+        let (device, relax) = (self.device.clone(), trial.relax.name().into_owned());
+        // The scale to the bit: a trial at almost the same rate is another trial.
+        let key = format!("{device}|{config}|{relax}|{head}|{:016x}", trial.scale.to_bits());
+        Asked { key, device, config, relax, head: head as i64, scale: trial.scale }
+    }
+}
+
+impl<S: Subject> Wrapper for Recorded<'_, S> {
+    type Inner = S;
+
+    fn inner(&self) -> &S {
+        &self.subject
     }
 
-    /// The observation of `trial`, remembered from earlier or made now and remembered.
-    fn recorded(
-        &self,
-        subject: &impl Subject,
-        device: &str,
-        trial: &Trial<'_>,
-    ) -> Result<Observation, Stop> {
-        let (config, head) = (space::key(trial.config), trial.head(subject));
-        // The scale to the bit: a trial at almost the same rate is another trial.
-        let key = format!(
-            "{device}|{config}|{}|{head}|{:016x}",
-            trial.relax.name(),
-            trial.scale.to_bits()
-        );
-        if let Some(observation) = self.known(&key) {
-            return Ok(observation);
-        }
-        let observation = subject.run(trial)?;
-        let asked = Asked {
-            key,
-            device: device.to_owned(),
-            config,
-            relax: trial.relax.name().into_owned(),
-            head: head as i64,
-            scale: trial.scale,
-        };
-        self.remember(asked, &observation)
-            .map_err(|e| Refused { reason: format!("a run that cannot be stored: {e}") })?;
-        Ok(observation)
+    fn known(&self, trial: &Trial<'_>) -> Option<Observation> {
+        self.study.known(&self.asked(trial).key)
+    }
+
+    fn seen(&self, trial: &Trial<'_>, observation: &Observation) -> Result<(), Stop> {
+        self.study
+            .remember(self.asked(trial), observation)
+            .map_err(|e| Refused { reason: format!("a run that cannot be stored: {e}") }.into())
     }
 }
 
