@@ -1,5 +1,6 @@
 //! The command line as it is typed. Its meaning is in `command`.
 
+mod blocks;
 mod computing;
 mod device;
 pub(crate) mod headings;
@@ -16,14 +17,14 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use workloads::Format;
 
 use crate::knobs::Knobs;
-use headings::{KNOBS, MACHINE, OUTPUT, RECORDED, SEARCH, TRAFFIC};
-use values::{MOST_GPUS, MOST_THREADS, above_zero, tokens, whole};
-
+use blocks::{On, Print, Recorded, Work};
 pub(crate) use computing::{Computing, Random};
 pub(crate) use device::{Add, Device};
+use headings::{KNOBS, MACHINE, OUTPUT, RECORDED, SEARCH, TRAFFIC};
 pub(crate) use live::{Fleet, Live, MOST_STREAMS, Mock, Reach, SERVED, TuneServer};
 pub(crate) use profile::{Check, Import, Measure, Profile};
 pub(crate) use scenario::{Instead, Output, Reading, Scenario, Workload};
+use values::{MOST_GPUS, above_zero, tokens, whole};
 
 /// Which LLM-serving configuration gives the most throughput under your latency targets, and how many GPUs that takes.
 #[derive(Debug, Parser)]
@@ -52,11 +53,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Trace(Trace),
     /// List the devices that are known: what was measured of each, and what is borrowed
-    Devices {
-        /// Print JSON
-        #[arg(long, help_heading = OUTPUT)]
-        json: bool,
-    },
+    Devices(Print),
     /// Describe a device that is not listed
     #[command(subcommand)]
     Device(Device),
@@ -103,9 +100,8 @@ pub(crate) struct Tune {
     /// Search number formats of the KV cache that change the model's answers, too (fp8)
     #[arg(long, help_heading = SEARCH)]
     pub(crate) allow_fp8_kv: bool,
-    /// Threads (default: all)
-    #[arg(long, help_heading = SEARCH, value_name = "N", value_parser = whole::<usize, 1, MOST_THREADS>, allow_negative_numbers = true)]
-    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) work: Work,
     #[command(flatten)]
     pub(crate) server: TuneServer,
     #[command(flatten)]
@@ -130,10 +126,8 @@ pub(crate) struct Compare {
     /// Requests/s at which latencies are compared (default: chosen from the capacities)
     #[arg(long, help_heading = SEARCH, value_delimiter = ',', value_name = "RPS,...", value_parser = above_zero, allow_negative_numbers = true)]
     pub(crate) rates: Vec<f64>,
-    /// Hardware profile (a name or a TOML file), or this machine, with the real engine: cpu, cuda:N, or as many GPUs as
-    /// --tp and --pp make parts (cuda:0-3; not tested on several GPUs)
-    #[arg(long, help_heading = MACHINE, default_value = "h100-sxm")]
-    pub(crate) device: String,
+    #[command(flatten)]
+    pub(crate) on: On,
     /// Leave the papers' claims untried, as they are on a real engine and on a profile with a correction
     #[arg(long, help_heading = SEARCH)]
     pub(crate) no_claims: bool,
@@ -150,10 +144,8 @@ pub(crate) struct Compare {
 pub(crate) struct Bench {
     #[command(flatten)]
     pub(crate) scenario: Scenario,
-    /// Hardware profile (a name or a TOML file), or this machine, with the real engine: cpu, cuda:N, or as many GPUs as
-    /// --tp and --pp make parts (cuda:0-3; not tested on several GPUs)
-    #[arg(long, help_heading = MACHINE, default_value = "h100-sxm")]
-    pub(crate) device: String,
+    #[command(flatten)]
+    pub(crate) on: On,
     /// Requests (or session starts) per second; default: the trace's own rate
     #[arg(long, help_heading = TRAFFIC, value_name = "RPS", value_parser = above_zero, allow_negative_numbers = true, conflicts_with_all = ["rate_scale", "saturated"])]
     pub(crate) rate: Option<f64>,
@@ -219,13 +211,8 @@ pub(crate) struct Validate {
     /// The recorded run, a row per request: JSON lines or CSV, also gzipped
     #[arg(long, help_heading = RECORDED, value_name = "FILE")]
     pub(crate) requests: PathBuf,
-    /// Only this run of a file that holds several
-    #[arg(long, help_heading = RECORDED, value_name = "NAME")]
-    pub(crate) run: Option<String>,
-    /// The prompts that were sent, so that those which begin alike share KV: JSON lines in order of arrival, each
-    /// with prompt_token_ids
-    #[arg(long, help_heading = RECORDED, value_name = "FILE")]
-    pub(crate) prompts: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) recorded: Recorded,
     /// Running and waiting as the engine reported them: CSV with t, running, waiting
     #[arg(long, help_heading = RECORDED, value_name = "FILE")]
     pub(crate) timeseries: Option<PathBuf>,
@@ -242,18 +229,13 @@ pub(crate) struct Validate {
 #[derive(Debug, Args)]
 pub(crate) struct Calibrate {
     /// A log of steps: CSV as `knee bench --steps` writes it
-    #[arg(long, help_heading = RECORDED, value_name = "FILE", conflicts_with = "requests")]
+    #[arg(long, help_heading = RECORDED, value_name = "FILE", conflicts_with_all = ["requests", "prompts"])]
     pub(crate) steps: Option<PathBuf>,
     /// A recorded run, a row per request
     #[arg(long, help_heading = RECORDED, value_name = "FILE")]
     pub(crate) requests: Option<PathBuf>,
-    /// Only this run of a file that holds several
-    #[arg(long, help_heading = RECORDED, value_name = "NAME")]
-    pub(crate) run: Option<String>,
-    /// The prompts that were sent, so that those which begin alike share KV: JSON lines in order of arrival, each
-    /// with prompt_token_ids
-    #[arg(long, help_heading = RECORDED, value_name = "FILE", conflicts_with = "steps")]
-    pub(crate) prompts: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) recorded: Recorded,
     /// Constants to fit: host (time per iteration and sequence) or all (and a factor per operator class; from steps
     /// only)
     #[arg(long, value_name = "host|all")]
@@ -264,9 +246,8 @@ pub(crate) struct Calibrate {
     /// File to write the constants to
     #[arg(long, help_heading = OUTPUT, value_name = "FILE")]
     pub(crate) to: Option<PathBuf>,
-    /// Print the result as JSON
-    #[arg(long, help_heading = OUTPUT)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) print: Print,
     #[command(flatten)]
     pub(crate) setup: Setup,
 }
@@ -292,9 +273,8 @@ pub(crate) struct Plan {
     /// how many GPUs less?
     #[arg(long, help_heading = SEARCH, value_name = "TOKENS,...", value_delimiter = ',', value_parser = tokens)]
     pub(crate) context: Vec<u32>,
-    /// Threads (default: all)
-    #[arg(long, help_heading = SEARCH, value_name = "N", value_parser = whole::<usize, 1, MOST_THREADS>, allow_negative_numbers = true)]
-    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) work: Work,
     #[command(flatten)]
     pub(crate) output: Output,
     #[command(flatten)]
@@ -309,9 +289,8 @@ pub(crate) struct Models {
     /// Describe it with its layers' weights in this format: bf16, fp8, fp8_block, nvfp4, mxfp4, int8, int4
     #[arg(long, help_heading = KNOBS, value_name = "FORMAT", requires = "name")]
     pub(crate) quantization: Option<engine::format::Format>,
-    /// Print JSON
-    #[arg(long, help_heading = OUTPUT)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) print: Print,
 }
 
 /// `knee trace`.
@@ -326,9 +305,8 @@ pub(crate) enum Trace {
         model: Option<String>,
         #[command(flatten)]
         read: Reading,
-        /// Print JSON
-        #[arg(long, help_heading = OUTPUT)]
-        json: bool,
+        #[command(flatten)]
+        print: Print,
     },
     /// List the formats of trace files
     Formats,
@@ -370,9 +348,8 @@ pub(crate) struct Report {
     /// Folder for what several workers saw together (default: knee-out)
     #[arg(long, help_heading = OUTPUT, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Print the stored report as JSON
-    #[arg(long, help_heading = OUTPUT)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) print: Print,
 }
 
 #[cfg(test)]

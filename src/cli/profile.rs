@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::blocks::{Draw, Print};
 use super::computing::Computing;
 use super::headings::{MACHINE, OUTPUT, SEARCH, TRAFFIC};
 use super::scenario::{Output, Scenario};
@@ -26,9 +27,8 @@ pub(crate) enum Profile {
         /// Show instead how fast it runs this model, at TP 1 to 8, beside the data sheet
         #[arg(long, value_name = "NAME|FILE")]
         model: Option<String>,
-        /// Print JSON
-        #[arg(long, help_heading = OUTPUT)]
-        json: bool,
+        #[command(flatten)]
+        print: Print,
     },
 }
 
@@ -49,12 +49,8 @@ pub(crate) struct Import {
     /// Take what the device's own tables lack from this family, as the sheet says; repeatable
     #[arg(long, value_name = "FAMILY", value_delimiter = ',')]
     pub(crate) compose: Vec<String>,
-    /// Draw predicted against measured
-    #[arg(long, help_heading = OUTPUT, value_name = "FILE.svg")]
-    pub(crate) plot: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long, help_heading = OUTPUT)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) draw: Draw,
 }
 
 /// `knee profile measure`.
@@ -72,12 +68,8 @@ pub(crate) struct Measure {
     /// Longest sequence it has to cover, tokens
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(16..))]
     pub(crate) longest: u32,
-    /// Draw predicted against measured
-    #[arg(long, help_heading = OUTPUT, value_name = "FILE.svg")]
-    pub(crate) plot: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long, help_heading = OUTPUT)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) draw: Draw,
     #[command(flatten)]
     pub(crate) computing: Computing,
 }

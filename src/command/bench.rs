@@ -29,12 +29,12 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     if let Some(streams) = args.concurrency {
         prepared = prepared.closed_loop(streams);
     }
-    let sim = if is_here(&args.device) {
-        prepared.here(&args.device, &args.scenario, &args.computing, &args.knobs.config()?)?
+    let sim = if is_here(&args.on.device) {
+        prepared.here(&args.on.device, &args.scenario, &args.computing, &args.knobs.config()?)?
     } else {
         let calibration = args.calibration.as_deref();
         prepared.on(
-            devices::hardware(&args.device, calibration, &args.scenario.instead)?,
+            devices::hardware(&args.on.device, calibration, &args.scenario.instead)?,
             &args.scenario,
         )?
     };

@@ -34,7 +34,8 @@ pub(crate) fn run(args: &cli::Calibrate) -> Result<ExitCode> {
             if scope == Scope::All {
                 bail!("--fit all needs --steps: requests tell nothing about single operators");
             }
-            let runs = recorded(path, args.run.as_deref(), args.prompts.as_deref())?;
+            let runs =
+                recorded(path, args.recorded.run.as_deref(), args.recorded.prompts.as_deref())?;
             let [run] = &runs[..] else {
                 let names: Vec<&str> = runs.iter().map(|r| r.name.as_str()).collect();
                 bail!(
@@ -52,7 +53,7 @@ pub(crate) fn run(args: &cli::Calibrate) -> Result<ExitCode> {
         std::fs::write(to, overlay.text())
             .with_context(|| format!("cannot write {}", to.display()))?;
     }
-    if args.json {
+    if args.print.json {
         print_json(&found)?;
         return Ok(ExitCode::SUCCESS);
     }

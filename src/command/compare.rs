@@ -20,11 +20,11 @@ use crate::input;
 pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
-    let sim = if is_here(&args.device) {
-        prepared.here(&args.device, &args.scenario, &args.computing, &args.knobs.config()?)?
+    let sim = if is_here(&args.on.device) {
+        prepared.here(&args.on.device, &args.scenario, &args.computing, &args.knobs.config()?)?
     } else {
         prepared
-            .on(devices::hardware(&args.device, None, &args.scenario.instead)?, &args.scenario)?
+            .on(devices::hardware(&args.on.device, None, &args.scenario.instead)?, &args.scenario)?
     };
     // Claims are tried by simulation, on profiles as they are.
     let claimed = !args.no_claims && sim.is_simulated() && sim.correction().is_none();

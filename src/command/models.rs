@@ -20,14 +20,14 @@ const RANKS: [u32; 4] = [1, 2, 4, 8];
 
 pub(crate) fn run(args: &cli::Models) -> Result<ExitCode> {
     match &args.name {
-        None => list(args.json),
+        None => list(args.print.json),
         Some(name) => {
             let model = shape(name)?;
             let model = match args.quantization {
                 Some(format) => model.quantised(format),
                 None => model,
             };
-            show(&model, args.json)
+            show(&model, args.print.json)
         }
     }?;
     Ok(ExitCode::SUCCESS)

@@ -23,7 +23,7 @@ pub(crate) fn run(args: &cli::Plan) -> Result<ExitCode> {
         objective: Objective::Cost,
         method: Method::Halving,
         allow_fp8_kv: false,
-        threads: args.threads,
+        threads: args.work.threads,
         knobs: &args.knobs,
         study: args.output.out.as_deref(),
         demand: Some(demand),

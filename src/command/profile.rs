@@ -23,13 +23,13 @@ pub(crate) fn run(args: &cli::Profile) -> Result<ExitCode> {
         cli::Profile::Import(args) => import(args),
         cli::Profile::Measure(args) => measure(args),
         cli::Profile::Check(args) => return check::run(args),
-        cli::Profile::Show { name, model, json } => show(name, model.as_deref(), *json),
+        cli::Profile::Show { name, model, print } => show(name, model.as_deref(), print.json),
     }?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn import(args: &cli::Import) -> Result<()> {
-    let cli::Import { dir, to, all, device, compose, plot, json } = args;
+    let cli::Import { dir, to, all, device, compose, draw } = args;
     if *all {
         return import_all(dir, to);
     }
@@ -57,7 +57,7 @@ fn import(args: &cli::Import) -> Result<()> {
         }
     };
     let imported = import::import(dir, (device, &text), &families, import::SEED)?;
-    deliver(&imported, to, plot.as_deref(), *json)
+    deliver(&imported, to, draw.plot.as_deref(), draw.print.json)
 }
 
 /// The profiles of all shipped devices that the tables in `dir` are enough for; those that could not be made are named
@@ -89,7 +89,7 @@ fn import_all(dir: &Path, to: &Path) -> Result<()> {
 fn measure(args: &cli::Measure) -> Result<()> {
     let here = args.computing.load(&args.device, &args.model, &Config::default())?;
     let imported = timed(&here, args.longest)?;
-    deliver(&imported, &args.to, args.plot.as_deref(), args.json)
+    deliver(&imported, &args.to, args.draw.plot.as_deref(), args.draw.print.json)
 }
 
 fn deliver(imported: &Imported, to: &Path, plot: Option<&Path>, json: bool) -> Result<()> {

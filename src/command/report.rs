@@ -21,7 +21,7 @@ pub(crate) fn run(args: &cli::Report) -> Result<ExitCode> {
     }
     let report = reports::load(dir)?;
     report.write(dir)?;
-    if args.json {
+    if args.print.json {
         print_json(&report)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &cli::Report) -> Result<ExitCode> {
 
 /// Puts the parts of several workers together.
 fn together(args: &cli::Report) -> Result<ExitCode> {
-    let output = Output { out: args.out.clone(), json: args.json };
+    let output = Output { out: args.out.clone(), json: args.print.json };
     output.check()?;
     let parts = args.dirs.iter().map(|dir| part(dir)).collect::<Result<Vec<Part>>>()?;
     let (run, sent) = merge(&parts)?;

@@ -18,8 +18,8 @@ use crate::shape::shape;
 
 pub(crate) fn run(args: &cli::Trace) -> Result<ExitCode> {
     match args {
-        cli::Trace::Inspect { source, model, read, json } => {
-            inspect(source, model.as_deref(), read, *json)
+        cli::Trace::Inspect { source, model, read, print } => {
+            inspect(source, model.as_deref(), read, print.json)
         }
         cli::Trace::Formats => print(&formats()),
         cli::Trace::Convert { file, to, output, read } => {

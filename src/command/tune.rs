@@ -86,7 +86,7 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
         objective,
         method: if args.exhaustive { Method::Exhaustive } else { Method::Halving },
         allow_fp8_kv: args.allow_fp8_kv,
-        threads: args.threads,
+        threads: args.work.threads,
         knobs: &args.knobs,
         study: args.output.out.as_deref(),
         demand: None,

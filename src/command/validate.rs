@@ -51,7 +51,8 @@ pub(crate) fn run(args: &cli::Validate) -> Result<ExitCode> {
         Some(path) => read::read_load(path)?,
         None => Vec::new(),
     };
-    let runs = recorded(&args.requests, args.run.as_deref(), args.prompts.as_deref())?;
+    let runs =
+        recorded(&args.requests, args.recorded.run.as_deref(), args.recorded.prompts.as_deref())?;
     let mut both = Vec::new();
     for run in runs {
         let validation = validate::validate(&run, &setup)?;

@@ -1,0 +1,55 @@
+//! Small groups of flags that several commands have, each said once.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::headings::{MACHINE, OUTPUT, RECORDED, SEARCH};
+use super::values::{MOST_THREADS, whole};
+
+/// The form of a result that is no report.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Print {
+    /// Print JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub(crate) json: bool,
+}
+
+/// The same, beside a drawing.
+#[derive(Debug, Args)]
+pub(crate) struct Draw {
+    /// Draw predicted against measured
+    #[arg(long, help_heading = OUTPUT, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) print: Print,
+}
+
+/// What one configuration runs on.
+#[derive(Debug, Args)]
+pub(crate) struct On {
+    /// Hardware profile (a name or a TOML file), or this machine, with the real engine: cpu, cuda:N, or as many GPUs as
+    /// --tp and --pp make parts (cuda:0-3; not tested on several GPUs)
+    #[arg(long, help_heading = MACHINE, default_value = "h100-sxm")]
+    pub(crate) device: String,
+}
+
+/// What a search may use of this machine.
+#[derive(Debug, Args)]
+pub(crate) struct Work {
+    /// Threads (default: all)
+    #[arg(long, help_heading = SEARCH, value_name = "N", value_parser = whole::<usize, 1, MOST_THREADS>, allow_negative_numbers = true)]
+    pub(crate) threads: Option<usize>,
+}
+
+/// What goes with the file of a recorded run.
+#[derive(Debug, Args)]
+pub(crate) struct Recorded {
+    /// Only this run of a file that holds several
+    #[arg(long, help_heading = RECORDED, value_name = "NAME")]
+    pub(crate) run: Option<String>,
+    /// The prompts that were sent, so that those which begin alike share KV: JSON lines in order of arrival, each
+    /// with prompt_token_ids
+    #[arg(long, help_heading = RECORDED, value_name = "FILE")]
+    pub(crate) prompts: Option<PathBuf>,
+}
