@@ -221,6 +221,11 @@ impl Prepared {
         }
     }
 
+    /// What was said so of the models and devices asked for.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.told.borrow().iter().cloned().collect()
+    }
+
     /// The scenario computed on this machine, the model split as `config` says.
     pub(crate) fn here(
         &self,

@@ -6,6 +6,7 @@ use crate::page::{self, Origin, Page, Row, Section, Times, cell, table};
 use crate::plot::Ink;
 use crate::report::{CompareReport, Scenario};
 use crate::{latency, policies};
+use loadgen::Metric;
 use maud::{Markup, html};
 use tuner::claims::{Claim, Finding};
 use tuner::compare::PolicyResult;
@@ -60,6 +61,7 @@ pub(crate) fn origin<'a>(
         seed: s.seed,
         workload: &s.workload,
         model: &s.model,
+        notes: &s.notes,
         devices: vec![&s.device],
         slo,
         wall_s: s.wall_s,
@@ -175,8 +177,8 @@ fn answer(report: &CompareReport) -> Markup {
             cell(p.gpus.to_string()),
             cell(sig(p.saturated_output_tokens_per_s / by(p), 3)),
             capacity,
-            cell(opt_ms(p.p99_ttft_ms)),
-            cell(opt_ms(p.p99_itl_ms)),
+            cell(opt_ms(p.p99.get(Metric::Ttft))),
+            cell(opt_ms(p.p99.get(Metric::Itl))),
             cell(percent(p.kv_waste_percent / 100.0)),
             cell(sig(p.mean_batch, 3)),
             cell(share(w.tokens_padded)),

@@ -5,6 +5,7 @@
 
 use crate::figures::{NONE, capitalised, opt_ms, percent, rate, seconds, sig};
 use crate::page::{self, Column, Row, cell, whole};
+use loadgen::Metric;
 use maud::{Markup, html};
 use tuner::contest::turns::flags::DEFAULTS;
 use tuner::result::{Answer, Contender, Standing, Tried};
@@ -139,7 +140,7 @@ fn cells(c: &Contender) -> [String; COLUMNS.len()] {
     let there = at.and_then(|at| c.tried.iter().find(|t| t.held && t.rate_rps >= at));
     let there = there.map_or_else(
         || NONE.to_owned(),
-        |t| format!("{}, {}", opt_ms(t.ttft_p99_ms), opt_ms(t.tpot_p99_ms)),
+        |t| format!("{}, {}", opt_ms(t.p99.get(Metric::Ttft)), opt_ms(t.p99.get(Metric::Tpot))),
     );
     let figure = |x: Option<f64>| x.map_or_else(|| NONE.to_owned(), rate);
     [
@@ -178,8 +179,8 @@ pub(crate) fn rates(
         vec![
             rate(t.rate_rps),
             t.offered_s.map_or_else(|| NONE.to_owned(), seconds),
-            opt_ms(t.ttft_p99_ms),
-            opt_ms(t.tpot_p99_ms),
+            opt_ms(t.p99.get(Metric::Ttft)),
+            opt_ms(t.p99.get(Metric::Tpot)),
             t.finished_rps.map_or_else(|| NONE.to_owned(), rate),
             verdict,
         ]

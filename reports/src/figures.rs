@@ -2,7 +2,8 @@
 //!
 //! People compare figures at a glance; a fourth digit is noise, a missing unit a trap.
 
-use loadgen::Latency;
+use loadgen::{Latency, Metric};
+use tuner::result::{Form, Latencies};
 
 /// Between a number and its unit: narrow, and never broken across lines.
 pub(crate) const THIN: char = '\u{202f}';
@@ -103,6 +104,17 @@ pub(crate) fn opt_ms(value: Option<f64>) -> String {
     value.map_or_else(|| NONE.to_owned(), ms)
 }
 
+/// The latencies of which tables and charts have a column or a picture each.
+pub(crate) const SHOWN: [Metric; 3] = [Metric::Ttft, Metric::Tpot, Metric::Itl];
+
+/// The headings of their 99th percentiles.
+pub(crate) const P99S: [&str; SHOWN.len()] = ["p99 TTFT", "p99 TPOT", "p99 ITL"];
+
+/// Their 99th percentiles.
+pub(crate) fn p99s<F: Form<Value = Option<f64>>>(of: &Latencies<F>) -> [String; SHOWN.len()] {
+    SHOWN.map(|metric| opt_ms(of.get(metric)))
+}
+
 /// A statistic of latencies; `∞` where requests were lost.
 pub(crate) fn latency(value: Latency) -> String {
     match value {
@@ -144,6 +156,11 @@ pub(crate) fn usd(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_latency_shown_has_its_heading() {
+        assert_eq!(SHOWN.map(|metric| format!("p99 {}", metric.label())), P99S);
+    }
 
     #[test]
     fn digits_follow_the_magnitude() {

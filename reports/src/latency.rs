@@ -1,13 +1,11 @@
-//! Latency against rate, the field's first picture: small multiples of TTFT, TPOT and ITL, one line per
+//! Latency against rate, the field's first picture: a small picture for each latency, one line per
 //! configuration, the limit across and the knee marked.
 
 use crate::charts::{Chart, THIRD, figure};
-use crate::figures::{self, ms, percent, rate, sig};
+use crate::figures::{self, SHOWN, ms, percent, rate, sig};
 use crate::plot::{Axis, Ink, Layer, Mark, Scale};
 use loadgen::{Metric, Statistic, Target};
-
-/// Median and p99 in ms; none where lost or undefined.
-pub(crate) type Pair = (Option<f64>, Option<f64>);
+use tuner::result::{Both, Latencies};
 
 /// One configuration's latencies by rate.
 pub(crate) struct Curve {
@@ -26,32 +24,37 @@ pub(crate) struct Curve {
 pub(crate) struct At {
     /// Requests/s offered.
     pub(crate) rate: f64,
-    /// TTFT, TPOT, ITL.
-    pub(crate) latencies: [Pair; 3],
+    /// Median and p99 of each latency, ms; none where lost or undefined.
+    pub(crate) latencies: Latencies<Both>,
 }
 
-const METRICS: [Metric; 3] = [Metric::Ttft, Metric::Tpot, Metric::Itl];
+impl At {
+    fn p99(&self, metric: Metric) -> Option<f64> {
+        self.latencies.get(metric).1
+    }
+}
 
-/// A chart for each of TTFT, TPOT and ITL. Of several targets on a metric only those over all requests are drawn.
+/// A chart for each latency shown. Of several targets on a metric only those over all requests are drawn.
 pub(crate) fn charts(curves: &[Curve], targets: &[Target]) -> Vec<Chart> {
-    METRICS.iter().enumerate().map(|(i, metric)| chart(curves, targets, *metric, i)).collect()
+    SHOWN.map(|metric| chart(curves, targets, metric)).into()
 }
 
-fn line(curve: &Curve, metric: usize, of: fn(&Pair) -> Option<f64>) -> Vec<(f64, f64)> {
-    curve.points.iter().map(|p| (p.rate, of(&p.latencies[metric]).unwrap_or(f64::NAN))).collect()
+fn line(curve: &Curve, of: impl Fn(&At) -> Option<f64>) -> Vec<(f64, f64)> {
+    curve.points.iter().map(|p| (p.rate, of(p).unwrap_or(f64::NAN))).collect()
 }
 
-fn chart(curves: &[Curve], targets: &[Target], metric: Metric, index: usize) -> Chart {
+fn chart(curves: &[Curve], targets: &[Target], metric: Metric) -> Chart {
     let limits: Vec<&Target> =
         targets.iter().filter(|t| t.metric == metric && t.class.is_none()).collect();
     let mut layers = Vec::new();
-    let y = vertical(curves, &limits, index);
+    let y = vertical(curves, &limits, metric);
     let floor = y.bounds.map_or(f64::NAN, |b| b.0);
     // The chosen one last, on top of the others.
     let order = curves.iter().filter(|c| !c.chosen).chain(curves.iter().filter(|c| c.chosen));
     for curve in order {
         let (heavy, light) = if curve.chosen { (2.5, 1.1) } else { (1.6, 0.9) };
-        let (p50, p99) = (line(curve, index, |p| p.0), line(curve, index, |p| p.1));
+        let p50 = line(curve, |p| p.latencies.get(metric).0);
+        let p99 = line(curve, |p| p.p99(metric));
         let whole = |points, width, dashed, label| Layer::Line {
             points,
             ink: curve.ink,
@@ -97,7 +100,7 @@ fn chart(curves: &[Curve], targets: &[Target], metric: Metric, index: usize) -> 
             Axis { title: format!("{name}, ms (p99 solid, p50 dashed)"), ..y },
             layers,
         ),
-        caption: caption(curves, &limits, metric, index),
+        caption: caption(curves, &limits, metric),
     }
 }
 
@@ -107,10 +110,10 @@ fn widest(curves: &[Curve]) -> Option<f64> {
 }
 
 /// Logarithmic; overloaded runs may leave at the top rather than flatten everything else.
-fn vertical(curves: &[Curve], limits: &[&Target], metric: usize) -> Axis {
+fn vertical(curves: &[Curve], limits: &[&Target], metric: Metric) -> Axis {
     let x = widest(curves).map_or(f64::INFINITY, |m| m * 1.12);
     let shown = curves.iter().flat_map(|c| &c.points).filter(|p| p.rate <= x);
-    let values = shown.flat_map(|p| [p.latencies[metric].0, p.latencies[metric].1]).flatten();
+    let values = shown.flat_map(|p| <[_; 2]>::from(p.latencies.get(metric))).flatten();
     let (mut lo, mut hi) = (f64::INFINITY, 0.0_f64);
     for v in values.filter(|v| *v > 0.0) {
         (lo, hi) = (lo.min(v), hi.max(v));
@@ -119,29 +122,29 @@ fn vertical(curves: &[Curve], limits: &[&Target], metric: usize) -> Axis {
     if limit > 0.0 {
         (lo, hi) = (lo.min(limit * 0.8), hi.clamp(limit * 1.5, limit * 300.0));
     } else if let Some(at_knee) =
-        curves.iter().filter_map(|c| at_knee(c, metric)?.1).max_by(f64::total_cmp)
+        curves.iter().filter_map(|c| at_knee(c, metric)).max_by(f64::total_cmp)
     {
         hi = hi.min(at_knee * 6.0);
     }
     Axis::new("", Scale::Log).within(lo / 1.2, hi * 1.2)
 }
 
-fn at_knee(curve: &Curve, metric: usize) -> Option<Pair> {
+fn at_knee(curve: &Curve, metric: Metric) -> Option<f64> {
     let knee = curve.knee?;
-    curve.points.iter().find(|p| (p.rate / knee - 1.0).abs() < 1e-6).map(|p| p.latencies[metric])
+    curve.points.iter().find(|p| same(p.rate, knee))?.p99(metric)
 }
 
 /// The point at which the chosen curve meets its limit; without a chosen one, the distance between curves.
-fn caption(curves: &[Curve], limits: &[&Target], metric: Metric, index: usize) -> String {
-    let name = metric.label();
+fn caption(curves: &[Curve], limits: &[&Target], metric: Metric) -> String {
     match curves.iter().find(|c| c.chosen) {
-        Some(curve) => at_the_knee(curve, limits, name, index),
-        None => side_by_side(curves, name, index),
+        Some(curve) => at_the_knee(curve, limits, metric),
+        None => side_by_side(curves, metric),
     }
 }
 
 /// Every curve's p99 at the highest rate that all of them have.
-fn side_by_side(curves: &[Curve], name: &str, index: usize) -> String {
+fn side_by_side(curves: &[Curve], metric: Metric) -> String {
+    let name = metric.label();
     let shared = |p: &&At| curves.iter().all(|c| c.points.iter().any(|q| same(q.rate, p.rate)));
     let Some(top) = curves.first().and_then(|c| c.points.iter().rev().find(shared)) else {
         return "No rate was tried with all of them.".to_owned();
@@ -149,7 +152,7 @@ fn side_by_side(curves: &[Curve], name: &str, index: usize) -> String {
     let mut seen: Vec<(&str, Option<f64>)> = curves
         .iter()
         .filter_map(|c| Some((c.name.as_str(), c.points.iter().find(|p| same(p.rate, top.rate))?)))
-        .map(|(who, p)| (who, p.latencies[index].1))
+        .map(|(who, p)| (who, p.p99(metric)))
         .collect();
     seen.sort_by(|a, b| a.1.unwrap_or(f64::INFINITY).total_cmp(&b.1.unwrap_or(f64::INFINITY)));
     let said = seen.iter().map(|(who, v)| format!("{} with {who}", v.map_or("∞".to_owned(), ms)));
@@ -164,9 +167,9 @@ fn same(a: f64, b: f64) -> bool {
     (a / b - 1.0).abs() < 1e-6
 }
 
-fn at_the_knee(curve: &Curve, limits: &[&Target], name: &str, index: usize) -> String {
-    let who = &curve.name;
-    let p99 = |p: &At| p.latencies[index].1;
+fn at_the_knee(curve: &Curve, limits: &[&Target], metric: Metric) -> String {
+    let (name, who) = (metric.label(), &curve.name);
+    let p99 = |p: &At| p.p99(metric);
     let knee = curve.knee.and_then(|k| curve.points.iter().find(|p| same(p.rate, k)));
     let Some((knee, Some(value))) = knee.map(|k| (k.rate, p99(k))) else {
         return format!("At its knee {who} has no p99 {name}.");

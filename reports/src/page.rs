@@ -271,6 +271,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) seed: u64,
     pub(crate) workload: &'a WorkloadInfo,
     pub(crate) model: &'a str,
+    /// What is left out of it, and what of it was not measured.
+    pub(crate) notes: &'a [String],
     pub(crate) devices: Vec<&'a DeviceInfo>,
     /// The targets in words.
     pub(crate) slo: String,
@@ -300,7 +302,10 @@ pub(crate) fn provenance(o: &Origin<'_>, more: Vec<(String, Markup)>) -> Section
                 @for line in &w.provenance { br; span.quiet { (line) } }
             },
         ),
-        ("Model".to_owned(), cell(o.model)),
+        (
+            "Model".to_owned(),
+            html! { (o.model) @for note in o.notes { br; span.quiet { (note) } } },
+        ),
     ];
     for d in &o.devices {
         let price = d

@@ -8,6 +8,7 @@ use crate::plot::Ink;
 use loadgen::Metric;
 use maud::{Markup, html};
 use tuner::compare::PolicyResult;
+use tuner::result::Latencies;
 use tuner::subject::observation::Observation;
 
 /// A policy's colour; variants and strangers get others by their place.
@@ -107,13 +108,9 @@ fn every_rate(policies: &[PolicyResult]) -> Markup {
 /// Latency curves from runs at the comparison's rates.
 pub(crate) fn curves(policies: &[PolicyResult]) -> Vec<Curve> {
     let names: Vec<&str> = policies.iter().map(|p| p.name.as_str()).collect();
-    let pair = |o: &Observation, m: Metric| {
-        let s = o.summary.stats(m);
-        (s.p50.millis(), s.p99.millis())
-    };
     let at = |a: &tuner::compare::AtRate| At {
         rate: a.rate_rps,
-        latencies: [Metric::Ttft, Metric::Tpot, Metric::Itl].map(|m| pair(&a.observation, m)),
+        latencies: Latencies::of(&a.observation.summary),
     };
     let curve = |(p, ink): (&PolicyResult, Ink)| Curve {
         name: p.name.clone(),

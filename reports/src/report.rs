@@ -178,6 +178,9 @@ pub struct Scenario {
     pub workload: WorkloadInfo,
     /// Model name.
     pub model: String,
+    /// What is left out of it, and what of it was not measured on the device: a sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// The device.
     pub device: DeviceInfo,
     /// Targets in the SLO grammar.

@@ -6,6 +6,7 @@ use crate::figures::{ms, percent, rate, sig};
 use crate::page::{self, Row, cell, code, table};
 use crate::plot::{Axis, Ink, Layer, Mark, Scale, thinned};
 use crate::policies;
+use loadgen::Metric;
 use maud::{Markup, html};
 use std::collections::BTreeSet;
 use tuner::result::{Neighbour, ParetoPoint, TuneResult};
@@ -41,10 +42,11 @@ pub(crate) fn pareto(r: &TuneResult) -> Markup {
     let ttft = front(
         &Front {
             title: "Goodput against p99 TTFT",
-            x: ("p99 TTFT, ms", |p| p.ttft_p99_ms),
+            x: ("p99 TTFT, ms", |p| p.p99.get(Metric::Ttft)),
             y: ("goodput per GPU, requests/s", |p| Some(p.goodput_rps / f64::from(p.gpus))),
             front: &p.goodput_ttft,
-            chosen: chosen.and_then(|b| Some((b.ttft_p99_ms?, b.goodput_rps / f64::from(b.gpus)))),
+            chosen: chosen
+                .and_then(|b| Some((b.p99.get(Metric::Ttft)?, b.goodput_rps / f64::from(b.gpus)))),
             say: |a, b| {
                 format!(
                     "The front runs from {} good requests/s per GPU at a p99 TTFT of {} to {} at {}; up and left is \

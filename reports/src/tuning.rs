@@ -2,7 +2,7 @@
 
 use crate::charts;
 use crate::contest::Terms;
-use crate::figures::{NONE, count, opt_ms, percent, rate, sig};
+use crate::figures::{NONE, P99S, count, p99s, percent, rate, sig};
 use crate::latency::{self, At, Curve};
 use crate::page::{self, Origin, Page, Row, Section, Times, cell, code, table, whole};
 use crate::plot::Ink;
@@ -127,10 +127,8 @@ fn shown(r: &TuneResult) -> Vec<(&Operating, Ink, bool)> {
 }
 
 fn curve((o, ink, chosen): (&Operating, Ink, bool)) -> Curve {
-    let at = |p: &tuner::result::CurvePoint| At {
-        rate: p.rate_rps,
-        latencies: [p.ttft_ms, p.tpot_ms, p.itl_ms],
-    };
+    let at =
+        |p: &tuner::result::CurvePoint| At { rate: p.rate_rps, latencies: p.latencies.clone() };
     Curve {
         name: if chosen { format!("{} (best)", o.policy) } else { o.policy.clone() },
         ink,
@@ -158,21 +156,15 @@ fn compared(report: &TuneReport) -> Markup {
         return html! {};
     }
     let best = r.best.as_ref();
+    let numbers =
+        |names: &[&'static str]| names.iter().map(|name| (*name, true)).collect::<Vec<_>>();
     let columns = [
-        ("policy", false),
-        ("device", false),
-        ("capacity, req/s", true),
-        ("GPUs", true),
-        ("req/s per GPU", true),
-        ("of the chosen's", true),
-        ("p99 TTFT", true),
-        ("p99 TPOT", true),
-        ("p99 ITL", true),
-        ("tokens/s/GPU", true),
-        ("KV waste", true),
-        ("max-seqs", true),
-        ("budget", true),
-    ];
+        vec![("policy", false), ("device", false)],
+        numbers(&["capacity, req/s", "GPUs", "req/s per GPU", "of the chosen's"]),
+        numbers(&P99S),
+        numbers(&["tokens/s/GPU", "KV waste", "max-seqs", "budget"]),
+    ]
+    .concat();
     html! {
         @if r.baselines.iter().any(|b| b.best.is_some()) {
             p { "Each policy at the best configuration found for it, under the same targets; compared per GPU." }
@@ -209,27 +201,27 @@ fn baseline(b: &Baseline, best: Option<&Operating>) -> Row {
     let Some(o) = &b.best else {
         let mut cells = vec![cell(&b.policy), whole(&b.device)];
         cells.push(html! { span.missed { "infeasible" } });
-        cells.extend((0..10).map(|_| cell(NONE)));
+        cells.extend((0..7 + P99S.len()).map(|_| cell(NONE)));
         return (cells, "off");
     };
     let each = |o: &Operating| o.capacity_rps / f64::from(o.gpus);
     let share = best.map_or_else(|| NONE.to_owned(), |best| percent(each(o) / each(best)));
     let knob = |name: &str| o.config.get(name).map_or(NONE, String::as_str);
-    let cells = vec![
+    let mut cells = vec![
         cell(&b.policy),
         whole(&b.device),
         cell(rate(o.capacity_rps)),
         cell(o.gpus.to_string()),
         cell(rate(each(o))),
         cell(share),
-        cell(opt_ms(o.ttft_p99_ms)),
-        cell(opt_ms(o.tpot_p99_ms)),
-        cell(opt_ms(o.itl_p99_ms)),
+    ];
+    cells.extend(p99s(&o.p99).map(cell));
+    cells.extend([
         cell(sig(o.tokens_per_s_per_gpu, 3)),
         cell(percent(o.kv.waste_percent() / 100.0)),
         code(knob("max-seqs")),
         code(knob("max-batch-tokens")),
-    ];
+    ]);
     let chosen = best.is_some_and(|w| w.config == o.config && w.device == o.device);
     (cells, if chosen { "chosen" } else { "" })
 }
@@ -284,6 +276,7 @@ fn provenance(report: &TuneReport) -> Section {
             seed: r.seed,
             workload: &r.workload,
             model: &r.model,
+            notes: &r.notes,
             devices: r.devices.iter().collect(),
             slo: slo_text(r),
             wall_s: r.wall_s,

@@ -4,6 +4,7 @@ use crate::figures::{NONE, limit, opt_ms, percent, rate, sig, usd};
 use crate::page::{self, Row, cell, code, pairs, tile};
 use crate::report::TuneReport;
 use crate::{exports, planned, sentences};
+use loadgen::Metric;
 use maud::{Markup, html};
 use std::collections::BTreeMap;
 use tuner::result::{Infeasible, Margin, Objective, Operating, TuneResult, statistic};
@@ -32,11 +33,12 @@ pub(crate) fn winner(report: &TuneReport) -> Markup {
 fn tiles(r: &TuneResult, b: &Operating) -> Markup {
     let none = || html! {};
     let per_user = b.tokens_per_s_per_user;
+    let [ttft, tpot, itl] = [Metric::Ttft, Metric::Tpot, Metric::Itl].map(|m| opt_ms(b.p99.get(m)));
     html! {
         div.tiles {
             (tile(true, &rate(b.capacity_rps), &format!("capacity, {}", r.workload.unit()), &html! { (sig(b.goodput_rps, 3)) " requests/s meet every target, the end of the run included" }))
-            (tile(false, &opt_ms(b.ttft_p99_ms), "p99 TTFT", &none()))
-            (tile(false, &opt_ms(b.itl_p99_ms), "p99 ITL", &html! { "p99 TPOT " (opt_ms(b.tpot_p99_ms)) }))
+            (tile(false, &ttft, "p99 TTFT", &none()))
+            (tile(false, &itl, "p99 ITL", &html! { "p99 TPOT " (tpot) }))
             (tile(false, &sig(b.tokens_per_s_per_gpu, 3), "output tokens/s per GPU", &html! {
                 @if let Some(user) = per_user { (sig(user, 3)) " tokens/s per user" }
             }))

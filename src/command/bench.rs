@@ -52,7 +52,11 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let config = &deployment.config;
     let report = BenchReport {
         about: about(&[sim.device()]),
-        scenario: Common::new(prepared.seed, &sim).scenario(&sim.model().name, &cost),
+        scenario: Common::new(prepared.seed, &sim).scenario(
+            &sim.model().name,
+            prepared.notes(),
+            &cost,
+        ),
         config: knobs(config),
         label: label(config),
         gpus: Some(deployment.gpus()),
@@ -187,6 +191,7 @@ pub(crate) fn result(report: &BenchReport) -> Value {
     put("seed", json!(s.seed));
     put("workload", json!(s.workload));
     put("model", json!(s.model));
+    put("notes", json!(s.notes));
     put("device", json!(s.device.name));
     put("gpus", json!(report.gpus));
     put("slo", json!(s.slo));

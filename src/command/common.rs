@@ -67,13 +67,19 @@ impl Common {
     }
 
     /// The same, as reports put it.
-    pub(crate) fn scenario(self, model: &str, cost: &Cost) -> reports::Scenario {
+    pub(crate) fn scenario(
+        self,
+        model: &str,
+        notes: Vec<String>,
+        cost: &Cost,
+    ) -> reports::Scenario {
         reports::Scenario {
             version: self.version,
             simulated: self.simulated,
             seed: self.seed,
             workload: self.workload,
             model: model.to_owned(),
+            notes,
             device: self.device,
             slo: self.slo,
             wall_s: cost.wall_s,

@@ -58,6 +58,7 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
         seed: common.seed,
         workload: common.workload,
         model: sim.model().name.clone(),
+        notes: prepared.notes(),
         device: common.device,
         kv_slots,
         slo: common.slo,
@@ -70,7 +71,11 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     };
     let report = CompareReport {
         about: about(&[sim.device()]),
-        scenario: Common::new(prepared.seed, &sim).scenario(&sim.model().name, &cost),
+        scenario: Common::new(prepared.seed, &sim).scenario(
+            &sim.model().name,
+            prepared.notes(),
+            &cost,
+        ),
         policies: result.order.iter().filter_map(|n| result.policies.get(n).cloned()).collect(),
         claims: result.claims.clone(),
     };

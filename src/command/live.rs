@@ -196,6 +196,7 @@ pub(crate) fn scenario(
         seed,
         workload: workload(trace),
         model,
+        notes: Vec::new(),
         device: DeviceInfo { name, provenance, price: None },
         slo: slo.slo().targets().iter().map(ToString::to_string).collect(),
         wall_s,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use engine::{Config, DeviceProfile};
-use reports::{Detail, Report, TuneReport};
+use reports::{Detail, Export, Report, TuneReport};
 use serde_json::{Value, json};
 use tuner::compare::{Comparison, PolicyResult, compare, policies};
 use tuner::contest::meetings::{Decided, decide};
@@ -21,7 +21,7 @@ use tuner::subject::study::{Identity, Study, build, digest, fingerprint};
 use tuner::subject::{Relax, Subject};
 use tuner::tune::{Demand, DeviceUnderTest, Method, Question, tune};
 
-use super::output::{about, all, write_run};
+use super::output::{about, all, file, write_run};
 use super::progress::Bar;
 use super::timing::timed;
 use super::{Common, INTERRUPTED, cancel, measure};
@@ -160,9 +160,13 @@ pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
         (true, false) => ExitCode::SUCCESS,
     };
     let report = TuneReport::new(about(&devices), result, measured, policies, detail);
+    let exports = report.exports.clone();
     let more = |dir: &Path| {
         let run = run.as_ref().map(|(run, _)| run);
-        run.map_or_else(Vec::new, |run| write_run(dir, "the winner at its capacity", run))
+        let written =
+            run.map_or_else(Vec::new, |run| write_run(dir, "the winner at its capacity", run));
+        let export = |e: &Export| file(&dir.join("exports"), &e.file, e.text.as_bytes());
+        written.into_iter().chain(exports.iter().map(export)).collect()
     };
     let delivered = output.deliver_with(&Report::Tune(Box::new(report)), &told, more);
     let closed = study.map_or(Ok(()), |study| study.close().map_err(Into::into));
@@ -298,6 +302,7 @@ fn run_search(
         workload: common.workload.clone(),
         model: sims[0].model().name.clone(),
         experts: sims[0].model().has_experts(),
+        notes: prepared.notes(),
         seed: common.seed,
         simulated: true,
         method: search.method,

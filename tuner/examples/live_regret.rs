@@ -132,6 +132,7 @@ fn screen(sim: &Testbed) -> Outcome<TuneResult> {
         workload,
         model: sim.model().name.clone(),
         experts: false,
+        notes: Vec::new(),
         seed: 1,
         simulated: true,
         method: Method::Halving,

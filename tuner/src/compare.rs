@@ -8,14 +8,13 @@ use std::sync::atomic::AtomicBool;
 
 use engine::config::KnobError;
 use engine::{Config, KNOBS, Knob};
-use loadgen::Metric;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::claims::Claims;
 use crate::knee::verdict;
 use crate::knee::{Effort, FLOOR, Knee, Prober, place_of, rate_at};
-use crate::result::{DeviceInfo, WorkloadInfo};
+use crate::result::{DeviceInfo, FlatP99, Latencies, WorkloadInfo};
 use crate::subject::bed::Testbed;
 use crate::subject::observation::Observation;
 use crate::subject::{Length, Relax, Stop, Subject, Trial};
@@ -33,6 +32,9 @@ pub struct CompareResult {
     pub workload: WorkloadInfo,
     /// Model name.
     pub model: String,
+    /// What is left out of it, and what of it was not measured on the device: a sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// The device.
     pub device: DeviceInfo,
     /// KV slots of one worker, the same for all.
@@ -69,10 +71,9 @@ pub struct PolicyResult {
     pub capacity_rps: Option<f64>,
     /// Requests/s at which the latencies below are quoted: the first of the rates asked for.
     pub rate_rps: f64,
-    /// p99 TTFT at that rate, ms; none when requests were lost.
-    pub p99_ttft_ms: Option<f64>,
-    /// p99 gap between tokens at that rate, ms.
-    pub p99_itl_ms: Option<f64>,
+    /// The 99th percentile of each latency at that rate; none of any when requests were lost.
+    #[serde(flatten)]
+    pub p99: Latencies<FlatP99>,
     /// Share of held KV memory that is wasted, percent, with all requests offered at once.
     pub kv_waste_percent: f64,
     /// Sequences per iteration with all requests offered at once.
@@ -208,9 +209,7 @@ fn row(
 ) -> PolicyResult {
     // There is always a rate: the common one, or one by the capacities.
     let AtRate { rate_rps, observation: first } = &at[0];
-    let rate_rps = *rate_rps;
-    let p99 = |metric: Metric| first.summary.stats(metric).p99.millis();
-    let (p99_ttft_ms, p99_itl_ms) = (p99(Metric::Ttft), p99(Metric::Itl));
+    let (rate_rps, p99) = (*rate_rps, Latencies::of(&first.summary));
     at.sort_by(|a, b| a.rate_rps.total_cmp(&b.rate_rps));
     PolicyResult {
         name: name.clone(),
@@ -219,8 +218,7 @@ fn row(
         saturated_output_tokens_per_s: full.summary.output_tokens_per_s(),
         capacity_rps,
         rate_rps,
-        p99_ttft_ms,
-        p99_itl_ms,
+        p99,
         kv_waste_percent: full.kv().waste_percent(),
         mean_batch: full.work().mean_batch,
         saturated: full,

@@ -120,8 +120,7 @@ impl ModelShape {
     /// True if it has experts.
     #[must_use]
     pub fn has_experts(&self) -> bool {
-        let experts =
-            |layer: &Layer| matches!(layer.feed_forward, Some(FeedForward::Experts(_)));
+        let experts = |layer: &Layer| matches!(layer.feed_forward, Some(FeedForward::Experts(_)));
         self.layers.groups().any(|(_, layer)| experts(layer))
     }
 

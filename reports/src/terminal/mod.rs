@@ -42,8 +42,8 @@ pub fn compare(report: &CompareReport, colour: bool) -> String {
             name.replace("(1 GPUs)", "(1 GPU)"),
             sig(p.saturated_output_tokens_per_s / by(p), 3),
             p.capacity_rps.map_or_else(|| "infeasible".to_owned(), |c| rate(c / by(p))),
-            opt_ms(p.p99_ttft_ms),
-            opt_ms(p.p99_itl_ms),
+            opt_ms(p.p99.get(Metric::Ttft)),
+            opt_ms(p.p99.get(Metric::Itl)),
             percent(p.kv_waste_percent / 100.0),
             sig(p.mean_batch, 3),
         ]

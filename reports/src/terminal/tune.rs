@@ -1,7 +1,9 @@
 //! The summary of `knee tune` and `knee plan`: the answer, what it leaves of the targets, what to paste, what to doubt,
 //! how the policies compare and why they lost.
 
-use crate::figures::{NONE, capitalised, limit, opt_ms, percent, rate, sig, usd};
+use crate::figures::{
+    NONE, P99S, SHOWN, capitalised, limit, opt_ms, p99s, percent, rate, sig, usd,
+};
 use crate::report::TuneReport;
 use crate::wrap::{Look, Screen, WIDTH};
 use crate::{exports, planned, sentences, tuning};
@@ -101,15 +103,14 @@ fn winner(s: &mut Screen, r: &TuneResult, best: &Operating) {
         let (met, word) = if a.met { (Look::Good, "held") } else { (Look::Bad, "missed") };
         s.say(&format!("  all targets: {}: {word}", tuner::result::attained(a)), 4, Some(met));
     }
+    let p99 = SHOWN.map(|m| format!("{} {}", m.label(), opt_ms(best.p99.get(m))));
     let cost = best
         .usd_per_million_tokens
         .map_or_else(String::new, |c| format!(", {} per million", usd(c)));
     s.say(
         &format!(
-            "  p99 TTFT {}, TPOT {}, ITL {}; {} output tokens/s per GPU{cost}",
-            opt_ms(best.ttft_p99_ms),
-            opt_ms(best.tpot_p99_ms),
-            opt_ms(best.itl_p99_ms),
+            "  p99 {}; {} output tokens/s per GPU{cost}",
+            p99.join(", "),
             sig(best.tokens_per_s_per_gpu, 3)
         ),
         4,
@@ -179,10 +180,8 @@ fn policies(s: &mut Screen, r: &TuneResult) {
                 if mixed {
                     cells.extend([o.gpus.to_string(), rate(o.capacity_rps / f64::from(o.gpus))]);
                 }
+                cells.extend(p99s(&o.p99));
                 cells.extend([
-                    opt_ms(o.ttft_p99_ms),
-                    opt_ms(o.tpot_p99_ms),
-                    opt_ms(o.itl_p99_ms),
                     sig(o.tokens_per_s_per_gpu, 3),
                     percent(o.kv.waste_percent() / 100.0),
                     o.config.get("max-seqs").cloned().unwrap_or_default(),
@@ -191,7 +190,10 @@ fn policies(s: &mut Screen, r: &TuneResult) {
             }
             None => {
                 cells.push("infeasible".to_owned());
-                cells.extend(std::iter::repeat_n(NONE.to_owned(), if mixed { 9 } else { 7 }));
+                cells.extend(std::iter::repeat_n(
+                    NONE.to_owned(),
+                    4 + P99S.len() + if mixed { 2 } else { 0 },
+                ));
             }
         }
         cells
@@ -205,7 +207,8 @@ fn policies(s: &mut Screen, r: &TuneResult) {
     if mixed {
         head.extend(["GPUs", "req/s/GPU"]);
     }
-    head.extend(["p99 TTFT", "p99 TPOT", "p99 ITL", "tok/s/GPU", "KV waste", "seqs", "budget"]);
+    head.extend(P99S);
+    head.extend(["tok/s/GPU", "KV waste", "seqs", "budget"]);
     s.table(&head, &rows, r.baselines.iter().position(is_best));
 }
 

@@ -19,8 +19,11 @@ fn template(indent: usize, said: &Said, gpus: u32) -> String {
     let arguments = said.flags.join(" ");
     let variables = said.variables().chain([(TARGET.starts, arguments.as_str())]);
     let head = ["template:", "  containers:", "    - name: main"];
-    let limits =
-        ["resources:".to_owned(), "  limits:".to_owned(), format!("    nvidia.com/gpu: \"{gpus}\"")];
+    let limits = [
+        "resources:".to_owned(),
+        "  limits:".to_owned(),
+        format!("    nvidia.com/gpu: \"{gpus}\""),
+    ];
     indented(indent, &head.map(str::to_owned))
         + &indented(indent + 6, &environment(variables))
         + &indented(indent + 6, &limits)

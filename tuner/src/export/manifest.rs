@@ -52,9 +52,8 @@ pub(super) fn arguments(flags: &[String]) -> Vec<String> {
 
 /// The entries of a container's environment; nothing where there are none.
 pub(super) fn environment<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
-    let entry = |(name, value)| {
-        [format!("  - name: {name}"), format!("    value: {}", yaml_string(value))]
-    };
+    let entry =
+        |(name, value)| [format!("  - name: {name}"), format!("    value: {}", yaml_string(value))];
     let entries: Vec<String> = variables.flat_map(entry).collect();
     let head = (!entries.is_empty()).then(|| "env:".to_owned());
     head.into_iter().chain(entries).collect()

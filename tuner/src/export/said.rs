@@ -1,8 +1,8 @@
 //! The configuration to export, the answers to its knobs, and the frame of a script around them.
 
 use crate::result::{Operating, TuneResult, config_of};
-use engine::config::KnobError;
 use engine::Config;
+use engine::config::KnobError;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt::Write as _;

@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::sentences::{BOUNDED, broke};
-use super::{Baseline, CurvePoint, Operating, TuneResult};
+use super::{Baseline, CurvePoint, Latencies, Operating, P99, TuneResult};
 use crate::knee::verdict::{self, Limit, Verdict};
 use crate::subject::observation::Observation;
-use loadgen::Metric;
 
 /// The answer: the rate that each contender carries, the others that were considered, and the fate
 /// of each.
@@ -44,6 +43,10 @@ pub struct Answer {
     pub runs: u64,
     /// Seconds of real load; 0 where times are simulated.
     pub load_s: f64,
+    /// What is left out of the model, and what of it was not measured on a device: a sentence each. None where the
+    /// capacity was measured.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// True where the time was up before all was tried that could have changed the answer.
     #[serde(default)]
     pub out_of_time: bool,
@@ -131,10 +134,9 @@ pub struct Tried {
     pub rate_rps: f64,
     /// True where the targets held and the load could have gone on.
     pub held: bool,
-    /// 99th percentile of TTFT, ms.
-    pub ttft_p99_ms: Option<f64>,
-    /// 99th percentile of TPOT, ms.
-    pub tpot_p99_ms: Option<f64>,
+    /// The 99th percentile of each latency.
+    #[serde(flatten)]
+    pub p99: Latencies<P99>,
     /// The reason for its failure; empty where it held.
     pub why: String,
     /// The same as a kind; none of a rate that held.
@@ -190,8 +192,7 @@ impl Tried {
         Self {
             rate_rps,
             held,
-            ttft_p99_ms: summary.stats(Metric::Ttft).p99.millis(),
-            tpot_p99_ms: summary.stats(Metric::Tpot).p99.millis(),
+            p99: Latencies::of(summary),
             why: if held { String::new() } else { broke(observation) },
             limit: verdict.limit(),
             too_few: verdict::too_short(observation),
@@ -255,6 +256,7 @@ impl Answer {
             pace: None,
             runs: contenders.iter().map(|c| c.tried.len() as u64).sum(),
             load_s: contenders.iter().flat_map(|c| &c.tried).map(|t| t.seconds).sum(),
+            notes: Vec::new(),
             out_of_time: false,
             interrupted: false,
             contenders,
@@ -352,6 +354,7 @@ impl TuneResult {
         Answer {
             interval_rps: self.confidence.as_ref().map(|c| (c.low_rps, c.high_rps)),
             interrupted: self.interrupted,
+            notes: self.notes.clone(),
             runs: self.trials,
             ..Answer::new(source, met, winner)
         }
@@ -400,8 +403,7 @@ impl CurvePoint {
         Tried {
             rate_rps: self.rate_rps,
             held: self.holds(),
-            ttft_p99_ms: self.ttft_ms.1,
-            tpot_p99_ms: self.tpot_ms.1,
+            p99: (&self.latencies).into(),
             why: why.to_owned(),
             limit,
             too_few: false,

@@ -5,11 +5,13 @@
 
 mod answer;
 mod confidence;
+mod latencies;
 pub mod pareto;
 mod sentences;
 
 pub use answer::{Answer, Contender, Failure, Source, Standing, Tried};
 pub use confidence::{Confidence, PassedOver};
+pub use latencies::{Both, FlatP99, Form, Latencies, P99};
 pub(crate) use sentences::BOUNDED;
 pub use sentences::{against, attained, broke, missed, statistic};
 
@@ -17,7 +19,7 @@ use crate::plan::{Chosen, Plan, Tier};
 use crate::subject::observation::{KvShares, Observation, Work};
 use crate::subject::unfit::Unfit;
 use engine::{Config, KNOBS, KnobError};
-use loadgen::{Attained, Metric};
+use loadgen::Attained;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -37,6 +39,9 @@ pub struct TuneResult {
     /// True if it has experts, which ranks of one engine share.
     #[serde(default)]
     pub experts: bool,
+    /// What is left out of the model, and what of it was not measured on a device: a sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Device of the winner; of the first one tried if there is no winner.
     pub device: String,
     /// Every device tried.
@@ -179,14 +184,9 @@ pub struct Operating {
     pub capacity_rps: f64,
     /// Requests/s that met every target in that run, its drain included.
     pub goodput_rps: f64,
-    /// 99th percentile of the time to first token.
-    pub ttft_p99_ms: Option<f64>,
-    /// 99th percentile of the time per output token.
-    pub tpot_p99_ms: Option<f64>,
-    /// 99th percentile of the gaps between tokens.
-    pub itl_p99_ms: Option<f64>,
-    /// 99th percentile of end-to-end latency.
-    pub e2e_p99_ms: Option<f64>,
+    /// The 99th percentile of each latency.
+    #[serde(flatten)]
+    pub p99: Latencies<P99>,
     /// True where the SLO held.
     pub slo_met: bool,
     /// The margin of each target.
@@ -237,12 +237,9 @@ pub struct Margin {
 pub struct CurvePoint {
     /// Requests/s offered.
     pub rate_rps: f64,
-    /// Median and 99th percentile of TTFT, ms.
-    pub ttft_ms: (Option<f64>, Option<f64>),
-    /// Median and 99th percentile of TPOT, ms.
-    pub tpot_ms: (Option<f64>, Option<f64>),
-    /// Median and 99th percentile of ITL, ms.
-    pub itl_ms: (Option<f64>, Option<f64>),
+    /// Median and 99th percentile of each latency.
+    #[serde(flatten)]
+    pub latencies: Latencies<Both>,
     /// Requests/s that met every target.
     pub goodput_rps: f64,
     /// Output tokens/s.
@@ -379,8 +376,9 @@ pub struct ParetoPoint {
     pub tokens_per_s_per_user: Option<f64>,
     /// Requests/s that met every target.
     pub goodput_rps: f64,
-    /// ms.
-    pub ttft_p99_ms: Option<f64>,
+    /// The 99th percentile of each latency.
+    #[serde(flatten)]
+    pub p99: Latencies<P99>,
 }
 
 fn one() -> u32 {
@@ -444,15 +442,9 @@ impl CurvePoint {
     #[must_use]
     pub fn new(rate: f64, observation: &Observation) -> Self {
         let s = &observation.summary;
-        let pair = |metric| {
-            let stats = s.stats(metric);
-            (stats.p50.millis(), stats.p99.millis())
-        };
         Self {
             rate_rps: rate,
-            ttft_ms: pair(Metric::Ttft),
-            tpot_ms: pair(Metric::Tpot),
-            itl_ms: pair(Metric::Itl),
+            latencies: Latencies::of(s),
             goodput_rps: s.goodput_rps(),
             output_tokens_per_s: s.output_tokens_per_s(),
             slo_met: s.verdict.met,

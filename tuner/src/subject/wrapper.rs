@@ -50,11 +50,8 @@ impl<W: Wrapper> Subject for W {
         let known: Vec<_> = trials.iter().map(|trial| self.known(trial)).collect();
         let asked = trials.iter().zip(&known).filter(|(_, known)| known.is_none());
         let asked: Vec<Trial<'_>> = asked.map(|(trial, _)| *trial).collect();
-        let mut seen = if asked.is_empty() {
-            Vec::new()
-        } else {
-            self.inner().run_together(&asked)?
-        };
+        let mut seen =
+            if asked.is_empty() { Vec::new() } else { self.inner().run_together(&asked)? };
         asked.iter().zip(&seen).try_for_each(|(trial, saw)| self.seen(trial, saw))?;
         let mut fresh = seen.drain(..);
         Ok(known.into_iter().filter_map(|known| known.or_else(|| fresh.next())).collect())

@@ -8,8 +8,8 @@ use crate::knee::{FLOOR, Knee, Probe};
 use crate::result::Standing;
 use crate::result::pareto;
 use crate::result::{
-    BOUNDED, Baseline, CurvePoint, Infeasible, Operating, Pareto, ParetoPoint, Refusal, TuneResult,
-    broke, knobs, margins,
+    BOUNDED, Baseline, CurvePoint, Infeasible, Latencies, Operating, Pareto, ParetoPoint, Refusal,
+    TuneResult, broke, knobs, margins,
 };
 use crate::space;
 use engine::config::{KvDtype, Policy, QueueOrder};
@@ -32,6 +32,7 @@ impl Tuning<'_, '_> {
             workload: r.workload.clone(),
             model: r.model.clone(),
             experts: r.experts,
+            notes: r.notes.clone(),
             device,
             devices: r.devices.iter().map(|d| d.info.clone()).collect(),
             slo: r.slo.targets().iter().map(ToString::to_string).collect(),
@@ -95,10 +96,7 @@ impl Tuning<'_, '_> {
             requests: probe.head,
             capacity_rps: probe.rate(),
             goodput_rps: s.goodput_rps(),
-            ttft_p99_ms: s.stats(Metric::Ttft).p99.millis(),
-            tpot_p99_ms: s.stats(Metric::Tpot).p99.millis(),
-            itl_p99_ms: s.stats(Metric::Itl).p99.millis(),
-            e2e_p99_ms: s.stats(Metric::E2e).p99.millis(),
+            p99: Latencies::of(s),
             slo_met: probe.passes(),
             margins: margins(&probe.observation),
             attained: s.verdict.attainment,
@@ -177,7 +175,7 @@ impl Tuning<'_, '_> {
                 tokens_per_s_per_gpu: tokens * p.rate() / f64::from(entry.candidate.config.gpus()),
                 tokens_per_s_per_user: per_user(p),
                 goodput_rps: p.observation.summary.goodput_rps(),
-                ttft_p99_ms: p.observation.summary.stats(Metric::Ttft).p99.millis(),
+                p99: Latencies::of(&p.observation.summary),
             }));
         }
         let low = |x: Option<f64>| x.map_or(f64::NAN, |x| -x);
@@ -186,7 +184,7 @@ impl Tuning<'_, '_> {
             .map(|p| (p.tokens_per_s_per_gpu, p.tokens_per_s_per_user.unwrap_or(f64::NAN)))
             .collect();
         let each = |p: &ParetoPoint| p.goodput_rps / f64::from(p.gpus);
-        let wait: Vec<_> = points.iter().map(|p| (each(p), low(p.ttft_p99_ms))).collect();
+        let wait: Vec<_> = points.iter().map(|p| (each(p), low(p.p99.get(Metric::Ttft)))).collect();
         let (throughput_interactivity, goodput_ttft) =
             (pareto::front(&speed), pareto::front(&wait));
         Pareto { points, throughput_interactivity, goodput_ttft }
@@ -198,7 +196,7 @@ impl Tuning<'_, '_> {
         let mut warn = |text: String| warnings.push(text);
         let limits = |span| slo.targets().iter().any(|t| t.metric.span() == span);
         if limits(Span::Start) && !limits(Span::Pace) {
-            let itl = best.and_then(|b| b.itl_p99_ms);
+            let itl = best.and_then(|b| b.p99.get(Metric::Itl));
             let shown = itl.map_or(String::new(), |ms| format!(" (p99 ITL here: {ms:.0} ms)"));
             warn(format!(
                 "no TPOT or ITL target was given: TTFT alone rewards prefill-first policies, whose users see \

@@ -49,6 +49,7 @@ fn question<'a>(devices: Vec<DeviceUnderTest<'a>>, space: &'a Space, slo: &'a Sl
         workload,
         model: "closed".to_owned(),
         experts: false,
+        notes: Vec::new(),
         seed: 1,
         simulated: true,
         method: Method::Halving,

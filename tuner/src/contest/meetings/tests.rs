@@ -42,6 +42,7 @@ fn screened(fake: &Fake) -> TuneResult {
         workload,
         model: "closed".to_owned(),
         experts: false,
+        notes: Vec::new(),
         seed: 1,
         simulated: true,
         method: Method::Halving,
