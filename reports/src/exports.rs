@@ -5,7 +5,7 @@ use crate::figures::{listed, rate};
 use crate::page;
 use crate::report::{Export, TuneReport};
 use maud::{Markup, html};
-use tuner::export::{Found, Missing, Target, quoted};
+use tuner::export::{Found, Missing, Target, most_faithful, quoted};
 use tuner::result::TuneResult;
 
 /// The winner for every target; nothing without a winner, or where its knobs are another version's.
@@ -22,7 +22,7 @@ pub(crate) fn of(result: &TuneResult) -> Vec<Export> {
         missing: t.missing(&found.config),
         pins: t.pins(&found.config),
     };
-    Target::most_faithful(&found.config).into_iter().map(export).collect()
+    most_faithful(&found.config).into_iter().map(export).collect()
 }
 
 /// The command to paste, and the others folded away.

@@ -7,7 +7,8 @@
 use super::engine::Asked;
 use super::manifest::{Pods, arguments, environment, indented, resource_name, yaml_string};
 use super::said::{Found, Said, Say};
-use super::{Target, vllm};
+use super::target::Target;
+use super::vllm;
 use engine::config::RouterKind;
 
 pub(super) static TARGET: Target = Target {

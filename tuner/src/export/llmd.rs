@@ -2,7 +2,8 @@
 
 use super::manifest::{Pods, arguments, environment, indented, resource_name, yaml_string};
 use super::said::{Found, Said};
-use super::{Target, as_the_engine, vllm};
+use super::target::{Target, as_the_engine};
+use super::vllm;
 use std::fmt::Write as _;
 
 pub(super) static TARGET: Target = Target {

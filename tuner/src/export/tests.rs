@@ -233,7 +233,7 @@ fn a_search_under_a_targets_pins_leaves_nothing_missing() {
 
 #[test]
 fn the_most_faithful_target_comes_first() {
-    let first = |policy, edits: &[_]| Target::most_faithful(&found(policy, edits).config)[0].name;
+    let first = |policy, edits: &[_]| most_faithful(&found(policy, edits).config)[0].name;
     assert_eq!(first("chunked", &[]), "vLLM");
     assert_eq!(first("paged", &[]), "SGLang");
     assert_eq!(first("chunked", &[("queue", "shortest-prefill")]), "SGLang");

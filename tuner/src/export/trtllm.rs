@@ -2,7 +2,7 @@
 
 use super::engine::{Asked, Engine};
 use super::said::{Found, Say, checkpoint, script, start};
-use super::{Target, as_the_engine};
+use super::target::{Target, as_the_engine};
 use engine::Config;
 use engine::config::{AllocatorKind, SchedulerKind};
 use std::fmt::Write as _;

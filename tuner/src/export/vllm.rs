@@ -2,7 +2,7 @@
 
 use super::engine::{Asked, Engine};
 use super::said::{Found, Say, script, start, weights};
-use super::{Target, as_the_engine};
+use super::target::{Target, as_the_engine};
 use engine::config::SchedulerKind;
 
 /// vLLM V1.
