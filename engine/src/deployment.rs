@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::config::{AllocatorKind, Config, KnobError, SchedulerKind};
 use crate::exec::Correction;
 use crate::exec::cost::{CostModel, Ranks};
-use crate::memory::{MemoryError, MemoryPlan, kv_slots};
+use crate::kv::{group, page_slots};
+use crate::memory::{KvLayout, MemoryError, MemoryPlan, kv_slots};
 use crate::model::ModelShape;
 use crate::profile::DeviceProfile;
 
@@ -22,6 +23,8 @@ pub struct Deployment {
     pub device: Arc<DeviceProfile>,
     /// The use of a GPU's memory.
     pub memory: MemoryPlan,
+    /// The layers that share a page list.
+    pub layout: KvLayout,
     /// KV slots of one worker: as many as the device's memory holds, or [another number](Deployment::with_kv_slots).
     pub kv_slots: u32,
     /// The cost of iterations.
@@ -154,14 +157,15 @@ impl Deployment {
         let ranks = Ranks { tp: config.tp, ep: config.ep, pp: config.pp };
         let cost = CostModel::on(&model, &device, ranks, config.kv_dtype, config.max_batch_tokens);
         let kv_slots = slots(memory.slots.min(MOST_SLOTS) as u32);
-        let most = longest_held(&config, kv_slots);
+        let layout = KvLayout::new(&model, &config);
+        let most = longest_held(&config, &layout, kv_slots);
         let typed = asked > 0;
         if typed && wanted > most {
             return Err(DeployError::Window { asked: wanted, most });
         }
         let cost = Arc::new(cost);
         config.max_model_len = wanted.min(most);
-        Ok(Self { config, model, device, memory, kv_slots, cost, correction: None, typed })
+        Ok(Self { config, model, device, memory, layout, kv_slots, cost, correction: None, typed })
     }
 
     /// The limit that makes a request unservable, and its tokens; none if it can be served.
@@ -200,11 +204,14 @@ fn window(config: &Config, model: &ModelShape) -> Result<u32, DeployError> {
     }
 }
 
-/// The longest sequence that an empty worker with `slots` of KV holds, tokens: whole blocks, or an extent of a power of
+/// The longest sequence that an empty worker with `slots` of KV holds, tokens: whole pages, or an extent of a power of
 /// two.
-fn longest_held(config: &Config, slots: u32) -> u32 {
+fn longest_held(config: &Config, layout: &KvLayout, slots: u32) -> u32 {
     match config.allocator {
-        AllocatorKind::Paged => slots - slots % config.block_size,
+        AllocatorKind::Paged => {
+            let pages = slots / page_slots(&layout.groups);
+            group::longest(&layout.groups, pages, config.longest_chunk())
+        }
         AllocatorKind::Contiguous => slots.checked_ilog2().map_or(0, |log| 1 << log),
     }
 }

@@ -3,6 +3,10 @@
 //! The account is vLLM's: of the share of memory the engine may use, what is left after weights, the peak of a pass
 //! over the largest batch, and the runtime. Checked against the pools that vLLM 0.15.1 logged on H100 (see tests).
 
+mod layout;
+
+pub use layout::KvLayout;
+
 use crate::config::Config;
 use crate::format::Format;
 use crate::model::feed_forward::FeedForward;
@@ -30,13 +34,14 @@ pub struct MemoryPlan {
     pub communication: u64,
     /// CUDA modules, small buffers.
     pub runtime: u64,
-    /// States of linear layers, of `max_seqs` sequences.
+    /// States of linear layers, of `max_seqs` sequences, where they are not in pages.
     pub states: u64,
     /// Left for keys and values.
     pub kv: u64,
     /// Keys and values of one token on this rank.
     pub bytes_per_token: u64,
-    /// Tokens whose keys and values fit, on every stage.
+    /// Tokens whose keys and values fit, on every stage; where layers are several groups ([`KvLayout`]), each counts its
+    /// own.
     pub slots: u64,
     /// The stage that decides, from 0.
     pub stage: u32,
@@ -190,8 +195,9 @@ pub fn kv_slots(
     if pp > layers {
         return Err(MemoryError::Stages { model: model.name.clone(), layers, pp });
     }
+    let layout = KvLayout::new(model, config);
     let stages: Vec<MemoryPlan> =
-        (0..pp).map(|stage| plan(model, device, config, tp, stage)).collect();
+        (0..pp).map(|stage| plan(model, device, config, &layout, tp, stage)).collect();
     let tightest = stages.iter().min_by_key(|stage| stage.slots).copied();
     match tightest {
         Some(plan) if plan.slots > 0 => Ok(plan),
@@ -254,6 +260,7 @@ fn plan(
     model: &ModelShape,
     device: &DeviceProfile,
     config: &Config,
+    layout: &KvLayout,
     tp: u32,
     stage: u32,
 ) -> MemoryPlan {
@@ -272,11 +279,11 @@ fn plan(
     let ranks = tp.saturating_mul(pp).min(device.gpus_per_node);
     let communication = if ranks > 1 { device.all_reduce_law(ranks).buffer_bytes } else { 0 };
     let runtime = device.runtime_bytes;
-    let states = u64::from(config.max_seqs) * model.stage_state_bytes(tp, pp, stage);
+    let states = u64::from(config.max_seqs) * layout.seat_bytes(model, pp, stage);
     let taken = weights + activations + sampler + communication + runtime + states;
     let kv = limit.saturating_sub(taken);
     let bytes_per_token = model.stage_kv_bytes(config.kv_dtype, tp, pp, stage);
-    let slots = kv / bytes_per_token.max(1);
+    let slots = layout.slots_in(kv, model, pp, stage);
     MemoryPlan {
         device: device.memory_bytes,
         limit,
@@ -302,9 +309,10 @@ fn shortage(
 ) -> MemoryError {
     let (tp, pp) = (config.tp.max(1), config.pp.max(1));
     let fits = |tp: u32| {
+        let layout = KvLayout::new(model, &Config { tp, ..config.clone() });
         divides(model, tp)
             && broken_blocks(model, tp, 1).is_none()
-            && (0..pp).all(|stage| plan(model, device, config, tp, stage).slots > 0)
+            && (0..pp).all(|stage| plan(model, device, config, &layout, tp, stage).slots > 0)
     };
     // A head is not split: beyond as many ranks as heads there is nothing to find.
     let heads = model.layers.groups().filter_map(|(_, l)| Some(l.attention.as_ref()?.heads().0));
@@ -485,14 +493,19 @@ mod tests {
     }
 
     #[test]
-    fn states_take_memory_for_every_sequence() {
+    fn states_take_memory_for_every_seat_where_there_are_no_pages() {
         let model = ModelShape::load("Qwen/Qwen3.5-35B-A3B").unwrap();
-        let of =
-            |max_seqs| slots(&model, "h200", &Config { max_seqs, ..Config::default() }).unwrap();
+        let of = |max_seqs| {
+            let mut config = Config { max_seqs, ..Config::default() };
+            config.set_policy(crate::config::Policy::Continuous);
+            slots(&model, "h200", &config).unwrap()
+        };
         let (few, many) = (of(16), of(256));
         assert_eq!(few.states, 16 * model.stage_state_bytes(1, 1, 0));
         assert_eq!(many.states, 16 * few.states);
         assert!(many.slots < few.slots);
         assert_eq!(few.bytes_per_token, 20_480, "ten layers of forty keep tokens");
+        let paged = slots(&model, "h200", &Config::default()).unwrap();
+        assert_eq!(paged.states, 0, "pages hold them");
     }
 }

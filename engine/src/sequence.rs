@@ -38,6 +38,8 @@ pub struct Sequence {
     pub end: u32,
     /// Slots its table holds: it may be computed up to here without asking the allocator.
     pub slots: u32,
+    /// Slots of its table that lie beyond its end, of all groups of layers.
+    pub beyond: u32,
     /// Prompt length.
     pub prompt: u32,
     /// The most it ever had computed: tokens computed again below this are recomputation.

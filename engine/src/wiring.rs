@@ -9,27 +9,40 @@ use crate::engine::Engine;
 use crate::exec::cpu::Greedy;
 use crate::exec::{Executor, SimExecutor};
 use crate::fleet::Fleet;
-use crate::kv::{Contiguous, KvAllocator, Paged};
+use crate::kv::{Contiguous, Group, KvAllocator, Paged};
 use crate::machine::{Clock, Machine, MachineError};
 use crate::router::Router;
 use crate::sched;
 use crate::state::State;
 
-/// The allocator `config` names, over `slots` slots. `config.max_model_len` must be resolved.
+/// The allocator `config` names, over `slots` slots for `groups` of layers. `config.max_model_len` must be resolved.
 #[must_use]
-pub fn allocator(config: &Config, slots: u32) -> Box<dyn KvAllocator> {
+pub fn allocator(config: &Config, slots: u32, groups: &[Group]) -> Box<dyn KvAllocator> {
     match config.allocator {
         AllocatorKind::Contiguous => {
             Box::new(Contiguous::new(slots, config.reserve, config.max_model_len))
         }
-        AllocatorKind::Paged => Box::new(Paged::new(slots, config.block_size, config.prefix_cache)),
+        AllocatorKind::Paged => {
+            Box::new(Paged::grouped(slots, groups, config.longest_chunk(), config.prefix_cache))
+        }
     }
 }
 
-/// An engine of `config` over these executors, one per worker, each with `slots` of KV.
+/// An engine of `config` over these executors, one per worker, each with `slots` of KV; all layers are alike.
 #[must_use]
 pub fn engine(config: &Config, slots: u32, executors: Vec<Box<dyn Executor>>) -> Engine {
-    let pools = executors.iter().map(|_| allocator(config, slots)).collect();
+    grouped(config, slots, &[Group::all(config.block_size)], executors)
+}
+
+/// The same for `groups` of layers.
+#[must_use]
+pub fn grouped(
+    config: &Config,
+    slots: u32,
+    groups: &[Group],
+    executors: Vec<Box<dyn Executor>>,
+) -> Engine {
+    let pools = executors.iter().map(|_| allocator(config, slots, groups)).collect();
     Engine::new(State::new(config.clone(), pools), sched::of(config), executors)
 }
 
@@ -42,7 +55,8 @@ pub fn simulated(deployment: &Deployment, coupled: bool) -> Fleet {
     };
     let workers = deployment.config.workers();
     let executors = || Ok((0..workers).map(|_| executor()).collect());
-    fleet(deployment, coupled, executors).unwrap_or_else(|never: Infallible| match never {})
+    fleet(deployment, &deployment.layout.groups, coupled, executors)
+        .unwrap_or_else(|never: Infallible| match never {})
 }
 
 /// All replicas of a deployment, computed on `machine`, where they take turns.
@@ -57,16 +71,22 @@ pub fn computed(
     let workers = deployment.config.workers();
     let greedy = || Box::new(Greedy::default()) as _;
     let slots = deployment.kv_slots;
-    fleet(deployment, coupled, || machine.executors(workers, slots, Clock::Virtual, greedy))
+    // The kernels keep every token of every layer.
+    let groups = [Group::all(deployment.config.block_size)];
+    fleet(deployment, &groups, coupled, || {
+        machine.executors(workers, slots, Clock::Virtual, greedy)
+    })
 }
 
 fn fleet<E>(
     deployment: &Deployment,
+    groups: &[Group],
     coupled: bool,
     executors: impl Fn() -> Result<Vec<Box<dyn Executor>>, E>,
 ) -> Result<Fleet, E> {
     let config = &deployment.config;
-    let replica = |_| Ok(engine(config, deployment.kv_slots, executors()?));
+    let slots = deployment.kv_slots;
+    let replica = |_| Ok(grouped(config, slots, groups, executors()?));
     let replicas = (0..config.replicas).map(replica).collect::<Result<_, E>>()?;
     Ok(Fleet::new(replicas, Router::new(config.router), coupled))
 }

@@ -28,6 +28,7 @@ fn sequence(request: u32, prompt: u32, content: Content, covered: u32) -> Sequen
         in_flight: 0,
         end: prompt + 10_000,
         slots: 0,
+        beyond: 0,
         prompt,
         reached: 0,
         place: Place::Running,

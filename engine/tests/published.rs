@@ -54,10 +54,11 @@ fn published_configurations_are_read_or_refused_by_name() {
             (model.parameters() as f64 / 1e9, model.active_parameters() as f64 / 1e9);
         let formats: Vec<String> = model.formats().iter().map(ToString::to_string).collect();
         let (kv, gb) = (engine::config::KvDtype::Bf16, model.weight_bytes() as f64 / 1e9);
+        let layout = engine::memory::KvLayout::new(&model, &engine::Config::default());
         println!(
             "{name:<52}{all:>9.2}{active:>8.2}{gb:>9.1}{:>9}{:>12}   {}",
             model.kv_bytes_per_token(kv, 1),
-            model.sequence_bytes(kv, 1, 131_072) / 131_072,
+            layout.sequence_bytes(&model, 131_072) / 131_072,
             formats.join(", ")
         );
         let said = named(&name);

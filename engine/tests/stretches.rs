@@ -10,10 +10,11 @@ use std::time::Duration;
 use common::{
     Clockwork, Variant, Watched, allocators, check_memory, each_scheduler, is_legal, limit_flights,
 };
-use engine::config::{Config, QueueOrder, RouterKind, Victim};
+use engine::config::{AllocatorKind, Config, QueueOrder, RouterKind, SchedulerKind, Victim};
 use engine::deployment::Deployment;
 use engine::engine::Totals;
 use engine::exec::{Executor, SimExecutor};
+use engine::kv::{Group, Reach};
 use engine::request::{BlockIds, Content, mix};
 use engine::router::Router;
 use engine::{DeviceProfile, ModelShape};
@@ -169,7 +170,8 @@ fn play(deployment: &Deployment, specs: &[Spec], load: Load, stretches: bool) ->
     };
     let replica = |_| {
         let executors = (0..c.workers()).map(|_| executor()).collect();
-        let mut engine = wiring::engine(c, deployment.kv_slots, executors);
+        let groups = &deployment.layout.groups;
+        let mut engine = wiring::grouped(c, deployment.kv_slots, groups, executors);
         if !stretches {
             engine.disable_stretches();
         }
@@ -250,12 +252,30 @@ fn knobs() -> impl Strategy<Value = (Config, u32)> {
     )
 }
 
-fn deployed(config: &Config, slots: u32) -> Deployment {
+/// Layers that are kept alike, and others: windows within a block and over several, pages of different lengths, states.
+fn layouts() -> Vec<Vec<Group>> {
+    let all = Group::all(16);
+    let window = |window, block| Group { reach: Reach::Window(window), block };
+    let state = Group { reach: Reach::State, block: 16 };
+    vec![
+        vec![all],
+        vec![all, window(20, 16)],
+        vec![window(37, 4)],
+        vec![Group::all(8), window(33, 8), window(1, 16), window(90, 24)],
+        vec![all, state, window(16, 16), state],
+    ]
+}
+
+fn deployed(config: &Config, slots: u32, layout: usize) -> Deployment {
     let model = Arc::new(ModelShape::load("llama-3.1-8b").unwrap());
     let device = Arc::new(DeviceProfile::load("h100-sxm").unwrap());
     let longest = config.max_model_len;
     let mut deployment = Deployment::new(config.canonical(), model, device, longest).unwrap();
     deployment.kv_slots = slots;
+    if config.allocator == AllocatorKind::Paged && config.scheduler != SchedulerKind::Disagg {
+        deployment.layout.groups = layouts()[layout].clone();
+        deployment.kv_slots *= deployment.layout.groups.len() as u32;
+    }
     deployment
 }
 
@@ -266,7 +286,8 @@ fn same(scheduler: &Variant) {
         failure_persistence: None,
         ..ProptestConfig::default()
     });
-    let body = |((config, slots), specs, loops, ticks): ((Config, u32), Vec<Spec>, bool, bool)| {
+    type Drawn = ((Config, u32), Vec<Spec>, bool, bool, usize);
+    let body = |((config, slots), specs, loops, ticks, layout): Drawn| {
         let load = Load { loops, ticks };
         for allocator in allocators() {
             let mut config = config.clone();
@@ -277,7 +298,7 @@ fn same(scheduler: &Variant) {
             if !is_legal(&config) {
                 continue;
             }
-            let deployment = deployed(&config, slots);
+            let deployment = deployed(&config, slots, layout);
             let (plain, single) = play(&deployment, &specs, load, false);
             prop_assert!(single <= 1);
             let (stretched, steps) = play(&deployment, &specs, load, true);
@@ -294,7 +315,8 @@ fn same(scheduler: &Variant) {
         }
         Ok(())
     };
-    if let Err(error) = runner.run(&(knobs(), specs(), any::<bool>(), any::<bool>()), body) {
+    let drawn = (knobs(), specs(), any::<bool>(), any::<bool>(), 0..layouts().len());
+    if let Err(error) = runner.run(&drawn, body) {
         panic!("{error}");
     }
     assert!(longest.get() > 20, "stretches were made: {}", longest.get());

@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use engine::ModelShape;
 use engine::config::KvDtype;
+use engine::memory::KvLayout;
 use engine::model::Entry;
+use engine::{Config, ModelShape};
 use serde_json::{Value, json};
 
 use super::{print, print_json};
@@ -74,8 +75,8 @@ fn list(as_json: bool) -> Result<()> {
             formats(model).join(", ")
         );
     }
-    let told = "KV/token: bytes of bf16 keys and values that a sequence of this length must keep, and of the states \
-                of linear layers, for each of its tokens.";
+    let told = "KV/token: bytes of the bf16 pages that a sequence of this length holds while it decodes, those of \
+                windows and of linear layers' states included, for each of its tokens.";
     let _ = writeln!(out, "\n{}", textwrap::fill(told, reports::terminal::WIDTH));
     print(&out)
 }
@@ -88,9 +89,14 @@ fn formats(model: &ModelShape) -> Vec<&'static str> {
     model.formats().iter().map(|format| format.name()).collect()
 }
 
-/// Bytes that a sequence must keep for each of its tokens, on one rank, at each of [`LENGTHS`].
+/// How a usual configuration lays KV memory out.
+fn layout(model: &ModelShape) -> KvLayout {
+    KvLayout::new(model, &Config::default())
+}
+
+/// Bytes that a sequence holds for each of its tokens, on one rank, at each of [`LENGTHS`].
 fn per_token(model: &ModelShape) -> [f64; 2] {
-    LENGTHS.map(|n| model.sequence_bytes(KvDtype::Bf16, 1, n) as f64 / f64::from(n))
+    LENGTHS.map(|n| layout(model).sequence_bytes(model, n) as f64 / f64::from(n))
 }
 
 /// Ranks that can share the heads.
@@ -115,11 +121,18 @@ fn show(model: &ModelShape, as_json: bool) -> Result<()> {
     let [short, long] = per_token(model);
     row("KV bytes a token", format!("{short:.0} at 1k, {long:.0} at 128k (bf16)"));
     out.push_str("\n  layers\n");
-    for (count, layer) in model.layers.groups() {
-        let line = format!("{count:>4} x {}", layer.describe());
+    let indented = |line: &str| {
         let within =
             textwrap::Options::new(width).initial_indent("  ").subsequent_indent("         ");
-        let _ = writeln!(out, "{}", textwrap::fill(&line, within));
+        textwrap::fill(line, within) + "\n"
+    };
+    for (count, layer) in model.layers.groups() {
+        out.push_str(&indented(&format!("{count:>4} x {}", layer.describe())));
+    }
+    let groups = layout(model).describe();
+    if !groups.is_empty() {
+        out.push_str("\n  groups of KV pages (TP 1, bf16, blocks of 16)\n");
+        groups.iter().for_each(|group| out.push_str(&indented(&format!("  {group}"))));
     }
     let _ = writeln!(
         out,
@@ -170,6 +183,7 @@ fn described(model: &ModelShape) -> Value {
         "kv_bytes_per_token_at_1k": short,
         "kv_bytes_per_token_at_128k": long,
         "layers": layers.collect::<Vec<_>>(),
+        "kv_groups": layout(model).describe(),
         "memory": memory.collect::<Vec<_>>(),
         "notes": model.notes,
     })

@@ -40,7 +40,14 @@ fn a_configuration_is_simulated_by_its_folder() {
     let own = bench(&["--tp", "2", "--ep", "2"]);
     let result: serde_json::Value = serde_json::from_slice(&own.stdout).unwrap();
     assert_eq!(result["completed"], 50);
-    assert!(text(&own.stderr).contains("note: Mine-8E: 4 layers see a window of 128 tokens"));
+    // Two groups of four layers, whose pages hold 16 tokens each.
+    let said = text(&knee(&["models", folder]).stdout);
+    for part in [
+        "1 x 4 of 4 layers: all tokens, 16 a page",
+        "1 x 4 of 4 layers: the last 128 tokens, 16 a page",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
     // 512 wide in blocks of 128 goes over four ranks, not over eight.
     let blocks = bench(&["--quantization", "fp8_block", "--tp", "4", "--ep", "1"]);
     assert!(blocks.status.success(), "{}", text(&blocks.stderr));

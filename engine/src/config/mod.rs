@@ -152,4 +152,13 @@ impl Config {
         let split = self.scheduler.traits().disaggregates;
         if split { self.prefill_workers + self.decode_workers } else { 1 }
     }
+
+    /// The most tokens of one sequence that an iteration computes.
+    #[must_use]
+    pub fn longest_chunk(&self) -> u32 {
+        match self.scheduler {
+            SchedulerKind::Chunked => self.max_batch_tokens,
+            _ => u32::MAX,
+        }
+    }
 }

@@ -155,7 +155,11 @@ impl Engine {
         }
         let (mut shape, recomputed) = self.measure(&plan);
         let copies = self.state.workers[worker].kv.copies();
-        shape.copied_tokens = copies.iter().map(|c| u64::from(c.len)).sum();
+        if !copies.is_empty() {
+            let token = u64::from(self.state.workers[worker].kv.usage().token.max(1));
+            let slots: u64 = copies.iter().map(|c| u64::from(c.len)).sum();
+            shape.copied_tokens = slots.div_ceil(token);
+        }
         let steps = if self.stretches { self.state.repeats(&plan, worker) } else { 1 };
         let batch = Batch { worker, plan: &plan, state: &self.state, shape, copies: &copies };
         let lane = &mut self.lanes[worker];

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::cost::CostModel;
 use crate::config::{Config, KvDtype};
-use crate::memory::kv_slots;
+use crate::memory::{KvLayout, kv_slots};
 use crate::model::ModelShape;
 use crate::model::attention::Attention;
 use crate::model::operators::PLAIN_BYTES;
@@ -42,12 +42,13 @@ pub fn speeds(model: &ModelShape, device: &DeviceProfile, tp: u32) -> Vec<Speed>
     let kv = KvDtype::Bf16;
     let config = Config { tp, kv_dtype: kv, ..Config::default() };
     let Ok(memory) = kv_slots(model, device, &config) else { return Vec::new() };
+    let layout = KvLayout::new(model, &config);
     let cost = CostModel::new(model, device, tp, 1, kv, 1);
     let prompts = PROMPTS.map(|n| (1, n, true));
     let decodes = DECODES.map(|(seqs, context)| (seqs, context, false));
     let mut found = Vec::new();
     for (seqs, context, prompt) in prompts.into_iter().chain(decodes) {
-        if u64::from(seqs) * u64::from(context) > memory.slots {
+        if u64::from(seqs) * layout.slots(context) > memory.slots {
             continue;
         }
         let mut shape = Shape::default();

@@ -120,6 +120,10 @@ impl KvAllocator for Contiguous {
         self.requested -= asked;
     }
 
+    fn beyond(&self, id: SeqId, end: u32) -> u32 {
+        self.held[id as usize].1.saturating_sub(end)
+    }
+
     fn table(&self, id: SeqId) -> Table<'_> {
         Table::Extent(self.held[id as usize].0.start)
     }
@@ -134,13 +138,13 @@ impl KvAllocator for Contiguous {
             capacity,
             taken: capacity - self.arena.left(),
             requested: self.requested,
-            shared: 0,
-            cached: 0,
+            token: 1,
+            ..Usage::default()
         }
     }
 
     fn headroom(&self) -> Headroom {
-        Headroom { block: 0, blocks: 0 }
+        Headroom { block: 0, blocks: 0, in_turn: false }
     }
 
     fn check(&self) {

@@ -1,16 +1,19 @@
 //! Who holds which slots of the KV cache.
 //!
-//! A slot holds one token's keys and values. An allocator turns "this sequence needs room for so many tokens" into
-//! slots, or says that it is full; it never decides who gives way. Nothing here is called per token: a sequence
-//! remembers how many slots it holds and asks only for more.
+//! A slot holds one token's keys and values, of the layers of one group where there are several ([`group`]). An
+//! allocator turns "this sequence needs room for so many tokens" into slots, or says that it is full; it never decides
+//! who gives way. Nothing here is called per token: a sequence remembers how many slots it holds and asks only for
+//! more.
 
 mod buddy;
 mod contiguous;
+pub mod group;
 mod paged;
 mod pool;
 pub mod waste;
 
 pub use contiguous::Contiguous;
+pub use group::{Group, Reach};
 pub use paged::Paged;
 
 use crate::sequence::{SeqId, Sequence};
@@ -99,15 +102,23 @@ pub struct Usage {
     pub shared: u32,
     /// Free, but holding a prefix that may be hit.
     pub cached: u32,
+    /// Slots that a token has in all groups together: 1 where there is one group.
+    pub token: u32,
+    /// Hold the states of linear layers.
+    pub states: u32,
+    /// Slots of computed tokens that sequences have given back behind their windows, shared ones counted by each.
+    pub behind: u64,
 }
 
 /// How far running sequences can grow without asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Headroom {
-    /// Tokens per block; 0 when sequences cannot grow block by block.
+    /// Tokens after which a sequence needs another block in some group; 0 when it cannot grow block by block.
     pub block: u32,
-    /// Blocks to be had.
+    /// Blocks to be had in each group.
     pub blocks: u32,
+    /// True where sequences grow in several groups, or give slots back as they grow: then it matters who grows first.
+    pub in_turn: bool,
 }
 
 /// A policy for KV memory.
@@ -122,7 +133,8 @@ pub trait KvAllocator: Send {
     /// free. Nothing changes when it is full.
     fn open(&mut self, id: SeqId, seq: &Sequence, first: u32, spare: u32) -> Result<Opened, Full>;
 
-    /// Makes room for the first `len` tokens, writable from `seq.computed` on; returns the slots now held.
+    /// Makes room for the first `len` tokens, writable from `seq.computed` on, and gives back what is behind windows by
+    /// then; returns the tokens that there are slots for now.
     fn grow(&mut self, id: SeqId, seq: &Sequence, len: u32) -> Result<u32, Full>;
 
     /// Gives `child` the computed tokens of `parent`, shared where the layout allows.
@@ -141,7 +153,10 @@ pub trait KvAllocator: Send {
     /// computed once more (it was preempted).
     fn close(&mut self, id: SeqId, seq: &Sequence, again: bool);
 
-    /// Where `id`'s tokens are.
+    /// Slots of `id` that lie beyond its token `end`.
+    fn beyond(&self, id: SeqId, end: u32) -> u32;
+
+    /// Where `id`'s tokens are, of the first group.
     fn table(&self, id: SeqId) -> Table<'_>;
 
     /// Copies to make before the next pass; they are handed over once.
@@ -160,6 +175,18 @@ pub trait KvAllocator: Send {
 
     /// Panics unless every slot is accounted for once; for tests.
     fn check(&self);
+}
+
+/// Slots of a page: so many that each group's tokens fill it evenly.
+#[must_use]
+pub fn page_slots(groups: &[Group]) -> u32 {
+    let blocks = groups.iter().filter(|g| g.keeps_tokens()).map(|g| g.block);
+    let common = blocks.reduce(|a, b| a / gcd(a, b) * b);
+    common.or(groups.first().map(|g| g.block)).unwrap_or(1)
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]

@@ -1,79 +1,141 @@
-//! Blocks taken as a sequence grows (PagedAttention, SOSP '23), optionally shared between equal beginnings.
+//! Pages taken as a sequence grows (PagedAttention, SOSP '23), by groups of layers, optionally shared between equal
+//! beginnings.
 //!
-//! With the prefix cache on, a full block becomes shareable when its tokens have been computed, never before, under
-//! a key chained over everything in front of it. Blocks whose key is the sequence's own are published only when it
-//! is preempted: nobody else could meet them. A block held by several tables is copied by the first to write to it.
+//! Most models are one group of layers that keep every token. In others a window's pages are given back behind it, and
+//! linear layers take one page for their state. A page held by several tables is copied by the first to write to it.
 
+mod prefix;
+#[cfg(test)]
+mod tests;
+
+use super::group::{Group, Reach};
 use super::pool::Pool;
 use super::{Full, Headroom, KvAllocator, KvCopy, Opened, Table, Usage};
-use crate::request::{ROOT, Token};
 use crate::sequence::{SeqId, Sequence};
 
 /// Paged KV.
 #[derive(Debug)]
 pub struct Paged {
     pool: Pool,
+    groups: Vec<Group>,
+    /// Slots of a token in each group; of a state, 0.
+    weights: Vec<u32>,
+    /// Most tokens of one sequence that an iteration computes.
+    chunk: u32,
     prefix_cache: bool,
-    tables: Vec<Vec<u32>>,
+    /// By sequence and group.
+    tables: Vec<Pages>,
     copies: Vec<KvCopy>,
-    hits: Vec<u32>,
+    /// By group: the pages of a prefix that was found.
+    found: Vec<Vec<u32>>,
+    /// Slots that sequences have left behind their windows.
+    behind: u64,
+    /// Slots of states.
+    states: u32,
 }
 
-/// The tokens of block `index`, when they are known.
-fn tokens_of(seq: &Sequence, index: u32, size: u32) -> &[Token] {
-    if seq.tokens.is_empty() {
-        return &[];
-    }
-    &seq.tokens[(index * size) as usize..((index + 1) * size) as usize]
+/// The page list of a sequence in a group.
+#[derive(Debug, Default)]
+struct Pages {
+    /// Those before `first` are given back.
+    list: Vec<u32>,
+    first: u32,
 }
+
+impl Pages {
+    fn len(&self) -> u32 {
+        self.list.len() as u32
+    }
+
+    fn held(&self) -> &[u32] {
+        &self.list[self.first as usize..]
+    }
+}
+
+/// Stands for a page that is not held.
+const NONE: u32 = u32::MAX;
 
 impl Paged {
-    /// `capacity` slots in blocks of `block` tokens; a remainder is left out.
+    /// `capacity` slots in pages of `block` tokens, all layers alike; a remainder is left out.
     #[must_use]
     pub fn new(capacity: u32, block: u32, prefix_cache: bool) -> Self {
+        Self::grouped(capacity, &[Group::all(block)], u32::MAX, prefix_cache)
+    }
+
+    /// `capacity` slots for `groups`, of which a page has [`super::page_slots`]; an iteration computes at most `chunk`
+    /// tokens of a sequence. No prefix is found where layers have a state: none is kept once it has been added to.
+    #[must_use]
+    pub fn grouped(capacity: u32, groups: &[Group], chunk: u32, prefix_cache: bool) -> Self {
+        let size = super::page_slots(groups);
+        let weight = |g: &Group| if g.keeps_tokens() { size / g.block } else { 0 };
         Self {
-            pool: Pool::new(capacity / block, block),
-            prefix_cache,
+            pool: Pool::new(capacity / size, size),
+            weights: groups.iter().map(weight).collect(),
+            chunk,
+            prefix_cache: prefix_cache && groups.iter().all(Group::keeps_tokens),
             tables: Vec::new(),
             copies: Vec::new(),
-            hits: Vec::new(),
+            found: vec![Vec::new(); groups.len()],
+            behind: 0,
+            states: 0,
+            groups: groups.to_vec(),
         }
     }
 
-    /// Calls `found` for each leading block of `seq` that is cached, up to its last token but one.
-    fn walk(&self, seq: &Sequence, mut found: impl FnMut(u32)) {
-        let size = self.pool.size();
-        let own = seq.reached > 0;
-        let mut parent = ROOT;
-        for index in 0..(seq.len - 1) / size {
-            if !(own || seq.is_shared_block(index, size)) {
-                return;
+    fn at(&self, id: SeqId, group: usize) -> usize {
+        id as usize * self.groups.len() + group
+    }
+
+    /// Makes page lists for `id` exist.
+    fn enter(&mut self, id: SeqId) {
+        let end = self.at(id + 1, 0);
+        if end > self.tables.len() {
+            self.tables.resize_with(end, Pages::default);
+        }
+    }
+
+    /// Pages that `id` lacks in `group` for its first `len` tokens.
+    fn lacking(&self, id: SeqId, group: usize, len: u32) -> u32 {
+        self.groups[group].end(len).saturating_sub(self.tables[self.at(id, group)].len())
+    }
+
+    /// Takes the pages that `id` lacks in `group` for its first `len` tokens.
+    fn extend(&mut self, id: SeqId, group: usize, len: u32) {
+        let (lacking, at) = (self.lacking(id, group, len), self.at(id, group));
+        self.pool.take_into(lacking, &mut self.tables[at].list);
+    }
+
+    /// Tokens that every group has pages for.
+    fn covered(&self, id: SeqId) -> u32 {
+        let covers = |(g, group): (usize, &Group)| {
+            let pages = self.tables[self.at(id, g)].len();
+            if group.keeps_tokens() { pages * group.block } else { u32::MAX }
+        };
+        self.groups.iter().enumerate().map(covers).min().unwrap_or(u32::MAX)
+    }
+
+    /// Gives back the pages that no token of `id` from `computed` on sees.
+    fn leave(&mut self, id: SeqId, computed: u32) {
+        for g in 0..self.groups.len() {
+            let (gone, at) = (self.groups[g].behind(computed), self.at(id, g));
+            let pages = &mut self.tables[at];
+            let first = pages.first;
+            if gone > first {
+                pages.first = gone;
+                let left = &mut pages.list[first as usize..gone as usize];
+                self.pool.release_all(left.iter().copied());
+                left.fill(NONE);
+                self.behind += u64::from(gone - first) * u64::from(self.pool.size());
             }
-            let key = seq.block_key(parent, index, size);
-            match self.pool.find(key, tokens_of(seq, index, size)) {
-                Some(block) => found(block),
-                None => return,
-            }
-            parent = key;
         }
     }
 
-    fn extend(&mut self, id: SeqId, blocks: u32) -> u32 {
-        let table = &mut self.tables[id as usize];
-        self.pool.take_into(blocks, table);
-        table.len() as u32 * self.pool.size()
-    }
-
-    /// Gives block `index` of `id`, which is full, its key.
-    fn hash(&mut self, id: SeqId, seq: &Sequence, index: u32) -> u32 {
-        let (table, size) = (&self.tables[id as usize], self.pool.size());
-        let block = table[index as usize];
-        if self.pool.key(block) == 0 {
-            let parent = if index == 0 { ROOT } else { self.pool.key(table[index as usize - 1]) };
-            let key = seq.block_key(parent, index, size);
-            self.pool.fill(block, key, tokens_of(seq, index, size));
-        }
-        block
+    /// The page of `group` that holds the next token of `id`, if another table holds it as well.
+    fn shared_page(&self, id: SeqId, group: usize, computed: u32) -> Option<(usize, u32)> {
+        let index = (computed / self.groups[group].block) as usize;
+        let tokens = self.groups[group].keeps_tokens();
+        let page = *self.tables[self.at(id, group)].list.get(index).filter(|_| tokens)?;
+        (self.pool.refs(page) > 1).then_some((index, page))
     }
 }
 
@@ -83,52 +145,71 @@ impl KvAllocator for Paged {
     }
 
     fn fits(&self, seq: &Sequence) -> bool {
-        seq.end.max(seq.len).div_ceil(self.pool.size()) <= self.pool.total()
+        let len = seq.end.max(seq.len);
+        let most = self.groups.iter().map(|g| u64::from(g.most(len, self.chunk)));
+        most.sum::<u64>() <= u64::from(self.pool.total())
     }
 
     fn open(&mut self, id: SeqId, seq: &Sequence, first: u32, spare: u32) -> Result<Opened, Full> {
-        let size = self.pool.size();
-        let mut hits = std::mem::take(&mut self.hits);
-        hits.clear();
-        if self.prefix_cache {
-            self.walk(seq, |block| hits.push(block));
+        let mut found = std::mem::take(&mut self.found);
+        let hit = if self.prefix_cache { self.find_prefix(seq, &mut found) } else { 0 };
+        // A window's pages are taken chunk by chunk: those of a whole prompt are never needed at once.
+        let chunk = first.min(self.chunk);
+        let target = |group: &Group| {
+            let first = if group.reach == Reach::All { first } else { chunk };
+            seq.len.min(hit.saturating_add(first))
+        };
+        let mut need = spare.div_ceil(self.pool.size());
+        for (group, found) in self.groups.iter().zip(&found) {
+            let kept = if hit == 0 { &[] } else { kept_pages(group, hit, found) };
+            let revived = kept.iter().filter(|&&page| self.pool.refs(page) == 0).count() as u32;
+            need +=
+                revived + group.end(target(group)) - if hit == 0 { 0 } else { hit / group.block };
         }
-        let hit = hits.len() as u32 * size;
-        let fresh = seq.len.min(hit.saturating_add(first)).div_ceil(size) - hits.len() as u32;
-        let revived = hits.iter().filter(|&&b| self.pool.refs(b) == 0).count() as u32;
-        let room = fresh + revived + spare.div_ceil(size) <= self.pool.free();
+        let room = need <= self.pool.free();
         if room {
-            if id as usize >= self.tables.len() {
-                self.tables.resize_with(id as usize + 1, Vec::new);
+            self.enter(id);
+            for (g, found) in found.iter().enumerate() {
+                let (group, at) = (self.groups[g], self.at(id, g));
+                if hit > 0 {
+                    let kept = kept_pages(&group, hit, found);
+                    kept.iter().for_each(|&page| self.pool.share(page, self.pool.size()));
+                    let gone = group.behind(hit);
+                    self.tables[at].first = gone;
+                    self.behind += u64::from(gone) * u64::from(self.pool.size());
+                    self.tables[at].list.resize(gone as usize, NONE);
+                    self.tables[at].list.extend_from_slice(kept);
+                }
+                self.states += if group.keeps_tokens() { 0 } else { self.pool.size() };
+                self.extend(id, g, target(&group));
             }
-            for &block in &hits {
-                self.pool.share(block, size);
-            }
-            self.tables[id as usize].extend_from_slice(&hits);
         }
-        self.hits = hits;
-        if !room {
-            return Err(Full);
-        }
-        Ok(Opened { hit, slots: self.extend(id, fresh) })
+        self.found = found;
+        if room { Ok(Opened { hit, slots: self.covered(id) }) } else { Err(Full) }
     }
 
     fn grow(&mut self, id: SeqId, seq: &Sequence, len: u32) -> Result<u32, Full> {
-        let size = self.pool.size();
-        let table = &self.tables[id as usize];
-        let more = len.div_ceil(size).saturating_sub(table.len() as u32);
-        let at = (seq.computed / size) as usize;
-        let shared = table.get(at).copied().filter(|&b| self.pool.refs(b) > 1);
-        if more + u32::from(shared.is_some()) > self.pool.free() {
+        self.leave(id, seq.computed);
+        let mut need = 0;
+        for g in 0..self.groups.len() {
+            let shared = self.shared_page(id, g, seq.computed);
+            need += self.lacking(id, g, len) + u32::from(shared.is_some());
+        }
+        if need > self.pool.free() {
             return Err(Full);
         }
-        if let Some(old) = shared {
-            let new = self.pool.take();
-            self.copies.push(KvCopy { from: old * size, to: new * size, len: seq.computed % size });
-            self.pool.release(old);
-            self.tables[id as usize][at] = new;
+        for g in 0..self.groups.len() {
+            if let Some((index, old)) = self.shared_page(id, g, seq.computed) {
+                let (size, new) = (self.pool.size(), self.pool.take());
+                let len = seq.computed % self.groups[g].block * self.weights[g];
+                self.copies.push(KvCopy { from: old * size, to: new * size, len });
+                self.pool.release(old);
+                let at = self.at(id, g);
+                self.tables[at].list[index] = new;
+            }
+            self.extend(id, g, len);
         }
-        Ok(self.extend(id, more))
+        Ok(self.covered(id))
     }
 
     fn fork(
@@ -136,66 +217,82 @@ impl KvAllocator for Paged {
         parent: SeqId,
         child: SeqId,
         seq: &Sequence,
-        _spare: u32,
+        spare: u32,
     ) -> Result<u32, Full> {
         let size = self.pool.size();
-        let whole = seq.computed.div_ceil(size);
-        if child as usize >= self.tables.len() {
-            self.tables.resize_with(child as usize + 1, Vec::new);
+        let states = self.groups.iter().filter(|g| !g.keeps_tokens()).count() as u32;
+        if states > 0 && states + spare.div_ceil(size) > self.pool.free() {
+            return Err(Full);
         }
-        let mut table = std::mem::take(&mut self.tables[child as usize]);
-        table.extend_from_slice(&self.tables[parent as usize][..whole as usize]);
-        for (index, &block) in table.iter().enumerate() {
-            self.pool.share(block, (seq.computed - index as u32 * size).min(size));
+        self.enter(child);
+        for g in 0..self.groups.len() {
+            let (group, from, to) = (self.groups[g], self.at(parent, g), self.at(child, g));
+            if !group.keeps_tokens() {
+                let (old, new) = (self.tables[from].list[0], self.pool.take());
+                self.copies.push(KvCopy { from: old * size, to: new * size, len: size });
+                self.tables[to].list.push(new);
+                self.states += size;
+                continue;
+            }
+            let (first, whole) = (self.tables[from].first, group.end(seq.computed));
+            let mut list = std::mem::take(&mut self.tables[to].list);
+            list.extend_from_slice(&self.tables[from].list[..whole as usize]);
+            for (index, &page) in (first..).zip(&list[first as usize..]) {
+                let tokens = (seq.computed - index * group.block).min(group.block);
+                self.pool.share(page, tokens * self.weights[g]);
+            }
+            self.behind += u64::from(first) * u64::from(size);
+            self.tables[to] = Pages { list, first };
         }
-        self.tables[child as usize] = table;
-        Ok(whole * size)
+        Ok(self.covered(child))
     }
 
     fn commit(&mut self, id: SeqId, seq: &Sequence, before: u32) {
-        if !self.prefix_cache {
-            return;
+        if self.prefix_cache {
+            self.publish(id, seq, before);
         }
-        let size = self.pool.size();
-        for index in before / size..seq.computed / size {
-            if !seq.is_shared_block(index, size) {
-                return;
-            }
-            let block = self.hash(id, seq, index);
-            self.pool.publish(block);
+        // After a piece of a prompt, all of it but the window; otherwise when the next page is taken, so that nobody
+        // else takes its place.
+        if seq.computed > before + 1 {
+            self.leave(id, seq.computed);
         }
     }
 
     fn close(&mut self, id: SeqId, seq: &Sequence, again: bool) {
         let size = self.pool.size();
-        if self.prefix_cache && again {
-            for index in 0..seq.computed / size {
-                let block = self.hash(id, seq, index);
-                self.pool.publish(block);
+        if self.prefix_cache {
+            self.keep_or_withdraw(id, seq, again);
+        }
+        for g in 0..self.groups.len() {
+            let at = self.at(id, g);
+            let mut pages = std::mem::take(&mut self.tables[at]);
+            if !self.copies.is_empty() {
+                // Whoever gets a page next must not find a copy in it that was meant for this one.
+                let held = pages.held();
+                let gone =
+                    |c: &KvCopy| held.contains(&(c.to / size)) && self.pool.refs(c.to / size) == 1;
+                self.copies.retain(|c| !gone(c));
             }
+            // From the end, so that of a cached prefix the tail is given up first.
+            self.pool.release_all(pages.held().iter().rev().copied());
+            self.behind -= u64::from(pages.first) * u64::from(size);
+            self.states -= if self.groups[g].keeps_tokens() { 0 } else { size };
+            pages.list.clear();
+            pages.first = 0;
+            self.tables[at] = pages;
         }
-        let mut table = std::mem::take(&mut self.tables[id as usize]);
-        if self.prefix_cache && !again {
-            for (index, &block) in table.iter().enumerate() {
-                if !seq.may_be_met(index as u32, size) {
-                    self.pool.withdraw(block);
-                }
-            }
-        }
-        if !self.copies.is_empty() {
-            // Whoever gets a block next must not find a copy in it that was meant for this one.
-            let gone =
-                |c: &KvCopy| table.contains(&(c.to / size)) && self.pool.refs(c.to / size) == 1;
-            self.copies.retain(|c| !gone(c));
-        }
-        // From the end, so that of a cached prefix the tail is given up first.
-        self.pool.release_all(table.iter().rev().copied());
-        table.clear();
-        self.tables[id as usize] = table;
+    }
+
+    fn beyond(&self, id: SeqId, end: u32) -> u32 {
+        let beyond = |(g, group): (usize, &Group)| {
+            let pages = self.tables[self.at(id, g)].len();
+            self.weights[g] * (pages * group.block).saturating_sub(end)
+        };
+        self.groups.iter().enumerate().map(beyond).sum()
     }
 
     fn table(&self, id: SeqId) -> Table<'_> {
-        Table::Blocks(&self.tables[id as usize], self.pool.size())
+        Table::Blocks(&self.tables[self.at(id, 0)].list, self.groups[0].block)
     }
 
     fn copies(&mut self) -> Vec<KvCopy> {
@@ -210,26 +307,37 @@ impl KvAllocator for Paged {
             requested: taken,
             shared: self.pool.shared(),
             cached: self.pool.cached() * self.pool.size(),
+            token: self.weights.iter().sum(),
+            states: self.states,
+            behind: self.behind,
         }
     }
 
     fn headroom(&self) -> Headroom {
-        Headroom { block: self.pool.size(), blocks: self.pool.free() }
+        let growing = self.groups.iter().filter(|g| g.keeps_tokens());
+        let block = growing.clone().map(|g| g.block).min().unwrap_or(self.pool.size());
+        let slides = growing.clone().any(|g| g.reach != Reach::All);
+        let groups = growing.count().max(1) as u32;
+        Headroom { block, blocks: self.pool.free() / groups, in_turn: slides || groups > 1 }
     }
 
     fn lookup(&self, seq: &Sequence) -> u32 {
-        let mut blocks = 0;
-        if self.prefix_cache {
-            self.walk(seq, |_| blocks += 1);
-        }
-        blocks * self.pool.size()
+        let mut found = vec![Vec::new(); self.groups.len()];
+        if self.prefix_cache { self.find_prefix(seq, &mut found) } else { 0 }
     }
 
     fn check(&self) {
         let mut held = vec![0; self.pool.total() as usize];
-        for &block in self.tables.iter().flatten() {
-            held[block as usize] += 1;
+        for &page in self.tables.iter().flat_map(Pages::held) {
+            held[page as usize] += 1;
         }
         self.pool.check(&held);
+        let behind: u64 = self.tables.iter().map(|pages| u64::from(pages.first)).sum();
+        assert_eq!(behind * u64::from(self.pool.size()), self.behind, "slots behind windows");
     }
+}
+
+/// The pages of a prefix of `hit` tokens that its next token may see.
+fn kept_pages<'a>(group: &Group, hit: u32, found: &'a [u32]) -> &'a [u32] {
+    &found[group.behind(hit) as usize..(hit / group.block) as usize]
 }

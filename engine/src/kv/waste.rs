@@ -1,6 +1,6 @@
 //! The ledger: where KV memory went, by time (PagedAttention §3.1, Fig. 2).
 //!
-//! With L tokens held, F the final length, R slots requested and E taken, per sequence:
+//! With L slots of tokens held, F the final length, R slots requested and E taken, per sequence:
 //! used = Σ L, reserved = Σ min(F,R) − L, internal = Σ R − min(F,R), external = Σ (E − R) plus the free slots while the
 //! head of the queue is refused for want of memory, cached = free blocks that hold a prefix, idle = free otherwise.
 //! The six add up to the capacity at every instant.
@@ -12,10 +12,16 @@ use super::Usage;
 /// Slots that change hands in the middle of a stretch of iterations, by step.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Growth {
-    /// Slots taken when the step began.
-    pub slots: u32,
-    /// Of these, slots beyond the sequence's end.
-    pub beyond: u32,
+    /// Slots taken when the step began, less those given back behind windows.
+    pub slots: i32,
+    /// Slots beyond their sequence's end among them.
+    pub beyond: i64,
+    /// Slots that fell behind windows.
+    pub behind: u64,
+    /// Tables that share slots, more than before.
+    pub shared: i32,
+    /// Slots free and cached, more than before; where none are given back, [`Ledger::stretch`] knows them.
+    pub cached: i32,
 }
 
 /// A worker's KV memory by what its sequences make of it.
@@ -51,7 +57,8 @@ pub struct Classes {
 impl From<Holding> for Classes {
     fn from(h: Holding) -> Self {
         let u = h.usage;
-        let used = h.held - u64::from(u.shared);
+        let tokens = h.held * u64::from(u.token);
+        let used = tokens + u64::from(u.states) - u.behind - u64::from(u.shared);
         let kept = u64::from(u.requested) - used;
         let internal = h.beyond.min(kept);
         let (rounding, cached) = (u64::from(u.taken - u.requested), u64::from(u.cached));
@@ -146,14 +153,15 @@ impl Ledger {
         running: u32,
         waiting: u32,
     ) {
-        let cached = holding.usage.cached;
         for (&end, g) in ends.iter().zip(growth) {
             let u = &mut holding.usage;
-            u.taken += g.slots;
-            u.requested += g.slots;
+            u.taken = u.taken.wrapping_add_signed(g.slots);
+            u.requested = u.requested.wrapping_add_signed(g.slots);
+            u.behind += g.behind;
+            u.shared = u.shared.wrapping_add_signed(g.shared);
             // Free blocks without content are taken first.
-            u.cached = cached.min(u.capacity - u.taken);
-            holding.beyond += u64::from(g.beyond);
+            u.cached = u.cached.wrapping_add_signed(g.cached).min(u.capacity - u.taken);
+            holding.beyond = holding.beyond.wrapping_add_signed(g.beyond);
             self.advance(end, holding, running, waiting);
             holding.held += decoding;
         }

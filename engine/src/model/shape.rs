@@ -171,17 +171,6 @@ impl ModelShape {
         self.stage_kv_bytes(kv, tp, 1, 0)
     }
 
-    /// Bytes that a sequence of `tokens` must keep on one of `tp` ranks: for layers with a window only those that it
-    /// covers, for linear layers their state.
-    #[must_use]
-    pub fn sequence_bytes(&self, kv: KvDtype, tp: u32, tokens: u32) -> u64 {
-        self.over_layers(|layer| {
-            let window = layer.attention.as_ref().and_then(Attention::window);
-            let kept = u64::from(window.map_or(tokens, |w| w.min(tokens)));
-            kept * layer.kv_bytes(kv, tp) + layer.state_bytes(tp)
-        })
-    }
-
     /// Bytes that a sequence takes, however long, on one of `tp` ranks of stage `stage` of `pp`.
     #[must_use]
     pub fn stage_state_bytes(&self, tp: u32, pp: u32, stage: u32) -> u64 {

@@ -45,16 +45,6 @@ fn kv_bytes_by_hand() {
 }
 
 #[test]
-fn a_window_keeps_no_more_than_it_sees() {
-    let model = ModelShape::load("openai/gpt-oss-120b").unwrap();
-    let layer = 2 * 8 * 64 * 2;
-    assert_eq!(model.kv_bytes_per_token(KvDtype::Bf16, 1), 36 * layer);
-    let kept = |tokens| model.sequence_bytes(KvDtype::Bf16, 1, tokens);
-    assert_eq!(kept(100), 100 * 36 * layer);
-    assert_eq!(kept(1000), (1000 + 128) * 18 * layer);
-}
-
-#[test]
 fn states_by_hand() {
     let model = ModelShape::load("Qwen/Qwen3.5-35B-A3B").unwrap();
     // 32 heads with 128 x 128 in float32, and three tokens of the convolution over 8,192 channels in bf16.

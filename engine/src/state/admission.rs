@@ -69,12 +69,19 @@ impl State {
         Some(n)
     }
 
+    /// `id` holds slots for its first `slots` tokens.
     pub(super) fn set_slots(&mut self, id: SeqId, slots: u32) {
+        let seq = &self.seqs[id as usize];
+        let beyond = self.workers[seq.worker as usize].kv.beyond(id, seq.end);
+        self.set_slots_to(id, slots, beyond);
+    }
+
+    /// The same, where so many of its slots lie beyond its end.
+    pub(super) fn set_slots_to(&mut self, id: SeqId, slots: u32, beyond: u32) {
         let seq = &mut self.seqs[id as usize];
-        let beyond = |slots: u32| u64::from(slots.saturating_sub(seq.end));
         let w = &mut self.workers[seq.worker as usize];
-        w.beyond = w.beyond + beyond(slots) - beyond(seq.slots);
-        seq.slots = slots;
+        w.beyond = w.beyond + u64::from(beyond) - u64::from(seq.beyond);
+        (seq.slots, seq.beyond) = (slots, beyond);
     }
 
     fn take(&mut self, plan: &mut Plan, id: SeqId, n: u32) {
@@ -214,7 +221,7 @@ impl State {
         if let Some(at) = w.running.iter().position(|&s| s == id) {
             w.running.remove(at);
         }
-        self.set_slots(id, 0);
+        self.set_slots_to(id, 0, 0);
         self.give_seat(id);
         self.seqs[id as usize].computed = 0;
     }

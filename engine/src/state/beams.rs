@@ -64,7 +64,7 @@ impl State {
                 heirs.push((parent, branch, token));
                 continue;
             }
-            let mut child = Sequence { slots: 0, ..self.seq(parent).clone() };
+            let mut child = Sequence { slots: 0, beyond: 0, ..self.seq(parent).clone() };
             go_on(&mut child, branch, token);
             self.branch_off(parent, child);
         }

@@ -18,7 +18,11 @@ impl State {
         out: &mut Iteration,
     ) {
         self.begin_growth(steps);
-        let block = self.workers[worker].kv.headroom().block;
+        let headroom = self.workers[worker].kv.headroom();
+        let block = headroom.block;
+        if headroom.in_turn && steps > 1 {
+            self.grow_in_turn(worker, plan, steps);
+        }
         let mut tokens = tokens.iter().copied();
         let mut ended = std::mem::take(&mut self.ended);
         for chunk in &plan.chunks {
@@ -35,8 +39,10 @@ impl State {
             self.workers[worker].held += u64::from(extra);
             self.load -= u64::from(chunk.n + extra);
             let seq = &self.seqs[id as usize];
-            if block > 0 && seq.computed / block != before / block {
-                self.workers[worker].kv.commit(id, seq, before);
+            // Of a stretch its last step: nobody could meet what the others fill.
+            let last = seq.computed - chunk.n;
+            if block > 0 && seq.computed / block != last / block {
+                self.workers[worker].kv.commit(id, seq, last);
             }
             let over = emits && self.emit(id, steps, &mut tokens, out);
             if over || self.seqs[id as usize].cut {
@@ -100,7 +106,8 @@ impl State {
         self.seqs[id as usize].forked = true;
         let parent = self.seq(id).clone();
         for branch in 1..parent.width {
-            let mut seq = Sequence { branch, slots: 0, place: Place::Running, ..parent.clone() };
+            let mut seq =
+                Sequence { branch, slots: 0, beyond: 0, place: Place::Running, ..parent.clone() };
             out.branch_tokens += 1;
             if let (Some(token), Some(last)) = (tokens.next(), seq.tokens.last_mut()) {
                 *last = token;
@@ -146,7 +153,7 @@ impl State {
         for member in members {
             if self.seq(member).place == Place::Running {
                 let computed = self.seq(member).computed;
-                self.set_slots(member, computed);
+                self.set_slots_to(member, computed, 0);
             }
         }
     }

@@ -46,10 +46,11 @@ impl State {
     /// Sets the length of `id` to the tokens it has.
     fn set_end(&mut self, id: SeqId) {
         let seq = &mut self.seqs[id as usize];
-        let beyond = |end: u32| u64::from(seq.slots.saturating_sub(end));
-        let w = &mut self.workers[seq.worker as usize];
-        w.beyond = w.beyond + beyond(seq.len) - beyond(seq.end);
         self.load -= u64::from(seq.end - seq.len);
         seq.end = seq.len;
+        if seq.slots > 0 {
+            let slots = seq.slots;
+            self.set_slots(id, slots);
+        }
     }
 }

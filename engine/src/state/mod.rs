@@ -263,6 +263,7 @@ impl State {
             in_flight: 0,
             end: input.saturating_add(generated),
             slots: 0,
+            beyond: 0,
             prompt: input,
             reached: 0,
             place: Place::Waiting,
@@ -354,8 +355,7 @@ impl State {
                 self.seqs.iter().filter(on).map(|s| u64::from(s.computed + s.in_flight)).sum();
             let found: u64 = w.incoming.iter().map(|m| u64::from(m.hit)).sum();
             assert_eq!(held + found, w.held, "tokens held by worker {at}");
-            let beyond: u64 =
-                self.seqs.iter().filter(on).map(|s| u64::from(s.slots.saturating_sub(s.end))).sum();
+            let beyond: u64 = self.seqs.iter().filter(on).map(|s| u64::from(s.beyond)).sum();
             assert_eq!(beyond, w.beyond, "slots beyond the end on worker {at}");
             assert!(w.seats <= self.config.max_seqs, "seats of worker {at}");
         }

@@ -4,10 +4,16 @@
 //! else would change, and [`State::growth`] the memory taken on the way, so that the result is the same to the bit as
 //! step by step.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use super::{Refusal, State};
 use crate::kv::waste::Growth;
 use crate::plan::{Plan, Role, WorkerId};
 use crate::sequence::{Place, SeqId};
+
+/// Why slots can be taken late.
+const ROOM: &str = "a stretch is no longer than memory allows";
 
 impl State {
     /// True if no sequence can join `worker`'s running ones before something changes there.
@@ -71,19 +77,50 @@ impl State {
         self.growth.resize(steps as usize, Growth::default());
     }
 
-    /// Takes the slots that `id` grew into during a stretch, and notes at which step.
+    /// Takes the slots that `id` grew into during a stretch, all at once, and notes at which step.
     pub(super) fn grow_late(&mut self, id: SeqId, first: u32, block: u32) {
         let seq = &self.seqs[id as usize];
         let (mut slots, end, worker) = (seq.slots, seq.end, seq.worker as usize);
         let held = self.workers[worker].kv.grow(id, seq, seq.computed);
-        let held = held.expect("a stretch is no longer than memory allows");
+        let held = held.expect(ROOM);
         while slots < held {
             let grown = (slots + block).min(held);
             let step = &mut self.growth[(slots + 1 - first) as usize];
-            step.slots += grown - slots;
-            step.beyond += grown.saturating_sub(end) - slots.saturating_sub(end);
+            step.slots += (grown - slots) as i32;
+            step.beyond += i64::from(grown.saturating_sub(end) - slots.saturating_sub(end));
             slots = grown;
         }
         self.set_slots(id, held);
+    }
+
+    /// The same for all of `plan`, before it is committed, step by step: those who grow give slots back.
+    pub(super) fn grow_in_turn(&mut self, worker: WorkerId, plan: &Plan, steps: u32) {
+        // A sequence asks at the step that begins with all its slots filled.
+        let due = |state: &Self, order: usize, before: u32| {
+            let step = state.seq(plan.chunks[order].seq).slots - before;
+            (step < steps).then_some(Reverse((step, order)))
+        };
+        let computed: Vec<u32> = plan.chunks.iter().map(|c| self.seq(c.seq).computed).collect();
+        let asks = computed.iter().enumerate().filter_map(|(i, &before)| due(self, i, before));
+        let mut asks: BinaryHeap<_> = asks.collect();
+        while let Some(Reverse((step, order))) = asks.pop() {
+            let id = plan.chunks[order].seq;
+            let (seq, w) = (&mut self.seqs[id as usize], &mut self.workers[worker]);
+            seq.computed = computed[order] + step;
+            let (before, beyond) = (w.kv.usage(), w.beyond);
+            let slots = w.kv.grow(id, seq, seq.computed + 1).expect(ROOM);
+            let after = w.kv.usage();
+            self.set_slots(id, slots);
+            let growth = &mut self.growth[step as usize];
+            growth.slots += after.taken.wrapping_sub(before.taken) as i32;
+            growth.beyond += self.workers[worker].beyond.wrapping_sub(beyond) as i64;
+            growth.behind += after.behind - before.behind;
+            growth.shared += after.shared.wrapping_sub(before.shared) as i32;
+            growth.cached += after.cached.wrapping_sub(before.cached) as i32;
+            asks.extend(due(self, order, computed[order]));
+        }
+        for (chunk, before) in plan.chunks.iter().zip(computed) {
+            self.seqs[chunk.seq as usize].computed = before;
+        }
     }
 }

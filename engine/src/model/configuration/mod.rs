@@ -16,7 +16,6 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::attention::Attention;
 use super::layers::{Layer, Layers};
 use super::{ModelShape, SpecError};
 use crate::files::{LONGEST_SETTINGS, read_text};
@@ -128,7 +127,6 @@ pub(super) fn of_value(
         })
         .collect();
     let context = context(&fields)?;
-    notes.extend(windows(&layers, context));
     notes.extend(quantization.notes.iter().cloned());
     Ok(ModelShape {
         name: name.to_owned(),
@@ -142,18 +140,6 @@ pub(super) fn of_value(
         max_context: context,
         notes,
     })
-}
-
-/// A word on windows, whose keys and values are counted as if they kept the whole context.
-fn windows(layers: &Layers, context: u32) -> Option<String> {
-    let window = |layer: &Layer| layer.attention.as_ref().and_then(Attention::window);
-    let of = |(n, layer)| window(layer).filter(|w| *w < context).map(|w| (n, w));
-    let found: Vec<(u32, u32)> = layers.groups().filter_map(of).collect();
-    let (&(_, window), count) = (found.first()?, found.iter().map(|(n, _)| n).sum::<u32>());
-    Some(format!(
-        "{count} layers see a window of {window} tokens; their keys and values are kept for the whole context, as vLLM \
-         does without its hybrid KV cache manager"
-    ))
 }
 
 /// The longest sequence that it was trained for, by scaled positions where they are scaled.

@@ -138,7 +138,6 @@ fn parts_left_out_are_named() {
     its vision tower is left out
     its layers that predict further tokens (MTP, 1) are left out
     model_type `someone` is not known by name: it is read by its fields
-    4 layers see a window of 32 tokens; their keys and values are kept for the whole context, as vLLM does without its hybrid KV cache manager
     ");
 }
 
