@@ -20,6 +20,14 @@ pub struct Paged {
     groups: Vec<Group>,
     /// Slots of a token in each group; of a state, 0.
     weights: Vec<u32>,
+    /// Slots of a token in all groups together.
+    token: u32,
+    /// All of the headroom but its blocks.
+    headroom: Headroom,
+    /// Groups that grow.
+    growing: u32,
+    /// True where pages fall behind windows.
+    slides: bool,
     /// Most tokens of one sequence that an iteration computes.
     chunk: u32,
     prefix_cache: bool,
@@ -68,9 +76,18 @@ impl Paged {
     pub fn grouped(capacity: u32, groups: &[Group], chunk: u32, prefix_cache: bool) -> Self {
         let size = super::page_slots(groups);
         let weight = |g: &Group| if g.keeps_tokens() { size / g.block } else { 0 };
+        let weights: Vec<u32> = groups.iter().map(weight).collect();
+        let growing = groups.iter().filter(|g| g.keeps_tokens());
+        let slides = growing.clone().any(|g| g.reach != Reach::All);
+        let block = growing.clone().map(|g| g.block).min().unwrap_or(size);
+        let growing = growing.count().max(1) as u32;
         Self {
             pool: Pool::new(capacity / size, size),
-            weights: groups.iter().map(weight).collect(),
+            token: weights.iter().sum(),
+            weights,
+            headroom: Headroom { block, blocks: 0, in_turn: slides || growing > 1 },
+            growing,
+            slides,
             chunk,
             prefix_cache: prefix_cache && groups.iter().all(Group::keeps_tokens),
             tables: Vec::new(),
@@ -116,6 +133,9 @@ impl Paged {
 
     /// Gives back the pages that no token of `id` from `computed` on sees.
     fn leave(&mut self, id: SeqId, computed: u32) {
+        if !self.slides {
+            return;
+        }
         for g in 0..self.groups.len() {
             let (gone, at) = (self.groups[g].behind(computed), self.at(id, g));
             let pages = &mut self.tables[at];
@@ -307,18 +327,14 @@ impl KvAllocator for Paged {
             requested: taken,
             shared: self.pool.shared(),
             cached: self.pool.cached() * self.pool.size(),
-            token: self.weights.iter().sum(),
+            token: self.token,
             states: self.states,
             behind: self.behind,
         }
     }
 
     fn headroom(&self) -> Headroom {
-        let growing = self.groups.iter().filter(|g| g.keeps_tokens());
-        let block = growing.clone().map(|g| g.block).min().unwrap_or(self.pool.size());
-        let slides = growing.clone().any(|g| g.reach != Reach::All);
-        let groups = growing.count().max(1) as u32;
-        Headroom { block, blocks: self.pool.free() / groups, in_turn: slides || groups > 1 }
+        Headroom { blocks: self.pool.free() / self.growing, ..self.headroom }
     }
 
     fn lookup(&self, seq: &Sequence) -> u32 {

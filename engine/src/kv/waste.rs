@@ -15,11 +15,9 @@ pub struct Growth {
     /// Slots taken when the step began, less those given back behind windows.
     pub slots: i32,
     /// Slots beyond their sequence's end among them.
-    pub beyond: i64,
-    /// Slots that fell behind windows.
-    pub behind: u64,
-    /// Tables that share slots, more than before.
-    pub shared: i32,
+    pub beyond: i32,
+    /// Slots of computed tokens that fell behind windows, and those that more tables share than before.
+    pub behind: i32,
     /// Slots free and cached, more than before; where none are given back, [`Ledger::stretch`] knows them.
     pub cached: i32,
 }
@@ -157,11 +155,10 @@ impl Ledger {
             let u = &mut holding.usage;
             u.taken = u.taken.wrapping_add_signed(g.slots);
             u.requested = u.requested.wrapping_add_signed(g.slots);
-            u.behind += g.behind;
-            u.shared = u.shared.wrapping_add_signed(g.shared);
+            u.behind = u.behind.wrapping_add_signed(g.behind.into());
             // Free blocks without content are taken first.
             u.cached = u.cached.wrapping_add_signed(g.cached).min(u.capacity - u.taken);
-            holding.beyond = holding.beyond.wrapping_add_signed(g.beyond);
+            holding.beyond = holding.beyond.wrapping_add_signed(g.beyond.into());
             self.advance(end, holding, running, waiting);
             holding.held += decoding;
         }

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::{Refusal, State};
+use crate::kv::Usage;
 use crate::kv::waste::Growth;
 use crate::plan::{Plan, Role, WorkerId};
 use crate::sequence::{Place, SeqId};
@@ -87,7 +88,7 @@ impl State {
             let grown = (slots + block).min(held);
             let step = &mut self.growth[(slots + 1 - first) as usize];
             step.slots += (grown - slots) as i32;
-            step.beyond += i64::from(grown.saturating_sub(end) - slots.saturating_sub(end));
+            step.beyond += (grown.saturating_sub(end) - slots.saturating_sub(end)) as i32;
             slots = grown;
         }
         self.set_slots(id, held);
@@ -113,9 +114,9 @@ impl State {
             self.set_slots(id, slots);
             let growth = &mut self.growth[step as usize];
             growth.slots += after.taken.wrapping_sub(before.taken) as i32;
-            growth.beyond += self.workers[worker].beyond.wrapping_sub(beyond) as i64;
-            growth.behind += after.behind - before.behind;
-            growth.shared += after.shared.wrapping_sub(before.shared) as i32;
+            growth.beyond += self.workers[worker].beyond.wrapping_sub(beyond) as i32;
+            let behind = |usage: Usage| usage.behind + u64::from(usage.shared);
+            growth.behind += behind(after).wrapping_sub(behind(before)) as i32;
             growth.cached += after.cached.wrapping_sub(before.cached) as i32;
             asks.extend(due(self, order, computed[order]));
         }

@@ -126,6 +126,10 @@ pub(super) fn of_value(
             Layer { norms, norm_bias, formats, ..Layer::new(attention, feed_forward) }
         })
         .collect();
+    if layers.groups().any(|(_, layer)| layer.state_bytes(1) > 0) {
+        let what = "its linear layers keep a state, to which tokens are added";
+        notes.push(format!("{what}: no prefix is cached, which is vLLM's default for such models"));
+    }
     let context = context(&fields)?;
     notes.extend(quantization.notes.iter().cloned());
     Ok(ModelShape {
