@@ -22,7 +22,8 @@ fn main() -> ExitCode {
     }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(help) if !help.use_stderr() || help.kind() == HELP_INSTEAD => help.exit(),
+        Err(help) if help.kind() == HELP_INSTEAD => return helped(&help),
+        Err(help) if !help.use_stderr() => help.exit(),
         Err(error) => return failed(&misspelt(&error), 1),
     };
     match command::run(cli) {
@@ -36,6 +37,12 @@ fn main() -> ExitCode {
 
 /// `knee` alone: what it can do instead of what was missing.
 const HELP_INSTEAD: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+
+/// Help where a command was left out: nothing went wrong.
+fn helped(help: &clap::Error) -> ExitCode {
+    let _ = writeln!(std::io::stdout(), "{}", help.render());
+    ExitCode::SUCCESS
+}
 
 /// Says on one line of standard error what went wrong. A closed standard error changes nothing.
 fn failed(what: &str, code: u8) -> ExitCode {

@@ -24,15 +24,13 @@ pub enum Error {
     },
     /// A number without a unit.
     #[error(
-        "{text:?} has no unit in target {target:?}; write {suggestion} or another of ns, us, ms, s, min, h"
+        "{text:?} has no unit in target {target:?}: is it {text} s or {text} ms? Write {target}s or {target}ms"
     )]
     Unit {
         /// The duration as typed.
         text: String,
         /// As typed.
         target: String,
-        /// The target with milliseconds.
-        suggestion: String,
     },
     /// A duration that is not one.
     #[error(

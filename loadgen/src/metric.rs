@@ -113,7 +113,7 @@ impl Metric {
     /// The metric called `name`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|metric| metric.name() == name)
+        Self::ALL.into_iter().find(|metric| metric.name().eq_ignore_ascii_case(name))
     }
 
     /// All names, for messages: `ttft, tpot, ...`.

@@ -57,9 +57,9 @@ impl FromStr for Target {
 
 fn parse_statistic(text: &str, target: &str) -> Result<Statistic, Error> {
     let allowed = Percentile::P50..=Percentile::P99_9;
-    match text.strip_prefix('p').and_then(Percentile::parse) {
+    match text.strip_prefix(['p', 'P']).and_then(Percentile::parse) {
         Some(p) if allowed.contains(&p) => Ok(Statistic::Percentile(p)),
-        _ if text == "mean" => Ok(Statistic::Mean),
+        _ if text.eq_ignore_ascii_case("mean") => Ok(Statistic::Mean),
         _ => Err(Error::Percentile { text: text.to_owned(), target: target.to_owned() }),
     }
 }
@@ -74,8 +74,7 @@ fn parse_limit(text: &str, target: &str) -> Result<Duration, Error> {
         return Err(Error::NotPositive(target.to_owned()));
     }
     if unit.is_empty() {
-        let (text, suggestion) = (text.to_owned(), format!("{target}ms"));
-        return Err(Error::Unit { text, target: target.to_owned(), suggestion });
+        return Err(Error::Unit { text: text.to_owned(), target: target.to_owned() });
     }
     let unit_ns = unit_nanos(unit).ok_or_else(bad)?;
     match (value * unit_ns).round() {
@@ -138,13 +137,14 @@ struct Typed {
 }
 
 impl Slo {
-    /// From targets as typed, and an attainment such as `99%` or `0.99`.
+    /// From targets as typed, each of them one or several between commas, and an attainment such as `99%` or `0.99`.
     ///
     /// # Errors
     /// Targets that do not parse, two limits for the same thing, an attainment without targets or
     /// of a mean.
     pub fn parse<S: AsRef<str>>(targets: &[S], attainment: Option<&str>) -> Result<Self, Error> {
-        let targets = targets.iter().map(|t| t.as_ref().parse()).collect::<Result<_, _>>()?;
+        let targets = targets.iter().flat_map(|typed| listed(typed.as_ref()));
+        let targets = targets.map(|target| target.parse()).collect::<Result<_, _>>()?;
         Self::new(targets, attainment.map(parse_attainment).transpose()?)
     }
 
@@ -207,6 +207,19 @@ impl Slo {
         }
         Ok(BoundSlo { slo: self.clone(), limits })
     }
+}
+
+/// The targets in `typed`, between commas. A class may have a comma in its name, and every target ends with its limit:
+/// what has no `=` belongs to the target after it.
+fn listed(typed: &str) -> Vec<String> {
+    let mut targets: Vec<String> = Vec::new();
+    for piece in typed.split(',') {
+        match targets.last_mut().filter(|target| !target.contains('=')) {
+            Some(open) => open.extend([",", piece]),
+            None => targets.push(piece.trim().to_owned()),
+        }
+    }
+    targets
 }
 
 fn index_of(class: &str, classes: &[String], target: &Target) -> Result<u16, Error> {

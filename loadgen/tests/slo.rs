@@ -42,7 +42,7 @@ fn refused_with_one_clear_line() {
         ),
         (
             "ttft=200",
-            r#""200" has no unit in target "ttft=200"; write ttft=200ms or another of ns, us, ms, s, min, h"#,
+            r#""200" has no unit in target "ttft=200": is it 200 s or 200 ms? Write ttft=200s or ttft=200ms"#,
         ),
         ("ttft=-1ms", r#"target "ttft=-1ms" can never be met: a latency limit must be above zero"#),
         ("ttft=0ms", r#"target "ttft=0ms" can never be met: a latency limit must be above zero"#),
@@ -185,4 +185,13 @@ proptest! {
         let _ = Slo::parse(&[format!("ttft:{text}=1s"), format!("e2e={text}ms"), format!("itl=1{text}")], None);
         let _ = format!("ttft=1{text}").parse::<Target>();
     }
+}
+
+#[test]
+fn several_targets_stand_between_commas_in_any_case() {
+    let of = |typed: &[&str]| Slo::parse(typed, None).map(|slo| slo.to_string());
+    let apart = of(&["ttft=200ms", "tpot:p50@a,b=40ms"]);
+    assert!(apart.is_ok());
+    assert_eq!(of(&["TTFT=200ms, Tpot:P50@a,b=40ms"]), apart);
+    assert_eq!(of(&["ttft=200ms,"]), Err(Error::Grammar(String::new())));
 }

@@ -24,6 +24,18 @@ pub(crate) fn above_zero(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A rate of requests: per second as a bare number or as `8rps`, per minute as `480rpm`.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    let typed = text.trim().to_ascii_lowercase();
+    let (number, seconds) = match (typed.strip_suffix("rps"), typed.strip_suffix("rpm")) {
+        (Some(number), _) => (number, 1.0),
+        (_, Some(number)) => (number, 60.0),
+        _ => (typed.as_str(), 1.0),
+    };
+    let expected = || "expected requests/s above 0, such as 2.5, 2.5rps or 150rpm".to_owned();
+    above_zero(number.trim()).map(|n| n / seconds).map_err(|_| expected())
+}
+
 /// A number of tokens, in the units of context windows: `16k` is 16,384, `1M` is 1,048,576.
 pub(crate) fn tokens(text: &str) -> Result<u32, String> {
     let (number, scale) = match text.split_at_checked(text.len().saturating_sub(1)) {
@@ -77,6 +89,16 @@ pub(crate) fn quantity(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_are_per_second_or_per_minute() {
+        for text in ["8", "8rps", "480rpm", " 8 RPS"] {
+            assert_eq!(rate(text), Ok(8.0), "{text}");
+        }
+        for text in ["", "rps", "0", "-1rpm", "8rph", "inf", "8rps2"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn quantities_have_their_unit() {
