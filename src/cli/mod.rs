@@ -24,7 +24,7 @@ use headings::{KNOBS, MACHINE, OUTPUT, RECORDED, SEARCH, TRAFFIC};
 pub(crate) use live::{Fleet, Live, MOST_STREAMS, Mock, Reach, SERVED, TuneServer};
 pub(crate) use profile::{Check, Import, Measure, Profile};
 pub(crate) use scenario::{Instead, Output, Reading, Scenario, Workload};
-use values::{MOST_GPUS, above_zero, tokens, whole};
+use values::{MOST_GPUS, above_zero, rate, tokens, whole};
 
 /// Which LLM-serving configuration gives the most throughput under your latency targets, and how many GPUs that takes.
 #[derive(Debug, Parser)]
@@ -124,7 +124,7 @@ pub(crate) struct Compare {
     #[arg(long, help_heading = SEARCH, value_delimiter = ',', default_value = "static,continuous,paged,chunked")]
     pub(crate) policy: Vec<String>,
     /// Requests/s at which latencies are compared (default: chosen from the capacities)
-    #[arg(long, help_heading = SEARCH, value_delimiter = ',', value_name = "RPS,...", value_parser = above_zero, allow_negative_numbers = true)]
+    #[arg(long, help_heading = SEARCH, value_delimiter = ',', value_name = "RPS,...", value_parser = rate, allow_negative_numbers = true)]
     pub(crate) rates: Vec<f64>,
     #[command(flatten)]
     pub(crate) on: On,
@@ -147,7 +147,7 @@ pub(crate) struct Bench {
     #[command(flatten)]
     pub(crate) on: On,
     /// Requests (or session starts) per second; default: the trace's own rate
-    #[arg(long, help_heading = TRAFFIC, value_name = "RPS", value_parser = above_zero, allow_negative_numbers = true, conflicts_with_all = ["rate_scale", "saturated"])]
+    #[arg(long, help_heading = TRAFFIC, value_name = "RPS", value_parser = rate, allow_negative_numbers = true, conflicts_with_all = ["rate_scale", "saturated"])]
     pub(crate) rate: Option<f64>,
     /// Speed of the trace: 2 = twice its own rate
     #[arg(

@@ -8,7 +8,7 @@ use super::blocks::{Draw, Print};
 use super::computing::Computing;
 use super::headings::{MACHINE, OUTPUT, SEARCH, TRAFFIC};
 use super::scenario::{Output, Scenario};
-use super::values::above_zero;
+use super::values::rate;
 use crate::knobs::Knobs;
 
 /// `knee profile`.
@@ -83,7 +83,7 @@ pub(crate) struct Check {
     #[arg(long, help_heading = MACHINE, default_value = "cpu")]
     pub(crate) device: String,
     /// Requests (or session starts) per second; default: the trace's own rate
-    #[arg(long, help_heading = TRAFFIC, value_name = "RPS", value_parser = above_zero, allow_negative_numbers = true)]
+    #[arg(long, help_heading = TRAFFIC, value_name = "RPS", value_parser = rate, allow_negative_numbers = true)]
     pub(crate) rate: Option<f64>,
     /// Number of runs of the workload
     #[arg(long, help_heading = SEARCH, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]

@@ -7,7 +7,7 @@ use engine::DeviceProfile;
 use workloads::{DateOrder, Format, Mapping, TimeUnit};
 
 use super::headings::{FILES, MACHINE, OUTPUT, TRAFFIC};
-use super::values::{above_zero, priced, share, whole};
+use super::values::{priced, rate, share, whole};
 
 /// Traffic, model, device and targets.
 #[derive(Debug, Clone, Args)]
@@ -94,7 +94,7 @@ pub(crate) struct Reading {
     #[arg(long, help_heading = FILES, value_name = "s|ms|us|ns")]
     pub(crate) time_unit: Option<TimeUnit>,
     /// Arrivals per second for a file without times
-    #[arg(long, help_heading = FILES, value_name = "RPS", value_parser = above_zero, allow_negative_numbers = true)]
+    #[arg(long, help_heading = FILES, value_name = "RPS", value_parser = rate, allow_negative_numbers = true)]
     pub(crate) arrival_rate: Option<f64>,
     /// Tokens per block identity in the file, where they are not the format's usual number
     #[arg(long, help_heading = FILES, value_name = "N", value_parser = whole::<u32, 1, { 1 << 30 }>, allow_negative_numbers = true)]
