@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use engine::config::KvDtype;
 use engine::exec::cost::CostModel;
 use engine::files::{LONGEST_SETTINGS, read_text};
 use engine::{Config, DeviceProfile, ModelShape};
@@ -210,10 +209,9 @@ impl Prepared {
 
     /// Says what is left out of a model, and what of it was not measured on a device: each once.
     fn remark(&self, model: &ModelShape, device: &DeviceProfile) {
-        let cost = CostModel::new(model, device, 1, 1, KvDtype::Bf16, 1);
         let (name, own) = (&model.name, model.notes.iter());
-        let borrowed =
-            cost.borrowed().into_iter().map(|b| format!("{name} on {}: {b}", device.name));
+        let borrowed = CostModel::untabled(model, device).into_iter();
+        let borrowed = borrowed.map(|b| format!("{name} on {}: {b}", device.name));
         for note in own.map(|note| format!("{name}: {note}")).chain(borrowed) {
             if self.told.borrow_mut().insert(note.clone()) {
                 tell(&format!("knee: note: {note}"));

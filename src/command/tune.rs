@@ -292,7 +292,7 @@ fn run_search(
     let devices = devices.map(|((sim, about), subject)| DeviceUnderTest {
         info: about.device.clone(),
         subject: subject.as_ref(),
-        accuracy: accuracy::pace(sim.device()),
+        accuracy: accuracy::pace(sim.device(), sim.model()),
     });
     let request = Question {
         devices: devices.collect(),

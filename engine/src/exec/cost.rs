@@ -280,6 +280,12 @@ impl CostModel {
         cost
     }
 
+    /// The operators of `model` that no table of `device` has, and what they are priced by; a sentence each.
+    #[must_use]
+    pub fn untabled(model: &ModelShape, device: &DeviceProfile) -> Vec<String> {
+        Self::new(model, device, 1, 1, KvDtype::Bf16, 1).borrowed()
+    }
+
     /// The operators that no table of the device has, and what they are priced by; a sentence each.
     #[must_use]
     pub fn borrowed(&self) -> Vec<String> {

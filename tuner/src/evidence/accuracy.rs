@@ -12,8 +12,9 @@
 
 use std::collections::BTreeMap;
 
-use engine::DeviceProfile;
-use engine::profile::borrowed::SIGMA;
+use engine::exec::cost::CostModel;
+use engine::profile::borrowed::{OPERATOR_SIGMA, SIGMA};
+use engine::{DeviceProfile, ModelShape};
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::validate::{COMPARED, Validation};
@@ -33,11 +34,11 @@ pub struct Accuracy {
     pub devices: Vec<String>,
 }
 
-/// The accuracy of iteration times on `device`; none of a device that does not ship, since its
-/// figures were not compared. One whose efficiencies are borrowed is as far off as all others
-/// together, and further by what borrowing costs.
+/// The accuracy of iteration times of `model` on `device`; none of a device that does not ship, since its figures were
+/// not compared. A device whose efficiencies are borrowed is as far off as all others together, and further by what
+/// borrowing costs; so is a model with operators that no table of the device has.
 #[must_use]
-pub fn pace(device: &DeviceProfile) -> Option<Accuracy> {
+pub fn pace(device: &DeviceProfile, model: &ModelShape) -> Option<Accuracy> {
     if device.like.is_none() {
         let shipped = DeviceProfile::load(&device.name).ok()?;
         // A price changes no time.
@@ -47,18 +48,24 @@ pub fn pace(device: &DeviceProfile) -> Option<Accuracy> {
         }
     }
     let all: Vec<Uncertainty> = serde_json::from_str(RESIDUALS).ok()?;
-    let own = all.iter().find(|u| u.device == device.name);
+    let (spread, devices) = compared(&all, &device.name)?;
+    let borrowed = if device.like.is_some() { SIGMA } else { 0.0 };
+    let untabled = !CostModel::untabled(model, device).is_empty();
+    let untabled = if untabled { OPERATOR_SIGMA } else { 0.0 };
+    let sigma = spread.sigma.hypot(borrowed).hypot(untabled);
+    Some(Accuracy { spread: Spread { sigma, ..spread }, devices })
+}
+
+/// The spread over the runs of `device`, or over those of all devices where it has too few; and the devices.
+fn compared(all: &[Uncertainty], device: &str) -> Option<(Spread, Vec<String>)> {
+    let own = all.iter().find(|u| u.device == device);
     if let Some(spread) = own.and_then(|u| u.spread(PACE)) {
-        return Some(Accuracy { spread, devices: vec![device.name.clone()] });
+        return Some((spread, vec![device.to_owned()]));
     }
     let mut pooled = Uncertainty::new("all");
     let residuals = all.iter().filter_map(|u| u.residuals.get(PACE)).flatten().copied().collect();
     pooled.residuals.insert(PACE.to_owned(), residuals);
-    let devices = all.iter().map(|u| u.device.clone()).collect();
-    let spread = pooled.spread(PACE)?;
-    let borrowed = if device.like.is_some() { SIGMA } else { 0.0 };
-    let spread = Spread { sigma: spread.sigma.hypot(borrowed), ..spread };
-    Some(Accuracy { spread, devices })
+    Some((pooled.spread(PACE)?, all.iter().map(|u| u.device.clone()).collect()))
 }
 
 /// Residuals of the runs validated on one device.
@@ -180,24 +187,43 @@ mod tests {
 
     #[test]
     fn every_shipped_device_has_error_bars_and_no_other_has() {
+        let dense = ModelShape::load("llama-3.1-8b").unwrap();
         for name in DeviceProfile::names() {
             let mut device = DeviceProfile::load(name).unwrap();
-            let (low, high) = pace(&device).expect(name).spread.factors(0.8);
+            let (low, high) = pace(&device, &dense).expect(name).spread.factors(0.8);
             assert!(0.5 < low && low < 1.0 && 1.0 < high && high < 2.0, "{name}: {low} to {high}");
             device.peak_flops *= 1.01;
             // Whatever its data sheet says, a device that borrows is as far off as borrowing is.
-            assert_eq!(pace(&device).is_some(), device.like.is_some(), "{name}");
+            assert_eq!(pace(&device, &dense).is_some(), device.like.is_some(), "{name}");
         }
     }
 
     #[test]
     fn borrowed_efficiencies_widen_the_interval_and_a_price_does_not() {
+        let dense = ModelShape::load("llama-3.1-8b").unwrap();
+        let pace = |device: &DeviceProfile| pace(device, &dense);
         let width = |device: &DeviceProfile| pace(device).unwrap().spread.sigma;
         let of = |name: &str| DeviceProfile::load(name).unwrap();
         assert!(width(&of("mi300x")) > SIGMA && width(&of("mi300x")) > width(&of("b200")));
         let mut cheap = of("h100-sxm");
         cheap.price.per_gpu_hour = 1.0;
         assert_eq!(pace(&cheap), pace(&of("h100-sxm")));
+    }
+
+    #[test]
+    fn an_operator_without_a_table_widens_the_interval() {
+        let width = |device: &str, model: &str| {
+            let device = DeviceProfile::load(device).unwrap();
+            pace(&device, &ModelShape::load(model).unwrap()).unwrap().spread.sigma
+        };
+        let (dense, experts) = ("llama-3.1-8b", "openai/gpt-oss-20b");
+        // Experts in this format were timed on the one, and on the other not.
+        assert_eq!(width("h100-sxm", experts), width("h100-sxm", dense));
+        let (known, not) = (width("a40", dense), width("a40", experts));
+        assert!((not - known.hypot(OPERATOR_SIGMA)).abs() < 1e-12, "{known} {not}");
+        // Mamba was timed nowhere.
+        let mamba = width("h100-sxm", "nvidia/Nemotron-H-56B-Base-8K");
+        assert!(mamba > OPERATOR_SIGMA, "{mamba}");
     }
 
     fn with(residuals: &[f64]) -> Uncertainty {
