@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::{
     Clockwork, Variant, Watched, allocators, check_memory, each_scheduler, is_legal, limit_flights,
 };
-use engine::config::{AllocatorKind, Config, QueueOrder, RouterKind, SchedulerKind, Victim};
+use engine::config::{AllocatorKind, Config, QueueOrder, RouterKind, Victim};
 use engine::deployment::Deployment;
 use engine::engine::Totals;
 use engine::exec::{Executor, SimExecutor};
@@ -272,7 +272,7 @@ fn deployed(config: &Config, slots: u32, layout: usize) -> Deployment {
     let longest = config.max_model_len;
     let mut deployment = Deployment::new(config.canonical(), model, device, longest).unwrap();
     deployment.kv_slots = slots;
-    if config.allocator == AllocatorKind::Paged && config.scheduler != SchedulerKind::Disagg {
+    if config.allocator == AllocatorKind::Paged && !config.scheduler.traits().disaggregates {
         deployment.layout.groups = layouts()[layout].clone();
         deployment.kv_slots *= deployment.layout.groups.len() as u32;
     }

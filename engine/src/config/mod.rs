@@ -156,9 +156,6 @@ impl Config {
     /// The most tokens of one sequence that an iteration computes.
     #[must_use]
     pub fn longest_chunk(&self) -> u32 {
-        match self.scheduler {
-            SchedulerKind::Chunked => self.max_batch_tokens,
-            _ => u32::MAX,
-        }
+        if self.scheduler.traits().chunks_prompts { self.max_batch_tokens } else { u32::MAX }
     }
 }

@@ -9,7 +9,7 @@
 //! Without pages, and where KV moves between workers, all layers are one group: windows keep the whole context, and
 //! every seat has its states reserved.
 
-use crate::config::{AllocatorKind, Config, KvDtype, SchedulerKind};
+use crate::config::{AllocatorKind, Config, KvDtype};
 use crate::kv::{Group, Reach, page_slots};
 use crate::model::{Layer, ModelShape};
 
@@ -43,7 +43,7 @@ impl KvLayout {
     pub fn new(model: &ModelShape, config: &Config) -> Self {
         let (kv, tp, block) = (config.kv_dtype, config.tp.max(1), config.block_size.max(1));
         let paged =
-            config.allocator == AllocatorKind::Paged && config.scheduler != SchedulerKind::Disagg;
+            config.allocator == AllocatorKind::Paged && !config.scheduler.traits().disaggregates;
         let kinds = kinds(model, kv, tp);
         let reaches = |reach: fn(&Reach) -> bool| kinds.iter().any(|kind| reach(&kind.reach));
         let alike = kinds.iter().all(|kind| kind.reach == kinds[0].reach);

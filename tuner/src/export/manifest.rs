@@ -2,7 +2,6 @@
 
 use super::said::Said;
 use engine::Config;
-use engine::config::SchedulerKind;
 
 /// Single-quoted, as YAML wants it, on one line.
 pub(super) fn yaml_string(text: &str) -> String {
@@ -35,7 +34,7 @@ pub(super) struct Pods {
 
 impl Pods {
     pub(super) fn of(c: &Config) -> Self {
-        let apart = c.scheduler == SchedulerKind::Disagg;
+        let apart = c.scheduler.traits().disaggregates;
         Self {
             serve: if apart { c.replicas * c.decode_workers } else { c.replicas },
             prefill: apart.then_some(c.replicas * c.prefill_workers),

@@ -3,7 +3,7 @@
 use super::engine::{Asked, Engine};
 use super::said::{Found, Say, script, start, weights};
 use super::target::{Target, as_the_engine};
-use engine::config::{QueueOrder, SchedulerKind};
+use engine::config::QueueOrder;
 
 static ENGINE: Engine = Engine {
     name: "sglang",
@@ -32,31 +32,23 @@ pub(super) static TARGET: Target = Target {
 
 fn own(asked: &Asked<'_>) -> Option<Say> {
     let (c, value) = (asked.config, asked.value);
+    let scheduler = c.scheduler.traits();
     Some(match asked.knob.name {
-        "scheduler" => match c.scheduler {
-            SchedulerKind::Chunked => Say::flag("--enable-mixed-chunk"),
-            SchedulerKind::Continuous | SchedulerKind::Disagg => Say::Implied,
-            SchedulerKind::Static => Say::missing("SGLang batches continuously"),
-        },
+        "scheduler" if scheduler.mixes => Say::flag("--enable-mixed-chunk"),
+        "scheduler" if scheduler.closes_batches => Say::missing("SGLang batches continuously"),
         "mix" if value == "on" => Say::flag("--enable-mixed-chunk"),
-        "mix" => Say::Implied,
+        "scheduler" | "mix" => Say::Implied,
         "prefix-cache" if value == "on" => Say::Implied,
         "prefix-cache" if c.queue == QueueOrder::ShortestPrefill => {
             Say::comment("left on, as shortest-prefill-first needs it")
         }
         "prefix-cache" => Say::flag("--disable-radix-cache"),
         "max-batch-tokens" => {
-            let chunk = match c.scheduler {
-                SchedulerKind::Chunked => value,
-                _ => "-1", // whole prompts
-            };
+            let chunk = if scheduler.mixes { value } else { "-1" }; // whole prompts
             let chunk = format!("--chunked-prefill-size {chunk}");
             Say::Flags(vec![chunk, format!("--max-prefill-tokens {value}")])
         }
-        "block-size"
-            if c.scheduler == SchedulerKind::Chunked
-                && !c.max_batch_tokens.is_multiple_of(c.block_size) =>
-        {
+        "block-size" if scheduler.mixes && !c.max_batch_tokens.is_multiple_of(c.block_size) => {
             Say::missing("chunks are whole pages")
         }
         "quantization" => weights(value),
@@ -71,7 +63,7 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
             "shortest-prefill" => Say::flag("--schedule-policy shortest-prefill-first"),
             _ => Say::flag("--schedule-policy lpm"),
         },
-        "max-queue" if c.scheduler == SchedulerKind::Disagg => {
+        "max-queue" if scheduler.disaggregates => {
             Say::missing("a disaggregated SGLang queues without limit")
         }
         "allow-long-context" => Say::Env("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1"),
@@ -93,7 +85,7 @@ fn render(found: &Found) -> String {
             .to_owned(),
     );
     let command = start(&said, TARGET.starts, &found.model);
-    if c.scheduler != SchedulerKind::Disagg {
+    if !c.scheduler.traits().disaggregates {
         if c.replicas > 1 {
             said.flags.push(format!("--dp-size {}", c.replicas));
         }

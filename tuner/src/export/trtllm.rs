@@ -4,7 +4,7 @@ use super::engine::{Asked, Engine};
 use super::said::{Found, Say, checkpoint, script, start};
 use super::target::{Target, as_the_engine};
 use engine::Config;
-use engine::config::{AllocatorKind, SchedulerKind};
+use engine::config::AllocatorKind;
 use std::fmt::Write as _;
 
 static ENGINE: Engine = Engine {
@@ -34,7 +34,7 @@ pub(super) static TARGET: Target = Target {
 fn own(asked: &Asked<'_>) -> Option<Say> {
     let (c, value) = (asked.config, asked.value);
     Some(match asked.knob.name {
-        "scheduler" if c.scheduler == SchedulerKind::Disagg => Say::comment(
+        "scheduler" if c.scheduler.traits().disaggregates => Say::comment(
             "needs context and generation servers and an orchestrator (trtllm-serve disaggregated)",
         ),
         "padding" if value == "off" => Say::Implied,
@@ -55,14 +55,14 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
 
 /// The text of the YAML.
 fn yaml(config: &Config) -> String {
-    let capacity = match (config.scheduler, config.allocator) {
-        (SchedulerKind::Static, _) => "STATIC_BATCH",
-        (_, AllocatorKind::Contiguous) => "GUARANTEED_NO_EVICT",
-        (_, AllocatorKind::Paged) => "MAX_UTILIZATION",
+    let scheduler = config.scheduler.traits();
+    let capacity = match config.allocator {
+        _ if scheduler.closes_batches => "STATIC_BATCH",
+        AllocatorKind::Contiguous => "GUARANTEED_NO_EVICT",
+        AllocatorKind::Paged => "MAX_UTILIZATION",
     };
     let mut text = String::new();
-    let chunked = config.scheduler == SchedulerKind::Chunked;
-    let _ = writeln!(text, "enable_chunked_prefill: {chunked}");
+    let _ = writeln!(text, "enable_chunked_prefill: {}", scheduler.mixes);
     let _ = writeln!(text, "scheduler_config:\n  capacity_scheduler_policy: {capacity}");
     let _ = writeln!(text, "kv_cache_config:\n  enable_block_reuse: {}", config.prefix_cache);
     if config.allocator == AllocatorKind::Paged {

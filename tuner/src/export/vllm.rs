@@ -3,7 +3,6 @@
 use super::engine::{Asked, Engine};
 use super::said::{Found, Say, script, start, weights};
 use super::target::{Target, as_the_engine};
-use engine::config::SchedulerKind;
 
 /// vLLM V1.
 pub static ENGINE: Engine = Engine {
@@ -36,16 +35,13 @@ pub(super) static TARGET: Target = Target {
 
 fn own(asked: &Asked<'_>) -> Option<Say> {
     let (c, value) = (asked.config, asked.value);
+    let scheduler = c.scheduler.traits();
     Some(match asked.knob.name {
-        "scheduler" => match c.scheduler {
-            SchedulerKind::Chunked => Say::Implied,
-            SchedulerKind::Disagg => Say::flag(
-                "--kv-transfer-config '{\"kv_connector\":\"NixlConnector\",\"kv_role\":\"kv_both\"}'",
-            ),
-            SchedulerKind::Static | SchedulerKind::Continuous => {
-                Say::missing("V1 always mixes chunks of prompts with decodes")
-            }
-        },
+        "scheduler" if scheduler.disaggregates => Say::flag(
+            "--kv-transfer-config '{\"kv_connector\":\"NixlConnector\",\"kv_role\":\"kv_both\"}'",
+        ),
+        "scheduler" if scheduler.mixes => Say::Implied,
+        "scheduler" => Say::missing("V1 always mixes chunks of prompts with decodes"),
         // Said of the scheduler: chunks are always mixed with decodes.
         "mix" if value == "off" => Say::Elsewhere,
         "mix" => Say::missing("V1 mixes chunks, not whole prompts"),
@@ -86,7 +82,7 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
 /// The command; prefill and decode are deployments of their own, with a proxy in front.
 fn render(found: &Found) -> String {
     let c = &found.config;
-    let disagg = c.scheduler == SchedulerKind::Disagg;
+    let disagg = c.scheduler.traits().disaggregates;
     // With experts, ranks behind one server share them: then they are one engine, not copies.
     let ranks = if disagg || found.experts { 1 } else { c.replicas };
     let mut said = TARGET.say(c, ranks);

@@ -33,7 +33,7 @@ impl<'a> Fields<'a> {
         of(self.text)
             .or_else(|| of(self.whole))
             // A null is an answer: it is no gap for a default.
-            .or_else(|| self.defaults.filter(|_| !names.iter().any(|name| said(name))).and_then(of))
+            .or_else(|| self.defaults.filter(|_| !names.iter().any(said)).and_then(of))
     }
 
     /// A note on the defaults that fill its gaps.
