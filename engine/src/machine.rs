@@ -38,11 +38,11 @@ pub struct Machine {
     computer: Computer,
 }
 
-/// What computes.
+/// The executors' model and devices.
 #[derive(Debug)]
 enum Computer {
     /// Pipeline stages in order, and of each its tensor-parallel ranks; at least one of both. With `apart`, workers
-    /// compute on threads of their own while whoever asks goes on, as stages do anyway.
+    /// compute on threads of their own while the engine goes on, as stages do anyway.
     Processor { stages: Vec<Vec<Share>>, apart: bool },
     Gpu {
         model: Arc<CudaModel>,
@@ -51,16 +51,16 @@ enum Computer {
     },
 }
 
-/// Whose clock workers go by.
+/// The clock that workers go by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
     /// The engine's own: workers take turns, and each is timed as if it had the machine to itself.
     Virtual,
-    /// Everybody's: a GPU computes while whoever asks goes on.
+    /// The real one: a GPU computes while the engine goes on.
     Real,
 }
 
-/// Why a GPU could not be measured, or has no room.
+/// The reasons for which a GPU could not be measured, or has no room.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// No profile can be made of the times.
@@ -151,7 +151,7 @@ impl Machine {
         Some((0..n).map(replica).collect())
     }
 
-    /// What the model is.
+    /// The model.
     #[must_use]
     pub fn config(&self) -> &LlamaConfig {
         &self.config
@@ -176,7 +176,7 @@ impl Machine {
         }
     }
 
-    /// Why it cannot run `config`, if it cannot.
+    /// The reason for which it cannot run `config`, if there is one.
     #[must_use]
     pub fn refuses(&self, config: &Config) -> Option<&'static str> {
         let (tp, pp) = self.split();
@@ -204,8 +204,8 @@ impl Machine {
         (!bf16).then_some(formats)
     }
 
-    /// How many engines with `slots` of KV each can take turns at it, batch by batch, each timed as if it were alone;
-    /// at least one. Their memories take half of what there is at most.
+    /// The number of engines with `slots` of KV each that can take turns at it, batch by batch, each timed as if it
+    /// were alone; at least one. Their memories take half of what there is at most.
     #[must_use]
     pub fn at_once(&self, slots: u64) -> usize {
         match &self.computer {
@@ -213,7 +213,7 @@ impl Machine {
                 let each = (slots * self.kv_bytes_per_token()).max(1);
                 memory_bytes().map_or(1, |all| (all / 2 / each).max(1)) as usize
             }
-            // Stages compute while nobody asks, and a GPU's memory is one worker's.
+            // Stages compute between calls, and a GPU's memory is one worker's.
             _ => 1,
         }
     }
@@ -299,7 +299,7 @@ pub struct Timings {
 
 impl Machine {
     /// Times batches of sequences of up to `longest` tokens, operator by operator. Takes some ten seconds; `watch` is
-    /// told how many of how many batches are timed.
+    /// told the number of batches that are timed, and of all.
     ///
     /// # Errors
     /// When a GPU fails.

@@ -1,7 +1,7 @@
-//! How many tokens of KV fit beside the weights, and where every other byte of device memory goes.
+//! The tokens of KV that fit beside the weights, and the use of every other byte of device memory.
 //!
-//! The account is vLLM's: of the share of memory the engine may use, what is left after weights, the peak of a pass
-//! over the largest batch, and the runtime. Checked against the pools that vLLM 0.15.1 logged on H100 (see tests).
+//! The account is vLLM's: the share of memory that the engine may use, less weights, the peak of a pass over the
+//! largest batch, and the runtime. Checked against the pools that vLLM 0.15.1 logged on H100 (see tests).
 
 mod layout;
 
@@ -17,12 +17,12 @@ use crate::profile::DeviceProfile;
 /// Bytes per logit that the sampler holds at its peak: float32 logits, probabilities, and a sorted copy with indices.
 const SAMPLER_BYTES: u64 = 16;
 
-/// Where the memory of one GPU goes, bytes; of the pipeline stage with the fewest slots.
+/// The use of the memory of one GPU, bytes; of the pipeline stage with the fewest slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Memory of the device.
     pub device: u64,
-    /// What the engine may use of it: `kv_fraction`.
+    /// Allowed to the engine: `kv_fraction`.
     pub limit: u64,
     /// Weights of one rank.
     pub weights: u64,
@@ -47,7 +47,7 @@ pub struct MemoryPlan {
     pub stage: u32,
 }
 
-/// Why a model cannot be laid out on a device.
+/// The reasons for which a model cannot be laid out on a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryError {
     /// Attention heads cannot be spread evenly.
@@ -123,7 +123,7 @@ pub enum MemoryError {
         gpus: u32,
         /// Weights over all of them, bytes.
         weights: u64,
-        /// What the engine may use on all of them, bytes.
+        /// Allowed to the engine on all of them, bytes.
         limit: u64,
         /// The fraction asked for.
         fraction: String,
@@ -145,7 +145,7 @@ pub enum MemoryError {
         weights: u64,
         /// Activations, sampler, communication and runtime on it, bytes.
         working: u64,
-        /// What the engine may use on it, bytes.
+        /// Allowed to the engine on it, bytes.
         limit: u64,
         /// The fraction asked for.
         fraction: String,
@@ -300,7 +300,7 @@ fn plan(
     }
 }
 
-/// The error that says what is missing, and the fewest ranks that would do.
+/// The error with the missing bytes, and the fewest ranks that would do.
 fn shortage(
     model: &ModelShape,
     device: &DeviceProfile,
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_says_by_how_much_and_what_would() {
+    fn a_model_that_does_not_fit_names_the_missing_bytes_and_a_remedy() {
         let model = ModelShape::load("llama-3.1-70b").unwrap();
         let say = |tp, pp, fraction, tokens| {
             let config = Config {

@@ -1,10 +1,10 @@
-//! What an iteration costs: the time of every operator, from a model's shape and a device's profile.
+//! The cost of an iteration: the time of every operator, from a model's shape and a device's profile.
 //!
 //! A model is kinds of layers, and a kind is operators: all is a sum over them. A profile's tables are brought to the
-//! model's shapes once; what depends on the number of tokens or of sampled
-//! sequences alone becomes one piecewise-linear function, tabulated by integers, because a search asks for hundreds of
-//! thousands of iterations a second. Attention is looked up in two small grids by totals of [`Shape`]: work and the
-//! longest context, since a kernel takes at least as long as its longest chunk.
+//! model's shapes once. The parts that depend on the number of tokens or of sampled sequences alone become one
+//! piecewise-linear function, tabulated by integers, because a search asks for hundreds of thousands of iterations a
+//! second. Attention is looked up in two small grids by totals of [`Shape`]: work and the longest context, since a
+//! kernel takes at least as long as its longest chunk.
 //!
 //! Left out: the embedding lookup (below 0.1 % of an iteration) and detokenisation (another process).
 
@@ -54,7 +54,7 @@ pub struct CostModel {
     host: [f64; 2],
 }
 
-/// What a kind of layer costs besides attention, by tokens.
+/// The cost of a kind of layer besides attention, by tokens.
 #[derive(Debug, Clone)]
 struct Kind {
     gemms: Vec<Times>,
@@ -78,7 +78,7 @@ struct Stage {
     line: Line,
 }
 
-/// Where the time of one stage's iteration goes, seconds.
+/// The time of one stage's iteration by part, seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Breakdown {
     /// Matrix products of the layers, those of experts included.
@@ -280,13 +280,14 @@ impl CostModel {
         cost
     }
 
-    /// The operators of `model` that no table of `device` has, and what they are priced by; a sentence each.
+    /// The operators of `model` that no table of `device` has, and those that they are priced by; a sentence
+    /// each.
     #[must_use]
     pub fn untabled(model: &ModelShape, device: &DeviceProfile) -> Vec<String> {
         Self::new(model, device, 1, 1, KvDtype::Bf16, 1).borrowed()
     }
 
-    /// The operators that no table of the device has, and what they are priced by; a sentence each.
+    /// The operators that no table of the device has, and those that they are priced by; a sentence each.
     #[must_use]
     pub fn borrowed(&self) -> Vec<String> {
         let mut found: Vec<String> = Vec::new();

@@ -1,6 +1,6 @@
-//! One extent per sequence, reserved when it is admitted: how serving worked before paging (FasterTransformer, Orca).
+//! One extent per sequence, reserved when it is admitted: the layout before paging (FasterTransformer, Orca).
 //!
-//! What it reserves is the whole policy ([`Reserve`]); the rest is a buddy arena.
+//! The size of the reservation is the whole policy ([`Reserve`]); the rest is a buddy arena.
 
 use super::buddy::{Buddy, Extent};
 use super::{Full, Headroom, KvAllocator, KvCopy, Opened, Table, Usage};
@@ -81,7 +81,7 @@ impl KvAllocator for Contiguous {
         Ok(Opened { hit: 0, slots })
     }
 
-    /// Only a doubling reservation ever grows: into an extent twice as large, what it holds copied over.
+    /// Only a doubling reservation ever grows: into an extent twice as large, with its content copied over.
     fn grow(&mut self, id: SeqId, seq: &Sequence, len: u32) -> Result<u32, Full> {
         let (old, asked) = self.held[id as usize];
         if len <= asked {
@@ -114,7 +114,7 @@ impl KvAllocator for Contiguous {
 
     fn close(&mut self, id: SeqId, _seq: &Sequence, _again: bool) {
         let (extent, asked) = std::mem::take(&mut self.held[id as usize]);
-        // Whoever gets the extent next must not find a copy in it that was meant for this one.
+        // The next holder of the extent must not find a copy in it that was meant for this one.
         self.copies.retain(|c| c.to != extent.start);
         self.arena.give(extent);
         self.requested -= asked;

@@ -1,4 +1,4 @@
-//! Groups of layers whose pages are kept alike, and what a sequence holds in each as a function of its tokens.
+//! Groups of layers whose pages are kept alike, and the pages of a sequence in each as a function of its tokens.
 //!
 //! As vLLM's hybrid KV cache manager has it: a page has the same bytes in every group, all groups take theirs from one
 //! pool, and a sequence has a page list per group.
@@ -8,9 +8,9 @@
 pub enum Reach {
     /// All of them.
     All,
-    /// So many that the next token sees, itself included.
+    /// The latest, as many as the next token sees, itself included.
     Window(u32),
-    /// None: one state, however long the sequence.
+    /// None: one state, for a sequence of any length.
     State,
 }
 
@@ -19,7 +19,7 @@ pub enum Reach {
 pub struct Group {
     /// The tokens they keep.
     pub reach: Reach,
-    /// Tokens of a page; a state takes one page, whatever this is.
+    /// Tokens of a page; a state takes one page at any size.
     pub block: u32,
 }
 

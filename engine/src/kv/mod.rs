@@ -1,9 +1,9 @@
-//! Who holds which slots of the KV cache.
+//! The KV cache: its slots, and the sequences that hold them.
 //!
 //! A slot holds one token's keys and values, of the layers of one group where there are several ([`group`]). An
 //! allocator turns "this sequence needs room for so many tokens" into slots, or says that it is full; it never decides
-//! who gives way. Nothing here is called per token: a sequence remembers how many slots it holds and asks only for
-//! more.
+//! which sequence gives way. Nothing here is called per token: a sequence remembers how many slots it holds and asks
+//! only for more.
 
 mod buddy;
 mod contiguous;
@@ -42,7 +42,7 @@ pub struct KvCopy {
     pub len: u32,
 }
 
-/// Where a sequence's tokens are.
+/// The place of a sequence's tokens.
 #[derive(Debug, Clone, Copy)]
 pub enum Table<'a> {
     /// Consecutive slots from here.
@@ -89,14 +89,14 @@ impl Table<'_> {
     }
 }
 
-/// What an allocator has given out, in slots.
+/// The slots that an allocator has given out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// All slots.
     pub capacity: u32,
-    /// Out of reach for anyone else (extents or blocks).
+    /// Out of reach for other sequences (extents or blocks).
     pub taken: u32,
-    /// Of `taken`, what sequences asked for; the rest is rounding.
+    /// Of `taken`, the slots that sequences asked for; the rest is rounding.
     pub requested: u32,
     /// Tokens counted by more than one table, beyond the first.
     pub shared: u32,
@@ -110,14 +110,14 @@ pub struct Usage {
     pub behind: u64,
 }
 
-/// How far running sequences can grow without asking.
+/// The room in which running sequences can grow without asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Headroom {
     /// Tokens after which a sequence needs another block in some group; 0 when it cannot grow block by block.
     pub block: u32,
     /// Blocks to be had in each group.
     pub blocks: u32,
-    /// True where sequences grow in several groups, or give slots back as they grow: then it matters who grows first.
+    /// True where sequences grow in several groups, or give slots back as they grow: then the order of growing matters.
     pub in_turn: bool,
 }
 
@@ -129,12 +129,12 @@ pub trait KvAllocator: Send {
     /// True where an empty pool could hold `seq` up to its end.
     fn fits(&self, seq: &Sequence) -> bool;
 
-    /// Takes room for what is cached of `seq` and `first` tokens more (no more than it has), leaving `spare` slots
+    /// Takes room for the cached tokens of `seq` and `first` tokens more (no more than it has), leaving `spare` slots
     /// free. Nothing changes when it is full.
     fn open(&mut self, id: SeqId, seq: &Sequence, first: u32, spare: u32) -> Result<Opened, Full>;
 
-    /// Makes room for the first `len` tokens, writable from `seq.computed` on, and gives back what is behind windows by
-    /// then; returns the tokens that there are slots for now.
+    /// Makes room for the first `len` tokens, writable from `seq.computed` on, and gives back the slots that are behind
+    /// windows by then; returns the tokens that there are slots for now.
     fn grow(&mut self, id: SeqId, seq: &Sequence, len: u32) -> Result<u32, Full>;
 
     /// Gives `child` the computed tokens of `parent`, shared where the layout allows.
@@ -156,16 +156,16 @@ pub trait KvAllocator: Send {
     /// Slots of `id` that lie beyond its token `end`.
     fn beyond(&self, id: SeqId, end: u32) -> u32;
 
-    /// Where `id`'s tokens are, of the first group.
+    /// The place of `id`'s tokens, of the first group.
     fn table(&self, id: SeqId) -> Table<'_>;
 
     /// Copies to make before the next pass; they are handed over once.
     fn copies(&mut self) -> Vec<KvCopy>;
 
-    /// What is given out.
+    /// The slots that are given out.
     fn usage(&self) -> Usage;
 
-    /// How far everybody can grow.
+    /// The room in which all can grow.
     fn headroom(&self) -> Headroom;
 
     /// Tokens of `seq` that are cached now.

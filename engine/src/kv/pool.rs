@@ -1,6 +1,6 @@
-//! Blocks of a fixed size: how many tables hold each, what it holds, and in which order free ones are used again.
+//! Blocks of a fixed size: the tables that hold each, its content, and the order in which free ones are used again.
 //!
-//! One list of free blocks serves as the prefix cache's LRU: a block whose content nobody can meet again goes to the
+//! One list of free blocks serves as the prefix cache's LRU: a block with content that cannot be met again goes to the
 //! front and is used first, one that may be hit goes to the back.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ struct Block {
     refs: u32,
     /// Tokens counted by each table that shares it.
     fill: u32,
-    /// What it holds; 0 = nothing that can be met again.
+    /// The key of its content; 0 = none that can be met again.
     key: BlockKey,
     /// True where the index leads to it.
     indexed: bool,
@@ -77,7 +77,7 @@ impl Pool {
     pub(crate) fn size(&self) -> u32 {
         self.size
     }
-    /// Blocks nobody holds, cached ones included.
+    /// Blocks that no table holds, cached ones included.
     pub(crate) fn free(&self) -> u32 {
         self.free
     }
@@ -200,7 +200,7 @@ impl Pool {
         }
     }
 
-    /// Nobody will ask for `block` again, unless another table holds it.
+    /// `block` will not be asked for again, unless another table holds it.
     pub(crate) fn withdraw(&mut self, block: u32) {
         let b = &mut self.blocks[block as usize];
         if b.indexed && b.refs == 1 {

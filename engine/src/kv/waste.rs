@@ -1,4 +1,4 @@
-//! The ledger: where KV memory went, by time (PagedAttention §3.1, Fig. 2).
+//! The ledger: KV memory by use, over time (PagedAttention §3.1, Fig. 2).
 //!
 //! With L slots of tokens held, F the final length, R slots requested and E taken, per sequence:
 //! used = Σ L, reserved = Σ min(F,R) − L, internal = Σ R − min(F,R), external = Σ (E − R) plus the free slots while the
@@ -22,10 +22,10 @@ pub struct Growth {
     pub cached: i32,
 }
 
-/// A worker's KV memory by what its sequences make of it.
+/// A worker's KV memory, by the use of its sequences.
 #[derive(Debug, Clone, Copy)]
 pub struct Holding {
-    /// What the allocator gave out.
+    /// The slots that the allocator gave out.
     pub usage: Usage,
     /// Tokens held, shared ones counted by every table.
     pub held: u64,
@@ -44,7 +44,7 @@ pub struct Classes {
     pub reserved: u64,
     /// Are held and never filled.
     pub internal: u64,
-    /// Are lost to rounding, or free but no use to whoever waits.
+    /// Are lost to rounding, or free but no use to the request that waits.
     pub external: u64,
     /// Are free.
     pub idle: u64,

@@ -1,10 +1,10 @@
-//! The layout of KV memory: which layers share a page list, and what a page is.
+//! The layout of KV memory: the layers that share a page list, and the size of a page.
 //!
 //! It is vLLM's (`v1/core/kv_cache_utils.py`). Layers that all keep the same tokens are one group. Otherwise a page has
-//! the same bytes in every group and a group the same number of layers, those of the rarest kind, so that every page can
-//! serve any group: kinds with more layers are several groups, and the last may be padded with layers that are not
-//! there. Where a linear layer's state is larger than a page, pages have more tokens until it fits. Where a page of one
-//! kind is no multiple of another's, the smaller is padded.
+//! the same bytes in every group and a group the same number of layers, those of the rarest kind, so that every page
+//! can serve any group: kinds with more layers are several groups, and the last may be padded with layers that are not
+//! there. If a linear layer's state is larger than a page, pages have more tokens until it fits. If a page of one kind
+//! is no multiple of another's, the smaller is padded.
 //!
 //! Without pages, and where KV moves between workers, all layers are one group: windows keep the whole context, and
 //! every seat has its states reserved.
@@ -69,7 +69,7 @@ impl KvLayout {
             kinds.iter().map(|kind| kind.layers).min().unwrap_or(1),
             kinds.iter().map(|kind| kind.layers).max().unwrap_or(1),
         );
-        // Where kinds are about as frequent, padding the rarer takes less than splitting the other.
+        // Padding the rarer kind takes less than splitting the other, if they are about as frequent.
         let size = if 2 * most < 3 * least { most } else { least };
         kinds.sort_by_key(|kind| match kind.reach {
             Reach::All => 0,
@@ -174,8 +174,8 @@ impl KvLayout {
     }
 }
 
-/// What a layer of `model` keeps: the tokens, and the bytes of one, or of a state. A window as long as the context is
-/// none.
+/// The part of a sequence that a layer of `model` keeps: the tokens, and the bytes of one, or of a state. A window as
+/// long as the context is none.
 fn kept(model: &ModelShape, layer: &Layer, kv: KvDtype, tp: u32) -> Option<(Reach, u64)> {
     let attention = layer.attention.as_ref()?;
     let (token, state) = (attention.kv_bytes(kv, tp), attention.state_bytes(tp));

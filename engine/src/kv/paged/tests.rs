@@ -112,7 +112,7 @@ fn check_memory(kv: &Paged, live: &HashMap<SeqId, Sequence>) -> Result<(), TestC
                 holds += u64::from(size);
                 continue;
             }
-            // What the next token sees is there.
+            // The tokens that the next one sees are there.
             for token in seen(group, seq.computed) {
                 let index = token / group.block;
                 prop_assert!(index >= pages.first, "token {token} is seen by {}", seq.computed);
@@ -142,7 +142,7 @@ fn check_memory(kv: &Paged, live: &HashMap<SeqId, Sequence>) -> Result<(), TestC
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever sequences do in a small pool, memory is accounted for, and no token misses what it sees.
+    /// Sequences do anything in a small pool: memory is accounted for, and no token misses those it sees.
     #[test]
     fn no_page_is_lost_or_left(
         groups in any_groups(), pages in 4u32..60, cache in any::<bool>(), steps in steps(), chunk in 5u32..40,

@@ -1,4 +1,4 @@
-//! What a language model that stands inside a configuration of several parts leaves out.
+//! The fields that a language model inside a configuration of several parts leaves out.
 //!
 //! transformers writes such a part as its difference to the defaults of its family, so what is not there is no gap.
 //! Source of the figures: the configuration classes of transformers 4.50 to 5.0. A configuration of one part is written

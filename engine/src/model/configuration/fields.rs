@@ -9,7 +9,7 @@ use super::defaults;
 pub(super) struct Fields<'a> {
     text: &'a Value,
     whole: &'a Value,
-    /// What a text model among several parts leaves out.
+    /// The fields that a text model among several parts leaves out.
     defaults: Option<&'static Value>,
 }
 

@@ -251,7 +251,7 @@ fn a_text_model_among_several_parts_leaves_out_the_defaults_of_its_family() {
     assert_eq!((model.vocab, model.max_context), (262_208, 131_072));
     insta::assert_snapshot!(model.notes[0], @"its text model leaves `head_dim`, `max_position_embeddings`, `num_attention_heads`, `num_key_value_heads`, `tie_word_embeddings`, `vocab_size` to the defaults of `gemma3` in transformers");
 
-    // What is said to be none is no gap; a family without known defaults has gaps, and so has a single part.
+    // A field that is null is no gap; a family without known defaults has gaps, and so has a single part.
     let mut none = text.clone();
     none["vocab_size"] = Value::Null;
     insta::assert_snapshot!(part(none).unwrap_err(), @"it does not say `vocab_size` or `padded_vocab_size`");
