@@ -160,7 +160,7 @@ impl Engine {
             let slots: u64 = copies.iter().map(|c| u64::from(c.len)).sum();
             shape.copied_tokens = slots.div_ceil(token);
         }
-        // What was copied has left room, which a request that was refused before may take.
+        // Copies leave room, which a request that was refused before may take.
         let repeated = self.stretches && copies.is_empty();
         let steps = if repeated { self.state.repeats(&plan, worker) } else { 1 };
         let batch = Batch { worker, plan: &plan, state: &self.state, shape, copies: &copies };
