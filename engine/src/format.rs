@@ -26,32 +26,81 @@ choice! {
     }
 }
 
+/// The arithmetic of products with weights in a format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// In bf16; weights of fewer bits are unpacked first.
+    Bf16,
+    /// In 8-bit float.
+    Fp8,
+    /// In 4-bit float.
+    Fp4,
+    /// 4-bit weights by 8-bit activations, at the rate of the wider, on devices that compute in 4-bit float.
+    Fp4ByFp8,
+}
+
+/// The properties of a format.
+struct Row {
+    /// Bits of an element.
+    bits: u64,
+    /// Bits of a scale, and elements that share it; scales per channel or tensor are left out: below 0.1 %.
+    scale: (u64, u64),
+    arithmetic: Arithmetic,
+    /// Formats whose kernels are most like its own, the likest first.
+    like: &'static [Format],
+    /// The same on a device that cannot compute in the format: engines unpack the weights there and compute in bf16, as
+    /// they do for formats of weights alone.
+    unpacked: &'static [Format],
+}
+
 impl Format {
+    const fn row(self) -> Row {
+        use Format::{Bf16, Fp8, Fp8Block, Int4, Int8, Mxfp4, Mxfp4Fp8, Nvfp4};
+        let (bits, scale, arithmetic, like, unpacked): (_, _, _, &[Self], &[Self]) = match self {
+            Bf16 => (16, (0, 1), Arithmetic::Bf16, &[], &[]),
+            Fp8 => (8, (0, 1), Arithmetic::Fp8, &[Fp8Block, Bf16], &[Int8, Int4, Mxfp4, Bf16]),
+            Fp8Block => {
+                (8, (32, 128 * 128), Arithmetic::Fp8, &[Fp8, Bf16], &[Int8, Int4, Mxfp4, Bf16])
+            }
+            Nvfp4 => (4, (8, 16), Arithmetic::Fp4, &[Fp8, Fp8Block, Bf16], &[Int4, Mxfp4, Bf16]),
+            Mxfp4 => (4, (8, 32), Arithmetic::Bf16, &[], &[Int4, Bf16]),
+            Mxfp4Fp8 => (
+                4,
+                (8, 32),
+                Arithmetic::Fp4ByFp8,
+                &[Nvfp4, Fp8, Fp8Block, Bf16],
+                &[Mxfp4, Int4, Bf16],
+            ),
+            Int8 => (8, (0, 1), Arithmetic::Bf16, &[], &[Int4, Bf16]),
+            Int4 => (4, (16, 128), Arithmetic::Bf16, &[], &[Mxfp4, Bf16]),
+        };
+        Row { bits, scale, arithmetic, like, unpacked }
+    }
+
     /// Bytes of `elements` weights with their scales.
     #[must_use]
     pub fn bytes(self, elements: u64) -> u64 {
-        let (bits, scale_bits, per) = self.layout();
+        let Row { bits, scale: (scale_bits, per), .. } = self.row();
         (elements * bits + (elements * scale_bits).div_ceil(per)).div_ceil(8)
     }
 
     /// Bytes of one weight on average, scales included.
     #[must_use]
     pub fn element_bytes(self) -> f64 {
-        let (bits, scale_bits, per) = self.layout();
+        let Row { bits, scale: (scale_bits, per), .. } = self.row();
         (bits as f64 + scale_bits as f64 / per as f64) / 8.0
     }
 
-    /// Bits of an element, bits of a scale, elements that share a scale (scales per channel or tensor are left out:
-    /// below 0.1 %).
-    fn layout(self) -> (u64, u64, u64) {
-        match self {
-            Self::Bf16 => (16, 0, 1),
-            Self::Fp8 | Self::Int8 => (8, 0, 1),
-            Self::Fp8Block => (8, 32, 128 * 128),
-            Self::Nvfp4 => (4, 8, 16),
-            Self::Mxfp4 | Self::Mxfp4Fp8 => (4, 8, 32),
-            Self::Int4 => (4, 16, 128),
-        }
+    /// The arithmetic of its products, on devices that have it.
+    #[must_use]
+    pub fn arithmetic(self) -> Arithmetic {
+        self.row().arithmetic
+    }
+
+    /// Formats whose kernels are most like its own, itself first; `native` where the device computes in it.
+    pub(crate) fn alike(self, native: bool) -> impl Iterator<Item = Self> + Clone {
+        let others = if native { self.row().like } else { self.row().unpacked };
+        std::iter::once(self).chain(others.iter().copied())
     }
 }
 
@@ -69,6 +118,21 @@ mod tests {
         for format in Format::ALL {
             assert_eq!(format.name().parse(), Ok(format));
             assert!((format.element_bytes() * 16_384.0 - of(format) as f64).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn every_format_falls_back_to_bf16() {
+        for format in Format::ALL {
+            let own = format.arithmetic() != Arithmetic::Bf16;
+            for native in [false, own] {
+                let alike: Vec<Format> = format.alike(native).collect();
+                assert_eq!((alike.first(), alike.last()), (Some(&format), Some(&Format::Bf16)));
+                let mut once = alike.clone();
+                once.sort_unstable();
+                once.dedup();
+                assert_eq!(once.len(), alike.len(), "{format}: {alike:?}");
+            }
         }
     }
 }

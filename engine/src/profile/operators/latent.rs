@@ -243,8 +243,8 @@ impl DeviceProfile {
     #[must_use]
     pub fn latent_attention(&self, latent: Latent, format: Format, kv: KvDtype) -> LatentTimes {
         let kind = if latent.index.is_some() { "sparse" } else { "latent" };
-        let formats = super::alike(format, self.peaks().computes(format));
-        let names = |kv: KvDtype| formats.iter().map(move |f| block_name(*f, kv));
+        let formats = format.alike(self.peaks().computes(format));
+        let names = |kv: KvDtype| formats.clone().map(move |f| block_name(f, kv));
         let other = if kv == KvDtype::Fp8 { KvDtype::Bf16 } else { KvDtype::Fp8 };
         let times = |phase: &str| {
             let kind = format!("{kind}_{phase}");

@@ -12,26 +12,7 @@ pub mod latent;
 
 use super::{DeviceProfile, Peaks, Roof, Table, Times, no_metric};
 use crate::config::KvDtype;
-use crate::format::Format;
-
-/// Formats whose kernels are most like those of `format`, itself first. On a device that cannot compute in the format,
-/// engines unpack the weights and compute in bf16, as they do for formats of weights alone.
-fn alike(format: Format, native: bool) -> &'static [Format] {
-    use Format::{Bf16, Fp8, Fp8Block, Int4, Int8, Mxfp4, Mxfp4Fp8, Nvfp4};
-    match (format, native) {
-        (Bf16, _) => &[Bf16],
-        (Fp8, true) => &[Fp8, Fp8Block, Bf16],
-        (Fp8Block, true) => &[Fp8Block, Fp8, Bf16],
-        (Nvfp4, true) => &[Nvfp4, Fp8, Fp8Block, Bf16],
-        (Fp8, false) => &[Fp8, Int8, Int4, Mxfp4, Bf16],
-        (Fp8Block, false) => &[Fp8Block, Int8, Int4, Mxfp4, Bf16],
-        (Nvfp4, false) => &[Nvfp4, Int4, Mxfp4, Bf16],
-        (Mxfp4Fp8, true) => &[Mxfp4Fp8, Nvfp4, Fp8, Fp8Block, Bf16],
-        (Mxfp4 | Mxfp4Fp8, _) => &[Mxfp4, Int4, Bf16],
-        (Int8, _) => &[Int8, Int4, Bf16],
-        (Int4, _) => &[Int4, Mxfp4, Bf16],
-    }
-}
+use crate::format::{Arithmetic, Format};
 
 /// The name of tables by the format of keys and values.
 #[must_use]
@@ -55,22 +36,20 @@ impl Peaks {
     /// True where the device computes in this format; else its weights are unpacked and computed with in bf16.
     #[must_use]
     pub fn computes(&self, format: Format) -> bool {
-        match format {
-            Format::Bf16 => true,
-            Format::Fp8 | Format::Fp8Block => self.fp8 > 0.0,
-            Format::Nvfp4 | Format::Mxfp4Fp8 => self.fp4 > 0.0,
-            Format::Mxfp4 | Format::Int8 | Format::Int4 => false,
+        match format.arithmetic() {
+            Arithmetic::Bf16 => format == Format::Bf16,
+            Arithmetic::Fp8 => self.fp8 > 0.0,
+            Arithmetic::Fp4 | Arithmetic::Fp4ByFp8 => self.fp4 > 0.0,
         }
     }
 
     /// FLOP/s of products with weights in this format.
     #[must_use]
     pub fn rate(&self, format: Format) -> f64 {
-        match format {
-            Format::Fp8 | Format::Fp8Block if self.fp8 > 0.0 => self.fp8,
-            Format::Nvfp4 if self.fp4 > 0.0 => self.fp4,
-            // The wider of both operands sets the rate.
-            Format::Mxfp4Fp8 if self.fp4 > 0.0 => self.fp8,
+        match format.arithmetic() {
+            Arithmetic::Fp8 if self.fp8 > 0.0 => self.fp8,
+            Arithmetic::Fp4 if self.fp4 > 0.0 => self.fp4,
+            Arithmetic::Fp4ByFp8 if self.fp4 > 0.0 => self.fp8,
             _ => self.flops,
         }
     }
@@ -106,14 +85,15 @@ impl DeviceProfile {
 
     /// The table of `kind` for `format`, or that of the format most like it; None where there is none at all.
     pub(crate) fn table_for(&self, kind: &str, format: Format) -> Option<Found<'_>> {
-        let native = format == Format::Bf16 || self.peaks().computes(format);
+        let native = self.peaks().computes(format);
         let (found, table) =
-            alike(format, native).iter().find_map(|f| Some((*f, self.table(kind, f.name())?)))?;
+            format.alike(native).find_map(|f| Some((f, self.table(kind, f.name())?)))?;
+        let unpacks = !native && format.arithmetic() != Arithmetic::Bf16;
         let plural = kind.replace('_', " ");
-        let unpacked = if native || matches!(format, Format::Mxfp4 | Format::Int8 | Format::Int4) {
-            ""
-        } else {
+        let unpacked = if unpacks {
             " (the device does not compute in this format: weights are unpacked to bf16)"
+        } else {
+            ""
         };
         let from =
             (found != format).then(|| format!("the efficiency of {plural} in {found}{unpacked}"));
