@@ -62,6 +62,11 @@ pub enum DeployError {
     /// A knob is set and does nothing.
     #[error(transparent)]
     Knob(#[from] KnobError),
+    /// Ranks of attention meet within one stage of one worker.
+    #[error(
+        "dp ranks meet at every layer of experts: leave pp at 1, and take another scheduler than disagg"
+    )]
+    RanksOfStages,
     /// Stages are filled by several iterations in flight.
     #[error("the {scheduler} scheduler runs with pp 1: {why}")]
     Pipeline {
@@ -154,7 +159,8 @@ impl Deployment {
         let enough = longest.max(1).checked_next_power_of_two().unwrap_or(u32::MAX);
         let wanted = if asked == 0 { enough.min(context) } else { asked };
         let memory = kv_slots(&model, &device, &config)?;
-        let ranks = Ranks { tp: config.tp, ep: config.ep, pp: config.pp };
+        let Config { tp, dp, ep, pp, .. } = config;
+        let ranks = Ranks { tp, dp, ep, pp };
         let cost = CostModel::on(&model, &device, ranks, config.kv_dtype, config.max_batch_tokens);
         let kv_slots = slots(memory.slots.min(MOST_SLOTS) as u32);
         let layout = KvLayout::new(&model, &config);
@@ -228,6 +234,9 @@ pub fn check(c: &Config) -> Result<(), DeployError> {
     let one_in_flight = c.scheduler.traits().one_in_flight;
     if c.async_scheduling && (one_in_flight.is_some() || c.pp > 1) {
         return Err(DeployError::Async);
+    }
+    if c.dp > 1 && (c.pp > 1 || c.scheduler.traits().disaggregates) {
+        return Err(DeployError::RanksOfStages);
     }
     match one_in_flight {
         Some(why) if c.pp > 1 => Err(DeployError::Pipeline { scheduler: c.scheduler, why }),

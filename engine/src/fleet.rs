@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::event::Iteration;
 use crate::fault::Fault;
 use crate::request::Request;
-use crate::router::Router;
+use crate::router::{self, Router};
 use crate::state::Rejected;
 
 /// The reason for which [`Fleet::advance`] stopped.
@@ -29,6 +29,8 @@ pub enum Next {
 /// Replicas of one engine.
 pub struct Fleet {
     replicas: Vec<Engine>,
+    /// Engines of each replica: ranks of attention, which begin their iterations together.
+    ranks: usize,
     router: Router,
     /// True if the end of a request at one replica may cause a request at another (closed-loop load).
     coupled: bool,
@@ -39,7 +41,18 @@ impl Fleet {
     /// These replicas; `coupled` when requests wait for responses.
     #[must_use]
     pub fn new(replicas: Vec<Engine>, router: Router, coupled: bool) -> Self {
-        Self { replicas, router, coupled, now: Duration::ZERO }
+        Self { replicas, ranks: 1, router, coupled, now: Duration::ZERO }
+    }
+
+    /// The same engines, `ranks` of which are ranks of one replica.
+    #[must_use]
+    pub fn meeting(self, ranks: usize) -> Self {
+        Self { ranks, ..self }
+    }
+
+    /// Makes every iteration a step of its own; results are the same, only slower.
+    pub fn disable_stretches(&mut self) {
+        self.replicas.iter_mut().for_each(Engine::disable_stretches);
     }
 
     /// Virtual time.
@@ -54,11 +67,14 @@ impl Fleet {
     /// When it could never run.
     pub fn add_request(&mut self, request: Request, at: Duration) -> Result<(), Rejected> {
         self.now = self.now.max(at);
-        let to = match self.replicas.len() {
+        let ranks = |replica: usize| &self.replicas[replica * self.ranks..][..self.ranks];
+        let load = |replica: usize| ranks(replica).iter().map(|rank| rank.load(self.now)).sum();
+        let to = match self.replicas.len() / self.ranks {
             1 => 0,
-            _ => self.router.pick(&request, &self.replicas, self.now),
+            n => self.router.pick(&request, n, load),
         };
-        self.replicas[to].add_request(request)
+        let rank = if self.ranks == 1 { 0 } else { router::rank(ranks(to)) };
+        self.replicas[to * self.ranks + rank].add_request(request)
     }
 
     /// Plays on until the next request is due at `arrival`, or an iteration ends before that.
@@ -88,11 +104,20 @@ impl Fleet {
     }
 
     fn start(&mut self, until: Duration) {
+        let mut together = true;
+        let met = |rank: &Engine| rank.in_flight().next().is_none();
         for i in 0..self.replicas.len() {
-            if self.replicas[i].is_ready(self.now) {
+            let first = i - i % self.ranks;
+            // Ranks begin together: nobody while another still computes.
+            if i == first && self.ranks > 1 {
+                together = self.replicas[first..first + self.ranks].iter().all(met);
+            }
+            if together && self.replicas[i].is_ready(self.now) {
                 let mut until = until;
                 if self.coupled {
-                    let others = self.replicas.iter().enumerate().filter(|&(j, _)| j != i);
+                    let ranks = first..first + self.ranks;
+                    let others =
+                        self.replicas.iter().enumerate().filter(|(j, _)| !ranks.contains(j));
                     // The end of a replica that is about to start is not known yet.
                     let event = |e: &Engine| {
                         if e.is_ready(self.now) { Some(self.now) } else { e.next_event() }

@@ -191,8 +191,8 @@ impl Machine {
                 "replicas take turns at this machine, pipeline stages do not: leave one of the two at 1",
             );
         }
-        if config.ep > 1 {
-            return Some("this machine computes models without experts: leave ep at 1");
+        if config.ep > 1 || config.dp > 1 {
+            return Some("this machine computes models without experts: leave ep and dp at 1");
         }
         if config.quantization.is_some() {
             return Some(

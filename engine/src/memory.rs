@@ -80,24 +80,30 @@ pub enum MemoryError {
         suggestion: Option<u32>,
     },
     /// Experts that cannot be shared out whole.
-    #[error("{model} has {experts} experts, which --ep {ep} must divide, as it must --tp {tp}")]
+    #[error(
+        "{model} has {experts} experts, which --ep {ep} must divide, as it must --tp {tp}{}", by(.dp)
+    )]
     Experts {
         /// The model.
         model: String,
         /// Experts of a layer.
         experts: u32,
-        /// Ranks of a stage.
+        /// Tensor-parallel ranks of a stage.
         tp: u32,
+        /// Attention-data-parallel ranks.
+        dp: u32,
         /// Ranks that share experts out.
         ep: u32,
     },
     /// Experts are to be shared out and there are none.
-    #[error("{model} has no experts that --ep {ep} could share out: leave it at 1")]
+    #[error("{model} has no experts that --{knob} {ranks} could share out: leave it at 1")]
     NoExperts {
         /// The model.
         model: String,
-        /// Ranks that share experts out.
-        ep: u32,
+        /// The knob that says so.
+        knob: &'static str,
+        /// Ranks asked for.
+        ranks: u32,
     },
     /// More stages than layers.
     #[error("{model} has {layers} layers, too few for --pp {pp}")]
@@ -158,6 +164,10 @@ fn gb(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / 1e9)
 }
 
+fn by(dp: &u32) -> String {
+    if *dp > 1 { format!(" x --dp {dp}") } else { String::new() }
+}
+
 fn hint(tp: &Option<u32>) -> String {
     tp.map_or_else(String::new, |tp| format!("; try --tp {tp}"))
 }
@@ -182,12 +192,12 @@ pub fn kv_slots(
             suggestion: (tp + 1..=heads).find(|&ranks| divides(model, ranks)),
         });
     }
-    let ep = config.ep.max(1);
-    if ep > 1 {
-        check_experts(model, tp, ep)?;
+    let (dp, ep) = (config.dp.max(1), config.ep.max(1));
+    if dp * ep > 1 {
+        check_experts(model, tp, dp, ep)?;
     }
-    if let Some(width) = broken_blocks(model, tp, ep) {
-        let whole = |&tp: &u32| divides(model, tp) && broken_blocks(model, tp, 1).is_none();
+    if let Some(width) = broken_blocks(model, tp, tp * dp / ep) {
+        let whole = |&tp: &u32| divides(model, tp) && broken_blocks(model, tp, tp * dp).is_none();
         let suggestion = (1..tp).rev().find(whole);
         return Err(MemoryError::Blocks { model: model.name.clone(), width, tp, suggestion });
     }
@@ -221,8 +231,8 @@ fn undivided(model: &ModelShape, tp: u32) -> Option<(u32, u32)> {
     })
 }
 
-/// Refuses experts that `ep` of `tp` ranks cannot share out whole.
-fn check_experts(model: &ModelShape, tp: u32, ep: u32) -> Result<(), MemoryError> {
+/// Refuses experts that `ep` of `tp` x `dp` ranks cannot share out whole.
+fn check_experts(model: &ModelShape, tp: u32, dp: u32, ep: u32) -> Result<(), MemoryError> {
     let of = |layer: &Layer| match &layer.feed_forward {
         Some(FeedForward::Experts(experts)) => Some(experts.experts),
         _ => None,
@@ -230,21 +240,22 @@ fn check_experts(model: &ModelShape, tp: u32, ep: u32) -> Result<(), MemoryError
     let model_name = || model.name.clone();
     let mut experts = model.layers.groups().filter_map(|(_, layer)| of(layer)).peekable();
     if experts.peek().is_none() {
-        return Err(MemoryError::NoExperts { model: model_name(), ep });
+        let (knob, ranks) = if dp > 1 { ("dp", dp) } else { ("ep", ep) };
+        return Err(MemoryError::NoExperts { model: model_name(), knob, ranks });
     }
-    match experts.find(|experts| !(experts.is_multiple_of(ep) && tp.is_multiple_of(ep))) {
-        Some(experts) => Err(MemoryError::Experts { model: model_name(), experts, tp, ep }),
+    match experts.find(|experts| !(experts.is_multiple_of(ep) && (tp * dp).is_multiple_of(ep))) {
+        Some(experts) => Err(MemoryError::Experts { model: model_name(), experts, tp, dp, ep }),
         None => Ok(()),
     }
 }
 
-/// The inner width of a feed-forward layer that `tp` ranks cannot share in whole FP8 blocks of 128; `ep` of them share
-/// whole experts.
-fn broken_blocks(model: &ModelShape, tp: u32, ep: u32) -> Option<u32> {
+/// The inner width of a feed-forward layer that `tp` ranks cannot share in whole FP8 blocks of 128, or `each` ranks that
+/// of an expert.
+fn broken_blocks(model: &ModelShape, tp: u32, each: u32) -> Option<u32> {
     let widths = |layer: &Layer| match &layer.feed_forward {
         Some(FeedForward::Dense(dense)) => vec![(dense.width, tp, layer.formats.feed_forward)],
         Some(FeedForward::Experts(experts)) => vec![
-            (experts.width, tp / ep, layer.formats.feed_forward),
+            (experts.width, each, layer.formats.feed_forward),
             (experts.shared, tp, layer.formats.shared),
         ],
         None => Vec::new(),
@@ -266,17 +277,21 @@ fn plan(
 ) -> MemoryPlan {
     let pp = config.pp.max(1);
     let limit = (device.memory_bytes as f64 * config.kv_fraction) as u64;
-    let weights = model.rank_weight_bytes(tp, pp, stage);
+    let dp = config.dp.max(1);
+    let experts = |ranks| model.expert_bytes(ranks, pp, stage);
+    let weights = model.rank_weight_bytes(tp, pp, stage) - experts(tp) + experts(tp * dp);
     // Live at once in a feed-forward layer: the residual stream, its normalised copy, the layer's input and output,
     // and the products before and after the activation.
     let inner =
         model.layers.groups().filter_map(|(_, l)| Some(l.feed_forward.as_ref()?.inner_width(tp)));
-    let widths = 4 * u64::from(model.hidden) + 3 * inner.max().unwrap_or(0);
+    // Ranks of attention gather the tokens of all before the experts, and their outputs.
+    let gathered = if dp > 1 { 2 * u64::from(dp) * u64::from(model.hidden) } else { 0 };
+    let widths = 4 * u64::from(model.hidden) + gathered + 3 * inner.max().unwrap_or(0);
     let activations = u64::from(config.max_batch_tokens) * widths * PLAIN_BYTES;
     let last = stage + 1 == pp;
     let sampler =
         if last { u64::from(config.max_seqs) * u64::from(model.vocab) * SAMPLER_BYTES } else { 0 };
-    let ranks = tp.saturating_mul(pp).min(device.gpus_per_node);
+    let ranks = tp.saturating_mul(dp).saturating_mul(pp).min(device.gpus_per_node);
     let communication = if ranks > 1 { device.all_reduce_law(ranks).buffer_bytes } else { 0 };
     let runtime = device.runtime_bytes;
     let states = u64::from(config.max_seqs) * layout.seat_bytes(model, pp, stage);
@@ -311,7 +326,7 @@ fn shortage(
     let fits = |tp: u32| {
         let layout = KvLayout::new(model, &Config { tp, ..config.clone() });
         divides(model, tp)
-            && broken_blocks(model, tp, 1).is_none()
+            && broken_blocks(model, tp, tp * config.dp.max(1) / config.ep.max(1)).is_none()
             && (0..pp).all(|stage| plan(model, device, config, &layout, tp, stage).slots > 0)
     };
     // A head is not split: beyond as many ranks as heads there is nothing to find.
@@ -490,6 +505,32 @@ mod tests {
             say("llama-3.1-8b", &[("tp", "2"), ("ep", "2")]).unwrap_err(),
             "llama-3.1-8b has no experts that --ep 2 could share out: leave it at 1"
         );
+        assert_eq!(
+            say("llama-3.1-8b", &[("dp", "2")]).unwrap_err(),
+            "llama-3.1-8b has no experts that --dp 2 could share out: leave it at 1"
+        );
+        assert_eq!(
+            say(blocks, &[("tp", "4"), ("dp", "2"), ("ep", "16")]).unwrap_err(),
+            "Qwen/Qwen3-235B-A22B-FP8 has 128 experts, which --ep 16 must divide, as it must --tp 4 x --dp 2"
+        );
+    }
+
+    #[test]
+    fn ranks_of_attention_hold_a_share_of_the_experts_and_all_else() {
+        let model = ModelShape::load("deepseek-ai/DeepSeek-V3").unwrap();
+        let of = |edits: &[(&str, &str)]| {
+            let mut config = Config::default();
+            edits.iter().for_each(|(knob, value)| config.set(knob, value).unwrap());
+            slots(&model, "h200", &config).unwrap()
+        };
+        let split = of(&[("tp", "8"), ("ep", "8")]);
+        let ranks = of(&[("dp", "8"), ("ep", "8")]);
+        let (experts, shared) = (model.expert_bytes(1, 1, 0), model.expert_bytes(8, 1, 0));
+        assert!(8 * shared >= experts && 8 * shared < experts + 8 * 1000);
+        assert_eq!(ranks.weights, model.weight_bytes() - experts + shared);
+        // All ranks of tp hold every token's latent, a rank of attention those of its own sequences.
+        assert_eq!(ranks.bytes_per_token, split.bytes_per_token);
+        assert!(8 * ranks.slots > 5 * split.slots, "{} {}", ranks.slots, split.slots);
     }
 
     #[test]

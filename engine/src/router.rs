@@ -1,7 +1,5 @@
 //! The choice of a replica for a request.
 
-use std::time::Duration;
-
 use crate::config::RouterKind;
 use crate::engine::Engine;
 use crate::request::{Content, Request, mix};
@@ -27,25 +25,37 @@ impl Router {
         Self { kind, next: 0 }
     }
 
-    /// The replica for `request` at `now`.
-    pub fn pick(&mut self, request: &Request, replicas: &[Engine], now: Duration) -> usize {
-        let load = |i: usize| replicas[i].load(now);
-        let lightest = || (0..replicas.len()).min_by_key(|&i| load(i)).unwrap_or(0);
+    /// The one of `replicas` replicas for `request`, by the tokens that each has still to compute.
+    pub fn pick(
+        &mut self,
+        request: &Request,
+        replicas: usize,
+        load: impl Fn(usize) -> u64,
+    ) -> usize {
+        let lightest = || (0..replicas).min_by_key(|&i| load(i)).unwrap_or(0);
         match self.kind {
             RouterKind::RoundRobin => {
-                self.next = (self.next + 1) % replicas.len();
+                self.next = (self.next + 1) % replicas;
                 self.next
             }
             RouterKind::LeastLoaded => lightest(),
             RouterKind::PrefixAffine => {
                 let Some(key) = prefix_key(&request.content) else { return lightest() };
-                let home = (key % replicas.len() as u64) as usize;
+                let home = (key % replicas as u64) as usize;
                 let least = lightest();
                 let overloaded = load(home) > 2 * load(least) + OVERLOAD_TOKENS;
                 if overloaded { least } else { home }
             }
         }
     }
+}
+
+/// The rank of attention that a request of their replica goes to: the one with the fewest requests, where one that waits
+/// counts as four that run (vLLM's `DPLBAsyncMPClient`).
+#[must_use]
+pub fn rank(ranks: &[Engine]) -> usize {
+    let requests = |i: &usize| 4 * ranks[*i].state.queued() + ranks[*i].state.running();
+    (0..ranks.len()).min_by_key(requests).unwrap_or(0)
 }
 
 /// A key of the beginning of a prompt, if another request could have the same.

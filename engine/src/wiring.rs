@@ -7,7 +7,7 @@ use crate::config::{AllocatorKind, Config};
 use crate::deployment::Deployment;
 use crate::engine::Engine;
 use crate::exec::cpu::Greedy;
-use crate::exec::{Executor, SimExecutor};
+use crate::exec::{Executor, RankExecutor, SimExecutor};
 use crate::fleet::Fleet;
 use crate::kv::{Contiguous, Group, KvAllocator, Paged};
 use crate::machine::{Clock, Machine, MachineError};
@@ -53,8 +53,17 @@ pub fn simulated(deployment: &Deployment, coupled: bool) -> Fleet {
         let executor = SimExecutor::new(Arc::clone(&deployment.cost), deployment.config.pp);
         Box::new(executor.corrected(deployment.correction.clone()))
     };
-    let workers = deployment.config.workers();
-    let executors = || Ok((0..workers).map(|_| executor()).collect());
+    let (workers, dp) = (deployment.config.workers(), deployment.config.dp);
+    let mut ranks = Vec::new();
+    let executors = || {
+        if dp == 1 {
+            return Ok((0..workers).map(|_| executor()).collect());
+        }
+        if ranks.is_empty() {
+            ranks = RankExecutor::group(dp, &deployment.cost, deployment.correction.as_ref());
+        }
+        Ok(ranks.pop().map(|rank| Box::new(rank) as Box<dyn Executor>).into_iter().collect())
+    };
     fleet(deployment, &deployment.layout.groups, coupled, executors)
         .unwrap_or_else(|never: Infallible| match never {})
 }
@@ -82,11 +91,11 @@ fn fleet<E>(
     deployment: &Deployment,
     groups: &[Group],
     coupled: bool,
-    executors: impl Fn() -> Result<Vec<Box<dyn Executor>>, E>,
+    mut executors: impl FnMut() -> Result<Vec<Box<dyn Executor>>, E>,
 ) -> Result<Fleet, E> {
     let config = &deployment.config;
     let slots = deployment.kv_slots;
-    let replica = |_| Ok(grouped(config, slots, groups, executors()?));
-    let replicas = (0..config.replicas).map(replica).collect::<Result<_, E>>()?;
-    Ok(Fleet::new(replicas, Router::new(config.router), coupled))
+    let engine = |_| Ok(grouped(config, slots, groups, executors()?));
+    let engines = (0..config.engines()).map(engine).collect::<Result<_, E>>()?;
+    Ok(Fleet::new(engines, Router::new(config.router), coupled).meeting(config.dp as usize))
 }

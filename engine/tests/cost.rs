@@ -5,7 +5,7 @@ use engine::config::KvDtype;
 use engine::exec::cost::{CostModel, Ranks, Widths};
 use engine::exec::speed;
 use engine::model::ModelShape;
-use engine::profile::DeviceProfile;
+use engine::profile::{Collective, DeviceProfile};
 use proptest::prelude::*;
 
 fn cost(model: &str, device: &str, tp: u32, pp: u32, kv: KvDtype) -> CostModel {
@@ -206,7 +206,7 @@ fn the_busiest_of_the_ranks_that_share_experts_decides() {
     let model = ModelShape::load("Qwen/Qwen3-30B-A3B").unwrap();
     let device = DeviceProfile::load("h200").unwrap();
     let at = |ep, tokens| {
-        let ranks = Ranks { tp: 4, ep, pp: 1 };
+        let ranks = Ranks { tp: 4, dp: 1, ep, pp: 1 };
         CostModel::on(&model, &device, ranks, KvDtype::Bf16, 2048).dense(tokens)
     };
     for tokens in [1, 8, 64, 2048] {
@@ -214,6 +214,40 @@ fn the_busiest_of_the_ranks_that_share_experts_decides() {
         assert!((0.4..4.5).contains(&(whole / width)), "{tokens}: {whole} {width}");
     }
     assert!(at(4, 1) > at(1, 1), "a token's experts lie on some of the ranks");
+}
+
+#[test]
+fn ranks_of_attention_share_the_time_of_experts() {
+    let model = ModelShape::load("Qwen/Qwen3-30B-A3B").unwrap();
+    let device = DeviceProfile::load("h200").unwrap();
+    let of = |tp, dp, ep| {
+        let ranks = Ranks { tp, dp, ep, pp: 1 };
+        CostModel::on(&model, &device, ranks, KvDtype::Bf16, 2048)
+    };
+    let batch = shape(0, 0, 1024, 0);
+    let whole = of(1, 1, 1);
+    assert_eq!(whole.shared_ns(1024), 0, "one rank meets nobody");
+    for (dp, ep) in [(2, 1), (4, 4), (8, 8), (16, 16)] {
+        let cost = of(1, dp, ep);
+        assert!(cost.stage_ns(&batch) < whole.stage_ns(&batch), "the experts come apart");
+        let ways = [Collective::AllGather, Collective::ReduceScatter];
+        let ways = ways.map(|way| device.collective(way, dp.min(8)));
+        let mut before = 0;
+        for tokens in [1, 2, 16, 100, 512, 4096, 16_384, 100_000, 1_000_000] {
+            let ns = cost.shared_ns(tokens);
+            assert!(ns >= before, "{tokens} tokens on {dp} ranks");
+            before = ns;
+            let bytes = tokens as f64 * 2.0 * f64::from(model.hidden);
+            let least: f64 = ways.iter().map(|way| way.at(bytes, 0.0)).sum();
+            assert!(ns as f64 > 48.0 * least * 1e9 * 0.999, "{tokens} tokens go to {dp} ranks");
+        }
+    }
+    // Two nodes: a byte over the network takes longer than within a node.
+    let slope = |cost: &CostModel| cost.shared_ns(1_000_000) - cost.shared_ns(500_000);
+    let (near, far) = (of(1, 8, 8), of(1, 16, 16));
+    let network = 48.0 * 2.0 * 500_000.0 * 4096.0 / 16.0 / device.network.bandwidth * 1e9;
+    assert!(slope(&far) as f64 > network, "{} {network}", slope(&far));
+    assert!(slope(&far) as f64 > network + slope(&near) as f64 / 4.0);
 }
 
 /// Any shape a scheduler could make, and some that none could.

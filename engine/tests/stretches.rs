@@ -177,10 +177,18 @@ fn play(deployment: &Deployment, specs: &[Spec], load: Load, stretches: bool) ->
         }
         engine
     };
-    let replicas: Vec<_> = (0..c.replicas).map(replica).collect();
-    let mut fleet = Fleet::new(replicas, Router::new(c.router), loops);
+    let mut fleet = if c.dp > 1 {
+        let mut fleet = wiring::simulated(deployment, loops);
+        if !stretches {
+            fleet.disable_stretches();
+        }
+        fleet
+    } else {
+        let replicas: Vec<_> = (0..c.replicas).map(replica).collect();
+        Fleet::new(replicas, Router::new(c.router), loops)
+    };
     let requests = requests(specs);
-    let mut steps = vec![vec![Vec::new(); c.workers() as usize]; c.replicas as usize];
+    let mut steps = vec![vec![Vec::new(); c.workers() as usize]; c.engines() as usize];
     let (mut refused, mut longest) = (Vec::new(), 0);
     let mut follows = (0..specs.len()).map(|i| i > 0 && loops && specs[i - 1].think.is_some());
     let mut due = BinaryHeap::new();
@@ -267,7 +275,8 @@ fn layouts() -> Vec<Vec<Group>> {
 }
 
 fn deployed(config: &Config, slots: u32, layout: usize) -> Deployment {
-    let model = Arc::new(ModelShape::load("llama-3.1-8b").unwrap());
+    let name = if config.dp > 1 { "openai/gpt-oss-20b" } else { "llama-3.1-8b" };
+    let model = Arc::new(ModelShape::load(name).unwrap());
     let device = Arc::new(DeviceProfile::load("h100-sxm").unwrap());
     let longest = config.max_model_len;
     let mut deployment = Deployment::new(config.canonical(), model, device, longest).unwrap();
@@ -317,6 +326,57 @@ fn same(scheduler: &Variant) {
     };
     let drawn = (knobs(), specs(), any::<bool>(), any::<bool>(), 0..layouts().len());
     if let Err(error) = runner.run(&drawn, body) {
+        panic!("{error}");
+    }
+    assert!(longest.get() > 20, "stretches were made: {}", longest.get());
+}
+
+/// Ranks of a replica begin and end their steps together, and no step is shorter than what a rank and its experts take.
+fn meet(deployment: &Deployment, run: &Run) -> Result<(), TestCaseError> {
+    let cost = &deployment.cost;
+    for ranks in run.steps.chunks(deployment.config.dp as usize) {
+        let mut steps: Vec<&Step> = ranks.iter().flatten().flatten().collect();
+        steps.sort_by_key(|step| step.start);
+        let mut steps = steps.iter().peekable();
+        while let Some(step) = steps.next() {
+            let own = cost.stage_ns(&step.shape) + cost.shared_ns(u64::from(step.shape.tokens()));
+            prop_assert!((step.end - step.start).as_nanos() >= u128::from(own), "{step:?}");
+            if let Some(next) = steps.peek() {
+                let together = (next.start, next.end) == (step.start, step.end);
+                prop_assert!(together || next.start >= step.end, "{step:?} {next:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn ranks_of_attention_meet_however_steps_are_grouped() {
+    let longest = std::cell::Cell::new(0);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 40,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let body = |((mut config, slots), specs, loops, dp): ((Config, u32), Vec<Spec>, bool, u32)| {
+        let load = Load { loops, ticks: false };
+        (config.dp, config.pp) = (dp, 1);
+        config.replicas = config.replicas.min(2);
+        let deployment = deployed(&config, slots, 1);
+        let (plain, _) = play(&deployment, &specs, load, false);
+        let (stretched, steps) = play(&deployment, &specs, load, true);
+        longest.set(longest.get().max(steps));
+        prop_assert_eq!(&plain, &stretched);
+        meet(&deployment, &plain)?;
+        let tokens = |run: &Run| -> usize {
+            run.steps.iter().flatten().flatten().map(|step| step.emitted.len()).sum()
+        };
+        let asked = specs.iter().zip(0u32..).filter(|(_, id)| !plain.refused.contains(id));
+        let asked: u32 = asked.map(|(spec, _)| spec.output).sum();
+        prop_assert!(loops || tokens(&plain) as u32 == asked, "every token comes out once");
+        Ok(())
+    };
+    if let Err(error) = runner.run(&(knobs(), specs(), any::<bool>(), 2u32..=4), body) {
         panic!("{error}");
     }
     assert!(longest.get() > 20, "stretches were made: {}", longest.get());

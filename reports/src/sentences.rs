@@ -60,6 +60,7 @@ fn phrase(knob: &str, value: &str) -> Option<String> {
         ("padding", "off") => "no padding".to_owned(),
         ("max-wait", time) => format!("waiting up to {time} for a fuller batch"),
         ("tp", n) => format!("{n} tensor-parallel ranks"),
+        ("dp", n) => format!("{n} ranks of attention"),
         ("ep", n) => format!("experts over {n} ranks"),
         ("pp", n) => format!("{n} pipeline stages"),
         ("replicas", n) => format!("{n} replicas"),

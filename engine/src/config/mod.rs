@@ -70,7 +70,11 @@ pub struct Config {
     pub async_scheduling: bool,
     /// Tensor-parallel ranks per worker.
     pub tp: u32,
-    /// Tensor-parallel ranks that share the experts of a layer out whole; the rest share the width of each.
+    /// Attention-data-parallel ranks per replica: each has a queue, sequences and KV of its own, and all share the
+    /// experts.
+    #[serde(default = "one")]
+    pub dp: u32,
+    /// Ranks that share the experts of a layer out whole, of `tp` x `dp`; the rest share the width of each.
     #[serde(default = "one")]
     pub ep: u32,
     /// Pipeline stages per worker.
@@ -115,6 +119,7 @@ impl Default for Config {
             mix: false,
             async_scheduling: false,
             tp: 1,
+            dp: 1,
             ep: 1,
             pp: 1,
             replicas: 1,
@@ -140,13 +145,19 @@ impl Config {
         exact.or_else(|| of_scheduler().next()).expect("every scheduler has a policy")
     }
 
-    /// GPUs this takes: ranks x stages x workers x replicas.
+    /// GPUs this takes: ranks x stages x workers x engines.
     #[must_use]
     pub fn gpus(&self) -> u32 {
-        self.tp * self.pp * self.workers() * self.replicas
+        self.tp * self.pp * self.workers() * self.engines()
     }
 
-    /// Workers per replica.
+    /// Engines, each with a queue of its own: replicas x attention-data-parallel ranks.
+    #[must_use]
+    pub fn engines(&self) -> u32 {
+        self.replicas * self.dp
+    }
+
+    /// Workers per engine.
     #[must_use]
     pub fn workers(&self) -> u32 {
         let split = self.scheduler.traits().disaggregates;

@@ -10,6 +10,7 @@
 
 use super::attention::{Attention, heads};
 use super::experts::ExpertTimes;
+use super::shared::Shared;
 use crate::config::KvDtype;
 use crate::format::Format;
 use crate::model::attention as attention_kinds;
@@ -44,6 +45,8 @@ pub struct CostModel {
     mover: Times,
     sampler: Times,
     sum: Sum,
+    /// The experts of all layers, where ranks of attention share them; then no kind of layer has any.
+    shared: Option<Shared>,
     /// ns of head and sampler by sampled sequences: tabulated, and beyond.
     head: Box<[f64]>,
     head_line: Line,
@@ -143,10 +146,11 @@ impl Kind {
     fn new(
         device: &DeviceProfile,
         layer: &Layer,
-        (hidden, tp, ep): (u32, u32, u32),
+        (hidden, ranks): (u32, Ranks),
         kv: KvDtype,
         attention: &mut Vec<Attention>,
     ) -> Self {
+        let (tp, all) = (ranks.tp, ranks.tp * ranks.dp);
         let parts = layer.parts(hidden, tp);
         let own = layer.attention.as_ref().map(|kind| {
             let formats = (layer.formats.projections, kv);
@@ -167,7 +171,7 @@ impl Kind {
         Self {
             gemms: parts.iter().flat_map(|part| &part.matrices).map(gemm).collect(),
             experts: pool
-                .map(|p| ExpertTimes::new(device, &p, (tp, ep), layer.formats.feed_forward)),
+                .map(|p| ExpertTimes::new(device, &p, (all, ranks.ep), layer.formats.feed_forward)),
             moved: if device.elementwise_together { vec![moved.iter().sum()] } else { moved },
             sums,
             attention: own.map(|own| {
@@ -192,7 +196,9 @@ impl Kind {
 pub struct Ranks {
     /// Tensor-parallel ranks of a stage.
     pub tp: u32,
-    /// Those of them that share experts out whole; a divisor of `tp`.
+    /// Attention-data-parallel ranks, each of `tp` GPUs.
+    pub dp: u32,
+    /// Those of `tp` x `dp` that share experts out whole; a divisor of it.
     pub ep: u32,
     /// Pipeline stages.
     pub pp: u32,
@@ -209,7 +215,7 @@ impl CostModel {
         kv_dtype: KvDtype,
         max_batch_tokens: u32,
     ) -> Self {
-        Self::on(model, device, Ranks { tp, ep: 1, pp }, kv_dtype, max_batch_tokens)
+        Self::on(model, device, Ranks { tp, dp: 1, ep: 1, pp }, kv_dtype, max_batch_tokens)
     }
 
     /// The same for any way to share the model out.
@@ -222,14 +228,15 @@ impl CostModel {
         max_batch_tokens: u32,
     ) -> Self {
         let (tp, pp) = (ranks.tp.max(1), ranks.pp.max(1));
-        let ep = ranks.ep.clamp(1, tp);
+        let dp = ranks.dp.max(1);
+        let ranks = Ranks { tp, dp, ep: ranks.ep.clamp(1, tp * dp), pp };
         let (hidden, vocab) = (f64::from(model.hidden), f64::from(model.vocab));
         let mut attention = Vec::new();
         let mut known: Vec<(&attention_kinds::Attention, Format, usize)> = Vec::new();
         let mut kinds = Vec::new();
         for (_, layer) in model.layers.groups() {
             let mut kind =
-                Kind::new(device, layer, (model.hidden, tp, ep), kv_dtype, &mut attention);
+                Kind::new(device, layer, (model.hidden, ranks), kv_dtype, &mut attention);
             // The same attention under another feed-forward layer costs the same.
             if let Some(own) = &layer.attention {
                 let format = layer.formats.projections;
@@ -243,6 +250,13 @@ impl CostModel {
             }
             kinds.push(kind);
         }
+        let rows = max_batch_tokens.min(TABLE);
+        let shared = (dp > 1).then(|| {
+            let experts = kinds.iter_mut().map(|kind| kind.experts.take());
+            let counts = model.layers.groups().map(|(count, _)| count);
+            let layers = counts.zip(experts).filter_map(|(n, experts)| Some((n, experts?)));
+            Shared::new(device, ranks, model.hidden, layers.collect(), rows)
+        });
         let kv = |stage| model.stage_kv_bytes(kv_dtype, tp, pp, stage);
         let mut cost = Self {
             tp,
@@ -258,13 +272,13 @@ impl CostModel {
             mover: device.elementwise(),
             sampler: device.sampler(),
             sum: device.all_reduce(tp),
+            shared,
             head: Box::default(),
             head_line: Line::default(),
             link: device.link(tp.saturating_mul(pp)).clone(),
             network: device.network.clone(),
             host: [device.host.step_us * 1e3, device.host.seq_us * 1e3],
         };
-        let rows = max_batch_tokens.min(TABLE);
         let layers = |cost: &Self, stage| cost.stage(model, stage);
         let mut slowest: Option<Stage> = None;
         for stage in (0..pp - 1).map(|stage| layers(&cost, stage)) {
@@ -298,6 +312,7 @@ impl CostModel {
             found.extend(own.map(|(what, basis)| format!("{what} is {basis}")));
         }
         found.extend(self.attention.iter().flat_map(Attention::borrowed));
+        found.extend(self.shared.iter().flat_map(Shared::borrowed));
         found.sort();
         found.dedup();
         found
@@ -380,6 +395,13 @@ impl CostModel {
             ns += self.kv_copy(shape.copied_tokens) * NS;
         }
         whole(ns)
+    }
+
+    /// Time that the experts of all layers take with `tokens` tokens of all ranks of attention, ns, with the gathering
+    /// and scattering of those; 0 where no ranks share experts.
+    #[must_use]
+    pub fn shared_ns(&self, tokens: u64) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| whole(shared.ns(tokens)))
     }
 
     /// Where [`Self::stage_ns`] goes.

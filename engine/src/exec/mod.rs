@@ -11,6 +11,8 @@ pub mod cuda;
 mod experts;
 mod flights;
 mod hash;
+mod rank;
+mod shared;
 mod sim;
 pub mod speed;
 
@@ -21,6 +23,7 @@ pub use correction::Correction;
 pub use cpu::{CpuExecutor, CpuPipeline};
 pub use cuda::CudaExecutor;
 pub use hash::HashExecutor;
+pub use rank::RankExecutor;
 pub use sim::SimExecutor;
 
 use crate::fault::Fault;

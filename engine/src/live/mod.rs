@@ -335,7 +335,10 @@ impl Loop {
         };
         let replica = match self.replicas.len() {
             1 => 0,
-            _ => self.router.pick(&request, &self.replicas, self.origin.elapsed()),
+            n => {
+                let now = self.origin.elapsed();
+                self.router.pick(&request, n, |i| self.replicas[i].load(now))
+            }
         };
         let engine = &mut self.replicas[replica];
         let mut sampling = ask.sampling;

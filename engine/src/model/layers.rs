@@ -66,6 +66,12 @@ impl Layer {
         bytes + PLAIN_BYTES * self.norm_elements(hidden)
     }
 
+    /// Bytes of them that are routed experts, on one of `ranks` ranks that share them.
+    #[must_use]
+    pub fn expert_bytes(&self, hidden: u32, ranks: u32) -> u64 {
+        self.parts(hidden, 1).iter().map(|part| part.expert_bytes(ranks, &self.formats)).sum()
+    }
+
     /// Bytes that it keeps of every token on one of `tp` ranks.
     #[must_use]
     pub fn kv_bytes(&self, kv: KvDtype, tp: u32) -> u64 {

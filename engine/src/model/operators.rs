@@ -205,13 +205,20 @@ impl Operators {
     #[must_use]
     pub fn bytes(&self, tp: u32, formats: &Formats) -> u64 {
         let matrix = |m: &Matrix| formats.of(m.class).bytes(m.elements(tp));
-        let pool = self.pool.map_or(0, |p| {
+        self.matrices.iter().map(matrix).sum::<u64>()
+            + self.expert_bytes(tp, formats)
+            + PLAIN_BYTES * self.vectors(tp)
+    }
+
+    /// Bytes of them that are experts which a router chooses from, on one of `ranks` ranks that share them.
+    #[must_use]
+    pub fn expert_bytes(&self, ranks: u32, formats: &Formats) -> u64 {
+        self.pool.map_or(0, |p| {
             let experts = u64::from(p.experts);
             let [weights, biases] = [p.expert_elements(), p.expert_biases()]
-                .map(|each| (experts * each).div_ceil(u64::from(tp)));
+                .map(|each| (experts * each).div_ceil(u64::from(ranks)));
             formats.feed_forward.bytes(weights) + PLAIN_BYTES * biases
-        });
-        self.matrices.iter().map(matrix).sum::<u64>() + pool + PLAIN_BYTES * self.vectors(tp)
+        })
     }
 
     fn vectors(&self, tp: u32) -> u64 {

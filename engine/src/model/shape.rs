@@ -158,6 +158,14 @@ impl ModelShape {
         bytes
     }
 
+    /// Bytes of them that are routed experts, on one of `ranks` ranks that share them.
+    #[must_use]
+    pub fn expert_bytes(&self, ranks: u32, pp: u32, stage: u32) -> u64 {
+        let layer =
+            |(n, layer): (u32, &Layer)| u64::from(n) * layer.expert_bytes(self.hidden, ranks);
+        self.layers.stage_groups(pp, stage).map(layer).sum()
+    }
+
     /// Bytes that one token takes on one of `tp` ranks of stage `stage` of `pp`.
     #[must_use]
     pub fn stage_kv_bytes(&self, kv: KvDtype, tp: u32, pp: u32, stage: u32) -> u64 {

@@ -196,6 +196,18 @@ impl State {
         self.load
     }
 
+    /// Requests that wait to be started, those that the next plan does not see included.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.waiting.len() + self.unseen.len()
+    }
+
+    /// Sequences that run, on all workers.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.workers.iter().map(|w| w.running.len()).sum()
+    }
+
     /// Puts a request into the queue, or rejects it when it could not run even alone, or too many wait. With
     /// `together`, its branches go on together (see [`State::choose`]).
     pub fn enqueue(&mut self, request: Request, together: bool) -> Result<(), Rejected> {

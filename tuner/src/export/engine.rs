@@ -39,6 +39,7 @@ const DEFAULTS: &[&str] = &[
     "allow-long-context",
     "async-scheduling",
     "tp",
+    "dp",
     "ep",
     "pp",
     "replicas",

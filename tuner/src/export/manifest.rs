@@ -38,7 +38,7 @@ impl Pods {
         Self {
             serve: if apart { c.replicas * c.decode_workers } else { c.replicas },
             prefill: apart.then_some(c.replicas * c.prefill_workers),
-            gpus: c.tp * c.pp,
+            gpus: c.tp * c.dp * c.pp,
         }
     }
 }

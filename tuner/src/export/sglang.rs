@@ -66,6 +66,12 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
         "max-queue" if scheduler.disaggregates => {
             Say::missing("a disaggregated SGLang queues without limit")
         }
+        // Its tp counts all ranks, its dp those of attention.
+        "tp" if c.dp > 1 => Say::Elsewhere,
+        "dp" => Say::Flags(vec![
+            format!("--tp-size {}", c.tp * c.dp),
+            format!("--dp-size {value} --enable-dp-attention"),
+        ]),
         "allow-long-context" => Say::Env("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1"),
         "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
         "router" => Say::comment("set it at the router in front (sglang_router)"),
@@ -86,7 +92,10 @@ fn render(found: &Found) -> String {
     );
     let command = start(&said, TARGET.starts, &found.model);
     if !c.scheduler.traits().disaggregates {
-        if c.replicas > 1 {
+        if c.replicas > 1 && c.dp > 1 {
+            let replicas = c.replicas;
+            said.comments.push(format!("run {replicas} of this behind sglang_router"));
+        } else if c.replicas > 1 {
             said.flags.push(format!("--dp-size {}", c.replicas));
         }
         return script(found, &said, &[(command, said.flags.clone())]);

@@ -49,6 +49,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("paged", "mix", "on"),
     ("chunked", "async-scheduling", "on"),
     ("chunked", "tp", "2"),
+    ("chunked", "dp", "2"),
     ("chunked", "ep", "2"),
     ("chunked", "pp", "2"),
     ("chunked", "replicas", "3"),

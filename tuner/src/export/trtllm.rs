@@ -44,6 +44,9 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
         // In the YAML; the scheduler as its capacity policy.
         "scheduler" | "prefix-cache" | "block-size" | "kv-dtype" => Say::Elsewhere,
         "quantization" => checkpoint(value),
+        // Its attention is split over all ranks by heads, or by sequences (in the YAML).
+        "dp" if c.tp > 1 => Say::missing("attention is split over all ranks in one way"),
+        "dp" => Say::flag(format!("--tp_size {value}")),
         "queue" if value == "fcfs" => Say::Implied,
         "replicas" => Say::comment("run as many copies behind a load balancer"),
         "router" => Say::comment("set it at the load balancer"),
@@ -63,6 +66,9 @@ fn yaml(config: &Config) -> String {
     };
     let mut text = String::new();
     let _ = writeln!(text, "enable_chunked_prefill: {}", scheduler.mixes);
+    if config.dp > 1 && config.tp == 1 {
+        text.push_str("enable_attention_dp: true\n");
+    }
     let _ = writeln!(text, "scheduler_config:\n  capacity_scheduler_policy: {capacity}");
     let _ = writeln!(text, "kv_cache_config:\n  enable_block_reuse: {}", config.prefix_cache);
     if config.allocator == AllocatorKind::Paged {

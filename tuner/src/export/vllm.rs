@@ -19,6 +19,7 @@ pub static ENGINE: Engine = Engine {
         ("async-scheduling", "async-scheduling"),
         ("max-model-len", "max-model-len"),
         ("tp", "tensor-parallel-size"),
+        ("dp", "data-parallel-size"),
         ("pp", "pipeline-parallel-size"),
     ],
     own,
@@ -67,11 +68,11 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
         "victim" if value == "priority" => Say::comment("comes with --scheduling-policy priority"),
         // vLLM counts those that run, too.
         "max-queue" => {
-            let inside = asked.ranks * (c.max_seqs + c.max_queue);
+            let inside = asked.ranks * c.dp * (c.max_seqs + c.max_queue);
             Say::flag(format!("--max-num-queued-reqs {inside}"))
         }
         "allow-long-context" => Say::Env("VLLM_ALLOW_LONG_MAX_MODEL_LEN=1"),
-        "ep" if c.ep == c.tp => Say::flag("--enable-expert-parallel"),
+        "ep" if c.ep == c.tp * c.dp => Say::flag("--enable-expert-parallel"),
         "ep" => Say::missing("vLLM shares experts out over all ranks or none"),
         "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
         "router" if value == "least-loaded" => Say::Implied,

@@ -315,7 +315,7 @@ impl Space {
         if self.pinned("replicas") {
             return vec![config];
         }
-        let most = (self.gpus / (config.tp * config.pp * config.workers())).max(1);
+        let most = (self.gpus / Config { replicas: 1, ..config.clone() }.gpus()).max(1);
         let listed = self.values.get("replicas").into_iter().flatten();
         let counts: BTreeSet<u32> =
             listed.flat_map(|s| s.parse()).filter(|n| *n <= most).chain([most]).collect();

@@ -147,7 +147,7 @@ fn sequences(shape: &Shape) -> f64 {
 
 /// The cost of iterations of `model` on `device` as `config` deploys it.
 fn cost(model: &ModelShape, device: &DeviceProfile, config: &Config) -> CostModel {
-    let ranks = Ranks { tp: config.tp, ep: config.ep, pp: config.pp };
+    let ranks = Ranks { tp: config.tp, dp: config.dp, ep: config.ep, pp: config.pp };
     let of = |model: &ModelShape| {
         CostModel::on(model, device, ranks, config.kv_dtype, config.max_batch_tokens)
     };
@@ -193,7 +193,7 @@ pub fn from_requests(
     setup: &Setup,
     seed: u64,
 ) -> Result<Calibration, CalibrateError> {
-    let workers = setup.config.workers() * setup.config.replicas;
+    let workers = setup.config.workers() * setup.config.engines();
     if workers > 1 || setup.config.pp > 1 {
         return Err(CalibrateError::Workers { workers: workers * setup.config.pp });
     }

@@ -226,7 +226,7 @@ fn ceiling(deployment: &Deployment, trace: &Trace) -> f64 {
 
 /// Workers of all replicas.
 fn lanes(config: &Config) -> u32 {
-    config.replicas * config.workers()
+    config.engines() * config.workers()
 }
 
 /// Plays `runs` to their ends. The run that is furthest behind, by its own clock (`now`), goes on;

@@ -60,7 +60,7 @@ impl<'a> Run<'a> {
     ) -> Result<Self, Refused> {
         let capped = trace.max_concurrent_sessions.is_some() && !options.lift_session_cap;
         let replay = Replay::new(&trace, scale, options).expect("scales are positive");
-        let workers = deployment.config.replicas * deployment.config.workers();
+        let workers = deployment.config.engines() * deployment.config.workers();
         Ok(Self {
             sim,
             fleet: sim.fleet(deployment, sim.coupled || capped)?,
@@ -68,7 +68,8 @@ impl<'a> Run<'a> {
             recorder: Recorder::new(trace.requests.len(), trace.classes.len()),
             spans: None,
             watch: None,
-            cost: (sim.profiled && deployment.config.pp == 1).then(|| Arc::clone(&deployment.cost)),
+            cost: (sim.profiled && deployment.config.pp * deployment.config.dp == 1)
+                .then(|| Arc::clone(&deployment.cost)),
             took: (0.0, 0.0),
             looked_up: 0,
             cached: 0,
