@@ -111,24 +111,23 @@ impl Paged {
         }
     }
 
-    /// Pages that `id` lacks in `group` for its first `len` tokens.
-    fn lacking(&self, id: SeqId, group: usize, len: u32) -> u32 {
-        self.groups[group].end(len).saturating_sub(self.tables[self.at(id, group)].len())
-    }
-
     /// Takes the pages that `id` lacks in `group` for its first `len` tokens.
     fn extend(&mut self, id: SeqId, group: usize, len: u32) {
-        let (lacking, at) = (self.lacking(id, group, len), self.at(id, group));
-        self.pool.take_into(lacking, &mut self.tables[at].list);
+        let at = self.at(id, group);
+        let list = &mut self.tables[at].list;
+        let lacking = self.groups[group].end(len).saturating_sub(list.len() as u32);
+        self.pool.take_into(lacking, list);
+    }
+
+    /// The page lists of `id` with their groups.
+    fn lists(&self, id: SeqId) -> impl Iterator<Item = (&Group, &Pages)> {
+        self.groups.iter().zip(&self.tables[self.at(id, 0)..])
     }
 
     /// Tokens that every group has pages for.
     fn covered(&self, id: SeqId) -> u32 {
-        let covers = |(g, group): (usize, &Group)| {
-            let pages = self.tables[self.at(id, g)].len();
-            if group.keeps_tokens() { pages * group.block } else { u32::MAX }
-        };
-        self.groups.iter().enumerate().map(covers).min().unwrap_or(u32::MAX)
+        let tokens = self.lists(id).filter(|(group, _)| group.keeps_tokens());
+        tokens.map(|(group, pages)| pages.len() * group.block).min().unwrap_or(u32::MAX)
     }
 
     /// Gives back the pages that no token of `id` from `computed` on sees.
@@ -150,12 +149,27 @@ impl Paged {
         }
     }
 
-    /// The page of `group` that holds the next token of `id`, if another table holds it as well.
-    fn shared_page(&self, id: SeqId, group: usize, computed: u32) -> Option<(usize, u32)> {
-        let index = (computed / self.groups[group].block) as usize;
-        let tokens = self.groups[group].keeps_tokens();
-        let page = *self.tables[self.at(id, group)].list.get(index).filter(|_| tokens)?;
-        (self.pool.refs(page) > 1).then_some((index, page))
+    /// True if the next token, after `computed` ones, goes into a page of `pages` that another table holds as well.
+    fn writes_to_shared(&self, group: &Group, pages: &Pages, computed: u32) -> bool {
+        computed < pages.len() * group.block
+            && group.keeps_tokens()
+            && self.pool.refs(pages.list[(computed / group.block) as usize]) > 1
+    }
+
+    /// Gives `id` pages of its own where its next token would be written to a shared one.
+    fn copy_on_write(&mut self, id: SeqId, computed: u32) {
+        for g in 0..self.groups.len() {
+            let (group, at) = (self.groups[g], self.at(id, g));
+            if !self.writes_to_shared(&group, &self.tables[at], computed) {
+                continue;
+            }
+            let (size, new) = (self.pool.size(), self.pool.take());
+            let index = (computed / group.block) as usize;
+            let old = std::mem::replace(&mut self.tables[at].list[index], new);
+            let len = computed % group.block * self.weights[g];
+            self.copies.push(KvCopy { from: old * size, to: new * size, len });
+            self.pool.release(old);
+        }
     }
 }
 
@@ -210,23 +224,18 @@ impl KvAllocator for Paged {
 
     fn grow(&mut self, id: SeqId, seq: &Sequence, len: u32) -> Result<u32, Full> {
         self.leave(id, seq.computed);
-        let mut need = 0;
-        for g in 0..self.groups.len() {
-            let shared = self.shared_page(id, g, seq.computed);
-            need += self.lacking(id, g, len) + u32::from(shared.is_some());
+        let (mut lacking, mut shared) = (0, 0);
+        for (group, pages) in self.lists(id) {
+            lacking += group.end(len).saturating_sub(pages.len());
+            shared += u32::from(self.writes_to_shared(group, pages, seq.computed));
         }
-        if need > self.pool.free() {
+        if lacking + shared > self.pool.free() {
             return Err(Full);
         }
+        if shared > 0 {
+            self.copy_on_write(id, seq.computed);
+        }
         for g in 0..self.groups.len() {
-            if let Some((index, old)) = self.shared_page(id, g, seq.computed) {
-                let (size, new) = (self.pool.size(), self.pool.take());
-                let len = seq.computed % self.groups[g].block * self.weights[g];
-                self.copies.push(KvCopy { from: old * size, to: new * size, len });
-                self.pool.release(old);
-                let at = self.at(id, g);
-                self.tables[at].list[index] = new;
-            }
             self.extend(id, g, len);
         }
         Ok(self.covered(id))
@@ -304,11 +313,10 @@ impl KvAllocator for Paged {
     }
 
     fn beyond(&self, id: SeqId, end: u32) -> u32 {
-        let beyond = |(g, group): (usize, &Group)| {
-            let pages = self.tables[self.at(id, g)].len();
-            self.weights[g] * (pages * group.block).saturating_sub(end)
+        let beyond = |((group, pages), weight): ((&Group, &Pages), &u32)| {
+            weight * (pages.len() * group.block).saturating_sub(end)
         };
-        self.groups.iter().enumerate().map(beyond).sum()
+        self.lists(id).zip(&self.weights).map(beyond).sum()
     }
 
     fn table(&self, id: SeqId) -> Table<'_> {

@@ -12,7 +12,8 @@ mod end;
 mod kv_transfer;
 mod stretch;
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 
 use crate::config::Config;
 use crate::event::Event;
@@ -108,6 +109,8 @@ pub struct State {
     unstarted: u32,
     /// Came after the plan that is being computed was made, oldest first: the next plan does not see them.
     unseen: Vec<SeqId>,
+    /// Who asks for slots in a stretch, and when; empty in between.
+    asks: BinaryHeap<Reverse<u64>>,
 }
 
 /// The reasons for which a request is refused when it comes.
@@ -174,6 +177,7 @@ impl State {
             load: 0,
             unstarted: 0,
             unseen: Vec::new(),
+            asks: BinaryHeap::new(),
             config,
         }
     }

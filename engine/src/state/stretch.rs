@@ -5,7 +5,6 @@
 //! step by step.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 
 use super::{Refusal, State};
 use crate::kv::Usage;
@@ -96,30 +95,34 @@ impl State {
 
     /// The same for all of `plan`, before it is committed, step by step: those who grow give slots back.
     pub(super) fn grow_in_turn(&mut self, worker: WorkerId, plan: &Plan, steps: u32) {
-        // A sequence asks at the step that begins with all its slots filled.
+        // A sequence asks at the step that begins with all its slots filled; who asks first is told by step and order.
         let due = |state: &Self, order: usize, before: u32| {
             let step = state.seq(plan.chunks[order].seq).slots - before;
-            (step < steps).then_some(Reverse((step, order)))
+            (step < steps).then_some(Reverse(u64::from(step) << 32 | order as u64))
         };
         let computed: Vec<u32> = plan.chunks.iter().map(|c| self.seq(c.seq).computed).collect();
-        let asks = computed.iter().enumerate().filter_map(|(i, &before)| due(self, i, before));
-        let mut asks: BinaryHeap<_> = asks.collect();
-        while let Some(Reverse((step, order))) = asks.pop() {
+        let mut asks = std::mem::take(&mut self.asks);
+        asks.extend(computed.iter().enumerate().filter_map(|(i, &before)| due(self, i, before)));
+        let mut before = self.workers[worker].kv.usage();
+        while let Some(Reverse(ask)) = asks.pop() {
+            let (step, order) = ((ask >> 32) as u32, ask as u32 as usize);
             let id = plan.chunks[order].seq;
             let (seq, w) = (&mut self.seqs[id as usize], &mut self.workers[worker]);
             seq.computed = computed[order] + step;
-            let (before, beyond) = (w.kv.usage(), w.beyond);
+            let beyond = w.beyond;
             let slots = w.kv.grow(id, seq, seq.computed + 1).expect(ROOM);
-            let after = w.kv.usage();
             self.set_slots(id, slots);
-            let growth = &mut self.growth[step as usize];
+            let (w, growth) = (&self.workers[worker], &mut self.growth[step as usize]);
+            let after = w.kv.usage();
             growth.slots += after.taken.wrapping_sub(before.taken) as i32;
-            growth.beyond += self.workers[worker].beyond.wrapping_sub(beyond) as i32;
+            growth.beyond += w.beyond.wrapping_sub(beyond) as i32;
             let behind = |usage: Usage| usage.behind + u64::from(usage.shared);
             growth.behind += behind(after).wrapping_sub(behind(before)) as i32;
             growth.cached += after.cached.wrapping_sub(before.cached) as i32;
+            before = after;
             asks.extend(due(self, order, computed[order]));
         }
+        self.asks = asks;
         for (chunk, before) in plan.chunks.iter().zip(computed) {
             self.seqs[chunk.seq as usize].computed = before;
         }
