@@ -40,6 +40,13 @@ fn a_configuration_is_simulated_by_its_folder() {
     let own = bench(&["--tp", "2", "--ep", "2"]);
     let result: serde_json::Value = serde_json::from_slice(&own.stdout).unwrap();
     assert_eq!(result["completed"], 50);
+    // Ranks of attention share the experts, and have requests of their own.
+    let ranks = bench(&["--dp", "2", "--ep", "2", "--prefix-cache", "off"]);
+    let ranks: serde_json::Value = serde_json::from_slice(&ranks.stdout).unwrap();
+    assert_eq!((&ranks["completed"], &ranks["gpus"]), (&50.into(), &2.into()));
+    let dense = knee(&["bench", "--requests", "50", "--rate", "5", "--dp", "2"]);
+    assert_eq!(dense.status.code(), Some(1));
+    assert!(text(&dense.stderr).contains("has no experts that --dp 2 could share out"));
     // Two groups of four layers, whose pages hold 16 tokens each.
     let said = text(&knee(&["models", folder]).stdout);
     for part in [

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::exec::Correction;
+use engine::kv::page_slots;
+use engine::memory::KvLayout;
 use engine::{Config, Deployment, DeviceProfile, ModelShape};
 use loadgen::{Histogram, Metric, Record, Recording, Slo, Stats, Summary};
 use serde::{Deserialize, Serialize};
@@ -211,7 +213,10 @@ pub(crate) fn simulator_under(recorded: &Recorded, setup: &Setup, slo: &Slo) -> 
     let (model, device) = (Arc::clone(&setup.model), Arc::clone(&setup.device));
     let sim = Testbed::new(trace, model, device, slo).corrected(setup.correction.clone());
     match setup.kv_blocks {
-        Some(blocks) => sim.with_kv_slots(blocks.saturating_mul(setup.config.block_size)),
+        Some(blocks) => {
+            let groups = KvLayout::new(&setup.model, &setup.config).groups;
+            sim.with_kv_slots(blocks.saturating_mul(page_slots(&groups)))
+        }
         None => sim,
     }
 }
