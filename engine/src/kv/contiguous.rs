@@ -3,7 +3,7 @@
 //! The size of the reservation is the whole policy ([`Reserve`]); the rest is a buddy arena.
 
 use super::buddy::{Buddy, Extent};
-use super::{Full, Headroom, KvAllocator, KvCopy, Opened, Table, Usage};
+use super::{Full, Growing, KvAllocator, KvCopy, Opened, Table, Usage};
 use crate::config::Reserve;
 use crate::sequence::{SeqId, Sequence};
 
@@ -120,10 +120,6 @@ impl KvAllocator for Contiguous {
         self.requested -= asked;
     }
 
-    fn beyond(&self, id: SeqId, end: u32) -> u32 {
-        self.held[id as usize].1.saturating_sub(end)
-    }
-
     fn table(&self, id: SeqId) -> Table<'_> {
         Table::Extent(self.held[id as usize].0.start)
     }
@@ -143,8 +139,12 @@ impl KvAllocator for Contiguous {
         }
     }
 
-    fn headroom(&self) -> Headroom {
-        Headroom { block: 0, blocks: 0, in_turn: false }
+    fn growing(&self) -> Growing {
+        Growing { block: 0, in_turn: false }
+    }
+
+    fn headroom(&self) -> u32 {
+        0
     }
 
     fn check(&self) {

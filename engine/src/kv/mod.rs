@@ -110,13 +110,11 @@ pub struct Usage {
     pub behind: u64,
 }
 
-/// The room in which running sequences can grow without asking.
+/// How sequences grow; it never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Headroom {
+pub struct Growing {
     /// Tokens after which a sequence needs another block in some group; 0 when it cannot grow block by block.
     pub block: u32,
-    /// Blocks to be had in each group.
-    pub blocks: u32,
     /// True where sequences grow in several groups, or give slots back as they grow: then the order of growing matters.
     pub in_turn: bool,
 }
@@ -153,8 +151,11 @@ pub trait KvAllocator: Send {
     /// computed once more (it was preempted).
     fn close(&mut self, id: SeqId, seq: &Sequence, again: bool);
 
-    /// Slots of `id` that lie beyond its token `end`.
-    fn beyond(&self, id: SeqId, end: u32) -> u32;
+    /// Slots of `id` that lie beyond its token `end`, in all groups. Only asked where sequences grow in turn: elsewhere
+    /// the slots that it was given tell.
+    fn beyond(&self, _id: SeqId, _end: u32) -> u32 {
+        0
+    }
 
     /// The place of `id`'s tokens, of the first group.
     fn table(&self, id: SeqId) -> Table<'_>;
@@ -165,8 +166,11 @@ pub trait KvAllocator: Send {
     /// The slots that are given out.
     fn usage(&self) -> Usage;
 
-    /// The room in which all can grow.
-    fn headroom(&self) -> Headroom;
+    /// How sequences grow.
+    fn growing(&self) -> Growing;
+
+    /// Blocks that running sequences can take without asking, in each group.
+    fn headroom(&self) -> u32;
 
     /// Tokens of `seq` that are cached now.
     fn lookup(&self, _seq: &Sequence) -> u32 {

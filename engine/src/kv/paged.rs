@@ -10,7 +10,7 @@ mod tests;
 
 use super::group::{Group, Reach};
 use super::pool::Pool;
-use super::{Full, Headroom, KvAllocator, KvCopy, Opened, Table, Usage};
+use super::{Full, Growing, KvAllocator, KvCopy, Opened, Table, Usage};
 use crate::sequence::{SeqId, Sequence};
 
 /// Paged KV.
@@ -22,10 +22,9 @@ pub struct Paged {
     weights: Vec<u32>,
     /// Slots of a token in all groups together.
     token: u32,
-    /// All of the headroom but its blocks.
-    headroom: Headroom,
+    growing: Growing,
     /// Groups that grow.
-    growing: u32,
+    grow: u32,
     /// True where pages fall behind windows.
     slides: bool,
     /// Most tokens of one sequence that an iteration computes.
@@ -80,13 +79,13 @@ impl Paged {
         let growing = groups.iter().filter(|g| g.keeps_tokens());
         let slides = growing.clone().any(|g| g.reach != Reach::All);
         let block = growing.clone().map(|g| g.block).min().unwrap_or(size);
-        let growing = growing.count().max(1) as u32;
+        let grow = growing.count() as u32;
         Self {
             pool: Pool::new(capacity / size, size),
             token: weights.iter().sum(),
             weights,
-            headroom: Headroom { block, blocks: 0, in_turn: slides || growing > 1 },
-            growing,
+            growing: Growing { block, in_turn: slides || grow != 1 },
+            grow: grow.max(1),
             slides,
             chunk,
             prefix_cache: prefix_cache && groups.iter().all(Group::keeps_tokens),
@@ -341,8 +340,12 @@ impl KvAllocator for Paged {
         }
     }
 
-    fn headroom(&self) -> Headroom {
-        Headroom { blocks: self.pool.free() / self.growing, ..self.headroom }
+    fn growing(&self) -> Growing {
+        self.growing
+    }
+
+    fn headroom(&self) -> u32 {
+        self.pool.free() / self.grow
     }
 
     fn lookup(&self, seq: &Sequence) -> u32 {

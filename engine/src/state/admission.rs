@@ -72,7 +72,11 @@ impl State {
     /// `id` holds slots for its first `slots` tokens.
     pub(super) fn set_slots(&mut self, id: SeqId, slots: u32) {
         let seq = &self.seqs[id as usize];
-        let beyond = self.workers[seq.worker as usize].kv.beyond(id, seq.end);
+        let w = &self.workers[seq.worker as usize];
+        let beyond = match w.growing.in_turn {
+            true => w.kv.beyond(id, seq.end),
+            false => slots.saturating_sub(seq.end),
+        };
         self.set_slots_to(id, slots, beyond);
     }
 

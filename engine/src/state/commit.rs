@@ -2,6 +2,7 @@
 
 use super::State;
 use crate::event::{BranchToken, Event, Iteration};
+use crate::kv::Growing;
 use crate::plan::{Plan, Role, WorkerId};
 use crate::request::{Content, Token};
 use crate::sequence::{ALONE, Place, SeqId, Sequence};
@@ -18,9 +19,8 @@ impl State {
         out: &mut Iteration,
     ) {
         self.begin_growth(steps);
-        let headroom = self.workers[worker].kv.headroom();
-        let block = headroom.block;
-        if headroom.in_turn && steps > 1 {
+        let Growing { block, in_turn } = self.workers[worker].growing;
+        if in_turn && steps > 1 {
             self.grow_in_turn(worker, plan, steps);
         }
         let mut tokens = tokens.iter().copied();

@@ -17,8 +17,8 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use crate::config::Config;
 use crate::event::Event;
-use crate::kv::KvAllocator;
 use crate::kv::waste::{Growth, Holding};
+use crate::kv::{Growing, KvAllocator};
 use crate::plan::{Role, WorkerId};
 use crate::request::{Content, Request};
 use crate::sequence::{ALONE, Place, SeqId, Sequence};
@@ -44,6 +44,8 @@ pub struct Worker {
     pub role: Role,
     /// Its KV memory.
     pub kv: Box<dyn KvAllocator>,
+    /// How sequences grow there.
+    growing: Growing,
     /// Seats taken, of `max_seqs`.
     pub seats: u32,
     /// The reason for which the head of the queue was refused when it last asked.
@@ -150,9 +152,10 @@ impl State {
     /// An idle engine with these pools, one per worker.
     #[must_use]
     pub fn new(config: Config, pools: Vec<Box<dyn KvAllocator>>) -> Self {
-        let worker = |kv| Worker {
+        let worker = |kv: Box<dyn KvAllocator>| Worker {
             running: Vec::new(),
             role: Role::Whole,
+            growing: kv.growing(),
             kv,
             seats: 0,
             refusal: Refusal::None,

@@ -59,8 +59,7 @@ impl State {
         }
         // Blocks taken on the way push cached ones out, and a queue ordered by cached prefixes could see that.
         if !self.waiting.wants_cached() {
-            let headroom = w.kv.headroom();
-            room = room.max(headroom.blocks / running.max(1) * headroom.block);
+            room = room.max(w.kv.headroom() / running.max(1) * w.growing.block);
         }
         left.min(room).max(1)
     }
