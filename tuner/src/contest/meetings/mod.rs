@@ -20,10 +20,10 @@ use std::time::Duration;
 use crate::contest::progress::Watch;
 use crate::result::{Answer, TuneResult};
 use crate::subject::{Stop, Subject};
-use race::Race;
+use decision::Decision;
 
+mod decision;
 mod finalists;
-mod race;
 
 pub(crate) use finalists::SLACK;
 
@@ -51,11 +51,12 @@ pub fn decide<E: From<Stop>>(
     if screened.interrupted {
         return Ok(Decided { screened, answer: None });
     }
-    let mut race = Race::new(real, budget, watch);
-    if let Some(pace) = race.run(&screened, None)? {
+    let subjects = [real];
+    let mut decision = Decision::new(&subjects, budget, *watch);
+    if let Some(pace) = decision.run(&screened, None)? {
         let mut anew = screen(Some(pace))?;
         if !anew.interrupted {
-            race.run(&anew, Some(pace))?;
+            decision.run(&anew, Some(pace))?;
             anew.trials += screened.trials;
             anew.simulated_requests += screened.simulated_requests;
             (anew.wall_s, anew.cpu_s) =
@@ -63,7 +64,7 @@ pub fn decide<E: From<Stop>>(
             screened = anew;
         }
     }
-    let answer = Some(race.answer(on.to_owned()));
+    let answer = Some(decision.answer(on.to_owned()));
     screened.interrupted = watch.cancelled();
     Ok(Decided { screened, answer })
 }

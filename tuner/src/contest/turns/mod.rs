@@ -25,7 +25,7 @@ pub const BETTER: f64 = 1.03;
 /// Why a configuration was not measured where the user ended the search.
 const INTERRUPTED: &str = "interrupted";
 
-/// The rules of a race.
+/// The terms of a contest in turns.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rules {
     /// The time that a rate must hold; see [`Aim::probe`].
@@ -45,25 +45,25 @@ pub fn run(
     go_on: &dyn Fn() -> bool,
     measure: &mut dyn FnMut(usize, Contender, &Aim) -> Contender,
 ) -> Answer {
-    let mut race = Race { rules, met: Vec::new(), best: None, residual: None, load_s: 0.0 };
+    let mut turns = Turns { rules, met: Vec::new(), best: None, residual: None, load_s: 0.0 };
     for (i, contender) in contenders.into_iter().enumerate() {
-        let contender = race.turn(i, contender, go_on, measure);
-        race.load_s += contender.tried.iter().map(|t| t.seconds).sum::<f64>();
+        let contender = turns.turn(i, contender, go_on, measure);
+        turns.load_s += contender.tried.iter().map(|t| t.seconds).sum::<f64>();
         if let Some(rps) = contender.standing.carries()
-            && race.best.is_none_or(|(_, best)| rps > best)
+            && turns.best.is_none_or(|(_, best)| rps > best)
         {
-            race.best = Some((i, rps));
+            turns.best = Some((i, rps));
         }
-        race.met.push(contender);
-        race.residual = residual(&race.met);
+        turns.met.push(contender);
+        turns.residual = residual(&turns.met);
     }
     let source = Source { simulated: false, on: on.to_owned() };
-    let answer = Answer::new(source, race.met, race.best.map(|(i, _)| i));
-    Answer { residual: race.residual, interrupted: !go_on(), ..answer }
+    let answer = Answer::new(source, turns.met, turns.best.map(|(i, _)| i));
+    Answer { residual: turns.residual, interrupted: !go_on(), ..answer }
 }
 
-/// A race under way.
-struct Race {
+/// A contest in turns under way.
+struct Turns {
     rules: Rules,
     /// Those whose turn it was, in order.
     met: Vec<Contender>,
@@ -73,7 +73,7 @@ struct Race {
     load_s: f64,
 }
 
-impl Race {
+impl Turns {
     /// The turn of one contender, the `i`-th.
     fn turn(
         &self,

@@ -18,12 +18,12 @@
 //! screening dropped; [`random`] (for regret) measures as many as fit in a given amount of work.
 
 use crate::contest::entry::{Candidate, Entry};
-use race::Race;
+use halving::Halving;
 use rayon::prelude::*;
 use tally::Tally;
 
 mod contenders;
-mod race;
+mod halving;
 mod tally;
 
 pub use contenders::{Contest, Found, Group, Near, RUNGS, Rung};
@@ -44,7 +44,7 @@ pub fn exhaustive(contest: &Contest<'_>, found: Found) -> Found {
 fn each_group(
     contest: &Contest<'_>,
     found: Found,
-    run: impl Fn(&mut Race<'_, '_>) + Sync,
+    run: impl Fn(&mut Halving<'_, '_>) + Sync,
 ) -> Found {
     let count = found.entries.iter().map(|e| e.candidate.group + 1).max().unwrap_or(0);
     let mut members: Vec<Vec<usize>> = vec![Vec::new(); count];
@@ -58,7 +58,7 @@ fn each_group(
         .map(|(group, own)| {
             let entries = own.iter().map(|i| found.entries[*i].clone()).collect();
             let known = found.groups.get(group).copied().flatten();
-            let mut race = Race::new(contest, &tally, entries, known.map(|g| g.head));
+            let mut race = Halving::new(contest, &tally, entries, known.map(|g| g.head));
             run(&mut race);
             (group, race.finish())
         })
@@ -90,7 +90,7 @@ pub fn random(contest: &Contest<'_>, seed: u64, work: u64) -> Found {
     let one = |i: &usize| Candidate { group: 0, ..contest.candidates[*i].clone() };
     let entries: Vec<Entry> = order.iter().map(one).map(Entry::new).collect();
     let tally = Tally::new(contest.watch.progress, entries.len());
-    let mut race = Race::new(contest, &tally, entries, None);
+    let mut race = Halving::new(contest, &tally, entries, None);
     race.measure_some(work);
     let (entries, group) = race.finish();
     Found { entries, groups: vec![Some(group)], interrupted: contest.watch.cancelled() }

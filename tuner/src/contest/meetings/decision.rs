@@ -1,4 +1,4 @@
-//! The race of a decision: the leader, the meetings at each rate, and the result.
+//! The rule of a decision: the leader's knee, then a meeting of all at the rate where it fails, and so on; and the answer.
 
 use std::cmp::Ordering;
 use std::time::{Duration, Instant};
@@ -6,54 +6,46 @@ use std::time::{Duration, Instant};
 use super::finalists::{SLACK, finalists};
 use crate::contest::entry::{Candidate, Entry, expected_too_little};
 use crate::contest::progress::{Status, Watch};
+use crate::contest::race::{Race, Task};
 use crate::knee::pace::Paces;
-use crate::knee::{Effort, FLOOR, Knee, Probe, Prober, place_of, rate_at};
+use crate::knee::{Effort, FLOOR, Knee, Probe, place_of, rate_at};
 use crate::result::{Answer, Contender, Source, Standing, Tried, TuneResult};
-use crate::subject::{Length, Relax, Stop, Subject, Trial};
+use crate::subject::{Stop, Subject};
 
 /// The most meetings at one rate, while no finalist holds and the machine is slower than usual.
 const MEETINGS: usize = 5;
 
 /// The finalists that may still win, on one machine.
-pub(super) struct Race<'a> {
-    real: &'a dyn Subject,
-    watch: &'a Watch<'a>,
+pub(super) struct Decision<'a> {
+    race: Race<'a>,
     /// For runs.
     budget: Duration,
     /// The part of it that is spent.
     took: Duration,
     out_of_time: bool,
-    entries: Vec<Entry>,
     /// The finalists that no other has beaten, most promising first.
     left: Vec<usize>,
     /// The last leader, and the place where it failed.
     led: Option<(usize, i32)>,
-    /// The finalist that holds the highest rate, and that rate's place.
-    best: Option<(usize, i32)>,
     /// True once the winner was run with everything offered at once.
     saturated: bool,
     /// True where that run, not the targets, bounds the winner.
     bounded: bool,
-    paces: Paces,
     /// Of the simulation, where it is not the profile's.
     pace: Option<f64>,
 }
 
-impl<'a> Race<'a> {
-    pub(super) fn new(real: &'a dyn Subject, budget: Duration, watch: &'a Watch<'a>) -> Self {
+impl<'a> Decision<'a> {
+    pub(super) fn new(real: &'a [&'a dyn Subject; 1], budget: Duration, watch: Watch<'a>) -> Self {
         Self {
-            real,
-            watch,
+            race: Race::new(real, Vec::new(), watch),
             budget,
             took: Duration::ZERO,
             out_of_time: false,
-            entries: Vec::new(),
             left: Vec::new(),
             led: None,
-            best: None,
             saturated: false,
             bounded: false,
-            paces: Paces::default(),
             pace: None,
         }
     }
@@ -69,54 +61,54 @@ impl<'a> Race<'a> {
         self.pace = pace;
         self.enter(screened);
         let began = Instant::now();
-        let until = began + self.budget.saturating_sub(self.took);
-        let ended = self.race(until).and_then(|pace| match pace {
+        self.race.until = Some(began + self.budget.saturating_sub(self.took));
+        let ended = self.contest().and_then(|pace| match pace {
             Some(pace) => Ok(Some(pace)),
-            None => self.saturate(until).map(|()| None),
+            None => self.saturate().map(|()| None),
         });
         self.took += began.elapsed();
-        self.out_of_time = ended == Err(Stop::Cancelled) && !self.watch.cancelled();
+        self.out_of_time = ended == Err(Stop::Cancelled) && !self.race.watch.cancelled();
         match ended {
-            Err(Stop::Cancelled) if self.out_of_time || self.best.is_some() => Ok(None),
+            Err(Stop::Cancelled) if self.out_of_time || self.race.best.is_some() => Ok(None),
             ended => ended,
         }
     }
 
     /// The finalists of `screened` stand, and the leader, if it holds anything.
     fn enter(&mut self, screened: &TuneResult) {
-        self.led = self.led.filter(|_| self.best.is_some());
-        self.entries.iter_mut().for_each(|e| e.predicted_rps = None);
+        self.led = self.led.filter(|_| self.race.best.is_some());
+        self.race.entries.iter_mut().for_each(|e| e.predicted_rps = None);
         for (config, predicted) in finalists(screened) {
-            let known = self.entries.iter().position(|e| e.candidate.config == config);
+            let known = self.race.entries.iter().position(|e| e.candidate.config == config);
             let at = known.unwrap_or_else(|| {
                 let candidate = Candidate { device: 0, config, group: 0 };
-                self.entries.push(Entry::new(candidate));
-                self.entries.len() - 1
+                self.race.entries.push(Entry::new(candidate));
+                self.race.entries.len() - 1
             });
-            self.entries[at].predicted_rps = Some(predicted);
+            self.race.entries[at].predicted_rps = Some(predicted);
         }
-        let predicted = |i: usize| self.entries[i].predicted_rps;
-        let all = 0..self.entries.len();
+        let predicted = |i: usize| self.race.entries[i].predicted_rps;
+        let all = 0..self.race.entries.len();
         let first = all.clone().filter_map(predicted).fold(0.0, f64::max);
         let promising = |i: &usize| predicted(*i).is_some_and(|rps| rps * SLACK >= first);
         let leads = |i: &usize| self.led.is_some_and(|(leader, _)| leader == *i);
         self.left = all.filter(|i| promising(i) || leads(i)).collect();
-        self.left.sort_by(|a, b| more_promising(&self.entries[*a], &self.entries[*b]));
+        self.left.sort_by(|a, b| more_promising(&self.race.entries[*a], &self.race.entries[*b]));
     }
 
     /// Leads and meetings in turn, until no finalist is left to meet.
-    fn race(&mut self, until: Instant) -> Result<Option<f64>, Stop> {
+    fn contest(&mut self) -> Result<Option<f64>, Stop> {
         while let Some(&first) = self.left.first()
             && self.led.is_none_or(|(leader, _)| self.left != [leader])
         {
             let (leader, start) = match self.led {
                 None => {
-                    let predicted = self.entries[first].predicted_rps;
+                    let predicted = self.race.entries[first].predicted_rps;
                     let start = predicted.map_or(FLOOR, place_of);
                     if self.pace.is_none() {
                         // It is the first run of the search, too.
-                        let (holds, _) = self.ask(&[first], start, until)?;
-                        self.best = holds.first().map(|i| (*i, start));
+                        let (holds, _) = self.ask(&[first], start)?;
+                        self.race.best = holds.first().map(|i| (*i, start));
                         if let Some(pace) = self.misjudged() {
                             return Ok(Some(pace));
                         }
@@ -124,13 +116,13 @@ impl<'a> Race<'a> {
                     (first, start)
                 }
                 Some((_, bound)) => {
-                    self.left = self.meet(bound, until)?;
+                    self.left = self.meet(bound)?;
                     let Some(&first) = self.left.first() else { break };
-                    self.best = Some((first, bound));
+                    self.race.best = Some((first, bound));
                     (first, bound)
                 }
             };
-            let bound = match self.lead(leader, start, until)? {
+            let bound = match self.lead(leader, start)? {
                 Knee::Between { hi: None, .. } => break,
                 Knee::Between { hi: Some(hi), .. } => hi,
                 Knee::Nowhere => FLOOR,
@@ -145,46 +137,36 @@ impl<'a> Race<'a> {
 
     /// The pace of the machine, where it is not what was simulated.
     fn misjudged(&self) -> Option<f64> {
-        let usual = self.paces.usual();
+        let usual = self.race.paces.usual();
         (self.pace.is_none() && !(1.0 / SLACK..=SLACK).contains(&usual)).then_some(usual)
     }
 
     /// Searches the knee of `leader` from `start`.
-    fn lead(&mut self, leader: usize, start: i32, until: Instant) -> Result<Knee, Stop> {
+    fn lead(&mut self, leader: usize, start: i32) -> Result<Knee, Stop> {
         self.tell();
-        let Entry { candidate, probes, .. } = &self.entries[leader];
-        let config = &candidate.config;
-        let (requests, cancel) = (self.real.requests(), self.watch.cancel);
-        let prober = Prober::new(self.real, config, Relax::Nothing, requests, cancel)?;
-        let prober = prober.knowing(probes).on_machine(self.paces.clone());
-        let mut prober = prober.until(until);
-        let knee = prober.knee(start, Effort::REAL);
+        let task = Task { entry: leader, start, rivals: None, effort: Effort::REAL };
+        let best = self.race.best;
+        let Some(report) = self.race.apart(&[task]).pop() else { return Ok(Knee::Nowhere) };
         // A rate that held counts even where the search was broken off.
-        let holds = prober.highest_good().map(|k| (leader, k));
-        self.best =
-            holds.filter(|(_, k)| self.best.is_none_or(|(_, best)| *k >= best)).or(self.best);
-        self.paces = prober.paces().clone();
-        self.entries[leader].probes = prober.into_probes();
-        knee
+        let holds = report.holds.map(|k| (leader, k));
+        self.race.best = holds.filter(|(_, k)| best.is_none_or(|(_, best)| *k >= best)).or(best);
+        report.knee.map(|knee| knee.unwrap_or(Knee::Nowhere))
     }
 
     /// Holds the winner to what it completes per second with everything offered at once: one run more.
-    fn saturate(&mut self, until: Instant) -> Result<(), Stop> {
-        let Some((winner, k)) = self.best else { return Ok(()) };
-        let (requests, cancel) = (self.real.requests(), self.watch.cancel);
-        let config = &self.entries[winner].candidate.config;
-        let prober = Prober::new(self.real, config, Relax::Nothing, requests, cancel)?;
-        let most = prober.on_machine(self.paces.clone()).until(until).most()?;
+    fn saturate(&mut self) -> Result<(), Stop> {
+        let Some((winner, k)) = self.race.best else { return Ok(()) };
+        let most = self.race.most(winner)?;
         (self.saturated, self.bounded) = (true, most < k);
-        self.best = Some((winner, k.min(most)));
+        self.race.best = Some((winner, k.min(most)));
         Ok(())
     }
 
     /// Tries all that are left at `k` in the same minutes. Returns those that hold.
-    fn meet(&mut self, k: i32, until: Instant) -> Result<Vec<usize>, Stop> {
+    fn meet(&mut self, k: i32) -> Result<Vec<usize>, Stop> {
         let left = self.left.clone();
         for _ in 0..MEETINGS {
-            let (holders, slow) = self.ask(&left, k, until)?;
+            let (holders, slow) = self.ask(&left, k)?;
             if !holders.is_empty() || !slow {
                 return Ok(holders);
             }
@@ -194,43 +176,22 @@ impl<'a> Race<'a> {
 
     /// Runs each of `who` once at `k`. Returns those that hold, and true if the machine was slower
     /// than usual.
-    fn ask(&mut self, who: &[usize], k: i32, until: Instant) -> Result<(Vec<usize>, bool), Stop> {
+    fn ask(&mut self, who: &[usize], k: i32) -> Result<(Vec<usize>, bool), Stop> {
         self.tell();
-        if self.watch.cancelled() || Instant::now() >= until {
-            return Err(Stop::Cancelled);
-        }
-        let head = self.real.requests();
-        let scale = rate_at(k) / self.real.natural_rate(head);
-        let trial = |i: &usize| {
-            let config = &self.entries[*i].candidate.config;
-            Trial { config, relax: Relax::Nothing, length: Length::Requests(head), scale }
-        };
-        let trials: Vec<Trial<'_>> = who.iter().map(trial).collect();
-        let seen = self.real.run_together(&trials)?;
-        seen.iter().for_each(|observation| self.paces.note(observation.pace()));
-        let slow = seen.iter().any(|observation| self.paces.is_slow(observation.pace()));
-        let mut holders = Vec::new();
-        for (&i, observation) in who.iter().zip(seen) {
-            let probe = Probe { k, head, whole: true, observation };
-            if probe.passes() {
-                holders.push(i);
-            }
-            self.entries[i].probes.push(probe);
-        }
-        Ok((holders, slow))
+        self.race.together(who, k)
     }
 
     fn tell(&self) {
-        let label = |i: usize| self.entries[i].label();
-        let best = self.best.map(|(i, k)| (rate_at(k), label(i)));
-        let total = self.entries.len();
+        let best = self.race.leader();
+        let total = self.race.entries.len();
         let phase = "deciding on this machine".to_owned();
         let done = total - self.left.len();
-        self.watch.progress.update(&Status { phase, done, total, best });
+        self.race.watch.progress.update(&Status { phase, done, total, best });
     }
 
     pub(super) fn answer(self, on: String) -> Answer {
-        let Self { mut entries, best, paces, left, .. } = self;
+        let cancelled = self.race.watch.cancelled();
+        let Self { race: Race { mut entries, best, paces, .. }, left, .. } = self;
         for (i, entry) in entries.iter_mut().enumerate() {
             entry.standing = match entry.predicted_rps {
                 Some(predicted) if entry.probes.is_empty() => {
@@ -264,7 +225,7 @@ impl<'a> Race<'a> {
             runs: answer.runs + u64::from(self.saturated),
             load_s: self.took.as_secs_f64(),
             out_of_time: self.out_of_time,
-            interrupted: self.watch.cancelled(),
+            interrupted: cancelled,
             pace: self.pace,
             ..answer
         }
