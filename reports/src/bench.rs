@@ -18,7 +18,11 @@ pub fn bench_page(report: &BenchReport) -> String {
     sections.extend(seen(report));
     if let Some(inside) = &report.inside {
         sections.push(Section::new("kv", "KV memory", memory(report, inside)));
-        sections.push(Section::new("timeline", "Iterations", timeline(report)));
+        sections.push(Section::new(
+            "timeline",
+            "Iterations",
+            over_time::iterations(&report.detail),
+        ));
         let config = pairs(report.config.iter().map(|(k, v)| (k.clone(), code(v))));
         sections.push(Section::new("configuration", "Configuration", config));
     }
@@ -38,7 +42,7 @@ pub fn bench_page(report: &BenchReport) -> String {
 pub(crate) fn seen(report: &BenchReport) -> Vec<Section> {
     let mut sections = vec![
         Section::new("latency", "Latency", latencies(report)),
-        Section::new("output", "Over time", over_time(report)),
+        Section::new("output", "Over time", over_time::course(&report.detail)),
     ];
     if let Some(live) = &report.live {
         sections.extend(measured::sections(live));
@@ -203,17 +207,6 @@ fn latencies(report: &BenchReport) -> Markup {
     }
 }
 
-fn over_time(report: &BenchReport) -> Markup {
-    let mut charts = Vec::new();
-    if report.detail.output.len() > 1 {
-        charts.push(over_time::output(&report.detail));
-    }
-    if report.detail.kv.len() > 1 {
-        charts.push(over_time::occupancy(&report.detail.kv));
-    }
-    page::charts(&charts, "two")
-}
-
 fn memory(report: &BenchReport, inside: &Inside) -> Markup {
     let (kv, w) = (&inside.kv, &inside.work);
     let shares = charts::classes(kv).map(|c| (c.0.to_owned(), cell(percent(c.1))));
@@ -234,20 +227,10 @@ fn memory(report: &BenchReport, inside: &Inside) -> Markup {
         ("time busy".to_owned(), cell(percent(w.busy))),
     ];
     html! {
-        @if report.detail.kv.len() > 1 { (page::charts(&[over_time::ledger(&report.detail.kv, kv)], "one")) }
+        (over_time::memory(&report.detail, kv))
         div.grid2 {
             div { h3 { "Mean share of " (count(w.kv_slots)) " KV slots" } (pairs(shares)) }
             div { h3 { "Work" } (pairs(work)) }
-        }
-    }
-}
-
-fn timeline(report: &BenchReport) -> Markup {
-    let lanes = over_time::timeline(&report.detail.window);
-    html! {
-        @if !lanes.is_empty() {
-            (page::key(over_time::phases()))
-            (page::charts(&lanes, "one"))
         }
     }
 }

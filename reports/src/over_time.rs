@@ -1,14 +1,42 @@
-//! A run over time: the use of KV memory, the requests served, and the iterations one by one.
+//! A run over time: the use of KV memory, the requests served, and the iterations one by one. Pages place what
+//! [`memory`], [`course`] and [`iterations`] draw of a run; a further chart is a function here and its line in one of them.
 
 use crate::charts::{Chart, HALF, WHOLE, classes, figure};
 use crate::figures::{count, ms, percent, sig};
+use crate::page;
 use crate::plot::{Axis, Ink, Layer, Scale};
 use crate::report::Detail;
+use maud::{Markup, html};
 use std::collections::BTreeSet;
 use tuner::subject::observation::{IterationSpan, KvSample, KvShares};
 
+/// KV memory of a run; nothing where it was not looked into. `mean` are the shares of the whole run.
+pub(crate) fn memory(detail: &Detail, mean: &KvShares) -> Markup {
+    let ledger = (detail.kv.len() > 1).then(|| ledger(&detail.kv, mean));
+    page::charts(ledger.as_slice(), "one")
+}
+
+/// Its output and its requests.
+pub(crate) fn course(detail: &Detail) -> Markup {
+    let output = (detail.output.len() > 1).then(|| output(detail));
+    let occupancy = (detail.kv.len() > 1).then(|| occupancy(&detail.kv));
+    let charts: Vec<Chart> = [output, occupancy].into_iter().flatten().collect();
+    page::charts(&charts, "two")
+}
+
+/// Its iterations at its busiest time.
+pub(crate) fn iterations(detail: &Detail) -> Markup {
+    let lanes = timeline(&detail.window);
+    html! {
+        @if !lanes.is_empty() {
+            (page::key((0..3).map(|p| (Ink::Phase(p), PHASES[usize::from(p)]))))
+            (page::charts(&lanes, "one"))
+        }
+    }
+}
+
 /// Stacked areas of the KV classes over time, percent of all slots.
-pub(crate) fn ledger(samples: &[KvSample], mean: &KvShares) -> Chart {
+fn ledger(samples: &[KvSample], mean: &KvShares) -> Chart {
     let shares = |s: &KvSample| {
         let all: f64 = classes(&s.slots).iter().map(|c| c.1).sum();
         classes(&s.slots).map(|c| if all > 0.0 { 100.0 * c.1 / all } else { 0.0 })
@@ -53,7 +81,7 @@ pub(crate) fn ledger(samples: &[KvSample], mean: &KvShares) -> Chart {
 }
 
 /// Running and waiting requests over time.
-pub(crate) fn occupancy(samples: &[KvSample]) -> Chart {
+fn occupancy(samples: &[KvSample]) -> Chart {
     let line =
         |of: fn(&KvSample) -> u32| samples.iter().map(|s| (s.at_s, f64::from(of(s)))).collect();
     let most = |of: fn(&KvSample) -> u32| samples.iter().map(of).max().unwrap_or(0);
@@ -87,7 +115,7 @@ pub(crate) fn occupancy(samples: &[KvSample]) -> Chart {
 }
 
 /// Output over time.
-pub(crate) fn output(detail: &Detail) -> Chart {
+fn output(detail: &Detail) -> Chart {
     let points: Vec<_> = detail.output.iter().map(|o| (o.at_s, o.tokens_per_s)).collect();
     let most = points.iter().map(|p| p.1).fold(0.0, f64::max);
     let mean = points.iter().map(|p| p.1).sum::<f64>() / points.len().max(1) as f64;
@@ -120,7 +148,7 @@ fn phase(s: &IterationSpan) -> usize {
 }
 
 /// Iterations of a window: one lane per worker, then prompt tokens and decoding sequences of each.
-pub(crate) fn timeline(spans: &[IterationSpan]) -> Vec<Chart> {
+fn timeline(spans: &[IterationSpan]) -> Vec<Chart> {
     let Some(first) = spans.iter().map(|s| s.start_s).min_by(f64::total_cmp) else {
         return Vec::new();
     };
@@ -233,9 +261,4 @@ fn lanes(spans: &[&IterationSpan], workers: &[u32], time: Axis) -> Chart {
             shares.collect::<Vec<_>>().join(", "),
         ),
     }
-}
-
-/// Colours of iterations and what they mean.
-pub(crate) fn phases() -> [(Ink, &'static str); 3] {
-    [0, 1, 2].map(|p| (Ink::Phase(p), PHASES[usize::from(p)]))
 }

@@ -45,7 +45,7 @@ pub fn tune_page(report: &TuneReport) -> String {
     sections.push(Section::new("policies", "Policies compared", compared(report)));
     sections.push(Section::new("kv", "KV memory", memory(report)));
     if let Some(detail) = &report.detail {
-        sections.push(Section::new("timeline", "Iterations", timeline(detail)));
+        sections.push(Section::new("timeline", "Iterations", over_time::iterations(detail)));
     }
     sections.push(Section::new("sensitivity", "If one knob moves", tradeoffs::sensitivity(r)));
     sections.push(Section::new("losers", "Why the others lost", losers::losers(r)));
@@ -243,20 +243,8 @@ fn memory(report: &TuneReport) -> Markup {
     columns.extend(charts::classes(&best.kv).map(|c| (c.0, true)));
     columns.push(("wasted of taken", true));
     html! {
-        @if let Some(detail) = report.detail.as_ref().filter(|d| d.kv.len() > 1) {
-            (page::charts(&[over_time::ledger(&detail.kv, &best.kv)], "one"))
-        }
+        @if let Some(detail) = &report.detail { (over_time::memory(detail, &best.kv)) }
         (table(&columns, &rows))
-    }
-}
-
-fn timeline(detail: &Detail) -> Markup {
-    let lanes = over_time::timeline(&detail.window);
-    html! {
-        @if !lanes.is_empty() {
-            (page::key(over_time::phases()))
-            (page::charts(&lanes, "one"))
-        }
     }
 }
 
