@@ -276,7 +276,7 @@ fn run_search(
     study: Option<&Study>,
     watch: &Watch<'_>,
 ) -> Result<TuneResult> {
-    let space = space(search, prepared.trace.block_tokens > 0)?;
+    let space = space(search, prepared.trace.block_tokens > 0, sims[0].model().has_experts())?;
     let evaluators: Vec<Box<dyn Subject + '_>> = sims
         .iter()
         .map(|sim| -> Box<dyn Subject + '_> {
@@ -315,12 +315,13 @@ fn run_search(
     Ok(result)
 }
 
-fn space(search: &Search<'_>, shared_prefixes: bool) -> Result<Space> {
+fn space(search: &Search<'_>, shared_prefixes: bool, experts: bool) -> Result<Space> {
     let mut space = Space::new(Scope {
         gpus: search.gpus,
         fewer_gpus: search.objective != Objective::Rps,
         allow_lossy_kv: search.allow_fp8_kv,
         shared_prefixes,
+        experts,
     });
     for (name, value) in search.knobs.pins()? {
         space.pin(&name, &value)?;

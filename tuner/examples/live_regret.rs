@@ -113,7 +113,13 @@ fn beds(model: &str) -> Outcome<(Testbed, Testbed)> {
 }
 
 fn screen(sim: &Testbed) -> Outcome<TuneResult> {
-    let scope = Scope { gpus: 1, fewer_gpus: false, shared_prefixes: false, allow_lossy_kv: false };
+    let scope = Scope {
+        gpus: 1,
+        fewer_gpus: false,
+        shared_prefixes: false,
+        allow_lossy_kv: false,
+        experts: false,
+    };
     let workload = WorkloadInfo {
         name: PRESET.to_owned(),
         provenance: Vec::new(),

@@ -57,7 +57,13 @@ fn row(preset: &str, slo: &[String], seed: u64) -> Outcome {
     let device = engine::DeviceProfile::load("h100-sxm")?;
     let shared_prefixes = trace.block_tokens > 0;
     let sim = Testbed::new(Arc::new(trace), Arc::new(model), Arc::new(device), slo);
-    let scope = Scope { gpus: 1, fewer_gpus: false, shared_prefixes, allow_lossy_kv: false };
+    let scope = Scope {
+        gpus: 1,
+        fewer_gpus: false,
+        shared_prefixes,
+        allow_lossy_kv: false,
+        experts: false,
+    };
     let candidate = |config: engine::Config| {
         let group = config.policy() as usize;
         Candidate { device: 0, config, group }

@@ -7,6 +7,8 @@
 //! Combinations that mean the same thing are one configuration ([`canonical`]), and those that cannot work are refused
 //! here with their reason counted, before anything is simulated.
 
+mod ranks;
+
 use engine::config::{Policy, Tries};
 use engine::{Config, KNOBS, Knob, KnobError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +48,8 @@ pub struct Scope {
     pub shared_prefixes: bool,
     /// True if the user accepts KV formats that cost accuracy.
     pub allow_lossy_kv: bool,
+    /// True if the model has experts, which ranks may share in several ways.
+    pub experts: bool,
 }
 
 /// The knobs of the grid besides the layout, in the order they vary (the last fastest): all rows that are tried so.
@@ -187,11 +191,20 @@ impl Space {
     }
 
     /// Feasible configurations that differ from `config` in one knob: the next lower and higher grid value (any other
-    /// one for a choice), and the polish values. With the knob's name, in the order of [`KNOBS`].
+    /// one for a choice), and the polish values; of a model with experts also other ways for the same ranks to share it.
+    /// With the knob's name.
     #[must_use]
     pub fn neighbours(&self, config: &Config) -> Vec<(&'static str, Config)> {
         let mut seen = BTreeSet::from([key(config)]);
         let mut found = Vec::new();
+        if self.scope.experts {
+            let free = |(knob, c): &(&'static str, Config)| {
+                let kept = |own: u32, other: u32, name| own == other || !self.fixed(name);
+                !self.fixed(knob) && kept(config.tp, c.tp, "tp") && kept(config.ep, c.ep, "ep")
+            };
+            let moves = ranks::moves(config).into_iter().filter(free);
+            found.extend(moves.filter(|(_, c)| seen.insert(key(c))));
+        }
         for knob in KNOBS.iter().filter(|k| !self.fixed(k.name)) {
             for value in self.nearby(config, knob) {
                 let mut c = config.clone();

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn scope(gpus: u32) -> Scope {
-    Scope { gpus, fewer_gpus: false, shared_prefixes: true, allow_lossy_kv: false }
+    Scope { gpus, fewer_gpus: false, shared_prefixes: true, allow_lossy_kv: false, experts: false }
 }
 
 #[test]
@@ -139,4 +139,23 @@ fn arbitrary() -> impl Strategy<Value = Config> {
         typed.iter().for_each(|(k, v)| c.set(k, v).unwrap());
         c
     })
+}
+
+#[test]
+fn ranks_share_a_model_with_experts_in_every_way_on_the_same_gpus() {
+    let moves = |experts, pins: &[(&str, &str)], config: &Config| {
+        let mut space = Space::new(Scope { experts, ..scope(8) });
+        pins.iter().for_each(|(knob, value)| space.pin(knob, value).unwrap());
+        let near = space.neighbours(config).into_iter();
+        let of_ranks = near.filter(|(knob, _)| ["dp", "ep"].contains(knob));
+        of_ranks.map(|(_, c)| (c.tp, c.dp, c.ep, c.gpus())).collect::<Vec<_>>()
+    };
+    let four = Config { tp: 4, ..Config::default() };
+    assert_eq!(moves(false, &[], &four), []);
+    assert_eq!(moves(true, &[], &four), [(4, 1, 4, 4), (2, 2, 4, 4), (1, 4, 4, 4)]);
+    assert_eq!(moves(true, &[("tp", "4")], &four), [(4, 1, 4, 4)]);
+    assert_eq!(moves(true, &[("ep", "1")], &four), []);
+    assert_eq!(moves(true, &[], &Config::default()), []);
+    let stages = Config { pp: 2, ..four };
+    assert_eq!(moves(true, &[], &stages), [(4, 1, 4, 8)]);
 }

@@ -20,7 +20,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
 fn space(gpus: u32, fewer_gpus: bool) -> Space {
-    Space::new(Scope { gpus, fewer_gpus, shared_prefixes: true, allow_lossy_kv: false })
+    Space::new(Scope {
+        gpus,
+        fewer_gpus,
+        shared_prefixes: true,
+        allow_lossy_kv: false,
+        experts: false,
+    })
 }
 
 fn device<'a>(name: &str, subject: &'a dyn Subject, usd: f64) -> DeviceUnderTest<'a> {

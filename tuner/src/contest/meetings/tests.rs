@@ -23,7 +23,13 @@ const WATCH: Watch<'_> = Watch { progress: &Silent, cancel: &GO_ON };
 const LONG: Duration = Duration::from_secs(3600);
 
 fn screened(fake: &Fake) -> TuneResult {
-    let scope = Scope { gpus: 1, fewer_gpus: false, shared_prefixes: false, allow_lossy_kv: false };
+    let scope = Scope {
+        gpus: 1,
+        fewer_gpus: false,
+        shared_prefixes: false,
+        allow_lossy_kv: false,
+        experts: false,
+    };
     let workload = WorkloadInfo {
         name: "closed".to_owned(),
         provenance: Vec::new(),

@@ -19,7 +19,13 @@ fn watch() -> Watch<'static> {
 }
 
 fn candidates(gpus: u32) -> Vec<Candidate> {
-    let scope = Scope { gpus, fewer_gpus: false, shared_prefixes: true, allow_lossy_kv: false };
+    let scope = Scope {
+        gpus,
+        fewer_gpus: false,
+        shared_prefixes: true,
+        allow_lossy_kv: false,
+        experts: false,
+    };
     let configs = Space::new(scope).enumerate().configs;
     let candidate = |config: Config| {
         let group = config.policy() as usize;
@@ -131,6 +137,7 @@ fn to_measure_the_rest_is_never_worse_than_to_screen() {
         fewer_gpus: false,
         shared_prefixes: true,
         allow_lossy_kv: false,
+        experts: false,
     });
     let near = |of: &Candidate| {
         let near = space.neighbours(&of.config).into_iter();

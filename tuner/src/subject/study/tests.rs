@@ -22,6 +22,7 @@ fn search(subject: &dyn Subject) -> Found {
         fewer_gpus: false,
         shared_prefixes: false,
         allow_lossy_kv: false,
+        experts: false,
     });
     space.pin("max-batch-tokens", "2048").unwrap();
     space.search("max-seqs", &["16", "64", "256"]).unwrap();
