@@ -198,7 +198,7 @@ impl<'a> Race<'a> {
 }
 
 /// The standing after `stop` of what stood `before`.
-pub(super) fn after(stop: &Stop, before: &Standing) -> Standing {
+fn after(stop: &Stop, before: &Standing) -> Standing {
     match stop {
         Stop::Refused(refused) => Standing::Failed(Failure::of(refused.reason.clone())),
         Stop::Cancelled | Stop::Gone(_) => before.clone(),

@@ -3,12 +3,11 @@
 use super::contenders::{Contest, Group, Rung};
 use super::tally::Tally;
 use crate::contest::entry::{Candidate, Entry};
-use crate::contest::race::{Race, Task, after};
+use crate::contest::race::{Race, Task};
 use crate::knee::verdict;
 use crate::knee::{Effort, FLOOR, Knee, place_of, rate_at};
-use crate::result::Standing;
+use crate::result::{Failure, Standing};
 use crate::subject::unfit::Unfit;
-use crate::subject::{Refused, Stop};
 use engine::Config;
 
 /// Heads shorter than this are not worth a rung: their percentiles say nothing.
@@ -20,6 +19,7 @@ const WAVE: (usize, usize) = (8, 4);
 /// Times that whatever leads is polished, at most.
 const POLISHED: usize = 8;
 
+/// The screening of a group under way.
 pub(super) struct Halving<'a, 'c> {
     contest: &'a Contest<'c>,
     tally: &'a Tally<'a>,
@@ -252,23 +252,22 @@ impl<'a, 'c> Halving<'a, 'c> {
 
     /// Runs a wave. Returns the requests simulated.
     fn run(&mut self, tasks: &[Task]) -> u64 {
-        let (fit, unfit): (Vec<Task>, Vec<Task>) =
-            tasks.iter().partition(|task| self.refusal(task.entry).is_none());
-        for i in unfit.iter().map(|task| task.entry) {
-            if let Some(refused) = self.refusal(i) {
-                let entry = &mut self.race.entries[i];
-                entry.standing = after(&Stop::Refused(refused), &entry.standing);
+        let mut fit = Vec::new();
+        for task in tasks {
+            match self.refusal(task.entry) {
+                Some(why) => {
+                    self.race.entries[task.entry].standing = Standing::Failed(Failure::of(why));
+                }
+                None => fit.push(*task),
             }
         }
         self.race.apart(&fit).iter().map(|report| report.work).sum()
     }
 
     /// Why `entry` is no candidate, where others serve more.
-    fn refusal(&self, entry: usize) -> Option<Refused> {
+    fn refusal(&self, entry: usize) -> Option<String> {
         let unfit = self.unfit[entry].as_ref().filter(|u| u.requests > self.least_unfit)?;
-        let bounds = unfit.bounds();
-        let reason = format!("its {bounds} does not hold prompts that other settings hold");
-        Some(Refused { reason })
+        Some(format!("its {} does not hold prompts that other settings hold", unfit.bounds()))
     }
 
     /// After a rung: drops the candidates that are known to be below the final best less the
