@@ -62,6 +62,26 @@ fn a_device_is_described_by_its_data_sheet() {
 }
 
 #[test]
+fn an_operator_without_a_table_is_named_in_the_answer_and_on_the_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let few = ["tune", "--slo", "ttft=2s", "--requests", "120", "--max-seqs", "32", "--json"];
+    let few = with(&few, &["--max-batch-tokens", "2048", "--policy", "chunked"]);
+    let notes = |model: &str| {
+        let out = dir.path().join(model.replace('/', "-"));
+        let on = ["--device", "a40", "--model", model, "--out", out.to_str().unwrap()];
+        let tuned = json(&with(&few, &on));
+        let notes = tuned["answer"]["notes"].as_array().unwrap().clone();
+        (notes, std::fs::read_to_string(out.join("report.html")).unwrap())
+    };
+    let (dense, _) = notes("llama-3.1-8b");
+    assert!(dense.is_empty(), "{dense:?}");
+    let (experts, page) = notes("openai/gpt-oss-20b");
+    let said = "the mixture of experts is not measured";
+    assert!(experts.iter().any(|n| n.as_str().unwrap().contains(said)), "{experts:?}");
+    assert!(page.contains(said));
+}
+
+#[test]
 fn prices_can_be_given() {
     let few = ["tune", "--slo", "ttft=1s", "--requests", "200", "--max-seqs", "64", "--json"];
     let few = with(&few, &["--max-batch-tokens", "2048", "--policy", "chunked"]);
