@@ -108,7 +108,7 @@ impl Fleet {
         let met = |rank: &Engine| rank.in_flight().next().is_none();
         for i in 0..self.replicas.len() {
             let first = i - i % self.ranks;
-            // Ranks begin together: nobody while another still computes.
+            // Ranks begin together: none while another still computes.
             if i == first && self.ranks > 1 {
                 together = self.replicas[first..first + self.ranks].iter().all(met);
             }

@@ -191,7 +191,7 @@ impl Kind {
     }
 }
 
-/// How the GPUs of a worker share a model.
+/// The way in which the GPUs of a worker share a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ranks {
     /// Tensor-parallel ranks of a stage.
@@ -404,7 +404,7 @@ impl CostModel {
         self.shared.as_ref().map_or(0, |shared| whole(shared.ns(tokens)))
     }
 
-    /// Where [`Self::stage_ns`] goes.
+    /// The parts of [`Self::stage_ns`].
     #[must_use]
     pub fn breakdown(&self, shape: &Shape) -> Breakdown {
         let head = self.head(u64::from(shape.sampled));

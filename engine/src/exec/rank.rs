@@ -2,7 +2,7 @@
 //! group.
 //!
 //! Ranks meet at every layer of experts. An iteration takes as long as the slowest of them, and then as long as the
-//! experts take with the tokens of all. Whoever has nothing to compute takes part with a token that nobody asked for.
+//! experts take with the tokens of all. A rank with nothing to compute takes part with a dummy token.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::{Batch, Correction, Executor, Horizon, Outcome, Ticket, Transfer};
 use crate::shape::Shape;
 use crate::state::State;
 
-/// The largest batch that vLLM captures as a CUDA graph by default. Where the batches of all ranks are replayed from
+/// The largest batch that vLLM captures as a CUDA graph by default. If the batches of all ranks are replayed from
 /// graphs, each is as large as the largest of them (`coordinate_batch_across_dp`).
 const GRAPH_TOKENS: u32 = 512;
 
@@ -23,7 +23,7 @@ pub struct RankExecutor {
     flights: Flights,
 }
 
-/// What the ranks of a group do together.
+/// The work that the ranks of a group do together.
 struct Group {
     cost: Arc<CostModel>,
     correction: Option<Arc<Correction>>,

@@ -11,7 +11,7 @@ use crate::profile::{Collective, DeviceProfile, Line, Times};
 /// The experts of all layers, and the way to them and back.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
-    /// How many layers have which experts.
+    /// Kinds of experts, and the number of layers that have them.
     layers: Vec<(u32, ExpertTimes)>,
     ways: [Times; 2],
     /// Seconds to reach the other nodes, for one way: to begin, and for each byte.
@@ -74,7 +74,7 @@ impl Shared {
         }
     }
 
-    /// What no table of the device has, and what it is priced by; a sentence each.
+    /// The parts that no table of the device has, and those that they are priced by; a sentence each.
     pub(super) fn borrowed(&self) -> Vec<String> {
         let experts = self.layers.iter().map(|(_, e)| ("the mixture of experts", e.basis()));
         let ways = self.ways.iter().map(|way| ("gathering tokens for experts", way.basis()));

@@ -110,7 +110,7 @@ pub struct Usage {
     pub behind: u64,
 }
 
-/// How sequences grow; it never changes.
+/// The way in which sequences grow; it never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Growing {
     /// Tokens after which a sequence needs another block in some group; 0 when it cannot grow block by block.
@@ -166,7 +166,7 @@ pub trait KvAllocator: Send {
     /// The slots that are given out.
     fn usage(&self) -> Usage;
 
-    /// How sequences grow.
+    /// The way in which sequences grow.
     fn growing(&self) -> Growing;
 
     /// Blocks that running sequences can take without asking, in each group.

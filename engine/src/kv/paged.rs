@@ -279,8 +279,8 @@ impl KvAllocator for Paged {
         if self.prefix_cache {
             self.publish(id, seq, before);
         }
-        // After a piece of a prompt, all of it but the window; otherwise when the next page is taken, so that nobody
-        // else takes its place.
+        // After a piece of a prompt, all of it but the window; otherwise when the next page is taken, so that no other
+        // sequence takes its place.
         if seq.computed > before + 1 {
             self.leave(id, seq.computed);
         }
@@ -295,7 +295,7 @@ impl KvAllocator for Paged {
             let at = self.at(id, g);
             let mut pages = std::mem::take(&mut self.tables[at]);
             if !self.copies.is_empty() {
-                // Whoever gets a page next must not find a copy in it that was meant for this one.
+                // The next holder of a page must not find a copy in it that was meant for this one.
                 let held = pages.held();
                 let gone =
                     |c: &KvCopy| held.contains(&(c.to / size)) && self.pool.refs(c.to / size) == 1;

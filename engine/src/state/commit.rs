@@ -39,7 +39,7 @@ impl State {
             self.workers[worker].held += u64::from(extra);
             self.load -= u64::from(chunk.n + extra);
             let seq = &self.seqs[id as usize];
-            // Of a stretch its last step: nobody could meet what the others fill.
+            // Only the last step of a stretch: blocks that the others fill could not be met.
             let last = seq.computed - chunk.n;
             if block > 0 && seq.computed / block != last / block {
                 self.workers[worker].kv.commit(id, seq, last);

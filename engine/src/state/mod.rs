@@ -44,7 +44,7 @@ pub struct Worker {
     pub role: Role,
     /// Its KV memory.
     pub kv: Box<dyn KvAllocator>,
-    /// How sequences grow there.
+    /// The way in which sequences grow there.
     growing: Growing,
     /// Seats taken, of `max_seqs`.
     pub seats: u32,
@@ -111,7 +111,7 @@ pub struct State {
     unstarted: u32,
     /// Came after the plan that is being computed was made, oldest first: the next plan does not see them.
     unseen: Vec<SeqId>,
-    /// Who asks for slots in a stretch, and when; empty in between.
+    /// Sequences that ask for slots in a stretch, by time; empty in between.
     asks: BinaryHeap<Reverse<u64>>,
 }
 

@@ -12,7 +12,7 @@ use crate::kv::waste::Growth;
 use crate::plan::{Plan, Role, WorkerId};
 use crate::sequence::{Place, SeqId};
 
-/// Why slots can be taken late.
+/// The reason for which slots can be taken late.
 const ROOM: &str = "a stretch is no longer than memory allows";
 
 impl State {

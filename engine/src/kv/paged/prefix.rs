@@ -1,9 +1,10 @@
-//! Equal beginnings: which pages of a sequence are in the pool already, and which of its own may be found later.
+//! Equal beginnings: the pages of a sequence that are in the pool already, and those of its own that may be found
+//! later.
 //!
 //! A full page becomes shareable when its tokens have been computed, never before, under a key chained over everything
-//! in front of it and of its group alone. A beginning is found where every group has what the next token sees: layers
-//! that keep all tokens every page of it, layers with a window the last ones. Pages whose key is the sequence's own are
-//! published only when it is preempted: nobody else could meet them.
+//! in front of it and of its group alone. A beginning is found where every group has the pages that the next token
+//! sees: layers that keep all tokens every page of it, layers with a window the last ones. Pages whose key is the
+//! sequence's own are published only when it is preempted: no other sequence could meet them.
 
 use super::{NONE, Paged};
 use crate::kv::group::Reach;
@@ -99,7 +100,8 @@ impl Paged {
         }
     }
 
-    /// `id` ends: lets itself find its full pages if it comes `again`; otherwise withdraws those that nobody asks for.
+    /// `id` ends: lets itself find its full pages if it comes `again`; otherwise withdraws those that will not be asked
+    /// for.
     pub(super) fn keep_or_withdraw(&mut self, id: SeqId, seq: &Sequence, again: bool) {
         for g in 0..self.groups.len() {
             let (block, at) = (self.groups[g].block, self.at(id, g));
