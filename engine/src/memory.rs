@@ -336,7 +336,9 @@ fn shortage(
     let (name, fraction) = (model.name.clone(), config.kv_fraction.to_string());
     let gpus = tp.saturating_mul(pp);
     let limit = stages.iter().map(|stage| stage.limit).sum::<u64>() * u64::from(tp);
-    let weights = model.weight_bytes();
+    // Ranks of attention hold all but experts each for itself.
+    let own = || stages.iter().map(|stage| stage.weights).sum::<u64>() * u64::from(tp);
+    let weights = if config.dp > 1 { own() } else { model.weight_bytes() };
     if weights >= limit {
         let device = device.name.clone();
         return MemoryError::Weights {
@@ -528,6 +530,9 @@ mod tests {
         let (experts, shared) = (model.expert_bytes(1, 1, 0), model.expert_bytes(8, 1, 0));
         assert!(8 * shared >= experts && 8 * shared < experts + 8 * 1000);
         assert_eq!(ranks.weights, model.weight_bytes() - experts + shared);
+        let few = slots(&model, "h200", &Config { dp: 2, ..Config::default() }).unwrap_err();
+        let needed = gb(model.weight_bytes() - experts + model.expert_bytes(2, 1, 0));
+        assert!(few.contains(&format!("needs {needed} GB of weights; 1 x h200-sxm")), "{few}");
         // All ranks of tp hold every token's latent, a rank of attention those of its own sequences.
         assert_eq!(ranks.bytes_per_token, split.bytes_per_token);
         assert!(8 * ranks.slots > 5 * split.slots, "{} {}", ranks.slots, split.slots);
