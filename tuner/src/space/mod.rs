@@ -328,7 +328,8 @@ impl Space {
         if self.pinned("replicas") {
             return vec![config];
         }
-        let most = (self.gpus / Config { replicas: 1, ..config.clone() }.gpus()).max(1);
+        let replica = config.gpus() / config.replicas;
+        let most = (self.gpus / replica).max(1);
         let listed = self.values.get("replicas").into_iter().flatten();
         let counts: BTreeSet<u32> =
             listed.flat_map(|s| s.parse()).filter(|n| *n <= most).chain([most]).collect();
