@@ -1,7 +1,6 @@
 //! Other ways for the ranks of a replica to share a model with experts, on the same GPUs.
 
 use engine::Config;
-use engine::config::SchedulerKind;
 
 /// `config` with its experts shared out whole or by width (`ep`), and with its attention split by sequence instead of by
 /// heads over some or all of its ranks (`dp`, which takes from `tp`). With the knob that says so.
@@ -13,7 +12,7 @@ pub(super) fn moves(config: &Config) -> Vec<(&'static str, Config)> {
     let ep = if config.ep == 1 { ranks } else { 1 };
     let mut found = vec![("ep", Config { ep, ..config.clone() })];
     // Ranks of attention meet within one stage of one worker.
-    if config.pp == 1 && config.scheduler != SchedulerKind::Disagg {
+    if config.pp == 1 && !config.scheduler.traits().disaggregates {
         let even = |dp: &u32| ranks.is_multiple_of(*dp) && *dp != config.dp;
         let split = |dp| Config { tp: ranks / dp, dp, ep: ranks, ..config.clone() };
         let powers = (0..).map(|p| 1_u32 << p).take_while(|dp| *dp <= ranks).filter(even);
