@@ -10,6 +10,7 @@
 
 use super::attention::{Attention, heads};
 use super::experts::ExpertTimes;
+pub use super::ranks::Ranks;
 use super::shared::Shared;
 use crate::config::KvDtype;
 use crate::format::Format;
@@ -189,19 +190,6 @@ impl Kind {
     fn elementwise(&self, tokens: f64, mover: &Times) -> f64 {
         self.moved.iter().map(|bytes| mover.at(tokens * bytes, 0.0)).sum()
     }
-}
-
-/// The way in which the GPUs of a worker share a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ranks {
-    /// Tensor-parallel ranks of a stage.
-    pub tp: u32,
-    /// Attention-data-parallel ranks, each of `tp` GPUs.
-    pub dp: u32,
-    /// Those of `tp` x `dp` that share experts out whole; a divisor of it.
-    pub ep: u32,
-    /// Pipeline stages.
-    pub pp: u32,
 }
 
 impl CostModel {

@@ -12,6 +12,7 @@ mod experts;
 mod flights;
 mod hash;
 mod rank;
+mod ranks;
 mod shared;
 mod sim;
 pub mod speed;

@@ -3,8 +3,8 @@
 //! As vLLM does without DeepEP (`allgather_reducescatter`): before the experts of a layer every rank gathers the tokens of
 //! all, and after them the outputs are summed and scattered.
 
-use super::cost::Ranks;
 use super::experts::ExpertTimes;
+use super::ranks::Ranks;
 use crate::model::operators::PLAIN_BYTES;
 use crate::profile::{Collective, DeviceProfile, Line, Times};
 
