@@ -100,7 +100,9 @@ fn reports(dir: &Path) {
         for entry in fs::read_dir(dir.join(folder)).expect("a folder") {
             let path = entry.expect("an entry").path();
             let wanted = |name| path.file_name().is_some_and(|n| n == name);
-            if !wanted("report.json") && !wanted("part.json") {
+            if path.is_dir() {
+                fs::remove_dir_all(path).expect("a folder");
+            } else if !wanted("report.json") && !wanted("part.json") {
                 fs::remove_file(path).expect("a file");
             }
         }
