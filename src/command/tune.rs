@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use engine::config::Policy;
 use engine::{Config, DeviceProfile};
 use reports::{Detail, Export, Report, TuneReport};
 use serde_json::{Value, json};
@@ -211,7 +212,7 @@ fn beside(sim: &Testbed, winner: &Config) -> Result<Vec<PolicyResult>> {
         return Ok(Vec::new());
     }
     let base = Config { mix: false, prompt_kv: Config::default().prompt_kv, ..winner.clone() };
-    let names = ["static", "continuous", "paged", "chunked"].map(str::to_owned);
+    let names: Vec<String> = Policy::of_one_worker().map(|p| p.name().to_owned()).collect();
     let mut entries = policies(&base, &[], &names)?;
     entries.retain(|(_, config)| sim.deployment(config, Relax::Nothing).is_ok());
     compare(sim, &Comparison { entries, rates: Vec::new() }, cancel()?).or_else(|stop| match stop {

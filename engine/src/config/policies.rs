@@ -112,6 +112,11 @@ impl Policy {
         }
     }
 
+    /// The policies that a single worker runs: those that stand beside each other on the same GPUs.
+    pub fn of_one_worker() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|policy| !policy.scheduler().traits().disaggregates)
+    }
+
     /// Its scheduler.
     #[must_use]
     pub const fn scheduler(self) -> SchedulerKind {
