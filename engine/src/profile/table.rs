@@ -206,10 +206,10 @@ impl Table {
         let (slow, basis) = self.slowdowns(shape, metric);
         let x: Box<[f64]> = if self.x.is_empty() { [1.0].into() } else { self.x.as_slice().into() };
         let t = slow.iter().enumerate().map(|(k, s)| s * roof.at(x[k % x.len()])).collect();
-        let mut times = Times { y: self.y.clone(), x, t, roof, binary: [None, None], basis };
+        let mut times = Times { y: self.y.clone(), x, t, roof, octaves: [None, None], basis };
         times.make_monotone();
         times.extend();
-        times.binary = [binary(&times.x), binary(&times.y)];
+        times.octaves = [Octaves::of(&times.x), Octaves::of(&times.y)];
         times
     }
 }
@@ -222,30 +222,51 @@ pub struct Times {
     /// Seconds, `x` running fastest.
     t: Vec<f64>,
     roof: Roof,
-    /// For each variable, how many low bits its knots lack, as [`binary`] says.
-    binary: [Option<u32>; 2],
+    /// For each variable, its octaves where they tell the knots apart.
+    octaves: [Option<Octaves>; 2],
     basis: Basis,
 }
 
-/// Low bits of a double that no knot of `axis` has, where the bits above them count the knots: 52 where knots are
-/// octaves apart, 51 where each octave is halved.
-fn binary(axis: &[f64]) -> Option<u32> {
-    let counts = |low: u32| {
-        let key = |x: f64| x.to_bits() >> low;
-        axis.iter().all(|x| key(*x) << low == x.to_bits())
-            && axis.windows(2).all(|pair| key(pair[1]) == key(pair[0]) + 1)
-    };
-    [52, 51].into_iter().find(|low| !axis.is_empty() && counts(*low))
+/// An axis whose knots are powers of two, or those and their middles: the high bits of a number give its cell.
+#[derive(Debug, Clone, PartialEq)]
+struct Octaves {
+    /// Low bits of a double that no knot has: 52 where all are powers of two, else 51.
+    low: u32,
+    /// The high bits of the first knot.
+    first: u64,
+    /// Knots at or below the end of each octave (or half of one) from the first knot's on.
+    below: Box<[u8]>,
 }
 
-/// The cell of a rising `axis` that holds `at`, and its relative place in it; the ends hold everything beyond. On a
-/// `binary` axis the high bits of `at` give the cell.
-fn cell(axis: &[f64], binary: Option<u32>, at: f64) -> (usize, f64) {
-    let above = if let Some(low) = binary.filter(|_| at >= axis[0]) {
-        let key = |x: f64| (x.to_bits() >> low) as usize;
-        (key(at) - key(axis[0]) + 1).min(axis.len())
-    } else {
-        axis.partition_point(|knot| *knot <= at)
+impl Octaves {
+    /// Those of a rising `axis`, if it has them.
+    fn of(axis: &[f64]) -> Option<Self> {
+        let (first, last) = (*axis.first()?, *axis.last()?);
+        let exact = |low: u32| axis.iter().all(|x| x.to_bits() >> low << low == x.to_bits());
+        let low = [52, 51].into_iter().find(|low| first > 0.0 && exact(*low))?;
+        let key = |x: f64| x.to_bits() >> low;
+        let below = |end: u64| axis.iter().filter(|x| key(**x) <= end).count();
+        let below = (key(first)..=key(last)).map(|end| u8::try_from(below(end)));
+        Some(Self { low, first: key(first), below: below.collect::<Result<_, _>>().ok()? })
+    }
+
+    /// True where each octave is halved.
+    fn halved(&self, axis: &[f64]) -> bool {
+        self.low == 51 && self.below.len() == axis.len()
+    }
+
+    /// Knots at or below `at`, which is no less than the first.
+    fn knots(&self, at: f64) -> usize {
+        let octave = ((at.to_bits() >> self.low) - self.first) as usize;
+        usize::from(self.below[octave.min(self.below.len() - 1)])
+    }
+}
+
+/// The cell of a rising `axis` that holds `at`, and its relative place in it; the ends hold everything beyond.
+fn cell(axis: &[f64], octaves: Option<&Octaves>, at: f64) -> (usize, f64) {
+    let above = match octaves.filter(|_| at >= axis[0]) {
+        Some(octaves) => octaves.knots(at),
+        None => axis.partition_point(|knot| *knot <= at),
     };
     if above == 0 {
         (0, 0.0)
@@ -269,12 +290,12 @@ impl Times {
         } else {
             1.0
         };
-        let (i, u) = cell(&self.x, self.binary[0], x);
+        let (i, u) = cell(&self.x, self.octaves[0].as_ref(), x);
         let row = |j: usize| {
             let t = &self.t[j * self.x.len()..][..self.x.len()];
             if u > 0.0 { t[i] + u * (t[i + 1] - t[i]) } else { t[i] }
         };
-        let (j, v) = cell(&self.y, self.binary[1], y);
+        let (j, v) = cell(&self.y, self.octaves[1].as_ref(), y);
         let low = row(j);
         scale * if v > 0.0 { low + v * (row(j + 1) - low) } else { low }
     }
@@ -303,7 +324,7 @@ impl Times {
     pub fn scaled(mut self, per: f64) -> Self {
         self.x.iter_mut().for_each(|x| *x *= per);
         self.roof = self.roof.scaled(per);
-        self.binary[0] = binary(&self.x);
+        self.octaves[0] = Octaves::of(&self.x);
         self
     }
 
@@ -328,7 +349,7 @@ impl Times {
     /// Beyond the last `y`, twice as much of both variables takes twice as long. Knots go on as they were spaced, so
     /// that they are still found by their bits.
     fn extend(&mut self) {
-        let halved = binary(&self.y) == Some(51);
+        let halved = Octaves::of(&self.y).is_some_and(|octaves| octaves.halved(&self.y));
         while let Some(&last) = self.y.last().filter(|y| self.y.len() > 1 && **y < FAR) {
             let width = self.x.len();
             let whole = last.to_bits().trailing_zeros() >= 52;
@@ -426,16 +447,22 @@ mod tests {
     }
 
     #[test]
-    fn binary_knots_are_found_by_their_bits() {
+    fn octaves_find_the_cell_of_a_number() {
         let octaves: Vec<f64> = (3..20).map(|e| 2f64.powi(e)).collect();
         let halves: Vec<f64> = octaves.iter().flat_map(|x| [*x, 1.5 * x]).collect();
-        assert_eq!([&octaves, &halves].map(|axis| binary(axis)), [Some(52), Some(51)]);
-        assert_eq!([[1.0, 2.0, 3.0, 5.0], [3.0, 6.0, 12.0, 24.0]].map(|x| binary(&x)), [None; 2]);
-        for axis in [octaves, halves] {
-            let found = binary(&axis);
+        let is_halved = |axis: &[f64]| Octaves::of(axis).map(|found| found.halved(axis));
+        assert_eq!([&octaves, &halves].map(|axis| is_halved(axis)), [Some(false), Some(true)]);
+        assert_eq!(is_halved(&[1.0, 2.0, 3.0, 5.0]), None);
+        assert_eq!([&[][..], &[-1.0, 1.0], &[1.0, 1e300]].map(is_halved), [None; 3]);
+        // Knots may be several octaves apart, and fewer further on.
+        let apart = vec![8.0, 64.0, 512.0, 1024.0, 2048.0, 524_288.0];
+        let gaps = vec![12.0, 16.0, 48.0, 4096.0];
+        for axis in [octaves, halves, apart, gaps] {
+            let found = Octaves::of(&axis);
+            assert!(found.is_some());
             let at = (0..4000).map(|i| 1.003_f64.powi(i));
             for at in at.chain([0.0, 8.0, 12.0, 16.0, 524_288.0, 1e300, f64::INFINITY]) {
-                assert_eq!(cell(&axis, found, at), cell(&axis, None, at), "{at}");
+                assert_eq!(cell(&axis, found.as_ref(), at), cell(&axis, None, at), "{at}");
             }
         }
     }
@@ -474,7 +501,7 @@ mod tests {
             };
             let roof = Roof { fixed: 0.0, start: 0.0, ..ROOF };
             let times = table.times(&[1, 1], metric, roof);
-            assert!(times.binary[1].is_some(), "{:?}", times.y);
+            assert!(times.octaves[1].is_some(), "{:?}", times.y);
             // All knots are as good: there is one roofline, however far.
             for far in [1.0, 1.7, 16.0, 100.0, 1e4] {
                 let (near, there) = (times.at(20.0, last), times.at(20.0, far * last));
