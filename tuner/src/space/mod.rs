@@ -271,7 +271,8 @@ impl Space {
         }
     }
 
-    /// `config` spread over the GPUs in every sensible way: TP and PP in powers of two, as many replicas as fit (and
+    /// `config` spread over the GPUs in every sensible way: TP and PP in powers of two, of a model with experts also all
+    /// ranks by sequence, as many replicas as fit (and
     /// one, where fewer GPUs may win), prefill : decode splits from 1:3 to 3:1.
     fn layouts(&self, config: &Config) -> Vec<Config> {
         let most = self.replica();
@@ -280,11 +281,16 @@ impl Space {
             let listed = self.values.get(knob).map(|v| v.iter().flat_map(|s| s.parse()).collect());
             if self.pinned(knob) { vec![own] } else { listed.unwrap_or_else(|| powers().collect()) }
         };
+        let asked = |knob: &&str| self.pinned(knob) || self.values.contains_key(knob);
+        let own_ranks = self.scope.experts && !["tp", "dp", "ep"].iter().any(asked);
         let mut found = Vec::new();
         for tp in degree("tp", config.tp) {
             for pp in degree("pp", config.pp) {
-                let c = Config { tp, pp, ..config.clone() };
-                found.extend(self.splits(&c).into_iter().flat_map(|c| self.copies(c)));
+                let by_heads = Config { tp, pp, ..config.clone() };
+                let by_sequence = ranks::by_sequence(&by_heads).filter(|_| own_ranks);
+                for c in std::iter::once(by_heads).chain(by_sequence) {
+                    found.extend(self.splits(&c).into_iter().flat_map(|c| self.copies(c)));
+                }
             }
         }
         if self.per_replica.is_some() {

@@ -159,3 +159,20 @@ fn ranks_share_a_model_with_experts_in_every_way_on_the_same_gpus() {
     let stages = Config { pp: 2, ..four };
     assert_eq!(moves(true, &[], &stages), [(4, 1, 4, 8)]);
 }
+
+#[test]
+fn the_grid_splits_attention_by_sequence_where_there_are_experts() {
+    let ranks = |experts, pins: &[(&str, &str)]| {
+        let mut space = Space::new(Scope { experts, ..scope(8) });
+        pins.iter().for_each(|(knob, value)| space.pin(knob, value).unwrap());
+        let found = space.enumerate().configs;
+        assert!(found.iter().all(|c| c.gpus() <= 8));
+        let split = found.iter().filter(|c| c.dp > 1);
+        let all: BTreeSet<_> = split.map(|c| (c.tp, c.dp, c.ep, c.replicas)).collect();
+        all.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(ranks(true, &[]), [(1, 2, 2, 4), (1, 4, 4, 2), (1, 8, 8, 1)]);
+    assert_eq!(ranks(false, &[]), []);
+    assert_eq!(ranks(true, &[("ep", "1")]), []);
+    assert_eq!(ranks(true, &[("policy", "disagg")]), []);
+}
