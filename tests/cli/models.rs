@@ -47,6 +47,39 @@ fn a_configuration_is_simulated_by_its_folder() {
     let dense = knee(&["bench", "--requests", "50", "--rate", "5", "--dp", "2"]);
     assert_eq!(dense.status.code(), Some(1));
     assert!(text(&dense.stderr).contains("has no experts that --dp 2 could share out"));
+    // A search that takes them says that nothing measured stands behind them.
+    let usual = [
+        "tune",
+        "--model",
+        folder,
+        "--requests",
+        "60",
+        "--slo",
+        "ttft=5s",
+        "--max-seqs",
+        "32",
+        "--gpus",
+        "2",
+    ];
+    let search = |dp: &str| {
+        let ranks = [
+            "--policy",
+            "chunked",
+            "--max-batch-tokens",
+            "1024",
+            "--dp",
+            dp,
+            "--tp",
+            if dp == "1" { "2" } else { "1" },
+        ];
+        let out = tempfile::tempdir().unwrap();
+        let search = [&usual[..], &ranks, &["--out", out.path().to_str().unwrap()]].concat();
+        text(&knee(&search).stdout)
+    };
+    let doubt = "recorded run judges attention split by sequence (dp 2)";
+    let squeezed = |said: String| said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(squeezed(search("2")).contains(doubt));
+    assert!(!squeezed(search("1")).contains("recorded run judges"));
     // Two groups of four layers, whose pages hold 16 tokens each.
     let said = text(&knee(&["models", folder]).stdout);
     for part in [

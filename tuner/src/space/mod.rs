@@ -271,9 +271,9 @@ impl Space {
         }
     }
 
-    /// `config` spread over the GPUs in every sensible way: TP and PP in powers of two, of a model with experts also all
-    /// ranks by sequence, as many replicas as fit (and
-    /// one, where fewer GPUs may win), prefill : decode splits from 1:3 to 3:1.
+    /// `config` spread over the GPUs in every sensible way: TP and PP in powers of two, of a model with experts also
+    /// attention by sequence over all ranks, as many replicas as fit (and one, where fewer GPUs may win), prefill : decode
+    /// splits from 1:3 to 3:1.
     fn layouts(&self, config: &Config) -> Vec<Config> {
         let most = self.replica();
         let powers = || (0..).map(|p| 1_u32 << p).take_while(|n| *n <= most);

@@ -256,6 +256,12 @@ impl Tuning<'_, '_> {
                     .to_owned(),
             );
         }
+        if entry.candidate.config.dp > 1 {
+            warn(format!(
+                "no recorded run judges attention split by sequence (dp {}): try it beside --dp 1 before you buy",
+                entry.candidate.config.dp
+            ));
+        }
         let above = match entry.knee {
             Some((_, Knee::Between { hi, .. })) => hi,
             _ => None,
