@@ -173,6 +173,17 @@ fn every_module_says_what_it_is_for() {
     }
 }
 
+/// A module of several files is a folder with a `mod.rs`.
+#[test]
+fn modules_of_several_files_are_folders() {
+    for (name, _) in CRATES {
+        for path in sources(&root().join(name).join("src")) {
+            let folder = path.with_extension("");
+            assert!(!folder.is_dir(), "{} belongs into its folder as mod.rs", path.display());
+        }
+    }
+}
+
 #[test]
 fn only_kernels_may_be_unsafe() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
