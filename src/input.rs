@@ -219,7 +219,7 @@ impl Prepared {
         }
     }
 
-    /// What was said so of the models and devices asked for.
+    /// The notes of the models and devices asked for.
     pub(crate) fn notes(&self) -> Vec<String> {
         self.told.borrow().iter().cloned().collect()
     }

@@ -271,7 +271,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) seed: u64,
     pub(crate) workload: &'a WorkloadInfo,
     pub(crate) model: &'a str,
-    /// What is left out of it, and what of it was not measured.
+    /// The parts of it that are left out, and those that were not measured.
     pub(crate) notes: &'a [String],
     pub(crate) devices: Vec<&'a DeviceInfo>,
     /// The targets in words.

@@ -178,7 +178,7 @@ pub struct Scenario {
     pub workload: WorkloadInfo,
     /// Model name.
     pub model: String,
-    /// What is left out of it, and what of it was not measured on the device: a sentence each.
+    /// The parts of it that are left out, and those that were not measured on the device: a sentence each.
     #[serde(default)]
     pub notes: Vec<String>,
     /// The device.

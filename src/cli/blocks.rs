@@ -25,7 +25,7 @@ pub(crate) struct Draw {
     pub(crate) print: Print,
 }
 
-/// What one configuration runs on.
+/// The machine of one configuration.
 #[derive(Debug, Args)]
 pub(crate) struct On {
     /// Hardware profile (a name or a TOML file), or this machine, with the real engine: cpu, cuda:N, or as many GPUs as
@@ -34,7 +34,7 @@ pub(crate) struct On {
     pub(crate) device: String,
 }
 
-/// What a search may use of this machine.
+/// The share of this machine that a search may use.
 #[derive(Debug, Args)]
 pub(crate) struct Work {
     /// Threads (default: all)
@@ -42,7 +42,7 @@ pub(crate) struct Work {
     pub(crate) threads: Option<usize>,
 }
 
-/// What goes with the file of a recorded run.
+/// The facts that go with the file of a recorded run.
 #[derive(Debug, Args)]
 pub(crate) struct Recorded {
     /// Only this run of a file that holds several

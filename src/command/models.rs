@@ -89,7 +89,7 @@ fn formats(model: &ModelShape) -> Vec<&'static str> {
     model.formats().iter().map(|format| format.name()).collect()
 }
 
-/// How a usual configuration lays KV memory out.
+/// The layout of KV memory in a usual configuration.
 fn layout(model: &ModelShape) -> KvLayout {
     KvLayout::new(model, &Config::default())
 }

@@ -33,7 +33,7 @@ pub(super) struct Race<'a> {
     pub(super) paces: Paces,
 }
 
-/// What one contender is asked.
+/// The task that one contender is given.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Task {
     pub(super) entry: usize,
@@ -54,7 +54,7 @@ pub(super) struct Report {
     pub(super) work: u64,
 }
 
-/// What a task found, before it is noted.
+/// The findings of a task, before they are noted.
 struct Found {
     standing: Standing,
     knee: Result<Option<Knee>, Stop>,
@@ -75,7 +75,7 @@ impl<'a> Race<'a> {
         Self { subjects, watch, until, entries, head, best, paces }
     }
 
-    /// What `entry` is asked of.
+    /// The subject that `entry` is asked of.
     pub(super) fn subject(&self, entry: usize) -> &'a dyn Subject {
         self.subjects[self.entries[entry].candidate.device]
     }

@@ -193,7 +193,7 @@ mod tests {
             let (low, high) = pace(&device, &dense).expect(name).spread.factors(0.8);
             assert!(0.5 < low && low < 1.0 && 1.0 < high && high < 2.0, "{name}: {low} to {high}");
             device.peak_flops *= 1.01;
-            // Whatever its data sheet says, a device that borrows is as far off as borrowing is.
+            // A device that borrows is, whatever its data sheet says, as far off as borrowing is.
             assert_eq!(pace(&device, &dense).is_some(), device.like.is_some(), "{name}");
         }
     }

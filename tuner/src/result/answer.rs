@@ -43,8 +43,8 @@ pub struct Answer {
     pub runs: u64,
     /// Seconds of real load; 0 where times are simulated.
     pub load_s: f64,
-    /// What is left out of the model, and what of it was not measured on a device: a sentence each. None where the
-    /// capacity was measured.
+    /// The parts of the model that are left out, and those that were not measured on a device: a sentence each. None where
+    /// the capacity was measured.
     #[serde(default)]
     pub notes: Vec<String>,
     /// True where the time was up before all was tried that could have changed the answer.

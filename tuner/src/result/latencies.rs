@@ -59,7 +59,7 @@ impl Form for FlatP99 {
     }
 }
 
-/// What is kept of every latency. Part of a result: its keys stand among that result's own.
+/// The figures that are kept of every latency. Part of a result: its keys stand among that result's own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Latencies<F: Form>(BTreeMap<Metric, F::Value>);
 

@@ -39,7 +39,7 @@ pub struct TuneResult {
     /// True if it has experts, which ranks of one engine share.
     #[serde(default)]
     pub experts: bool,
-    /// What is left out of the model, and what of it was not measured on a device: a sentence each.
+    /// The parts of the model that are left out, and those that were not measured on a device: a sentence each.
     #[serde(default)]
     pub notes: Vec<String>,
     /// Device of the winner; of the first one tried if there is no winner.

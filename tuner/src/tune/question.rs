@@ -54,7 +54,7 @@ pub struct Question<'a> {
     pub model: String,
     /// True if it has experts.
     pub experts: bool,
-    /// What is left out of it, and what of it was not measured on a device: a sentence each.
+    /// The parts of it that are left out, and those that were not measured on a device: a sentence each.
     pub notes: Vec<String>,
     /// Seed of the run.
     pub seed: u64,
