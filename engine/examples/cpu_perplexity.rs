@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use engine::config::{AllocatorKind, Config, SchedulerKind};
-use engine::exec::cpu::{CpuExecutor, CpuModel, Precision, Sample, Team};
+use engine::exec::Sample;
+use engine::exec::cpu::{CpuExecutor, CpuModel, Precision, Team};
 use engine::model::Model;
 use engine::request::{Content, Token};
 use engine::sequence::Sequence;

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use cpu_time::ThreadTime;
 use engine::config::{AllocatorKind, Config, SchedulerKind};
-use engine::exec::cpu::{CpuExecutor, CpuModel, Greedy, Precision, Team};
+use engine::exec::Greedy;
+use engine::exec::cpu::{CpuExecutor, CpuModel, Precision, Team};
 use engine::model::Model;
 use engine::model::llama::{LlamaConfig, RopeScaling};
 use engine::model::random::RandomWeights;

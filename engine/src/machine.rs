@@ -14,13 +14,11 @@ use kernels::cuda::{self, CudaError};
 use crate::config::{Config, KvDtype};
 use crate::exec::Executor;
 use crate::exec::cost::Widths;
-use crate::exec::cpu::{
-    CpuExecutor, CpuModel, CpuPipeline, Isa, Measured, Part, Precision, Sample, Share, Spent, Team,
-    measure,
-};
+use crate::exec::cpu::{CpuExecutor, CpuModel, CpuPipeline, Isa, Precision, Share, Team, measure};
 use crate::exec::cuda::{
     CudaExecutor, CudaModel, CudaModelError, Device, Layout, RoomError, Uneven,
 };
+use crate::exec::{Measured, Part, Sample, Spent};
 use crate::format::Format;
 use crate::import::{self, ImportError, Imported, Row, Run};
 use crate::model::DenseShape;

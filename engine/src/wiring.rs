@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::{AllocatorKind, Config};
 use crate::deployment::Deployment;
 use crate::engine::Engine;
-use crate::exec::cpu::Greedy;
+use crate::exec::Greedy;
 use crate::exec::{Executor, RankExecutor, SimExecutor};
 use crate::fleet::Fleet;
 use crate::kv::{Contiguous, Group, KvAllocator, Paged};

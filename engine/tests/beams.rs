@@ -16,7 +16,8 @@ use common::{
 use engine::beam::{BeamSearch, Search};
 use engine::config::{AllocatorKind, Config, QueueOrder, Reserve, SchedulerKind};
 use engine::exec::Executor;
-use engine::exec::cpu::{CpuExecutor, CpuModel, Precision, Sample, Team};
+use engine::exec::Sample;
+use engine::exec::cpu::{CpuExecutor, CpuModel, Precision, Team};
 use engine::model::random::RandomWeights;
 use engine::request::{Content, Token, mix};
 use engine::sample::{Sampler, SamplingParams};

@@ -13,8 +13,9 @@ use common::cuda::{VOCAB, compared, config, device, even, forced, plain, spread,
 use common::{Nth, Variant, allocators, is_legal, said, schedulers};
 use engine::config::Config;
 use engine::exec::Executor;
-use engine::exec::cpu::{CpuExecutor, CpuModel, Greedy, Precision, Sample, Team};
+use engine::exec::cpu::{CpuExecutor, CpuModel, Precision, Team};
 use engine::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, Device, Layout};
+use engine::exec::{Greedy, Sample};
 use engine::model::llama::LlamaConfig;
 use engine::request::{Content, Token, mix};
 use engine::{Request, wiring};

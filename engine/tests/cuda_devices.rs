@@ -11,7 +11,7 @@ use common::cuda::{
 };
 use common::said;
 use engine::config::Config;
-use engine::exec::cpu::Greedy;
+use engine::exec::Greedy;
 use engine::exec::cuda::{Arithmetic, CudaModel, Layout};
 use engine::model::llama::LlamaConfig;
 use engine::request::{Content, Token, mix};

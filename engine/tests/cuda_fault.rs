@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use common::cuda::{config, weights};
 use engine::config::Config;
-use engine::exec::cpu::{Greedy, Sample};
 use engine::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, Layout};
+use engine::exec::{Greedy, Sample};
 use engine::live::{Ask, Live, Refused, Update};
 use engine::request::Content;
 use engine::router::Router;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::cuda::{VOCAB, config, weights};
 use engine::config::Config;
-use engine::exec::cpu::Greedy;
+use engine::exec::Greedy;
 use engine::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, Layout};
 use engine::request::{Content, Token, mix};
 use engine::{Request, wiring};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use engine::exec::cpu::Greedy;
+use engine::exec::Greedy;
 use engine::exec::cuda::{Arithmetic, Device, Layout};
 use engine::machine::Clock;
 use engine::model::llama::LlamaConfig;

@@ -18,7 +18,7 @@ pub use params::SamplingParams;
 
 use logprobs::{best_first, log_probabilities, offer};
 
-use crate::exec::cpu::Sample;
+use crate::exec::Sample;
 use crate::request::{RequestId, Token};
 use crate::sequence::Sequence;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use engine::exec::Executor;
-use engine::exec::cpu::Sample;
+use engine::exec::Sample;
 use engine::exec::cuda::{CudaExecutor, CudaModel, Device, Layout};
 use engine::model::llama::LlamaConfig;
 use engine::model::random::RandomWeights;

@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use engine::config::{AllocatorKind, Config, Domain, Knob, PromptKv, Reserve, SchedulerKind};
-use engine::exec::cpu::Sample;
+use engine::exec::Sample;
 use engine::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
 use engine::fault::Fault;
 use engine::kv::waste::Classes;

@@ -1,14 +1,15 @@
-//! The forward pass: embed, layers, norm, vocabulary head.
+//! One rank's operators on this machine's processor.
 
-use kernels::cpu::{
-    Attention, HeadNorms, KvLayer, Linear, Output, Precision, Rotation, Rows, Team,
-};
+use std::convert::Infallible;
+use std::time::Instant;
 
-use super::batch::Inputs;
+use kernels::cpu::{Attention, HeadNorms, Output, Precision, Rotation, Rows, Team};
+
 use super::collective::Collective;
+use super::inputs::Inputs;
 use super::memory::KvMemory;
-use super::spent::{Laps, Spent};
-use super::weights::{CpuModel, Layer};
+use super::weights::CpuModel;
+use crate::exec::forward::{self, Back, Backend, Entry, Meeting, Norm, Spent};
 
 /// The parties to a pass: a model, or a rank's share of it, the rank's threads, and the way to the other ranks.
 #[derive(Clone, Copy)]
@@ -25,10 +26,11 @@ pub(super) struct Scratch {
     attention: Attention,
     /// The residual stream.
     x: Vec<f32>,
+    /// The input of products.
     rows: Rows,
     qkv: Vec<f32>,
     queries: Vec<f32>,
-    attended: Vec<f32>,
+    /// This rank's result of attention or of the feed-forward layer's gate.
     inner: Vec<f32>,
     /// The part that one of several ranks adds to the residual stream.
     part: Vec<f32>,
@@ -37,9 +39,10 @@ pub(super) struct Scratch {
     last: Vec<f32>,
     /// Of the rows that went through the head, one after the other; there may be more of an earlier pass.
     pub(super) logits: Vec<f32>,
-    laps: Laps,
-    /// The time of the last pass, by operator.
+    /// The time of the last pass, by operator. Reading the clock ten times a layer costs a few microseconds a pass, so it
+    /// is always on.
     pub(super) spent: Spent,
+    lap: Instant,
 }
 
 /// The first `len` elements, made if they are not there.
@@ -48,22 +51,6 @@ fn first(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
         buffer.resize(len, 0.0);
     }
     &mut buffer[..len]
-}
-
-/// All ranks' columns of rows of which this rank has computed `width`; how wide they are then.
-fn gathered<'a>(
-    Rank { model, collective, .. }: Rank<'_>,
-    part: &'a [f32],
-    width: usize,
-    whole: &'a mut Vec<f32>,
-) -> (&'a [f32], usize) {
-    let ranks = model.part.ranks;
-    if ranks == 1 {
-        return (part, width);
-    }
-    let whole = first(whole, ranks * part.len());
-    collective.gather(model.part.rank, part, part.len() / width, whole);
-    (whole, ranks * width)
 }
 
 impl Scratch {
@@ -75,14 +62,13 @@ impl Scratch {
             rows: Rows::new(precision),
             qkv: Vec::new(),
             queries: Vec::new(),
-            attended: Vec::new(),
             inner: Vec::new(),
             part: Vec::new(),
             whole: Vec::new(),
             last: Vec::new(),
             logits: Vec::new(),
-            laps: Laps::start(),
             spent: Spent::default(),
+            lap: Instant::now(),
         }
     }
 
@@ -112,93 +98,172 @@ impl Scratch {
         memory: &mut KvMemory,
         layers: usize,
     ) {
-        (self.laps, self.spent) = (Laps::start(), Spent::default());
-        let model = rank.model;
-        let hidden = model.config.hidden as usize;
-        let x = first(&mut self.x, inputs.tokens.len() * hidden);
+        (self.lap, self.spent) = (Instant::now(), Spent::default());
+        let mut pass = Pass { scratch: self, rank, inputs, received, memory };
+        let Ok(()) = forward::run(&mut pass, layers);
+    }
+}
+
+/// A batch on its way through a rank.
+struct Pass<'a> {
+    scratch: &'a mut Scratch,
+    rank: Rank<'a>,
+    inputs: &'a Inputs,
+    received: &'a [f32],
+    memory: &'a mut KvMemory,
+}
+
+impl Pass<'_> {
+    fn rows(&self) -> usize {
+        self.inputs.rows.len()
+    }
+
+    fn hidden(&self) -> usize {
+        self.rank.model.config.hidden as usize
+    }
+
+    /// The width of this rank's inner features before `back`.
+    fn width(&self, back: Back) -> usize {
+        let heads = self.rank.model.heads();
+        if back == Back::Out { heads.queries * heads.dim } else { self.rank.model.ffn() }
+    }
+}
+
+impl Backend for Pass<'_> {
+    type Error = Infallible;
+
+    fn meeting(&self) -> Meeting {
+        if self.rank.model.part.ranks == 1 { Meeting::Alone } else { Meeting::Gather }
+    }
+
+    fn begin(&mut self) -> Result<(), Infallible> {
+        let (hidden, model, rows) = (self.hidden(), self.rank.model, &self.inputs.rows);
+        let x = first(&mut self.scratch.x, rows.len() * hidden);
         match &model.embedding {
             Some(embedding) => {
-                for (&token, x) in inputs.tokens.iter().zip(x.chunks_exact_mut(hidden)) {
+                for (&token, x) in rows.tokens.iter().zip(x.chunks_exact_mut(hidden)) {
                     embedding.look_up(token, x);
                 }
             }
-            None => x.copy_from_slice(received),
+            None => x.copy_from_slice(self.received),
         }
-        self.rotation.set(&inputs.positions, &model.frequencies, model.config.rope_scale());
-        self.laps.lap(&mut self.spent.once);
-        for (layer, kv) in model.layers[..layers].iter().zip(&mut memory.layers) {
-            self.attend(rank, layer, inputs, kv);
-            self.feed_forward(rank, layer, inputs);
-        }
-        if let Some(head) = &model.head {
-            self.head(rank, head, inputs);
-            self.laps.lap(&mut self.spent.head);
-        }
+        let (frequencies, scale) = (&model.frequencies, model.config.rope_scale());
+        self.scratch.rotation.set(&rows.positions, frequencies, scale);
+        Ok(())
     }
 
-    fn attend(&mut self, rank: Rank<'_>, layer: &Layer, inputs: &Inputs, kv: &mut KvLayer) {
-        let Rank { model, team, .. } = rank;
-        let (config, heads, rows) = (&model.config, model.heads(), inputs.tokens.len());
-        let x = &self.x[..rows * config.hidden as usize];
-        self.rows.take_normalised(team, x, &layer.attention_norm, config.rms_eps);
-        let qkv = first(&mut self.qkv, rows * heads.width());
-        self.laps.lap(&mut self.spent.rest);
-        layer.qkv.forward(team, &self.rows, Output::Store(qkv));
-        self.laps.lap(&mut self.spent.linears[0]);
-        let norms = layer.head_norms.as_ref();
-        let norms = norms.map(|(query, key)| HeadNorms { query, key, epsilon: config.rms_eps });
-        self.rotation.apply(team, qkv, norms, &inputs.slots, kv, &mut self.queries);
-        self.laps.lap(&mut self.spent.rest);
-        let width = heads.queries * heads.dim;
-        let attended = first(&mut self.attended, rows * width);
-        let (spans, runs) = (&inputs.spans, &inputs.runs);
-        let window = config.sliding_window;
-        self.attention.forward(team, kv, &self.queries, spans, runs, window, attended);
-        self.laps.lap(&mut self.spent.attention);
-        let (attended, width) = gathered(rank, attended, width, &mut self.whole);
-        self.rows.take(team, attended, width);
-        self.laps.lap(&mut self.spent.rest);
-        self.add(rank, &layer.out);
-        self.laps.lap(&mut self.spent.linears[1]);
+    fn norm(&mut self, layer: usize, norm: Norm) -> Result<(), Infallible> {
+        let (rows, Rank { model, team, .. }) = (self.rows(), self.rank);
+        let layer = &model.layers[layer];
+        let weight = if norm == Norm::Attention { &layer.attention_norm } else { &layer.mlp_norm };
+        let x = &self.scratch.x[..rows * self.hidden()];
+        self.scratch.rows.take_normalised(team, x, weight, model.config.rms_eps);
+        Ok(())
     }
 
-    fn feed_forward(&mut self, rank: Rank<'_>, layer: &Layer, inputs: &Inputs) {
-        let Rank { model, team, .. } = rank;
-        let (config, rows) = (&model.config, inputs.tokens.len());
-        let x = &self.x[..rows * config.hidden as usize];
-        self.rows.take_normalised(team, x, &layer.mlp_norm, config.rms_eps);
-        let inner = first(&mut self.inner, rows * model.ffn());
-        self.laps.lap(&mut self.spent.rest);
-        layer.gate_up.forward(team, &self.rows, Output::Store(inner));
-        self.laps.lap(&mut self.spent.linears[2]);
-        let (inner, width) = gathered(rank, inner, model.ffn(), &mut self.whole);
-        self.rows.take(team, inner, width);
-        self.laps.lap(&mut self.spent.rest);
-        self.add(rank, &layer.down);
-        self.laps.lap(&mut self.spent.linears[3]);
+    fn qkv(&mut self, layer: usize) -> Result<(), Infallible> {
+        let (rows, Rank { model, team, .. }) = (self.rows(), self.rank);
+        let qkv = first(&mut self.scratch.qkv, rows * model.heads().width());
+        model.layers[layer].qkv.forward(team, &self.scratch.rows, Output::Store(qkv));
+        Ok(())
     }
 
-    /// Adds the output of `layer` for the rows to the residual stream, over all ranks.
-    fn add(&mut self, rank: Rank<'_>, layer: &Linear) {
-        let rows = self.rows.len();
-        let x = &mut self.x[..rows * rank.model.config.hidden as usize];
-        if rank.model.part.ranks == 1 {
-            return layer.forward(rank.team, &self.rows, Output::Add(x));
+    fn rotate(&mut self, layer: usize) -> Result<(), Infallible> {
+        let (rows, Rank { model, team, .. }) = (self.rows(), self.rank);
+        let (Scratch { rotation, qkv, queries, .. }, kv) =
+            (&mut *self.scratch, &mut self.memory.layers[layer]);
+        let norms = model.layers[layer].head_norms.as_ref();
+        let epsilon = model.config.rms_eps;
+        let norms = norms.map(|(query, key)| HeadNorms { query, key, epsilon });
+        let qkv = &mut qkv[..rows * model.heads().width()];
+        rotation.apply(team, qkv, norms, &self.inputs.rows.slots, kv, queries);
+        Ok(())
+    }
+
+    fn attend(&mut self, layer: usize) -> Result<(), Infallible> {
+        let (rows, width, Rank { model, team, .. }) =
+            (self.rows(), self.width(Back::Out), self.rank);
+        let Scratch { attention, queries, inner, .. } = &mut *self.scratch;
+        let (Inputs { spans, runs, .. }, kv) = (self.inputs, &self.memory.layers[layer]);
+        let (window, inner) = (model.config.sliding_window, first(inner, rows * width));
+        attention.forward(team, kv, queries, spans, runs, window, inner);
+        Ok(())
+    }
+
+    fn gate_up(&mut self, layer: usize) -> Result<(), Infallible> {
+        let (rows, width, Rank { model, team, .. }) =
+            (self.rows(), self.width(Back::Down), self.rank);
+        let Scratch { rows: x, inner, .. } = &mut *self.scratch;
+        let inner = first(inner, rows * width);
+        model.layers[layer].gate_up.forward(team, x, Output::Store(inner));
+        Ok(())
+    }
+
+    fn gather_inner(&mut self, back: Back) -> Result<(), Infallible> {
+        let (rows, width, Rank { model, collective, .. }) =
+            (self.rows(), self.width(back), self.rank);
+        let Scratch { inner, whole, .. } = &mut *self.scratch;
+        let whole = first(whole, model.part.ranks * rows * width);
+        collective.gather(model.part.rank, &inner[..rows * width], rows, whole);
+        Ok(())
+    }
+
+    fn prepare(&mut self, back: Back) -> Result<(), Infallible> {
+        let (rows, ranks) = (self.rows(), self.rank.model.part.ranks);
+        let width = ranks * self.width(back);
+        let Scratch { rows: x, inner, whole, .. } = &mut *self.scratch;
+        let from = if ranks == 1 { inner } else { whole };
+        x.take(self.rank.team, &from[..rows * width], width);
+        Ok(())
+    }
+
+    fn lead_back(&mut self, layer: usize, back: Back) -> Result<(), Infallible> {
+        let (rows, hidden, Rank { model, team, .. }) = (self.rows(), self.hidden(), self.rank);
+        let layer = &model.layers[layer];
+        let weight = if back == Back::Out { &layer.out } else { &layer.down };
+        let Scratch { rows: inner, x, part, .. } = &mut *self.scratch;
+        let result = match model.part.ranks {
+            1 => Output::Add(&mut x[..rows * hidden]),
+            _ => Output::Store(first(part, rows * weight.outputs())),
+        };
+        weight.forward(team, inner, result);
+        Ok(())
+    }
+
+    fn gather_columns(&mut self) -> Result<(), Infallible> {
+        let (rows, hidden, Rank { model, collective, .. }) =
+            (self.rows(), self.hidden(), self.rank);
+        let Scratch { x, part, whole, .. } = &mut *self.scratch;
+        let whole = first(whole, rows * hidden);
+        let columns = hidden / model.part.ranks;
+        collective.gather(model.part.rank, &part[..rows * columns], rows, whole);
+        x.iter_mut().zip(whole).for_each(|(x, whole)| *x += *whole);
+        Ok(())
+    }
+
+    fn sum(&mut self) -> Result<(), Infallible> {
+        unreachable!("these ranks gather")
+    }
+
+    fn head(&mut self) -> Result<(), Infallible> {
+        let (hidden, Rank { model, team, .. }) = (self.hidden(), self.rank);
+        let Some(head) = &model.head else { return Ok(()) };
+        let Scratch { x, rows, last, logits, .. } = &mut *self.scratch;
+        let wanted = &self.inputs.rows.last;
+        let last = first(last, wanted.len() * hidden);
+        for (&row, last) in wanted.iter().zip(last.chunks_exact_mut(hidden)) {
+            last.copy_from_slice(&x[row as usize * hidden..][..hidden]);
         }
-        let part = first(&mut self.part, rows * layer.outputs());
-        layer.forward(rank.team, &self.rows, Output::Store(part));
-        let (part, _) = gathered(rank, part, layer.outputs(), &mut self.whole);
-        x.iter_mut().zip(part).for_each(|(x, part)| *x += *part);
+        rows.take_normalised(team, last, &model.norm, model.config.rms_eps);
+        let logits = first(logits, wanted.len() * model.vocab());
+        head.forward(team, rows, Output::Store(logits));
+        Ok(())
     }
 
-    fn head(&mut self, Rank { model, team, .. }: Rank<'_>, head: &Linear, inputs: &Inputs) {
-        let hidden = model.config.hidden as usize;
-        let last = first(&mut self.last, inputs.heads.len() * hidden);
-        for (&row, last) in inputs.heads.iter().zip(last.chunks_exact_mut(hidden)) {
-            last.copy_from_slice(&self.x[row as usize * hidden..][..hidden]);
-        }
-        self.rows.take_normalised(team, last, &model.norm, model.config.rms_eps);
-        let logits = first(&mut self.logits, inputs.heads.len() * model.vocab());
-        head.forward(team, &self.rows, Output::Store(logits));
+    fn lap(&mut self, entry: Entry) -> Result<(), Infallible> {
+        let now = Instant::now();
+        *entry(&mut self.scratch.spent) += now - self.scratch.lap;
+        self.scratch.lap = now;
+        Ok(())
     }
 }

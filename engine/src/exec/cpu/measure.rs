@@ -7,57 +7,13 @@
 
 use kernels::cpu::{Run, Span, Team};
 
-use super::batch::Inputs;
 use super::collective::Alone;
 use super::forward::{Rank, Scratch};
+use super::inputs::Inputs;
 use super::memory::KvMemory;
 use super::weights::CpuModel;
-use super::{Greedy, Spent};
+use crate::exec::forward::{BLOCK, Greedy, Measured, Spent, Work};
 use crate::request::Token;
-
-/// A batch: `prompts` chunks of `tokens` each after `history`, and `decodes` sequences of `length` tokens each.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Chunks of prompts.
-    pub prompts: u32,
-    /// New tokens of each.
-    pub tokens: u32,
-    /// Tokens of each that were computed before.
-    pub history: u32,
-    /// Sequences that decode.
-    pub decodes: u32,
-    /// Tokens of each, the new one included.
-    pub length: u32,
-}
-
-impl Work {
-    /// Rows: new tokens of all sequences.
-    #[must_use]
-    pub fn rows(&self) -> u32 {
-        self.prompts * self.tokens + self.decodes
-    }
-
-    /// True where no sequence is longer than `most` tokens, and all have room in `slots`, in whole blocks.
-    pub(in crate::exec) fn fits(&self, most: u32, slots: u32) -> bool {
-        let (prompt, decode) = (self.tokens + self.history, self.length);
-        let room = |n: u32, len: u32| n * len.next_multiple_of(BLOCK);
-        let longest = if self.prompts > 0 { prompt.max(decode) } else { decode };
-        longest <= most && room(self.prompts, prompt) + room(self.decodes, decode) <= slots
-    }
-}
-
-/// A batch and its time.
-#[derive(Debug, Clone, Copy)]
-pub struct Measured {
-    /// The operator that was run.
-    pub work: Work,
-    /// Layers it ran through.
-    pub layers: u32,
-    /// Rows that went through the vocabulary head.
-    pub sampled: u32,
-    /// Time by operator, over these layers: of the pass in the middle of those timed.
-    pub spent: Spent,
-}
 
 /// Rows per pass from which a few layers tell as much as all.
 const MANY: u32 = 128;
@@ -66,8 +22,6 @@ const FEW_LAYERS: usize = 6;
 const TIMES: usize = 3;
 /// Tokens of keys and values in the pool, at most.
 const POOL: u32 = 32_768;
-/// Tokens that a sequence's room is rounded up to.
-const BLOCK: u32 = 16;
 /// Rows of the largest batch.
 const MOST_ROWS: u32 = 2048;
 
@@ -116,7 +70,7 @@ pub fn measure(
             .map(|_| {
                 scratch.forward_through(rank, &inputs, &[], &mut memory, layers);
                 let start = std::time::Instant::now();
-                let rows = scratch.logits.chunks_exact(model.vocab()).take(inputs.heads.len());
+                let rows = scratch.logits.chunks_exact(model.vocab()).take(inputs.rows.last.len());
                 for logits in rows {
                     std::hint::black_box(Greedy::default().choose(logits));
                 }
@@ -127,7 +81,7 @@ pub fn measure(
             .collect();
         passes.sort_by_key(|spent| spent.total());
         let spent = passes[passes.len() / 2];
-        let sampled = inputs.heads.len() as u32;
+        let sampled = inputs.rows.last.len() as u32;
         measured.push(Measured { work, layers: layers as u32, sampled, spent });
     }
     watch(grid.len(), grid.len());
@@ -147,16 +101,17 @@ fn inputs(work: Work, vocab: u32) -> Inputs {
 }
 
 /// One more sequence, behind those before.
-fn sequence(inputs: &mut Inputs, seq: u32, first: u32, rows: u32, vocab: u32) {
-    let (row, end) = (inputs.tokens.len() as u32, first + rows);
-    let slot = inputs.runs.last().map_or(0, |run| (run.slot + run.len).next_multiple_of(BLOCK));
-    inputs.tokens.extend((first..end).map(|at| (at * 31 + seq * 7) % vocab as Token));
-    inputs.positions.extend(first..end);
-    inputs.slots.extend((first..end).map(|at| slot + at));
-    let run = inputs.runs.len() as u32;
-    inputs.runs.push(Run { position: 0, slot, len: end });
-    inputs.spans.push(Span { row, rows, first, runs: (run, run + 1), discard: false });
-    inputs.heads.push(row + rows - 1);
+fn sequence(inputs: &mut Inputs, seq: u32, first: u32, new: u32, vocab: u32) {
+    let Inputs { rows, spans, runs } = inputs;
+    let (row, end) = (rows.len() as u32, first + new);
+    let slot = runs.last().map_or(0, |run| (run.slot + run.len).next_multiple_of(BLOCK));
+    rows.tokens.extend((first..end).map(|at| (at * 31 + seq * 7) % vocab as Token));
+    rows.positions.extend(first..end);
+    rows.slots.extend((first..end).map(|at| slot + at));
+    let run = runs.len() as u32;
+    runs.push(Run { position: 0, slot, len: end });
+    spans.push(Span { row, rows: new, first, runs: (run, run + 1), discard: false });
+    rows.last.push(row + new - 1);
 }
 
 #[cfg(test)]
@@ -170,9 +125,11 @@ mod tests {
             for (i, work) in grid.iter().enumerate() {
                 assert!(!grid[..i].contains(work), "{work:?} twice, up to {most}");
                 let inputs = inputs(*work, 251);
-                assert_eq!(inputs.tokens.len() as u32, work.rows());
-                assert!(work.rows() <= MOST_ROWS && inputs.positions.iter().all(|&p| p < most));
-                let mut slots = inputs.slots.clone();
+                assert_eq!(inputs.rows.len() as u32, work.rows());
+                assert!(
+                    work.rows() <= MOST_ROWS && inputs.rows.positions.iter().all(|&p| p < most)
+                );
+                let mut slots = inputs.rows.slots.clone();
                 slots.sort_unstable();
                 assert!(slots.is_sorted_by(|a, b| a < b), "{work:?}: a slot of two tokens");
                 assert!(slots.iter().all(|&slot| slot < POOL), "{work:?}");

@@ -1,13 +1,10 @@
 //! A worker's keys and values, layer by layer, over the slots its allocator gives out.
 
-use kernels::cpu::{KvLayer, Precision, Run};
+use kernels::cpu::{KvLayer, Precision};
 
 use super::weights::CpuModel;
+use crate::exec::forward::PADDING;
 use crate::kv::KvCopy;
-
-/// Slots that stand for the padding of static batches: read and written like any other, by no sequence. Longer padding
-/// runs over them again.
-const PADDING: u32 = 1024;
 
 /// Keys and values of one worker.
 #[derive(Debug)]
@@ -32,31 +29,5 @@ impl KvMemory {
         for (layer, theirs) in self.layers.iter_mut().zip(&other.layers) {
             layer.receive(to as usize, theirs, from as usize);
         }
-    }
-}
-
-/// The place of a padding token.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Padding {
-    start: u32,
-}
-
-impl Padding {
-    /// That of a worker with `slots` slots: behind them.
-    pub(super) fn after(slots: u32) -> Self {
-        Self { start: slots }
-    }
-
-    pub(super) fn slot(self, position: u32) -> u32 {
-        self.start + position % PADDING
-    }
-
-    /// Positions `0..len`.
-    pub(super) fn runs(self, len: u32) -> impl Iterator<Item = Run> {
-        (0..len).step_by(PADDING as usize).map(move |position| Run {
-            position,
-            slot: self.start,
-            len: PADDING.min(len - position),
-        })
     }
 }

@@ -5,14 +5,12 @@
 //! row's logits depend on its context alone, to the bit: not on the batch around it, on chunking, on the allocator's
 //! layout or on the number of threads (see `kernels::cpu`), so every scheduler and allocator gives the same tokens.
 
-mod batch;
 mod collective;
 mod forward;
+mod inputs;
 mod measure;
 mod memory;
 mod pipeline;
-mod sample;
-mod spent;
 mod stage;
 mod weights;
 
@@ -20,18 +18,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use kernels::cpu::{Isa, Precision, Team};
-pub use measure::{Measured, Work, measure};
+pub use measure::measure;
 pub use pipeline::CpuPipeline;
-pub use sample::{Greedy, Sample};
-pub use spent::Spent;
 pub use stage::Share;
-pub use weights::{CpuModel, Part};
+pub use weights::CpuModel;
 
 use super::flights::Flights;
+use super::forward::{Chooser, Sample};
 use super::{Batch, Executor, Horizon, Outcome, Ticket, Transfer};
-use batch::Inputs;
-use memory::{KvMemory, Padding};
-use sample::Chooser;
+use inputs::Inputs;
+use memory::KvMemory;
 use stage::Stage;
 
 /// One worker: a KV memory, a sampler, and threads, which are those of one team or of several tensor-parallel ranks.
@@ -40,7 +36,8 @@ pub struct CpuExecutor {
     stage: Stage,
     /// The KV memory of all workers, one for each rank, so that one worker can receive from another.
     memories: Arc<[Mutex<Vec<KvMemory>>]>,
-    padding: Padding,
+    /// The first of the padding's slots: behind the allocator's.
+    padding: u32,
     chooser: Chooser,
     inputs: Inputs,
     flights: Flights,
@@ -76,7 +73,7 @@ impl CpuExecutor {
         let worker = |(stage, &slots)| Self {
             stage,
             memories: Arc::clone(&memories),
-            padding: Padding::after(slots),
+            padding: slots,
             chooser: Chooser::new(sampler()),
             inputs: Inputs::default(),
             flights: Flights::default(),
@@ -104,7 +101,7 @@ impl Executor for CpuExecutor {
         }
         let vocab = self.stage.vocab();
         let rows = self.stage.logits().chunks_exact_mut(vocab);
-        self.chooser.choose(batch.state, &self.inputs.sampled, rows, &mut outcome.tokens);
+        self.chooser.choose(batch.state, &self.inputs.rows.sampled, rows, &mut outcome.tokens);
         let done = now + start.elapsed();
         outcome.ends.push(done);
         self.flights.depart(outcome);

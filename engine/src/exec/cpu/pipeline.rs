@@ -14,11 +14,11 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::batch::Inputs;
-use super::memory::{KvMemory, Padding};
-use super::sample::{Chooser, Sample};
+use super::inputs::Inputs;
+use super::memory::KvMemory;
 use super::stage::{Share, Stage};
 use crate::exec::flights::Flights;
+use crate::exec::forward::{Chooser, Sample};
 use crate::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer, Wake};
 use crate::kv::KvCopy;
 use crate::state::State;
@@ -38,7 +38,8 @@ pub struct CpuPipeline {
     inside: usize,
     /// The time at an instant: when the pipeline was last entered while nothing was inside.
     clock: (Duration, Instant),
-    padding: Padding,
+    /// The first of the padding's slots.
+    padding: u32,
     vocab: usize,
     chooser: Chooser,
     flights: Flights,
@@ -112,7 +113,7 @@ impl CpuPipeline {
             wake,
             inside: 0,
             clock: (Duration::ZERO, Instant::now()),
-            padding: Padding::after(slots),
+            padding: slots,
             vocab,
             chooser: Chooser::new(sampler),
             flights: Flights::default(),
@@ -146,7 +147,7 @@ fn serve(mut stage: Stage, mut memories: Vec<KvMemory>, inbox: &Receiver<Job>, t
             std::mem::swap(&mut job.logits, stage.logits());
         } else {
             job.x.clear();
-            job.x.extend_from_slice(stage.residual(job.inputs.tokens.len()));
+            job.x.extend_from_slice(stage.residual(job.inputs.rows.len()));
         }
         if !to.send(job) {
             return;
@@ -180,7 +181,7 @@ impl Executor for CpuPipeline {
         self.inside -= 1;
         let mut outcome = self.flights.outcome();
         let rows = job.logits.chunks_exact_mut(self.vocab);
-        self.chooser.choose(state, &job.inputs.sampled, rows, &mut outcome.tokens);
+        self.chooser.choose(state, &job.inputs.rows.sampled, rows, &mut outcome.tokens);
         self.spare.push(job);
         let done = self.time().max(now);
         outcome.ends.push(done);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use kernels::cpu::Team;
 
-use super::batch::Inputs;
 use super::collective::{Alone, Collective, SharedMemory};
 use super::forward::{Rank, Scratch};
+use super::inputs::Inputs;
 use super::memory::KvMemory;
 use super::weights::CpuModel;
 

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use kernels::cuda::{CudaError, Device, Draw, KvPool, Limits};
 
-use super::batch::Inputs;
 use super::flight::{Job, Watch};
 use super::graphs::{self, Graphs};
-use super::layout::{Arithmetic, PADDING};
+use super::inputs::Inputs;
+use super::layout::Arithmetic;
 use super::pass::{Pass, Place};
 use super::weights::CudaModel;
-use crate::exec::cpu::Sample;
 use crate::exec::flights::Flights;
+use crate::exec::forward::{Chooser, PADDING, Sample};
 use crate::exec::{Batch, Executor, Horizon, Outcome, Ticket, Transfer, Wake};
 use crate::fault::Fault;
 use crate::kv::KvCopy;
@@ -24,13 +24,12 @@ pub struct CudaExecutor {
     model: Arc<CudaModel>,
     /// The pools of all workers, one for each shard of the model, so that one worker can receive from another.
     pools: Arc<[Mutex<Vec<KvPool>>]>,
-    sampler: Box<dyn Sample>,
+    chooser: Chooser,
     inputs: Inputs,
     places: Vec<Place>,
     pass: Pass,
     graphs: Option<Graphs>,
     draws: Vec<Draw>,
-    copy: Vec<f32>,
     /// The thread that waits for the device, where that is not the caller.
     watch: Option<Watch>,
     /// Batches that are waited for there.
@@ -66,14 +65,13 @@ impl CudaExecutor {
             let worker = Self {
                 model: Arc::clone(model),
                 pools: Arc::clone(&pools),
-                sampler: sampler(),
+                chooser: Chooser::new(sampler()),
                 inputs: Inputs::default(),
                 places: places.iter().map(Place::another).collect::<Result<_, _>>()?,
                 pass: Pass::new(model)?,
                 // Data that pass from device to device are not recorded (see `kernels::cuda::Collective`).
                 graphs: (places.len() == 1).then(Graphs::default),
                 draws: Vec::new(),
-                copy: Vec::new(),
                 watch: None,
                 inside: 0,
                 clock: (Duration::ZERO, Instant::now()),
@@ -148,15 +146,10 @@ impl CudaExecutor {
     /// On the device where every sequence's token can be chosen there, else the logits have to be seen.
     fn choose(&mut self, batch: &Batch<'_>) -> Result<Job, CudaError> {
         let mut job = self.spare.pop().unwrap_or_else(|| Job::new(self.model.last_device()));
-        job.sampled.clone_from(&self.inputs.sampled);
-        self.draws.clear();
-        let (sampler, draws) = (&mut self.sampler, &mut self.draws);
         // Padding's rows are not asked for a token.
-        job.chosen = job.sampled.iter().all(|&id| {
-            let seq = batch.state.seq(id);
-            let draw = if seq.forks() { None } else { sampler.on_device(seq, seq.branch) };
-            draw.map(|draw| draws.push(draw)).is_some()
-        });
+        job.sampled.clone_from(&self.inputs.rows.sampled);
+        let draws = &mut self.draws;
+        job.chosen = self.chooser.on_device(batch.state, &job.sampled, draws);
         if job.chosen && !draws.is_empty() {
             let tokens = self.pass.sample(&self.model, draws)?;
             job.ids.ask(tokens, draws.len())?;
@@ -177,19 +170,8 @@ impl CudaExecutor {
         } else if job.chosen {
             tokens.extend(job.ids.get()?.iter().map(|&token| token as u32));
         } else {
-            let logits = job.logits.get()?.chunks_exact_mut(self.model.vocab());
-            for (&id, logits) in job.sampled.iter().zip(logits) {
-                let seq = state.seq(id);
-                if !seq.forks() {
-                    tokens.push(self.sampler.sample(seq, seq.branch, logits));
-                    continue;
-                }
-                for branch in 0..seq.width {
-                    self.copy.clear();
-                    self.copy.extend_from_slice(logits);
-                    tokens.push(self.sampler.sample(seq, branch, &mut self.copy));
-                }
-            }
+            let rows = job.logits.get()?.chunks_exact_mut(self.model.vocab());
+            self.chooser.choose(state, &job.sampled, rows, tokens);
         }
         self.spare.push(job);
         self.flights.depart(outcome);

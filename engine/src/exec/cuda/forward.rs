@@ -1,7 +1,4 @@
-//! The work of one rank of a pipeline stage by itself, in a forward pass on a device between the points where ranks
-//! meet.
-
-use std::time::Duration;
+//! One rank's operators on a CUDA device.
 
 use half::bf16;
 use kernels::cuda::{
@@ -9,8 +6,8 @@ use kernels::cuda::{
 };
 
 use super::columns::{Columns, grow};
-use super::weights::{CudaModel, Layer, Shard};
-use crate::exec::cpu::Spent;
+use super::weights::{CudaModel, Shard};
+use crate::exec::forward::{Back, Entry, Meeting, Norm, Spent, entry};
 
 /// The parties to a rank's work: its shard of a model, and a batch on the shard's device.
 #[derive(Clone, Copy)]
@@ -52,40 +49,7 @@ pub(super) struct Forward {
     /// The number of times that any of these was replaced by a larger one.
     grown: u64,
     /// When each operator was done and what it counts as, where that is wanted.
-    laps: Option<Vec<(Mark, Part)>>,
-}
-
-/// The entry that an operator's time is added to.
-type Part = fn(&mut Spent) -> &mut Duration;
-
-const REST: Part = |spent| &mut spent.rest;
-const ATTENTION: Part = |spent| &mut spent.attention;
-const QKV: Part = |spent| &mut spent.linears[0];
-const OUT: Part = |spent| &mut spent.linears[1];
-const GATE_UP: Part = |spent| &mut spent.linears[2];
-const DOWN: Part = |spent| &mut spent.linears[3];
-const HEAD: Part = |spent| &mut spent.head;
-const SAMPLING: Part = |spent| &mut spent.sampling;
-
-/// Products that lead back to the residual stream, where ranks meet.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Back {
-    /// From attention.
-    Out,
-    /// From the feed-forward layer.
-    Down,
-}
-
-impl Back {
-    /// Features that one rank multiplies, where the product is split by features.
-    pub(super) fn features(self, model: &CudaModel) -> usize {
-        let heads = model.heads();
-        if self == Self::Out { heads.queries * heads.dim } else { model.ffn() }
-    }
-
-    fn weight(self, layer: &Layer) -> &Buffer<bf16> {
-        if self == Self::Out { &layer.out } else { &layer.down }
-    }
+    laps: Option<Vec<(Mark, Entry)>>,
 }
 
 impl Forward {
@@ -128,9 +92,10 @@ impl Forward {
         Ok(spent)
     }
 
-    fn lap(&mut self, device: &Device, part: Part) -> Result<(), CudaError> {
+    /// What has been asked for since the last lap counts as `entry`, where times are kept.
+    pub(super) fn lap(&mut self, device: &Device, entry: Entry) -> Result<(), CudaError> {
         if let Some(laps) = &mut self.laps {
-            laps.push((device.mark()?, part));
+            laps.push((device.mark()?, entry));
         }
         Ok(())
     }
@@ -152,7 +117,8 @@ impl Forward {
             self.grown += grow(device, buffer, len)?;
         }
         // Either this rank's part of every column, or its own columns whole.
-        let (joined, columns) = if model.joins() { (ranks, hidden / ranks) } else { (0, hidden) };
+        let gathers = model.meeting() == Meeting::Gather;
+        let (joined, columns) = if gathers { (ranks, hidden / ranks) } else { (0, hidden) };
         self.grown += self.inner.make_room(device, attended.max(rows * ffn), joined)?;
         self.grown += self.added.make_room(device, rows * columns, joined)?;
         if shard.head.is_some() {
@@ -166,62 +132,78 @@ impl Forward {
     pub(super) fn begin(&mut self, task: Task<'_>) -> Result<(), CudaError> {
         self.make_room(task)?;
         let Task { model, shard, batch, .. } = task;
-        self.lap(&shard.device, REST)?;
+        self.lap(&shard.device, entry::REST)?;
         let Some(table) = &shard.embedding else { return Ok(()) };
         let (first, hidden) = (shard.part.rank * model.tokens(), model.config.hidden as usize);
         shard.device.embed(batch, (table, first), &mut self.x, hidden)
     }
 
-    /// Attention of layer `i` up to the product that leads back.
-    pub(super) fn attend(
+    /// Adds what was led back last to the residual stream, and normalises that.
+    pub(super) fn norm(&mut self, task: Task<'_>, i: usize, norm: Norm) -> Result<(), CudaError> {
+        let Task { model, shard, batch, .. } = task;
+        let layer = &shard.layers[i];
+        let weight = if norm == Norm::Attention { &layer.attention_norm } else { &layer.mlp_norm };
+        // Nothing was added to embeddings.
+        let embeddings = norm == Norm::Attention && i == 0 && shard.part.is_first();
+        let added = (!embeddings).then(|| self.added.all());
+        let (x, normed, epsilon) = (&mut self.x, &mut self.normed, model.config.rms_eps);
+        shard.device.add_rmsnorm(batch.rows(), added, x, weight, normed, epsilon)
+    }
+
+    pub(super) fn qkv(&mut self, task: Task<'_>, i: usize) -> Result<(), CudaError> {
+        let Task { model, shard, batch, .. } = task;
+        let sizes = (batch.rows(), model.config.hidden as usize, model.heads().width());
+        let (x, weight) = (&self.normed, &shard.layers[i].qkv.weight);
+        shard.device.linear(model.products(), sizes, x, weight, &mut self.qkv)
+    }
+
+    pub(super) fn rotate(
         &mut self,
         task: Task<'_>,
         i: usize,
         pool: &mut KvPool,
     ) -> Result<(), CudaError> {
         let Task { model, shard, batch, turns } = task;
-        let (device, config, layer) = (&shard.device, &model.config, &shard.layers[i]);
-        let (rows, hidden) = (batch.rows(), config.hidden as usize);
-        // Nothing was added to embeddings.
-        let added = (i > 0 || shard.part.stage > 0).then(|| self.added.all());
-        let norm = &layer.attention_norm;
-        device.add_rmsnorm(rows, added, &mut self.x, norm, &mut self.normed, config.rms_eps)?;
-        self.lap(device, REST)?;
-        let sizes = (rows, hidden, model.heads().width());
-        device.linear(model.products(), sizes, &self.normed, &layer.qkv, &mut self.qkv)?;
-        self.lap(device, QKV)?;
+        let layer = &shard.layers[i];
         let extras = HeadExtras {
-            bias: layer.qkv_bias.as_ref(),
+            bias: layer.qkv.bias.as_ref(),
             norms: layer.head_norms.as_ref().map(|(query, key)| (query, key)),
-            epsilon: config.rms_eps,
+            epsilon: model.config.rms_eps,
         };
         let queries = &mut self.queries;
-        device.rope_kv_write(batch, &self.qkv, extras, turns, queries, (&mut *pool, i))?;
-        self.lap(device, REST)?;
-        let window = config.sliding_window.unwrap_or(0);
-        let (scratch, attended) = (&mut self.scratch, &mut self.inner.part);
-        device.attend(batch, &self.queries, (pool, i), window, scratch, attended)?;
-        self.lap(device, ATTENTION)
+        shard.device.rope_kv_write(batch, &self.qkv, extras, turns, queries, (pool, i))
     }
 
-    /// The feed-forward layer, likewise.
-    pub(super) fn feed_forward(&mut self, task: Task<'_>, i: usize) -> Result<(), CudaError> {
+    pub(super) fn attend(
+        &mut self,
+        task: Task<'_>,
+        i: usize,
+        pool: &mut KvPool,
+    ) -> Result<(), CudaError> {
         let Task { model, shard, batch, .. } = task;
-        let (device, epsilon, layer) = (&shard.device, model.config.rms_eps, &shard.layers[i]);
-        let (rows, hidden, ffn) = (batch.rows(), model.config.hidden as usize, model.ffn());
-        let (added, norm) = (Some(self.added.all()), &layer.mlp_norm);
-        device.add_rmsnorm(rows, added, &mut self.x, norm, &mut self.normed, epsilon)?;
-        self.lap(device, REST)?;
-        let (sizes, weight) = ((rows, hidden, 2 * ffn), &layer.gate_up);
-        device.linear(model.products(), sizes, &self.normed, weight, &mut self.gate_up)?;
-        self.lap(device, GATE_UP)?;
-        device.silu_mul(rows, ffn, &self.gate_up, &mut self.inner.part)?;
-        self.lap(device, REST)
+        let window = model.config.sliding_window.unwrap_or(0);
+        let (scratch, attended) = (&mut self.scratch, &mut self.inner.part);
+        shard.device.attend(batch, &self.queries, (pool, i), window, scratch, attended)
+    }
+
+    pub(super) fn gate_up(&mut self, task: Task<'_>, i: usize) -> Result<(), CudaError> {
+        let Task { model, shard, batch, .. } = task;
+        let sizes = (batch.rows(), model.config.hidden as usize, 2 * model.ffn());
+        let (x, weight) = (&self.normed, &shard.layers[i].gate_up.weight);
+        shard.device.linear(model.products(), sizes, x, weight, &mut self.gate_up)
+    }
+
+    pub(super) fn gate(
+        &mut self,
+        Task { model, shard, batch, .. }: Task<'_>,
+    ) -> Result<(), CudaError> {
+        let inner = &mut self.inner.part;
+        shard.device.silu_mul(batch.rows(), model.ffn(), &self.gate_up, inner)
     }
 
     /// The product of layer `i` that leads back to the residual stream: of this rank's features, or of all features for
     /// this rank's columns.
-    pub(super) fn project(
+    pub(super) fn lead_back(
         &mut self,
         task: Task<'_>,
         i: usize,
@@ -229,13 +211,14 @@ impl Forward {
     ) -> Result<(), CudaError> {
         let Task { model, shard, batch, .. } = task;
         let (ranks, hidden) = (model.ranks(), model.config.hidden as usize);
-        let (features, outputs) = (back.features(model), hidden);
+        let (layer, own) = (&shard.layers[i], model.inner(back));
+        let weight = if back == Back::Out { &layer.out } else { &layer.down };
+        let gathers = model.meeting() == Meeting::Gather;
         let (features, outputs) =
-            if model.joins() { (features * ranks, outputs / ranks) } else { (features, outputs) };
+            if gathers { (own * ranks, hidden / ranks) } else { (own, hidden) };
         let (sizes, x) = ((batch.rows(), features, outputs), self.inner.all());
-        let (weight, y) = (back.weight(&shard.layers[i]), &mut self.added.part);
-        shard.device.linear(model.products(), sizes, x, weight, y)?;
-        self.lap(&shard.device, if back == Back::Out { OUT } else { DOWN })
+        let y = &mut self.added.part;
+        shard.device.linear(model.products(), sizes, x, &weight.weight, y)
     }
 
     /// The logits of the rows that are wanted, of this rank's tokens; nothing where this is not the last stage.
@@ -252,8 +235,7 @@ impl Forward {
         let epsilon = model.config.rms_eps;
         device.add_rmsnorm(last, added, &mut self.last_x, &head.norm, normed, epsilon)?;
         let (sizes, logits) = ((last, hidden, model.tokens()), &mut self.logits.part);
-        device.linear(model.products(), sizes, &self.normed, weight, logits)?;
-        self.lap(device, HEAD)
+        device.linear(model.products(), sizes, &self.normed, weight, logits)
     }
 
     /// The tokens of the first rows through the vocabulary head, one for each of `draws`.
@@ -268,7 +250,7 @@ impl Forward {
         self.draws.write(0, draws)?;
         let (sizes, logits) = ((draws.len(), vocab), self.logits.all());
         device.sample(sizes, logits, &self.draws, &mut self.tokens)?;
-        self.lap(device, SAMPLING)?;
+        self.lap(device, entry::SAMPLING)?;
         Ok(&self.tokens)
     }
 }

@@ -32,7 +32,3 @@ impl Layout {
 pub(super) fn joins(layout: Layout) -> bool {
     layout.arithmetic == Arithmetic::Invariant && layout.ranks > 1
 }
-
-/// Slots that stand for the padding of static batches, beyond the allocator's; longer padding runs over them again. A
-/// power of two.
-pub(super) const PADDING: u32 = 1024;

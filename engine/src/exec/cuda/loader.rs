@@ -6,9 +6,8 @@ use kernels::cuda::{Buffer, Collective, CudaError, Device, MOST_RANKS, Window};
 
 use super::layout::{Layout, joins};
 use super::memory_budget::RoomError;
-use super::weights::{CudaModel, Head, Layer, Shard};
-use crate::exec::cpu::Part;
-use crate::model::SpecError;
+use super::weights::{CudaModel, Head, Matrix, Shard};
+use crate::exec::forward::{Layer, Part, Store, impossible, unsplittable};
 use crate::model::llama::LlamaConfig;
 use crate::model::weights::{MadeUp, ModelError, Weights};
 
@@ -54,26 +53,19 @@ impl CudaModel {
     }
 }
 
-/// True where there are kernels for `config` in such a layout on so many devices.
+/// Refuses a `config` for which there are no kernels in such a layout on so many devices.
 fn check(config: &LlamaConfig, layout: Layout, devices: usize) -> Result<(), ModelError> {
     let Layout { ranks, stages, .. } = layout;
     let split = ranks.max(1) as u32;
     let columns = if joins(layout) { split } else { 1 };
     let eights = [("hidden size", config.hidden / columns), ("ffn size", config.ffn / split)];
     let uneven = eights.iter().find(|(_, n)| !n.is_multiple_of(8));
-    let divided = [("kv_heads", config.kv_heads), ("ffn", config.ffn), ("vocab", config.vocab)];
-    let odd = divided.iter().find(|(_, n)| !n.is_multiple_of(split));
     let reason = if !matches!(config.head_dim, 32 | 64 | 128) {
         format!("head_dim = {}: the CUDA kernels have 32, 64 and 128", config.head_dim)
-    } else if config.kv_heads == 0 || !config.heads.is_multiple_of(config.kv_heads) {
-        let (heads, kv_heads) = (config.heads, config.kv_heads);
-        format!("heads = {heads} must be a multiple of kv_heads = {kv_heads}")
     } else if !(1..=MOST_RANKS).contains(&ranks) {
         format!("{ranks} ranks: a model takes 1 to {MOST_RANKS}")
-    } else if let Some((what, n)) = odd {
-        format!("{what} = {n} must be a multiple of {ranks} ranks")
-    } else if !(1..=config.layers as usize).contains(&stages) {
-        format!("layers = {} do not fill {stages} pipeline stages", config.layers)
+    } else if let Some(reason) = unsplittable(config, ranks, stages, ("vocab", config.vocab)) {
+        reason
     } else if let Some((what, n)) = uneven {
         format!("{what} = {n} of a rank: the CUDA kernels need a multiple of 8")
     } else if devices != 1 && devices != ranks * stages {
@@ -84,7 +76,7 @@ fn check(config: &LlamaConfig, layout: Layout, devices: usize) -> Result<(), Mod
     } else {
         return Ok(());
     };
-    Err(SpecError::Impossible { what: "model", name: config.name.clone(), reason }.into())
+    Err(impossible(config, reason))
 }
 
 /// Refuses weights that do not fit. The check is made for all at once: the first tensor that does not fit does not show
@@ -150,15 +142,15 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn shard(mut self) -> Result<Shard, CudaModelError> {
         let (part, config) = (self.part, self.weights.config().clone());
-        let (first, last) = (part.stage == 0, part.stage + 1 == part.stages);
+        let (first, last) = (part.is_first(), part.is_last());
         let table = "model.embed_tokens.weight";
-        let embedding = first.then(|| self.rows(&[table.to_owned()])).transpose()?;
+        let embedding = first.then(|| self.joined(&[table.to_owned()], Share::Rows)).transpose()?;
         let name = if config.tied_embeddings { table } else { "lm_head.weight" };
         let own = last && !(config.tied_embeddings && first);
-        let weight = own.then(|| self.rows(&[name.to_owned()])).transpose()?;
-        let layers = part.layers(config.layers).map(|i| self.layer(&config, i));
+        let weight = own.then(|| self.joined(&[name.to_owned()], Share::Rows)).transpose()?;
+        let layers = part.layers(config.layers).map(|i| Layer::load(&mut self, &config, i));
         let layers = layers.collect::<Result<_, _>>()?;
-        let norm = last.then(|| self.whole("model.norm.weight")).transpose()?;
+        let norm = last.then(|| self.vector("model.norm.weight")).transpose()?;
         let head = norm.map(|norm| Head { norm, weight });
         Ok(Shard { device: self.device.clone(), part, embedding, layers, head })
     }
@@ -173,10 +165,10 @@ impl Loader<'_> {
         for name in names {
             let tensor = self.weights.tensor(name)?;
             let taken = match share {
+                _ if part.ranks == 1 => tensor.data,
                 Share::Whole => tensor.data,
-                Share::Rows if part.ranks == 1 => tensor.data,
                 Share::Rows => part.rows(&tensor).to_vec(),
-                Share::Columns => part.cols(tensor),
+                Share::Columns => part.columns(&tensor),
             };
             rows.extend(taken.iter().map(|&x| bf16::from_f32(x)));
         }
@@ -194,43 +186,33 @@ impl Loader<'_> {
         }
         Ok(buffer)
     }
+}
 
-    fn whole(&mut self, name: &str) -> Result<Buffer<bf16>, CudaModelError> {
+impl Store for Loader<'_> {
+    type Matrix = Matrix;
+    type Vector = Buffer<bf16>;
+    type Error = CudaModelError;
+
+    fn vector(&mut self, name: &str) -> Result<Buffer<bf16>, CudaModelError> {
         self.joined(&[name.to_owned()], Share::Whole)
     }
 
-    /// Its output features.
-    fn rows(&mut self, names: &[String]) -> Result<Buffer<bf16>, CudaModelError> {
-        self.joined(names, Share::Rows)
+    fn rows(&mut self, weights: &[String], biases: &[String]) -> Result<Matrix, CudaModelError> {
+        let weight = self.joined(weights, Share::Rows)?;
+        let bias = match biases {
+            [] => None,
+            biases => Some(self.joined(biases, Share::Rows)?),
+        };
+        Ok(Matrix { weight, bias })
     }
 
-    /// The projection that leads back to the residual stream: its input features, or, where ranks exchange these, its
-    /// output features.
-    fn back(&mut self, name: String) -> Result<Buffer<bf16>, CudaModelError> {
-        self.joined(&[name], if joins(self.layout) { Share::Rows } else { Share::Columns })
+    fn gated(&mut self, gate: String, up: String) -> Result<Matrix, CudaModelError> {
+        self.rows(&[gate, up], &[])
     }
 
-    fn layer(&mut self, config: &LlamaConfig, i: u32) -> Result<Layer, CudaModelError> {
-        let name = |part: &str| format!("model.layers.{i}.{part}");
-        let all = |parts: [&str; 3], kind: &str| {
-            parts.map(|p| name(&format!("self_attn.{p}_proj.{kind}"))).to_vec()
-        };
-        let head_norms = if config.qk_norm {
-            let query = self.whole(&name("self_attn.q_norm.weight"))?;
-            Some((query, self.whole(&name("self_attn.k_norm.weight"))?))
-        } else {
-            None
-        };
-        let biases = all(["q", "k", "v"], "bias");
-        Ok(Layer {
-            attention_norm: self.whole(&name("input_layernorm.weight"))?,
-            qkv: self.rows(&all(["q", "k", "v"], "weight"))?,
-            qkv_bias: config.qkv_bias.then(|| self.rows(&biases)).transpose()?,
-            head_norms,
-            out: self.back(name("self_attn.o_proj.weight"))?,
-            mlp_norm: self.whole(&name("post_attention_layernorm.weight"))?,
-            gate_up: self.rows(&["gate", "up"].map(|p| name(&format!("mlp.{p}_proj.weight"))))?,
-            down: self.back(name("mlp.down_proj.weight"))?,
-        })
+    /// Input features, or, where ranks exchange these, output features.
+    fn back(&mut self, weight: String) -> Result<Matrix, CudaModelError> {
+        let share = if joins(self.layout) { Share::Rows } else { Share::Columns };
+        Ok(Matrix { weight: self.joined(&[weight], share)?, bias: None })
     }
 }

@@ -12,14 +12,13 @@ use super::graphs::{self, Graphs};
 use super::layout::Arithmetic;
 use super::pass::{Pass, Place};
 use super::weights::CudaModel;
-use crate::exec::cpu::{Measured, Spent, Work};
+use crate::exec::forward::{BLOCK, Measured, Spent, Work};
 
 /// Passes timed, after one that is not.
 const TIMES: usize = 3;
 /// Tokens of keys and values in the pool, at most, and the share of free memory they may take.
 const POOL: u32 = 1 << 18;
 const SHARE: f64 = 0.5;
-const BLOCK: u32 = 16;
 /// Tokens in the pool where the device does not report its memory (an emulated one).
 const SMALL_POOL: u32 = 1 << 10;
 

@@ -3,9 +3,9 @@
 
 use kernels::cuda::{CudaError, KvPool};
 
-use super::layout::PADDING;
 use super::weights::{CudaModel, Shard};
 use crate::config::Config;
+use crate::exec::forward::{Meeting, PADDING};
 
 /// Metadata of batches, graphs, and what libraries take when they are first used.
 const SLACK: u64 = 128 << 20;
@@ -189,7 +189,8 @@ impl CudaModel {
         let rows = rows.max(u64::from(config.max_model_len));
         let inner = width.max(ffn);
         // Exchanged features are kept as they arrive, and put together.
-        let joined = if self.joins() { 2 * (ranks * inner + hidden) } else { 0 };
+        let joined =
+            if self.meeting() == Meeting::Gather { 2 * (ranks * inner + hidden) } else { 0 };
         let row = 3 * hidden + heads.width() as u64 + width + 2 * ffn + inner + joined;
         let tokens = self.tokens() as u64;
         let logits = match (&shard.head, shard.part.rank) {

@@ -14,12 +14,12 @@
 //!
 //! Shown on an emulated device; never run on a GPU yet.
 
-mod batch;
 mod columns;
 mod executor;
 mod flight;
 mod forward;
 mod graphs;
+mod inputs;
 mod layout;
 mod loader;
 mod measure;

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use kernels::cuda::{Buffer, Collective, CudaError, Device, DeviceBatch, Draw, KvPool};
+use kernels::cuda::{Buffer, CudaError, Device, DeviceBatch, Draw, KvPool};
 
 use super::forward::Task;
-use super::stage::Stage;
+use super::stage::{Before, Stage, Turn};
 use super::weights::CudaModel;
-use crate::exec::cpu::Spent;
+use crate::exec::forward::{self, Spent};
 
 /// A device, and the data of the batch under way on it.
 pub(super) struct Place {
@@ -71,28 +71,14 @@ impl Pass {
                     Task { model, shard, batch, turns }
                 })
                 .collect();
-            self.stages[at].begin(&tasks)?;
-            if let Some(between) = model.between.as_ref().filter(|_| at > 0) {
-                let rows = tasks[0].batch.rows();
-                self.hand_over(between, at, rows * model.config.hidden as usize)?;
-            }
-            self.stages[at].run(&tasks, pools)?;
+            let (done, ahead) = self.stages.split_at_mut(at);
+            let before = done.last().zip(model.between.as_ref());
+            let before = before.map(|(stage, between)| Before { stage, between, at: at - 1 });
+            let layers = tasks[0].shard.layers.len();
+            let mut turn = Turn { stage: &mut ahead[0], tasks: &tasks, pools, before };
+            forward::run(&mut turn, layers)?;
         }
         Ok(())
-    }
-
-    /// Gives stage `to` the output of the one before, rank by rank: the residual stream, and the part that the first
-    /// norm is yet to add to it.
-    fn hand_over(&mut self, between: &Collective, to: usize, len: usize) -> Result<(), CudaError> {
-        let (before, after) = self.stages.split_at_mut(to);
-        let (Some(from), Some(stage)) = (before.last(), after.first_mut()) else { return Ok(()) };
-        let (ranks, mut moves) = (stage.ranks.len(), Vec::new());
-        for (rank, (from, into)) in from.ranks.iter().zip(&mut stage.ranks).enumerate() {
-            let (sender, receiver) = ((to - 1) * ranks + rank, to * ranks + rank);
-            moves.push((sender, receiver, &from.x, &mut into.x));
-            moves.push((sender, receiver, from.added.all(), into.added.all_mut()));
-        }
-        between.hand_over(&mut moves, len)
     }
 
     /// One row for each through the vocabulary head.

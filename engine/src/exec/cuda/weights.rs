@@ -7,8 +7,8 @@ use half::bf16;
 use kernels::cpu::Heads;
 use kernels::cuda::{Buffer, Collective, CudaError, Device, KvPool, Products};
 
-use super::layout::{Arithmetic, Layout, PADDING, joins};
-use crate::exec::cpu::Part;
+use super::layout::{Arithmetic, Layout, joins};
+use crate::exec::forward::{Back, Layer, Meeting, PADDING, Part};
 use crate::model::llama::LlamaConfig;
 
 /// A model ready to run, split over pipeline stages and their tensor-parallel ranks; shared by all workers.
@@ -32,7 +32,7 @@ pub(super) struct Shard {
     pub(super) part: Part,
     /// Its tokens', `[vocab / ranks, hidden]`: the first stage's.
     pub(super) embedding: Option<Buffer<bf16>>,
-    pub(super) layers: Vec<Layer>,
+    pub(super) layers: Vec<Layer<Matrix, Buffer<bf16>>>,
     /// The last stage's.
     pub(super) head: Option<Head>,
 }
@@ -45,20 +45,12 @@ pub(super) struct Head {
     pub(super) weight: Option<Buffer<bf16>>,
 }
 
-/// One transformer layer, or a rank's share of it: heads, and inner features.
+/// Projections of one input.
 #[derive(Debug)]
-pub(super) struct Layer {
-    pub(super) attention_norm: Buffer<bf16>,
-    /// Queries, keys, values: `[(heads + 2 kv_heads) * head_dim, hidden]`, of this rank's heads.
-    pub(super) qkv: Buffer<bf16>,
-    pub(super) qkv_bias: Option<Buffer<bf16>>,
-    /// Norms of single query and key heads.
-    pub(super) head_norms: Option<(Buffer<bf16>, Buffer<bf16>)>,
-    pub(super) out: Buffer<bf16>,
-    pub(super) mlp_norm: Buffer<bf16>,
-    /// Gates, then what they let through: `[2 * ffn, hidden]`.
-    pub(super) gate_up: Buffer<bf16>,
-    pub(super) down: Buffer<bf16>,
+pub(super) struct Matrix {
+    /// `[outputs, features]`. Of a gated layer: gates, then what they let through.
+    pub(super) weight: Buffer<bf16>,
+    pub(super) bias: Option<Buffer<bf16>>,
 }
 
 impl CudaModel {
@@ -129,9 +121,13 @@ impl CudaModel {
         &self.shards[at * self.layout.ranks..][..self.layout.ranks]
     }
 
-    /// True where ranks exchange features instead of summing products of their own.
-    pub(super) fn joins(&self) -> bool {
-        joins(self.layout)
+    /// The way in which ranks meet.
+    pub(super) fn meeting(&self) -> Meeting {
+        match self.layout.ranks {
+            1 => Meeting::Alone,
+            _ if joins(self.layout) => Meeting::Gather,
+            _ => Meeting::Sum,
+        }
     }
 
     /// Heads of a rank.
@@ -148,6 +144,12 @@ impl CudaModel {
         self.config.ffn as usize / self.layout.ranks
     }
 
+    /// Features of a rank that `back` leads back.
+    pub(super) fn inner(&self, back: Back) -> usize {
+        let heads = self.heads();
+        if back == Back::Out { heads.queries * heads.dim } else { self.ffn() }
+    }
+
     /// Positions that any sequence may have.
     pub(super) fn most_positions(&self) -> u32 {
         self.config.max_position.next_power_of_two() + PADDING
@@ -162,6 +164,7 @@ impl CudaModel {
         };
         (0..positions).flat_map(|p| frequencies.iter().flat_map(move |&f| turn(p, f))).collect()
     }
+
     /// New pools of `slots` keys and values, one for each shard.
     pub(super) fn pools(&self, slots: usize) -> Result<Vec<KvPool>, CudaError> {
         let pool =

@@ -1,9 +1,7 @@
 //! The time of a pass, operator by operator: profiles of this machine are fitted to it.
-//!
-//! Reading the clock ten times a layer costs a few microseconds a pass, so it is always on.
 
 use std::iter::Sum;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Time by operator, all layers together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -14,8 +12,7 @@ pub struct Spent {
     pub attention: Duration,
     /// Norms, rotary embedding, quantisation of activations.
     pub rest: Duration,
-    /// Work that is done once a pass and not in every layer: looking tokens up, turning positions into angles. A GPU's
-    /// is a small part of `rest`.
+    /// Work that is done once a pass and not in every layer: looking tokens up, turning positions into angles.
     pub once: Duration,
     /// The vocabulary head, its norm included.
     pub head: Duration,
@@ -74,21 +71,22 @@ impl<'a> Sum<&'a Self> for Spent {
     }
 }
 
-/// A running clock.
-#[derive(Debug)]
-pub(super) struct Laps(Instant);
+/// The figure that an operator's time is added to.
+pub(in crate::exec) type Entry = fn(&mut Spent) -> &mut Duration;
 
-impl Laps {
-    pub(super) fn start() -> Self {
-        Self(Instant::now())
-    }
+/// Those that there are.
+pub(in crate::exec) mod entry {
+    use super::Entry;
 
-    /// Adds the time since the last lap to `to`.
-    pub(super) fn lap(&mut self, to: &mut Duration) {
-        let now = Instant::now();
-        *to += now - self.0;
-        self.0 = now;
-    }
+    pub(in crate::exec) const ONCE: Entry = |spent| &mut spent.once;
+    pub(in crate::exec) const REST: Entry = |spent| &mut spent.rest;
+    pub(in crate::exec) const QKV: Entry = |spent| &mut spent.linears[0];
+    pub(in crate::exec) const ATTENTION: Entry = |spent| &mut spent.attention;
+    pub(in crate::exec) const OUT: Entry = |spent| &mut spent.linears[1];
+    pub(in crate::exec) const GATE_UP: Entry = |spent| &mut spent.linears[2];
+    pub(in crate::exec) const DOWN: Entry = |spent| &mut spent.linears[3];
+    pub(in crate::exec) const HEAD: Entry = |spent| &mut spent.head;
+    pub(in crate::exec) const SAMPLING: Entry = |spent| &mut spent.sampling;
 }
 
 #[cfg(test)]

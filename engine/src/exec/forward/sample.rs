@@ -20,18 +20,34 @@ pub trait Sample: Send {
 }
 
 /// A worker's sampler, and room for a row of logits that several branches want.
-pub(super) struct Chooser {
+pub(in crate::exec) struct Chooser {
     sampler: Box<dyn Sample>,
     copy: Vec<f32>,
 }
 
 impl Chooser {
-    pub(super) fn new(sampler: Box<dyn Sample>) -> Self {
+    pub(in crate::exec) fn new(sampler: Box<dyn Sample>) -> Self {
         Self { sampler, copy: Vec::new() }
     }
 
+    /// The draws by which a device may choose the tokens after `sampled` without their logits being seen; `draws` is
+    /// not whole, and false is returned, where it cannot.
+    pub(in crate::exec) fn on_device(
+        &mut self,
+        state: &State,
+        sampled: &[SeqId],
+        draws: &mut Vec<Draw>,
+    ) -> bool {
+        draws.clear();
+        sampled.iter().all(|&id| {
+            let seq = state.seq(id);
+            let draw = if seq.forks() { None } else { self.sampler.on_device(seq, seq.branch) };
+            draw.map(|draw| draws.push(draw)).is_some()
+        })
+    }
+
     /// The tokens after `sampled`, given a row of `logits` for each, which may be overwritten.
-    pub(super) fn choose<'a>(
+    pub(in crate::exec) fn choose<'a>(
         &mut self,
         state: &State,
         sampled: &[SeqId],
