@@ -40,6 +40,7 @@ fn smollm2_135m() -> LlamaConfig {
         kv_heads: 3,
         head_dim: 64,
         ffn: 1536,
+        mixture: None,
         vocab: 49_152,
         rms_eps: 1e-5,
         rope_theta: 100_000.0,

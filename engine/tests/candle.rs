@@ -1,11 +1,11 @@
-//! The CPU engine agrees with candle's own Llama: the same tokens, from logits that differ by the rounding of f32.
+//! The CPU engine agrees with candle's own models: the same tokens, from logits that differ by the rounding of f32.
 
 #[path = "common/candle.rs"]
 mod candle;
 
 use candle::{Reference, error, ours};
 use engine::exec::cpu::Precision;
-use engine::model::llama::LlamaConfig;
+use engine::model::llama::{LlamaConfig, Mixture};
 use engine::model::random::RandomWeights;
 use engine::request::Token;
 
@@ -38,4 +38,18 @@ fn tied() {
 fn untied_with_as_many_keys_as_queries() {
     let tiny = LlamaConfig::tiny();
     check(LlamaConfig { kv_heads: tiny.heads, tied_embeddings: !tiny.tied_embeddings, ..tiny });
+}
+
+#[test]
+fn experts_of_mixtral() {
+    let mixture = Some(Mixture { experts: 6, top_k: 2, normalised: true });
+    check(LlamaConfig { mixture, tied_embeddings: false, ..LlamaConfig::tiny() });
+}
+
+#[test]
+fn experts_of_qwen_3() {
+    for normalised in [false, true] {
+        let mixture = Some(Mixture { experts: 8, top_k: 3, normalised });
+        check(LlamaConfig { mixture, qk_norm: true, ..LlamaConfig::tiny() });
+    }
 }

@@ -13,6 +13,7 @@ use common::{each_scheduler, said, small};
 use engine::config::Config;
 use engine::exec::Part;
 use engine::exec::cpu::{CpuExecutor, CpuModel, CpuPipeline, Precision, Share, Team};
+use engine::model::llama::{LlamaConfig, Mixture};
 use engine::model::random::RandomWeights;
 use engine::request::{Content, Token};
 use engine::{Engine, Request, wiring};
@@ -23,7 +24,10 @@ struct Cpu {
 
 /// The model in so many stages of so many tensor-parallel ranks.
 fn parts(ranks: usize, stages: usize) -> Vec<Vec<Share>> {
-    let config = small(128);
+    parts_of(&small(128), ranks, stages)
+}
+
+fn parts_of(config: &LlamaConfig, ranks: usize, stages: usize) -> Vec<Vec<Share>> {
     let share = |stage, rank| {
         let (team, part) = (Arc::new(Team::new(1)), Part { rank, ranks, stage, stages });
         let weights = &mut RandomWeights { config: config.clone(), seed: 3 };
@@ -36,6 +40,13 @@ fn parts(ranks: usize, stages: usize) -> Vec<Vec<Share>> {
 impl Cpu {
     fn new() -> Self {
         Self::on_ranks(1)
+    }
+
+    /// Every token goes through two of five experts.
+    fn of_experts(ranks: usize) -> Self {
+        let mixture = Some(Mixture { experts: 5, top_k: 2, normalised: true });
+        let config = LlamaConfig { ffn: 16, mixture, ..small(128) };
+        Self { ranks: parts_of(&config, ranks, 1).remove(0) }
     }
 
     fn on_ranks(ranks: usize) -> Self {
@@ -100,6 +111,16 @@ impl Model for Staged {
 #[test]
 fn every_scheduler_and_allocator() {
     each_scheduler(|scheduler| run(&Cpu::new(), scheduler, 8, 0));
+}
+
+#[test]
+fn every_scheduler_and_allocator_with_experts() {
+    each_scheduler(|scheduler| run(&Cpu::of_experts(1), scheduler, 4, 0));
+}
+
+#[test]
+fn every_scheduler_and_allocator_with_experts_on_two_ranks() {
+    each_scheduler(|scheduler| run(&Cpu::of_experts(2), scheduler, 2, 0));
 }
 
 /// Those that a pipeline can be filled with.

@@ -8,7 +8,7 @@ use engine::config::{AllocatorKind, Config, SchedulerKind};
 use engine::exec::Executor;
 use engine::exec::cpu::{CpuExecutor, CpuModel, CpuPipeline, Isa, Precision, Team};
 use engine::exec::{Part, Sample};
-use engine::model::llama::{LlamaConfig, RopeScaling};
+use engine::model::llama::{LlamaConfig, Mixture, RopeScaling};
 use engine::model::random::RandomWeights;
 use engine::model::weights::Weights;
 use engine::request::{Content, Token};
@@ -118,6 +118,24 @@ impl Reference {
         out
     }
 
+    /// The parts of the feed-forward layer that a row goes through, with their shares.
+    fn experts(&mut self, i: u32, x: &[f64]) -> Vec<(String, f64)> {
+        let Some(mixture) = self.weights.config.mixture else {
+            return vec![("mlp".to_owned(), 1.0)];
+        };
+        // A router is in f32 whatever the weights are kept in.
+        let bf16 = std::mem::replace(&mut self.bf16, false);
+        let logits = self.layer(i, "mlp.gate.weight").times(x);
+        self.bf16 = bf16;
+        let all: f64 = logits.iter().map(|logit| logit.exp()).sum();
+        let mut shares: Vec<_> = logits.iter().map(|logit| logit.exp() / all).enumerate().collect();
+        shares.sort_by(|a, b| b.1.total_cmp(&a.1));
+        shares.truncate(mixture.top_k as usize);
+        let sum: f64 = shares.iter().map(|(_, share)| share).sum();
+        let scale = if mixture.normalised { sum } else { 1.0 };
+        shares.iter().map(|(e, share)| (format!("mlp.experts.{e}"), share / scale)).collect()
+    }
+
     /// Logits after the last of `tokens`.
     fn logits(&mut self, tokens: &[Token]) -> Vec<f64> {
         let config = self.weights.config.clone();
@@ -133,14 +151,16 @@ impl Reference {
             let attended = self.attention(i, &normal);
             let out = self.layer(i, "self_attn.o_proj.weight");
             let norm = self.layer(i, "post_attention_layernorm.weight");
-            let [gate, up, down] =
-                ["gate", "up", "down"].map(|w| self.layer(i, &format!("mlp.{w}_proj.weight")));
             for (x, attended) in x.iter_mut().zip(&attended) {
                 x.iter_mut().zip(out.times(attended)).for_each(|(x, y)| *x += y);
                 let normal = self.norm(x, &norm);
-                let gated = gate.times(&normal).into_iter().zip(up.times(&normal));
-                let inner: Vec<f64> = gated.map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
-                x.iter_mut().zip(down.times(&inner)).for_each(|(x, y)| *x += y);
+                for (part, share) in self.experts(i, &normal) {
+                    let [gate, up, down] = ["gate", "up", "down"]
+                        .map(|w| self.layer(i, &format!("{part}.{w}_proj.weight")));
+                    let gated = gate.times(&normal).into_iter().zip(up.times(&normal));
+                    let inner: Vec<f64> = gated.map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+                    x.iter_mut().zip(down.times(&inner)).for_each(|(x, y)| *x += share * y);
+                }
             }
         }
         let norm = self.matrix("model.norm.weight");
@@ -263,12 +283,40 @@ fn check(config: LlamaConfig) {
     }
 }
 
+/// Where a token goes through all experts, rounding cannot make it go through others.
+#[test]
+fn all_experts() {
+    let mixture = Some(Mixture { experts: 3, top_k: 3, normalised: true });
+    check(LlamaConfig { mixture, ..small() });
+}
+
+#[test]
+fn some_experts() {
+    for normalised in [false, true] {
+        let mixture = Some(Mixture { experts: 7, top_k: 2, normalised });
+        let weights =
+            RandomWeights { config: LlamaConfig { mixture, qk_norm: true, ..small() }, seed: 15 };
+        let mut reference = Reference { weights: weights.clone(), bf16: false };
+        for (context, logits) in serve(&weights, Precision::F32, Isa::best(), (1, 1)) {
+            let off = error(&logits, &reference.logits(&context));
+            assert!(off < 2e-5, "{} tokens: {off}", context.len());
+        }
+    }
+}
+
 /// Ranks put their columns side by side and sum nothing: the logits are those of one rank to the bit, in every precision
 /// and by all instructions.
 #[test]
 fn tensor_parallel_ranks() {
     let config = LlamaConfig { heads: 8, kv_heads: 4, qkv_bias: true, qk_norm: true, ..small() };
-    let mut weights = RandomWeights { config, seed: 12 };
+    let mixture = Some(Mixture { experts: 5, top_k: 2, normalised: true });
+    let experts = LlamaConfig { mixture, ..config.clone() };
+    for config in [config, experts] {
+        same_on_ranks(RandomWeights { config, seed: 12 });
+    }
+}
+
+fn same_on_ranks(mut weights: RandomWeights) {
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         for isa in Isa::all() {
             let one = serve(&weights, precision, isa, (1, 1));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::llama::{FAMILY, LlamaConfig, RopeScaling};
+use super::llama::{FAMILY, LlamaConfig, Mixture, RopeScaling};
 use super::weights::ModelError;
 use crate::files::{LONGEST_SETTINGS, read_text};
 
@@ -20,6 +20,14 @@ struct Raw {
     num_key_value_heads: Option<u32>,
     head_dim: Option<u32>,
     intermediate_size: u32,
+    moe_intermediate_size: Option<u32>,
+    #[serde(alias = "num_local_experts")]
+    num_experts: Option<u32>,
+    num_experts_per_tok: Option<u32>,
+    norm_topk_prob: Option<bool>,
+    decoder_sparse_step: Option<u32>,
+    #[serde(default)]
+    mlp_only_layers: Vec<u32>,
     vocab_size: u32,
     rms_norm_eps: f32,
     max_position_embeddings: u32,
@@ -171,7 +179,8 @@ fn convert(path: &Path, name: &str, raw: &Raw) -> Result<LlamaConfig, ModelError
         heads: raw.num_attention_heads,
         kv_heads: raw.num_key_value_heads.unwrap_or(raw.num_attention_heads),
         head_dim: raw.head_dim.unwrap_or(raw.hidden_size / heads),
-        ffn: raw.intermediate_size,
+        ffn: raw.moe_intermediate_size.unwrap_or(raw.intermediate_size),
+        mixture: mixture(path, raw)?,
         vocab: raw.vocab_size,
         rms_eps: raw.rms_norm_eps,
         rope_theta: raw
@@ -183,10 +192,31 @@ fn convert(path: &Path, name: &str, raw: &Raw) -> Result<LlamaConfig, ModelError
         rope_scaling: scaling(path, raw)?,
         tied_embeddings: raw.tie_word_embeddings,
         qkv_bias: raw.model_type == "qwen2",
-        qk_norm: raw.model_type == "qwen3",
+        qk_norm: raw.model_type.starts_with("qwen3"),
         sliding_window,
         max_position: raw.max_position_embeddings,
     })
+}
+
+/// The experts of every layer, in the architectures that have them.
+fn mixture(path: &Path, raw: &Raw) -> Result<Option<Mixture>, ModelError> {
+    let scales = match raw.model_type.as_str() {
+        "mixtral" => true,
+        "qwen3_moe" => raw.norm_topk_prob.unwrap_or(false),
+        _ => return Ok(None),
+    };
+    if raw.decoder_sparse_step.is_some_and(|step| step != 1) || !raw.mlp_only_layers.is_empty() {
+        let what = "layers without experts (`decoder_sparse_step`, `mlp_only_layers`)";
+        return Err(ModelError::unsupported(path, what));
+    }
+    let need = |n: Option<u32>, field: &str| {
+        n.ok_or_else(|| ModelError::broken(path, format!("experts without `{field}`")))
+    };
+    Ok(Some(Mixture {
+        experts: need(raw.num_experts, "num_experts")?,
+        top_k: need(raw.num_experts_per_tok, "num_experts_per_tok")?,
+        normalised: scales,
+    }))
 }
 
 fn scaling(path: &Path, raw: &Raw) -> Result<RopeScaling, ModelError> {
@@ -295,7 +325,7 @@ mod tests {
         let with = |from: &str, to: &str| read_text(&LLAMA_32_1B.replace(from, to)).unwrap_err();
         assert_eq!(
             with("\"llama\",", "\"gemma2\","),
-            "config.json: unsupported architecture `gemma2`: expected one of llama, mistral, qwen2, qwen3"
+            "config.json: unsupported architecture `gemma2`: expected one of llama, mistral, mixtral, qwen2, qwen3, qwen3_moe"
         );
         for (field, part) in [
             ("\"num_local_experts\": 8,", "a mixture of experts"),
@@ -306,7 +336,7 @@ mod tests {
             ("\"text_config\": {\"sliding_window\": 1024},", "sliding windows"),
         ] {
             let said = with("\"llama\",", &format!("\"other\", {field}"));
-            let known = "expected one of llama, mistral, qwen2, qwen3";
+            let known = "expected one of llama, mistral, mixtral, qwen2, qwen3, qwen3_moe";
             let expected =
                 format!("config.json: unsupported architecture `other` with {part}: {known}");
             assert_eq!(said, expected);

@@ -274,6 +274,7 @@ impl<'a> Meta<'a> {
             kv_heads: self.count(&key("attention.head_count_kv")).unwrap_or(heads),
             head_dim,
             ffn: need("feed_forward_length")?,
+            mixture: None,
             vocab: vocab.ok_or_else(|| self.missing_tensor("token_embd.weight"))?,
             rms_eps: self.real(&eps).ok_or_else(|| self.missing(&eps))?,
             rope_theta: self.real(&key("rope.freq_base")).unwrap_or(10_000.0),

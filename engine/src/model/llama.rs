@@ -1,16 +1,18 @@
 //! The computation of a Llama-family model: its widths, its rotary embedding and its variations within the family.
 //!
-//! Llama 2 and 3, Mistral, Qwen 2 and 3 and SmolLM2 are one architecture with a few switches, all of them here. Readers
-//! fill this in, executors compute by it, and the cost model sees it as [`LlamaConfig::shape`].
+//! Llama 2 and 3, Mistral, Mixtral, Qwen 2 and 3 (with experts or without) and SmolLM2 are one architecture with a few
+//! switches, all of them here. Readers fill this in, executors compute by it, and the cost model sees it as [`LlamaConfig::shape`].
 
 use std::f32::consts::PI;
 
 use crate::format::Format;
 
+use super::feed_forward::{Dense, Experts, FeedForward};
+use super::layers::{Layer, Layers};
 use super::{DenseShape, ModelShape, SpecError};
 
 /// The names of the family's architectures in files.
-pub(super) const FAMILY: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+pub(super) const FAMILY: [&str; 6] = ["llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe"];
 
 /// The change of rotary frequencies for contexts longer than those of pre-training.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -101,6 +103,50 @@ fn must(be: &str, what: &str, x: f32, is: bool) -> Result<(), String> {
     if is && x.is_finite() { Ok(()) } else { Err(format!("{what} = {x} must be {be}")) }
 }
 
+/// Experts in the place of one feed-forward layer. A router gives each a share of every token, by softmax; a token goes
+/// through those with the largest shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mixture {
+    /// Experts.
+    pub experts: u32,
+    /// Experts that a token goes through.
+    pub top_k: u32,
+    /// True where their shares are scaled to a sum of 1.
+    pub normalised: bool,
+}
+
+impl Mixture {
+    /// The same as a part of a shape; experts are `width` wide.
+    fn experts_of(self, width: u32) -> Experts {
+        Experts {
+            experts: self.experts,
+            top_k: self.top_k,
+            width,
+            shared: 0,
+            shared_gate: false,
+            gated: true,
+            bias: false,
+            latent: None,
+        }
+    }
+}
+
+/// The flat form of `shape` with one of its experts, where it has any, and these.
+fn plain(shape: &ModelShape) -> Option<(DenseShape, Option<Mixture>)> {
+    let layer = shape.layers.single()?;
+    let Some(FeedForward::Experts(experts)) = &layer.feed_forward else {
+        return Some((shape.dense()?, None));
+    };
+    // Every published model of this form scales the shares.
+    let mixture = Mixture { experts: experts.experts, top_k: experts.top_k, normalised: true };
+    let dense = Dense { width: experts.width, gated: true, bias: false };
+    let dense = Layer { feed_forward: Some(FeedForward::Dense(dense)), ..layer.clone() };
+    let layers = Layers::alike(dense, shape.layers.count());
+    let same = mixture.experts_of(experts.width) == *experts;
+    let dense = ModelShape { layers, ..shape.clone() }.dense()?;
+    same.then_some((dense, Some(mixture)))
+}
+
 /// A model of the Llama family.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
@@ -116,8 +162,10 @@ pub struct LlamaConfig {
     pub kv_heads: u32,
     /// Elements per head; even.
     pub head_dim: u32,
-    /// Inner width of the feed-forward layer.
+    /// Inner width of the feed-forward layer, or of each expert.
     pub ffn: u32,
+    /// The experts of every layer; none = one feed-forward layer for all tokens.
+    pub mixture: Option<Mixture>,
     /// Rows of the embedding.
     pub vocab: u32,
     /// The term that RMS norms add to the mean square.
@@ -150,6 +198,7 @@ impl LlamaConfig {
             kv_heads: 2,
             head_dim: 32,
             ffn: 256,
+            mixture: None,
             vocab: 258,
             rms_eps: 1e-5,
             rope_theta: 10_000.0,
@@ -173,8 +222,8 @@ impl LlamaConfig {
             name: shape.name.clone(),
             reason: format!("not of the Llama family, and no other can be run: {why}"),
         };
-        let several = "its layers are not equal dense layers with full attention";
-        let shape = shape.dense().ok_or_else(|| reason(several))?;
+        let several = "its layers are not equal layers with full attention";
+        let (shape, mixture) = plain(shape).ok_or_else(|| reason(several))?;
         let alien = [
             (!shape.gated, "its feed-forward layer has no gate"),
             (shape.position_rows > 0, "its positions are learned"),
@@ -192,6 +241,7 @@ impl LlamaConfig {
             kv_heads: shape.kv_heads,
             head_dim: shape.head_dim,
             ffn: shape.ffn,
+            mixture,
             vocab: shape.vocab,
             rms_eps: 1e-5,
             rope_theta: 10_000.0,
@@ -215,6 +265,11 @@ impl LlamaConfig {
         if !self.head_dim.is_multiple_of(2) {
             return Err(format!("head_dim = {} must be even", self.head_dim));
         }
+        if let Some(Mixture { experts, top_k, .. }) = self.mixture
+            && !(1..=experts).contains(&top_k)
+        {
+            return Err(format!("a token goes through {top_k} of {experts} experts"));
+        }
         if self.sliding_window == Some(0) {
             return Err("sliding_window = 0 must be at least 1".to_owned());
         }
@@ -233,10 +288,16 @@ impl LlamaConfig {
     /// have no place there.
     #[must_use]
     pub fn shape(&self) -> ModelShape {
-        self.dense().into()
+        let mut shape = ModelShape::from(self.dense());
+        if let Some(mixture) = self.mixture {
+            shape.layers.each(|layer| {
+                layer.feed_forward = Some(FeedForward::Experts(mixture.experts_of(self.ffn)));
+            });
+        }
+        shape
     }
 
-    /// The same as a flat list of figures.
+    /// The same as a flat list of figures, as if it had one expert.
     #[must_use]
     pub fn dense(&self) -> DenseShape {
         DenseShape {

@@ -26,8 +26,8 @@ pub struct Folder {
     config: LlamaConfig,
     ends: Vec<u32>,
     files: Vec<Shard>,
-    /// File by tensor.
-    place: HashMap<String, usize>,
+    /// The file of each tensor, and its name there.
+    place: HashMap<String, (usize, String)>,
 }
 
 #[derive(Debug)]
@@ -80,14 +80,32 @@ impl Folder {
             // Old checkpoints store the rotary frequencies; tied ones may repeat the embedding.
             let spare = name.ends_with("rotary_emb.inv_freq")
                 || (name == "lm_head.weight" && self.config.tied_embeddings);
-            if !spare && expected_shape(&self.config, &name).is_none() {
+            let known = known_name(&name);
+            if !spare && expected_shape(&self.config, &known).is_none() {
                 return Err(ModelError::unsupported(path, format!("tensor `{name}`")));
             }
-            self.place.insert(name, self.files.len());
+            self.place.insert(known, (self.files.len(), name));
         }
         self.files.push(shard);
         Ok(())
     }
+}
+
+/// Mixtral's names of an expert's parts, and Qwen 3's.
+const EXPERT: [(&str, &str); 3] = [
+    ("w1.weight", "gate_proj.weight"),
+    ("w3.weight", "up_proj.weight"),
+    ("w2.weight", "down_proj.weight"),
+];
+
+/// The name by which [`Weights`] knows the file's tensor `name`.
+fn known_name(name: &str) -> String {
+    let name = name.replace(".block_sparse_moe.", ".mlp.");
+    let renamed = EXPERT.iter().find_map(|(theirs, ours)| {
+        let stem = name.strip_suffix(theirs)?;
+        stem.contains(".mlp.experts.").then(|| format!("{stem}{ours}"))
+    });
+    renamed.unwrap_or(name)
 }
 
 /// The files that hold a folder's weights.
@@ -142,8 +160,9 @@ impl Weights for Folder {
     fn tensor(&mut self, name: &str) -> Result<Tensor, ModelError> {
         let missing =
             || ModelError::Missing { model: self.config.name.clone(), tensor: name.to_owned() };
-        let shard = &mut self.files[*self.place.get(name).ok_or_else(missing)?];
-        let info = shard.header.info(name).ok_or_else(missing)?;
+        let (file, stored) = self.place.get(name).ok_or_else(missing)?;
+        let shard = &mut self.files[*file];
+        let info = shard.header.info(stored).ok_or_else(missing)?;
         let (rows, cols) = checked(&self.config, name, &info.shape)?;
         let (from, to) = info.data_offsets;
         let mut bytes = vec![0; to - from];

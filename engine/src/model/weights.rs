@@ -23,7 +23,8 @@ pub struct Tensor {
 /// Weights that can be read by name, in Hugging Face's names and in its rotate-half rotary convention:
 /// `model.embed_tokens.weight`, `model.norm.weight`, `lm_head.weight` (absent when tied), and in `model.layers.N.`:
 /// `input_layernorm.weight`, `post_attention_layernorm.weight`, `self_attn.{q,k,v,o}_proj.weight`,
-/// `self_attn.{q,k,v}_proj.bias`, `self_attn.{q,k}_norm.weight`, `mlp.{gate,up,down}_proj.weight`.
+/// `self_attn.{q,k,v}_proj.bias`, `self_attn.{q,k}_norm.weight`, `mlp.{gate,up,down}_proj.weight`; with experts instead of
+/// the last, as Qwen 3 calls them, `mlp.gate.weight` and `mlp.experts.E.{gate,up,down}_proj.weight`.
 pub trait Weights {
     /// The model they are of.
     fn config(&self) -> &LlamaConfig;
@@ -148,7 +149,22 @@ pub fn expected_shape(config: &LlamaConfig, name: &str) -> Option<(usize, usize)
     if layer.parse::<u32>().ok()? >= config.layers {
         return None;
     }
+    let ffn = c(config.ffn);
+    // The part of the feed-forward layer, or of one expert.
+    let product = match config.mixture {
+        None => part.strip_prefix("mlp."),
+        Some(mixture) => part.strip_prefix("mlp.experts.").and_then(|rest| {
+            let (expert, product) = rest.split_once('.')?;
+            (expert.parse::<u32>().ok()? < mixture.experts).then_some(product)
+        }),
+    };
+    match product {
+        Some("gate_proj.weight" | "up_proj.weight") => return Some((ffn, hidden)),
+        Some("down_proj.weight") => return Some((hidden, ffn)),
+        _ => {}
+    }
     let shape = match part {
+        "mlp.gate.weight" => (c(config.mixture?.experts), hidden),
         "input_layernorm.weight" | "post_attention_layernorm.weight" => (1, hidden),
         "self_attn.q_proj.weight" => (q, hidden),
         "self_attn.k_proj.weight" | "self_attn.v_proj.weight" => (kv, hidden),
@@ -156,8 +172,6 @@ pub fn expected_shape(config: &LlamaConfig, name: &str) -> Option<(usize, usize)
         "self_attn.q_proj.bias" if config.qkv_bias => (1, q),
         "self_attn.k_proj.bias" | "self_attn.v_proj.bias" if config.qkv_bias => (1, kv),
         "self_attn.q_norm.weight" | "self_attn.k_norm.weight" if config.qk_norm => (1, head_dim),
-        "mlp.gate_proj.weight" | "mlp.up_proj.weight" => (c(config.ffn), hidden),
-        "mlp.down_proj.weight" => (hidden, c(config.ffn)),
         _ => return None,
     };
     Some(shape)

@@ -101,6 +101,28 @@ impl Rows {
         self.fill(team, x, weight.len(), Some(Norm { weight, epsilon }));
     }
 
+    /// Takes `which` of the rows of `other`, in that order.
+    ///
+    /// # Panics
+    /// When the two are of different precisions, or there is no such row.
+    pub fn pick(&mut self, team: &Team, other: &Self, which: &[u32]) {
+        assert_eq!(self.precision, other.precision, "rows of one precision");
+        assert!(which.iter().all(|&row| (row as usize) < other.rows), "rows that exist");
+        let (rows, blocks) = (which.len(), other.blocks);
+        (self.rows, self.features, self.blocks) = (rows, other.features, blocks);
+        (self.stride, self.halved) = (rows | 1, other.halved);
+        let picked = Picked { team, which, blocks, stride: self.stride, from: other.stride };
+        match self.precision {
+            Precision::Int8 => {
+                picked.copy(BLOCK, &other.bytes, &mut self.bytes);
+                picked.copy(1, &other.scales, &mut self.scales);
+                picked.copy(1, &other.offsets, &mut self.offsets);
+            }
+            Precision::Bf16 if self.halved => picked.copy(BLOCK, &other.halves, &mut self.halves),
+            Precision::Bf16 | Precision::F32 => picked.copy(BLOCK, &other.float, &mut self.float),
+        }
+    }
+
     fn fill(&mut self, team: &Team, x: &[f32], features: usize, norm: Option<Norm<'_>>) {
         assert!(features > 0 && x.len().is_multiple_of(features), "whole rows of {features}");
         let (rows, blocks) = (x.len() / features, features.div_ceil(BLOCK));
@@ -141,6 +163,36 @@ impl Rows {
                         Precision::Bf16 => to.copy(at, whole, |x| u16::from_f32(x).to_f32()),
                         Precision::F32 => to.copy(at, whole, |x| x),
                     }
+                }
+            }
+        });
+    }
+}
+
+/// Rows to be copied: which, and the rows from one block to the next here and there.
+struct Picked<'a> {
+    team: &'a Team,
+    which: &'a [u32],
+    blocks: usize,
+    stride: usize,
+    from: usize,
+}
+
+impl Picked<'_> {
+    /// Copies them, `width` elements of each in each block.
+    fn copy<T: Copy + Default + Send + Sync>(&self, width: usize, from: &[T], to: &mut Vec<T>) {
+        let (blocks, size) = (self.blocks, self.stride * width);
+        grow(to, blocks * size);
+        let to = Scattered::new(to);
+        let pieces = if blocks * size <= ALONE { 1 } else { blocks.min(4 * self.team.size()) };
+        self.team.split(pieces, |_, piece| {
+            for block in piece * blocks / pieces..(piece + 1) * blocks / pieces {
+                // SAFETY: each piece has its own blocks.
+                let to = unsafe { to.part(block * size, size) };
+                for (to, &row) in to.chunks_exact_mut(width).zip(self.which) {
+                    to.copy_from_slice(
+                        &from[(block * self.from + row as usize) * width..][..width],
+                    );
                 }
             }
         });

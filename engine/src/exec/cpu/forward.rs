@@ -3,13 +3,13 @@
 use std::convert::Infallible;
 use std::time::Instant;
 
-use kernels::cpu::{Attention, HeadNorms, Output, Precision, Rotation, Rows, Team};
+use kernels::cpu::{Attention, HeadNorms, Output, Precision, Rotation, Routing, Rows, Team};
 
 use super::collective::Collective;
 use super::inputs::Inputs;
 use super::memory::KvMemory;
 use super::weights::CpuModel;
-use crate::exec::forward::{self, Back, Backend, Entry, Meeting, Norm, Spent};
+use crate::exec::forward::{self, Back, Backend, Entry, FeedForward, Gated, Meeting, Norm, Spent};
 
 /// The parties to a pass: a model, or a rank's share of it, the rank's threads, and the way to the other ranks.
 #[derive(Clone, Copy)]
@@ -28,10 +28,19 @@ pub(super) struct Scratch {
     x: Vec<f32>,
     /// The input of products.
     rows: Rows,
+    /// The input of a router.
+    routed: Rows,
+    shares: Vec<f32>,
+    /// The experts of each row.
+    routing: Routing,
+    /// The input of one expert.
+    some: Rows,
     qkv: Vec<f32>,
     queries: Vec<f32>,
     /// This rank's result of attention or of the feed-forward layer's gate.
     inner: Vec<f32>,
+    /// Results of experts, a row for each of their rows.
+    said: Vec<f32>,
     /// The part that one of several ranks adds to the residual stream.
     part: Vec<f32>,
     /// The results of all ranks.
@@ -60,9 +69,14 @@ impl Scratch {
             attention: Attention::default(),
             x: Vec::new(),
             rows: Rows::new(precision),
+            routed: Rows::new(Precision::F32),
+            shares: Vec::new(),
+            routing: Routing::default(),
+            some: Rows::new(precision),
             qkv: Vec::new(),
             queries: Vec::new(),
             inner: Vec::new(),
+            said: Vec::new(),
             part: Vec::new(),
             whole: Vec::new(),
             last: Vec::new(),
@@ -122,10 +136,17 @@ impl Pass<'_> {
         self.rank.model.config.hidden as usize
     }
 
-    /// The width of this rank's inner features before `back`.
-    fn width(&self, back: Back) -> usize {
-        let heads = self.rank.model.heads();
-        if back == Back::Out { heads.queries * heads.dim } else { self.rank.model.ffn() }
+    /// Rows of inner features before `back`, and how many of these this rank has.
+    fn inner(&self, back: Back) -> (usize, usize) {
+        let Rank { model, .. } = self.rank;
+        let heads = model.heads();
+        match back {
+            Back::Out => (self.rows(), heads.queries * heads.dim),
+            Back::Down if model.config.mixture.is_some() => {
+                (self.scratch.routing.pairs(), model.ffn())
+            }
+            Back::Down => (self.rows(), model.ffn()),
+        }
     }
 }
 
@@ -181,8 +202,7 @@ impl Backend for Pass<'_> {
     }
 
     fn attend(&mut self, layer: usize) -> Result<(), Infallible> {
-        let (rows, width, Rank { model, team, .. }) =
-            (self.rows(), self.width(Back::Out), self.rank);
+        let ((rows, width), Rank { model, team, .. }) = (self.inner(Back::Out), self.rank);
         let Scratch { attention, queries, inner, .. } = &mut *self.scratch;
         let (Inputs { spans, runs, .. }, kv) = (self.inputs, &self.memory.layers[layer]);
         let (window, inner) = (model.config.sliding_window, first(inner, rows * width));
@@ -190,18 +210,44 @@ impl Backend for Pass<'_> {
         Ok(())
     }
 
+    fn route(&mut self, layer: usize) -> Result<(), Infallible> {
+        let (rows, Rank { model, team, .. }) = (self.rows(), self.rank);
+        let layer = &model.layers[layer];
+        let (FeedForward::Experts { router, .. }, Some(mixture)) =
+            (&layer.feed_forward, model.config.mixture)
+        else {
+            return Ok(());
+        };
+        let (experts, hidden) = (mixture.experts as usize, self.hidden());
+        let Scratch { x, routed, shares, routing, .. } = &mut *self.scratch;
+        routed.take_normalised(team, &x[..rows * hidden], &layer.mlp_norm, model.config.rms_eps);
+        let shares = first(shares, rows * experts);
+        router.forward(team, routed, Output::Store(shares));
+        routing.choose(shares, experts, mixture.top_k as usize, mixture.normalised);
+        Ok(())
+    }
+
     fn gate_up(&mut self, layer: usize) -> Result<(), Infallible> {
-        let (rows, width, Rank { model, team, .. }) =
-            (self.rows(), self.width(Back::Down), self.rank);
-        let Scratch { rows: x, inner, .. } = &mut *self.scratch;
+        let ((rows, width), Rank { model, team, .. }) = (self.inner(Back::Down), self.rank);
+        let Scratch { rows: x, routing, some, inner, .. } = &mut *self.scratch;
         let inner = first(inner, rows * width);
-        model.layers[layer].gate_up.forward(team, x, Output::Store(inner));
+        match &model.layers[layer].feed_forward {
+            FeedForward::Dense(Gated { gate_up, .. }) => {
+                gate_up.forward(team, x, Output::Store(inner));
+            }
+            FeedForward::Experts { experts, .. } => {
+                for (expert, first, rows) in routing.experts() {
+                    some.pick(team, x, rows);
+                    let inner = &mut inner[first * width..][..rows.len() * width];
+                    experts[expert].gate_up.forward(team, some, Output::Store(inner));
+                }
+            }
+        }
         Ok(())
     }
 
     fn gather_inner(&mut self, back: Back) -> Result<(), Infallible> {
-        let (rows, width, Rank { model, collective, .. }) =
-            (self.rows(), self.width(back), self.rank);
+        let ((rows, width), Rank { model, collective, .. }) = (self.inner(back), self.rank);
         let Scratch { inner, whole, .. } = &mut *self.scratch;
         let whole = first(whole, model.part.ranks * rows * width);
         collective.gather(model.part.rank, &inner[..rows * width], rows, whole);
@@ -209,8 +255,12 @@ impl Backend for Pass<'_> {
     }
 
     fn prepare(&mut self, back: Back) -> Result<(), Infallible> {
-        let (rows, ranks) = (self.rows(), self.rank.model.part.ranks);
-        let width = ranks * self.width(back);
+        let ((rows, width), ranks) = (self.inner(back), self.rank.model.part.ranks);
+        let width = ranks * width;
+        if back == Back::Down && self.rank.model.config.mixture.is_some() {
+            // Each expert takes its own.
+            return Ok(());
+        }
         let Scratch { rows: x, inner, whole, .. } = &mut *self.scratch;
         let from = if ranks == 1 { inner } else { whole };
         x.take(self.rank.team, &from[..rows * width], width);
@@ -220,13 +270,30 @@ impl Backend for Pass<'_> {
     fn lead_back(&mut self, layer: usize, back: Back) -> Result<(), Infallible> {
         let (rows, hidden, Rank { model, team, .. }) = (self.rows(), self.hidden(), self.rank);
         let layer = &model.layers[layer];
-        let weight = if back == Back::Out { &layer.out } else { &layer.down };
-        let Scratch { rows: inner, x, part, .. } = &mut *self.scratch;
-        let result = match model.part.ranks {
+        let (ranks, (_, width)) = (model.part.ranks, self.inner(back));
+        let (width, columns) = (ranks * width, hidden / ranks);
+        let Scratch { rows: taken, routing, some, inner, whole, x, part, said, .. } =
+            &mut *self.scratch;
+        let result = match ranks {
             1 => Output::Add(&mut x[..rows * hidden]),
-            _ => Output::Store(first(part, rows * weight.outputs())),
+            _ => Output::Store(first(part, rows * columns)),
         };
-        weight.forward(team, inner, result);
+        match (back, &layer.feed_forward) {
+            (Back::Out, _) => layer.out.forward(team, taken, result),
+            (Back::Down, FeedForward::Dense(Gated { down, .. })) => {
+                down.forward(team, taken, result);
+            }
+            (Back::Down, FeedForward::Experts { experts, .. }) => {
+                let inner = if ranks == 1 { inner } else { whole };
+                let said = first(said, routing.pairs() * columns);
+                for (expert, first, rows) in routing.experts() {
+                    some.take(team, &inner[first * width..][..rows.len() * width], width);
+                    let said = &mut said[first * columns..][..rows.len() * columns];
+                    experts[expert].down.forward(team, some, Output::Store(said));
+                }
+                routing.combine(team, said, columns, result);
+            }
+        }
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use kernels::cpu::{Embedding, Heads, Linear, Precision, Team};
 
-use crate::exec::forward::{Layer, Part, Store, impossible, unsplittable};
+use crate::exec::forward::{FeedForward, Gated, Layer, Part, Store, impossible, unsplittable};
 use crate::model::llama::LlamaConfig;
 use crate::model::weights::{ModelError, Tensor, Weights};
 
@@ -80,20 +80,34 @@ impl CpuModel {
         self.config.vocab as usize
     }
 
-    /// Bytes that a pass reads of its weights, the vocabulary head included.
+    /// Bytes that a pass reads of its weights where it goes through all experts, the vocabulary head included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let linears = self.layers.iter().flat_map(Layer::matrices);
-        linears.chain(&self.head).map(Linear::bytes).sum()
+        let layer = |layer: &Layer<Linear, Vec<f32>>| -> usize {
+            let (all, experts) = layer.matrices();
+            all.into_iter().chain(experts.into_iter().flatten()).map(Linear::bytes).sum()
+        };
+        let layers: usize = self.layers.iter().map(layer).sum();
+        layers + self.head.as_ref().map_or(0, Linear::bytes)
     }
 
     /// Multiplications and additions of one row through the layers' projections, and through the vocabulary head.
     #[must_use]
     pub fn operations(&self) -> (usize, usize) {
         let of = |l: &Linear| 2 * l.features() * l.outputs();
-        let layers = self.layers.iter();
-        let layers = layers.map(|l| of(&l.qkv) + of(&l.out) + 2 * of(&l.gate_up) + of(&l.down));
-        (layers.sum(), self.head.iter().map(of).sum())
+        // A gate doubles the outputs.
+        let gated = |l: &Gated<Linear>| 2 * of(&l.gate_up) + of(&l.down);
+        let chosen = self.config.mixture.map_or(0, |mixture| mixture.top_k as usize);
+        let layer = |layer: &Layer<Linear, Vec<f32>>| {
+            let feed_forward = match &layer.feed_forward {
+                FeedForward::Dense(dense) => gated(dense),
+                FeedForward::Experts { router, experts } => {
+                    of(router) + chosen * experts.first().map_or(0, gated)
+                }
+            };
+            of(&layer.qkv) + of(&layer.out) + feed_forward
+        };
+        (self.layers.iter().map(layer).sum(), self.head.iter().map(of).sum())
     }
 
     pub(super) fn layers(&self) -> usize {
@@ -170,6 +184,11 @@ impl Store for Packer<'_> {
         let (gate, up) = (self.weights.tensor(&gate)?, self.weights.tensor(&up)?);
         let (gate, up) = (self.part.rows(&gate), self.part.rows(&up));
         Ok(Linear::pack_gated(self.team, self.precision, features, gate, up))
+    }
+
+    fn router(&mut self, weight: String) -> Result<Linear, ModelError> {
+        let tensor = self.weights.tensor(&weight)?;
+        Ok(Linear::pack(self.team, Precision::F32, tensor.cols, &[&tensor.data]))
     }
 
     /// Output features too: ranks exchange what leads back to the residual stream instead of summing it. In int8 a sum

@@ -6,8 +6,8 @@ use kernels::cuda::{
 };
 
 use super::columns::{Columns, grow};
-use super::weights::{CudaModel, Shard};
-use crate::exec::forward::{Back, Entry, Meeting, Norm, Spent, entry};
+use super::weights::{CudaModel, Matrix, Shard};
+use crate::exec::forward::{Back, Entry, FeedForward, Gated, Layer, Meeting, Norm, Spent, entry};
 
 /// The parties to a rank's work: its shard of a model, and a batch on the shard's device.
 #[derive(Clone, Copy)]
@@ -50,6 +50,14 @@ pub(super) struct Forward {
     grown: u64,
     /// When each operator was done and what it counts as, where that is wanted.
     laps: Option<Vec<(Mark, Entry)>>,
+}
+
+/// The feed-forward layer of all tokens.
+fn dense(layer: &Layer<Matrix, Buffer<bf16>>) -> &Gated<Matrix> {
+    match &layer.feed_forward {
+        FeedForward::Dense(dense) => dense,
+        FeedForward::Experts { .. } => unreachable!("refused when the model is loaded"),
+    }
 }
 
 impl Forward {
@@ -189,7 +197,7 @@ impl Forward {
     pub(super) fn gate_up(&mut self, task: Task<'_>, i: usize) -> Result<(), CudaError> {
         let Task { model, shard, batch, .. } = task;
         let sizes = (batch.rows(), model.config.hidden as usize, 2 * model.ffn());
-        let (x, weight) = (&self.normed, &shard.layers[i].gate_up.weight);
+        let (x, weight) = (&self.normed, &dense(&shard.layers[i]).gate_up.weight);
         shard.device.linear(model.products(), sizes, x, weight, &mut self.gate_up)
     }
 
@@ -212,7 +220,7 @@ impl Forward {
         let Task { model, shard, batch, .. } = task;
         let (ranks, hidden) = (model.ranks(), model.config.hidden as usize);
         let (layer, own) = (&shard.layers[i], model.inner(back));
-        let weight = if back == Back::Out { &layer.out } else { &layer.down };
+        let weight = if back == Back::Out { &layer.out } else { &dense(layer).down };
         let gathers = model.meeting() == Meeting::Gather;
         let (features, outputs) =
             if gathers { (own * ranks, hidden / ranks) } else { (own, hidden) };

@@ -60,7 +60,9 @@ fn check(config: &LlamaConfig, layout: Layout, devices: usize) -> Result<(), Mod
     let columns = if joins(layout) { split } else { 1 };
     let eights = [("hidden size", config.hidden / columns), ("ffn size", config.ffn / split)];
     let uneven = eights.iter().find(|(_, n)| !n.is_multiple_of(8));
-    let reason = if !matches!(config.head_dim, 32 | 64 | 128) {
+    let reason = if config.mixture.is_some() {
+        "a mixture of experts: the CUDA kernels have none yet".to_owned()
+    } else if !matches!(config.head_dim, 32 | 64 | 128) {
         format!("head_dim = {}: the CUDA kernels have 32, 64 and 128", config.head_dim)
     } else if !(1..=MOST_RANKS).contains(&ranks) {
         format!("{ranks} ranks: a model takes 1 to {MOST_RANKS}")
@@ -208,6 +210,10 @@ impl Store for Loader<'_> {
 
     fn gated(&mut self, gate: String, up: String) -> Result<Matrix, CudaModelError> {
         self.rows(&[gate, up], &[])
+    }
+
+    fn router(&mut self, weight: String) -> Result<Matrix, CudaModelError> {
+        Ok(Matrix { weight: self.joined(&[weight], Share::Whole)?, bias: None })
     }
 
     /// Input features, or, where ranks exchange these, output features.

@@ -142,6 +142,11 @@ impl Backend for Turn<'_> {
         self.each(|rank, task, pool| rank.attend(task, layer, pool))
     }
 
+    /// Models with experts are refused when they are loaded.
+    fn route(&mut self, _layer: usize) -> Result<(), CudaError> {
+        Ok(())
+    }
+
     fn gate_up(&mut self, layer: usize) -> Result<(), CudaError> {
         self.each(|rank, task, _| rank.gate_up(task, layer))
     }

@@ -19,7 +19,7 @@ pub(super) use sample::Chooser;
 pub use sample::{Greedy, Sample};
 pub use spent::Spent;
 pub(super) use spent::{Entry, entry};
-pub(super) use weights::{Layer, Store};
+pub(super) use weights::{FeedForward, Gated, Layer, Store};
 pub(super) use work::BLOCK;
 pub use work::{Measured, Work};
 
@@ -79,7 +79,10 @@ pub(super) trait Backend {
     /// Attention: queries become inner features.
     fn attend(&mut self, layer: usize) -> Result<(), Self::Error>;
 
-    /// The products into the feed-forward layer.
+    /// Chooses the experts of each row; nothing where the layer has none.
+    fn route(&mut self, layer: usize) -> Result<(), Self::Error>;
+
+    /// The products into the feed-forward layer, or into the experts.
     fn gate_up(&mut self, layer: usize) -> Result<(), Self::Error>;
 
     /// Its gate, where that is no part of [`Backend::gate_up`]: what comes out are inner features.
@@ -128,6 +131,7 @@ pub(super) fn run<B: Backend>(backend: &mut B, layers: usize) -> Result<(), B::E
         backend.lap(entry::ATTENTION)?;
         back(backend, layer, Back::Out)?;
         backend.norm(layer, Norm::FeedForward)?;
+        backend.route(layer)?;
         backend.lap(entry::REST)?;
         backend.gate_up(layer)?;
         backend.lap(entry::GATE_UP)?;

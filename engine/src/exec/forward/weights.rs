@@ -21,8 +21,28 @@ pub(in crate::exec) trait Store {
     /// The same of a gate and of what it gates.
     fn gated(&mut self, gate: String, up: String) -> Result<Self::Matrix, Self::Error>;
 
+    /// The whole of the projection by which a router chooses, which is taken in the reference precision where there is a
+    /// choice: a rounded share may be another expert.
+    fn router(&mut self, weight: String) -> Result<Self::Matrix, Self::Error>;
+
     /// This rank's part of a projection back to the residual stream.
     fn back(&mut self, weight: String) -> Result<Self::Matrix, Self::Error>;
+}
+
+/// A rank's share of a feed-forward layer, or of one expert: inner features.
+#[derive(Debug)]
+pub(in crate::exec) struct Gated<M> {
+    pub(in crate::exec) gate_up: M,
+    pub(in crate::exec) down: M,
+}
+
+/// What follows attention.
+#[derive(Debug)]
+pub(in crate::exec) enum FeedForward<M> {
+    /// One layer for all tokens.
+    Dense(Gated<M>),
+    /// Experts, and the router that chooses some for each token.
+    Experts { router: M, experts: Vec<Gated<M>> },
 }
 
 /// A rank's share of a transformer layer: heads, and inner features.
@@ -35,8 +55,18 @@ pub(in crate::exec) struct Layer<M, V> {
     pub(in crate::exec) head_norms: Option<(V, V)>,
     pub(in crate::exec) out: M,
     pub(in crate::exec) mlp_norm: V,
-    pub(in crate::exec) gate_up: M,
-    pub(in crate::exec) down: M,
+    pub(in crate::exec) feed_forward: FeedForward<M>,
+}
+
+impl<M> Gated<M> {
+    /// Reads the one whose tensors' names begin with `part`.
+    fn load<S: Store<Matrix = M>>(store: &mut S, part: &str) -> Result<Self, S::Error> {
+        let name = |product: &str| format!("{part}.{product}_proj.weight");
+        Ok(Self {
+            gate_up: store.gated(name("gate"), name("up"))?,
+            down: store.back(name("down"))?,
+        })
+    }
 }
 
 impl<M, V> Layer<M, V> {
@@ -66,13 +96,30 @@ impl<M, V> Layer<M, V> {
             head_norms,
             out: store.back(name("self_attn.o_proj.weight"))?,
             mlp_norm: store.vector(&name("post_attention_layernorm.weight"))?,
-            gate_up: store.gated(name("mlp.gate_proj.weight"), name("mlp.up_proj.weight"))?,
-            down: store.back(name("mlp.down_proj.weight"))?,
+            feed_forward: match config.mixture {
+                None => FeedForward::Dense(Gated::load(store, &name("mlp"))?),
+                Some(mixture) => FeedForward::Experts {
+                    router: store.router(name("mlp.gate.weight"))?,
+                    experts: (0..mixture.experts)
+                        .map(|expert| Gated::load(store, &name(&format!("mlp.experts.{expert}"))))
+                        .collect::<Result<_, _>>()?,
+                },
+            },
         })
     }
 
-    /// Its products, in the order of the pass.
-    pub(in crate::exec) fn matrices(&self) -> [&M; 4] {
-        [&self.qkv, &self.out, &self.gate_up, &self.down]
+    /// Its products: those of all tokens, and those of each expert.
+    pub(in crate::exec) fn matrices(&self) -> (Vec<&M>, Vec<[&M; 2]>) {
+        let mut all = vec![&self.qkv, &self.out];
+        match &self.feed_forward {
+            FeedForward::Dense(Gated { gate_up, down }) => {
+                all.extend([gate_up, down]);
+                (all, Vec::new())
+            }
+            FeedForward::Experts { router, experts } => {
+                all.push(router);
+                (all, experts.iter().map(|expert| [&expert.gate_up, &expert.down]).collect())
+            }
+        }
     }
 }
