@@ -70,6 +70,11 @@ pub enum MachineError {
     /// There is too little memory.
     #[error(transparent)]
     Room(#[from] RoomError),
+    /// The model has operators that are not timed.
+    #[error(
+        "{0} has experts, whose times are in no profile of this machine yet: bench, compare and serve run it as it is"
+    )]
+    Experts(String),
 }
 
 impl Machine {
@@ -320,8 +325,11 @@ impl Machine {
     /// A profile called `name` of these times, of each batch the mean of the rounds.
     ///
     /// # Errors
-    /// When no profile can be made of the times, or a GPU fails.
+    /// When no profile can be made of the times, the model has experts, or a GPU fails.
     pub fn profile(&self, name: &str, rounds: &[Timings]) -> Result<Imported, MachineError> {
+        if self.config.mixture.is_some() {
+            return Err(MachineError::Experts(self.config.name.clone()));
+        }
         let shape = self.config.dense();
         let widths = Widths::new(&shape, 1);
         let mut rows: Vec<Row> =

@@ -32,6 +32,9 @@ enum Model {
     Qwen3Moe(VarBuilder<'static>, Box<qwen3_moe::Config>),
 }
 
+/// Logits after some rows, which begin at a position.
+type Forward<'a> = dyn FnMut(&Tensor, usize) -> candle_core::Result<Tensor> + 'a;
+
 impl Reference {
     pub(crate) fn new(weights: &mut dyn Weights) -> Result<Self> {
         let ours = weights.config().clone();
@@ -91,21 +94,20 @@ impl Reference {
 
     /// The likeliest `n` tokens after `prompt`.
     pub(crate) fn greedy(&self, prompt: &[Token], n: usize) -> Result<Said> {
-        let mut forward: Box<dyn FnMut(&Tensor, usize) -> candle_core::Result<Tensor> + '_> =
-            match &self.0 {
-                Model::Llama(model, config) => {
-                    let mut cache = Cache::new(true, DType::F32, config, &Device::Cpu)?;
-                    Box::new(move |rows, at| model.forward(rows, at, &mut cache)?.squeeze(0))
-                }
-                Model::Mixtral(tensors, config) => {
-                    let mut model = mixtral::Model::new(config, tensors.clone())?;
-                    Box::new(move |rows, at| model.forward(rows, at)?.flatten_all())
-                }
-                Model::Qwen3Moe(tensors, config) => {
-                    let mut model = qwen3_moe::ModelForCausalLM::new(config, tensors.clone())?;
-                    Box::new(move |rows, at| model.forward(rows, at)?.flatten_all())
-                }
-            };
+        let mut forward: Box<Forward<'_>> = match &self.0 {
+            Model::Llama(model, config) => {
+                let mut cache = Cache::new(true, DType::F32, config, &Device::Cpu)?;
+                Box::new(move |rows, at| model.forward(rows, at, &mut cache)?.squeeze(0))
+            }
+            Model::Mixtral(tensors, config) => {
+                let mut model = mixtral::Model::new(config, tensors.clone())?;
+                Box::new(move |rows, at| model.forward(rows, at)?.flatten_all())
+            }
+            Model::Qwen3Moe(tensors, config) => {
+                let mut model = qwen3_moe::ModelForCausalLM::new(config, tensors.clone())?;
+                Box::new(move |rows, at| model.forward(rows, at)?.flatten_all())
+            }
+        };
         let (mut said, mut next, mut at) = (Vec::new(), prompt.to_vec(), 0);
         while said.len() < n {
             let rows = Tensor::new(&next[..], &Device::Cpu)?.unsqueeze(0)?;
