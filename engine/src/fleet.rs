@@ -40,7 +40,10 @@ pub struct Fleet {
 impl Fleet {
     /// These replicas; `coupled` when requests wait for responses.
     #[must_use]
-    pub fn new(replicas: Vec<Engine>, router: Router, coupled: bool) -> Self {
+    pub fn new(mut replicas: Vec<Engine>, router: Router, coupled: bool) -> Self {
+        if !coupled {
+            replicas.iter_mut().for_each(Engine::keep_open);
+        }
         Self { replicas, ranks: 1, router, coupled, now: Duration::ZERO }
     }
 
@@ -105,12 +108,11 @@ impl Fleet {
 
     fn start(&mut self, until: Duration) {
         let mut together = true;
-        let met = |rank: &Engine| rank.in_flight().next().is_none();
         for i in 0..self.replicas.len() {
             let first = i - i % self.ranks;
             // Ranks begin together: none while another still computes.
             if i == first && self.ranks > 1 {
-                together = self.replicas[first..first + self.ranks].iter().all(met);
+                together = self.meet(first);
             }
             if together && self.replicas[i].is_ready(self.now) {
                 let mut until = until;
@@ -128,6 +130,20 @@ impl Fleet {
                 self.replicas[i].start(self.now, until);
             }
         }
+    }
+
+    /// True where the ranks from `first` on may begin an iteration now. If not, one that has work and does not compute
+    /// begins with the others' next step.
+    fn meet(&mut self, first: usize) -> bool {
+        let ranks = &mut self.replicas[first..first + self.ranks];
+        if ranks.iter().all(|rank| rank.is_between_steps(self.now)) {
+            return true;
+        }
+        let ends = ranks.iter().any(Engine::is_ending);
+        if !ends && ranks.iter().any(|rank| rank.is_ready(self.now)) {
+            ranks.iter_mut().any(Engine::close);
+        }
+        false
     }
 
     /// The reason for which nothing happens any more, if that is so.

@@ -33,6 +33,8 @@ pub(super) struct Flight {
     pub(super) shape: Shape,
     /// Tokens of it that had been computed before.
     pub(super) recomputed: u32,
+    /// Sequences that waited when it was submitted: others come in its last step only.
+    pub(super) waiting: u32,
     /// Events of its planning.
     pub(super) events: Vec<Event>,
 }

@@ -49,6 +49,8 @@ pub struct Engine {
     spare: Vec<Plan>,
     /// Repeat plans where nothing but lengths would change.
     stretches: bool,
+    /// True where a repeated plan goes on until a request comes, however far the future is known.
+    open: bool,
     /// The reason for which nothing happens any more.
     fault: Option<Fault>,
 }
@@ -74,6 +76,7 @@ impl Engine {
             outcome: Outcome::default(),
             spare: Vec::new(),
             stretches: true,
+            open: false,
             fault: None,
         }
     }
@@ -81,6 +84,37 @@ impl Engine {
     /// Makes every iteration a step of its own; results are the same, only slower.
     pub fn disable_stretches(&mut self) {
         self.stretches = false;
+    }
+
+    /// Lets a plan of the only worker be repeated until a request comes, beyond what [`Engine::start`] says of the future.
+    pub fn keep_open(&mut self) {
+        self.open = self.lanes.len() == 1 && self.depth == 1;
+    }
+
+    /// No step of an open plan begins any more. Returns true where there was one.
+    pub fn close(&mut self) -> bool {
+        let mut closed = false;
+        for lane in &mut self.lanes {
+            if let Some(flight) = lane.flights.front_mut().filter(|f| f.ticket.done.is_none()) {
+                flight.ticket.done = lane.executor.close();
+                closed |= flight.ticket.done.is_some();
+            }
+        }
+        closed
+    }
+
+    /// True where the end of a plan is known.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.lanes.iter().flat_map(|lane| &lane.flights).any(|f| f.ticket.done.is_some())
+    }
+
+    /// True where nothing is under way at `now`, or only a plan that is between two steps.
+    #[must_use]
+    pub fn is_between_steps(&self, now: Duration) -> bool {
+        let paused = |lane: &Lane| lane.executor.reached().is_some_and(|at| at <= now);
+        let between = |lane: &Lane, f: &Flight| f.ticket.done.is_none() && paused(lane);
+        self.lanes.iter().all(|lane| lane.flights.iter().all(|f| between(lane, f)))
     }
 
     /// Takes a request in.
@@ -101,6 +135,7 @@ impl Engine {
     }
 
     fn take_in(&mut self, request: Request, together: bool) -> Result<(), Rejected> {
+        self.close();
         // Planning runs ahead of the device by one iteration.
         let planned = self.lanes.iter().any(|l| !l.flights.is_empty());
         if self.state.config.async_scheduling && planned {
@@ -165,13 +200,15 @@ impl Engine {
         let steps = if repeated { self.state.repeats(&plan, worker) } else { 1 };
         let batch = Batch { worker, plan: &plan, state: &self.state, shape, copies: &copies };
         let lane = &mut self.lanes[worker];
-        let ticket = lane.executor.submit(&batch, now, Horizon { steps, until });
+        let ticket = lane.executor.submit(&batch, now, Horizon { steps, until, open: self.open });
         lane.free = ticket.next;
         // After the batch's copies: KV may be received where one of them still reads.
         self.start_transfers(worker, &plan, now);
         let lane = &mut self.lanes[worker];
         let events = std::mem::take(&mut lane.events);
-        lane.flights.push_back(Flight { plan, ticket, start: now, shape, recomputed, events });
+        let waiting = self.state.waiting.len() as u32;
+        let flight = Flight { plan, ticket, start: now, shape, recomputed, waiting, events };
+        lane.flights.push_back(flight);
         self.check(worker);
     }
 

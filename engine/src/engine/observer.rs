@@ -79,7 +79,14 @@ impl Observer {
         let (worker, ends) = (iteration.worker, &iteration.ends);
         let sequences = flight.plan.chunks.len();
         let ledger = &mut self.ledgers[worker];
-        ledger.stretch(ends, holding, sequences as u64, state.growth(), running, waiting);
+        ledger.stretch(
+            ends,
+            holding,
+            sequences as u64,
+            state.growth(),
+            running,
+            (flight.waiting, waiting),
+        );
 
         let length = (ends[ends.len() - 1] - flight.start).as_nanos();
         let (t, steps) = (&mut self.totals, ends.len() as u64);

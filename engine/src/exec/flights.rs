@@ -35,6 +35,11 @@ impl Flights {
         self.spare.push(std::mem::replace(outcome, ready));
     }
 
+    /// When the iterations of the first to arrive end, to be added to.
+    pub(super) fn ends_mut(&mut self) -> Option<&mut Vec<Duration>> {
+        self.flying.front_mut().map(|outcome| &mut outcome.ends)
+    }
+
     /// When the iterations of the first to arrive end.
     pub(super) fn ends(&self) -> &[Duration] {
         self.flying.front().map_or(&[], |outcome| &outcome.ends)

@@ -73,6 +73,9 @@ pub struct Horizon {
     pub steps: u32,
     /// No step begins at or after this.
     pub until: Duration,
+    /// True where that is only how far the future is known: the batch goes on from there as far as [`Executor::wait`]
+    /// says, until it is closed ([`Executor::close`]).
+    pub open: bool,
 }
 
 /// A batch under way.
@@ -104,6 +107,17 @@ pub trait Executor: Send {
     /// Waits from `now` on until the batch submitted first is done, but not beyond `until`; returns when it was. Only an
     /// executor that did not say so when it took the batch is asked.
     fn wait(&mut self, _state: &State, _now: Duration, _until: Duration) -> Option<Duration> {
+        None
+    }
+
+    /// No step of the batch submitted first begins any more; returns when the last one ends. None of an executor that
+    /// takes no open batches.
+    fn close(&mut self) -> Option<Duration> {
+        None
+    }
+
+    /// When the last step ends that is known of an open batch submitted first.
+    fn reached(&self) -> Option<Duration> {
         None
     }
 

@@ -4,11 +4,10 @@
 //! Ranks meet at every layer of experts. An iteration takes as long as the slowest of them, and then as long as the
 //! experts take with the tokens of all. A rank with nothing to compute takes part with a dummy token.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::cost::CostModel;
-use super::flights::Flights;
 use super::{Batch, Correction, Executor, Horizon, Outcome, Ticket, Transfer};
 use crate::shape::Shape;
 use crate::state::State;
@@ -20,20 +19,31 @@ const GRAPH_TOKENS: u32 = 512;
 /// One rank of a group.
 pub struct RankExecutor {
     group: Arc<Mutex<Group>>,
-    flights: Flights,
+    rank: usize,
 }
 
 /// The work that the ranks of a group do together.
 struct Group {
     cost: Arc<CostModel>,
     correction: Option<Arc<Correction>>,
-    ranks: u32,
-    /// The batches of those that have any.
-    batches: Vec<Shape>,
-    start: Duration,
+    /// The batch of each rank, if it has one.
+    batches: Vec<Option<Joined>>,
+    /// When the last step ends that they have computed.
+    at: Duration,
+    /// Lists of ends that have been read.
+    spare: Vec<Vec<Duration>>,
+}
+
+/// The batch of a rank.
+struct Joined {
+    /// The work of its next step.
+    shape: Shape,
+    /// As it was handed over, less the steps that are done.
     horizon: Horizon,
-    /// When each step ends; none until all have come.
+    /// When each step ends.
     ends: Vec<Duration>,
+    /// True where no further step begins.
+    over: bool,
 }
 
 impl RankExecutor {
@@ -47,43 +57,42 @@ impl RankExecutor {
         let group = Arc::new(Mutex::new(Group {
             cost: Arc::clone(cost),
             correction: correction.cloned(),
-            ranks,
-            batches: Vec::new(),
-            start: Duration::ZERO,
-            horizon: Horizon { steps: u32::MAX, until: Duration::MAX },
-            ends: Vec::new(),
+            batches: (0..ranks).map(|_| None).collect(),
+            at: Duration::ZERO,
+            spare: Vec::new(),
         }));
-        let rank = |_| Self { group: Arc::clone(&group), flights: Flights::default() };
-        (0..ranks).map(rank).collect()
+        let rank = |rank| Self { group: Arc::clone(&group), rank };
+        (0..ranks as usize).map(rank).collect()
+    }
+
+    fn group_of(&self) -> MutexGuard<'_, Group> {
+        self.group.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Group {
-    /// A rank comes with a batch: to the iteration that begins, or to the next if that is over.
-    fn join(&mut self, batch: Shape, now: Duration, horizon: Horizon) {
-        if !self.ends.is_empty() {
-            self.batches.clear();
-            self.ends.clear();
-            self.horizon = Horizon { steps: u32::MAX, until: Duration::MAX };
-        }
-        self.start = now;
-        self.batches.push(batch);
-        let Horizon { steps, until } = self.horizon;
-        self.horizon = Horizon { steps: steps.min(horizon.steps), until: until.min(horizon.until) };
-    }
-
-    /// All have come.
-    fn compute(&mut self) {
-        let mut at = self.start;
-        while self.ends.is_empty()
-            || ((self.ends.len() as u32) < self.horizon.steps && at < self.horizon.until)
-        {
-            at += self.step();
-            self.ends.push(at);
-            for batch in &mut self.batches {
-                batch.copied_tokens = 0;
-                batch.next_decode();
+    /// Steps of all that have come, until one of them is over, or a step that needs nobody new would begin at or after
+    /// `until`.
+    fn compute(&mut self, until: Duration) {
+        loop {
+            let mut come = self.batches.iter().flatten();
+            let fresh = come.clone().any(|batch| batch.ends.is_empty());
+            if come.any(|batch| batch.over) || !(fresh || self.at < until) {
+                return;
             }
+            self.at += self.step();
+            let mut any = false;
+            for batch in self.batches.iter_mut().flatten() {
+                batch.ends.push(self.at);
+                batch.horizon.steps -= 1;
+                let Horizon { steps, until, open } = batch.horizon;
+                batch.over = steps == 0 || (!open && self.at >= until);
+                any |= batch.over;
+                batch.shape.copied_tokens = 0;
+                batch.shape.next_decode();
+            }
+            let closed = self.batches.iter_mut().flatten().filter(|batch| !batch.horizon.open);
+            closed.for_each(|batch| batch.over |= any);
         }
     }
 
@@ -92,45 +101,65 @@ impl Group {
             None => self.cost.stage_ns(batch),
             Some(correction) => correction.stage_ns(&self.cost, batch),
         };
-        let slowest = self.batches.iter().map(own).max().unwrap_or(0);
+        let slowest = self.shapes().map(own).max().unwrap_or(0);
         Duration::from_nanos(slowest + self.cost.shared_ns(self.tokens()))
+    }
+
+    fn shapes(&self) -> impl Iterator<Item = &Shape> {
+        self.batches.iter().flatten().map(|batch| &batch.shape)
     }
 
     /// Tokens that the experts compute.
     fn tokens(&self) -> u64 {
-        let most = self.batches.iter().map(Shape::tokens).max().unwrap_or(0);
+        let most = self.shapes().map(Shape::tokens).max().unwrap_or(0);
         if most <= GRAPH_TOKENS {
-            return u64::from(self.ranks) * u64::from(most);
+            return self.batches.len() as u64 * u64::from(most);
         }
-        let idle = u64::from(self.ranks) - self.batches.len() as u64;
-        idle + self.batches.iter().map(|batch| u64::from(batch.tokens())).sum::<u64>()
+        let own = |batch: &Option<Joined>| batch.as_ref().map_or(1, |b| b.shape.tokens());
+        self.batches.iter().map(|batch| u64::from(own(batch))).sum()
     }
 }
 
 impl Executor for RankExecutor {
     fn submit(&mut self, batch: &Batch<'_>, now: Duration, horizon: Horizon) -> Ticket {
-        let mut group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
-        group.join(batch.shape, now, horizon);
+        let mut group = self.group_of();
+        let mut ends = group.spare.pop().unwrap_or_default();
+        ends.clear();
+        group.at = now;
+        let joined = Joined { shape: batch.shape, horizon, ends, over: false };
+        group.batches[self.rank] = Some(joined);
         Ticket { next: now, done: None }
     }
 
-    fn wait(&mut self, _: &State, _: Duration, _: Duration) -> Option<Duration> {
-        let mut group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
-        if group.ends.is_empty() {
-            group.compute();
-        }
-        let mut outcome = self.flights.outcome();
-        outcome.ends.extend_from_slice(&group.ends);
-        self.flights.depart(outcome);
-        group.ends.last().copied()
+    fn wait(&mut self, _: &State, _: Duration, until: Duration) -> Option<Duration> {
+        let mut group = self.group_of();
+        group.compute(until);
+        let own = group.batches[self.rank].as_ref();
+        own.filter(|batch| batch.over).and_then(|batch| batch.ends.last().copied())
+    }
+
+    fn close(&mut self) -> Option<Duration> {
+        let mut group = self.group_of();
+        let own = group.batches[self.rank].as_mut().filter(|batch| !batch.ends.is_empty())?;
+        own.over = true;
+        own.ends.last().copied()
+    }
+
+    fn reached(&self) -> Option<Duration> {
+        Some(self.group_of().at)
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {
-        self.flights.arrive(outcome);
+        let mut group = self.group_of();
+        let own = group.batches[self.rank].take().expect("a batch was submitted");
+        let read = std::mem::replace(&mut outcome.ends, own.ends);
+        group.spare.push(read);
     }
 
     fn steps_before(&self, at: Duration) -> u32 {
-        self.flights.ends().partition_point(|&end| end < at) as u32
+        let group = self.group_of();
+        let own = group.batches[self.rank].as_ref();
+        own.map_or(0, |batch| batch.ends.partition_point(|&end| end < at) as u32)
     }
 
     fn transfer(&mut self, _: &Transfer<'_>, now: Duration) -> Duration {

@@ -10,6 +10,7 @@ use super::cost::CostModel;
 use super::flights::Flights;
 use super::{Batch, Correction, Executor, Horizon, Outcome, Ticket, Transfer};
 use crate::shape::Shape;
+use crate::state::State;
 
 /// One worker of a simulated device.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct SimExecutor {
     /// When the link that brings KV here is free.
     link: Duration,
     flights: Flights,
+    /// The next step of a batch that is not closed, and the steps left of it.
+    open: Option<(Shape, u32)>,
 }
 
 impl SimExecutor {
@@ -33,6 +36,7 @@ impl SimExecutor {
             stages: vec![Duration::ZERO; pp as usize],
             link: Duration::ZERO,
             flights: Flights::default(),
+            open: None,
         }
     }
 
@@ -57,15 +61,18 @@ impl Executor for SimExecutor {
         let mut shape = batch.shape;
         if self.stages.len() == 1 {
             let mut at = now;
+            let mut left = horizon.steps;
             loop {
                 at += Duration::from_nanos(self.stage_ns(&shape));
                 outcome.ends.push(at);
-                if outcome.ends.len() as u32 == horizon.steps || at >= horizon.until {
-                    break;
-                }
+                left -= 1;
                 shape.copied_tokens = 0;
                 shape.next_decode();
+                if left == 0 || at >= horizon.until {
+                    break;
+                }
             }
+            self.open = (horizon.open && left > 0).then_some((shape, left));
             self.stages[0] = at;
         } else {
             let length = Duration::from_nanos(self.stage_ns(&shape));
@@ -79,7 +86,28 @@ impl Executor for SimExecutor {
         }
         let done = outcome.ends[outcome.ends.len() - 1];
         self.flights.depart(outcome);
-        Ticket { next: self.stages[0], done: Some(done) }
+        Ticket { next: self.stages[0], done: self.open.is_none().then_some(done) }
+    }
+
+    fn wait(&mut self, _: &State, _: Duration, until: Duration) -> Option<Duration> {
+        let mut at = self.stages[0];
+        while let Some((mut shape, left)) = self.open.filter(|_| at < until) {
+            at += Duration::from_nanos(self.stage_ns(&shape));
+            self.flights.ends_mut()?.push(at);
+            shape.next_decode();
+            self.open = (left > 1).then_some((shape, left - 1));
+        }
+        self.stages[0] = at;
+        self.open.is_none().then_some(at)
+    }
+
+    fn close(&mut self) -> Option<Duration> {
+        self.open = None;
+        self.reached()
+    }
+
+    fn reached(&self) -> Option<Duration> {
+        self.flights.ends().last().copied()
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {

@@ -141,7 +141,7 @@ impl Ledger {
     }
 
     /// A stretch of iterations ended: each step added `decoding` tokens, and `growth` tells which slots it took.
-    /// `holding` is as it was during the first step.
+    /// `holding` is as it was during the first step; `waiting` sequences waited before the last step, and in it.
     pub fn stretch(
         &mut self,
         ends: &[Duration],
@@ -149,9 +149,10 @@ impl Ledger {
         decoding: u64,
         growth: &[Growth],
         running: u32,
-        waiting: u32,
+        waiting: (u32, u32),
     ) {
-        for (&end, g) in ends.iter().zip(growth) {
+        for (i, (&end, g)) in ends.iter().zip(growth).enumerate() {
+            let waiting = if i + 1 < ends.len() { waiting.0 } else { waiting.1 };
             let u = &mut holding.usage;
             u.taken = u.taken.wrapping_add_signed(g.slots);
             u.requested = u.requested.wrapping_add_signed(g.slots);
