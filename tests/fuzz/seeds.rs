@@ -206,8 +206,13 @@ fn study(path: &Path) {
     let recorded = study.record(bed, "h100-sxm");
     for scale in [1.0, 2.0, 4.0, 8.0] {
         let config = Config { max_model_len: 8192, ..Config::default() };
-        let trial =
-            Trial { config: &config, relax: Relax::Nothing, length: Length::Requests(20), scale };
+        let trial = Trial {
+            config: &config,
+            relax: Relax::Nothing,
+            length: Length::Requests(20),
+            scale,
+            verdict_only: false,
+        };
         recorded.run(&trial).expect("it can be deployed");
     }
     drop(recorded);

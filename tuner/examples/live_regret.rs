@@ -241,6 +241,7 @@ fn meet(real: &Testbed, all: &[Config], standing: &[usize], k: i32) -> Outcome<V
         relax: Relax::Nothing,
         length: Length::Requests(head),
         scale,
+        verdict_only: false,
     };
     let trials: Vec<Trial<'_>> = standing.iter().map(trial).collect();
     let seen = real.run_together(&trials)?;

@@ -154,7 +154,9 @@ pub fn compare(
     let together = |scale: f64| {
         let (relax, length) = (Relax::Nothing, Length::Requests(sim.requests()));
         let configs = comparison.entries.iter().map(|(_, config)| config);
-        let trials: Vec<_> = configs.map(|config| Trial { config, relax, length, scale }).collect();
+        let trials: Vec<_> = configs
+            .map(|config| Trial { config, relax, length, scale, verdict_only: false })
+            .collect();
         sim.side_by_side(&trials)
     };
     let saturated = together(f64::INFINITY)?;

@@ -41,6 +41,7 @@ fn runs_side_by_side_do_not_change_each_other() {
         relax: Relax::Nothing,
         length: Length::Requests(bed.requests()),
         scale: f64::INFINITY,
+        verdict_only: false,
     });
     let together = bed.side_by_side(&trials).unwrap();
     assert_eq!(together.len(), trials.len());

@@ -48,10 +48,10 @@ impl Entry {
         }
     }
 
-    /// The probe of `head` at `k`.
+    /// The probe of `head` at `k`, if it was played to its end.
     #[must_use]
     pub fn probe(&self, head: usize, k: i32) -> Option<&Probe> {
-        self.probes.iter().find(|p| p.head == head && p.k == k)
+        self.probes.iter().find(|p| p.whole && p.head == head && p.k == k)
     }
 
     /// Its name for people.

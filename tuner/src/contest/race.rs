@@ -153,7 +153,8 @@ impl<'a> Race<'a> {
         if let Some((good, paces, probes)) = found.seen {
             let here = |p: &&Probe| p.head == head;
             let requests = |p: &Probe| p.observation.summary.requests;
-            let before: u64 = entry.probes.iter().filter(here).map(requests).sum();
+            let known = entry.probes.iter().filter(here).filter(|p| p.whole);
+            let before: u64 = known.map(requests).sum();
             work = probes.iter().map(requests).sum::<u64>() - before;
             entry.probes.retain(|p| p.head != head);
             entry.probes.extend(probes);
@@ -179,7 +180,8 @@ impl<'a> Race<'a> {
         let scale = rate_at(k) / subject.natural_rate(head);
         let trial = |i: &usize| {
             let config = &self.entries[*i].candidate.config;
-            Trial { config, relax: Relax::Nothing, length: Length::Requests(head), scale }
+            let (relax, length) = (Relax::Nothing, Length::Requests(head));
+            Trial { config, relax, length, scale, verdict_only: false }
         };
         let trials: Vec<Trial<'_>> = who.iter().map(trial).collect();
         let seen = subject.run_together(&trials)?;
@@ -212,7 +214,7 @@ fn attempt(prober: &mut Prober<'_>, task: &Task) -> Result<(Standing, Option<Kne
             let why = "by its roofline it carries less than the best of its kind holds";
             return Ok((Standing::Untried(Some(why.to_owned())), None));
         }
-        if !prober.passes(stay)? {
+        if !prober.is_up_to(stay)? {
             return Ok((Standing::Beaten(rate_at(stay)), None));
         }
         if stay < beat && !prober.passes(beat)? {

@@ -129,7 +129,7 @@ fn check(
     };
     let mut prober = Prober::new(case.subject, config, relax, head, cancel).ok()?;
     let bar = good.map_or(FLOOR, |k| k + RISE);
-    let after = match prober.passes(bar).ok()? {
+    let after = match prober.is_up_to(bar).ok()? {
         false => good,
         true => match prober.knee(bar, LOOK).ok()? {
             Knee::Between { lo, .. } => Some(lo),

@@ -236,7 +236,10 @@ impl<'a> Prober<'a> {
     /// Goes on from what was tried at this head before.
     #[must_use]
     pub fn knowing<'p>(mut self, probes: impl IntoIterator<Item = &'p Probe>) -> Self {
-        for probe in probes.into_iter().filter(|p| p.head == self.head) {
+        // Of a run that ended early only the verdict is known: where a rate is asked for, it is tried again.
+        let in_full = |p: &&Probe| p.whole || self.times.is_some();
+        let own = probes.into_iter().filter(|p| p.head == self.head).filter(in_full);
+        for probe in own.collect::<Vec<_>>() {
             self.probes.entry(probe.k).or_default().push(probe.clone());
         }
         self
@@ -246,6 +249,17 @@ impl<'a> Prober<'a> {
     pub fn passes(&mut self, k: i32) -> Result<bool, Stop> {
         let whole = self.times.is_none() || self.lowest_failure().is_some();
         self.settle(k, Evidence::STEP, whole)
+    }
+
+    /// The same where nothing else will be asked of a rate that fails: its run may end early.
+    pub fn is_up_to(&mut self, k: i32) -> Result<bool, Stop> {
+        if self.times.is_some() || k <= self.floor || self.probes.contains_key(&k) {
+            return self.passes(k);
+        }
+        let probe = self.run(k, false)?;
+        let passes = probe.passes();
+        self.probes.entry(k).or_default().push(Probe { whole: passes, ..probe });
+        self.passes(k)
     }
 
     /// True where it holds at `k`, and keeps holding: tried as often as it takes to believe that it does not.
@@ -285,7 +299,9 @@ impl<'a> Prober<'a> {
             Some((glimpse, long)) => Length::Time(if whole { long } else { glimpse }),
         };
         let (config, relax) = (self.config, self.relax);
-        let observation = self.subject.run(&Trial { config, relax, length, scale })?;
+        let verdict_only = self.times.is_none() && !whole;
+        let observation =
+            self.subject.run(&Trial { config, relax, length, scale, verdict_only })?;
         self.left_s -= observation.outside.as_ref().map_or(0.0, |o| o.took_s);
         Ok(observation)
     }

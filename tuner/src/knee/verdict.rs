@@ -199,8 +199,13 @@ mod tests {
     fn a_trace_is_made_longer_for_either_bound_of_a_knee() {
         let fake = Fake::new(&["ttft=1s"]);
         let (config, relax) = (Config::default(), Relax::Nothing);
-        let trial =
-            Trial { config: &config, relax, length: Length::Requests(fake.requests), scale: 1e-3 };
+        let trial = Trial {
+            config: &config,
+            relax,
+            length: Length::Requests(fake.requests),
+            scale: 1e-3,
+            verdict_only: false,
+        };
         let held = |share: f64| {
             let mut observation = fake.run(&trial).unwrap();
             observation.sustain.request_share = share;

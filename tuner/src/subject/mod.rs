@@ -31,6 +31,8 @@ pub struct Trial<'a> {
     /// Arrival times are divided by it: 2 = twice the trace's own rate, infinity = all at once. Think times are not
     /// scaled.
     pub scale: f64,
+    /// True where nothing but the verdict is asked: a run that certainly fails need not be played to its end.
+    pub verdict_only: bool,
 }
 
 /// A part of a trace that is offered.

@@ -125,6 +125,7 @@ mod tests {
             relax: Relax::Nothing,
             length: Length::Requests(100),
             scale,
+            verdict_only: false,
         };
         let trials = [1.0, 2.0, 3.0].map(trial);
         let together = (&keeping as &dyn Subject).run_together(&trials).unwrap();

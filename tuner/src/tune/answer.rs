@@ -78,7 +78,7 @@ impl Tuning<'_, '_> {
         let entry = &self.found.entries[i];
         let under_test = &self.question.devices[entry.candidate.device];
         let mut whole: Vec<&Probe> =
-            entry.probes.iter().filter(|p| p.head == self.found.head(i)).collect();
+            entry.probes.iter().filter(|p| p.whole && p.head == self.found.head(i)).collect();
         whole.sort_by_key(|p| p.k);
         let k = self.found.good(i);
         let probe = whole.iter().find(|p| Some(p.k) == k).unwrap_or(&whole[0]);

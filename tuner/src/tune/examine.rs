@@ -85,12 +85,13 @@ impl Tuning<'_, '_> {
                 let same =
                     |e: &&Entry| (e.candidate.device, &e.candidate.config) == (device, &config);
                 let known = self.found.entries.iter().find(same);
-                let known: &[Probe] = known.map_or(&[], |e| e.probes.as_slice());
-                let case = Case { subject, config: &config, known, start };
+                let known = known.into_iter().flat_map(|e| &e.probes).filter(|p| p.whole);
+                let known: Vec<Probe> = known.cloned().collect();
+                let case = Case { subject, config: &config, known: &known, start };
                 // A configuration that does the same about the knee has that knee. A search of its own might find another, by other
                 // rates: where a lower one may fail, there are several.
                 let (idle, made) = does_the_same(&case, &edge, cancel);
-                let known = [known, &made].concat();
+                let known = [known.as_slice(), &made].concat();
                 let case = Case { known: &known, ..case };
                 let measured =
                     if idle { Ok(winner.clone()) } else { explain::measure(&case, head, cancel) };
@@ -158,6 +159,7 @@ impl Tuning<'_, '_> {
         let at = self.entry_of(&measured.candidate).unwrap_or(self.found.entries.len());
         match self.found.entries.get_mut(at) {
             Some(known) => {
+                known.probes.retain(|p| p.whole);
                 known.probes.extend(measured.probes);
                 (known.knee, known.standing) = (measured.knee, measured.standing);
             }

@@ -10,7 +10,7 @@ use crate::contest::entry::{Candidate, Entry};
 use crate::contest::waves::Group;
 use crate::evidence::accuracy::{Accuracy, Spread};
 use crate::explain::LOOK;
-use crate::knee::{Effort, FLOOR, Knee, Prober, rate_at};
+use crate::knee::{Effort, FLOOR, Knee, Prober, place_above, rate_at};
 use crate::result::Standing;
 use crate::result::{Confidence, Margin, Neighbour, PassedOver, margins};
 use crate::space;
@@ -40,16 +40,22 @@ impl Tuning<'_, '_> {
 
     fn steadier(&mut self, best: usize, rivals: Vec<Rival>) -> Option<usize> {
         let rivals = self.near(best, rivals)?;
-        let asked: Vec<_> = rivals.par_iter().with_max_len(1).map(|r| self.slow(r)).collect();
-        let mut kept = Vec::new();
+        let weight = |c: &Candidate| self.field.weight(c.device, &c.config);
+        let own = self.slow(&rivals[0], None)?.ok()?;
+        let bar = own * weight(&rivals[0].candidate) * GAIN;
+        // Of a rival that carries less than that, nothing more is asked.
+        let ask = |r: &Rival| self.slow(r, Some(bar / weight(&r.candidate)));
+        let asked: Vec<_> = rivals[1..].par_iter().with_max_len(1).map(ask).collect();
+        let mut kept = vec![own];
         for answer in asked {
             kept.push(answer?.ok()?);
         }
-        self.when_slow.extend(rivals.iter().map(|r| r.candidate.clone()).zip(kept.iter().copied()));
-        let weight = |c: &Candidate| self.field.weight(c.device, &c.config);
         let worth = |i: usize| kept[i] * weight(&rivals[i].candidate);
         let steadiest = (0..rivals.len()).rev().max_by(|a, b| worth(*a).total_cmp(&worth(*b)))?;
-        if worth(steadiest) < worth(0) * GAIN || worth(steadiest) <= 0.0 {
+        let none = worth(steadiest) < bar || worth(steadiest) <= 0.0;
+        let known = rivals.iter().zip(&kept).filter(|(_, kept)| **kept > 0.0);
+        self.when_slow.extend(known.map(|(r, kept)| (r.candidate.clone(), *kept)));
+        if none {
             return None;
         }
         let over = PassedOver {
@@ -102,12 +108,12 @@ impl Tuning<'_, '_> {
         Some(near)
     }
 
-    /// The capacity of `rival` with slow iterations, requests/s; none if it is not known how slow
-    /// they may be.
-    fn slow(&self, rival: &Rival) -> Option<Result<f64, Stop>> {
+    /// The capacity of `rival` with slow iterations, requests/s, or 0 where that is less than `least`; none if it is not
+    /// known how slow they may be.
+    fn slow(&self, rival: &Rival, least: Option<f64>) -> Option<Result<f64, Stop>> {
         let accuracy = self.accuracy(rival.candidate.device)?;
         let (_, slower) = accuracy.spread.factors(LEVEL);
-        Some(self.paced(&rival.candidate, slower, rival.good))
+        Some(self.paced(&rival.candidate, slower, (rival.good, least)))
     }
 
     fn accuracy(&self, device: usize) -> Option<&Accuracy> {
@@ -119,13 +125,25 @@ impl Tuning<'_, '_> {
         self.found.groups.get(of.group).copied().flatten().map(|g| g.head)
     }
 
-    /// Capacity with iterations of `factor` times the predicted time.
-    fn paced(&self, of: &Candidate, factor: f64, near: i32) -> Result<f64, Stop> {
+    /// Capacity with iterations of `factor` times the predicted time, looked for from `near` on; 0 where it is less than
+    /// `least`.
+    fn paced(
+        &self,
+        of: &Candidate,
+        factor: f64,
+        (near, least): (i32, Option<f64>),
+    ) -> Result<f64, Stop> {
         let subject = self.question.devices[of.device].subject;
         let pace = Relax::Pace((factor * 1e3).round() as u32);
         let cancel: &AtomicBool = self.question.watch.cancel;
         let head = self.head_of(of).unwrap_or_else(|| subject.requests());
         let mut prober = Prober::new(subject, &of.config, pace, head, cancel)?;
+        let least = least.filter(|rate| *rate > 0.0).map(place_above);
+        if let Some(k) = least
+            && !prober.is_up_to(k)?
+        {
+            return Ok(0.0);
+        }
         Ok(match prober.knee(near, LOOK)? {
             Knee::Between { lo, .. } => rate_at(lo),
             Knee::Nowhere => 0.0,
@@ -139,7 +157,8 @@ impl Tuning<'_, '_> {
         let subject = self.question.devices[*device].subject;
         let (head, cancel) = (self.head_of(&rival.candidate)?, self.question.watch.cancel);
         let known = self.entry_of(&rival.candidate);
-        let known = known.map_or(Vec::new(), |i| self.found.entries[i].probes.clone());
+        let mut known = known.map_or(Vec::new(), |i| self.found.entries[i].probes.clone());
+        known.retain(|p| p.whole);
         let mut prober =
             Prober::new(subject, config, Relax::Nothing, head, cancel).ok()?.knowing(&known);
         let knee = prober.knee(rival.good, Effort::FINAL).ok()?;
@@ -164,8 +183,9 @@ impl Tuning<'_, '_> {
         let (faster, slower) = accuracy.spread.factors(LEVEL);
         let same = |c: &Candidate| (c.device, &c.config) == (candidate.device, &candidate.config);
         let known = self.when_slow.iter().find(|(c, _)| same(c)).map(|(_, rate)| *rate);
-        let low_rps = known.map_or_else(|| self.paced(&candidate, slower, good), Ok).ok()?;
-        let high_rps = self.paced(&candidate, faster, good).ok()?;
+        let low_rps =
+            known.map_or_else(|| self.paced(&candidate, slower, (good, None)), Ok).ok()?;
+        let high_rps = self.paced(&candidate, faster, (good, None)).ok()?;
         let p_feasible = self.on_an_empty_machine(i, &accuracy.spread)?;
         Some(Confidence {
             level: LEVEL,

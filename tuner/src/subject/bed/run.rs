@@ -85,12 +85,9 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The same for a search, which only asks whether the SLO holds: what is computed ends once that is known not to be
-    /// so. A simulation costs little, and tells by how much.
+    /// The same for a search, which only asks whether the SLO holds: it ends once that is known not to be so.
     pub(super) fn while_it_may_hold(mut self) -> Self {
-        if !self.sim.is_simulated() {
-            self.spare = Some(self.sim.slo.allowance(self.trace.requests.len() as u64));
-        }
+        self.spare = Some(self.sim.slo.allowance(self.trace.requests.len() as u64));
         self
     }
 

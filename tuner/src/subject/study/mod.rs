@@ -212,7 +212,8 @@ impl<S: Subject> Recorded<'_, S> {
         let (config, head) = (space::key(trial.config), trial.head(&self.subject));
         let (device, relax) = (self.device.clone(), trial.relax.name().into_owned());
         // The scale to the bit: a trial at almost the same rate is another trial.
-        let key = format!("{device}|{config}|{relax}|{head}|{:016x}", trial.scale.to_bits());
+        let part = if trial.verdict_only { "|verdict" } else { "" };
+        let key = format!("{device}|{config}|{relax}|{head}|{:016x}{part}", trial.scale.to_bits());
         Asked { key, device, config, relax, head: head as i64, scale: trial.scale }
     }
 }
@@ -225,7 +226,10 @@ impl<S: Subject> Wrapper for Recorded<'_, S> {
     }
 
     fn known(&self, trial: &Trial<'_>) -> Option<Observation> {
-        self.study.known(&self.asked(trial).key)
+        let known = |trial: &Trial<'_>| self.study.known(&self.asked(trial).key);
+        // A run in full tells the verdict as well.
+        let in_full = known(&Trial { verdict_only: false, ..*trial });
+        in_full.or_else(|| trial.verdict_only.then(|| known(trial)).flatten())
     }
 
     fn seen(&self, trial: &Trial<'_>, observation: &Observation) -> Result<(), Stop> {

@@ -133,6 +133,7 @@ fn devices_and_relaxations_are_kept_apart() {
         relax: crate::subject::Relax::Nothing,
         length: crate::subject::Length::Requests(100),
         scale: 1.0,
+        verdict_only: false,
     };
     study.record(fake(), "x").run(&trial).unwrap();
     study.record(fake(), "x").run(&trial).unwrap();
@@ -182,6 +183,7 @@ fn values_of_other_types_and_tables_of_others_are_refused() {
         relax: crate::subject::Relax::Nothing,
         length: crate::subject::Length::Requests(100),
         scale: 1.0,
+        verdict_only: false,
     };
     study.record(fake(), "x").run(&trial).unwrap();
     study.close().unwrap();
