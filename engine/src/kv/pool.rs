@@ -1,7 +1,7 @@
 //! Blocks of a fixed size: the tables that hold each, its content, and the order in which free ones are used again.
 //!
-//! One list of free blocks serves as the prefix cache's LRU: a block with content that cannot be met again goes to the
-//! front and is used first, one that may be hit goes to the back.
+//! Free blocks are used in this order: those whose content cannot be met again, the last given back first; those that
+//! were never used; those that may be hit, the first given back first, which makes them the prefix cache's LRU.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -19,9 +19,13 @@ struct Block {
     key: BlockKey,
     /// True where the index leads to it.
     indexed: bool,
+    /// Its neighbours among cached free blocks.
     prev: u32,
     next: u32,
 }
+
+/// Stands for the end of the list of cached blocks.
+const END: u32 = u32::MAX;
 
 /// Block keys are hashes already.
 #[derive(Debug, Default)]
@@ -42,9 +46,15 @@ impl Hasher for Identity {
 /// All blocks of a worker.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    /// The last entry is the free list's head and tail.
+    /// Those that were ever used.
     blocks: Vec<Block>,
+    total: u32,
     size: u32,
+    /// Free ones of no use.
+    spare: Vec<u32>,
+    /// The free ones that hold a prefix, from the first to the last given back.
+    oldest: u32,
+    newest: u32,
     free: u32,
     cached: u32,
     shared: u32,
@@ -55,13 +65,12 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(total: u32, size: u32) -> Self {
-        let ring = |i: u32| Block {
-            prev: if i == 0 { total } else { i - 1 },
-            next: if i == total { 0 } else { i + 1 },
-            ..Block::default()
-        };
         Self {
-            blocks: (0..=total).map(ring).collect(),
+            blocks: Vec::new(),
+            total,
+            spare: Vec::new(),
+            oldest: END,
+            newest: END,
             size,
             free: total,
             cached: 0,
@@ -72,7 +81,7 @@ impl Pool {
     }
 
     pub(crate) fn total(&self) -> u32 {
-        self.blocks.len() as u32 - 1
+        self.total
     }
     pub(crate) fn size(&self) -> u32 {
         self.size
@@ -96,59 +105,62 @@ impl Pool {
         self.blocks[block as usize].refs
     }
 
+    /// Takes a cached block out of the list of those that are free.
     fn unlink(&mut self, block: u32) {
         let Block { prev, next, .. } = self.blocks[block as usize];
-        self.blocks[prev as usize].next = next;
-        self.blocks[next as usize].prev = prev;
-        self.free -= 1;
+        *self.after(prev) = next;
+        *self.before(next) = prev;
+        (self.free, self.cached) = (self.free - 1, self.cached - 1);
     }
 
-    /// Links `block` in after `prev`.
-    fn link(&mut self, block: u32, prev: u32) {
-        let next = self.blocks[prev as usize].next;
-        self.blocks[block as usize].prev = prev;
-        self.blocks[block as usize].next = next;
-        self.blocks[prev as usize].next = block;
-        self.blocks[next as usize].prev = block;
-        self.free += 1;
+    /// Adds it as the newest.
+    fn link(&mut self, block: u32) {
+        let prev = std::mem::replace(&mut self.newest, block);
+        *self.after(prev) = block;
+        let b = &mut self.blocks[block as usize];
+        (b.prev, b.next) = (prev, END);
+        (self.free, self.cached) = (self.free + 1, self.cached + 1);
+    }
+
+    fn after(&mut self, block: u32) -> &mut u32 {
+        if block == END { &mut self.oldest } else { &mut self.blocks[block as usize].next }
+    }
+
+    fn before(&mut self, block: u32) -> &mut u32 {
+        if block == END { &mut self.newest } else { &mut self.blocks[block as usize].prev }
     }
 
     /// The next free block, its old content forgotten. The caller has checked that there is one.
     pub(crate) fn take(&mut self) -> u32 {
-        let block = self.blocks[self.total() as usize].next;
-        self.take_into(1, &mut Vec::with_capacity(1));
+        if let Some(block) = self.spare.pop() {
+            self.free -= 1;
+            self.blocks[block as usize].refs = 1;
+            return block;
+        }
+        if self.blocks.len() < self.total as usize {
+            self.free -= 1;
+            self.blocks.push(Block { refs: 1, ..Block::default() });
+            return self.blocks.len() as u32 - 1;
+        }
+        let block = self.oldest;
+        self.unlink(block);
+        let b = &mut self.blocks[block as usize];
+        (b.refs, b.indexed) = (1, false);
+        self.index.remove(&std::mem::take(&mut b.key));
         block
     }
 
     /// Appends the next `n` free blocks to `table`, their old content forgotten. The caller has checked that there are
-    /// as many. The list is cut once, behind the last.
+    /// as many.
     pub(crate) fn take_into(&mut self, n: u32, table: &mut Vec<u32>) {
         assert!(n <= self.free, "room was checked before taking");
-        let head = self.total();
-        let mut at = self.blocks[head as usize].next;
-        table.reserve(n as usize);
-        for _ in 0..n {
-            let b = &mut self.blocks[at as usize];
-            b.refs = 1;
-            let (key, indexed, next) = (b.key, b.indexed, b.next);
-            (b.key, b.indexed) = (0, false);
-            if indexed {
-                self.cached -= 1;
-                self.index.remove(&key);
-            }
-            table.push(at);
-            at = next;
-        }
-        self.free -= n;
-        self.blocks[head as usize].next = at;
-        self.blocks[at as usize].prev = head;
+        table.extend((0..n).map(|_| self.take()));
     }
 
     /// One more table holds `block`, which has `fill` tokens.
     pub(crate) fn share(&mut self, block: u32, fill: u32) {
         if self.blocks[block as usize].refs == 0 {
             self.unlink(block);
-            self.cached -= 1;
         } else {
             self.shared += fill;
         }
@@ -162,32 +174,21 @@ impl Pool {
         self.release_all([block].into_iter());
     }
 
-    /// One table fewer holds each of `blocks`: in this order, those of no use go to the front of the free list, those
-    /// that may be hit to its back.
+    /// One table fewer holds each of `blocks`, given back in this order.
     pub(crate) fn release_all(&mut self, blocks: impl Iterator<Item = u32>) {
-        let head = self.total();
-        let mut front = self.blocks[head as usize].next;
         for block in blocks {
             let b = &mut self.blocks[block as usize];
             b.refs -= 1;
             if b.refs > 0 {
                 self.shared -= b.fill;
             } else if b.indexed {
-                // An empty list's front is its end.
-                self.cached += 1;
-                self.blocks[head as usize].next = front;
-                let back = self.blocks[head as usize].prev;
-                self.link(block, back);
-                front = self.blocks[head as usize].next;
+                self.link(block);
             } else {
-                (b.key, b.next) = (0, front);
-                self.blocks[front as usize].prev = block;
-                front = block;
+                b.key = 0;
                 self.free += 1;
+                self.spare.push(block);
             }
         }
-        self.blocks[head as usize].next = front;
-        self.blocks[front as usize].prev = head;
     }
 
     /// `block` is full and holds what `key` says; `tokens` when they are known.
@@ -227,20 +228,23 @@ impl Pool {
 
     /// Panics unless references, free list and counters agree with `held`, the tables' references by block.
     pub(crate) fn check(&self, held: &[u32]) {
-        let total = self.total();
-        let (mut at, mut free, mut cached) = (self.blocks[total as usize].next, 0, 0);
-        while at != total {
-            assert_eq!(self.blocks[at as usize].refs, 0, "a free block is held by nobody");
-            free += 1;
-            let b = &self.blocks[at as usize];
-            assert_eq!(b.key != 0, b.indexed, "a free block is cached if it can be found");
-            assert!(cached == 0 || b.indexed, "blocks of no use are used first");
-            cached += u32::from(b.indexed);
-            at = self.blocks[at as usize].next;
+        for &block in &self.spare {
+            let b = &self.blocks[block as usize];
+            assert_eq!((b.refs, b.key, b.indexed), (0, 0, false), "block {block} is of no use");
         }
-        assert_eq!((free, cached), (self.free, self.cached), "the free list is whole");
+        let (mut at, mut before, mut cached) = (self.oldest, END, 0);
+        while at != END {
+            let b = &self.blocks[at as usize];
+            assert_eq!((b.refs, b.prev), (0, before), "a free block is held by nobody");
+            assert!(b.indexed && b.key != 0, "a cached block can be found");
+            (before, at, cached) = (at, b.next, cached + 1);
+        }
+        let unused = self.total as usize - self.blocks.len();
+        let free = (unused + self.spare.len()) as u32 + cached;
+        assert_eq!((before, free, cached), (self.newest, self.free, self.cached), "all are there");
         for (block, &refs) in held.iter().enumerate() {
-            assert_eq!(self.blocks[block].refs, refs, "refs = tables that hold block {block}");
+            let own = self.blocks.get(block).map_or(0, |b| b.refs);
+            assert_eq!(own, refs, "refs = tables that hold block {block}");
         }
         let shared: u32 =
             self.blocks.iter().filter(|b| b.refs > 1).map(|b| (b.refs - 1) * b.fill).sum();

@@ -145,6 +145,25 @@ fn devices_and_relaxations_are_kept_apart() {
 }
 
 #[test]
+fn a_verdict_is_not_remembered_as_a_run_in_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let study = Study::open(&dir.path().join("s.db"), &identity("a")).unwrap();
+    let config = Config::default();
+    let in_full = Trial {
+        config: &config,
+        relax: crate::subject::Relax::Nothing,
+        length: crate::subject::Length::Requests(100),
+        scale: 1.0,
+        verdict_only: false,
+    };
+    let verdict = Trial { verdict_only: true, ..in_full };
+    for (trial, runs) in [(&verdict, 1), (&verdict, 1), (&in_full, 2), (&verdict, 2)] {
+        study.record(fake(), "x").run(trial).unwrap();
+        assert_eq!(study.len(), runs);
+    }
+}
+
+#[test]
 fn observations_survive_json_to_the_bit() {
     let found = search(&fake());
     let probes: Vec<&Probe> = found.entries.iter().flat_map(|e| &e.probes).collect();
