@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use engine::shape::Shape;
 use engine::{Config, Deployment, Iteration};
 use loadgen::ReplayOptions;
 use rayon::prelude::*;
@@ -207,8 +208,11 @@ impl Subject for Testbed {
     }
 }
 
-/// Requests/s that no schedule can exceed: every output token (and every prompt token that no cache can hold) passes
-/// the dense layers, at best in iterations as large as the budget.
+/// Sizes of iterations that are looked at from one to its double.
+const STEPS_PER_DOUBLING: u32 = 16;
+
+/// Requests/s that no schedule can exceed: every output token (and every prompt token that no cache can hold) passes all
+/// layers, at best in the iteration, of those that the configuration allows, that takes least time per token.
 fn ceiling(deployment: &Deployment, trace: &Trace) -> f64 {
     let c = &deployment.config;
     // A request that can never be served is no work.
@@ -217,13 +221,25 @@ fn ceiling(deployment: &Deployment, trace: &Trace) -> f64 {
     let uncached = |r: &TraceRequest| if c.prefix_cache { r.input.min(1) } else { r.input };
     let prompt: u64 = served().map(|r| u64::from(uncached(r))).sum();
     let output: u64 = served().map(|r| u64::from(r.output.saturating_sub(1))).sum();
-    let mut best = f64::INFINITY;
-    for tokens in (0..24).map(|k| 1u64 << k) {
-        best = best.min(deployment.cost.dense(tokens) / tokens as f64);
+    // Some schedulers run a prompt above the budget alone, some count decodes apart.
+    let longest = served().map(|r| r.input).max().unwrap_or(0);
+    let most = c.max_batch_tokens.max(longest).saturating_add(c.max_seqs);
+    let seconds = |tokens: u32| {
+        let shape = Shape { prefill_tokens: tokens, ..Shape::default() };
+        deployment.cost.stage_ns(&shape) as f64 / 1e9
+    };
+    // No iteration takes less than one of fewer tokens: of all between two sizes, none has more than the second, in less
+    // time than the first takes.
+    let mut best = seconds(1);
+    let mut from = 1;
+    while from < most {
+        let to = (from + 1 + from / STEPS_PER_DOUBLING).min(most);
+        best = best.min(seconds(from) / f64::from(to));
+        from = to;
     }
-    let work = (prompt + output) as f64 * best * f64::from(c.pp);
-    let lanes = f64::from(lanes(c) * c.pp);
-    trace.starts() as f64 * lanes / work.max(f64::MIN_POSITIVE)
+    best = best.min(seconds(most) / f64::from(most));
+    let work = (prompt + output) as f64 * best;
+    trace.starts() as f64 * f64::from(lanes(c)) / work.max(f64::MIN_POSITIVE)
 }
 
 /// Workers of all replicas.
