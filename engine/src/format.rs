@@ -91,6 +91,12 @@ impl Format {
         (bits as f64 + scale_bits as f64 / per as f64) / 8.0
     }
 
+    /// The tiles, in width of the residual stream and in inner width, that kernels want the weights of experts filled up
+    /// to: those of vLLM's MXFP4 kernels (Marlin, TensorRT-LLM).
+    pub(crate) fn expert_tiles(self) -> Option<[u32; 2]> {
+        matches!(self, Self::Mxfp4 | Self::Mxfp4Fp8).then_some([256, 128])
+    }
+
     /// The arithmetic of its products, on devices that have it.
     #[must_use]
     pub fn arithmetic(self) -> Arithmetic {

@@ -10,6 +10,7 @@
 
 use super::attention::{Attention, heads};
 use super::experts::ExpertTimes;
+use super::graph;
 pub use super::ranks::Ranks;
 use super::shared::Shared;
 use crate::config::KvDtype;
@@ -42,8 +43,9 @@ pub struct CostModel {
     last: Stage,
     /// The vocabulary head, by sequences.
     vocabulary: Times,
-    /// Kernels that move bytes, by bytes.
+    /// Kernels that move bytes, by bytes; seconds that a further one takes to start.
     mover: Times,
+    further: f64,
     sampler: Times,
     sum: Sum,
     /// The experts of all layers, where ranks of attention share them; then no kind of layer has any.
@@ -67,6 +69,10 @@ struct Kind {
     moved: Vec<f64>,
     /// Sums over ranks.
     sums: f64,
+    /// Bytes per token of further sums.
+    summed: Vec<f64>,
+    /// Norms right after a sum.
+    norms: f64,
     /// Its attention, in the list of all.
     attention: Option<usize>,
 }
@@ -162,6 +168,7 @@ impl Kind {
             device.gemm(n, k, layer.formats.of(m.class))
         };
         let sums = parts.len() as f64;
+        let summed = parts.iter().filter_map(|part| part.summed).collect();
         let pool = parts.iter().find_map(|part| part.pool);
         let within = own.as_ref().is_some_and(Attention::holds_projections);
         let parts = &parts[usize::from(within)..];
@@ -175,6 +182,8 @@ impl Kind {
                 .map(|p| ExpertTimes::new(device, &p, (all, ranks.ep), layer.formats.feed_forward)),
             moved: if device.elementwise_together { vec![moved.iter().sum()] } else { moved },
             sums,
+            summed,
+            norms: sums.min(f64::from(layer.norm_count())),
             attention: own.map(|own| {
                 attention.push(own);
                 attention.len() - 1
@@ -184,11 +193,8 @@ impl Kind {
 
     fn dense(&self, tokens: f64) -> f64 {
         let gemms: f64 = self.gemms.iter().map(|gemm| gemm.at(tokens, 0.0)).sum();
-        gemms + self.experts.as_ref().map_or(0.0, |experts| experts.at(tokens))
-    }
-
-    fn elementwise(&self, tokens: f64, mover: &Times) -> f64 {
-        self.moved.iter().map(|bytes| mover.at(tokens * bytes, 0.0)).sum()
+        let filled = f64::from(graph::filled(tokens as u32));
+        gemms + self.experts.as_ref().map_or(0.0, |experts| experts.at(filled))
     }
 }
 
@@ -258,6 +264,11 @@ impl CostModel {
             last: Stage::default(),
             vocabulary: device.gemm(vocab / f64::from(tp), hidden, model.head),
             mover: device.elementwise(),
+            further: if device.elementwise_together {
+                0.0
+            } else {
+                device.elementwise.start_us * 1e-6
+            },
             sampler: device.sampler(),
             sum: device.all_reduce(tp),
             shared,
@@ -327,8 +338,10 @@ impl CostModel {
         let mut knots: Vec<f64> = Vec::new();
         for kind in &self.kinds {
             knots.extend(kind.gemms.iter().flat_map(Times::knots));
-            knots.extend(kind.experts.iter().flat_map(ExpertTimes::knots));
+            let filled = graph::sizes().filter(|_| kind.experts.is_some());
+            knots.extend(kind.experts.iter().flat_map(ExpertTimes::knots).chain(filled));
             knots.extend(kind.moved.iter().flat_map(|b| self.mover.knots().map(move |x| x / b)));
+            knots.extend(kind.summed.iter().flat_map(|b| self.sum.knots().map(move |x| x / b)));
         }
         knots.extend(self.sum.knots().map(|x| x / self.activation_bytes()));
         stage.line = Line::new(knots, |m| self.layers_at(&stage, m) * NS);
@@ -340,7 +353,7 @@ impl CostModel {
     fn layers_at(&self, stage: &Stage, tokens: f64) -> f64 {
         let kind = |(count, kind): (&f64, &Kind)| {
             let time = kind.dense(tokens)
-                + kind.elementwise(tokens, &self.mover)
+                + self.elementwise_at(kind, tokens)
                 + self.all_reduce_at(kind, tokens);
             count * time
         };
@@ -410,7 +423,7 @@ impl CostModel {
         let mut found = Breakdown::default();
         for (count, kind) in stage.kinds.iter().zip(&self.kinds).filter(|_| tokens > 0.0) {
             found.dense += count * kind.dense(tokens);
-            found.elementwise += count * kind.elementwise(tokens, &self.mover);
+            found.elementwise += count * self.elementwise_at(kind, tokens);
             found.all_reduce += count * self.all_reduce_at(kind, tokens);
         }
         for (count, (prefill, decode)) in stage.attention.iter().zip(parts) {
@@ -452,7 +465,7 @@ impl CostModel {
     /// Seconds of an average layer's norms, rotary embedding and activation over `tokens` tokens.
     #[must_use]
     pub fn elementwise(&self, tokens: u64) -> f64 {
-        self.average(tokens, |kind, tokens| kind.elementwise(tokens, &self.mover))
+        self.average(tokens, |kind, tokens| self.elementwise_at(kind, tokens))
     }
 
     /// The mean over the layers of the last stage.
@@ -468,9 +481,17 @@ impl CostModel {
         seconds / layers
     }
 
+    /// Seconds of a layer's norms, rotary embedding and activation.
+    fn elementwise_at(&self, kind: &Kind, tokens: f64) -> f64 {
+        let all: f64 = kind.moved.iter().map(|bytes| self.mover.at(tokens * bytes, 0.0)).sum();
+        let fused = self.sum.fuses(tokens * self.activation_bytes());
+        if fused { all - kind.norms * self.further } else { all }
+    }
+
     /// Seconds of a layer's sums over tensor-parallel ranks.
     fn all_reduce_at(&self, kind: &Kind, tokens: f64) -> f64 {
-        kind.sums * self.sum.seconds(tokens * self.activation_bytes())
+        let further: f64 = kind.summed.iter().map(|bytes| self.sum.seconds(tokens * bytes)).sum();
+        kind.sums * self.sum.seconds(tokens * self.activation_bytes()) + further
     }
 
     /// Seconds to bring `sampled` hidden states to tokens: the vocabulary head, gathering its shares (half a sum), and

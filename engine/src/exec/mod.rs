@@ -11,6 +11,7 @@ pub mod cuda;
 mod experts;
 mod flights;
 mod forward;
+mod graph;
 mod hash;
 mod rank;
 mod ranks;

@@ -8,13 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::cost::CostModel;
-use super::{Batch, Correction, Executor, Horizon, Outcome, Ticket, Transfer};
+use super::{Batch, Correction, Executor, Horizon, Outcome, Ticket, Transfer, graph};
 use crate::shape::Shape;
 use crate::state::State;
-
-/// The largest batch that vLLM captures as a CUDA graph by default. If the batches of all ranks are replayed from
-/// graphs, each is as large as the largest of them (`coordinate_batch_across_dp`).
-const GRAPH_TOKENS: u32 = 512;
 
 /// One rank of a group.
 pub struct RankExecutor {
@@ -109,11 +105,12 @@ impl Group {
         self.batches.iter().flatten().map(|batch| &batch.shape)
     }
 
-    /// Tokens that the experts compute.
+    /// Tokens that the experts compute. If the batches of all ranks are replayed from graphs, each is as large as the
+    /// largest of them (vLLM's `coordinate_batch_across_dp`).
     fn tokens(&self) -> u64 {
         let most = self.shapes().map(Shape::tokens).max().unwrap_or(0);
-        if most <= GRAPH_TOKENS {
-            return self.batches.len() as u64 * u64::from(most);
+        if most <= graph::MOST_TOKENS {
+            return self.batches.len() as u64 * graph::filled(f64::from(most)) as u64;
         }
         let own = |batch: &Option<Joined>| batch.as_ref().map_or(1, |b| b.shape.tokens());
         self.batches.iter().map(|batch| u64::from(own(batch))).sum()

@@ -279,7 +279,9 @@ fn plan(
     let limit = (device.memory_bytes as f64 * config.kv_fraction) as u64;
     let dp = config.dp.max(1);
     let experts = |ranks| model.expert_bytes(ranks, pp, stage);
-    let weights = model.rank_weight_bytes(tp, pp, stage) - experts(tp) + experts(tp * dp);
+    let weights = model.rank_weight_bytes(tp, pp, stage) - experts(tp)
+        + experts(tp * dp)
+        + model.expert_filling((tp * dp, config.ep.max(1)), pp, stage);
     // Live at once in a feed-forward layer: the residual stream, its normalised copy, the layer's input and output,
     // and the products before and after the activation.
     let inner =

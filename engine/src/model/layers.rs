@@ -72,6 +72,12 @@ impl Layer {
         self.parts(hidden, 1).iter().map(|part| part.expert_bytes(ranks, &self.formats)).sum()
     }
 
+    /// Bytes that kernels add to those of one of `ranks` ranks, `ep` of which share them out whole.
+    #[must_use]
+    pub fn expert_filling(&self, hidden: u32, ranks: (u32, u32)) -> u64 {
+        self.parts(hidden, 1).iter().map(|part| part.expert_filling(ranks, &self.formats)).sum()
+    }
+
     /// Bytes that it keeps of every token on one of `tp` ranks.
     #[must_use]
     pub fn kv_bytes(&self, kv: KvDtype, tp: u32) -> u64 {

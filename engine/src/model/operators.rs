@@ -155,6 +155,18 @@ impl Pool {
         matrices * u64::from(self.outer) * u64::from(self.inner)
     }
 
+    /// Weights that kernels add to one expert in `format`, where `ranks` share its width: whole tiles.
+    fn filling(&self, format: Format, ranks: u32) -> u64 {
+        let Some([outer_tile, inner_tile]) = format.expert_tiles() else { return 0 };
+        let inner = self.inner.div_ceil(ranks.max(1));
+        let whole = Self {
+            outer: self.outer.next_multiple_of(outer_tile),
+            inner: inner.next_multiple_of(inner_tile),
+            ..*self
+        };
+        whole.expert_elements() - Self { inner, ..*self }.expert_elements()
+    }
+
     /// Biases of one expert.
     #[must_use]
     pub fn expert_biases(&self) -> u64 {
@@ -174,6 +186,8 @@ pub struct Operators {
     pub copied_vectors: u64,
     /// Elements per token that each other kernel reads and writes on one rank.
     pub moved: Vec<f64>,
+    /// Bytes per token that ranks sum besides the output.
+    pub summed: Option<f64>,
     /// The experts that a router chooses from.
     pub pool: Option<Pool>,
 }
@@ -218,6 +232,17 @@ impl Operators {
             let [weights, biases] = [p.expert_elements(), p.expert_biases()]
                 .map(|each| (experts * each).div_ceil(u64::from(ranks)));
             formats.feed_forward.bytes(weights) + PLAIN_BYTES * biases
+        })
+    }
+
+    /// Bytes that kernels of these formats add to the experts of one of `ranks` ranks, `ep` of which share them out
+    /// whole.
+    #[must_use]
+    pub fn expert_filling(&self, (ranks, ep): (u32, u32), formats: &Formats) -> u64 {
+        self.pool.map_or(0, |p| {
+            let held = u64::from(p.experts.div_ceil(ep.max(1)));
+            let format = formats.feed_forward;
+            format.bytes(held * p.filling(format, ranks / ep.max(1)))
         })
     }
 

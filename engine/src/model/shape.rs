@@ -166,6 +166,15 @@ impl ModelShape {
         self.layers.stage_groups(pp, stage).map(layer).sum()
     }
 
+    /// Bytes that kernels add to routed experts, whose weights they want in whole tiles, on one of `ranks` ranks, `ep` of
+    /// which share them out whole.
+    #[must_use]
+    pub fn expert_filling(&self, ranks: (u32, u32), pp: u32, stage: u32) -> u64 {
+        let layer =
+            |(n, layer): (u32, &Layer)| u64::from(n) * layer.expert_filling(self.hidden, ranks);
+        self.layers.stage_groups(pp, stage).map(layer).sum()
+    }
+
     /// Bytes that one token takes on one of `tp` ranks of stage `stage` of `pp`.
     #[must_use]
     pub fn stage_kv_bytes(&self, kv: KvDtype, tp: u32, pp: u32, stage: u32) -> u64 {

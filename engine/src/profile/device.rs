@@ -277,8 +277,11 @@ impl DeviceProfile {
         let local = ranks.min(self.gpus_per_node);
         let nodes = f64::from(ranks.div_ceil(self.gpus_per_node));
         let per_byte = 2.0 * (nodes - 1.0) / nodes / f64::from(local) / self.network.bandwidth;
+        let law = self.all_reduce_law(local);
         Sum {
-            node: (ranks > 1).then(|| self.all_reduce_law(local).times()),
+            node: (ranks > 1).then(|| law.times()),
+            fused: if nodes > 1.0 { 0.0 } else { law.fused_bytes as f64 },
+            once: [law.start_us * 1e-6, f64::from(local.saturating_sub(1)) / law.bandwidth],
             start: 2.0 * (nodes - 1.0) * self.network.start_us * 1e-6,
             per_byte,
         }
@@ -302,6 +305,10 @@ impl DeviceProfile {
 #[derive(Debug, Clone)]
 pub struct Sum {
     node: Option<Times>,
+    /// Bytes up to which it is one kernel with the norm after it.
+    fused: f64,
+    /// Seconds of that kernel: to start, and for each byte.
+    once: [f64; 2],
     start: f64,
     per_byte: f64,
 }
@@ -310,11 +317,22 @@ impl Sum {
     /// Seconds to sum `bytes`; 0 where there is one rank.
     #[must_use]
     pub fn seconds(&self, bytes: f64) -> f64 {
-        self.node.as_ref().map_or(0.0, |n| n.at(bytes, 0.0) + self.start + bytes * self.per_byte)
+        let Some(node) = &self.node else { return 0.0 };
+        let alone = node.at(bytes, 0.0);
+        let [start, per_byte] = self.once;
+        let node = if self.fuses(bytes) { alone.min(start + bytes * per_byte) } else { alone };
+        node + self.start + bytes * self.per_byte
+    }
+
+    /// True where the norm after a sum of `bytes` has no kernel of its own.
+    #[must_use]
+    pub fn fuses(&self, bytes: f64) -> bool {
+        self.node.is_some() && bytes <= self.fused
     }
 
     /// Bytes at which its slope changes.
     pub(crate) fn knots(&self) -> impl Iterator<Item = f64> {
-        self.node.iter().flat_map(Times::knots)
+        let fused = [self.fused, self.fused + 1.0].into_iter().filter(|_| self.fused > 0.0);
+        self.node.iter().flat_map(Times::knots).chain(fused)
     }
 }

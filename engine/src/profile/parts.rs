@@ -40,6 +40,10 @@ pub struct AllReduce {
     pub bandwidth: f64,
     /// Device memory its buffers take on each rank, bytes.
     pub buffer_bytes: u64,
+    /// The largest tensor, bytes, that an engine sums in the kernel of the norm after it: each rank reads those of all
+    /// others at once. 0 = sums have kernels of their own.
+    #[serde(default)]
+    pub fused_bytes: u64,
     /// The source of the figures.
     pub source: String,
     /// The engine and its version that it was timed in; empty where it is not known.

@@ -20,8 +20,10 @@ pub struct Full {
     pub bias: bool,
     /// True where the projection out of it has one.
     pub output_bias: bool,
-    /// True where queries and keys are normalised per head.
+    /// True where queries and keys are normalised: each head by itself, unless `norm_over_heads`.
     pub qk_norm: bool,
+    /// True where queries, and keys, are normalised over all heads at once, so that ranks have to sum their squares.
+    pub norm_over_heads: bool,
     /// True where the queries' projection makes a gate of the output as well.
     pub gate: bool,
     /// True where values are made of the keys' projection.
@@ -42,6 +44,7 @@ impl Full {
             bias: false,
             output_bias: false,
             qk_norm: false,
+            norm_over_heads: false,
             gate: false,
             keys_are_values: false,
             sinks: false,
@@ -76,15 +79,20 @@ impl Full {
         if self.gate {
             moved.push(3.0 * rank_query * dim as f64);
         }
+        let over_heads = self.qk_norm && self.norm_over_heads;
         Operators {
             matrices: vec![
                 Matrix::columns(inward, h, Class::Projections),
                 Matrix::rows(h, query, Class::Output),
             ],
             split_vectors: u64::from(self.bias) * inward
-                + u64::from(self.sinks) * u64::from(self.heads),
-            copied_vectors: u64::from(self.output_bias) * h + u64::from(self.qk_norm) * 2 * dim,
+                + u64::from(self.sinks) * u64::from(self.heads)
+                + u64::from(over_heads) * (query + kv),
+            copied_vectors: u64::from(self.output_bias) * h
+                + u64::from(self.qk_norm && !over_heads) * 2 * dim,
             moved,
+            // One float32 of queries and one of keys.
+            summed: over_heads.then_some(2.0 * 4.0),
             pool: None,
         }
     }

@@ -50,6 +50,7 @@ impl GatedDelta {
             copied_vectors: u64::from(self.value_dim),
             // The norm of the output with its gate; convolution and recurrence are the net's own time.
             moved: vec![3.0 * values as f64 / ranks],
+            summed: None,
             pool: None,
         }
     }

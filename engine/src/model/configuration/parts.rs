@@ -215,6 +215,7 @@ fn full(fields: &Fields<'_>, family: &str) -> Result<Option<Full>, String> {
         bias,
         output_bias: bias && !inward,
         qk_norm: fields.switch("use_qk_norm").unwrap_or(normalised),
+        norm_over_heads: fields.text(&["qk_norm_type"]) == Some("per_layer"),
         gate: fields.switch("attn_output_gate").unwrap_or(is(family, &["qwen3_next"])),
         keys_are_values: false,
         sinks: is(family, &["gpt_oss"]),

@@ -42,6 +42,7 @@ pub(super) fn matrices(
         split_vectors: u64::from(bias) * up,
         copied_vectors: u64::from(bias) * h,
         moved: vec![(up as f64 + width as f64) / f64::from(tp)],
+        summed: None,
         pool: None,
     }
 }
