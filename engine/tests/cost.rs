@@ -217,6 +217,63 @@ fn the_busiest_of_the_ranks_that_share_experts_decides() {
 }
 
 #[test]
+fn tokens_that_fill_a_graph_wake_experts() {
+    let moe = cost("Qwen/Qwen3-30B-A3B", "h200", 1, 1, KvDtype::Bf16);
+    let grown = |from, to| moe.dense(to) - moe.dense(from);
+    for (size, next) in [(4, 8), (8, 16), (16, 24)] {
+        assert!(grown(size + 1, next) < 0.1 * grown(size, size + 1), "{size} to {next}");
+    }
+    // Products of dense layers compute whole tiles of rows anyway.
+    let dense = cost("llama-3.1-8b", "h200", 1, 1, KvDtype::Bf16);
+    assert!(dense.dense(9) < 1.01 * dense.dense(8));
+}
+
+#[test]
+fn small_sums_are_fused_with_the_norms_after_them() {
+    let model = ModelShape::load("llama-3.1-70b").unwrap();
+    let fused = DeviceProfile::load("b200").unwrap();
+    let mut alone = fused.clone();
+    alone.all_reduce.iter_mut().for_each(|sum| sum.fused_bytes = 0);
+    let of = |device: &DeviceProfile, tp, tokens| {
+        let cost = CostModel::new(&model, device, tp, 1, KvDtype::Bf16, 2048);
+        let batch = shape(tokens, 1000, 0, 0);
+        let parts = cost.breakdown(&batch);
+        assert!((ms(&cost, &batch) * 1e-3 / parts.total() - 1.0).abs() < 0.01, "{tokens}");
+        (parts.all_reduce, parts.elementwise)
+    };
+    for tp in [2, 4, 8] {
+        let law = fused.all_reduce_law(tp);
+        for tokens in [1, 16, 64, 128, 2000] {
+            let (one, two) = (of(&fused, tp, tokens), of(&alone, tp, tokens));
+            let bytes = f64::from(tokens) * 2.0 * 8192.0;
+            if bytes > law.fused_bytes as f64 {
+                assert_eq!(one, two);
+                continue;
+            }
+            let least = law.start_us * 1e-6 + bytes / law.bandwidth;
+            assert!(one.0 <= two.0 && one.0 > 0.999 * 160.0 * least, "{tp} {tokens}");
+            let norms = two.1 - one.1;
+            let kernels = 160.0 * fused.elementwise.start_us * 1e-6;
+            assert!((norms / kernels - 1.0).abs() < 1e-9, "{tp} {tokens}: {norms}");
+        }
+    }
+    assert_eq!(of(&fused, 1, 16), of(&alone, 1, 16), "one rank sums nothing");
+    assert!(of(&fused, 8, 32).0 < 0.5 * of(&alone, 8, 32).0, "two rounds become one");
+}
+
+#[test]
+fn norms_over_all_heads_need_a_sum_of_their_own() {
+    let sums = |model: &str| {
+        let shape_of = ModelShape::load(model).unwrap();
+        let layers = f64::from(shape_of.layers.count());
+        let cost = cost(model, "h200", 4, 1, KvDtype::Bf16);
+        cost.breakdown(&shape(4, 1000, 0, 0)).all_reduce / layers
+    };
+    let (heads, all) = (sums("zai-org/GLM-4.5"), sums("MiniMaxAI/MiniMax-M2.5"));
+    assert!((1.3..1.6).contains(&(all / heads)), "three sums a layer, not two: {all} {heads}");
+}
+
+#[test]
 fn ranks_of_attention_share_the_time_of_experts() {
     let model = ModelShape::load("Qwen/Qwen3-30B-A3B").unwrap();
     let device = DeviceProfile::load("h200").unwrap();

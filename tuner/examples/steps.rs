@@ -4,13 +4,16 @@
 //!     cargo run --release -p knee-tuner --example steps -- steps-b300 [DETAIL]
 //!
 //! The folder is a cut of ai-dynamo/aiconfigurator's `fpm_golden_runs` (vLLM 0.20.1 on B300, asynchronous scheduling).
-//! Nothing is fitted to it. The host's time is hidden behind the iteration before, as that engine does; a second column
-//! of errors adds what the profile says. A line has sums over its batch: its longest sequence is taken one standard
+//! Nothing is fitted to it. The first errors are those of the simulation, which adds the profile's host time to every
+//! iteration; the second are without it, for that engine hides it behind the iteration before. A line has sums over its batch: its longest sequence is taken one standard
 //! deviation of uniform lengths above the mean.
 //!
+//! Decodes are told apart by the lengths of their contexts: even, or uneven where these deviate by over a tenth.
+//!
 //! Two kinds of lines are not judged as they stand, by rules that look at the measurement alone. A line faster than the
-//! data sheet allows is a part of the one before it: its tokens were in flight already. A line that took over three
-//! times the median of like batches is a warm-up or a stall, and is left out.
+//! data sheet allows, with half of the experts that a batch at random goes through, is a part of the one before it: its
+//! tokens were in flight already. A line that took over three times the median of like batches is a warm-up or a stall,
+//! and is left out.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -19,6 +22,8 @@ use std::path::{Path, PathBuf};
 use engine::config::KvDtype;
 use engine::exec::cost::{Breakdown, CostModel, Ranks};
 use engine::exec::speed;
+use engine::model::Layer;
+use engine::model::feed_forward::FeedForward;
 use engine::{DeviceProfile, ModelShape, Shape};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
@@ -28,6 +33,9 @@ const DEVICE: &str = "b300";
 
 /// Tokens of the largest batch that is tabulated.
 const BATCH_TOKENS: u32 = 8192;
+
+/// Standard deviation of contexts over their mean from which they are uneven.
+const UNEVEN: f64 = 0.1;
 
 /// A scheduler iteration, or several that are measured together.
 #[derive(Debug, Clone)]
@@ -62,7 +70,7 @@ fn main() -> Outcome {
     folders.sort();
     let device = DeviceProfile::load(DEVICE)?;
     println!(
-        "{:<24}{:<18}{:<9}{:>6}{:>6}{:>6}  {:<31}host time added",
+        "{:<24}{:<18}{:<9}{:>6}{:>6}{:>6}  {:<31}without host time",
         "model", "split", "phase", "steps", "joined", "left", "error: median, p90, bias"
     );
     let mut models: BTreeMap<(&str, bool), Vec<Judged>> = BTreeMap::new();
@@ -144,13 +152,13 @@ fn read(folder: &Path) -> Outcome<Setting> {
         let decodes = number("num_decode_requests")? as u32;
         let prefill = (number("sum_prefill_tokens")?, number("sum_prefill_kv_tokens")?);
         let context = number("sum_decode_kv_tokens")?;
-        let shape = shape(
-            (chunks, prefill),
-            (decodes, context, number("var_decode_kv_tokens")?.max(0.0).sqrt()),
-        );
+        let deviation = number("var_decode_kv_tokens")?.max(0.0).sqrt();
+        let shape = shape((chunks, prefill), (decodes, context, deviation));
+        let uneven = deviation > UNEVEN * context / f64::from(decodes.max(1));
         let phase = match (chunks > 0, decodes > 0) {
             (true, true) => "mixed",
             (true, false) => "context",
+            _ if uneven => "uneven",
             _ => "decode",
         };
         steps.push(Step { phase, shapes: vec![shape], ms: number("latency_ms")? });
@@ -192,8 +200,8 @@ fn joined(
     let tp = ranks.tp;
     let floor_ms = |shape: &Shape| {
         let compute = speed::flops(model, shape) / speed::peak_flops(model, device);
-        // Of experts only one token's are surely read.
-        let memory = speed::bytes(model, KvDtype::Bf16, tp, shape) / device.memory_bandwidth;
+        let bytes = speed::bytes(model, KvDtype::Bf16, tp, shape) + experts_of(model, shape);
+        let memory = bytes / device.memory_bandwidth;
         1e3 * compute.max(memory / f64::from(ranks.dp)) / f64::from(tp)
     };
     let (mut found, mut count) = (Vec::<Step>::new(), 0);
@@ -209,6 +217,17 @@ fn joined(
         }
     }
     (found, count)
+}
+
+/// Bytes of half of the experts that a batch goes through at random, besides those of one token.
+fn experts_of(model: &ModelShape, shape: &Shape) -> f64 {
+    let bytes = |(count, layer): (u32, &Layer)| {
+        let Some(FeedForward::Experts(experts)) = &layer.feed_forward else { return 0.0 };
+        let idle = layer.formats.feed_forward.bytes(layer.idle_elements(model.hidden)) as f64;
+        let missed = 1.0 - f64::from(experts.top_k) / f64::from(experts.experts);
+        f64::from(count) * idle * 0.5 * (1.0 - missed.powi(shape.tokens() as i32 - 1))
+    };
+    model.layers.groups().map(bytes).sum()
 }
 
 /// Steps without those that took over three times the median of like batches; and the number of those.
@@ -271,7 +290,7 @@ fn print_errors(judged: &[Judged]) {
         let [median, p90] = [0.5, 0.9].map(|share| quantile(&sizes, share));
         format!("{median:>6.1} %{p90:>7.1} %{:>+7.1} %", quantile(&errors, 0.5))
     };
-    println!("  {}      {}", by(|j| j.hidden_ms), by(|j| j.shown_ms));
+    println!("  {}      {}", by(|j| j.shown_ms), by(|j| j.hidden_ms));
 }
 
 /// The error by size of batch, and the parts of the prediction.

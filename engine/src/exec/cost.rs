@@ -193,8 +193,7 @@ impl Kind {
 
     fn dense(&self, tokens: f64) -> f64 {
         let gemms: f64 = self.gemms.iter().map(|gemm| gemm.at(tokens, 0.0)).sum();
-        let filled = f64::from(graph::filled(tokens as u32));
-        gemms + self.experts.as_ref().map_or(0.0, |experts| experts.at(filled))
+        gemms + self.experts.as_ref().map_or(0.0, |experts| experts.at(graph::filled(tokens)))
     }
 }
 

@@ -226,3 +226,21 @@ fn a_file_is_read_and_checked() {
                  intermediate_size = 128\nvocab_size = 256\nmax_position_embeddings = 512\n";
     assert_eq!(load(words.to_owned()).unwrap().name, "mine");
 }
+
+#[test]
+fn kernels_of_mxfp4_want_experts_in_whole_tiles() {
+    let of = |name: &str, ranks| ModelShape::load(name).unwrap().expert_filling(ranks, 1, 0);
+    // 2,880 becomes 3,072 of the residual stream; inside 2,944, or 1,536 of a half, or 384 of an eighth.
+    let added = |outer: u64, inner: u64, ranks: u64| outer * inner - 2880 * 2880 / ranks;
+    let bytes = |experts: u64, weights: u64| 36 * experts * 3 * weights * 17 / 32;
+    let model = "openai/gpt-oss-120b";
+    assert_eq!(of(model, (1, 1)), bytes(128, added(3072, 2944, 1)));
+    assert_eq!(of(model, (2, 1)), bytes(128, added(3072, 1536, 2)));
+    assert_eq!(of(model, (8, 1)), bytes(128, added(3072, 384, 8)));
+    assert_eq!(of(model, (8, 8)), bytes(16, added(3072, 2944, 1)));
+    assert_eq!(of("Qwen/Qwen3-30B-A3B-FP8", (4, 1)), 0, "other formats have no such tiles");
+    // 65.97 GiB is what a vLLM server said that it had loaded on one H100.
+    let shape = ModelShape::load(model).unwrap();
+    let gib = (shape.weight_bytes() + of(model, (1, 1))) as f64 / f64::from(1 << 30);
+    assert!((gib - 65.97).abs() < 0.3, "{gib}");
+}

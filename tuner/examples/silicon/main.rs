@@ -5,10 +5,13 @@
 //!     cargo run --release -p knee-tuner --example silicon -- vllm-aggregated.csv [DETAIL]
 //!
 //! The file is one of AISimulate's wheel (`systems/silicon_sample.csv`), cut to columns by name.
-//! Nothing here is fitted to it. With DETAIL every row is printed. Settings that a row does not
+//! Nothing here is fitted to it. Below the errors stand the figures that tell their causes. With DETAIL every row is
+//! printed. Settings that a row does not
 //! give are those of the scripts of these runs (SemiAnalysisAI/InferenceX, `benchmarks/*.sh`):
 //! 8,192 tokens an iteration, asynchronous scheduling, no prefix caching, an FP8 KV cache but for
 //! gpt-oss on Hopper and for MiniMax.
+
+mod causes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +23,9 @@ use loadgen::{Metric, Slo};
 use tuner::subject::Relax;
 use tuner::subject::bed::Testbed;
 use workloads::Spec;
+
+/// Model, GPU and precision.
+type Key = (String, String, String);
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -45,13 +51,18 @@ struct Pair {
     row: Row,
     ttft_ms: f64,
     tpot_ms: f64,
+    /// TPOT where the host takes no time.
+    no_host_ms: f64,
+    /// The least TPOT by the data sheet.
+    least_ms: f64,
 }
 
 fn main() -> Outcome {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [path, detail @ ..] = args.as_slice() else { return Err("expected FILE [DETAIL]".into()) };
     let rows = read(path)?;
-    let mut groups: BTreeMap<(String, String, String), Vec<Pair>> = BTreeMap::new();
+    let repeats = causes::repeats(&rows);
+    let mut groups: BTreeMap<Key, Vec<Pair>> = BTreeMap::new();
     let mut refused: BTreeMap<String, usize> = BTreeMap::new();
     for row in rows {
         if let Some(why) = unjudged(&row) {
@@ -59,10 +70,7 @@ fn main() -> Outcome {
             continue;
         }
         match simulate(&row) {
-            Ok((ttft_ms, tpot_ms)) => {
-                let key = (row.model.clone(), row.device.clone(), row.precision.clone());
-                groups.entry(key).or_default().push(Pair { row, ttft_ms, tpot_ms });
-            }
+            Ok(pair) => groups.entry(row.pair()).or_default().push(pair),
             Err(why) => *refused.entry(format!("{}: {why}", row.model)).or_default() += 1,
         }
     }
@@ -90,6 +98,7 @@ fn main() -> Outcome {
     }
     let all: Vec<&Pair> = groups.values().flatten().collect();
     regret(&all);
+    causes::print(&groups, &repeats);
     Ok(())
 }
 
@@ -141,8 +150,8 @@ fn unjudged(row: &Row) -> Option<&'static str> {
     }
 }
 
-/// Mean TTFT and TPOT of the closed loop, ms.
-fn simulate(row: &Row) -> Outcome<(f64, f64)> {
+/// The closed loop of a row, simulated.
+fn simulate(row: &Row) -> Outcome<Pair> {
     let shape = ModelShape::load(&row.model)?;
     let shape = match (&row.model[..], &row.precision[..]) {
         (model, "fp8") if model.contains("Llama") || model.contains("Qwen3-32B") => {
@@ -156,10 +165,6 @@ fn simulate(row: &Row) -> Outcome<(f64, f64)> {
         _ => shape,
     };
     let device = DeviceProfile::load(&row.device)?;
-    let spec = Spec::random(row.input, row.output, 0.8, 10 * row.streams)?;
-    let trace = workloads::synthesise(&spec, None)?.closed_loop(row.streams);
-    let slo = Slo::parse::<&str>(&[], None)?.bind(&trace.classes)?;
-    let bed = Testbed::new(Arc::new(trace), Arc::new(shape), Arc::new(device), slo);
     let hopper = row.device.starts_with("h1") || row.device.starts_with("h2");
     let small_kv = row.model.contains("Llama") || (row.model.contains("gpt-oss") && !hopper);
     let mut config = Config {
@@ -175,7 +180,26 @@ fn simulate(row: &Row) -> Outcome<(f64, f64)> {
     if row.ep > 1 {
         config.set("ep", &row.ep.to_string())?;
     }
-    let deployment = bed.deployment(&config, Relax::Nothing)?;
+    let least_ms = causes::least_ms(row, &shape, &device, config.kv_dtype);
+    let shape = Arc::new(shape);
+    let no_host = device.under("none").ok_or("no host time of none")?;
+    let (ttft_ms, tpot_ms) = loop_means(row, &config, &shape, device)?;
+    let (_, no_host_ms) = loop_means(row, &config, &shape, no_host)?;
+    Ok(Pair { row: row.clone(), ttft_ms, tpot_ms, no_host_ms, least_ms })
+}
+
+/// Mean TTFT and TPOT of the closed loop, ms.
+fn loop_means(
+    row: &Row,
+    config: &Config,
+    shape: &Arc<ModelShape>,
+    device: DeviceProfile,
+) -> Outcome<(f64, f64)> {
+    let spec = Spec::random(row.input, row.output, 0.8, 10 * row.streams)?;
+    let trace = workloads::synthesise(&spec, None)?.closed_loop(row.streams);
+    let slo = Slo::parse::<&str>(&[], None)?.bind(&trace.classes)?;
+    let bed = Testbed::new(Arc::new(trace), Arc::clone(shape), Arc::new(device), slo);
+    let deployment = bed.deployment(config, Relax::Nothing)?;
     let run = bed.rerun(&deployment, 1.0, &mut |_| ())?;
     let mean =
         |metric| run.observation.summary.stats(metric).mean.millis().ok_or("nothing was completed");
@@ -187,6 +211,12 @@ fn errors(ratios: impl Iterator<Item = f64>) -> (f64, f64) {
     let errors: Vec<f64> = ratios.map(|ratio| 100.0 * (ratio - 1.0)).collect();
     let mean = |x: f64| x / errors.len().max(1) as f64;
     (mean(errors.iter().map(|e| e.abs()).sum()), mean(errors.iter().sum()))
+}
+
+impl Row {
+    fn pair(&self) -> Key {
+        (self.model.clone(), self.device.clone(), self.precision.clone())
+    }
 }
 
 impl Pair {
