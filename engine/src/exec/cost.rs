@@ -342,7 +342,8 @@ impl CostModel {
             knots.extend(kind.moved.iter().flat_map(|b| self.mover.knots().map(move |x| x / b)));
             knots.extend(kind.summed.iter().flat_map(|b| self.sum.knots().map(move |x| x / b)));
         }
-        knots.extend(self.sum.knots().map(|x| x / self.activation_bytes()));
+        let sums = self.sum.knots_with_norm();
+        knots.extend(sums.into_iter().map(|x| x / self.activation_bytes()));
         stage.line = Line::new(knots, |m| self.layers_at(&stage, m) * NS);
         stage.layers = stage.line.tabulate(rows);
         stage
@@ -490,7 +491,9 @@ impl CostModel {
     /// Seconds of a layer's sums over tensor-parallel ranks.
     fn all_reduce_at(&self, kind: &Kind, tokens: f64) -> f64 {
         let further: f64 = kind.summed.iter().map(|bytes| self.sum.seconds(tokens * bytes)).sum();
-        kind.sums * self.sum.seconds(tokens * self.activation_bytes()) + further
+        let bytes = tokens * self.activation_bytes();
+        let plain = kind.sums - kind.norms;
+        kind.norms * self.sum.seconds_with_norm(bytes) + plain * self.sum.seconds(bytes) + further
     }
 
     /// Seconds to bring `sampled` hidden states to tokens: the vocabulary head, gathering its shares (half a sum), and

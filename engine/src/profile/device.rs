@@ -280,7 +280,7 @@ impl DeviceProfile {
         let law = self.all_reduce_law(local);
         Sum {
             node: (ranks > 1).then(|| law.times()),
-            fused: if nodes > 1.0 { 0.0 } else { law.fused_bytes as f64 },
+            fused: if ranks > law.ranks { 0.0 } else { law.fused_bytes as f64 },
             once: [law.start_us * 1e-6, f64::from(local.saturating_sub(1)) / law.bandwidth],
             start: 2.0 * (nodes - 1.0) * self.network.start_us * 1e-6,
             per_byte,
@@ -317,11 +317,14 @@ impl Sum {
     /// Seconds to sum `bytes`; 0 where there is one rank.
     #[must_use]
     pub fn seconds(&self, bytes: f64) -> f64 {
-        let Some(node) = &self.node else { return 0.0 };
-        let alone = node.at(bytes, 0.0);
-        let [start, per_byte] = self.once;
-        let node = if self.fuses(bytes) { alone.min(start + bytes * per_byte) } else { alone };
-        node + self.start + bytes * self.per_byte
+        self.node.as_ref().map_or(0.0, |n| n.at(bytes, 0.0) + self.start + bytes * self.per_byte)
+    }
+
+    /// The same where a norm comes after it.
+    #[must_use]
+    pub fn seconds_with_norm(&self, bytes: f64) -> f64 {
+        let alone = self.seconds(bytes);
+        if self.fuses(bytes) { alone.min(self.at_once(bytes)) } else { alone }
     }
 
     /// True where the norm after a sum of `bytes` has no kernel of its own.
@@ -330,9 +333,28 @@ impl Sum {
         self.node.is_some() && bytes <= self.fused
     }
 
+    fn at_once(&self, bytes: f64) -> f64 {
+        self.once[0] + bytes * self.once[1]
+    }
+
     /// Bytes at which its slope changes.
     pub(crate) fn knots(&self) -> impl Iterator<Item = f64> {
-        let fused = [self.fused, self.fused + 1.0].into_iter().filter(|_| self.fused > 0.0);
-        self.node.iter().flat_map(Times::knots).chain(fused)
+        self.node.iter().flat_map(Times::knots)
+    }
+
+    /// Bytes at which that of [`Self::seconds_with_norm`] does.
+    pub(crate) fn knots_with_norm(&self) -> Vec<f64> {
+        let mut knots: Vec<f64> = self.knots().collect();
+        if self.fused > 0.0 {
+            let gap = |x: f64| self.seconds(x) - self.at_once(x);
+            let ends: Vec<f64> = std::iter::once(0.0).chain(self.knots()).collect();
+            let crossed = ends.windows(2).filter(|x| gap(x[0]) * gap(x[1]) < 0.0);
+            let crossings = crossed.map(|x| {
+                let (before, after) = (gap(x[0]), gap(x[1]));
+                x[0] + (x[1] - x[0]) * before / (before - after)
+            });
+            knots.extend(crossings.chain([self.fused, self.fused + 1.0]));
+        }
+        knots
     }
 }

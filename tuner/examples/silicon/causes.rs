@@ -13,7 +13,7 @@ use super::{Key, Pair, Row, errors};
 const TARGETS: [f64; 2] = [8.0, 20.0];
 
 /// Cells that were measured several times, by pair: largest over smallest TPOT and TTFT of each, less one, percent.
-/// Rows that are copies of one another do not count.
+/// Rows that are copies of one another, within a thousandth, do not count.
 pub(super) fn repeats(rows: &[Row]) -> BTreeMap<Key, Vec<[f64; 2]>> {
     let mut cells: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
     for row in rows {
@@ -29,7 +29,7 @@ pub(super) fn repeats(rows: &[Row]) -> BTreeMap<Key, Vec<[f64; 2]>> {
             100.0 * (most / least - 1.0)
         };
         let both = [spread(|row| row.tpot_ms), spread(|row| row.ttft_ms)];
-        if both.iter().any(|spread| *spread > 0.0) {
+        if both.iter().any(|spread| *spread > 0.1) {
             found.entry(rows[0].pair()).or_default().push(both);
         }
     }
