@@ -23,7 +23,8 @@ macro_rules! choice {
             type Err = String;
             fn from_str(s: &str) -> Result<Self, String> {
                 // A dash is as good as an underscore.
-                let same = |c: &Self| c.name() == s || c.name().replace('_', "-") == s;
+                let typed = s.to_ascii_lowercase().replace('-', "_");
+                let same = |c: &Self| c.name().replace('-', "_") == typed;
                 let found = Self::ALL.into_iter().find(same);
                 found.ok_or_else(|| format!("expected one of {}", Self::NAMES.join(", ")))
             }

@@ -5,6 +5,7 @@
 //! that was searched is the one that serves. Two leaves differ: the executor behind [`exec::Executor`], and the owner
 //! of the clock.
 
+mod alike;
 pub mod beam;
 mod choice;
 pub mod config;

@@ -13,8 +13,8 @@ pub enum Error {
     Grammar(String),
     /// An unknown metric.
     #[error(
-        "unknown metric {metric:?} in target {target:?}; valid metrics are {}",
-        Metric::names()
+        "unknown metric {metric:?} in target {target:?}: {}valid metrics are {}",
+        workloads::meant(metric, Metric::ALL.map(Metric::name)), Metric::names()
     )]
     Metric {
         /// As typed.

@@ -14,6 +14,7 @@
 //! # Ok::<(), workloads::TraceError>(())
 //! ```
 
+mod alike;
 mod arrival;
 mod describe;
 mod error;
@@ -24,6 +25,7 @@ mod stream;
 mod synth;
 pub mod trace;
 
+pub use alike::meant;
 pub use describe::{
     Comparison, Description, Lengths, PrefixHits, QUANTILE_LEVELS, Reference, SessionFigures,
     describe,

@@ -320,7 +320,7 @@ pub fn presets() -> Vec<(String, String)> {
 /// The preset of that name.
 #[must_use]
 pub fn preset(name: &str) -> Option<Spec> {
-    let (name, toml) = PRESETS.iter().find(|(n, _)| *n == name)?;
+    let (name, toml) = PRESETS.iter().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
     // A test parses each of them; they are part of the program.
     Spec::parse(name, toml).ok()
 }

@@ -7,6 +7,8 @@
 use super::values::{
     FORMATS, count, format_name, format_time, fraction, parse_format, parse_time, switch,
 };
+use crate::alike::{meant, near};
+
 use super::{
     AllocatorKind, Config, KvDtype, Policy, PromptKv, QueueOrder, Reserve, RouterKind,
     SchedulerKind, Victim,
@@ -16,7 +18,7 @@ impl Config {
     /// Sets the knob called `name`; the error says what it takes.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), KnobError> {
         let knob = Knob::named(name).ok_or_else(|| KnobError::Unknown { name: name.to_owned() })?;
-        (knob.set)(self, value).map_err(|reason| KnobError::Value {
+        (knob.set)(self, &value.to_ascii_lowercase()).map_err(|reason| KnobError::Value {
             name: knob.name,
             value: value.to_owned(),
             reason,
@@ -62,7 +64,10 @@ impl Config {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KnobError {
     /// No such knob.
-    #[error("unknown knob `{name}`: expected one of {}", KNOBS.iter().map(|k| k.name).collect::<Vec<_>>().join(", "))]
+    #[error(
+        "unknown knob `{name}`: {}expected one of {}",
+        meant(near(name, KNOBS.iter().map(|k| k.name))), KNOBS.iter().map(|k| k.name).collect::<Vec<_>>().join(", ")
+    )]
     Unknown {
         /// The name that was asked for.
         name: String,

@@ -169,7 +169,7 @@ fn alike(name: &str) -> Vec<String> {
         let changes = entry.names().map(|known| {
             let known = plain(known);
             let part = wanted.len() >= 4 && (known.contains(&wanted) || wanted.contains(&known));
-            if part { 0 } else { changes(wanted.as_bytes(), known.as_bytes()) }
+            if part { 0 } else { strsim::levenshtein(&wanted, &known) }
         });
         (changes.min().unwrap_or(usize::MAX), entry)
     };
@@ -177,18 +177,4 @@ fn alike(name: &str) -> Vec<String> {
     found.sort_by_key(|(changes, _)| *changes);
     let near = found.into_iter().filter(|(changes, _)| *changes * 4 <= wanted.len());
     near.take(3).map(|(_, entry)| entry.name.clone()).collect()
-}
-
-/// Letters to change, add or leave out between two names (Levenshtein).
-fn changes(a: &[u8], b: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut corner = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let changed = corner + usize::from(x != y);
-            corner = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row[b.len()]
 }

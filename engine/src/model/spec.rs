@@ -5,13 +5,17 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
+use crate::alike::{meant, near};
 use crate::files::{self, LONGEST_SETTINGS};
 
 /// The reasons for which a model shape or a device profile cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// A name that is not in the catalogue.
-    #[error("unknown {what} `{name}`: expected {} or the path of a .toml file", known.join(", "))]
+    #[error(
+        "unknown {what} `{name}`: {}expected {} or the path of a .toml file",
+        meant(near(name, known.iter().copied())), known.join(", ")
+    )]
     Unknown {
         /// `device`.
         what: &'static str,
@@ -67,10 +71,6 @@ pub enum SpecError {
     /// A model that the hub does not give.
     #[error("{0}")]
     Hub(String),
-}
-
-fn meant(alike: &[String]) -> String {
-    if alike.is_empty() { String::new() } else { format!("did you mean {}? ", alike.join(", ")) }
 }
 
 /// A specification that ships with the program.

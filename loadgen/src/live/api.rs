@@ -35,7 +35,7 @@ impl std::str::FromStr for Api {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
+        match text.to_ascii_lowercase().as_str() {
             "completions" => Ok(Self::Completions),
             "chat" => Ok(Self::Chat),
             _ => Err(Error::Endpoint(format!("unknown API {text:?}: write completions or chat"))),

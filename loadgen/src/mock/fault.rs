@@ -51,7 +51,7 @@ impl FromStr for FaultShare {
     fn from_str(text: &str) -> Result<Self, Error> {
         let bad = || Error::Fault(text.to_owned());
         let (kind, share) = text.split_once('=').unwrap_or((text, "100%"));
-        let fault = match kind {
+        let fault = match kind.to_ascii_lowercase().as_str() {
             "cut" => Fault::Cut,
             "hang" => Fault::Hang,
             "drip" => Fault::Drip,

@@ -19,12 +19,10 @@ impl std::str::FromStr for DateOrder {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        match s {
+        match s.to_ascii_lowercase().as_str() {
             "dmy" => Ok(Self::DayFirst),
             "mdy" => Ok(Self::MonthFirst),
-            other => {
-                Err(format!("unknown order {other:?}: use dmy (31/12/2025) or mdy (12/31/2025)"))
-            }
+            _ => Err(format!("unknown order {s:?}: use dmy (31/12/2025) or mdy (12/31/2025)")),
         }
     }
 }

@@ -209,9 +209,11 @@ impl FromStr for Mapping {
                 known()
             )
         })?;
-        let slot = FIELDS.iter().find(|(name, _)| *name == field.trim()).map(|f| f.1);
+        let meant = || crate::meant(field, FIELDS.map(|(name, _)| name));
         let slot =
-            slot.ok_or_else(|| format!("unknown field {field:?}: use one of {}", known()))?;
+            FIELDS.iter().find(|(name, _)| name.eq_ignore_ascii_case(field.trim())).map(|f| f.1);
+        let slot = slot
+            .ok_or_else(|| format!("unknown field {field:?}: {}use one of {}", meant(), known()))?;
         let timed = matches!(slot, Slot::Time | Slot::Delay);
         let unit = column.rsplit_once(':').filter(|_| timed);
         let unit = unit.and_then(|(column, unit)| Some((column, unit.parse().ok()?)));

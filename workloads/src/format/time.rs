@@ -32,12 +32,12 @@ impl FromStr for TimeUnit {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        match s {
+        match s.to_ascii_lowercase().as_str() {
             "s" => Ok(Self::Seconds),
             "ms" => Ok(Self::Milliseconds),
             "us" => Ok(Self::Microseconds),
             "ns" => Ok(Self::Nanoseconds),
-            other => Err(format!("unknown time unit {other:?}: use s, ms, us or ns")),
+            _ => Err(format!("unknown time unit {s:?}: use s, ms, us or ns")),
         }
     }
 }

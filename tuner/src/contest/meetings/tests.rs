@@ -36,6 +36,7 @@ fn screened(fake: &Fake) -> TuneResult {
         requests: fake.requests,
         requests_per_session: None,
         natural_rps: fake.natural_rate(fake.requests),
+        prompt_tokens_per_request: None,
         output_tokens_per_request: 250.0,
         repeats: false,
     };

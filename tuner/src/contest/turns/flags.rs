@@ -49,7 +49,7 @@ impl FromStr for Dialect {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
+        match text.to_ascii_lowercase().as_str() {
             "vllm" => Ok(Self::Vllm),
             "knee" => Ok(Self::Knee),
             _ => Err("expected vllm or knee".to_owned()),

@@ -74,8 +74,9 @@ impl std::str::FromStr for Format {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let known = || Self::all().map(Self::name).collect::<Vec<_>>().join(", ");
+        let meant = || crate::meant(s, Self::all().map(Self::name));
         Self::all()
-            .find(|f| f.name() == s)
-            .ok_or_else(|| format!("unknown format {s:?}: use one of {}", known()))
+            .find(|f| f.name().eq_ignore_ascii_case(s))
+            .ok_or_else(|| format!("unknown format {s:?}: {}use one of {}", meant(), known()))
     }
 }
