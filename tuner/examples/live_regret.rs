@@ -126,6 +126,7 @@ fn screen(sim: &Testbed) -> Outcome<TuneResult> {
         requests: sim.requests(),
         requests_per_session: None,
         natural_rps: sim.natural_rate(sim.requests()),
+        prompt_tokens_per_request: None,
         output_tokens_per_request: sim.output_tokens_per_request(),
         repeats: sim.repeats(),
     };

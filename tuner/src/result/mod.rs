@@ -129,6 +129,9 @@ pub struct WorkloadInfo {
     pub requests_per_session: Option<f64>,
     /// Requests (or sessions) per second at scale 1.
     pub natural_rps: f64,
+    /// Mean prompt tokens per request; none in results of earlier versions.
+    #[serde(default)]
+    pub prompt_tokens_per_request: Option<f64>,
     /// Mean output tokens per request (or session).
     pub output_tokens_per_request: f64,
     /// True where it goes on by repeating itself when a rate needs more requests than it has; else it is drawn on.

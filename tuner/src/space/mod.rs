@@ -303,6 +303,12 @@ impl Space {
         found
     }
 
+    /// Most GPUs of a deployment.
+    #[must_use]
+    pub fn most_gpus(&self) -> u32 {
+        self.gpus
+    }
+
     /// Most GPUs of one replica.
     fn replica(&self) -> u32 {
         self.per_replica.map_or(self.gpus, |most| most.min(self.gpus))
@@ -385,7 +391,8 @@ pub fn label(config: &Config) -> String {
 #[must_use]
 pub fn refuse(config: &Config, gpus: u32) -> Option<String> {
     if config.gpus() > gpus {
-        return Some(format!("takes more than the {gpus} GPU(s) allowed"));
+        let takes = config.gpus();
+        return Some(format!("it takes {takes} GPUs, and {gpus} may be used: try --gpus {takes}"));
     }
     if config.max_batch_tokens < config.max_seqs {
         let reason = "max-batch-tokens below max-seqs: not every running sequence could decode";

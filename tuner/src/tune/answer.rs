@@ -139,8 +139,9 @@ impl Tuning<'_, '_> {
             return Infeasible { reason, ..Infeasible::default() };
         }
         let Some(i) = self.nearest(groups) else {
-            let most = refused.iter().max_by_key(|r| r.count).map(|r| r.reason.as_str());
-            let reason = format!("no configuration can run: {}", most.unwrap_or("none was tried"));
+            let most = refused.iter().max_by_key(|r| r.count);
+            let most = most.map_or("none was tried".to_owned(), |most| self.advised(&most.reason));
+            let reason = format!("no configuration can run: {most}");
             return Infeasible { reason, ..Infeasible::default() };
         };
         let entry = &self.found.entries[i];
@@ -157,6 +158,17 @@ impl Tuning<'_, '_> {
             accuracy.filter(|_| !reaches.is_empty()).map(|a| p_met(&reaches, &a.spread));
         let nearest = Some(space::label(&entry.candidate.config));
         Infeasible { reason, nearest, reaches, p_feasible }
+    }
+
+    /// A refusal with the advice for a search, which spreads a model by itself over the GPUs that it may use.
+    fn advised(&self, reason: &str) -> String {
+        let most = self.question.space.most_gpus();
+        match reason.rsplit_once("try --tp ") {
+            Some((why, ranks)) if ranks.parse().is_ok_and(|ranks: u32| ranks > most) => {
+                format!("{why}try --gpus {ranks}")
+            }
+            _ => reason.to_owned(),
+        }
     }
 
     fn pareto(&self) -> Pareto {

@@ -44,6 +44,7 @@ fn question<'a>(devices: Vec<DeviceUnderTest<'a>>, space: &'a Space, slo: &'a Sl
         requests: subject.requests(),
         requests_per_session: None,
         natural_rps: subject.natural_rate(subject.requests()),
+        prompt_tokens_per_request: None,
         output_tokens_per_request: subject.output_tokens_per_request(),
         repeats: false,
     };

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use super::Fnv;
@@ -22,6 +23,15 @@ pub fn build() -> &'static str {
     })
 }
 
+/// A hash of the content of the regular file at `path`.
+///
+/// # Errors
+/// When it is no such file, or cannot be read.
+pub fn digest_of(path: &Path) -> io::Result<String> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_file() { hash(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
 /// A hash of a whole file.
 fn hash(mut file: File) -> io::Result<String> {
     let (mut hash, mut bytes) = (Fnv::new(), vec![0; 1 << 20]);
@@ -40,7 +50,6 @@ fn hash(mut file: File) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     #[test]
     fn another_program_is_another_build() {

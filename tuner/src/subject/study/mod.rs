@@ -82,7 +82,7 @@ pub enum StudyError {
     },
 }
 
-pub use build::build;
+pub use build::{build, digest_of};
 
 /// The properties, by name, that must be equal for a study's runs to be valid in this run: trace,
 /// model, SLO, [`build`].
