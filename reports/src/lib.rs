@@ -5,6 +5,7 @@
 //! plot is derived from the data the plot shows.
 
 mod bench;
+pub mod between;
 mod charts;
 pub mod chrome_trace;
 mod compare;
@@ -31,6 +32,7 @@ pub mod terminal;
 mod tradeoffs;
 mod tuning;
 mod validation;
+mod what_if;
 mod winner;
 mod wrap;
 
