@@ -133,7 +133,11 @@ pub(crate) fn answer(report: &BenchReport) -> Markup {
     html! {
         p.lead { (report.label) }
         div.tiles {
-            (tile(true, &rate(s.goodput_rps()), "goodput, requests/s", &html! { (attained) }))
+            @if s.verdict.targets.is_empty() {
+                (tile(true, &rate(s.request_throughput_rps()), "completed, requests/s", &html! { "no latency target was given" }))
+            } @else {
+                (tile(true, &rate(s.goodput_rps()), "goodput, requests/s", &html! { (attained) }))
+            }
             (tile(false, &latency(ttft.p99), "p99 TTFT", &html! { "median " (latency(ttft.p50)) }))
             (tile(false, &latency(itl.p99), "p99 ITL", &html! { "p99 TPOT " (latency(tpot.p99)) }))
             (tile(false, &sig(s.output_tokens_per_s(), 3), "output tokens/s", &html! { (rate(s.request_throughput_rps())) " requests/s" }))
@@ -172,7 +176,7 @@ fn verdict(report: &BenchReport) -> Markup {
     let table = page::fitted(
         &[
             ("target", false),
-            ("measured", true),
+            ("found", true),
             ("limit", true),
             ("of the limit left", true),
             ("", false),

@@ -31,7 +31,8 @@ pub(crate) fn figure(
     y: Axis,
     layers: Vec<Layer>,
 ) -> Figure {
-    Figure { width: size.0, height: size.1, about: about.to_owned(), x, y, left: 0.0, layers }
+    let (inks, left, about) = (Vec::new(), 0.0, about.to_owned());
+    Figure { width: size.0, height: size.1, about, x, y, left, inks, layers }
 }
 
 /// KV classes with their names and values, most useful first: the order of stacking.
@@ -89,7 +90,7 @@ pub(crate) fn distribution(detail: &Detail, metric: Metric, targets: &[Target]) 
     let median = at(0.5).map_or_else(|| "∞".to_owned(), ms);
     let caption = match p99 {
         Some(p99) => format!(
-            "Half of the {what} are below {median}, 99 % below {}; the slowest measured took {}.",
+            "Half of the {what} are below {median}, 99 % below {}; the slowest took {}.",
             ms(p99),
             ms(last.0)
         ),

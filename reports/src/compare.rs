@@ -190,7 +190,7 @@ fn answer(report: &CompareReport) -> Markup {
     let first = report.policies.first();
     html! {
         @if let Some(said) = capacities(report) { p.lead { (said) } }
-        p { "Everybody has the same KV bytes, seats and token budget; only scheduler and allocator differ." }
+        p { "Every policy has the same KV bytes, seats and token budget; only scheduler and allocator differ." }
         (table(&columns, &rows))
         p.quiet {
             "Saturated: all requests offered at once; waste, batch, padding and recomputation are of that run."
@@ -232,7 +232,7 @@ fn claims(claims: &[Claim]) -> Markup {
         p { "Of " (tried) " claims that could be tried on this trace, model and device, " (count(Finding::Confirmed)) " hold, "
             (count(Finding::Partly)) " hold in part and " (count(Finding::Refuted)) " do not. "
             "The paper's own setup stands under each: what is refuted here is not refuted there." }
-        (table(&[("claim, and the paper's setup", false), ("setup here", false), ("measured", false), ("verdict", false)], &rows))
+        (table(&[("claim, and the paper's setup", false), ("setup here", false), ("found", false), ("verdict", false)], &rows))
     }
 }
 
@@ -281,7 +281,7 @@ fn curves(report: &CompareReport) -> Markup {
     let curves = policies::curves(&report.policies);
     html! {
         p { "Rings on the axis mark capacities under the targets." }
-        (page::charts(&latency::charts(&curves, &page::targets(&report.scenario.slo)), ""))
+        (page::charts(&latency::charts(&curves, &page::targets(&report.scenario.slo), None), ""))
     }
 }
 

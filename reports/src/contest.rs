@@ -20,8 +20,13 @@ pub(crate) struct Terms<'a> {
     pub(crate) slo: String,
 }
 
-/// The answer in one sentence.
+/// The answer in one sentence; that of a search that was interrupted is unfinished.
 pub(crate) fn headline(answer: &Answer, terms: &Terms<'_>) -> String {
+    let said = finding(answer, terms);
+    if answer.interrupted { format!("Unfinished search: {said}") } else { said }
+}
+
+fn finding(answer: &Answer, terms: &Terms<'_>) -> String {
     let (on, Terms { unit, workload, slo }) = (&answer.source.on, terms);
     match answer.best() {
         Some((winner, rps)) => {

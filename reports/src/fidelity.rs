@@ -6,7 +6,7 @@ use crate::figures::{NONE, count, ms, rate, sig};
 use crate::page::{self, Page, Row, Section, Times, cell, code, pairs, tile};
 use crate::plot::{Axis, Ink, Layer, Mark, Scale};
 use crate::report::{Assumption, FidelityReport};
-use crate::wrap::{Look, Screen};
+use crate::wrap::{Look, Screen, Terminal};
 use maud::{Markup, html};
 use tuner::evidence::fidelity::{BothKnees, Figure, Steps};
 use tuner::evidence::validate::COMPARED;
@@ -113,8 +113,8 @@ fn about_capacity(knees: &BothKnees, targets: &str) -> String {
 
 /// The summary for a terminal.
 #[must_use]
-pub(crate) fn terminal(r: &FidelityReport, colour: bool) -> String {
-    let mut s = Screen::new(colour);
+pub(crate) fn terminal(r: &FidelityReport, terminal: Terminal) -> String {
+    let mut s = Screen::new(terminal);
     s.say(&headline(r), 0, Some(Look::Bold));
     let what = format!("SIMULATED beside MEASURED  {} · {} · {}", r.model, r.device, r.workload);
     s.say(&what, 2, Some(Look::Quiet));

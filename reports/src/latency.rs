@@ -35,20 +35,34 @@ impl At {
 }
 
 /// A chart for each latency shown. Of several targets on a metric only those over all requests are drawn.
-pub(crate) fn charts(curves: &[Curve], targets: &[Target]) -> Vec<Chart> {
-    SHOWN.map(|metric| chart(curves, targets, metric)).into()
+/// `likely` are the rates between which the chosen one's knee lies.
+pub(crate) fn charts(
+    curves: &[Curve],
+    targets: &[Target],
+    likely: Option<(f64, f64)>,
+) -> Vec<Chart> {
+    SHOWN.map(|metric| chart(curves, targets, likely, metric)).into()
 }
 
 fn line(curve: &Curve, of: impl Fn(&At) -> Option<f64>) -> Vec<(f64, f64)> {
     curve.points.iter().map(|p| (p.rate, of(p).unwrap_or(f64::NAN))).collect()
 }
 
-fn chart(curves: &[Curve], targets: &[Target], metric: Metric) -> Chart {
+fn chart(
+    curves: &[Curve],
+    targets: &[Target],
+    likely: Option<(f64, f64)>,
+    metric: Metric,
+) -> Chart {
     let limits: Vec<&Target> =
         targets.iter().filter(|t| t.metric == metric && t.class.is_none()).collect();
     let mut layers = Vec::new();
     let y = vertical(curves, &limits, metric);
     let floor = y.bounds.map_or(f64::NAN, |b| b.0);
+    if let (Some((low, high)), Some(y)) = (likely, y.bounds) {
+        let boxes = vec![[low, high, y.0, y.1]];
+        layers.push(Layer::Boxes { boxes, ink: Ink::Accent, opacity: 0.1 });
+    }
     // The chosen one last, on top of the others.
     let order = curves.iter().filter(|c| !c.chosen).chain(curves.iter().filter(|c| c.chosen));
     for curve in order {
@@ -88,7 +102,7 @@ fn chart(curves: &[Curve], targets: &[Target], metric: Metric) -> Chart {
     let name = metric.label();
     let x = Axis::new("offered rate, requests/s", Scale::FromZero);
     let x = match widest(curves) {
-        Some(most) => x.within(0.0, most * 1.12),
+        Some(most) => x.within(0.0, (most * 1.12).max(likely.map_or(0.0, |l| l.1 * 1.02))),
         None => x,
     };
     Chart {

@@ -2,6 +2,7 @@
 //! meanwhile, or after a crash, sees the old file or the new one.
 
 use crate::report::{Report, SCHEMA};
+use crate::wrap::Terminal;
 use crate::{
     Error, bench_page, compare_page, csv, fidelity_page, served_page, tune_page, validation_page,
 };
@@ -48,14 +49,14 @@ impl Report {
 
     /// The summary for a terminal; see [`crate::terminal`].
     #[must_use]
-    pub fn terminal(&self, colour: bool) -> String {
+    pub fn terminal(&self, terminal: Terminal) -> String {
         match self {
-            Self::Tune(r) => crate::terminal::tune(r, colour),
-            Self::Compare(r) => crate::terminal::compare(r, colour),
-            Self::Bench(r) => crate::terminal::bench(r, colour),
-            Self::Validate(r) => crate::validation::terminal(r, colour),
-            Self::Fidelity(r) => crate::fidelity::terminal(r, colour),
-            Self::Served(r) => crate::terminal::served(r, colour),
+            Self::Tune(r) => crate::terminal::tune(r, terminal),
+            Self::Compare(r) => crate::terminal::compare(r, terminal),
+            Self::Bench(r) => crate::terminal::bench(r, terminal),
+            Self::Validate(r) => crate::validation::terminal(r, terminal),
+            Self::Fidelity(r) => crate::fidelity::terminal(r, terminal),
+            Self::Served(r) => crate::terminal::served(r, terminal),
         }
     }
 

@@ -108,7 +108,7 @@ fn occupancy(samples: &[KvSample]) -> Chart {
             ],
         ),
         caption: format!(
-            "At most {running} sequences run at once and {waiting} requests wait; somebody waits in {} of the samples.",
+            "At most {running} sequences run at once and {waiting} requests wait; requests wait in {} of the samples.",
             percent(still),
         ),
     }

@@ -1,4 +1,5 @@
-//! The shell of every page and its recurring parts. One file, no network: styles inside, plots inline, no scripts.
+//! The shell of every page and its recurring parts. One file, no network: styles, plots and one small script of our
+//! own inside. A page is complete without the script, and in print.
 
 use crate::charts::Chart;
 use crate::figures::{self, THIN};
@@ -50,6 +51,9 @@ impl Times {
     }
 }
 
+/// The section that the script shows, because it does nothing without it.
+pub(crate) const SCRIPTED: &str = "what-if";
+
 /// Part of a page.
 pub(crate) struct Section {
     /// Anchor.
@@ -77,6 +81,8 @@ impl Page<'_> {
                 head {
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width, initial-scale=1";
+                    // Nothing is fetched, and no script comes from elsewhere.
+                    meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
                     meta name="generator" content={ "knee " (self.version) };
                     title { (self.title) }
                     style { (PreEscaped(include_str!("page.css"))) }
@@ -89,25 +95,25 @@ impl Page<'_> {
                         }
                         h1 { (self.headline) }
                         nav aria-label="contents" {
-                            @for s in sections.iter().filter(|s| !s.title.is_empty()) {
+                            @for s in sections.iter().filter(|s| !s.title.is_empty() && s.id != SCRIPTED) {
                                 a href={ "#" (s.id) } { (s.title) }
                             }
                         }
                     }
                     main {
                         @for (i, s) in sections.iter().enumerate() {
-                            section id=(s.id) class=[(i == 0).then_some("first")] {
+                            section id=(s.id) class=[(i == 0).then_some("first")] hidden[s.id == SCRIPTED] {
                                 @if !s.title.is_empty() { h2 { (s.title) } }
                                 (s.body)
                             }
                         }
                     }
                     footer { (footer(self.times, self.version)) }
+                    script { (PreEscaped(include_str!("page.js"))) }
                 }
             }
         };
-        // The file runs nothing on its reader's machine, with any text in a name or a server's
-        // words.
+        // No text in a name or a server's words acts on its reader's machine.
         plain_lines(&page.into_string())
     }
 }
@@ -130,10 +136,10 @@ pub(crate) fn charts(charts: &[Chart], columns: &str) -> Markup {
     html! {
         @if !charts.is_empty() {
             div class={ "charts " (columns) } {
-                @for chart in charts {
-                    figure {
+                @for (chart, (svg, values)) in charts.iter().map(|chart| (chart, chart.figure.drawn())) {
+                    figure data-plot=(values) {
                         h3 { (chart.title) }
-                        (PreEscaped(chart.figure.svg()))
+                        (PreEscaped(svg))
                         figcaption { (chart.caption) }
                     }
                 }
@@ -225,6 +231,23 @@ pub(crate) fn tile(main: bool, value: &str, name: &str, note: &Markup) -> Markup
 /// Warnings, if any.
 pub(crate) fn warnings<S: AsRef<str>>(warnings: &[S]) -> Markup {
     html! { @for w in warnings { (warning(&html! { (figures::capitalised(w.as_ref().trim_end_matches('.'))) "." })) } }
+}
+
+/// What could go wrong with an answer: the first three, and the rest behind them.
+pub(crate) fn risks<S: AsRef<str>>(risks: &[S]) -> Markup {
+    let line = |risk: &S| figures::capitalised(risk.as_ref().trim_end_matches('.')) + ".";
+    let (first, rest) = risks.split_at(risks.len().min(3));
+    html! {
+        @if !first.is_empty() {
+            div.warning role="note" {
+                h3 { "What could go wrong" }
+                ul { @for risk in first { li { (line(risk)) } } }
+                @if !rest.is_empty() {
+                    details { summary { (rest.len()) " more" } ul { @for risk in rest { li { (line(risk)) } } } }
+                }
+            }
+        }
+    }
 }
 
 /// Something to know before believing.

@@ -3,6 +3,7 @@
 use crate::figures::{NONE, capitalised, count, percent, rate, short, usd};
 use crate::page::{Row, cell, table, whole};
 use crate::sentences::{self, slo_text};
+use crate::winner::month;
 use maud::{Markup, html};
 use tuner::plan::{Plan, Rule};
 use tuner::result::{Infeasible, TuneResult};
@@ -67,10 +68,16 @@ pub(crate) fn heading(r: &TuneResult) -> String {
 /// The GPUs that carry the demand, in one sentence; none where no demand was given.
 pub(crate) fn headline(r: &TuneResult) -> Option<String> {
     let plan = chosen(r).or(r.plans.first())?;
-    let cost = plan.usd_per_hour.map_or_else(String::new, |c| format!(" for {} per hour", usd(c)));
+    let cost = plan
+        .usd_per_hour
+        .map_or_else(String::new, |c| format!(" for {} per hour, {} per month", usd(c), month(c)));
+    let slow = plan.if_slow.and_then(|slow| slow.gpus).filter(|gpus| *gpus > plan.gpus);
+    let slow = slow.map_or_else(String::new, |gpus| {
+        format!(" ({} if iterations are slow)", count(gpus.into()))
+    });
     let carry = if plan.gpus == 1 { "carries" } else { "carry" };
     Some(format!(
-        "{} × {} {carry} {} {} of {} with {}{cost}.",
+        "{} × {}{slow} {carry} {} {} of {} with {}{cost}.",
         count(plan.gpus.into()),
         plan.device,
         short(plan.demand_rps),

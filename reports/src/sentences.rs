@@ -1,12 +1,86 @@
 //! Sentences about a tuning run, the same on the page and in a terminal.
 
-use crate::figures::{capitalised, limit, listed, ms, rate, short, sig};
+use crate::figures::{THIN, capitalised, limit, listed, ms, rate, short, sig};
 use crate::page;
-use tuner::result::{Infeasible, Margin, Operating, TuneResult, departures, statistic};
+use loadgen::{Metric, Statistic, Target};
+use tuner::result::{Infeasible, Margin, Objective, Operating, TuneResult, departures, statistic};
 
 /// The targets as a person says them.
 pub(crate) fn slo_text(r: &TuneResult) -> String {
     page::slo_text(&r.slo, r.attainment.as_deref().and_then(page::share))
+}
+
+/// The question in words: what was looked for, on what, for whom, within which limits.
+pub(crate) fn question(r: &TuneResult) -> String {
+    let devices: Vec<&str> = r.devices.iter().map(|d| d.name.as_str()).collect();
+    let gpus = if r.gpus == 1 { "one GPU".to_owned() } else { format!("up to {} GPUs", r.gpus) };
+    let w = &r.workload;
+    let prompt = w
+        .prompt_tokens_per_request
+        .map_or_else(String::new, |tokens| format!("{} prompt tokens and ", sig(tokens, 3)));
+    let each = if w.requests_per_session.is_some() { "session" } else { "request" };
+    let traffic = format!(
+        "{} (on average {prompt}{} response tokens per {each})",
+        w.name,
+        sig(w.output_tokens_per_request, 3)
+    );
+    let wanted = match r.plans.first() {
+        Some(plan) => format!(
+            "the least cost of {} {} with {} of capacity kept free, replicas of {gpus}",
+            short(plan.demand_rps),
+            w.unit(),
+            crate::figures::percent(plan.headroom)
+        ),
+        None => format!(
+            "the configuration of {gpus} with the most {}",
+            match r.objective {
+                Objective::Rps => w.unit(),
+                Objective::TokensPerGpu => "output tokens/s per GPU",
+                Objective::Cost => "output tokens per dollar",
+            }
+        ),
+    };
+    let limits = match spelt(r) {
+        limits if limits.is_empty() => "without a latency target".to_owned(),
+        limits => format!("with {}", listed(&limits)),
+    };
+    format!("Asked: {wanted} for {} on {}, serving {traffic}, {limits}.", r.model, listed(&devices))
+}
+
+/// A latency's name in full.
+fn words(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Ttft => "time to first token",
+        Metric::Tpot => "time per output token",
+        Metric::Itl => "time between tokens",
+        Metric::E2e => "time to the last token",
+    }
+}
+
+/// Each target in full words.
+fn spelt(r: &TuneResult) -> Vec<String> {
+    let share = r.attainment.as_deref().and_then(page::share);
+    let of = |t: &Target| {
+        let who = t.class.as_ref().map_or_else(String::new, |class| format!(" of {class}"));
+        let most = limit(t.limit.as_secs_f64() * 1e3);
+        let what = words(t.metric);
+        match (share, t.statistic) {
+            (Some(_), _) => format!("{what}{who} within {most}"),
+            (None, Statistic::Mean) => format!("a mean {what}{who} within {most}"),
+            (None, Statistic::Percentile(p)) => {
+                format!(
+                    "{what}{who} within {most} for {}{THIN}% of {}",
+                    p,
+                    if t.metric.per_request() { "requests" } else { "gaps" }
+                )
+            }
+        }
+    };
+    let mut all: Vec<String> = page::targets(&r.slo).iter().map(of).collect();
+    if let (Some(share), Some(last)) = (share, all.last_mut()) {
+        *last += &format!(", all of them for {}{THIN}% of requests", short(100.0 * share));
+    }
+    all
 }
 
 /// The configuration as a sentence: whatever neither the policy's name nor the defaults say is in it.

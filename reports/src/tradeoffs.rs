@@ -4,11 +4,12 @@
 use crate::charts::{self, Chart};
 use crate::figures::{ms, percent, rate, sig};
 use crate::page::{self, Row, cell, code, table};
-use crate::plot::{Axis, Ink, Layer, Mark, Scale, thinned};
+use crate::plot::{Axis, Figure, Ink, Layer, Mark, Scale, thinned};
 use crate::policies;
 use loadgen::Metric;
 use maud::{Markup, html};
 use std::collections::BTreeSet;
+use tuner::result::pareto::front as pareto_front;
 use tuner::result::{Neighbour, ParetoPoint, TuneResult};
 
 /// Both fronts with every passing run behind them.
@@ -24,8 +25,9 @@ pub(crate) fn pareto(r: &TuneResult) -> Markup {
             title: "Throughput against interactivity",
             x: ("output tokens/s per user (1 / median TPOT)", |p| p.tokens_per_s_per_user),
             y: ("output tokens/s per GPU", |p| Some(p.tokens_per_s_per_gpu)),
-            front: &p.throughput_interactivity,
+            right_is_better: true,
             chosen: chosen.and_then(|b| Some((b.tokens_per_s_per_user?, b.tokens_per_s_per_gpu))),
+            device: chosen.map(|b| b.device.as_str()),
             say: |a, b| {
                 format!(
                     "The front runs from {} output tokens/s per GPU at {} tokens/s per user to {} at {}; up and right \
@@ -44,9 +46,10 @@ pub(crate) fn pareto(r: &TuneResult) -> Markup {
             title: "Goodput against p99 TTFT",
             x: ("p99 TTFT, ms", |p| p.p99.get(Metric::Ttft)),
             y: ("goodput per GPU, requests/s", |p| Some(p.goodput_rps / f64::from(p.gpus))),
-            front: &p.goodput_ttft,
+            right_is_better: false,
             chosen: chosen
                 .and_then(|b| Some((b.p99.get(Metric::Ttft)?, b.goodput_rps / f64::from(b.gpus)))),
+            device: chosen.map(|b| b.device.as_str()),
             say: |a, b| {
                 format!(
                     "The front runs from {} good requests/s per GPU at a p99 TTFT of {} to {} at {}; up and left is \
@@ -61,7 +64,7 @@ pub(crate) fn pareto(r: &TuneResult) -> Markup {
         &p.points,
     );
     html! {
-        p { "Every run on the whole trace that held the targets. Only the points on the line are worth choosing from." }
+        p { "Every run on the whole trace that held the targets. Only the points on a line, the front of a device, are worth choosing from on it." }
         (page::key(names.iter().zip(policies::inks(&names)).map(|(name, ink)| (ink, *name))))
         (page::charts(&[interactivity, ttft], "two"))
     }
@@ -78,8 +81,10 @@ struct Front<'a> {
     title: &'a str,
     x: (&'a str, Value),
     y: (&'a str, Value),
-    front: &'a [usize],
+    right_is_better: bool,
     chosen: Option<(f64, f64)>,
+    /// The device of the chosen one.
+    device: Option<&'a str>,
     /// The message of a chart, from the front's leftmost point and its rightmost.
     say: fn((f64, f64), (f64, f64)) -> String,
 }
@@ -99,15 +104,30 @@ fn front(f: &Front<'_>, points: &[ParetoPoint]) -> Chart {
             label: None,
         });
     }
-    let mut line: Vec<(f64, f64)> = f.front.iter().filter_map(|i| at(points.get(*i)?)).collect();
-    line.sort_by(|a, b| a.0.total_cmp(&b.0));
-    layers.push(Layer::Line {
-        points: line.clone(),
-        ink: Ink::Text,
-        width: 1.3,
-        dashed: false,
-        label: None,
-    });
+    let line_of = |device: &str| {
+        let own: Vec<(f64, f64)> =
+            points.iter().filter(|p| p.device == device).filter_map(at).collect();
+        let sign = if f.right_is_better { 1.0 } else { -1.0 };
+        let towards: Vec<(f64, f64)> = own.iter().map(|(x, y)| (*y, sign * x)).collect();
+        let mut line: Vec<(f64, f64)> =
+            pareto_front(&towards).into_iter().map(|i| own[i]).collect();
+        line.sort_by(|a, b| a.0.total_cmp(&b.0));
+        line
+    };
+    let devices: BTreeSet<&str> = points.iter().map(|p| p.device.as_str()).collect();
+    let own = f.device.filter(|device| devices.contains(device)).or(devices.first().copied());
+    let line = line_of(own.unwrap_or_default());
+    // The chosen device's front last, on top of the others.
+    for device in devices.iter().filter(|d| Some(**d) != own).chain(own.iter()) {
+        let is_own = Some(*device) == own;
+        layers.push(Layer::Line {
+            points: line_of(device),
+            ink: if is_own { Ink::Text } else { Ink::Muted },
+            width: if is_own { 1.3 } else { 1.0 },
+            dashed: !is_own,
+            label: (devices.len() > 1).then(|| (*device).to_owned()),
+        });
+    }
     if let Some(chosen) = f.chosen {
         let label = Some("chosen".to_owned());
         layers.push(Layer::Marks {
@@ -122,17 +142,12 @@ fn front(f: &Front<'_>, points: &[ParetoPoint]) -> Chart {
         (Some(a), Some(b)) if line.len() > 1 => (f.say)(*a, *b),
         _ => "One point beats all others on both axes.".to_owned(),
     };
-    Chart {
-        title: f.title.to_owned(),
-        figure: charts::figure(
-            charts::HALF,
-            f.title,
-            Axis::new(f.x.0, Scale::Linear),
-            Axis::new(f.y.0, Scale::FromZero),
-            layers,
-        ),
-        caption,
-    }
+    let inks =
+        names.iter().zip(policies::inks(&names)).map(|(name, ink)| (ink, (*name).to_owned()));
+    let inks = inks.chain([(Ink::Text, "the front".to_owned())]).collect();
+    let (x, y) = (Axis::new(f.x.0, Scale::Linear), Axis::new(f.y.0, Scale::FromZero));
+    let figure = charts::figure(charts::HALF, f.title, x, y, layers);
+    Chart { title: f.title.to_owned(), figure: Figure { inks, ..figure }, caption }
 }
 
 /// Capacity when one knob moves from the best.

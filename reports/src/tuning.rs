@@ -8,7 +8,7 @@ use crate::page::{self, Origin, Page, Row, Section, Times, cell, code, table, wh
 use crate::plot::Ink;
 use crate::report::{About, Detail, TuneReport};
 use crate::sentences::{self, slo_text};
-use crate::{contest, exports, losers, over_time, planned, policies, tradeoffs, winner};
+use crate::{contest, exports, losers, over_time, planned, policies, tradeoffs, what_if, winner};
 use maud::{Markup, html};
 use tuner::compare::PolicyResult;
 use tuner::result::{Answer, Baseline, Operating, TuneResult};
@@ -40,6 +40,7 @@ pub fn tune_page(report: &TuneReport) -> String {
     }
     let simulated = if decided.is_some() { "By simulation" } else { "" };
     sections.push(Section::new("answer", simulated, winner::winner(report)));
+    sections.push(Section::new(page::SCRIPTED, "What if", what_if::panel(r)));
     sections.push(Section::new("latency", "Latency against rate", latency_curves(r)));
     sections.push(Section::new("pareto", "What it trades", tradeoffs::pareto(r)));
     sections.push(Section::new("policies", "Policies compared", compared(report)));
@@ -74,8 +75,17 @@ fn measured(answer: &Answer) -> Markup {
     }
 }
 
-/// The answer in one sentence.
+/// The answer in one sentence; that of a search that was interrupted is unfinished.
 pub(crate) fn headline(report: &TuneReport) -> String {
+    let said = answer(report);
+    if report.result.interrupted && report.measured.is_none() {
+        format!("Unfinished search: {said}")
+    } else {
+        said
+    }
+}
+
+fn answer(report: &TuneReport) -> String {
     let (r, slo) = (&report.result, slo_text(&report.result));
     if let Some(answer) = &report.measured {
         let terms = Terms { unit: r.workload.unit(), workload: &r.workload.name, slo };
@@ -91,8 +101,11 @@ pub(crate) fn headline(report: &TuneReport) -> String {
             } else {
                 format!("{} × {} carry", b.gpus, b.device)
             };
+            let likely = r.confidence.as_ref().map_or_else(String::new, |c| {
+                format!(" (likely {} to {})", rate(c.low_rps), rate(c.high_rps))
+            });
             format!(
-                "{carry} {} {} of {} with {slo}.",
+                "{carry} {} {}{likely} of {} with {slo}.",
                 rate(b.capacity_rps),
                 r.workload.unit(),
                 r.workload.name
@@ -126,11 +139,17 @@ fn shown(r: &TuneResult) -> Vec<(&Operating, Ink, bool)> {
     r.best.iter().map(|b| (b, Ink::policy(&b.policy, 0), true)).chain(others).collect()
 }
 
-fn curve((o, ink, chosen): (&Operating, Ink, bool)) -> Curve {
+/// `gpus` says how many GPUs each takes, where they differ.
+fn curve((o, ink, chosen): (&Operating, Ink, bool), gpus: bool) -> Curve {
     let at =
         |p: &tuner::result::CurvePoint| At { rate: p.rate_rps, latencies: p.latencies.clone() };
     Curve {
-        name: if chosen { format!("{} (best)", o.policy) } else { o.policy.clone() },
+        name: match (chosen, gpus) {
+            (true, false) => format!("{} (best)", o.policy),
+            (true, true) => format!("{} (best, {} GPUs)", o.policy, o.gpus),
+            (false, true) => format!("{} ({} GPUs)", o.policy, o.gpus),
+            (false, false) => o.policy.clone(),
+        },
         ink,
         chosen,
         knee: Some(o.capacity_rps),
@@ -138,15 +157,24 @@ fn curve((o, ink, chosen): (&Operating, Ink, bool)) -> Curve {
     }
 }
 
+/// The rates between which the winner's capacity lies with eight chances in ten.
+fn likely(r: &TuneResult) -> Option<(f64, f64)> {
+    r.confidence.as_ref().map(|c| (c.low_rps, c.high_rps)).filter(|_| r.best.is_some())
+}
+
 fn latency_curves(r: &TuneResult) -> Markup {
-    let curves: Vec<Curve> = shown(r).into_iter().map(curve).collect();
+    let curves: Vec<Curve> = {
+        let gpus = mixes_gpus(r);
+        shown(r).into_iter().map(|one| curve(one, gpus)).collect()
+    };
     if curves.is_empty() {
         return html! {};
     }
     html! {
         p { "Each policy at its best configuration, on the whole trace replayed faster and faster. The ringed dot is a knee: "
-            "the highest rate up to which every rate tried holds the targets and could go on for ever." }
-        (page::charts(&latency::charts(&curves, &page::targets(&r.slo)), ""))
+            "the highest rate up to which every rate tried holds the targets and could go on for ever."
+            @if likely(r).is_some() { " The chosen one's knee is within the shaded rates with 8 chances in 10." } }
+        (page::charts(&latency::charts(&curves, &page::targets(&r.slo), likely(r)), ""))
     }
 }
 

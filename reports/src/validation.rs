@@ -6,7 +6,7 @@ use crate::figures::{NONE, count, ms, opt_ms, percent, rate, sig};
 use crate::page::{self, Page, Row, Section, Times, cell, code, pairs, tile};
 use crate::plot::{Axis, Ink, Layer, Scale};
 use crate::report::{Assumption, ValidationReport};
-use crate::wrap::{Look, Screen};
+use crate::wrap::{Look, Screen, Terminal};
 use loadgen::Metric;
 use maud::{Markup, html};
 use tuner::evidence::validate::knee::Capacity;
@@ -116,8 +116,8 @@ fn apart(measured: &[Occupancy], predicted: &[Occupancy]) -> Option<String> {
 
 /// The summary for a terminal.
 #[must_use]
-pub(crate) fn terminal(r: &ValidationReport, colour: bool) -> String {
-    let mut s = Screen::new(colour);
+pub(crate) fn terminal(r: &ValidationReport, terminal: Terminal) -> String {
+    let mut s = Screen::new(terminal);
     s.say(&headline(r), 0, Some(Look::Bold));
     s.say(
         &format!("SIMULATED beside MEASURED  {} · {} · {}", r.model, r.device, r.file),
@@ -392,7 +392,7 @@ mod tests {
 
     #[test]
     fn the_terminal_shows_every_figure_within_its_width() {
-        let text = terminal(&report(), false);
+        let text = terminal(&report(), Terminal::default());
         assert!(
             text.lines()
                 .all(|l| unicode_width::UnicodeWidthStr::width(l) <= crate::terminal::WIDTH)
@@ -409,7 +409,7 @@ mod tests {
         }
         let mut many = report();
         many.runs = vec![many.runs[0].clone(), many.runs[0].clone()];
-        let text = terminal(&many, false);
+        let text = terminal(&many, Terminal::default());
         assert!(text.starts_with("2 recorded runs replayed") && text.contains("E2E p50"), "{text}");
     }
 
@@ -420,7 +420,8 @@ mod tests {
         let page = validation_page(&report);
         assert!(page.contains("&lt;run&gt;") && !page.contains("<run>"));
         assert!(page.contains("1 had failed (1 × status 503 &lt;b&gt;)"));
-        assert!(page.matches("<svg").count() == 5 && !page.contains("NaN"));
+        let drawn = page.split("<script>").next().unwrap();
+        assert!(drawn.matches("<svg").count() == 5 && !drawn.contains("NaN"));
         let stored = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<ValidationReport>(&stored).unwrap(), report);
     }

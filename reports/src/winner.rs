@@ -13,6 +13,7 @@ use tuner::result::{Infeasible, Margin, Objective, Operating, TuneResult, statis
 pub(crate) fn winner(report: &TuneReport) -> Markup {
     let r = &report.result;
     html! {
+        p.asked { (sentences::question(r)) }
         (planned::plans(r))
         @match &r.best {
             Some(b) => {
@@ -44,7 +45,7 @@ fn tiles(r: &TuneResult, b: &Operating) -> Markup {
             }))
             @if let Some(cost) = b.usd_per_million_tokens {
                 (tile(false, &usd(cost), "per million output tokens", &html! {
-                    @if let Some(hour) = b.usd_per_hour { (usd(hour)) " per hour, " } (b.gpus) " GPU" @if b.gpus != 1 { "s" }
+                    @if let Some(hour) = b.usd_per_hour { (month(hour)) " per month (" (usd(hour)) " per hour), " } (b.gpus) " GPU" @if b.gpus != 1 { "s" }
                 }))
             }
         }
@@ -52,6 +53,11 @@ fn tiles(r: &TuneResult, b: &Operating) -> Markup {
             p.quiet { "Chosen for " @if r.objective == Objective::Cost { "cost per token" } @else { "tokens/s per GPU" } ", not for requests/s." }
         }
     }
+}
+
+/// Dollars per month of 730 hours.
+pub(crate) fn month(per_hour: f64) -> String {
+    format!("${}", crate::figures::count((per_hour * 730.0).round().max(0.0) as u64))
 }
 
 fn margins(b: &Operating) -> Markup {
@@ -92,7 +98,7 @@ fn warnings(r: &TuneResult) -> Markup {
     if r.interrupted {
         all.push("interrupted: this is the best of what had been tried".to_owned());
     }
-    page::warnings(&all)
+    page::risks(&all)
 }
 
 fn knobs(config: &BTreeMap<String, String>) -> Markup {

@@ -2,8 +2,24 @@
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Columns.
+/// Most columns that anything is laid out in.
 pub const WIDTH: usize = 100;
+
+/// The abilities of the terminal that a summary is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terminal {
+    /// It shows colours.
+    pub colour: bool,
+    /// Columns to lay out for.
+    pub columns: usize,
+}
+
+impl Default for Terminal {
+    /// Plain text of the usual width.
+    fn default() -> Self {
+        Self { colour: false, columns: WIDTH }
+    }
+}
 
 /// The emphasis of a text.
 #[derive(Clone, Copy)]
@@ -21,16 +37,20 @@ pub(crate) enum Look {
 /// Lines of plain text, wrapped but for those to be copied; looks are added last so that they cost no width.
 pub(crate) struct Screen {
     pub(crate) text: String,
-    colour: bool,
+    terminal: Terminal,
 }
 
 impl Screen {
-    pub(crate) fn new(colour: bool) -> Self {
-        Self { text: String::new(), colour }
+    pub(crate) fn new(terminal: Terminal) -> Self {
+        Self { text: String::new(), terminal }
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.terminal.columns
     }
 
     fn look(&self, text: &str, look: Look) -> String {
-        if !self.colour {
+        if !self.terminal.colour {
             return text.to_owned();
         }
         let code = match look {
@@ -44,7 +64,7 @@ impl Screen {
 
     /// One paragraph, its further lines indented.
     pub(crate) fn say(&mut self, text: &str, indent: usize, look: Option<Look>) {
-        for line in wrapped(&plain(text), WIDTH, indent) {
+        for line in wrapped(&plain(text), self.terminal.columns, indent) {
             let line = look.map_or_else(|| line.clone(), |l| self.look(&line, l));
             self.text.push_str(&line);
             self.text.push('\n');
@@ -64,14 +84,17 @@ impl Screen {
     /// A table; the first column left, the others right. The row numbered `strong` is bold. Columns that do not fit
     /// are left out from the right, names too long are cut.
     pub(crate) fn table(&mut self, head: &[&str], rows: &[Vec<String>], strong: Option<usize>) {
-        let clean: Vec<Vec<String>> =
-            rows.iter().map(|r| r.iter().map(|c| cut(&plain(c), 40)).collect()).collect();
+        let columns = self.terminal.columns;
+        let clean: Vec<Vec<String>> = rows
+            .iter()
+            .map(|r| r.iter().map(|c| cut(&plain(c), columns * 2 / 5)).collect())
+            .collect();
         let mut widths: Vec<usize> = head.iter().map(|h| h.width()).collect();
         for row in &clean {
             widths.iter_mut().zip(row).for_each(|(w, c)| *w = (*w).max(c.width()));
         }
         let mut shown = widths.len();
-        while shown > 1 && 2 + widths[..shown].iter().sum::<usize>() + 2 * (shown - 1) > WIDTH {
+        while shown > 1 && 2 + widths[..shown].iter().sum::<usize>() + 2 * (shown - 1) > columns {
             shown -= 1;
         }
         let line = |cells: &[String]| {
@@ -141,10 +164,10 @@ mod tests {
         }
 
         #[test]
-        fn tables_fit(rows in prop::collection::vec(prop::collection::vec(".{0,60}", 9), 0..5)) {
-            let mut s = Screen::new(false);
+        fn tables_fit(columns in 40usize..=WIDTH, rows in prop::collection::vec(prop::collection::vec(".{0,60}", 9), 0..5)) {
+            let mut s = Screen::new(Terminal { columns, ..Terminal::default() });
             s.table(&["a", "b", "c", "d", "e", "f", "g", "h", "i"], &rows, Some(0));
-            prop_assert!(s.text.lines().all(|l| l.width() <= WIDTH), "{}", s.text);
+            prop_assert!(s.text.lines().all(|l| l.width() <= columns), "{}", s.text);
         }
     }
 }

@@ -5,7 +5,7 @@ use super::clip::{self, Point};
 use super::figure::{Axis, Figure, Layer, Mark};
 use super::names::{Name, Names, beside, printable, text_style, width_of};
 use super::palette::{Ink, themed};
-use super::scale::Span;
+use super::scale::{Scale, Span};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
@@ -37,13 +37,15 @@ impl Places {
     }
 }
 
-pub(super) fn svg(figure: &Figure) -> String {
+/// The drawing and its values.
+pub(super) fn svg(figure: &Figure) -> (String, String) {
+    let mut values = String::new();
     let mut text = String::new();
     let size = (px(f64::from(figure.width)), px(f64::from(figure.height)));
     {
         let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
         // Nothing can fail: the backend is a string, and places are finite.
-        if let Err(e) = draw(figure, &root) {
+        if let Err(e) = draw(figure, &root, &mut values) {
             unreachable!("drawing into a string: {e}");
         }
     }
@@ -55,14 +57,37 @@ pub(super) fn svg(figure: &Figure) -> String {
         figure.width * 5 / 4,
         escaped(&printable(&figure.about)),
     );
-    head + &themed(body, "18 14")
+    (head + &grouped(&themed(body, "18 14")), values)
+}
+
+/// Stands in a drawing where a layer begins, before its number ([`END`] behind the last): no text of a plot has that control
+/// character.
+const LAYER: &str = "\u{2}layer-";
+const END: &str = "end";
+
+/// A drawing whose layers are groups, so that a script can switch them.
+fn grouped(svg: &str) -> String {
+    let (mut out, mut rest, mut open) = (String::with_capacity(svg.len()), svg, false);
+    while let Some(at) = rest.find(LAYER) {
+        let from = rest[..at].rfind("<text").unwrap_or(at);
+        let name = &rest[at + LAYER.len()..];
+        let name = &name[..name.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(name.len())];
+        out.push_str(&rest[..from]);
+        out.push_str(if open { "</g>" } else { "" });
+        open = name != END;
+        if open {
+            out.push_str(&format!("<g data-layer=\"{name}\">"));
+        }
+        rest = rest[at..].split_once("</text>").map_or("", |(_, behind)| behind);
+    }
+    out + rest
 }
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-fn draw(figure: &Figure, root: &Area<'_>) -> Drawn {
+fn draw(figure: &Figure, root: &Area<'_>, values: &mut String) -> Drawn {
     let (x, y) = figure.spans();
     let places = Places { x, y };
     let [xs, ys] = [(&figure.x, &x, ticks_across(figure)), (&figure.y, &y, 5)]
@@ -81,9 +106,16 @@ fn draw(figure: &Figure, root: &Area<'_>) -> Drawn {
         .build_cartesian_2d(Ticked(keys(&xs)), Ticked(keys(&ys)))?;
     frame(&mut chart, &xs, &ys, figure.x.names.is_none(), figure.y.names.is_none())?;
     let mut names = Names::default();
-    for layer in &figure.layers {
+    for (number, layer) in figure.layers.iter().enumerate() {
+        begin(root, &number.to_string())?;
         paint(&mut chart, root, &places, layer, &mut names)?;
     }
+    begin(root, END)?;
+    let (width, height) = root.dim_in_pixel();
+    *values = super::values::of(figure, |point| {
+        let (left, top) = chart.backend_coord(&places.inside(point)?);
+        Some((f64::from(left) / f64::from(width), f64::from(top) / f64::from(height)))
+    });
     titles(figure, &chart, root)?;
     names.draw(
         root,
@@ -91,6 +123,13 @@ fn draw(figure: &Figure, root: &Area<'_>) -> Drawn {
         f64::from(figure.width),
     )?;
     root.present()?;
+    Ok(())
+}
+
+/// Begins the layer called `name`.
+fn begin(root: &Area<'_>, name: &str) -> Drawn {
+    let style = text_style(Ink::Text, HPos::Left, VPos::Top);
+    root.draw(&Text::new(format!("{LAYER}{name}"), (0, 0), style))?;
     Ok(())
 }
 
@@ -164,15 +203,23 @@ fn frame(
     Ok(())
 }
 
+/// An axis's title, and that its values stand by ratio where they do.
+fn title(axis: &Axis) -> String {
+    match axis.scale {
+        Scale::Log if !axis.title.is_empty() => format!("{}, log scale", axis.title),
+        _ => axis.title.clone(),
+    }
+}
+
 fn titles(figure: &Figure, chart: &Chart<'_, '_>, root: &Area<'_>) -> Drawn {
     let (xs, _) = chart.plotting_area().get_pixel_range();
     let bottom = px(f64::from(figure.height)) as i32;
     let x = text_style(Ink::Text, HPos::Center, VPos::Bottom);
     let at = (i32::midpoint(xs.start, xs.end), bottom - px(3.0) as i32);
-    root.draw(&Text::new(printable(&figure.x.title), at, x))?;
+    root.draw(&Text::new(printable(&title(&figure.x)), at, x))?;
     // Level and above the axis, so that it reads without a turn of the head.
     let y = text_style(Ink::Text, HPos::Left, VPos::Top);
-    root.draw(&Text::new(printable(&figure.y.title), (px(1.0) as i32, px(3.0) as i32), y))?;
+    root.draw(&Text::new(printable(&title(&figure.y)), (px(1.0) as i32, px(3.0) as i32), y))?;
     Ok(())
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Figure {
     pub(crate) y: Axis,
     /// Least room for names left of the vertical axis, CSS pixels: equal for plots that stand one above another.
     pub(crate) left: f64,
+    /// The names of inks that no layer names.
+    pub(crate) inks: Vec<(Ink, String)>,
     /// Drawn in this order.
     pub(crate) layers: Vec<Layer>,
 }

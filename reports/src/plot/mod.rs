@@ -10,14 +10,15 @@ mod figure;
 mod names;
 mod palette;
 mod scale;
+mod values;
 
 pub(crate) use figure::{Axis, Figure, Layer, Mark};
 pub(crate) use palette::Ink;
 pub(crate) use scale::Scale;
 
 impl Figure {
-    /// The drawing: one `<svg>` element for use inside an HTML page.
-    pub(crate) fn svg(&self) -> String {
+    /// The drawing, one `<svg>` element for use inside an HTML page; and its values, for a script.
+    pub(crate) fn drawn(&self) -> (String, String) {
         draw::svg(self)
     }
 }

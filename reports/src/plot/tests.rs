@@ -11,6 +11,7 @@ fn figure(scale: Scale, layers: Vec<Layer>) -> Figure {
         x: Axis::new("rate, requests/s", Scale::Linear),
         y: Axis::new("TTFT, ms", scale),
         left: 0.0,
+        inks: Vec::new(),
         layers,
     }
 }
@@ -90,7 +91,7 @@ fn no_point_one_point_and_huge_values() {
         vec![(0.0, f64::NAN), (1.0, 2.0)],
     ] {
         for scale in [Scale::Linear, Scale::FromZero, Scale::Log] {
-            check(&figure(scale, every_layer(&points, "chunked")).svg());
+            check(&figure(scale, every_layer(&points, "chunked")).drawn().0);
         }
     }
 }
@@ -99,7 +100,8 @@ fn no_point_one_point_and_huge_values() {
 fn text_of_others_stays_text() {
     let svg =
         figure(Scale::Linear, every_layer(&[(1.0, 1.0), (2.0, 2.0)], "<script>\u{0}\"#A6C503\""))
-            .svg();
+            .drawn()
+            .0;
     check(&svg);
     assert!(!svg.contains("<script"));
 }
@@ -124,6 +126,6 @@ proptest! {
         if let Some((lo, hi)) = bounds {
             figure.x = figure.x.within(lo, hi);
         }
-        check(&figure.svg());
+        check(&figure.drawn().0);
     }
 }

@@ -1,4 +1,4 @@
-//! The answer for a terminal, 100 columns at most, in colour only if the caller knows that a terminal shows it.
+//! The answer for a terminal, 100 columns at most, in colour only if it shows colours.
 
 mod served;
 mod tune;
@@ -13,7 +13,7 @@ use loadgen::{Metric, Trust};
 use std::time::Duration;
 use tuner::claims::Finding;
 
-pub use crate::wrap::WIDTH;
+pub use crate::wrap::{Terminal, WIDTH};
 pub use served::served;
 pub use tune::tune;
 
@@ -25,8 +25,8 @@ pub fn time(time: Duration) -> String {
 
 /// The summary of `knee compare`.
 #[must_use]
-pub fn compare(report: &CompareReport, colour: bool) -> String {
-    let mut s = Screen::new(colour);
+pub fn compare(report: &CompareReport, terminal: Terminal) -> String {
+    let mut s = Screen::new(terminal);
     s.say(&comparing::headline(report), 0, Some(Look::Bold));
     if let Some(said) = comparing::capacities(report) {
         s.say(&said, 0, Some(Look::Bold));
@@ -92,8 +92,8 @@ pub fn compare(report: &CompareReport, colour: bool) -> String {
 
 /// The summary of `knee bench`.
 #[must_use]
-pub fn bench(report: &BenchReport, colour: bool) -> String {
-    let mut s = Screen::new(colour);
+pub fn bench(report: &BenchReport, terminal: Terminal) -> String {
+    let mut s = Screen::new(terminal);
     s.say(&crate::bench::headline(report), 0, Some(Look::Bold));
     let slo = crate::bench::slo_text(report);
     s.origin(report.scenario.simulated, &comparing::facts(&report.scenario, slo));
@@ -114,12 +114,11 @@ fn figures(s: &mut Screen, report: &BenchReport) {
     let rows: Vec<Vec<String>> = Metric::ALL.into_iter().map(row).collect();
     s.table(&["latency", "mean", "p50", "p90", "p99", "max"], &rows, None);
     s.gap();
-    let done = format!(
-        "  {} of {} requests completed, {} good ones per second",
-        sum.completed,
-        sum.requests,
-        rate(sum.goodput_rps())
-    );
+    let good = match sum.verdict.targets.is_empty() {
+        true => format!("{} per second", rate(sum.request_throughput_rps())),
+        false => format!("{} good ones per second", rate(sum.goodput_rps())),
+    };
+    let done = format!("  {} of {} requests completed, {good}", sum.completed, sum.requests);
     match &report.inside {
         None => s.say(&done, 4, None),
         Some(Inside { work: w, kv }) => {

@@ -6,7 +6,7 @@ use crate::contest;
 use crate::figures::capitalised;
 use crate::report::ServedReport;
 use crate::served::headline;
-use crate::wrap::{Look, Screen};
+use crate::wrap::{Look, Screen, Terminal};
 use tuner::knee::verdict::Limit;
 use tuner::result::{Answer, Standing, Tried};
 
@@ -15,9 +15,9 @@ const LINES: usize = 3;
 
 /// The answer, every configuration, what failed, and the figures of the best.
 #[must_use]
-pub fn served(report: &ServedReport, colour: bool) -> String {
+pub fn served(report: &ServedReport, terminal: Terminal) -> String {
     let answer = &report.answer;
-    let mut s = Screen::new(colour);
+    let mut s = Screen::new(terminal);
     s.say(&headline(report), 0, Some(Look::Bold));
     s.origin(report.scenario.simulated, &facts(&report.scenario, report.slo_text()));
     if let Some(command) = report.best_command() {

@@ -5,16 +5,16 @@ use crate::figures::{
     NONE, P99S, SHOWN, capitalised, limit, opt_ms, p99s, percent, rate, sig, usd,
 };
 use crate::report::TuneReport;
-use crate::wrap::{Look, Screen, WIDTH};
+use crate::wrap::{Look, Screen, Terminal};
 use crate::{exports, planned, sentences, tuning};
 use std::collections::BTreeSet;
 use tuner::result::{Infeasible, Loser, Operating, TuneResult, statistic};
 
 /// The summary of `knee tune` and `knee plan`.
 #[must_use]
-pub fn tune(report: &TuneReport, colour: bool) -> String {
+pub fn tune(report: &TuneReport, terminal: Terminal) -> String {
     let r = &report.result;
-    let mut s = Screen::new(colour);
+    let mut s = Screen::new(terminal);
     s.say(&tuning::headline(report), 0, Some(Look::Bold));
     s.origin(
         r.simulated && report.measured.is_none(),
@@ -128,7 +128,7 @@ fn paste(s: &mut Screen, report: &TuneReport) {
     s.gap();
     s.say(&format!("To run it with {}:", first.name), 0, Some(Look::Bold));
     let others = report.exports.iter().skip(1).filter(|e| e.name == "vLLM");
-    for line in exports::packed(&first.text, WIDTH - 2) {
+    for line in exports::packed(&first.text, s.columns() - 2) {
         s.verbatim(&format!("  {line}"));
     }
     for export in std::iter::once(first).chain(others) {
@@ -136,7 +136,7 @@ fn paste(s: &mut Screen, report: &TuneReport) {
         let more = if caveat.command.is_some() { " To tune for what it can do:" } else { "" };
         s.say(&format!("! {}{more}", caveat.text), 2, Some(Look::Bad));
         if let Some(command) = caveat.command {
-            for line in exports::packed(&command.replace(" --", " \\\n  --"), WIDTH - 4) {
+            for line in exports::packed(&command.replace(" --", " \\\n  --"), s.columns() - 4) {
                 s.verbatim(&format!("    {line}"));
             }
         }
