@@ -21,6 +21,7 @@ const EMULATED: &str = "emulated";
 
 /// True of a `device` that is this machine.
 pub(crate) fn is_here(device: &str) -> bool {
+    let device = device.to_ascii_lowercase();
     let emulated = cfg!(feature = "emulator") && device == EMULATED;
     device == "cpu" || device == "cuda" || device.starts_with("cuda:") || emulated
 }

@@ -68,7 +68,7 @@ fn named(name: &str, calibration: Option<&Path>, instead: &Instead) -> Result<Ha
         };
     }
     if let Some(engine) = &instead.host_time {
-        profile = profile.under(engine).context("no such engine")?;
+        profile = profile.under(&engine.to_ascii_lowercase()).context("no such engine")?;
     }
     Ok(Hardware { profile: Arc::new(profile), correction })
 }

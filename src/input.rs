@@ -51,7 +51,11 @@ pub(crate) fn load(name: &str, reading: &Reading) -> Result<Loaded> {
     let path = Path::new(name);
     if name != "-" && !path.exists() {
         let known: Vec<String> = workloads::presets().into_iter().map(|(n, _)| n).collect();
-        bail!("no workload `{name}`: neither a preset ({}) nor a file", known.join(", "));
+        let meant = workloads::meant(name, known.iter().map(String::as_str));
+        bail!(
+            "no workload `{name}`: {meant}it is neither a preset ({}) nor a file",
+            known.join(", ")
+        );
     }
     let options = ReadOptions {
         format: reading.format,

@@ -6,33 +6,57 @@ mod computing;
 mod devices;
 mod input;
 mod knobs;
+mod settings;
 mod shape;
 mod tell;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use engine::model::renderer;
+use settings::Settings;
 
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == renderer::WORD) {
         return renderer::work().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    let cli = match cli::Cli::try_parse() {
-        Ok(cli) => cli,
+    let settings = Settings::read();
+    let command = cli::Cli::command();
+    let command = settings.as_ref().map_or_else(|_| command.clone(), |s| s.over(command.clone()));
+    let parsed = command
+        .try_get_matches()
+        .and_then(|matches| cli::Cli::from_arg_matches(&matches).map(|cli| (cli, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(help) if help.kind() == HELP_INSTEAD => return helped(&help),
         Err(help) if !help.use_stderr() => help.exit(),
-        Err(error) => return failed(&misspelt(&error), 1),
+        Err(error) => return failed(&misspelt(&error), mistaken()),
     };
-    match command::run(cli) {
+    tell::speak(cli.voice());
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(error) => return failed(&chain(&error), mistaken()),
+    };
+    settings.note(&matches);
+    command::ask(&matches);
+    match command::run(cli, &settings) {
         Ok(code) => code,
         Err(error) if command::was_interrupted(&error) => {
             failed(&chain(&error), command::INTERRUPTED)
         }
-        Err(error) => failed(&chain(&error), 1),
+        Err(error) => {
+            let mistake = chain(&error);
+            failed(&format!("{mistake}{}", settings::blamed(&mistake)), mistaken())
+        }
     }
+}
+
+/// The status after a mistake: 1, but for `knee check`, where that says that a requirement is not met.
+fn mistaken() -> u8 {
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-'));
+    if words.next().as_deref() == Some("check") { 2 } else { 1 }
 }
 
 /// `knee` alone: what it can do instead of what was missing.

@@ -95,6 +95,24 @@ fn a_measurement_has_every_key_of_a_simulation() {
     assert!(audit["reasons"].is_array());
 }
 
+/// A measurement is no more the same the second time.
+#[test]
+fn each_measurement_has_a_folder_of_its_own() {
+    let mock = Mock::start(&["--ttft", "1ms", "--itl", "1ms"]);
+    let dir = TempDir::new().unwrap();
+    for _ in 0..2 {
+        let output = mock.bench(&["--requests", "10"]).current_dir(dir.path()).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    let found = std::fs::read_dir(dir.path().join("knee-out")).unwrap();
+    let mut names: Vec<_> = found.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let [first, second, latest] = &names[..] else { panic!("{names:?}") };
+    assert_eq!((second, latest.as_str()), (&format!("{first}-2"), "latest"));
+    let latest = std::fs::read_link(dir.path().join("knee-out/latest")).unwrap();
+    assert_eq!(latest, std::path::Path::new(second));
+}
+
 #[test]
 fn the_report_is_labelled_measured_and_can_be_drawn_again() {
     let mock = Mock::start(&["--ttft", "5ms", "--itl", "1ms", "--fault", "429=20%"]);
@@ -107,7 +125,7 @@ fn the_report_is_labelled_measured_and_can_be_drawn_again() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("MEASURED") && said.contains("status_429"), "{said}");
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
-    for name in ["report.html", "report.json", "result.json"] {
+    for name in ["report.html", "report.json", "result.json", "question.json"] {
         assert!(!read(name).contains("hush-hush"), "{name} keeps the key");
     }
     let page = read("report.html");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::headings::{MACHINE, OUTPUT, RECORDED, SEARCH};
-use super::values::{MOST_THREADS, whole};
+use super::values::{MOST_THREADS, listen, whole};
 
 /// The form of a result that is no report.
 #[derive(Debug, Clone, Copy, Args)]
@@ -32,6 +32,28 @@ pub(crate) struct On {
     /// --tp and --pp make parts (cuda:0-3; not tested on several GPUs)
     #[arg(long, help_heading = MACHINE, default_value = "h100-sxm")]
     pub(crate) device: String,
+}
+
+/// The address that a server of ours listens on.
+#[derive(Debug, Args)]
+pub(crate) struct Listen {
+    /// Address to listen on: ADDRESS:PORT, :PORT or PORT; port 0 is any that is free
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen, default_value = ":8000", conflicts_with_all = ["host", "port"])]
+    listen: (String, u16),
+    /// The address alone
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<String>,
+    /// The port alone
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+}
+
+impl Listen {
+    /// Address and port.
+    pub(crate) fn address(&self) -> (&str, u16) {
+        let (host, port) = &self.listen;
+        (self.host.as_deref().unwrap_or(host), self.port.unwrap_or(*port))
+    }
 }
 
 /// The share of this machine that a search may use.

@@ -39,6 +39,7 @@ pub(crate) struct Computing {
 pub(crate) struct Random(pub(crate) u64);
 
 fn weights(text: &str) -> Result<Random, String> {
+    let text = text.to_ascii_lowercase();
     let seed = match text.split_once(':') {
         None if text == "random" => Some(0),
         Some(("random", seed)) => seed.parse().ok(),
@@ -51,13 +52,13 @@ fn isa(text: &str) -> Result<Isa, String> {
     let all = Isa::all();
     let here = || all.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
     all.iter()
-        .find(|i| i.name() == text)
+        .find(|i| i.name().eq_ignore_ascii_case(text))
         .copied()
         .ok_or_else(|| format!("this processor has {}", here()))
 }
 
 fn precision(text: &str) -> Result<Precision, String> {
-    match text {
+    match text.to_ascii_lowercase().as_str() {
         "int8" => Ok(Precision::Int8),
         "bf16" => Ok(Precision::Bf16),
         "f32" => Ok(Precision::F32),
@@ -69,11 +70,11 @@ fn size(text: &str) -> Result<u64, String> {
     let bad = || "expected a size with its unit, such as 512MB or 2GB".to_owned();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
     let number: f64 = text[..digits].parse().map_err(|_| bad())?;
-    let unit = match text[digits..].trim() {
-        "MB" => 1e6,
-        "GB" => 1e9,
-        "MiB" => f64::from(1 << 20),
-        "GiB" => f64::from(1 << 30),
+    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "mib" => f64::from(1 << 20),
+        "gib" => f64::from(1 << 30),
         _ => return Err(bad()),
     };
     let bytes = number * unit;

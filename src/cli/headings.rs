@@ -16,6 +16,8 @@ pub(super) const LIVE: &str = "Measuring a server";
 pub(super) const LAUNCH: &str = "Starting servers to measure";
 /// The real engine.
 pub(super) const HERE: &str = "The engine on this machine (--device cpu, cuda:N, cuda:0-3)";
+/// The demands on a result.
+pub(super) const REQUIRED: &str = "Requirements";
 /// The places that results go to.
 pub(super) const OUTPUT: &str = "Output";
 /// The engine's knobs.

@@ -7,8 +7,9 @@ use clap::Args;
 use loadgen::{Api, FaultShare, Wanted, Worker, parse_duration, parse_instant};
 use tuner::contest::turns::flags::{Dialect, Values};
 
+use super::blocks::Listen;
 use super::headings::{LAUNCH, LIVE, OUTPUT, SEARCH};
-use super::values::whole;
+use super::values::{url, whole};
 
 /// The flags that say which server is measured: --url, --launch.
 pub(crate) const SERVED: &str = "served";
@@ -22,8 +23,8 @@ pub(crate) const MOST_STREAMS: u64 = 1 << 24;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = LIVE)]
 pub(crate) struct Reach {
-    /// Measure the OpenAI-compatible server at this address, such as http://localhost:8000
-    #[arg(long, value_name = "URL", conflicts_with = "device", group = SERVED)]
+    /// Measure the OpenAI-compatible server at this address, such as http://localhost:8000 or localhost:8000
+    #[arg(long, value_name = "URL", value_parser = url, conflicts_with = "device", group = SERVED)]
     pub(crate) url: Option<String>,
     /// Its endpoint: completions or chat
     #[arg(long, value_name = "API", default_value = "completions", requires = SERVED)]
@@ -88,7 +89,7 @@ pub(crate) struct Live {
     #[arg(long, value_name = "SYSTEM=N", requires = "url", requires = "start_at", conflicts_with = "worker", value_parser = fleet)]
     pub(crate) workers: Option<Fleet>,
     /// Write the result as other tools' too: vllm (vllm.json), aiperf (profile_export_aiperf.json and profile_export.jsonl)
-    #[arg(long, help_heading = OUTPUT, value_name = "TOOL,...", requires = "url", value_delimiter = ',', value_parser = ["vllm", "aiperf"])]
+    #[arg(long, help_heading = OUTPUT, value_name = "TOOL,...", requires = "url", value_delimiter = ',', ignore_case = true, value_parser = ["vllm", "aiperf"])]
     pub(crate) export: Vec<String>,
     /// Send for so long before counting
     #[arg(long, value_name = "TIME", requires = "url", default_value = "0s", value_parser = parse_duration)]
@@ -109,7 +110,7 @@ fn fleet(text: &str) -> Result<Fleet, String> {
     let bad = || "expected k8s=N or slurm=N with N from 1 to 1000, such as k8s=4".to_owned();
     let (system, number) = text.split_once('=').ok_or_else(bad)?;
     let number = whole::<u32, 1, 1000>(number).map_err(|_| bad())?;
-    match system {
+    match system.to_ascii_lowercase().as_str() {
         "k8s" => Ok(Fleet::Kubernetes(number)),
         "slurm" => Ok(Fleet::Slurm(number)),
         _ => Err(bad()),
@@ -172,9 +173,8 @@ fn header(text: &str) -> Result<(String, String), String> {
 /// `knee mock`.
 #[derive(Debug, Args)]
 pub(crate) struct Mock {
-    /// Address to listen on
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
-    pub(crate) listen: String,
+    #[command(flatten)]
+    pub(crate) listen: Listen,
     /// Name of the model served
     #[arg(long, value_name = "NAME", default_value = "mock")]
     pub(crate) model: String,

@@ -6,6 +6,7 @@ mod device;
 pub(crate) mod headings;
 mod live;
 mod profile;
+mod results;
 mod scenario;
 pub(crate) mod serve;
 mod values;
@@ -17,14 +18,17 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use workloads::Format;
 
 use crate::knobs::Knobs;
+use crate::tell::Voice;
 use blocks::{On, Print, Recorded, Work};
 pub(crate) use computing::{Computing, Random};
 pub(crate) use device::{Add, Device};
 use headings::{KNOBS, MACHINE, OUTPUT, RECORDED, SEARCH, TRAFFIC};
 pub(crate) use live::{Fleet, Live, MOST_STREAMS, Mock, Reach, SERVED, TuneServer};
 pub(crate) use profile::{Check, Import, Measure, Profile};
+pub(crate) use results::{Diff, Require};
 pub(crate) use scenario::{Instead, Output, Reading, Scenario, Workload};
-use values::{MOST_GPUS, above_zero, rate, tokens, whole};
+pub(crate) use values::gpus;
+use values::{above_zero, percent, rate, tokens, whole};
 
 /// Which LLM-serving configuration gives the most throughput under your latency targets, and how many GPUs that takes.
 #[derive(Debug, Parser)]
@@ -32,6 +36,23 @@ use values::{MOST_GPUS, above_zero, rate, tokens, whole};
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// Say nothing on standard error but mistakes: no notes, no progress
+    #[arg(long, short, global = true, help_heading = OUTPUT, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more on standard error: where results go, what is remembered, what each part of a search took
+    #[arg(long, short, global = true, help_heading = OUTPUT)]
+    pub(crate) verbose: bool,
+}
+
+impl Cli {
+    /// The loudness that was asked for.
+    pub(crate) fn voice(&self) -> Voice {
+        match (self.quiet, self.verbose) {
+            (true, _) => Voice::Quiet,
+            (_, true) => Voice::Verbose,
+            _ => Voice::Usual,
+        }
+    }
 }
 
 /// The command.
@@ -68,6 +89,16 @@ pub(crate) enum Command {
     Mock(Mock),
     /// Render the report of earlier results again
     Report(Report),
+    /// Say what changed from one result to another
+    Diff(Diff),
+    /// Hold a result to requirements, for continuous integration
+    Check(Require),
+    /// Show the settings of knee.toml that are in force, and where each comes from
+    Config(Print),
+    /// Print the completions of a shell
+    Completions(Completions),
+    /// Write the manual, a page per command
+    Man(Man),
 }
 
 /// The statuses that commands end with.
@@ -89,7 +120,7 @@ pub(crate) struct Tune {
     )]
     pub(crate) device: Vec<String>,
     /// GPUs to use at most
-    #[arg(long, help_heading = MACHINE, value_name = "N", default_value_t = 1, value_parser = whole::<u32, 1, MOST_GPUS>, allow_negative_numbers = true)]
+    #[arg(long, help_heading = MACHINE, value_name = "N", default_value_t = 1, value_parser = gpus, allow_negative_numbers = true)]
     pub(crate) gpus: u32,
     /// Figure to optimise: rps, tokens-per-gpu or cost
     #[arg(long, help_heading = SEARCH, default_value = "rps")]
@@ -257,17 +288,17 @@ pub(crate) struct Calibrate {
 pub(crate) struct Plan {
     #[command(flatten)]
     pub(crate) scenario: Scenario,
-    /// Requests (or session starts) per second to serve, such as 40rps
-    #[arg(long, help_heading = TRAFFIC, value_name = "RATE", allow_hyphen_values = true)]
-    pub(crate) demand: String,
+    /// Requests (or session starts) per second to serve, such as 40 (or 2400rpm)
+    #[arg(long, help_heading = TRAFFIC, value_name = "RPS", value_parser = rate, allow_hyphen_values = true)]
+    pub(crate) demand: f64,
     /// Share of capacity kept free
-    #[arg(long, help_heading = SEARCH, default_value = "10%", value_name = "PERCENT", allow_hyphen_values = true)]
-    pub(crate) headroom: String,
+    #[arg(long, help_heading = SEARCH, default_value = "10%", value_name = "PERCENT", value_parser = percent, allow_hyphen_values = true)]
+    pub(crate) headroom: f64,
     /// Hardware profiles to choose from
     #[arg(long, help_heading = MACHINE, value_delimiter = ',', default_value = "h100-sxm,h200-sxm,a100-sxm")]
     pub(crate) device: Vec<String>,
     /// GPUs of one replica at most
-    #[arg(long, help_heading = MACHINE, value_name = "N", default_value_t = 1, value_parser = whole::<u32, 1, MOST_GPUS>, allow_negative_numbers = true)]
+    #[arg(long, help_heading = MACHINE, value_name = "N", default_value_t = 1, value_parser = gpus, allow_negative_numbers = true)]
     pub(crate) gpus: u32,
     /// Also plan for the requests within these limits of context (prompt and response together), such as 16k,64k,256k:
     /// how many GPUs less?
@@ -343,13 +374,24 @@ pub(crate) enum Trace {
 #[derive(Debug, Args)]
 pub(crate) struct Report {
     /// Folder of an earlier run; or those of all workers of one, put together in --out
-    #[arg(required = true, value_name = "DIR")]
+    #[arg(default_value = "knee-out/latest", value_name = "DIR")]
     pub(crate) dirs: Vec<PathBuf>,
-    /// Folder for what several workers saw together (default: knee-out)
-    #[arg(long, help_heading = OUTPUT, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) print: Print,
+    pub(crate) output: Output,
+}
+
+/// `knee completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `knee man`.
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Folder to write the pages to, such as ~/.local/share/man/man1
+    pub(crate) dir: PathBuf,
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl Scenario {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Instead {
     /// Host time of another engine than the profile's
-    #[arg(long, help_heading = MACHINE, value_name = "vllm-v0|none", value_parser = clap::builder::PossibleValuesParser::new(DeviceProfile::hosts()))]
+    #[arg(long, help_heading = MACHINE, value_name = "vllm-v0|none", ignore_case = true, value_parser = clap::builder::PossibleValuesParser::new(DeviceProfile::hosts()))]
     pub(crate) host_time: Option<String>,
     /// US dollars per GPU and hour of a device, such as h200-sxm=2.80; repeatable
     #[arg(long, help_heading = MACHINE, value_name = "DEVICE=USD", value_delimiter = ',', value_parser = priced)]
@@ -115,7 +115,8 @@ pub(crate) struct Reading {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = OUTPUT)]
 pub(crate) struct Output {
-    /// Folder for the report and its data (default: knee-out, unless --json); `tune` resumes from it
+    /// Folder for the report and its data, where the same question goes on (default: a folder of its own below knee-out,
+    /// with the link knee-out/latest; none with --json)
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Print the result as JSON instead of a summary

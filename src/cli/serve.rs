@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::blocks::Listen;
 use super::computing::Computing;
 use super::headings::MACHINE;
 use crate::knobs::Knobs;
@@ -13,12 +14,8 @@ pub(crate) struct Serve {
     /// --weights random)
     #[arg(long, help_heading = MACHINE, value_name = "PATH|tiny")]
     pub(crate) model: String,
-    /// Address to listen on
-    #[arg(long, default_value = "127.0.0.1")]
-    pub(crate) host: String,
-    /// Port to listen on; 0 = any that is free
-    #[arg(long, default_value_t = 8000)]
-    pub(crate) port: u16,
+    #[command(flatten)]
+    pub(crate) listen: Listen,
     /// Name that clients call the model by (default: that of its folder or file)
     #[arg(long, value_name = "NAME")]
     pub(crate) served_model_name: Option<String>,

@@ -147,7 +147,7 @@ fn exported(
     began: SystemTime,
 ) -> Vec<(&'static str, String)> {
     let (summary, model, rate) = (&report.summary, &report.scenario.model, report.rate_rps);
-    let export = |tool: &String| match tool.as_str() {
+    let export = |tool: &String| match tool.to_ascii_lowercase().as_str() {
         "vllm" => vec![("vllm.json", export::vllm(run, summary, model, rate).to_string())],
         _ => {
             let file = export::aiperf(run, summary, began, &report.about.command);

@@ -7,6 +7,7 @@ use tuner::plan::Price;
 use tuner::result::{DeviceInfo, WorkloadInfo};
 use tuner::subject::Subject;
 use tuner::subject::bed::Testbed;
+use workloads::Trace;
 
 /// The cost of a computation.
 pub(crate) struct Cost {
@@ -52,6 +53,7 @@ impl Common {
                 requests: trace.requests.len(),
                 requests_per_session: sim.requests_per_session(),
                 natural_rps: sim.natural_rate(sim.requests()),
+                prompt_tokens_per_request: Some(mean_prompt(trace)),
                 output_tokens_per_request: sim.output_tokens_per_request(),
                 repeats: sim.repeats(),
             },
@@ -87,6 +89,12 @@ impl Common {
             host: self.host,
         }
     }
+}
+
+/// Mean tokens of a prompt.
+pub(crate) fn mean_prompt(trace: &Trace) -> f64 {
+    let tokens: u64 = trace.requests.iter().map(|r| u64::from(r.input)).sum();
+    tokens as f64 / trace.requests.len().max(1) as f64
 }
 
 /// The processor this runs on.

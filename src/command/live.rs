@@ -14,7 +14,7 @@ use loadgen::{
     BoundSlo, Live, LiveOptions, LiveRun, Metric, Patience, Precision, Prompts, Proxies, Server,
     Span, Sustain, Tokens,
 };
-use reports::{About, BenchReport, Detail, LiveSide, Scenario};
+use reports::{BenchReport, Detail, LiveSide, Scenario};
 use tuner::result::{DeviceInfo, WorkloadInfo};
 use tuner::subject::Stop;
 use tuner::subject::server::LiveStudy;
@@ -22,9 +22,10 @@ use tuner::subject::study::{build, fingerprint};
 use tuner::subject::unfit::Unfit;
 use workloads::Trace;
 
-use super::output::typed;
-use super::{host, secrets};
+use super::output::{self, about};
+use super::{host, mean_prompt, secrets};
 use crate::cli;
+use crate::tell::tell;
 
 /// The file in which a worker leaves its record, for `knee report`.
 pub(crate) const PART: &str = "part.json";
@@ -52,7 +53,7 @@ pub(crate) fn find(
     let mut watch = |why: &loadgen::Error| {
         let why = why.to_string();
         if why != last {
-            eprintln!("Waiting for the server: {why}");
+            tell(&format!("Waiting for the server: {why}"));
             last = why;
         }
         !stop.load(Ordering::Relaxed)
@@ -63,7 +64,7 @@ pub(crate) fn find(
     }
     let live = live?;
     for what in live.given_up() {
-        eprintln!("The server does not take {what}.");
+        tell(&format!("The server does not take {what}."));
     }
     let address = live.address().0;
     Ok((live, address))
@@ -213,7 +214,7 @@ pub(crate) fn study(
     trace: &Trace,
     slo: &BoundSlo,
 ) -> Result<Option<LiveStudy>> {
-    let Some(dir) = &args.output.out else { return Ok(None) };
+    let Some(dir) = args.output.folder() else { return Ok(None) };
     let targets: Vec<String> = slo.slo().targets().iter().map(ToString::to_string).collect();
     let reach = &args.server.reach;
     let identity = [
@@ -234,12 +235,12 @@ pub(crate) fn study(
         ("trace, in figures", fingerprint(trace)),
     ];
     let identity = identity.map(|(what, value)| (what.to_owned(), value)).into();
-    let study = LiveStudy::open(&dir.join("study.sqlite"), &identity)?;
+    let study: LiveStudy = output::study(&dir, &identity)?;
     if !study.is_empty() && !args.output.json {
         let dir = dir.display();
-        eprintln!(
+        tell(&format!(
             "{dir} has the measurements of an earlier search, which are not repeated (another --out begins anew)"
-        );
+        ));
     }
     Ok(Some(study))
 }
@@ -272,6 +273,7 @@ fn workload(trace: &Trace) -> WorkloadInfo {
         requests,
         requests_per_session: (starts < requests).then(|| requests as f64 / starts as f64),
         natural_rps: trace.offered_rate(),
+        prompt_tokens_per_request: Some(mean_prompt(trace)),
         output_tokens_per_request: tokens as f64 / starts as f64,
         repeats: false,
     }
@@ -295,7 +297,7 @@ impl Measured<'_> {
         detail.distributions.retain(|d| run.metrics().any(|metric| metric == d.metric));
         BenchReport {
             unfit: Unfit::default(),
-            about: About { command: typed(), assumptions: Vec::new() },
+            about: about(&[]),
             scenario,
             config: BTreeMap::new(),
             label,

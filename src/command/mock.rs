@@ -31,8 +31,9 @@ pub(crate) fn run(args: cli::Mock) -> Result<ExitCode> {
         log_prompts: args.log_prompts,
     };
     let stop = cancel()?;
-    let mock = Mock::bind(args.listen.as_str(), options, log.transpose()?)
-        .with_context(|| format!("--listen {}", args.listen))?;
+    let (host, port) = args.listen.address();
+    let mock = Mock::bind((host, port), options, log.transpose()?)
+        .with_context(|| format!("cannot listen on {host}:{port}"))?;
     print(&format!("Serving on http://{}/v1 until Ctrl-C\n", mock.address()))?;
     let served = mock.serve(stop)?;
     print(&format!(

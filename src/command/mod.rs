@@ -6,6 +6,7 @@ mod calibrate;
 mod check;
 mod common;
 mod compare;
+mod config;
 mod device;
 mod interrupt;
 mod live;
@@ -16,10 +17,13 @@ mod plan;
 mod print;
 mod profile;
 mod progress;
+mod question;
 mod report;
+mod results;
 mod secrets;
 mod serve;
 mod served;
+mod shells;
 mod timing;
 mod trace;
 mod tune;
@@ -33,15 +37,17 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-pub(crate) use common::{Common, Cost, host, measure};
+pub(crate) use common::{Common, Cost, host, mean_prompt, measure};
 pub(crate) use interrupt::{INTERRUPTED, cancel, was_interrupted};
-pub(crate) use print::{print, print_as_is, print_json};
+pub(crate) use print::{print, print_as_is, print_json, terminal};
+pub(crate) use question::ask;
 
 use crate::cli::{self, Cli, Command};
+use crate::settings::Settings;
 pub(crate) use crate::tell::tell;
 
 /// Runs what was typed.
-pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+pub(crate) fn run(cli: Cli, settings: &Settings) -> Result<ExitCode> {
     match cli.command {
         Command::Bench(args) if args.live.reach.url.is_some() => bench_url::run(&args),
         Command::Bench(args) => bench::run(&args),
@@ -60,5 +66,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Models(args) => models::run(&args),
         Command::Mock(args) => mock::run(args),
         Command::Report(args) => report::run(&args),
+        Command::Diff(args) => results::diff(&args),
+        Command::Check(args) => results::check(&args),
+        Command::Config(print) => config::run(settings, print.json),
+        Command::Completions(args) => shells::completions(&args),
+        Command::Man(args) => shells::man(&args),
     }
 }

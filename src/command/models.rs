@@ -77,7 +77,7 @@ fn list(as_json: bool) -> Result<()> {
     }
     let told = "KV/token: bytes of the bf16 pages that a sequence of this length holds while it decodes, those of \
                 windows and of linear layers' states included, for each of its tokens.";
-    let _ = writeln!(out, "\n{}", textwrap::fill(told, reports::terminal::WIDTH));
+    let _ = writeln!(out, "\n{}", textwrap::fill(told, super::terminal().columns));
     print(&out)
 }
 
@@ -108,7 +108,7 @@ fn show(model: &ModelShape, as_json: bool) -> Result<()> {
     if as_json {
         return print_json(&described(model));
     }
-    let width = reports::terminal::WIDTH;
+    let width = super::terminal().columns;
     let mut out = format!("{}\n  {}\n\n", model.name, model.source);
     let mut row = |what: &str, value: String| {
         let _ = writeln!(out, "  {what:<18} {value}");

@@ -1,38 +1,53 @@
 //! The places that results go to: a folder, standard output, or both.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use engine::profile::{DeviceProfile, PriceBasis};
 use reports::{About, Assumption, Report};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tuner::export::quoted;
+use tuner::subject::study::{Identity, Runs, StudyError};
 
-use super::{print, print_as_is, print_json, secrets};
+use super::{print, print_as_is, print_json, question, secrets, terminal};
 use crate::cli::Output;
+use crate::settings;
+use crate::tell::{detail, tell};
 
-/// The default folder of a report: beside the work, out of its way.
+/// The folder of the folders that are made where none is given: beside the work, out of its way.
 const DEFAULT: &str = "knee-out";
+/// The link in it to the one written last.
+const LATEST: &str = "latest";
 
 impl Output {
-    /// The folder to write: as asked, else the default one; none when only JSON was asked for.
+    /// The folder to write: as asked, else the question's own; none when only JSON was asked for.
     pub(crate) fn folder(&self) -> Option<PathBuf> {
+        static OWN: OnceLock<PathBuf> = OnceLock::new();
         match &self.out {
             Some(dir) => Some(dir.clone()),
-            None => (!self.json).then(|| PathBuf::from(DEFAULT)),
+            None if self.json => None,
+            None => Some(OWN.get_or_init(|| question::asked().folder(Path::new(DEFAULT))).clone()),
         }
     }
 
-    /// Fails early where results could not be written in the end.
+    /// Fails early where results could not be written in the end, or would overwrite those of another question.
     pub(crate) fn check(&self) -> Result<()> {
         let Some(dir) = self.folder() else { return Ok(()) };
         let failed = || format!("cannot write to {}", dir.display());
+        question::asked().check(&dir)?;
         std::fs::create_dir_all(&dir).with_context(failed)?;
         // Of its own, because another run may be trying the same folder.
         let probe = dir.join(format!(".knee-probe-{}", std::process::id()));
         std::fs::write(&probe, b"").with_context(failed)?;
-        std::fs::remove_file(&probe).with_context(failed)
+        std::fs::remove_file(&probe).with_context(failed)?;
+        question::asked().store(&dir)?;
+        if self.out.is_none() {
+            link(&dir);
+        }
+        detail(&format!("results go to {}", dir.display()));
+        Ok(())
     }
 
     /// Prints `report` or `result`, and writes both.
@@ -50,7 +65,7 @@ impl Output {
     ) -> Result<()> {
         let printed = match self.json {
             true => print_json(result),
-            false => print_as_is(&report.terminal(std::io::stdout().is_terminal())),
+            false => print_as_is(&report.terminal(terminal())),
         };
         let Some(dir) = self.folder() else { return printed };
         let text = serde_json::to_string_pretty(result)? + "\n";
@@ -64,6 +79,48 @@ impl Output {
         }
         all(done)
     }
+}
+
+/// Points the link to the latest results at `dir`. A link is a convenience: one that cannot be made is done without.
+fn link(dir: &Path) {
+    #[cfg(unix)]
+    if let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) {
+        let made = parent.join(format!(".{LATEST}-{}", std::process::id()));
+        let place = parent.join(LATEST);
+        let ours = place.symlink_metadata().map_or(true, |there| there.is_symlink());
+        if ours && std::os::unix::fs::symlink(name, &made).is_ok() {
+            let _ = std::fs::rename(&made, place);
+        }
+    }
+}
+
+/// The file of a folder's runs.
+const STUDY: &str = "study.sqlite";
+
+/// The runs that `dir` remembers. Those that were made with something else than now, such as another build of this
+/// program, are set aside, and the search begins anew.
+pub(crate) fn study<R>(dir: &Path, identity: &Identity) -> Result<Runs<R>>
+where
+    R: Clone + Serialize + DeserializeOwned,
+{
+    let path = dir.join(STUDY);
+    let (what, theirs, ours) = match Runs::open(&path, identity) {
+        Err(StudyError::Other { what, theirs, ours, .. }) => (what, theirs, ours),
+        opened => {
+            let study = opened?;
+            detail(&format!("{}: {} runs remembered", path.display(), study.len()));
+            return Ok(study);
+        }
+    };
+    let aside = (1..).map(|n| dir.join(format!("study-{n}.sqlite"))).find(|path| !path.exists());
+    let aside = aside.unwrap_or_else(|| path.with_extension("old"));
+    std::fs::rename(&path, &aside)
+        .with_context(|| format!("cannot set {} aside", path.display()))?;
+    tell(&format!(
+        "knee: note: earlier runs were made with {what} = {theirs}, now it is {ours}: they are set aside as {}",
+        aside.display()
+    ));
+    Ok(Runs::open(&path, identity)?)
 }
 
 /// Says everything that failed.
@@ -100,7 +157,11 @@ pub(crate) fn write_run(
 /// The command behind a report, and the assumptions it rests on.
 pub(crate) fn about(devices: &[&DeviceProfile]) -> About {
     let command = typed();
-    let assumptions = devices.iter().flat_map(|d| assumptions(d)).collect();
+    let set = settings::used().iter().map(|used| Assumption {
+        what: format!("{}, which was not typed", used.flag),
+        source: format!("{} in {}", used.key, used.place),
+    });
+    let assumptions = devices.iter().flat_map(|d| assumptions(d)).chain(set).collect();
     About { command, assumptions }
 }
 
@@ -132,7 +193,7 @@ fn assumptions(device: &DeviceProfile) -> Vec<Assumption> {
                 "{name}: {:.2} {} per GPU and hour ({basis}, {})",
                 price.per_gpu_hour, price.currency, price.date
             ),
-            &price.source,
+            &format!("{} (another: --price {name}=USD)", price.source),
         ),
     ]
 }

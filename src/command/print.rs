@@ -1,8 +1,28 @@
 //! Standard output.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Result};
+use reports::terminal::{Terminal, WIDTH};
+
+use crate::tell::is_dumb;
+
+/// The fewest columns that anything is laid out for.
+const NARROWEST: usize = 40;
+
+/// What standard output can show: colours on a terminal, unless `NO_COLOR` or `TERM=dumb` says otherwise, and as many
+/// columns as `COLUMNS` says or the terminal has, within limits.
+pub(crate) fn terminal() -> Terminal {
+    let is_terminal = std::io::stdout().is_terminal();
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+    let typed = std::env::var("COLUMNS").ok().and_then(|columns| columns.trim().parse().ok());
+    let size = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    let columns = typed.or_else(|| size().filter(|_| is_terminal)).unwrap_or(WIDTH);
+    Terminal {
+        colour: is_terminal && !no_colour && !is_dumb(),
+        columns: columns.clamp(NARROWEST, WIDTH),
+    }
+}
 
 /// Prints lines to standard output, without whatever in them would act on a terminal.
 pub(crate) fn print(text: &str) -> Result<()> {

@@ -183,7 +183,7 @@ fn constants(d: &DeviceProfile) -> Vec<(String, String, String)> {
 
 fn sheet(d: &DeviceProfile) -> String {
     let within = |indent: &'static str| {
-        textwrap::Options::new(reports::terminal::WIDTH)
+        textwrap::Options::new(super::terminal().columns)
             .initial_indent(indent)
             .subsequent_indent("      ")
     };

@@ -1,6 +1,5 @@
 //! `knee report`: the page of an earlier run, drawn again from what was stored; or of several workers' runs, as one.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,28 +10,28 @@ use reports::Report;
 use super::bench::result;
 use super::live::{Measured, PART};
 use super::output::typed;
-use super::{print, print_as_is, print_json};
-use crate::cli::{self, Output};
+use super::{print, print_as_is, print_json, terminal};
+use crate::cli;
 
 pub(crate) fn run(args: &cli::Report) -> Result<ExitCode> {
     let [dir] = &args.dirs[..] else { return together(args) };
-    if args.out.is_some() {
+    if args.output.out.is_some() {
         bail!("a report of one folder is written to that folder: leave --out out");
     }
     let report = reports::load(dir)?;
     report.write(dir)?;
-    if args.print.json {
+    if args.output.json {
         print_json(&report)?;
         return Ok(ExitCode::SUCCESS);
     }
-    print_as_is(&report.terminal(std::io::stdout().is_terminal()))?;
+    print_as_is(&report.terminal(terminal()))?;
     print(&format!("\nReport: {}\n", dir.join(reports::PAGE).display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Puts the parts of several workers together.
 fn together(args: &cli::Report) -> Result<ExitCode> {
-    let output = Output { out: args.out.clone(), json: args.print.json };
+    let output = &args.output;
     output.check()?;
     let parts = args.dirs.iter().map(|dir| part(dir)).collect::<Result<Vec<Part>>>()?;
     let (run, sent) = merge(&parts)?;

@@ -114,8 +114,9 @@ async fn listen(
     stopped: impl Fn() -> bool,
     ready: impl Fn(SocketAddr) -> String,
 ) -> Result<bool> {
-    let listener = TcpListener::bind((args.host.as_str(), args.port)).await;
-    let place = || format!("cannot listen on {}:{}", args.host, args.port);
+    let (host, port) = args.listen.address();
+    let listener = TcpListener::bind((host, port)).await;
+    let place = || format!("cannot listen on {host}:{port}");
     let listener = listener.with_context(place)?;
     super::print(&ready(listener.local_addr()?))?;
     let end = async {

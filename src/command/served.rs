@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use reports::{About, Report, ServedReport};
+use reports::{Report, ServedReport};
 use serde_json::{Value, json};
 use tuner::result::{Answer, Tried};
 use tuner::subject::server::Held;
 
 use super::bench::result;
 use super::live::{Measured, Place, scenario};
-use super::output::typed;
+use super::output::about;
 use super::{Cost, INTERRUPTED};
 use crate::cli::Output;
 use crate::input::Prepared;
@@ -43,7 +43,7 @@ pub(crate) fn deliver(
         (Some(_), false) => ExitCode::SUCCESS,
     };
     let report = ServedReport {
-        about: About { command: typed(), assumptions: Vec::new() },
+        about: about(&[]),
         command,
         attainment: slo.slo().attainment().map(|share| share.fraction()),
         best: best.map(|Best { held, .. }| {

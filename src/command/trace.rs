@@ -65,7 +65,8 @@ fn inspect(source: &str, model: Option<&str>, read: &Reading, json: bool) -> Res
     }
     let mut text = table(&description);
     if let Some(window) = window {
-        let _ = write!(text, "\n{}", textwrap::fill(&window.to_string(), reports::terminal::WIDTH));
+        let _ =
+            write!(text, "\n{}", textwrap::fill(&window.to_string(), super::terminal().columns));
         text.push('\n');
     }
     if let (Some(reference), Some(beside)) = (&loaded.reference, beside) {
@@ -149,7 +150,7 @@ fn table(d: &Description) -> String {
         row("class", format!("{name}: {count} requests"));
     }
     let head = format!("{}\n", d.name);
-    let within = textwrap::Options::new(reports::terminal::WIDTH)
+    let within = textwrap::Options::new(super::terminal().columns)
         .initial_indent("  ")
         .subsequent_indent("    ");
     let from: String = d.provenance.iter().map(|p| textwrap::fill(p, &within) + "\n").collect();

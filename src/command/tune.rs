@@ -22,7 +22,7 @@ use tuner::subject::study::{Identity, Study, build, digest, fingerprint};
 use tuner::subject::{Relax, Subject};
 use tuner::tune::{Demand, DeviceUnderTest, Method, Question, tune};
 
-use super::output::{about, all, file, write_run};
+use super::output::{self, about, all, file, write_run};
 use super::progress::Bar;
 use super::timing::timed;
 use super::{Common, INTERRUPTED, cancel, measure};
@@ -74,12 +74,17 @@ pub(crate) struct Searched {
 
 pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     args.output.check()?;
-    let objective = match args.objective.as_str() {
+    let objective = match args.objective.to_ascii_lowercase().as_str() {
         "rps" => Objective::Rps,
         "tokens-per-gpu" => Objective::TokensPerGpu,
         "cost" => Objective::Cost,
-        other => bail!("unknown objective `{other}`: expected rps, tokens-per-gpu or cost"),
+        other => {
+            let known = ["rps", "tokens-per-gpu", "cost"];
+            let meant = workloads::meant(other, known);
+            bail!("unknown objective `{other}`: {meant}expected {}", known.join(", "))
+        }
     };
+    let folder = args.output.folder();
     let searched = search(&Search {
         scenario: &args.scenario,
         devices: &args.device,
@@ -89,7 +94,7 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
         allow_fp8_kv: args.allow_fp8_kv,
         threads: args.work.threads,
         knobs: &args.knobs,
-        study: args.output.out.as_deref(),
+        study: folder.as_deref(),
         demand: None,
         context: None,
         here: here(args)?,
@@ -238,9 +243,7 @@ pub(crate) fn search(search: &Search<'_>) -> Result<Searched> {
     let (mut sims, real) = beds(search, &prepared)?;
     let Some(first) = sims.first() else { bail!("no device to tune for: name at least one") };
     let study = match search.study {
-        Some(dir) => {
-            Some(Study::open(&dir.join("study.sqlite"), &identity(search.scenario, first))?)
-        }
+        Some(dir) => Some(output::study(dir, &identity(search.scenario, first))?),
         None => None,
     };
     let bar = Bar::new();

@@ -5,7 +5,6 @@
 //! draws.
 
 use std::collections::VecDeque;
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -14,6 +13,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use loadgen::{BoundSlo, Gauge, Gauges, Progress};
 use reports::terminal::time;
+
+use crate::tell::{Showing, showing, tell};
 
 /// Rates are those of the latest so many glances.
 const WINDOW: usize = 20;
@@ -43,13 +44,14 @@ impl View {
     /// Draws until it is closed; nothing if `quiet`.
     pub(crate) fn open(load: Load, gauges: &Arc<Gauges>, slo: &BoundSlo, quiet: bool) -> Self {
         let (show, shown) = channel();
-        let terminal = std::io::stderr().is_terminal();
+        let showing = if quiet { Showing::Nothing } else { showing() };
         let screen =
             Screen { load, gauges: Arc::clone(gauges), slo: slo.clone(), window: VecDeque::new() };
-        let drawing = (!quiet).then(|| {
-            std::thread::spawn(
-                move || if terminal { screen.draw(&shown) } else { screen.tell(&shown) },
-            )
+        let drawing = (showing != Showing::Nothing).then(|| {
+            std::thread::spawn(move || match showing {
+                Showing::Drawn => screen.draw(&shown),
+                Showing::Lines | Showing::Nothing => screen.tell(&shown),
+            })
         });
         Self { show, drawing }
     }
@@ -105,9 +107,9 @@ impl Screen {
             let (at, done) = (p.elapsed.as_secs(), p.completed + p.failed);
             let rate = p.completed as f64 / p.elapsed.as_secs_f64().max(1e-9);
             let (total, flying, failed) = (self.load.requests, p.in_flight, p.failed);
-            eprintln!(
+            tell(&format!(
                 "{at:>5} s: {done} of {total} done, {flying} in flight, {failed} failed, {rate:.1} requests/s"
-            );
+            ));
         }
     }
 

@@ -3,8 +3,11 @@
 mod answers;
 mod devices;
 mod here;
+mod manners;
 mod mistakes;
 mod models;
+mod results;
+mod settings;
 mod shown;
 mod studies;
 mod traces;

@@ -96,7 +96,6 @@ fn bad_names_are_met_with_the_good_ones() {
     assert!(refused(&["tune", "--objective", "fame"]).contains("tokens-per-gpu"));
     assert!(refused(&["compare", "--policy", "magic"]).contains("static, continuous"));
     assert!(refused(&["bench", "--max-seqs", "0"]).contains("from 1 to 8192"));
-    assert!(refused(&["plan", "--demand", "40"]).contains("40rps"));
     assert!(refused(&["trace", "synth", "nosuch"]).contains("nosuch"));
     assert!(refused(&["report", "nosuch"]).contains("nosuch"));
 }

@@ -28,8 +28,15 @@ fn every_help_fits_its_terminal() {
         let said = text(&out.stdout);
         let wide = said.lines().find(|l| l.chars().count() > most);
         assert!(said.lines().count() > 3 && wide.is_none(), "{command:?}: {wide:?}");
+        // Many flags stand in groups, each under its heading.
+        let flags = said.lines().filter(|l| l.trim_start().starts_with('-')).count();
+        let headings = said.lines().filter(|l| l.ends_with(':') && !l.starts_with(' ')).count();
+        assert!(flags < 20 || headings >= 4, "{command:?}: {flags} flags, {headings} headings");
     }
     assert!(text(&knee(&["--help"]).stdout).contains("Exit status"));
+    // Without a terminal, too.
+    let said = text(&knee(&["tune", "--help"]).stdout);
+    assert!(said.lines().all(|l| l.chars().count() <= 100));
 }
 
 #[test]

@@ -105,9 +105,9 @@ fn a_study_that_cannot_be_used_is_refused_with_what_to_do() {
     std::fs::remove_file(dir.path().join("study.sqlite")).unwrap();
     assert!(knee(&args).status.success());
     for (flag, value, says) in [
-        ("--model", "mistral-7b", "model = llama-3.1-8b, this run has mistral-7b"),
-        ("--seed", "5", "trace"),
-        ("--slo", "itl=1s", "itl:p99=1s"),
+        ("--model", "mistral-7b", "--model was not given, and is mistral-7b"),
+        ("--seed", "5", "--seed was not given, and is 5"),
+        ("--slo", "itl=1s", "itl=1s"),
     ] {
         let said = refused(&with(&args, &[flag, value]));
         assert!(said.contains(says) && said.len() < 400, "{said}");
