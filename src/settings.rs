@@ -19,7 +19,7 @@ const FILE: &str = "knee.toml";
 /// The commands that ask a question, to which settings are defaults.
 const COMMANDS: [&str; 4] = ["tune", "compare", "bench", "plan"];
 
-/// What may be set.
+/// A key that may be set.
 #[derive(Debug)]
 pub(crate) struct Key {
     /// Its name in the file.
@@ -174,7 +174,7 @@ impl Settings {
     }
 }
 
-/// Where a mistake names a value that was set in a file: that file. Empty elsewhere.
+/// The file in which a value was set that a mistake names; empty if none was.
 pub(crate) fn blamed(mistake: &str) -> String {
     let named = |used: &&Used| used.values.iter().any(|value| mistake.contains(value.as_str()));
     let used = used().iter().find(named);
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_mistake_is_told_with_its_line() {
-        insta::assert_snapshot!(said("model = 'mistral-7b'\ntargets = ['ttft=1s', 'tpot=30ms']\ngpus = 2\n"), @"");
+        insta::assert_snapshot!(said("model = 'mistral-7b'\ntargets = ['ttft=1s', 'tpot=30ms']\ngpus = 2\n"), @r#"[("gpus", ["2"]), ("model", ["mistral-7b"]), ("targets", ["ttft=1s", "tpot=30ms"])]"#);
         for (text, says) in [
             (
                 "\ndevice = 'b200'\n",

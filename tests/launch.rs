@@ -228,7 +228,7 @@ fn an_interrupted_search_goes_on_where_it_was() {
     // Of another server it knows nothing.
     let other = tune(&mock("another"), &words).output().unwrap();
     assert!(
-        other.status.code() == Some(1) && said(&other).contains("launch = "),
+        other.status.code() == Some(1) && said(&other).contains("--launch was "),
         "{}",
         said(&other)
     );

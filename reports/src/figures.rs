@@ -153,6 +153,11 @@ pub(crate) fn usd(value: f64) -> String {
     }
 }
 
+/// Dollars per month of 730 hours, at so many per hour.
+pub(crate) fn month(usd_per_hour: f64) -> String {
+    format!("${}", count((usd_per_hour * 730.0).round().max(0.0) as u64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -233,7 +233,7 @@ pub(crate) fn warnings<S: AsRef<str>>(warnings: &[S]) -> Markup {
     html! { @for w in warnings { (warning(&html! { (figures::capitalised(w.as_ref().trim_end_matches('.'))) "." })) } }
 }
 
-/// What could go wrong with an answer: the first three, and the rest behind them.
+/// The risks of an answer: the first three, and the rest behind them.
 pub(crate) fn risks<S: AsRef<str>>(risks: &[S]) -> Markup {
     let line = |risk: &S| figures::capitalised(risk.as_ref().trim_end_matches('.')) + ".";
     let (first, rest) = risks.split_at(risks.len().min(3));

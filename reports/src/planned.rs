@@ -1,9 +1,8 @@
 //! The capacity plan: the GPUs that carry the demand on each device, their cost, and the cheapest of them.
 
-use crate::figures::{NONE, capitalised, count, percent, rate, short, usd};
+use crate::figures::{NONE, capitalised, count, month, percent, rate, short, usd};
 use crate::page::{Row, cell, table, whole};
 use crate::sentences::{self, slo_text};
-use crate::winner::month;
 use maud::{Markup, html};
 use tuner::plan::{Plan, Rule};
 use tuner::result::{Infeasible, TuneResult};

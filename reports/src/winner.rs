@@ -1,6 +1,6 @@
 //! The simulated winner: what to use, what it holds, what to paste; or why nothing holds, and what comes nearest.
 
-use crate::figures::{NONE, limit, opt_ms, percent, rate, sig, usd};
+use crate::figures::{NONE, limit, month, opt_ms, percent, rate, sig, usd};
 use crate::page::{self, Row, cell, code, pairs, tile};
 use crate::report::TuneReport;
 use crate::{exports, planned, sentences};
@@ -53,11 +53,6 @@ fn tiles(r: &TuneResult, b: &Operating) -> Markup {
             p.quiet { "Chosen for " @if r.objective == Objective::Cost { "cost per token" } @else { "tokens/s per GPU" } ", not for requests/s." }
         }
     }
-}
-
-/// Dollars per month of 730 hours.
-pub(crate) fn month(per_hour: f64) -> String {
-    format!("${}", crate::figures::count((per_hour * 730.0).round().max(0.0) as u64))
 }
 
 fn margins(b: &Operating) -> Markup {

@@ -2,7 +2,6 @@
 //! report.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hasher as _};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -230,7 +229,7 @@ pub(crate) fn study(
         ),
         ("timeout", format!("{:?}", reach.timeout)),
         ("tokenizer", format!("{:?}", reach.tokenizer)),
-        ("headers", headers(&reach.header)),
+        ("headers", secrets::headers(&reach.header)),
         ("trace", format!("{}, {} requests", trace.name, trace.requests.len())),
         ("trace, in figures", fingerprint(trace)),
     ];
@@ -243,23 +242,6 @@ pub(crate) fn study(
         ));
     }
     Ok(Some(study))
-}
-
-/// Headers as a study knows them, without what may be secret: the names, and of values that no name calls secret 16 bits
-/// of a hash. Another route is another server; another key is not.
-fn headers(headers: &[(String, String)]) -> String {
-    let shown = |(name, value): &(String, String)| {
-        let name = name.to_ascii_lowercase();
-        if secrets::is_secret(&name) {
-            return name;
-        }
-        let mut hasher = DefaultHasher::new();
-        hasher.write(value.as_bytes());
-        format!("{name} #{:04x}", hasher.finish() & 0xFFFF)
-    };
-    let mut shown: Vec<String> = headers.iter().map(shown).collect();
-    shown.sort_unstable();
-    shown.join(", ")
 }
 
 /// The traffic, as reports put it.

@@ -42,10 +42,6 @@ impl Output {
         let probe = dir.join(format!(".knee-probe-{}", std::process::id()));
         std::fs::write(&probe, b"").with_context(failed)?;
         std::fs::remove_file(&probe).with_context(failed)?;
-        question::asked().store(&dir)?;
-        if self.out.is_none() {
-            link(&dir);
-        }
         detail(&format!("results go to {}", dir.display()));
         Ok(())
     }
@@ -71,9 +67,13 @@ impl Output {
         let text = serde_json::to_string_pretty(result)? + "\n";
         let page = report.write(&dir);
         let drawn = page.is_ok();
-        let mut done = vec![printed, file(&dir, "result.json", text.as_bytes())];
+        let question = question::asked().store(&dir);
+        let mut done = vec![printed, question, file(&dir, "result.json", text.as_bytes())];
         done.push(page.map(drop).map_err(Into::into));
         done.extend(more(&dir));
+        if drawn && self.out.is_none() {
+            link(&dir);
+        }
         if drawn && !self.json {
             done.push(print(&format!("\nReport: {}\n", dir.join(reports::PAGE).display())));
         }

@@ -10,7 +10,7 @@ use crate::tell::is_dumb;
 /// The fewest columns that anything is laid out for.
 const NARROWEST: usize = 40;
 
-/// What standard output can show: colours on a terminal, unless `NO_COLOR` or `TERM=dumb` says otherwise, and as many
+/// The abilities of standard output: colours on a terminal, unless `NO_COLOR` or `TERM=dumb` says otherwise, and as many
 /// columns as `COLUMNS` says or the terminal has, within limits.
 pub(crate) fn terminal() -> Terminal {
     let is_terminal = std::io::stdout().is_terminal();

@@ -22,7 +22,7 @@ const STORED: &str = "question.json";
 /// Files that a folder of results has.
 const RESULTS: [&str; 2] = ["result.json", "report.json"];
 /// Flags that change no answer, but its form, its cost or how long it is looked for; and those that hold secrets.
-const ASIDE: [&str; 18] = [
+const ASIDE: [&str; 17] = [
     "out",
     "json",
     "quiet",
@@ -35,7 +35,6 @@ const ASIDE: [&str; 18] = [
     "tries",
     "ready_timeout",
     "api_key",
-    "header",
     "ca_cert",
     "client_cert",
     "client_key",
@@ -97,8 +96,13 @@ impl Question {
             if inner.value_source(id) == Some(ValueSource::DefaultValue) {
                 question.defaulted.insert(name.clone());
             }
-            let shown = secrets::words(values.into_iter().map(Cow::into_owned));
-            question.asked.insert(name, shown.join(","));
+            let value = match id {
+                "header" => {
+                    secrets::headers(&values.iter().filter_map(|v| header(v)).collect::<Vec<_>>())
+                }
+                _ => secrets::words(values.into_iter().map(Cow::into_owned)).join(","),
+            };
+            question.asked.insert(name, value);
         }
         question
     }
@@ -128,7 +132,7 @@ impl Question {
             1 => parent.join(&name),
             n => parent.join(format!("{name}-{n}")),
         });
-        let free = |folder: &PathBuf| !self.measures() || !folder.exists();
+        let free = |folder: &PathBuf| !self.measures() || !has_results(folder);
         numbered.find(free).unwrap_or_else(|| parent.join(&name))
     }
 
@@ -138,11 +142,11 @@ impl Question {
     /// Says what differs, and what to do.
     pub(crate) fn check(&self, folder: &Path) -> Result<()> {
         let (path, shown) = (folder.join(STORED), folder.display());
-        if !path.exists() {
-            if RESULTS.iter().any(|name| folder.join(name).is_file()) {
-                bail!("{shown} holds results that do not say what was asked: give another --out");
-            }
+        if !has_results(folder) {
             return Ok(());
+        }
+        if !path.exists() {
+            bail!("{shown} holds results that do not say what was asked: give another --out");
         }
         let text = read_text(&path, LONGEST_SETTINGS)
             .with_context(|| format!("cannot read {}", path.display()))?;
@@ -177,7 +181,7 @@ impl Question {
         changed.map(|(file, _)| format!("{file} has changed since"))
     }
 
-    /// Leaves the question in `folder`.
+    /// Leaves the question beside its results in `folder`.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -186,4 +190,14 @@ impl Question {
         reports::write_file(folder, STORED, text.as_bytes())?;
         Ok(())
     }
+}
+
+/// A header as it is typed: `NAME:VALUE`.
+fn header(typed: &str) -> Option<(String, String)> {
+    let (name, value) = typed.split_once(':')?;
+    Some((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn has_results(folder: &Path) -> bool {
+    RESULTS.iter().any(|name| folder.join(name).is_file())
 }

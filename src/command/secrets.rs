@@ -1,6 +1,7 @@
 //! Secrets in commands and addresses, which are neither stored nor shown: keys, tokens and passwords, values of
 //! headers, and in a URL its user and the values of its query.
 
+use std::hash::{DefaultHasher, Hasher as _};
 use std::mem::take;
 
 use loadgen::{HIDDEN, ShownUrl};
@@ -171,6 +172,23 @@ impl Hider {
         self.values.extend(shown.secrets);
         shown.text
     }
+}
+
+/// Headers as a study and a question know them, without what may be secret: the names, and of values that no name calls secret 16 bits
+/// of a hash. Another route is another server; another key is not.
+pub(crate) fn headers(headers: &[(String, String)]) -> String {
+    let shown = |(name, value): &(String, String)| {
+        let name = name.to_ascii_lowercase();
+        if is_secret(&name) {
+            return name;
+        }
+        let mut hasher = DefaultHasher::new();
+        hasher.write(value.as_bytes());
+        format!("{name} #{:04x}", hasher.finish() & 0xFFFF)
+    };
+    let mut shown: Vec<String> = headers.iter().map(shown).collect();
+    shown.sort_unstable();
+    shown.join(", ")
 }
 
 /// True of a text that can be the name of a flag, a variable or a header.

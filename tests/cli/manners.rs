@@ -39,11 +39,10 @@ fn columns_are_kept() {
         let out = command.args(args).env("COLUMNS", columns).current_dir(dir.path()).output();
         text(&out.unwrap().stdout)
     };
-    let commands: [&[&str]; 4] = [
+    let commands: [&[&str]; 3] = [
         &["bench", "--requests", "100", "--slo", "ttft=1s"],
         &["compare", "--requests", "100", "--policy", "paged,chunked", "--no-claims"],
         QUICK,
-        &["trace", "inspect", "chat", "--model", "llama-3.1-8b"],
     ];
     for args in commands {
         for (columns, most) in [("60", 60), ("1000", 100), ("nonsense", 100)] {
@@ -163,6 +162,11 @@ fn a_folder_that_was_given_keeps_its_question() {
     }
     let said = refused(&["bench", "--out", out]);
     assert!(said.contains("knee tune, and this is knee bench"), "{said}");
+    // A mistake leaves no question behind: it is corrected with the same folder.
+    let other = dir.path().join("other");
+    let other = other.to_str().unwrap();
+    refused(&["bench", "--requests", "20", "--slo", "ttft=0.2", "--out", other]);
+    done(dir.path(), &["bench", "--requests", "20", "--slo", "ttft=0.2s", "--out", other]);
     assert_eq!(stored(), before);
     // Threads and loudness are no part of it, and neither is how the targets are typed.
     let again = ["tune", "--slo", "ttft=1s,tpot=30ms", "--requests", "400", "--max-seqs", "128"];

@@ -85,7 +85,7 @@ fn a_full_disk_loses_no_answer() {
     // The same with one file only: its name is said, and the others are there.
     let other = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(other.path().join("result.json/in the way")).unwrap();
-    let blocked = knee(&with(QUICK, &["--out", other.path().to_str().unwrap()]));
+    let blocked = knee(&with(QUICK, &["-q", "--out", other.path().to_str().unwrap()]));
     let said = text(&blocked.stderr);
     assert_eq!((blocked.status.code(), said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.contains("result.json") && !blocked.stdout.is_empty(), "{said}");

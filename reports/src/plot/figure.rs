@@ -117,3 +117,11 @@ impl Figure {
         )
     }
 }
+
+/// At most `most` of `items`, evenly spread, ends included: enough for a drawing.
+pub(crate) fn thinned<T: Clone>(items: &[T], most: usize) -> Vec<T> {
+    if items.len() <= most || most < 2 {
+        return items.to_vec();
+    }
+    (0..most).map(|i| items[i * (items.len() - 1) / (most - 1)].clone()).collect()
+}

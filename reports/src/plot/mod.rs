@@ -12,7 +12,7 @@ mod palette;
 mod scale;
 mod values;
 
-pub(crate) use figure::{Axis, Figure, Layer, Mark};
+pub(crate) use figure::{Axis, Figure, Layer, Mark, thinned};
 pub(crate) use palette::Ink;
 pub(crate) use scale::Scale;
 
@@ -21,14 +21,6 @@ impl Figure {
     pub(crate) fn drawn(&self) -> (String, String) {
         draw::svg(self)
     }
-}
-
-/// At most `most` of `items`, evenly spread, ends included: enough for a drawing.
-pub(crate) fn thinned<T: Clone>(items: &[T], most: usize) -> Vec<T> {
-    if items.len() <= most || most < 2 {
-        return items.to_vec();
-    }
-    (0..most).map(|i| items[i * (items.len() - 1) / (most - 1)].clone()).collect()
 }
 
 #[cfg(test)]

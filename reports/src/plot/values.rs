@@ -3,9 +3,8 @@
 //! Written as compact JSON: `{"x":"rate","y":"ms","series":[{"name":"paged","layer":3,"points":[[x, y, left, top]]}]}`,
 //! places in shares of the drawing's width and height.
 
-use super::figure::{Axis, Figure, Layer};
+use super::figure::{Axis, Figure, Layer, thinned};
 use super::palette::Ink;
-use super::thinned;
 use serde_json::{Value, json};
 
 /// Points of a series at most: a pointer hits no more.
@@ -45,7 +44,7 @@ pub(super) fn of(figure: &Figure, place: impl Fn((f64, f64)) -> Option<(f64, f64
     json!({ "x": figure.x.title, "y": figure.y.title, "series": series }).to_string()
 }
 
-/// Where each value of a layer is drawn, and the value itself: a band's is its height.
+/// The values of a layer, each behind the place where it is drawn: a band's value is its height.
 fn points(layer: &Layer) -> Vec<((f64, f64), (f64, f64))> {
     let plain = |p: &(f64, f64)| (*p, *p);
     match layer {
@@ -129,7 +128,7 @@ mod tests {
         let names: Vec<&Value> =
             read["series"].as_array().unwrap().iter().map(|s| &s["name"]).collect();
         assert_eq!(names, ["paged", "paged"]);
-        // What has no place has no value, and each layer is a group of the drawing.
+        // A point without a place has no value, and each layer is a group of the drawing.
         assert_eq!(read["series"][1]["points"].as_array().unwrap().len(), 1);
         assert_eq!(read["series"][0]["points"][1][1], 20.0);
         for layer in 0..3 {
