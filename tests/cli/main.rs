@@ -17,9 +17,12 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+/// The program in a folder of its own, so that nothing is remembered from one run to the next.
 pub(crate) fn knee(args: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_knee"));
-    command.args(args).env("RUST_BACKTRACE", "1").output().expect("the binary starts")
+    command.args(args).env("RUST_BACKTRACE", "1").current_dir(folder.path());
+    command.output().expect("the binary starts")
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {
