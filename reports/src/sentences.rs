@@ -91,8 +91,11 @@ pub(crate) fn sentence(b: &Operating) -> String {
     } else {
         format!("Use the {} policy: {} scheduling", b.policy, knob("scheduler"))
     };
+    // Whole prompts are run there, and the budget bounds how many share an iteration.
+    let whole =
+        if knob("scheduler") == "continuous" { " (a longer prompt runs alone)" } else { "" };
     let mut said = vec![format!(
-        "{policy}, at most {} sequences and {} tokens per iteration",
+        "{policy}, at most {} sequences and {} tokens per iteration{whole}",
         knob("max-seqs"),
         knob("max-batch-tokens")
     )];
