@@ -110,8 +110,8 @@ impl Testbed {
         self.play_together(trials, |_| false)
     }
 
-    fn play_together<'a>(
-        &'a self,
+    fn play_together(
+        &self,
         trials: &[Trial<'_>],
         may_end_early: impl Fn(&Trial<'_>) -> bool + Sync,
     ) -> Result<Vec<Observation>, Stop> {
