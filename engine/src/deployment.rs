@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::config::{AllocatorKind, Config, KnobError, SchedulerKind};
+use crate::engines::EngineProfile;
 use crate::exec::Correction;
 use crate::exec::cost::{CostModel, Ranks};
 use crate::kv::{group, page_slots};
@@ -75,9 +76,6 @@ pub enum DeployError {
         /// The reason, or the remedy.
         why: &'static str,
     },
-    /// A plan that is made beforehand must be known to be the next.
-    #[error("async-scheduling runs with {} and pp 1", runs_ahead())]
-    Async,
     /// The model or its KV does not fit.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -139,6 +137,21 @@ impl Deployment {
     /// # Errors
     /// See [`Deployment::new`]; the `max_model_len` asked for must fit the slots given.
     pub fn with_kv_slots(
+        config: Config,
+        model: Arc<ModelShape>,
+        device: Arc<DeviceProfile>,
+        longest: u32,
+        slots: impl FnOnce(u32) -> u32,
+    ) -> Result<Self, DeployError> {
+        Self::under(&EngineProfile::any(), config, model, device, longest, slots)
+    }
+
+    /// The same under a given engine, whose time outside the device counts.
+    ///
+    /// # Errors
+    /// See [`Deployment::with_kv_slots`].
+    pub fn under(
+        engine: &EngineProfile,
         mut config: Config,
         model: Arc<ModelShape>,
         device: Arc<DeviceProfile>,
@@ -161,7 +174,8 @@ impl Deployment {
         let memory = kv_slots(&model, &device, &config)?;
         let Config { tp, dp, ep, pp, .. } = config;
         let ranks = Ranks { tp, dp, ep, pp };
-        let cost = CostModel::on(&model, &device, ranks, config.kv_dtype, config.max_batch_tokens);
+        let cost = CostModel::on(&model, &device, ranks, config.kv_dtype, config.max_batch_tokens)
+            .hosted(device.host_time(engine, &config));
         let kv_slots = slots(memory.slots.min(MOST_SLOTS) as u32);
         let layout = KvLayout::new(&model, &config);
         let most = longest_held(&config, &layout, kv_slots);
@@ -232,9 +246,6 @@ pub fn check(c: &Config) -> Result<(), DeployError> {
     }
     c.check_applies()?;
     let one_in_flight = c.scheduler.traits().one_in_flight;
-    if c.async_scheduling && (one_in_flight.is_some() || c.pp > 1) {
-        return Err(DeployError::Async);
-    }
     if c.dp > 1 && (c.pp > 1 || c.scheduler.traits().disaggregates) {
         return Err(DeployError::RanksOfStages);
     }
@@ -242,14 +253,6 @@ pub fn check(c: &Config) -> Result<(), DeployError> {
         Some(why) if c.pp > 1 => Err(DeployError::Pipeline { scheduler: c.scheduler, why }),
         _ => Ok(()),
     }
-}
-
-/// The schedulers that may have several iterations in flight, in words.
-fn runs_ahead() -> String {
-    let several = |kind: &SchedulerKind| kind.traits().one_in_flight.is_none();
-    let names: Vec<_> =
-        SchedulerKind::ALL.into_iter().filter(several).map(SchedulerKind::name).collect();
-    format!("the {} schedulers", names.join(" and "))
 }
 
 #[cfg(test)]

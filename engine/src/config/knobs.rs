@@ -45,6 +45,16 @@ impl Config {
         c
     }
 
+    /// The same deployment, where knobs that are not among `set` and do nothing in it are at rest: an engine's defaults
+    /// are of its own way of scheduling.
+    #[must_use]
+    pub fn settled(mut self, set: &[(String, String)]) -> Self {
+        let (own, rest) = (self.clone(), Self::at_rest());
+        let idle = |k: &&Knob| !k.applies(&own) && set.iter().all(|(name, _)| name != k.name);
+        KNOBS.iter().filter(idle).for_each(|knob| (knob.copy)(&mut self, &rest));
+        self
+    }
+
     /// The values of knobs where they do nothing.
     fn at_rest() -> Self {
         // Contiguous memory shares no prefixes.
@@ -158,6 +168,10 @@ const PAGED: Needs =
 const GROWTH: Needs = Needs {
     met: |c| c.allocator == AllocatorKind::Paged || c.reserve == Reserve::Doubling,
     text: "KV that grows (the paged allocator, or reserve doubling)",
+};
+const AHEAD: Needs = Needs {
+    met: |c| c.scheduler.traits().one_in_flight.is_none() && c.pp == 1,
+    text: "the continuous or chunked scheduler and pp 1",
 };
 const REPLICAS: Needs = Needs { met: |c| c.replicas > 1, text: "several replicas" };
 
@@ -341,7 +355,7 @@ pub static KNOBS: &[Knob] = &[
         set: |c, v| parse_time(v).map(|t| c.max_wait = t),
     },
     knob!(switch "mix" mix, "continuous batching decodes in the iterations that prefill (Orca)", "ITL falls while prompts arrive").tries(Tries::Around(&["off", "on"])),
-    knob!(switch "async-scheduling" async_scheduling, "plan each iteration while the one before it runs", "host time hides, newcomers wait an iteration longer"),
+    knob!(switch "async-scheduling" async_scheduling, "plan each iteration while the one before it runs", "host time hides, newcomers wait an iteration longer").needs(AHEAD),
     knob!(count "tp" tp: 1..=64, "tensor-parallel ranks per worker", "latency falls, communication rises").tries(Tries::Layout),
     knob!(count "dp" dp: 1..=64, "ranks of attention with sequences and KV of their own, which share the experts", "KV and attention are split by sequence, the slowest rank decides"),
     knob!(count "ep" ep: 1..=64, "ranks of tp x dp that share experts out whole, instead of the width of each", "products of experts are larger, the busiest rank decides"),

@@ -14,6 +14,7 @@ use super::graph;
 pub use super::ranks::Ranks;
 use super::shared::Shared;
 use crate::config::KvDtype;
+use crate::engines::HostTime;
 use crate::format::Format;
 use crate::model::attention as attention_kinds;
 use crate::model::attention::Full;
@@ -56,8 +57,8 @@ pub struct CostModel {
     /// Between neighbouring ranks; to another worker.
     link: Link,
     network: Link,
-    /// ns of host time: per iteration, per sequence.
-    host: [f64; 2],
+    /// CPU time around the device's.
+    host: HostTime,
 }
 
 /// The cost of a kind of layer besides attention, by tokens.
@@ -140,6 +141,11 @@ const NS: f64 = 1e9;
 /// Whole nanoseconds; `as` saturates, so no shape can overflow.
 fn whole(ns: f64) -> u64 {
     (ns + 0.5) as u64
+}
+
+/// Sequences with a part in an iteration.
+fn sequences(shape: &Shape) -> f64 {
+    f64::from(shape.prefill_seqs) + f64::from(shape.decode_seqs)
 }
 
 /// Bytes of an activation.
@@ -275,7 +281,7 @@ impl CostModel {
             head_line: Line::default(),
             link: device.link(tp.saturating_mul(pp)).clone(),
             network: device.network.clone(),
-            host: [device.host.step_us * 1e3, device.host.seq_us * 1e3],
+            host: HostTime::default(),
         };
         let layers = |cost: &Self, stage| cost.stage(model, stage);
         let mut slowest: Option<Stage> = None;
@@ -290,6 +296,13 @@ impl CostModel {
         cost.head_line = cost.head_line();
         cost.head = cost.head_line.tabulate(rows.min(1024));
         cost
+    }
+
+    /// The same with an engine around the device, whose CPU takes `host` for an iteration.
+    #[must_use]
+    pub fn hosted(mut self, host: HostTime) -> Self {
+        self.host = host;
+        self
     }
 
     /// The operators of `model` that no table of `device` has, and those that they are priced by; a sentence
@@ -372,6 +385,17 @@ impl CostModel {
     /// Time of the slowest pipeline stage for this work, ns; of the whole iteration where there is one stage.
     #[must_use]
     pub fn stage_ns(&self, shape: &Shape) -> u64 {
+        whole(self.host.around(self.device_ns(shape), sequences(shape)))
+    }
+
+    /// The same of a rank of attention, beside whose own work the experts of all ranks take `shared` ns.
+    #[must_use]
+    pub fn rank_ns(&self, shape: &Shape, shared: u64) -> u64 {
+        whole(self.host.around(self.device_ns(shape) + shared as f64, sequences(shape)))
+    }
+
+    /// Time of the device, ns.
+    fn device_ns(&self, shape: &Shape) -> f64 {
         let head = match self.head.get(shape.sampled as usize) {
             Some(ns) => *ns,
             None => self.head_line.at(f64::from(shape.sampled)),
@@ -391,11 +415,11 @@ impl CostModel {
             inner += self.inner.as_ref().map_or(0.0, |s| s.attention[i] * (prefill + decode));
         }
         let inner = self.inner.as_ref().map_or(0.0, |stage| layers(stage, inner));
-        let mut ns = (layers(&self.last, last) + head).max(inner) + self.host_ns(shape);
+        let mut ns = (layers(&self.last, last) + head).max(inner);
         if shape.copied_tokens > 0 {
             ns += self.kv_copy(shape.copied_tokens) * NS;
         }
-        whole(ns)
+        ns
     }
 
     /// Time that the experts of all layers take with `tokens` tokens of all ranks of attention, ns, with the gathering
@@ -414,7 +438,10 @@ impl CostModel {
         let last = Breakdown { head, ..of(&self.last) };
         let slower = self.inner.as_ref().map(of).filter(|inner| inner.total() > last.total());
         let copied = self.kv_copy(shape.copied_tokens);
-        Breakdown { kv_copy: copied, host: self.host_ns(shape) / NS, ..slower.unwrap_or(last) }
+        let device = Breakdown { kv_copy: copied, ..slower.unwrap_or(last) };
+        let busy = device.total() * NS;
+        let host = (self.host.around(busy, sequences(shape)) - busy) / NS;
+        Breakdown { host, ..device }
     }
 
     /// The layers of a stage, given the parts of each kind of attention.
@@ -517,12 +544,6 @@ impl CostModel {
             return 0.0;
         }
         self.mover.at(2.0 * tokens as f64 * self.kv_bytes, 0.0)
-    }
-
-    /// CPU time that shows, ns. The overlap of scheduling with the pass is in the profile's figures.
-    fn host_ns(&self, shape: &Shape) -> f64 {
-        let seqs = f64::from(shape.prefill_seqs) + f64::from(shape.decode_seqs);
-        self.host[0] + self.host[1] * seqs
     }
 
     /// Bytes of one token in the residual stream.

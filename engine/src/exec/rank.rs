@@ -93,12 +93,12 @@ impl Group {
     }
 
     fn step(&self) -> Duration {
+        let shared = self.cost.shared_ns(self.tokens());
         let own = |batch: &Shape| match &self.correction {
-            None => self.cost.stage_ns(batch),
-            Some(correction) => correction.stage_ns(&self.cost, batch),
+            None => self.cost.rank_ns(batch, shared),
+            Some(correction) => correction.stage_ns(&self.cost, batch) + shared,
         };
-        let slowest = self.shapes().map(own).max().unwrap_or(0);
-        Duration::from_nanos(slowest + self.cost.shared_ns(self.tokens()))
+        Duration::from_nanos(self.shapes().map(own).max().unwrap_or(shared))
     }
 
     fn shapes(&self) -> impl Iterator<Item = &Shape> {

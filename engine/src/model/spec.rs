@@ -36,6 +36,17 @@ pub enum SpecError {
         /// The names it may have stood for.
         alike: Vec<String>,
     },
+    /// An engine's name that is not in the catalogue.
+    #[error(
+        "unknown engine `{name}`: {}expected {}, with or without @VERSION, or the path of a .toml file",
+        meant(near(name, known.iter().copied())), known.join(", ")
+    )]
+    UnknownEngine {
+        /// The name that was asked for.
+        name: String,
+        /// The names that would do.
+        known: Vec<&'static str>,
+    },
     /// A file that cannot be read.
     #[error("cannot read {what} file {path}: {source}")]
     Read {

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use super::chunks::Peaks;
 use super::parts::{AllReduce, Attention, FitError, Host, Link, Price};
 use super::table::{LONGEST_US, Roof, Table, Times, no_metric};
+use crate::config::Config;
+use crate::engines::{EngineProfile, HostTime};
 use crate::model::SpecError;
 
 /// One kind of GPU, in the node it comes in.
@@ -84,8 +86,9 @@ pub struct DeviceProfile {
     pub node: Link,
     /// One GPU to another node.
     pub network: Link,
-    /// The CPU's share of an iteration.
-    pub host: Host,
+    /// The CPU's share of an iteration, instead of the engine's: of profiles that hold both, measured together.
+    #[serde(default)]
+    pub host: Option<Host>,
     /// The price of an hour.
     pub price: Price,
     /// The distance of the fitted efficiencies from their measurements, by operator.
@@ -142,6 +145,7 @@ impl DeviceProfile {
     }
 
     fn fault(&self) -> Option<String> {
+        let host = self.host.as_ref().map_or([0.0; 2], |h| [h.step_us, h.seq_us]);
         let positive = [
             ("memory_bytes", self.memory_bytes as f64),
             ("peak_flops", self.peak_flops),
@@ -162,8 +166,8 @@ impl DeviceProfile {
             ("gpus_per_node", f64::from(self.gpus_per_node), 65_536.0),
             ("node.start_us", self.node.start_us, LONGEST_US),
             ("network.start_us", self.network.start_us, LONGEST_US),
-            ("host.step_us", self.host.step_us, LONGEST_US),
-            ("host.seq_us", self.host.seq_us, LONGEST_US),
+            ("host.step_us", host[0], LONGEST_US),
+            ("host.seq_us", host[1], LONGEST_US),
         ];
         let not_negative = [
             ("peak_fp8_flops", self.peak_fp8_flops),
@@ -174,8 +178,8 @@ impl DeviceProfile {
             ("attention.skew", self.attention.skew),
             ("node.start_us", self.node.start_us),
             ("network.start_us", self.network.start_us),
-            ("host.step_us", self.host.step_us),
-            ("host.seq_us", self.host.seq_us),
+            ("host.step_us", host[0]),
+            ("host.seq_us", host[1]),
             ("price.per_gpu_hour", self.price.per_gpu_hour),
         ];
         if let Some((field, x)) = positive.iter().find(|(_, x)| !(x.is_finite() && *x > 0.0)) {
@@ -230,6 +234,15 @@ impl DeviceProfile {
             by.iter().map(move |(variant, t)| (format!("{kind}.{variant}"), t))
         });
         own.into_iter().map(|(name, t)| (name.to_owned(), t)).chain(more).collect()
+    }
+
+    /// CPU time of an iteration of `config` under `engine`: the engine's, unless the profile holds its own.
+    #[must_use]
+    pub fn host_time(&self, engine: &EngineProfile, config: &Config) -> HostTime {
+        match &self.host {
+            Some(own) => HostTime::shown(own.step_us, own.seq_us),
+            None => engine.host_time(config),
+        }
     }
 
     /// The device's limits by its data sheet.

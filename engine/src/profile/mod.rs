@@ -20,7 +20,6 @@ pub mod borrowed;
 mod catalogue;
 mod chunks;
 mod device;
-mod host;
 pub mod operators;
 mod parts;
 mod table;
