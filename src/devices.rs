@@ -67,9 +67,6 @@ fn named(name: &str, calibration: Option<&Path>, instead: &Instead) -> Result<Ha
             ..profile.price
         };
     }
-    if let Some(engine) = &instead.host_time {
-        profile = profile.under(&engine.to_ascii_lowercase()).context("no such engine")?;
-    }
     Ok(Hardware { profile: Arc::new(profile), correction })
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use engine::exec::cost::CostModel;
 use engine::files::{LONGEST_SETTINGS, read_text};
-use engine::{Config, DeviceProfile, ModelShape};
+use engine::{Config, DeviceProfile, EngineProfile, ModelShape};
 use loadgen::{BoundSlo, Slo};
 use tuner::subject::bed::Testbed;
 use workloads::{Description, ReadOptions, Reference, Spec, Stream, Trace};
@@ -206,17 +206,20 @@ impl Prepared {
     /// The scenario on `device`, of the model that `scenario` names.
     pub(crate) fn on(&self, device: Hardware, scenario: &Scenario) -> Result<Testbed> {
         let model = Arc::new(shape(scenario.model())?);
-        self.remark(&model, &device.profile);
+        let engine = scenario.instead.by.profile()?;
+        self.remark(&model, &device.profile, &engine);
         let bed = Testbed::new(Arc::clone(&self.trace), model, device.profile, self.slo.clone());
-        Ok(bed.corrected(device.correction).going_on(Arc::clone(&self.stream)))
+        let bed = bed.under(engine).corrected(device.correction);
+        Ok(bed.going_on(Arc::clone(&self.stream)))
     }
 
-    /// Says what is left out of a model, and what of it was not measured on a device: each once.
-    fn remark(&self, model: &ModelShape, device: &DeviceProfile) {
+    /// Says what is left out of a model, and what of it was not measured on a device or of an engine: each once.
+    fn remark(&self, model: &ModelShape, device: &DeviceProfile, engine: &EngineProfile) {
         let (name, own) = (&model.name, model.notes.iter());
         let borrowed = CostModel::untabled(model, device).into_iter();
         let borrowed = borrowed.map(|b| format!("{name} on {}: {b}", device.name));
-        for note in own.map(|note| format!("{name}: {note}")).chain(borrowed) {
+        let own = own.map(|note| format!("{name}: {note}"));
+        for note in own.chain(borrowed).chain(engine.note()) {
             if self.told.borrow_mut().insert(note.clone()) {
                 tell(&format!("knee: note: {note}"));
             }
@@ -245,6 +248,7 @@ impl Prepared {
     pub(crate) fn like(&self, here: &Here, profile: DeviceProfile) -> Result<Testbed> {
         let (trace, shape) = (Arc::clone(&self.trace), Arc::clone(&here.shape));
         let bed = Testbed::new(trace, shape, Arc::new(profile), self.slo.clone());
+        let bed = bed.under(Arc::new(EngineProfile::bare()));
         Ok(bed.with_kv_slots(here.kv_slots))
     }
 }

@@ -4,6 +4,7 @@ mod cli;
 mod command;
 mod computing;
 mod devices;
+mod engines;
 mod input;
 mod knobs;
 mod settings;

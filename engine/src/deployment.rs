@@ -175,7 +175,7 @@ impl Deployment {
         let Config { tp, dp, ep, pp, .. } = config;
         let ranks = Ranks { tp, dp, ep, pp };
         let cost = CostModel::on(&model, &device, ranks, config.kv_dtype, config.max_batch_tokens)
-            .hosted(device.host_time(engine, &config));
+            .hosted(engine.host_time(&device, &config));
         let kv_slots = slots(memory.slots.min(MOST_SLOTS) as u32);
         let layout = KvLayout::new(&model, &config);
         let most = longest_held(&config, &layout, kv_slots);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine::config::Config;
 use engine::deployment::{DeployError, Deployment};
 use engine::request::Content;
-use engine::{DeviceProfile, Fleet, ModelShape, Next, Request, wiring};
+use engine::{DeviceProfile, EngineProfile, Fleet, ModelShape, Next, Request, Shape, wiring};
 
 fn deployment(config: Config) -> Result<Deployment, DeployError> {
     let model = Arc::new(ModelShape::load("llama-3.1-8b").unwrap());
@@ -87,7 +87,46 @@ fn a_seat_is_taken_one_iteration_after_it_is_free() {
 fn it_needs_a_scheduler_that_can_plan_ahead() {
     let mut config = config(8, true);
     config.set("policy", "static").unwrap();
-    assert_eq!(deployment(config).unwrap_err(), DeployError::Async);
     let pipeline = Config { pp: 2, async_scheduling: true, ..Config::default() };
-    assert_eq!(deployment(pipeline).unwrap_err(), DeployError::Async);
+    for config in [config, pipeline] {
+        assert_eq!(
+            deployment(config.clone()).unwrap_err().to_string(),
+            "async-scheduling on does nothing without the continuous or chunked scheduler and pp 1: leave it at off"
+        );
+        // As a default it is at rest there.
+        deployment(config.settled(&[])).unwrap();
+    }
+}
+
+/// The time of a decode iteration under `engine`, in ms, planned ahead or not.
+fn step_ms(engine: &EngineProfile, ahead: bool) -> f64 {
+    let model = Arc::new(ModelShape::load("llama-3.1-8b").unwrap());
+    let device = Arc::new(DeviceProfile::load("h100").unwrap());
+    let config = config(8, ahead);
+    let deployment = Deployment::under(engine, config, model, device, 4096, |own| own).unwrap();
+    let shape = Shape {
+        decode_seqs: 8,
+        decode_context: 8000,
+        decode_longest: 1000,
+        sampled: 8,
+        ..Shape::default()
+    };
+    deployment.cost.stage_ns(&shape) as f64 / 1e6
+}
+
+#[test]
+fn planning_ahead_hides_host_time_behind_the_device() {
+    let any = EngineProfile::any();
+    let device = step_ms(&EngineProfile::bare(), false);
+    let shown = |of: &engine::engines::Host| {
+        let [step, seq] = of.at(1);
+        (step + 8.0 * seq) / 1e3
+    };
+    let (all, rest) = (shown(&any.outside.host), shown(&any.outside.unhidden));
+    assert!((step_ms(&any, false) - device - all).abs() < 1e-3, "the sum");
+    assert!((step_ms(&any, true) - device - rest).abs() < 1e-3, "the device is the longer of both");
+    // A host that is slower than the device decides.
+    let mut slow = any.clone();
+    slow.outside.host.ranks[0].step_us = 1e5;
+    assert!((step_ms(&slow, true) - shown(&slow.outside.host)).abs() < 1e-3);
 }

@@ -3,26 +3,38 @@
 
 use crate::figures::{listed, rate};
 use crate::page;
-use crate::report::{Export, TuneReport};
+use crate::report::{Export, Own, TuneReport};
 use maud::{Markup, html};
 use tuner::export::{Found, Missing, Target, most_faithful, quoted};
 use tuner::result::TuneResult;
 
 /// The winner for every target; nothing without a winner, or where its knobs are another version's.
 pub(crate) fn of(result: &TuneResult) -> Vec<Export> {
-    let Some(found) = result.best.as_ref().and_then(|best| Found::of(result, best).ok()) else {
-        return Vec::new();
+    let Some(best) = &result.best else { return Vec::new() };
+    let Ok(found) = Found::of(result, best) else { return Vec::new() };
+    let own = |t: &Target| {
+        let own = result.engines.iter().find(|e| e.engine == t.engine.name)?.best.as_ref()?;
+        (own.config != best.config).then_some(own)
     };
-    let export = |t: &'static Target| Export {
-        name: t.name.to_owned(),
-        file: t.file.to_owned(),
-        engine: t.engine.name.to_owned(),
-        starts: t.starts.to_owned(),
-        text: t.render(&found),
-        missing: t.missing(&found.config),
-        pins: t.pins(&found.config),
+    let export = |t: &'static Target| {
+        let own = own(t).and_then(|own| Some((own, Found::of(result, own).ok()?)));
+        Export {
+            name: t.name.to_owned(),
+            file: t.file.to_owned(),
+            engine: t.engine.name.to_owned(),
+            starts: t.starts.to_owned(),
+            text: t.render(own.as_ref().map_or(&found, |(_, found)| found)),
+            missing: t.missing(&found.config),
+            pins: t.pins(&found.config),
+            own: own
+                .map(|(own, _)| Own { label: own.label.clone(), capacity_rps: own.capacity_rps }),
+        }
     };
-    most_faithful(&found.config).into_iter().map(export).collect()
+    let mut targets = most_faithful(&found.config);
+    if let Some(asked) = &found.engine {
+        targets.sort_by_key(|t| t.engine.name != asked.name);
+    }
+    targets.into_iter().map(export).collect()
 }
 
 /// The command to paste, and the others folded away.
@@ -38,7 +50,7 @@ pub(crate) fn section(report: &TuneReport) -> Markup {
         @if let Some(vllm) = vllm { (warning(report, vllm)) }
         @if !rest.is_empty() {
             details {
-                summary { "The same for " (listed(&names)) }
+                summary { "For " (listed(&names)) }
                 @for e in rest { h3 { (e.name) } (warning(report, e)) pre { code { (e.text) } } }
             }
         }
@@ -69,6 +81,14 @@ pub(crate) fn caveat(report: &TuneReport, export: &Export) -> Option<Caveat> {
     let r = &report.result;
     let lacks: Vec<String> =
         export.missing.iter().map(|m| format!("{} {}", m.knob, m.value)).collect();
+    if let Some(Own { label, capacity_rps }) = &export.own {
+        let (name, lacks, rps) = (&export.name, listed(&lacks), rate(*capacity_rps));
+        let text = format!(
+            "{name} has no counterpart for {lacks}: this is the best that it can be told, {label}, which carries {rps} \
+             requests/s."
+        );
+        return Some(Caveat { text, command: None });
+    }
     let capacity = r.best.as_ref().map_or(0.0, |b| b.capacity_rps);
     let mut text = format!("{} has no counterpart for {}", export.name, listed(&lacks));
     text += &if export.missing.iter().any(Missing::decides) {

@@ -11,6 +11,7 @@ pub mod chrome_trace;
 mod compare;
 mod contest;
 pub mod csv;
+mod engines;
 mod error;
 mod exports;
 mod fidelity;
@@ -44,7 +45,7 @@ pub use load::{PAGE, STORED, load, write_file};
 pub use plain::{csv_cell, plain, plain_json, plain_lines};
 pub use report::{
     About, Assumption, BenchReport, CompareReport, Detail, Distribution, Export, FidelityReport,
-    Inside, LiveSide, Output, Report, SAMPLES, SCHEMA, Scenario, ServedReport, TuneReport,
+    Inside, LiveSide, Output, Own, Report, SAMPLES, SCHEMA, Scenario, ServedReport, TuneReport,
     ValidationReport,
 };
 pub use served::served_page;

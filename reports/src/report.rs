@@ -213,6 +213,18 @@ pub struct Export {
     pub missing: Vec<Missing>,
     /// Knobs and values that keep a search to what it can do.
     pub pins: Vec<(String, String)>,
+    /// The best that its engine can be told, where that is not the winner: the text is of it.
+    #[serde(default)]
+    pub own: Option<Own>,
+}
+
+/// A configuration beside the winner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Own {
+    /// Its name for people.
+    pub label: String,
+    /// Its capacity, requests/s.
+    pub capacity_rps: f64,
 }
 
 /// One run over time, thinned.

@@ -3,7 +3,7 @@
 use crate::figures::{NONE, limit, month, opt_ms, percent, rate, sig, usd};
 use crate::page::{self, Row, cell, code, pairs, tile};
 use crate::report::TuneReport;
-use crate::{exports, planned, sentences};
+use crate::{engines, exports, planned, sentences};
 use loadgen::Metric;
 use maud::{Markup, html};
 use std::collections::BTreeMap;
@@ -24,10 +24,24 @@ pub(crate) fn winner(report: &TuneReport) -> Markup {
                 @for said in sentences::trust(r) { p { (said) } }
                 (warnings(r))
                 (exports::section(report))
+                (beside(r))
                 details { summary { "Every knob" } (knobs(&b.config)) }
             }
             None => { (infeasible(r.infeasible.as_ref())) (warnings(r)) }
         }
+    }
+}
+
+/// The best that each engine can be told, and a queue in another order.
+fn beside(r: &TuneResult) -> Markup {
+    let rows: Vec<Row> =
+        engines::rows(r).map(|row| (row.into_iter().map(cell).collect(), "")).collect();
+    html! {
+        @if !rows.is_empty() {
+            h3 { "The best that each engine can be told" }
+            (page::fitted(&engines::COLUMNS, &rows))
+        }
+        @if let Some(said) = engines::reordered(r) { p { (said) } }
     }
 }
 

@@ -56,6 +56,18 @@ impl Listen {
     }
 }
 
+/// The engine of a simulation.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct By {
+    /// Engine that is simulated: vllm, sglang, tensorrt-llm or knee, perhaps with a version (vllm@0.15), or a TOML file;
+    /// its settings, defaults and times outside the GPU (see `knee engines`; default: any engine)
+    #[arg(long, help_heading = MACHINE, value_name = "NAME[@VERSION]")]
+    pub(crate) engine: Option<String>,
+    /// As --engine, for the host time alone: vllm-v0, or none
+    #[arg(long, hide = true, ignore_case = true, value_parser = ["vllm-v0", "none"], conflicts_with = "engine")]
+    pub(crate) host_time: Option<String>,
+}
+
 /// The share of this machine that a search may use.
 #[derive(Debug, Args)]
 pub(crate) struct Work {

@@ -19,6 +19,7 @@ use workloads::Format;
 
 use crate::knobs::Knobs;
 use crate::tell::Voice;
+pub(crate) use blocks::By;
 use blocks::{On, Print, Recorded, Work};
 pub(crate) use computing::{Computing, Random};
 pub(crate) use device::{Add, Device};
@@ -75,6 +76,8 @@ pub(crate) enum Command {
     Trace(Trace),
     /// List the devices that are known: what was measured of each, and what is borrowed
     Devices(Print),
+    /// List the engines that are known: their versions, what was measured of each, and the sources
+    Engines(Print),
     /// Describe a device that is not listed
     #[command(subcommand)]
     Device(Device),

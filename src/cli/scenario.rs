@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use engine::DeviceProfile;
 use workloads::{DateOrder, Format, Mapping, TimeUnit};
 
+use super::blocks::By;
 use super::headings::{FILES, MACHINE, OUTPUT, TRAFFIC};
 use super::values::{priced, rate, share, whole};
 
@@ -40,12 +40,11 @@ impl Scenario {
     }
 }
 
-/// Settings of devices that replace those of their profiles.
+/// The engine around devices, and settings that replace those of their profiles.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Instead {
-    /// Host time of another engine than the profile's
-    #[arg(long, help_heading = MACHINE, value_name = "vllm-v0|none", ignore_case = true, value_parser = clap::builder::PossibleValuesParser::new(DeviceProfile::hosts()))]
-    pub(crate) host_time: Option<String>,
+    #[command(flatten)]
+    pub(crate) by: By,
     /// US dollars per GPU and hour of a device, such as h200-sxm=2.80; repeatable
     #[arg(long, help_heading = MACHINE, value_name = "DEVICE=USD", value_delimiter = ',', value_parser = priced)]
     pub(crate) price: Vec<(String, f64)>,

@@ -29,7 +29,9 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     if let Some(streams) = args.concurrency {
         prepared = prepared.closed_loop(streams);
     }
+    let by = &args.scenario.instead.by;
     let sim = if is_here(&args.on.device) {
+        by.none_beside("this machine")?;
         prepared.here(&args.on.device, &args.scenario, &args.computing, &args.knobs.config()?)?
     } else {
         let calibration = args.calibration.as_deref();
@@ -38,7 +40,8 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
             &args.scenario,
         )?
     };
-    let deployment = sim.deployment(&args.knobs.config()?, Relax::Nothing)?;
+    let config = by.config(sim.engine(), sim.device(), &args.knobs)?;
+    let deployment = sim.deployment(&config, Relax::Nothing)?;
     let natural = sim.natural_rate(sim.requests());
     let scale = scale(args, sim.trace())?;
     let (run, cost) = match &args.steps {
@@ -51,7 +54,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     let sustain = lasting(&sim, &deployment, rate_rps, &run.observation)?;
     let config = &deployment.config;
     let report = BenchReport {
-        about: about(&[sim.device()]),
+        about: about(&[sim.device()], sim.engine()),
         scenario: Common::new(prepared.seed, &sim).scenario(
             &sim.model().name,
             prepared.notes(),

@@ -33,6 +33,7 @@ pub(crate) fn run(args: &cli::Bench) -> Result<ExitCode> {
     if !args.live.export.is_empty() && args.output.folder().is_none() {
         bail!("--export writes a file: name its folder with --out");
     }
+    args.scenario.instead.by.none_beside("the server")?;
     if args.knobs.any() {
         bail!("a server has its own configuration: leave the engine's flags out with --url");
     }

@@ -25,6 +25,7 @@ use crate::input::{self, Prepared};
 
 pub(crate) fn run(args: &cli::Check) -> Result<ExitCode> {
     args.output.check()?;
+    args.scenario.instead.by.none_beside("this machine")?;
     let prepared = input::prepare(&args.scenario)?;
     let config = args.knobs.config()?;
     // Whole, whatever the configuration: a split one is refused with the reason.
@@ -33,7 +34,7 @@ pub(crate) fn run(args: &cli::Check) -> Result<ExitCode> {
     let (fidelity, sim) = check(args, &prepared, &here, &config)?;
     let common = Common::new(prepared.seed, &sim);
     let report = FidelityReport {
-        about: about(&[sim.device()]),
+        about: about(&[sim.device()], sim.engine()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model: sim.model().name.clone(),
         device: here.name,

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Result;
-use engine::Config;
+use anyhow::{Result, bail};
 use reports::{CompareReport, Report};
 use tuner::claims::{Bench, Claims};
 use tuner::compare::{CompareResult, Comparison, compare, policies};
+use tuner::export::lacks;
 use tuner::subject::Relax;
 
 use super::output::about;
@@ -20,7 +20,9 @@ use crate::input;
 pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     args.output.check()?;
     let prepared = input::prepare(&args.scenario)?;
+    let by = &args.scenario.instead.by;
     let sim = if is_here(&args.on.device) {
+        by.none_beside("this machine")?;
         prepared.here(&args.on.device, &args.scenario, &args.computing, &args.knobs.config()?)?
     } else {
         prepared
@@ -33,7 +35,14 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     for &rate in &args.rates {
         input::scale(&trace, rate)?;
     }
-    let entries = policies(&Config::default(), &args.knobs.pins()?, &args.policy)?;
+    let defaults = sim.engine().config(sim.device());
+    let mut entries = policies(&defaults, &args.knobs.pins()?, &args.policy)?;
+    if by.engine.is_some() {
+        entries.retain(|(_, config)| lacks(sim.engine(), config).is_empty());
+        if entries.is_empty() {
+            bail!("{} runs none of these policies: {}", sim.engine().title, args.policy.join(", "));
+        }
+    }
     let kv_slots = match entries.first() {
         Some((_, config)) => u64::from(sim.deployment(config, Relax::Nothing)?.kv_slots),
         None => 0,
@@ -70,7 +79,7 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
         host: common.host,
     };
     let report = CompareReport {
-        about: about(&[sim.device()]),
+        about: about(&[sim.device()], sim.engine()),
         scenario: Common::new(prepared.seed, &sim).scenario(
             &sim.model().name,
             prepared.notes(),

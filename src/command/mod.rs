@@ -8,6 +8,7 @@ mod common;
 mod compare;
 mod config;
 mod device;
+mod engines;
 mod interrupt;
 mod live;
 mod mock;
@@ -60,6 +61,7 @@ pub(crate) fn run(cli: Cli, settings: &Settings) -> Result<ExitCode> {
         Command::Validate(args) => validate::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Devices(print) => device::list(print.json),
+        Command::Engines(print) => engines::list(print.json),
         Command::Device(cli::Device::Add(args)) => device::add(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Serve(args) => serve::run(&args),

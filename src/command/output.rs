@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
+use engine::EngineProfile;
 use engine::profile::{DeviceProfile, PriceBasis};
 use reports::{About, Assumption, Report};
 use serde::Serialize;
@@ -155,13 +156,14 @@ pub(crate) fn write_run(
 }
 
 /// The command behind a report, and the assumptions it rests on.
-pub(crate) fn about(devices: &[&DeviceProfile]) -> About {
+pub(crate) fn about(devices: &[&DeviceProfile], engine: &EngineProfile) -> About {
     let command = typed();
     let set = settings::used().iter().map(|used| Assumption {
         what: format!("{}, which was not typed", used.flag),
         source: format!("{} in {}", used.key, used.place),
     });
-    let assumptions = devices.iter().flat_map(|d| assumptions(d)).chain(set).collect();
+    let assumptions =
+        devices.iter().flat_map(|d| assumptions(d)).chain(outside(engine)).chain(set).collect();
     About { command, assumptions }
 }
 
@@ -173,27 +175,52 @@ pub(crate) fn typed() -> String {
 }
 
 fn assumptions(device: &DeviceProfile) -> Vec<Assumption> {
-    let (name, price, host) = (&device.name, &device.price, &device.host);
+    let (name, price) = (&device.name, &device.price);
     let basis = match price.basis {
         PriceBasis::Quoted => "quoted",
         PriceBasis::Assumed => "assumed",
     };
-    let entry = |what: String, source: &str| Assumption { what, source: source.to_owned() };
-    vec![
-        entry(format!("{name}: times of operators"), &device.provenance),
-        entry(
-            format!(
-                "{name}: host time {} µs per iteration, {} µs per sequence",
-                host.step_us, host.seq_us
-            ),
-            &host.source,
+    let mut entries = vec![entry(format!("{name}: times of operators"), &device.provenance)];
+    if let Some(host) = &device.host {
+        let (step, seq) = (host.step_us, host.seq_us);
+        let what = format!("{name}: host time {step} µs per iteration, {seq} µs per sequence");
+        entries.push(entry(what, &host.source));
+    }
+    entries.push(entry(
+        format!(
+            "{name}: {:.2} {} per GPU and hour ({basis}, {})",
+            price.per_gpu_hour, price.currency, price.date
         ),
-        entry(
-            format!(
-                "{name}: {:.2} {} per GPU and hour ({basis}, {})",
-                price.per_gpu_hour, price.currency, price.date
-            ),
-            &format!("{} (another: --price {name}=USD)", price.source),
-        ),
-    ]
+        &format!("{} (another: --price {name}=USD)", price.source),
+    ));
+    entries
+}
+
+fn entry(what: String, source: &str) -> Assumption {
+    Assumption { what, source: source.to_owned() }
+}
+
+/// Times outside the GPU.
+fn outside(engine: &EngineProfile) -> Vec<Assumption> {
+    let of = engine.times_of.as_ref().map_or_else(String::new, |of| format!(", as {of}"));
+    let name = format!("{}{of}", engine.label());
+    let times = |[step, seq]: [f64; 2]| format!("{step} µs per iteration, {seq} µs per sequence");
+    let (host, unhidden) = (&engine.outside.host, &engine.outside.unhidden);
+    let front_end = &engine.outside.front_end;
+    let mut entries = Vec::new();
+    if !host.ranks.is_empty() {
+        entries.push(entry(format!("{name}: host time {}", times(host.at(1))), &host.source));
+    }
+    if unhidden != host {
+        let what =
+            format!("{name}: not hidden by asynchronous scheduling {}", times(unhidden.at(1)));
+        entries.push(entry(what, &unhidden.source));
+    }
+    if !front_end.is_nothing() {
+        let (request, token) = (front_end.request_ms, front_end.token_us);
+        let what =
+            format!("{name}: front end {request} ms per request, {token} µs per prompt token");
+        entries.push(entry(what, &front_end.source));
+    }
+    entries
 }

@@ -149,11 +149,14 @@ fn constants(d: &DeviceProfile) -> Vec<(String, String, String)> {
             source("runtime_bytes"),
         ),
         row("sustained compute", d.sustained.to_string(), source("sustained")),
-        row(
-            "host",
-            format!("{} µs a step + {} µs a sequence", d.host.step_us, d.host.seq_us),
-            d.host.source.clone(),
-        ),
+        match &d.host {
+            None => row("host", "the engine's".to_owned(), "see `knee engines`".to_owned()),
+            Some(host) => row(
+                "host",
+                format!("{} µs a step + {} µs a sequence", host.step_us, host.seq_us),
+                host.source.clone(),
+            ),
+        },
         row(
             "attention",
             format!(

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use engine::config::Policy;
-use engine::{Config, DeviceProfile};
+use engine::{Config, DeviceProfile, EngineProfile};
 use reports::{Detail, Export, Report, TuneReport};
 use serde_json::{Value, json};
 use tuner::compare::{Comparison, PolicyResult, compare, policies};
@@ -106,6 +107,7 @@ pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
 fn here(args: &cli::Tune) -> Result<Option<Here<'_>>> {
     match &args.device[..] {
         [only] if is_here(only) => {
+            args.scenario.instead.by.none_beside("this machine")?;
             let (how, profile) = (&args.computing, args.cpu_profile.as_deref());
             Ok(Some(Here { how, profile, budget: args.server.budget() }))
         }
@@ -157,6 +159,8 @@ pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
         policies = beside(sim, config)?;
     }
     let devices: Vec<_> = sims.iter().map(|s| s.device().as_ref()).collect();
+    let engine =
+        sims.first().map_or_else(|| Arc::new(EngineProfile::any()), |s| Arc::clone(s.engine()));
     let detail = run.as_ref().map(|(run, _)| Detail::new(run));
     let told = told(&result, measured.as_ref())?;
     let found = told["answer"]["winner"] != Value::Null;
@@ -165,7 +169,7 @@ pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
         (false, false) => ExitCode::from(2),
         (true, false) => ExitCode::SUCCESS,
     };
-    let report = TuneReport::new(about(&devices), result, measured, policies, detail);
+    let report = TuneReport::new(about(&devices, &engine), result, measured, policies, detail);
     let exports = report.exports.clone();
     let more = |dir: &Path| {
         let run = run.as_ref().map(|(run, _)| run);
@@ -280,7 +284,7 @@ fn run_search(
     study: Option<&Study>,
     watch: &Watch<'_>,
 ) -> Result<TuneResult> {
-    let space = space(search, prepared.trace.block_tokens > 0, sims[0].model().has_experts())?;
+    let space = space(search, prepared.trace.block_tokens > 0, &sims[0])?;
     let evaluators: Vec<Box<dyn Subject + '_>> = sims
         .iter()
         .map(|sim| -> Box<dyn Subject + '_> {
@@ -296,7 +300,7 @@ fn run_search(
     let devices = devices.map(|((sim, about), subject)| DeviceUnderTest {
         info: about.device.clone(),
         subject: subject.as_ref(),
-        accuracy: accuracy::pace(sim.device(), sim.model()),
+        accuracy: accuracy::pace(sim.device(), sim.model(), sim.engine()),
     });
     let request = Question {
         devices: devices.collect(),
@@ -307,6 +311,8 @@ fn run_search(
         model: sims[0].model().name.clone(),
         experts: sims[0].model().has_experts(),
         notes: prepared.notes(),
+        engine: search.scenario.instead.by.engine.clone(),
+        engines: beside_it(search),
         seed: common.seed,
         simulated: true,
         method: search.method,
@@ -319,16 +325,35 @@ fn run_search(
     Ok(result)
 }
 
-fn space(search: &Search<'_>, shared_prefixes: bool, experts: bool) -> Result<Space> {
+/// The engines whose best is shown beside the winner: all that have a command, where none was named and the answer is
+/// simulated.
+fn beside_it(search: &Search<'_>) -> Vec<Arc<EngineProfile>> {
+    let by = &search.scenario.instead.by;
+    if by.engine.is_some() || search.here.is_some() || search.demand.is_some() {
+        return Vec::new();
+    }
+    let commands = EngineProfile::names().filter(|name| *name != "knee");
+    commands.map(|name| Arc::new(EngineProfile::newest(name).clone())).collect()
+}
+
+fn space(search: &Search<'_>, shared_prefixes: bool, sim: &Testbed) -> Result<Space> {
+    let (by, engine) = (&search.scenario.instead.by, sim.engine());
+    let experts = sim.model().has_experts();
+    // Refuses what the engine cannot be told.
+    by.config(engine, sim.device(), search.knobs)?;
     let mut space = Space::new(Scope {
         gpus: search.gpus,
         fewer_gpus: search.objective != Objective::Rps,
         allow_lossy_kv: search.allow_fp8_kv,
         shared_prefixes,
         experts,
-    });
+    })
+    .from(engine.config(sim.device()));
     for (name, value) in search.knobs.pins()? {
         space.pin(&name, &value)?;
+    }
+    if by.engine.is_some() {
+        space = space.told_to(Arc::clone(engine));
     }
     // A plan tries replicas as well, whatever a single one may take.
     match search.demand {
@@ -360,5 +385,6 @@ fn identity(scenario: &Scenario, sim: &Testbed) -> Identity {
 /// one's.
 fn profile_key(sim: &Testbed) -> String {
     let device = sim.device();
-    format!("{} {}", device.name, digest(&format!("{device:?} {:?}", sim.correction())))
+    let figures = format!("{device:?} {:?} {:?}", sim.correction(), sim.engine());
+    format!("{} {}", device.name, digest(&figures))
 }

@@ -18,6 +18,7 @@ use crate::input;
 
 pub(crate) fn run(args: &cli::Tune) -> Result<ExitCode> {
     args.output.check()?;
+    args.scenario.instead.by.none_beside("the server")?;
     if args.knobs.any() {
         bail!("a server has its own configuration: leave the engine's flags out with --url");
     }

@@ -70,6 +70,7 @@ pub(crate) fn run(args: &cli::Validate) -> Result<ExitCode> {
         "file": file,
         "model": setup.model.name,
         "device": setup.device.name,
+        "engine": setup.engine.label(),
         "config": config,
         "errors": errors,
         "runs": runs.iter().map(|v| json!({
@@ -88,7 +89,7 @@ pub(crate) fn run(args: &cli::Validate) -> Result<ExitCode> {
         "simulated": true,
         "version": env!("CARGO_PKG_VERSION"),
     });
-    let mut about = about(&[&setup.device]);
+    let mut about = about(&[&setup.device], &setup.engine);
     about.assumptions.retain(|a| !a.what.contains("per GPU and hour"));
     about.assumptions.extend(calibrated(&setup));
     let report = ValidationReport {
@@ -138,10 +139,17 @@ pub(crate) fn recorded(
 /// The settings of a run, as typed.
 pub(crate) fn setup(args: &cli::Setup) -> Result<Setup> {
     let hardware = devices::hardware(&args.device, args.calibration.as_deref(), &args.instead)?;
+    let by = &args.instead.by;
+    let engine = by.profile()?;
+    let config = by.config(&engine, &hardware.profile, &args.knobs)?;
+    if let Some(note) = engine.note() {
+        super::tell(&format!("knee: note: {note}"));
+    }
     Ok(Setup {
         model: Arc::new(shape(&args.model)?),
         device: hardware.profile,
-        config: args.knobs.config()?,
+        engine,
+        config,
         correction: hardware.correction,
         kv_blocks: args.kv_blocks,
         in_flight: args.in_flight,

@@ -140,6 +140,8 @@ fn screen(sim: &Testbed) -> Outcome<TuneResult> {
         model: sim.model().name.clone(),
         experts: false,
         notes: Vec::new(),
+        engine: None,
+        engines: Vec::new(),
         seed: 1,
         simulated: true,
         method: Method::Halving,

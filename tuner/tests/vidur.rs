@@ -159,7 +159,8 @@ fn the_imported_profile_costs_what_its_tables_say() {
     let sheet = world::text("a100.toml").unwrap();
     let world = import(&dir, ("a100.toml", &sheet), &[], SEED).unwrap().profile;
     assert_eq!(world.decode_attention.shapes, [[32, 4, 128, 0], [32, 8, 128, 0]]);
-    assert_eq!((world.host.step_us, world.host.seq_us), (0.0, 0.0));
+    let host = world.host.as_ref().unwrap();
+    assert_eq!((host.step_us, host.seq_us), (0.0, 0.0));
     let model = world::model("llama-3-8b").unwrap();
     let cost = CostModel::new(&model, &world, 1, 1, KvDtype::Bf16, 4096);
     let measured = layers(&dir);

@@ -91,6 +91,21 @@ impl Outside {
         HostTime { hidden: [0, 1].map(|i| (all[i] - shown[i]).max(0.0)), shown }
     }
 
+    /// The same with CPU times at `factor`.
+    #[must_use]
+    pub fn with_host_times(&self, factor: f64) -> Self {
+        let scaled = |host: &Host| {
+            let times = |r: &Ranked| Ranked {
+                step_us: r.step_us * factor,
+                seq_us: r.seq_us * factor,
+                ..*r
+            };
+            Host { ranks: host.ranks.iter().map(times).collect(), ..host.clone() }
+        };
+        let (host, unhidden) = (scaled(&self.host), scaled(&self.unhidden));
+        Self { host, unhidden, front_end: self.front_end.clone() }
+    }
+
     /// The first figure that cannot be.
     pub(super) fn fault(&self) -> Option<String> {
         for (name, host) in [("host", &self.host), ("unhidden", &self.unhidden)] {
@@ -105,7 +120,9 @@ impl Outside {
         let f = &self.front_end;
         let mut times = [("request_ms", f.request_ms * 1e3), ("token_us", f.token_us)].into_iter();
         if let Some((name, us)) = times.find(|(_, us)| !(0.0..=LONGEST_US).contains(us)) {
-            return Some(format!("front_end.{name}: {us} µs: expected a time from 0 to {LONGEST_US} µs"));
+            return Some(format!(
+                "front_end.{name}: {us} µs: expected a time from 0 to {LONGEST_US} µs"
+            ));
         }
         if !(0.0..=MOST_SPREAD).contains(&f.spread) {
             return Some(format!("front_end.spread = {}: expected 0 to {MOST_SPREAD}", f.spread));
@@ -119,13 +136,6 @@ impl HostTime {
     #[must_use]
     pub fn shown(step_us: f64, seq_us: f64) -> Self {
         Self { hidden: [0.0; 2], shown: [step_us * 1e3, seq_us * 1e3] }
-    }
-
-    /// The same at `factor` of its time.
-    #[must_use]
-    pub fn scaled(self, factor: f64) -> Self {
-        let scaled = |ns: [f64; 2]| ns.map(|ns| ns * factor);
-        Self { hidden: scaled(self.hidden), shown: scaled(self.shown) }
     }
 
     /// An iteration of `seqs` sequences that takes the GPU `gpu` ns, ns.

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::outside::{FrontEnd, Host};
-use super::{EngineProfile, Told};
+use super::profile::EngineProfile;
+use super::told::{ByMemory, Told};
 use crate::config::Policy;
-use crate::profile::DeviceProfile;
 
 /// What a version changes.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -18,10 +18,10 @@ pub(super) struct Row {
     pub(super) version: String,
     /// In a file of its own: the engine and version that it changes.
     #[serde(default)]
-    like: Option<String>,
+    pub(super) like: Option<String>,
     /// In a file of its own: its name.
     #[serde(default)]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     #[serde(default)]
     source: Option<String>,
     #[serde(default)]
@@ -43,25 +43,6 @@ pub(super) struct Row {
     front_end: Option<FrontEnd>,
 }
 
-/// Defaults on devices of so much memory.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ByMemory {
-    /// Memory at least, GiB.
-    gib: u64,
-    /// Devices left out, by parts of their names.
-    #[serde(default)]
-    not: Vec<String>,
-    pub(super) defaults: BTreeMap<String, String>,
-}
-
-impl ByMemory {
-    pub(super) fn holds(&self, device: &DeviceProfile) -> bool {
-        let name = device.name.to_ascii_lowercase();
-        device.memory_bytes >= self.gib << 30 && !self.not.iter().any(|part| name.contains(part))
-    }
-}
-
 /// A version as numbers that compare; none if it is not made of them.
 pub(super) fn number(version: &str) -> Option<Vec<u32>> {
     version.trim_start_matches('v').split('.').map(|part| part.parse().ok()).collect()
@@ -74,7 +55,7 @@ impl Row {
     }
 
     /// Brings `engine` from the version before to this one.
-    pub(super) fn lay_over(&self, engine: &mut EngineProfile) -> Result<(), String> {
+    pub(super) fn lay_over(&self, engine: &mut EngineProfile) {
         engine.policy = self.policy.unwrap_or(engine.policy);
         engine.defaults.extend(self.defaults.clone());
         if !self.by_memory.is_empty() {
@@ -94,25 +75,5 @@ impl Row {
         if let Some(front_end) = &self.front_end {
             outside.front_end = front_end.clone();
         }
-        Ok(())
-    }
-
-    /// The engine that a file of its own describes.
-    pub(super) fn engine(self) -> Result<EngineProfile, String> {
-        let (Some(like), Some(name)) = (&self.like, &self.name) else {
-            return Err("an engine's file says like = \"NAME@VERSION\" and name = \"...\"".to_owned());
-        };
-        if like.ends_with(".toml") {
-            return Err(format!("like = {like:?} must name a shipped engine"));
-        }
-        let mut engine = EngineProfile::load(like).map_err(|e| e.to_string())?;
-        self.lay_over(&mut engine)?;
-        engine.title = format!("{} ({name})", engine.title);
-        engine.own_name = Some(name.clone());
-        if self.is_measured() {
-            engine.times_of = None;
-        }
-        engine.check()?;
-        Ok(engine)
     }
 }

@@ -1,8 +1,10 @@
-//! An engine's answer to a knob.
+//! An engine's answer to a knob, and defaults that depend on the device.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+
+use crate::profile::DeviceProfile;
 
 /// The way in which an engine is told a knob, and its default.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -60,5 +62,27 @@ impl Told {
             (None, Some(flag)) => Words::Flag(flag),
             (None, None) => not,
         }
+    }
+}
+
+/// Defaults on devices of so much memory.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByMemory {
+    /// Memory at least, GiB.
+    gib: u64,
+    /// Devices left out, by parts of their names.
+    #[serde(default)]
+    not: Vec<String>,
+    /// By knob.
+    pub(super) defaults: BTreeMap<String, String>,
+}
+
+impl ByMemory {
+    /// True where they hold on `device`.
+    #[must_use]
+    pub fn holds(&self, device: &DeviceProfile) -> bool {
+        let name = device.name.to_ascii_lowercase();
+        device.memory_bytes >= self.gib << 30 && !self.not.iter().any(|part| name.contains(part))
     }
 }

@@ -36,6 +36,7 @@ pub mod weights;
 
 pub use cache::kv_element_bytes;
 pub use catalogue::Entry;
+pub(crate) use catalogue::changes;
 pub use dense::DenseShape;
 pub use layers::{Layer, Layers};
 pub use open::Model;

@@ -7,8 +7,6 @@ use serde::Deserialize;
 use super::chunks::Peaks;
 use super::parts::{AllReduce, Attention, FitError, Host, Link, Price};
 use super::table::{LONGEST_US, Roof, Table, Times, no_metric};
-use crate::config::Config;
-use crate::engines::{EngineProfile, HostTime};
 use crate::model::SpecError;
 
 /// One kind of GPU, in the node it comes in.
@@ -234,15 +232,6 @@ impl DeviceProfile {
             by.iter().map(move |(variant, t)| (format!("{kind}.{variant}"), t))
         });
         own.into_iter().map(|(name, t)| (name.to_owned(), t)).chain(more).collect()
-    }
-
-    /// CPU time of an iteration of `config` under `engine`: the engine's, unless the profile holds its own.
-    #[must_use]
-    pub fn host_time(&self, engine: &EngineProfile, config: &Config) -> HostTime {
-        match &self.host {
-            Some(own) => HostTime::shown(own.step_us, own.seq_us),
-            None => engine.host_time(config),
-        }
     }
 
     /// The device's limits by its data sheet.

@@ -6,7 +6,7 @@ use crate::figures::{
 };
 use crate::report::TuneReport;
 use crate::wrap::{Look, Screen, Terminal};
-use crate::{exports, planned, sentences, tuning};
+use crate::{engines, exports, planned, sentences, tuning};
 use std::collections::BTreeSet;
 use tuner::result::{Infeasible, Loser, Operating, TuneResult, statistic};
 
@@ -39,6 +39,7 @@ pub fn tune(report: &TuneReport, terminal: Terminal) -> String {
     }
     if r.best.is_some() {
         paste(&mut s, report);
+        beside(&mut s, r);
     }
     warnings(&mut s, r);
     policies(&mut s, r);
@@ -140,6 +141,19 @@ fn paste(s: &mut Screen, report: &TuneReport) {
                 s.verbatim(&format!("    {line}"));
             }
         }
+    }
+}
+
+/// The best that each engine can be told, and a queue in another order.
+fn beside(s: &mut Screen, r: &TuneResult) {
+    if !r.engines.is_empty() {
+        s.gap();
+        let rows: Vec<Vec<String>> = engines::rows(r).map(Vec::from).collect();
+        s.table(&engines::COLUMNS.map(|c| c.0), &rows, None);
+    }
+    if let Some(said) = engines::reordered(r) {
+        s.gap();
+        s.say(&said, 0, None);
     }
 }
 

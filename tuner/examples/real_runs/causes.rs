@@ -49,7 +49,7 @@ pub(crate) struct Checked {
 }
 
 const OLD_HOST: Without = Without {
-    how: "host time of an engine that does all of it between iterations (--host-time vllm-v0)",
+    how: "host time of an engine that does all of it between iterations (vllm@0)",
     change: between_iterations,
 };
 

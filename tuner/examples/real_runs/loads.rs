@@ -15,7 +15,9 @@ pub(crate) fn ispass(source: &Source, r: &mut Results) {
     let done = (|| -> Result<(), String> {
         let file = source.path("llmservingsim-ispass26/sharegpt_req300_rate10_llama.csv.gz");
         let rows = ispass_rows(&file)?;
-        let setup = setup(source, "h100-sxm", "Llama-3.1-70B-Instruct", v1(4, 256, 8192))?;
+        // Its version was not published; at that time it planned between iterations.
+        let by = ("vllm@0.11", v1(4, 256, 8192));
+        let setup = setup(source, "h100-sxm", "Llama-3.1-70B-Instruct", by)?;
         let run = Recorded::new("ispass26", None, rows);
         let run = validate::rerun(&run, &setup, &mut |_| ()).map_err(|e| e.to_string())?;
         let (p, label) = (side(&run.records), "70B tp4 H100 10/s");
@@ -60,7 +62,7 @@ pub(crate) fn bursts(source: &Source, r: &mut Results) {
         let config = Config { prefix_cache: false, ..v1(1, seqs, 2048.max(seqs)) };
         let label = format!("{seqs} seqs, {input:.0}/{output:.0}");
         let done = (|| {
-            let base = setup(source, "h100-sxm", "Llama-3.1-8B", config)?;
+            let base = setup(source, "h100-sxm", "Llama-3.1-8B", ("vllm@0.8.5", config))?;
             let kv_blocks = run["kv_cache_tokens"].as_f64().map(|t| (t / 16.0) as u32);
             let setup = Setup { kv_blocks, ..base };
             let mut rows =

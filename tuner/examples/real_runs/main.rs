@@ -3,9 +3,8 @@
 //!     cargo run --release -p knee-tuner --example real_runs -- ../shared/profiles/real-runs [SET] [--json FILE]
 //!
 //! The folder is not part of the repository (its README lists sources, licences and grades); LLMServingSim's bench
-//! lies beside it. Two constants of the H100 come from runs of this folder, which say so in the output and are no
-//! evidence for it, and each RTX card has the host time found on the other's run; nothing else is fitted to any of these
-//! runs. `--profile NAME=FILE` and `--calibration FILE` replace a device's profile or add what `knee calibrate` found on
+//! lies beside it. Some constants come from runs of this folder, which the output names: these runs are no evidence for
+//! them. Nothing else is fitted to any of these runs. `--profile NAME=FILE` and `--calibration FILE` replace a device's profile or add what `knee calibrate` found on
 //! another run.
 
 mod causes;
@@ -43,14 +42,14 @@ const SETS: &[(&str, Set)] = &[
 /// The parts of profiles that were fitted to runs of this data, and those runs.
 const FITTED: [(&str, &str); 3] = [
     (
-        "host time of H100",
-        "sim-to-real's H100 stages of other models than Llama-2 and CodeLlama, by mean TPOT",
+        "what vLLM 0.15 leaves unhidden, and its front end",
+        "sim-to-real's H100 stages of other models than Llama-2 and CodeLlama by mean TPOT; all of them by mean TTFT",
     ),
     (
         "sustained compute of H100",
         "bsc-bursts of prompts alone, by how their time grows with the prompt",
     ),
-    ("host time of RTX 4090", "llmservingsim's run on the RTX PRO 6000, and the other way round"),
+    ("host time of vLLM 0.11", "kubecon's sweeps of V1 below their knees, by mean TPOT"),
 ];
 
 /// Sets that are not run, and why.

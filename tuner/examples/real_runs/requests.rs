@@ -10,7 +10,7 @@ use tuner::evidence::validate::knee::{Capacity, capacity};
 use tuner::evidence::validate::recorded::{Alike, Recorded};
 use tuner::evidence::validate::{self, Setup, Validation, read};
 
-use crate::setup::{Aims, NONE, ahead, between_iterations, figures, push, setup, v1};
+use crate::setup::{Aims, NONE, ahead, by_its_own_clock, figures, push, setup, v1};
 use crate::{Results, Source};
 
 /// Prompts of LLMServingSim's bench that continue an earlier request's conversation: row, earlier row, tokens that are
@@ -51,6 +51,9 @@ const CONTINUED: [(usize, usize, u32); 32] = [
     (293, 163, 256),
 ];
 
+/// The engine of LLMServingSim's bench.
+const VERSION: &str = "vllm@0.19";
+
 /// LLMServingSim's bench: vLLM 0.19, 300 requests of ShareGPT at 10/s, the engine's own clock. First with the profiles as
 /// they are, then with the host time found on the other GPU's run, both ways round.
 pub(crate) fn llmservingsim(source: &Source, r: &mut Results) {
@@ -65,7 +68,8 @@ pub(crate) fn llmservingsim(source: &Source, r: &mut Results) {
         let name = format!("{folder} Llama-3.1-8B 10/s");
         let file = format!("../llmservingsim/bench/{folder}/Llama-3.1-8B/requests.jsonl.gz");
         let done = (|| {
-            let setup = Setup { kv_blocks, ..setup(source, device, "Llama-3.1-8B", config)? };
+            let base = setup(source, device, "Llama-3.1-8B", (VERSION, config))?;
+            let setup = Setup { kv_blocks, engine: by_its_own_clock(VERSION), ..base };
             let run = read::read(&source.path(&file)).map_err(|e| e.to_string())?.remove(0);
             let continued = |(row, earlier, tokens)| Alike { row, earlier, tokens };
             let run = run.alike(CONTINUED.map(continued).to_vec());
@@ -125,7 +129,8 @@ pub(crate) fn blis(source: &Source, r: &mut Results) {
                 ahead(number("tp"), number("max_num_seqs"), number("max_num_batched_tokens"));
             let model = meta["model"].as_str().unwrap_or_default();
             let kv_blocks = Some(number("gpu_kv_blocks")).filter(|b| *b > 0);
-            let setup = Setup { kv_blocks, ..setup(source, "h100-sxm", model, config)? };
+            let setup =
+                Setup { kv_blocks, ..setup(source, "h100-sxm", model, ("vllm@0.15.1", config))? };
             let file = source.path(&format!("blis-training-h100/{name}.requests.csv.gz"));
             let run = read::read(&file).map_err(|e| e.to_string())?.remove(0);
             validate::validate(&run, &setup).map_err(|e| e.to_string())
@@ -145,7 +150,7 @@ pub(crate) fn lmbench(source: &Source, r: &mut Results) {
     let done = (|| -> Result<(), String> {
         // The defaults of vLLM of May 2025 on a device of 70 GiB or more, A100 included.
         let config = Config { kv_fraction: 0.95, ..v1(2, 1024, 8192) };
-        let setup = setup(source, "a100-sxm", "Llama-3.1-70B-Instruct", config)?;
+        let setup = setup(source, "a100-sxm", "Llama-3.1-70B-Instruct", ("vllm@0.8.5", config))?;
         let file = source.path("llmd-lmbench-70b/exp-0_vllm-70b.requests.csv.gz");
         let mut runs = Vec::new();
         for run in read::read(&file).map_err(|e| e.to_string())? {
@@ -218,8 +223,7 @@ pub(crate) fn distserve(source: &Source, r: &mut Results) {
         // The budget of that time's default.
         let mut config = v1(1, 256, 2560);
         config.set_policy(Policy::Paged);
-        let mut setup = setup(source, "a100-sxm", "facebook/opt-13b", config)?;
-        between_iterations(&mut setup);
+        let setup = setup(source, "a100-sxm", "facebook/opt-13b", ("vllm@0", config))?;
         let file = source.path("distserve-opt13b-a100/vllm_opt13b_sharegpt.requests.csv.gz");
         let mut runs = Vec::new();
         for run in read::read(&file).map_err(|e| e.to_string())? {

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Config, DeviceProfile};
+use engine::engines::FrontEnd;
+use engine::{Config, DeviceProfile, EngineProfile};
 use tuner::evidence::validate::recorded::Row;
 use tuner::evidence::validate::{self, Setup, Validation};
 
@@ -83,9 +84,21 @@ pub(crate) fn ahead(tp: u32, seqs: u32, tokens: u32) -> Config {
     Config { async_scheduling: true, ..v1(tp, seqs, tokens) }
 }
 
-/// The host time of an engine of the V0 kind or before, which plans and processes outputs between iterations.
+/// The engine of a recorded run.
+pub(crate) fn engine(text: &str) -> Arc<EngineProfile> {
+    Arc::new(EngineProfile::load(text).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// The engine of a run whose times are those of its own clock, which begins where requests reach its scheduler.
+pub(crate) fn by_its_own_clock(text: &str) -> Arc<EngineProfile> {
+    let mut engine = EngineProfile::clone(&engine(text));
+    engine.outside.front_end = FrontEnd::default();
+    Arc::new(engine)
+}
+
+/// The engine of the V0 kind, or before, which plans and processes outputs between iterations.
 pub(crate) fn between_iterations(setup: &mut Setup) {
-    setup.device = Arc::new(setup.device.under("vllm-v0").expect("it is in the list"));
+    setup.engine = engine("vllm@0");
 }
 
 /// A recorded deployment: device, model and settings.
@@ -93,15 +106,17 @@ pub(crate) fn setup(
     source: &Source,
     device: &str,
     model: &str,
-    config: Config,
+    (by, config): (&str, Config),
 ) -> Result<Setup, String> {
     let profile: Arc<DeviceProfile> = source
         .device(device)
         .ok_or_else(|| format!("no profile of {device} (--profile {device}=FILE)"))?;
     let model = Arc::new(shape(model).ok_or_else(|| format!("the shape of {model} is not known"))?);
     let correction = source.correction(device);
+    let engine = engine(by);
+    let (kv_blocks, in_flight) = (None, None);
     let mut setup =
-        Setup { model, device: profile, config, correction, kv_blocks: None, in_flight: None };
+        Setup { model, device: profile, engine, config, correction, kv_blocks, in_flight };
     (source.change)(&mut setup);
     Ok(setup)
 }

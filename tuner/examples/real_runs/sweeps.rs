@@ -7,7 +7,7 @@ use engine::config::Policy;
 use tuner::evidence::validate::recorded::{Recorded, Row};
 use tuner::evidence::validate::{self, Setup, side};
 
-use crate::setup::{ahead, between_iterations, constant, published, push, setup, v1};
+use crate::setup::{ahead, constant, published, push, setup, v1};
 use crate::{Results, Source};
 
 /// Three sweeps of Llama-3.1-8B on one H100 by a client that keeps at most 440 requests in flight.
@@ -33,11 +33,9 @@ pub(crate) fn kubecon(source: &Source, r: &mut Results) {
             let data = source
                 .json(&format!("inference-perf-kubecon-h100/{file}.json"))
                 .ok_or("not in this folder")?;
-            let base = setup(source, "h100-sxm", "Llama-3.1-8B", config)?;
-            let mut setup = Setup { in_flight: Some(440), ..base };
-            if file.contains("v0") {
-                between_iterations(&mut setup);
-            }
+            let by = if file.contains("v0") { "vllm@0" } else { "vllm@0.11.0" };
+            let base = setup(source, "h100-sxm", "Llama-3.1-8B", (by, config))?;
+            let setup = Setup { in_flight: Some(440), ..base };
             let mut most = 0.0f64;
             for stage in data["stages"].as_array().into_iter().flatten() {
                 let (load, ok) =
@@ -131,7 +129,7 @@ fn stage_run(
     };
     let count = |key: &str| number(first, key).unwrap_or(0.0) as u32;
     let config = ahead(count("tp"), count("max_num_seqs"), count("max_num_batched_tokens"));
-    let setup = setup(source, device, &first["model"], config)?;
+    let setup = setup(source, device, &first["model"], ("vllm@0.15.1", config))?;
     let (mut all, mut ranges, mut start) = (Vec::new(), Vec::new(), 0.0);
     for stage in stages {
         let rate = number(stage, "rate_req_s").ok_or("no rate")?;
@@ -182,7 +180,7 @@ pub(crate) fn exp7(source: &Source, r: &mut Results) {
         let date = run["date"].as_str().unwrap_or_default();
         let label = format!("{replicas} x A100 {input:.0}/{output:.0} {rate}/s {date}");
         let rows = constant(rate, n as usize, input as u32, output as u32, None);
-        match setup(source, "a100-sxm", "Llama-3.1-8B", v1(1, 1024, 8192))
+        match setup(source, "a100-sxm", "Llama-3.1-8B", ("vllm@0.8.5", v1(1, 1024, 8192)))
             .and_then(|setup| scattered(&rows, replicas as u64, &setup))
         {
             Err(why) => r.skip(format!("exp7-8b {label}"), why),

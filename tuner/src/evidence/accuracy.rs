@@ -12,9 +12,10 @@
 
 use std::collections::BTreeMap;
 
+use engine::engines::VERSION_SIGMA;
 use engine::exec::cost::CostModel;
 use engine::profile::borrowed::{OPERATOR_SIGMA, SIGMA};
-use engine::{DeviceProfile, ModelShape};
+use engine::{DeviceProfile, EngineProfile, ModelShape};
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::validate::{COMPARED, Validation};
@@ -36,9 +37,14 @@ pub struct Accuracy {
 
 /// The accuracy of iteration times of `model` on `device`; none of a device that does not ship, since its figures were
 /// not compared. A device whose efficiencies are borrowed is as far off as all others together, and further by what
-/// borrowing costs; so is a model with operators that no table of the device has.
+/// borrowing costs; so is a model with operators that no table of the device has, and a version of an engine that was
+/// not measured.
 #[must_use]
-pub fn pace(device: &DeviceProfile, model: &ModelShape) -> Option<Accuracy> {
+pub fn pace(
+    device: &DeviceProfile,
+    model: &ModelShape,
+    engine: &EngineProfile,
+) -> Option<Accuracy> {
     if device.like.is_none() {
         let shipped = DeviceProfile::load(&device.name).ok()?;
         // A price changes no time.
@@ -52,7 +58,8 @@ pub fn pace(device: &DeviceProfile, model: &ModelShape) -> Option<Accuracy> {
     let borrowed = if device.like.is_some() { SIGMA } else { 0.0 };
     let untabled = !CostModel::untabled(model, device).is_empty();
     let untabled = if untabled { OPERATOR_SIGMA } else { 0.0 };
-    let sigma = spread.sigma.hypot(borrowed).hypot(untabled);
+    let version = if engine.times_of.is_some() { VERSION_SIGMA } else { 0.0 };
+    let sigma = spread.sigma.hypot(borrowed).hypot(untabled).hypot(version);
     Some(Accuracy { spread: Spread { sigma, ..spread }, devices })
 }
 
@@ -190,18 +197,19 @@ mod tests {
         let dense = ModelShape::load("llama-3.1-8b").unwrap();
         for name in DeviceProfile::names() {
             let mut device = DeviceProfile::load(name).unwrap();
-            let (low, high) = pace(&device, &dense).expect(name).spread.factors(0.8);
+            let any = EngineProfile::any();
+            let (low, high) = pace(&device, &dense, &any).expect(name).spread.factors(0.8);
             assert!(0.5 < low && low < 1.0 && 1.0 < high && high < 2.0, "{name}: {low} to {high}");
             device.peak_flops *= 1.01;
             // A device that borrows is, whatever its data sheet says, as far off as borrowing is.
-            assert_eq!(pace(&device, &dense).is_some(), device.like.is_some(), "{name}");
+            assert_eq!(pace(&device, &dense, &any).is_some(), device.like.is_some(), "{name}");
         }
     }
 
     #[test]
     fn borrowed_efficiencies_widen_the_interval_and_a_price_does_not() {
         let dense = ModelShape::load("llama-3.1-8b").unwrap();
-        let pace = |device: &DeviceProfile| pace(device, &dense);
+        let pace = |device: &DeviceProfile| pace(device, &dense, &EngineProfile::any());
         let width = |device: &DeviceProfile| pace(device).unwrap().spread.sigma;
         let of = |name: &str| DeviceProfile::load(name).unwrap();
         assert!(width(&of("mi300x")) > SIGMA && width(&of("mi300x")) > width(&of("b200")));
@@ -214,7 +222,8 @@ mod tests {
     fn an_operator_without_a_table_widens_the_interval() {
         let width = |device: &str, model: &str| {
             let device = DeviceProfile::load(device).unwrap();
-            pace(&device, &ModelShape::load(model).unwrap()).unwrap().spread.sigma
+            let model = ModelShape::load(model).unwrap();
+            pace(&device, &model, &EngineProfile::any()).unwrap().spread.sigma
         };
         let (dense, experts) = ("llama-3.1-8b", "openai/gpt-oss-20b");
         // Experts in this format were timed on the one, and on the other not.
@@ -224,6 +233,19 @@ mod tests {
         // Mamba was timed nowhere.
         let mamba = width("h100-sxm", "nvidia/Nemotron-H-56B-Base-8K");
         assert!(mamba > OPERATOR_SIGMA, "{mamba}");
+    }
+
+    #[test]
+    fn a_version_that_was_not_measured_widens_the_interval() {
+        let (device, model) =
+            (DeviceProfile::load("h100").unwrap(), ModelShape::load("llama-3.1-8b"));
+        let model = model.unwrap();
+        let width = |engine: &str| {
+            let engine = EngineProfile::load(engine).unwrap();
+            pace(&device, &model, &engine).unwrap().spread.sigma
+        };
+        let (measured, not) = (width("vllm@0.15"), width("vllm@0.16"));
+        assert!((not - measured.hypot(VERSION_SIGMA)).abs() < 1e-12, "{measured} {not}");
     }
 
     fn with(residuals: &[f64]) -> Uncertainty {

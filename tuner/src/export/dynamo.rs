@@ -76,7 +76,7 @@ fn worker(found: &Found, said: &Said, own: &[&str], gpus: u32) -> Vec<String> {
 
 /// The manifest.
 fn render(found: &Found) -> String {
-    let said = TARGET.say(&found.config, 1);
+    let said = TARGET.say(found, 1);
     let pods = Pods::of(&found.config);
     let routes = environment(routes(found.config.router).iter().copied());
     let part = |name, kind: &str, replicas, own: &[&str]| {

@@ -1,19 +1,17 @@
-//! An engine that runs models, and its flag or setting for each knob. Several targets may start one engine.
+//! An engine that runs models, and its answer to each knob: its description's, and what takes more than that. Several
+//! targets may start one engine.
 
 use super::said::{Missing, Said, Say};
-use engine::config::AllocatorKind;
-use engine::{Config, KNOBS, Knob};
+use engine::engines::Words;
+use engine::{Config, EngineProfile, KNOBS, Knob};
+use std::sync::Arc;
 
 /// An engine, in its own file.
 #[derive(Debug)]
 pub struct Engine {
-    /// Its name, that of its package.
+    /// Its name, that of its description.
     pub name: &'static str,
-    /// The policy that is its own way of scheduling.
-    pub(super) policy: &'static str,
-    /// knee's name of a knob and the engine's, where both mean the same by the same values.
-    pub flags: &'static [(&'static str, &'static str)],
-    /// Its answer to a knob that takes more than that.
+    /// Its answer to a knob that takes more than a flag or fixed words.
     pub(super) own: fn(&Asked<'_>) -> Option<Say>,
 }
 
@@ -26,29 +24,19 @@ pub(super) struct Asked<'a> {
     pub(super) ranks: u32,
 }
 
-/// Knobs whose default is that of every engine: there they need not be said.
-const DEFAULTS: &[&str] = &[
-    "long-prefill-threshold",
-    "quantization",
-    "kv-dtype",
-    "watermark",
-    "prompt-kv",
-    "max-queue",
-    "victim",
-    "max-model-len",
-    "allow-long-context",
-    "async-scheduling",
-    "tp",
-    "dp",
-    "ep",
-    "pp",
-    "replicas",
-];
-
 impl Engine {
+    /// Its description: `asked`, where that is a version of it, or else its newest known version.
+    pub(super) fn profile(&self, asked: Option<&Arc<EngineProfile>>) -> Arc<EngineProfile> {
+        match asked.filter(|asked| asked.name == self.name) {
+            Some(version) => Arc::clone(version),
+            None => Arc::new(EngineProfile::newest(self.name).clone()),
+        }
+    }
+
     /// Its answers to all knobs, in the table's order, those that `first` has none for. The policy is its parts.
     pub(super) fn say(
         &self,
+        profile: &EngineProfile,
         config: &Config,
         ranks: u32,
         first: impl Fn(&Asked<'_>) -> Option<Say>,
@@ -58,8 +46,10 @@ impl Engine {
         for knob in KNOBS.iter().filter(|k| k.name != "policy") {
             let value = config.value(knob);
             let asked = Asked { knob, value: &value, config, ranks };
-            let answer = at_rest(&asked).or_else(|| first(&asked)).or_else(|| (self.own)(&asked));
-            match answer.unwrap_or_else(|| self.usual(&asked)) {
+            let idle = is_idle(&asked) || profile.goes_without_saying(knob.name, &value);
+            let answer = idle.then_some(Say::Implied).or_else(|| first(&asked));
+            let answer = answer.or_else(|| (self.own)(&asked));
+            match answer.unwrap_or_else(|| described(profile, &asked)) {
                 Say::Env(variable) => said.env.push(variable),
                 Say::Flags(flags) => said.flags.extend(flags),
                 Say::Comment(how) => said.comments.push(format!("{} {value}: {how}", knob.name)),
@@ -72,31 +62,23 @@ impl Engine {
         }
         said
     }
+}
 
-    /// The answer to a knob that is a flag, or nothing.
-    fn usual(&self, asked: &Asked<'_>) -> Say {
-        match self.flags.iter().find(|(ours, _)| *ours == asked.knob.name) {
-            Some((_, theirs)) => Say::flag(flag(theirs, asked.value)),
-            None => Say::Missing(None),
-        }
+/// The answer of the engine's description.
+fn described(profile: &EngineProfile, asked: &Asked<'_>) -> Say {
+    match profile.told(asked.knob.name).map(|told| told.words(asked.value)) {
+        Some(Words::None) => Say::Implied,
+        Some(Words::These(words)) => Say::flag(words),
+        Some(Words::Flag(name)) => Say::flag(flag(name, asked.value)),
+        Some(Words::Not(why)) => Say::Missing(why.map(str::to_owned)),
+        None => Say::Missing(None),
     }
 }
 
-/// The answer that all engines share: to knobs that do nothing in this configuration, or nothing but their default, and
-/// to the way KV is laid out.
-fn at_rest(asked: &Asked<'_>) -> Option<Say> {
-    let Asked { knob, config, .. } = asked;
-    // An engine that pages all KV shares prefixes unless it is told not to.
-    let idle = knob.name != "prefix-cache" && !knob.applies(config);
-    let unset = DEFAULTS.contains(&knob.name) && Config::default().value(knob) == asked.value;
-    if unset || idle {
-        return Some(Say::Implied);
-    }
-    match knob.name {
-        "allocator" if config.allocator == AllocatorKind::Paged => Some(Say::Implied),
-        "allocator" | "reserve" => Some(Say::missing("this engine pages its KV")),
-        _ => None,
-    }
+/// True of knobs that do nothing in the configuration. An engine that pages all KV shares prefixes unless it is told not
+/// to.
+fn is_idle(asked: &Asked<'_>) -> bool {
+    asked.knob.name != "prefix-cache" && !asked.knob.applies(asked.config)
 }
 
 /// A flag as a shell takes it.

@@ -32,7 +32,7 @@ fn template(indent: usize, said: &Said, gpus: u32) -> String {
 
 /// The manifest.
 fn render(found: &Found) -> String {
-    let said = TARGET.say(&found.config, 1);
+    let said = TARGET.say(found, 1);
     let pods = Pods::of(&found.config);
     let mut text = found.heading(&said);
     let _ = write!(

@@ -29,7 +29,7 @@ fn side(name: &str, replicas: u32, said: &Said, gpus: u32) -> String {
 
 /// The values file.
 fn render(found: &Found) -> String {
-    let said = TARGET.say(&found.config, 1);
+    let said = TARGET.say(found, 1);
     let pods = Pods::of(&found.config);
     let mut text = found.heading(&said);
     let _ = write!(

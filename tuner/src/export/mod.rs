@@ -20,9 +20,8 @@ mod vllm;
 pub use self::engine::{Engine, flag};
 pub use said::{Found, Missing, quoted};
 pub use target::Target;
-pub use vllm::ENGINE as VLLM;
 
-use ::engine::Config;
+use ::engine::{Config, EngineProfile};
 
 /// All of them; of equally faithful ones, the first is shown first.
 pub static TARGETS: [&Target; 6] = [
@@ -44,6 +43,14 @@ pub fn most_faithful(config: &Config) -> Vec<&'static Target> {
         (missing.iter().filter(|m| m.decides()).count(), missing.len())
     });
     all
+}
+
+/// The wishes of `config` that `engine` cannot be told, in the table's order; none of an engine that every policy is
+/// known to.
+#[must_use]
+pub fn lacks(engine: &EngineProfile, config: &Config) -> Vec<Missing> {
+    let target = TARGETS.iter().find(|target| target.engine.name == engine.name);
+    target.map_or_else(Vec::new, |target| target.lacks(engine, config))
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The configuration to export, the answers to its knobs, and the frame of a script around them.
 
 use crate::result::{Operating, TuneResult, config_of};
-use engine::Config;
 use engine::config::KnobError;
+use engine::{Config, EngineProfile};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// The configuration to export, and its origin.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +15,8 @@ pub struct Found {
     pub model: String,
     /// True if the model has experts, which ranks of one engine share.
     pub experts: bool,
+    /// The engine that it was found for, where one was named.
+    pub engine: Option<Arc<EngineProfile>>,
     /// The configuration.
     pub config: Config,
     /// Its capacity, requests/s.
@@ -54,6 +57,10 @@ impl Found {
         Ok(Self {
             model: hub_name(&result.model).to_owned(),
             experts: result.experts,
+            engine: result
+                .engine
+                .as_ref()
+                .and_then(|e| Some(Arc::new(EngineProfile::load(e).ok()?))),
             config,
             capacity_rps: operating.capacity_rps,
             slo: slo(result),

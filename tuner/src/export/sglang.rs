@@ -1,25 +1,11 @@
-//! `python -m sglang.launch_server`. Prefill batches alternate with decode unless chunks are mixed in.
+//! `python -m sglang.launch_server`: what takes more than its description (`engine/engines/sglang.toml`).
 
 use super::engine::{Asked, Engine};
 use super::said::{Found, Say, script, start, weights};
 use super::target::{Target, as_the_engine};
 use engine::config::QueueOrder;
 
-static ENGINE: Engine = Engine {
-    name: "sglang",
-    policy: "paged",
-    flags: &[
-        ("max-seqs", "max-running-requests"),
-        ("block-size", "page-size"),
-        ("kv-fraction", "mem-fraction-static"),
-        ("max-queue", "max-queued-requests"),
-        ("max-model-len", "context-length"),
-        ("tp", "tp-size"),
-        ("ep", "ep-size"),
-        ("pp", "pp-size"),
-    ],
-    own,
-};
+static ENGINE: Engine = Engine { name: "sglang", own };
 
 pub(super) static TARGET: Target = Target {
     name: "SGLang",
@@ -34,15 +20,9 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
     let (c, value) = (asked.config, asked.value);
     let scheduler = c.scheduler.traits();
     Some(match asked.knob.name {
-        "scheduler" if scheduler.mixes => Say::flag("--enable-mixed-chunk"),
-        "scheduler" if scheduler.closes_batches => Say::missing("SGLang batches continuously"),
-        "mix" if value == "on" => Say::flag("--enable-mixed-chunk"),
-        "scheduler" | "mix" => Say::Implied,
-        "prefix-cache" if value == "on" => Say::Implied,
-        "prefix-cache" if c.queue == QueueOrder::ShortestPrefill => {
+        "prefix-cache" if value == "off" && c.queue == QueueOrder::ShortestPrefill => {
             Say::comment("left on, as shortest-prefill-first needs it")
         }
-        "prefix-cache" => Say::flag("--disable-radix-cache"),
         "max-batch-tokens" => {
             let chunk = if scheduler.mixes { value } else { "-1" }; // whole prompts
             let chunk = format!("--chunked-prefill-size {chunk}");
@@ -52,17 +32,6 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
             Say::missing("chunks are whole pages")
         }
         "quantization" => weights(value),
-        "kv-dtype" => Say::flag("--kv-cache-dtype fp8_e4m3"),
-        "prompt-kv" => {
-            Say::missing("SGLang admits on an estimate, see --schedule-conservativeness")
-        }
-        "watermark" => Say::missing("raise --schedule-conservativeness instead"),
-        "queue" => match value {
-            "fcfs" => Say::flag("--schedule-policy fcfs"),
-            "priority" => Say::flag("--enable-priority-scheduling"),
-            "shortest-prefill" => Say::flag("--schedule-policy shortest-prefill-first"),
-            _ => Say::flag("--schedule-policy lpm"),
-        },
         "max-queue" if scheduler.disaggregates => {
             Say::missing("a disaggregated SGLang queues without limit")
         }
@@ -82,7 +51,7 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
 /// The command; two commands when disaggregated.
 fn render(found: &Found) -> String {
     let c = &found.config;
-    let mut said = TARGET.say(c, 1);
+    let mut said = TARGET.say(found, 1);
     if c.queue == QueueOrder::ShortestPrefill {
         said.comments.push("shortest-prefill-first is experimental, since 0.5.23".to_owned());
     }

@@ -2,7 +2,7 @@
 
 use super::engine::{Asked, Engine};
 use super::said::{Found, Missing, Said, Say};
-use engine::{Config, Knob};
+use engine::{Config, EngineProfile, Knob};
 
 /// A program that serves models, or a platform that runs one.
 #[derive(Debug)]
@@ -24,7 +24,12 @@ impl Target {
     /// The wishes of `config` that this target cannot meet, in the table's order.
     #[must_use]
     pub fn missing(&self, config: &Config) -> Vec<Missing> {
-        self.say(config, 1).missing
+        self.lacks(&self.engine.profile(None), config)
+    }
+
+    /// The same of a version of its engine.
+    pub(super) fn lacks(&self, engine: &EngineProfile, config: &Config) -> Vec<Missing> {
+        self.engine.say(engine, config, 1, self.own).missing
     }
 
     /// Knobs and values, as typed, that keep a search to what this target can do of `config`; empty where nothing is
@@ -32,11 +37,11 @@ impl Target {
     #[must_use]
     pub fn pins(&self, config: &Config) -> Vec<(String, String)> {
         let mut pins: Vec<(String, String)> = Vec::new();
-        let usual = Config::default();
+        let (usual, policy) = (Config::default(), self.engine.profile(None).policy);
         for missing in self.missing(config) {
             let pin = match missing.knob.as_str() {
                 "scheduler" | "allocator" | "reserve" | "mix" | "padding" | "max-wait" => {
-                    ("policy".to_owned(), self.engine.policy.to_owned())
+                    ("policy".to_owned(), policy.name().to_owned())
                 }
                 name => {
                     let value = Knob::named(name).map(|k| usual.value(k));
@@ -57,8 +62,9 @@ impl Target {
     }
 
     /// Its answers to all knobs, for `ranks` engines behind one API server.
-    pub(super) fn say(&self, config: &Config, ranks: u32) -> Said {
-        self.engine.say(config, ranks, self.own)
+    pub(super) fn say(&self, found: &Found, ranks: u32) -> Said {
+        let engine = self.engine.profile(found.engine.as_ref());
+        self.engine.say(&engine, &found.config, ranks, self.own)
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) fn found(policy: &str, edits: &[(&str, &str)]) -> Found {
     Found {
         model: hub_name("llama-3.1-8b").to_owned(),
         experts: false,
+        engine: None,
         config,
         capacity_rps: 12.345,
         slo: vec!["ttft:p99=200ms".to_owned()],

@@ -1,26 +1,13 @@
-//! `trtllm-serve` and the YAML it reads. It knows static batches, and whether running requests may be paused.
+//! `trtllm-serve` and the YAML it reads: what takes more than its description (`engine/engines/tensorrt-llm.toml`).
 
 use super::engine::{Asked, Engine};
 use super::said::{Found, Say, checkpoint, script, start};
 use super::target::{Target, as_the_engine};
-use engine::Config;
 use engine::config::AllocatorKind;
+use engine::{Config, Knob};
 use std::fmt::Write as _;
 
-static ENGINE: Engine = Engine {
-    name: "tensorrt-llm",
-    policy: "chunked",
-    flags: &[
-        ("max-seqs", "max_batch_size"),
-        ("max-batch-tokens", "max_num_tokens"),
-        ("kv-fraction", "kv_cache_free_gpu_memory_fraction"),
-        ("max-model-len", "max_seq_len"),
-        ("tp", "tp_size"),
-        ("ep", "ep_size"),
-        ("pp", "pp_size"),
-    ],
-    own,
-};
+static ENGINE: Engine = Engine { name: "tensorrt-llm", own };
 
 pub(super) static TARGET: Target = Target {
     name: "TensorRT-LLM",
@@ -37,17 +24,14 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
         "scheduler" if c.scheduler.traits().disaggregates => Say::comment(
             "needs context and generation servers and an orchestrator (trtllm-serve disaggregated)",
         ),
-        "padding" if value == "off" => Say::Implied,
-        "padding" => Say::missing("this engine never pads"),
-        "mix" if value == "off" => Say::missing("in-flight batching mixes context and generation"),
-        "mix" => Say::Implied,
         // In the YAML; the scheduler as its capacity policy.
-        "scheduler" | "prefix-cache" | "block-size" | "kv-dtype" => Say::Elsewhere,
+        "scheduler" | "prefix-cache" | "block-size" | "kv-dtype" | "async-scheduling" => {
+            Say::Elsewhere
+        }
         "quantization" => checkpoint(value),
         // Its attention is split over all ranks by heads, or by sequences (in the YAML).
         "dp" if c.tp > 1 => Say::missing("attention is split over all ranks in one way"),
         "dp" => Say::flag(format!("--tp_size {value}")),
-        "queue" if value == "fcfs" => Say::Implied,
         "replicas" => Say::comment("run as many copies behind a load balancer"),
         "router" => Say::comment("set it at the load balancer"),
         "prefill-workers" => Say::comment("context servers per replica"),
@@ -66,6 +50,11 @@ fn yaml(config: &Config) -> String {
     };
     let mut text = String::new();
     let _ = writeln!(text, "enable_chunked_prefill: {}", scheduler.mixes);
+    if !config.async_scheduling
+        && Knob::named("async-scheduling").is_some_and(|k| k.applies(config))
+    {
+        text.push_str("disable_overlap_scheduler: true\n");
+    }
     if config.dp > 1 && config.tp == 1 {
         text.push_str("enable_attention_dp: true\n");
     }
@@ -83,7 +72,7 @@ fn yaml(config: &Config) -> String {
 /// The YAML as a here-document, then the command.
 fn render(found: &Found) -> String {
     let c = &found.config;
-    let mut said = TARGET.say(c, 1);
+    let mut said = TARGET.say(found, 1);
     said.comments.push(
         "kv_cache_free_gpu_memory_fraction is a share of what weights and activations leave free"
             .to_owned(),

@@ -1,29 +1,11 @@
-//! `vllm serve` (V1). Chunked prefill on paged KV is its only scheduler.
+//! `vllm serve`: what takes more than its description (`engine/engines/vllm.toml`).
 
 use super::engine::{Asked, Engine};
 use super::said::{Found, Say, script, start, weights};
 use super::target::{Target, as_the_engine};
 
-/// vLLM V1.
-pub static ENGINE: Engine = Engine {
-    name: "vllm",
-    policy: "chunked",
-    flags: &[
-        ("max-seqs", "max-num-seqs"),
-        ("max-batch-tokens", "max-num-batched-tokens"),
-        ("block-size", "block-size"),
-        ("prefix-cache", "enable-prefix-caching"),
-        ("long-prefill-threshold", "long-prefill-token-threshold"),
-        ("kv-fraction", "gpu-memory-utilization"),
-        ("watermark", "watermark"),
-        ("async-scheduling", "async-scheduling"),
-        ("max-model-len", "max-model-len"),
-        ("tp", "tensor-parallel-size"),
-        ("dp", "data-parallel-size"),
-        ("pp", "pipeline-parallel-size"),
-    ],
-    own,
-};
+/// vLLM.
+pub(super) static ENGINE: Engine = Engine { name: "vllm", own };
 
 pub(super) static TARGET: Target = Target {
     name: "vLLM",
@@ -36,35 +18,17 @@ pub(super) static TARGET: Target = Target {
 
 fn own(asked: &Asked<'_>) -> Option<Say> {
     let (c, value) = (asked.config, asked.value);
-    let scheduler = c.scheduler.traits();
     Some(match asked.knob.name {
-        "scheduler" if scheduler.disaggregates => Say::flag(
-            "--kv-transfer-config '{\"kv_connector\":\"NixlConnector\",\"kv_role\":\"kv_both\"}'",
-        ),
-        "scheduler" if scheduler.mixes => Say::Implied,
-        "scheduler" => Say::missing("V1 always mixes chunks of prompts with decodes"),
-        // Said of the scheduler: chunks are always mixed with decodes.
-        "mix" if value == "off" => Say::Elsewhere,
-        "mix" => Say::missing("V1 mixes chunks, not whole prompts"),
         // A threshold that no prompt reaches is refused.
         "long-prefill-threshold"
             if c.max_model_len > 0 && c.long_prefill_threshold >= c.max_model_len =>
         {
             Say::Implied
         }
-        "block-size" if !c.block_size.is_multiple_of(16) => {
-            Say::missing("attention kernels take multiples of 16")
-        }
         "quantization" => weights(value),
-        "kv-dtype" => Say::flag(format!("--kv-cache-dtype {value}")),
         "prompt-kv" => {
             Say::comment("set scheduler_reserve_full_isl to false in the scheduler's config")
         }
-        "queue" => match value {
-            "fcfs" => Say::Implied,
-            "priority" => Say::flag("--scheduling-policy priority"),
-            _ => Say::missing("V1 knows fcfs and priority"),
-        },
         "victim" if value == "priority" => Say::comment("comes with --scheduling-policy priority"),
         // vLLM counts those that run, too.
         "max-queue" => {
@@ -75,7 +39,6 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
         "ep" if c.ep == c.tp * c.dp => Say::flag("--enable-expert-parallel"),
         "ep" => Say::missing("vLLM shares experts out over all ranks or none"),
         "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
-        "router" if value == "least-loaded" => Say::Implied,
         _ => return None,
     })
 }
@@ -86,7 +49,7 @@ fn render(found: &Found) -> String {
     let disagg = c.scheduler.traits().disaggregates;
     // With experts, ranks behind one server share them: then they are one engine, not copies.
     let ranks = if disagg || found.experts { 1 } else { c.replicas };
-    let mut said = TARGET.say(c, ranks);
+    let mut said = TARGET.say(found, ranks);
     let command = start(&said, TARGET.starts, &found.model);
     if disagg {
         said.comments.push(format!(

@@ -42,6 +42,9 @@ pub struct TuneResult {
     /// The parts of the model that are left out, and those that were not measured on a device: a sentence each.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// The engine that was asked for, as typed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
     /// Device of the winner; of the first one tried if there is no winner.
     pub device: String,
     /// Every device tried.
@@ -62,6 +65,12 @@ pub struct TuneResult {
     pub refused: Vec<Refusal>,
     /// The winner at its capacity; none if nothing holds the SLO.
     pub best: Option<Operating>,
+    /// Beside the winner, the best that each engine can be told, where no engine was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub engines: Vec<EngineBest>,
+    /// A queue in another order that carries more, and what keeps it from being the winner's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reordered: Option<Reordered>,
     /// The confidence in the winner's capacity; none if predictions for its device were never
     /// compared with real runs.
     #[serde(default)]
@@ -100,6 +109,30 @@ pub struct TuneResult {
     pub cpu_s: f64,
     /// The machine that searched.
     pub host: String,
+}
+
+/// The best configuration found that an engine can be told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EngineBest {
+    /// The engine.
+    pub engine: String,
+    /// Its name for people.
+    pub title: String,
+    /// The configuration at its capacity; none where none was found that holds the targets.
+    pub best: Option<Operating>,
+}
+
+/// A queue in another order than first come, first served.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reordered {
+    /// The configuration at its capacity.
+    pub at: Operating,
+    /// The slowest TTFT of a thousand requests there, ms; none where too few ended.
+    pub slowest_ttft_ms: Option<f64>,
+    /// The same of the winner at its own capacity.
+    pub winner_slowest_ttft_ms: Option<f64>,
+    /// Why it did not win.
+    pub why: String,
 }
 
 /// The figure to maximise.

@@ -9,9 +9,11 @@
 
 mod ranks;
 
+use crate::export;
 use engine::config::{Policy, Tries};
-use engine::{Config, KNOBS, Knob, KnobError};
+use engine::{Config, EngineProfile, KNOBS, Knob, KnobError};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The search space as asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +28,8 @@ pub struct Space {
     pub gpus: u32,
     /// Most GPUs of one replica, where a configuration takes exactly `gpus`.
     per_replica: Option<u32>,
+    /// The engine that it must be told to, where one is named.
+    engine: Option<Arc<EngineProfile>>,
 }
 
 /// The result of enumeration.
@@ -95,7 +99,38 @@ impl Space {
         }
         let (base, pins, asked, gpus) =
             (Config::default(), Vec::new(), BTreeMap::new(), scope.gpus);
-        Self { base, pins, values, asked, scope, gpus, per_replica: None }
+        Self { base, pins, values, asked, scope, gpus, per_replica: None, engine: None }
+    }
+
+    /// The same space from other defaults than those of [`Config`].
+    #[must_use]
+    pub fn from(self, base: Config) -> Self {
+        Self { base, ..self }
+    }
+
+    /// The same space without what `engine` cannot be told.
+    #[must_use]
+    pub fn told_to(mut self, engine: Arc<EngineProfile>) -> Self {
+        let base = self.base.clone();
+        for (knob, values) in &mut self.values {
+            values.retain(|value| {
+                let mut config = base.clone();
+                config.set(knob, value).is_ok()
+                    && export::lacks(&engine, &canonical(&config)).is_empty()
+            });
+        }
+        self.values.retain(|_, values| !values.is_empty());
+        self.engine = Some(engine);
+        self
+    }
+
+    /// Why `config` is not worth running whatever the model and device, if so.
+    fn refuse(&self, config: &Config) -> Option<String> {
+        refuse(config, self.gpus).or_else(|| {
+            let engine = self.engine.as_ref()?;
+            let missing = export::lacks(engine, config).into_iter().next()?;
+            Some(format!("{} cannot be told {} {}", engine.title, missing.knob, missing.value))
+        })
     }
 
     /// The same space of deployments that take exactly `gpus`: as many replicas as that makes, each
@@ -103,7 +138,11 @@ impl Space {
     /// replicas.
     #[must_use]
     pub fn sized(&self, gpus: u32) -> Self {
-        let mut sized = Self::new(Scope { gpus, fewer_gpus: false, ..self.scope });
+        let mut sized =
+            Self::new(Scope { gpus, fewer_gpus: false, ..self.scope }).from(self.base.clone());
+        if let Some(engine) = &self.engine {
+            sized = sized.told_to(Arc::clone(engine));
+        }
         sized.values.extend(self.asked.clone());
         let (base, pins, asked) = (self.base.clone(), self.pins.clone(), self.asked.clone());
         Self { base, pins, asked, per_replica: Some(self.gpus), ..sized }
@@ -182,7 +221,7 @@ impl Space {
             if !seen.insert(key(c)) {
                 return false;
             }
-            let reason = refuse(c, self.gpus);
+            let reason = self.refuse(c);
             let keep = reason.is_none();
             reason.into_iter().for_each(|r| *refused.entry(r).or_default() += 1);
             keep
@@ -203,7 +242,8 @@ impl Space {
                 !self.fixed(knob) && kept(config.tp, c.tp, "tp") && kept(config.ep, c.ep, "ep")
             };
             let moves = ranks::moves(config).into_iter().filter(free);
-            found.extend(moves.filter(|(_, c)| seen.insert(key(c))));
+            let told = moves.filter(|(_, c)| self.refuse(c).is_none());
+            found.extend(told.filter(|(_, c)| seen.insert(key(c))));
         }
         for knob in KNOBS.iter().filter(|k| !self.fixed(k.name)) {
             for value in self.nearby(config, knob) {
@@ -213,7 +253,7 @@ impl Space {
                     self.repin(&mut c);
                 }
                 let c = canonical(&c);
-                if set.is_ok() && refuse(&c, self.gpus).is_none() && seen.insert(key(&c)) {
+                if set.is_ok() && self.refuse(&c).is_none() && seen.insert(key(&c)) {
                     found.push((knob.name, c));
                 }
             }
@@ -373,14 +413,17 @@ pub fn key(config: &Config) -> String {
 #[must_use]
 pub fn label(config: &Config) -> String {
     let always = ["max-seqs", "max-batch-tokens"];
-    let (d, mut preset) = (Config::default(), Config::default());
+    // Planning ahead is what engines do.
+    let d = Config { async_scheduling: true, ..Config::default() };
+    let mut preset = d.clone();
     preset.set_policy(config.policy());
     let mut text = config.policy().to_string();
     for knob in KNOBS.iter().filter(|k| k.name != "policy") {
         let value = config.value(knob);
         let parts = ["scheduler", "allocator", "reserve", "prefix-cache"];
         let usual = if parts.contains(&knob.name) { preset.value(knob) } else { d.value(knob) };
-        if always.contains(&knob.name) || value != usual {
+        let idle = knob.name == "async-scheduling" && !knob.applies(config);
+        if always.contains(&knob.name) || (value != usual && !idle) {
             text.push_str(&format!(" {} {value}", knob.name));
         }
     }

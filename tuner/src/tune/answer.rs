@@ -33,6 +33,7 @@ impl Tuning<'_, '_> {
             model: r.model.clone(),
             experts: r.experts,
             notes: r.notes.clone(),
+            engine: r.engine.clone(),
             device,
             devices: r.devices.iter().map(|d| d.info.clone()).collect(),
             slo: r.slo.targets().iter().map(ToString::to_string).collect(),
@@ -41,6 +42,8 @@ impl Tuning<'_, '_> {
             gpus: r.space.gpus,
             space: r.space.describe(),
             candidates: self.field.candidates,
+            engines: Vec::new(),
+            reordered: self.reordered.clone(),
             infeasible: best.is_none().then(|| self.infeasible(None, &refused)),
             baselines: self.baselines(&refused),
             losers: Vec::new(),
@@ -74,7 +77,7 @@ impl Tuning<'_, '_> {
         reasons.into_iter().map(refusal).collect()
     }
 
-    fn operating(&self, i: usize) -> Operating {
+    pub(super) fn operating(&self, i: usize) -> Operating {
         let entry = &self.found.entries[i];
         let under_test = &self.question.devices[entry.candidate.device];
         let mut whole: Vec<&Probe> =

@@ -49,7 +49,8 @@ impl Tuning<'_, '_> {
             }
             let rival =
                 |e: &Examined| Some(Rival { candidate: e.candidate.clone(), good: e.good? });
-            let rivals = examined.iter().filter_map(rival).collect();
+            let rivals =
+                examined.iter().filter(|e| !self.reorders(e, best)).filter_map(rival).collect();
             let sensitivity = examined.into_iter().map(|e| e.neighbour).collect();
             return Some(Refined { best, sensitivity, rivals });
         }
@@ -128,6 +129,13 @@ impl Tuning<'_, '_> {
         examined
     }
 
+    /// True of a neighbour of entry `best` whose queue has another order: whether that is worth it is asked in the end
+    /// ([`Tuning::reorder`]).
+    fn reorders(&self, neighbour: &Examined, best: usize) -> bool {
+        let from = &self.found.entries[best].candidate.config;
+        neighbour.candidate.config.queue != from.queue
+    }
+
     /// The index of `candidate` among the entries.
     pub(super) fn entry_of(&self, candidate: &Candidate) -> Option<usize> {
         self.found.entries.iter().position(|e| e.candidate == *candidate)
@@ -142,6 +150,7 @@ impl Tuning<'_, '_> {
         let mut better: Vec<&Examined> = examined
             .iter()
             .filter(|e| worth(e) > enough && self.serves_as_many(&e.candidate, best))
+            .filter(|e| !self.reorders(e, best))
             .filter(|e| {
                 // A neighbour that the search measured has lost already.
                 let known = self.entry_of(&e.candidate);

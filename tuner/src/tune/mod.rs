@@ -15,10 +15,12 @@ pub use question::{Demand, DeviceUnderTest, Method, Question, TuneError};
 mod answer;
 mod choice;
 mod counted;
+mod engines;
 mod examine;
 mod field;
 mod fleet;
 mod losers;
+mod order;
 mod question;
 mod steady;
 mod tuning;
@@ -40,10 +42,13 @@ pub fn tune(question: &Question<'_>) -> Result<TuneResult, TuneError> {
         return Err(tuning.field.empty());
     }
     tuning.settle();
+    tuning.reorder();
     tuning.trust();
+    let engines = tuning.of_engines();
     let losers = tuning.losers();
     let mut result = tuning.result()?;
     result.losers = losers;
+    result.engines = engines;
     result.interrupted = question.watch.cancelled();
     (result.trials, result.simulated_requests) = (counts.runs(), counts.requests());
     result.wall_s = began.elapsed().as_secs_f64();

@@ -6,7 +6,9 @@ use crate::plan::PlanError;
 use crate::result::{DeviceInfo, Objective, WorkloadInfo};
 use crate::space::Space;
 use crate::subject::Subject;
+use engine::EngineProfile;
 use loadgen::Slo;
+use std::sync::Arc;
 
 /// A device and what runs configurations on it.
 #[derive(Clone)]
@@ -56,6 +58,10 @@ pub struct Question<'a> {
     pub experts: bool,
     /// The parts of it that are left out, and those that were not measured on a device: a sentence each.
     pub notes: Vec<String>,
+    /// The engine that was asked for, as typed.
+    pub engine: Option<String>,
+    /// Engines whose best is wanted beside the winner.
+    pub engines: Vec<Arc<EngineProfile>>,
     /// Seed of the run.
     pub seed: u64,
     /// True where times are predicted.

@@ -153,7 +153,18 @@ impl Tuning<'_, '_> {
     /// Measures `rival` as winners are measured and makes it the best of its group, if it is worth `enough`; returns where
     /// it is.
     pub(super) fn crown(&mut self, rival: &Rival, enough: f64) -> Option<usize> {
-        let Candidate { device, config, group } = &rival.candidate;
+        let at = self.measured(rival)?;
+        if self.worth(at) < enough {
+            return None;
+        }
+        let (head, group) = (self.head_of(&rival.candidate)?, rival.candidate.group);
+        self.found.groups[group] = Some(Group { head, best: Some(at) });
+        Some(at)
+    }
+
+    /// Measures `rival` as winners are measured; returns where it is, if it holds the targets at some rate.
+    pub(super) fn measured(&mut self, rival: &Rival) -> Option<usize> {
+        let Candidate { device, config, .. } = &rival.candidate;
         let subject = self.question.devices[*device].subject;
         let (head, cancel) = (self.head_of(&rival.candidate)?, self.question.watch.cancel);
         let known = self.entry_of(&rival.candidate);
@@ -167,12 +178,7 @@ impl Tuning<'_, '_> {
         probes.retain(|p| !known.iter().any(|k| (k.head, k.k) == (p.head, p.k)));
         let fresh = Entry::new(rival.candidate.clone());
         let (standing, knee) = (Standing::Carries(rate_at(lo)), Some((head, knee)));
-        let at = self.adopt(Entry { standing, probes, knee, ..fresh });
-        if rate_at(lo) * self.field.weight(*device, config) < enough {
-            return None;
-        }
-        self.found.groups[*group] = Some(Group { head, best: Some(at) });
-        Some(at)
+        Some(self.adopt(Entry { standing, probes, knee, ..fresh }))
     }
 
     /// The confidence in the capacity of entry `i`; none where no run of its device was compared, or interrupted.

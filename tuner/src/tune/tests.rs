@@ -57,6 +57,8 @@ fn question<'a>(devices: Vec<DeviceUnderTest<'a>>, space: &'a Space, slo: &'a Sl
         model: "closed".to_owned(),
         experts: false,
         notes: Vec::new(),
+        engine: None,
+        engines: Vec::new(),
         seed: 1,
         simulated: true,
         method: Method::Halving,

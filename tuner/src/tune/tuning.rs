@@ -4,7 +4,7 @@ use super::field::Field;
 use super::question::{Method, Question, TuneError};
 use crate::contest::entry::Candidate;
 use crate::contest::waves::{self, Contest, Found};
-use crate::result::{Confidence, Neighbour, PassedOver};
+use crate::result::{Confidence, Neighbour, PassedOver, Reordered};
 use crate::subject::Subject;
 use engine::Config;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +40,8 @@ pub(super) struct Tuning<'a, 'r> {
     pub(super) when_slow: Vec<(Candidate, f64)>,
     /// By device: the entry that a steadier one was preferred to, that one, and what is to be said of it.
     pub(super) passed_over: BTreeMap<usize, (usize, usize, PassedOver)>,
+    /// A queue in another order that carries more than the winner's.
+    pub(super) reordered: Option<Reordered>,
     /// The confidence in capacities, by entry.
     pub(super) trusted: BTreeMap<usize, Confidence>,
 }
@@ -55,6 +57,7 @@ impl<'a, 'r> Tuning<'a, 'r> {
             sensitivity: Vec::new(),
             when_slow: Vec::new(),
             passed_over: BTreeMap::new(),
+            reordered: None,
             trusted: BTreeMap::new(),
         })
     }

@@ -50,6 +50,8 @@ fn screened(fake: &Fake) -> TuneResult {
         model: "closed".to_owned(),
         experts: false,
         notes: Vec::new(),
+        engine: None,
+        engines: Vec::new(),
         seed: 1,
         simulated: true,
         method: Method::Halving,

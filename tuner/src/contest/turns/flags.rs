@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use engine::{Config, Knob};
+use engine::{Config, EngineProfile, Knob};
 
-use crate::export::{VLLM, flag, quoted};
+use crate::export::{flag, quoted};
 use crate::result::Contender;
 
 /// The server whose flags are spoken.
@@ -72,7 +72,8 @@ impl Dialect {
     fn name(self, knob: &str) -> &str {
         match self {
             Self::Vllm => {
-                VLLM.flags.iter().find(|(ours, _)| *ours == knob).map_or(knob, |(_, v)| v)
+                let told = EngineProfile::newest("vllm").told(knob);
+                told.and_then(|told| told.flag.as_deref()).unwrap_or(knob)
             }
             Self::Knee => ours(knob),
         }
@@ -143,7 +144,7 @@ impl Dialect {
 
 /// knee's name of a knob that vLLM may name otherwise.
 fn ours(name: &str) -> &str {
-    VLLM.flags.iter().find(|(_, theirs)| *theirs == name).map_or(name, |(ours, _)| ours)
+    EngineProfile::newest("vllm").knob_of(name).unwrap_or(name)
 }
 
 /// The label of a server without any of our flags.

@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::exec::cost::{CostModel, Ranks};
+use engine::profile::Host;
 use engine::request::mix;
-use engine::{Config, DeviceProfile, ModelShape, Shape};
+use engine::{Config, DeviceProfile, EngineProfile, ModelShape, Shape};
 use serde::{Deserialize, Serialize};
 
 pub use nnls::nnls;
@@ -141,6 +142,11 @@ fn parts(cost: &CostModel, shape: &Shape) -> Vec<f64> {
     parts.iter().filter(|p| p.0 != HOST).map(|p| p.1).collect()
 }
 
+/// CPU time of an iteration that shows, µs: per iteration and per sequence.
+fn host_of(device: &DeviceProfile, engine: &EngineProfile, config: &Config) -> [f64; 2] {
+    engine.host_time(device, config).shown.map(|ns| ns / 1e3)
+}
+
 fn sequences(shape: &Shape) -> f64 {
     f64::from(shape.prefill_seqs) + f64::from(shape.decode_seqs)
 }
@@ -178,9 +184,9 @@ pub fn from_steps(
         odd: false,
     };
     let rows: Vec<Row> = steps.iter().map(row).collect();
-    let known = [device.host.step_us, device.host.seq_us];
+    let known = host_of(device, &EngineProfile::any(), config);
     let found = fit(&rows, scope, seed, known)?;
-    Ok(account(&rows, "steps", scope, seed, device, &found))
+    Ok(account(&rows, ("steps", scope, seed), (device, known), &found))
 }
 
 /// Host time from the requests of a run: the time from each one's first token to its last is that of the iterations
@@ -198,7 +204,8 @@ pub fn from_requests(
         return Err(CalibrateError::Workers { workers: workers * setup.config.pp });
     }
     let mut guess = setup.clone();
-    let mut host = [setup.device.host.step_us, setup.device.host.seq_us];
+    let known = host_of(&setup.device, &setup.engine, &setup.config);
+    let mut host = known;
     let first = lives(recorded, &guess)?;
     let mut rows = first;
     let mut found = trimmed(&rows, seed, host)?;
@@ -212,16 +219,17 @@ pub fn from_requests(
             break;
         }
         let mut device = (*setup.device).clone();
-        (device.host.step_us, device.host.seq_us) = (host[0], host[1]);
+        let source = "a guess on the way to the fit".to_owned();
+        device.host = Some(Host { step_us: host[0], seq_us: host[1], source });
         guess.device = device.into();
         rows = lives(recorded, &guess)?;
         found = trimmed(&rows, seed, host)?;
     }
     // Judged by schedules that each side predicts for itself: the profile's own, and the one found.
-    let mut calibration = account(&rows, "requests", Scope::Host, seed, &setup.device, &found);
+    let mut calibration =
+        account(&rows, ("requests", Scope::Host, seed), (&setup.device, known), &found);
     let own = lives(recorded, setup)?;
-    let known = Found::of_profile(&setup.device);
-    calibration.before = misses(&own, seed, &known);
+    calibration.before = misses(&own, seed, &Found::of_profile(known));
     Ok(calibration)
 }
 
@@ -271,10 +279,9 @@ struct Found {
 }
 
 impl Found {
-    fn of_profile(device: &DeviceProfile) -> Self {
+    fn of_profile(host_us: [f64; 2]) -> Self {
         let n = part_names().len();
-        let host = [device.host.step_us * 1e-6, device.host.seq_us * 1e-6];
-        let values = host.into_iter().chain(vec![1.0; n]).collect();
+        let values = host_us.map(|us| us * 1e-6).into_iter().chain(vec![1.0; n]).collect();
         Self { values, errors: vec![None; n + 2], fitted: vec![false; n] }
     }
 
@@ -358,10 +365,8 @@ fn misses(rows: &[Row], seed: u64, found: &Found) -> Misses {
 
 fn account(
     rows: &[Row],
-    what: &str,
-    scope: Scope,
-    seed: u64,
-    device: &DeviceProfile,
+    (what, scope, seed): (&str, Scope, u64),
+    (device, known): (&DeviceProfile, [f64; 2]),
     found: &Found,
 ) -> Calibration {
     let held_out = (0..rows.len()).filter(|i| is_held_out(*i, seed)).count();
@@ -375,10 +380,8 @@ fn account(
         error: found.errors[i].map(|e| e * 1e6),
         source: source.clone(),
     };
-    let mut coefficients = vec![
-        host(0, "per iteration", device.host.step_us),
-        host(1, "per sequence", device.host.seq_us),
-    ];
+    let mut coefficients =
+        vec![host(0, "per iteration", known[0]), host(1, "per sequence", known[1])];
     for (j, name) in part_names().into_iter().enumerate() {
         let source = match (scope, found.fitted[j]) {
             (_, true) => source.clone(),
@@ -395,7 +398,7 @@ fn account(
         held_out,
         seed,
         coefficients,
-        before: misses(rows, seed, &Found::of_profile(device)),
+        before: misses(rows, seed, &Found::of_profile(known)),
         after: misses(rows, seed, found),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use engine::DeviceProfile;
 use engine::exec::Correction;
 use engine::files::{LONGEST_SETTINGS, read_text};
+use engine::profile::Host;
 use serde::{Deserialize, Serialize};
 
 /// Constants for one device; every one says where it comes from.
@@ -18,7 +19,7 @@ pub struct Overlay {
     pub device: String,
     /// The rows it was fitted to, and its errors on those held out.
     pub source: String,
-    /// Host time in place of the profile's.
+    /// Host time in place of the engine's.
     pub host: Option<HostTime>,
     /// Factors on operator classes; those not named stay as they are.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -79,8 +80,8 @@ impl Overlay {
     pub fn apply(&self, device: &DeviceProfile) -> DeviceProfile {
         let mut device = device.clone();
         if let Some(host) = self.host {
-            (device.host.step_us, device.host.seq_us) = (host.step_us, host.seq_us);
-            device.host.source.clone_from(&self.source);
+            let HostTime { step_us, seq_us } = host;
+            device.host = Some(Host { step_us, seq_us, source: self.source.clone() });
         }
         device.name += " (calibrated)";
         device.provenance += &format!("\nCalibration: {}", self.source);
@@ -116,10 +117,8 @@ mod tests {
         std::fs::write(&path, overlay.text()).unwrap();
         assert_eq!(Overlay::read(&path).unwrap(), overlay);
         let device = overlay.apply(&DeviceProfile::load("h100").unwrap());
-        assert_eq!(
-            (device.host.step_us, device.host.seq_us, device.host.source.as_str()),
-            (300.5, 2.25, "steps.csv")
-        );
+        let host = device.host.unwrap();
+        assert_eq!((host.step_us, host.seq_us, host.source.as_str()), (300.5, 2.25, "steps.csv"));
         let say = |text: &str| {
             std::fs::write(&path, text).unwrap();
             Overlay::read(&path).unwrap_err().to_string()

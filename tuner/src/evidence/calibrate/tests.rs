@@ -8,7 +8,8 @@ use crate::evidence::validate::recorded::Row as Request;
 
 fn device(host: [f64; 2]) -> DeviceProfile {
     let mut device = DeviceProfile::load("h100").unwrap();
-    (device.host.step_us, device.host.seq_us) = (host[0], host[1]);
+    let source = String::new();
+    device.host = Some(engine::profile::Host { step_us: host[0], seq_us: host[1], source });
     device
 }
 
@@ -18,6 +19,7 @@ fn setup(host: [f64; 2], factors: &[(&str, f64)]) -> Setup {
     Setup {
         model: Arc::new(ModelShape::load("llama-3.1-8b").unwrap()),
         device: Arc::new(device(host)),
+        engine: Arc::new(EngineProfile::bare()),
         config: Config { max_seqs: 48, max_batch_tokens: 512, ..Config::default() },
         correction: Some(Arc::new(engine::exec::Correction::new(&factors).unwrap())),
         kv_blocks: None,

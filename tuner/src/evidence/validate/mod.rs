@@ -17,7 +17,7 @@ use std::time::Duration;
 use engine::exec::Correction;
 use engine::kv::page_slots;
 use engine::memory::KvLayout;
-use engine::{Config, Deployment, DeviceProfile, ModelShape};
+use engine::{Config, Deployment, DeviceProfile, EngineProfile, ModelShape};
 use loadgen::{Histogram, Metric, Record, Recording, Slo, Stats, Summary};
 use serde::{Deserialize, Serialize};
 
@@ -36,9 +36,11 @@ pub struct Setup {
     pub model: Arc<ModelShape>,
     /// The device.
     pub device: Arc<DeviceProfile>,
+    /// The engine, whose time outside the device counts.
+    pub engine: Arc<EngineProfile>,
     /// The engine's settings.
     pub config: Config,
-    /// The calibrated corrections of the device's operators; host time is in the profile.
+    /// The calibrated corrections of the device's operators.
     pub correction: Option<Arc<Correction>>,
     /// KV blocks of one worker, where they were recorded; else what the memory account leaves.
     pub kv_blocks: Option<u32>,
@@ -211,7 +213,8 @@ pub(crate) fn simulator_under(recorded: &Recorded, setup: &Setup, slo: &Slo) -> 
     let trace = Arc::new(recorded.trace(setup.in_flight));
     let slo = slo.bind(&trace.classes).expect("targets of a recorded run name no class");
     let (model, device) = (Arc::clone(&setup.model), Arc::clone(&setup.device));
-    let sim = Testbed::new(trace, model, device, slo).corrected(setup.correction.clone());
+    let sim = Testbed::new(trace, model, device, slo).under(Arc::clone(&setup.engine));
+    let sim = sim.corrected(setup.correction.clone());
     match setup.kv_blocks {
         Some(blocks) => {
             let groups = KvLayout::new(&setup.model, &setup.config).groups;

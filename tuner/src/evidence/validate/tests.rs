@@ -8,6 +8,7 @@ fn setup() -> Setup {
     Setup {
         model: Arc::new(ModelShape::load("llama-3.1-8b").unwrap()),
         device: Arc::new(DeviceProfile::load("h100").unwrap()),
+        engine: Arc::new(EngineProfile::bare()),
         config: Config { max_seqs: 32, max_batch_tokens: 512, ..Config::default() },
         correction: None,
         kv_blocks: Some(1200),

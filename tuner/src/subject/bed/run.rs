@@ -1,8 +1,14 @@
 //! One run: arrivals and iterations in the order of virtual time, and what is seen of them.
+//!
+//! A simulated request arrives, spends its time in the engine's front end, and then enters the engine. A measured one
+//! enters at once: whatever comes before is in the measurement.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::engines::FrontEnd;
 use engine::exec::cost::CostModel;
 use engine::kv::waste::Sample;
 use engine::{BlockIds, Content, Deployment, Event, Fleet, Iteration, Next, Request};
@@ -28,6 +34,11 @@ pub(super) struct Run<'a> {
     ids: Arc<[u64]>,
     fleet: Fleet,
     replay: Replay,
+    /// Requests that have arrived, by the time at which they enter the engine.
+    entering: BinaryHeap<Reverse<(Duration, u32)>>,
+    front_end: FrontEnd,
+    /// True where the client holds arrivals back until others end.
+    capped: bool,
     recorder: Recorder,
     spans: Option<Vec<IterationSpan>>,
     /// Sees every iteration as it ends.
@@ -65,6 +76,12 @@ impl<'a> Run<'a> {
             sim,
             fleet: sim.fleet(deployment, sim.coupled || capped)?,
             replay,
+            entering: BinaryHeap::new(),
+            front_end: match sim.machine {
+                None => sim.engine.outside.front_end.clone(),
+                Some(_) => FrontEnd::default(),
+            },
+            capped,
             recorder: Recorder::new(trace.requests.len(), trace.classes.len()),
             spans: None,
             watch: None,
@@ -111,7 +128,8 @@ impl<'a> Run<'a> {
     /// # Errors
     /// See [`Run::play`].
     pub(super) fn advance(&mut self) -> Result<bool, Refused> {
-        match self.fleet.advance(self.replay.peek()) {
+        let arrival = self.next_arrival();
+        match self.fleet.advance(arrival) {
             Next::Arrival => self.arrivals(),
             Next::Iteration(i) => self.iteration(i),
             Next::Idle => {
@@ -134,25 +152,54 @@ impl<'a> Run<'a> {
         self.fleet.now()
     }
 
-    fn arrivals(&mut self) {
-        let Some(at) = self.replay.peek() else { return };
+    /// When the next request enters the engine, or arrives at a client that holds others back. Else arrivals are known
+    /// beforehand, and none of them ends a stretch of equal iterations.
+    fn next_arrival(&mut self) -> Option<Duration> {
+        let entry = |run: &Self| run.entering.peek().map(|Reverse((at, _))| *at);
+        if !self.capped {
+            while let Some(at) =
+                self.replay.peek().filter(|at| entry(self).is_none_or(|e| *at <= e))
+            {
+                self.arrive(at);
+            }
+        }
+        [entry(self), self.replay.peek()].into_iter().flatten().min()
+    }
+
+    /// The requests due at `at` go to the front end.
+    fn arrive(&mut self, at: Duration) {
         while let Some(due) = self.replay.next(at) {
             let r = &self.trace.requests[due.request as usize];
             self.recorder.arrive(due.request, r.class, r.input, due.at);
+            let entry = due.at + self.front_end.time(due.request, r.input);
+            self.entering.push(Reverse((entry, due.request)));
+        }
+    }
+
+    /// The requests that enter the engine at the time of [`Run::next_arrival`].
+    fn arrivals(&mut self) {
+        let Some(now) = self.next_arrival() else { return };
+        self.arrive(now);
+        while let Some(Reverse((at, index))) = self.entering.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.entering.pop();
+            let r = &self.trace.requests[index as usize];
             self.looked_up += u64::from(r.input);
             let request = Request {
-                id: due.request,
+                id: index,
                 input: r.input,
                 limit: r.output,
                 fate: Some(r.output),
                 width: 1,
                 priority: 0,
-                content: self.content(due.request),
+                content: self.content(index),
             };
-            if self.fleet.add_request(request, due.at).is_err() {
-                self.recorder.finish(due.request, due.at, Outcome::Rejected);
+            if self.fleet.add_request(request, at).is_err() {
+                self.recorder.finish(index, at, Outcome::Rejected);
                 self.missed += 1;
-                self.replay.completed(due.request, due.at);
+                self.replay.completed(index, at);
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Everything a configuration is tried on: a trace, a model, and a device that is simulated or computes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::exec::Correction;
-use engine::{Config, Deployment, DeviceProfile, Fleet, Machine, ModelShape};
+use engine::{Config, Deployment, DeviceProfile, EngineProfile, Fleet, Machine, ModelShape};
 use loadgen::BoundSlo;
 use workloads::{Arrival, Stream, Trace, TraceRequest};
 
@@ -25,6 +26,8 @@ pub struct Testbed {
     pub(super) stream: Option<Arc<Stream>>,
     pub(super) model: Arc<ModelShape>,
     pub(super) device: Arc<DeviceProfile>,
+    /// The engine around the device, whose time outside it counts where times are predicted.
+    pub(super) engine: Arc<EngineProfile>,
     pub(super) correction: Option<Arc<Correction>>,
     pub(super) machine: Option<Arc<Machine>>,
     /// True where the device is what the machine was measured to be, so that a run's pace says how it was that minute.
@@ -41,7 +44,8 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// Trials of `trace` on `model` and `device`, judged by `slo`. The trace must not be empty.
+    /// Trials of `trace` on `model` and `device` under no engine in particular, judged by `slo`. The trace must not be
+    /// empty.
     #[must_use]
     pub fn new(
         trace: Arc<Trace>,
@@ -58,6 +62,7 @@ impl Testbed {
             stream: None,
             model,
             device,
+            engine: Arc::new(EngineProfile::any()),
             correction: None,
             machine: None,
             profiled: false,
@@ -80,6 +85,13 @@ impl Testbed {
         self.stream.as_ref().is_some_and(|s| s.repeats())
     }
 
+    /// The same under `engine`.
+    #[must_use]
+    pub fn under(mut self, engine: Arc<EngineProfile>) -> Self {
+        self.engine = engine;
+        self
+    }
+
     /// The same simulator, its iterations corrected by what calibration found.
     #[must_use]
     pub fn corrected(mut self, correction: Option<Arc<Correction>>) -> Self {
@@ -93,6 +105,7 @@ impl Testbed {
         let (trace, model) = (Arc::clone(&self.trace), Arc::clone(&self.model));
         let bed = Self::new(trace, model, Arc::clone(&self.device), self.slo.clone());
         let (kv_slots, stream) = (self.kv_slots, self.stream.clone());
+        let bed = bed.under(Arc::clone(&self.engine));
         Self { kv_slots, stream, ..bed.corrected(Some(self.correction_at(pace))) }
     }
 
@@ -137,6 +150,12 @@ impl Testbed {
     #[must_use]
     pub fn device(&self) -> &Arc<DeviceProfile> {
         &self.device
+    }
+
+    /// The engine around the device.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<EngineProfile> {
+        &self.engine
     }
 
     /// The corrections of a calibration, laid over the device's times.
@@ -187,7 +206,15 @@ impl Testbed {
             let slots = self.kv_slots.unwrap_or(own);
             if relax == Relax::KvMemory { slots.saturating_mul(2) } else { slots }
         };
-        let deployment = Deployment::with_kv_slots(config, model, device, self.longest, slots);
+        let engine = match relax {
+            Relax::Host => {
+                let outside = self.engine.outside.with_host_times(0.5);
+                Cow::Owned(EngineProfile::clone(&self.engine).with_times(outside))
+            }
+            _ => Cow::Borrowed(self.engine.as_ref()),
+        };
+        let longest = self.longest;
+        let deployment = Deployment::under(&engine, config, model, device, longest, slots);
         let mut deployment = deployment.map_err(refused)?;
         deployment.correction = match relax {
             Relax::Pace(per_mille) => Some(self.correction_at(f64::from(per_mille) / 1e3)),
@@ -256,8 +283,10 @@ fn relaxed(device: &DeviceProfile, relax: Relax) -> DeviceProfile {
             }
         }
         Relax::Host => {
-            d.host.step_us /= 2.0;
-            d.host.seq_us /= 2.0;
+            if let Some(host) = &mut d.host {
+                host.step_us /= 2.0;
+                host.seq_us /= 2.0;
+            }
         }
     }
     d
