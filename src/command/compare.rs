@@ -30,7 +30,8 @@ pub(crate) fn run(args: &cli::Compare) -> Result<ExitCode> {
     };
     // Claims are tried by simulation, on profiles as they are.
     let claimed = !args.no_claims && sim.is_simulated() && sim.correction().is_none();
-    let (trace, base) = (Arc::clone(&prepared.trace), args.knobs.config()?);
+    let trace = Arc::clone(&prepared.trace);
+    let base = by.config(sim.engine(), sim.device(), &args.knobs)?;
     input::need_rate(&trace)?;
     for &rate in &args.rates {
         input::scale(&trace, rate)?;

@@ -36,7 +36,8 @@ const ENGINE_NEVER: &[(&str, &[&str])] = &[
     // The owner of the clock sees the engine, its inputs and its outputs.
     ("live", &["plan", "sched", "kv", "exec", "fleet", "server"]),
     ("server", &["sequence", "plan", "state", "sched", "kv", "exec", "fleet"]),
-    ("profile", &["state", "sched", "engine", "kv", "exec"]),
+    ("profile", &["state", "sched", "engine", "engines", "kv", "exec"]),
+    ("engines", &["sequence", "plan", "state", "sched", "engine", "kv", "exec"]),
 ];
 
 fn root() -> PathBuf {

@@ -2,6 +2,7 @@
 
 mod answers;
 mod devices;
+mod engines;
 mod here;
 mod manners;
 mod mistakes;

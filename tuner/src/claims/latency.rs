@@ -94,7 +94,7 @@ impl Bench<'_> {
         let sim = self.on_trace();
         let low = self.simulator(equal_requests(1, 512, 256));
         let try_out = |tp, pp| {
-            let mut config = Config { tp, pp, ..self.policy(Policy::Chunked) };
+            let mut config = Config { tp, pp, ..self.policy(Policy::Chunked) }.canonical();
             // Seats and budget grow with the GPUs: stages and ranks are not to starve for want of sequences.
             config.max_seqs *= config.gpus();
             config.max_batch_tokens = config.max_batch_tokens.max(config.max_seqs);

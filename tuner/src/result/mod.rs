@@ -444,10 +444,14 @@ pub fn config_of(knobs: &BTreeMap<String, String>) -> Result<Config, KnobError> 
 /// to be told beside the policy's name. Unknown knobs are left out.
 #[must_use]
 pub fn departures(knobs: &BTreeMap<String, String>) -> Vec<(&'static str, String)> {
-    let mut preset = Config::default();
+    // Planning ahead is what engines do, where it can be done.
+    let mut preset = Config { async_scheduling: true, ..Config::default() };
     // A policy of another version explains nothing.
     let _ = knobs.get("policy").map(|policy| preset.set("policy", policy));
-    let differ = |k: &&engine::Knob| knobs.get(k.name).is_some_and(|v| *v != preset.value(k));
+    let config = config_of(knobs).ok();
+    let idle = |k: &engine::Knob| config.as_ref().is_some_and(|c| !k.applies(c));
+    let differ =
+        |k: &&engine::Knob| !idle(k) && knobs.get(k.name).is_some_and(|v| *v != preset.value(k));
     let named = KNOBS.iter().filter(differ);
     named.filter_map(|k| Some((k.name, knobs.get(k.name)?.clone()))).collect()
 }

@@ -250,6 +250,7 @@ impl Space {
                 let mut c = config.clone();
                 let set = c.set(knob.name, &value);
                 if knob.name == "policy" {
+                    self.wake(&mut c, config);
                     self.repin(&mut c);
                 }
                 let c = canonical(&c);
@@ -301,6 +302,16 @@ impl Space {
             Some(c)
         };
         configs.iter().flat_map(|c| values.iter().filter_map(|v| with(c, v))).collect()
+    }
+
+    /// Knobs that did nothing in `from` and do something in `config` take their defaults; the policy has set its own.
+    fn wake(&self, config: &mut Config, from: &Config) {
+        let own = ["scheduler", "allocator", "reserve", "prefix-cache"];
+        let idle = KNOBS.iter().filter(|k| !k.applies(from) && !own.contains(&k.name));
+        for knob in idle.filter(|k| k.applies(config)).collect::<Vec<_>>() {
+            // Defaults are values of their knobs.
+            let _ = config.set(knob.name, &self.base.value(knob));
+        }
     }
 
     /// A policy sets several knobs; those the user fixed keep their values.

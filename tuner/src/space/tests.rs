@@ -176,3 +176,34 @@ fn the_grid_splits_attention_by_sequence_where_there_are_experts() {
     assert_eq!(ranks(true, &[("ep", "1")]), []);
     assert_eq!(ranks(true, &[("policy", "disagg")]), []);
 }
+
+#[test]
+fn a_named_engine_leaves_what_it_can_be_told() {
+    use engine::DeviceProfile;
+    use engine::EngineProfile;
+    let scope = Scope {
+        gpus: 1,
+        fewer_gpus: false,
+        shared_prefixes: true,
+        allow_lossy_kv: true,
+        experts: false,
+    };
+    let device = DeviceProfile::load("h100").unwrap();
+    for name in ["vllm", "vllm@0", "sglang", "tensorrt-llm", "knee"] {
+        let engine = std::sync::Arc::new(EngineProfile::load(name).unwrap());
+        let space =
+            Space::new(scope).from(engine.config(&device)).told_to(std::sync::Arc::clone(&engine));
+        let configs = space.enumerate().configs;
+        assert!(!configs.is_empty(), "{name}");
+        let near = space.neighbours(&configs[0]).into_iter().map(|(_, config)| config);
+        for config in configs.iter().cloned().chain(near) {
+            let lacks = export::lacks(&engine, &config);
+            assert!(lacks.is_empty(), "{name}: {lacks:?}");
+            engine::deployment::check(&config).unwrap();
+        }
+        let ahead = engine.default_of("async-scheduling") == Some("on");
+        assert!(configs.iter().any(|c| c.async_scheduling) == ahead, "{name}");
+        let all = Space::new(scope).enumerate().configs.len();
+        assert_eq!(name == "knee", configs.len() == all, "{name}: {} of {all}", configs.len());
+    }
+}

@@ -11,7 +11,7 @@ use crate::subject::observation::{Inside, KvShares, Observation, Work};
 use crate::subject::unfit::{Beyond, Unfit};
 use crate::subject::{Refused, Relax, Stop, Subject, Trial};
 use engine::Config;
-use engine::config::AllocatorKind;
+use engine::config::{AllocatorKind, QueueOrder};
 use loadgen::{BoundSlo, Record, Recording, Slo, Summary, Sustain};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +34,9 @@ pub(crate) struct Fake {
     pub(crate) seed: u64,
     /// The time of an iteration as a factor on its usual time.
     pub(crate) pace: f64,
+    /// Where shortest prompts go first: the factor on the time of an iteration, and the TTFT of the slowest two of a
+    /// thousand requests, s (0 = that of the others).
+    pub(crate) shortest_first: (f64, f64),
     /// The number of requests that a configuration can never serve.
     pub(crate) too_long: fn(&Config) -> u64,
     /// Runs made.
@@ -58,6 +61,7 @@ impl Fake {
             kv_slots: 400_000.0,
             seed: 1,
             pace: 1.0,
+            shortest_first: (1.0, 0.0),
             too_long: |_| 0,
             runs: AtomicU64::new(0),
             at_once: AtomicU64::new(0),
@@ -73,7 +77,9 @@ impl Fake {
         let tp = f64::from(c.tp);
         let comms = 0.001 * (tp - 1.0) / doubled(Relax::Interconnect);
         let slower = if let Relax::Pace(p) = trial.relax { f64::from(p) / 1e3 } else { 1.0 };
-        let pace = self.pace * slower;
+        let first =
+            if c.queue == QueueOrder::ShortestPrefill { self.shortest_first.0 } else { 1.0 };
+        let pace = self.pace * slower * first;
         let base = pace * (0.006 / doubled(Relax::Host) + comms);
         let per_seq = pace * 60e-6 / tp / doubled(Relax::Bandwidth);
         let per_token = pace * 25e-6 / tp / doubled(Relax::Compute);
@@ -167,7 +173,15 @@ impl Subject for Fake {
             max_itl_ns: (tpot * 2e9) as u64,
             ..due.answered(first, last, 101)
         };
-        let run = Recording { records: vec![record], itl: vec![loadgen::Histogram::new()] };
+        let slowest = Duration::from_secs_f64(self.shortest_first.1);
+        let mut records = vec![record];
+        if trial.config.queue == QueueOrder::ShortestPrefill && slowest > first {
+            records = vec![record; 998];
+            let slow = Record { admitted: Some(Duration::ZERO), ..due };
+            let end = slowest + (last - first);
+            records.extend([slow; 2].map(|slow| slow.answered(slowest, end, 101)));
+        }
+        let run = Recording { records, itl: vec![loadgen::Histogram::new()] };
         let mut summary = Summary::new(&run, &self.slo);
         summary.requests = trial.head(self) as u64;
         summary.completed = summary.requests;
@@ -207,7 +221,8 @@ impl Subject for Fake {
             return Err(Refused { reason: "weights need 20 % of memory".to_owned() });
         }
         let cost = self.output * 60e-6 + 0.8 * self.prompt * 25e-6;
-        Ok(f64::from(config.tp * config.replicas) / (self.pace * cost))
+        Ok(f64::from(config.tp * config.replicas)
+            / (self.pace * self.shortest_first.0.min(1.0) * cost))
     }
 
     fn unfit(&self, config: &Config) -> Result<Unfit, Refused> {

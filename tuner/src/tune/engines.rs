@@ -31,21 +31,36 @@ impl Tuning<'_, '_> {
         if lacks(engine, &config).is_empty() {
             return Some(best);
         }
-        let adapted = adapted(engine, &config).and_then(|c| self.candidate(device, c));
-        let own = match adapted {
-            Some(candidate) if !self.question.watch.cancelled() => {
-                let known = self.entry_of(&candidate).filter(|i| self.found.good(*i).is_some());
-                let good = self.found.good(best)?;
-                known.or_else(|| self.measured(&Rival { candidate, good }))
+        let told = |tuning: &Self, i: &usize| {
+            let c = &tuning.found.entries[*i].candidate;
+            c.device == device
+                && tuning.found.good(*i).is_some()
+                && lacks(engine, &c.config).is_empty()
+        };
+        let bests =
+            self.found.bests().filter(|i| self.found.entries[*i].candidate.device == device);
+        let of_policy =
+            |i: &usize| self.found.entries[*i].candidate.config.policy() == engine.policy;
+        let own: Vec<usize> = bests.filter(of_policy).collect();
+        // Measured beforehand: what stands for the engine's own way of scheduling, or else the winner.
+        for i in if own.is_empty() { vec![best] } else { own } {
+            if !told(self, &i) && !self.question.watch.cancelled() {
+                self.measure_adapted(engine, i);
             }
-            _ => None,
-        };
-        let told = |i: &usize| {
-            let c = &self.found.entries[*i].candidate;
-            c.device == device && lacks(engine, &c.config).is_empty()
-        };
-        let bests: Vec<usize> = self.found.bests().filter(told).chain(own).collect();
-        self.preferred(bests.into_iter())
+        }
+        let found = (0..self.found.entries.len()).filter(|i| told(self, i)).collect::<Vec<_>>();
+        self.preferred(found.into_iter())
+    }
+
+    /// Measures entry `i` with what `engine` lacks left out.
+    fn measure_adapted(&mut self, engine: &EngineProfile, i: usize) {
+        let Candidate { device, config, .. } = self.found.entries[i].candidate.clone();
+        let candidate = adapted(engine, &config).and_then(|c| self.candidate(device, c));
+        let (Some(candidate), Some(good)) = (candidate, self.found.good(i)) else { return };
+        let known = self.entry_of(&candidate).filter(|i| self.found.good(*i).is_some());
+        if known.is_none() {
+            self.measured(&Rival { candidate, good });
+        }
     }
 }
 

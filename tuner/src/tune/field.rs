@@ -112,10 +112,11 @@ impl<'r> Field<'r> {
         }
     }
 
-    /// One knob more or less than `of` has.
+    /// One knob more or less than `of` has, its queue's order left alone: whether another is worth it is asked in the end.
     pub(super) fn near(&self, of: &Candidate) -> Vec<Candidate> {
         let near = self.space(&of.config).neighbours(&of.config);
-        near.into_iter().filter_map(|(_, config)| self.candidate(of.device, config)).collect()
+        let kept = near.into_iter().filter(|(_, config)| config.queue == of.config.queue);
+        kept.filter_map(|(_, config)| self.candidate(of.device, config)).collect()
     }
 
     /// Output tokens per request (or session) offered, of what `config` serves.

@@ -443,3 +443,48 @@ fn tokens_that_are_never_served_count_nowhere() {
     let usd = plan.usd_per_hour.unwrap() / (5.0 * 187.5 * 3600.0) * 1e6;
     assert!((plan.usd_per_million_tokens.unwrap() / usd - 1.0).abs() < 1e-12);
 }
+
+/// The winner's queue and what is told of another order, where shortest prompts first behaves as given.
+fn ordered(shortest_first: (f64, f64), sigma: Option<f64>) -> (String, Option<String>) {
+    let fake = Fake { shortest_first, ..Fake::new(&["ttft=300ms", "tpot=30ms"]) };
+    let mut space = space(1, false);
+    space.pin("policy", "chunked").unwrap();
+    let spread = |sigma| crate::evidence::accuracy::Spread { bias: 0.0, sigma, runs: 10 };
+    let accuracy = sigma.map(|s| Accuracy { spread: spread(s), devices: vec!["x".to_owned()] });
+    let device = DeviceUnderTest { accuracy, ..device("x", &fake, 2.0) };
+    let r = tune(&question(vec![device], &space, fake.slo.slo())).unwrap();
+    (r.best.unwrap().config["queue"].clone(), r.reordered.map(|other| other.why))
+}
+
+#[test]
+fn another_order_wins_only_where_it_is_clearly_worth_it() {
+    let (fcfs, shortest) = ("fcfs".to_owned(), "shortest-prefill".to_owned());
+    assert_eq!(ordered((1.0, 0.0), None), (fcfs.clone(), None), "no gain");
+    assert_eq!(ordered((0.7, 0.0), None), (shortest.clone(), None), "gain, and nobody waits");
+    assert_eq!(ordered((0.7, 0.5), None), (shortest, None), "0.5 s is within twice the target");
+    let (queue, why) = ordered((0.7, 0.7), None);
+    assert_eq!(queue, fcfs);
+    assert!(why.unwrap().contains("waits more than twice the target"));
+    let (queue, why) = ordered((0.95, 0.0), Some(0.2));
+    assert_eq!(queue, fcfs);
+    assert!(why.unwrap().contains("within the interval"));
+}
+
+#[test]
+fn every_engine_has_a_best_that_it_can_be_told() {
+    let fake = Fake::new(&["ttft=300ms", "tpot=30ms"]);
+    let space = space(1, false);
+    let names = ["vllm", "sglang", "tensorrt-llm"];
+    let engines =
+        names.map(|name| std::sync::Arc::new(engine::EngineProfile::newest(name).clone()));
+    let asked = question(vec![device("x", &fake, 2.0)], &space, fake.slo.slo());
+    let r = tune(&Question { engines: engines.to_vec(), ..asked }).unwrap();
+    let best = r.best.as_ref().unwrap().capacity_rps;
+    assert_eq!(r.engines.len(), 3);
+    for (engine, found) in engines.iter().zip(&r.engines) {
+        let own = found.best.as_ref().unwrap();
+        let config = config_of(&own.config).unwrap();
+        assert!(crate::export::lacks(engine, &config).is_empty(), "{}", engine.title);
+        assert!(own.capacity_rps <= best * 1.0001 && own.capacity_rps > 0.5 * best);
+    }
+}
