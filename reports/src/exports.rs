@@ -42,7 +42,7 @@ pub(crate) fn section(report: &TuneReport) -> Markup {
     let Some((first, rest)) = report.exports.split_first() else { return html! {} };
     let names: Vec<&str> = rest.iter().map(|e| e.name.as_str()).collect();
     // Most readers run vLLM: what it lacks must not hide in a fold.
-    let vllm = rest.iter().find(|e| e.name == "vLLM");
+    let vllm = rest.iter().find(|e| e.name == "vLLM" && report.result.engine.is_none());
     html! {
         h3 { "To run it with " (first.name) }
         (warning(report, first))

@@ -171,6 +171,11 @@ fn own(row: Row) -> Result<EngineProfile, String> {
     let (Some(like), Some(name)) = (&row.like, &row.name) else {
         return Err("an engine's file says like = \"NAME@VERSION\" and name = \"...\"".to_owned());
     };
+    if !row.version.is_empty() || row.times_of.is_some() {
+        return Err(
+            "its version, and the times that it takes, are those of like = \"...\"".to_owned()
+        );
+    }
     if like.ends_with(".toml") {
         return Err(format!("like = {like:?} must name a shipped engine"));
     }

@@ -55,6 +55,8 @@ fn defaults_are_those_of_the_version_and_the_device() {
     assert_eq!(seats(&on("vllm@0.11", "a100")), (256, 2048), "left out by name");
     assert_eq!(seats(&on("vllm@0.11", "rtx4090")), (256, 2048));
     assert_eq!(seats(&on("vllm@0", "h100")), (256, 2048));
+    assert_eq!(seats(&on("vllm@0.32", "b200")), (1024, 16_384));
+    assert_eq!(seats(&on("vllm@0.32", "h100")), (1024, 8192));
     assert_eq!(on("vllm@0", "h100").policy(), Policy::Paged);
     assert!(!on("vllm@0", "h100").prefix_cache && on("vllm@0.8", "h100").prefix_cache);
     assert!(!on("vllm@0.13", "h100").async_scheduling && on("vllm@0.14", "h100").async_scheduling);
@@ -83,8 +85,9 @@ fn mistakes_are_named() {
     assert_eq!(own.outside.host, load("vllm@0.15").outside.host);
     let say = |text: &str| of(text).unwrap_err().to_string();
     assert!(say("name = \"x\"").contains("like = "));
-    assert!(say(&format!("{head}nonsense = 1\n")).contains("own.toml:3: not a engine"));
+    assert!(say(&format!("{head}nonsense = 1\n")).contains("own.toml:3: not an engine"));
     assert!(say(&format!("{head}{}", front.replace("9.0", "-1.0"))).contains("request_ms"));
+    assert!(say(&format!("version = \"1\"\n{head}")).contains("are those of like"));
     let knob = format!("{head}[defaults]\nmax-seqs = \"0\"\n");
     assert!(say(&knob).contains("max-seqs = `0`"));
 }

@@ -83,6 +83,7 @@ impl ByMemory {
     #[must_use]
     pub fn holds(&self, device: &DeviceProfile) -> bool {
         let name = device.name.to_ascii_lowercase();
-        device.memory_bytes >= self.gib << 30 && !self.not.iter().any(|part| name.contains(part))
+        device.memory_bytes >= self.gib.saturating_mul(1 << 30)
+            && !self.not.iter().any(|part| name.contains(part))
     }
 }

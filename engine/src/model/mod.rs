@@ -36,7 +36,6 @@ pub mod weights;
 
 pub use cache::kv_element_bytes;
 pub use catalogue::Entry;
-pub(crate) use catalogue::changes;
 pub use dense::DenseShape;
 pub use layers::{Layer, Layers};
 pub use open::Model;

@@ -58,7 +58,7 @@ pub enum SpecError {
         source: std::io::Error,
     },
     /// A file that is not a specification of this kind.
-    #[error("{path}:{line}: not a {what}: {reason}")]
+    #[error("{path}:{line}: not {} {what}: {reason}", article(what))]
     Parse {
         /// `model` or `device`.
         what: &'static str,
@@ -82,6 +82,10 @@ pub enum SpecError {
     /// A model that the hub does not give.
     #[error("{0}")]
     Hub(String),
+}
+
+fn article(noun: &str) -> &'static str {
+    if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
 
 /// A specification that ships with the program.

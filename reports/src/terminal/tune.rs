@@ -128,7 +128,8 @@ fn paste(s: &mut Screen, report: &TuneReport) {
     let Some(first) = report.exports.first() else { return };
     s.gap();
     s.say(&format!("To run it with {}:", first.name), 0, Some(Look::Bold));
-    let others = report.exports.iter().skip(1).filter(|e| e.name == "vLLM");
+    let asked = report.result.engine.is_some();
+    let others = report.exports.iter().skip(1).filter(|e| e.name == "vLLM" && !asked);
     for line in exports::packed(&first.text, s.columns() - 2) {
         s.verbatim(&format!("  {line}"));
     }
@@ -148,8 +149,14 @@ fn paste(s: &mut Screen, report: &TuneReport) {
 fn beside(s: &mut Screen, r: &TuneResult) {
     if !r.engines.is_empty() {
         s.gap();
-        let rows: Vec<Vec<String>> = engines::rows(r).map(Vec::from).collect();
-        s.table(&engines::COLUMNS.map(|c| c.0), &rows, None);
+        s.say(
+            "The best that each engine can be told, in requests/s (commands are in the report):",
+            0,
+            None,
+        );
+        for [engine, rps, label] in engines::rows(r) {
+            s.say(&format!("  {engine} {rps}: {label}"), 4, None);
+        }
     }
     if let Some(said) = engines::reordered(r) {
         s.gap();
