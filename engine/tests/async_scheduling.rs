@@ -61,13 +61,14 @@ fn config(seqs: u32, ahead: bool) -> Config {
 #[test]
 fn a_newcomer_waits_one_iteration_longer() {
     let zero = Duration::ZERO;
-    let alone = steps(config(8, false), &[(zero, 40)]);
-    assert_eq!(alone, steps(config(8, true), &[(zero, 40)]), "an idle engine plans at once");
-    // In the middle of step 20.
-    let middle = (alone[19].0 + alone[20].0) / 2;
-    let now = steps(config(8, false), &[(zero, 40), (middle, 5)]);
-    let later = steps(config(8, true), &[(zero, 40), (middle, 5)]);
-    assert_eq!((first(&now, 1), first(&later, 1)), (21, 22));
+    let met = |ahead| {
+        let alone = steps(config(8, ahead), &[(zero, 40)]);
+        assert_eq!(alone.len(), 40, "an idle engine plans at once");
+        // In the middle of step 20.
+        let middle = (alone[19].0 + alone[20].0) / 2;
+        first(&steps(config(8, ahead), &[(zero, 40), (middle, 5)]), 1)
+    };
+    assert_eq!((met(false), met(true)), (21, 22));
 }
 
 #[test]

@@ -97,11 +97,11 @@ fn mistakes_about_engines_are_named() {
     let bench = |more: &[&str]| refused(&with(LIGHT, more));
     assert!(bench(&["--engine", "vlm"]).contains("did you mean vllm?"));
     assert_eq!(
-        bench(&["--engine", "vllm", "--queue", "shortest-prefill"]),
+        bench(&["--engine", "vllm@0.15", "--queue", "shortest-prefill"]),
         "knee: vLLM cannot be told queue shortest-prefill: V1 knows fcfs and priority"
     );
     assert!(
-        bench(&["--engine", "vllm", "--policy", "static"])
+        bench(&["--engine", "vllm@0.15", "--policy", "static"])
             .contains("cannot be told scheduler static")
     );
     let here = ["bench", "--device", "cpu", "--model", "tiny", "--engine", "vllm"];
