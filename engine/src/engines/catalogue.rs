@@ -73,7 +73,7 @@ impl EngineProfile {
         let impossible =
             |reason| SpecError::Impossible { what: "engine", name: text.to_owned(), reason };
         if !ENGINES.iter().any(|e| e.text == source) {
-            return own(parse("engine", name, &source)?).map_err(impossible);
+            return own(&parse("engine", name, &source)?).map_err(impossible);
         }
         let file: File = parse("engine", name, &source)?;
         let versions = || file.versions.iter().map(|row| row.version.as_str()).collect::<Vec<_>>();
@@ -99,8 +99,8 @@ impl EngineProfile {
     #[must_use]
     pub fn newest(name: &str) -> &'static Self {
         static ALL: OnceLock<Vec<EngineProfile>> = OnceLock::new();
-        let load = |name| EngineProfile::load(name).expect("what ships is well formed");
-        let all = ALL.get_or_init(|| EngineProfile::names().map(load).collect());
+        let load = |name| Self::load(name).expect("what ships is well formed");
+        let all = ALL.get_or_init(|| Self::names().map(load).collect());
         all.iter().find(|engine| engine.name == name).expect("it ships")
     }
 
@@ -167,7 +167,7 @@ impl File {
 }
 
 /// The engine that a file of its own describes.
-fn own(row: Row) -> Result<EngineProfile, String> {
+fn own(row: &Row) -> Result<EngineProfile, String> {
     let (Some(like), Some(name)) = (&row.like, &row.name) else {
         return Err("an engine's file says like = \"NAME@VERSION\" and name = \"...\"".to_owned());
     };
