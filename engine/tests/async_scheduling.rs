@@ -127,7 +127,7 @@ fn planning_ahead_hides_host_time_behind_the_device() {
     assert!((step_ms(&any, false) - device - all).abs() < 1e-3, "the sum");
     assert!((step_ms(&any, true) - device - rest).abs() < 1e-3, "the device is the longer of both");
     // A host that is slower than the device decides.
-    let mut slow = any.clone();
+    let mut slow = any;
     slow.outside.host.ranks[0].step_us = 1e5;
     assert!((step_ms(&slow, true) - shown(&slow.outside.host)).abs() < 1e-3);
 }
