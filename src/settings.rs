@@ -44,6 +44,11 @@ pub(crate) const KEYS: &[Key] = &[
         flag: "device",
         about: "the devices, a list; compare and bench take the first",
     },
+    Key {
+        name: "engine",
+        flag: "engine",
+        about: "the engine that is simulated, NAME or NAME@VERSION",
+    },
     Key { name: "gpus", flag: "gpus", about: "GPUs that tune and plan may use" },
     Key {
         name: "prices",

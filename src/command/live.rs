@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
+use engine::EngineProfile;
 use engine::model::gguf::Gguf;
 use engine::model::tokenizer::Tokenizer;
 use loadgen::{
@@ -279,7 +280,7 @@ impl Measured<'_> {
         detail.distributions.retain(|d| run.metrics().any(|metric| metric == d.metric));
         BenchReport {
             unfit: Unfit::default(),
-            about: about(&[]),
+            about: about(&[], &EngineProfile::bare()),
             scenario,
             config: BTreeMap::new(),
             label,

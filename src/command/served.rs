@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use engine::EngineProfile;
 use reports::{Report, ServedReport};
 use serde_json::{Value, json};
 use tuner::result::{Answer, Tried};
@@ -43,7 +44,7 @@ pub(crate) fn deliver(
         (Some(_), false) => ExitCode::SUCCESS,
     };
     let report = ServedReport {
-        about: about(&[]),
+        about: about(&[], &EngineProfile::bare()),
         command,
         attainment: slo.slo().attainment().map(|share| share.fraction()),
         best: best.map(|Best { held, .. }| {

@@ -4,9 +4,9 @@
 //!     cargo run --release -p knee-tuner --example steps -- steps-b300 [DETAIL]
 //!
 //! The folder is a cut of ai-dynamo/aiconfigurator's `fpm_golden_runs` (vLLM 0.20.1 on B300, asynchronous scheduling).
-//! Nothing is fitted to it. The first errors are those of the simulation, which adds the profile's host time to every
-//! iteration; the second are without it, for that engine hides it behind the iteration before. A line has sums over its batch: its longest sequence is taken one standard
-//! deviation of uniform lengths above the mean.
+//! Nothing is fitted to it. The first errors are those of the simulation, with the host time of that engine; the second are
+//! without any. A line has sums over its batch: its longest sequence is taken one standard deviation of uniform lengths
+//! above the mean.
 //!
 //! Decodes are told apart by the lengths of their contexts: even, or uneven where these deviate by over a tenth.
 //!
@@ -24,11 +24,13 @@ use engine::exec::cost::{Breakdown, CostModel, Ranks};
 use engine::exec::speed;
 use engine::model::Layer;
 use engine::model::feed_forward::FeedForward;
-use engine::{DeviceProfile, ModelShape, Shape};
+use engine::{Config, DeviceProfile, EngineProfile, ModelShape, Shape};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 /// The GPU of these runs.
+/// The engine that was recorded.
+const ENGINE: &str = "vllm@0.20";
 const DEVICE: &str = "b300";
 
 /// Tokens of the largest batch that is tabulated.
@@ -79,6 +81,8 @@ fn main() -> Outcome {
         let model = ModelShape::load(setting.model)?;
         let Ranks { tp, dp, ep, .. } = setting.ranks;
         let cost = CostModel::on(&model, &device, setting.ranks, KvDtype::Bf16, BATCH_TOKENS);
+        let config = Config { tp, async_scheduling: true, ..Config::default() };
+        let cost = cost.hosted(EngineProfile::load(ENGINE)?.host_time(&device, &config));
         let (steps, joined) = joined(setting.steps, &model, &device, setting.ranks);
         let (steps, left_out) = usual(steps);
         let mut phases: BTreeMap<&str, Vec<Judged>> = BTreeMap::new();

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use engine::config::KvDtype;
 use engine::format::Format;
-use engine::{Config, DeviceProfile, ModelShape};
+use engine::{Config, DeviceProfile, EngineProfile, ModelShape};
 use loadgen::{Metric, Slo};
 use tuner::subject::Relax;
 use tuner::subject::bed::Testbed;
@@ -181,10 +181,10 @@ fn simulate(row: &Row) -> Outcome<Pair> {
         config.set("ep", &row.ep.to_string())?;
     }
     let least_ms = causes::least_ms(row, &shape, &device, config.kv_dtype);
-    let shape = Arc::new(shape);
-    let no_host = device.under("none").ok_or("no host time of none")?;
-    let (ttft_ms, tpot_ms) = loop_means(row, &config, &shape, device)?;
-    let (_, no_host_ms) = loop_means(row, &config, &shape, no_host)?;
+    let on = (Arc::new(shape), Arc::new(device));
+    // As its README says of rows without a date.
+    let (ttft_ms, tpot_ms) = loop_means(row, &config, &on, EngineProfile::load("vllm@0.15")?)?;
+    let (_, no_host_ms) = loop_means(row, &config, &on, EngineProfile::bare())?;
     Ok(Pair { row: row.clone(), ttft_ms, tpot_ms, no_host_ms, least_ms })
 }
 
@@ -192,13 +192,14 @@ fn simulate(row: &Row) -> Outcome<Pair> {
 fn loop_means(
     row: &Row,
     config: &Config,
-    shape: &Arc<ModelShape>,
-    device: DeviceProfile,
+    (shape, device): &(Arc<ModelShape>, Arc<DeviceProfile>),
+    engine: EngineProfile,
 ) -> Outcome<(f64, f64)> {
     let spec = Spec::random(row.input, row.output, 0.8, 10 * row.streams)?;
     let trace = workloads::synthesise(&spec, None)?.closed_loop(row.streams);
     let slo = Slo::parse::<&str>(&[], None)?.bind(&trace.classes)?;
-    let bed = Testbed::new(Arc::new(trace), Arc::clone(shape), Arc::new(device), slo);
+    let bed = Testbed::new(Arc::new(trace), Arc::clone(shape), Arc::clone(device), slo);
+    let bed = bed.under(Arc::new(engine));
     let deployment = bed.deployment(config, Relax::Nothing)?;
     let run = bed.rerun(&deployment, 1.0, &mut |_| ())?;
     let mean =
