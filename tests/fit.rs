@@ -75,8 +75,14 @@ fn a_small_gpu_wins_nothing_by_refusing() {
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("of the prompts do not fit (3 of 600)"));
     // Alone it is the best there is, and says what it refuses.
-    let alone =
-        said(&[&["tune", "--device", "rtx4090", "--out", shown(&out)][..], &base, &FIXED].concat());
+    let alone = said(
+        &[
+            &["tune", "--device", "rtx4090", "--out", shown(&dir.path().join("alone"))][..],
+            &base,
+            &FIXED,
+        ]
+        .concat(),
+    );
     assert!(alone.contains("On rtx4090 0.5 % of the prompts do not fit ("), "{alone}");
 }
 
@@ -93,11 +99,12 @@ fn more_failures_than_the_target_allows_are_named_and_not_infinite() {
         "{text}"
     );
     assert!(text.contains("2 % of the prompts do not fit (4 of 200): up to 9"), "{text}");
-    let compare = ["compare", "--policy", "paged,chunked", "--no-claims", "--out", shown(&out)];
+    let [beside, searched] = ["beside", "searched"].map(|name| dir.path().join(name));
+    let compare = ["compare", "--policy", "paged,chunked", "--no-claims", "--out", shown(&beside)];
     let beside = said(&[&compare[..], &base, &FIXED[2..]].concat());
     let both = "With paged and chunked 2 % of the prompts do not fit (4 of 200)";
     assert!(beside.contains(both), "{beside}");
-    let tune = knee(&[&["tune", "--out", shown(&out)][..], &base, &FIXED].concat());
+    let tune = knee(&[&["tune", "--out", shown(&searched)][..], &base, &FIXED].concat());
     assert_eq!(tune.status.code(), Some(2));
     let text = String::from_utf8(tune.stdout).unwrap();
     assert!(text.contains("2 % of the prompts do not fit"), "{text}");

@@ -77,7 +77,7 @@ fn bench(url: &str, dir: &TempDir, tokenizer: &Path, api: &str) -> std::process:
     let mut command = Command::new(env!("CARGO_BIN_EXE_knee"));
     command.args(["bench", "--url", url, "--api", api, "--json", "--workload"]);
     command.arg(file("lengths.csv")).arg("--tokenizer").arg(tokenizer);
-    command.arg("--out").arg(file("out")).current_dir(dir.path()).output().unwrap()
+    command.arg("--out").arg(file(api)).current_dir(dir.path()).output().unwrap()
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn every_prompt_is_as_long_as_asked_by_the_servers_own_count() {
         assert!(output.status.success(), "{said}");
         let result: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(result["completed"], 60, "{said}");
-        let lines = std::fs::read_to_string(dir.path().join("out/requests.jsonl")).unwrap();
+        let lines = std::fs::read_to_string(dir.path().join(api).join("requests.jsonl")).unwrap();
         let lines = lines.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
         for (line, asked) in lines.zip(&lengths) {
             assert_eq!(line["prompt_tokens"], *asked, "{api}: {line}");

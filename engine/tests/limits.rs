@@ -20,9 +20,10 @@ fn changed(text: &str, line: &str) -> String {
 fn a_profile_has_figures_of_a_device() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("d.toml");
-    let text = include_str!("../profiles/rtx4090.toml");
+    let own = "\n[host]\nstep_us = 100.0\nseq_us = 10.0\nsource = \"measured with it\"\n";
+    let text = format!("{}{own}", include_str!("../profiles/rtx4090.toml"));
     let load = |line: &str| {
-        fs::write(&path, changed(text, line)).unwrap();
+        fs::write(&path, changed(&text, line)).unwrap();
         DeviceProfile::load(path.to_str().unwrap()).map_err(|e| e.to_string())
     };
     assert!(load("gpus_per_node = 72").is_ok());

@@ -4,11 +4,11 @@
 
 mod measurements;
 
-use engine::Shape;
 use engine::config::KvDtype;
 use engine::exec::cost::CostModel;
 use engine::model::ModelShape;
 use engine::profile::{DeviceProfile, Table};
+use engine::{Config, EngineProfile, Shape};
 use measurements::measurements;
 
 /// Steady stages of real vLLM 0.15.1 servers whose prompts were nearly all cached: the time per output token is that of
@@ -53,7 +53,10 @@ fn time_per_output_token_is_that_of_real_servers() {
         (0..running).for_each(|_| shape.add((prompt + output / 2.0) as u32, 1, true, true));
         let (model, device) =
             (ModelShape::load(model).unwrap(), DeviceProfile::load("h100").unwrap());
-        let cost = CostModel::new(&model, &device, number("tp") as u32, 1, KvDtype::Bf16, 2048);
+        let tp = number("tp") as u32;
+        let config = Config { tp, async_scheduling: true, ..Config::default() };
+        let host = EngineProfile::load("vllm@0.15").unwrap().host_time(&device, &config);
+        let cost = CostModel::new(&model, &device, tp, 1, KvDtype::Bf16, 2048).hosted(host);
         let predicted = cost.stage_ns(&shape) as f64 * 1e-6;
         let error = predicted / measured - 1.0;
         println!(
@@ -81,7 +84,8 @@ fn a_device_is_found_by_its_short_name_and_refused_with_the_known_ones() {
 #[test]
 fn a_device_of_ones_own_is_checked() {
     let path = std::env::temp_dir().join(format!("knee-device-{}.toml", std::process::id()));
-    let text = include_str!("../profiles/h100-sxm.toml");
+    let own = "\n[host]\nstep_us = 100.0\nseq_us = 10.0\nsource = \"measured with it\"\n";
+    let text = format!("{}{own}", include_str!("../profiles/h100-sxm.toml"));
     let load = |from: &str, to: &str| {
         assert!(text.contains(from));
         std::fs::write(&path, text.replacen(from, to, 1)).unwrap();

@@ -38,7 +38,7 @@ fn refused_with_one_clear_line() {
     for (typed, says) in [
         (
             "tfft=1s",
-            r#"unknown metric "tfft" in target "tfft=1s"; valid metrics are ttft, tpot, itl, e2e"#,
+            r#"unknown metric "tfft" in target "tfft=1s": did you mean ttft? valid metrics are ttft, tpot, itl, e2e"#,
         ),
         (
             "ttft=200",

@@ -64,7 +64,7 @@ pub(crate) struct By {
     #[arg(long, help_heading = MACHINE, value_name = "NAME[@VERSION]")]
     pub(crate) engine: Option<String>,
     /// As --engine, for the host time alone: vllm-v0, or none
-    #[arg(long, hide = true, ignore_case = true, value_parser = ["vllm-v0", "none"], conflicts_with = "engine")]
+    #[arg(long, hide = true, help_heading = MACHINE, ignore_case = true, value_parser = ["vllm-v0", "none"], conflicts_with = "engine")]
     pub(crate) host_time: Option<String>,
 }
 

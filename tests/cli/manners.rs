@@ -171,7 +171,7 @@ fn a_folder_that_was_given_keeps_its_question() {
     // Threads and loudness are no part of it, and neither is how the targets are typed.
     let again = ["tune", "--slo", "ttft=1s,tpot=30ms", "--requests", "400", "--max-seqs", "128"];
     let again = json(&with(&again, &["--out", out, "--json", "--threads", "1", "-v"]));
-    for part in ["answer", "best", "baselines", "trials"] {
+    for part in ["answer", "best", "baselines", "trials", "simulated_requests"] {
         assert_eq!(again[part], first[part], "{part}");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use engine::config::{Domain, Policy, Reserve, RouterKind, SchedulerKind};
-use engine::{Config, Deployment, DeviceProfile, KNOBS, Knob, ModelShape};
+use engine::{Config, Deployment, DeviceProfile, EngineProfile, KNOBS, Knob, ModelShape};
 use loadgen::Slo;
 use proptest::prelude::*;
 use tuner::subject::Relax;
@@ -108,17 +108,18 @@ fn each_policy_has_knobs_that_do_nothing() {
         format!("{policy}: {}", names.collect::<Vec<_>>().join(" "))
     };
     insta::assert_snapshot!(Policy::NAMES.iter().map(idle).collect::<Vec<_>>().join("\n"), @r"
-    static: prefix-cache long-prefill-threshold block-size prompt-kv victim mix router prefill-workers decode-workers
+    static: prefix-cache long-prefill-threshold block-size prompt-kv victim mix async-scheduling router prefill-workers decode-workers
     continuous: prefix-cache long-prefill-threshold block-size prompt-kv victim padding max-wait router prefill-workers decode-workers
     paged: reserve long-prefill-threshold prompt-kv padding max-wait router prefill-workers decode-workers
     chunked: reserve padding max-wait mix router prefill-workers decode-workers
-    disagg: reserve long-prefill-threshold padding max-wait mix router
+    disagg: reserve long-prefill-threshold padding max-wait mix async-scheduling router
     ");
 }
 
 #[test]
 fn requests_beyond_the_queue_are_refused() {
-    let bed = bed("chat", 5000);
+    // No front end spreads arrivals.
+    let bed = bed("chat", 5000).under(Arc::new(EngineProfile::bare()));
     let lost = |policy: &str, replicas: u32, max_queue: u32| {
         let mut config = Config { max_seqs: 4, max_batch_tokens: 512, ..Config::default() };
         config.set("policy", policy).unwrap();

@@ -14,7 +14,7 @@ use engine::config::KvDtype;
 use engine::event::Event;
 use engine::exec::cost::CostModel;
 use engine::import::{SEED, import};
-use engine::{DeviceProfile, Iteration};
+use engine::{DeviceProfile, EngineProfile, Iteration};
 use loadgen::Slo;
 use tuner::subject::Relax;
 use tuner::subject::bed::Testbed;
@@ -37,7 +37,9 @@ fn run(scheduler: &str, slots: Option<u32>) -> (Detailed, Vec<Iteration>) {
     let slo = Slo::parse::<&str>(&[], None).unwrap().bind(&trace.classes).unwrap();
     let model = Arc::new(world::model("llama-3-8b").unwrap());
     let device = Arc::new(DeviceProfile::load("a100-sxm").unwrap());
-    let sim = Testbed::new(Arc::new(trace), model, device, slo);
+    // There is nothing around Vidur's replicas.
+    let sim =
+        Testbed::new(Arc::new(trace), model, device, slo).under(Arc::new(EngineProfile::bare()));
     let config = world::scheduler(scheduler).unwrap();
     let mut deployment = sim.deployment(&config, Relax::Nothing).unwrap();
     if let Some(slots) = slots {

@@ -145,6 +145,12 @@ impl Config {
         exact.or_else(|| of_scheduler().next()).expect("every scheduler has a policy")
     }
 
+    /// True where each iteration is planned while the one before it runs: it is asked for, and a worker can do it.
+    #[must_use]
+    pub fn plans_ahead(&self) -> bool {
+        self.async_scheduling && self.pp == 1 && self.scheduler.traits().one_in_flight.is_none()
+    }
+
     /// GPUs this takes: ranks x stages x workers x engines.
     #[must_use]
     pub fn gpus(&self) -> u32 {

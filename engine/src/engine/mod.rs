@@ -138,7 +138,7 @@ impl Engine {
         self.close();
         // Planning runs ahead of the device by one iteration.
         let planned = self.lanes.iter().any(|l| !l.flights.is_empty());
-        if self.state.config.async_scheduling && planned {
+        if self.state.config.plans_ahead() && planned {
             self.state.enqueue_unseen(request, together)?;
         } else {
             self.state.enqueue(request, together)?;

@@ -33,7 +33,7 @@ impl State {
 
     /// Does `change`, which gives room of `worker` back. The room is late if plans are made ahead.
     pub(super) fn give_back_late(&mut self, worker: WorkerId, change: impl FnOnce(&mut Self)) {
-        if !self.config.async_scheduling {
+        if !self.config.plans_ahead() {
             return change(self);
         }
         let before = self.free(worker);

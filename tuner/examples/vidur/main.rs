@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use engine::import::{self, import};
-use engine::{Config, DeviceProfile, ModelShape};
+use engine::{Config, DeviceProfile, EngineProfile, ModelShape};
 use loadgen::{Latency, Metric, Slo, Stats};
 use tuner::subject::Relax;
 use tuner::subject::bed::Testbed;
@@ -113,7 +113,8 @@ fn row(
     let mut config = world::scheduler(scheduler)?;
     (config.tp, config.pp) = (tp, pp);
     let slo = Slo::parse::<&str>(&[], None)?.bind(&trace.classes)?;
-    let sim = Testbed::new(Arc::clone(trace), Arc::clone(model), Arc::clone(device), slo);
+    let sim = Testbed::new(Arc::clone(trace), Arc::clone(model), Arc::clone(device), slo)
+        .under(Arc::new(EngineProfile::bare()));
     let mut deployment = sim.deployment(&config, Relax::Nothing)?;
     deployment.kv_slots = slots(model, device, &config);
     let start = Instant::now();

@@ -7,11 +7,13 @@ fn meet(config: &Config) -> bool {
     config.pp == 1 && !config.scheduler.traits().disaggregates
 }
 
-/// `config` with attention split by sequence over all of its ranks, and its experts shared out whole.
+/// `config` with attention split by sequence over all of its ranks, and its experts shared out whole. Only of schedulers
+/// that mix chunks of prompts with decodes, as the engines do that split so: with others a rank with a long prompt holds
+/// up all, and they are tried around a good configuration alone ([`moves`]).
 pub(super) fn by_sequence(config: &Config) -> Option<Config> {
     let ranks = config.tp;
     let split = || Config { tp: 1, dp: ranks, ep: ranks, ..config.clone() };
-    (ranks > 1 && config.dp == 1 && meet(config)).then(split)
+    (ranks > 1 && config.dp == 1 && config.scheduler.traits().mixes && meet(config)).then(split)
 }
 
 /// `config` with its experts shared out whole or by width (`ep`), and with its attention split by sequence instead of by

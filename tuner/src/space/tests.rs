@@ -168,6 +168,7 @@ fn the_grid_splits_attention_by_sequence_where_there_are_experts() {
         let found = space.enumerate().configs;
         assert!(found.iter().all(|c| c.gpus() <= 8));
         let split = found.iter().filter(|c| c.dp > 1);
+        assert!(split.clone().all(|c| c.scheduler.traits().mixes));
         let all: BTreeSet<_> = split.map(|c| (c.tp, c.dp, c.ep, c.replicas)).collect();
         all.into_iter().collect::<Vec<_>>()
     };
