@@ -34,7 +34,7 @@ pub(crate) struct Require {
     /// The rate that it must carry under its targets; of a single run its goodput
     #[arg(long, help_heading = REQUIRED, value_name = "RPS", value_parser = rate)]
     pub(crate) min_rps: Option<f64>,
-    /// Limit of a latency METRIC[:pNN]=TIME, such as ttft=200ms (default p99); repeatable
+    /// Limit of a latency such as ttft=200ms (p99) or tpot:p50=20ms; repeatable
     #[arg(long, help_heading = REQUIRED, value_name = "TARGET", value_delimiter = ',')]
     pub(crate) max: Vec<Target>,
     /// Folder of an earlier result of the same question, which it must be as good as
