@@ -23,7 +23,7 @@ pub(crate) fn rows(r: &TuneResult) -> impl Iterator<Item = [String; 3]> + '_ {
     })
 }
 
-/// What a queue in another order would do, and why it did not win.
+/// The effect of a queue in another order, and the reason why it did not win.
 pub(crate) fn reordered(r: &TuneResult) -> Option<String> {
     let Reordered { at, slowest_ttft_ms, winner_slowest_ttft_ms, why } = r.reordered.as_ref()?;
     let winner = r.best.as_ref()?;

@@ -87,7 +87,7 @@ impl EngineProfile {
     pub fn goes_without_saying(&self, knob: &str, value: &str) -> bool {
         let varies = self.by_memory.iter().any(|by| by.defaults.contains_key(knob));
         let always = self.knobs.get(knob).is_some_and(|told| told.always);
-        // What a version changed, an older or a newer one may not know.
+        // A default that a version changed is said: an older or a newer version may have another.
         !varies && !always && self.default_of(knob) == Some(value)
     }
 
@@ -126,7 +126,7 @@ impl EngineProfile {
         self.outside.host_time(config.tp, ahead)
     }
 
-    /// What is to be said of times that are not its own.
+    /// The sentence about times that are not its own.
     #[must_use]
     pub fn note(&self) -> Option<String> {
         let of = self.times_of.as_ref()?;

@@ -9,7 +9,7 @@ use super::profile::EngineProfile;
 use super::told::{ByMemory, Told};
 use crate::config::Policy;
 
-/// What a version changes.
+/// The changes of a version.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Row {

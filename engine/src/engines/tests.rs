@@ -1,4 +1,4 @@
-//! What engines say of themselves, and what their times do.
+//! The descriptions of engines, and the effect of their times.
 
 use proptest::prelude::*;
 

@@ -100,7 +100,7 @@ impl Forward {
         Ok(spent)
     }
 
-    /// What has been asked for since the last lap counts as `entry`, where times are kept.
+    /// Counts the work asked for since the last lap as `entry`, where times are kept.
     pub(super) fn lap(&mut self, device: &Device, entry: Entry) -> Result<(), CudaError> {
         if let Some(laps) = &mut self.laps {
             laps.push((device.mark()?, entry));

@@ -40,7 +40,7 @@ impl Inputs {
                 }
                 None => list_padding(tables, context.len, padding),
             };
-            // What is not read goes behind what is.
+            // Rows that are not read go behind those that are.
             let out =
                 if context.discard { tokens.len() + self.discarded } else { context.row as usize };
             self.discarded += usize::from(context.discard);

@@ -36,7 +36,7 @@ pub(in crate::exec) struct Gated<M> {
     pub(in crate::exec) down: M,
 }
 
-/// What follows attention.
+/// The part of a layer that follows attention.
 #[derive(Debug)]
 pub(in crate::exec) enum FeedForward<M> {
     /// One layer for all tokens.
