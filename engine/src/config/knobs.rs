@@ -169,10 +169,8 @@ const GROWTH: Needs = Needs {
     met: |c| c.allocator == AllocatorKind::Paged || c.reserve == Reserve::Doubling,
     text: "KV that grows (the paged allocator, or reserve doubling)",
 };
-const AHEAD: Needs = Needs {
-    met: |c| c.scheduler.traits().one_in_flight.is_none() && c.pp == 1,
-    text: "the continuous or chunked scheduler and pp 1",
-};
+const AHEAD: Needs =
+    Needs { met: Config::can_plan_ahead, text: "the continuous or chunked scheduler and pp 1" };
 const REPLICAS: Needs = Needs { met: |c| c.replicas > 1, text: "several replicas" };
 
 /// One row of [`KNOBS`].

@@ -148,7 +148,13 @@ impl Config {
     /// True where each iteration is planned while the one before it runs: it is asked for, and a worker can do it.
     #[must_use]
     pub fn plans_ahead(&self) -> bool {
-        self.async_scheduling && self.pp == 1 && self.scheduler.traits().one_in_flight.is_none()
+        self.async_scheduling && self.can_plan_ahead()
+    }
+
+    /// True where a worker can plan an iteration while another runs.
+    #[must_use]
+    pub fn can_plan_ahead(&self) -> bool {
+        self.pp == 1 && self.scheduler.traits().one_in_flight.is_none()
     }
 
     /// GPUs this takes: ranks x stages x workers x engines.

@@ -120,9 +120,8 @@ impl EngineProfile {
         if let Some(own) = &device.host {
             return HostTime::shown(own.step_us, own.seq_us);
         }
-        let plans = Knob::named("async-scheduling").is_some_and(|knob| knob.applies(config));
         let usual = self.default_of("async-scheduling") == Some("on");
-        let ahead = if plans { config.async_scheduling } else { usual };
+        let ahead = if config.can_plan_ahead() { config.async_scheduling } else { usual };
         self.outside.host_time(config.tp, ahead)
     }
 
