@@ -15,7 +15,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _};
 use engine::model::renderer;
 use settings::Settings;
 
@@ -26,7 +26,10 @@ fn main() -> ExitCode {
     let settings = Settings::read();
     let command = cli::Cli::command();
     let command = settings.as_ref().map_or_else(|_| command.clone(), |s| s.over(command.clone()));
+    // Help is coloured by the rule of every other answer; clap's own rule also counts `CI` as a terminal with colours.
+    let colours = if command::terminal().colour { ColorChoice::Always } else { ColorChoice::Never };
     let parsed = command
+        .color(colours)
         .try_get_matches()
         .and_then(|matches| cli::Cli::from_arg_matches(&matches).map(|cli| (cli, matches)));
     let (cli, matches) = match parsed {

@@ -28,7 +28,9 @@ fn colours_are_for_terminals_that_want_them() {
     // Help is coloured by the same rules.
     let help = |variables: &[(&str, &str)]| at_a_terminal(variables, &["tune", "--help"]);
     assert!(help(&[]).contains('\u{1b}') && !help(&[("NO_COLOR", "1")]).contains('\u{1b}'));
-    assert!(!help(&[("TERM", "dumb")]).contains('\u{1b}'));
+    for ci in [&[("TERM", "dumb")][..], &[("TERM", "dumb"), ("CI", "true")]] {
+        assert!(!help(ci).contains('\u{1b}'), "{ci:?}");
+    }
 }
 
 #[test]
