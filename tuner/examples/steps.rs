@@ -28,9 +28,10 @@ use engine::{Config, DeviceProfile, EngineProfile, ModelShape, Shape};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-/// The GPU of these runs.
 /// The engine that was recorded.
 const ENGINE: &str = "vllm@0.20";
+
+/// The GPU of these runs.
 const DEVICE: &str = "b300";
 
 /// Tokens of the largest batch that is tabulated.
@@ -253,14 +254,15 @@ fn usual(steps: Vec<Step>) -> (Vec<Step>, usize) {
 
 fn judge(cost: &CostModel, step: Step, dp: u32) -> Judged {
     let mut parts = Breakdown::default();
-    let mut shared_ms = 0.0;
+    let (mut shown_ms, mut shared_ms) = (0.0, 0.0);
     for shape in &step.shapes {
         parts = add(parts, cost.breakdown(shape));
         // Only one rank's batch is known: the others are taken as large.
-        shared_ms += cost.shared_ns(u64::from(dp) * u64::from(shape.tokens())) as f64 * 1e-6;
+        let shared = cost.shared_ns(u64::from(dp) * u64::from(shape.tokens()));
+        shared_ms += shared as f64 * 1e-6;
+        shown_ms += cost.rank_ns(shape, shared) as f64 * 1e-6;
     }
-    let shown_ms = 1e3 * parts.total() + shared_ms;
-    Judged { hidden_ms: shown_ms - 1e3 * parts.host, shown_ms, parts, step }
+    Judged { hidden_ms: 1e3 * (parts.total() - parts.host) + shared_ms, shown_ms, parts, step }
 }
 
 fn add(a: Breakdown, b: Breakdown) -> Breakdown {
@@ -324,9 +326,9 @@ fn print_detail(judged: &[Judged]) {
         println!(
             "    {size:<32}{:>6} steps: {:>8.2} of {:>8.2} ms ({:+.1} %)  {}",
             group.len(),
-            median(&|j| j.hidden_ms),
+            median(&|j| j.shown_ms),
             median(&|j| j.step.ms),
-            median(&|j| 100.0 * (j.hidden_ms / j.step.ms - 1.0)),
+            median(&|j| 100.0 * (j.shown_ms / j.step.ms - 1.0)),
             named.join(", ")
         );
     }

@@ -25,7 +25,7 @@ mod row;
 mod told;
 
 pub use catalogue::Listed;
-pub use outside::{FrontEnd, Host, HostTime, Outside, Ranked};
+pub use outside::{FrontEnd, Host, HostTime, Launch, LaunchTime, Outside, Ranked};
 pub use profile::{EngineProfile, VERSION_SIGMA};
 pub use told::{ByMemory, Told, Words};
 

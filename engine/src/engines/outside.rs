@@ -19,6 +19,8 @@ pub struct Outside {
     pub host: Host,
     /// The part of it that asynchronous scheduling cannot hide behind the GPU.
     pub unhidden: Host,
+    /// The way in which it launches kernels.
+    pub launch: Launch,
     /// Time of a request before the scheduler sees it.
     pub front_end: FrontEnd,
 }
@@ -45,6 +47,32 @@ pub struct Ranked {
     pub seq_us: f64,
 }
 
+/// The way in which kernels are launched: one by one, or from CUDA graphs. An iteration takes no less than launching its
+/// kernels does.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Launch {
+    /// CPU time of a kernel that is no part of a graph, µs.
+    pub kernel_us: f64,
+    /// Tokens of the largest batch that is replayed from graphs.
+    pub graph_tokens: u32,
+    /// True where batches with prompts are replayed as well, but for their attention; else decodes alone are.
+    pub pieces: bool,
+    /// Where the figures come from.
+    pub source: String,
+}
+
+/// The same of one deployment.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct LaunchTime {
+    /// A kernel, ns.
+    pub kernel: f64,
+    /// Tokens of the largest batch that is replayed from graphs.
+    pub graph_tokens: u32,
+    /// True where batches with prompts are replayed as well, but for their attention.
+    pub pieces: bool,
+}
+
 /// Time of a request before the scheduler sees it: HTTP, template, tokenizer. A log-normal distribution over requests.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,13 +87,16 @@ pub struct FrontEnd {
     pub source: String,
 }
 
-/// CPU time of the iterations of one deployment, ns: `max(GPU, hidden) + shown`, each per iteration and per sequence.
+/// CPU time of the iterations of one deployment, ns: `max(GPU, launching, hidden) + shown`; the last two each per
+/// iteration and per sequence.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct HostTime {
     /// The part that runs while the GPU does.
     pub hidden: [f64; 2],
     /// The part during which the GPU waits.
     pub shown: [f64; 2],
+    /// Launching kernels.
+    pub launch: LaunchTime,
 }
 
 impl Host {
@@ -84,11 +115,13 @@ impl Outside {
     pub fn host_time(&self, tp: u32, ahead: bool) -> HostTime {
         let ns = |us: [f64; 2]| us.map(|us| us * 1e3);
         let all = ns(self.host.at(tp));
+        let Launch { kernel_us, graph_tokens, pieces, .. } = self.launch;
+        let launch = LaunchTime { kernel: kernel_us * 1e3, graph_tokens, pieces };
         if !ahead {
-            return HostTime { hidden: [0.0; 2], shown: all };
+            return HostTime { hidden: [0.0; 2], shown: all, launch };
         }
         let shown = ns(self.unhidden.at(tp));
-        HostTime { hidden: [0, 1].map(|i| (all[i] - shown[i]).max(0.0)), shown }
+        HostTime { hidden: [0, 1].map(|i| (all[i] - shown[i]).max(0.0)), shown, launch }
     }
 
     /// The same with CPU times at `factor`.
@@ -103,7 +136,8 @@ impl Outside {
             Host { ranks: host.ranks.iter().map(times).collect(), ..host.clone() }
         };
         let (host, unhidden) = (scaled(&self.host), scaled(&self.unhidden));
-        Self { host, unhidden, front_end: self.front_end.clone() }
+        let launch = Launch { kernel_us: self.launch.kernel_us * factor, ..self.launch.clone() };
+        Self { host, unhidden, launch, front_end: self.front_end.clone() }
     }
 
     /// The first figure that cannot be.
@@ -116,6 +150,10 @@ impl Outside {
             if let Some(us) = all.find(|us| !(0.0..=LONGEST_US).contains(us)) {
                 return Some(format!("{name}: {us} µs: expected a time from 0 to {LONGEST_US} µs"));
             }
+        }
+        if !(0.0..=LONGEST_US).contains(&self.launch.kernel_us) {
+            let us = self.launch.kernel_us;
+            return Some(format!("launch.kernel_us: {us} µs: expected 0 to {LONGEST_US} µs"));
         }
         let f = &self.front_end;
         let mut times = [("request_ms", f.request_ms * 1e3), ("token_us", f.token_us)].into_iter();
@@ -135,10 +173,10 @@ impl HostTime {
     /// Nothing is hidden, and each iteration takes `step_us` and `seq_us` for each sequence in it.
     #[must_use]
     pub fn shown(step_us: f64, seq_us: f64) -> Self {
-        Self { hidden: [0.0; 2], shown: [step_us * 1e3, seq_us * 1e3] }
+        Self { shown: [step_us * 1e3, seq_us * 1e3], ..Self::default() }
     }
 
-    /// An iteration of `seqs` sequences that takes the GPU `gpu` ns, ns.
+    /// An iteration of `seqs` sequences that takes the GPU, or launching on it, `gpu` ns, ns.
     #[must_use]
     pub fn around(&self, gpu: f64, seqs: f64) -> f64 {
         let of = |[step, seq]: [f64; 2]| step + seq * seqs;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::outside::{FrontEnd, Host};
+use super::outside::{FrontEnd, Host, Launch};
 use super::profile::EngineProfile;
 use super::told::{ByMemory, Told};
 use crate::config::Policy;
@@ -40,6 +40,8 @@ pub(super) struct Row {
     #[serde(default)]
     unhidden: Option<Host>,
     #[serde(default)]
+    launch: Option<Launch>,
+    #[serde(default)]
     front_end: Option<FrontEnd>,
 }
 
@@ -71,6 +73,9 @@ impl Row {
         }
         if let Some(unhidden) = &self.unhidden {
             outside.unhidden = unhidden.clone();
+        }
+        if let Some(launch) = &self.launch {
+            outside.launch = launch.clone();
         }
         if let Some(front_end) = &self.front_end {
             outside.front_end = front_end.clone();

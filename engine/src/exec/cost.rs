@@ -11,6 +11,7 @@
 use super::attention::{Attention, heads};
 use super::experts::ExpertTimes;
 use super::graph;
+use super::launch::{LaunchTime, Launches};
 pub use super::ranks::Ranks;
 use super::shared::Shared;
 use crate::config::KvDtype;
@@ -59,6 +60,9 @@ pub struct CostModel {
     network: Link,
     /// CPU time around the device's.
     host: HostTime,
+    /// Kernels of an iteration, and the time in which the CPU launches them.
+    launches: Launches,
+    launching: LaunchTime,
 }
 
 /// The cost of a kind of layer besides attention, by tokens.
@@ -76,6 +80,7 @@ struct Kind {
     norms: f64,
     /// Its attention, in the list of all.
     attention: Option<usize>,
+    launches: Launches,
 }
 
 /// The layers of a pipeline stage.
@@ -194,6 +199,7 @@ impl Kind {
                 attention.push(own);
                 attention.len() - 1
             }),
+            launches: Launches::new(layer, hidden, tp),
         }
     }
 
@@ -282,6 +288,8 @@ impl CostModel {
             link: device.link(tp.saturating_mul(pp)).clone(),
             network: device.network.clone(),
             host: HostTime::default(),
+            launches: Launches::default(),
+            launching: LaunchTime::default(),
         };
         let layers = |cost: &Self, stage| cost.stage(model, stage);
         let mut slowest: Option<Stage> = None;
@@ -293,6 +301,11 @@ impl CostModel {
         }
         cost.inner = slowest.map(|stage| cost.tabulated(stage, rows));
         cost.last = cost.tabulated(layers(&cost, pp - 1), rows);
+        let kernels = |stage: &Stage| {
+            let counted = stage.kinds.iter().zip(&cost.kinds);
+            counted.fold(Launches::default(), |sum, (n, kind)| sum.and(*n, kind.launches))
+        };
+        cost.launches = cost.inner.iter().map(kernels).fold(kernels(&cost.last), Launches::max);
         cost.head_line = cost.head_line();
         cost.head = cost.head_line.tabulate(rows.min(1024));
         cost
@@ -302,6 +315,7 @@ impl CostModel {
     #[must_use]
     pub fn hosted(mut self, host: HostTime) -> Self {
         self.host = host;
+        self.launching = self.launches.time(host.launch);
         self
     }
 
@@ -385,13 +399,15 @@ impl CostModel {
     /// Time of the slowest pipeline stage for this work, ns; of the whole iteration where there is one stage.
     #[must_use]
     pub fn stage_ns(&self, shape: &Shape) -> u64 {
-        whole(self.host.around(self.device_ns(shape), sequences(shape)))
+        let ns = self.device_ns(shape).max(self.launching.of(shape));
+        whole(self.host.around(ns, sequences(shape)))
     }
 
     /// The same of a rank of attention, beside whose own work the experts of all ranks take `shared` ns.
     #[must_use]
     pub fn rank_ns(&self, shape: &Shape, shared: u64) -> u64 {
-        whole(self.host.around(self.device_ns(shape) + shared as f64, sequences(shape)))
+        let ns = (self.device_ns(shape) + shared as f64).max(self.launching.of(shape));
+        whole(self.host.around(ns, sequences(shape)))
     }
 
     /// Time of the device, ns.
@@ -440,7 +456,8 @@ impl CostModel {
         let copied = self.kv_copy(shape.copied_tokens);
         let device = Breakdown { kv_copy: copied, ..slower.unwrap_or(last) };
         let busy = device.total() * NS;
-        let host = (self.host.around(busy, sequences(shape)) - busy) / NS;
+        let launched = busy.max(self.launching.of(shape));
+        let host = (self.host.around(launched, sequences(shape)) - busy) / NS;
         Breakdown { host, ..device }
     }
 

@@ -13,6 +13,7 @@ mod flights;
 mod forward;
 mod graph;
 mod hash;
+mod launch;
 mod rank;
 mod ranks;
 mod shared;
