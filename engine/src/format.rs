@@ -23,6 +23,8 @@ choice! {
         Int8 = "int8",
         /// 4-bit integer with one bf16 scale per 128 elements; activations stay bf16.
         Int4 = "int4",
+        /// The same with one scale per 32 elements.
+        Int4G32 = "int4_g32",
     }
 }
 
@@ -55,7 +57,7 @@ struct Row {
 
 impl Format {
     const fn row(self) -> Row {
-        use Format::{Bf16, Fp8, Fp8Block, Int4, Int8, Mxfp4, Mxfp4Fp8, Nvfp4};
+        use Format::{Bf16, Fp8, Fp8Block, Int4, Int4G32, Int8, Mxfp4, Mxfp4Fp8, Nvfp4};
         let (bits, scale, arithmetic, like, unpacked): (_, _, _, &[Self], &[Self]) = match self {
             Bf16 => (16, (0, 1), Arithmetic::Bf16, &[], &[]),
             Fp8 => (8, (0, 1), Arithmetic::Fp8, &[Fp8Block, Bf16], &[Int8, Int4, Mxfp4, Bf16]),
@@ -73,6 +75,7 @@ impl Format {
             ),
             Int8 => (8, (0, 1), Arithmetic::Bf16, &[], &[Int4, Bf16]),
             Int4 => (4, (16, 128), Arithmetic::Bf16, &[], &[Mxfp4, Bf16]),
+            Int4G32 => (4, (16, 32), Arithmetic::Bf16, &[], &[Int4, Mxfp4, Bf16]),
         };
         Row { bits, scale, arithmetic, like, unpacked }
     }
@@ -119,7 +122,17 @@ mod tests {
         let of = |format: Format| format.bytes(128 * 128);
         assert_eq!(
             Format::ALL.map(of),
-            [32_768, 16_384, 16_388, 8_192 + 1_024, 8_192 + 512, 8_192 + 512, 16_384, 8_192 + 256]
+            [
+                32_768,
+                16_384,
+                16_388,
+                8_192 + 1_024,
+                8_192 + 512,
+                8_192 + 512,
+                16_384,
+                8_192 + 256,
+                8_192 + 1_024
+            ]
         );
         for format in Format::ALL {
             assert_eq!(format.name().parse(), Ok(format));

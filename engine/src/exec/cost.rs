@@ -178,7 +178,9 @@ impl Kind {
             let (n, k) = m.on_rank(tp);
             device.gemm(n, k, layer.formats.of(m.class))
         };
-        let sums = parts.len() as f64;
+        // Where ranks of attention share experts, their exchange brings every rank of a sum all of the output.
+        let exchanged = ranks.shares_sequences() && parts.iter().any(|part| part.pool.is_some());
+        let sums = (parts.len() - usize::from(exchanged)) as f64;
         let summed = parts.iter().filter_map(|part| part.summed).collect();
         let pool = parts.iter().find_map(|part| part.pool);
         let within = own.as_ref().is_some_and(Attention::holds_projections);

@@ -1,7 +1,8 @@
 //! The cost of a mixture of experts, by tokens.
 //!
 //! Tables are of tokens that are spread evenly. Real tokens choose as if at random: few of them go through fewer experts
-//! than as many choices, and less is read.
+//! than as many choices, and less is read. And routers prefer some experts: a factor that was measured by load
+//! ([`Routing`](crate::profile::Routing)).
 
 use std::cell::Cell;
 
@@ -41,12 +42,20 @@ impl ExpertTimes {
         let times = device.experts(experts, format);
         let followed = (1..=LOADS * STEPS)
             .map(|i| experts.tokens_per_load() * f64::from(i) / f64::from(STEPS));
-        let knots: Vec<f64> = times.knots().chain(followed).collect();
+        let native = device.peaks().computes(format);
+        let uneven = |tokens: f64| {
+            let load = tokens / experts.tokens_per_load();
+            device.routing.as_ref().map_or(1.0, |law| law.factor(format, native, load))
+        };
+        let loads = device.routing.iter().flat_map(|law| &law.x);
+        let turns = loads.map(|load| load * experts.tokens_per_load());
+        let knots: Vec<f64> = times.knots().chain(followed).chain(turns).collect();
         let most = Cell::new(0.0_f64);
         let line = Line::new(knots.clone(), |tokens| {
             // More tokens never take less, where one knot of a table is rounded below another.
             let busiest = busiest(&experts, f64::from(ep), tokens);
-            most.set(most.get().max(at_random(&times, &experts, busiest)));
+            let time = at_random(&times, &experts, busiest) * uneven(busiest);
+            most.set(most.get().max(time));
             most.get()
         });
         Self { line, knots, basis: times.basis().clone() }
@@ -80,8 +89,6 @@ fn busiest(experts: &Experts, ranks: f64, tokens: f64) -> f64 {
 
 /// Seconds of `tokens` tokens that choose at random: beyond one token's time, the share that is read.
 fn at_random(times: &Times, experts: &Experts, tokens: f64) -> f64 {
-    let even = (tokens * f64::from(experts.top_k)).min(f64::from(experts.total));
-    let share = (experts.hit_at_random(tokens) / even).min(1.0);
     let one = times.at(1.0, 0.0);
-    one + (times.at(tokens, 0.0) - one).max(0.0) * share
+    one + (times.at(tokens, 0.0) - one).max(0.0) * experts.share_at_random(tokens)
 }

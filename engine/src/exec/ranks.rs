@@ -12,3 +12,12 @@ pub struct Ranks {
     /// Pipeline stages.
     pub pp: u32,
 }
+
+impl Ranks {
+    /// True where the tensor-parallel ranks of a rank of attention bring a share of its tokens each to the experts of all,
+    /// as vLLM does with expert parallelism: so no token is sent twice.
+    #[must_use]
+    pub fn shares_sequences(&self) -> bool {
+        self.tp > 1 && self.dp > 1 && self.ep > 1
+    }
+}

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::chunks::Peaks;
 use super::parts::{AllReduce, Attention, FitError, Host, Link, Price};
+use super::routing::Routing;
 use super::table::{LONGEST_US, Roof, Table, Times, no_metric};
 use crate::model::SpecError;
 
@@ -69,6 +70,9 @@ pub struct DeviceProfile {
     /// Tables of further operators and formats: by operator, then by format ([`super::operators`]).
     #[serde(default)]
     pub operators: BTreeMap<String, BTreeMap<String, Table>>,
+    /// The factors of uneven routing on the time of experts; none = tokens choose evenly.
+    #[serde(default)]
+    pub routing: Option<Routing>,
     /// The way in which chunks share an attention kernel.
     pub attention: Attention,
     /// Norms, activations, rotary embedding, copies: x = bytes.
@@ -203,6 +207,9 @@ impl DeviceProfile {
         }
         if let Some(sum) = sums.iter().find(|s| s.buffer_bytes as f64 > MOST_BYTES) {
             return Some(format!("all_reduce of {}: buffer_bytes is beyond any device", sum.ranks));
+        }
+        if let Some(fault) = self.routing.as_ref().and_then(Routing::fault) {
+            return Some(fault);
         }
         let unknown = self.operators.keys().find(|kind| !KINDS.contains(&kind.as_str()));
         if let Some(kind) = unknown {

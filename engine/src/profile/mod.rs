@@ -22,6 +22,7 @@ mod chunks;
 mod device;
 pub mod operators;
 mod parts;
+mod routing;
 mod table;
 
 pub use basis::Basis;
@@ -37,6 +38,7 @@ pub use operators::experts::Experts;
 pub use operators::gemm::{gemm_metric, gemm_roof};
 pub use operators::latent::{Index, Latent, LatentTimes};
 pub use parts::{AllReduce, Attention, FitError, Heads, Host, Link, Price, PriceBasis};
+pub use routing::Routing;
 pub(crate) use table::Line;
 pub(crate) use table::no_metric;
 pub use table::{Metric, Place, Roof, Table, Times, apart};

@@ -2,14 +2,16 @@
 //! and time to first token, by model and GPU, and the loss from choosing the number of GPUs by
 //! simulation.
 //!
-//!     cargo run --release -p knee-tuner --example silicon -- vllm-aggregated.csv [DETAIL]
+//!     cargo run --release -p knee-tuner --example silicon -- vllm-aggregated.csv [--beside OTHER.csv] [DETAIL]
 //!
 //! The file is one of AISimulate's wheel (`systems/silicon_sample.csv`), cut to columns by name.
-//! Nothing here is fitted to it. Below the errors stand the figures that tell their causes. With DETAIL every row is
-//! printed. Settings that a row does not
+//! Nothing here is fitted to it. Below the errors stand the figures that tell their causes. OTHER.csv has the same columns
+//! with the times that another program predicts (`scripts/aiconfigurator-beside`): both are printed for the rows that it
+//! answers. With DETAIL every row is printed. Settings that a row does not
 //! give are those of the scripts of these runs (SemiAnalysisAI/InferenceX, `benchmarks/*.sh`):
 //! 8,192 tokens an iteration, asynchronous scheduling, no prefix caching, an FP8 KV cache but for
-//! gpt-oss on Hopper and for MiniMax.
+//! gpt-oss on Hopper and for MiniMax. Batches of gpt-oss are replayed from CUDA graphs up to 2,048
+//! tokens; Llama on B200 has graphs for decodes alone (`FULL_DECODE_ONLY`).
 
 mod causes;
 
@@ -42,6 +44,8 @@ struct Row {
     dp: u32,
     moe_tp: u32,
     ep: u32,
+    /// Version of vLLM; empty where it is not known.
+    version: String,
     ttft_ms: f64,
     tpot_ms: f64,
 }
@@ -59,7 +63,11 @@ struct Pair {
 
 fn main() -> Outcome {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [path, detail @ ..] = args.as_slice() else { return Err("expected FILE [DETAIL]".into()) };
+    let (path, others, detail) = match args.as_slice() {
+        [path, flag, other, detail @ ..] if flag == "--beside" => (path, read(other)?, detail),
+        [path, detail @ ..] => (path, Vec::new(), detail),
+        [] => return Err("expected FILE [--beside OTHER] [DETAIL]".into()),
+    };
     let rows = read(path)?;
     let repeats = causes::repeats(&rows);
     let mut groups: BTreeMap<Key, Vec<Pair>> = BTreeMap::new();
@@ -96,6 +104,9 @@ fn main() -> Outcome {
     for (why, count) in refused {
         println!("{count:>5} rows are not in it: {why}");
     }
+    if !others.is_empty() {
+        beside(&groups, &others);
+    }
     let all: Vec<&Pair> = groups.values().flatten().collect();
     regret(&all);
     causes::print(&groups, &repeats);
@@ -130,11 +141,32 @@ fn read(path: &str) -> Outcome<Vec<Row>> {
             dp: whole("attention_dp_size")?,
             moe_tp: whole("moe_tp_size")?.max(1),
             ep: whole("moe_ep_size")?.max(1),
+            version: version(cell("image")?),
             ttft_ms: cell("silicon_ttft_ms")?.parse()?,
             tpot_ms: cell("silicon_tpot_ms")?.parse()?,
         });
     }
     Ok(rows)
+}
+
+/// The version of vLLM in the name of an image of it.
+fn version(image: &str) -> String {
+    let tag = image.strip_prefix("vllm/vllm-openai:v").unwrap_or_default();
+    tag.split('.').take(2).collect::<Vec<_>>().join(".")
+}
+
+/// The engine of a row. Its scripts turn asynchronous scheduling on, which it does by itself from 0.14 on: an older one
+/// is taken as that. Where the version is not known, 0.15 as the file's publisher says.
+fn engine(row: &Row) -> Outcome<EngineProfile> {
+    let minor = row.version.split_once('.').and_then(|(_, minor)| minor.parse::<u32>().ok());
+    let mut engine = EngineProfile::load(&format!("vllm@0.{}", minor.unwrap_or(15).max(14)))?;
+    let launch = &mut engine.outside.launch;
+    if row.model.contains("gpt-oss") {
+        launch.graph_tokens = 2048;
+    } else if row.model.contains("Llama") && row.device.starts_with('b') {
+        launch.pieces = false;
+    }
+    Ok(engine)
 }
 
 /// Why a row says nothing of a simulation, by the publisher's own notes on the file.
@@ -182,8 +214,7 @@ fn simulate(row: &Row) -> Outcome<Pair> {
     }
     let least_ms = causes::least_ms(row, &shape, &device, config.kv_dtype);
     let on = (Arc::new(shape), Arc::new(device));
-    // As its README says of rows without a date.
-    let (ttft_ms, tpot_ms) = loop_means(row, &config, &on, EngineProfile::load("vllm@0.15")?)?;
+    let (ttft_ms, tpot_ms) = loop_means(row, &config, &on, engine(row)?)?;
     let (_, no_host_ms) = loop_means(row, &config, &on, EngineProfile::bare())?;
     Ok(Pair { row: row.clone(), ttft_ms, tpot_ms, no_host_ms, least_ms })
 }
@@ -207,6 +238,31 @@ fn loop_means(
     Ok((mean(Metric::Ttft)?, mean(Metric::Tpot)?))
 }
 
+/// Prints the errors of another program's predictions beside these, on the rows that it answers.
+fn beside(groups: &BTreeMap<Key, Vec<Pair>>, others: &[Row]) {
+    println!("\nBeside another program, on the rows that it answers: mean absolute error of TPOT and of TTFT");
+    for ((model, device, precision), pairs) in groups {
+        let answered: Vec<(&Pair, &Row)> = (pairs.iter())
+            .filter_map(|p| Some((p, others.iter().find(|other| other.is_of(&p.row))?)))
+            .collect();
+        print!("{model:<28}{device:<12}{precision:<10}{:>3} of {:<3}", answered.len(), pairs.len());
+        if answered.is_empty() {
+            println!("  it has no answer");
+            continue;
+        }
+        let error = |of: fn(&Row, &Pair, &Row) -> f64| {
+            errors(answered.iter().map(|(p, other)| of(&p.row, p, other))).0
+        };
+        println!(
+            "  here {:>6.1} % {:>6.1} %, there {:>6.1} % {:>6.1} %",
+            error(|row, p, _| p.tpot_ms / row.tpot_ms),
+            error(|row, p, _| p.ttft_ms / row.ttft_ms),
+            error(|row, _, other| other.tpot_ms / row.tpot_ms),
+            error(|row, _, other| other.ttft_ms / row.ttft_ms),
+        );
+    }
+}
+
 /// Mean absolute error and mean error of predicted over measured, percent.
 fn errors(ratios: impl Iterator<Item = f64>) -> (f64, f64) {
     let errors: Vec<f64> = ratios.map(|ratio| 100.0 * (ratio - 1.0)).collect();
@@ -217,6 +273,12 @@ fn errors(ratios: impl Iterator<Item = f64>) -> (f64, f64) {
 impl Row {
     fn pair(&self) -> Key {
         (self.model.clone(), self.device.clone(), self.precision.clone())
+    }
+
+    /// True where both are of the same loop.
+    fn is_of(&self, row: &Self) -> bool {
+        let loop_of = |r: &Self| [r.input, r.output, r.streams, r.tp, r.dp, r.moe_tp, r.ep];
+        self.pair() == row.pair() && loop_of(self) == loop_of(row)
     }
 }
 

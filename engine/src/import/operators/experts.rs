@@ -1,9 +1,10 @@
 //! Fused experts, by format.
 //!
 //! Only rows of even routing count: with skewed routing and the experts spread over ranks, the tables hold one lucky
-//! rank. A device without rows of even routing takes the mildest skew on a rank that holds all experts.
+//! rank. A device without rows of even routing takes the mildest skew on a rank that holds all experts. What uneven
+//! routing costs is found on ranks that hold all experts, from the rows of both kinds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Origin, Rows, Work};
 use crate::format::Format;
@@ -28,7 +29,43 @@ impl Work<'_> {
                 self.experts_of(&origin, format)?;
             }
         }
+        if let Some(origin) = self.own("experts", |run| matches!(run, Run::Experts { .. })) {
+            self.routing(&origin);
+        }
         Ok(())
+    }
+
+    /// Enters the factors of uneven routing, where there are rows of both kinds.
+    fn routing(&mut self, origin: &Origin<'_>) {
+        let by_format: BTreeMap<Format, Vec<(f64, f64)>> = Format::ALL
+            .into_iter()
+            .map(|format| (format, uneven(&origin.part.rows, format)))
+            .filter(|(_, factors)| !factors.is_empty())
+            .collect();
+        let loads = by_format.values().flatten().map(|(load, _)| load.log2().round() as i32);
+        let loads: BTreeSet<i32> = loads.collect();
+        if loads.is_empty() {
+            return;
+        }
+        let x: Vec<f64> = loads.iter().map(|octave| 2f64.powi(*octave)).collect();
+        // Where a format lacks a load, that of its nearest holds.
+        let filled = |factors: &Vec<(f64, f64)>| -> Vec<i64> {
+            let apart = |load: f64, x: f64| (load / x).log2().abs();
+            let nearest = |x: &f64| {
+                let closest = |a: &&(f64, f64), b: &&(f64, f64)| {
+                    apart(a.0, *x).total_cmp(&apart(b.0, *x))
+                };
+                factors.iter().min_by(closest).map_or(1000, |f| (f.1 * 1e3).round() as i64)
+            };
+            x.iter().map(nearest).collect()
+        };
+        let per_mille: toml::Table =
+            by_format.iter().map(|(f, found)| (f.name().to_owned(), filled(found).into())).collect();
+        let mut entry = toml::Table::new();
+        entry.insert("source".to_owned(), origin.source().into());
+        entry.insert("x".to_owned(), x.into());
+        entry.insert("per_mille".to_owned(), per_mille.into());
+        self.fitted.entries.insert("routing".to_owned(), entry.into());
     }
 
     fn experts_of(&mut self, origin: &Origin<'_>, format: Format) -> Result<(), ImportError> {
@@ -74,12 +111,47 @@ impl Work<'_> {
     }
 }
 
+/// Rows of an octave of the load from which a factor is taken.
+const LEAST_ROWS: usize = 3;
+
+/// The factor of uneven routing on the time of tokens that choose at random, by load: the median over all shapes, in
+/// octaves of the load.
+fn uneven(rows: &[Row], wanted: Format) -> Vec<(f64, f64)> {
+    let mut times: BTreeMap<(Vec<u32>, u64), [Option<f64>; 2]> = BTreeMap::new();
+    for row in rows {
+        if let Run::Experts { experts, format, tokens, even } = row.run
+            && format == wanted
+            && experts.held == experts.total
+        {
+            let key = (experts.shape().to_vec(), tokens as u64);
+            times.entry(key).or_default()[usize::from(even)] = Some(row.seconds);
+        }
+    }
+    let mut factors: BTreeMap<i32, Vec<f64>> = BTreeMap::new();
+    for ((shape, tokens), both) in &times {
+        let [Some(uneven), Some(even)] = both else { continue };
+        let Some([_, Some(one)]) = times.get(&(shape.clone(), 1)) else { continue };
+        let [hidden, inter, held, total, top_k] = [0, 1, 2, 3, 4].map(|i| shape[i]);
+        let experts = Experts { hidden, inter, held, total, top_k, gated: true };
+        let tokens = *tokens as f64;
+        let random = one + (even - one).max(0.0) * experts.share_at_random(tokens);
+        let octave = (tokens / experts.tokens_per_load()).log2().round() as i32;
+        factors.entry(octave).or_default().push(uneven / random);
+    }
+    factors.retain(|_, found| found.len() >= LEAST_ROWS);
+    let middle = |mut found: Vec<f64>| {
+        found.sort_by(f64::total_cmp);
+        found[found.len() / 2]
+    };
+    factors.into_iter().map(|(octave, found)| (2f64.powi(octave), middle(found))).collect()
+}
+
 /// Shapes whose rows are faster than memory allows where every expert should be awake: their router chose among a part
 /// of them.
 fn asleep(
     samples: &[(Sample, Row)],
     roof: &dyn Fn(&[u32], f64) -> Roof,
-) -> std::collections::BTreeSet<Vec<u32>> {
+) -> BTreeSet<Vec<u32>> {
     let awake = samples.iter().filter(|(s, _)| (ALL_AWAKE..2.0 * ALL_AWAKE).contains(&s.x));
     awake
         .filter(|(s, _)| s.seconds < roof(&s.shape, 0.0).at(s.x))

@@ -115,6 +115,7 @@ pub(super) fn of_value(
     }
     notes.extend(fields.note());
     notes.extend(parts.note());
+    notes.extend(parts.blocks_note());
     let family = fields.family();
     let layers: Layers = order::layers(&fields, &parts)?
         .into_iter()

@@ -176,6 +176,16 @@ impl Parts {
             format!("model_type `{}` is not known by name: it is read by its fields", self.family)
         })
     }
+
+    /// A word where attention keeps to blocks of tokens.
+    pub(super) fn blocks_note(&self) -> Option<String> {
+        let blocks = is(&self.family, &["llama4"]) && self.windowed.is_some();
+        blocks.then(|| {
+            "its attention within blocks of tokens (`attention_chunk_size`) is priced as a window as wide, which holds \
+             and reads up to twice as much"
+                .to_owned()
+        })
+    }
 }
 
 /// The window, where there is one.

@@ -197,14 +197,16 @@ impl Quantization {
     fn integers(&mut self, bits: &Value, group: &Value) -> Result<Format, String> {
         match bits.as_u64() {
             Some(8) => Ok(Format::Int8),
-            Some(4) => {
-                if let Some(size) = group.as_i64().filter(|size| *size > 0 && *size < 128) {
+            Some(4) => match group.as_i64().filter(|size| *size > 0) {
+                Some(..=32) => Ok(Format::Int4G32),
+                Some(size @ ..128) => {
                     self.note(&format!(
                         "scales of its int4 weights are for {size} elements each and are counted as for 128"
                     ));
+                    Ok(Format::Int4)
                 }
-                Ok(Format::Int4)
-            }
+                _ => Ok(Format::Int4),
+            },
             _ => Err(format!("integer weights of {} bits are not known", short(bits))),
         }
     }

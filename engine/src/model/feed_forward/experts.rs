@@ -38,7 +38,12 @@ impl Experts {
         let h = u64::from(hidden);
         let mut all = match self.shared {
             0 => Operators::default(),
-            width => matrices(hidden, tp, (width, self.gated, false), Class::Shared),
+            width => {
+                let mut shared = matrices(hidden, tp, (width, self.gated, false), Class::Shared);
+                // The two outputs are added.
+                shared.moved.push(3.0 * f64::from(hidden));
+                shared
+            }
         };
         all.matrices.push(Matrix::copied(u64::from(self.experts), h, Class::Plain));
         all.copied_vectors += u64::from(self.bias) * u64::from(self.experts);

@@ -56,6 +56,13 @@ impl Experts {
         total * (1.0 - (1.0 - f64::from(self.top_k) / total).max(0.0).powf(tokens))
     }
 
+    /// The share that is read of the experts which as many tokens would wake if they were dealt evenly.
+    #[must_use]
+    pub fn share_at_random(&self, tokens: f64) -> f64 {
+        let even = (tokens * f64::from(self.top_k)).min(f64::from(self.total));
+        (self.hit_at_random(tokens) / even).min(1.0)
+    }
+
     /// The roofline by load.
     #[must_use]
     pub fn roof(&self, peaks: &Peaks, format: Format) -> Roof {

@@ -83,11 +83,16 @@ impl DeviceProfile {
         }
     }
 
-    /// The table of `kind` for `format`, or that of the format most like it; None where there is none at all.
+    /// The table of `kind` for `format`, or that of the format most like it; None where there is none at all. A format
+    /// whose kernels reach less than half of bf16's share of the device lends nothing: engines lack good ones for it.
     pub(crate) fn table_for(&self, kind: &str, format: Format) -> Option<Found<'_>> {
         let native = self.peaks().computes(format);
-        let (found, table) =
-            format.alike(native).find_map(|f| Some((f, self.table(kind, f.name())?)))?;
+        let least = self.table(kind, Format::Bf16.name()).map_or(0.0, |bf16| 0.5 * bf16.middle());
+        let lends = |f: Format, table: &Table| f == format || table.middle() >= least;
+        let (found, table) = format.alike(native).find_map(|f| {
+            let table = self.table(kind, f.name())?;
+            lends(f, table).then_some((f, table))
+        })?;
         let unpacks = !native && format.arithmetic() != Arithmetic::Bf16;
         let plural = kind.replace('_', " ");
         let unpacked = if unpacks {
