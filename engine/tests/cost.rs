@@ -1,11 +1,12 @@
 //! The cost model obeys the laws of the hardware it stands for, whatever the iteration.
 
-use engine::Shape;
 use engine::config::KvDtype;
+use engine::engines::HostTime;
 use engine::exec::cost::{CostModel, Ranks, Widths};
 use engine::exec::speed;
 use engine::model::ModelShape;
 use engine::profile::{Collective, DeviceProfile};
+use engine::{EngineProfile, Shape};
 use proptest::prelude::*;
 
 fn cost(model: &str, device: &str, tp: u32, pp: u32, kv: KvDtype) -> CostModel {
@@ -182,10 +183,10 @@ fn one_kernel_starts_once() {
 fn experts_are_read_as_far_as_tokens_choose_them() {
     let moe = cost("openai/gpt-oss-120b", "h100", 1, 1, KvDtype::Bf16);
     let at = |tokens| moe.breakdown(&shape(tokens, 1000, 0, 0)).dense;
-    // One token goes through 4 of 128 experts, 32 through some 80 of them, 1,000 through all.
+    // One token goes through 4 of 128 experts, 32 through some 70 of them, 1,000 through all, and some of these longer.
     let (one, some, all) = (at(1), at(32), at(1000));
-    assert!((5.0..16.0).contains(&(some / one)), "{}", some / one);
-    assert!(all / some < 4.0, "{}", all / some);
+    assert!((4.0..16.0).contains(&(some / one)), "{}", some / one);
+    assert!(all / some < 5.0, "{}", all / some);
 }
 
 #[test]
@@ -271,6 +272,80 @@ fn norms_over_all_heads_need_a_sum_of_their_own() {
     };
     let (heads, all) = (sums("zai-org/GLM-4.5"), sums("MiniMaxAI/MiniMax-M2.5"));
     assert!((1.3..1.6).contains(&(all / heads)), "three sums a layer, not two: {all} {heads}");
+}
+
+/// The cost on B300s of a model with small layers, launched as vLLM does; `change` is made to that.
+fn launched(model: &str, tp: u32, change: fn(&mut HostTime)) -> CostModel {
+    let (model, device) = (ModelShape::load(model).unwrap(), DeviceProfile::load("b300").unwrap());
+    let mut host = EngineProfile::load("vllm@0.20").unwrap().outside.host_time(tp, true);
+    change(&mut host);
+    CostModel::new(&model, &device, tp, 1, KvDtype::Bf16, 8192).hosted(host)
+}
+
+#[test]
+fn an_iteration_takes_no_less_than_launching_its_kernels() {
+    let small = "Qwen/Qwen3.6-35B-A3B";
+    let cost = launched(small, 4, |_| ());
+    let free = launched(small, 4, |host| host.launch.kernel = 0.0);
+    let prompt = |tokens| shape(0, 1, tokens, 0);
+    let [least, pieces, all] = [512, 513, 1024].map(|tokens| ms(&cost, &prompt(tokens)));
+    assert!(least > ms(&free, &prompt(512)), "attention is launched between graphs");
+    assert_eq!(pieces, all, "launching takes as long for any number of tokens");
+    assert!(all > 1.5 * least, "beyond the largest graph every kernel is launched: {least} {all}");
+    let long = prompt(100_000);
+    assert_eq!(ms(&cost, &long), ms(&free, &long), "computing takes longer than launching");
+    let decodes = shape(64, 1000, 0, 0);
+    assert_eq!(ms(&cost, &decodes), ms(&free, &decodes), "decodes are one graph");
+    let parts = cost.breakdown(&prompt(1024));
+    assert!((1e3 * parts.total() / all - 1.0).abs() < 1e-6 && parts.host > 0.0);
+    let alone = launched(small, 4, |host| host.launch.pieces = false);
+    assert_eq!(ms(&alone, &prompt(100)), all, "graphs of decodes alone");
+    assert_eq!(ms(&alone, &decodes), ms(&cost, &decodes));
+    // Layers of a large model take longer than launching them.
+    let [large, free] = [20e3, 0.0].map(|kernel| {
+        let (model, device) =
+            (ModelShape::load("llama-3.1-8b").unwrap(), DeviceProfile::load("h100").unwrap());
+        let mut host = EngineProfile::load("vllm").unwrap().outside.host_time(1, true);
+        host.launch.kernel = kernel;
+        let cost = CostModel::new(&model, &device, 1, 1, KvDtype::Bf16, 8192).hosted(host);
+        [128, 600, 4096].map(|tokens| ms(&cost, &prompt(tokens)))
+    });
+    assert_eq!(large, free);
+}
+
+#[test]
+fn uneven_routing_wakes_fewer_experts_and_keeps_some_of_them_longer() {
+    let model = ModelShape::load("openai/gpt-oss-120b").unwrap();
+    let uneven = DeviceProfile::load("h100").unwrap();
+    let even = DeviceProfile { routing: None, ..uneven.clone() };
+    let of = |device: &DeviceProfile, tokens| {
+        CostModel::new(&model, device, 1, 1, KvDtype::Bf16, 8192).dense(tokens)
+    };
+    let ratio = |tokens| of(&uneven, tokens) / of(&even, tokens);
+    assert!((0.7..0.95).contains(&ratio(64)), "{}", ratio(64));
+    assert!((1.1..1.6).contains(&ratio(1024)), "{}", ratio(1024));
+    assert!((0.95..1.1).contains(&ratio(8192 * 8)), "{}", ratio(8192 * 8));
+}
+
+#[test]
+fn ranks_of_a_sum_bring_a_share_of_the_tokens_each_to_the_experts_of_all() {
+    let model = ModelShape::load("Qwen/Qwen3-30B-A3B").unwrap();
+    let device = DeviceProfile::load("h200").unwrap();
+    let of = |ranks| CostModel::on(&model, &device, ranks, KvDtype::Bf16, 2048);
+    let [shared, copied] = [4, 1].map(|ep| of(Ranks { tp: 2, dp: 2, ep, pp: 1 }));
+    let batch = shape(8, 1000, 0, 0);
+    let sums = |cost: &CostModel| cost.breakdown(&batch).all_reduce;
+    let ratio = sums(&shared) / sums(&copied);
+    assert!((0.4..0.6).contains(&ratio), "attention's sum stays: {ratio}");
+    // All four exchange, and the two of a rank of attention gather what is theirs.
+    let bytes = |tokens: f64| tokens * 2.0 * f64::from(model.hidden);
+    let way = |of, ranks, tokens| device.collective(of, ranks).at(bytes(tokens), 0.0);
+    for tokens in [64.0, 4096.0] {
+        let least = way(Collective::AllGather, 4, tokens)
+            + way(Collective::ReduceScatter, 4, tokens)
+            + way(Collective::AllGather, 2, tokens / 2.0);
+        assert!(shared.shared_ns(tokens as u64) as f64 > 48.0 * least * 1e9 * 0.999, "{tokens}");
+    }
 }
 
 #[test]

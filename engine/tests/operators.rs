@@ -182,6 +182,10 @@ fn the_evidence_for_a_time_is_told() {
     assert_eq!(*h100.experts(gpt_oss, Format::Mxfp4).basis(), Basis::Measured);
     assert_eq!(*h100.experts(glm, Format::Fp8).basis(), Basis::Interpolated);
     insta::assert_snapshot!(h100.experts(glm, Format::Nvfp4).basis(), @"not measured: its roofline with the efficiency of experts in int4 (the device does not compute in this format: weights are unpacked to bf16)");
+    // Hopper's experts in fp8 take longer than in bf16: they lend nothing to those in blocks.
+    let mut hidden = h100.clone();
+    hidden.operators.get_mut("experts").unwrap().remove("fp8_block");
+    insta::assert_snapshot!(hidden.experts(glm, Format::Fp8Block).basis(), @"not measured: its roofline with the efficiency of experts in bf16");
     insta::assert_snapshot!(a40.experts(glm, Format::Bf16).basis(), @"not measured: its roofline with the efficiency of matrix products in bf16 of one expert's size");
     let latent = Latent::deepseek_v3(16);
     let of = |d: &DeviceProfile| {

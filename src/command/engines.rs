@@ -89,6 +89,12 @@ fn version(engine: &EngineProfile) -> Value {
         "defaults": defaults.collect::<serde_json::Map<_, _>>(),
         "host": host(&outside.host),
         "unhidden": host(&outside.unhidden),
+        "launch": {
+            "us_per_kernel": outside.launch.kernel_us,
+            "graph_tokens": outside.launch.graph_tokens,
+            "prompts_in_pieces": outside.launch.pieces,
+            "source": outside.launch.source,
+        },
         "front_end": {
             "ms_per_request": front_end.request_ms,
             "us_per_prompt_token": front_end.token_us,

@@ -206,7 +206,7 @@ fn outside(engine: &EngineProfile) -> Vec<Assumption> {
     let name = format!("{}{of}", engine.label());
     let times = |[step, seq]: [f64; 2]| format!("{step} µs per iteration, {seq} µs per sequence");
     let (host, unhidden) = (&engine.outside.host, &engine.outside.unhidden);
-    let front_end = &engine.outside.front_end;
+    let (launch, front_end) = (&engine.outside.launch, &engine.outside.front_end);
     let mut entries = Vec::new();
     if !host.ranks.is_empty() {
         entries.push(entry(format!("{name}: host time {}", times(host.at(1))), &host.source));
@@ -215,6 +215,13 @@ fn outside(engine: &EngineProfile) -> Vec<Assumption> {
         let what =
             format!("{name}: not hidden by asynchronous scheduling {}", times(unhidden.at(1)));
         entries.push(entry(what, &unhidden.source));
+    }
+    if launch.kernel_us > 0.0 {
+        let (us, tokens) = (launch.kernel_us, launch.graph_tokens);
+        let what = format!(
+            "{name}: {us} µs to launch a kernel outside CUDA graphs, which hold up to {tokens} tokens"
+        );
+        entries.push(entry(what, &launch.source));
     }
     if !front_end.is_nothing() {
         let (request, token) = (front_end.request_ms, front_end.token_us);

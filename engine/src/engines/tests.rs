@@ -47,6 +47,20 @@ fn a_version_inherits_and_says_whose_times_it_takes() {
 }
 
 #[test]
+fn kernels_are_launched_as_the_version_does() {
+    let launch = |text: &str| load(text).outside.launch;
+    assert_eq!(launch("vllm@0"), Launch::default(), "not measured");
+    assert_eq!(launch("vllm@0.15"), launch("vllm@0.11"));
+    assert!(launch("vllm").kernel_us > 0.0 && launch("vllm").pieces);
+    assert_eq!(EngineProfile::bare().outside.launch, Launch::default());
+    let twice = load("vllm").outside.with_host_times(2.0).launch;
+    assert_eq!(twice.kernel_us, 2.0 * launch("vllm").kernel_us);
+    let mut broken = load("vllm").outside;
+    broken.launch.kernel_us = -1.0;
+    assert!(broken.fault().unwrap().contains("launch.kernel_us"));
+}
+
+#[test]
 fn defaults_are_those_of_the_version_and_the_device() {
     let on =
         |engine: &str, device: &str| load(engine).config(&DeviceProfile::load(device).unwrap());

@@ -85,7 +85,8 @@ impl Launches {
 impl LaunchTime {
     /// Nanoseconds in which the CPU launches an iteration of this work; 0 where it is one graph.
     pub(super) fn of(&self, shape: &Shape) -> f64 {
-        if shape.tokens() > self.graph_tokens {
+        let tokens = u64::from(shape.prefill_tokens) + u64::from(shape.decode_seqs);
+        if tokens > u64::from(self.graph_tokens) {
             self.all
         } else if shape.prefill_seqs > 0 {
             self.pieces

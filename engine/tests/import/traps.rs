@@ -57,6 +57,28 @@ fn experts(held: u32, total: u32) -> Experts {
 }
 
 #[test]
+fn uneven_routing_is_a_factor_on_tokens_that_choose_at_random() {
+    let tables = Tables::new();
+    let rows = moe(&[(1, "balanced", 1.0), (1, "power_law_1.01", 1.25)], 16);
+    // A factor is taken where several shapes have it.
+    let narrower = |width: &str| {
+        let rows = rows.split_once('\n').unwrap().1;
+        rows.replace(",512,256,", &format!(",512,{width},"))
+    };
+    tables.put("moe.vllm-0.25.0", &(rows.clone() + &narrower("192") + &narrower("128")));
+    let device = tables.import().profile;
+    let law = device.routing.expect("rows of both kinds");
+    assert_eq!(law.x.len(), law.per_mille["bf16"].len());
+    // With one token both kinds read as many experts; with very many all are read, however they were chosen.
+    for load in [law.x[0], law.x[law.x.len() - 1]] {
+        let factor = law.factor(Format::Bf16, true, load);
+        assert!((1.2..1.4).contains(&factor), "{load}: {factor}");
+    }
+    tables.put("moe.vllm-0.25.0", &moe(&[(1, "balanced", 1.0)], 16));
+    assert_eq!(tables.import().profile.routing, None);
+}
+
+#[test]
 fn experts_are_priced_by_even_routing_and_not_by_a_lucky_rank() {
     let tables = Tables::new();
     let lucky = [(1, "balanced", 1.0), (4, "balanced", 1.0), (4, "power_law_1.01", 0.3)];

@@ -11,7 +11,9 @@
 //! give are those of the scripts of these runs (SemiAnalysisAI/InferenceX, `benchmarks/*.sh`):
 //! 8,192 tokens an iteration, asynchronous scheduling, no prefix caching, an FP8 KV cache but for
 //! gpt-oss on Hopper and for MiniMax. Batches of gpt-oss are replayed from CUDA graphs up to 2,048
-//! tokens; Llama on B200 has graphs for decodes alone (`FULL_DECODE_ONLY`).
+//! tokens; Llama on B200 has graphs for decodes alone (`FULL_DECODE_ONLY`). Rows of MiniMax that say eight ranks of
+//! experts' width, which is no multiple of 128, ran with whole experts on each: their script of that day turned expert
+//! parallelism on. They are reported apart.
 
 mod causes;
 
@@ -129,7 +131,7 @@ fn read(path: &str) -> Outcome<Vec<Row>> {
             let text = cell(name)?;
             Ok(if text.is_empty() { 1 } else { text.parse::<f64>()? as u32 })
         };
-        rows.push(Row {
+        let row = Row {
             model: cell("model_path")?.to_owned(),
             device: cell("system")?
                 .replace("_sxm", if cell("system")?.starts_with('b') { "" } else { "-sxm" }),
@@ -144,7 +146,8 @@ fn read(path: &str) -> Outcome<Vec<Row>> {
             version: version(cell("image")?),
             ttft_ms: cell("silicon_ttft_ms")?.parse()?,
             tpot_ms: cell("silicon_tpot_ms")?.parse()?,
-        });
+        };
+        rows.push(row.as_it_ran());
     }
     Ok(rows)
 }
@@ -175,8 +178,6 @@ fn unjudged(row: &Row) -> Option<&'static str> {
         Some("512 streams wait for the recipe's sequences")
     } else if row.dp > 1 {
         Some("attention data parallelism with EP 16: probably mislabelled")
-    } else if row.model.contains("MiniMax") && row.moe_tp == 8 {
-        Some("experts of width 192: no multiple of 128")
     } else {
         None
     }
@@ -240,7 +241,9 @@ fn loop_means(
 
 /// Prints the errors of another program's predictions beside these, on the rows that it answers.
 fn beside(groups: &BTreeMap<Key, Vec<Pair>>, others: &[Row]) {
-    println!("\nBeside another program, on the rows that it answers: mean absolute error of TPOT and of TTFT");
+    println!(
+        "\nBeside another program, on the rows that it answers: mean absolute error of TPOT and of TTFT"
+    );
     for ((model, device, precision), pairs) in groups {
         let answered: Vec<(&Pair, &Row)> = (pairs.iter())
             .filter_map(|p| Some((p, others.iter().find(|other| other.is_of(&p.row))?)))
@@ -273,6 +276,15 @@ fn errors(ratios: impl Iterator<Item = f64>) -> (f64, f64) {
 impl Row {
     fn pair(&self) -> Key {
         (self.model.clone(), self.device.clone(), self.precision.clone())
+    }
+
+    /// The same with the split of experts that it had.
+    fn as_it_ran(self) -> Self {
+        if self.model.contains("MiniMax") && self.moe_tp == 8 {
+            let precision = format!("{}, EP 8", self.precision);
+            return Self { moe_tp: 1, ep: 8, precision, ..self };
+        }
+        self
     }
 
     /// True where both are of the same loop.

@@ -52,15 +52,16 @@ impl Work<'_> {
         let filled = |factors: &Vec<(f64, f64)>| -> Vec<i64> {
             let apart = |load: f64, x: f64| (load / x).log2().abs();
             let nearest = |x: &f64| {
-                let closest = |a: &&(f64, f64), b: &&(f64, f64)| {
-                    apart(a.0, *x).total_cmp(&apart(b.0, *x))
-                };
+                let closest =
+                    |a: &&(f64, f64), b: &&(f64, f64)| apart(a.0, *x).total_cmp(&apart(b.0, *x));
                 factors.iter().min_by(closest).map_or(1000, |f| (f.1 * 1e3).round() as i64)
             };
             x.iter().map(nearest).collect()
         };
-        let per_mille: toml::Table =
-            by_format.iter().map(|(f, found)| (f.name().to_owned(), filled(found).into())).collect();
+        let per_mille: toml::Table = by_format
+            .iter()
+            .map(|(f, found)| (f.name().to_owned(), filled(found).into()))
+            .collect();
         let mut entry = toml::Table::new();
         entry.insert("source".to_owned(), origin.source().into());
         entry.insert("x".to_owned(), x.into());
@@ -148,10 +149,7 @@ fn uneven(rows: &[Row], wanted: Format) -> Vec<(f64, f64)> {
 
 /// Shapes whose rows are faster than memory allows where every expert should be awake: their router chose among a part
 /// of them.
-fn asleep(
-    samples: &[(Sample, Row)],
-    roof: &dyn Fn(&[u32], f64) -> Roof,
-) -> BTreeSet<Vec<u32>> {
+fn asleep(samples: &[(Sample, Row)], roof: &dyn Fn(&[u32], f64) -> Roof) -> BTreeSet<Vec<u32>> {
     let awake = samples.iter().filter(|(s, _)| (ALL_AWAKE..2.0 * ALL_AWAKE).contains(&s.x));
     awake
         .filter(|(s, _)| s.seconds < roof(&s.shape, 0.0).at(s.x))

@@ -199,7 +199,7 @@ fn number_formats_are_read_however_they_are_said() {
         (json!({"num_bits": 4, "type": "float", "group_size": 16}), Format::Nvfp4),
         (json!({"num_bits": 4, "type": "float", "group_size": 32}), Format::Mxfp4),
         (json!({"num_bits": 8, "type": "int"}), Format::Int8),
-        (json!({"num_bits": 4, "type": "int", "group_size": 32}), Format::Int4),
+        (json!({"num_bits": 4, "type": "int", "group_size": 32}), Format::Int4G32),
     ] {
         assert_eq!(of(group(weights)), all(format));
     }
