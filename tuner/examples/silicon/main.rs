@@ -147,7 +147,7 @@ fn read(path: &str) -> Outcome<Vec<Row>> {
             ttft_ms: cell("silicon_ttft_ms")?.parse()?,
             tpot_ms: cell("silicon_tpot_ms")?.parse()?,
         };
-        rows.push(row.as_it_ran());
+        rows.push(row.with_true_split());
     }
     Ok(rows)
 }
@@ -279,7 +279,7 @@ impl Row {
     }
 
     /// The same with the split of experts that it had.
-    fn as_it_ran(self) -> Self {
+    fn with_true_split(self) -> Self {
         if self.model.contains("MiniMax") && self.moe_tp == 8 {
             let precision = format!("{}, EP 8", self.precision);
             return Self { moe_tp: 1, ep: 8, precision, ..self };
