@@ -11,7 +11,7 @@
 use super::attention::{Attention, heads};
 use super::experts::ExpertTimes;
 use super::graph;
-use super::launch::{LaunchTime, Launches};
+use super::launch::{Launches, Launching};
 pub use super::ranks::Ranks;
 use super::shared::Shared;
 use crate::config::KvDtype;
@@ -62,7 +62,7 @@ pub struct CostModel {
     host: HostTime,
     /// Kernels of an iteration, and the time in which the CPU launches them.
     launches: Launches,
-    launching: LaunchTime,
+    launching: Launching,
 }
 
 /// The cost of a kind of layer besides attention, by tokens.
@@ -291,7 +291,7 @@ impl CostModel {
             network: device.network.clone(),
             host: HostTime::default(),
             launches: Launches::default(),
-            launching: LaunchTime::default(),
+            launching: Launching::default(),
         };
         let layers = |cost: &Self, stage| cost.stage(model, stage);
         let mut slowest: Option<Stage> = None;

@@ -21,7 +21,7 @@ pub(super) struct Launches {
 
 /// Nanoseconds to launch the kernels of an iteration.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct LaunchTime {
+pub(super) struct Launching {
     /// The largest batch that is replayed.
     graph_tokens: u32,
     pieces: f64,
@@ -75,14 +75,14 @@ impl Launches {
     }
 
     /// Their time, as the engine launches them.
-    pub(super) fn time(self, launch: crate::engines::LaunchTime) -> LaunchTime {
+    pub(super) fn time(self, launch: crate::engines::LaunchTime) -> Launching {
         let all = self.all * launch.kernel;
         let pieces = if launch.pieces { self.pieces * launch.kernel } else { all };
-        LaunchTime { graph_tokens: launch.graph_tokens, pieces, all }
+        Launching { graph_tokens: launch.graph_tokens, pieces, all }
     }
 }
 
-impl LaunchTime {
+impl Launching {
     /// Nanoseconds in which the CPU launches an iteration of this work; 0 where it is one graph.
     pub(super) fn of(&self, shape: &Shape) -> f64 {
         let tokens = u64::from(shape.prefill_tokens) + u64::from(shape.decode_seqs);

@@ -45,8 +45,9 @@ impl Routing {
 
     /// The fault in it, if there is one.
     pub(super) fn fault(&self) -> Option<String> {
-        if !self.x.is_sorted_by(|a, b| a < b) || !self.x.iter().all(|x| x.is_finite() && *x > 0.0) {
-            return Some("routing.x must rise and be positive".to_owned());
+        let positive = self.x.iter().all(|x| x.is_finite() && *x > 0.0);
+        if self.x.is_empty() || !positive || !self.x.is_sorted_by(|a, b| a < b) {
+            return Some("routing.x must have knots that rise and are positive".to_owned());
         }
         let broken = |factors: &Vec<u16>| factors.len() != self.x.len() || factors.contains(&0);
         let broken = self.per_mille.iter().find(|(_, factors)| broken(factors));
