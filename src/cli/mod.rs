@@ -320,7 +320,7 @@ pub(crate) struct Plan {
 pub(crate) struct Models {
     /// Describe this model: a name, a folder or file with its config.json, hf:ORG/NAME, a TOML file
     pub(crate) name: Option<String>,
-    /// Describe it with its layers' weights in this format: bf16, fp8, fp8_block, nvfp4, mxfp4, int8, int4, int4_g32
+    /// Describe it with its layers' weights in this format: bf16, fp8, fp8_block, nvfp4, mxfp4, int8, int4
     #[arg(long, help_heading = KNOBS, value_name = "FORMAT", requires = "name")]
     pub(crate) quantization: Option<engine::format::Format>,
     #[command(flatten)]

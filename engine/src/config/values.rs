@@ -7,12 +7,14 @@ use crate::format::Format;
 /// The word for the number format that a checkpoint has.
 const AUTO: &str = "auto";
 
-/// [`AUTO`] and the names of number formats.
-pub(super) const FORMATS: [&str; 1 + Format::NAMES.len()] = {
-    let mut names = [AUTO; 1 + Format::NAMES.len()];
-    let mut i = 0;
+/// [`AUTO`] and the names of number formats that can be asked for: not the last, int4 in small groups, which a checkpoint
+/// brings.
+pub(super) const FORMATS: [&str; Format::NAMES.len()] = {
+    assert!(matches!(Format::ALL[Format::NAMES.len() - 1], Format::Int4G32));
+    let mut names = [AUTO; Format::NAMES.len()];
+    let mut i = 1;
     while i < Format::NAMES.len() {
-        names[i + 1] = Format::NAMES[i];
+        names[i] = Format::NAMES[i - 1];
         i += 1;
     }
     names
