@@ -44,6 +44,10 @@ impl Fleet {
         if !coupled {
             replicas.iter_mut().for_each(Engine::keep_open);
         }
+        // An iteration of another replica may bring a request at its very end.
+        if !coupled || replicas.len() == 1 {
+            replicas.iter_mut().for_each(Engine::tell_arrivals);
+        }
         Self { replicas, ranks: 1, router, coupled, now: Duration::ZERO }
     }
 
@@ -77,7 +81,7 @@ impl Fleet {
             n => self.router.pick(&request, n, load),
         };
         let rank = if self.ranks == 1 { 0 } else { router::rank(ranks(to)) };
-        self.replicas[to * self.ranks + rank].add_request(request)
+        self.replicas[to * self.ranks + rank].add_request_at(request, at)
     }
 
     /// Plays on until the next request is due at `arrival`, or an iteration ends before that.

@@ -70,6 +70,12 @@ impl Lane {
         self.flights.front().is_some_and(|f| f.ticket.done.is_some_and(|at| at <= now))
     }
 
+    /// True where a request that comes at `at` finds no plan made that will be in flight after it: nothing is in flight,
+    /// or its last step, which was planned before that, begins no earlier.
+    pub(super) fn sees(&self, at: Duration) -> bool {
+        self.flights.is_empty() || self.executor.last_begins().is_some_and(|begins| at <= begins)
+    }
+
     /// Tokens generated before `now` in a stretch that has not been committed.
     pub(super) fn generated(&self, now: Duration) -> u64 {
         let decoding = self.flights.front().map_or(0, |f| f.plan.chunks.len());

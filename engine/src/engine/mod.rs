@@ -51,6 +51,8 @@ pub struct Engine {
     stretches: bool,
     /// True where a repeated plan goes on until a request comes, however far the future is known.
     open: bool,
+    /// True where nothing but requests, whose times are told, ends the repetition of a plan from outside.
+    told: bool,
     /// The reason for which nothing happens any more.
     fault: Option<Fault>,
 }
@@ -77,6 +79,7 @@ impl Engine {
             spare: Vec::new(),
             stretches: true,
             open: false,
+            told: false,
             fault: None,
         }
     }
@@ -89,6 +92,13 @@ impl Engine {
     /// Lets a plan of the only worker be repeated until a request comes, beyond what [`Engine::start`] says of the future.
     pub fn keep_open(&mut self) {
         self.open = self.lanes.len() == 1 && self.depth == 1;
+    }
+
+    /// Nothing outside the engine ends the repetition of a plan but requests, and each is taken in at its time
+    /// ([`Engine::add_request_at`]). Where plans are made ahead, a plan then goes on for the step that was planned before
+    /// the request was seen.
+    pub fn tell_arrivals(&mut self) {
+        self.told = self.lanes.len() == 1;
     }
 
     /// No step of an open plan begins any more. Returns true where there was one.
@@ -122,7 +132,15 @@ impl Engine {
     /// # Errors
     /// When it could never run here, or too many wait already.
     pub fn add_request(&mut self, request: Request) -> Result<(), Rejected> {
-        self.take_in(request, false)
+        self.take_in(request, false, None)
+    }
+
+    /// Takes a request in that comes `at` this time.
+    ///
+    /// # Errors
+    /// When it could never run here, or too many wait already.
+    pub fn add_request_at(&mut self, request: Request, at: Duration) -> Result<(), Rejected> {
+        self.take_in(request, false, Some(at))
     }
 
     /// The same for a request whose branches go on together, by tokens that are not sampled but chosen from outside
@@ -131,14 +149,19 @@ impl Engine {
     /// # Errors
     /// When it could never run here, or too many wait already.
     pub fn add_together(&mut self, request: Request) -> Result<(), Rejected> {
-        self.take_in(request, true)
+        self.take_in(request, true, None)
     }
 
-    fn take_in(&mut self, request: Request, together: bool) -> Result<(), Rejected> {
+    fn take_in(
+        &mut self,
+        request: Request,
+        together: bool,
+        at: Option<Duration>,
+    ) -> Result<(), Rejected> {
         self.close();
         // Planning runs ahead of the device by one iteration.
-        let planned = self.lanes.iter().any(|l| !l.flights.is_empty());
-        if self.state.config.plans_ahead() && planned {
+        let at = at.unwrap_or(Duration::MAX);
+        if self.state.config.plans_ahead() && !self.lanes.iter().all(|lane| lane.sees(at)) {
             self.state.enqueue_unseen(request, together)?;
         } else {
             self.state.enqueue(request, together)?;
@@ -198,9 +221,12 @@ impl Engine {
         // Copies leave room, which a request that was refused before may take.
         let repeated = self.stretches && copies.is_empty();
         let steps = if repeated { self.state.repeats(&plan, worker) } else { 1 };
+        // A queue ordered by cached prefixes would see them a step too early.
+        let ahead = self.told && self.state.config.plans_ahead() && !self.state.waiting.wants_cached();
+        let horizon = Horizon { steps, until, open: self.open, ahead };
         let batch = Batch { worker, plan: &plan, state: &self.state, shape, copies: &copies };
         let lane = &mut self.lanes[worker];
-        let ticket = lane.executor.submit(&batch, now, Horizon { steps, until, open: self.open });
+        let ticket = lane.executor.submit(&batch, now, horizon);
         lane.free = ticket.next;
         // After the batch's copies: KV may be received where one of them still reads.
         self.start_transfers(worker, &plan, now);

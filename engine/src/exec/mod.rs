@@ -78,6 +78,8 @@ pub struct Horizon {
     /// True where that is only how far the future is known: the batch goes on from there as far as [`Executor::wait`]
     /// says, until it is closed ([`Executor::close`]).
     pub open: bool,
+    /// True where one step may begin after that, or after the batch is closed: it was planned before.
+    pub ahead: bool,
 }
 
 /// A batch under way.
@@ -112,14 +114,20 @@ pub trait Executor: Send {
         None
     }
 
-    /// No step of the batch submitted first begins any more; returns when the last one ends. None of an executor that
-    /// takes no open batches.
+    /// No step of the batch submitted first begins any more but one planned before ([`Horizon::ahead`]); returns when the
+    /// last one ends. None of an executor that takes no open batches.
     fn close(&mut self) -> Option<Duration> {
         None
     }
 
     /// When the last step ends that is known of an open batch submitted first.
     fn reached(&self) -> Option<Duration> {
+        None
+    }
+
+    /// When the last step of the batch submitted first begins, where another step was before it. None of an executor
+    /// that begins no step ahead.
+    fn last_begins(&self) -> Option<Duration> {
         None
     }
 

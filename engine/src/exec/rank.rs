@@ -81,7 +81,7 @@ impl Group {
             for batch in self.batches.iter_mut().flatten() {
                 batch.ends.push(self.at);
                 batch.horizon.steps -= 1;
-                let Horizon { steps, until, open } = batch.horizon;
+                let Horizon { steps, until, open, .. } = batch.horizon;
                 batch.over = steps == 0 || (!open && self.at >= until);
                 any |= batch.over;
                 batch.shape.copied_tokens = 0;

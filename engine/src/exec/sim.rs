@@ -24,6 +24,8 @@ pub struct SimExecutor {
     flights: Flights,
     /// The next step of a batch that is not closed, and the steps left of it.
     open: Option<(Shape, u32)>,
+    /// True where a step more begins when it is closed.
+    ahead: bool,
 }
 
 impl SimExecutor {
@@ -37,6 +39,7 @@ impl SimExecutor {
             link: Duration::ZERO,
             flights: Flights::default(),
             open: None,
+            ahead: false,
         }
     }
 
@@ -62,17 +65,19 @@ impl Executor for SimExecutor {
         if self.stages.len() == 1 {
             let mut at = now;
             let mut left = horizon.steps;
+            let mut ahead = horizon.ahead && !horizon.open;
             loop {
                 at += Duration::from_nanos(self.stage_ns(&shape));
                 outcome.ends.push(at);
                 left -= 1;
                 shape.copied_tokens = 0;
                 shape.next_decode();
-                if left == 0 || at >= horizon.until {
+                if left == 0 || (at >= horizon.until && !std::mem::take(&mut ahead)) {
                     break;
                 }
             }
             self.open = (horizon.open && left > 0).then_some((shape, left));
+            self.ahead = horizon.ahead;
             self.stages[0] = at;
         } else {
             let length = Duration::from_nanos(self.stage_ns(&shape));
@@ -102,12 +107,20 @@ impl Executor for SimExecutor {
     }
 
     fn close(&mut self) -> Option<Duration> {
-        self.open = None;
+        if let Some((shape, _)) = self.open.take().filter(|_| self.ahead) {
+            let end = self.stages[0] + Duration::from_nanos(self.stage_ns(&shape));
+            self.stages[0] = end;
+            self.flights.ends_mut()?.push(end);
+        }
         self.reached()
     }
 
     fn reached(&self) -> Option<Duration> {
         self.flights.ends().last().copied()
+    }
+
+    fn last_begins(&self) -> Option<Duration> {
+        self.flights.ends().iter().nth_back(1).copied()
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {

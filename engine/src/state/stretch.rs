@@ -16,8 +16,9 @@ use crate::sequence::{Place, SeqId};
 const ROOM: &str = "a stretch is no longer than memory allows";
 
 impl State {
-    /// True if no sequence can join `worker`'s running ones before something changes there.
-    fn is_closed(&self, worker: WorkerId) -> bool {
+    /// True if no sequence can join `worker`'s running ones before something changes there. Where the plan is `behind`,
+    /// one that waits may.
+    fn is_closed(&self, worker: WorkerId, behind: bool) -> bool {
         let w = &self.workers[worker];
         if !w.incoming.is_empty() || !self.bridge.is_empty() {
             return false;
@@ -25,11 +26,12 @@ impl State {
         let admits = !self.closed_batches && w.role != Role::Decode;
         !admits
             || self.waiting.is_empty()
-            || match w.refusal {
-                Refusal::Seats => true,
-                Refusal::Kv => !self.config.prefix_cache,
-                Refusal::None => false,
-            }
+            || (!behind
+                && match w.refusal {
+                    Refusal::Seats => true,
+                    Refusal::Kv => !self.config.prefix_cache,
+                    Refusal::None => false,
+                })
     }
 
     /// The times that `plan` may be executed before anything but lengths changes: all decode, none ends, none can join,
@@ -37,7 +39,7 @@ impl State {
     #[must_use]
     pub fn repeats(&self, plan: &Plan, worker: WorkerId) -> u32 {
         let w = &self.workers[worker];
-        if plan.preempted || plan.behind || self.config.pp > 1 || !self.is_closed(worker) {
+        if plan.preempted || self.config.pp > 1 || !self.is_closed(worker, plan.behind) {
             return 1;
         }
         let (mut left, mut room, mut running) = (u32::MAX, u32::MAX, 0);

@@ -240,6 +240,10 @@ impl<E: Executor> Executor for Watched<E> {
         self.inner.fault()
     }
 
+    fn last_begins(&self) -> Option<Duration> {
+        self.inner.last_begins()
+    }
+
     fn complete(&mut self, outcome: &mut Outcome) {
         self.inner.complete(outcome);
         if let Some(Some(late)) = self.flights.pop_front() {
@@ -269,12 +273,19 @@ impl Executor for Clockwork {
     fn submit(&mut self, _: &Batch<'_>, now: Duration, horizon: Horizon) -> Ticket {
         let mut ends = vec![now + STEP];
         let mut at = now + STEP;
-        while at < horizon.until && ends.len() < horizon.steps as usize {
+        let mut ahead = horizon.ahead;
+        while ends.len() < horizon.steps as usize
+            && (at < horizon.until || std::mem::take(&mut ahead))
+        {
             at += STEP;
             ends.push(at);
         }
         self.flights.push_back(ends);
         Ticket { next: at, done: Some(at) }
+    }
+
+    fn last_begins(&self) -> Option<Duration> {
+        self.flights.front()?.iter().nth_back(1).copied()
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {
