@@ -89,14 +89,11 @@ impl Fleet {
         loop {
             let until = arrival.unwrap_or(Duration::MAX);
             self.start(until);
-            self.replicas.iter_mut().for_each(|replica| replica.wait(self.now, until));
+            self.wait(until);
             if self.fault().is_some() {
                 return Next::Broken;
             }
-            let next = (0..self.replicas.len())
-                .filter_map(|i| self.replicas[i].next_event().map(|at| (at, i)))
-                .min();
-            match (next, arrival) {
+            match (self.next_event(), arrival) {
                 (None, None) => return Next::Idle,
                 (None, Some(_)) => return Next::Arrival,
                 (Some((at, _)), Some(arrival)) if arrival <= at => return Next::Arrival,
@@ -136,18 +133,48 @@ impl Fleet {
         }
     }
 
-    /// True where the ranks from `first` on may begin an iteration now. If not, one that has work and does not compute
-    /// begins with the others' next step.
-    fn meet(&mut self, first: usize) -> bool {
-        let ranks = &mut self.replicas[first..first + self.ranks];
-        if ranks.iter().all(|rank| rank.is_between_steps(self.now)) {
-            return true;
+    /// True where the ranks from `first` on may begin an iteration now.
+    fn meet(&self, first: usize) -> bool {
+        self.ranks_from(first).iter().all(|rank| rank.is_between_steps(self.now))
+    }
+
+    fn ranks_from(&self, first: usize) -> &[Engine] {
+        &self.replicas[first..][..self.ranks]
+    }
+
+    /// When the ranks from `first` on begin their next step, where one waits for that: it has work and does not compute.
+    /// None where the end of another's plan is known, which comes first.
+    fn next_meeting(&self, first: usize) -> Option<Duration> {
+        let ranks = self.ranks_from(first);
+        let waits = ranks.iter().any(|rank| rank.is_ready(self.now))
+            && !ranks.iter().any(Engine::is_ending);
+        waits.then(|| ranks.iter().filter_map(Engine::reached).max()).flatten()
+    }
+
+    /// Replicas of several ranks, by the first rank; none where they have one.
+    fn groups(&self) -> impl Iterator<Item = usize> + use<> {
+        let all = if self.ranks > 1 { self.replicas.len() } else { 0 };
+        (0..all).step_by(self.ranks)
+    }
+
+    /// Lets every replica compute until one of its batches is done, but begin no step at `until`; ranks go on only when
+    /// the one that waits for them is there.
+    fn wait(&mut self, until: Duration) {
+        if self.ranks == 1 {
+            self.replicas.iter_mut().for_each(|replica| replica.wait(self.now, until));
         }
-        let ends = ranks.iter().any(Engine::is_ending);
-        if !ends && ranks.iter().any(|rank| rank.is_ready(self.now)) {
-            ranks.iter_mut().any(Engine::close);
+        for first in self.groups() {
+            let until = if self.next_meeting(first).is_some() { self.now } else { until };
+            let ranks = &mut self.replicas[first..][..self.ranks];
+            ranks.iter_mut().for_each(|rank| rank.wait(self.now, until));
         }
-        false
+    }
+
+    /// The next event, and the replica that has it.
+    fn next_event(&self) -> Option<(Duration, usize)> {
+        let own = self.replicas.iter().enumerate().filter_map(|(i, r)| Some((r.next_event()?, i)));
+        let meetings = self.groups().filter_map(|first| Some((self.next_meeting(first)?, first)));
+        own.chain(meetings).min()
     }
 
     /// The reason for which nothing happens any more, if that is so.

@@ -101,16 +101,20 @@ impl Engine {
         self.told = self.lanes.len() == 1;
     }
 
-    /// No step of an open plan begins any more. Returns true where there was one.
-    pub fn close(&mut self) -> bool {
-        let mut closed = false;
+    /// No step of an open plan begins any more but one that is planned already.
+    fn close(&mut self) {
         for lane in &mut self.lanes {
             if let Some(flight) = lane.flights.front_mut().filter(|f| f.ticket.done.is_none()) {
                 flight.ticket.done = lane.executor.close();
-                closed |= flight.ticket.done.is_some();
             }
         }
-        closed
+    }
+
+    /// When the last step ends that is known of an open plan.
+    #[must_use]
+    pub fn reached(&self) -> Option<Duration> {
+        let open = self.lanes.iter().filter(|lane| !lane.flights.is_empty());
+        open.filter_map(|lane| lane.executor.reached()).max()
     }
 
     /// True where the end of a plan is known.
@@ -382,6 +386,10 @@ impl Engine {
     /// Lets time pass from `now` until a batch is done whose end was not known beforehand, but not beyond `until` or
     /// another event that is due.
     pub fn wait(&mut self, now: Duration, until: Duration) {
+        let is_open = |lane: &Lane| lane.flights.front().is_some_and(|f| f.ticket.done.is_none());
+        if !self.lanes.iter().any(is_open) {
+            return;
+        }
         let until = self.next_event().map_or(until, |at| at.min(until));
         for worker in 0..self.lanes.len() {
             if self.fault.is_some() {

@@ -38,6 +38,8 @@ struct Joined {
     horizon: Horizon,
     /// When each step ends.
     ends: Vec<Duration>,
+    /// True where the step that was planned ahead is the next, and the last.
+    closing: bool,
     /// True where no further step begins.
     over: bool,
 }
@@ -123,7 +125,7 @@ impl Executor for RankExecutor {
         let mut ends = group.spare.pop().unwrap_or_default();
         ends.clear();
         group.at = now;
-        let joined = Joined { shape: batch.shape, horizon, ends, over: false };
+        let joined = Joined { shape: batch.shape, horizon, ends, closing: false, over: false };
         group.batches[self.rank] = Some(joined);
         Ticket { next: now, done: None }
     }
@@ -138,8 +140,19 @@ impl Executor for RankExecutor {
     fn close(&mut self) -> Option<Duration> {
         let mut group = self.group_of();
         let own = group.batches[self.rank].as_mut().filter(|batch| !batch.ends.is_empty())?;
+        // A batch that has no step left is over already.
+        if own.horizon.ahead && !own.over {
+            (own.closing, own.horizon.steps) = (true, 1);
+            return None;
+        }
         own.over = true;
         own.ends.last().copied()
+    }
+
+    fn last_begins(&self) -> Option<Duration> {
+        let group = self.group_of();
+        let own = group.batches[self.rank].as_ref().filter(|batch| batch.closing)?;
+        own.ends.iter().nth_back(usize::from(own.over)).copied()
     }
 
     fn reached(&self) -> Option<Duration> {
