@@ -25,8 +25,9 @@ pub enum Place {
     Ended,
 }
 
-/// A sequence in the engine.
+/// A sequence in the engine. What every iteration touches comes first, in one line of the cache.
 #[derive(Debug, Clone)]
+#[repr(C, align(64))]
 pub struct Sequence {
     /// Tokens so far, prompt and generated.
     pub len: u32,

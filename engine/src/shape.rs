@@ -51,23 +51,28 @@ fn tile_pairs(history: u64, n: u64) -> u64 {
 
 impl Shape {
     /// Adds a chunk of `n` tokens after `history` computed ones; `decode` as defined above.
+    #[inline]
     pub fn add(&mut self, history: u32, n: u32, decode: bool, samples: bool) {
-        let (h, n64) = (u64::from(history), u64::from(n));
         if decode {
             self.decode_seqs += 1;
-            self.decode_context += h + 1;
+            self.decode_context += u64::from(history) + 1;
             self.decode_longest = self.decode_longest.max(history + 1);
         } else {
-            self.prefill_seqs += 1;
-            self.prefill_tokens += n;
-            self.prefill_context += h + n64;
-            self.prefill_pairs += n64 * h + n64 * (n64 + 1) / 2;
-            self.prefill_tile_pairs += tile_pairs(h, n64);
-            self.prefill_tiles += n64.div_ceil(u64::from(TILE));
-            self.prefill_longest = self.prefill_longest.max(history + n);
-            self.prefill_widest = self.prefill_widest.max(n);
+            self.add_prefill(history, n);
         }
         self.sampled += u32::from(samples);
+    }
+
+    fn add_prefill(&mut self, history: u32, n: u32) {
+        let (h, n64) = (u64::from(history), u64::from(n));
+        self.prefill_seqs += 1;
+        self.prefill_tokens += n;
+        self.prefill_context += h + n64;
+        self.prefill_pairs += n64 * h + n64 * (n64 + 1) / 2;
+        self.prefill_tile_pairs += tile_pairs(h, n64);
+        self.prefill_tiles += n64.div_ceil(u64::from(TILE));
+        self.prefill_longest = self.prefill_longest.max(history + n);
+        self.prefill_widest = self.prefill_widest.max(n);
     }
 
     /// The same batch with `seats` rows, each as long as the longest: the work of a padded static batch. `to` is the

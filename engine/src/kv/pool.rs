@@ -154,7 +154,13 @@ impl Pool {
     /// as many.
     pub(crate) fn take_into(&mut self, n: u32, table: &mut Vec<u32>) {
         assert!(n <= self.free, "room was checked before taking");
-        table.extend((0..n).map(|_| self.take()));
+        let spare = self.spare.len().saturating_sub(n as usize);
+        let again = self.spare.drain(spare..);
+        let rest = n - again.len() as u32;
+        self.free -= again.len() as u32;
+        let blocks = &mut self.blocks;
+        table.extend(again.rev().inspect(|block| blocks[*block as usize].refs = 1));
+        table.extend((0..rest).map(|_| self.take()));
     }
 
     /// One more table holds `block`, which has `fill` tokens.
@@ -176,6 +182,7 @@ impl Pool {
 
     /// One table fewer holds each of `blocks`, given back in this order.
     pub(crate) fn release_all(&mut self, blocks: impl Iterator<Item = u32>) {
+        let before = self.spare.len();
         for block in blocks {
             let b = &mut self.blocks[block as usize];
             b.refs -= 1;
@@ -185,10 +192,10 @@ impl Pool {
                 self.link(block);
             } else {
                 b.key = 0;
-                self.free += 1;
                 self.spare.push(block);
             }
         }
+        self.free += (self.spare.len() - before) as u32;
     }
 
     /// `block` is full and holds what `key` says; `tokens` when they are known.

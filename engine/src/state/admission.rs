@@ -108,7 +108,9 @@ impl State {
         // Micro-batches of a pipeline share the running sequences out evenly.
         let pp = self.config.pp as usize;
         let share = self.workers[worker].running.len().div_ceil(pp).max(1);
-        let mut at = 0;
+        // Where all have their tokens, none is left to ask.
+        let all = plan.chunks.len() == self.workers[worker].running.len();
+        let mut at = if all { plan.chunks.len() } else { 0 };
         while at < self.workers[worker].running.len() && plan.tokens < budget {
             let id = self.workers[worker].running[at];
             at += 1;

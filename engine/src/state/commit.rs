@@ -23,12 +23,15 @@ impl State {
         if in_turn && steps > 1 {
             self.grow_in_turn(worker, plan, steps);
         }
+        let (extra, sequences) = (steps - 1, plan.chunks.len() as u64);
+        self.workers[worker].held += u64::from(extra) * sequences;
+        self.load -= u64::from(plan.tokens) + u64::from(extra) * sequences;
         let mut tokens = tokens.iter().copied();
         let mut ended = std::mem::take(&mut self.ended);
         for chunk in &plan.chunks {
             let id = chunk.seq;
             let seq = &mut self.seqs[id as usize];
-            let (before, extra) = (seq.computed, steps - 1);
+            let before = seq.computed;
             seq.in_flight = 0;
             seq.computed += chunk.n + extra;
             seq.reached = seq.reached.max(seq.computed);
@@ -36,12 +39,10 @@ impl State {
             if seq.computed > seq.slots {
                 self.grow_late(id, before + chunk.n, block);
             }
-            self.workers[worker].held += u64::from(extra);
-            self.load -= u64::from(chunk.n + extra);
             let seq = &self.seqs[id as usize];
             // Only the last step of a stretch: blocks that the others fill could not be met.
             let last = seq.computed - chunk.n;
-            if block > 0 && seq.computed / block != last / block {
+            if block > 0 && last % block + chunk.n >= block {
                 self.workers[worker].kv.commit(id, seq, last);
             }
             let over = emits && self.emit(id, steps, &mut tokens, out);
@@ -49,7 +50,9 @@ impl State {
                 ended.push(id);
             }
         }
-        self.give_back_late(worker, |state| ended.drain(..).for_each(|id| state.finish(id)));
+        if !ended.is_empty() {
+            self.give_back_late(worker, |state| ended.drain(..).for_each(|id| state.finish(id)));
+        }
         self.ended = ended;
         self.end_batch(worker);
         if self.workers[worker].role == Role::Prefill {
@@ -58,6 +61,7 @@ impl State {
     }
 
     /// Appends the token that `id` sampled; returns true if it ends.
+    #[inline]
     fn emit(
         &mut self,
         id: SeqId,
@@ -98,7 +102,8 @@ impl State {
                 self.fork(id, tokens, out);
             }
         }
-        self.seq(id).len >= self.seq(id).end
+        let seq = &self.seqs[id as usize];
+        seq.len >= seq.end
     }
 
     /// The prompt of a request of several branches is computed: the others start from it.

@@ -155,15 +155,18 @@ impl<'a> Run<'a> {
     /// When the next request enters the engine, or arrives at a client that holds others back. Else arrivals are known
     /// beforehand, and none of them ends a stretch of equal iterations.
     fn next_arrival(&mut self) -> Option<Duration> {
-        let entry = |run: &Self| run.entering.peek().map(|Reverse((at, _))| *at);
-        if !self.capped {
-            while let Some(at) =
-                self.replay.peek().filter(|at| entry(self).is_none_or(|e| *at <= e))
-            {
-                self.arrive(at);
+        loop {
+            let entry = self.entering.peek().map(|Reverse((at, _))| *at);
+            match self.replay.peek() {
+                Some(at) if entry.is_none_or(|entry| at <= entry) => {
+                    if self.capped {
+                        return Some(at);
+                    }
+                    self.arrive(at);
+                }
+                _ => return entry,
             }
         }
-        [entry(self), self.replay.peek()].into_iter().flatten().min()
     }
 
     /// The requests due at `at` go to the front end.
