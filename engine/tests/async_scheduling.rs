@@ -29,8 +29,13 @@ fn request(id: u32, output: u32) -> Request {
 
 /// The requests that got a token at the end of each step, from requests that arrive at given times.
 fn steps(config: Config, requests: &[(Duration, u32)]) -> Vec<(Duration, Vec<u32>)> {
+    played(config, requests).0
+}
+
+/// The same, and the number of plans.
+fn played(config: Config, requests: &[(Duration, u32)]) -> (Vec<(Duration, Vec<u32>)>, usize) {
     let mut fleet: Fleet = wiring::simulated(&deployment(config).unwrap(), false);
-    let (mut next, mut steps) = (0, Vec::new());
+    let (mut next, mut steps, mut plans) = (0, Vec::new(), 0);
     loop {
         match fleet.advance(requests.get(next).map(|r| r.0)) {
             Next::Arrival => {
@@ -39,12 +44,13 @@ fn steps(config: Config, requests: &[(Duration, u32)]) -> Vec<(Duration, Vec<u32
                 next += 1;
             }
             Next::Iteration(i) => {
+                plans += 1;
                 let it = fleet.iteration(i);
                 let mut who = it.emitted.clone();
                 who.sort_unstable();
                 steps.extend(it.ends.iter().map(|end| (*end, who.clone())));
             }
-            Next::Idle | Next::Broken => return steps,
+            Next::Idle | Next::Broken => return (steps, plans),
         }
     }
 }
@@ -69,6 +75,20 @@ fn a_newcomer_waits_one_iteration_longer() {
         first(&steps(config(8, ahead), &[(zero, 40), (middle, 5)]), 1)
     };
     assert_eq!((met(false), met(true)), (21, 22));
+}
+
+#[test]
+fn planning_ahead_takes_no_more_plans() {
+    let zero = Duration::ZERO;
+    let plans = |ahead| {
+        let alone = steps(config(8, ahead), &[(zero, 400)]);
+        // The second and third come during the same step, the fourth during a later one.
+        let within =
+            |step: usize, nth: u32| alone[step].0 + (alone[step + 1].0 - alone[step].0) * nth / 4;
+        let load = [(zero, 400), (within(19, 1), 50), (within(19, 3), 60), (within(40, 2), 30)];
+        played(config(8, ahead), &load).1
+    };
+    assert_eq!(plans(true), plans(false));
 }
 
 #[test]

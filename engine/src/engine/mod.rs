@@ -226,7 +226,8 @@ impl Engine {
         let repeated = self.stretches && copies.is_empty();
         let steps = if repeated { self.state.repeats(&plan, worker) } else { 1 };
         // A queue ordered by cached prefixes would see them a step too early.
-        let ahead = self.told && self.state.config.plans_ahead() && !self.state.waiting.wants_cached();
+        let ahead =
+            self.told && self.state.config.plans_ahead() && !self.state.waiting.wants_cached();
         let horizon = Horizon { steps, until, open: self.open, ahead };
         let batch = Batch { worker, plan: &plan, state: &self.state, shape, copies: &copies };
         let lane = &mut self.lanes[worker];

@@ -105,12 +105,12 @@ impl Pool {
         self.blocks[block as usize].refs
     }
 
-    /// Takes a cached block out of the list of those that are free.
+    /// Takes a cached block out of their list. The caller counts the free ones.
     fn unlink(&mut self, block: u32) {
         let Block { prev, next, .. } = self.blocks[block as usize];
         *self.after(prev) = next;
         *self.before(next) = prev;
-        (self.free, self.cached) = (self.free - 1, self.cached - 1);
+        self.cached -= 1;
     }
 
     /// Adds it as the newest.
@@ -132,16 +132,37 @@ impl Pool {
 
     /// The next free block, its old content forgotten. The caller has checked that there is one.
     pub(crate) fn take(&mut self) -> u32 {
+        self.free -= 1;
+        self.next()
+    }
+
+    /// Appends the next `n` free blocks to `table`, their old content forgotten. The caller has checked that there are
+    /// as many.
+    pub(crate) fn take_into(&mut self, n: u32, table: &mut Vec<u32>) {
+        assert!(n <= self.free, "room was checked before taking");
+        self.free -= n;
+        table.reserve(n as usize);
+        for _ in 0..n {
+            table.push(self.next());
+        }
+    }
+
+    /// The next block to use, which is no longer counted as free.
+    #[inline]
+    fn next(&mut self) -> u32 {
         if let Some(block) = self.spare.pop() {
-            self.free -= 1;
             self.blocks[block as usize].refs = 1;
             return block;
         }
         if self.blocks.len() < self.total as usize {
-            self.free -= 1;
             self.blocks.push(Block { refs: 1, ..Block::default() });
             return self.blocks.len() as u32 - 1;
         }
+        self.reclaim()
+    }
+
+    /// The cached block given back first, which can no longer be hit.
+    fn reclaim(&mut self) -> u32 {
         let block = self.oldest;
         self.unlink(block);
         let b = &mut self.blocks[block as usize];
@@ -150,23 +171,11 @@ impl Pool {
         block
     }
 
-    /// Appends the next `n` free blocks to `table`, their old content forgotten. The caller has checked that there are
-    /// as many.
-    pub(crate) fn take_into(&mut self, n: u32, table: &mut Vec<u32>) {
-        assert!(n <= self.free, "room was checked before taking");
-        let spare = self.spare.len().saturating_sub(n as usize);
-        let again = self.spare.drain(spare..);
-        let rest = n - again.len() as u32;
-        self.free -= again.len() as u32;
-        let blocks = &mut self.blocks;
-        table.extend(again.rev().inspect(|block| blocks[*block as usize].refs = 1));
-        table.extend((0..rest).map(|_| self.take()));
-    }
-
     /// One more table holds `block`, which has `fill` tokens.
     pub(crate) fn share(&mut self, block: u32, fill: u32) {
         if self.blocks[block as usize].refs == 0 {
             self.unlink(block);
+            self.free -= 1;
         } else {
             self.shared += fill;
         }
