@@ -148,9 +148,9 @@
   };
 
   // What if: the capacity of each configuration under other limits, read off its stored runs.
-  // A run is [rate, held on, {metric: p99 ms}], by rising rate.
+  // A run is {rate, sustainable, figures: {'ttft:p99': ms, ...}}, by rising rate; a limit has the key of its figure.
   const capacity = (config, limits) => {
-    const good = (run) => run.sustainable && Object.entries(limits).every(([metric, limit]) => run.p99[metric] !== null && run.p99[metric] <= limit);
+    const good = (run) => run.sustainable && Object.entries(limits).every(([key, limit]) => run.figures[key] !== null && run.figures[key] <= limit);
     const runs = config.runs;
     const bad = runs.findIndex((run) => !good(run));
     if (bad === 0) return { rate: 0, how: `Even the lowest stored rate, ${figure(runs[0].rate)}, breaks these limits: a lower one was not run.` };
@@ -159,8 +159,8 @@
     const next = runs[bad];
     // The first limit to break on the way to the next run; a rate that cannot last has no value to draw a line to.
     let share = 1;
-    for (const [metric, limit] of Object.entries(limits)) {
-      const [from, to] = [last.p99[metric], next.p99[metric]];
+    for (const [key, limit] of Object.entries(limits)) {
+      const [from, to] = [last.figures[key], next.figures[key]];
       if (to === null) share = 0;
       else if (to > limit) share = Math.min(share, (limit - from) / (to - from));
     }
@@ -183,15 +183,16 @@
       field('growth', 'growth of it, %', 0),
       field('headroom', 'kept free, %', data.headroom, { max: 99 }),
       field('price', '$ per GPU-hour', ''),
-      ...data.limits.map((l) => field(`limit-${l.metric}`, `p99 ${l.name}, ms at most`, l.ms)),
-      make('label', { class: 'tick' }, inputs.spare, 'one replica more than needed (N+1)'));
+      make('label', { class: 'tick' }, inputs.spare, 'one replica more than needed (N+1)'),
+      make('fieldset', {}, make('legend', {}, 'Limits, ms at most; none where empty'),
+        ...data.limits.map((l) => field(`limit-${l.key}`, l.name, l.ms ?? ''))));
     const answer = make('p', { class: 'lead', role: 'status' });
     const how = make('p', { class: 'quiet' });
     const compute = () => {
       const config = data.configurations[choice.value];
       const of = (name) => Number(inputs[name].value);
       const limits = {};
-      for (const l of data.limits) if (of(`limit-${l.metric}`) > 0) limits[l.metric] = of(`limit-${l.metric}`);
+      for (const l of data.limits) if (of(`limit-${l.key}`) > 0) limits[l.key] = of(`limit-${l.key}`);
       const found = capacity(config, limits);
       const demand = of('demand') * (1 + of('growth') / 100);
       const each = found.rate / config.replicas;

@@ -40,6 +40,10 @@ pub(crate) fn rule(r: &TuneResult) -> Option<String> {
         Rule::FewerGpus => format!(
             "Chosen for its fewer GPUs: the next best of all deployments found, {other}, costs the same."
         ),
+        Rule::FoundFirst => format!(
+            "The next best of all deployments found, {other}, is equal: it costs the same, on as many GPUs, with as much of \
+             its capacity free. This one was found first."
+        ),
         Rule::LargerMargin => format!(
             "Chosen for its larger margin, {} of its capacity free: the next best of all deployments found, {other}, costs \
              the same and has {}.",
@@ -67,16 +71,14 @@ pub(crate) fn heading(r: &TuneResult) -> String {
 /// The GPUs that carry the demand, in one sentence; none where no demand was given.
 pub(crate) fn headline(r: &TuneResult) -> Option<String> {
     let plan = chosen(r).or(r.plans.first())?;
-    let cost = plan
-        .usd_per_hour
-        .map_or_else(String::new, |c| format!(" for {} per hour, {} per month", usd(c), month(c)));
-    let slow = plan.if_slow.and_then(|slow| slow.gpus).filter(|gpus| *gpus > plan.gpus);
-    let slow = slow.map_or_else(String::new, |gpus| {
-        format!(" ({} if iterations are slow)", count(gpus.into()))
+    let bills = likely_month(plan).map_or_else(String::new, |bills| format!(" (likely {bills})"));
+    let cost = plan.usd_per_hour.map_or_else(String::new, |c| {
+        format!(" for {} per hour, {} per month{bills}", usd(c), month(c))
     });
+    let gpus = likely(plan).map_or_else(String::new, |gpus| format!(" (likely {gpus})"));
     let carry = if plan.gpus == 1 { "carries" } else { "carry" };
     Some(format!(
-        "{} × {}{slow} {carry} {} {} of {} with {}{cost}.",
+        "{} × {}{gpus} {carry} {} {} of {} with {}{cost}.",
         count(plan.gpus.into()),
         plan.device,
         short(plan.demand_rps),
@@ -84,6 +86,28 @@ pub(crate) fn headline(r: &TuneResult) -> Option<String> {
         r.workload.name,
         slo_text(r)
     ))
+}
+
+/// The GPUs that are enough with fast iterations and with slow ones; none where that is not known.
+fn likely(plan: &Plan) -> Option<String> {
+    let (fast, slow) = (plan.if_fast?, plan.if_slow?);
+    let fewest = fast.gpus.unwrap_or(plan.gpus).min(plan.gpus);
+    Some(match slow.gpus.map(|most| most.max(plan.gpus)) {
+        Some(most) if most == fewest => "no more and no fewer".to_owned(),
+        Some(most) => format!("{} to {}", count(fewest.into()), count(most.into())),
+        None => format!("{} or more", count(fewest.into())),
+    })
+}
+
+/// The same in money per month.
+fn likely_month(plan: &Plan) -> Option<String> {
+    let own = plan.usd_per_hour?;
+    let fewest = plan.if_fast?.usd_per_hour.unwrap_or(own).min(own);
+    match plan.if_slow?.usd_per_hour.map(|most| most.max(own)) {
+        Some(most) if most > fewest => Some(format!("{} to {}", month(fewest), month(most))),
+        Some(_) => None,
+        None => Some(format!("{} or more", month(fewest))),
+    }
 }
 
 /// Requests that plans cannot serve however many GPUs they take, and why.
@@ -111,16 +135,19 @@ fn why_not(r: &TuneResult, device: &str) -> String {
     nearest.map_or_else(|| "nothing was tried".to_owned(), sentences::at_best)
 }
 
-/// The meaning of the column of slow iterations.
-pub(crate) const IF_SLOW: &str =
-    "If slow: GPUs that are enough with iterations as slow as one real engine in ten has them.";
+/// The meaning of the column of likely GPUs, where any plan has them.
+pub(crate) fn likely_means(r: &TuneResult) -> Option<&'static str> {
+    r.plans.iter().any(|p| likely(p).is_some()).then_some(
+        "Likely: the GPUs that are enough with iterations as fast, and as slow, as one real engine in ten has them.",
+    )
+}
 
 /// Columns of the plan, on the page and in a terminal.
 pub(crate) const COLUMNS: [(&str, bool); 9] = [
     ("device", false),
     ("replicas", true),
     ("GPUs", true),
-    ("if slow", true),
+    ("likely", true),
     ("$/hour", true),
     ("$/M output tokens", true),
     ("req/s", true),
@@ -134,10 +161,7 @@ pub(crate) fn cells(r: &TuneResult, p: &Plan) -> [String; 9] {
         p.device.clone(),
         count(p.deployments.into()),
         count(p.gpus.into()),
-        p.if_slow.map_or(NONE.to_owned(), |s| match s.gpus {
-            Some(gpus) => count(gpus.into()),
-            None => "none is".to_owned(),
-        }),
+        likely(p).unwrap_or_else(|| NONE.to_owned()),
         p.usd_per_hour.map_or(NONE.to_owned(), usd),
         p.usd_per_million_tokens.map_or(NONE.to_owned(), usd),
         rate(p.capacity_rps),
@@ -180,7 +204,7 @@ pub(crate) fn plans(r: &TuneResult) -> Markup {
             "Replicas share one balancer, which sends each request to the one with the least to do: together they carry more than as \
              many times one alone. "
             "At least " (short(first.headroom * 100.0)) " % of capacity is kept free. Dollars per million output tokens are at the demand, not at capacity."
-            @if r.plans.iter().any(|p| p.if_slow.is_some()) { " " (IF_SLOW) }
+            @if let Some(means) = likely_means(r) { " " (means) }
         }
         (by_context(r))
     }

@@ -1,7 +1,7 @@
 //! Policies at equal rates, drawn the same on the tune and the compare page.
 
 use crate::charts::{Chart, bars};
-use crate::figures::{latency, ms, percent, rate, sig};
+use crate::figures::{capitalised, latency, listed, ms, percent, rate, sig};
 use crate::latency::{At, Curve};
 use crate::page::{Row, cell, charts, table};
 use crate::plot::Ink;
@@ -34,10 +34,30 @@ pub(crate) fn at_equal_rates(policies: &[PolicyResult]) -> Markup {
             @if !policies.iter().all(|p| p.at[i].observation.sustain.sustained) {
                 " (not everybody can sustain it)"
             }
-            " of the same trace; the table below has the other rates." }
+            " of the same trace; the table below has the other rates."
+            @if let Some(said) = unlike(policies) { " " (said) }
+        }
         (charts(&at_rate(policies, i), ""))
         (every_rate(policies))
     }
+}
+
+/// What different numbers of GPUs mean for equal rates; none where all take as many.
+fn unlike(policies: &[PolicyResult]) -> Option<String> {
+    let first = policies.first()?.gpus;
+    let gpus = |n: u32| if n == 1 { "one GPU".to_owned() } else { format!("{n} GPUs") };
+    let other: Vec<String> = policies
+        .iter()
+        .filter(|p| p.gpus != first)
+        .map(|p| format!("{} takes {}", p.name, gpus(p.gpus)))
+        .collect();
+    (!other.is_empty()).then(|| {
+        format!(
+            "{}, the others {}: a GPU of more has the less of the load.",
+            capitalised(&listed(&other)),
+            gpus(first)
+        )
+    })
 }
 
 fn at_rate(policies: &[PolicyResult], i: usize) -> Vec<Chart> {

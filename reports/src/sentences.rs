@@ -1,9 +1,11 @@
 //! Sentences about a tuning run, the same on the page and in a terminal.
 
-use crate::figures::{THIN, capitalised, limit, listed, ms, rate, short, sig};
+use crate::figures::{THIN, capitalised, limit, listed, ms, percent, rate, short, sig};
 use crate::page;
 use loadgen::{Metric, Statistic, Target};
-use tuner::result::{Infeasible, Margin, Objective, Operating, TuneResult, departures, statistic};
+use tuner::result::{
+    Infeasible, Margin, Objective, Operating, Tie, Tiebreak, TuneResult, departures, statistic,
+};
 
 /// The targets as a person says them.
 pub(crate) fn slo_text(r: &TuneResult) -> String {
@@ -29,7 +31,7 @@ pub(crate) fn question(r: &TuneResult) -> String {
             "the least cost of {} {} with {} of capacity kept free, replicas of {gpus}",
             short(plan.demand_rps),
             w.unit(),
-            crate::figures::percent(plan.headroom)
+            percent(plan.headroom)
         ),
         None => format!(
             "the configuration of {gpus} with the most {}",
@@ -171,6 +173,50 @@ pub(crate) fn trust(r: &TuneResult) -> Vec<String> {
     }
     said
 }
+
+/// The configurations that carry as much as the winner, and why it is the one; none where there are none.
+pub(crate) fn ties(r: &TuneResult) -> Option<String> {
+    let ties = r.ties.as_ref()?;
+    let next = ties.others.first()?;
+    let several = r.devices.len() > 1;
+    let name = |t: &Tie| match several {
+        true => format!("{} on {}", t.label, t.device),
+        false => t.label.clone(),
+    };
+    let mut named: Vec<String> = ties.others.iter().take(NAMED).map(name).collect();
+    let more = ties.others.len() - named.len();
+    if more > 0 {
+        named.push(format!("{more} more"));
+    }
+    let carry = if ties.others.len() == 1 { "carries" } else { "carry" };
+    let why = match (ties.rule, ties.left, next.left) {
+        (Tiebreak::Steadier, ..) => {
+            "This one was chosen because it carries more where iterations are slow".to_owned()
+        }
+        (Tiebreak::WiderMargin, Some(own), Some(other)) if percent(own) != percent(other) => {
+            format!(
+                "This one was chosen for its wider margin: {} of its tightest limit is left, {} at the next",
+                percent(own),
+                percent(other)
+            )
+        }
+        (Tiebreak::WiderMargin, ..) => {
+            "This one was chosen for its margin, which is wider by a hair".to_owned()
+        }
+        (Tiebreak::FewerGpus, ..) => "This one was chosen because it takes fewer GPUs".to_owned(),
+        (Tiebreak::FoundFirst, ..) => {
+            "This one was found first, and nothing that was measured speaks for another".to_owned()
+        }
+    };
+    Some(format!(
+        "Equal: {} {carry} as much, to within the {} from one rate tried to the next. {why}.",
+        listed(&named),
+        percent(ties.step)
+    ))
+}
+
+/// Equal configurations that are named; others are counted.
+const NAMED: usize = 3;
 
 /// Whole percents: the last of them are never certain.
 fn probability(p: f64) -> String {

@@ -21,7 +21,7 @@ pub(crate) fn winner(report: &TuneReport) -> Markup {
                 p.lead { (sentences::sentence(b)) }
                 (tiles(r, b))
                 (margins(b))
-                @for said in sentences::trust(r) { p { (said) } }
+                @for said in sentences::trust(r).into_iter().chain(sentences::ties(r)) { p { (said) } }
                 (warnings(r))
                 (exports::section(report))
                 (beside(r))

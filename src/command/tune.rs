@@ -156,7 +156,7 @@ pub(crate) fn deliver(output: &Output, searched: Searched) -> Result<ExitCode> {
     };
     let mut policies = Vec::new();
     if let (Some(_), Some((_, config)), Some(sim)) = (output.folder(), &run, sim) {
-        policies = beside(sim, config)?;
+        policies = beside(sim, config, &result)?;
     }
     let devices: Vec<_> = sims.iter().map(|s| s.device().as_ref()).collect();
     let engine =
@@ -215,15 +215,30 @@ fn winner(best: &Operating, sim: &Testbed) -> Result<(Detailed, Config)> {
     Ok((sim.detail_of(&deployment, best.requests, scale)?, config))
 }
 
-/// The policies with the winner's other knobs, at equal rates; those that cannot run with them are left out.
-fn beside(sim: &Testbed, winner: &Config) -> Result<Vec<PolicyResult>> {
-    if winner.gpus() != winner.tp * winner.pp * winner.replicas {
+/// The policies at equal rates: those of one worker with the winner's other knobs on as many GPUs, and disaggregation,
+/// whose workers are searched for, at its best. Those that cannot run so are left out.
+fn beside(sim: &Testbed, winner: &Config, result: &TuneResult) -> Result<Vec<PolicyResult>> {
+    let split = |config: &Config| config.scheduler.traits().disaggregates;
+    let one = winner.tp * winner.pp;
+    let replicas = if split(winner) { winner.gpus() / one } else { winner.replicas };
+    let mut entries = Vec::new();
+    if winner.gpus() == one * replicas {
+        let prompt_kv = Config::default().prompt_kv;
+        let base = Config { mix: false, prompt_kv, replicas, ..winner.clone() };
+        let names: Vec<String> = Policy::of_one_worker().map(|p| p.name().to_owned()).collect();
+        entries = policies(&base, &[], &names)?;
+    }
+    let here = result.baselines.iter().filter(|b| b.device == result.device);
+    for best in here.filter_map(|b| b.best.as_ref()) {
+        let config = config_of(&best.config)?;
+        if split(&config) {
+            entries.push((best.policy.clone(), config));
+        }
+    }
+    entries.retain(|(_, config)| sim.deployment(config, Relax::Nothing).is_ok());
+    if entries.len() < 2 {
         return Ok(Vec::new());
     }
-    let base = Config { mix: false, prompt_kv: Config::default().prompt_kv, ..winner.clone() };
-    let names: Vec<String> = Policy::of_one_worker().map(|p| p.name().to_owned()).collect();
-    let mut entries = policies(&base, &[], &names)?;
-    entries.retain(|(_, config)| sim.deployment(config, Relax::Nothing).is_ok());
     compare(sim, &Comparison { entries, rates: Vec::new() }, cancel()?).or_else(|stop| match stop {
         Stop::Cancelled | Stop::Gone(_) => Ok(Vec::new()),
         Stop::Refused(refused) => Err(refused.into()),

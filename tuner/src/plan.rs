@@ -70,7 +70,11 @@ pub struct Plan {
     pub usd_per_million_tokens: Option<f64>,
     /// The GPUs that are enough with iterations as slow as one real engine in ten has them; none if
     /// that is not known.
-    pub if_slow: Option<IfSlow>,
+    pub if_slow: Option<AtPace>,
+    /// The same with iterations as fast as one real engine in ten has them. Fewer replicas than were simulated are taken
+    /// to carry their part of what those carried.
+    #[serde(default)]
+    pub if_fast: Option<AtPace>,
     /// Requests that it can never serve; they are part of the demand, and fail.
     #[serde(default)]
     pub unfit: Unfit,
@@ -87,9 +91,9 @@ pub struct Tier {
     pub plan: Option<Plan>,
 }
 
-/// A plan where iterations are slower than predicted.
+/// A plan where iterations are slower than predicted, or faster.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct IfSlow {
+pub struct AtPace {
     /// Requests/s that one deployment then carries; 0 where the targets hold at no rate.
     pub capacity_rps: f64,
     /// GPUs that are then enough; none where no number is.
@@ -110,6 +114,8 @@ pub enum Rule {
     FewerGpus,
     /// It costs the same on as many GPUs, and more of its capacity is free.
     LargerMargin,
+    /// None: they are equal in all of this, and it was found first.
+    FoundFirst,
 }
 
 /// Why a plan was chosen: what decided between it and the next best deployment.
@@ -122,7 +128,7 @@ pub struct Chosen {
 }
 
 /// Orders two plans (less is better) and names the rule that decided: fewest unservable requests, then cost, then GPUs,
-/// then free capacity.
+/// then free capacity. Plans that are equal in all of it keep the order in which they were found.
 #[must_use]
 pub fn prefer(a: &Plan, b: &Plan) -> (Ordering, Rule) {
     match a.unfit.requests.cmp(&b.unfit.requests) {
@@ -134,6 +140,9 @@ pub fn prefer(a: &Plan, b: &Plan) -> (Ordering, Rule) {
     let cost = bills.filter(|(a, b)| (a / b - 1.0).abs() > 1e-9).map(|(a, b)| a.total_cmp(&b));
     match (cost, a.gpus.cmp(&b.gpus)) {
         (Some(order), _) => (order, Rule::LeastCost),
+        (None, Ordering::Equal) if (a.free - b.free).abs() <= 1e-9 => {
+            (Ordering::Equal, Rule::FoundFirst)
+        }
         (None, Ordering::Equal) => (b.free.total_cmp(&a.free), Rule::LargerMargin),
         (None, order) => (order, Rule::FewerGpus),
     }
@@ -208,6 +217,7 @@ pub fn plan(
             .filter(|_| tokens_per_hour > 0.0)
             .map(|usd| usd / tokens_per_hour * 1e6),
         if_slow: None,
+        if_fast: None,
         unfit: Unfit::default(),
     })
 }
@@ -281,6 +291,7 @@ mod tests {
             assert_eq!(prefer(&best, &other), (Ordering::Less, rule));
             assert_eq!(prefer(&other, &best), (Ordering::Greater, rule));
         }
+        assert_eq!(prefer(&best, &of(6.0, 2, 3.0)), (Ordering::Equal, Rule::FoundFirst));
     }
 
     proptest! {

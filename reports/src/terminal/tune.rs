@@ -65,8 +65,8 @@ fn plan(s: &mut Screen, r: &TuneResult) {
     if let Some(rule) = planned::rule(r) {
         s.say(&format!("  {rule}"), 4, None);
     }
-    if r.plans.iter().any(|p| p.if_slow.is_some()) {
-        s.say(&format!("  {}", planned::IF_SLOW), 4, Some(Look::Quiet));
+    if let Some(means) = planned::likely_means(r) {
+        s.say(&format!("  {means}"), 4, Some(Look::Quiet));
     }
     // Of the device chosen it is a warning of the answer.
     for said in planned::unfit(r).iter().filter(|said| !r.warnings.contains(said)) {
@@ -117,7 +117,7 @@ fn winner(s: &mut Screen, r: &TuneResult, best: &Operating) {
         4,
         None,
     );
-    for said in sentences::trust(r) {
+    for said in sentences::trust(r).into_iter().chain(sentences::ties(r)) {
         s.gap();
         s.say(&said, 0, None);
     }

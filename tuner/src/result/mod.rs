@@ -8,12 +8,14 @@ mod confidence;
 mod latencies;
 pub mod pareto;
 mod sentences;
+mod ties;
 
 pub use answer::{Answer, Contender, Failure, Source, Standing, Tried};
 pub use confidence::{Confidence, PassedOver};
 pub use latencies::{Both, FlatP99, Form, Latencies, P99};
 pub(crate) use sentences::BOUNDED;
 pub use sentences::{against, attained, broke, missed, statistic};
+pub use ties::{Tie, Tiebreak, Ties};
 
 use crate::plan::{Chosen, Plan, Tier};
 use crate::subject::observation::{KvShares, Observation, Work};
@@ -71,6 +73,9 @@ pub struct TuneResult {
     /// A queue in another order that carries more, and what keeps it from being the winner's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reordered: Option<Reordered>,
+    /// Configurations that carry as much as the winner; none where none was found, and where a demand was planned for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ties: Option<Ties>,
     /// The confidence in the winner's capacity; none if predictions for its device were never
     /// compared with real runs.
     #[serde(default)]

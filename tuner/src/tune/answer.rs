@@ -44,6 +44,7 @@ impl Tuning<'_, '_> {
             candidates: self.field.candidates,
             engines: Vec::new(),
             reordered: self.reordered.clone(),
+            ties: self.ties(),
             infeasible: best.is_none().then(|| self.infeasible(None, &refused)),
             baselines: self.baselines(&refused),
             losers: Vec::new(),

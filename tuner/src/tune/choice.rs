@@ -5,7 +5,14 @@ use super::tuning::Tuning;
 use crate::contest::entry::Candidate;
 use crate::knee::verdict;
 use crate::plan::prefer;
+use crate::result::Tiebreak;
 use crate::subject::unfit::Unfit;
+use std::cmp::Ordering;
+
+/// True of two worths that are equal to within rounding.
+pub(super) fn alike(x: f64, y: f64) -> bool {
+    (x - y).abs() <= 1e-9 * x.max(y)
+}
 
 impl Tuning<'_, '_> {
     /// The objective's value of entry `i`.
@@ -48,16 +55,29 @@ impl Tuning<'_, '_> {
             return refused < others;
         }
         let (x, y) = (self.worth(a), self.worth(b));
-        if (x - y).abs() > 1e-9 * x.max(y) {
+        if !alike(x, y) {
             return x > y;
         }
-        // Equal to within rounding: the wider margin wins, then the fewer GPUs.
-        let tight = |i: usize| {
-            let probe = self.found.entries[i].probe(self.found.head(i), self.found.good(i)?)?;
-            Some(verdict::worst(&probe.observation))
-        };
+        self.tiebreak(a, b).0.is_lt()
+    }
+
+    /// What decides between two entries of the same worth (less is better): the wider margin, then the fewer GPUs, then
+    /// nothing but the order in which they were found.
+    pub(super) fn tiebreak(&self, a: usize, b: usize) -> (Ordering, Tiebreak) {
+        let used = |i: usize| self.used(i).unwrap_or(0.0);
         let gpus = |i: usize| self.found.entries[i].candidate.config.gpus();
-        (tight(a), gpus(a)) < (tight(b), gpus(b))
+        let (margin, fewer) = (used(a).total_cmp(&used(b)), gpus(a).cmp(&gpus(b)));
+        match (margin, fewer) {
+            (Ordering::Equal, Ordering::Equal) => (Ordering::Equal, Tiebreak::FoundFirst),
+            (Ordering::Equal, order) => (order, Tiebreak::FewerGpus),
+            (order, _) => (order, Tiebreak::WiderMargin),
+        }
+    }
+
+    /// Share of its tightest limit that entry `i` uses at its capacity.
+    pub(super) fn used(&self, i: usize) -> Option<f64> {
+        let probe = self.found.entries[i].probe(self.found.head(i), self.found.good(i)?)?;
+        Some(verdict::worst(&probe.observation))
     }
 
     /// The best entry of a device by all that was found.

@@ -5,8 +5,10 @@
 //! a plan is the cheapest of everything found that serves as many requests. So to allow more never costs more, unless it
 //! serves requests that could not be served before: the law of [`crate::plan`].
 
+use super::question::Demand;
 use super::tuning::Tuning;
-use crate::plan::{Chosen, IfSlow, Plan, PlanError, Unit, plan, prefer};
+use crate::plan::{AtPace, Chosen, Plan, PlanError, Unit, plan, prefer};
+use crate::result::Confidence;
 use crate::space;
 use engine::Config;
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,15 +141,10 @@ impl Tuning<'_, '_> {
         let mut plans = Vec::new();
         for device in 0..self.question.devices.len() {
             let Some((i, mut plan)) = self.cheapest(device) else { continue };
-            plan.if_slow = self.trusted.get(&i).map(|c| {
-                let (unit, _) = self.unit(i, c.low_rps);
-                let slow = crate::plan::plan(&unit, demand.rps, demand.headroom, |_| true).ok();
-                IfSlow {
-                    capacity_rps: c.low_rps,
-                    gpus: slow.as_ref().map(|p| p.gpus),
-                    usd_per_hour: slow.and_then(|p| p.usd_per_hour),
-                }
-            });
+            if let Some(c) = self.trusted.get(&i) {
+                let (slow, fast) = self.paced_plans(i, c, demand);
+                (plan.if_slow, plan.if_fast) = (Some(slow), Some(fast));
+            }
             plans.push(plan);
         }
         if plans.is_empty() {
@@ -155,6 +152,24 @@ impl Tuning<'_, '_> {
             self.found.bests().find_map(|i| self.plan(i)?.err()).map_or(Ok(()), Err)?;
         }
         Ok(plans)
+    }
+
+    /// The plans of entry `i` at both ends of the confidence in its capacity: with slow iterations, and with fast ones.
+    fn paced_plans(&self, i: usize, c: &Confidence, demand: Demand) -> (AtPace, AtPace) {
+        let at = |capacity_rps: f64, unit: &Unit<'_>| {
+            let found = plan(unit, demand.rps, demand.headroom, |_| true).ok();
+            AtPace {
+                capacity_rps,
+                gpus: found.as_ref().map(|p| p.gpus),
+                usd_per_hour: found.and_then(|p| p.usd_per_hour),
+            }
+        };
+        let (slow, _) = self.unit(i, c.low_rps);
+        let (fast, _) = self.unit(i, c.high_rps);
+        // One of the replicas, with its part of what all carried.
+        let each = fast.capacity_rps / f64::from(fast.replicas);
+        let fast = Unit { capacity_rps: each, replicas: 1, ..fast };
+        (at(c.low_rps, &slow), at(c.high_rps, &fast))
     }
 
     /// Why the winner was chosen: against the next best of all groups.

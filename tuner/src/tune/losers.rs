@@ -21,8 +21,9 @@ impl Tuning<'_, '_> {
         let others: Vec<usize> = others
             .into_iter()
             .filter(|i| {
-                // An entry that gave way to a steadier one did not lose by capacity.
-                self.passed_over.values().all(|over| over.0 != *i) && !self.same_row(*i, best)
+                // An entry that gave way to a steadier one did not lose by capacity, nor did an equal one.
+                let gave_way = self.passed_over.values().any(|over| over.0 == *i);
+                !gave_way && !self.same_row(*i, best) && !self.ties_with(*i, best)
             })
             .collect();
         let status = |done| Status {

@@ -23,6 +23,7 @@ mod losers;
 mod order;
 mod question;
 mod steady;
+mod ties;
 mod tuning;
 
 /// Tunes.

@@ -6,7 +6,7 @@ use crate::contest::progress::Watch;
 use crate::evidence::accuracy::Accuracy;
 use crate::plan::Price;
 use crate::result::config_of;
-use crate::result::{DeviceInfo, Objective, WorkloadInfo};
+use crate::result::{DeviceInfo, Objective, Tiebreak, WorkloadInfo};
 use crate::space::Scope;
 use crate::space::Space;
 use crate::subject::Subject;
@@ -487,4 +487,29 @@ fn every_engine_has_a_best_that_it_can_be_told() {
         assert!(crate::export::lacks(engine, &config).is_empty(), "{}", engine.title);
         assert!(own.capacity_rps <= best * 1.0001 && own.capacity_rps > 0.5 * best);
     }
+}
+
+#[test]
+fn equal_configurations_are_told_with_what_decided() {
+    // Seats alone limit: configurations of several policies hold the very same rate.
+    let fake = Fake::new(&["ttft=100s"]);
+    let space = space(2, true);
+    let devices = vec![device("first", &fake, 2.0), device("second", &fake, 2.0)];
+    let r = tune(&question(devices, &space, fake.slo.slo())).unwrap();
+    let (best, ties) = (r.best.as_ref().unwrap(), r.ties.as_ref().unwrap());
+    // The same device by another name carries the same, and what decides says so truly.
+    assert!(ties.others.iter().any(|t| t.device == "second" && t.label == best.label), "{ties:?}");
+    assert_eq!((best.device.as_str(), ties.step), ("first", crate::knee::STEP - 1.0));
+    let next = &ties.others[0];
+    match ties.rule {
+        Tiebreak::WiderMargin => assert!(ties.left > next.left, "{ties:?}"),
+        Tiebreak::FewerGpus => assert!(best.gpus < next.gpus, "{ties:?}"),
+        Tiebreak::FoundFirst => assert!(ties.left <= next.left, "{ties:?}"),
+        Tiebreak::Steadier => panic!("nothing is known of slow iterations: {ties:?}"),
+    }
+    // What is equal has not lost.
+    assert!(r.losers.iter().all(|l| l.capacity_rps < l.winner_rps), "{:?}", r.losers);
+    // A plan is explained by its own rule.
+    let plan = planned(&[("x", &fake, 2.0)], 1, 5.0, fake.slo.slo());
+    assert!(plan.ties.is_none());
 }
