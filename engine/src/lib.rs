@@ -4,6 +4,8 @@
 //! source of random numbers, so the same scheduler and allocator code runs in virtual time and live: the configuration
 //! that was searched is the one that serves. Two leaves differ: the executor behind [`exec::Executor`], and the owner
 //! of the clock.
+//!
+//! Internal to knee: this interface changes without notice. The crate `knee` is the stable one.
 
 mod alike;
 pub mod beam;

@@ -4,6 +4,8 @@
 //! tells [`Recorder`] what it saw, and gets [`Record`]s; [`Summary`] and [`Sustain`] say whether latency targets
 //! ([`Slo`]) held and whether the load could have gone on for ever.
 //! Times are `Duration` since the run's origin.
+//!
+//! Internal to knee: this interface changes without notice. The crate `knee` is the stable one.
 
 mod error;
 mod histogram;

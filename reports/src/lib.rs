@@ -3,6 +3,8 @@
 //! A [`Report`] is plain data: results of the tuner and of single runs, thinned. It is stored beside its page, so that
 //! [`load()`] and [`Report::page`] draw the same page again. Nothing here computes a result, and every sentence under a
 //! plot is derived from the data the plot shows.
+//!
+//! Internal to knee: this interface changes without notice. The crate `knee` is the stable one.
 
 mod bench;
 pub mod between;

@@ -258,6 +258,35 @@ fn by_context(r: &TuneResult) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tuner::plan::AtPace;
+
+    #[test]
+    fn likely_gpus_and_bills_span_fast_and_slow_iterations() {
+        let unit = tuner::plan::Unit {
+            device: "x",
+            label: "y",
+            capacity_rps: 10.0,
+            gpus: 1,
+            replicas: 1,
+            output_tokens_per_request: 1.0,
+            price: Some(&tuner::plan::Price { usd_per_gpu_hour: 1.0, source: String::new() }),
+        };
+        let plan = tuner::plan::plan(&unit, 40.0, 0.0, |_| true).unwrap();
+        let at = |gpus: Option<u32>| {
+            Some(AtPace { capacity_rps: 0.0, gpus, usd_per_hour: gpus.map(f64::from) })
+        };
+        let told = |fast: u32, slow: Option<u32>| {
+            let plan = Plan { if_fast: at(Some(fast)), if_slow: at(slow), ..plan.clone() };
+            (likely(&plan).unwrap(), likely_month(&plan))
+        };
+        let both = |gpus: &str, bills: &str| (gpus.to_owned(), Some(bills.to_owned()));
+        assert_eq!((likely(&plan), likely_month(&plan)), (None, None));
+        assert_eq!(told(3, Some(6)), both("3 to 6", "$2,190 to $4,380"));
+        assert_eq!(told(3, None), both("3 or more", "$2,190 or more"));
+        assert_eq!(told(4, Some(4)), ("no more and no fewer".to_owned(), None));
+        // Neither end excludes the plan itself.
+        assert_eq!(told(5, Some(3)), ("no more and no fewer".to_owned(), None));
+    }
 
     #[test]
     fn a_chosen_plan_that_refuses_prompts_says_both() {

@@ -3,11 +3,8 @@
 use std::time::Instant;
 
 use cpu_time::ProcessTime;
-use tuner::plan::Price;
 use tuner::result::{DeviceInfo, WorkloadInfo};
-use tuner::subject::Subject;
 use tuner::subject::bed::Testbed;
-use workloads::Trace;
 
 /// The cost of a computation.
 pub(crate) struct Cost {
@@ -39,29 +36,11 @@ pub(crate) struct Common {
 
 impl Common {
     pub(crate) fn new(seed: u64, sim: &Testbed) -> Self {
-        let (trace, device) = (sim.trace(), sim.device());
-        let price = Price {
-            usd_per_gpu_hour: device.price.per_gpu_hour,
-            source: format!("{}, {}", device.price.source, device.price.date),
-        };
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seed,
-            workload: WorkloadInfo {
-                name: trace.name.clone(),
-                provenance: trace.provenance.clone(),
-                requests: trace.requests.len(),
-                requests_per_session: sim.requests_per_session(),
-                natural_rps: sim.natural_rate(sim.requests()),
-                prompt_tokens_per_request: Some(mean_prompt(trace)),
-                output_tokens_per_request: sim.output_tokens_per_request(),
-                repeats: sim.repeats(),
-            },
-            device: DeviceInfo {
-                name: device.name.clone(),
-                provenance: device.provenance.clone(),
-                price: (device.price.per_gpu_hour > 0.0).then_some(price),
-            },
+            workload: sim.workload_info(),
+            device: sim.device_info(),
             slo: sim.slo().slo().targets().iter().map(ToString::to_string).collect(),
             host: host(),
             simulated: sim.is_simulated(),
@@ -89,12 +68,6 @@ impl Common {
             host: self.host,
         }
     }
-}
-
-/// Mean tokens of a prompt.
-pub(crate) fn mean_prompt(trace: &Trace) -> f64 {
-    let tokens: u64 = trace.requests.iter().map(|r| u64::from(r.input)).sum();
-    tokens as f64 / trace.requests.len().max(1) as f64
 }
 
 /// The processor this runs on.

@@ -23,7 +23,7 @@ use tuner::subject::unfit::Unfit;
 use workloads::Trace;
 
 use super::output::{self, about};
-use super::{host, mean_prompt, secrets};
+use super::{host, secrets};
 use crate::cli;
 use crate::tell::tell;
 
@@ -256,7 +256,7 @@ fn workload(trace: &Trace) -> WorkloadInfo {
         requests,
         requests_per_session: (starts < requests).then(|| requests as f64 / starts as f64),
         natural_rps: trace.offered_rate(),
-        prompt_tokens_per_request: Some(mean_prompt(trace)),
+        prompt_tokens_per_request: Some(trace.mean_prompt()),
         output_tokens_per_request: tokens as f64 / starts as f64,
         repeats: false,
     }

@@ -38,7 +38,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-pub(crate) use common::{Common, Cost, host, mean_prompt, measure};
+pub(crate) use common::{Common, Cost, host, measure};
 pub(crate) use interrupt::{INTERRUPTED, cancel, was_interrupted};
 pub(crate) use print::{print, print_as_is, print_json, terminal};
 pub(crate) use question::ask;

@@ -172,3 +172,21 @@ fn less_context_takes_fewer_gpus() {
     assert!(all >= gpus(&tiers[0]["plan"]) && gpus(&tiers[0]["plan"]) > gpus(&tiers[1]["plan"]));
     assert!(refused(&["plan", "--demand", "1rps", "--context", "16q"]).contains("16k"));
 }
+
+/// The example for notebooks, run as it stands. A machine without Python has nothing to run it with.
+#[test]
+fn python_reads_answers() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/from_python.py");
+    let mut python = Command::new("python3");
+    let run = python.arg(example).env("KNEE", env!("CARGO_BIN_EXE_knee")).output();
+    let Ok(out) = run else {
+        eprintln!("no python3: the example is not run");
+        return;
+    };
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let said = text(&out.stdout);
+    let rows: Vec<Vec<&str>> = said.lines().map(|l| l.split('\t').collect()).collect();
+    assert_eq!((rows.len(), rows[0].len()), (3, 6), "{said}");
+    let rate = |row: &[&str]| row[1].parse::<f64>().unwrap();
+    assert!(rate(&rows[1]) < rate(&rows[2]) && rows[1][5].starts_with("chunked"), "{said}");
+}

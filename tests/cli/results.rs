@@ -34,6 +34,8 @@ fn results_are_compared_and_held_to_requirements() {
         page.contains("SIMULATED") && page.contains("What was asked") && page.contains("h200-sxm")
     );
     let told = json(&["diff", &a, &format!("{b}/result.json"), "--json"]);
+    assert_fits("diff.json", &told);
+    assert_fits("diff.json", &json(&["diff", &a, &a, "--json"]));
     assert_eq!(told["question"][0]["what"], "devices");
     let capacity = &told["figures"][0];
     assert_eq!(
@@ -68,6 +70,8 @@ fn results_are_compared_and_held_to_requirements() {
     let out = knee(&["check", &a, "--max", "ttft=1us", "--json"]);
     let told: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!((told["passed"].as_bool(), out.status.code()), (Some(false), Some(1)));
+    assert_fits("check.json", &told);
+    assert_fits("check.json", &json(&["check", &a, "--against", &a, "--json"]));
     // A mistake has a status of its own.
     for (args, says) in [
         (&[][..], "nothing is required"),

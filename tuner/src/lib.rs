@@ -5,6 +5,8 @@
 //! [`subject::observation::Observation`] what it showed; a [`knee::verdict::Verdict`] says whether the rate held; the
 //! [`knee`] is the highest that did; a [`contest`] decides which configuration to try next; a [`result::Answer`] says who
 //! carries how much, and is [`explain`]ed.
+//!
+//! Internal to knee: this interface changes without notice. The crate `knee` is the stable one.
 
 pub mod claims;
 pub mod compare;

@@ -13,6 +13,8 @@
 //! }
 //! # Ok::<(), workloads::TraceError>(())
 //! ```
+//!
+//! Internal to knee: this interface changes without notice. The crate `knee` is the stable one.
 
 mod alike;
 mod arrival;

@@ -84,6 +84,13 @@ impl Trace {
         self.requests.iter().map(at).max().unwrap_or_default()
     }
 
+    /// Mean prompt tokens of a request.
+    #[must_use]
+    pub fn mean_prompt(&self) -> f64 {
+        let tokens: u64 = self.requests.iter().map(|r| u64::from(r.input)).sum();
+        tokens as f64 / self.requests.len().max(1) as f64
+    }
+
     /// Longest input + output, tokens.
     #[must_use]
     pub fn longest(&self) -> u32 {

@@ -9,7 +9,9 @@ use engine::{Config, Deployment, DeviceProfile, EngineProfile, Fleet, Machine, M
 use loadgen::BoundSlo;
 use workloads::{Arrival, Stream, Trace, TraceRequest};
 
-use crate::subject::{Refused, Relax};
+use crate::plan::Price;
+use crate::result::{DeviceInfo, WorkloadInfo};
+use crate::subject::{Refused, Relax, Subject};
 
 /// A trace, or the first part of it, with the identities of its blocks in the engine's form.
 #[derive(Clone)]
@@ -132,6 +134,37 @@ impl Testbed {
     pub fn with_kv_slots(mut self, slots: u32) -> Self {
         self.kv_slots = Some(slots);
         self
+    }
+
+    /// The traffic, as results tell it.
+    #[must_use]
+    pub fn workload_info(&self) -> WorkloadInfo {
+        let trace = self.trace();
+        WorkloadInfo {
+            name: trace.name.clone(),
+            provenance: trace.provenance.clone(),
+            requests: trace.requests.len(),
+            requests_per_session: self.requests_per_session(),
+            natural_rps: self.natural_rate(self.requests()),
+            prompt_tokens_per_request: Some(trace.mean_prompt()),
+            output_tokens_per_request: self.output_tokens_per_request(),
+            repeats: self.repeats(),
+        }
+    }
+
+    /// The device, as results tell it.
+    #[must_use]
+    pub fn device_info(&self) -> DeviceInfo {
+        let device = &self.device;
+        let price = Price {
+            usd_per_gpu_hour: device.price.per_gpu_hour,
+            source: format!("{}, {}", device.price.source, device.price.date),
+        };
+        DeviceInfo {
+            name: device.name.clone(),
+            provenance: device.provenance.clone(),
+            price: (device.price.per_gpu_hour > 0.0).then_some(price),
+        }
     }
 
     /// True where its times are predicted, not measured.
