@@ -204,6 +204,9 @@ pub(crate) fn ties(r: &TuneResult) -> Option<String> {
             "This one was chosen for its margin, which is wider by a hair".to_owned()
         }
         (Tiebreak::FewerGpus, ..) => "This one was chosen because it takes fewer GPUs".to_owned(),
+        (Tiebreak::FoundFirst, own, other) if own < other => {
+            "This one was found first, and only one that carries more takes its place".to_owned()
+        }
         (Tiebreak::FoundFirst, ..) => {
             "This one was found first, and nothing that was measured speaks for another".to_owned()
         }

@@ -190,3 +190,20 @@ fn python_reads_answers() {
     let rate = |row: &[&str]| row[1].parse::<f64>().unwrap();
     assert!(rate(&rows[1]) < rate(&rows[2]) && rows[1][5].starts_with("chunked"), "{said}");
 }
+
+/// Lists and descriptions, of what ships and of a file as poor as one can be.
+#[test]
+fn json_of_lists_fits_its_schemas() {
+    assert_fits("devices.json", &json(&["devices", "--json"]));
+    assert_fits("engines.json", &json(&["engines", "--json"]));
+    assert_fits("models.json", &json(&["models", "--json"]));
+    assert_fits("models.json", &json(&["models", "openai/gpt-oss-120b", "--json"]));
+    let dir = tempfile::tempdir().unwrap();
+    let one = dir.path().join("one.csv");
+    std::fs::write(&one, "timestamp,input_tokens,output_tokens\n0,5,1\n").unwrap();
+    let file = ["trace", "inspect", one.to_str().unwrap(), "--time-unit", "s", "--json"];
+    assert_fits("trace.json", &json(&file));
+    for more in [&[][..], &["--model", "llama-2-13b"]] {
+        assert_fits("trace.json", &json(&with(&["trace", "inspect", "agentic", "--json"], more)));
+    }
+}
