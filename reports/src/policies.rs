@@ -53,7 +53,7 @@ fn unlike(policies: &[PolicyResult]) -> Option<String> {
         .collect();
     (!other.is_empty()).then(|| {
         format!(
-            "{}, the others {}: a GPU of more has the less of the load.",
+            "{}, the others {}. At an equal rate, more GPUs have less to do each.",
             capitalised(&listed(&other)),
             gpus(first)
         )

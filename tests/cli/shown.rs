@@ -74,3 +74,23 @@ fn reports_are_written_whole_and_rendered_again() {
     assert!(knee(&["report", out]).status.success());
     assert_eq!(page(), first);
 }
+
+/// Disaggregation too, whoever wins.
+#[test]
+fn equal_rates_have_every_policy() {
+    for policy in ["", "disagg"] {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().to_str().unwrap();
+        let few = ["tune", "--slo", "ttft=5s", "--requests", "40", "--gpus", "2", "--out", out];
+        let pinned = ["--max-seqs", "64", "--max-batch-tokens", "1024"];
+        let policy = if policy.is_empty() { vec![] } else { vec!["--policy", policy] };
+        let done = knee(&[&few[..], &pinned, &policy].concat());
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+        let (_, after) = page.split_once("At equal rates").expect("a section");
+        let table = after.split_once("<h2>").map_or(after, |(table, _)| table);
+        for name in ["static", "continuous", "paged", "chunked", "disagg"] {
+            assert!(table.contains(&format!("<td>{name}</td>")), "{name}");
+        }
+    }
+}
