@@ -50,7 +50,7 @@ pub struct Iteration {
     pub start: Duration,
     /// When each step ended; one entry unless it is a stretch.
     pub ends: Vec<Duration>,
-    /// Requests whose first branch got a token at every one of `ends`.
+    /// Requests whose first branch got a token at every one of `ends`; once for each token, where it got several at once.
     pub emitted: Vec<RequestId>,
     /// Sampled tokens, when they are real: one per entry of `emitted`.
     pub tokens: Vec<Token>,
@@ -62,6 +62,10 @@ pub struct Iteration {
     pub settled: Vec<RequestId>,
     /// Other events, in order: those of planning (admissions, preemptions), then those at the last of `ends`.
     pub events: Vec<Event>,
+    /// Drafted tokens that were computed.
+    pub drafted: u32,
+    /// Of these, those that the model said too.
+    pub accepted: u32,
     /// The work of the first step.
     pub shape: Shape,
 }
@@ -75,6 +79,6 @@ impl Iteration {
         self.branches.clear();
         self.settled.clear();
         self.events.clear();
-        self.branch_tokens = 0;
+        (self.branch_tokens, self.drafted, self.accepted) = (0, 0, 0);
     }
 }

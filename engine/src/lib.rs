@@ -36,6 +36,7 @@ pub mod sched;
 pub mod sequence;
 pub mod server;
 pub mod shape;
+pub mod speculation;
 pub mod state;
 pub mod waiting;
 pub mod wiring;

@@ -25,6 +25,26 @@ pub enum Place {
     Ended,
 }
 
+/// Tokens that a drafter expects to come next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Draft {
+    /// How many.
+    pub n: u32,
+    /// The tokens themselves, where tokens are real.
+    pub tokens: Vec<Token>,
+    /// Of them, those that the model will say too, where tokens are not real: known beforehand, as ends are.
+    pub right: u32,
+}
+
+impl Draft {
+    /// Leaves its first `n` tokens.
+    pub fn shorten(&mut self, n: u32) {
+        self.n = self.n.min(n);
+        self.right = self.right.min(n);
+        self.tokens.truncate(n as usize);
+    }
+}
+
 /// A sequence in the engine. What every iteration touches comes first, in one line of the cache.
 #[derive(Debug, Clone)]
 #[repr(C, align(64))]
@@ -33,6 +53,9 @@ pub struct Sequence {
     pub len: u32,
     /// Of these, tokens whose keys and values are in the cache.
     pub computed: u32,
+    /// Tokens drafted after `len`: they are computed together with the next one, and stay as far as the model says the
+    /// same.
+    pub draft: Draft,
     /// Tokens of it in a plan that has been submitted and not committed; 0 = free to be planned.
     pub in_flight: u32,
     /// Length at which it ends: known in simulation, otherwise the most it may reach.
@@ -85,16 +108,29 @@ pub struct Sequence {
 pub const ALONE: u32 = u32::MAX;
 
 impl Sequence {
-    /// Tokens not computed yet and not in flight.
+    /// Tokens not computed yet and not in flight, drafted ones included.
     #[must_use]
     pub fn todo(&self) -> u32 {
-        self.len - self.computed - self.in_flight
+        self.len + self.draft.n - self.computed - self.in_flight
     }
 
     /// True if its next token extends a computed prompt by one.
     #[must_use]
     pub fn decodes(&self) -> bool {
         self.len - self.computed == 1 && self.computed >= self.prompt
+    }
+
+    /// True if the first `at` are all of its tokens, drafted ones included: what follows is sampled.
+    #[must_use]
+    pub fn samples_after(&self, at: u32) -> bool {
+        at == self.len + self.draft.n
+    }
+
+    /// Its tokens from `first`, which is no drafted one, up to `end`, which may be.
+    pub fn tokens_in(&self, first: u32, end: u32) -> impl Iterator<Item = Token> + '_ {
+        let own = &self.tokens[first as usize..end.min(self.len) as usize];
+        let drafted = &self.draft.tokens[..end.saturating_sub(self.len) as usize];
+        own.iter().chain(drafted).copied()
     }
 
     /// True if it may be put into a plan now.
@@ -150,6 +186,43 @@ impl Sequence {
                 let own = u64::from(self.request) << 32 | u64::from(branch) << 20;
                 mix(own ^ 0x5eed, u64::from(index))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A private sequence with a prompt of `len` tokens.
+    pub(crate) fn sequence(len: u32) -> Sequence {
+        Sequence {
+            len,
+            computed: 0,
+            draft: Draft::default(),
+            in_flight: 0,
+            end: len + 10_000,
+            slots: 0,
+            beyond: 0,
+            prompt: len,
+            reached: 0,
+            place: Place::Waiting,
+            fated: false,
+            cut: false,
+            branch: 0,
+            width: 1,
+            forked: false,
+            together: false,
+            held: false,
+            started: false,
+            worker: 0,
+            request: 0,
+            group: ALONE,
+            priority: 0,
+            ticket: 0,
+            content: Content::Private,
+            covered: 0,
+            tokens: Vec::new(),
         }
     }
 }

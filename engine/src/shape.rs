@@ -6,8 +6,9 @@
 /// Query rows of a tile: attention kernels compute whole tiles of rows against all of a chunk's context.
 pub const TILE: u32 = 64;
 
-/// Totals over the chunks of one iteration. A *decode* is a chunk of one token that extends a sequence whose prompt
-/// is computed; every other chunk is a *prefill* (a prompt, a part of one, or a recomputation).
+/// Totals over the chunks of one iteration. A *decode* is a chunk of one token, and of those drafted after it, that
+/// extends a sequence whose prompt is computed; every other chunk is a *prefill* (a prompt, a part of one, or a
+/// recomputation).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Shape {
     /// Sequences with a prefill chunk.
@@ -32,6 +33,12 @@ pub struct Shape {
     pub decode_context: u64,
     /// The longest context among the decodes.
     pub decode_longest: u32,
+    /// Drafted tokens that are computed beside those of the decodes.
+    #[serde(default)]
+    pub drafted: u32,
+    /// The most of them of one sequence: a drafter takes so many steps.
+    #[serde(default)]
+    pub draft_longest: u32,
     /// Sequences whose last position goes through the vocabulary head.
     pub sampled: u32,
     /// Tokens whose keys and values are copied inside the pool before the pass (copy-on-write, regrown reservations).
@@ -50,13 +57,18 @@ fn tile_pairs(history: u64, n: u64) -> u64 {
 }
 
 impl Shape {
-    /// Adds a chunk of `n` tokens after `history` computed ones; `decode` as defined above.
+    /// Adds a chunk of `n` tokens after `history` computed ones; `decode` as defined above, where all but the first are
+    /// drafted.
     #[inline]
     pub fn add(&mut self, history: u32, n: u32, decode: bool, samples: bool) {
         if decode {
             self.decode_seqs += 1;
-            self.decode_context += u64::from(history) + 1;
-            self.decode_longest = self.decode_longest.max(history + 1);
+            self.decode_context += u64::from(history) + u64::from(n);
+            self.decode_longest = self.decode_longest.max(history + n);
+            self.drafted += n - 1;
+            self.draft_longest = self.draft_longest.max(n - 1);
+            // The model is asked what follows each.
+            self.sampled += n - 1;
         } else {
             self.add_prefill(history, n);
         }
@@ -91,7 +103,7 @@ impl Shape {
             self.prefill_longest = self.prefill_longest.max(to);
             self.prefill_widest = self.prefill_widest.max(to);
         }
-        self.sampled = seats;
+        self.sampled = seats + self.drafted;
         self
     }
 
@@ -115,7 +127,7 @@ impl Shape {
     /// Tokens that go through the dense layers.
     #[must_use]
     pub fn tokens(&self) -> u32 {
-        self.prefill_tokens + self.decode_seqs
+        self.prefill_tokens + self.decode_seqs + self.drafted
     }
 
     /// The same decodes one token later.

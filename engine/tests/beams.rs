@@ -84,7 +84,13 @@ struct Cpu {
 struct Keep(Arc<Mutex<Vec<f32>>>);
 
 impl Sample for Keep {
-    fn sample(&mut self, _seq: &Sequence, _branch: u16, logits: &mut [f32]) -> Token {
+    fn sample(
+        &mut self,
+        _seq: &Sequence,
+        _drafted: u32,
+        _branch: u16,
+        logits: &mut [f32],
+    ) -> Token {
         *self.0.lock().unwrap() = logits.to_vec();
         0
     }

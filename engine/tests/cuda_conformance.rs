@@ -101,28 +101,31 @@ fn specs() -> Vec<Spec> {
 }
 
 /// Every scheduler with every one of `allocators`; requests that gave way.
-fn conforming(model: &Cuda, allocators: &[Variant]) -> u32 {
+fn conforming(model: &Cuda, allocators: &[Variant]) -> u64 {
     let specs = specs();
     let expected = expected(model, &specs);
-    let (mut preempted, mut runs) = (0, 0);
+    let (mut preempted, mut accepted, mut runs) = (0, 0, 0);
     for scheduler in schedulers() {
-        for allocator in allocators {
+        for (n, allocator) in (0..).zip(allocators) {
             let mut config = Config {
                 pp: model.model.stages() as u32,
                 max_seqs: 3,
                 max_batch_tokens: 40,
                 max_model_len: 128,
+                draft_tokens: n % 3 * 2,
                 ..Config::default()
             };
             scheduler.apply(&mut config);
             allocator.apply(&mut config);
             if is_legal(&config) {
-                preempted += conforms(model, &config, 128, &specs, &expected);
+                let totals = conforms(model, &config, 128, &specs, &expected);
+                preempted += totals.preemptions;
+                accepted += totals.accepted;
                 runs += 1;
             }
         }
     }
-    println!("{runs} runs, {preempted} preemptions");
+    println!("{runs} runs, {preempted} preemptions, {accepted} drafted tokens kept");
     preempted
 }
 

@@ -68,6 +68,9 @@ pub struct Config {
     /// and room that is given back, count one iteration later.
     #[serde(default)]
     pub async_scheduling: bool,
+    /// Tokens drafted ahead of each decode; 0 = none.
+    #[serde(default)]
+    pub draft_tokens: u32,
     /// Tensor-parallel ranks per worker.
     pub tp: u32,
     /// Attention-data-parallel ranks per replica: each has a queue, sequences and KV of its own, and all share the
@@ -118,6 +121,7 @@ impl Default for Config {
             max_wait: Duration::ZERO,
             mix: false,
             async_scheduling: false,
+            draft_tokens: 0,
             tp: 1,
             dp: 1,
             ep: 1,

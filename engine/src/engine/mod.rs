@@ -33,6 +33,7 @@ use crate::request::{Request, RequestId, Token};
 use crate::sched::Scheduler;
 use crate::sequence::{SeqId, Sequence};
 use crate::shape::Shape;
+use crate::speculation::Drafter;
 use crate::state::{Rejected, State};
 
 /// One serving engine: a queue, workers, a policy.
@@ -40,6 +41,7 @@ pub struct Engine {
     /// All sequences, waiting and running.
     pub state: State,
     scheduler: Box<dyn Scheduler>,
+    drafter: Option<Box<dyn Drafter>>,
     lanes: Vec<Lane>,
     /// Plans in flight per worker.
     depth: usize,
@@ -74,6 +76,7 @@ impl Engine {
             lanes: executors.into_iter().map(Lane::new).collect(),
             state,
             scheduler,
+            drafter: None,
             iteration: Iteration::default(),
             outcome: Outcome::default(),
             spare: Vec::new(),
@@ -82,6 +85,13 @@ impl Engine {
             told: false,
             fault: None,
         }
+    }
+
+    /// Lets `drafter` draft tokens for decoding sequences: as many as `draft_tokens` of the configuration says.
+    #[must_use]
+    pub fn drafting(mut self, drafter: Option<Box<dyn Drafter>>) -> Self {
+        self.drafter = drafter;
+        self
     }
 
     /// Makes every iteration a step of its own; results are the same, only slower.
@@ -192,6 +202,9 @@ impl Engine {
     fn plan_next(&mut self, worker: WorkerId, now: Duration) -> Plan {
         self.observer.advance(&self.state, worker, now);
         self.state.forget_refusal(worker);
+        if let Some(drafter) = &mut self.drafter {
+            self.state.draft(worker, drafter.as_mut());
+        }
         let mut plan = self.spare.pop().unwrap_or_default();
         plan.clear();
         self.scheduler.plan(&mut self.state, worker, now, &mut plan);
@@ -309,7 +322,7 @@ impl Engine {
         let (mut shape, mut recomputed) = (Shape::default(), 0);
         for &Chunk { seq, n } in &plan.chunks {
             let seq: &Sequence = self.state.seq(seq);
-            let samples = seq.computed + n == seq.len;
+            let samples = seq.samples_after(seq.computed + n);
             shape.add(seq.computed, n, seq.decodes(), samples);
             recomputed += seq.reached.min(seq.computed + n).saturating_sub(seq.computed);
             if samples && seq.forks() {

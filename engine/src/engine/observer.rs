@@ -19,6 +19,10 @@ pub struct Totals {
     pub padded: u64,
     /// Tokens computed before, then lost to a preemption.
     pub recomputed: u64,
+    /// Drafted tokens computed.
+    pub drafted: u64,
+    /// Of these, those that the model said too.
+    pub accepted: u64,
     /// Times a request gave way.
     pub preemptions: u64,
     /// Sequence-nanoseconds: sequences in a plan times its length.
@@ -94,6 +98,8 @@ impl Observer {
         let preempted = |e: &&Event| matches!(e, Event::Preempted { .. });
         t.preemptions += iteration.events.iter().filter(preempted).count() as u64;
         t.iterations += steps;
+        t.drafted += u64::from(iteration.drafted);
+        t.accepted += u64::from(iteration.accepted);
         t.executed += executed * steps;
         t.padded += executed.saturating_sub(u64::from(flight.plan.tokens)) * steps;
         t.recomputed += u64::from(flight.recomputed);

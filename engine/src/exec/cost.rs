@@ -418,7 +418,7 @@ impl CostModel {
             Some(ns) => *ns,
             None => self.head_line.at(f64::from(shape.sampled)),
         };
-        let tokens = u64::from(shape.prefill_tokens) + u64::from(shape.decode_seqs);
+        let tokens = u64::from(shape.tokens());
         let layers = |stage: &Stage, attention: f64| {
             let layers = match stage.layers.get(tokens as usize) {
                 Some(ns) => *ns,
@@ -465,7 +465,7 @@ impl CostModel {
 
     /// The layers of a stage, given the parts of each kind of attention.
     fn stage_breakdown(&self, stage: &Stage, shape: &Shape, parts: &[(f64, f64)]) -> Breakdown {
-        let tokens = f64::from(shape.prefill_tokens) + f64::from(shape.decode_seqs);
+        let tokens = f64::from(shape.tokens());
         let mut found = Breakdown::default();
         for (count, kind) in stage.kinds.iter().zip(&self.kinds).filter(|_| tokens > 0.0) {
             found.dense += count * kind.dense(tokens);

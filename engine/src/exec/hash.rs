@@ -53,10 +53,19 @@ impl Executor for HashExecutor {
             let seq = batch.state.seq(chunk.seq);
             let table = worker.kv.table(chunk.seq);
             let end = seq.computed + chunk.n;
-            for at in seq.computed..end {
-                memory[table.slot(at) as usize] = seq.tokens[at as usize];
+            for (at, token) in (seq.computed..end).zip(seq.tokens_in(seq.computed, end)) {
+                memory[table.slot(at) as usize] = token;
             }
-            if end == seq.len && seq.len < seq.end {
+            if seq.draft.n > 0 {
+                for at in seq.len..=end {
+                    let context = (0..at).map(|at| memory[table.slot(at) as usize]);
+                    let token = Self::next_token(context, seq.branch);
+                    outcome.tokens.push(token);
+                    if seq.draft.tokens.get((at - seq.len) as usize) != Some(&token) {
+                        break;
+                    }
+                }
+            } else if seq.samples_after(end) && seq.len < seq.end {
                 let branches = if seq.forks() { 0..seq.width } else { seq.branch..seq.branch + 1 };
                 let context = || (0..end).map(|at| memory[table.slot(at) as usize]);
                 outcome.tokens.extend(branches.map(|b| Self::next_token(context(), b)));

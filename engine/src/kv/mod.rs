@@ -144,6 +144,12 @@ pub trait KvAllocator: Send {
         spare: u32,
     ) -> Result<u32, Full>;
 
+    /// Gives back the slots that were taken for tokens after `seq.computed`; returns the tokens that there are slots for
+    /// now. Slots that were reserved beforehand stay.
+    fn shrink(&mut self, _id: SeqId, seq: &Sequence) -> u32 {
+        seq.slots
+    }
+
     /// The first `seq.computed` tokens are written; before it was the first `before`.
     fn commit(&mut self, id: SeqId, seq: &Sequence, before: u32);
 

@@ -7,7 +7,7 @@
 mod logprobs;
 mod params;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kernels::cpu::{Isa, argmax};
@@ -191,7 +191,7 @@ pub struct Sampler {
 #[derive(Debug, Default)]
 struct Shared {
     params: HashMap<RequestId, SamplingParams>,
-    reports: HashMap<(RequestId, u16), Logprobs>,
+    reports: HashMap<(RequestId, u16), VecDeque<Logprobs>>,
     offers: HashMap<(RequestId, u16), Vec<Offer>>,
 }
 
@@ -219,19 +219,30 @@ impl Sampler {
         self.lock().offers.remove(&(request, branch)).unwrap_or_default()
     }
 
-    /// Log probabilities of the token sampled last for a branch, if they were asked for; they are handed over once.
+    /// Log probabilities of the token sampled for a branch, the oldest that were not handed over yet, if they were asked
+    /// for.
     #[must_use]
     pub fn take_logprobs(&self, request: RequestId, branch: u16) -> Option<Logprobs> {
         let mut shared = self.lock();
-        if shared.reports.is_empty() { None } else { shared.reports.remove(&(request, branch)) }
+        if shared.reports.is_empty() {
+            return None;
+        }
+        shared.reports.get_mut(&(request, branch))?.pop_front()
     }
 }
 
 impl Sample for Sampler {
-    fn sample(&mut self, seq: &Sequence, branch: u16, logits: &mut [f32]) -> Token {
+    fn sample(&mut self, seq: &Sequence, drafted: u32, branch: u16, logits: &mut [f32]) -> Token {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(params) = shared.params.get(&seq.request) else { return most_likely(logits) };
-        let (prompt, output) = seq.tokens.split_at((seq.prompt as usize).min(seq.tokens.len()));
+        let with_draft: Vec<Token>;
+        let tokens = if drafted == 0 {
+            &seq.tokens
+        } else {
+            with_draft = seq.tokens_in(0, seq.len + drafted).collect();
+            &with_draft
+        };
+        let (prompt, output) = tokens.split_at((seq.prompt as usize).min(tokens.len()));
         if let Some(most) = params.offers {
             let offers = offer(params, output, logits, most);
             let best = offers.first().map_or(0, |offer| offer.0);
@@ -240,7 +251,7 @@ impl Sample for Sampler {
         }
         let (token, report) = choose(params, prompt, output, branch, logits, &mut self.scratch);
         if let Some(report) = report {
-            shared.reports.insert((seq.request, branch), report);
+            shared.reports.entry((seq.request, branch)).or_default().push_back(report);
         }
         token
     }

@@ -14,7 +14,7 @@ pub struct Chunked;
 impl Scheduler for Chunked {
     fn plan(&mut self, state: &mut State, worker: WorkerId, now: Duration, plan: &mut Plan) {
         let budget = state.config.max_batch_tokens;
-        state.extend(worker, plan, budget, false, |s| u32::from(s.decodes()));
+        state.extend(worker, plan, budget, false, |s| if s.decodes() { s.todo() } else { 0 });
         let cap = prompt_share(state, worker);
         let prefill =
             |s: &crate::sequence::Sequence| if s.decodes() { 0 } else { s.todo().min(cap) };

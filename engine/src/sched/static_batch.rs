@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::Scheduler;
-use crate::plan::{Plan, WorkerId};
+use crate::plan::{Chunk, Plan, WorkerId};
 use crate::state::State;
 
 /// See the module.
@@ -71,9 +71,14 @@ fn pad(state: &State, worker: WorkerId, plan: &mut Plan, prefills: bool, joined:
         return;
     }
     plan.seats = state.workers[worker].running.len() as u32;
-    let any = state.seq(plan.chunks[0].seq);
-    let own = joined.iter().filter(|j| j.0 == any.ticket).map(|j| j.1);
-    let started = own.min().unwrap_or(any.prompt);
     let longest = joined.iter().map(|j| j.1).max().unwrap_or(0);
-    plan.padded_to = longest.max(started) + any.len - started;
+    let padded_to = |chunk: &Chunk| {
+        let seq = state.seq(chunk.seq);
+        let own = joined.iter().filter(|j| j.0 == seq.ticket).map(|j| j.1);
+        let started = own.min().unwrap_or(seq.prompt);
+        longest.max(started) + seq.len + seq.draft.n - started
+    };
+    // Members are in step, unless drafts bring some further than others.
+    let different = if state.config.draft_tokens > 0 { plan.chunks.len() } else { 1 };
+    plan.padded_to = plan.chunks.iter().take(different).map(padded_to).max().unwrap_or(0);
 }

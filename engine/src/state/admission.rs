@@ -91,6 +91,9 @@ impl State {
     fn take(&mut self, plan: &mut Plan, id: SeqId, n: u32) {
         let seq = &mut self.seqs[id as usize];
         seq.in_flight = n;
+        if seq.draft.n > 0 {
+            seq.draft.shorten(n - 1);
+        }
         self.workers[seq.worker as usize].held += u64::from(n);
         plan.take(id, n);
     }
@@ -121,7 +124,7 @@ impl State {
             let room = budget - plan.tokens;
             let mut n = want(seq);
             if n > room {
-                n = if !whole {
+                n = if !whole || seq.decodes() {
                     room
                 } else if plan.is_idle() {
                     n
@@ -132,6 +135,8 @@ impl State {
             if n == 0 {
                 continue;
             }
+            let n = self.fit_draft(id, n);
+            let seq = &self.seqs[id as usize];
             if seq.computed + n > seq.slots {
                 let Some(next) = self.secure(worker, id, n, plan, at) else { return };
                 at = next;
@@ -223,6 +228,7 @@ impl State {
         w.held -= u64::from(seq.computed + seq.in_flight);
         self.load += u64::from(seq.computed);
         seq.in_flight = 0;
+        seq.draft.shorten(0);
         w.kv.close(id, seq, again);
         if let Some(at) = w.running.iter().position(|&s| s == id) {
             w.running.remove(at);

@@ -26,23 +26,30 @@ impl State {
         let (extra, sequences) = (steps - 1, plan.chunks.len() as u64);
         self.workers[worker].held += u64::from(extra) * sequences;
         self.load -= u64::from(plan.tokens) + u64::from(extra) * sequences;
-        let mut tokens = tokens.iter().copied();
+        let mut tokens = tokens.iter().copied().peekable();
         let mut ended = std::mem::take(&mut self.ended);
         for chunk in &plan.chunks {
             let id = chunk.seq;
-            let seq = &mut self.seqs[id as usize];
+            let seq = &self.seqs[id as usize];
             let before = seq.computed;
+            let emits = seq.samples_after(before + chunk.n);
+            let drafted = seq.draft.n;
+            let right = if drafted > 0 { self.settle_draft(id, &mut tokens) } else { 0 };
+            let n = chunk.n - (drafted - right);
+            let seq = &mut self.seqs[id as usize];
             seq.in_flight = 0;
-            seq.computed += chunk.n + extra;
+            seq.computed += n + extra;
             seq.reached = seq.reached.max(seq.computed);
-            let emits = seq.computed - extra == seq.len;
             if seq.computed > seq.slots {
-                self.grow_late(id, before + chunk.n, block);
+                self.grow_late(id, before + n, block);
+            }
+            if drafted > 0 {
+                self.keep_drafted(id, right, out);
             }
             let seq = &self.seqs[id as usize];
             // Only the last step of a stretch: blocks that the others fill could not be met.
-            let last = seq.computed - chunk.n;
-            if block > 0 && last % block + chunk.n >= block {
+            let last = seq.computed - n;
+            if block > 0 && last % block + n >= block {
                 self.workers[worker].kv.commit(id, seq, last);
             }
             let over = emits && self.emit(id, steps, &mut tokens, out);

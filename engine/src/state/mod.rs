@@ -8,6 +8,7 @@ mod admission;
 mod ahead;
 mod beams;
 mod commit;
+mod draft;
 mod end;
 mod kv_transfer;
 mod stretch;
@@ -21,7 +22,7 @@ use crate::kv::waste::{Growth, Holding};
 use crate::kv::{Growing, KvAllocator};
 use crate::plan::{Role, WorkerId};
 use crate::request::{Content, Request};
-use crate::sequence::{ALONE, Place, SeqId, Sequence};
+use crate::sequence::{ALONE, Draft, Place, SeqId, Sequence};
 use crate::waiting::Waiting;
 
 /// The reasons for which the head of the queue cannot start.
@@ -279,6 +280,7 @@ impl State {
         Sequence {
             len: input,
             computed: 0,
+            draft: Draft::default(),
             in_flight: 0,
             end: input.saturating_add(generated),
             slots: 0,

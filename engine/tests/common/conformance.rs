@@ -1,12 +1,16 @@
 //! One body for every scheduler, allocator and model. Sequences may be preempted, chunked, shared, forked, moved or
 //! pipelined: the tokens are those of a request that is alone, and the laws hold after every step.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use engine::config::{AllocatorKind, Config, QueueOrder, Reserve, Victim};
+use engine::engine::Totals;
 use engine::exec::Executor;
 use engine::request::{Content, Token, mix};
+use engine::sequence::{Draft, Sequence};
+use engine::speculation::Drafter;
 use engine::state::Rejected;
 use engine::{Engine, Event, Iteration, Request, wiring};
 use proptest::prelude::*;
@@ -93,13 +97,15 @@ pub(crate) fn knobs() -> impl Strategy<Value = (Config, u32)> {
     let queue = prop::sample::select(&QueueOrder::ALL);
     let victim = prop::sample::select(&Victim::ALL);
     let sizes = (1u32..=6, 0u32..90, 150u32..=300, prop_oneof![0u32..100, 0u32..500]);
-    (queue, victim, sizes, 1u32..=3, prop_oneof![Just(0.0), 0.0..0.3]).prop_map(
-        |(queue, victim, (seqs, budget, longest, more), pp, watermark)| {
+    let draft = prop_oneof![Just(0u32), 1u32..=6];
+    (queue, victim, sizes, 1u32..=3, prop_oneof![Just(0.0), 0.0..0.3], draft).prop_map(
+        |(queue, victim, (seqs, budget, longest, more), pp, watermark, draft_tokens)| {
             let config = Config {
                 queue,
                 victim,
                 watermark,
                 pp,
+                draft_tokens,
                 max_seqs: seqs,
                 max_batch_tokens: seqs + budget,
                 max_model_len: longest,
@@ -169,18 +175,37 @@ impl Seen {
     }
 }
 
+/// Drafts what is expected, with mistakes here and there.
+struct Guesses(HashMap<(u32, u16), Vec<Token>>);
+
+impl Drafter for Guesses {
+    fn draft(&mut self, seq: &Sequence, most: u32, draft: &mut Draft) {
+        let output = seq.tokens.len() - seq.prompt as usize;
+        let expected = &self.0[&(seq.request, seq.branch)][output..];
+        let guess = |(place, &token): (u64, &Token)| {
+            let chance = mix(u64::from(seq.request), (output as u64) << 8 | place);
+            if chance.is_multiple_of(4) { token ^ 1 } else { token }
+        };
+        draft.tokens.extend((0..).zip(expected).map(guess).take(most as usize));
+        draft.n = draft.tokens.len() as u32;
+    }
+}
+
 /// Plays `specs` through; returns the outcome and the accepted requests.
 fn play<M: Model>(
     model: &M,
     config: &Config,
     slots: u32,
     specs: &[Spec],
+    expected: &HashMap<(u32, u16), Vec<Token>>,
 ) -> (Engine, Seen, Vec<u32>) {
     let pools = vec![slots; config.workers() as usize];
     let stages = if model.has_stages() { 1 } else { config.pp };
     let watch = |e| Box::new(Watched::new(e, stages)) as Box<dyn Executor>;
     let executors = model.workers(&pools).into_iter().map(watch).collect();
-    let mut engine = wiring::engine(config, slots, executors);
+    let drafter = || Box::new(Guesses(expected.clone())) as Box<dyn Drafter>;
+    let drafter = (config.draft_tokens > 0).then(drafter);
+    let mut engine = wiring::engine(config, slots, executors).drafting(drafter);
     let (mut seen, mut accepted) = (Seen::default(), Vec::new());
     let (mut next, mut now, mut due) = (0, Duration::ZERO, Duration::ZERO);
     let mut steps = 0;
@@ -246,8 +271,8 @@ pub(crate) fn conforms<M: Model>(
     slots: u32,
     specs: &[Spec],
     expected: &HashMap<(u32, u16), Vec<Token>>,
-) -> u32 {
-    let (engine, seen, accepted) = play(model, config, slots, specs);
+) -> Totals {
+    let (engine, seen, accepted) = play(model, config, slots, specs, expected);
     assert!(engine.state.is_empty(), "none is left behind");
     for &id in &accepted {
         assert!(seen.finished.contains(&id), "request {id} ends");
@@ -279,9 +304,12 @@ pub(crate) fn conforms<M: Model>(
             u64::from(s.prompt(id, model.vocab()).len() as u32 + s.output.saturating_sub(1))
         };
         let need: u64 = accepted.iter().map(need).sum();
-        assert_eq!(totals.executed - totals.padded, need + totals.recomputed, "work is counted");
+        let wrong = totals.drafted - totals.accepted;
+        let needed = totals.executed - totals.padded - wrong;
+        assert_eq!(needed, need + totals.recomputed, "work is counted");
     }
-    seen.preempted
+    assert_eq!(totals.preemptions, u64::from(seen.preempted));
+    totals
 }
 
 /// The model's answers to each of `specs` when nothing else is there.
@@ -294,9 +322,9 @@ pub(crate) fn expected<M: Model>(model: &M, specs: &[Spec]) -> HashMap<(u32, u16
     (0u32..).zip(specs).flat_map(one).collect()
 }
 
-/// All allocators under `scheduler`, `cases` times; preempts at least `least` times.
-pub(crate) fn run<M: Model>(model: &M, scheduler: &Variant, cases: u32, least: u32) {
-    let preempted = std::cell::Cell::new(0);
+/// All allocators under `scheduler`, `cases` times; preempts at least `least` times, and keeps some drafted tokens.
+pub(crate) fn run<M: Model>(model: &M, scheduler: &Variant, cases: u32, least: u64) {
+    let (preempted, accepted, drafted) = (Cell::new(0), Cell::new(0), Cell::new(0));
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         cases,
         failure_persistence: None,
@@ -312,7 +340,10 @@ pub(crate) fn run<M: Model>(model: &M, scheduler: &Variant, cases: u32, least: u
             if is_legal(&config) {
                 let case = format!("{scheduler}, {allocator}");
                 let work = || conforms(model, &config, slots, &specs, &expected);
-                preempted.set(preempted.get() + caught(&case, work)?);
+                let totals = caught(&case, work)?;
+                preempted.set(preempted.get() + totals.preemptions);
+                accepted.set(accepted.get() + totals.accepted);
+                drafted.set(drafted.get() + totals.drafted);
             }
         }
         Ok(())
@@ -320,6 +351,9 @@ pub(crate) fn run<M: Model>(model: &M, scheduler: &Variant, cases: u32, least: u
     if let Err(error) = runner.run(&(knobs(), specs()), body) {
         panic!("{error}");
     }
+    let (accepted, drafted) = (accepted.get(), drafted.get());
+    let some = 0 < accepted && accepted < drafted;
+    assert!(cases < 8 || some, "{scheduler}: {accepted} of {drafted} drafted tokens kept");
     let preempted = preempted.get();
     assert!(preempted >= least, "{scheduler}: memory was tight enough to preempt: {preempted}");
 }

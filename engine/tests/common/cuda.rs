@@ -118,7 +118,7 @@ pub(crate) struct Forced {
 }
 
 impl Sample for Forced {
-    fn sample(&mut self, seq: &Sequence, _branch: u16, logits: &mut [f32]) -> Token {
+    fn sample(&mut self, seq: &Sequence, _drafted: u32, _branch: u16, logits: &mut [f32]) -> Token {
         self.kept.lock().unwrap().push(logits.to_vec());
         self.tokens[seq.output() as usize]
     }

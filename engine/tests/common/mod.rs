@@ -86,7 +86,7 @@ pub(crate) fn small(vocab: u32) -> LlamaConfig {
 pub(crate) struct Nth;
 
 impl Sample for Nth {
-    fn sample(&mut self, _seq: &Sequence, branch: u16, logits: &mut [f32]) -> Token {
+    fn sample(&mut self, _seq: &Sequence, _drafted: u32, branch: u16, logits: &mut [f32]) -> Token {
         let mut best = 0;
         for _ in 0..=branch {
             best = (0..logits.len()).fold(0, |b, i| if logits[i] > logits[b] { i } else { b });
@@ -308,7 +308,7 @@ fn check_plan(state: &State, plan: &Plan, worker: usize) {
     for chunk in &plan.chunks {
         let seq = state.seq(chunk.seq);
         assert!(seen.insert(chunk.seq), "a sequence is at most once in a plan");
-        assert!(chunk.n > 0 && seq.computed + chunk.n <= seq.len, "n <= todo");
+        assert!(chunk.n > 0 && seq.computed + chunk.n <= seq.len + seq.draft.n, "n <= todo");
         assert_eq!(seq.in_flight, chunk.n, "in flight in this plan and in no other");
         assert!(seq.computed + chunk.n <= seq.slots, "there are slots for all of it");
         decodes &= seq.decodes();
@@ -323,7 +323,7 @@ fn check_plan(state: &State, plan: &Plan, worker: usize) {
     let bounded = |k: &&Chunk| !(c.mix && state.seq(k.seq).decodes());
     let tokens: u32 = plan.chunks.iter().filter(bounded).map(|k| k.n).sum();
     let alone = !pieces && plan.chunks.iter().filter(bounded).count() == 1;
-    let whole = |k: &Chunk| state.seq(k.seq).computed + k.n == state.seq(k.seq).len;
+    let whole = |k: &Chunk| state.seq(k.seq).samples_after(state.seq(k.seq).computed + k.n);
     assert!(pieces || plan.chunks.iter().all(whole), "whole prompts");
     assert!(!budgeted || alone || tokens <= c.max_batch_tokens, "within the token budget");
     check_memory(state);

@@ -20,7 +20,7 @@ pub(super) struct Job {
     /// True where they are tokens that the device chose.
     pub(super) chosen: bool,
     /// Their sequences.
-    pub(super) sampled: Vec<SeqId>,
+    pub(super) sampled: Vec<(SeqId, u32)>,
     /// When all of it is done.
     pub(super) done: Option<Mark>,
 }

@@ -38,15 +38,16 @@ pub(in crate::exec) struct Rows {
     pub(in crate::exec) contexts: Vec<Context>,
     /// Rows that go through the vocabulary head.
     pub(in crate::exec) last: Vec<u32>,
-    /// The sequences of the first of these; the rest are padding's.
-    pub(in crate::exec) sampled: Vec<SeqId>,
+    /// The sequences of the first of these, and the drafted tokens up to there; the rest are padding's.
+    pub(in crate::exec) sampled: Vec<(SeqId, u32)>,
 }
 
 impl Rows {
     /// Those of `batch`; `padding` is the first of the padding's slots.
     pub(in crate::exec) fn fill(&mut self, batch: &Batch<'_>, padding: u32) {
         let Self { tokens, positions, slots, contexts, last, sampled } = self;
-        [tokens, positions, slots, last, sampled].into_iter().for_each(Vec::clear);
+        [tokens, positions, slots, last].into_iter().for_each(Vec::clear);
+        sampled.clear();
         contexts.clear();
         for chunk in &batch.plan.chunks {
             self.add(batch, *chunk);
@@ -56,10 +57,12 @@ impl Rows {
             return;
         }
         let decodes = batch.shape.decode_seqs > 0;
-        for (row, chunk) in (0..).zip(&batch.plan.chunks) {
+        let mut row = 0;
+        for chunk in &batch.plan.chunks {
             if decodes {
-                let context = batch.state.seq(chunk.seq).computed + 1;
-                self.look_back(row, to.saturating_sub(context));
+                let context = batch.state.seq(chunk.seq).computed + chunk.n;
+                self.look_back(row + chunk.n - 1, to.saturating_sub(context));
+                row += chunk.n;
             } else {
                 self.pad(chunk.n, to, padding);
             }
@@ -75,13 +78,14 @@ impl Rows {
         let seq = batch.state.seq(id);
         let table = batch.state.workers[batch.worker].kv.table(id);
         let (row, first, end) = (self.tokens.len() as u32, seq.computed, seq.computed + n);
-        self.tokens.extend_from_slice(&seq.tokens[first as usize..end as usize]);
+        self.tokens.extend(seq.tokens_in(first, end));
         self.positions.extend(first..end);
         self.slots.extend((first..end).map(|at| table.slot(at)));
         self.contexts.push(Context { row, rows: n, len: end, seq: Some(id), discard: false });
-        if end == seq.len && seq.len < seq.end {
-            self.last.push(row + n - 1);
-            self.sampled.push(id);
+        if seq.samples_after(end) && seq.len < seq.end {
+            let drafted = seq.draft.n;
+            self.last.extend(row + n - 1 - drafted..row + n);
+            self.sampled.extend((0..=drafted).map(|before| (id, before)));
         }
     }
 

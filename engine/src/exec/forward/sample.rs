@@ -9,9 +9,9 @@ use crate::state::State;
 
 /// Chooses the next token of a sequence.
 pub trait Sample: Send {
-    /// The token that follows `seq` on `branch` (which differs from the sequence's own when it is about to fork), given
-    /// one logit per token of the vocabulary; they may be overwritten.
-    fn sample(&mut self, seq: &Sequence, branch: u16, logits: &mut [f32]) -> Token;
+    /// The token that follows `seq` and the first `drafted` of its drafted tokens on `branch` (which differs from the
+    /// sequence's own when it is about to fork), given one logit per token of the vocabulary; they may be overwritten.
+    fn sample(&mut self, seq: &Sequence, drafted: u32, branch: u16, logits: &mut [f32]) -> Token;
 
     /// The way in which a device may choose that token without its logits being seen; none where they have to be.
     fn on_device(&mut self, _seq: &Sequence, _branch: u16) -> Option<Draw> {
@@ -35,35 +35,47 @@ impl Chooser {
     pub(in crate::exec) fn on_device(
         &mut self,
         state: &State,
-        sampled: &[SeqId],
+        sampled: &[(SeqId, u32)],
         draws: &mut Vec<Draw>,
     ) -> bool {
         draws.clear();
-        sampled.iter().all(|&id| {
+        sampled.iter().all(|&(id, _)| {
             let seq = state.seq(id);
-            let draw = if seq.forks() { None } else { self.sampler.on_device(seq, seq.branch) };
+            let draw = if seq.forks() || seq.draft.n > 0 {
+                None
+            } else {
+                self.sampler.on_device(seq, seq.branch)
+            };
             draw.map(|draw| draws.push(draw)).is_some()
         })
     }
 
-    /// The tokens after `sampled`, given a row of `logits` for each, which may be overwritten.
+    /// The tokens after `sampled`, given a row of `logits` for each, which may be overwritten. After a drafted token that
+    /// is not what the model says, nothing is asked of that sequence any more.
     pub(in crate::exec) fn choose<'a>(
         &mut self,
         state: &State,
-        sampled: &[SeqId],
+        sampled: &[(SeqId, u32)],
         logits: impl Iterator<Item = &'a mut [f32]>,
         tokens: &mut Vec<Token>,
     ) {
-        for (&seq, logits) in sampled.iter().zip(logits) {
+        let mut right = true;
+        for (&(seq, drafted), logits) in sampled.iter().zip(logits) {
             let seq = state.seq(seq);
+            right |= drafted == 0;
+            if !right {
+                continue;
+            }
             if !seq.forks() {
-                tokens.push(self.sampler.sample(seq, seq.branch, logits));
+                let token = self.sampler.sample(seq, drafted, seq.branch, logits);
+                right = seq.draft.tokens.get(drafted as usize) == Some(&token);
+                tokens.push(token);
                 continue;
             }
             for branch in 0..seq.width {
                 self.copy.clear();
                 self.copy.extend_from_slice(logits);
-                tokens.push(self.sampler.sample(seq, branch, &mut self.copy));
+                tokens.push(self.sampler.sample(seq, 0, branch, &mut self.copy));
             }
         }
     }
@@ -88,7 +100,13 @@ impl Greedy {
 }
 
 impl Sample for Greedy {
-    fn sample(&mut self, _seq: &Sequence, _branch: u16, logits: &mut [f32]) -> Token {
+    fn sample(
+        &mut self,
+        _seq: &Sequence,
+        _drafted: u32,
+        _branch: u16,
+        logits: &mut [f32],
+    ) -> Token {
         self.choose(logits)
     }
 

@@ -240,6 +240,17 @@ impl KvAllocator for Paged {
         Ok(self.covered(id))
     }
 
+    fn shrink(&mut self, id: SeqId, seq: &Sequence) -> u32 {
+        for g in 0..self.groups.len() {
+            let (end, at) = (self.groups[g].end(seq.computed), self.at(id, g));
+            let pages = &mut self.tables[at].list;
+            while pages.len() as u32 > end {
+                self.pool.release_all(pages.pop().into_iter());
+            }
+        }
+        self.covered(id)
+    }
+
     fn fork(
         &mut self,
         parent: SeqId,
