@@ -114,6 +114,7 @@ fn flag(knob: &'static engine::Knob) -> Arg {
         Domain::Fraction { .. } => "0..1".to_owned(),
         Domain::Switch => "on|off".to_owned(),
         Domain::Time => "TIME".to_owned(),
+        Domain::Lengths => "A/B/…".to_owned(),
     };
     let arg = Arg::new(knob.name)
         .long(knob.name)

@@ -27,7 +27,7 @@ struct Reader {
 }
 
 impl Sample for Reader {
-    fn sample(&mut self, seq: &Sequence, _branch: u16, logits: &mut [f32]) -> Token {
+    fn sample(&mut self, seq: &Sequence, _drafted: u32, _branch: u16, logits: &mut [f32]) -> Token {
         let next = self.pieces[seq.request as usize][seq.len as usize];
         let most = logits.iter().copied().fold(f32::MIN, f32::max);
         let sum: f64 = logits.iter().map(|&x| f64::from(x - most).exp()).sum();

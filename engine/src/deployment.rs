@@ -12,6 +12,7 @@ use crate::kv::{group, page_slots};
 use crate::memory::{KvLayout, MemoryError, MemoryPlan, kv_slots};
 use crate::model::ModelShape;
 use crate::profile::DeviceProfile;
+use crate::speculation::{Expected, Speculation, curve_of};
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub struct Deployment {
     pub kv_slots: u32,
     /// The cost of iterations.
     pub cost: Arc<CostModel>,
+    /// The drafted tokens that are right, where tokens are drafted and that is known.
+    pub drafts: Option<Expected>,
     /// The findings of a calibration about them.
     pub correction: Option<Arc<Correction>>,
     /// True if `max_model_len` was asked for.
@@ -102,6 +105,32 @@ pub enum DeployError {
         /// Its context window, tokens.
         context: u32,
     },
+    /// Nothing drafts.
+    #[error("{model} has no draft head (MTP): take --speculation prompt-lookup or off")]
+    NoDraftHead {
+        /// The model.
+        model: String,
+    },
+    /// A state cannot be taken back.
+    #[error(
+        "{model} keeps a state per sequence, from which tokens drafted in vain cannot be taken back here: leave \
+         --speculation off"
+    )]
+    DraftedStates {
+        /// The model.
+        model: String,
+    },
+    /// The number of drafted tokens that are right is not known.
+    #[error(
+        "no measured acceptance of {speculation} drafts for {model}: give --acceptance, the mean tokens a decode brings \
+         with 1/2/3 drafted ones (such as 1.6/2.0/2.2; vLLM logs it as mean acceptance length)"
+    )]
+    Acceptance {
+        /// The model.
+        model: String,
+        /// The source of drafts.
+        speculation: Speculation,
+    },
     /// An engine would not start.
     #[error(
         "max-model-len {asked} does not fit KV memory, which holds a sequence of {most} tokens: lower it"
@@ -171,13 +200,24 @@ impl Deployment {
         }
         let enough = longest.max(1).checked_next_power_of_two().unwrap_or(u32::MAX);
         let wanted = if asked == 0 { enough.min(context) } else { asked };
-        let memory = kv_slots(&model, &device, &config)?;
+        let (held, drafter) = match config.speculation {
+            Speculation::Mtp => drafting(&model)?,
+            _ => (Arc::clone(&model), None),
+        };
+        if config.speculates() && held.stage_state_bytes(1, 1, 0) > 0 {
+            return Err(DeployError::DraftedStates { model: model.name.clone() });
+        }
+        let memory = kv_slots(&held, &device, &config)?;
         let Config { tp, dp, ep, pp, .. } = config;
         let ranks = Ranks { tp, dp, ep, pp };
         let cost = CostModel::on(&model, &device, ranks, config.kv_dtype, config.max_batch_tokens)
-            .hosted(engine.host_time(&device, &config));
+            .hosted(engine.host_time(&device, &config))
+            .drafted_by(drafter.map(|head| {
+                let ranks = Ranks { pp: 1, ..ranks };
+                CostModel::on(&head, &device, ranks, config.kv_dtype, config.max_batch_tokens)
+            }));
         let kv_slots = slots(memory.slots.min(MOST_SLOTS) as u32);
-        let layout = KvLayout::new(&model, &config);
+        let layout = KvLayout::new(&held, &config);
         let most = longest_held(&config, &layout, kv_slots);
         let typed = asked > 0;
         if typed && wanted > most {
@@ -185,7 +225,19 @@ impl Deployment {
         }
         let cost = Arc::new(cost);
         config.max_model_len = wanted.min(most);
-        Ok(Self { config, model, device, memory, layout, kv_slots, cost, correction: None, typed })
+        let drafts = expected(&config, &model);
+        Ok(Self {
+            config,
+            model,
+            device,
+            memory,
+            layout,
+            kv_slots,
+            cost,
+            drafts,
+            correction: None,
+            typed,
+        })
     }
 
     /// The limit that makes a request unservable, and its tokens; none if it can be served.
@@ -207,11 +259,37 @@ impl Deployment {
         }
     }
 
+    /// Refuses what cannot be simulated, although it can be served.
+    ///
+    /// # Errors
+    /// When tokens are drafted and nothing says how many of them are right.
+    pub fn check_simulated(&self) -> Result<(), DeployError> {
+        if !self.config.speculates() || self.drafts.is_some() {
+            return Ok(());
+        }
+        let (model, speculation) = (self.model.name.clone(), self.config.speculation);
+        Err(DeployError::Acceptance { model, speculation })
+    }
+
     /// GPUs it takes.
     #[must_use]
     pub fn gpus(&self) -> u32 {
         self.config.gpus()
     }
+}
+
+/// A model as it is held in memory with its draft head, and the head.
+fn drafting(model: &Arc<ModelShape>) -> Result<(Arc<ModelShape>, Option<ModelShape>), DeployError> {
+    let none = || DeployError::NoDraftHead { model: model.name.clone() };
+    let held = model.with_draft_head().ok_or_else(none)?;
+    Ok((Arc::new(held), model.drafter()))
+}
+
+/// The drafted tokens that are right: as asked for, or as measured for the model.
+fn expected(config: &Config, model: &ModelShape) -> Option<Expected> {
+    let asked = Some(config.acceptance.clone()).filter(|a| config.speculates() && !a.is_auto());
+    let measured = || Some(curve_of(&model.name, config.speculation)?.acceptance());
+    asked.or_else(measured).map(|acceptance| Expected::new(&acceptance, 0))
 }
 
 /// The longest sequence that `model` may be asked for, tokens.

@@ -28,21 +28,10 @@ pub enum Place {
 /// Tokens that a drafter expects to come next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Draft {
-    /// How many.
-    pub n: u32,
-    /// The tokens themselves, where tokens are real.
+    /// The tokens, where tokens are real.
     pub tokens: Vec<Token>,
-    /// Of them, those that the model will say too, where tokens are not real: known beforehand, as ends are.
+    /// Those that the model will say too, where tokens are not real: known beforehand, as ends are.
     pub right: u32,
-}
-
-impl Draft {
-    /// Leaves its first `n` tokens.
-    pub fn shorten(&mut self, n: u32) {
-        self.n = self.n.min(n);
-        self.right = self.right.min(n);
-        self.tokens.truncate(n as usize);
-    }
 }
 
 /// A sequence in the engine. What every iteration touches comes first, in one line of the cache.
@@ -53,9 +42,6 @@ pub struct Sequence {
     pub len: u32,
     /// Of these, tokens whose keys and values are in the cache.
     pub computed: u32,
-    /// Tokens drafted after `len`: they are computed together with the next one, and stay as far as the model says the
-    /// same.
-    pub draft: Draft,
     /// Tokens of it in a plan that has been submitted and not committed; 0 = free to be planned.
     pub in_flight: u32,
     /// Length at which it ends: known in simulation, otherwise the most it may reach.
@@ -94,6 +80,9 @@ pub struct Sequence {
     pub group: u32,
     /// Higher goes first, where priority counts.
     pub priority: i32,
+    /// Tokens drafted after `len`: they are computed together with the next one, and stay as far as the model says the
+    /// same.
+    pub drafted: u32,
     /// Order of arrival; kept through preemption, so that first come stays first.
     pub ticket: u64,
     /// Its prompt.
@@ -102,6 +91,8 @@ pub struct Sequence {
     pub covered: u32,
     /// All tokens, when live; empty when simulated.
     pub tokens: Vec<Token>,
+    /// What is known of the drafted tokens.
+    pub draft: Draft,
 }
 
 /// `Sequence::group` of a request with one branch.
@@ -111,7 +102,7 @@ impl Sequence {
     /// Tokens not computed yet and not in flight, drafted ones included.
     #[must_use]
     pub fn todo(&self) -> u32 {
-        self.len + self.draft.n - self.computed - self.in_flight
+        self.len + self.drafted - self.computed - self.in_flight
     }
 
     /// True if its next token extends a computed prompt by one.
@@ -123,7 +114,7 @@ impl Sequence {
     /// True if the first `at` are all of its tokens, drafted ones included: what follows is sampled.
     #[must_use]
     pub fn samples_after(&self, at: u32) -> bool {
-        at == self.len + self.draft.n
+        at == self.len + self.drafted
     }
 
     /// Its tokens from `first`, which is no drafted one, up to `end`, which may be.
@@ -131,6 +122,13 @@ impl Sequence {
         let own = &self.tokens[first as usize..end.min(self.len) as usize];
         let drafted = &self.draft.tokens[..end.saturating_sub(self.len) as usize];
         own.iter().chain(drafted).copied()
+    }
+
+    /// Leaves its first `n` drafted tokens.
+    pub fn shorten_draft(&mut self, n: u32) {
+        self.drafted = self.drafted.min(n);
+        self.draft.right = self.draft.right.min(n);
+        self.draft.tokens.truncate(n as usize);
     }
 
     /// True if it may be put into a plan now.
@@ -199,6 +197,7 @@ pub(crate) mod testing {
         Sequence {
             len,
             computed: 0,
+            drafted: 0,
             draft: Draft::default(),
             in_flight: 0,
             end: len + 10_000,

@@ -130,6 +130,18 @@ impl Shape {
         self.prefill_tokens + self.decode_seqs + self.drafted
     }
 
+    /// Its decodes, one token each.
+    #[must_use]
+    pub fn decodes_alone(&self) -> Self {
+        Self {
+            decode_seqs: self.decode_seqs,
+            decode_context: self.decode_context,
+            decode_longest: self.decode_longest,
+            sampled: self.decode_seqs,
+            ..Self::default()
+        }
+    }
+
     /// The same decodes one token later.
     pub fn next_decode(&mut self) {
         self.decode_context += u64::from(self.decode_seqs);

@@ -13,6 +13,7 @@ use crate::kv::{Contiguous, Group, KvAllocator, Paged};
 use crate::machine::{Clock, Machine, MachineError};
 use crate::router::Router;
 use crate::sched;
+use crate::speculation::{Drafter, PromptLookup, Speculation};
 use crate::state::State;
 
 /// The allocator `config` names, over `slots` slots for `groups` of layers. `config.max_model_len` must be resolved.
@@ -46,6 +47,15 @@ pub fn grouped(
     Engine::new(State::new(config.clone(), pools), sched::of(config), executors)
 }
 
+/// The drafter that `config` names, for real tokens; none where none are drafted.
+#[must_use]
+pub fn drafter(config: &Config) -> Option<Box<dyn Drafter>> {
+    match config.speculation {
+        Speculation::PromptLookup => Some(Box::new(PromptLookup::default())),
+        Speculation::Off | Speculation::Mtp => None,
+    }
+}
+
 /// All replicas of a deployment, simulated. `coupled` when requests wait for responses (closed-loop load).
 #[must_use]
 pub fn simulated(deployment: &Deployment, coupled: bool) -> Fleet {
@@ -64,7 +74,8 @@ pub fn simulated(deployment: &Deployment, coupled: bool) -> Fleet {
         }
         Ok(ranks.pop().map(|rank| Box::new(rank) as Box<dyn Executor>).into_iter().collect())
     };
-    fleet(deployment, &deployment.layout.groups, coupled, executors)
+    let drafts = || Some(Box::new(deployment.drafts.clone()?) as Box<dyn Drafter>);
+    fleet(deployment, &deployment.layout.groups, coupled, executors, drafts)
         .unwrap_or_else(|never: Infallible| match never {})
 }
 
@@ -82,9 +93,8 @@ pub fn computed(
     let slots = deployment.kv_slots;
     // The kernels keep every token of every layer.
     let groups = [Group::all(deployment.config.block_size)];
-    fleet(deployment, &groups, coupled, || {
-        machine.executors(workers, slots, Clock::Virtual, greedy)
-    })
+    let executors = || machine.executors(workers, slots, Clock::Virtual, greedy);
+    fleet(deployment, &groups, coupled, executors, || drafter(&deployment.config))
 }
 
 fn fleet<E>(
@@ -92,10 +102,11 @@ fn fleet<E>(
     groups: &[Group],
     coupled: bool,
     mut executors: impl FnMut() -> Result<Vec<Box<dyn Executor>>, E>,
+    drafter: impl Fn() -> Option<Box<dyn Drafter>>,
 ) -> Result<Fleet, E> {
     let config = &deployment.config;
     let slots = deployment.kv_slots;
-    let engine = |_| Ok(grouped(config, slots, groups, executors()?));
+    let engine = |_| Ok(grouped(config, slots, groups, executors()?).drafting(drafter()));
     let engines = (0..config.engines()).map(engine).collect::<Result<_, E>>()?;
     Ok(Fleet::new(engines, Router::new(config.router), coupled).meeting(config.dp as usize))
 }

@@ -384,10 +384,10 @@ fn ranks_of_attention_share_the_time_of_experts() {
 
 /// Any shape a scheduler could make, and some that none could.
 fn any_shape() -> impl Strategy<Value = Shape> {
-    let counts = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>());
+    let counts = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>());
     (counts, any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), 0_u32..40).prop_map(
         |(
-            (prefill_seqs, prefill_tokens, decode_seqs, sampled),
+            (prefill_seqs, prefill_tokens, decode_seqs, sampled, drafted),
             context,
             pairs,
             decode_context,
@@ -406,6 +406,8 @@ fn any_shape() -> impl Strategy<Value = Shape> {
                 decode_seqs: decode_seqs >> bits.min(31),
                 decode_context: decode_context >> bits,
                 decode_longest: 0,
+                drafted: drafted >> bits.min(31),
+                draft_longest: (drafted >> bits.min(31)).min(16),
                 sampled: sampled >> bits.min(31),
                 copied_tokens: copied_tokens >> bits,
             }

@@ -176,7 +176,7 @@ type Said = (Vec<Token>, Vec<f32>);
 struct Remember(Arc<Mutex<Vec<Said>>>);
 
 impl Sample for Remember {
-    fn sample(&mut self, seq: &Sequence, _branch: u16, logits: &mut [f32]) -> Token {
+    fn sample(&mut self, seq: &Sequence, _drafted: u32, _branch: u16, logits: &mut [f32]) -> Token {
         self.0.lock().unwrap().push((seq.tokens.clone(), logits.to_vec()));
         let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
         best.unwrap() as Token

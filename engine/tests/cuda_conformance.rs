@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::conformance::{Model, Spec, conforms, expected};
 use common::cuda::{VOCAB, compared, config, device, even, forced, plain, spread, weights, worker};
 use common::{Nth, Variant, allocators, is_legal, said, schedulers};
-use engine::config::Config;
+use engine::config::{Config, Speculation};
 use engine::exec::Executor;
 use engine::exec::cpu::{CpuExecutor, CpuModel, Precision, Team};
 use engine::exec::cuda::{Arithmetic, CudaExecutor, CudaModel, Device, Layout};
@@ -112,6 +112,7 @@ fn conforming(model: &Cuda, allocators: &[Variant]) -> u64 {
                 max_seqs: 3,
                 max_batch_tokens: 40,
                 max_model_len: 128,
+                speculation: if n % 3 > 0 { Speculation::PromptLookup } else { Speculation::Off },
                 draft_tokens: n % 3 * 2,
                 ..Config::default()
             };

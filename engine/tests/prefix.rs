@@ -25,6 +25,7 @@ fn sequence(request: u32, prompt: u32, content: Content, covered: u32) -> Sequen
     Sequence {
         len: prompt,
         computed: 0,
+        drafted: 0,
         draft: engine::sequence::Draft::default(),
         in_flight: 0,
         end: prompt + 10_000,

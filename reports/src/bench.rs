@@ -216,6 +216,13 @@ fn memory(report: &BenchReport, inside: &Inside) -> Markup {
     let shares = charts::classes(kv).map(|c| (c.0.to_owned(), cell(percent(c.1))));
     let hit = w.tokens_cached as f64 / w.tokens_looked_up.max(1) as f64;
     let share = |n: u64| percent(n as f64 / w.tokens_executed.max(1) as f64);
+    let accepted = w.tokens_accepted as f64 / w.tokens_drafted.max(1) as f64;
+    let drafted = (w.tokens_drafted > 0).then(|| {
+        [
+            ("tokens drafted".to_owned(), cell(count(w.tokens_drafted))),
+            ("of these accepted".to_owned(), cell(percent(accepted))),
+        ]
+    });
     let work = [
         ("tokens executed".to_owned(), cell(count(w.tokens_executed))),
         ("of these padding".to_owned(), cell(share(w.tokens_padded))),
@@ -230,6 +237,7 @@ fn memory(report: &BenchReport, inside: &Inside) -> Markup {
         ("busy time in iterations that filled the budget".to_owned(), cell(percent(w.full_budget))),
         ("time busy".to_owned(), cell(percent(w.busy))),
     ];
+    let work = work.into_iter().chain(drafted.into_iter().flatten());
     html! {
         (over_time::memory(&report.detail, kv))
         div.grid2 {

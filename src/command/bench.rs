@@ -179,6 +179,8 @@ pub(crate) fn result(report: &BenchReport) -> Value {
     put("tokens_executed", json!(w.map(|w| w.tokens_executed)));
     put("tokens_padded", json!(w.map(|w| w.tokens_padded)));
     put("tokens_recomputed", json!(w.map(|w| w.tokens_recomputed)));
+    put("tokens_drafted", json!(w.map(|w| w.tokens_drafted)));
+    put("tokens_accepted", json!(w.map(|w| w.tokens_accepted)));
     put("mean_batch", json!(w.map(|w| w.mean_batch)));
     put("kv", json!(kv));
     put("kv_slots", json!(w.map(|w| w.kv_slots)));

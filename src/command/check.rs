@@ -29,7 +29,7 @@ pub(crate) fn run(args: &cli::Check) -> Result<ExitCode> {
     let prepared = input::prepare(&args.scenario)?;
     let config = args.knobs.config()?;
     // Whole, whatever the configuration: a split one is refused with the reason.
-    let whole = Config { tp: 1, pp: 1, ..config };
+    let whole = Config { tp: 1, pp: 1, ..config.clone() };
     let here = args.computing.load(&args.device, args.scenario.model(), &whole)?;
     let (fidelity, sim) = check(args, &prepared, &here, &config)?;
     let common = Common::new(prepared.seed, &sim);

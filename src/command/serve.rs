@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Serve) -> Result<ExitCode> {
     let workers = config.workers() * replicas;
     let engine = |machine: &Machine| -> Result<Engine> {
         let executors = machine.executors(config.workers(), slots, Clock::Real, samplers)?;
-        Ok(wiring::engine(&config, slots, executors))
+        Ok(wiring::engine(&config, slots, executors).drafting(wiring::drafter(&config)))
     };
     let engines: Vec<Engine> = match replicas {
         1 => vec![engine(&here.machine)?],

@@ -274,6 +274,7 @@ fn add(a: Breakdown, b: Breakdown) -> Breakdown {
         all_reduce: a.all_reduce + b.all_reduce,
         head: a.head + b.head,
         kv_copy: a.kv_copy + b.kv_copy,
+        drafting: a.drafting + b.drafting,
         host: a.host + b.host,
     }
 }

@@ -34,6 +34,7 @@ fn values(knob: &Knob) -> Vec<String> {
         Domain::Fraction { min, max } => [min, max].map(|x| x.to_string()).to_vec(),
         Domain::Switch => ["on", "off"].map(str::to_owned).to_vec(),
         Domain::Time => ["0s", "200ms"].map(str::to_owned).to_vec(),
+        Domain::Lengths => ["auto", "1.5/1.7"].map(str::to_owned).to_vec(),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::alike::{meant, near};
 
 use super::{
     AllocatorKind, Config, KvDtype, Policy, PromptKv, QueueOrder, Reserve, RouterKind,
-    SchedulerKind, Victim,
+    SchedulerKind, Speculation, Victim,
 };
 
 impl Config {
@@ -129,6 +129,8 @@ pub enum Domain {
     Switch,
     /// A time with its unit, such as `50ms`.
     Time,
+    /// Mean tokens a decode brings, by drafted tokens, such as `1.8/2.4`, or `auto`.
+    Lengths,
 }
 
 /// The values that a search tries by itself.
@@ -171,6 +173,8 @@ const GROWTH: Needs = Needs {
 };
 const AHEAD: Needs =
     Needs { met: Config::can_plan_ahead, text: "the continuous or chunked scheduler and pp 1" };
+const DRAFTS: Needs =
+    Needs { met: Config::speculates, text: "tokens that are drafted (speculation)" };
 const REPLICAS: Needs = Needs { met: |c| c.replicas > 1, text: "several replicas" };
 
 /// One row of [`KNOBS`].
@@ -354,6 +358,19 @@ pub static KNOBS: &[Knob] = &[
     },
     knob!(switch "mix" mix, "continuous batching decodes in the iterations that prefill (Orca)", "ITL falls while prompts arrive").tries(Tries::Around(&["off", "on"])),
     knob!(switch "async-scheduling" async_scheduling, "plan each iteration while the one before it runs", "host time hides, newcomers wait an iteration longer").needs(AHEAD),
+    knob!(choice "speculation" speculation: Speculation, "the source of drafted tokens (speculative decoding)", "TPOT falls while the GPU waits for memory"),
+    knob!(count "draft-tokens" draft_tokens: 1..=16, "tokens drafted after each decode", "more tokens at once, more computed in vain").needs(DRAFTS).tries(Tries::Around(&["1", "2", "3", "4", "5", "7"])),
+    Knob {
+        name: "acceptance",
+        doc: "mean tokens a decode brings with 1/2/3 … drafted ones, in simulation; auto = measured for the model",
+        moves: "more tokens at once",
+        domain: Domain::Lengths,
+        tries: Tries::Asked,
+        needs: DRAFTS,
+        copy: |c, from| c.acceptance.clone_from(&from.acceptance),
+        get: |c| c.acceptance.to_string(),
+        set: |c, v| v.parse().map(|x| c.acceptance = x),
+    },
     knob!(count "tp" tp: 1..=64, "tensor-parallel ranks per worker", "latency falls, communication rises").tries(Tries::Layout),
     knob!(count "dp" dp: 1..=64, "ranks of attention with sequences and KV of their own, which share the experts", "KV and attention are split by sequence, the slowest rank decides"),
     knob!(count "ep" ep: 1..=64, "ranks of tp x dp that share experts out whole, instead of the width of each", "products of experts are larger, the busiest rank decides"),

@@ -10,6 +10,7 @@ mod values;
 use std::time::Duration;
 
 use crate::format::Format;
+pub use crate::speculation::{Acceptance, Speculation};
 pub use choices::{AllocatorKind, KvDtype, PromptKv, QueueOrder, Reserve, RouterKind, Victim};
 pub use knobs::{Domain, KNOBS, Knob, KnobError, Tries};
 pub use policies::{Policy, SchedulerKind, Traits};
@@ -68,9 +69,15 @@ pub struct Config {
     /// and room that is given back, count one iteration later.
     #[serde(default)]
     pub async_scheduling: bool,
-    /// Tokens drafted ahead of each decode; 0 = none.
-    #[serde(default)]
+    /// The source of drafted tokens.
+    #[serde(default = "off")]
+    pub speculation: Speculation,
+    /// Tokens drafted after each decode.
+    #[serde(default = "usual_draft")]
     pub draft_tokens: u32,
+    /// The share of them that is right, in simulation.
+    #[serde(default)]
+    pub acceptance: Acceptance,
     /// Tensor-parallel ranks per worker.
     pub tp: u32,
     /// Attention-data-parallel ranks per replica: each has a queue, sequences and KV of its own, and all share the
@@ -94,6 +101,14 @@ pub struct Config {
 
 fn one() -> u32 {
     1
+}
+
+fn off() -> Speculation {
+    Speculation::Off
+}
+
+fn usual_draft() -> u32 {
+    3
 }
 
 impl Default for Config {
@@ -121,7 +136,9 @@ impl Default for Config {
             max_wait: Duration::ZERO,
             mix: false,
             async_scheduling: false,
-            draft_tokens: 0,
+            speculation: Speculation::Off,
+            draft_tokens: usual_draft(),
+            acceptance: Acceptance::default(),
             tp: 1,
             dp: 1,
             ep: 1,
@@ -147,6 +164,12 @@ impl Config {
         let of_scheduler = || Policy::ALL.into_iter().filter(|p| p.scheduler() == self.scheduler);
         let exact = of_scheduler().find(|p| p.parts().1 == self.allocator);
         exact.or_else(|| of_scheduler().next()).expect("every scheduler has a policy")
+    }
+
+    /// True where tokens are drafted.
+    #[must_use]
+    pub fn speculates(&self) -> bool {
+        self.speculation != Speculation::Off
     }
 
     /// True where each iteration is planned while the one before it runs: it is asked for, and a worker can do it.

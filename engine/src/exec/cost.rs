@@ -63,6 +63,8 @@ pub struct CostModel {
     /// Kernels of an iteration, and the time in which the CPU launches them.
     launches: Launches,
     launching: Launching,
+    /// The draft head, where tokens are drafted by one.
+    drafter: Option<Box<Self>>,
 }
 
 /// The cost of a kind of layer besides attention, by tokens.
@@ -111,6 +113,8 @@ pub struct Breakdown {
     pub head: f64,
     /// Copies of keys and values inside the pool.
     pub kv_copy: f64,
+    /// The draft head of speculative decoding.
+    pub drafting: f64,
     /// CPU time that the device does not hide.
     pub host: f64,
 }
@@ -118,7 +122,7 @@ pub struct Breakdown {
 impl Breakdown {
     /// Each part by name.
     #[must_use]
-    pub fn parts(&self) -> [(&'static str, f64); 8] {
+    pub fn parts(&self) -> [(&'static str, f64); 9] {
         [
             ("dense", self.dense),
             ("elementwise", self.elementwise),
@@ -127,6 +131,7 @@ impl Breakdown {
             ("all-reduce", self.all_reduce),
             ("vocabulary head", self.head),
             ("KV copy", self.kv_copy),
+            ("drafting", self.drafting),
             ("host", self.host),
         ]
     }
@@ -151,6 +156,11 @@ fn whole(ns: f64) -> u64 {
 /// Sequences with a part in an iteration.
 fn sequences(shape: &Shape) -> f64 {
     f64::from(shape.prefill_seqs) + f64::from(shape.decode_seqs)
+}
+
+/// Tokens that go through the layers.
+fn tokens(shape: &Shape) -> u64 {
+    [shape.prefill_tokens, shape.decode_seqs, shape.drafted].into_iter().map(u64::from).sum()
 }
 
 /// Bytes of an activation.
@@ -292,6 +302,7 @@ impl CostModel {
             host: HostTime::default(),
             launches: Launches::default(),
             launching: Launching::default(),
+            drafter: None,
         };
         let layers = |cost: &Self, stage| cost.stage(model, stage);
         let mut slowest: Option<Stage> = None;
@@ -318,6 +329,14 @@ impl CostModel {
     pub fn hosted(mut self, host: HostTime) -> Self {
         self.host = host;
         self.launching = self.launches.time(host.launch);
+        self
+    }
+
+    /// The same where tokens are drafted by `drafter`: it goes over what every iteration computes, and again for each
+    /// further token it drafts.
+    #[must_use]
+    pub fn drafted_by(mut self, drafter: Option<Self>) -> Self {
+        self.drafter = drafter.map(Box::new);
         self
     }
 
@@ -418,7 +437,7 @@ impl CostModel {
             Some(ns) => *ns,
             None => self.head_line.at(f64::from(shape.sampled)),
         };
-        let tokens = u64::from(shape.tokens());
+        let tokens = tokens(shape);
         let layers = |stage: &Stage, attention: f64| {
             let layers = match stage.layers.get(tokens as usize) {
                 Some(ns) => *ns,
@@ -437,7 +456,16 @@ impl CostModel {
         if shape.copied_tokens > 0 {
             ns += self.kv_copy(shape.copied_tokens) * NS;
         }
-        ns
+        ns + self.drafting_ns(shape)
+    }
+
+    /// Time of the draft head, ns; 0 where there is none.
+    fn drafting_ns(&self, shape: &Shape) -> f64 {
+        let Some(drafter) = &self.drafter else { return 0.0 };
+        let first = Shape { sampled: shape.decode_seqs, copied_tokens: 0, ..*shape };
+        let further = shape.draft_longest.saturating_sub(1);
+        let again = if further > 0 { drafter.device_ns(&shape.decodes_alone()) } else { 0.0 };
+        drafter.device_ns(&first) + f64::from(further) * again
     }
 
     /// Time that the experts of all layers take with `tokens` tokens of all ranks of attention, ns, with the gathering
@@ -456,7 +484,8 @@ impl CostModel {
         let last = Breakdown { head, ..of(&self.last) };
         let slower = self.inner.as_ref().map(of).filter(|inner| inner.total() > last.total());
         let copied = self.kv_copy(shape.copied_tokens);
-        let device = Breakdown { kv_copy: copied, ..slower.unwrap_or(last) };
+        let drafting = self.drafting_ns(shape) / NS;
+        let device = Breakdown { kv_copy: copied, drafting, ..slower.unwrap_or(last) };
         let busy = device.total() * NS;
         let launched = busy.max(self.launching.of(shape));
         let host = (self.host.around(launched, sequences(shape)) - busy) / NS;
@@ -465,7 +494,7 @@ impl CostModel {
 
     /// The layers of a stage, given the parts of each kind of attention.
     fn stage_breakdown(&self, stage: &Stage, shape: &Shape, parts: &[(f64, f64)]) -> Breakdown {
-        let tokens = f64::from(shape.tokens());
+        let tokens = tokens(shape) as f64;
         let mut found = Breakdown::default();
         for (count, kind) in stage.kinds.iter().zip(&self.kinds).filter(|_| tokens > 0.0) {
             found.dense += count * kind.dense(tokens);

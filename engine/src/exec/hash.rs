@@ -56,7 +56,7 @@ impl Executor for HashExecutor {
             for (at, token) in (seq.computed..end).zip(seq.tokens_in(seq.computed, end)) {
                 memory[table.slot(at) as usize] = token;
             }
-            if seq.draft.n > 0 {
+            if seq.drafted > 0 {
                 for at in seq.len..=end {
                     let context = (0..at).map(|at| memory[table.slot(at) as usize]);
                     let token = Self::next_token(context, seq.branch);

@@ -103,6 +103,7 @@ impl From<DenseShape> for ModelShape {
             head: Format::Bf16,
             position_rows: dense.position_rows,
             max_context: dense.max_context,
+            draft_head: None,
             notes: Vec::new(),
         }
     }

@@ -155,6 +155,19 @@ impl Layers {
         counts.into_iter().zip(&self.kinds).filter(|(count, _)| *count > 0)
     }
 
+    /// The last layer.
+    #[must_use]
+    pub fn last(&self) -> Option<&Layer> {
+        self.kinds.get(usize::from(*self.order.last()?))
+    }
+
+    /// These and `layer` after them.
+    #[must_use]
+    pub fn and(&self, layer: Layer) -> Self {
+        let own = self.order.iter().map(|&kind| self.kinds[usize::from(kind)].clone());
+        own.chain([layer]).collect()
+    }
+
     /// Changes every kind of layer.
     pub fn each(&mut self, change: impl FnMut(&mut Layer)) {
         self.kinds.iter_mut().for_each(change);

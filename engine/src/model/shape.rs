@@ -30,6 +30,8 @@ pub struct ModelShape {
     pub position_rows: u32,
     /// Longest sequence the model was trained for, tokens.
     pub max_context: u32,
+    /// Its draft head: a layer that predicts the token after next (MTP), where its checkpoint has one.
+    pub draft_head: Option<Layer>,
     /// The parts that are left out of it, and those that differ from its configuration; a sentence each.
     pub notes: Vec<String>,
 }
@@ -82,11 +84,27 @@ impl ModelShape {
     #[must_use]
     pub fn quantised(mut self, format: Format) -> Self {
         let plain = self.layers.groups().all(|(_, layer)| layer.formats == Formats::default());
-        self.layers.each(|layer| {
+        let requantise = |layer: &mut Layer| {
             layer.formats =
                 if plain { Formats::all(format) } else { layer.formats.requantised(format) };
-        });
+        };
+        self.layers.each(requantise);
+        self.draft_head.iter_mut().for_each(requantise);
         self
+    }
+
+    /// What is kept in memory where tokens are drafted by its draft head: that is one layer more.
+    #[must_use]
+    pub fn with_draft_head(&self) -> Option<Self> {
+        let head = self.draft_head.clone()?;
+        Some(Self { layers: self.layers.and(head), draft_head: None, ..self.clone() })
+    }
+
+    /// The draft head as a model of one layer.
+    #[must_use]
+    pub fn drafter(&self) -> Option<Self> {
+        let head = self.draft_head.clone()?;
+        Some(Self { layers: Layers::alike(head, 1), draft_head: None, ..self.clone() })
     }
 
     fn embedding_parameters(&self) -> u64 {

@@ -76,9 +76,9 @@ fn pad(state: &State, worker: WorkerId, plan: &mut Plan, prefills: bool, joined:
         let seq = state.seq(chunk.seq);
         let own = joined.iter().filter(|j| j.0 == seq.ticket).map(|j| j.1);
         let started = own.min().unwrap_or(seq.prompt);
-        longest.max(started) + seq.len + seq.draft.n - started
+        longest.max(started) + seq.len + seq.drafted - started
     };
     // Members are in step, unless drafts bring some further than others.
-    let different = if state.config.draft_tokens > 0 { plan.chunks.len() } else { 1 };
+    let different = if state.config.speculates() { plan.chunks.len() } else { 1 };
     plan.padded_to = plan.chunks.iter().take(different).map(padded_to).max().unwrap_or(0);
 }

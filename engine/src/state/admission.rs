@@ -91,8 +91,8 @@ impl State {
     fn take(&mut self, plan: &mut Plan, id: SeqId, n: u32) {
         let seq = &mut self.seqs[id as usize];
         seq.in_flight = n;
-        if seq.draft.n > 0 {
-            seq.draft.shorten(n - 1);
+        if seq.drafted > 0 {
+            seq.shorten_draft(n - 1);
         }
         self.workers[seq.worker as usize].held += u64::from(n);
         plan.take(id, n);
@@ -228,7 +228,7 @@ impl State {
         w.held -= u64::from(seq.computed + seq.in_flight);
         self.load += u64::from(seq.computed);
         seq.in_flight = 0;
-        seq.draft.shorten(0);
+        seq.shorten_draft(0);
         w.kv.close(id, seq, again);
         if let Some(at) = w.running.iter().position(|&s| s == id) {
             w.running.remove(at);

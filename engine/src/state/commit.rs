@@ -33,7 +33,7 @@ impl State {
             let seq = &self.seqs[id as usize];
             let before = seq.computed;
             let emits = seq.samples_after(before + chunk.n);
-            let drafted = seq.draft.n;
+            let drafted = seq.drafted;
             let right = if drafted > 0 { self.settle_draft(id, &mut tokens) } else { 0 };
             let n = chunk.n - (drafted - right);
             let seq = &mut self.seqs[id as usize];

@@ -19,13 +19,13 @@ impl State {
             if !seq.free() {
                 continue;
             }
-            let mut draft = std::mem::take(&mut seq.draft);
-            draft.shorten(0);
+            seq.shorten_draft(0);
             let most = self.config.draft_tokens.min(seq.end.saturating_sub(seq.len + 1));
             if most > 0 && seq.decodes() && !seq.together {
-                drafter.draft(seq, most, &mut draft);
+                let mut draft = std::mem::take(&mut seq.draft);
+                seq.drafted = drafter.draft(seq, most, &mut draft);
+                seq.draft = draft;
             }
-            seq.draft = draft;
         }
     }
 
@@ -33,7 +33,7 @@ impl State {
     /// the tokens it is computed for.
     pub(super) fn fit_draft(&mut self, id: SeqId, n: u32) -> u32 {
         let seq = &self.seqs[id as usize];
-        if seq.draft.n == 0 || n <= 1 || seq.computed + n <= seq.slots {
+        if seq.drafted == 0 || n <= 1 || seq.computed + n <= seq.slots {
             return n;
         }
         let worker = seq.worker as usize;
@@ -59,18 +59,18 @@ impl State {
             Some(_) => real.take_while(|&token| tokens.next_if_eq(token).is_some()).count() as u32,
             None => seq.draft.right,
         };
-        right.min(seq.draft.n)
+        right.min(seq.drafted)
     }
 
     /// The first `right` of the drafted tokens of `id` become its own; the slots of the others are given back.
     pub(super) fn keep_drafted(&mut self, id: SeqId, right: u32, out: &mut Iteration) {
         let seq = &mut self.seqs[id as usize];
-        let mut draft = std::mem::take(&mut seq.draft);
-        out.drafted += draft.n;
+        let (drafted, mut draft) = (seq.drafted, std::mem::take(&mut seq.draft));
+        out.drafted += drafted;
         out.accepted += right;
-        let wrong = draft.n - right;
+        let wrong = drafted - right;
         seq.len += right;
-        draft.shorten(right);
+        draft.tokens.truncate(right as usize);
         seq.tokens.extend_from_slice(&draft.tokens);
         if !seq.cut {
             let (request, branch) = (seq.request, seq.branch);
@@ -83,8 +83,8 @@ impl State {
                 out.branches.extend(draft.tokens.iter().map(token));
             }
         }
-        draft.shorten(0);
         seq.draft = draft;
+        seq.shorten_draft(0);
         if wrong > 0 {
             let seq = &self.seqs[id as usize];
             let w = &mut self.workers[seq.worker as usize];

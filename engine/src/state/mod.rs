@@ -280,6 +280,7 @@ impl State {
         Sequence {
             len: input,
             computed: 0,
+            drafted: 0,
             draft: Draft::default(),
             in_flight: 0,
             end: input.saturating_add(generated),

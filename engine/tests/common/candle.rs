@@ -165,7 +165,7 @@ fn tensors(weights: &mut dyn Weights) -> Result<VarBuilder<'static>> {
 struct Remember(Arc<Mutex<Vec<Said>>>);
 
 impl Sample for Remember {
-    fn sample(&mut self, seq: &Sequence, _branch: u16, logits: &mut [f32]) -> Token {
+    fn sample(&mut self, seq: &Sequence, _drafted: u32, _branch: u16, logits: &mut [f32]) -> Token {
         let best = (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
         let token = best.expect("a vocabulary") as Token;
         self.0.lock().expect("nobody panicked")[seq.request as usize]

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use engine::config::{AllocatorKind, Config, QueueOrder, Reserve, Victim};
+use engine::config::{AllocatorKind, Config, QueueOrder, Reserve, Speculation, Victim};
 use engine::engine::Totals;
 use engine::exec::Executor;
 use engine::request::{Content, Token, mix};
@@ -105,6 +105,11 @@ pub(crate) fn knobs() -> impl Strategy<Value = (Config, u32)> {
                 victim,
                 watermark,
                 pp,
+                speculation: if draft_tokens > 0 {
+                    Speculation::PromptLookup
+                } else {
+                    Speculation::Off
+                },
                 draft_tokens,
                 max_seqs: seqs,
                 max_batch_tokens: seqs + budget,
@@ -179,7 +184,7 @@ impl Seen {
 struct Guesses(HashMap<(u32, u16), Vec<Token>>);
 
 impl Drafter for Guesses {
-    fn draft(&mut self, seq: &Sequence, most: u32, draft: &mut Draft) {
+    fn draft(&mut self, seq: &Sequence, most: u32, draft: &mut Draft) -> u32 {
         let output = seq.tokens.len() - seq.prompt as usize;
         let expected = &self.0[&(seq.request, seq.branch)][output..];
         let guess = |(place, &token): (u64, &Token)| {
@@ -187,7 +192,7 @@ impl Drafter for Guesses {
             if chance.is_multiple_of(4) { token ^ 1 } else { token }
         };
         draft.tokens.extend((0..).zip(expected).map(guess).take(most as usize));
-        draft.n = draft.tokens.len() as u32;
+        draft.tokens.len() as u32
     }
 }
 
@@ -204,7 +209,7 @@ fn play<M: Model>(
     let watch = |e| Box::new(Watched::new(e, stages)) as Box<dyn Executor>;
     let executors = model.workers(&pools).into_iter().map(watch).collect();
     let drafter = || Box::new(Guesses(expected.clone())) as Box<dyn Drafter>;
-    let drafter = (config.draft_tokens > 0).then(drafter);
+    let drafter = config.speculates().then(drafter);
     let mut engine = wiring::engine(config, slots, executors).drafting(drafter);
     let (mut seen, mut accepted) = (Seen::default(), Vec::new());
     let (mut next, mut now, mut due) = (0, Duration::ZERO, Duration::ZERO);

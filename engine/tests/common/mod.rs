@@ -308,7 +308,7 @@ fn check_plan(state: &State, plan: &Plan, worker: usize) {
     for chunk in &plan.chunks {
         let seq = state.seq(chunk.seq);
         assert!(seen.insert(chunk.seq), "a sequence is at most once in a plan");
-        assert!(chunk.n > 0 && seq.computed + chunk.n <= seq.len + seq.draft.n, "n <= todo");
+        assert!(chunk.n > 0 && seq.computed + chunk.n <= seq.len + seq.drafted, "n <= todo");
         assert_eq!(seq.in_flight, chunk.n, "in flight in this plan and in no other");
         assert!(seq.computed + chunk.n <= seq.slots, "there are slots for all of it");
         decodes &= seq.decodes();

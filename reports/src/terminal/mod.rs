@@ -138,6 +138,11 @@ fn figures(s: &mut Screen, report: &BenchReport) {
                 .map(|(name, share)| format!("{name} {}", percent(*share)))
                 .collect();
             s.say(&format!("  KV memory: {}", kv.join(", ")), 4, None);
+            if w.tokens_drafted > 0 {
+                let kept = w.tokens_accepted as f64 / w.tokens_drafted as f64;
+                let drafted = crate::figures::count(w.tokens_drafted);
+                s.say(&format!("  {drafted} tokens drafted, {} accepted", percent(kept)), 4, None);
+            }
         }
     }
     if let Some(live) = &report.live {

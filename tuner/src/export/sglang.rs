@@ -3,7 +3,9 @@
 use super::engine::{Asked, Engine};
 use super::said::{Found, Say, script, start, weights};
 use super::target::{Target, as_the_engine};
-use engine::config::QueueOrder;
+use engine::Config;
+use engine::config::{QueueOrder, Speculation};
+use engine::speculation::PromptLookup;
 
 static ENGINE: Engine = Engine { name: "sglang", own };
 
@@ -42,10 +44,29 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
             format!("--dp-size {value} --enable-dp-attention"),
         ]),
         "allow-long-context" => Say::Env("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1"),
+        "speculation" => Say::Flags(drafts(c)),
+        "draft-tokens" | "acceptance" => Say::Elsewhere,
         "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
         "router" => Say::comment("set it at the router in front (sglang_router)"),
         _ => return None,
     })
+}
+
+/// The flags of speculative decoding. What is verified counts the token before the drafts.
+fn drafts(c: &Config) -> Vec<String> {
+    let verified = format!("--speculative-num-draft-tokens {}", c.draft_tokens + 1);
+    match c.speculation {
+        Speculation::PromptLookup => {
+            let longest = PromptLookup::default().longest;
+            let window = format!("--speculative-ngram-max-trie-depth {longest}");
+            vec!["--speculative-algorithm NGRAM".to_owned(), verified, window]
+        }
+        Speculation::Mtp | Speculation::Off => {
+            let steps =
+                format!("--speculative-num-steps {} --speculative-eagle-topk 1", c.draft_tokens);
+            vec!["--speculative-algorithm NEXTN".to_owned(), steps, verified]
+        }
+    }
 }
 
 /// The command; two commands when disaggregated.

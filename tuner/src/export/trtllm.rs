@@ -3,7 +3,8 @@
 use super::engine::{Asked, Engine};
 use super::said::{Found, Say, checkpoint, script, start};
 use super::target::{Target, as_the_engine};
-use engine::config::AllocatorKind;
+use engine::config::{AllocatorKind, Speculation};
+use engine::speculation::PromptLookup;
 use engine::{Config, Knob};
 use std::fmt::Write as _;
 
@@ -25,9 +26,8 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
             "needs context and generation servers and an orchestrator (trtllm-serve disaggregated)",
         ),
         // In the YAML; the scheduler as its capacity policy.
-        "scheduler" | "prefix-cache" | "block-size" | "kv-dtype" | "async-scheduling" => {
-            Say::Elsewhere
-        }
+        "scheduler" | "prefix-cache" | "block-size" | "kv-dtype" | "async-scheduling"
+        | "speculation" | "draft-tokens" | "acceptance" => Say::Elsewhere,
         "quantization" => checkpoint(value),
         // Its attention is split over all ranks by heads, or by sequences (in the YAML).
         "dp" if c.tp > 1 => Say::missing("attention is split over all ranks in one way"),
@@ -57,6 +57,24 @@ fn yaml(config: &Config) -> String {
     }
     if config.dp > 1 && config.tp == 1 {
         text.push_str("enable_attention_dp: true\n");
+    }
+    match config.speculation {
+        Speculation::Off => {}
+        Speculation::PromptLookup => {
+            let longest = PromptLookup::default().longest;
+            let _ = writeln!(
+                text,
+                "speculative_config:\n  decoding_type: NGram\n  max_draft_len: {}\n  max_matching_ngram_size: {longest}",
+                config.draft_tokens
+            );
+        }
+        Speculation::Mtp => {
+            let _ = writeln!(
+                text,
+                "speculative_config:\n  decoding_type: MTP\n  num_nextn_predict_layers: {}",
+                config.draft_tokens
+            );
+        }
     }
     let _ = writeln!(text, "scheduler_config:\n  capacity_scheduler_policy: {capacity}");
     let _ = writeln!(text, "kv_cache_config:\n  enable_block_reuse: {}", config.prefix_cache);

@@ -3,6 +3,9 @@
 use super::engine::{Asked, Engine};
 use super::said::{Found, Say, script, start, weights};
 use super::target::{Target, as_the_engine};
+use engine::Config;
+use engine::config::Speculation;
+use engine::speculation::PromptLookup;
 
 /// vLLM.
 pub(super) static ENGINE: Engine = Engine { name: "vllm", own };
@@ -38,9 +41,27 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
         "allow-long-context" => Say::Env("VLLM_ALLOW_LONG_MAX_MODEL_LEN=1"),
         "ep" if c.ep == c.tp * c.dp => Say::flag("--enable-expert-parallel"),
         "ep" => Say::missing("vLLM shares experts out over all ranks or none"),
+        "speculation" => Say::flag(format!("--speculative-config '{}'", drafts(c))),
+        // In the same words; the acceptance is an expectation.
+        "draft-tokens" | "acceptance" => Say::Elsewhere,
         "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
         _ => return None,
     })
+}
+
+/// The value of `--speculative-config`.
+fn drafts(c: &Config) -> String {
+    let PromptLookup { longest, shortest } = PromptLookup::default();
+    let n = c.draft_tokens;
+    match c.speculation {
+        Speculation::PromptLookup => format!(
+            "{{\"method\":\"ngram\",\"num_speculative_tokens\":{n},\"prompt_lookup_max\":{longest},\
+             \"prompt_lookup_min\":{shortest}}}"
+        ),
+        Speculation::Mtp | Speculation::Off => {
+            format!("{{\"method\":\"mtp\",\"num_speculative_tokens\":{n}}}")
+        }
+    }
 }
 
 /// The command; prefill and decode are deployments of their own, with a proxy in front.

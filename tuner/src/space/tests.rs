@@ -131,6 +131,7 @@ fn arbitrary() -> impl Strategy<Value = Config> {
             }
             engine::config::Domain::Switch => vec!["on".into(), "off".into()],
             engine::config::Domain::Time => vec!["0s".into(), "50ms".into()],
+            engine::config::Domain::Lengths => vec!["auto".into(), "1.8/2.4".into()],
         };
         proptest::sample::select(values).prop_map(move |v| (k.name, v)).boxed()
     };

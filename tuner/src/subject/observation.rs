@@ -98,6 +98,12 @@ pub struct Work {
     pub tokens_padded: u64,
     /// Of these, tokens computed again after a preemption.
     pub tokens_recomputed: u64,
+    /// Of these, tokens that were drafted.
+    #[serde(default)]
+    pub tokens_drafted: u64,
+    /// Drafted tokens that the model said too.
+    #[serde(default)]
+    pub tokens_accepted: u64,
     /// Prompt tokens found in the prefix cache.
     pub tokens_cached: u64,
     /// Prompt tokens looked up in the prefix cache.

@@ -83,7 +83,7 @@ impl Rows {
         self.slots.extend((first..end).map(|at| table.slot(at)));
         self.contexts.push(Context { row, rows: n, len: end, seq: Some(id), discard: false });
         if seq.samples_after(end) && seq.len < seq.end {
-            let drafted = seq.draft.n;
+            let drafted = seq.drafted;
             self.last.extend(row + n - 1 - drafted..row + n);
             self.sampled.extend((0..=drafted).map(|before| (id, before)));
         }

@@ -41,7 +41,7 @@ impl Chooser {
         draws.clear();
         sampled.iter().all(|&(id, _)| {
             let seq = state.seq(id);
-            let draw = if seq.forks() || seq.draft.n > 0 {
+            let draw = if seq.forks() || seq.drafted > 0 {
                 None
             } else {
                 self.sampler.on_device(seq, seq.branch)

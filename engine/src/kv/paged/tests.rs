@@ -13,6 +13,7 @@ fn sequence(id: SeqId, prompt: &[Token], end: u32) -> Sequence {
     Sequence {
         len: prompt.len() as u32,
         computed: 0,
+        drafted: 0,
         draft: crate::sequence::Draft::default(),
         in_flight: 0,
         end,

@@ -110,9 +110,7 @@ pub(super) fn of_value(
         }
     }
     let drafts = ["num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules"];
-    if let Some(drafts) = fields.count(&drafts)?.filter(|n| *n > 0) {
-        notes.push(format!("its layers that predict further tokens (MTP, {drafts}) are left out"));
-    }
+    let drafts = fields.count(&drafts)?.filter(|n| *n > 0);
     notes.extend(fields.note());
     notes.extend(parts.note());
     notes.extend(parts.blocks_note());
@@ -132,6 +130,7 @@ pub(super) fn of_value(
         notes.push(format!("{what}: no prefix is cached, which is vLLM's default for such models"));
     }
     let context = context(&fields)?;
+    let draft_head = drafts.and_then(|_| layers.last().cloned());
     notes.extend(quantization.notes.iter().cloned());
     Ok(ModelShape {
         name: name.to_owned(),
@@ -143,6 +142,7 @@ pub(super) fn of_value(
         head: quantization.head(),
         position_rows: parts.position_rows(context),
         max_context: context,
+        draft_head,
         notes,
     })
 }

@@ -290,6 +290,8 @@ impl<'a> Run<'a> {
             work.tokens_executed += t.executed;
             work.tokens_padded += t.padded;
             work.tokens_recomputed += t.recomputed;
+            work.tokens_drafted += t.drafted;
+            work.tokens_accepted += t.accepted;
             preemptions += t.preemptions;
             batch += t.batch;
             busy += t.busy;

@@ -249,6 +249,9 @@ impl Testbed {
         let longest = self.longest;
         let deployment = Deployment::under(&engine, config, model, device, longest, slots);
         let mut deployment = deployment.map_err(refused)?;
+        if self.machine.is_none() {
+            deployment.check_simulated().map_err(refused)?;
+        }
         deployment.correction = match relax {
             Relax::Pace(per_mille) => Some(self.correction_at(f64::from(per_mille) / 1e3)),
             _ => self.correction.clone(),
