@@ -49,7 +49,7 @@ pub use loadgen::{Metric, Stats, Summary};
 pub use tuner::result::{Operating, TuneResult};
 pub use workloads::Trace;
 
-/// What went wrong, in one line for a person.
+/// A mistake, in one line for a person.
 #[derive(Debug)]
 pub struct Error(String);
 
@@ -239,7 +239,7 @@ impl Run {
     }
 }
 
-/// What a search found.
+/// The answer of a search.
 pub struct Answer(TuneReport);
 
 impl Answer {

@@ -91,7 +91,7 @@ pub struct Sequence {
     pub covered: u32,
     /// All tokens, when live; empty when simulated.
     pub tokens: Vec<Token>,
-    /// What is known of the drafted tokens.
+    /// The drafted tokens, as far as they are known.
     pub draft: Draft,
 }
 

@@ -75,11 +75,12 @@ pub(crate) fn headline(r: &TuneResult) -> Option<String> {
     let cost = plan.usd_per_hour.map_or_else(String::new, |c| {
         format!(" for {} per hour, {} per month{bills}", usd(c), month(c))
     });
-    let gpus = likely(plan).map_or_else(String::new, |gpus| format!(" (likely {gpus})"));
+    let own = count(plan.gpus.into());
+    let gpus = likely(plan).filter(|gpus| *gpus != own);
+    let gpus = gpus.map_or_else(String::new, |gpus| format!(" (likely {gpus})"));
     let carry = if plan.gpus == 1 { "carries" } else { "carry" };
     Some(format!(
-        "{} × {}{gpus} {carry} {} {} of {} with {}{cost}.",
-        count(plan.gpus.into()),
+        "{own} × {}{gpus} {carry} {} {} of {} with {}{cost}.",
         plan.device,
         short(plan.demand_rps),
         r.workload.unit(),
@@ -93,7 +94,7 @@ fn likely(plan: &Plan) -> Option<String> {
     let (fast, slow) = (plan.if_fast?, plan.if_slow?);
     let fewest = fast.gpus.unwrap_or(plan.gpus).min(plan.gpus);
     Some(match slow.gpus.map(|most| most.max(plan.gpus)) {
-        Some(most) if most == fewest => "no more and no fewer".to_owned(),
+        Some(most) if most == fewest => count(most.into()),
         Some(most) => format!("{} to {}", count(fewest.into()), count(most.into())),
         None => format!("{} or more", count(fewest.into())),
     })
@@ -283,9 +284,9 @@ mod tests {
         assert_eq!((likely(&plan), likely_month(&plan)), (None, None));
         assert_eq!(told(3, Some(6)), both("3 to 6", "$2,190 to $4,380"));
         assert_eq!(told(3, None), both("3 or more", "$2,190 or more"));
-        assert_eq!(told(4, Some(4)), ("no more and no fewer".to_owned(), None));
+        assert_eq!(told(4, Some(4)), ("4".to_owned(), None));
         // Neither end excludes the plan itself.
-        assert_eq!(told(5, Some(3)), ("no more and no fewer".to_owned(), None));
+        assert_eq!(told(5, Some(3)), ("4".to_owned(), None));
     }
 
     #[test]

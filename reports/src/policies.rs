@@ -42,7 +42,7 @@ pub(crate) fn at_equal_rates(policies: &[PolicyResult]) -> Markup {
     }
 }
 
-/// What different numbers of GPUs mean for equal rates; none where all take as many.
+/// A sentence on equal rates of different numbers of GPUs; none where all take as many.
 fn unlike(policies: &[PolicyResult]) -> Option<String> {
     let first = policies.first()?.gpus;
     let gpus = |n: u32| if n == 1 { "one GPU".to_owned() } else { format!("{n} GPUs") };

@@ -207,3 +207,41 @@ fn json_of_lists_fits_its_schemas() {
         assert_fits("trace.json", &json(&with(&["trace", "inspect", "agentic", "--json"], more)));
     }
 }
+
+/// Decodes with drafts bring more tokens each, as many more as the acceptance says.
+#[test]
+fn drafts_shorten_decodes() {
+    let light = ["bench", "--rate", "0.5", "--requests", "60", "--slo", "ttft=1s", "--json"];
+    let of = |more: &[&str]| json(&with(&light, more));
+    let tpot = |value: &Value| value["mean_tpot_ms"].as_f64().unwrap();
+    let plain = of(&[]);
+    let drafted = of(&["--speculation", "prompt-lookup", "--acceptance", "1.6/1.9"]);
+    assert_fits("bench.json", &drafted);
+    let ratio = tpot(&plain) / tpot(&drafted);
+    // Three drafted tokens, half of the second's successes for the third: 2.05 tokens a decode that takes a little longer.
+    assert!(ratio > 1.8 && ratio < 2.05, "{ratio}");
+    let counts = ["tokens_drafted", "tokens_accepted"].map(|key| drafted[key].as_f64().unwrap());
+    assert!(counts[1] / counts[0] > 0.3 && counts[1] / counts[0] < 0.4, "{counts:?}");
+    let told = refused(&with(&light, &["--speculation", "prompt-lookup"]));
+    assert!(told.contains("no measured acceptance of prompt-lookup drafts"), "{told}");
+    let told = refused(&with(&light, &["--speculation", "mtp"]));
+    assert!(told.contains("has no draft head (MTP)"), "{told}");
+    let told = refused(&with(&light, &["--draft-tokens", "4"]));
+    assert!(told.contains("draft-tokens 4 does nothing without"), "{told}");
+}
+
+/// A draft head is priced, kept in memory, and as good as was measured for the model.
+#[test]
+fn a_draft_head_is_a_layer_more() {
+    let large = ["bench", "--model", "zai-org/GLM-5-FP8", "--device", "h200-sxm", "--tp", "8"];
+    let of = |more: &[&str]| {
+        let light = ["--rate", "0.2", "--requests", "30", "--slo", "ttft=5s", "--json"];
+        json(&with(&with(&large, &light), more))
+    };
+    let (plain, drafted) = (of(&[]), of(&["--speculation", "mtp", "--draft-tokens", "2"]));
+    let figure = |value: &Value, key: &str| value[key].as_f64().unwrap();
+    assert!(figure(&drafted, "kv_slots") < figure(&plain, "kv_slots"));
+    let ratio = figure(&plain, "mean_tpot_ms") / figure(&drafted, "mean_tpot_ms");
+    // 2.5 tokens a decode, for two passes of one layer of 78 and of the vocabulary head, and more experts.
+    assert!(ratio > 1.4 && ratio < 2.5, "{ratio}");
+}

@@ -4,7 +4,7 @@
 //! attentions is a graph, and attention's own kernels are launched; beyond it all are. Then an iteration takes no less
 //! than launching its kernels does, however fast they are.
 //!
-//! Kernels are counted as vLLM's modules call them (`model_executor`, version 0.20).
+//! Kernels are counted by the operators of vLLM's layers, from their structure; its source was not counted through.
 
 use crate::model::Layer;
 use crate::model::attention::Attention;

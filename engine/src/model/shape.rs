@@ -93,7 +93,7 @@ impl ModelShape {
         self
     }
 
-    /// What is kept in memory where tokens are drafted by its draft head: that is one layer more.
+    /// The model as memory holds it where its draft head drafts: with that one layer more.
     #[must_use]
     pub fn with_draft_head(&self) -> Option<Self> {
         let head = self.draft_head.clone()?;

@@ -1,4 +1,4 @@
-//! What uneven routing costs: tables of experts are of tokens that are dealt evenly, and real routers prefer some
+//! The cost of uneven routing: tables of experts are of tokens that are dealt evenly, and real routers prefer some
 //! experts.
 //!
 //! Where few tokens come, fewer experts are read; where many come, the experts that most of them want take longest. The

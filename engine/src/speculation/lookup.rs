@@ -1,4 +1,5 @@
-//! Prompt lookup (Saxena 2023; vLLM's `ngram`): what followed the last tokens where they stood before follows again.
+//! Prompt lookup (Saxena 2023; vLLM's `ngram`): the last few tokens
+//! are looked for earlier in the text, and the tokens that followed them there are drafted.
 
 use super::Drafter;
 use crate::sequence::{Draft, Sequence};

@@ -22,7 +22,7 @@ choice! {
     Speculation {
         /// No tokens are drafted.
         Off = "off",
-        /// What followed the last tokens where they stood before (vLLM's `ngram`).
+        /// The tokens that followed the last few where those stood before (vLLM's `ngram`).
         PromptLookup = "prompt-lookup",
         /// The model's own draft head, a layer that predicts the token after next.
         Mtp = "mtp",

@@ -12,7 +12,7 @@ pub struct Ties {
     pub left: Option<f64>,
     /// The others: those that would have been next first.
     pub others: Vec<Tie>,
-    /// What decided between the winner and the first of the others.
+    /// The rule that decided between the winner and the first of the others.
     pub rule: Tiebreak,
 }
 

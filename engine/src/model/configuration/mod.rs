@@ -111,6 +111,9 @@ pub(super) fn of_value(
     }
     let drafts = ["num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules"];
     let drafts = fields.count(&drafts)?.filter(|n| *n > 0);
+    if drafts.is_some() {
+        notes.push("its draft head (MTP) is left out without --speculation mtp".to_owned());
+    }
     notes.extend(fields.note());
     notes.extend(parts.note());
     notes.extend(parts.blocks_note());

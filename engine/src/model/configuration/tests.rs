@@ -136,7 +136,7 @@ fn parts_left_out_are_named() {
     .unwrap();
     insta::assert_snapshot!(model.notes.join("\n"), @r"
     its vision tower is left out
-    its layers that predict further tokens (MTP, 1) are left out
+    its draft head (MTP) is left out without --speculation mtp
     model_type `someone` is not known by name: it is read by its fields
     ");
 }
