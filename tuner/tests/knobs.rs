@@ -109,11 +109,11 @@ fn each_policy_has_knobs_that_do_nothing() {
         format!("{policy}: {}", names.collect::<Vec<_>>().join(" "))
     };
     insta::assert_snapshot!(Policy::NAMES.iter().map(idle).collect::<Vec<_>>().join("\n"), @r"
-    static: prefix-cache long-prefill-threshold block-size prompt-kv victim mix async-scheduling router prefill-workers decode-workers
-    continuous: prefix-cache long-prefill-threshold block-size prompt-kv victim padding max-wait router prefill-workers decode-workers
-    paged: reserve long-prefill-threshold prompt-kv padding max-wait router prefill-workers decode-workers
-    chunked: reserve padding max-wait mix router prefill-workers decode-workers
-    disagg: reserve long-prefill-threshold padding max-wait mix async-scheduling router
+    static: prefix-cache long-prefill-threshold block-size prompt-kv victim mix async-scheduling draft-tokens acceptance router prefill-workers decode-workers
+    continuous: prefix-cache long-prefill-threshold block-size prompt-kv victim padding max-wait draft-tokens acceptance router prefill-workers decode-workers
+    paged: reserve long-prefill-threshold prompt-kv padding max-wait draft-tokens acceptance router prefill-workers decode-workers
+    chunked: reserve padding max-wait mix draft-tokens acceptance router prefill-workers decode-workers
+    disagg: reserve long-prefill-threshold padding max-wait mix async-scheduling draft-tokens acceptance router
     ");
 }
 

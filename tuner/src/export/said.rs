@@ -173,6 +173,11 @@ impl Say {
     }
 }
 
+/// The acceptance of drafted tokens that a result expects: no engine is told it.
+pub(super) fn acceptance() -> Say {
+    Say::comment("expected; compare it with the mean acceptance length that the engine logs")
+}
+
 /// A target's answers to all knobs.
 #[derive(Debug)]
 pub(super) struct Said {

@@ -1,7 +1,7 @@
 //! `python -m sglang.launch_server`: what takes more than its description (`engine/engines/sglang.toml`).
 
 use super::engine::{Asked, Engine};
-use super::said::{Found, Say, script, start, weights};
+use super::said::{Found, Say, acceptance, script, start, weights};
 use super::target::{Target, as_the_engine};
 use engine::Config;
 use engine::config::{QueueOrder, Speculation};
@@ -45,6 +45,7 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
         ]),
         "allow-long-context" => Say::Env("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1"),
         "speculation" => Say::Flags(drafts(c)),
+        "acceptance" if value != "auto" => acceptance(),
         "draft-tokens" | "acceptance" => Say::Elsewhere,
         "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
         "router" => Say::comment("set it at the router in front (sglang_router)"),

@@ -52,6 +52,8 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("static", "max-wait", "50ms"),
     ("paged", "mix", "on"),
     ("chunked", "async-scheduling", "off"),
+    ("chunked", "speculation", "prompt-lookup"),
+    ("chunked", "speculation", "mtp"),
     ("chunked", "tp", "2"),
     ("chunked", "dp", "2"),
     ("chunked", "ep", "2"),
@@ -73,9 +75,20 @@ fn no_knob_is_dropped_in_silence() {
             let edits = [("replicas", "2"), ("router", router)];
             assert_ne!(usual, target.render(&found("chunked", &edits)), "{}", target.name);
         }
+        for (speculation, knob, value) in [
+            ("prompt-lookup", "draft-tokens", "5"),
+            ("mtp", "draft-tokens", "5"),
+            ("mtp", "acceptance", "1.7"),
+        ] {
+            let drafts = ("speculation", speculation);
+            let usual = target.render(&found("chunked", &[drafts]));
+            let changed = target.render(&found("chunked", &[drafts, (knob, value)]));
+            assert_ne!(usual, changed, "{} {speculation} {knob}", target.name);
+        }
     }
+    let elsewhere = ["policy", "router", "draft-tokens", "acceptance"];
     let tried: Vec<&str> = OTHERS.iter().map(|o| o.1).collect();
-    for knob in KNOBS.iter().filter(|k| !["policy", "router"].contains(&k.name)) {
+    for knob in KNOBS.iter().filter(|k| !elsewhere.contains(&k.name)) {
         assert!(tried.contains(&knob.name), "{} is not exported in any test", knob.name);
     }
 }

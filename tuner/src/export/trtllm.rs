@@ -1,7 +1,7 @@
 //! `trtllm-serve` and the YAML it reads: what takes more than its description (`engine/engines/tensorrt-llm.toml`).
 
 use super::engine::{Asked, Engine};
-use super::said::{Found, Say, checkpoint, script, start};
+use super::said::{Found, Say, acceptance, checkpoint, script, start};
 use super::target::{Target, as_the_engine};
 use engine::config::{AllocatorKind, Speculation};
 use engine::speculation::PromptLookup;
@@ -25,6 +25,7 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
         "scheduler" if c.scheduler.traits().disaggregates => Say::comment(
             "needs context and generation servers and an orchestrator (trtllm-serve disaggregated)",
         ),
+        "acceptance" if value != "auto" => acceptance(),
         // In the YAML; the scheduler as its capacity policy.
         "scheduler" | "prefix-cache" | "block-size" | "kv-dtype" | "async-scheduling"
         | "speculation" | "draft-tokens" | "acceptance" => Say::Elsewhere,

@@ -1,7 +1,7 @@
 //! `vllm serve`: what takes more than its description (`engine/engines/vllm.toml`).
 
 use super::engine::{Asked, Engine};
-use super::said::{Found, Say, script, start, weights};
+use super::said::{Found, Say, acceptance, script, start, weights};
 use super::target::{Target, as_the_engine};
 use engine::Config;
 use engine::config::Speculation;
@@ -42,7 +42,7 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
         "ep" if c.ep == c.tp * c.dp => Say::flag("--enable-expert-parallel"),
         "ep" => Say::missing("vLLM shares experts out over all ranks or none"),
         "speculation" => Say::flag(format!("--speculative-config '{}'", drafts(c))),
-        // In the same words; the acceptance is an expectation.
+        "acceptance" if value != "auto" => acceptance(),
         "draft-tokens" | "acceptance" => Say::Elsewhere,
         "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
         _ => return None,
