@@ -46,8 +46,9 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
         "allow-long-context" => Say::Env("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1"),
         "speculation" => Say::Flags(drafts(c)),
         "acceptance" if value != "auto" => acceptance(),
-        "draft-tokens" | "acceptance" => Say::Elsewhere,
-        "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
+        "draft-tokens" | "acceptance" | "replicas" | "prefill-workers" | "decode-workers" => {
+            Say::Elsewhere
+        }
         "router" => Say::comment("set it at the router in front (sglang_router)"),
         _ => return None,
     })

@@ -43,8 +43,9 @@ fn own(asked: &Asked<'_>) -> Option<Say> {
         "ep" => Say::missing("vLLM shares experts out over all ranks or none"),
         "speculation" => Say::flag(format!("--speculative-config '{}'", drafts(c))),
         "acceptance" if value != "auto" => acceptance(),
-        "draft-tokens" | "acceptance" => Say::Elsewhere,
-        "replicas" | "prefill-workers" | "decode-workers" => Say::Elsewhere,
+        "draft-tokens" | "acceptance" | "replicas" | "prefill-workers" | "decode-workers" => {
+            Say::Elsewhere
+        }
         _ => return None,
     })
 }
