@@ -29,7 +29,7 @@ pub struct Tie {
     pub left: Option<f64>,
 }
 
-/// What decides between configurations of equal worth.
+/// The rule between configurations of equal worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tiebreak {

@@ -61,7 +61,7 @@ impl Tuning<'_, '_> {
         self.tiebreak(a, b).0.is_lt()
     }
 
-    /// What decides between two entries of the same worth (less is better): the wider margin, then the fewer GPUs, then
+    /// The rule between two entries of the same worth (less is better): the wider margin, then the fewer GPUs, then
     /// nothing but the order in which they were found.
     pub(super) fn tiebreak(&self, a: usize, b: usize) -> (Ordering, Tiebreak) {
         let used = |i: usize| self.used(i).unwrap_or(0.0);

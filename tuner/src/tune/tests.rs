@@ -507,7 +507,7 @@ fn equal_configurations_are_told_with_what_decided() {
         Tiebreak::FoundFirst => assert!(ties.left <= next.left, "{ties:?}"),
         Tiebreak::Steadier => panic!("nothing is known of slow iterations: {ties:?}"),
     }
-    // What is equal has not lost.
+    // Equal ones have not lost.
     assert!(r.losers.iter().all(|l| l.capacity_rps < l.winner_rps), "{:?}", r.losers);
     // A plan is explained by its own rule.
     let plan = planned(&[("x", &fake, 2.0)], 1, 5.0, fake.slo.slo());
