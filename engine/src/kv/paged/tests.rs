@@ -7,37 +7,18 @@ use proptest::prelude::*;
 use super::*;
 use crate::kv::waste::{Classes, Holding};
 use crate::request::{Content, Token};
-use crate::sequence::{ALONE, Place};
+use crate::sequence::{Place, testing};
 
 fn sequence(id: SeqId, prompt: &[Token], end: u32) -> Sequence {
     Sequence {
-        len: prompt.len() as u32,
-        computed: 0,
-        drafted: 0,
-        draft: crate::sequence::Draft::default(),
-        in_flight: 0,
         end,
-        slots: 0,
-        beyond: 0,
-        prompt: prompt.len() as u32,
-        reached: 0,
         place: Place::Running,
         fated: true,
-        cut: false,
-        branch: 0,
-        width: 1,
-        forked: false,
-        together: false,
-        held: false,
         started: true,
-        worker: 0,
         request: id,
-        group: ALONE,
-        priority: 0,
-        ticket: 0,
         content: Content::Tokens(prompt.to_vec().into()),
-        covered: 0,
         tokens: prompt.to_vec(),
+        ..testing::sequence(prompt.len() as u32)
     }
 }
 
